@@ -1,0 +1,3 @@
+//! Streamer.
+
+pub mod ports;
