@@ -1,1 +1,38 @@
-//! x
+//! The demo application: its handlers, registered once, for the router and the processor alike.
+
+mod echo_async;
+mod generated;
+mod process_data;
+mod report;
+
+use serde_json::Value;
+use streamer::app::{App, RegisterError};
+use streamer::handler::{Context, handler_fn};
+
+pub use echo_async::EchoAsync;
+pub use process_data::ProcessData;
+pub use report::GenerateReport;
+
+/// The demo's actions: `echo` answers at once; `generate_report`, `process_data` and `echo_async` are queued.
+///
+/// # Errors
+/// When an action is registered twice, which the test below rules out.
+pub fn app() -> Result<App, RegisterError> {
+    let mut app = App::new();
+    app.handle("echo", handler_fn(|message: Value, _: Context| async move { Ok(message) }))?
+        .handle("generate_report", GenerateReport)?
+        .handle("process_data", ProcessData)?
+        .handle("echo_async", EchoAsync)?;
+    Ok(app)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_demo_has_four_actions() {
+        assert_eq!(
+            super::app().unwrap().actions(),
+            ["echo", "echo_async", "generate_report", "process_data"]
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! The names of things: each its own type, so that none is taken for another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! string_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes the text as it is.
+            #[must_use]
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+string_id! {
+    /// A WebSocket connection, as the gateway names it.
+    ConnectionId
+}
+string_id! {
+    /// A user: the `sub` of a token. Unique within its tenant only.
+    UserId
+}
+string_id! {
+    /// A tenant: the `tenant_id` of a token.
+    TenantId
+}
+string_id! {
+    /// A request, as its client names it. Unique within its user only.
+    RequestId
+}
+
+impl RequestId {
+    /// The longest id that a client may choose, in characters.
+    pub const MAX_CHARS: usize = 128;
+}
+
+/// A request, as it is stored: tenant, user and client id in one key.
+///
+/// The three parts are joined by `/`, each with its own `%` and `/` escaped, so that two users, or
+/// the same `sub` in two tenants, may use the same id and never meet.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RequestKey(String);
+
+impl RequestKey {
+    /// The key of `user`'s request `id`.
+    #[must_use]
+    pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
+        let mut key = user_key(tenant, user);
+        key.push('/');
+        escape_into(&mut key, id.as_str());
+        Self(key)
+    }
+
+    /// Takes a key that was stored as it is.
+    #[must_use]
+    pub fn from_stored(key: impl Into<String>) -> Self {
+        Self(key.into())
+    }
+
+    /// The stored text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Which of `shards` shards of a write-sharded index the request belongs to.
+    ///
+    /// FNV-1a over the key: stable over processes and versions, as a stored value has to be.
+    #[must_use]
+    pub fn shard(&self, shards: u8) -> u8 {
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        // The low bits of FNV-1a depend on few input bits: fold the high half in.
+        let folded = (hash >> 32) ^ hash;
+        u8::try_from(folded % u64::from(shards.max(1))).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key of a user within its tenant, as the `user-connections` index has it.
+#[must_use]
+pub fn user_key(tenant: &TenantId, user: &UserId) -> String {
+    let mut key = String::with_capacity(tenant.as_str().len() + user.as_str().len() + 1);
+    escape_into(&mut key, tenant.as_str());
+    key.push('/');
+    escape_into(&mut key, user.as_str());
+    key
+}
+
+fn escape_into(key: &mut String, part: &str) {
+    for c in part.chars() {
+        match c {
+            '%' => key.push_str("%25"),
+            '/' => key.push_str("%2F"),
+            other => key.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(tenant: &str, user: &str, id: &str) -> RequestKey {
+        RequestKey::new(&tenant.into(), &user.into(), &id.into())
+    }
+
+    #[test]
+    fn parts_are_joined_and_their_delimiters_escaped() {
+        assert_eq!(key("acme", "ann", "r1").as_str(), "acme/ann/r1");
+        assert_eq!(key("a/c", "50%", "x/y").as_str(), "a%2Fc/50%25/x%2Fy");
+    }
+
+    proptest! {
+        #[test]
+        fn different_parts_never_make_the_same_key(
+            a in proptest::array::uniform3("[ab/%25F]{0,6}"),
+            b in proptest::array::uniform3("[ab/%25F]{0,6}"),
+        ) {
+            let same_key = key(&a[0], &a[1], &a[2]) == key(&b[0], &b[1], &b[2]);
+            prop_assert_eq!(same_key, a == b);
+        }
+    }
+
+    #[test]
+    fn shards_are_stable_and_evenly_used() {
+        assert_eq!(key("acme", "ann", "r1").shard(8), key("acme", "ann", "r1").shard(8));
+        let mut counts = [0_u32; 8];
+        for n in 0..8_000 {
+            counts[usize::from(key("acme", "ann", &format!("r{n}")).shard(8))] += 1;
+        }
+        assert!(counts.iter().all(|n| (800..1_200).contains(n)), "{counts:?}");
+        assert_eq!(key("a", "b", "c").shard(0), 0);
+    }
+}

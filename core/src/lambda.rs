@@ -1,0 +1,140 @@
+//! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
+//!
+//! ```no_run
+//! use streamer::app::App;
+//!
+//! fn main() -> Result<(), streamer::lambda::Error> {
+//!     let app = App::new();
+//!     streamer::lambda::router(app)
+//! }
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use lambda_runtime::{LambdaEvent, run, service_fn};
+use tokio::runtime::Builder;
+
+use crate::app::App;
+use crate::aws::AwsEnvironment;
+use crate::config::Environment;
+use crate::connections::ApiGatewayConnections;
+use crate::functions::{Connect, Disconnect, route_response};
+use crate::ports::{SystemClock, SystemEntropy, Timestamp};
+use crate::processor::{Processor, ProcessorSettings, StreamBatch};
+use crate::router::Router;
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
+use crate::telemetry;
+
+/// Why a function could not start, or could not go on.
+pub type Error = lambda_runtime::Error;
+
+type WebSocketEvent = LambdaEvent<ApiGatewayWebsocketProxyRequest>;
+
+/// The `connect` function: lets in whoever has a valid token.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn connect() -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let aws = AwsEnvironment::read(&mut environment);
+    let verifier = environment.token_verifier();
+    let table = environment.required("CONNECTIONS_TABLE");
+    environment.finish()?;
+    let verifier = verifier.ok_or("the environment has no token verifier")?;
+    on_one_thread(async {
+        let store = DynamoConnectionStore::new(aws.dynamodb(), table);
+        let connect = Connect::new(verifier, store, Arc::new(SystemClock));
+        let connect = &connect;
+        run(service_fn(move |event: WebSocketEvent| async move {
+            Ok::<_, Error>(connect.handle(&event.payload).await)
+        }))
+        .await
+    })
+}
+
+/// The `disconnect` function: forgets connections.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn disconnect() -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let aws = AwsEnvironment::read(&mut environment);
+    let table = environment.required("CONNECTIONS_TABLE");
+    environment.finish()?;
+    on_one_thread(async {
+        let disconnect =
+            Disconnect::new(DynamoConnectionStore::new(aws.dynamodb(), table), Arc::new(SystemClock));
+        let disconnect = &disconnect;
+        run(service_fn(move |event: WebSocketEvent| async move {
+            Ok::<_, Error>(disconnect.handle(&event.payload).await)
+        }))
+        .await
+    })
+}
+
+/// The `router` function: answers messages, or queues what they ask for.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn router(app: App) -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let aws = AwsEnvironment::read(&mut environment);
+    let connections = environment.required("CONNECTIONS_TABLE");
+    let requests = environment.required("REQUESTS_TABLE");
+    environment.finish()?;
+    on_one_thread(async {
+        let client = aws.dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), connections);
+        let queue = DynamoRequestQueue::new(client, requests, QueueSettings::default());
+        let router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock));
+        let router = &router;
+        run(service_fn(move |event: WebSocketEvent| async move {
+            Ok::<_, Error>(route_response(router.route(&event.payload).await))
+        }))
+        .await
+    })
+}
+
+/// The `processor` function: runs queued requests.
+///
+/// Handlers run on threads of their own, so that one that burns CPU keeps neither the leases of its
+/// batch from being renewed nor its frames from being pushed.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn processor(app: App) -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let aws = AwsEnvironment::read(&mut environment);
+    let requests = environment.required("REQUESTS_TABLE");
+    environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+    environment.finish()?;
+    let handlers = Builder::new_multi_thread().enable_all().thread_name("handler").build()?;
+    let handle = handlers.handle().clone();
+    on_one_thread(async {
+        let processor = Processor::new(
+            Arc::new(app),
+            DynamoRequestQueue::new(aws.dynamodb(), requests, QueueSettings::default()),
+            ApiGatewayConnections::new(aws.management_api()),
+            Arc::new(SystemClock),
+            Arc::new(SystemEntropy::new()),
+            handle,
+            ProcessorSettings::default(),
+        );
+        let processor = &processor;
+        run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
+            let deadline = Timestamp::from_millis(event.context.deadline);
+            Ok::<_, Error>(processor.process(event.payload, deadline).await)
+        }))
+        .await
+    })
+}
+
+fn on_one_thread(main: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    Builder::new_current_thread().enable_all().build()?.block_on(main)
+}

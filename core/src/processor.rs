@@ -1,0 +1,158 @@
+//! From a stream record to a request's end: claimed, run, reported on, completed.
+
+mod attempt;
+mod batch;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+
+pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
+
+use crate::app::App;
+use crate::connections::Connections;
+use crate::ids::RequestKey;
+use crate::ports::{Clock, Entropy, Timestamp};
+use crate::store::{Claimed, RequestQueue, StoreError};
+use crate::telemetry::Causes;
+use attempt::Attempt;
+use batch::Read;
+
+/// How the processor works.
+#[derive(Clone, Debug)]
+pub struct ProcessorSettings {
+    /// How many requests of a batch run at once. Default 10.
+    pub concurrency: usize,
+    /// How long a claim holds without being renewed; it is renewed at a third. Default 60 s.
+    pub lease: Duration,
+    /// The least time between two progress frames of a request. Default 100 ms.
+    pub push_interval: Duration,
+    /// The least time between two stored progress reports of a request. Default 1 s.
+    pub store_interval: Duration,
+    /// How long one frame may take to one client. Default 3 s.
+    pub push_timeout: Duration,
+    /// How long before its invocation's end a handler is stopped, so that there is time to say so. Default 10 s.
+    pub deadline_margin: Duration,
+}
+
+impl Default for ProcessorSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 10,
+            lease: Duration::from_secs(60),
+            push_interval: Duration::from_millis(100),
+            store_interval: Duration::from_secs(1),
+            push_timeout: Duration::from_secs(3),
+            deadline_margin: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Runs queued requests.
+pub struct Processor<Q, P> {
+    app: Arc<App>,
+    queue: Q,
+    connections: P,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    handlers: Handle,
+    settings: ProcessorSettings,
+}
+
+impl<Q: fmt::Debug, P: fmt::Debug> fmt::Debug for Processor<Q, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processor")
+            .field("app", &self.app)
+            .field("queue", &self.queue)
+            .field("connections", &self.connections)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
+    /// A processor of `app`'s actions, whose handlers run on the runtime that `handlers` belongs to.
+    ///
+    /// Where that is not the runtime that [`process`](Self::process) runs on, a handler that burns CPU
+    /// keeps neither leases from being renewed nor frames from being pushed.
+    #[must_use]
+    pub fn new(
+        app: Arc<App>,
+        queue: Q,
+        connections: P,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        handlers: Handle,
+        settings: ProcessorSettings,
+    ) -> Self {
+        Self { app, queue, connections, clock, entropy, handlers, settings }
+    }
+
+    /// Runs the requests of a batch, and names the records that must come again.
+    ///
+    /// Those are the ones that failed before their request was claimed. Once it is claimed, the request itself
+    /// says how it goes on: a record whose request is claimed, or has ended, is done with.
+    pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
+        let mut seen = HashSet::new();
+        // Boxed, since each holds a whole attempt.
+        let runs: Vec<_> = batch
+            .into_records()
+            .filter(|read| match read {
+                Read::Request { key, .. } => seen.insert(key.clone()),
+                Read::Nothing | Read::Undecodable { .. } => true,
+            })
+            .map(|read| Box::pin(self.process_record(read, deadline)))
+            .collect();
+        let failures: Vec<Option<BatchItemFailure>> =
+            stream::iter(runs).buffer_unordered(self.settings.concurrency.max(1)).collect().await;
+        BatchResponse { batch_item_failures: failures.into_iter().flatten().collect() }
+    }
+
+    async fn process_record(&self, read: Read, deadline: Timestamp) -> Option<BatchItemFailure> {
+        let (sequence_number, key) = match read {
+            Read::Nothing => return None,
+            Read::Undecodable { sequence_number, problem } => {
+                tracing::error!(sequence_number, problem, "a stream record cannot be read");
+                return Some(BatchItemFailure { item_identifier: sequence_number });
+            }
+            Read::Request { sequence_number, key } => (sequence_number, key),
+        };
+        match self.run(&key, deadline).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(request = %key, error = %Causes(&error), "the request cannot be claimed");
+                Some(BatchItemFailure { item_identifier: sequence_number })
+            }
+        }
+    }
+
+    /// Claims a request and runs it to its end.
+    ///
+    /// # Errors
+    /// When it cannot be claimed for a reason other than that somebody else has.
+    async fn run(&self, key: &RequestKey, deadline: Timestamp) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let claimed = self.queue.claim(key, &self.owner_token(), now, now + self.settings.lease).await?;
+        match claimed {
+            Claimed::Won(request, lease) => {
+                tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
+                Attempt::new(self, key.clone(), *request, lease).run(deadline).await;
+            }
+            Claimed::NotPending(status) => {
+                tracing::debug!(request = %key, status = status.as_str(), "not pending: nothing to do");
+            }
+            Claimed::Missing => tracing::warn!(request = %key, "the request is not there (any more)"),
+        }
+        Ok(())
+    }
+
+    fn owner_token(&self) -> String {
+        let mut bytes = [0; 16];
+        self.entropy.fill(&mut bytes);
+        format!("{:032x}", u128::from_be_bytes(bytes))
+    }
+}

@@ -1,0 +1,298 @@
+//! From a client's message to its answer: quick requests are run at once, slow ones are queued.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use lru::LruCache;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::handler::{Accepted, Context};
+use crate::ids::{ConnectionId, RequestId, RequestKey};
+use crate::ports::{Clock, Timestamp};
+use crate::progress::ProgressReporter;
+use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq};
+use crate::store::{
+    ConnectionStore, Ending, Enqueued, Identity, Progress, Request, RequestQueue, Status, StoreError,
+};
+use crate::telemetry::Causes;
+
+/// Routes messages to handlers.
+#[derive(Debug)]
+pub struct Router<C, Q> {
+    app: Arc<App>,
+    connections: C,
+    queue: Q,
+    clock: Arc<dyn Clock>,
+    async_threshold: Duration,
+    identities: Mutex<LruCache<ConnectionId, Known>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    identity: Identity,
+    since: Timestamp,
+}
+
+/// A message whose sender is known.
+struct Caller {
+    connection: ConnectionId,
+    identity: Identity,
+    /// The client's own id for the request, or else the gateway's for the message.
+    id: RequestId,
+    now: Timestamp,
+}
+
+impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
+    /// The longest that a quick request may take: the gateway itself gives up after 29 s.
+    pub const QUICK_TIMEOUT: Duration = Duration::from_secs(25);
+    /// How many connections' identities are remembered.
+    const MAX_IDENTITIES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+    /// After how long a connection's identity is read anew.
+    const IDENTITY_MAX_AGE: Duration = Duration::from_mins(5);
+    const MAX_ATTEMPTS: u32 = 1;
+
+    /// A router of `app`'s actions.
+    #[must_use]
+    pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>) -> Self {
+        let identities = Mutex::new(LruCache::new(Self::MAX_IDENTITIES));
+        Self { app, connections, queue, clock, async_threshold: Duration::from_secs(5), identities }
+    }
+
+    /// What is expected to take longer than this is queued. Default 5 s.
+    pub fn set_async_threshold(&mut self, threshold: Duration) {
+        self.async_threshold = threshold;
+    }
+
+    /// Answers a message with the frame that goes back to its client, as JSON.
+    pub async fn route(&self, event: &ApiGatewayWebsocketProxyRequest) -> String {
+        let now = self.clock.now();
+        let frame = self.frame(event, now).await;
+        let json = frame.to_json();
+        if json.len() <= MAX_FRAME_BYTES {
+            return json;
+        }
+        let request_id = if let Frame::Response { request_id, .. } = frame { Some(request_id) } else { None };
+        let bytes = json.len();
+        let message =
+            format!("The response has {bytes} bytes; the gateway carries at most {MAX_FRAME_BYTES}");
+        refusal(request_id, ErrorBody::new(ErrorCode::PayloadTooLarge, message), now).to_json()
+    }
+
+    async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest, now: Timestamp) -> Frame {
+        let body = event.body.as_deref().unwrap_or_default();
+        let parsed = if event.is_base64_encoded {
+            let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, and is binary");
+            Err(RejectedMessage { id: None, error })
+        } else {
+            Message::parse(body)
+        };
+        let message = match parsed {
+            Ok(message) => message,
+            Err(RejectedMessage { id, error }) => return refusal(id, error, now),
+        };
+        let id = message.id.clone().or_else(|| event.request_context.request_id.clone().map(RequestId::new));
+        let (Some(id), Some(connection)) = (id, event.request_context.connection_id.as_deref()) else {
+            tracing::error!("the event has no request id or no connection id");
+            return refusal(message.id, internal_error(), now);
+        };
+        let connection = ConnectionId::from(connection);
+        let answer = match self.identify(&connection, now).await {
+            Ok(identity) => {
+                let caller = Caller { connection, identity, id: id.clone(), now };
+                self.answer(caller, message).await
+            }
+            Err(error) => Err(error),
+        };
+        answer.unwrap_or_else(|error| refusal(Some(id), error, now))
+    }
+
+    async fn answer(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+        match message.action.as_str() {
+            "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
+            "status" => self.status(caller, &message.payload).await,
+            _ => {
+                let Accepted { estimated_duration, run } =
+                    self.app.accept(&message.action, &message.payload)?;
+                if estimated_duration > self.async_threshold {
+                    return self.enqueue(caller, message).await;
+                }
+                let context = Context {
+                    request_id: caller.id.clone(),
+                    action: message.action,
+                    user: caller.identity.user,
+                    tenant: caller.identity.tenant,
+                    connection: caller.connection,
+                    metadata: message.metadata,
+                    attempt: 1,
+                    progress: ProgressReporter::disconnected(),
+                };
+                match tokio::time::timeout(Self::QUICK_TIMEOUT, run(context)).await {
+                    Ok(Ok(data)) => Ok(response(caller.id, data)),
+                    Ok(Err(error)) => {
+                        tracing::warn!(request_id = %caller.id, %error, "the handler failed");
+                        let error = Some(error.into_told());
+                        Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
+                    }
+                    Err(_) => Err(ErrorBody::new(
+                        ErrorCode::Timeout,
+                        format!("The request took longer than {} s", Self::QUICK_TIMEOUT.as_secs()),
+                    )),
+                }
+            }
+        }
+    }
+
+    async fn enqueue(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+        let request = Request {
+            id: caller.id.clone(),
+            user: caller.identity.user,
+            tenant: caller.identity.tenant,
+            connection: caller.connection.clone(),
+            action: message.action,
+            payload: message.payload,
+            metadata: message.metadata,
+            status: Status::Pending,
+            attempt: 0,
+            max_attempts: Self::MAX_ATTEMPTS,
+            epoch: 0,
+            lease: None,
+            progress: Progress::default(),
+            seq: Seq::default(),
+            ending: None,
+            subscribers: vec![caller.connection],
+            created_at: caller.now,
+            started_at: None,
+            finished_at: None,
+        };
+        let enqueued =
+            self.queue.enqueue(&request).await.map_err(|error| store_failed(&caller.id, &error))?;
+        let status = match enqueued {
+            Enqueued::New => {
+                tracing::info!(request = %request.key(), action = request.action, "queued");
+                Status::Pending
+            }
+            Enqueued::Existing(old) if old.action == request.action && old.payload == request.payload => {
+                old.status
+            }
+            Enqueued::Existing(_) => {
+                return Err(ErrorBody::new(
+                    ErrorCode::Conflict,
+                    "The id is in use for a request with another action or payload",
+                ));
+            }
+        };
+        Ok(Frame::Acknowledgment {
+            request_id: caller.id,
+            status: status.as_protocol().to_owned(),
+            message: acknowledgment(status).to_owned(),
+        })
+    }
+
+    async fn status(&self, caller: Caller, payload: &Value) -> Result<Frame, ErrorBody> {
+        let Some(id) = payload.get("request_id").and_then(Value::as_str) else {
+            return Err(ErrorBody::new(
+                ErrorCode::ValidationError,
+                "\"payload\" must be an object with the \"request_id\" that is asked for",
+            ));
+        };
+        let key = RequestKey::new(&caller.identity.tenant, &caller.identity.user, &id.into());
+        match self.queue.get(&key).await.map_err(|error| store_failed(&caller.id, &error))? {
+            Some(request) => Ok(response(caller.id, snapshot(&request))),
+            None => Err(ErrorBody::new(ErrorCode::NotFound, format!("No request {id:?} is known"))),
+        }
+    }
+
+    /// Who is behind a connection, remembered so that quick requests need no read.
+    async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Identity, ErrorBody> {
+        let known = self.remembered(connection, now);
+        let identity = match known {
+            Some(identity) => identity,
+            None => match self.connections.get(connection).await {
+                Ok(Some(found)) => {
+                    let known = Known { identity: found.identity.clone(), since: now };
+                    self.identities
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .put(connection.clone(), known);
+                    found.identity
+                }
+                Ok(None) => {
+                    return Err(ErrorBody::new(ErrorCode::Unauthorized, "The connection is not known"));
+                }
+                Err(error) => {
+                    tracing::error!(%connection, error = %Causes(&error), "the connection cannot be read");
+                    return Err(internal_error());
+                }
+            },
+        };
+        if identity.expires_at <= now {
+            return Err(ErrorBody::new(ErrorCode::Unauthorized, "The token has expired: connect again"));
+        }
+        Ok(identity)
+    }
+
+    fn remembered(&self, connection: &ConnectionId, now: Timestamp) -> Option<Identity> {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = identities.get(connection)?;
+        (now.since(known.since) < Self::IDENTITY_MAX_AGE).then(|| known.identity.clone())
+    }
+}
+
+fn response(request_id: RequestId, data: Value) -> Frame {
+    Frame::Response { request_id, success: true, data: Some(data), error: None }
+}
+
+fn refusal(request_id: Option<RequestId>, error: ErrorBody, now: Timestamp) -> Frame {
+    Frame::Error { request_id, error, timestamp: now.as_secs(), seq: None }
+}
+
+fn internal_error() -> ErrorBody {
+    ErrorBody::new(ErrorCode::InternalError, "Something on our side went wrong: try again")
+}
+
+fn store_failed(id: &RequestId, error: &StoreError) -> ErrorBody {
+    tracing::error!(request_id = %id, error = %Causes(error), "the store failed");
+    internal_error()
+}
+
+const fn acknowledgment(status: Status) -> &'static str {
+    match status {
+        Status::Pending => "Request queued for async processing",
+        Status::Processing => "Request is being processed",
+        Status::Retrying => "Request is waiting for its next attempt",
+        Status::Completed => "Request has completed",
+        Status::Failed => "Request has failed",
+        Status::Cancelled => "Request was cancelled",
+    }
+}
+
+/// What a client is told about a request of its own.
+fn snapshot(request: &Request) -> Value {
+    let mut data = Map::new();
+    data.insert("request_id".into(), json!(request.id));
+    data.insert("status".into(), json!(request.status.as_protocol()));
+    data.insert("percentage".into(), json!(request.progress.percentage));
+    data.insert("message".into(), json!(request.progress.message));
+    data.insert("seq".into(), json!(request.seq));
+    data.insert("attempt".into(), json!(request.attempt));
+    data.insert("created_at".into(), json!(request.created_at.as_secs()));
+    if let Some(at) = request.started_at {
+        data.insert("started_at".into(), json!(at.as_secs()));
+    }
+    if let Some(at) = request.finished_at {
+        data.insert("finished_at".into(), json!(at.as_secs()));
+    }
+    match &request.ending {
+        None => {}
+        Some(Ending::Completed(result)) => {
+            data.insert("result".into(), result.clone());
+        }
+        Some(Ending::Failed(error)) => {
+            data.insert("error".into(), json!(error));
+        }
+    }
+    Value::Object(data)
+}

@@ -1,0 +1,50 @@
+//! The ports on DynamoDB: one table for connections, one for requests.
+
+mod codec;
+pub mod connection_item;
+mod connections;
+pub mod request_item;
+mod requests;
+
+pub use codec::{Corrupt, Item};
+pub use connections::DynamoConnectionStore;
+pub use requests::{DynamoRequestQueue, QueueSettings};
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+use super::{StoreError, StoreErrorKind};
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
+/// What an SDK call's failure means, apart from a failed condition, which each call reads itself.
+fn store_error<E>(context: String, error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let kind = match error.code() {
+        Some(
+            "ProvisionedThroughputExceededException"
+            | "RequestLimitExceeded"
+            | "ThrottlingException"
+            | "LimitExceededException",
+        ) => StoreErrorKind::Throttled,
+        Some("InternalServerError" | "ServiceUnavailable" | "TransactionInProgressException") => {
+            StoreErrorKind::Unavailable
+        }
+        Some("ItemCollectionSizeLimitExceededException") => StoreErrorKind::TooLarge,
+        // DynamoDB has no code of its own for an item above 400 KB, only this text.
+        Some("ValidationException") if error.message().is_some_and(|text| text.contains("Item size")) => {
+            StoreErrorKind::TooLarge
+        }
+        Some(_) => match &error {
+            SdkError::ServiceError(service) if service.raw().status().is_server_error() => {
+                StoreErrorKind::Unavailable
+            }
+            _ => StoreErrorKind::Misuse,
+        },
+        None => match &error {
+            SdkError::ConstructionFailure(_) => StoreErrorKind::Misuse,
+            _ => StoreErrorKind::Unavailable,
+        },
+    };
+    StoreError::new(kind, context).with_source(error)
+}

@@ -1,0 +1,319 @@
+//! The item of a queued request, attribute by attribute.
+//!
+//! | attribute | type | meaning |
+//! |---|---|---|
+//! | `request_id` | S | table key: tenant, user and client id in one ([`RequestKey`]) |
+//! | `part` | S | table sort key: `request`; big values will lie beside it under other parts |
+//! | `client_id`, `user_id`, `tenant_id`, `action` | S | |
+//! | `connection_id` | S | key of `connection-requests`, sorted by `created_at` |
+//! | `payload` | S, JSON | |
+//! | `metadata` | M of S | |
+//! | `status` | S | [`Status`] |
+//! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
+//! | `attempt`, `max_attempts`, `epoch`, `seq` | N | |
+//! | `owner` | S | who holds the lease, or held it at the end: by it a lost answer is told from a lost lease |
+//! | `lease_expires_at` | N, ms | only while PROCESSING |
+//! | `percentage` | N | |
+//! | `progress_message` | S | |
+//! | `progress_metadata` | S, JSON | |
+//! | `result` | S, JSON | only when COMPLETED |
+//! | `error` | S, JSON | only when FAILED or CANCELLED |
+//! | `subscribers` | M of N, ms | connection ids, each with the time it was added |
+//! | `created_at`, `started_at`, `finished_at` | N, ms | |
+//! | `timer_shard` | S | key of `timers`; gone when nothing is left to do |
+//! | `timer_at` | N, ms | when the sweeper must look at the request |
+//! | `ttl` | N, s | DynamoDB's time to live; only once ended, so that nothing open can expire |
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::codec::{Corrupt, Item, Reader, json, n, s, strings, time};
+use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
+use crate::ports::Timestamp;
+use crate::protocol::Seq;
+use crate::store::{Ending, Lease, Progress, Request, Status};
+
+/// The table's key attribute.
+pub const KEY: &str = "request_id";
+/// The table's sort key attribute.
+pub const PART: &str = "part";
+/// The part that is the request itself.
+pub const REQUEST_PART: &str = "request";
+
+/// The key of a request's own item.
+#[must_use]
+pub fn key(key: &RequestKey) -> Item {
+    Item::from([(KEY.into(), s(key.as_str())), (PART.into(), s(REQUEST_PART))])
+}
+
+/// The value of `status_shard`.
+#[must_use]
+pub fn status_shard(status: Status, key: &RequestKey, shards: u8) -> String {
+    format!("{}#{}", status.as_str(), key.shard(shards))
+}
+
+/// The value of `timer_shard`.
+#[must_use]
+pub fn timer_shard(key: &RequestKey, shards: u8) -> String {
+    key.shard(shards).to_string()
+}
+
+/// The item of a request, with the time at which the sweeper must look at it.
+#[must_use]
+pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Item {
+    let key_text = request.key();
+    let mut item = key(&key_text);
+    let mut put = |attribute: &str, value: AttributeValue| item.insert(attribute.to_owned(), value);
+    put("client_id", s(request.id.as_str()));
+    put("user_id", s(request.user.as_str()));
+    put("tenant_id", s(request.tenant.as_str()));
+    put("connection_id", s(request.connection.as_str()));
+    put("action", s(&request.action));
+    put("payload", json(&request.payload));
+    put("metadata", strings(&request.metadata));
+    put("status", s(request.status.as_str()));
+    put("status_shard", s(status_shard(request.status, &key_text, shards)));
+    put("attempt", n(request.attempt));
+    put("max_attempts", n(request.max_attempts));
+    put("epoch", n(request.epoch));
+    put("seq", n(request.seq));
+    if let Some(lease) = &request.lease {
+        put("owner", s(&lease.owner));
+        put("lease_expires_at", time(lease.expires_at));
+    }
+    put("percentage", n(request.progress.percentage));
+    put("progress_message", s(&request.progress.message));
+    put("progress_metadata", json(&request.progress.metadata.clone().into()));
+    match &request.ending {
+        None => {}
+        Some(Ending::Completed(result)) => {
+            put("result", json(result));
+        }
+        Some(Ending::Failed(error)) => {
+            put("error", error_value(error));
+        }
+    }
+    let subscribed = |id: &ConnectionId| (id.to_string(), time(request.created_at));
+    put("subscribers", AttributeValue::M(request.subscribers.iter().map(subscribed).collect()));
+    put("created_at", time(request.created_at));
+    if let Some(at) = request.started_at {
+        put("started_at", time(at));
+    }
+    if let Some(at) = request.finished_at {
+        put("finished_at", time(at));
+    }
+    if let Some(at) = timer_at {
+        put("timer_shard", s(timer_shard(&key_text, shards)));
+        put("timer_at", time(at));
+    }
+    item
+}
+
+/// The value of `error`.
+///
+/// # Panics
+/// Never: an error body is made of strings and JSON values.
+#[must_use]
+pub fn error_value(error: &crate::protocol::ErrorBody) -> AttributeValue {
+    s(serde_json::to_string(error).expect("an error body is made of what JSON can say"))
+}
+
+/// The request that an item holds; attributes that are not known are passed over.
+///
+/// # Errors
+/// When an attribute is missing, of the wrong type, or has no meaning.
+pub fn decode(item: &Item) -> Result<Request, Corrupt> {
+    let read = Reader::new(item, KEY);
+    let status = status(&read)?;
+    let epoch = read.number("epoch")?;
+    let lease = match (read.optional_string("owner")?, read.optional_time("lease_expires_at")?) {
+        (Some(owner), Some(expires_at)) => Some(Lease { epoch, owner: owner.to_owned(), expires_at }),
+        _ => None,
+    };
+    let ending = match (read.optional_json("result")?, read.optional_json("error")?) {
+        (Some(result), None) => Some(Ending::Completed(result)),
+        (None, Some(error)) => Some(Ending::Failed(error)),
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(read.corrupt("error", "stands beside a result")),
+    };
+    Ok(Request {
+        id: RequestId::from(read.string("client_id")?),
+        user: UserId::from(read.string("user_id")?),
+        tenant: TenantId::from(read.string("tenant_id")?),
+        connection: ConnectionId::from(read.string("connection_id")?),
+        action: read.string("action")?.to_owned(),
+        payload: read.json("payload")?,
+        metadata: read.strings("metadata")?,
+        status,
+        attempt: read.number("attempt")?,
+        max_attempts: read.number("max_attempts")?,
+        epoch,
+        lease,
+        progress: Progress {
+            percentage: read.number("percentage")?,
+            message: read.string("progress_message")?.to_owned(),
+            metadata: read.json("progress_metadata")?,
+        },
+        seq: Seq::from_stored(read.number("seq")?),
+        ending,
+        subscribers: subscribers(item)?,
+        created_at: read.time("created_at")?,
+        started_at: read.optional_time("started_at")?,
+        finished_at: read.optional_time("finished_at")?,
+    })
+}
+
+/// Who is to be told, from an item or from the attributes that an update returned.
+///
+/// # Errors
+/// When the attribute is no map.
+pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
+    let map = Reader::new(item, KEY).map("subscribers")?.unwrap_or_default();
+    Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
+}
+
+fn status(read: &Reader<'_>) -> Result<Status, Corrupt> {
+    let text = read.string("status")?;
+    Status::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+        read.corrupt(
+            "status",
+            format!("expected one of {:?}, found {text:?}", Status::ALL.map(Status::as_str)),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::protocol::{ErrorBody, ErrorCode};
+
+    fn json_values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("\\PC{0,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn endings() -> impl Strategy<Value = Option<Ending>> {
+        prop_oneof![
+            Just(None),
+            json_values().prop_map(|value| Some(Ending::Completed(value))),
+            "[A-Z_]{1,12}".prop_map(|code| {
+                Some(Ending::Failed(ErrorBody::new(ErrorCode::from(code.as_str()), "m").with_detail("k", 1)))
+            }),
+        ]
+    }
+
+    prop_compose! {
+        fn requests()(
+            texts in proptest::array::uniform5("\\PC{1,16}"), payload in json_values(),
+            metadata in proptest::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4),
+            status in proptest::sample::select(Status::ALL.to_vec()),
+            counts in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()),
+            owner in proptest::option::of("[0-9a-f]{32}"), percentage in 0.0..=100.0_f64,
+            note in json_values(), ending in endings(),
+            subscribers in proptest::collection::btree_set("[A-Za-z0-9_-]{15}=", 0..4),
+            times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(),
+        ) -> Request {
+            let [id, user, tenant, connection, action] = texts;
+            let (attempt, max_attempts, epoch, seq) = counts;
+            let [created_at, started_at, finished_at, expires_at] = times.map(Timestamp::from_millis);
+            Request {
+                id: RequestId::new(id), user: UserId::new(user), tenant: TenantId::new(tenant),
+                connection: ConnectionId::new(connection), action, payload, metadata, status, attempt, max_attempts,
+                epoch, lease: owner.map(|owner| Lease { epoch, owner, expires_at }),
+                progress: Progress {
+                    percentage, message: "half".into(), metadata: [("note".to_owned(), note)].into_iter().collect(),
+                },
+                seq: Seq::from_stored(seq), ending,
+                subscribers: subscribers.into_iter().map(ConnectionId::new).collect(),
+                created_at, started_at: ran.then_some(started_at), finished_at: ran.then_some(finished_at),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_reads_back_as_it_was_written(request in requests(), timer in proptest::option::of(any::<u64>())) {
+            let mut item = encode(&request, timer.map(Timestamp::from_millis), 8);
+            item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
+            prop_assert_eq!(decode(&item).unwrap(), request);
+        }
+
+        #[test]
+        fn an_attribute_of_the_wrong_type_is_named(request in requests(), pick in any::<prop::sample::Index>()) {
+            let mut item = encode(&request, None, 8);
+            let unread = ["request_id", "part", "status_shard"];
+            let attributes: BTreeSet<String> = item.keys().filter(|key| !unread.contains(&key.as_str())).cloned().collect();
+            let attribute = pick.get(&attributes.into_iter().collect::<Vec<_>>()).clone();
+            item.insert(attribute.clone(), AttributeValue::Bool(true));
+            let corrupt = decode(&item).unwrap_err();
+            prop_assert_eq!(corrupt.attribute, attribute);
+            prop_assert_eq!(corrupt.key, request.key().to_string());
+        }
+    }
+
+    fn pending() -> Item {
+        let request = Request {
+            id: "r1".into(),
+            user: "ann".into(),
+            tenant: "acme".into(),
+            connection: "c1".into(),
+            action: "report".into(),
+            payload: json!({"a": [true]}),
+            metadata: [("k".to_owned(), "v".to_owned())].into(),
+            status: Status::Pending,
+            attempt: 0,
+            max_attempts: 1,
+            epoch: 0,
+            lease: None,
+            progress: Progress::default(),
+            seq: Seq::default(),
+            ending: None,
+            subscribers: vec!["c1".into()],
+            created_at: Timestamp::from_secs(1_700_000_000),
+            started_at: None,
+            finished_at: None,
+        };
+        encode(&request, Some(Timestamp::from_secs(1_700_000_060)), 8)
+    }
+
+    #[test]
+    fn the_item_of_a_new_request() {
+        let lines: BTreeSet<String> =
+            pending().iter().map(|(key, value)| format!("{key}: {value:?}")).collect();
+        insta::assert_snapshot!(lines.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_corrupt() {
+        let corrupted = |attribute: &str, value: AttributeValue| {
+            let mut item = pending();
+            item.insert(attribute.into(), value);
+            decode(&item).unwrap_err().to_string()
+        };
+        let mut report =
+            vec![corrupted("status", s("DONE")), corrupted("epoch", n("-1")), corrupted("payload", s("{"))];
+        let mut item = pending();
+        item.insert("result".into(), s("1"));
+        item.insert("error".into(), s(r#"{"code":"TIMEOUT","message":"m"}"#));
+        report.push(decode(&item).unwrap_err().to_string());
+        item.remove(KEY);
+        item.remove("status");
+        report.push(decode(&item).unwrap_err().to_string());
+        insta::assert_snapshot!(report.join("\n"));
+    }
+}

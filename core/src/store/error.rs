@@ -1,0 +1,77 @@
+use std::error::Error;
+use std::fmt;
+
+/// A store that did not do what it was asked to.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    context: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What a [`StoreError`] means for the caller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The lease is lost to a later claim: stop, and say nothing more.
+    Fenced,
+    /// The store is throttling, even after the client's own retries: come again later.
+    Throttled,
+    /// The store did not answer, or failed on its side: the write may or may not have happened. Come again.
+    Unavailable,
+    /// The value is larger than an item may be: it will never be taken.
+    TooLarge,
+    /// What is stored cannot be read: an operator must look.
+    Corrupt,
+    /// The call itself is wrong, or not permitted: mend the code, the table or its policy.
+    Misuse,
+}
+
+impl StoreError {
+    pub(crate) fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self.kind {
+            StoreErrorKind::Throttled | StoreErrorKind::Unavailable => true,
+            StoreErrorKind::Fenced
+            | StoreErrorKind::TooLarge
+            | StoreErrorKind::Corrupt
+            | StoreErrorKind::Misuse => false,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            StoreErrorKind::Fenced => "lease lost",
+            StoreErrorKind::Throttled => "throttled",
+            StoreErrorKind::Unavailable => "store unavailable",
+            StoreErrorKind::TooLarge => "too large",
+            StoreErrorKind::Corrupt => "corrupt item",
+            StoreErrorKind::Misuse => "call refused",
+        };
+        write!(f, "{kind}: {}", self.context)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,36 @@
+//! What the functions tell their operators: one JSON object a line, as CloudWatch Logs Insights reads them.
+
+use std::error::Error;
+use std::fmt;
+
+use tracing::level_filters::LevelFilter;
+
+/// Writes every event of `level` and above to standard output, as JSON.
+///
+/// Call it once, before anything else: a second call changes nothing.
+pub fn init(level: LevelFilter) {
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_max_level(level)
+        .finish();
+    // Only a second call can fail, and then logging stands already.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) struct Causes<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! The `connect` function.
+
+fn main() -> Result<(), streamer::lambda::Error> {
+    streamer::lambda::connect()
+}

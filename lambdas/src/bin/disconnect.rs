@@ -1,0 +1,5 @@
+//! The `disconnect` function.
+
+fn main() -> Result<(), streamer::lambda::Error> {
+    streamer::lambda::disconnect()
+}

@@ -1,0 +1,5 @@
+//! The `processor` function.
+
+fn main() -> Result<(), streamer::lambda::Error> {
+    streamer::lambda::processor(streamer_lambdas::app()?)
+}

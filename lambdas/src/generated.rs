@@ -1,0 +1,54 @@
+//! Data for the demo to work on: the same for the same seed, on every machine.
+
+use std::time::Duration;
+
+/// `SplitMix64`, the generator that others are commonly seeded with.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) const fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A generator whose numbers depend on every byte of a name.
+    pub(crate) fn named(name: &str) -> Self {
+        let seed = name.bytes().fold(0, |seed: u64, byte| Self(seed ^ u64::from(byte)).next());
+        Self(seed)
+    }
+
+    pub(crate) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = self.0;
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which must not be zero.
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// What a data source makes its reader wait for one page.
+pub(crate) async fn page_latency() {
+    tokio::time::sleep(Duration::from_millis(40)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_name_gives_the_same_numbers_and_another_name_others() {
+        let three = |name: &str| {
+            let mut numbers = Numbers::named(name);
+            [numbers.next(), numbers.next(), numbers.next()]
+        };
+        assert_eq!(three("d-1"), three("d-1"));
+        assert_ne!(three("d-1"), three("d-2"));
+        // The first number of SplitMix64 from zero, as its reference implementation gives it.
+        assert_eq!(Numbers::seeded(0).next(), 0xe220_a839_7b1d_cdaf);
+    }
+}
