@@ -1,3 +1,5 @@
+//! `echo_async`: a message that comes back the long way round.
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

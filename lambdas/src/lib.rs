@@ -1,17 +1,17 @@
 //! The demo application: its handlers, registered once, for the router and the processor alike.
 
-mod echo_async;
+pub mod echo_async;
 mod generated;
-mod process_data;
-mod report;
+pub mod process_data;
+pub mod report;
 
 use serde_json::Value;
 use streamer::app::{App, RegisterError};
 use streamer::handler::{Context, handler_fn};
 
-pub use echo_async::EchoAsync;
-pub use process_data::ProcessData;
-pub use report::GenerateReport;
+use crate::echo_async::EchoAsync;
+use crate::process_data::ProcessData;
+use crate::report::GenerateReport;
 
 /// The demo's actions: `echo` answers at once; `generate_report`, `process_data` and `echo_async` are queued.
 ///

@@ -1,3 +1,5 @@
+//! `process_data`: a dataset, read page by page.
+
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -1,0 +1,131 @@
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use streamer_harness::signing_key::TokenFor;
+use streamer_harness::stage::{Stage, StageConfig};
+use streamer_harness::template::{Environment, FindingKind, Template};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ready::Ready;
+use super::{Outcome, State, runtime};
+
+/// The `local` command.
+#[derive(Args, Debug, Default)]
+pub(super) struct Local {
+    /// The port to listen on; 0 takes a free one [default: 4000]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Where to write, once the stage is ready, a JSON object with its URLs and a token
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// The folder to keep the tables and streams in [default: in memory]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The SAM template to make the stage from [default: lambdas/template.yaml of the workspace]
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+}
+
+const DEFAULT_PORT: u16 = 4000;
+
+impl Local {
+    pub(super) fn run(self) -> Outcome {
+        let state = State::of(self.template.as_deref())?;
+        let mut config = stage_config(&state, self.template)?;
+        config.port = self.port.unwrap_or(DEFAULT_PORT);
+        config.data = self.data;
+        runtime()?.block_on(async {
+            // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut stopped = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            let stage = tokio::select! {
+                stage = Stage::start(config) => stage?,
+                () = stopped() => return Ok(ExitCode::SUCCESS),
+            };
+            let ready = ready(&stage);
+            let running = state.running();
+            let files = self.ready_file.iter().chain([&running]);
+            let written = files.clone().try_for_each(|file| {
+                ready.write(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+            });
+            if written.is_ok() {
+                greet(&stage, &ready);
+                stopped().await;
+                eprintln!("\nEnding the stage ...");
+            }
+            for file in files {
+                ready.remove(file);
+            }
+            stage.shutdown().await;
+            written?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+/// A stage of the workspace's functions, built as the template names them.
+pub(super) fn stage_config(state: &State, template: Option<PathBuf>) -> Result<StageConfig, Box<dyn Error>> {
+    let template = template.unwrap_or_else(|| state.template());
+    let signing_key = state.signing_key()?;
+    // Read once before the build, which takes longer: what is wrong with the template is said at once.
+    let mut environment = Environment::default();
+    environment.parameters.insert("JwtKey".to_owned(), signing_key.public_key_pem());
+    let functions = Template::load(&template, &environment)?.functions;
+    let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
+    let executables = state.workspace.build(&binaries)?;
+    Ok(StageConfig::new(template, executables, signing_key))
+}
+
+fn ready(stage: &Stage) -> Ready {
+    let whom = TokenFor {
+        user: "demo-user".to_owned(),
+        tenant: "demo-tenant".to_owned(),
+        permissions: Vec::new(),
+        ttl: Duration::from_hours(24),
+    };
+    Ready {
+        ws_url: stage.ws_url(),
+        token: stage.token(&whom),
+        management_url: stage.management_url(),
+        dynamodb_url: stage.dynamodb_url(),
+    }
+}
+
+fn greet(stage: &Stage, ready: &Ready) {
+    let Ready { ws_url, token, management_url, dynamodb_url } = ready;
+    let not_emulated: Vec<_> =
+        stage.findings().iter().filter(|finding| finding.kind == FindingKind::NotEmulated).collect();
+    let harmless = stage.findings().len() - not_emulated.len();
+    if !stage.findings().is_empty() {
+        println!("Not on this stage:");
+        for finding in not_emulated {
+            println!("  {finding}");
+        }
+        println!("  {harmless} settings without effect here (permissions, encryption, backups, labels)");
+        println!();
+    }
+    println!("The stage is up.");
+    println!();
+    println!("  WebSocket       {ws_url}");
+    println!("  @connections    {management_url}");
+    println!("  DynamoDB        {dynamodb_url}");
+    println!("  Token           {token}");
+    println!();
+    println!("Paste into another terminal:");
+    println!();
+    println!(
+        "  cargo run -- try generate_report '{{\"start_date\":\"2024-01-01\",\"end_date\":\"2024-12-31\",\"format\":\"pdf\"}}'"
+    );
+    println!("  npx wscat -c '{ws_url}?token={token}'");
+    println!();
+    println!("Ctrl-C ends it.");
+}

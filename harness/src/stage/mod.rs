@@ -1,0 +1,278 @@
+//! The whole stage on one port: made from a SAM template, run by the functions' own binaries.
+
+mod error;
+mod executables;
+mod stream;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use error::StageError;
+pub use executables::{Executables, Workspace};
+
+use crate::dynamodb::DynamoDb;
+use crate::event_source::{Connections, EventSourceMapping};
+use crate::gateway::{ApiConfig, Gateway, Route};
+use crate::lambda::{FunctionConfig, Functions, LogSink, Options, TerminalLog};
+use crate::signing_key::{SigningKey, TokenFor};
+use crate::template::{Environment, Finding, Template};
+
+/// What a stage is made from, and where.
+#[derive(Debug)]
+pub struct StageConfig {
+    /// The SAM template.
+    pub template: PathBuf,
+    /// The functions' programs, by the name of their binary.
+    pub executables: Executables,
+    /// The port to listen on, on the loopback interface. Default 0: a free one.
+    pub port: u16,
+    /// The folder to keep the tables and streams in. Default none: in memory.
+    pub data: Option<PathBuf>,
+    /// The key that tokens are signed with.
+    pub signing_key: SigningKey,
+    /// Where the functions' output goes. Default standard error.
+    pub log: Arc<dyn LogSink>,
+    /// Values for the template's parameters; `JwtAlgorithm` and `JwtKey` are those of the signing key.
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl StageConfig {
+    /// A stage in memory, on a free port.
+    #[must_use]
+    pub fn new(template: impl Into<PathBuf>, executables: Executables, signing_key: SigningKey) -> Self {
+        Self {
+            template: template.into(),
+            executables,
+            port: 0,
+            data: None,
+            signing_key,
+            log: Arc::new(TerminalLog::stderr()),
+            parameters: BTreeMap::new(),
+        }
+    }
+}
+
+/// A running stage.
+///
+/// [`shutdown`](Self::shutdown) ends it in order; dropped, its processes are killed.
+#[derive(Debug)]
+pub struct Stage {
+    address: SocketAddr,
+    stage_name: String,
+    signing_key: SigningKey,
+    clock: Arc<dyn Clock>,
+    findings: Vec<Finding>,
+    dynamodb: DynamoDb,
+    functions: Functions,
+    gateway: Gateway,
+    tasks: JoinSet<()>,
+    stop_polling: watch::Sender<bool>,
+    stop_serving: watch::Sender<bool>,
+}
+
+impl Stage {
+    /// How often items whose time to live is over are deleted. AWS takes up to a few days.
+    const TTL_SWEEP: Duration = Duration::from_secs(30);
+
+    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
+    ///
+    /// # Errors
+    /// When the port is taken, the template cannot be used, the data folder cannot be opened, or a
+    /// function does not start: each with what to do about it. Nothing is left running then.
+    pub async fn start(config: StageConfig) -> Result<Self, StageError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+        let mut environment = Environment::default();
+        environment.parameters = config.parameters;
+        environment.parameters.insert("JwtAlgorithm".into(), SigningKey::ALGORITHM.into());
+        environment.parameters.insert("JwtKey".into(), config.signing_key.public_key_pem());
+        let template = Template::load(&config.template, &environment)?;
+        let Some(api) = template.api else { return Err(StageError::NoApi(config.template)) };
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
+            .await
+            .map_err(|source| StageError::Port { port: config.port, source })?;
+        let address = listener.local_addr().map_err(|source| StageError::Port { port: config.port, source })?;
+
+        let dynamodb = DynamoDb::builder()
+            .clock(Arc::clone(&clock))
+            .entropy(Arc::clone(&entropy))
+            .region(&environment.region)
+            .account_id(&environment.account_id);
+        let dynamodb = match &config.data {
+            Some(folder) => dynamodb.open(folder)?,
+            None => dynamodb.in_memory()?,
+        };
+        tables::create(&dynamodb, &template.tables)?;
+
+        let mut configs = Vec::new();
+        for function in &template.functions {
+            let mut variables = function.environment.clone();
+            let root = format!("http://{address}");
+            variables
+                .insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), format!("{root}/{}", api.stage_name));
+            variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
+            configs.push(FunctionConfig {
+                handler: function.handler.clone(),
+                environment: variables,
+                timeout: function.timeout,
+                memory_mib: function.memory_mib,
+                reserved_concurrency: function.reserved_concurrency,
+                region: environment.region.clone(),
+                account_id: environment.account_id.clone(),
+                ..FunctionConfig::new(&function.name, config.executables.path(&function.binary)?)
+            });
+        }
+        let arns: BTreeMap<String, String> =
+            configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
+        let options = Options {
+            log: config.log,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            ..Options::default()
+        };
+        let functions = Functions::new(configs, options)?;
+
+        let domain = format!("{}.execute-api.{}.amazonaws.com", api.api_id, environment.region);
+        let mut api_config = ApiConfig::new(&api.api_id, domain);
+        api_config.stage.clone_from(&api.stage_name);
+        api_config.route_selection_expression = api.route_selection_expression;
+        api_config.routes = api
+            .routes
+            .into_iter()
+            .map(|route| match route.route_response {
+                true => Route::two_way(route.key, route.function),
+                false => Route::one_way(route.key, route.function),
+            })
+            .collect();
+        let invoke = Arc::new(functions.clone());
+        let gateway =
+            Gateway::new(api_config, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
+
+        let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
+        let mut tasks = JoinSet::new();
+        let app = gateway.router().merge(dynamodb.router());
+        let stopped = until(&stop_serving);
+        tasks.spawn(async move {
+            let service = app.into_make_service_with_connect_info::<SocketAddr>();
+            if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+                tracing::error!(%error, "the stage's port is no longer served");
+            }
+        });
+
+        let starts = template.functions.iter().map(|function| async {
+            functions.probe(&function.name).await.map_err(|error| StageError::FunctionDied {
+                function: function.logical_id.clone(),
+                message: error.to_string(),
+            })
+        });
+        if let Err(error) = try_join_all(starts).await {
+            functions.shutdown().await;
+            return Err(error);
+        }
+
+        for mapping in template.mappings {
+            let (settings, source) = stream::mapping(&mapping, &arns, &dynamodb)?;
+            let connections = Connections {
+                source: Arc::new(source),
+                invoke: invoke.clone(),
+                on_failure: Arc::new(crate::event_source::LogFailures),
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+            };
+            tasks.spawn(EventSourceMapping::new(settings, connections)?.run(until(&stop_polling)));
+        }
+        tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
+
+        Ok(Self {
+            address,
+            stage_name: api.stage_name,
+            signing_key: config.signing_key,
+            clock,
+            findings: template.findings,
+            dynamodb,
+            functions,
+            gateway,
+            tasks,
+            stop_polling,
+            stop_serving,
+        })
+    }
+
+    /// Where WebSocket clients connect.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/{}", self.address, self.stage_name)
+    }
+
+    /// Where the management API (`@connections`) answers.
+    #[must_use]
+    pub fn management_url(&self) -> String {
+        format!("http://{}/{}", self.address, self.stage_name)
+    }
+
+    /// Where DynamoDB and DynamoDB Streams answer.
+    #[must_use]
+    pub fn dynamodb_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A token that the stage accepts.
+    #[must_use]
+    pub fn token(&self, whom: &TokenFor) -> String {
+        self.signing_key.sign(whom, self.clock.now())
+    }
+
+    /// The stage's database.
+    #[must_use]
+    pub fn dynamodb(&self) -> &DynamoDb {
+        &self.dynamodb
+    }
+
+    /// The stage's functions.
+    #[must_use]
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// The stage's gateway.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// What the template says and the stage does not act upon.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Closes every connection, ends every process, and returns when nothing is left running.
+    pub async fn shutdown(mut self) {
+        self.gateway.shutdown().await;
+        self.stop_polling.send_replace(true);
+        self.functions.shutdown().await;
+        self.stop_serving.send_replace(true);
+        // Clients that keep an idle connection open are not waited for.
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+    }
+}
+
+fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stopped = stop.subscribe();
+    async move {
+        // The sender is gone when the stage was dropped: that is a stop as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+}

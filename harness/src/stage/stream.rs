@@ -1,0 +1,106 @@
+//! The template's event source mappings on the stage's streams.
+
+use std::collections::BTreeMap;
+
+use super::StageError;
+use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, Streams};
+use crate::event_source::{FilterPattern, Record, RecordSource, Settings, SourceError, StartingPosition};
+use crate::template;
+
+/// A mapping's settings, and the stream that it reads.
+pub(super) fn mapping(
+    mapping: &template::EventSourceMapping,
+    arns: &BTreeMap<String, String>,
+    dynamodb: &DynamoDb,
+) -> Result<(Settings, TableStream), StageError> {
+    let streams = dynamodb.streams();
+    let Some(stream_arn) = streams.latest_stream_arn(&mapping.table) else {
+        return Err(StageError::Mapping(format!(
+            "{} is mapped to the stream of table {}, which has none: give it a StreamSpecification",
+            mapping.function, mapping.table
+        )));
+    };
+    let filters = mapping
+        .filter_patterns
+        .iter()
+        .map(FilterPattern::from_value)
+        .collect::<Result<_, _>>()
+        .map_err(|error| StageError::Mapping(format!("a filter of {}: {error}", mapping.function)))?;
+    // The same after a restart, since its checkpoints are kept under it.
+    let uuid = format!("{}/{}", mapping.function, mapping.table);
+    let arn = arns.get(&mapping.function).cloned().unwrap_or_default();
+    let settings = Settings {
+        batch_size: usize_from(mapping.batch_size),
+        maximum_batching_window: mapping.maximum_batching_window,
+        starting_position: match mapping.starting_position {
+            template::StartingPosition::TrimHorizon => StartingPosition::TrimHorizon,
+            template::StartingPosition::Latest => StartingPosition::Latest,
+        },
+        parallelization_factor: usize_from(mapping.parallelization_factor),
+        maximum_retry_attempts: mapping.maximum_retry_attempts,
+        maximum_record_age: mapping.maximum_record_age,
+        bisect_batch_on_function_error: mapping.bisect_batch_on_function_error,
+        report_batch_item_failures: mapping.report_batch_item_failures,
+        filters,
+        enabled: mapping.enabled,
+        ..Settings::new(&uuid, &mapping.function, arn)
+    };
+    Ok((settings, TableStream { streams, stream_arn, mapping: uuid }))
+}
+
+fn usize_from(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The stream of one table, as a mapping reads it.
+#[derive(Debug)]
+pub(super) struct TableStream {
+    streams: Streams,
+    stream_arn: String,
+    mapping: String,
+}
+
+fn failed(error: impl ToString) -> SourceError {
+    SourceError::new(error.to_string())
+}
+
+fn parse(sequence_number: &str) -> Result<SequenceNumber, SourceError> {
+    sequence_number.parse().map_err(failed)
+}
+
+impl RecordSource for TableStream {
+    fn shards(&self) -> Result<Vec<String>, SourceError> {
+        let shards = self.streams.shards(&self.stream_arn).map_err(failed)?;
+        Ok(shards.iter().map(|shard| shard.as_str().to_owned()).collect())
+    }
+
+    fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {
+        let after = after.map(parse).transpose()?;
+        let records = self
+            .streams
+            .read(&self.stream_arn, &ShardId::new(shard), after.as_ref(), limit)
+            .map_err(failed)?;
+        Ok(records
+            .iter()
+            .map(|record| Record {
+                sequence_number: record.sequence_number.to_string(),
+                approximate_creation: record.approximate_creation,
+                event: record.to_event_record(),
+            })
+            .collect())
+    }
+
+    fn latest(&self, shard: &str) -> Result<Option<String>, SourceError> {
+        Ok(self.streams.latest(&self.stream_arn, &ShardId::new(shard)).map(|number| number.to_string()))
+    }
+
+    fn checkpoint(&self, shard: &str) -> Result<Option<String>, SourceError> {
+        let checkpoint = self.streams.checkpoint(&self.mapping, &ShardId::new(shard)).map_err(failed)?;
+        Ok(checkpoint.map(|number| number.to_string()))
+    }
+
+    fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError> {
+        let number = parse(sequence_number)?;
+        self.streams.save_checkpoint(&self.mapping, &ShardId::new(shard), &number).map_err(failed)
+    }
+}
