@@ -80,7 +80,14 @@ impl Engine {
 
     /// Answers one call. A panic in the engine is an internal error of this call alone.
     pub(super) fn call(&mut self, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        let answer = catch_unwind(AssertUnwindSafe(|| self.route(target, body)));
+        self.contain(|engine| engine.route(target, body))
+    }
+
+    fn contain(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<Vec<u8>, ApiError>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let answer = catch_unwind(AssertUnwindSafe(|| work(self)));
         if !self.conn().is_autocommit() {
             self.storage.rollback()?;
         }
@@ -177,6 +184,10 @@ impl dynoxide::storage_backend::Clock for EngineClock {
 
 /// Reads a request, or says what is wrong with it in DynamoDB's error types.
 pub(super) fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<T, ApiError> {
+    // Derived decoders would also take an array, for the members in order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::serialization(None));
+    }
     serde_json::from_slice(body).map_err(|error| {
         if !error.is_data() {
             return ApiError::serialization(None);
@@ -208,4 +219,39 @@ fn classify(operation: &str, text: &str) -> ApiError {
 
 pub(super) fn write<T: Serialize>(answer: &T) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(answer).map_err(|error| ApiError::internal(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_decoder_refuses_is_classed_by_its_mark() {
+        let error = |operation: &str, text: &str| classify(operation, text).to_string();
+        let validation = error("PutItem", "VALIDATION_REQUEST:too much");
+        assert!(validation.contains("validate#ValidationException"), "{validation}");
+        assert!(validation.contains("1 validation error detected: too much"), "{validation}");
+        assert!(error("Query", "VALIDATION_REQUEST:too much").contains(r#""message":"too much""#));
+        assert!(error("Query", "VALIDATION:none").contains(r#""message":"none""#));
+        assert!(error("Query", "SERIALIZATION:not a list").contains(r#""Message":"not a list""#));
+        let bare = r#"{"__type":"com.amazon.coral.service#SerializationException"}"#;
+        assert_eq!(error("Query", "SERIALIZATION:"), bare);
+        assert!(error("Query", "invalid type: map, expected a string").contains("SerializationException"));
+        assert!(error("Query", "missing field `TableName`").contains("ValidationException"));
+    }
+
+    #[test]
+    fn a_panic_in_the_engine_fails_one_call_and_leaves_no_transaction_open() {
+        let db = super::super::DynamoDb::builder().in_memory().expect("memory is enough");
+        let mut engine = db.lock();
+        let answer = engine.contain(|engine| -> Result<Vec<u8>, ApiError> {
+            engine.storage.begin_transaction()?;
+            panic!("a bug in the engine, as this test wants it");
+        });
+        let response = answer.unwrap_err().into_response();
+        assert_eq!(response.status, 500);
+        assert!(engine.conn().is_autocommit());
+        drop(engine);
+        assert_eq!(db.handle("DynamoDB_20120810.ListTables", b"{}").status, 200);
+    }
 }

@@ -21,7 +21,6 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 impl DynamoDb {
     /// DynamoDB's HTTP endpoint: `POST /` takes calls, `GET /` tells that it is healthy.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new().route("/", get(health).post(post)).with_state(self.clone())
     }

@@ -24,8 +24,8 @@
 //! * Everything is consistent at once: tables are `ACTIVE` when `CreateTable` returns, and index reads are never
 //!   stale.
 //! * Signatures are not checked, and neither is whether there is one.
-//! * Inside a transaction, and in PartiQL, a `REMOVE`-only update of a missing item creates it; `UpdateItem`
-//!   creates nothing, as on AWS.
+//! * Inside a transaction, in PartiQL, and by the legacy `AttributeUpdates`, an update of a missing item that
+//!   only removes creates it; `UpdateItem` with an expression creates nothing, as on AWS.
 //! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
 //! * Shards do not split: a stream has the number of shards it began with.
 //! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`].
@@ -75,7 +75,6 @@ pub struct Response {
 
 impl DynamoDb {
     /// Settings of a new database, all at their defaults.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

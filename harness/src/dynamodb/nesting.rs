@@ -72,21 +72,24 @@ fn scan(body: &[u8]) -> Seen {
 
 fn check_expressions(value: &Value) -> Result<(), ApiError> {
     match value {
-        Value::Object(members) => members.iter().try_for_each(|(name, member)| match member {
-            Value::String(text) if name.ends_with("Expression") || name == "Statement" => {
-                if expression_depth(text) > MAX_EXPRESSION_DEPTH {
-                    return Err(ApiError::validation(&format!(
-                        "Invalid {name}: The expression contains too many nested operators; maximum operator \
-                         count: {MAX_EXPRESSION_DEPTH}"
-                    )));
-                }
-                Ok(())
+        Value::Object(members) => members.iter().try_for_each(|(name, member)| {
+            if let Some(text) = member.as_str().filter(|_| is_parsed_as_expression(name))
+                && expression_depth(text) > MAX_EXPRESSION_DEPTH
+            {
+                return Err(ApiError::validation(&format!(
+                    "Invalid {name}: The expression contains too many nested operators; maximum operator count: \
+                     {MAX_EXPRESSION_DEPTH}"
+                )));
             }
-            _ => check_expressions(member),
+            check_expressions(member)
         }),
         Value::Array(elements) => elements.iter().try_for_each(check_expressions),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
+}
+
+fn is_parsed_as_expression(member: &str) -> bool {
+    member.ends_with("Expression") || member == "Statement"
 }
 
 /// The deepest bracket, plus the prefix operators, which nest without closing.

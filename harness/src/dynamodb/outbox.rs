@@ -98,11 +98,10 @@ fn sort_sets(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                match member {
-                    Value::Array(elements) if matches!(name.as_str(), "SS" | "NS" | "BS") => {
-                        elements.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
-                    }
-                    _ => sort_sets(member),
+                if let (Value::Array(elements), "SS" | "NS" | "BS") = (&mut *member, name.as_str()) {
+                    elements.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+                } else {
+                    sort_sets(member);
                 }
             }
         }
