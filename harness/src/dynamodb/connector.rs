@@ -1,7 +1,8 @@
 //! The AWS SDK in process: a connector that answers without a socket.
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{Credentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -24,7 +25,8 @@ impl DynamoDb {
         SharedHttpClient::new(InProcess(self.clone()))
     }
 
-    /// An SDK client on this database. It does not retry, so that a test sees each failure and never sleeps.
+    /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never
+    /// sleeps, and needs no timer.
     #[must_use]
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
         let region = self.lock().settings().region.clone();
@@ -33,7 +35,9 @@ impl DynamoDb {
             .credentials_provider(Credentials::new("test", "test", None, None, "streamer-harness"))
             .endpoint_url("http://dynamodb.localhost")
             .http_client(self.http_client())
+            .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         aws_sdk_dynamodb::Client::from_conf(config)

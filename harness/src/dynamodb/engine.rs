@@ -35,7 +35,7 @@ pub(super) struct Engine {
     lifecycle: VectorIndexLifecycle,
     tokens: Tokens,
     settings: Settings,
-    /// Held for as long as the folder is ours; `None` in memory.
+    /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
     _folder_lock: Option<File>,
 }
 

@@ -44,6 +44,16 @@ fn descriptions_carry_the_stages_region_account_clock_and_entropy() {
     );
 }
 
+#[test]
+fn tags_are_kept_under_the_arn_that_the_description_gives() {
+    let (db, _) = database();
+    let arn = create_table(&db, "things", None)["TableArn"].take();
+    let tag = json!({ "ResourceArn": arn, "Tags": [{ "Key": "stage", "Value": "local" }] });
+    assert_eq!(db.handle("DynamoDB_20120810.TagResource", tag.to_string().as_bytes()).status, 200);
+    let tags = call(&db, "ListTagsOfResource", json!({ "ResourceArn": arn }));
+    assert_eq!(tags["Tags"], json!([{ "Key": "stage", "Value": "local" }]));
+}
+
 fn set_stream(enabled: bool) -> Value {
     let mut specification = json!({ "StreamEnabled": enabled });
     if enabled {
