@@ -1,1 +1,120 @@
-//! The embedded DynamoDB.
+//! DynamoDB, embedded: tables, expressions, indexes and transactions from an engine on SQLite, and streams of
+//! our own, on the stage's clock.
+//!
+//! One [`DynamoDb`] is reached in three ways, and all three give the same answers, since each of them is a thin
+//! skin over [`DynamoDb::handle`]:
+//!
+//! * [`DynamoDb::client`] and [`DynamoDb::http_client`]: the AWS SDK in process, without sockets;
+//! * [`DynamoDb::router`]: the HTTP protocol, for any AWS SDK and the AWS CLI;
+//! * [`DynamoDb::streams`]: the reading side of the streams, for the event source mapping.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! use streamer_harness::dynamodb::DynamoDb;
+//!
+//! let db = DynamoDb::builder().in_memory()?;
+//! let tables = db.client().list_tables().send().await?;
+//! assert!(tables.table_names().is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where it departs from AWS
+//!
+//! * Everything is consistent at once: tables are `ACTIVE` when `CreateTable` returns, and index reads are never
+//!   stale.
+//! * Signatures are not checked, and neither is whether there is one.
+//! * Inside a transaction, in PartiQL, and by the legacy `AttributeUpdates`, an update of a missing item that
+//!   only removes creates it; `UpdateItem` with an expression creates nothing, as on AWS.
+//! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
+//! * Shards do not split: a stream has the number of shards it began with.
+//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`].
+//! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
+
+mod connector;
+mod engine;
+mod error;
+mod http;
+mod idempotency;
+mod nesting;
+mod open;
+mod outbox;
+mod removal;
+mod streams;
+mod tables;
+mod time_to_live;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use engine::Engine;
+pub use open::{Builder, OpenError, OpenErrorKind};
+pub use streams::{
+    EventName, SequenceNumber, ShardId, StreamError, StreamErrorKind, StreamRecord, StreamViewType, Streams,
+    UserIdentity,
+};
+pub use time_to_live::SweepError;
+
+/// An embedded DynamoDB with streams; cheap to clone, and all clones are one database.
+#[derive(Clone)]
+pub struct DynamoDb {
+    engine: Arc<Mutex<Engine>>,
+}
+
+/// What DynamoDB answers to one call.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Response {
+    /// The HTTP status: 200, or that of the error.
+    pub status: u16,
+    /// The answer as JSON; of an error, DynamoDB's `__type` and message.
+    pub body: Bytes,
+}
+
+impl DynamoDb {
+    /// Settings of a new database, all at their defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
+    /// its JSON.
+    ///
+    /// Every call passes through here, whichever way it came: this is the place for faults and for a ledger.
+    #[must_use]
+    pub fn handle(&self, target: &str, body: &[u8]) -> Response {
+        match self.lock().call(target, body) {
+            Ok(body) => Response { status: 200, body: body.into() },
+            Err(error) => error.into_response(),
+        }
+    }
+
+    /// The reading side of this database's streams.
+    #[must_use]
+    pub fn streams(&self) -> Streams {
+        Streams::new(self.clone())
+    }
+
+    /// An identifier in the form of DynamoDB's `x-amzn-requestid`: 52 upper-case letters and digits.
+    fn request_id(&self) -> String {
+        const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
+        let mut bytes = [0; 52];
+        self.lock().settings().entropy.fill(&mut bytes);
+        bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+    }
+
+    /// The engine, for as long as one call lasts; never held across an `await`.
+    ///
+    /// A panic while it was held left no half-done transaction (see [`Engine::call`]), so poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for DynamoDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoDb").finish_non_exhaustive()
+    }
+}

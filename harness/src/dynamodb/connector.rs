@@ -1,0 +1,77 @@
+//! The AWS SDK in process: a connector that answers without a socket.
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+
+use super::DynamoDb;
+
+/// The content type of DynamoDB's protocol.
+pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
+
+impl DynamoDb {
+    /// An HTTP client for any AWS SDK client of DynamoDB or its streams, whose answers come from this database.
+    #[must_use]
+    pub fn http_client(&self) -> SharedHttpClient {
+        SharedHttpClient::new(InProcess(self.clone()))
+    }
+
+    /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never
+    /// sleeps, and needs no timer.
+    #[must_use]
+    pub fn client(&self) -> aws_sdk_dynamodb::Client {
+        let region = self.lock().settings().region.clone();
+        let config = aws_sdk_dynamodb::Config::builder()
+            .region(Region::new(region))
+            .credentials_provider(Credentials::new("test", "test", None, None, "streamer-harness"))
+            .endpoint_url("http://dynamodb.localhost")
+            .http_client(self.http_client())
+            .identity_cache(IdentityCache::no_cache())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        aws_sdk_dynamodb::Client::from_conf(config)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct InProcess(DynamoDb);
+
+impl InProcess {
+    fn answer(&self, request: &HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let body = request
+            .body()
+            .bytes()
+            .ok_or_else(|| ConnectorError::user("a DynamoDB request has a body in memory".into()))?;
+        let answer = self.0.handle(target, body);
+        let status =
+            StatusCode::try_from(answer.status).map_err(|error| ConnectorError::user(error.into()))?;
+        let mut response = HttpResponse::new(status, SdkBody::from(answer.body));
+        response.headers_mut().insert("content-type", CONTENT_TYPE);
+        response.headers_mut().insert("x-amzn-requestid", self.0.request_id());
+        Ok(response)
+    }
+}
+
+impl HttpConnector for InProcess {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::ready(self.answer(&request))
+    }
+}
+
+impl HttpClient for InProcess {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}

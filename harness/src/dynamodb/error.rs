@@ -1,0 +1,91 @@
+//! DynamoDB's errors as they go over the wire.
+
+use std::fmt;
+
+use dynoxide::DynoxideError;
+use serde_json::json;
+
+use super::Response;
+
+const DYNAMODB: &str = "com.amazonaws.dynamodb.v20120810";
+const CORAL: &str = "com.amazon.coral.service";
+
+/// A call that failed, with the answer that says so.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: u16,
+    body: String,
+}
+
+impl ApiError {
+    fn new(error_type: &str, message: Option<&str>) -> Self {
+        // Of the errors that DynamoDB's front end gives, only this one spells its message with a capital.
+        let member = if error_type.ends_with("#SerializationException") { "Message" } else { "message" };
+        let mut body = json!({ "__type": error_type });
+        if let Some(message) = message {
+            body[member] = message.into();
+        }
+        Self { status: 400, body: body.to_string() }
+    }
+
+    /// No target, or one that names no operation.
+    pub(super) fn unknown_operation() -> Self {
+        Self::new(&format!("{CORAL}#UnknownOperationException"), None)
+    }
+
+    /// A body that is no JSON object (then without a message), or has a member of the wrong type.
+    pub(super) fn serialization(message: Option<&str>) -> Self {
+        Self::new(&format!("{CORAL}#SerializationException"), message)
+    }
+
+    pub(super) fn validation(message: &str) -> Self {
+        Self::new("com.amazon.coral.validate#ValidationException", Some(message))
+    }
+
+    pub(super) fn not_found(message: &str) -> Self {
+        Self::new(&format!("{DYNAMODB}#ResourceNotFoundException"), Some(message))
+    }
+
+    pub(super) fn expired_iterator() -> Self {
+        Self::new(&format!("{DYNAMODB}#ExpiredIteratorException"), Some("Iterator expired."))
+    }
+
+    pub(super) fn trimmed_data_access(message: &str) -> Self {
+        Self::new(&format!("{DYNAMODB}#TrimmedDataAccessException"), Some(message))
+    }
+
+    pub(super) fn idempotent_parameter_mismatch(message: &str) -> Self {
+        Self::new(&format!("{DYNAMODB}#IdempotentParameterMismatchException"), Some(message))
+    }
+
+    pub(super) fn request_too_large(limit_bytes: usize) -> Self {
+        let message = format!("Request body is larger than {limit_bytes} bytes");
+        Self { status: 413, ..Self::new(&format!("{CORAL}#RequestEntityTooLargeException"), Some(&message)) }
+    }
+
+    pub(super) fn internal(message: &str) -> Self {
+        Self { status: 500, ..Self::new(&format!("{DYNAMODB}#InternalServerError"), Some(message)) }
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        Response { status: self.status, body: self.body.into() }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.body)
+    }
+}
+
+impl From<DynoxideError> for ApiError {
+    fn from(error: DynoxideError) -> Self {
+        Self { status: error.status_code(), body: error.to_json() }
+    }
+}
+
+impl From<rusqlite::Error> for ApiError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::internal(&error.to_string())
+    }
+}

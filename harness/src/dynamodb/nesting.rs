@@ -1,0 +1,154 @@
+//! Bounds on nesting, checked before any parser that recurses sees a request.
+//!
+//! The engine parses expressions by recursion, and a few thousand parentheses would overflow the stack of the
+//! thread that answers. AWS refuses such expressions too, for having over 300 operators.
+
+use serde_json::Value;
+
+use super::error::ApiError;
+
+/// How deep the JSON of a request may nest: an attribute value takes two levels, and DynamoDB allows 32 of them.
+const MAX_JSON_DEPTH: usize = 100;
+
+/// How many nested operators an expression or statement may have.
+const MAX_EXPRESSION_DEPTH: usize = 300;
+
+/// Refuses a request that nests deeper than a parser can follow.
+pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
+    let seen = scan(body);
+    if seen.json_depth > MAX_JSON_DEPTH {
+        return Err(ApiError::validation(
+            "Nesting Levels have exceeded supported limits: Attributes with nesting levels greater than 32 are \
+             not supported",
+        ));
+    }
+    if seen.nesting_in_a_string <= MAX_EXPRESSION_DEPTH {
+        return Ok(());
+    }
+    // Rare: some string could be a deep expression, or only a text with many parentheses.
+    let request = serde_json::from_slice(body).map_err(|_| ApiError::serialization(None))?;
+    check_expressions(&request)
+}
+
+struct Seen {
+    json_depth: usize,
+    /// An upper bound: closing brackets are not subtracted, and an escape may hide a bracket.
+    nesting_in_a_string: usize,
+}
+
+fn scan(body: &[u8]) -> Seen {
+    let mut seen = Seen { json_depth: 0, nesting_in_a_string: 0 };
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut nesting = 0;
+    let mut bytes = body.iter();
+    while let Some(byte) = bytes.next() {
+        match (in_string, byte) {
+            (true, b'"') => {
+                in_string = false;
+                seen.nesting_in_a_string = seen.nesting_in_a_string.max(nesting);
+            }
+            (true, b'\\') => {
+                nesting += 1;
+                bytes.next();
+            }
+            // Of `NOT`, one letter is enough for an upper bound.
+            (true, b'(' | b'[' | b'{' | b'<' | b'-' | b'T' | b't') => nesting += 1,
+            (true, _) => {}
+            (false, b'"') => {
+                in_string = true;
+                nesting = 0;
+            }
+            (false, b'{' | b'[') => {
+                depth += 1;
+                seen.json_depth = seen.json_depth.max(depth);
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            (false, _) => {}
+        }
+    }
+    seen
+}
+
+fn check_expressions(value: &Value) -> Result<(), ApiError> {
+    match value {
+        Value::Object(members) => members.iter().try_for_each(|(name, member)| {
+            if let Some(text) = member.as_str().filter(|_| is_parsed_as_expression(name))
+                && expression_depth(text) > MAX_EXPRESSION_DEPTH
+            {
+                return Err(ApiError::validation(&format!(
+                    "Invalid {name}: The expression contains too many nested operators; maximum operator count: \
+                     {MAX_EXPRESSION_DEPTH}"
+                )));
+            }
+            check_expressions(member)
+        }),
+        Value::Array(elements) => elements.iter().try_for_each(check_expressions),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn is_parsed_as_expression(member: &str) -> bool {
+    member.ends_with("Expression") || member == "Statement"
+}
+
+/// The deepest bracket, plus the prefix operators, which nest without closing.
+fn expression_depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' | b'<' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b')' | b']' | b'}' | b'>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '#' | ':' | '.'));
+    deepest + words.filter(|word| word.eq_ignore_ascii_case("not")).count() + text.matches('-').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(body: &Value) -> Option<String> {
+        check(body.to_string().as_bytes()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn four_thousand_parentheses_or_negations_in_an_expression_are_refused_by_name() {
+        let deep = format!("{}a = :b{}", "(".repeat(4_096), ")".repeat(4_096));
+        let refused = refusal(&json!({ "ConditionExpression": deep })).unwrap();
+        assert!(refused.contains("ValidationException"), "{refused}");
+        assert!(refused.contains("Invalid ConditionExpression"), "{refused}");
+        let statement = json!({ "TransactStatements": [{ "Statement": "NOT ".repeat(301) }] });
+        assert!(refusal(&statement).unwrap().contains("Invalid Statement"));
+    }
+
+    #[test]
+    fn escaped_parentheses_do_not_slip_through() {
+        let body = format!(r#"{{"FilterExpression":"{}"}}"#, r"\u0028".repeat(301));
+        assert!(check(body.as_bytes()).unwrap_err().to_string().contains("Invalid FilterExpression"));
+    }
+
+    #[test]
+    fn brackets_in_data_and_flat_expressions_pass() {
+        let request = json!({
+            "Item": { "text": { "S": "(".repeat(5_000) } },
+            "ConditionExpression": "(a) OR ".repeat(400),
+        });
+        assert_eq!(refusal(&request), None);
+    }
+
+    #[test]
+    fn json_deeper_than_the_parser_follows_is_dynamodbs_own_nesting_error() {
+        let body = format!("{}1{}", r#"{"M":"#.repeat(5_000), "}".repeat(5_000));
+        let refused = check(body.as_bytes()).unwrap_err().to_string();
+        assert!(refused.contains("Nesting Levels have exceeded supported limits"), "{refused}");
+        assert!(check(br#"{"a":[{"b":"[[[[\"{{{"}]}"#).is_ok());
+    }
+}

@@ -1,0 +1,172 @@
+//! The engine's outbox: it writes a record of every change there, in the change's own transaction, and we take
+//! them out at once, before anyone else can write.
+
+use rusqlite::Connection;
+use serde_json::Value;
+use streamer::ports::Timestamp;
+
+use super::engine::Engine;
+use super::error::ApiError;
+use super::streams::store::{self, NewRecord, Stream};
+
+/// One record as the engine left it.
+struct Entry {
+    id: i64,
+    table: String,
+    event_name: String,
+    keys: String,
+    new_image: Option<String>,
+    old_image: Option<String>,
+    user_identity: Option<String>,
+}
+
+/// Moves every record of the outbox into its stream, in one transaction.
+pub(super) fn take(engine: &Engine) -> Result<(), ApiError> {
+    let entries = entries(engine.conn())?;
+    let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };
+    let now = engine.now();
+    let transaction = engine.conn().unchecked_transaction()?;
+    for entry in entries {
+        if let Some(stream) = store::open_stream_of(&transaction, &entry.table)? {
+            append(&transaction, &stream, entry, now)?;
+        }
+    }
+    transaction.prepare_cached("DELETE FROM _stream_records WHERE id <= ?1")?.execute([last])?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn entries(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, table_name, event_name, keys_json, new_image, old_image, user_identity
+         FROM _stream_records ORDER BY id",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok(Entry {
+            id: row.get(0)?,
+            table: row.get(1)?,
+            event_name: row.get(2)?,
+            keys: row.get(3)?,
+            new_image: row.get(4)?,
+            old_image: row.get(5)?,
+            user_identity: row.get(6)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn append(conn: &Connection, stream: &Stream, entry: Entry, now: Timestamp) -> Result<(), ApiError> {
+    let keys = canonical(&entry.keys)?;
+    let new_image = entry.new_image.as_deref().map(canonical).transpose()?;
+    let old_image = entry.old_image.as_deref().map(canonical).transpose()?;
+    if new_image.is_some() && new_image == old_image {
+        // AWS emits no record for a write that changes nothing.
+        return Ok(());
+    }
+    let new_image = new_image.filter(|_| stream.view_type.has_new_image());
+    let old_image = old_image.filter(|_| stream.view_type.has_old_image());
+    let size_bytes =
+        [Some(&keys), new_image.as_ref(), old_image.as_ref()].into_iter().flatten().map(size).sum();
+    store::append(
+        conn,
+        stream,
+        &NewRecord {
+            event_name: entry.event_name,
+            shard: shard_of(stream, &keys),
+            keys: keys.to_string(),
+            new_image: new_image.map(|image| image.to_string()),
+            old_image: old_image.map(|image| image.to_string()),
+            user_identity: entry.user_identity,
+            size_bytes,
+            created: now,
+        },
+    )?;
+    Ok(())
+}
+
+/// An item with its attributes and sets in a fixed order, so that equal items are equal texts.
+fn canonical(item: &str) -> Result<Value, ApiError> {
+    let mut item = serde_json::from_str(item)
+        .map_err(|error| ApiError::internal(&format!("the outbox holds an unreadable item: {error}")))?;
+    sort_sets(&mut item);
+    item.sort_all_objects();
+    Ok(item)
+}
+
+/// In DynamoDB JSON an array under one of these names is always a set: a map's member is an object.
+fn sort_sets(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                if let (Value::Array(elements), "SS" | "NS" | "BS") = (&mut *member, name.as_str()) {
+                    elements.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+                } else {
+                    sort_sets(member);
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(sort_sets),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The shard of an item: by its partition key, as on AWS, so that an item collection stays in order too.
+fn shard_of(stream: &Stream, keys: &Value) -> u16 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in keys[&stream.partition_key].to_string().bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The low bits of this hash are its weakest.
+    let shard = (hash ^ (hash >> 32)) % u64::from(stream.shards);
+    u16::try_from(shard).expect("a remainder is less than the number of shards, which is a u16")
+}
+
+/// The size of an item as DynamoDB counts it: the UTF-8 of its names, and its values.
+fn size(item: &Value) -> u64 {
+    item.as_object().into_iter().flatten().map(|(name, value)| name.len() as u64 + value_size(value)).sum()
+}
+
+fn value_size(value: &Value) -> u64 {
+    const CONTAINER: u64 = 3;
+    let Some((kind, content)) = value.as_object().and_then(|value| value.iter().next()) else { return 0 };
+    let text = |text: &Value| match kind.as_str() {
+        "N" | "NS" => text.as_str().map_or(0, dynoxide::types::number_size) as u64,
+        "B" | "BS" => text.as_str().map_or(0, |base64| base64.trim_end_matches('=').len() * 3 / 4) as u64,
+        _ => text.as_str().map_or(0, str::len) as u64,
+    };
+    match content {
+        Value::Array(elements) if kind == "L" => {
+            CONTAINER + elements.iter().map(|element| 1 + value_size(element)).sum::<u64>()
+        }
+        Value::Array(elements) => elements.iter().map(text).sum(),
+        Value::Object(members) => CONTAINER + members.len() as u64 + size(content),
+        Value::String(_) => text(content),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_item_whose_attributes_and_sets_come_in_another_order_is_the_same() {
+        let one = canonical(r#"{"a":{"SS":["x","y"]},"b":{"M":{"SS":{"S":"1"},"c":{"N":"2"}}}}"#).unwrap();
+        let two = canonical(r#"{"b":{"M":{"c":{"N":"2"},"SS":{"S":"1"}}},"a":{"SS":["y","x"]}}"#).unwrap();
+        assert_eq!(one.to_string(), two.to_string());
+        let list = canonical(r#"{"a":{"L":[{"S":"y"},{"S":"x"}]}}"#).unwrap();
+        assert_eq!(list["a"]["L"][0]["S"], "y", "lists keep their order");
+    }
+
+    #[test]
+    fn sizes_are_those_of_dynamodbs_own_rules() {
+        assert_eq!(size(&json!({ "pk": { "S": "été" } })), 2 + 5);
+        assert_eq!(size(&json!({ "n": { "N": "1234" }, "t": { "BOOL": true } })), 1 + 3 + 1 + 1);
+        assert_eq!(size(&json!({ "b": { "B": "AQID" }, "s": { "SS": ["ab", "c"] } })), 1 + 3 + 1 + 3);
+        assert_eq!(size(&json!({ "l": { "L": [{ "S": "x" }] } })), 1 + 3 + 1 + 1);
+        assert_eq!(size(&json!({ "m": { "M": { "k": { "NULL": true } } } })), 1 + 3 + 1 + 1 + 1);
+        assert_eq!(size(&json!({ "odd": {} })), 3);
+    }
+}

@@ -1,0 +1,204 @@
+//! The four operations of the streams API.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::iterator::ShardIterator;
+use super::store::{self, Stream};
+use super::{SequenceNumber, ShardId, StreamError, StreamErrorKind, shard_ids, shard_index, stream};
+use crate::dynamodb::engine::Engine;
+use crate::dynamodb::error::ApiError;
+
+/// The most that one `GetRecords` gives.
+const MAX_RECORDS: usize = 1_000;
+const MAX_RECORDS_BYTES: u64 = 1024 * 1024;
+
+/// The most that one `ListStreams` or `DescribeStream` gives.
+const MAX_PAGE: usize = 100;
+
+impl From<StreamError> for ApiError {
+    fn from(error: StreamError) -> Self {
+        match error.kind() {
+            StreamErrorKind::NotFound => Self::not_found(&error.to_string()),
+            StreamErrorKind::Database => Self::internal(&error.to_string()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::dynamodb) struct ListStreams {
+    table_name: Option<String>,
+    limit: Option<usize>,
+    exclusive_start_stream_arn: Option<String>,
+}
+
+pub(in crate::dynamodb) fn list_streams(engine: &Engine, request: ListStreams) -> Result<Value, ApiError> {
+    let limit = limit(request.limit, MAX_PAGE)?;
+    let start = request.exclusive_start_stream_arn.unwrap_or_default();
+    let mut streams = store::streams(engine.conn(), engine.now())?;
+    streams.retain(|stream| {
+        request.table_name.as_ref().is_none_or(|table| *table == stream.table) && stream.arn > start
+    });
+    let more = streams.len() > limit;
+    streams.truncate(limit);
+    let mut answer = json!({ "Streams": streams.iter().map(|stream| json!({
+        "StreamArn": stream.arn, "TableName": stream.table, "StreamLabel": stream.label,
+    })).collect::<Vec<_>>() });
+    if let Some(last) = streams.last().filter(|_| more) {
+        answer["LastEvaluatedStreamArn"] = json!(last.arn);
+    }
+    Ok(answer)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::dynamodb) struct DescribeStream {
+    stream_arn: String,
+    limit: Option<usize>,
+    exclusive_start_shard_id: Option<String>,
+}
+
+pub(in crate::dynamodb) fn describe_stream(
+    engine: &Engine,
+    request: DescribeStream,
+) -> Result<Value, ApiError> {
+    let limit = limit(request.limit, MAX_PAGE)?;
+    let stream = stream(engine, &request.stream_arn)?;
+    let first = match &request.exclusive_start_shard_id {
+        Some(shard) => usize::from(shard_index(&stream, shard)?) + 1,
+        None => 0,
+    };
+    let shards: Vec<ShardId> = shard_ids(&stream).into_iter().skip(first).collect();
+    let page = &shards[..shards.len().min(limit)];
+    let key_schema: Value = serde_json::from_str(&stream.key_schema).unwrap_or_default();
+    let mut description = json!({
+        "StreamArn": stream.arn,
+        "StreamLabel": stream.label,
+        "StreamStatus": if stream.closed.is_some() { "DISABLED" } else { "ENABLED" },
+        "StreamViewType": stream.view_type.as_str(),
+        "CreationRequestDateTime": stream.created.as_secs(),
+        "TableName": stream.table,
+        "KeySchema": key_schema,
+        "Shards": page.iter().map(|shard| describe_shard(&stream, shard)).collect::<Vec<_>>(),
+    });
+    if let Some(last) = page.last().filter(|_| page.len() < shards.len()) {
+        description["LastEvaluatedShardId"] = json!(last.as_str());
+    }
+    Ok(json!({ "StreamDescription": description }))
+}
+
+/// Every shard begins with its stream and, since none splits, ends with it.
+fn describe_shard(stream: &Stream, shard: &ShardId) -> Value {
+    let mut range = json!({ "StartingSequenceNumber": SequenceNumber::default().to_string() });
+    if stream.closed.is_some() {
+        range["EndingSequenceNumber"] = json!(stream.last.to_string());
+    }
+    json!({ "ShardId": shard.as_str(), "SequenceNumberRange": range })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::dynamodb) struct GetShardIterator {
+    stream_arn: String,
+    shard_id: String,
+    shard_iterator_type: ShardIteratorType,
+    sequence_number: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum ShardIteratorType {
+    TrimHorizon,
+    Latest,
+    AtSequenceNumber,
+    AfterSequenceNumber,
+}
+
+pub(in crate::dynamodb) fn get_shard_iterator(
+    engine: &Engine,
+    request: GetShardIterator,
+) -> Result<Value, ApiError> {
+    let stream = stream(engine, &request.stream_arn)?;
+    let index = shard_index(&stream, &request.shard_id)?;
+    let trimmed = store::trim(engine.conn(), &stream, index, engine.now())?;
+    let after = match request.shard_iterator_type {
+        ShardIteratorType::TrimHorizon => trimmed,
+        ShardIteratorType::Latest => stream.last,
+        ShardIteratorType::AtSequenceNumber => sequence_number(&request)?.before(),
+        ShardIteratorType::AfterSequenceNumber => sequence_number(&request)?,
+    };
+    check_not_trimmed(after, trimmed)?;
+    let iterator =
+        ShardIterator { stream_arn: stream.arn, shard: request.shard_id, after, issued: engine.now() };
+    Ok(json!({ "ShardIterator": iterator.encode() }))
+}
+
+fn sequence_number(request: &GetShardIterator) -> Result<SequenceNumber, ApiError> {
+    let Some(text) = &request.sequence_number else {
+        return Err(ApiError::validation(
+            "SequenceNumber is required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER",
+        ));
+    };
+    text.parse().map_err(|error| ApiError::validation(&format!("Invalid SequenceNumber {text}: {error}")))
+}
+
+fn check_not_trimmed(after: SequenceNumber, trimmed: SequenceNumber) -> Result<(), ApiError> {
+    if after < trimmed {
+        return Err(ApiError::trimmed_data_access(&format!(
+            "The operation attempted to read past the oldest stream record in a shard: the oldest is after \
+             {trimmed}"
+        )));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::dynamodb) struct GetRecords {
+    shard_iterator: String,
+    limit: Option<usize>,
+}
+
+pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> Result<Value, ApiError> {
+    let now = engine.now();
+    let limit = limit(request.limit, MAX_RECORDS)?;
+    let mut iterator = ShardIterator::decode(&request.shard_iterator, now)?;
+    let stream = stream(engine, &iterator.stream_arn)?;
+    let index = shard_index(&stream, &iterator.shard)?;
+    check_not_trimmed(iterator.after, store::trim(engine.conn(), &stream, index, now)?)?;
+    let mut records =
+        store::read(engine.conn(), &stream, index, iterator.after, limit, &engine.settings().region)?;
+    let mut bytes = 0;
+    // The first goes out however big it is, so that a reader always gets on.
+    let fitting = records.iter().take_while(|record| {
+        bytes += record.size_bytes;
+        bytes <= MAX_RECORDS_BYTES || bytes == record.size_bytes
+    });
+    let fitting = fitting.count();
+    let at_end = fitting == records.len() && records.len() < limit;
+    records.truncate(fitting);
+
+    let mut answer =
+        json!({ "Records": records.iter().map(super::StreamRecord::to_api_record).collect::<Vec<_>>() });
+    // Only a shard that is closed and read to its end has no next iterator.
+    if stream.closed.is_none() || !at_end {
+        if let Some(last) = records.last() {
+            iterator.after = last.sequence_number;
+        }
+        iterator.issued = now;
+        answer["NextShardIterator"] = json!(iterator.encode());
+    }
+    Ok(answer)
+}
+
+fn limit(limit: Option<usize>, max: usize) -> Result<usize, ApiError> {
+    match limit {
+        None => Ok(max),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(limit) => Err(ApiError::validation(&format!(
+            "1 validation error detected: Value '{limit}' at 'limit' failed to satisfy constraint: Member must \
+             have value between 1 and {max}"
+        ))),
+    }
+}

@@ -1,0 +1,72 @@
+//! Shard iterators: texts that carry everything `GetRecords` needs to know.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use streamer::ports::Timestamp;
+
+use super::SequenceNumber;
+use crate::dynamodb::error::ApiError;
+
+/// How long an iterator can be used.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Where a reader stands in a shard.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct ShardIterator {
+    pub(super) stream_arn: String,
+    pub(super) shard: String,
+    pub(super) after: SequenceNumber,
+    pub(super) issued: Timestamp,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Position(String, u64, Timestamp);
+
+impl ShardIterator {
+    /// In AWS's form: the stream's ARN, a version, and a part that only we read.
+    pub(super) fn encode(&self) -> String {
+        let position = Position(self.shard.clone(), self.after.0, self.issued);
+        let position = serde_json::to_vec(&position).expect("strings and numbers always become JSON");
+        format!("{}|1|{}", self.stream_arn, URL_SAFE_NO_PAD.encode(position))
+    }
+
+    /// Reads an iterator that was issued less than 15 minutes ago.
+    pub(super) fn decode(text: &str, now: Timestamp) -> Result<Self, ApiError> {
+        let iterator = Self::parse(text).ok_or_else(|| ApiError::validation("Invalid ShardIterator"))?;
+        if now.since(iterator.issued) > LIFETIME { Err(ApiError::expired_iterator()) } else { Ok(iterator) }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (stream_arn, position) = text.split_once("|1|")?;
+        let position = URL_SAFE_NO_PAD.decode(position).ok()?;
+        let Position(shard, after, issued) = serde_json::from_slice(&position).ok()?;
+        Some(Self { stream_arn: stream_arn.to_owned(), shard, after: SequenceNumber(after), issued })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_iterator_lives_15_minutes_and_a_malformed_one_is_a_validation_error() {
+        let issued = Timestamp::from_secs(1_000);
+        let iterator = ShardIterator {
+            stream_arn: "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/l".to_owned(),
+            shard: "shardId-1".to_owned(),
+            after: SequenceNumber(7),
+            issued,
+        };
+        let text = iterator.encode();
+        assert_eq!(ShardIterator::decode(&text, issued + LIFETIME).unwrap(), iterator);
+        let late = ShardIterator::decode(&text, issued + LIFETIME + Duration::from_millis(1)).unwrap_err();
+        assert!(late.to_string().contains("ExpiredIteratorException"), "{late}");
+        for malformed in ["", "x", "arn|1|", "arn|1|!!!", "arn|1|e30", "arn|2|e30"] {
+            let error = ShardIterator::decode(malformed, issued).unwrap_err().to_string();
+            assert!(error.contains("ValidationException"), "{malformed}: {error}");
+        }
+    }
+}

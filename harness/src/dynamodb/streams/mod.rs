@@ -1,0 +1,303 @@
+//! DynamoDB Streams: records of what changed, in shards, for 24 hours.
+//!
+//! The items of one partition key share a shard, and within it the records stand in the order of their writes.
+
+pub(super) mod api;
+mod iterator;
+mod record;
+pub(super) mod store;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ring::digest;
+use streamer::ports::Timestamp;
+
+use super::DynamoDb;
+use super::engine::Engine;
+pub use record::{EventName, StreamRecord, StreamViewType, UserIdentity};
+use store::Stream;
+
+/// How long a stream keeps its records, and how long a disabled stream can still be read.
+pub(super) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The reading side of the streams, in process.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    db: DynamoDb,
+}
+
+impl Streams {
+    pub(super) fn new(db: DynamoDb) -> Self {
+        Self { db }
+    }
+
+    /// The ARN of the stream that `table` has now, if it has one.
+    #[must_use]
+    pub fn latest_stream_arn(&self, table: &str) -> Option<String> {
+        store::open_stream_of(self.db.lock().conn(), table).ok().flatten().map(|stream| stream.arn)
+    }
+
+    /// The shards of a stream.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the database cannot be read.
+    pub fn shards(&self, stream_arn: &str) -> Result<Vec<ShardId>, StreamError> {
+        Ok(shard_ids(&stream(&self.db.lock(), stream_arn)?))
+    }
+
+    /// At most `limit` records of a shard, oldest first: those after the sequence number `after`, or from the
+    /// oldest on.
+    ///
+    /// # Errors
+    /// When there is no such stream or shard, or the database cannot be read.
+    pub fn read(
+        &self,
+        stream_arn: &str,
+        shard: &ShardId,
+        after: Option<&SequenceNumber>,
+        limit: usize,
+    ) -> Result<Vec<StreamRecord>, StreamError> {
+        let engine = self.db.lock();
+        let stream = stream(&engine, stream_arn)?;
+        let index = shard_index(&stream, shard.as_str())?;
+        store::trim(engine.conn(), &stream, index, engine.now())?;
+        Ok(store::read(
+            engine.conn(),
+            &stream,
+            index,
+            after.copied().unwrap_or_default(),
+            limit,
+            &engine.settings().region,
+        )?)
+    }
+
+    /// The sequence number to read after in order to see only what is written from now on
+    /// (`StartingPosition: LATEST`); `None` while nothing was written at all.
+    #[must_use]
+    pub fn latest(&self, stream_arn: &str, shard: &ShardId) -> Option<SequenceNumber> {
+        let stream = stream(&self.db.lock(), stream_arn).ok()?;
+        shard_index(&stream, shard.as_str()).ok()?;
+        (stream.last > SequenceNumber::default()).then_some(stream.last)
+    }
+
+    /// How far the event source mapping `mapping` has come in a shard.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn checkpoint(&self, mapping: &str, shard: &ShardId) -> Result<Option<SequenceNumber>, StreamError> {
+        Ok(store::checkpoint(self.db.lock().conn(), mapping, shard.as_str())?)
+    }
+
+    /// Remembers how far the event source mapping `mapping` has come in a shard; a database in a folder still
+    /// knows it when it is opened again.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn save_checkpoint(
+        &self,
+        mapping: &str,
+        shard: &ShardId,
+        sequence_number: &SequenceNumber,
+    ) -> Result<(), StreamError> {
+        Ok(store::save_checkpoint(self.db.lock().conn(), mapping, shard.as_str(), *sequence_number)?)
+    }
+}
+
+/// The position of a record in its stream: written as 21 digits, so that the order of the texts is that of the
+/// numbers.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SequenceNumber(u64);
+
+impl SequenceNumber {
+    /// What the first of all is written as; it has 21 digits, and so have all after it.
+    const OFFSET: u128 = 100_000_000_000_000_000_000;
+
+    fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Self::OFFSET + u128::from(self.0))
+    }
+}
+
+impl FromStr for SequenceNumber {
+    type Err = InvalidSequenceNumber;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 21 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<u128>().ok().filter(|_| digits);
+        let number = number.and_then(|number| number.checked_sub(Self::OFFSET));
+        number.and_then(|n| u64::try_from(n).ok()).map(Self).ok_or(InvalidSequenceNumber)
+    }
+}
+
+/// A text that is no sequence number of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct InvalidSequenceNumber;
+
+impl fmt::Display for InvalidSequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence number has 21 digits and is at least 100000000000000000000")
+    }
+}
+
+impl std::error::Error for InvalidSequenceNumber {}
+
+/// The name of a shard, unique among all streams.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ShardId(String);
+
+impl ShardId {
+    /// The shard of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a stream could not be read.
+#[derive(Debug)]
+pub struct StreamError {
+    kind: StreamErrorKind,
+    message: String,
+}
+
+/// What to do about a stream that could not be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StreamErrorKind {
+    /// There is no such stream or shard, or no longer: ask for the table's latest stream.
+    NotFound,
+    /// The database cannot be read or written: give up.
+    Database,
+}
+
+impl StreamError {
+    fn not_found(message: String) -> Self {
+        Self { kind: StreamErrorKind::NotFound, message }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> StreamErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StreamError {}
+
+impl From<rusqlite::Error> for StreamError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self {
+            kind: StreamErrorKind::Database,
+            message: format!("the streams cannot be read or written: {error}"),
+        }
+    }
+}
+
+/// The stream of an ARN, if it is there and not disabled for longer than its records are kept.
+fn stream(engine: &Engine, arn: &str) -> Result<Stream, StreamError> {
+    let now = engine.now();
+    store::stream_by_arn(engine.conn(), arn)?
+        .filter(|stream| stream.closed.is_none_or(|closed| now.since(closed) < RETENTION))
+        .ok_or_else(|| {
+            StreamError::not_found(format!("Requested resource not found: Stream: {arn} not found"))
+        })
+}
+
+fn shard_ids(stream: &Stream) -> Vec<ShardId> {
+    (0..stream.shards).map(|index| shard_id(stream, index)).collect()
+}
+
+/// In AWS's form: when the shard was made, and something to tell it from the others.
+fn shard_id(stream: &Stream, index: u16) -> ShardId {
+    let hash = digest::digest(&digest::SHA256, format!("{}/{index}", stream.arn).as_bytes());
+    let hash: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    ShardId(format!("shardId-{:020}-{hash}", stream.created.as_millis()))
+}
+
+fn shard_index(stream: &Stream, shard: &str) -> Result<u16, StreamError> {
+    (0..stream.shards).find(|index| shard_id(stream, *index).as_str() == shard).ok_or_else(|| {
+        StreamError::not_found(format!(
+            "Requested resource not found: Shard does not exist: {shard} in stream {}",
+            stream.arn
+        ))
+    })
+}
+
+/// The label of a stream begun at `created`: ISO 8601 in UTC, to the millisecond, without a zone.
+pub(super) fn label(created: Timestamp) -> String {
+    let (secs, millis) = (created.as_secs(), created.as_millis() % 1_000);
+    let (days, second) = (secs / 86_400, secs % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar.
+///
+/// Counted in eras of 400 years, each beginning on a March 1st, so that the leap day is the last of its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_utc_to_the_millisecond() {
+        for (millis, expected) in [
+            (0, "1970-01-01T00:00:00.000"),
+            (951_782_400_000, "2000-02-29T00:00:00.000"),
+            (1_704_067_199_999, "2023-12-31T23:59:59.999"),
+            (1_704_067_200_000, "2024-01-01T00:00:00.000"),
+            (4_107_542_400_001, "2100-03-01T00:00:00.001"),
+        ] {
+            assert_eq!(label(Timestamp::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_have_21_digits_and_sort_as_texts_do() {
+        let (nine, ten) = (SequenceNumber(9), SequenceNumber(10));
+        assert_eq!(nine.to_string(), "100000000000000000009");
+        assert!(nine < ten && nine.to_string() < ten.to_string());
+        assert_eq!(SequenceNumber(u64::MAX).to_string().len(), 21);
+        assert_eq!(ten.to_string().parse(), Ok(ten));
+        for text in
+            ["", "10", "abc", "000000000000000000000", "+00000000000000000010", "999999999999999999999"]
+        {
+            assert_eq!(text.parse::<SequenceNumber>(), Err(InvalidSequenceNumber), "{text}");
+        }
+    }
+}
