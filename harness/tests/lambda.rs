@@ -1,4 +1,5 @@
 //! Functions as real processes. Each test of a row of AWS-FACTS, section 3, is named after it.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
 #[path = "lambda/runtime.rs"]
 mod runtime;

@@ -12,7 +12,6 @@ mod output;
 mod process;
 mod runtime_api;
 
-#[expect(unused_imports, reason = "event_source comes next")]
 pub(crate) use identifiers::{CivilTime, request_id};
 
 pub use config::{ConfigError, FunctionConfig};

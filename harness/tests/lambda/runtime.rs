@@ -7,7 +7,7 @@ use std::process::{Command, exit};
 use serde_json::{Value, json};
 
 /// Set in a function's process, to say how its runtime is to start.
-pub const START: &str = "CHILD_RUNTIME";
+pub(crate) const START: &str = "CHILD_RUNTIME";
 
 /// Not a test but the main function of a child; a no-op in the test run itself.
 #[test]
