@@ -393,6 +393,20 @@ async fn functions_that_are_dropped_leave_no_process() {
 }
 
 #[tokio::test]
+async fn a_function_of_the_real_lambda_runtime_cannot_tell_the_difference() {
+    let stage = Stage::new(function("lambda_runtime"));
+    let first = stage.invoke(json!({ "text": "x".repeat(200_000) })).await.unwrap();
+    assert_eq!(first["function"], "f");
+    assert_eq!(first["deadline"], 1_772_323_230_000_u64);
+    assert_eq!(first["echo"]["text"].as_str().unwrap().len(), 200_000);
+    let (error_type, message) = stage.error(json!({ "fail": "no such format" })).await;
+    assert!(error_type.contains("Error"), "{error_type}");
+    assert_eq!(message, "no such format");
+    assert_eq!(stage.invoke(json!({})).await.unwrap()["pid"], first["pid"]);
+    stage.functions.shutdown().await;
+}
+
+#[tokio::test]
 async fn both_outputs_reach_the_log_under_the_functions_name() {
     let stage = Stage::new(function("normal"));
     stage.invoke(json!({ "do": "say", "out": "to the output", "err": "to the error" })).await.unwrap();

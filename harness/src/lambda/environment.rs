@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
@@ -71,6 +72,10 @@ impl Environment {
 
         let api = RuntimeApi::new();
         let router = api.router();
+        // Nagle's algorithm would hold back the end of an event for as long as the runtime delays its ACKs.
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
         let server = Server(tokio::spawn(async move {
             // It runs until the environment is dropped; a listener that fails shows as an init timeout.
             let _ = axum::serve(listener, router).await;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, exit};
 
+use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
 /// Set in a function's process, to say how its runtime is to start.
@@ -17,6 +18,7 @@ fn child_runtime() {
     let runtime = Runtime { api: std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap() };
     match &*start {
         "normal" => runtime.run(),
+        "lambda_runtime" => run_lambda_runtime(),
         "exit" => {
             eprintln!("no table is configured");
             exit(3);
@@ -31,6 +33,23 @@ fn child_runtime() {
         },
         other => panic!("unknown start: {other}"),
     }
+}
+
+/// The runtime that deployed functions have.
+fn run_lambda_runtime() {
+    let handle = service_fn(|event: LambdaEvent<Value>| async move {
+        match event.payload["fail"].as_str() {
+            Some(message) => Err(std::io::Error::other(message.to_owned())),
+            None => Ok(json!({
+                "pid": std::process::id(),
+                "deadline": event.context.deadline,
+                "function": event.context.env_config.function_name,
+                "echo": event.payload,
+            })),
+        }
+    });
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(lambda_runtime::run(handle)).unwrap();
 }
 
 struct Runtime {
