@@ -258,12 +258,15 @@ async fn starting_position_latest_skips_what_is_there_and_keeps_what_a_restart_w
     assert_eq!(run(latest(), &stream, 1, succeed).await.batches(), Vec::<Vec<u32>>::new());
     assert_eq!(checkpoint(&stream).as_deref(), Some("3"));
     stream.put("shard", 4, START);
+    stream.put("appeared between the runs", 8, START);
     let later = async {
         sleep(Duration::from_secs(1)).await;
         stream.put("a shard that appears later", 9, START);
     };
     let (run, ()) = tokio::join!(run(latest(), &stream, 3, succeed), later);
-    assert_eq!(run.batches(), [[4], [9]]);
+    let mut batches = run.batches();
+    batches.sort_unstable();
+    assert_eq!(batches, [[4], [8], [9]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,4 +323,10 @@ async fn a_disabled_mapping_does_nothing_until_it_is_shut_down() {
     let disabled = run(Settings { enabled: false, ..settings() }, &stream, 5, succeed);
     let run = timeout(Duration::from_secs(6), disabled).await.unwrap();
     assert_eq!(run.calls, []);
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "a bug in the closure")]
+async fn a_panic_in_what_invokes_is_passed_on() {
+    run(settings(), &stream(1), 5, |_, _| panic!("a bug in the closure")).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Connections;
+use super::Ports;
 use super::batch::{Item, fit, payload};
 use super::checkpoint::Checkpoint;
 use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext, iso8601};
@@ -19,7 +19,7 @@ use crate::lambda::{InvokeError, request_id};
 pub(super) struct Lane {
     shard: String,
     settings: Arc<Settings>,
-    connections: Connections,
+    ports: Ports,
     checkpoint: Arc<Checkpoint>,
     inbox: UnboundedReceiver<Vec<Item>>,
     waiting: VecDeque<Item>,
@@ -54,11 +54,11 @@ impl Lane {
     pub(super) const fn new(
         shard: String,
         settings: Arc<Settings>,
-        connections: Connections,
+        ports: Ports,
         checkpoint: Arc<Checkpoint>,
         inbox: UnboundedReceiver<Vec<Item>>,
     ) -> Self {
-        Self { shard, settings, connections, checkpoint, inbox, waiting: VecDeque::new() }
+        Self { shard, settings, ports, checkpoint, inbox, waiting: VecDeque::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -145,8 +145,8 @@ impl Lane {
     }
 
     async fn invoke(&self, batch: &mut Batch) -> Outcome {
-        batch.request_id = request_id(&*self.connections.entropy);
-        let invocation = self.connections.invoke.invoke(&self.settings.function, payload(&batch.items));
+        batch.request_id = request_id(&*self.ports.entropy);
+        let invocation = self.ports.invoke.invoke(&self.settings.function, payload(&batch.items));
         let reply = invocation.await;
         if let Err(InvokeError::Throttled | InvokeError::NotFound(_)) = reply {
             return Outcome::Refused;
@@ -167,7 +167,7 @@ impl Lane {
     /// Gives up on the records that are too old, the first ones.
     fn drop_expired(&self, batch: &mut Batch) {
         let Some(maximum) = self.settings.maximum_record_age else { return };
-        let now = self.connections.clock.now();
+        let now = self.ports.clock.now();
         let expired =
             batch.items.iter().take_while(|item| now.since(item.approximate_creation) > maximum).count();
         let expired: Vec<_> = batch.items.drain(..expired).collect();
@@ -182,7 +182,7 @@ impl Lane {
         response: Option<ResponseContext>,
     ) {
         let Some(batch_info) = BatchInfo::of(&self.shard, items) else { return };
-        self.connections.on_failure.give_up(FailureRecord {
+        self.ports.on_failure.give_up(FailureRecord {
             request_context: RequestContext {
                 request_id: batch.request_id.clone(),
                 function_arn: self.settings.function_arn.clone(),
@@ -191,7 +191,7 @@ impl Lane {
             },
             response_context: response,
             version: "1.0".to_owned(),
-            timestamp: iso8601(self.connections.clock.now()),
+            timestamp: iso8601(self.ports.clock.now()),
             batch_info,
         });
         self.done(items);

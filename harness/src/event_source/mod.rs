@@ -33,7 +33,7 @@ pub use source::{Record, RecordSource, SourceError};
 
 /// What a mapping stands on.
 #[derive(Clone, Debug)]
-pub struct Connections {
+pub struct Ports {
     /// The stream.
     pub source: Arc<dyn RecordSource>,
     /// What runs the function.
@@ -50,7 +50,7 @@ pub struct Connections {
 #[derive(Debug)]
 pub struct EventSourceMapping {
     settings: Arc<Settings>,
-    connections: Connections,
+    ports: Ports,
 }
 
 impl EventSourceMapping {
@@ -58,9 +58,9 @@ impl EventSourceMapping {
     ///
     /// # Errors
     /// When a setting is outside the bounds that Lambda has for it; the error lists all of them.
-    pub fn new(settings: Settings, connections: Connections) -> Result<Self, SettingsError> {
+    pub fn new(settings: Settings, ports: Ports) -> Result<Self, SettingsError> {
         settings.check()?;
-        Ok(Self { settings: Arc::new(settings), connections })
+        Ok(Self { settings: Arc::new(settings), ports })
     }
 
     /// Polls and invokes until `shutdown` is ready.
@@ -77,14 +77,15 @@ impl EventSourceMapping {
     async fn poll(&self) {
         let mut readers = JoinSet::new();
         let mut known = BTreeSet::new();
+        let mut starting_position = self.settings.starting_position;
         let mut ticks = tokio::time::interval(self.settings.poll_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Shards that appear later are the children of known ones: what they hold has not been read yet,
-        // wherever the mapping itself started.
-        let mut starting_position = self.settings.starting_position;
         loop {
-            ticks.tick().await;
-            match self.connections.source.shards() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = passed_on(&mut readers) => {}
+            }
+            match self.shards(&mut starting_position) {
                 Ok(shards) => {
                     for shard in shards {
                         if known.insert(shard.clone()) {
@@ -93,16 +94,45 @@ impl EventSourceMapping {
                                 shard,
                                 starting_position,
                                 settings,
-                                self.connections.clone(),
+                                self.ports.clone(),
                             ));
                         }
                     }
+                    // Shards that appear later are the children of known ones: what they hold has not been
+                    // read yet, wherever the mapping itself started.
                     starting_position = StartingPosition::TrimHorizon;
                 }
                 Err(error) => {
-                    tracing::warn!(uuid = self.settings.uuid, %error, "the stream's shards cannot be listed")
+                    tracing::warn!(uuid = self.settings.uuid, %error, "the stream's shards cannot be listed");
                 }
             }
         }
     }
+
+    /// The stream's shards. A mapping that has read any of them before has started already: those it does not
+    /// know have appeared while it was down.
+    fn shards(&self, starting_position: &mut StartingPosition) -> Result<Vec<String>, SourceError> {
+        let shards = self.ports.source.shards()?;
+        for shard in &shards {
+            if *starting_position == StartingPosition::Latest
+                && self.ports.source.checkpoint(shard)?.is_some()
+            {
+                *starting_position = StartingPosition::TrimHorizon;
+            }
+        }
+        Ok(shards)
+    }
+}
+
+/// Waits for a panic in one of `tasks`, which else run for ever, and passes it on: a mapping that stood still
+/// in silence would be the harder to explain.
+async fn passed_on(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    std::future::pending().await
 }

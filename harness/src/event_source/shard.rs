@@ -6,12 +6,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Connections;
 use super::batch::{self, Item};
 use super::checkpoint::Checkpoint;
 use super::lane::Lane;
 use super::settings::{Settings, StartingPosition};
 use super::source::{RecordSource, SourceError};
+use super::{Ports, passed_on};
 
 /// The most records of one read, as `GetRecords` has it.
 const READ_LIMIT: usize = 1_000;
@@ -21,16 +21,16 @@ pub(super) async fn read(
     shard: String,
     starting_position: StartingPosition,
     settings: Arc<Settings>,
-    connections: Connections,
+    ports: Ports,
 ) {
-    let source = Arc::clone(&connections.source);
+    let source = Arc::clone(&ports.source);
     let checkpoint = Arc::new(Checkpoint::new(shard.clone(), Arc::clone(&source)));
     let mut tasks = JoinSet::new();
     let mut lanes = Vec::new();
     for _ in 0..settings.parallelization_factor {
         let (inlet, inbox) = mpsc::unbounded_channel();
-        let (settings, connections) = (Arc::clone(&settings), connections.clone());
-        let lane = Lane::new(shard.clone(), settings, connections, Arc::clone(&checkpoint), inbox);
+        let (settings, ports) = (Arc::clone(&settings), ports.clone());
+        let lane = Lane::new(shard.clone(), settings, ports, Arc::clone(&checkpoint), inbox);
         tasks.spawn(lane.run());
         lanes.push(inlet);
     }
@@ -39,7 +39,10 @@ pub(super) async fn read(
     let mut ticks = tokio::time::interval(reader.settings.poll_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = passed_on(&mut tasks) => {}
+        }
         if let Err(error) = reader.poll() {
             tracing::warn!(shard = reader.shard, %error, "the shard cannot be read");
         }

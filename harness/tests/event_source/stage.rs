@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use streamer::ports::{Clock, Entropy, Timestamp};
 use streamer_harness::event_source::{
-    Connections, EventSourceMapping, FailureRecord, OnFailure, Record, RecordSource, Settings, SourceError,
+    EventSourceMapping, FailureRecord, OnFailure, Ports, Record, RecordSource, Settings, SourceError,
 };
 use streamer_harness::lambda::{Invocation, Invoke, InvokeError};
 use tokio::time::{Instant, sleep};
@@ -195,14 +195,14 @@ where
     let begun = Instant::now();
     let function = Arc::new(Function { begun, calls: Mutex::default(), takes, reply });
     let failures = Arc::new(Failures::default());
-    let connections = Connections {
+    let ports = Ports {
         source: stream.clone(),
         invoke: function.clone(),
         on_failure: failures.clone(),
         clock: Arc::new(TokioClock(begun)),
         entropy: Arc::new(Zeros),
     };
-    let mapping = EventSourceMapping::new(settings, connections).unwrap();
+    let mapping = EventSourceMapping::new(settings, ports).unwrap();
     mapping.run(sleep(Duration::from_secs(secs))).await;
     Run { calls: function.calls.lock().unwrap().clone(), failures: failures.0.lock().unwrap().clone() }
 }
