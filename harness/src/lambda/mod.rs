@@ -1,4 +1,22 @@
 //! AWS Lambda: how the rest of the stage calls a function, and what runs it.
+//!
+//! [`Functions`] runs real function binaries as processes of their own. Each environment has its own
+//! Runtime API on a loopback port, so a function cannot tell it from the one inside an AWS sandbox.
+
+mod config;
+mod environment;
+mod functions;
+mod identifiers;
+mod log;
+mod output;
+mod process;
+mod runtime_api;
+
+pub(crate) use identifiers::{CivilTime, request_id};
+
+pub use config::{ConfigError, FunctionConfig};
+pub use functions::{Functions, Options};
+pub use log::{CapturedLog, LogSink, TerminalLog};
 
 use std::fmt;
 use std::future::Future;

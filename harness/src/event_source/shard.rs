@@ -1,0 +1,124 @@
+//! The reader of one shard.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::batch::{self, Item};
+use super::checkpoint::Checkpoint;
+use super::lane::Lane;
+use super::settings::{Settings, StartingPosition};
+use super::source::{RecordSource, SourceError};
+use super::{Ports, passed_on};
+
+/// The most records of one read, as `GetRecords` has it.
+const READ_LIMIT: usize = 1_000;
+
+/// Reads `shard` for ever and feeds its lanes, which end with this future.
+pub(super) async fn read(
+    shard: String,
+    starting_position: StartingPosition,
+    settings: Arc<Settings>,
+    ports: Ports,
+) {
+    let source = Arc::clone(&ports.source);
+    let checkpoint = Arc::new(Checkpoint::new(shard.clone(), Arc::clone(&source)));
+    let mut tasks = JoinSet::new();
+    let mut lanes = Vec::new();
+    for _ in 0..settings.parallelization_factor {
+        let (inlet, inbox) = mpsc::unbounded_channel();
+        let (settings, ports) = (Arc::clone(&settings), ports.clone());
+        let lane = Lane::new(shard.clone(), settings, ports, Arc::clone(&checkpoint), inbox);
+        tasks.spawn(lane.run());
+        lanes.push(inlet);
+    }
+    let mut reader =
+        Reader { shard, settings, source, checkpoint, lanes, cursor: Cursor::Unknown(starting_position) };
+    let mut ticks = tokio::time::interval(reader.settings.poll_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = passed_on(&mut tasks) => {}
+        }
+        if let Err(error) = reader.poll() {
+            tracing::warn!(shard = reader.shard, %error, "the shard cannot be read");
+        }
+    }
+}
+
+struct Reader {
+    shard: String,
+    settings: Arc<Settings>,
+    source: Arc<dyn RecordSource>,
+    checkpoint: Arc<Checkpoint>,
+    lanes: Vec<mpsc::UnboundedSender<Vec<Item>>>,
+    cursor: Cursor,
+}
+
+/// How far a reader has come.
+enum Cursor {
+    /// It has not found out where to start.
+    Unknown(StartingPosition),
+    /// It reads on after this record, or from the oldest.
+    After(Option<String>),
+}
+
+impl Reader {
+    fn poll(&mut self) -> Result<(), SourceError> {
+        let after = match &self.cursor {
+            Cursor::Unknown(position) => self.start(*position)?,
+            Cursor::After(after) => after.clone(),
+        };
+        // Lanes that lag hold the reader up, or else a stuck one would gather the whole stream in memory.
+        let room = READ_LIMIT
+            .max(self.settings.batch_size.saturating_mul(self.settings.parallelization_factor))
+            .saturating_sub(self.checkpoint.outstanding())
+            .min(READ_LIMIT);
+        let records =
+            if room == 0 { Vec::new() } else { self.source.read(&self.shard, after.as_deref(), room)? };
+        let last = records.last().map(|record| record.sequence_number.clone());
+        self.cursor = Cursor::After(last.or(after));
+
+        let mut skipped = Vec::new();
+        let mut sorted = vec![Vec::new(); self.lanes.len()];
+        for record in &records {
+            let position = self.checkpoint.add(&record.sequence_number);
+            let filters = &self.settings.filters;
+            if filters.is_empty() || filters.iter().any(|filter| filter.matches(&record.event)) {
+                sorted[batch::lane(record, self.lanes.len())].push(Item::new(position, record));
+            } else {
+                skipped.push(position);
+            }
+        }
+        self.checkpoint.done(skipped);
+        // In one piece for each lane, so that what was read together may leave together.
+        for (lane, items) in self.lanes.iter().zip(sorted) {
+            if !items.is_empty() {
+                // A lane ends only with the reader.
+                let _ = lane.send(items);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to read on: after the checkpoint, or where the mapping is to start.
+    fn start(&self, position: StartingPosition) -> Result<Option<String>, SourceError> {
+        if let Some(checkpoint) = self.source.checkpoint(&self.shard)? {
+            return Ok(Some(checkpoint));
+        }
+        match position {
+            StartingPosition::TrimHorizon => Ok(None),
+            StartingPosition::Latest => {
+                let latest = self.source.latest(&self.shard)?;
+                if let Some(latest) = &latest {
+                    // Kept at once: a restart must not skip what comes in from now on.
+                    self.source.save_checkpoint(&self.shard, latest)?;
+                }
+                Ok(latest)
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a mapping reads from.
+
+use std::fmt;
+
+use serde_json::Value;
+use streamer::ports::Timestamp;
+
+/// A stream, as far as a mapping has to know it, with the place to keep what has been read.
+///
+/// Every call answers from memory or from an embedded database: none may wait for a network.
+pub trait RecordSource: fmt::Debug + Send + Sync {
+    /// The ids of the stream's shards, parents before their children.
+    ///
+    /// # Errors
+    /// When the stream cannot be read; it is asked again at the next poll.
+    fn shards(&self) -> Result<Vec<String>, SourceError>;
+
+    /// At most `limit` records of `shard` in order, from the one after `after` or from the oldest.
+    ///
+    /// # Errors
+    /// When the stream cannot be read; it is asked again at the next poll.
+    fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError>;
+
+    /// The sequence number of the newest record of `shard`, if it has any.
+    ///
+    /// # Errors
+    /// When the stream cannot be read; it is asked again at the next poll.
+    fn latest(&self, shard: &str) -> Result<Option<String>, SourceError>;
+
+    /// The sequence number up to which `shard` is done, if anything of it is.
+    ///
+    /// # Errors
+    /// When it cannot be read; it is asked again at the next poll.
+    fn checkpoint(&self, shard: &str) -> Result<Option<String>, SourceError>;
+
+    /// Keeps the sequence number up to which `shard` is done.
+    ///
+    /// # Errors
+    /// When it cannot be kept. The mapping goes on: a later checkpoint makes up for it, and a restart before
+    /// that delivers the records again.
+    fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError>;
+}
+
+/// One record of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its place in its shard.
+    pub sequence_number: String,
+    /// When the write happened, which record age is reckoned from.
+    pub approximate_creation: Timestamp,
+    /// The record as a function sees it in `Records`.
+    pub event: Value,
+}
+
+/// Why a stream could not be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SourceError(String);
+
+impl SourceError {
+    /// An error that says what went wrong.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SourceError {}

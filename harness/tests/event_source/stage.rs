@@ -1,0 +1,225 @@
+//! A stream in memory, a function that is a closure, and a run of a mapping between them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use streamer::ports::{Clock, Entropy, Timestamp};
+use streamer_harness::event_source::{
+    EventSourceMapping, FailureRecord, OnFailure, Ports, Record, RecordSource, Settings, SourceError,
+};
+use streamer_harness::lambda::{Invocation, Invoke, InvokeError};
+use tokio::time::{Instant, sleep};
+
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
+
+/// The paused clock of the runtime, as a port.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        START + self.0.elapsed()
+    }
+}
+
+#[derive(Debug)]
+struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+    }
+}
+
+/// A stream in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    shards: Mutex<BTreeMap<String, Vec<Record>>>,
+    checkpoints: Mutex<BTreeMap<String, String>>,
+    pub(crate) broken: AtomicBool,
+}
+
+impl Stream {
+    pub(crate) fn put(&self, shard: &str, number: u32, created: Timestamp) {
+        self.put_item(shard, number, created, "item");
+    }
+
+    pub(crate) fn put_item(&self, shard: &str, number: u32, created: Timestamp, item: &str) {
+        let sequence_number = number.to_string();
+        let event = json!({
+            "eventName": if number.is_multiple_of(2) { "INSERT" } else { "MODIFY" },
+            "eventSourceARN": "arn:stream",
+            "dynamodb": { "SequenceNumber": sequence_number, "Keys": { "id": { "S": item } } },
+        });
+        let record = Record { sequence_number, approximate_creation: created, event };
+        self.shards.lock().unwrap().entry(shard.to_owned()).or_default().push(record);
+    }
+
+    fn check(&self) -> Result<(), SourceError> {
+        if self.broken.load(Ordering::Relaxed) { Err(SourceError::new("the disk is gone")) } else { Ok(()) }
+    }
+}
+
+impl RecordSource for Stream {
+    fn shards(&self) -> Result<Vec<String>, SourceError> {
+        self.check()?;
+        Ok(self.shards.lock().unwrap().keys().cloned().collect())
+    }
+
+    fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {
+        self.check()?;
+        let after: u32 = after.map_or(0, |after| after.parse().unwrap());
+        let shards = self.shards.lock().unwrap();
+        let unread =
+            shards[shard].iter().filter(|record| record.sequence_number.parse::<u32>().unwrap() > after);
+        Ok(unread.take(limit).cloned().collect())
+    }
+
+    fn latest(&self, shard: &str) -> Result<Option<String>, SourceError> {
+        self.check()?;
+        let shards = self.shards.lock().unwrap();
+        Ok(shards[shard].last().map(|record| record.sequence_number.clone()))
+    }
+
+    fn checkpoint(&self, shard: &str) -> Result<Option<String>, SourceError> {
+        self.check()?;
+        Ok(self.checkpoints.lock().unwrap().get(shard).cloned())
+    }
+
+    fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError> {
+        self.check()?;
+        self.checkpoints.lock().unwrap().insert(shard.to_owned(), sequence_number.to_owned());
+        Ok(())
+    }
+}
+
+pub(crate) type Reply = Result<Value, InvokeError>;
+
+/// A function that is a closure, with a record of its batches and when they came in.
+struct Function<F> {
+    begun: Instant,
+    calls: Mutex<Vec<(u128, Vec<u32>)>>,
+    takes: Duration,
+    reply: F,
+}
+
+impl<F> fmt::Debug for Function<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Function")
+    }
+}
+
+impl<F: Fn(&[u32], usize) -> Reply + Send + Sync> Invoke for Function<F> {
+    fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
+        assert_eq!(function, "processor");
+        let event: Value = serde_json::from_slice(&payload).unwrap();
+        let numbers = event["Records"].as_array().unwrap().iter();
+        let numbers: Vec<u32> =
+            numbers.map(|r| r["dynamodb"]["SequenceNumber"].as_str().unwrap().parse().unwrap()).collect();
+        Box::pin(async move {
+            let nth = {
+                let mut calls = self.calls.lock().unwrap();
+                calls.push((self.begun.elapsed().as_millis(), numbers.clone()));
+                calls.len()
+            };
+            sleep(self.takes).await;
+            let reply = (self.reply)(&numbers, nth)?;
+            Ok(Bytes::from(reply.to_string()))
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Failures(Mutex<Vec<FailureRecord>>);
+
+impl OnFailure for Failures {
+    fn give_up(&self, record: FailureRecord) {
+        self.0.lock().unwrap().push(record);
+    }
+}
+
+/// What a run of a mapping did.
+pub(crate) struct Run {
+    /// When each batch came in, in milliseconds, and what was in it.
+    pub(crate) calls: Vec<(u128, Vec<u32>)>,
+    pub(crate) failures: Vec<FailureRecord>,
+}
+
+impl Run {
+    pub(crate) fn batches(&self) -> Vec<Vec<u32>> {
+        self.calls.iter().map(|(_, batch)| batch.clone()).collect()
+    }
+
+    pub(crate) fn times(&self) -> Vec<u128> {
+        self.calls.iter().map(|(at, _)| *at).collect()
+    }
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings::new("uuid", "processor", "arn:processor")
+}
+
+/// A stream of one shard with the records 1 to `last`, written now.
+pub(crate) fn stream(last: u32) -> Arc<Stream> {
+    let stream = Stream::default();
+    stream.shards.lock().unwrap().insert("shard".to_owned(), Vec::new());
+    for number in 1..=last {
+        stream.put("shard", number, START);
+    }
+    Arc::new(stream)
+}
+
+/// Runs a mapping for `secs` seconds of paused time.
+pub(crate) async fn run<F>(settings: Settings, stream: &Arc<Stream>, secs: u64, reply: F) -> Run
+where
+    F: Fn(&[u32], usize) -> Reply + Send + Sync + 'static,
+{
+    run_slow(settings, stream, secs, Duration::ZERO, reply).await
+}
+
+pub(crate) async fn run_slow<F>(
+    settings: Settings,
+    stream: &Arc<Stream>,
+    secs: u64,
+    takes: Duration,
+    reply: F,
+) -> Run
+where
+    F: Fn(&[u32], usize) -> Reply + Send + Sync + 'static,
+{
+    let begun = Instant::now();
+    let function = Arc::new(Function { begun, calls: Mutex::default(), takes, reply });
+    let failures = Arc::new(Failures::default());
+    let ports = Ports {
+        source: stream.clone(),
+        invoke: function.clone(),
+        on_failure: failures.clone(),
+        clock: Arc::new(TokioClock(begun)),
+        entropy: Arc::new(Zeros),
+    };
+    let mapping = EventSourceMapping::new(settings, ports).unwrap();
+    mapping.run(sleep(Duration::from_secs(secs))).await;
+    Run { calls: function.calls.lock().unwrap().clone(), failures: failures.0.lock().unwrap().clone() }
+}
+
+pub(crate) fn succeed(_: &[u32], _: usize) -> Reply {
+    Ok(json!({}))
+}
+
+pub(crate) fn unhandled() -> Reply {
+    Err(InvokeError::Function { error_type: "Runtime.ExitError".to_owned(), message: "gone".to_owned() })
+}
+
+pub(crate) fn failed_items(numbers: &[u32]) -> Reply {
+    let failures: Vec<_> = numbers.iter().map(|n| json!({ "itemIdentifier": n.to_string() })).collect();
+    Ok(json!({ "batchItemFailures": failures }))
+}
+
+pub(crate) fn checkpoint(stream: &Stream) -> Option<String> {
+    stream.checkpoints.lock().unwrap().get("shard").cloned()
+}
