@@ -1,1 +1,139 @@
-//! The WebSocket gateway.
+//! The WebSocket gateway: an API Gateway WebSocket API with its management API, on the stage's port.
+//!
+//! In reading order: what an API is made of (`config`, `selection`), how a request becomes a socket (`upgrade`, `handshake`),
+//! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
+//! clients (`management`, `connections`).
+//!
+//! Not emulated yet: rates and throttles, and authorizers, whose place is before the `$connect` call in `upgrade`.
+
+mod config;
+mod connections;
+mod event;
+mod handshake;
+mod ids;
+mod integration;
+mod management;
+mod reply;
+mod selection;
+mod socket;
+mod time_format;
+mod upgrade;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use streamer::ports::{Clock, Entropy};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use self::config::{ApiConfig, ConfigError, Limits, Route, Unconfirmed};
+use self::connections::Connections;
+use self::selection::RouteSelection;
+use crate::lambda::Invoke;
+
+/// A running WebSocket API. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    api: Arc<Api>,
+}
+
+impl Gateway {
+    /// An API that calls its functions through `invoke`, with no connection yet.
+    ///
+    /// # Errors
+    /// When `config` has a value that AWS would refuse; the error tells all of them.
+    pub fn new(
+        config: ApiConfig,
+        invoke: Arc<dyn Invoke>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, ConfigError> {
+        let selection = config.validate()?;
+        let (connections, active) = (Connections::default(), Active::default());
+        Ok(Self { api: Arc::new(Api { config, selection, invoke, clock, entropy, connections, active }) })
+    }
+
+    /// The routes to serve: `GET /{stage}` becomes a WebSocket, `/{stage}/@connections/{connection_id}` takes
+    /// `POST`, `GET` and `DELETE`. Paths beyond these are left to whoever merges this router.
+    ///
+    /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: that address is `sourceIp`, which
+    /// otherwise is `127.0.0.1`.
+    pub fn router(&self) -> Router {
+        let stage = &self.api.config.stage;
+        let connection = get(management::get).post(management::post).delete(management::delete);
+        Router::new()
+            .route(&format!("/{stage}"), get(upgrade::upgrade))
+            .route(&format!("/{stage}/"), get(upgrade::upgrade))
+            .route(&format!("/{stage}/@connections/{{connection_id}}"), connection.clone())
+            // Routes match the path as it is written, and some clients encode the at sign.
+            .route(&format!("/{stage}/%40connections/{{connection_id}}"), connection)
+            .with_state(Arc::clone(&self.api))
+    }
+
+    /// How many connections are open: past their `$connect`, and not yet closing.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.api.connections.len()
+    }
+
+    /// Refuses new connections, closes every open one with 1001, and waits until each `$disconnect` has ended,
+    /// but no longer than [`Limits::shutdown_timeout`].
+    pub async fn shutdown(&self) {
+        self.api.active.close();
+        if timeout(self.api.config.limits.shutdown_timeout, self.api.active.drained()).await.is_err() {
+            tracing::warn!("some connections had not ended when the gateway stopped waiting for them");
+        }
+    }
+}
+
+/// What the parts of the gateway share.
+#[derive(Debug)]
+struct Api {
+    config: ApiConfig,
+    selection: RouteSelection,
+    invoke: Arc<dyn Invoke>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    connections: Connections,
+    active: Active,
+}
+
+/// Counts the tasks that serve connections, and tells them when to stop.
+#[derive(Debug, Default)]
+struct Active {
+    count: watch::Sender<usize>,
+    closing: watch::Sender<bool>,
+}
+
+impl Active {
+    /// Counts one more task until the guard is dropped, or refuses because the gateway is closing.
+    fn enter(&self) -> Option<ActiveGuard> {
+        // Counted before it looks, so that `drained` cannot miss it.
+        self.count.send_modify(|count| *count += 1);
+        let guard = ActiveGuard(self.count.clone());
+        (!*self.closing.borrow()).then_some(guard)
+    }
+
+    fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    async fn drained(&self) {
+        // The sender lives in `self`, so the wait ends only when the count is zero.
+        drop(self.count.subscribe().wait_for(|count| *count == 0).await);
+    }
+}
+
+#[derive(Debug)]
+struct ActiveGuard(watch::Sender<usize>);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}

@@ -1,0 +1,124 @@
+//! The identifiers that API Gateway makes up.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use serde::Serialize;
+use streamer::ports::{Entropy, Timestamp};
+
+/// The length of an id: the padded base64 of eleven bytes.
+const LENGTH: usize = 16;
+
+/// The name of one connection, as `R1kmxc2VNjMCFIA=`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub(super) struct ConnectionId(String);
+
+impl ConnectionId {
+    pub(super) fn random(entropy: &dyn Entropy) -> Self {
+        Self(random_id(entropy))
+    }
+
+    /// Reads an id that a caller sent, or `None` if it does not have the form of one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let body = text.strip_suffix('=')?;
+        let in_alphabet = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (text.len() == LENGTH && body.bytes().all(in_alphabet)).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of one request (a connect, a message, a disconnect), in the same form.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    pub(super) fn random(entropy: &dyn Entropy) -> Self {
+        Self(random_id(entropy))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn random_id(entropy: &dyn Entropy) -> String {
+    let mut bytes = [0; 11];
+    entropy.fill(&mut bytes);
+    URL_SAFE.encode(bytes)
+}
+
+/// A version 4 UUID, which is what `x-amzn-requestid` carries.
+pub(super) fn uuid(entropy: &dyn Entropy) -> String {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The X-Ray trace header of a request that arrives at `now`.
+pub(super) fn trace_id(now: Timestamp, entropy: &dyn Entropy) -> String {
+    let mut bytes = [0; 12];
+    entropy.fill(&mut bytes);
+    format!("Root=1-{:08x}-{}", now.as_secs(), hex(&bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use streamer::ports::SystemEntropy;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_16_base64url_characters_that_end_in_an_equals_sign() {
+        let entropy = SystemEntropy::new();
+        for _ in 0..100 {
+            let id = ConnectionId::random(&entropy).to_string();
+            assert_eq!(id.len(), 16, "{id}");
+            assert_eq!(ConnectionId::parse(&id).map(|id| id.to_string()), Some(id));
+        }
+        assert!(ConnectionId::parse("R1kmxc2VNjMCFIA=").is_some());
+        for bad in [
+            "",
+            "=",
+            "R1kmxc2VNjMCFIA",
+            "R1kmxc2VNjMCFIAA",
+            "R1kmxc2VNjM/FIA=",
+            "éR1kmxc2VNjMCF=",
+            "R1kmxc2VNjMCFIAAA=",
+        ] {
+            assert_eq!(ConnectionId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn uuids_and_trace_ids_have_their_form() {
+        #[derive(Debug)]
+        struct Ones;
+        impl Entropy for Ones {
+            fn fill(&self, bytes: &mut [u8]) {
+                bytes.fill(0xff);
+            }
+        }
+        assert_eq!(uuid(&Ones), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(
+            trace_id(Timestamp::from_secs(1_707_503_007), &Ones),
+            "Root=1-65c66d9f-ffffffffffffffffffffffff"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Calling a route's function, and what becomes of its reply.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::Api;
+use super::config::{CONNECT, DEFAULT, DISCONNECT, Route};
+use super::connections::Connection;
+use super::event::{self, Ending, Occasion, Subject};
+use super::ids::{ConnectionId, RequestId};
+use super::reply::{MalformedReply, ProxyReply};
+use crate::lambda::InvokeError;
+
+impl Api {
+    /// An occasion that happens now.
+    pub(super) fn occasion(&self) -> Occasion {
+        Occasion { request_id: RequestId::random(&*self.entropy), at: self.clock.now() }
+    }
+
+    /// The route of this key.
+    pub(super) fn route(&self, key: &str) -> Option<&Route> {
+        self.config.routes.iter().find(|route| route.key == key)
+    }
+
+    /// Handles one message of an open connection: selects its route, calls the function, sends what is to be sent.
+    pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
+        let occasion = self.occasion();
+        let frame = match self.select_route(&body) {
+            None => Some(notice("Forbidden", connection.id(), &occasion.request_id)),
+            Some(route) => {
+                let id = RequestId::random(&*self.entropy);
+                let event =
+                    event::message(&self.config, &connection.subject, &occasion, &id, &route.key, &body);
+                let outcome = self.call(route, event).await;
+                let frame = self.answer(route, outcome);
+                frame.unwrap_or_else(|failure| {
+                    tracing::warn!(connection = %connection.id(), route = route.key, %failure, "a message failed");
+                    Some(notice(failure.notice(), connection.id(), &occasion.request_id))
+                })
+            }
+        };
+        if let Some(frame) = frame
+            && connection.send(frame).await.is_err()
+        {
+            tracing::debug!(connection = %connection.id(), "a reply found its connection closed");
+        }
+    }
+
+    /// The route that `body` selects. Those of a connection's beginning and end are never a message's, whatever it says.
+    fn select_route(&self, body: &str) -> Option<&Route> {
+        let key = self.selection.evaluate(body);
+        key.filter(|key| key != CONNECT && key != DISCONNECT)
+            .and_then(|key| self.route(&key))
+            .or_else(|| self.route(DEFAULT))
+    }
+
+    /// The frame, if any, that a message's outcome puts on the wire.
+    fn answer(
+        &self,
+        route: &Route,
+        outcome: Result<ProxyReply, Failure>,
+    ) -> Result<Option<Utf8Bytes>, Failure> {
+        let reply = outcome?;
+        if !route.route_response {
+            if !reply.is_success() && self.config.unconfirmed.non_2xx_reply_frame {
+                return Err(Failure::Status(reply.status));
+            }
+            return Ok(None);
+        }
+        match reply.body {
+            Some(body) if body.len() > self.config.limits.message_bytes => Err(Failure::TooLarge(body.len())),
+            Some(body) if !body.is_empty() => {
+                Utf8Bytes::try_from(body).map(Some).map_err(|_| Failure::NotText)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
+    pub(super) async fn disconnected(&self, subject: &Subject, ending: &Ending) {
+        let Some(route) = self.route(DISCONNECT) else { return };
+        let event = event::disconnect(&self.config, subject, &self.occasion(), ending);
+        if let Err(failure) = self.call(route, event).await {
+            tracing::warn!(connection = %subject.connection_id, %failure, "$disconnect failed");
+        }
+    }
+
+    /// Invokes a route's function and reads its reply. The function runs on when its caller has given up or has gone.
+    pub(super) async fn call(&self, route: &Route, event: Bytes) -> Result<ProxyReply, Failure> {
+        let invoke = Arc::clone(&self.invoke);
+        let function = route.function.clone();
+        let invocation = tokio::spawn(async move { invoke.invoke(&function, event).await });
+        match timeout(self.config.limits.integration_timeout, invocation).await {
+            Err(_) => Err(Failure::TimedOut),
+            Ok(Err(panic)) => Err(Failure::Panicked(panic.to_string())),
+            Ok(Ok(Err(error))) => Err(Failure::Function(error)),
+            Ok(Ok(Ok(payload))) => ProxyReply::parse(&payload).map_err(Failure::Malformed),
+        }
+    }
+}
+
+/// A message of API Gateway's own to a client. The spacing is AWS's.
+pub(super) fn notice(text: &str, connection: &ConnectionId, request: &RequestId) -> Utf8Bytes {
+    format!(r#"{{"message": "{text}", "connectionId":"{connection}", "requestId":"{request}"}}"#).into()
+}
+
+/// Why a call to a function led to no usable reply.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Failure {
+    TimedOut,
+    Function(InvokeError),
+    Panicked(String),
+    Malformed(MalformedReply),
+    Status(u16),
+    TooLarge(usize),
+    NotText,
+}
+
+impl Failure {
+    /// What a client is told.
+    pub(super) fn notice(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "Endpoint request timed out",
+            Self::Function(_)
+            | Self::Panicked(_)
+            | Self::Malformed(_)
+            | Self::Status(_)
+            | Self::TooLarge(_)
+            | Self::NotText => "Internal server error",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("the function did not reply within the integration timeout"),
+            Self::Function(error) => write!(f, "{error}"),
+            Self::Panicked(error) => write!(f, "the invocation broke off: {error}"),
+            Self::Malformed(error) => write!(f, "{error}"),
+            Self::Status(status) => write!(f, "the function replied with status {status}"),
+            Self::TooLarge(bytes) => {
+                write!(f, "the reply's body of {bytes} bytes is above the message limit")
+            }
+            Self::NotText => f.write_str("the reply's body is not UTF-8, which a text frame must be"),
+        }
+    }
+}

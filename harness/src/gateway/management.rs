@@ -1,0 +1,148 @@
+//! `/{stage}/@connections/{connection_id}`: the management API, through which functions reach clients.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::response::Response;
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::Api;
+use super::connections::Connection;
+use super::event::Identity;
+use super::ids::{ConnectionId, RequestId, uuid};
+use super::time_format::iso_8601;
+
+/// `PostToConnection`: sends the body to the client as one text frame.
+pub(super) async fn post(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Body) -> Response {
+    let sent = api.post(&id, body).await;
+    api.respond(sent.map(|()| (StatusCode::OK, Bytes::new())))
+}
+
+/// `GetConnection`: tells who is connected, and since when.
+pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
+    let found = api.find(&id).map(|connection| (StatusCode::OK, describe(&connection)));
+    api.respond(found)
+}
+
+/// `DeleteConnection`: closes the socket, at which `$disconnect` fires.
+pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
+    let deleted = api.find(&id).map(|connection| {
+        // Gone for the next caller at once, though the client may take its time to close.
+        api.connections.remove(connection.id());
+        connection.deleted.notify_one();
+        (StatusCode::NO_CONTENT, Bytes::new())
+    });
+    api.respond(deleted)
+}
+
+impl Api {
+    async fn post(&self, id: &str, body: Body) -> Result<(), Refusal> {
+        let id = ConnectionId::parse(id).ok_or_else(|| Refusal::malformed_id(id))?;
+        let frame = read(body, self.config.limits.message_bytes).await?;
+        let connection = self.connections.find(&id).ok_or(Refusal::GONE)?;
+        match timeout(self.config.limits.post_timeout, connection.send(frame)).await {
+            Ok(sent) => sent.map_err(|_| Refusal::GONE),
+            Err(_) => Err(Refusal::LIMIT_EXCEEDED),
+        }
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Connection>, Refusal> {
+        let id = ConnectionId::parse(id).ok_or_else(|| Refusal::malformed_id(id))?;
+        self.connections.find(&id).ok_or(Refusal::GONE)
+    }
+
+    /// Adds the headers that every answer of the management API has.
+    fn respond(&self, outcome: Result<(StatusCode, Bytes), Refusal>) -> Response {
+        let (status, body, error_type) = match outcome {
+            Ok((status, body)) => (status, body, None),
+            Err(refusal) => (refusal.status, refusal.body(), Some(refusal.error_type)),
+        };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, id) in [
+            ("x-amzn-requestid", uuid(&*self.entropy)),
+            ("x-amz-apigw-id", RequestId::random(&*self.entropy).to_string()),
+        ] {
+            headers.insert(name, HeaderValue::try_from(id).expect("ids are printable ASCII"));
+        }
+        if let Some(error_type) = error_type {
+            headers.insert("x-amzn-errortype", HeaderValue::from_static(error_type));
+        }
+        response
+    }
+}
+
+/// Reads a frame's text, and no more of the body than a frame may have.
+async fn read(body: Body, limit: usize) -> Result<Utf8Bytes, Refusal> {
+    let mut chunks = body.into_data_stream();
+    let mut data = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Refusal::bad_request(format!("the body broke off: {error}")))?;
+        if data.len() + chunk.len() > limit {
+            return Err(Refusal::PAYLOAD_TOO_LARGE);
+        }
+        data.extend_from_slice(&chunk);
+    }
+    // What AWS makes of other bytes is not published; a text frame cannot carry them.
+    Utf8Bytes::try_from(data).map_err(|_| Refusal::bad_request("the body is not UTF-8".to_owned()))
+}
+
+fn describe(connection: &Connection) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Description<'a> {
+        identity: Whom<'a>,
+        connected_at: String,
+        last_active_at: String,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whom<'a> {
+        source_ip: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_agent: Option<&'a str>,
+    }
+    let Identity { user_agent, source_ip } = &connection.subject.identity;
+    let description = Description {
+        identity: Whom { source_ip, user_agent: user_agent.as_deref() },
+        connected_at: iso_8601(connection.subject.connected_at),
+        last_active_at: iso_8601(connection.last_active()),
+    };
+    serde_json::to_vec(&description).expect("it has string keys and string values").into()
+}
+
+/// An error of the management API.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Refusal {
+    status: StatusCode,
+    error_type: &'static str,
+    message: Option<String>,
+}
+
+impl Refusal {
+    const GONE: Self = Self { status: StatusCode::GONE, error_type: "GoneException", message: None };
+    const LIMIT_EXCEEDED: Self =
+        Self { status: StatusCode::TOO_MANY_REQUESTS, error_type: "LimitExceededException", message: None };
+    const PAYLOAD_TOO_LARGE: Self =
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, error_type: "PayloadTooLargeException", message: None };
+
+    fn malformed_id(id: &str) -> Self {
+        Self::bad_request(format!("Invalid connectionId: {id}"))
+    }
+
+    fn bad_request(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error_type: "BadRequestException", message: Some(message) }
+    }
+
+    fn body(&self) -> Bytes {
+        let Some(message) = &self.message else { return Bytes::new() };
+        format!(r#"{{"message":{}}}"#, serde_json::Value::from(message.as_str())).into()
+    }
+}

@@ -1,0 +1,223 @@
+//! An open WebSocket: reads messages, sends frames, keeps its time limits, and ends.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::Api;
+use super::config::{Limits, Unconfirmed};
+use super::connections::Connection;
+use super::event::Ending;
+
+/// Serves a connection to its end, and tells `$disconnect`.
+pub(super) async fn run<S>(
+    api: Arc<Api>,
+    connection: Arc<Connection>,
+    frames: mpsc::Receiver<Utf8Bytes>,
+    stream: S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limits = &api.config.limits;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_frame_size(Some(limits.frame_bytes))
+        .max_message_size(Some(limits.message_bytes));
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let mut open = Open { api: &api, connection: &connection, frames, socket };
+    let end = open.serve().await;
+    api.connections.remove(connection.id());
+    let ending = end.ending(&api.config.unconfirmed);
+    // `$disconnect` does not wait for the client to finish the closing handshake.
+    tokio::join!(open.close(end, limits), api.disconnected(&connection.subject, &ending));
+}
+
+/// The default of 128 KiB would be most of what an idle connection costs.
+const READ_BUFFER_BYTES: usize = 4_096;
+
+/// Why a socket ended.
+enum End {
+    /// The client sent a close frame.
+    Client(Option<CloseFrame>),
+    /// The client went without one.
+    Vanished,
+    /// The gateway ends it.
+    Gateway(Ending),
+    /// The gateway ends it since what the client sends cannot be read any further.
+    Unreadable(Ending),
+}
+
+impl End {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else went wrong, the client is out of reach"
+    )]
+    fn of_error(error: &Error) -> Self {
+        match error {
+            Error::Capacity(_) => Self::Unreadable(Ending::new(1009, "Message too big")),
+            Error::Utf8(_) => Self::Unreadable(Ending::new(1007, "Invalid frame payload data")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Vanished,
+            Error::Protocol(_) => Self::Unreadable(Ending::new(1002, "Protocol error")),
+            _ => Self::Vanished,
+        }
+    }
+
+    /// The pair that `$disconnect` is told.
+    fn ending(&self, unconfirmed: &Unconfirmed) -> Ending {
+        match self {
+            Self::Client(Some(frame)) => Ending::new(frame.code.into(), frame.reason.as_str()),
+            Self::Client(None) => Ending::new(1005, "Client-side close frame status not set"),
+            Self::Vanished => Ending::new(1006, &*unconfirmed.abnormal_close_reason),
+            Self::Gateway(ending) | Self::Unreadable(ending) => ending.clone(),
+        }
+    }
+}
+
+struct Open<'a, S> {
+    api: &'a Arc<Api>,
+    connection: &'a Arc<Connection>,
+    frames: mpsc::Receiver<Utf8Bytes>,
+    socket: WebSocketStream<S>,
+}
+
+/// What the socket itself has to say.
+enum Turn {
+    Flushed(Result<(), Error>),
+    Received(Option<Result<Message, Error>>),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
+    async fn serve(&mut self) -> End {
+        let config = &self.api.config;
+        let limits = &config.limits;
+        let expires = Instant::now() + limits.connection_lifetime;
+        let mut idles = Instant::now() + limits.idle_timeout;
+        let mut timer = pin!(sleep_until(idles.min(expires)));
+        let mut closing = self.api.active.closing();
+        // Dropped with the socket: a message whose client has gone has nobody to answer. Its function runs on.
+        let mut messages = JoinSet::new();
+        let mut sending = false;
+        loop {
+            // Reading stops while enough messages are in flight, so that TCP makes a flood wait.
+            let reading = messages.len() < limits.messages_in_flight;
+            let socket = &mut self.socket;
+            let turn = poll_fn(|cx| {
+                if sending && let Poll::Ready(flushed) = socket.poll_flush_unpin(cx) {
+                    return Poll::Ready(Turn::Flushed(flushed));
+                }
+                if reading { socket.poll_next_unpin(cx).map(Turn::Received) } else { Poll::Pending }
+            });
+            let turn = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => return End::Gateway(Ending::new(1001, "Going away")),
+                () = self.connection.deleted.notified() => {
+                    let (code, reason) = &config.unconfirmed.delete_close;
+                    return End::Gateway(Ending::new(*code, reason));
+                }
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if now >= expires {
+                        return End::Gateway(Ending::new(1001, &*config.unconfirmed.lifetime_close_reason));
+                    } else if now >= idles {
+                        return End::Gateway(Ending::new(1001, "Going away"));
+                    }
+                    // Moved only here, not with every message.
+                    timer.as_mut().reset(idles.min(expires));
+                    continue;
+                }
+                Some(_) = messages.join_next(), if !messages.is_empty() => continue,
+                Some(frame) = self.frames.recv(), if !sending => {
+                    if let Err(error) = self.socket.start_send_unpin(Message::Text(frame)) {
+                        return End::of_error(&error);
+                    }
+                    sending = true;
+                    continue;
+                }
+                turn = turn => turn,
+            };
+            let active = match turn {
+                Turn::Flushed(Ok(())) => {
+                    sending = false;
+                    true
+                }
+                Turn::Received(Some(Ok(Message::Text(body)))) => {
+                    let api = Arc::clone(self.api);
+                    messages.spawn(api.message(Arc::clone(self.connection), body));
+                    true
+                }
+                Turn::Received(Some(Ok(Message::Ping(_)))) => config.unconfirmed.ping_resets_idle,
+                Turn::Received(Some(Ok(Message::Pong(_) | Message::Frame(_)))) => false,
+                Turn::Received(Some(Ok(Message::Binary(_)))) => {
+                    return End::Gateway(Ending::new(1003, "Unsupported data"));
+                }
+                Turn::Received(Some(Ok(Message::Close(frame)))) => return End::Client(frame),
+                Turn::Received(None) => return End::Vanished,
+                Turn::Flushed(Err(error)) | Turn::Received(Some(Err(error))) => return End::of_error(&error),
+            };
+            if active {
+                idles = Instant::now() + limits.idle_timeout;
+                self.connection.touch(self.api.clock.now());
+            }
+        }
+    }
+
+    /// Ends the socket as the protocol wants it, as far as the client plays along in time.
+    async fn close(&mut self, end: End, limits: &Limits) {
+        let closed = timeout(limits.close_timeout, async {
+            match end {
+                End::Vanished => Ok(()),
+                End::Client(_) => self.drain().await,
+                End::Gateway(ending) => {
+                    self.send_rest(ending).await?;
+                    self.drain().await
+                }
+                End::Unreadable(ending) => {
+                    self.send_rest(ending).await?;
+                    self.drain_raw().await.map_err(Error::Io)
+                }
+            }
+        });
+        if let Ok(Err(error)) = closed.await {
+            tracing::debug!(connection = %self.connection.id(), %error, "a socket did not close cleanly");
+        }
+    }
+
+    /// Sends the frames that were accepted before the end, and the close frame.
+    async fn send_rest(&mut self, ending: Ending) -> Result<(), Error> {
+        self.frames.close();
+        while let Some(frame) = self.frames.recv().await {
+            self.socket.feed(Message::Text(frame)).await?;
+        }
+        let frame = CloseFrame { code: ending.code.into(), reason: ending.reason.into() };
+        self.socket.send(Message::Close(Some(frame))).await
+    }
+
+    /// Sends the close frame that answers the client's, or reads up to the one that answers ours.
+    async fn drain(&mut self) -> Result<(), Error> {
+        while let Some(received) = self.socket.next().await {
+            received?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is left without understanding it. Closing a socket that has unread input resets it, and the client might
+    /// lose the close frame that tells it why.
+    async fn drain_raw(&mut self) -> std::io::Result<()> {
+        let stream = self.socket.get_mut();
+        stream.shutdown().await?;
+        let mut scratch = [0; READ_BUFFER_BYTES];
+        while stream.read(&mut scratch).await? > 0 {}
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! `GET /{stage}`: the `$connect` route decides whether a request becomes a WebSocket.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+
+use super::config::CONNECT;
+use super::connections::Connection;
+use super::event::{self, Ending, Subject};
+use super::handshake::{self, Headers, NoUpgrade, Parameters};
+use super::ids::{ConnectionId, trace_id};
+use super::integration::{Failure, notice};
+use super::reply::ProxyReply;
+use super::{Api, socket};
+
+/// Answers once the `$connect` integration has ended: 101, or what it refused with.
+pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
+    let url = request.uri().path_and_query().map_or(0, |part| part.as_str().len());
+    if url > api.config.limits.url_bytes {
+        return plain(StatusCode::URI_TOO_LONG, "Request-URI Too Long");
+    }
+    let accept = match handshake::accept_key(request.headers()) {
+        Ok(accept) => accept,
+        Err(NoUpgrade::Plain) => {
+            let headers = [(CONNECTION, "Upgrade"), (UPGRADE, "websocket")];
+            return (headers, plain(StatusCode::UPGRADE_REQUIRED, "Upgrade Required")).into_response();
+        }
+        Err(NoUpgrade::Version) => {
+            let headers = [(SEC_WEBSOCKET_VERSION, "13")];
+            return (headers, plain(StatusCode::UPGRADE_REQUIRED, "Upgrade Required")).into_response();
+        }
+        Err(NoUpgrade::NoKey) => return plain(StatusCode::BAD_REQUEST, "Bad Request"),
+    };
+    let Some(active) = api.active.enter() else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+    };
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    let (answer, answered) = oneshot::channel();
+    // A task of its own: this future is dropped when the client goes, but `$connect` runs to its end on AWS too,
+    // and a connection that it has accepted must also see its `$disconnect`.
+    tokio::spawn(async move {
+        open(api, parts, accept, on_upgrade, answer).await;
+        drop(active);
+    });
+    answered.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"))
+}
+
+/// The whole life of a connection, from its `$connect` to its `$disconnect`.
+async fn open(
+    api: Arc<Api>,
+    parts: Parts,
+    accept: HeaderValue,
+    on_upgrade: OnUpgrade,
+    answer: oneshot::Sender<Response>,
+) {
+    let subject = Subject {
+        connection_id: ConnectionId::random(&*api.entropy),
+        connected_at: api.clock.now(),
+        identity: handshake::identity(&parts),
+    };
+    // Whoever no longer waits for the answer shows below, as an upgrade that fails.
+    let protocol = match api.admit(&subject, &parts).await {
+        Ok(protocol) => protocol,
+        Err(refusal) => return drop(answer.send(refusal)),
+    };
+    // Known before the client can know: what it does at once, such as passing on its id, must find it.
+    let (connection, frames) = Connection::new(subject, api.config.limits.frames_waiting);
+    api.connections.insert(Arc::clone(&connection));
+    drop(answer.send(switching_protocols(accept, protocol)));
+    match on_upgrade.await {
+        Ok(upgraded) => socket::run(api, connection, frames, TokioIo::new(upgraded)).await,
+        Err(error) => {
+            tracing::debug!(connection = %connection.id(), %error, "a client went during its handshake");
+            api.connections.remove(connection.id());
+            let ending = Ending::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
+            api.disconnected(&connection.subject, &ending).await;
+        }
+    }
+}
+
+impl Api {
+    /// Asks the `$connect` route. Accepted, the subprotocol to announce; refused, the answer to give.
+    async fn admit(&self, subject: &Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
+        let Some(route) = self.route(CONNECT) else { return Ok(self.unasked_protocol(parts)) };
+        let occasion = self.occasion();
+        let trace_id = trace_id(occasion.at, &*self.entropy);
+        let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id);
+        let query = Parameters::decode(parts.uri.query());
+        let event = event::connect(&self.config, subject, &occasion, &headers, query.as_ref());
+        match self.call(route, event).await {
+            Ok(reply) if reply.is_success() => {
+                let protocol = reply.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
+                Ok(protocol.or_else(|| self.unasked_protocol(parts)))
+            }
+            Ok(reply) => Err(self.refusal(reply)),
+            Err(failure) => {
+                tracing::warn!(connection = %subject.connection_id, %failure, "$connect failed");
+                let status = match failure {
+                    Failure::TimedOut => self.config.unconfirmed.connect_timeout_status,
+                    Failure::Function(_)
+                    | Failure::Panicked(_)
+                    | Failure::Malformed(_)
+                    | Failure::Status(_)
+                    | Failure::TooLarge(_)
+                    | Failure::NotText => 502,
+                };
+                let body = notice(failure.notice(), &subject.connection_id, &occasion.request_id);
+                Err(json(status_code(status), body.as_str().to_owned()))
+            }
+        }
+    }
+
+    /// What to announce where `$connect` names no subprotocol.
+    fn unasked_protocol(&self, parts: &Parts) -> Option<HeaderValue> {
+        if !self.config.unconfirmed.accept_first_subprotocol {
+            return None;
+        }
+        let offered = parts.headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+        HeaderValue::try_from(offered.split(',').next()?.trim()).ok()
+    }
+
+    /// The answer to a client whose `$connect` replied with a status other than 2xx.
+    fn refusal(&self, reply: ProxyReply) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status_code(reply.status);
+        if self.config.unconfirmed.connect_refusal_body {
+            *response.headers_mut() = end_to_end(reply.headers);
+            response
+                .headers_mut()
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static("application/json"));
+            *response.body_mut() = reply.body.unwrap_or_default().into();
+        }
+        response
+    }
+}
+
+/// The headers that a function may set: those that frame an HTTP message are the server's own.
+fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+    for name in [CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    headers
+}
+
+fn switching_protocols(accept: HeaderValue, protocol: Option<HeaderValue>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+fn status_code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+fn plain(status: StatusCode, message: &str) -> Response {
+    json(status, format!(r#"{{"message":"{message}"}}"#))
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
