@@ -204,9 +204,9 @@ fn a_template_without_functions_or_transform_or_with_strange_sections_is_refused
     assert_eq!(
         found,
         [
-            "Resourcs: a template has no such section; see the anatomy of a template",
             "Transform: is missing; it must be AWS::Serverless-2016-10-31",
             "Resources: there is no AWS::Serverless::Function, so there is nothing to run",
+            "Resourcs: a template has no such section; see the anatomy of a template",
         ]
     );
     let found = problems(Template::parse(

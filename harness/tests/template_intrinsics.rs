@@ -116,7 +116,6 @@ fn what_cannot_be_resolved_is_refused_by_its_path() {
         ("!Ref Nobody", "Nobody is neither a parameter nor a resource"),
         ("!Ref [a]", "Ref takes the name of a parameter or resource"),
         ("!Ref Api", "Api does not exist: its Condition is false"),
-        ("!Ref Ring", "Ring leads back to itself: Ring → Ringlet → Ring"),
         ("!GetAtt Table", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
         ("!GetAtt {a: b}", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
         ("!GetAtt [a]", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
@@ -178,6 +177,13 @@ fn partitions_follow_from_the_region() {
         let template = parse("!Sub '${AWS::Partition} ${AWS::URLSuffix}'", &environment).unwrap();
         assert_eq!(template.functions[0].environment["VALUE"], expected);
     }
+}
+
+#[test]
+fn names_that_lead_back_to_themselves_are_refused() {
+    let error = parse("!Ref Ring", &Environment::default()).unwrap_err().to_string();
+    assert!(error.contains("Resources.Ringlet.Properties.QueueName"), "{error}");
+    assert!(error.contains("Ring leads back to itself: Ring → Ringlet → Ring"), "{error}");
 }
 
 #[test]

@@ -190,6 +190,8 @@ impl Report {
     pub(super) fn verdict(mut self) -> Result<Vec<Finding>, TemplateError> {
         if self.problems.is_empty() {
             self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
+            // What stands in Globals is found once for each function.
+            self.findings.dedup();
             return Ok(self.findings);
         }
         self.problems.sort_by_key(|problem| (problem.place.line, problem.place.column));

@@ -116,7 +116,9 @@ pub(super) fn read(
         functions.push(function);
     }
     if !resources.iter().any(|resource| resource.kind == TYPE) {
-        let place = reader.scope.root.place.below("Resources");
+        let root = reader.scope.root;
+        let place =
+            root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());
         reader.report.problem(&place, format!("there is no {TYPE}, so there is nothing to run"));
     }
     (functions, events)
