@@ -14,7 +14,7 @@ fn environment(parameters: &[(&str, &str)]) -> Environment {
 
 fn shipped() -> Template {
     Template::load(Path::new("../lambdas/template.yaml"), &environment(&[("JwtKey", "a public key")]))
-        .unwrap()
+        .expect("it describes a stage")
 }
 
 /// One function, and whatever else a test is about.
@@ -251,4 +251,110 @@ fn two_functions_or_tables_of_one_name_are_refused() {
              binary",
         ]
     );
+}
+
+#[test]
+fn conditions_decide_which_resources_exist() {
+    let template = with(
+        "Conditions: {Yes: !Equals [a, a], No: !Equals [a, b]}
+Resources:
+  F: {Type: AWS::Serverless::Function, Condition: Yes}
+  G: {Type: AWS::Serverless::Function, Condition: No, Properties: {Layers: [x]}}
+",
+    )
+    .unwrap();
+    assert_eq!(template.functions.len(), 1);
+    assert_eq!(template.functions[0].logical_id, "F");
+    let found = problems(resources("    Condition: [x]\n"));
+    assert_eq!(found[0], "Resources.F.Condition: expected the name of one of the Conditions");
+}
+
+#[test]
+fn defaults_for_what_does_not_run_and_metadata_of_other_tools_are_findings() {
+    let text = "Transform: AWS::Serverless-2016-10-31
+Globals:
+  Api: {Cors: x}
+Rules: {}
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Metadata: {cfn-lint: x}
+    Properties: {Runtime: provided.al2, Handler: f, CodeUri: ., ReservedConcurrentExecutions: 0}
+  P: {Type: AWS::Lambda::Permission}
+  D: {Type: AWS::ApiGatewayV2::Deployment}
+  N: {Type: AWS::SNS::Topic}
+  L: {Type: AWS::Logs::LogGroup}
+  S: {Type: AWS::Scheduler::Schedule}
+";
+    let template = Template::parse(text, Path::new(""), &Environment::default()).unwrap();
+    assert_eq!(template.functions[0].reserved_concurrency, Some(0));
+    let found: Vec<_> =
+        template.findings.iter().map(|finding| (finding.place.path.as_str(), finding.kind)).collect();
+    assert_eq!(
+        found,
+        [
+            ("Globals.Api", FindingKind::Harmless),
+            ("Rules", FindingKind::Harmless),
+            ("Resources.F.Metadata.cfn-lint", FindingKind::Harmless),
+            ("Resources.P", FindingKind::Harmless),
+            ("Resources.D", FindingKind::Harmless),
+            ("Resources.N", FindingKind::NotEmulated),
+            ("Resources.L", FindingKind::Harmless),
+            ("Resources.S", FindingKind::NotEmulated),
+        ]
+    );
+}
+
+#[test]
+fn a_template_may_be_json() {
+    let text = json!({
+        "Transform": "AWS::Serverless-2016-10-31",
+        "Resources": {"F": {
+            "Type": "AWS::Serverless::Function",
+            "Properties": {
+                "Runtime": "provided.al2023", "Handler": "f", "CodeUri": ".", "Timeout": 7,
+                "Environment": {"Variables": {"Condition": {"Fn::Sub": "${AWS::Region}"}, "OFF": false}},
+            },
+        }},
+    });
+    let template = Template::parse(&text.to_string(), Path::new(""), &Environment::default()).unwrap();
+    assert_eq!(template.functions[0].timeout, Duration::from_secs(7));
+    assert_eq!(template.functions[0].environment["Condition"], "us-east-1");
+    assert_eq!(template.functions[0].environment["OFF"], "false");
+}
+
+#[test]
+fn other_packages_are_refused() {
+    assert_eq!(
+        problems(resources("    Properties: {PackageType: Image}\n")),
+        ["Resources.F.Properties.PackageType: the local stage runs Zip packages, found \"Image\""]
+    );
+    let found = problems(resources("    Properties: [a]\n    Metadata: x\n"));
+    assert_eq!(found[0], "Resources.F.Properties: expected a mapping, found a list");
+}
+
+/// Every line of the shipped template left out, emptied or cut off: a problem is an error that has a place.
+#[test]
+fn a_damaged_template_never_panics() {
+    let text = std::fs::read_to_string("../lambdas/template.yaml").unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let environment = environment(&[("JwtKey", "k")]);
+    let mut refused = 0;
+    for (i, line) in lines.iter().enumerate() {
+        let (before, after) = (lines[..i].join("\n"), lines[i + 1..].join("\n"));
+        let bare = line.split_once(": ").map_or("x", |(key, _)| key);
+        for damaged in [
+            format!("{before}\n{after}"),
+            format!("{before}\n{bare}:\n{after}"),
+            format!("{before}\n{bare}: [{{}}]\n{after}"),
+            format!("{before}\n{}", &line[..line.len() / 2]),
+        ] {
+            if let Err(error) = Template::parse(&damaged, Path::new(""), &environment) {
+                refused += 1;
+                assert!(error.problems().iter().all(|problem| problem.place.line > 0), "{error}");
+                assert!(!error.problems().is_empty());
+            }
+        }
+    }
+    assert!(refused > lines.len(), "only {refused} of {} damaged templates were refused", lines.len() * 4);
 }

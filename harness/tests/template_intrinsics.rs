@@ -22,6 +22,8 @@ Conditions:
   Pool: !Not [!Condition Loop]
   Strange: !Sub x
   Text: yes
+  Flat: !And x
+  Unnamed: {Condition: [x]}
 Resources:
   Table:
     Type: AWS::DynamoDB::Table
@@ -33,6 +35,10 @@ Resources:
   Queue: {Type: AWS::SQS::Queue}
   Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: news}}
   Api: {Type: AWS::ApiGatewayV2::Api, Condition: Large}
+  Socket:
+    Type: AWS::ApiGatewayV2::Api
+    Properties: {Name: n, ProtocolType: WEBSOCKET, RouteSelectionExpression: x}
+  Stage: {Type: AWS::ApiGatewayV2::Stage, Properties: {ApiId: !Ref Socket, StageName: prod}}
   Ring: {Type: AWS::SQS::Queue, Properties: {QueueName: !GetAtt Ringlet.QueueName}}
   Ringlet: {Type: AWS::SQS::Queue, Properties: {QueueName: !GetAtt Ring.QueueName}}
 ";
@@ -46,11 +52,16 @@ fn parse(value: &str, environment: &Environment) -> Result<Template, TemplateErr
 }
 
 fn value(value: &str) -> Option<String> {
-    parse(value, &Environment::default()).unwrap().functions.remove(0).environment.remove("VALUE")
+    parse(value, &Environment::default())
+        .expect("it resolves")
+        .functions
+        .remove(0)
+        .environment
+        .remove("VALUE")
 }
 
 fn refused(value: &str) -> String {
-    let error = parse(value, &Environment::default()).unwrap_err();
+    let error = parse(value, &Environment::default()).expect_err("it does not resolve");
     let [problem] = error.problems() else { panic!("{error}") };
     assert!(
         problem.place.path.starts_with("Resources.F.Properties.Environment.Variables.VALUE"),
@@ -75,6 +86,12 @@ fn references_resolve_in_both_forms() {
         ("!GetAtt Queue.Arn", "arn:aws:sqs:us-east-1:000000000000:streamer-Queue"),
         ("!GetAtt Queue.QueueUrl", "https://sqs.us-east-1.amazonaws.com/000000000000/streamer-Queue"),
         ("!GetAtt Topic.TopicName", "news"),
+        ("!Ref Stage", "prod"),
+        (
+            "!Join ['', [!GetAtt Socket.ApiEndpoint, /, !Ref Stage]]",
+            "wss://cjrawwzulu.execute-api.us-east-1.amazonaws.com/prod",
+        ),
+        ("!GetAtt Socket.ApiId", "cjrawwzulu"),
         ("!GetAtt Topic.TopicArn", "arn:aws:sns:us-east-1:000000000000:news"),
     ] {
         assert_eq!(value(text).as_deref(), Some(expected), "{text}");
@@ -157,6 +174,8 @@ fn conditions_that_are_none_are_refused_where_they_stand() {
     for (condition, path, message) in [
         ("Strange", "Conditions.Strange", "Fn::Sub is not a condition function; use Fn::Equals"),
         ("Text", "Conditions.Text", "expected a condition function, found \"yes\""),
+        ("Flat", "Conditions.Flat", "Fn::And takes a list of conditions"),
+        ("Unnamed", "Conditions.Unnamed.Condition", "expected the name of one of the Conditions"),
         ("Loop", "Conditions.Pool.Fn::Not[0].Condition", "condition Loop leads back to itself"),
     ] {
         let error = parse(&format!("!If [{condition}, a, b]"), &Environment::default()).unwrap_err();

@@ -115,7 +115,9 @@ pub(super) fn read(
         }
         functions.push(function);
     }
-    if !resources.iter().any(|resource| resource.kind == TYPE) {
+    // Where a resource could not be read, it may have been the function.
+    let unread = reader.report.problems.iter().any(|problem| problem.place.path.starts_with("Resources."));
+    if !unread && !resources.iter().any(|resource| resource.kind == TYPE) {
         let root = reader.scope.root;
         let place =
             root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());

@@ -6,7 +6,7 @@ use super::scope::Scope;
 
 /// The functions that stand as the one key of a mapping.
 fn is_intrinsic(key: &str) -> bool {
-    key == "Ref" || key == "Condition" || key.starts_with("Fn::")
+    key == "Ref" || key.starts_with("Fn::")
 }
 
 /// Whether the node is an intrinsic function rather than a mapping of its own.
@@ -22,9 +22,7 @@ impl Scope<'_> {
     /// Nothing when it comes to `AWS::NoValue`.
     pub(super) fn resolve(&self, node: &Node) -> Result<Option<Node>, Problem> {
         let Some((function, argument)) = intrinsic(node) else {
-            if let Some((key, _)) =
-                node.entries().iter().find(|(key, _)| key == "Ref" || key.starts_with("Fn::"))
-            {
+            if let Some((key, _)) = node.entries().iter().find(|(key, _)| is_intrinsic(key)) {
                 return Err(node.place.problem(format!("{key} must be the only key of its mapping")));
             }
             if node.scalar().is_some_and(|text| text.contains("{{resolve:")) {
@@ -89,13 +87,17 @@ impl Scope<'_> {
     }
 
     fn truth(&self, node: &Node) -> Result<bool, Problem> {
+        if let [(key, name)] = node.entries()
+            && key == "Condition"
+        {
+            return self.truth_by_name(name);
+        }
         let Some((function, argument)) = intrinsic(node) else {
             return Err(node
                 .place
                 .problem(format!("expected a condition function, found {}", node.describe())));
         };
         match function {
-            "Condition" => self.truth_by_name(argument),
             "Fn::Equals" => match self.arguments::<2>(node, argument, "two values")? {
                 [left, right] => Ok(self.text(left)? == self.text(right)?),
             },
