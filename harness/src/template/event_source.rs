@@ -1,0 +1,260 @@
+//! Event source mappings: a function's `DynamoDB` events, and `AWS::Lambda::EventSourceMapping`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::diagnostics::FindingKind::Harmless;
+use super::fields::{Fields, Reader};
+use super::function::{Function, StreamEvent};
+use super::node::Kind;
+use super::resource::Resource;
+use super::table::Table;
+
+pub(super) const TYPE: &str = "AWS::Lambda::EventSourceMapping";
+
+/// Lambda's quota of filters for one mapping.
+const MAX_FILTERS: usize = 5;
+
+/// A table's stream, read in batches for a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventSourceMapping {
+    /// The name of the function that gets the batches.
+    pub function: String,
+    /// The name of the table whose stream is read.
+    pub table: String,
+    /// The most records in a batch: 1 to 10,000, default 100.
+    pub batch_size: u32,
+    /// How long to wait for a batch to fill: up to 300 s, default none.
+    pub maximum_batching_window: Duration,
+    /// Where a new mapping begins to read.
+    pub starting_position: StartingPosition,
+    /// How many batches of one shard may run at once: 1 to 10, default 1.
+    pub parallelization_factor: u32,
+    /// How often a batch is tried again: up to 10,000; until its records expire where none is given.
+    pub maximum_retry_attempts: Option<u32>,
+    /// Older records are skipped; none where not given.
+    pub maximum_record_age: Option<Duration>,
+    /// Whether a batch that fails is halved before it is tried again.
+    pub bisect_batch_on_function_error: bool,
+    /// Whether the function's reply says which records failed (`ReportBatchItemFailures`).
+    pub report_batch_item_failures: bool,
+    /// The patterns of `FilterCriteria`; a record passes that matches one of them, and every record if there are none.
+    pub filter_patterns: Vec<Value>,
+    /// The ARN that a batch is reported to when it is given up.
+    pub on_failure: Option<String>,
+    /// Whether the mapping reads at all.
+    pub enabled: bool,
+}
+
+/// Where a new mapping begins to read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StartingPosition {
+    /// With the oldest record that the stream still has.
+    TrimHorizon,
+    /// With the first record written from now on.
+    Latest,
+}
+
+/// Reads the mappings of both forms.
+pub(super) fn read(
+    resources: &[Resource<'_>],
+    events: Vec<StreamEvent>,
+    functions: &[Function],
+    tables: &[Table],
+    reader: &mut Reader<'_>,
+) -> Vec<EventSourceMapping> {
+    let mut mappings = Vec::new();
+    for StreamEvent { function, mut properties } in events {
+        let table = stream_table(&mut properties, "Stream", tables, reader);
+        mappings.extend(mapping(properties, Some(function), table, reader));
+    }
+    for resource in resources.iter().filter(|resource| resource.kind == TYPE) {
+        let Some(mut properties) = resource.properties(reader) else { continue };
+        let table = stream_table(&mut properties, "EventSourceArn", tables, reader);
+        let called = properties.required_text("FunctionName", "the name or ARN of a function", reader);
+        let function = called.as_deref().and_then(|called| {
+            let function = functions.iter().find(|function| function.name == function_name(called));
+            if function.is_none() {
+                let message = format!("there is no function {called:?} in this template");
+                reader.report.problem(&properties.place("FunctionName"), message);
+            }
+            function.map(|function| function.name.clone())
+        });
+        mappings.extend(mapping(properties, function, table, reader));
+    }
+    mappings
+}
+
+/// The name in an ARN of a function, with or without a version; anything else is taken for the name itself.
+pub(super) fn function_name(arn: &str) -> &str {
+    let mut parts = arn.split(':');
+    if parts.next() == Some("arn") { parts.nth(5).unwrap_or(arn) } else { arn }
+}
+
+/// The table whose stream the property names.
+fn stream_table(
+    fields: &mut Fields,
+    property: &'static str,
+    tables: &[Table],
+    reader: &mut Reader<'_>,
+) -> Option<String> {
+    let before = reader.report.problems.len();
+    let node = fields.node(property, reader);
+    let place = fields.place(property);
+    let Some(node) = node else {
+        if reader.report.problems.len() == before {
+            reader.report.problem(&place, "is missing; it must be such as !GetAtt RequestsTable.StreamArn");
+        }
+        return None;
+    };
+    let table = match &node.kind {
+        Kind::StreamArn(id) => tables.iter().find(|table| table.logical_id == *id),
+        Kind::Scalar(arn) => {
+            let name = arn
+                .split(":table/")
+                .nth(1)
+                .and_then(|rest| rest.split_once("/stream/"))
+                .map(|(name, _)| name);
+            tables.iter().find(|table| name == Some(table.name.as_str()))
+        }
+        Kind::Null | Kind::List(_) | Kind::Map(_) => None,
+    };
+    match table {
+        Some(table) if table.has_stream() => Some(table.name.clone()),
+        Some(table) => {
+            let message = format!("{} has no stream; give it a StreamSpecification", table.logical_id);
+            reader.report.problem(&place, message);
+            None
+        }
+        None => {
+            let message =
+                format!("expected the stream ARN of a table in this template, found {}", node.describe());
+            reader.report.problem(&place, message);
+            None
+        }
+    }
+}
+
+fn mapping(
+    mut fields: Fields,
+    function: Option<String>,
+    table: Option<String>,
+    reader: &mut Reader<'_>,
+) -> Option<EventSourceMapping> {
+    let batch_size = fields.count("BatchSize", "records", 1..=10_000, reader).unwrap_or(100);
+    let window = fields.count("MaximumBatchingWindowInSeconds", "seconds", 0..=300, reader).unwrap_or(0);
+    let parallelization_factor =
+        fields.count("ParallelizationFactor", "batches", 1..=10, reader).unwrap_or(1);
+    let retries = fields.number("MaximumRetryAttempts", "attempts (-1: no limit)", -1..=10_000, reader);
+    let age = fields.number("MaximumRecordAgeInSeconds", "seconds (-1: no limit)", -1..=604_800, reader);
+    if let Some(age @ 0..60) = age {
+        let message = format!("expected -1 (no limit) or 60 to 604800 seconds, found {age}");
+        reader.report.problem(&fields.place("MaximumRecordAgeInSeconds"), message);
+    }
+    let starting_position = starting_position(&mut fields, reader);
+    let bisect = fields.flag("BisectBatchOnFunctionError", reader).unwrap_or(false);
+    let enabled = fields.flag("Enabled", reader).unwrap_or(true);
+    let report_batch_item_failures = response_types(&mut fields, reader);
+    let filter_patterns = filter_patterns(&mut fields, reader);
+    let on_failure = on_failure(&mut fields, reader);
+    fields.finish(
+        &[
+            ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
+            ("MetricsConfig", Harmless, "there are no metrics locally"),
+            ("Tags", Harmless, "tags have no effect locally"),
+        ],
+        reader,
+    );
+    Some(EventSourceMapping {
+        function: function?,
+        table: table?,
+        batch_size,
+        maximum_batching_window: Duration::from_secs(window.into()),
+        starting_position: starting_position?,
+        parallelization_factor,
+        maximum_retry_attempts: retries.and_then(|retries| u32::try_from(retries).ok()),
+        maximum_record_age: age.and_then(|age| u64::try_from(age).ok()).map(Duration::from_secs),
+        bisect_batch_on_function_error: bisect,
+        report_batch_item_failures,
+        filter_patterns,
+        on_failure,
+        enabled,
+    })
+}
+
+fn starting_position(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<StartingPosition> {
+    match fields.required_text("StartingPosition", "TRIM_HORIZON or LATEST", reader)?.as_str() {
+        "TRIM_HORIZON" => Some(StartingPosition::TrimHorizon),
+        "LATEST" => Some(StartingPosition::Latest),
+        other => {
+            let message = format!("expected TRIM_HORIZON or LATEST, found {other:?}");
+            reader.report.problem(&fields.place("StartingPosition"), message);
+            None
+        }
+    }
+}
+
+fn response_types(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
+    let mut reports = false;
+    for node in fields.list("FunctionResponseTypes", reader) {
+        if node.scalar() == Some("ReportBatchItemFailures") {
+            reports = true;
+        } else {
+            let message = format!("expected ReportBatchItemFailures, found {}", node.describe());
+            reader.report.problem(&node.place, message);
+        }
+    }
+    reports
+}
+
+fn filter_patterns(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
+    let mut patterns = Vec::new();
+    let Some(mut criteria) = fields.fields("FilterCriteria", reader) else { return patterns };
+    let filters = criteria.list("Filters", reader);
+    if filters.len() > MAX_FILTERS {
+        let message = format!("a mapping may have {MAX_FILTERS} filters, and these are {}", filters.len());
+        reader.report.problem(&criteria.place("Filters"), message);
+    }
+    criteria.finish(&[], reader);
+    for node in filters {
+        let Some(mut filter) = Fields::of(&node, reader) else { continue };
+        if let Some(text) = filter.required_text("Pattern", "a JSON object as text", reader) {
+            match serde_json::from_str::<Value>(&text) {
+                Ok(pattern @ Value::Object(_)) => patterns.push(pattern),
+                Ok(_) => reader.report.problem(&filter.place("Pattern"), "a pattern is a JSON object"),
+                Err(error) => {
+                    reader.report.problem(&filter.place("Pattern"), format!("this is not JSON: {error}"));
+                }
+            }
+        }
+        filter.finish(&[], reader);
+    }
+    patterns
+}
+
+fn on_failure(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String> {
+    let mut config = fields.fields("DestinationConfig", reader)?;
+    let destination = config.fields("OnFailure", reader).and_then(|mut on_failure| {
+        // SAM makes a policy from it; the ARN says the same.
+        on_failure.text("Type", reader);
+        let destination = on_failure.required_text("Destination", "the ARN of a queue or topic", reader);
+        on_failure.finish(&[], reader);
+        destination
+    });
+    config.finish(&[], reader);
+    destination
+}
+
+#[cfg(test)]
+mod tests {
+    use super::function_name;
+
+    #[test]
+    fn a_function_is_known_by_its_name_or_arn() {
+        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router"), "router");
+        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router:live"), "router");
+        assert_eq!(function_name("router"), "router");
+        assert_eq!(function_name("arn:nonsense"), "arn:nonsense");
+    }
+}

@@ -1,0 +1,290 @@
+//! `AWS::Serverless::Function`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostics::FindingKind::{Harmless, NotEmulated};
+use super::diagnostics::Place;
+use super::fields::{Fields, Ignored, Reader};
+use super::globals;
+use super::node::Node;
+use super::resource::Resource;
+
+pub(super) const TYPE: &str = "AWS::Serverless::Function";
+
+/// Lambda refuses to create a function whose variables take more.
+const MAX_ENVIRONMENT_BYTES: usize = 4096;
+
+/// A Lambda function: which binary it is and how it is run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Function {
+    /// Its name within the template.
+    pub logical_id: String,
+    /// Its name on AWS: `FunctionName`, else `<stack>-<logical id>`.
+    pub name: String,
+    /// The cargo binary that it is built from.
+    pub binary: String,
+    /// The folder of the cargo package that has the binary, below the template's.
+    pub code_dir: PathBuf,
+    /// `Handler`, which the runtime is told in `_HANDLER`.
+    pub handler: String,
+    /// How long an invocation may take: 1 s to 900 s, 3 s where none is given.
+    pub timeout: Duration,
+    /// Memory in MiB: 128 to 10,240, 128 where none is given.
+    pub memory_mib: u32,
+    /// How many may run at once, where that is limited; 0 stops the function.
+    pub reserved_concurrency: Option<u32>,
+    /// Its environment variables.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// An event of a function that comes from a table's stream, still to be read.
+#[derive(Debug)]
+pub(super) struct StreamEvent {
+    pub(super) function: String,
+    pub(super) properties: Fields,
+}
+
+const IGNORED: &[Ignored] = &[
+    ("Architectures", Harmless, "binaries are built for this machine"),
+    ("AssumeRolePolicyDocument", Harmless, "permissions are not checked locally"),
+    ("AutoPublishAlias", Harmless, "there are no versions or aliases locally, only the present code"),
+    ("CodeSigningConfigArn", Harmless, "code is not signed locally"),
+    ("DeadLetterQueue", NotEmulated, "asynchronous invocations that fail go nowhere locally"),
+    ("DeploymentPreference", Harmless, "nothing is deployed gradually locally"),
+    ("Description", Harmless, "a description"),
+    ("EphemeralStorage", NotEmulated, "the size of /tmp is not limited locally"),
+    ("EventInvokeConfig", NotEmulated, "asynchronous invocations are not retried locally"),
+    ("FunctionUrlConfig", NotEmulated, "functions have no URL locally"),
+    ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
+    ("LoggingConfig", Harmless, "log lines go to the terminal as they are"),
+    ("PermissionsBoundary", Harmless, "permissions are not checked locally"),
+    ("Policies", Harmless, "permissions are not checked locally"),
+    ("PropagateTags", Harmless, "tags have no effect locally"),
+    ("ProvisionedConcurrencyConfig", Harmless, "environments start when they are needed"),
+    ("RecursiveLoop", Harmless, "loops are not stopped locally"),
+    ("Role", Harmless, "permissions are not checked locally"),
+    ("RolePath", Harmless, "permissions are not checked locally"),
+    ("RuntimeManagementConfig", Harmless, "the runtime is in the binary"),
+    ("SnapStart", Harmless, "does not apply to binaries"),
+    ("SourceKMSKeyArn", Harmless, "nothing is encrypted locally"),
+    ("Tags", Harmless, "tags have no effect locally"),
+    ("Tracing", NotEmulated, "no traces are kept locally"),
+    ("VpcConfig", NotEmulated, "functions use this machine's network"),
+];
+
+/// Names that Lambda keeps for itself.
+const RESERVED: &[&str] = &[
+    "_HANDLER",
+    "_X_AMZN_TRACE_ID",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+];
+
+/// Reads every function, and sets aside those of their events that come from a stream.
+pub(super) fn read(
+    resources: &[Resource<'_>],
+    base_dir: &Path,
+    reader: &mut Reader<'_>,
+) -> (Vec<Function>, Vec<StreamEvent>) {
+    let defaults = reader.scope.root.get("Globals").and_then(|globals| globals.get("Function")).cloned();
+    let (mut functions, mut events) = (Vec::<Function>::new(), Vec::new());
+    for resource in resources.iter().filter(|resource| resource.kind == TYPE) {
+        let Some(function) = function(resource, defaults.as_ref(), base_dir, &mut events, reader) else {
+            continue;
+        };
+        if let Some(other) = functions.iter().find(|other| other.name == function.name) {
+            let message =
+                format!("{} is also the name of {}; names must differ", function.name, other.logical_id);
+            reader.report.problem(&resource.node.place, message);
+        }
+        functions.push(function);
+    }
+    // Where a resource could not be read, it may have been the function.
+    let unread = reader.report.problems.iter().any(|problem| problem.place.path.starts_with("Resources."));
+    if !unread && !resources.iter().any(|resource| resource.kind == TYPE) {
+        let root = reader.scope.root;
+        let place =
+            root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());
+        reader.report.problem(&place, format!("there is no {TYPE}, so there is nothing to run"));
+    }
+    (functions, events)
+}
+
+fn function(
+    resource: &Resource<'_>,
+    defaults: Option<&Node>,
+    base_dir: &Path,
+    events: &mut Vec<StreamEvent>,
+    reader: &mut Reader<'_>,
+) -> Option<Function> {
+    let properties = match (resource.node.get("Properties"), defaults) {
+        (Some(own), Some(defaults)) => Some(globals::merge(defaults, own)),
+        (own, defaults) => own.or(defaults).cloned(),
+    };
+    let mut fields = match properties {
+        Some(node) => Fields::of(&node, reader)?,
+        None => Fields::none(resource.node.place.below("Properties")),
+    };
+    fields.node("FunctionName", reader);
+    let name = reader.report.keep(reader.scope.physical_name(resource.id, resource.node));
+    if let Some(name) = &name {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+            let place = fields.place("FunctionName");
+            reader.report.problem(&place, format!("{name:?} is not 1 to 64 letters, digits, - and _"));
+        }
+    }
+    runtime(&mut fields, reader);
+    let handler = fields.required_text("Handler", "\"bootstrap\" for a Rust binary", reader);
+    let binary = binary(resource, handler.as_deref(), reader);
+    let code_dir = code_dir(&mut fields, base_dir, reader);
+    let timeout = fields.count("Timeout", "seconds", 1..=900, reader).unwrap_or(3);
+    let memory_mib = fields.count("MemorySize", "MiB", 128..=10_240, reader).unwrap_or(128);
+    let reserved_concurrency =
+        fields.count("ReservedConcurrentExecutions", "concurrent executions", 0..=u32::MAX, reader);
+    let environment = environment(&mut fields, reader);
+    let function_name = name.clone().unwrap_or_default();
+    collect_events(&mut fields, &function_name, events, reader);
+    fields.finish(IGNORED, reader);
+    Some(Function {
+        logical_id: resource.id.to_owned(),
+        name: name?,
+        binary: binary?,
+        code_dir: code_dir?,
+        handler: handler?,
+        timeout: Duration::from_secs(timeout.into()),
+        memory_mib,
+        reserved_concurrency,
+        environment,
+    })
+}
+
+fn runtime(fields: &mut Fields, reader: &mut Reader<'_>) {
+    if let Some(package) = fields.text("PackageType", reader).filter(|package| package != "Zip") {
+        let message = format!("the local stage runs Zip packages, found {package:?}");
+        reader.report.unsupported(&fields.place("PackageType"), message);
+    }
+    if let Some(runtime) = fields.required_text("Runtime", "provided.al2023 for a Rust binary", reader)
+        && !runtime.starts_with("provided.")
+    {
+        let message = format!("the local stage runs binaries (provided.al2023), found {runtime:?}");
+        reader.report.unsupported(&fields.place("Runtime"), message);
+    }
+}
+
+/// The binary as `sam build` is told it, else the handler when that is not the name that all binaries get.
+fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_>) -> Option<String> {
+    let place = resource.node.place.below("Metadata.BuildProperties.Binary");
+    let mut named = None;
+    if let Some(node) = resource.node.get("Metadata") {
+        let mut metadata = Fields::of(node, reader)?;
+        if let Some(method) =
+            metadata.text("BuildMethod", reader).filter(|method| method != "rust-cargolambda")
+        {
+            let message = format!("the local stage builds with cargo (rust-cargolambda), found {method:?}");
+            reader.report.unsupported(&metadata.place("BuildMethod"), message);
+        }
+        if let Some(mut build) = metadata.fields("BuildProperties", reader) {
+            named = build.text("Binary", reader);
+            build.finish(&[], reader);
+        }
+    }
+    let named = named.or_else(|| handler.filter(|handler| *handler != "bootstrap").map(str::to_owned));
+    if named.is_none() && handler.is_some() {
+        reader.report.problem(&place, "is missing; it must be the name of the function's cargo binary");
+    }
+    named
+}
+
+fn code_dir(fields: &mut Fields, base_dir: &Path, reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let uri = fields.required_text(
+        "CodeUri",
+        "the folder of the cargo package, relative to the template",
+        reader,
+    )?;
+    if uri.contains("://") {
+        let message = format!("the local stage builds from a folder, found {uri:?}");
+        reader.report.unsupported(&fields.place("CodeUri"), message);
+        return None;
+    }
+    Some(base_dir.join(uri).components().collect())
+}
+
+fn environment(fields: &mut Fields, reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    let Some(mut outer) = fields.fields("Environment", reader) else { return environment };
+    let place = outer.place("Variables");
+    let variables = outer.fields("Variables", reader);
+    outer.finish(&[], reader);
+    for (name, node) in variables.map(Fields::into_entries).unwrap_or_default() {
+        check_variable_name(&name, &node.place, reader);
+        if let Some(Some(value)) = reader.report.keep(reader.scope.text(&node)) {
+            environment.insert(name, value);
+        }
+    }
+    let bytes: usize = environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_ENVIRONMENT_BYTES {
+        let message = format!("the variables take {bytes} bytes, and Lambda allows {MAX_ENVIRONMENT_BYTES}");
+        reader.report.problem(&place, message);
+    }
+    environment
+}
+
+fn check_variable_name(name: &str, place: &Place, reader: &mut Reader<'_>) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if RESERVED.contains(&name) {
+        reader.report.problem(place, "Lambda sets this variable itself; choose another name");
+    } else if name.len() < 2
+        || !name.starts_with(|c: char| c.is_ascii_alphabetic())
+        || !name.chars().all(allowed)
+    {
+        let message =
+            "a variable's name must be a letter and then letters, digits and _, two characters or more";
+        reader.report.problem(place, message);
+    }
+}
+
+fn collect_events(
+    fields: &mut Fields,
+    function: &str,
+    events: &mut Vec<StreamEvent>,
+    reader: &mut Reader<'_>,
+) {
+    let Some(all) = fields.fields("Events", reader) else { return };
+    for (_, node) in all.into_entries() {
+        let Some(mut event) = Fields::of(&node, reader) else { continue };
+        let Some(kind) = event.required_text("Type", "the kind of event source, such as DynamoDB", reader)
+        else {
+            continue;
+        };
+        if kind == "DynamoDB" {
+            match event.fields("Properties", reader) {
+                Some(properties) => events.push(StreamEvent { function: function.to_owned(), properties }),
+                None => {
+                    reader.report.problem(&event.place("Properties"), "is missing; it must name the Stream")
+                }
+            }
+            event.finish(&[], reader);
+        } else {
+            let message =
+                format!("events of type {kind} do not happen locally, so they never call the function");
+            reader.report.finding(&event.place, NotEmulated, message);
+        }
+    }
+}

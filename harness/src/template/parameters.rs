@@ -1,0 +1,165 @@
+//! The template's parameters: what the caller gave, else the defaults, held against their constraints.
+
+use std::collections::BTreeMap;
+
+use super::Environment;
+use super::diagnostics::{Place, Report};
+use super::node::{Kind, Node};
+
+/// What `Ref` of a parameter yields.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Parameter {
+    Text(String),
+    List(Vec<String>),
+}
+
+/// The value of each declared parameter; those that are wrong or missing are reported and left out.
+pub(super) fn resolve(
+    root: &Node,
+    environment: &Environment,
+    report: &mut Report,
+) -> BTreeMap<String, Parameter> {
+    let declared = root.get("Parameters");
+    let entries = declared.map_or(&[][..], Node::entries);
+    for name in environment.parameters.keys() {
+        if !entries.iter().any(|(declared, _)| declared == name) {
+            let place = declared.map_or_else(|| root.place.below("Parameters"), |node| node.place.clone());
+            report.problem(&place, format!("a value is given for {name}, which is not among them"));
+        }
+    }
+    let mut missing = Vec::new();
+    let mut first_missing = None;
+    let mut parameters = BTreeMap::new();
+    for (name, declaration) in entries {
+        let given = environment.parameters.get(name).cloned().or_else(|| default(declaration));
+        match given {
+            Some(value) => {
+                if let Some(value) = checked(declaration, &value, report) {
+                    parameters.insert(name.clone(), value);
+                }
+            }
+            None => {
+                missing.push(name.as_str());
+                first_missing.get_or_insert(&declaration.place);
+            }
+        }
+    }
+    if let Some(place) = first_missing {
+        let place = Place { path: "Parameters".to_owned(), ..place.clone() };
+        report.problem(&place, format!("no default and no value given for {}", missing.join(", ")));
+    }
+    parameters
+}
+
+fn default(declaration: &Node) -> Option<String> {
+    let kind = declaration.get("Type").and_then(Node::scalar).unwrap_or("String");
+    // The default of such a parameter is a name in a store that the stage does not have.
+    if kind.starts_with("AWS::SSM::Parameter::Value") {
+        return None;
+    }
+    let default = declaration.get("Default")?;
+    match &default.kind {
+        Kind::Null => Some(String::new()),
+        Kind::Scalar(text) => Some(text.clone()),
+        Kind::List(_) | Kind::Map(_) | Kind::StreamArn(_) => None,
+    }
+}
+
+fn checked(declaration: &Node, value: &str, report: &mut Report) -> Option<Parameter> {
+    let secret = declaration.get("NoEcho").and_then(Node::scalar) == Some("true");
+    let shown = if secret { "the value given (not shown: NoEcho)".to_owned() } else { format!("{value:?}") };
+    let kind = declaration.get("Type").and_then(Node::scalar).unwrap_or("String");
+    let list = kind == "CommaDelimitedList" || kind.starts_with("List<");
+    let members: Vec<&str> = if list { value.split(',').map(str::trim).collect() } else { vec![value] };
+    let place = &declaration.place;
+    let before = report.problems.len();
+
+    if let Some(Kind::List(allowed)) = declaration.get("AllowedValues").map(|node| &node.kind) {
+        let allowed: Vec<&str> = allowed.iter().map(|node| node.scalar().unwrap_or_default()).collect();
+        if !members.iter().all(|member| allowed.contains(member)) {
+            report.problem(place, format!("{shown} is not one of the AllowedValues {}", allowed.join(", ")));
+        }
+    }
+    if kind == "Number" || kind == "List<Number>" {
+        let numbers: Option<Vec<f64>> = members.iter().map(|member| member.parse().ok()).collect();
+        match numbers {
+            None => report.problem(place, format!("expected a number, found {shown}")),
+            Some(numbers) => {
+                if numbers.iter().any(|n| !within(declaration, "MinValue", "MaxValue", *n)) {
+                    report.problem(place, format!("{shown} is not between MinValue and MaxValue"));
+                }
+            }
+        }
+    } else if !within(declaration, "MinLength", "MaxLength", f64::from(length(value))) {
+        report.problem(place, format!("{shown} is not between MinLength and MaxLength characters long"));
+    }
+
+    (report.problems.len() == before).then(|| {
+        if list {
+            Parameter::List(members.into_iter().map(str::to_owned).collect())
+        } else {
+            Parameter::Text(value.to_owned())
+        }
+    })
+}
+
+fn length(value: &str) -> u32 {
+    u32::try_from(value.chars().count()).unwrap_or(u32::MAX)
+}
+
+fn within(declaration: &Node, least: &str, most: &str, value: f64) -> bool {
+    let bound = |name| declaration.get(name).and_then(Node::scalar).and_then(|text| text.parse::<f64>().ok());
+    bound(least).is_none_or(|least| value >= least) && bound(most).is_none_or(|most| value <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node;
+    use super::*;
+
+    fn resolved(text: &str, given: &[(&str, &str)]) -> (BTreeMap<String, Parameter>, Vec<String>) {
+        let given = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let environment = Environment { parameters: given, ..Environment::default() };
+        let mut report = Report::default();
+        let parameters = resolve(&node::parse(text).unwrap(), &environment, &mut report);
+        (parameters, report.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_value_given_wins_over_the_default() {
+        let text =
+            "Parameters: {A: {Type: String, Default: a}, B: {Type: CommaDelimitedList, Default: 'x, y'}}";
+        let (parameters, problems) = resolved(text, &[("A", "b")]);
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(parameters["A"], Parameter::Text("b".into()));
+        assert_eq!(parameters["B"], Parameter::List(vec!["x".into(), "y".into()]));
+    }
+
+    #[test]
+    fn all_that_are_missing_are_named_at_once() {
+        let text = "Parameters:\n  A: {Type: String}\n  B: {Type: String, Default: ''}\n  C: {Type: Number}\n  \
+                    D: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /a/b}\n";
+        let (_, problems) = resolved(text, &[]);
+        assert_eq!(problems, ["Parameters (line 2, column 6): no default and no value given for A, C, D"]);
+    }
+
+    #[test]
+    fn constraints_are_checked_and_secrets_not_shown() {
+        let text = "Parameters:\n  A: {Type: String, AllowedValues: [x, y]}\n  B: {Type: Number, MaxValue: 3}\n  \
+                    C: {Type: Number}\n  D: {Type: String, NoEcho: true, MinLength: 8}\n";
+        let (parameters, problems) =
+            resolved(text, &[("A", "z"), ("B", "4"), ("C", "few"), ("D", "hunter2"), ("E", "1")]);
+        assert!(parameters.is_empty());
+        assert_eq!(
+            problems,
+            [
+                "Parameters (line 2, column 3): a value is given for E, which is not among them",
+                "Parameters.A (line 2, column 6): \"z\" is not one of the AllowedValues x, y",
+                "Parameters.B (line 3, column 6): \"4\" is not between MinValue and MaxValue",
+                "Parameters.C (line 4, column 6): expected a number, found \"few\"",
+                "Parameters.D (line 5, column 6): the value given (not shown: NoEcho) is not between MinLength and \
+                 MaxLength characters long",
+            ]
+        );
+    }
+}

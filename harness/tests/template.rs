@@ -1,0 +1,360 @@
+//! What a stage is made of, from the template that deploys and from smaller ones.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use streamer_harness::template::{Environment, FindingKind, Template, TemplateError};
+
+fn environment(parameters: &[(&str, &str)]) -> Environment {
+    let parameters = parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Environment { parameters, ..Environment::default() }
+}
+
+fn shipped() -> Template {
+    Template::load(Path::new("../lambdas/template.yaml"), &environment(&[("JwtKey", "a public key")]))
+        .expect("it describes a stage")
+}
+
+/// One function, and whatever else a test is about.
+fn with(rest: &str) -> Result<Template, TemplateError> {
+    let text = format!(
+        "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function: {{Runtime: provided.al2023, Handler: f, \
+         CodeUri: code/}}\n{rest}"
+    );
+    Template::parse(&text, Path::new("base"), &Environment::default())
+}
+
+fn resources(rest: &str) -> Result<Template, TemplateError> {
+    with(&format!("Resources:\n  F:\n    Type: AWS::Serverless::Function\n{rest}"))
+}
+
+fn problems(result: Result<Template, TemplateError>) -> Vec<String> {
+    match result {
+        Ok(template) => panic!("this should have been refused: {template:?}"),
+        Err(error) => error
+            .problems()
+            .iter()
+            .map(|problem| format!("{}: {}", problem.place.path, problem.message))
+            .collect(),
+    }
+}
+
+#[test]
+fn the_tables_of_the_shipped_template() {
+    let template = shipped();
+    let tables: Vec<_> = template
+        .tables
+        .iter()
+        .map(|table| json!({"create_table": table.create_table, "ttl_attribute": table.ttl_attribute}))
+        .collect();
+    insta::assert_json_snapshot!(tables);
+}
+
+#[test]
+fn the_functions_of_the_shipped_template() {
+    insta::assert_debug_snapshot!(shipped().functions);
+}
+
+#[test]
+fn the_api_of_the_shipped_template() {
+    insta::assert_debug_snapshot!(shipped().api);
+}
+
+#[test]
+fn the_mappings_of_the_shipped_template() {
+    insta::assert_debug_snapshot!(shipped().mappings);
+}
+
+#[test]
+fn the_findings_of_the_shipped_template() {
+    let lines = shipped().findings.iter().fold(String::new(), |mut lines, finding| {
+        writeln!(lines, "{:?} {}: {}", finding.kind, finding.place.path, finding.meaning).unwrap();
+        lines
+    });
+    insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn the_shipped_template_says_which_parameter_it_needs() {
+    let error = Template::load(Path::new("../lambdas/template.yaml"), &Environment::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("the template ../lambdas/template.yaml does not describe a stage:"), "{text}");
+    assert!(text.contains("no default and no value given for JwtKey"), "{text}");
+    assert_eq!(error.problems().len(), 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Template::load(Path::new("no/such.yaml"), &Environment::default()).unwrap_err();
+    assert!(matches!(error, TemplateError::Unreadable { .. }));
+    assert!(error.to_string().starts_with("the template no/such.yaml cannot be read: "), "{error}");
+    assert!(std::error::Error::source(&error).is_some());
+    assert!(error.problems().is_empty());
+}
+
+#[test]
+fn a_function_takes_lambdas_defaults_where_the_template_gives_none() {
+    let template = resources("").unwrap();
+    let function = &template.functions[0];
+    assert_eq!(function.timeout, Duration::from_secs(3));
+    assert_eq!(function.memory_mib, 128);
+    assert_eq!(function.reserved_concurrency, None);
+    assert_eq!(function.binary, "f");
+    assert_eq!(function.code_dir, Path::new("base/code"));
+    assert!(template.api.is_none());
+    assert!(template.findings.is_empty());
+}
+
+#[test]
+fn wrong_types_say_what_was_expected_and_found() {
+    let found = problems(resources(
+        "    Properties:\n      Timeout: abc\n      MemorySize: 64\n      FunctionName: [a]\n      \
+         Environment: {Variables: {AWS_REGION: x, OK: {a: b}, 9: y}}\n      Runtime: nodejs20.x\n      \
+         CodeUri: s3://bucket/key\n      Handler:\n",
+    ));
+    assert_eq!(
+        found,
+        [
+            "Resources.F.Properties.Timeout: expected a whole number of seconds, found \"abc\"",
+            "Resources.F.Properties.MemorySize: expected 128 to 10240 MiB, found 64",
+            "Resources.F.Properties.FunctionName: expected text, found a list",
+            "Resources.F.Properties.Environment.Variables.AWS_REGION: Lambda sets this variable itself; choose another \
+             name",
+            "Resources.F.Properties.Environment.Variables.OK: expected text, found a mapping",
+            "Resources.F.Properties.Environment.Variables.9: a variable's name must be a letter and then letters, \
+             digits and _, two characters or more",
+            "Resources.F.Properties.Runtime: the local stage runs binaries (provided.al2023), found \"nodejs20.x\"",
+            "Resources.F.Properties.CodeUri: the local stage builds from a folder, found \"s3://bucket/key\"",
+            "Resources.F.Properties.Handler: expected text, found nothing",
+        ]
+    );
+}
+
+#[test]
+fn what_might_change_behaviour_is_refused_with_every_path() {
+    let error = resources(
+        "    Properties: {Layers: [x], TimeOut: 3, Tracing: Active}\n    Metadata: {BuildMethod: makefile, \
+         Note: x}\n    Timeout: 4\n",
+    )
+    .unwrap_err();
+    assert!(matches!(error, TemplateError::Unsupported { .. }));
+    assert!(
+        error.to_string().starts_with("the template uses what the local stage does not know:\n  Resources.F")
+    );
+    let paths: Vec<_> = error.problems().iter().map(|problem| problem.place.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "Resources.F.Properties.Layers",
+            "Resources.F.Properties.TimeOut",
+            "Resources.F.Metadata.BuildMethod",
+            "Resources.F.Timeout"
+        ]
+    );
+}
+
+#[test]
+fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
+    let template = resources(
+        "    DependsOn: Q\n    Properties:\n      Tracing: Active\n      Policies: [!ImportValue nothing]\n      \
+         Events: {Daily: {Type: Schedule, Properties: {Schedule: rate(1 day)}}}\n  \
+         Q: {Type: AWS::SQS::Queue}\n  R: {Type: AWS::IAM::Role}\n  X: {Type: AWS::S3::Bucket}\n",
+    )
+    .unwrap();
+    let found: Vec<_> =
+        template.findings.iter().map(|finding| (finding.place.path.as_str(), finding.kind)).collect();
+    assert_eq!(
+        found,
+        [
+            ("Resources.F.DependsOn", FindingKind::Harmless),
+            ("Resources.F.Properties.Tracing", FindingKind::NotEmulated),
+            ("Resources.F.Properties.Policies", FindingKind::Harmless),
+            ("Resources.F.Properties.Events.Daily", FindingKind::NotEmulated),
+            ("Resources.Q", FindingKind::NotEmulated),
+            ("Resources.R", FindingKind::Harmless),
+            ("Resources.X", FindingKind::NotEmulated),
+        ]
+    );
+    assert!(template.findings[4].to_string().contains("AWS::SQS::Queue: queues are not emulated yet"));
+}
+
+#[test]
+fn a_resource_of_an_unknown_type_matters_once_something_that_runs_refers_to_it() {
+    let found = problems(resources(
+        "    Properties: {Environment: {Variables: {BUCKET: !Ref X, ARN: !GetAtt X.Arn}}}\n  \
+         X: {Type: AWS::S3::Bucket}\n",
+    ));
+    assert_eq!(
+        found,
+        [
+            "Resources.F.Properties.Environment.Variables.BUCKET: the local stage cannot tell what Ref X is, since it \
+             makes no AWS::S3::Bucket",
+            "Resources.F.Properties.Environment.Variables.ARN: the local stage cannot tell the attribute Arn of X, a \
+             AWS::S3::Bucket",
+        ]
+    );
+}
+
+#[test]
+fn a_template_without_functions_or_transform_or_with_strange_sections_is_refused() {
+    let text = "Resourcs: {}\nGlobals: {Api: {Name: x}}\nRules: {}\n";
+    let found = problems(Template::parse(text, Path::new(""), &Environment::default()));
+    assert_eq!(
+        found,
+        [
+            "Transform: is missing; it must be AWS::Serverless-2016-10-31",
+            "Resources: there is no AWS::Serverless::Function, so there is nothing to run",
+            "Resourcs: a template has no such section; see the anatomy of a template",
+        ]
+    );
+    let found = problems(Template::parse(
+        "Transform: [AWS::Serverless-2016-10-31, MyMacro]\nResources:\n  A: {Properties: {}}\n",
+        Path::new(""),
+        &Environment::default(),
+    ));
+    assert_eq!(found[0], "Transform[1]: the local stage applies AWS::Serverless-2016-10-31, not \"MyMacro\"");
+    assert!(found.iter().any(|problem| problem.starts_with("Resources.A.Type: is missing")), "{found:?}");
+    let found = problems(with("Resources: [a]\n"));
+    assert!(found[0].starts_with("Resources: expected a mapping, found a list"), "{found:?}");
+}
+
+#[test]
+fn the_environment_of_a_function_is_bounded_as_lambda_bounds_it() {
+    let found = problems(resources(&format!(
+        "    Properties: {{Environment: {{Variables: {{BIG: {}}}}}}}\n",
+        "x".repeat(4094)
+    )));
+    assert_eq!(
+        found,
+        [
+            "Resources.F.Properties.Environment.Variables: the variables take 4097 bytes, and Lambda allows 4096"
+        ]
+    );
+}
+
+#[test]
+fn two_functions_or_tables_of_one_name_are_refused() {
+    let found = problems(resources(
+        "    Properties: {FunctionName: same}\n  \
+         G: {Type: AWS::Serverless::Function, Properties: {FunctionName: same}}\n  \
+         H: {Type: AWS::Serverless::Function, Properties: {FunctionName: 'not a name'}}\n  \
+         I: {Type: AWS::Serverless::Function, Properties: {Handler: bootstrap}}\n",
+    ));
+    assert_eq!(
+        found,
+        [
+            "Resources.G: same is also the name of F; names must differ",
+            "Resources.H.Properties.FunctionName: \"not a name\" is not 1 to 64 letters, digits, - and _",
+            "Resources.I.Metadata.BuildProperties.Binary: is missing; it must be the name of the function's cargo \
+             binary",
+        ]
+    );
+}
+
+#[test]
+fn conditions_decide_which_resources_exist() {
+    let template = with(
+        "Conditions: {Yes: !Equals [a, a], No: !Equals [a, b]}
+Resources:
+  F: {Type: AWS::Serverless::Function, Condition: Yes}
+  G: {Type: AWS::Serverless::Function, Condition: No, Properties: {Layers: [x]}}
+",
+    )
+    .unwrap();
+    assert_eq!(template.functions.len(), 1);
+    assert_eq!(template.functions[0].logical_id, "F");
+    let found = problems(resources("    Condition: [x]\n"));
+    assert_eq!(found[0], "Resources.F.Condition: expected the name of one of the Conditions");
+}
+
+#[test]
+fn defaults_for_what_does_not_run_and_metadata_of_other_tools_are_findings() {
+    let text = "Transform: AWS::Serverless-2016-10-31
+Globals:
+  Api: {Cors: x}
+Rules: {}
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Metadata: {cfn-lint: x}
+    Properties: {Runtime: provided.al2, Handler: f, CodeUri: ., ReservedConcurrentExecutions: 0}
+  P: {Type: AWS::Lambda::Permission}
+  D: {Type: AWS::ApiGatewayV2::Deployment}
+  N: {Type: AWS::SNS::Topic}
+  L: {Type: AWS::Logs::LogGroup}
+  S: {Type: AWS::Scheduler::Schedule}
+";
+    let template = Template::parse(text, Path::new(""), &Environment::default()).unwrap();
+    assert_eq!(template.functions[0].reserved_concurrency, Some(0));
+    let found: Vec<_> =
+        template.findings.iter().map(|finding| (finding.place.path.as_str(), finding.kind)).collect();
+    assert_eq!(
+        found,
+        [
+            ("Globals.Api", FindingKind::Harmless),
+            ("Rules", FindingKind::Harmless),
+            ("Resources.F.Metadata.cfn-lint", FindingKind::Harmless),
+            ("Resources.P", FindingKind::Harmless),
+            ("Resources.D", FindingKind::Harmless),
+            ("Resources.N", FindingKind::NotEmulated),
+            ("Resources.L", FindingKind::Harmless),
+            ("Resources.S", FindingKind::NotEmulated),
+        ]
+    );
+}
+
+#[test]
+fn a_template_may_be_json() {
+    let text = json!({
+        "Transform": "AWS::Serverless-2016-10-31",
+        "Resources": {"F": {
+            "Type": "AWS::Serverless::Function",
+            "Properties": {
+                "Runtime": "provided.al2023", "Handler": "f", "CodeUri": ".", "Timeout": 7,
+                "Environment": {"Variables": {"Condition": {"Fn::Sub": "${AWS::Region}"}, "OFF": false}},
+            },
+        }},
+    });
+    let template = Template::parse(&text.to_string(), Path::new(""), &Environment::default()).unwrap();
+    assert_eq!(template.functions[0].timeout, Duration::from_secs(7));
+    assert_eq!(template.functions[0].environment["Condition"], "us-east-1");
+    assert_eq!(template.functions[0].environment["OFF"], "false");
+}
+
+#[test]
+fn other_packages_are_refused() {
+    assert_eq!(
+        problems(resources("    Properties: {PackageType: Image}\n")),
+        ["Resources.F.Properties.PackageType: the local stage runs Zip packages, found \"Image\""]
+    );
+    let found = problems(resources("    Properties: [a]\n    Metadata: x\n"));
+    assert_eq!(found[0], "Resources.F.Properties: expected a mapping, found a list");
+}
+
+/// Every line of the shipped template left out, emptied or cut off: a problem is an error that has a place.
+#[test]
+fn a_damaged_template_never_panics() {
+    let text = std::fs::read_to_string("../lambdas/template.yaml").unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let environment = environment(&[("JwtKey", "k")]);
+    let mut refused = 0;
+    for (i, line) in lines.iter().enumerate() {
+        let (before, after) = (lines[..i].join("\n"), lines[i + 1..].join("\n"));
+        let bare = line.split_once(": ").map_or("x", |(key, _)| key);
+        for damaged in [
+            format!("{before}\n{after}"),
+            format!("{before}\n{bare}:\n{after}"),
+            format!("{before}\n{bare}: [{{}}]\n{after}"),
+            format!("{before}\n{}", &line[..line.len() / 2]),
+        ] {
+            if let Err(error) = Template::parse(&damaged, Path::new(""), &environment) {
+                refused += 1;
+                assert!(error.problems().iter().all(|problem| problem.place.line > 0), "{error}");
+                assert!(!error.problems().is_empty());
+            }
+        }
+    }
+    assert!(refused > lines.len(), "only {refused} of {} damaged templates were refused", lines.len() * 4);
+}

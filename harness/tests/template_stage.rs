@@ -1,0 +1,349 @@
+//! Tables, event source mappings and WebSocket APIs in forms that the shipped template does not have.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use streamer_harness::template::{Environment, StartingPosition, Template, TemplateError};
+
+const FUNCTION: &str = "
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Properties: {FunctionName: f, Runtime: provided.al2023, Handler: f, CodeUri: .}
+";
+
+const TABLE: &str = "  T:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      TableName: t
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: NEW_IMAGE}
+";
+
+fn parse(resources: &str) -> Result<Template, TemplateError> {
+    Template::parse(&format!("{FUNCTION}{resources}"), Path::new(""), &Environment::default())
+}
+
+fn problems(resources: &str) -> Vec<String> {
+    match parse(resources) {
+        Ok(template) => panic!("this should have been refused: {template:?}"),
+        Err(error) => error
+            .problems()
+            .iter()
+            .map(|problem| format!("{}: {}", problem.place.path, problem.message))
+            .collect(),
+    }
+}
+
+fn mapping(properties: &str) -> String {
+    format!("{TABLE}  M: {{Type: AWS::Lambda::EventSourceMapping, Properties: {{{properties}}}}}\n")
+}
+
+#[test]
+fn a_table_may_have_provisioned_throughput_and_local_indexes() {
+    let template = parse(
+        "  T:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{AttributeName: a, AttributeType: S}, {AttributeName: b, AttributeType: N}]
+      KeySchema: [{AttributeName: a, KeyType: HASH}, {AttributeName: b, KeyType: RANGE}]
+      ProvisionedThroughput: {ReadCapacityUnits: '5', WriteCapacityUnits: 6}
+      LocalSecondaryIndexes:
+        - IndexName: l
+          KeySchema: [{AttributeName: a, KeyType: HASH}]
+          Projection: {ProjectionType: INCLUDE, NonKeyAttributes: [x]}
+      GlobalSecondaryIndexes:
+        - IndexName: g
+          KeySchema: [{AttributeName: b, KeyType: HASH}]
+          Projection: {ProjectionType: ALL}
+          ProvisionedThroughput: {ReadCapacityUnits: 1, WriteCapacityUnits: 2}
+        - !Ref AWS::NoValue
+      TimeToLiveSpecification: {AttributeName: ttl, Enabled: false}
+",
+    )
+    .unwrap();
+    let table = &template.tables[0];
+    assert_eq!(table.ttl_attribute, None);
+    assert!(!table.has_stream());
+    assert_eq!(
+        table.create_table,
+        json!({
+            "TableName": "streamer-T",
+            "AttributeDefinitions": [
+                {"AttributeName": "a", "AttributeType": "S"},
+                {"AttributeName": "b", "AttributeType": "N"},
+            ],
+            "KeySchema": [{"AttributeName": "a", "KeyType": "HASH"}, {"AttributeName": "b", "KeyType": "RANGE"}],
+            "BillingMode": "PROVISIONED",
+            "ProvisionedThroughput": {"ReadCapacityUnits": 5, "WriteCapacityUnits": 6},
+            "LocalSecondaryIndexes": [{
+                "IndexName": "l",
+                "KeySchema": [{"AttributeName": "a", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["x"]},
+            }],
+            "GlobalSecondaryIndexes": [{
+                "IndexName": "g",
+                "KeySchema": [{"AttributeName": "b", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+                "ProvisionedThroughput": {"ReadCapacityUnits": 1, "WriteCapacityUnits": 2},
+            }],
+        })
+    );
+}
+
+#[test]
+fn a_table_that_dynamodb_would_refuse_is_refused_with_all_its_problems() {
+    let found = problems(
+        "  T:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{AttributeName: a, AttributeType: Z}, {AttributeName: b}]
+      GlobalSecondaryIndexes: [{IndexName: g, KeySchema: [{AttributeName: c, KeyType: RANGE}]}]
+      StreamSpecification: {StreamViewType: ALL}
+      TimeToLiveSpecification: {Enabled: 'true'}
+  U: {Type: AWS::DynamoDB::Table}
+",
+    );
+    assert_eq!(
+        found,
+        [
+            "Resources.T.Properties.KeySchema: expected one HASH key and at most one RANGE key, found nothing",
+            "Resources.T.Properties.ProvisionedThroughput: is missing; give it, or set BillingMode to PAY_PER_REQUEST",
+            "Resources.T.Properties.AttributeDefinitions: c is a key but is not defined here",
+            "Resources.T.Properties.AttributeDefinitions: a is defined here but is no key of the table or an index",
+            "Resources.T.Properties.AttributeDefinitions[0].AttributeType: expected S, N, B, found \"Z\"",
+            "Resources.T.Properties.AttributeDefinitions[1].AttributeType: is missing; it must be S, N or B",
+            "Resources.T.Properties.GlobalSecondaryIndexes[0].Projection: is missing; it must have a ProjectionType",
+            "Resources.T.Properties.GlobalSecondaryIndexes[0].KeySchema: expected one HASH key and at most one RANGE \
+             key, found RANGE",
+            "Resources.T.Properties.StreamSpecification.StreamViewType: expected KEYS_ONLY, NEW_IMAGE, OLD_IMAGE, \
+             NEW_AND_OLD_IMAGES, found \"ALL\"",
+            "Resources.T.Properties.TimeToLiveSpecification.AttributeName: is missing; it must be the attribute to \
+             expire by",
+            "Resources.U.Properties.KeySchema: expected one HASH key and at most one RANGE key, found nothing",
+            "Resources.U.Properties.ProvisionedThroughput: is missing; give it, or set BillingMode to PAY_PER_REQUEST",
+        ]
+    );
+}
+
+/// AWS-FACTS, section 2, row "defaults".
+#[test]
+fn esm_defaults_are_those_of_aws() {
+    let template = parse(&mapping(
+        "EventSourceArn: !GetAtt T.StreamArn, FunctionName: !GetAtt F.Arn, StartingPosition: LATEST",
+    ))
+    .unwrap();
+    let mapping = &template.mappings[0];
+    assert_eq!((mapping.function.as_str(), mapping.table.as_str()), ("f", "t"));
+    assert_eq!(mapping.batch_size, 100);
+    assert_eq!(mapping.maximum_batching_window, Duration::ZERO);
+    assert_eq!(mapping.maximum_record_age, None);
+    assert_eq!(mapping.maximum_retry_attempts, None);
+    assert_eq!(mapping.parallelization_factor, 1);
+    assert_eq!(mapping.starting_position, StartingPosition::Latest);
+    assert!(
+        !mapping.bisect_batch_on_function_error && !mapping.report_batch_item_failures && mapping.enabled
+    );
+    assert!(mapping.filter_patterns.is_empty() && mapping.on_failure.is_none());
+}
+
+#[test]
+fn a_mapping_takes_literal_arns_and_minus_one_for_no_limit() {
+    let template = parse(&mapping(
+        "EventSourceArn: 'arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2024', FunctionName: f, \
+         StartingPosition: TRIM_HORIZON, MaximumRetryAttempts: -1, MaximumRecordAgeInSeconds: 60, Enabled: false, \
+         MaximumBatchingWindowInSeconds: 5",
+    ))
+    .unwrap();
+    let mapping = &template.mappings[0];
+    assert_eq!(mapping.table, "t");
+    assert_eq!(mapping.maximum_retry_attempts, None);
+    assert_eq!(mapping.maximum_record_age, Some(Duration::from_secs(60)));
+    assert_eq!(mapping.maximum_batching_window, Duration::from_secs(5));
+    assert!(!mapping.enabled);
+}
+
+/// AWS-FACTS, section 2, rows "defaults" and "filters": the bounds.
+#[test]
+fn esm_bounds_and_filters_are_checked() {
+    let filters: Vec<String> = (0..6).map(|i| format!("{{Pattern: '{{\"a\":[{i}]}}'}}")).collect();
+    let found = problems(&mapping(&format!(
+        "EventSourceArn: !GetAtt T.Arn, FunctionName: g, StartingPosition: NOW, BatchSize: 10001, \
+         MaximumBatchingWindowInSeconds: 301, ParallelizationFactor: 11, MaximumRetryAttempts: 10001, \
+         MaximumRecordAgeInSeconds: 59, BisectBatchOnFunctionError: maybe, FunctionResponseTypes: [All], \
+         TumblingWindowInSeconds: 3, FilterCriteria: {{Filters: [{}]}}",
+        filters.join(", ")
+    )));
+    let expected = [
+        "EventSourceArn: expected the stream ARN of a table in this template, found \
+         \"arn:aws:dynamodb:us-east-1:000000000000:table/t\"",
+        "FunctionName: there is no function \"g\" in this template",
+        "StartingPosition: expected TRIM_HORIZON or LATEST, found \"NOW\"",
+        "BatchSize: expected 1 to 10000 records, found 10001",
+        "MaximumBatchingWindowInSeconds: expected 0 to 300 seconds, found 301",
+        "ParallelizationFactor: expected 1 to 10 batches, found 11",
+        "MaximumRetryAttempts: expected -1 to 10000 attempts (-1: no limit), found 10001",
+        "MaximumRecordAgeInSeconds: expected -1 (no limit) or 60 to 604800 seconds, found 59",
+        "BisectBatchOnFunctionError: expected true or false, found \"maybe\"",
+        "FunctionResponseTypes[0]: expected ReportBatchItemFailures, found \"All\"",
+        "TumblingWindowInSeconds: the local stage does not know this, and it might change what happens; take it out \
+         or correct it",
+        "FilterCriteria.Filters: a mapping may have 5 filters, and these are 6",
+    ];
+    let expected: Vec<_> = expected.iter().map(|line| format!("Resources.M.Properties.{line}")).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_pattern_must_be_a_json_object_and_a_stream_must_exist() {
+    let stream_less = TABLE.replace("      StreamSpecification: {StreamViewType: NEW_IMAGE}\n", "");
+    let found = problems(&format!(
+        "{stream_less}  M:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties:
+      EventSourceArn: !GetAtt T.StreamArn
+      FunctionName: f
+      StartingPosition: LATEST
+      FilterCriteria: {{Filters: [{{Pattern: '['}}, {{Pattern: '[]'}}]}}
+  N: {{Type: AWS::Lambda::EventSourceMapping, Properties: {{FunctionName: f, StartingPosition: LATEST}}}}
+"
+    ));
+    assert_eq!(
+        found[0],
+        "Resources.M.Properties.EventSourceArn: T has no stream; give it a StreamSpecification"
+    );
+    assert!(
+        found[1].starts_with("Resources.M.Properties.FilterCriteria.Filters[0].Pattern: this is not JSON: ")
+    );
+    assert_eq!(
+        found[2],
+        "Resources.M.Properties.FilterCriteria.Filters[1].Pattern: a pattern is a JSON object"
+    );
+    assert!(found[3].starts_with("Resources.N.Properties.EventSourceArn: is missing; it must be such as"));
+    assert_eq!(found.len(), 4);
+}
+
+#[test]
+fn an_event_of_a_function_needs_its_type_and_properties() {
+    let found = problems(
+        "  G:
+    Type: AWS::Serverless::Function
+    Properties:
+      Runtime: provided.al2023
+      Handler: g
+      CodeUri: .
+      Events: {A: {Properties: {}}, B: {Type: DynamoDB}}
+",
+    );
+    assert_eq!(
+        found,
+        [
+            "Resources.G.Properties.Events.A.Type: is missing; it must be the kind of event source, such as DynamoDB",
+            "Resources.G.Properties.Events.B.Properties: is missing; it must name the Stream",
+        ]
+    );
+}
+
+const API: &str = "  Api:
+    Type: AWS::ApiGatewayV2::Api
+    Properties: {Name: n, ProtocolType: WEBSOCKET, RouteSelectionExpression: $request.body.action}
+  Stage: {Type: AWS::ApiGatewayV2::Stage, Properties: {ApiId: !Ref Api, StageName: s, DefaultRouteSettings: {}}}
+  I:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties:
+      ApiId: !Ref Api
+      IntegrationType: AWS_PROXY
+      TimeoutInMillis: 5000
+      IntegrationUri: !Join ['', ['arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/', !GetAtt F.Arn, /invocations]]
+";
+
+fn route(id: &str, properties: &str) -> String {
+    format!("  {id}: {{Type: AWS::ApiGatewayV2::Route, Properties: {{{properties}}}}}\n")
+}
+
+#[test]
+fn a_reply_needs_both_the_expression_and_the_response() {
+    let target = "ApiId: !Ref Api, Target: !Join [/, [integrations, !Ref I]]";
+    let both = route("A", &format!("{target}, RouteKey: a, RouteResponseSelectionExpression: $default"));
+    let one = route("B", &format!("{target}, RouteKey: b, RouteResponseSelectionExpression: $default"));
+    let other = route("C", &format!("{target}, RouteKey: c, AuthorizationType: NONE, ApiKeyRequired: false"));
+    let response = |id: &str| {
+        format!(
+            "  R{id}: {{Type: AWS::ApiGatewayV2::RouteResponse, Properties: {{ApiId: !Ref Api, RouteId: !Ref {id}, \
+             RouteResponseKey: $default}}}}\n"
+        )
+    };
+    let template = parse(&format!("{API}{both}{one}{other}{}{}", response("A"), response("C"))).unwrap();
+    let api = template.api.unwrap();
+    let routes: Vec<_> = api.routes.iter().map(|route| (route.key.as_str(), route.route_response)).collect();
+    assert_eq!(routes, [("a", true), ("b", false), ("c", false)]);
+    assert_eq!(api.routes[0].integration_timeout, Duration::from_secs(5));
+    assert_eq!(api.routes[0].function, "f");
+    assert_eq!(api.api_id.len(), 10);
+    let found: Vec<_> = template.findings.iter().map(|finding| finding.place.path.as_str()).collect();
+    assert_eq!(found, ["Resources.Stage.Properties.DefaultRouteSettings", "Resources.B", "Resources.C"]);
+}
+
+#[test]
+fn routes_to_what_does_not_exist_are_refused() {
+    let missing = route("A", "ApiId: !Ref Api, RouteKey: a, Target: integrations/Nobody");
+    let elsewhere =
+        route("B", "ApiId: other, RouteKey: a, Target: !Sub 'integrations/${I}', AuthorizationType: JWT");
+    let broken = "  J:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {ApiId: !Ref Api, IntegrationType: HTTP, IntegrationUri: https://example.com}
+  K:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {ApiId: !Ref Api, IntegrationType: AWS_PROXY, IntegrationUri: x/functions/ghost/invocations}
+  R: {Type: AWS::ApiGatewayV2::RouteResponse, Properties: {ApiId: !Ref Api, RouteId: nobody}}
+";
+    let found = problems(&format!("{API}{missing}{elsewhere}{broken}"));
+    assert_eq!(
+        found,
+        [
+            "Resources.A.Properties.Target: expected integrations/ and the Ref of an integration in this template, \
+             found \"integrations/Nobody\"",
+            "Resources.B.Properties.ApiId: expected the Ref of an AWS::ApiGatewayV2::Api in this template, found \
+             \"other\"",
+            "Resources.B.Properties.AuthorizationType: the local gateway knows only NONE, found \"JWT\"",
+            "Resources.J.Properties.IntegrationType: the local gateway calls functions (AWS_PROXY), found \"HTTP\"",
+            "Resources.J.Properties.IntegrationUri: expected arn:…:lambda:path/2015-03-31/functions/<function \
+             ARN>/invocations, found \"https://example.com\"",
+            "Resources.K.Properties.IntegrationUri: there is no function \"ghost\" in this template",
+            "Resources.R.Properties.RouteResponseKey: is missing; it must be $default",
+            "Resources.R.Properties.RouteId: expected the Ref of a route in this template, found \"nobody\"",
+        ]
+    );
+}
+
+#[test]
+fn one_api_with_one_stage_and_each_route_key_once() {
+    let route_a = route("A", "ApiId: !Ref Api, RouteKey: a, Target: !Sub 'integrations/${I}'");
+    let found = problems(&format!(
+        "{API}{route_a}{}  Stage2: {{Type: AWS::ApiGatewayV2::Stage, Properties: {{ApiId: !Ref Api, StageName: s2}}}}
+  Api2:
+    Type: AWS::ApiGatewayV2::Api
+    Properties: {{Name: n, ProtocolType: WEBSOCKET, RouteSelectionExpression: x, ApiKeySelectionExpression: y}}
+  Http: {{Type: AWS::ApiGatewayV2::Api, Properties: {{Name: n, ProtocolType: HTTP}}}}
+",
+        route_a.replace("  A:", "  B:")
+    ));
+    assert_eq!(
+        found,
+        [
+            "Resources.B: A has the route key a already",
+            "Resources.Stage2: the local stage is one, and this is a second one",
+            "Resources.Api2: the local stage serves one WebSocket API, and this is a second one",
+            "Resources.Http.Properties.ProtocolType: the local stage serves WEBSOCKET APIs, found \"HTTP\"",
+        ]
+    );
+    let stageless = API.lines().filter(|line| !line.contains("Stage:")).collect::<Vec<_>>().join("\n");
+    assert_eq!(
+        problems(&format!("{stageless}\n")),
+        ["Resources.Api: the API has no stage; add an AWS::ApiGatewayV2::Stage"]
+    );
+}
