@@ -72,6 +72,41 @@ async fn disconnect_event_of_a_client_that_vanishes_is_1006() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_sent_right_before_the_close_still_reaches_its_function() {
+    let mut stage = Stage::in_memory(config(), obey);
+    let mut client = stage.client().await;
+    client.socket.feed(Message::text("last")).await.unwrap();
+    client.socket.close(None).await.unwrap();
+    drop(client);
+    let mut called = [stage.event().await.0, stage.event().await.0];
+    called.sort();
+    assert_eq!(called, ["default", "disconnect"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_waits_for_a_client_that_vanishes_is_410_although_disconnect_still_runs() {
+    let mut config = config();
+    config.limits.frames_waiting = 1;
+    let mut stage = Stage::in_memory(config, async |function, _| {
+        if function == "disconnect" {
+            std::future::pending().await
+        }
+        reply(json!({}))
+    });
+    let client = stage.client().await;
+    let (id, frame) = (client.id.clone(), vec![b'x'; 100_000]);
+    for _ in 0..2 {
+        assert_eq!(stage.post(&id, &frame).await.status, 200);
+    }
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(client);
+    };
+    assert_eq!(tokio::join!(stage.post(&id, &frame), leave).0.status, 410);
+    assert_eq!(told(&mut stage).await.0, 1006);
+}
+
+#[tokio::test(start_paused = true)]
 async fn binary_frame_is_closed_with_1003() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
