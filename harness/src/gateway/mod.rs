@@ -115,8 +115,11 @@ impl Active {
         (!*self.closing.borrow()).then_some(guard)
     }
 
-    fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// Waits for the gateway to close.
+    fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let mut closing = self.closing.subscribe();
+        // A gateway that is gone is closed, too.
+        async move { drop(closing.wait_for(|closing| *closing).await) }
     }
 
     fn close(&self) {

@@ -36,8 +36,13 @@ pub(super) async fn run<S>(
         .max_message_size(Some(limits.message_bytes));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let mut open = Open { api: &api, connection: &connection, frames, socket };
-    let end = open.serve().await;
+    let mut messages = JoinSet::new();
+    let end = open.serve(&mut messages).await;
+    // A message that came just before the end is a message: its function is called all the same.
+    messages.detach_all();
     api.connections.remove(connection.id());
+    // Whoever waits for room in the queue learns at once that the connection is gone.
+    open.frames.close();
     let ending = end.ending(&api.config.unconfirmed);
     // `$disconnect` does not wait for the client to finish the closing handshake.
     tokio::join!(open.close(end, limits), api.disconnected(&connection.subject, &ending));
@@ -98,15 +103,16 @@ enum Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
-    async fn serve(&mut self) -> End {
+    async fn serve(&mut self, messages: &mut JoinSet<()>) -> End {
         let config = &self.api.config;
         let limits = &config.limits;
         let expires = Instant::now() + limits.connection_lifetime;
         let mut idles = Instant::now() + limits.idle_timeout;
         let mut timer = pin!(sleep_until(idles.min(expires)));
-        let mut closing = self.api.active.closing();
-        // Dropped with the socket: a message whose client has gone has nobody to answer. Its function runs on.
-        let mut messages = JoinSet::new();
+        // Both are made once: they wait in lists under a lock, one of which all connections share.
+        let mut closing = pin!(self.api.active.closing());
+        let connection = self.connection;
+        let mut deleted = pin!(connection.deleted.notified());
         let mut sending = false;
         loop {
             // Reading stops while enough messages are in flight, so that TCP makes a flood wait.
@@ -120,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
             });
             let turn = tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => return End::Gateway(Ending::new(1001, "Going away")),
-                () = self.connection.deleted.notified() => {
+                () = &mut closing => return End::Gateway(Ending::new(1001, "Going away")),
+                () = &mut deleted => {
                     let (code, reason) = &config.unconfirmed.delete_close;
                     return End::Gateway(Ending::new(*code, reason));
                 }
@@ -136,7 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
                     timer.as_mut().reset(idles.min(expires));
                     continue;
                 }
-                Some(_) = messages.join_next(), if !messages.is_empty() => continue,
+                Some(ended) = messages.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(connection = %connection.id(), %error, "a message was lost to a bug of the gateway");
+                    }
+                    continue;
+                }
                 Some(frame) = self.frames.recv(), if !sending => {
                     if let Err(error) = self.socket.start_send_unpin(Message::Text(frame)) {
                         return End::of_error(&error);
@@ -153,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
                 }
                 Turn::Received(Some(Ok(Message::Text(body)))) => {
                     let api = Arc::clone(self.api);
-                    messages.spawn(api.message(Arc::clone(self.connection), body));
+                    messages.spawn(api.message(Arc::clone(connection), body));
                     true
                 }
                 Turn::Received(Some(Ok(Message::Ping(_)))) => config.unconfirmed.ping_resets_idle,
@@ -167,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
             };
             if active {
                 idles = Instant::now() + limits.idle_timeout;
-                self.connection.touch(self.api.clock.now());
+                connection.touch(self.api.clock.now());
             }
         }
     }
@@ -195,7 +206,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
 
     /// Sends the frames that were accepted before the end, and the close frame.
     async fn send_rest(&mut self, ending: Ending) -> Result<(), Error> {
-        self.frames.close();
         while let Some(frame) = self.frames.recv().await {
             self.socket.feed(Message::Text(frame)).await?;
         }

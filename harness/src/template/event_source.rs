@@ -8,7 +8,7 @@ use super::diagnostics::FindingKind::Harmless;
 use super::fields::{Fields, Reader};
 use super::function::{Function, StreamEvent};
 use super::node::Kind;
-use super::resource::Resource;
+use super::resource::{Resource, of_type};
 use super::table::Table;
 
 pub(super) const TYPE: &str = "AWS::Lambda::EventSourceMapping";
@@ -69,7 +69,7 @@ pub(super) fn read(
         let table = stream_table(&mut properties, "Stream", tables, reader);
         mappings.extend(mapping(properties, Some(function), table, reader));
     }
-    for resource in resources.iter().filter(|resource| resource.kind == TYPE) {
+    for resource in of_type(resources, TYPE) {
         let Some(mut properties) = resource.properties(reader) else { continue };
         let table = stream_table(&mut properties, "EventSourceArn", tables, reader);
         let called = properties.required_text("FunctionName", "the name or ARN of a function", reader);

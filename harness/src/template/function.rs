@@ -9,7 +9,7 @@ use super::diagnostics::Place;
 use super::fields::{Fields, Ignored, Reader};
 use super::globals;
 use super::node::Node;
-use super::resource::Resource;
+use super::resource::{Resource, of_type};
 
 pub(super) const TYPE: &str = "AWS::Serverless::Function";
 
@@ -104,7 +104,7 @@ pub(super) fn read(
 ) -> (Vec<Function>, Vec<StreamEvent>) {
     let defaults = reader.scope.root.get("Globals").and_then(|globals| globals.get("Function")).cloned();
     let (mut functions, mut events) = (Vec::<Function>::new(), Vec::new());
-    for resource in resources.iter().filter(|resource| resource.kind == TYPE) {
+    for resource in of_type(resources, TYPE) {
         let Some(function) = function(resource, defaults.as_ref(), base_dir, &mut events, reader) else {
             continue;
         };
@@ -117,7 +117,7 @@ pub(super) fn read(
     }
     // Where a resource could not be read, it may have been the function.
     let unread = reader.report.problems.iter().any(|problem| problem.place.path.starts_with("Resources."));
-    if !unread && !resources.iter().any(|resource| resource.kind == TYPE) {
+    if !unread && of_type(resources, TYPE).next().is_none() {
         let root = reader.scope.root;
         let place =
             root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());

@@ -29,6 +29,7 @@ mod intrinsics;
 mod node;
 mod parameters;
 mod resource;
+mod route;
 mod scope;
 mod table;
 
@@ -36,10 +37,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-pub use api::{Route, WebSocketApi};
+pub use api::WebSocketApi;
 pub use diagnostics::{Finding, FindingKind, Place, Problem, TemplateError};
 pub use event_source::{EventSourceMapping, StartingPosition};
 pub use function::Function;
+pub use route::Route;
 pub use table::Table;
 
 use diagnostics::{FindingKind::Harmless, Report};

@@ -3,7 +3,7 @@
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::{Kind, Node};
-use super::{api, event_source, function, table};
+use super::{api, event_source, function, route, table};
 
 /// A resource that exists under the conditions that hold.
 #[derive(Debug)]
@@ -20,6 +20,14 @@ impl Resource<'_> {
             None => Some(Fields::none(self.node.place.below("Properties"))),
         }
     }
+}
+
+/// The resources of one type.
+pub(super) fn of_type<'r, 't>(
+    resources: &'r [Resource<'t>],
+    kind: &'r str,
+) -> impl Iterator<Item = &'r Resource<'t>> {
+    resources.iter().filter(move |resource| resource.kind == kind)
 }
 
 const ATTRIBUTES: &[Ignored] = &[
@@ -66,9 +74,9 @@ fn runs(kind: &str) -> bool {
             | event_source::TYPE
             | api::API
             | api::STAGE
-            | api::ROUTE
-            | api::ROUTE_RESPONSE
-            | api::INTEGRATION
+            | route::ROUTE
+            | route::ROUTE_RESPONSE
+            | route::INTEGRATION
     )
 }
 

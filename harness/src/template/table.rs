@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::Node;
-use super::resource::Resource;
+use super::resource::{Resource, of_type};
 
 pub(super) const TYPE: &str = "AWS::DynamoDB::Table";
 
@@ -54,7 +54,7 @@ const INDEX_IGNORED: &[Ignored] = &[
 
 pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<Table> {
     let mut tables = Vec::<Table>::new();
-    for resource in resources.iter().filter(|resource| resource.kind == TYPE) {
+    for resource in of_type(resources, TYPE) {
         let Some(table) = table(resource, reader) else { continue };
         if let Some(other) = tables.iter().find(|other| other.name == table.name) {
             let message =

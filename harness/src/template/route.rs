@@ -1,0 +1,219 @@
+//! What a WebSocket API does with a message: `AWS::ApiGatewayV2::Route`, `RouteResponse` and `Integration`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::api::{WebSocketApi, api_id};
+use super::diagnostics::FindingKind::{Harmless, NotEmulated};
+use super::diagnostics::Place;
+use super::event_source::function_name;
+use super::fields::{Fields, Ignored, Reader};
+use super::function::Function;
+use super::resource::{Resource, of_type};
+
+pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
+pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
+pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
+
+/// What happens to the messages with one route key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// `$connect`, `$disconnect`, `$default`, or a value of the selection expression.
+    pub key: String,
+    /// The name of the function that is called.
+    pub function: String,
+    /// How long the gateway waits for the function: 50 ms to 29 s, 29 s where none is given.
+    pub integration_timeout: Duration,
+    /// Whether the function's reply is sent to the client.
+    pub route_response: bool,
+}
+
+const INTEGRATION_IGNORED: &[Ignored] = &[
+    ("CredentialsArn", Harmless, "permissions are not checked locally"),
+    ("Description", Harmless, "a description"),
+    ("IntegrationMethod", Harmless, "functions are always called by POST"),
+    ("PayloadFormatVersion", Harmless, "WebSocket APIs have but one format"),
+];
+
+/// Reads the routes of every API, by the API's id.
+pub(super) fn read(
+    resources: &[Resource<'_>],
+    apis: &[WebSocketApi],
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> BTreeMap<String, Vec<Route>> {
+    let integrations = integrations(resources, apis, functions, reader);
+    let declared = routes(resources, apis, &integrations, reader);
+    let responses = route_responses(resources, apis, reader);
+    let mut routes = BTreeMap::<String, Vec<Route>>::new();
+    for Declared { id, place, api_id, two_way, mut route } in declared {
+        let responds = responses.contains(&id);
+        if two_way != responds {
+            let missing = if responds {
+                "RouteResponseSelectionExpression $default"
+            } else {
+                "RouteResponse for $default"
+            };
+            let message = format!("a reply reaches the client only if the route also has a {missing}");
+            reader.report.finding(&place, NotEmulated, message);
+        }
+        route.route_response = two_way && responds;
+        routes.entry(api_id).or_default().push(route);
+    }
+    routes
+}
+
+/// The function and timeout that an integration stands for.
+type Integrations = BTreeMap<String, Option<(String, Duration)>>;
+
+fn integrations(
+    resources: &[Resource<'_>],
+    apis: &[WebSocketApi],
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Integrations {
+    let mut integrations = BTreeMap::new();
+    for resource in of_type(resources, INTEGRATION) {
+        let integration = integration(resource, apis, functions, reader);
+        integrations.insert(resource.id.to_owned(), integration);
+    }
+    integrations
+}
+
+fn integration(
+    resource: &Resource<'_>,
+    apis: &[WebSocketApi],
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Option<(String, Duration)> {
+    let mut fields = resource.properties(reader)?;
+    api_id(&mut fields, apis, reader);
+    only(&mut fields, "ConnectionType", "INTERNET", reader);
+    let kind = fields.required_text("IntegrationType", "AWS_PROXY", reader);
+    if let Some(kind) = kind.filter(|kind| kind != "AWS_PROXY") {
+        let message = format!("the local gateway calls functions (AWS_PROXY), found {kind:?}");
+        reader.report.unsupported(&fields.place("IntegrationType"), message);
+    }
+    let timeout = fields.count("TimeoutInMillis", "milliseconds", 50..=29_000, reader).unwrap_or(29_000);
+    let uri = fields.required_text("IntegrationUri", "the invocation ARN of a function", reader);
+    let place = fields.place("IntegrationUri");
+    fields.finish(INTEGRATION_IGNORED, reader);
+    let uri = uri?;
+    let called = uri.split_once("/functions/").and_then(|(_, rest)| rest.strip_suffix("/invocations"));
+    let Some(called) = called else {
+        let message = format!(
+            "expected arn:…:lambda:path/2015-03-31/functions/<function ARN>/invocations, found {uri:?}"
+        );
+        reader.report.problem(&place, message);
+        return None;
+    };
+    let name = function_name(called);
+    if !functions.iter().any(|function| function.name == name) {
+        reader.report.problem(&place, format!("there is no function {name:?} in this template"));
+        return None;
+    }
+    Some((name.to_owned(), Duration::from_millis(timeout.into())))
+}
+
+/// A route with what it takes to tie it to its API and its response.
+struct Declared {
+    id: String,
+    place: Place,
+    api_id: String,
+    two_way: bool,
+    route: Route,
+}
+
+fn routes(
+    resources: &[Resource<'_>],
+    apis: &[WebSocketApi],
+    integrations: &Integrations,
+    reader: &mut Reader<'_>,
+) -> Vec<Declared> {
+    let mut routes = Vec::<Declared>::new();
+    for resource in of_type(resources, ROUTE) {
+        let Some(declared) = route(resource, apis, integrations, reader) else { continue };
+        let same =
+            |other: &&Declared| other.api_id == declared.api_id && other.route.key == declared.route.key;
+        if let Some(other) = routes.iter().find(same) {
+            let message = format!("{} has the route key {} already", other.id, declared.route.key);
+            reader.report.problem(&declared.place, message);
+        }
+        routes.push(declared);
+    }
+    routes
+}
+
+fn route(
+    resource: &Resource<'_>,
+    apis: &[WebSocketApi],
+    integrations: &Integrations,
+    reader: &mut Reader<'_>,
+) -> Option<Declared> {
+    let mut fields = resource.properties(reader)?;
+    let api_id = api_id(&mut fields, apis, reader);
+    only(&mut fields, "AuthorizationType", "NONE", reader);
+    only(&mut fields, "ApiKeyRequired", "false", reader);
+    let key = fields.required_text("RouteKey", "such as $default", reader);
+    let target = fields.required_text("Target", "integrations/ and the Ref of an integration", reader);
+    let two_way = only(&mut fields, "RouteResponseSelectionExpression", "$default", reader);
+    let place = fields.place("Target");
+    fields.finish(&[("OperationName", Harmless, "a description")], reader);
+    let target = target?;
+    let integration = target.strip_prefix("integrations/").and_then(|id| integrations.get(id));
+    if integration.is_none() {
+        let message = format!(
+            "expected integrations/ and the Ref of an integration in this template, found {target:?}"
+        );
+        reader.report.problem(&place, message);
+    }
+    let (function, integration_timeout) = integration?.clone()?;
+    Some(Declared {
+        id: resource.id.to_owned(),
+        place: resource.node.place.clone(),
+        api_id: api_id?,
+        two_way,
+        route: Route { key: key?, function, integration_timeout, route_response: false },
+    })
+}
+
+/// The routes, by their logical ids, that have a response for `$default`.
+fn route_responses(
+    resources: &[Resource<'_>],
+    apis: &[WebSocketApi],
+    reader: &mut Reader<'_>,
+) -> Vec<String> {
+    let mut responses = Vec::new();
+    for resource in of_type(resources, ROUTE_RESPONSE) {
+        let Some(mut fields) = resource.properties(reader) else { continue };
+        api_id(&mut fields, apis, reader);
+        let before = reader.report.problems.len();
+        if !only(&mut fields, "RouteResponseKey", "$default", reader)
+            && reader.report.problems.len() == before
+        {
+            reader.report.problem(&fields.place("RouteResponseKey"), "is missing; it must be $default");
+        }
+        let route = fields.required_text("RouteId", "the Ref of a route", reader);
+        let place = fields.place("RouteId");
+        fields.finish(&[], reader);
+        let Some(route) = route else { continue };
+        if of_type(resources, ROUTE).any(|resource| resource.id == route) {
+            responses.push(route);
+        } else {
+            reader
+                .report
+                .problem(&place, format!("expected the Ref of a route in this template, found {route:?}"));
+        }
+    }
+    responses
+}
+
+/// Whether the property is there; it may have but one value.
+fn only(fields: &mut Fields, name: &'static str, value: &str, reader: &mut Reader<'_>) -> bool {
+    let Some(found) = fields.text(name, reader) else { return false };
+    if found != value {
+        let message = format!("the local gateway knows only {value}, found {found:?}");
+        reader.report.unsupported(&fields.place(name), message);
+    }
+    found == value
+}
