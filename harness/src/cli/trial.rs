@@ -50,9 +50,10 @@ impl Try {
                     Some(Stage::start(config).await?)
                 }
             };
-            let url = stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url));
+            let url =
+                stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url)).unwrap_or_default();
             let outcome = tokio::select! {
-                outcome = self.watch(&url.unwrap_or_default(), &token, &payload) => outcome,
+                outcome = self.watch(&url, &token, &payload) => outcome,
                 _ = interrupt.recv() => Err("interrupted".into()),
                 _ = terminate.recv() => Err("terminated".into()),
             };
@@ -114,9 +115,10 @@ impl Bar {
 
     fn new() -> Self {
         Self(std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{elapsed_precise} [{bar:40.cyan/blue}] {percent:>3}% {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("█▉▊▋▌▍▎▏ ");
+            let style =
+                ProgressStyle::with_template("{elapsed_precise} [{bar:40.cyan/blue}] {percent:>3}% {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    .progress_chars("█▉▊▋▌▍▎▏ ");
             ProgressBar::new(Self::UNITS).with_style(style)
         }))
     }
@@ -128,7 +130,11 @@ impl Bar {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage is from 0 to 100")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a percentage is from 0 to 100"
+    )]
     fn show(&self, percentage: f64, message: &str) {
         match &self.0 {
             Some(bar) => {

@@ -21,7 +21,7 @@ pub use error::StageError;
 pub use executables::{Executables, Workspace};
 
 use crate::dynamodb::DynamoDb;
-use crate::event_source::{Connections, EventSourceMapping};
+use crate::event_source::{EventSourceMapping, Ports};
 use crate::gateway::{ApiConfig, Gateway, Route};
 use crate::lambda::{FunctionConfig, Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
@@ -92,8 +92,7 @@ impl Stage {
     pub async fn start(config: StageConfig) -> Result<Self, StageError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let mut environment = Environment::default();
-        environment.parameters = config.parameters;
+        let mut environment = Environment { parameters: config.parameters, ..Environment::default() };
         environment.parameters.insert("JwtAlgorithm".into(), SigningKey::ALGORITHM.into());
         environment.parameters.insert("JwtKey".into(), config.signing_key.public_key_pem());
         let template = Template::load(&config.template, &environment)?;
@@ -102,7 +101,8 @@ impl Stage {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
             .await
             .map_err(|source| StageError::Port { port: config.port, source })?;
-        let address = listener.local_addr().map_err(|source| StageError::Port { port: config.port, source })?;
+        let address =
+            listener.local_addr().map_err(|source| StageError::Port { port: config.port, source })?;
 
         let dynamodb = DynamoDb::builder()
             .clock(Arc::clone(&clock))
@@ -119,8 +119,10 @@ impl Stage {
         for function in &template.functions {
             let mut variables = function.environment.clone();
             let root = format!("http://{address}");
-            variables
-                .insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), format!("{root}/{}", api.stage_name));
+            variables.insert(
+                "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(),
+                format!("{root}/{}", api.stage_name),
+            );
             variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
             configs.push(FunctionConfig {
                 handler: function.handler.clone(),
@@ -156,8 +158,7 @@ impl Stage {
             })
             .collect();
         let invoke = Arc::new(functions.clone());
-        let gateway =
-            Gateway::new(api_config, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
+        let gateway = Gateway::new(api_config, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
 
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
@@ -183,14 +184,14 @@ impl Stage {
 
         for mapping in template.mappings {
             let (settings, source) = stream::mapping(&mapping, &arns, &dynamodb)?;
-            let connections = Connections {
+            let ports = Ports {
                 source: Arc::new(source),
                 invoke: invoke.clone(),
                 on_failure: Arc::new(crate::event_source::LogFailures),
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
             };
-            tasks.spawn(EventSourceMapping::new(settings, connections)?.run(until(&stop_polling)));
+            tasks.spawn(EventSourceMapping::new(settings, ports)?.run(until(&stop_polling)));
         }
         tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
 

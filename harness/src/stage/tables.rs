@@ -12,13 +12,18 @@ use crate::template::Table;
 pub(super) fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
     for table in tables {
         let call = |operation: &str, request: &Value| {
-            let answer = dynamodb.handle(&format!("DynamoDB_20120810.{operation}"), request.to_string().as_bytes());
+            let answer =
+                dynamodb.handle(&format!("DynamoDB_20120810.{operation}"), request.to_string().as_bytes());
             let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             if answer.status == 200 { Ok(()) } else { Err(body) }
         };
         let failed = |body: Value| StageError::Table {
             table: table.name.clone(),
-            message: body["message"].as_str().or(body["Message"].as_str()).unwrap_or("no reason given").to_owned(),
+            message: body["message"]
+                .as_str()
+                .or(body["Message"].as_str())
+                .unwrap_or("no reason given")
+                .to_owned(),
         };
         match call("CreateTable", &table.create_table) {
             Ok(()) => {}
