@@ -150,3 +150,32 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_timeout_is_told_apart_from_other_failures_and_logs_say_more() {
+        let malformed = ProxyReply::parse(b"1").unwrap_err();
+        let all = [
+            Failure::TimedOut,
+            Failure::Function(InvokeError::Throttled),
+            Failure::Panicked("task 1 panicked".to_owned()),
+            Failure::Malformed(malformed),
+            Failure::Status(404),
+            Failure::TooLarge(131_073),
+            Failure::NotText,
+        ];
+        let lines: Vec<_> = all.iter().map(|failure| format!("{}: {failure}", failure.notice())).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        Endpoint request timed out: the function did not reply within the integration timeout
+        Internal server error: TooManyRequestsException: Rate Exceeded.
+        Internal server error: the invocation broke off: task 1 panicked
+        Internal server error: malformed Lambda proxy reply: it is not a JSON object
+        Internal server error: the function replied with status 404
+        Internal server error: the reply's body of 131073 bytes is above the message limit
+        Internal server error: the reply's body is not UTF-8, which a text frame must be
+        ");
+    }
+}

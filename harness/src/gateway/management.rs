@@ -25,15 +25,15 @@ pub(super) async fn post(State(api): State<Arc<Api>>, Path(id): Path<String>, bo
 
 /// `GetConnection`: tells who is connected, and since when.
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    let found = api.find(&id).map(|connection| (StatusCode::OK, describe(&connection)));
-    api.respond(found)
+    let found = well_formed(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
+    api.respond(found.map(|connection| (StatusCode::OK, describe(&connection))))
 }
 
 /// `DeleteConnection`: closes the socket, at which `$disconnect` fires.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    let deleted = api.find(&id).map(|connection| {
-        // Gone for the next caller at once, though the client may take its time to close.
-        api.connections.remove(connection.id());
+    // Gone for the next caller at once, though the client may take its time to close.
+    let taken = well_formed(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
+    let deleted = taken.map(|connection| {
         connection.deleted.notify_one();
         (StatusCode::NO_CONTENT, Bytes::new())
     });
@@ -42,18 +42,13 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 
 impl Api {
     async fn post(&self, id: &str, body: Body) -> Result<(), Refusal> {
-        let id = ConnectionId::parse(id).ok_or_else(|| Refusal::malformed_id(id))?;
+        let id = well_formed(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
         let connection = self.connections.find(&id).ok_or(Refusal::GONE)?;
         match timeout(self.config.limits.post_timeout, connection.send(frame)).await {
             Ok(sent) => sent.map_err(|_| Refusal::GONE),
             Err(_) => Err(Refusal::LIMIT_EXCEEDED),
         }
-    }
-
-    fn find(&self, id: &str) -> Result<Arc<Connection>, Refusal> {
-        let id = ConnectionId::parse(id).ok_or_else(|| Refusal::malformed_id(id))?;
-        self.connections.find(&id).ok_or(Refusal::GONE)
     }
 
     /// Adds the headers that every answer of the management API has.
@@ -77,6 +72,10 @@ impl Api {
         }
         response
     }
+}
+
+fn well_formed(id: &str) -> Result<ConnectionId, Refusal> {
+    ConnectionId::parse(id).ok_or_else(|| Refusal::bad_request(format!("Invalid connectionId: {id}")))
 }
 
 /// Reads a frame's text, and no more of the body than a frame may have.
@@ -132,10 +131,6 @@ impl Refusal {
         Self { status: StatusCode::TOO_MANY_REQUESTS, error_type: "LimitExceededException", message: None };
     const PAYLOAD_TOO_LARGE: Self =
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, error_type: "PayloadTooLargeException", message: None };
-
-    fn malformed_id(id: &str) -> Self {
-        Self::bad_request(format!("Invalid connectionId: {id}"))
-    }
 
     fn bad_request(message: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error_type: "BadRequestException", message: Some(message) }

@@ -1,6 +1,6 @@
 //! The WebSocket gateway: an API Gateway WebSocket API with its management API, on the stage's port.
 //!
-//! In reading order: what an API is made of (`config`, `selection`), how a request becomes a socket (`upgrade`, `handshake`),
+//! In reading order: what an API is made of (`config`, `limits`, `selection`), how a request becomes a socket (`upgrade`, `handshake`),
 //! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
 //! clients (`management`, `connections`).
 //!
@@ -12,6 +12,7 @@ mod event;
 mod handshake;
 mod ids;
 mod integration;
+mod limits;
 mod management;
 mod reply;
 mod selection;
@@ -27,8 +28,9 @@ use streamer::ports::{Clock, Entropy};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub use self::config::{ApiConfig, ConfigError, Limits, Route, Unconfirmed};
+pub use self::config::{ApiConfig, ConfigError, Route};
 use self::connections::Connections;
+pub use self::limits::{Limits, Unconfirmed};
 use self::selection::RouteSelection;
 use crate::lambda::Invoke;
 

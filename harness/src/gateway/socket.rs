@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::Api;
-use super::config::{Limits, Unconfirmed};
 use super::connections::Connection;
 use super::event::Ending;
+use super::limits::{Limits, Unconfirmed};
 
 /// Serves a connection to its end, and tells `$disconnect`.
 pub(super) async fn run<S>(

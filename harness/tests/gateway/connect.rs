@@ -174,6 +174,14 @@ async fn plain_get_is_426() {
     let refused = stage.refused(old).await;
     assert_eq!((refused.status, refused.headers["sec-websocket-version"].as_str()), (426, "13"));
 
+    let keyless = stage.http_with(
+        "GET",
+        "/prod",
+        "connection: close, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13",
+        b"",
+    );
+    let keyless = keyless.await;
+    assert_eq!((keyless.status, keyless.body.as_str()), (400, r#"{"message":"Bad Request"}"#));
     stage.no_event().await;
 }
 

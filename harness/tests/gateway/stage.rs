@@ -164,8 +164,12 @@ impl Stage {
 
     /// One HTTP request on a connection of its own.
     pub(crate) async fn http(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.http_with(method, path, "connection: close", body).await
+    }
+
+    pub(crate) async fn http_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: stage\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: stage\r\n{headers}\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         let (mut from, mut to) = tokio::io::split(self.open().await);
