@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 pub use error::StageError;
 pub use executables::{Executables, Workspace};
+pub use tables::create as create_tables;
 
 use crate::dynamodb::DynamoDb;
 use crate::event_source::{EventSourceMapping, Ports};

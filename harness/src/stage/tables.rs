@@ -9,7 +9,10 @@ use crate::dynamodb::DynamoDb;
 use crate::template::Table;
 
 /// Makes the tables that are not there; those that a data folder brought stay as they are.
-pub(super) fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
+///
+/// # Errors
+/// When DynamoDB refuses one of them.
+pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
     for table in tables {
         let call = |operation: &str, request: &Value| {
             let answer =

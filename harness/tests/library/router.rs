@@ -1,0 +1,206 @@
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError, handler_fn};
+use streamer::protocol::Frame;
+use streamer::store::Status;
+
+use crate::world::{CONNECTIONS, REQUESTS, World, message};
+
+/// Takes as many seconds as its payload says, and says so beforehand.
+struct Takes;
+
+impl Handler for Takes {
+    type Input = u64;
+    type Output = u64;
+
+    fn estimated_duration(&self, seconds: &u64) -> Duration {
+        Duration::from_secs(*seconds)
+    }
+
+    async fn process(&self, seconds: u64, _: Context) -> Result<u64, HandlerError> {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        Ok(seconds)
+    }
+}
+
+fn app() -> App {
+    let mut app = App::new();
+    let declined = |_: Value, _: Context| async {
+        Err::<(), _>(
+            HandlerError::failure("CARD_DECLINED", "The card was declined").with_detail("retry", false),
+        )
+    };
+    app.handle("echo", handler_fn(|message: Value, _| async move { Ok(message) }))
+        .unwrap()
+        .handle("takes", Takes)
+        .unwrap()
+        .handle("decline", handler_fn(declined))
+        .unwrap()
+        .handle("double", handler_fn(|text: String, _| async move { Ok(text.repeat(2)) }))
+        .unwrap()
+        .handle(
+            "whoami",
+            handler_fn(|(): (), context: Context| async move {
+                Ok(json!([context.user, context.tenant, context.metadata, context.attempt]))
+            }),
+        )
+        .unwrap()
+        .handle("hang", handler_fn(|(): (), _| async { std::future::pending::<Result<(), _>>().await }))
+        .unwrap();
+    app
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_message_has_its_answer() {
+    let world = World::new(app()).await;
+    let mut answers = Vec::new();
+    for body in [
+        r#"{"action":"echo","id":"r1","payload":{"message":"hi"}}"#,
+        r#"{"action":"echo","payload":[1,2.5,null]}"#,
+        r#"{"action":"echo","id":"r2"}"#,
+        r#"{"action":"whoami","id":"r3","metadata":{"client_version":"1.0.0","demo_client":true}}"#,
+        r#"{"action":"decline","id":"r4"}"#,
+        r#"{"action":"takes","id":"r5","payload":"soon"}"#,
+        r#"{"action":"takes","id":"r6","payload":5}"#,
+        r#"{"action":"takes","id":"r7","payload":6}"#,
+        r#"{"action":"fly","id":"r8"}"#,
+        r#"{"action":"ping","id":"r9"}"#,
+        r#"{"action":"subscribe","id":"r10"}"#,
+        r#"{"id":"r11"}"#,
+        "hello",
+        "",
+    ] {
+        answers.push(format!("→ {body}\n← {}", world.say("c-ann", body).await));
+    }
+    assert_snapshot!(answers.join("\n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_to_be_slow_is_queued_once_and_told_to_its_connection() {
+    let world = World::new(app()).await;
+    let ack = world.ask("takes", "r1", json!(60)).await;
+    assert!(matches!(ack, Frame::Acknowledgment { status, .. } if status == "queued"));
+    let request = world.request("r1").await;
+    assert_eq!((request.status, request.attempt, request.epoch), (Status::Pending, 0, 0));
+    assert_eq!(request.subscribers, ["c-ann".into()]);
+    assert_eq!(request.payload, json!(60));
+    let item = world.item("r1").await;
+    assert!(item.contains_key("timer_at") && !item.contains_key("ttl"), "what is open must not expire");
+    assert_eq!(world.pending().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_id_is_one_request_and_another_payload_under_it_a_conflict() {
+    let world = World::new(app()).await;
+    world.ask("takes", "r1", json!(60)).await;
+    let again = world.ask("takes", "r1", json!(60)).await;
+    assert!(matches!(again, Frame::Acknowledgment { status, .. } if status == "queued"));
+    let mut answers = Vec::new();
+    for body in
+        [r#"{"action":"takes","id":"r1","payload":61}"#, r#"{"action":"takes","id":"r1","payload":60}"#]
+    {
+        answers.push(world.say("c-ann", body).await);
+    }
+    world.process().await;
+    answers.push(world.say("c-ann", r#"{"action":"takes","id":"r1","payload":60}"#).await);
+    assert_snapshot!(answers.join("\n"));
+    assert_eq!(world.pending().len(), 1, "queued once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_users_request_of_the_same_id_is_another_request() {
+    let world = World::new(app()).await;
+    world.ask("takes", "r1", json!(60)).await;
+    let body = json!({"action": "takes", "id": "r1", "payload": 70});
+    assert!(world.say("c-bob", body).await.contains("\"queued\""));
+    assert_eq!(world.pending().len(), 2);
+
+    let status = |id: &str| json!({"action": "status", "id": "s1", "payload": {"request_id": id}});
+    let own = world.say("c-bob", status("r1")).await;
+    assert!(own.contains("\"status\":\"queued\""), "{own}");
+    world.ask("takes", "r2", json!(60)).await;
+    let anns = world.say("c-bob", status("r2")).await;
+    let nobodys = world.say("c-bob", status("r3")).await;
+    assert_eq!(anns.replace("r2", "r3"), nobodys, "another's request is as one that does not exist");
+    assert!(nobodys.contains("\"NOT_FOUND\""), "{nobodys}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_tells_where_a_request_stands() {
+    let world = World::new(app()).await;
+    world.ask("takes", "r1", json!(60)).await;
+    let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r1"}});
+    let mut answers = vec![world.say("c-ann", &status).await];
+    world.process().await;
+    answers.push(world.say("c-ann", &status).await);
+    answers.push(world.say("c-ann", r#"{"action":"status","id":"s2","payload":"r1"}"#).await);
+    assert_snapshot!(answers.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_is_connected_under_a_valid_token_is_answered() {
+    let world = World::new(app()).await;
+    let echo = r#"{"action":"echo","id":"r1","payload":1}"#;
+    let stranger = world.say("c-eve", echo).await;
+    tokio::time::advance(Duration::from_mins(61)).await;
+    let expired = world.say("c-ann", echo).await;
+    assert_snapshot!(format!("{stranger}\n{expired}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_is_read_once_and_anew_after_five_minutes() {
+    let world = World::new(app()).await;
+    let echo = r#"{"action":"echo","id":"r1","payload":1}"#;
+    assert!(world.say("c-ann", echo).await.contains("\"success\":true"));
+    world.disconnect("c-ann").await;
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert!(world.say("c-ann", echo).await.contains("\"success\":true"), "remembered");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""), "read anew, and gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_handler_that_hangs_is_timed_out_before_the_gateway_gives_up() {
+    let world = World::new(app()).await;
+    let asked = tokio::time::Instant::now();
+    let answer = world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await;
+    assert_eq!(asked.elapsed(), Duration::from_secs(25));
+    assert_snapshot!(answer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_above_the_frame_limit_is_an_error_that_names_its_request() {
+    let world = World::new(app()).await;
+    let body = json!({"action": "double", "id": "r1", "payload": "x".repeat(70_000)});
+    assert_snapshot!(world.say("c-ann", body).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binary_message_is_refused() {
+    let world = World::new(app()).await;
+    let answer = world.router.route(&message("c-ann", json!("aGk="), true)).await;
+    assert_snapshot!(answer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_threshold_decides_what_is_queued() {
+    let mut world = World::new(app()).await;
+    world.router.set_async_threshold(Duration::from_secs(1));
+    assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { .. }));
+    assert!(matches!(world.ask("takes", "r2", json!(2)).await, Frame::Acknowledgment { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_an_internal_error_that_names_its_request_and_tells_nothing_more() {
+    let world = World::new(app()).await;
+    let mut answers = Vec::new();
+    for (connections, requests) in [("no-such-table", REQUESTS), (CONNECTIONS, "no-such-table")] {
+        let router = world.router_on(connections, requests);
+        let slow = json!({"action": "takes", "id": "r1", "payload": 60}).to_string();
+        answers.push(router.route(&message("c-ann", json!(slow), false)).await);
+    }
+    assert_snapshot!(answers.join("\n"));
+}

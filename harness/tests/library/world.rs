@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::connections::{Connections, SendError, SendErrorKind};
+use streamer::ids::{ConnectionId, RequestKey};
+use streamer::ports::{Clock, SystemEntropy, Timestamp};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
+use streamer::protocol::Frame;
+use streamer::router::Router;
+use streamer::store::dynamodb::{
+    DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
+};
+use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue as _};
+use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::stage::create_tables;
+use streamer_harness::template::{Environment, Template};
+use tokio::time::Instant;
+
+pub(crate) const REQUESTS: &str = "streamer-RequestsTable";
+pub(crate) const CONNECTIONS: &str = "streamer-ConnectionsTable";
+
+/// Tokio's time, from a fixed moment on.
+#[derive(Clone, Debug)]
+pub(crate) struct TokioClock {
+    started: Instant,
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000) + self.started.elapsed()
+    }
+}
+
+/// The clients: what they were sent, and what becomes of a frame on its way to them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clients {
+    sent: Arc<Mutex<Vec<(ConnectionId, Frame, Instant)>>>,
+    failing: Arc<Mutex<BTreeMap<ConnectionId, SendErrorKind>>>,
+    hanging: Arc<Mutex<Option<ConnectionId>>>,
+}
+
+impl Clients {
+    pub(crate) fn fail(&self, id: &str, kind: SendErrorKind) {
+        self.failing.lock().unwrap().insert(id.into(), kind);
+    }
+
+    pub(crate) fn hang(&self, id: &str) {
+        *self.hanging.lock().unwrap() = Some(id.into());
+    }
+
+    pub(crate) fn frames(&self, id: &str) -> Vec<Frame> {
+        let sent = self.sent.lock().unwrap();
+        sent.iter().filter(|(to, ..)| to.as_str() == id).map(|(_, frame, _)| frame.clone()).collect()
+    }
+
+    /// When each frame was sent.
+    pub(crate) fn times(&self) -> Vec<Instant> {
+        self.sent.lock().unwrap().iter().map(|(.., at)| *at).collect()
+    }
+}
+
+impl Connections for Clients {
+    async fn send(&self, to: &ConnectionId, frame: &str) -> Result<(), SendError> {
+        if self.hanging.lock().unwrap().as_ref() == Some(to) {
+            std::future::pending::<()>().await;
+        }
+        if let Some(kind) = self.failing.lock().unwrap().get(to) {
+            return Err(SendError::new(*kind));
+        }
+        let frame = serde_json::from_str(frame).unwrap();
+        self.sent.lock().unwrap().push((to.clone(), frame, Instant::now()));
+        Ok(())
+    }
+}
+
+/// The tables of the template, a router and a processor on them, and clients.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) db: DynamoDb,
+    pub(crate) clients: Clients,
+    pub(crate) clock: TokioClock,
+    pub(crate) app: Arc<App>,
+    pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue>,
+}
+
+impl World {
+    /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
+    pub(crate) async fn new(app: App) -> Self {
+        let clock = TokioClock { started: Instant::now() };
+        let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
+        let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
+        let template =
+            Template::load(&template, &Environment { parameters, ..Environment::default() }).unwrap();
+        create_tables(&db, &template.tables).unwrap();
+        let app = Arc::new(app);
+        let connections = DynamoConnectionStore::new(db.client(), CONNECTIONS);
+        let router = Router::new(Arc::clone(&app), connections.clone(), queue(&db), Arc::new(clock.clone()));
+        let world = Self { db, clients: Clients::default(), clock, app, router };
+        for user in ["ann", "bob"] {
+            connections.save(&world.connection(user)).await.unwrap();
+        }
+        world
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn connection(&self, user: &str) -> Connection {
+        Connection {
+            id: ConnectionId::new(format!("c-{user}")),
+            identity: Identity {
+                user: user.into(),
+                tenant: "acme".into(),
+                permissions: Vec::new(),
+                expires_at: self.now() + Duration::from_hours(1),
+            },
+            endpoint: "https://api.example/prod".into(),
+            connected_at: self.now(),
+            last_ping: self.now(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// A router on tables of these names.
+    pub(crate) fn router_on(
+        &self,
+        connections: &str,
+        requests: &str,
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+        let connections = DynamoConnectionStore::new(self.db.client(), connections);
+        let queue = DynamoRequestQueue::new(self.db.client(), requests, QueueSettings::default());
+        Router::new(Arc::clone(&self.app), connections, queue, Arc::new(self.clock.clone()))
+    }
+
+    pub(crate) async fn disconnect(&self, connection: &str) {
+        DynamoConnectionStore::new(self.db.client(), CONNECTIONS).delete(&connection.into()).await.unwrap();
+    }
+
+    /// Sends a message over a connection, and returns the answer as it goes over the wire.
+    pub(crate) async fn say(&self, connection: &str, body: impl ToString) -> String {
+        self.router.route(&message(connection, json!(body.to_string()), false)).await
+    }
+
+    /// Asks for an action as ann, and returns the answer.
+    pub(crate) async fn ask(&self, action: &str, id: &str, payload: Value) -> Frame {
+        let answer = self.say("c-ann", json!({"action": action, "id": id, "payload": payload})).await;
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    pub(crate) fn processor(&self) -> Processor<DynamoRequestQueue, Clients> {
+        self.processor_with(queue(&self.db))
+    }
+
+    pub(crate) fn processor_with(&self, queue: DynamoRequestQueue) -> Processor<DynamoRequestQueue, Clients> {
+        Processor::new(
+            Arc::clone(&self.app),
+            queue,
+            self.clients.clone(),
+            Arc::new(self.clock.clone()),
+            Arc::new(SystemEntropy::new()),
+            tokio::runtime::Handle::current(),
+            ProcessorSettings::default(),
+        )
+    }
+
+    /// Every record of the requests' stream, oldest first within an item.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let streams = self.db.streams();
+        let arn = streams.latest_stream_arn(REQUESTS).unwrap();
+        let mut records = Vec::new();
+        for shard in streams.shards(&arn).unwrap() {
+            records.extend(streams.read(&arn, &shard, None, 10_000).unwrap());
+        }
+        records.iter().map(|record| record.to_event_record()).collect()
+    }
+
+    /// The records that the mapping's filter lets through.
+    pub(crate) fn pending(&self) -> Vec<Value> {
+        let is_pending = |record: &Value| record["dynamodb"]["NewImage"]["status"]["S"] == "PENDING";
+        self.records().into_iter().filter(is_pending).collect()
+    }
+
+    /// Hands every pending record to a processor, as an invocation of 15 minutes.
+    pub(crate) async fn process(&self) -> BatchResponse {
+        self.process_for(Duration::from_mins(15)).await
+    }
+
+    pub(crate) async fn process_for(&self, invocation: Duration) -> BatchResponse {
+        self.processor().process(batch(self.pending()), self.now() + invocation).await
+    }
+
+    pub(crate) async fn request(&self, id: &str) -> Request {
+        queue(&self.db).get(&key(id)).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn item(&self, id: &str) -> Item {
+        let key = request_item::key(&key(id));
+        let found = self.db.client().get_item().table_name(REQUESTS).set_key(Some(key)).send().await;
+        found.unwrap().item.unwrap()
+    }
+
+    /// Has another process take the request over, as after its lease's end.
+    pub(crate) async fn take_over(&self, id: &str) {
+        let update = self.db.client().update_item().table_name(REQUESTS);
+        update
+            .set_key(Some(request_item::key(&key(id))))
+            .update_expression("SET epoch = epoch + :one, #owner = :other")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":one", AttributeValue::N("1".into()))
+            .expression_attribute_values(":other", AttributeValue::S("other".into()))
+            .send()
+            .await
+            .unwrap();
+    }
+}
+
+pub(crate) fn queue(db: &DynamoDb) -> DynamoRequestQueue {
+    DynamoRequestQueue::new(db.client(), REQUESTS, QueueSettings::default())
+}
+
+pub(crate) fn key(id: &str) -> RequestKey {
+    RequestKey::new(&"acme".into(), &"ann".into(), &id.into())
+}
+
+pub(crate) fn batch(records: Vec<Value>) -> StreamBatch {
+    serde_json::from_value(json!({"Records": records})).unwrap()
+}
+
+pub(crate) fn message(connection: &str, body: Value, is_base64: bool) -> ApiGatewayWebsocketProxyRequest {
+    let event = json!({
+        "requestContext": {
+            "routeKey": "$default", "messageId": "Jk1q_crWoAMCJyA=", "eventType": "MESSAGE",
+            "extendedRequestId": "Jk1q-FQ1oAMFYtg=", "requestTime": "23/Nov/2026:19:27:48 +0000",
+            "messageDirection": "IN", "stage": "prod", "connectedAt": 1_700_000_000_000_u64,
+            "requestTimeEpoch": 1_700_000_001_000_u64, "identity": {"sourceIp": "127.0.0.1"},
+            "requestId": "Jk1q-FQ1oAMFYtg=", "domainName": "abcdefghij.execute-api.us-east-1.amazonaws.com",
+            "connectionId": connection, "apiId": "abcdefghij",
+        },
+        "body": body, "isBase64Encoded": is_base64,
+    });
+    serde_json::from_value(event).unwrap()
+}
