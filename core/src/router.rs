@@ -68,8 +68,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
 
     /// Answers a message with the frame that goes back to its client, as JSON.
     pub async fn route(&self, event: &ApiGatewayWebsocketProxyRequest) -> String {
-        let now = self.clock.now();
-        let frame = self.frame(event, now).await;
+        let frame = self.frame(event).await;
         let json = frame.to_json();
         if json.len() <= MAX_FRAME_BYTES {
             return json;
@@ -78,10 +77,10 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         let bytes = json.len();
         let message =
             format!("The response has {bytes} bytes; the gateway carries at most {MAX_FRAME_BYTES}");
-        refusal(request_id, ErrorBody::new(ErrorCode::PayloadTooLarge, message), now).to_json()
+        self.refusal(request_id, ErrorBody::new(ErrorCode::PayloadTooLarge, message)).to_json()
     }
 
-    async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest, now: Timestamp) -> Frame {
+    async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest) -> Frame {
         let body = event.body.as_deref().unwrap_or_default();
         let parsed = if event.is_base64_encoded {
             let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, and is binary");
@@ -91,14 +90,14 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         };
         let message = match parsed {
             Ok(message) => message,
-            Err(RejectedMessage { id, error }) => return refusal(id, error, now),
+            Err(RejectedMessage { id, error }) => return self.refusal(id, error),
         };
         let id = message.id.clone().or_else(|| event.request_context.request_id.clone().map(RequestId::new));
         let (Some(id), Some(connection)) = (id, event.request_context.connection_id.as_deref()) else {
             tracing::error!("the event has no request id or no connection id");
-            return refusal(message.id, internal_error(), now);
+            return self.refusal(message.id, internal_error());
         };
-        let connection = ConnectionId::from(connection);
+        let (connection, now) = (ConnectionId::from(connection), self.clock.now());
         let answer = match self.identify(&connection, now).await {
             Ok(identity) => {
                 let caller = Caller { connection, identity, id: id.clone(), now };
@@ -106,7 +105,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
             }
             Err(error) => Err(error),
         };
-        answer.unwrap_or_else(|error| refusal(Some(id), error, now))
+        answer.unwrap_or_else(|error| self.refusal(Some(id), error))
     }
 
     async fn answer(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
@@ -234,6 +233,10 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         Ok(identity)
     }
 
+    fn refusal(&self, request_id: Option<RequestId>, error: ErrorBody) -> Frame {
+        Frame::Error { request_id, error, timestamp: self.clock.now().as_secs(), seq: None }
+    }
+
     fn remembered(&self, connection: &ConnectionId, now: Timestamp) -> Option<Identity> {
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let known = identities.get(connection)?;
@@ -243,10 +246,6 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
 
 fn response(request_id: RequestId, data: Value) -> Frame {
     Frame::Response { request_id, success: true, data: Some(data), error: None }
-}
-
-fn refusal(request_id: Option<RequestId>, error: ErrorBody, now: Timestamp) -> Frame {
-    Frame::Error { request_id, error, timestamp: now.as_secs(), seq: None }
 }
 
 fn internal_error() -> ErrorBody {

@@ -1,11 +1,12 @@
 use std::error::Error;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use streamer_harness::signing_key::TokenFor;
-use streamer_harness::stage::{Stage, StageConfig};
+use streamer_harness::stage::{Stage, StageConfig, listen};
 use streamer_harness::template::{Environment, FindingKind, Template};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,8 +35,9 @@ const DEFAULT_PORT: u16 = 4000;
 impl Local {
     pub(super) fn run(self) -> Outcome {
         let state = State::of(self.template.as_deref())?;
-        let mut config = stage_config(&state, self.template)?;
-        config.port = self.port.unwrap_or(DEFAULT_PORT);
+        // Before the build, which takes longer.
+        let listener = listen(self.port.unwrap_or(DEFAULT_PORT))?;
+        let mut config = stage_config(&state, self.template, listener)?;
         config.data = self.data;
         runtime()?.block_on(async {
             // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
@@ -73,7 +75,11 @@ impl Local {
 }
 
 /// A stage of the workspace's functions, built as the template names them.
-pub(super) fn stage_config(state: &State, template: Option<PathBuf>) -> Result<StageConfig, Box<dyn Error>> {
+pub(super) fn stage_config(
+    state: &State,
+    template: Option<PathBuf>,
+    listener: TcpListener,
+) -> Result<StageConfig, Box<dyn Error>> {
     let template = template.unwrap_or_else(|| state.template());
     let signing_key = state.signing_key()?;
     // Read once before the build, which takes longer: what is wrong with the template is said at once.
@@ -82,7 +88,7 @@ pub(super) fn stage_config(state: &State, template: Option<PathBuf>) -> Result<S
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
     let executables = state.workspace.build(&binaries)?;
-    Ok(StageConfig::new(template, executables, signing_key))
+    Ok(StageConfig::new(template, executables, signing_key, listener))
 }
 
 fn ready(stage: &Stage) -> Ready {

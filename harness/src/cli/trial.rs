@@ -9,7 +9,7 @@ use serde_json::Value;
 use streamer::ports::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
 use streamer::protocol::{ErrorBody, Frame, Seq};
 use streamer_harness::client::Client;
-use streamer_harness::stage::Stage;
+use streamer_harness::stage::{Stage, listen};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::local::stage_config;
@@ -38,7 +38,7 @@ impl Try {
         })?;
         let state = State::of(None)?;
         let running = Ready::read_running(&state.running());
-        let config = if running.is_none() { Some(stage_config(&state, None)?) } else { None };
+        let config = if running.is_none() { Some(stage_config(&state, None, listen(0)?)?) } else { None };
         let token = state.signing_key()?.sign(&self.whom.clone().into(), SystemClock.now());
         runtime()?.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;

@@ -6,14 +6,13 @@ mod stream;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -35,8 +34,8 @@ pub struct StageConfig {
     pub template: PathBuf,
     /// The functions' programs, by the name of their binary.
     pub executables: Executables,
-    /// The port to listen on, on the loopback interface. Default 0: a free one.
-    pub port: u16,
+    /// Where to listen.
+    pub listener: TcpListener,
     /// The folder to keep the tables and streams in. Default none: in memory.
     pub data: Option<PathBuf>,
     /// The key that tokens are signed with.
@@ -48,13 +47,18 @@ pub struct StageConfig {
 }
 
 impl StageConfig {
-    /// A stage in memory, on a free port.
+    /// A stage in memory.
     #[must_use]
-    pub fn new(template: impl Into<PathBuf>, executables: Executables, signing_key: SigningKey) -> Self {
+    pub fn new(
+        template: impl Into<PathBuf>,
+        executables: Executables,
+        signing_key: SigningKey,
+        listener: TcpListener,
+    ) -> Self {
         Self {
             template: template.into(),
             executables,
-            port: 0,
+            listener,
             data: None,
             signing_key,
             log: Arc::new(TerminalLog::stderr()),
@@ -99,11 +103,7 @@ impl Stage {
         let template = Template::load(&config.template, &environment)?;
         let Some(api) = template.api else { return Err(StageError::NoApi(config.template)) };
 
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))
-            .await
-            .map_err(|source| StageError::Port { port: config.port, source })?;
-        let address =
-            listener.local_addr().map_err(|source| StageError::Port { port: config.port, source })?;
+        let (listener, address) = serving(config.listener)?;
 
         let dynamodb = DynamoDb::builder()
             .clock(Arc::clone(&clock))
@@ -269,6 +269,23 @@ impl Stage {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
     }
+}
+
+/// Takes a port of the loopback interface; 0 takes a free one.
+///
+/// # Errors
+/// When it is taken, or may not be.
+pub fn listen(port: u16) -> Result<TcpListener, StageError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| StageError::Port { port, source })
+}
+
+fn serving(listener: TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr), StageError> {
+    let serving = || {
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        Ok((tokio::net::TcpListener::from_std(listener)?, address))
+    };
+    serving().map_err(|source| StageError::Port { port: 0, source })
 }
 
 fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {

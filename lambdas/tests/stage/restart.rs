@@ -1,0 +1,33 @@
+use serde_json::json;
+use streamer::protocol::Frame;
+use streamer_harness::stage::Stage;
+
+use crate::{PATIENCE, ask, client, config};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::start(config(Some(folder.path()))).await.unwrap();
+    let mut ann = client(&stage, "ann").await;
+    let done = ask(&mut ann, "echo_async", "r1", json!({"message": "kept", "rounds": 2})).await;
+    assert!(matches!(done.last(), Some(Frame::Complete { .. })), "{done:?}");
+    // Acknowledged, and the stage ends before its stream is polled, or while it runs.
+    ann.request(
+        "generate_report",
+        "r2",
+        &json!({"start_date": "2024-01-01", "end_date": "2024-01-31", "format": "csv"}),
+    )
+    .await
+    .unwrap();
+    assert!(matches!(ann.next_frame(PATIENCE).await.unwrap(), Frame::Acknowledgment { .. }));
+    stage.shutdown().await;
+
+    let stage = Stage::start(config(Some(folder.path()))).await.unwrap();
+    let mut ann = client(&stage, "ann").await;
+    let frames = ask(&mut ann, "status", "s1", json!({"request_id": "r1"})).await;
+    let [Frame::Response { data: Some(snapshot), .. }] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(snapshot["result"]["message"], "kept");
+    let frames = ask(&mut ann, "status", "s2", json!({"request_id": "r2"})).await;
+    assert!(matches!(&frames[..], [Frame::Response { success: true, .. }]), "nothing is lost: {frames:?}");
+    stage.shutdown().await;
+}
