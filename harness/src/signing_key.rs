@@ -1,5 +1,6 @@
 //! The key that the local stage trusts, and tokens signed with it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -32,8 +33,7 @@ pub struct TokenFor {
 }
 
 impl SigningKey {
-    /// The value of the template's `JwtAlgorithm` that goes with this key.
-    pub const ALGORITHM: &str = "EdDSA";
+    const ALGORITHM: &str = "EdDSA";
 
     /// A new key, which nobody else has.
     ///
@@ -82,6 +82,14 @@ impl SigningKey {
         let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         der.extend_from_slice(self.pair.public_key().as_ref());
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+    }
+
+    /// The template's parameters that have a stage trust this key.
+    #[must_use]
+    pub fn parameters(&self) -> BTreeMap<String, String> {
+        [("JwtAlgorithm", Self::ALGORITHM.to_owned()), ("JwtKey", self.public_key_pem())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 
     /// A JSON Web Token.

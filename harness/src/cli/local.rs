@@ -83,8 +83,7 @@ pub(super) fn stage_config(
     let template = template.unwrap_or_else(|| state.template());
     let signing_key = state.signing_key()?;
     // Read once before the build, which takes longer: what is wrong with the template is said at once.
-    let mut environment = Environment::default();
-    environment.parameters.insert("JwtKey".to_owned(), signing_key.public_key_pem());
+    let environment = Environment { offered: signing_key.parameters(), ..Environment::default() };
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
     let executables = state.workspace.build(&binaries)?;

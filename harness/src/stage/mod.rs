@@ -42,7 +42,7 @@ pub struct StageConfig {
     pub signing_key: SigningKey,
     /// Where the functions' output goes. Default standard error.
     pub log: Arc<dyn LogSink>,
-    /// Values for the template's parameters; `JwtAlgorithm` and `JwtKey` are those of the signing key.
+    /// Values for the template's parameters. `JwtAlgorithm` and `JwtKey`, if it has them, are those of the signing key.
     pub parameters: BTreeMap<String, String>,
 }
 
@@ -63,6 +63,15 @@ impl StageConfig {
             signing_key,
             log: Arc::new(TerminalLog::stderr()),
             parameters: BTreeMap::new(),
+        }
+    }
+
+    /// What the template is read with: parameters `JwtAlgorithm` and `JwtKey` get the signing key, unless they are given.
+    fn environment(&self) -> Environment {
+        Environment {
+            parameters: self.parameters.clone(),
+            offered: self.signing_key.parameters(),
+            ..Environment::default()
         }
     }
 }
@@ -97,9 +106,7 @@ impl Stage {
     pub async fn start(config: StageConfig) -> Result<Self, StageError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let mut environment = Environment { parameters: config.parameters, ..Environment::default() };
-        environment.parameters.insert("JwtAlgorithm".into(), SigningKey::ALGORITHM.into());
-        environment.parameters.insert("JwtKey".into(), config.signing_key.public_key_pem());
+        let environment = config.environment();
         let template = Template::load(&config.template, &environment)?;
         let Some(api) = template.api else { return Err(StageError::NoApi(config.template)) };
 

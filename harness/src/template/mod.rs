@@ -75,6 +75,8 @@ pub struct Environment {
     pub stack_name: String,
     /// Values for the template's parameters; those absent take their defaults.
     pub parameters: BTreeMap<String, String>,
+    /// Values for parameters that the template may declare or not, such as the key that the local stage signs with.
+    pub offered: BTreeMap<String, String>,
 }
 
 impl Default for Environment {
@@ -84,6 +86,7 @@ impl Default for Environment {
             account_id: "000000000000".to_owned(),
             stack_name: "streamer".to_owned(),
             parameters: BTreeMap::new(),
+            offered: BTreeMap::new(),
         }
     }
 }

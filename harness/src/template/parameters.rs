@@ -31,7 +31,8 @@ pub(super) fn resolve(
     let mut first_missing = None;
     let mut parameters = BTreeMap::new();
     for (name, declaration) in entries {
-        let given = environment.parameters.get(name).cloned().or_else(|| default(declaration));
+        let given = environment.parameters.get(name).or_else(|| environment.offered.get(name));
+        let given = given.cloned().or_else(|| default(declaration));
         match given {
             Some(value) => {
                 if let Some(value) = checked(declaration, &value, report) {
@@ -133,6 +134,23 @@ mod tests {
         assert_eq!(problems, [""; 0]);
         assert_eq!(parameters["A"], Parameter::Text("b".into()));
         assert_eq!(parameters["B"], Parameter::List(vec!["x".into(), "y".into()]));
+    }
+
+    #[test]
+    fn what_is_on_offer_is_taken_only_where_it_is_declared_and_not_given() {
+        let root = node::parse("Parameters: {A: {Type: String}, B: {Type: String}}").unwrap();
+        let value = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = Environment {
+            parameters: [value("A", "given")].into(),
+            offered: [value("A", "on offer"), value("B", "on offer"), value("C", "on offer")].into(),
+            ..Environment::default()
+        };
+        let mut report = Report::default();
+        let parameters = resolve(&root, &environment, &mut report);
+        assert_eq!(parameters["A"], Parameter::Text("given".into()));
+        assert_eq!(parameters["B"], Parameter::Text("on offer".into()));
+        assert_eq!(parameters.len(), 2);
+        assert!(report.verdict().is_ok());
     }
 
     #[test]

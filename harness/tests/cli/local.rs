@@ -1,0 +1,44 @@
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::workspace::{IDLE, Workspace};
+
+#[test]
+fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
+    let workspace = Workspace::new(IDLE);
+    let ready_file = workspace.path().join("out/ready.json");
+    for (signal, extra) in [(Signal::INT, &["--data", "kept"][..]), (Signal::TERM, &[])] {
+        let mut arguments = vec!["local", "--port", "0", "--ready-file", "out/ready.json"];
+        arguments.extend(extra);
+        let mut stage = workspace.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut greeting = String::new();
+        let mut said = BufReader::new(stage.stdout.take().unwrap());
+        while !greeting.contains("Ctrl-C") {
+            assert_ne!(said.read_line(&mut greeting).unwrap(), 0, "the stage ended: {greeting}");
+        }
+
+        let ready: Value = serde_json::from_slice(&fs::read(&ready_file).unwrap()).unwrap();
+        let url = |key: &str| ready[key].as_str().unwrap().to_owned();
+        for key in ["ws_url", "management_url", "dynamodb_url", "token"] {
+            assert!(greeting.contains(&url(key)), "{key} is missing in {greeting}");
+        }
+        let address = url("dynamodb_url").strip_prefix("http://").unwrap().to_owned();
+        assert_eq!(url("ws_url"), format!("ws://{address}/prod"));
+        assert_eq!(url("management_url"), format!("http://{address}/prod"));
+        TcpStream::connect(&address).unwrap();
+        assert_eq!(workspace.processes().len(), 1, "one environment of the function stands ready");
+        assert!(workspace.path().join("target/streamer/running.json").exists());
+
+        kill_process(Pid::from_child(&stage), signal).unwrap();
+        assert_eq!(stage.wait().unwrap().code(), Some(0));
+        assert_eq!(workspace.processes(), Vec::<String>::new());
+        assert!(!ready_file.exists() && !workspace.path().join("target/streamer/running.json").exists());
+        assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+    }
+    assert!(workspace.path().join("kept").is_dir());
+}

@@ -1,0 +1,8 @@
+//! The `streamer` command as its users meet it, on a workspace whose functions compile in a moment.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod bad_input;
+mod local;
+mod token;
+mod workspace;

@@ -1,0 +1,132 @@
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A Cargo workspace with a template and one function.
+pub(crate) struct Workspace {
+    folder: TempDir,
+}
+
+/// Asks its Runtime API for an event, and waits for it.
+pub(crate) const IDLE: &str = r#"
+    use std::io::{Read, Write};
+    fn main() {
+        let api = std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap();
+        let mut socket = std::net::TcpStream::connect(&api).unwrap();
+        write!(socket, "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {api}\r\n\r\n").unwrap();
+        let _ = socket.read_to_end(&mut Vec::new());
+    }
+"#;
+
+pub(crate) const DIES: &str = r#"
+    fn main() {
+        eprintln!("TABLE is not set");
+        std::process::exit(3);
+    }
+"#;
+
+pub(crate) const BROKEN: &str = "fn main() { let answer: u32 = \"42\"; }";
+
+impl Workspace {
+    /// A workspace whose only function has this source.
+    pub(crate) fn new(function: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let file = folder.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        write(
+            "Cargo.toml",
+            "[package]\nname = \"fixture\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n",
+        );
+        write("src/bin/only.rs", function);
+        write("lambdas/template.yaml", TEMPLATE);
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces text in the template.
+    pub(crate) fn edit_template(&self, from: &str, to: &str) {
+        let file = self.path().join("lambdas/template.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "the template has no {from:?}");
+        fs::write(file, text.replace(from, to)).unwrap();
+    }
+
+    /// The command in this workspace, whatever the environment of the tests says of target folders.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env("CARGO_TARGET_DIR", self.path().join("target"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs what must fail, and returns what it says, without what differs from run to run.
+    pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+        assert_eq!(self.processes(), Vec::<String>::new(), "no process is left behind");
+        // Cargo's own lines stand before ours.
+        let ours = said.find("streamer: ").unwrap_or_else(|| panic!("no sentence of ours: {said}"));
+        said[ours..].replace(&self.path().canonicalize().unwrap().display().to_string(), "[workspace]")
+    }
+
+    /// The programs of this workspace that are running.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let root = self.path().canonicalize().unwrap();
+        let processes = fs::read_dir("/proc").unwrap();
+        processes
+            .filter_map(|process| fs::read_link(process.ok()?.path().join("exe")).ok())
+            .filter(|program| program.starts_with(&root))
+            .map(|program| program.display().to_string())
+            .collect()
+    }
+}
+
+const TEMPLATE: &str = "\
+AWSTemplateFormatVersion: '2010-09-09'
+Transform: AWS::Serverless-2016-10-31
+Parameters:
+  JwtKey: { Type: String }
+Resources:
+  OnlyFunction:
+    Type: AWS::Serverless::Function
+    Metadata: { BuildMethod: rust-cargolambda, BuildProperties: { Binary: only } }
+    Properties: { Runtime: provided.al2023, Handler: bootstrap, CodeUri: . }
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
+      KeySchema: [{ AttributeName: id, KeyType: HASH }]
+  Api:
+    Type: AWS::ApiGatewayV2::Api
+    Properties: { Name: api, ProtocolType: WEBSOCKET, RouteSelectionExpression: $request.body.action }
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties:
+      ApiId: !Ref Api
+      IntegrationType: AWS_PROXY
+      IntegrationUri: !Sub arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${OnlyFunction.Arn}/invocations
+  Route:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: { ApiId: !Ref Api, RouteKey: $default, Target: !Sub 'integrations/${Integration}' }
+  Stage:
+    Type: AWS::ApiGatewayV2::Stage
+    Properties: { ApiId: !Ref Api, StageName: prod, AutoDeploy: true }
+";
