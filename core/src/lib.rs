@@ -1,4 +1,32 @@
-//! Streamer.
+//! Async request processing for AWS Lambda.
+//!
+//! Clients send requests over an API Gateway WebSocket. What is quick is answered at once; what is slow is
+//! queued in DynamoDB, run from its stream, and reported on live until it ends. You write a
+//! [`Handler`](handler::Handler) for each action and register it in one [`App`](app::App); each function's `main`
+//! is then one line of [`lambda`].
+//!
+//! ```
+//! use serde_json::Value;
+//! use streamer::app::{App, RegisterError};
+//! use streamer::handler::{Context, handler_fn};
+//!
+//! fn app() -> Result<App, RegisterError> {
+//!     let mut app = App::new();
+//!     app.handle("echo", handler_fn(|message: Value, _: Context| async move { Ok(message) }))?;
+//!     Ok(app)
+//! }
+//! # app().unwrap();
+//! ```
+//!
+//! In reading order:
+//!
+//! 1. What users write: [`app`], [`handler`], [`progress`].
+//! 2. What goes over the wire: [`protocol`], and the names of things: [`ids`].
+//! 3. What happens to a request: [`router`], [`processor`].
+//! 4. Where it is kept: [`store`], and how clients are reached: [`connections`].
+//! 5. Who may connect: [`auth`].
+//! 6. What the functions are made of: [`functions`], [`lambda`], [`config`], [`aws`], [`telemetry`].
+//! 7. Time and chance, as arguments: [`ports`].
 
 pub mod app;
 pub mod auth;
