@@ -28,7 +28,9 @@ pub struct AwsEnvironment {
 
 impl AwsEnvironment {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-    const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+    const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+    /// A call with all its retries: short against a lease, and against the gateway's patience.
+    const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 
     /// Reads what Lambda, and nobody else, puts into a function's environment.
     ///
@@ -62,13 +64,15 @@ impl AwsEnvironment {
     }
 
     /// A client of the gateway's management API, which has no endpoint of its own: it must be configured.
+    ///
+    /// It does not retry: a frame whose answer is lost may have arrived, and would come twice.
     #[must_use]
     pub fn management_api(&self) -> aws_sdk_apigatewaymanagement::Client {
         let mut config = aws_sdk_apigatewaymanagement::Config::builder()
             .http_client(self.http.clone())
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
-            .retry_config(RetryConfig::standard().with_max_attempts(2))
+            .retry_config(RetryConfig::disabled())
             .timeout_config(Self::timeouts());
         config.set_endpoint_url(self.management_endpoint.clone().or_else(|| self.endpoint.clone()));
         aws_sdk_apigatewaymanagement::Client::from_conf(config.build())
@@ -78,6 +82,7 @@ impl AwsEnvironment {
         TimeoutConfig::builder()
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .operation_attempt_timeout(Self::ATTEMPT_TIMEOUT)
+            .operation_timeout(Self::OPERATION_TIMEOUT)
             .build()
     }
 }

@@ -32,9 +32,9 @@ pub struct SendError {
 pub enum SendErrorKind {
     /// The connection is closed for good: forget it.
     Gone,
-    /// The gateway is throttling, or did not answer: it may arrive later.
+    /// The gateway is throttling, does not let us, or did not answer: it may arrive later.
     Unavailable,
-    /// The gateway will never take this frame, or not from us.
+    /// The gateway will never take this frame for this connection.
     Refused,
 }
 
@@ -95,8 +95,9 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> SendErrorKind {
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match (error.code(), status) {
         (Some("GoneException"), _) | (_, 410) => SendErrorKind::Gone,
-        (Some("LimitExceededException"), _) | (_, 0 | 429 | 500..) => SendErrorKind::Unavailable,
-        _ => SendErrorKind::Refused,
+        (_, 400 | 413) => SendErrorKind::Refused,
+        // A permission that is missing is given later: the frame is as good then.
+        _ => SendErrorKind::Unavailable,
     }
 }
 
@@ -134,7 +135,8 @@ mod tests {
             (429, "LimitExceededException", r#"{"message":"slow"}"#, SendErrorKind::Unavailable),
             (500, "InternalServerErrorException", "{}", SendErrorKind::Unavailable),
             (413, "PayloadTooLargeException", r#"{"message":"large"}"#, SendErrorKind::Refused),
-            (403, "ForbiddenException", r#"{"message":"no"}"#, SendErrorKind::Refused),
+            (400, "BadRequestException", r#"{"message":"Invalid connectionId: c1"}"#, SendErrorKind::Refused),
+            (403, "ForbiddenException", r#"{"message":"no"}"#, SendErrorKind::Unavailable),
         ];
         for (status, errortype, body, kind) in answers {
             let rule = mock!(Client::post_to_connection)

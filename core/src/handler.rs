@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::ids::{ConnectionId, RequestId, TenantId, UserId};
 use crate::progress::ProgressReporter;
@@ -173,7 +175,7 @@ impl fmt::Display for HandlerError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::failure(ErrorCode::ProcessingFailed, "The request could not be processed").with_source(error)
+        Self::from_told(ErrorBody::processing_failed()).with_source(error)
     }
 }
 
@@ -231,6 +233,34 @@ pub(crate) struct Accepted {
 pub(crate) type Run = Box<dyn FnOnce(Context) -> Processing + Send>;
 pub(crate) type Processing = Pin<Box<dyn Future<Output = Result<Value, HandlerError>> + Send>>;
 
+/// A handler at work on the handlers' runtime; dropped, it is stopped, so that nothing is left running for nobody.
+pub(crate) struct HandlerTask<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> HandlerTask<T> {
+    pub(crate) fn spawn(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(runtime.spawn(work))
+    }
+
+    /// What came of it; an error is a panic.
+    pub(crate) async fn ended(&mut self) -> Result<T, JoinError> {
+        (&mut self.0).await
+    }
+
+    /// Stops it, unless it has ended, and waits until it has let go of everything.
+    pub(crate) async fn stop(&mut self) {
+        self.0.abort();
+        if !self.0.is_finished() {
+            let _ = (&mut self.0).await;
+        }
+    }
+}
+
+impl<T> Drop for HandlerTask<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A [`Handler`] whose types are forgotten, so that handlers of all types can stand in one map.
 pub(crate) trait DynHandler: Send + Sync {
     fn accept(self: Arc<Self>, payload: &Value) -> Result<Accepted, ErrorBody>;
@@ -243,7 +273,7 @@ impl<H: Handler> DynHandler for H {
                 path if path == "." => String::new(),
                 path => path,
             };
-            ErrorBody::invalid_fields(&[FieldError::new(path, error.inner().to_string())])
+            ErrorBody::invalid_fields(&[FieldError::new(path, shortened(&error.inner().to_string()))])
         })?;
         self.validate(&input).map_err(|fields| ErrorBody::invalid_fields(&fields))?;
         let estimated_duration = self.estimated_duration(&input);
@@ -254,6 +284,15 @@ impl<H: Handler> DynHandler for H {
             })
         };
         Ok(Accepted { estimated_duration, run: Box::new(run) })
+    }
+}
+
+/// What is wrong with a payload, without the whole payload in it: serde quotes what it found.
+fn shortened(problem: &str) -> String {
+    const MAX_CHARS: usize = 300;
+    match problem.char_indices().nth(MAX_CHARS) {
+        None => problem.to_owned(),
+        Some((end, _)) => format!("{} …", &problem[..end]),
     }
 }
 

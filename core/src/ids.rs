@@ -59,6 +59,23 @@ string_id! {
 impl RequestId {
     /// The longest id that a client may choose, in characters.
     pub const MAX_CHARS: usize = 128;
+
+    /// Takes an id that a client chose, if it is one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let chars = text.chars().count();
+        if chars == 0 {
+            Err("must not be empty".to_owned())
+        } else if chars > Self::MAX_CHARS {
+            Err(format!("has {chars} characters; at most {} are taken", Self::MAX_CHARS))
+        } else if text.chars().any(char::is_control) {
+            Err("must not contain control characters".to_owned())
+        } else {
+            Ok(Self::new(text))
+        }
+    }
 }
 
 /// A request, as it is stored: tenant, user and client id in one key.

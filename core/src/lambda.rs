@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::app::App;
 use crate::aws::AwsEnvironment;
@@ -78,6 +78,8 @@ pub fn disconnect() -> Result<(), Error> {
 
 /// The `router` function: answers messages, or queues what they ask for.
 ///
+/// Quick handlers run on a thread of their own, so that one that burns CPU is timed out like any other.
+///
 /// # Errors
 /// When the environment is wrong, or Lambda's Runtime API is not there.
 pub fn router(app: App) -> Result<(), Error> {
@@ -87,11 +89,13 @@ pub fn router(app: App) -> Result<(), Error> {
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
     environment.finish()?;
+    let handlers = handlers(1)?;
+    let handle = handlers.handle().clone();
     on_one_thread(async {
         let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), connections);
         let queue = DynamoRequestQueue::new(client, requests, QueueSettings::default());
-        let router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock));
+        let router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(router.route(&event.payload).await))
@@ -114,7 +118,8 @@ pub fn processor(app: App) -> Result<(), Error> {
     let requests = environment.required("REQUESTS_TABLE");
     environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
     environment.finish()?;
-    let handlers = Builder::new_multi_thread().enable_all().thread_name("handler").build()?;
+    let settings = ProcessorSettings::default();
+    let handlers = handlers(settings.concurrency)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let processor = Processor::new(
@@ -124,7 +129,7 @@ pub fn processor(app: App) -> Result<(), Error> {
             Arc::new(SystemClock),
             Arc::new(SystemEntropy::new()),
             handle,
-            ProcessorSettings::default(),
+            settings,
         );
         let processor = &processor;
         run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
@@ -133,6 +138,11 @@ pub fn processor(app: App) -> Result<(), Error> {
         }))
         .await
     })
+}
+
+/// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
+fn handlers(threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().thread_name("handler").build()
 }
 
 fn on_one_thread(main: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod batch;
+mod listeners;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
@@ -17,7 +19,8 @@ use crate::app::App;
 use crate::connections::Connections;
 use crate::ids::RequestKey;
 use crate::ports::{Clock, Entropy, Timestamp};
-use crate::store::{Claimed, RequestQueue, StoreError};
+use crate::protocol::{ErrorBody, ErrorCode, Seq};
+use crate::store::{Claimed, Lease, RequestQueue, StoreError};
 use crate::telemetry::Causes;
 use attempt::Attempt;
 use batch::Read;
@@ -37,6 +40,8 @@ pub struct ProcessorSettings {
     pub push_timeout: Duration,
     /// How long before its invocation's end a handler is stopped, so that there is time to say so. Default 10 s.
     pub deadline_margin: Duration,
+    /// By how much the clocks of two functions may differ: nothing is pushed so shortly before a lease's end. Default 5 s.
+    pub clock_skew: Duration,
 }
 
 impl Default for ProcessorSettings {
@@ -48,6 +53,7 @@ impl Default for ProcessorSettings {
             store_interval: Duration::from_secs(1),
             push_timeout: Duration::from_secs(3),
             deadline_margin: Duration::from_secs(10),
+            clock_skew: Duration::from_secs(5),
         }
     }
 }
@@ -94,9 +100,10 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
 
     /// Runs the requests of a batch, and names the records that must come again.
     ///
-    /// Those are the ones that failed before their request was claimed. Once it is claimed, the request itself
-    /// says how it goes on: a record whose request is claimed, or has ended, is done with.
+    /// Those are the ones whose request could not be claimed for a reason other than that somebody else has. Once
+    /// it is claimed, the request itself says how it goes on: its record is done with.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
+        let deadline = Instant::now() + deadline.since(self.clock.now());
         let mut seen = HashSet::new();
         // Boxed, since each holds a whole attempt.
         let runs: Vec<_> = batch
@@ -112,7 +119,7 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
         BatchResponse { batch_item_failures: failures.into_iter().flatten().collect() }
     }
 
-    async fn process_record(&self, read: Read, deadline: Timestamp) -> Option<BatchItemFailure> {
+    async fn process_record(&self, read: Read, deadline: Instant) -> Option<BatchItemFailure> {
         let (sequence_number, key) = match read {
             Read::Nothing => return None,
             Read::Undecodable { sequence_number, problem } => {
@@ -121,27 +128,30 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
             }
             Read::Request { sequence_number, key } => (sequence_number, key),
         };
-        match self.run(&key, deadline).await {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::error!(request = %key, error = %Causes(&error), "the request cannot be claimed");
-                Some(BatchItemFailure { item_identifier: sequence_number })
-            }
-        }
+        let refused = match self.run(&key, deadline).await {
+            Ok(()) => return None,
+            Err(NotClaimed::NoTimeLeft) => "this invocation has no time left for it".to_owned(),
+            Err(NotClaimed::Store(error)) => Causes(&error).to_string(),
+        };
+        tracing::error!(request = %key, error = refused, "the request was not claimed");
+        Some(BatchItemFailure { item_identifier: sequence_number })
     }
 
     /// Claims a request and runs it to its end.
-    ///
-    /// # Errors
-    /// When it cannot be claimed for a reason other than that somebody else has.
-    async fn run(&self, key: &RequestKey, deadline: Timestamp) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let claimed = self.queue.claim(key, &self.owner_token(), now, now + self.settings.lease).await?;
-        match claimed {
+    async fn run(&self, key: &RequestKey, deadline: Instant) -> Result<(), NotClaimed> {
+        // Before the claim: the lease cannot have begun earlier.
+        let asked_at = Instant::now();
+        if asked_at + self.settings.deadline_margin >= deadline {
+            return Err(NotClaimed::NoTimeLeft);
+        }
+        let (now, owner) = (self.clock.now(), self.owner_token());
+        let claim = self.queue.claim(key, &owner, now, now + self.settings.lease);
+        match claim.await.map_err(NotClaimed::Store)? {
             Claimed::Won(request, lease) => {
                 tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
-                Attempt::new(self, key.clone(), *request, lease).run(deadline).await;
+                Attempt::new(self, *request, lease, asked_at, deadline).run().await;
             }
+            Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error).await,
             Claimed::NotPending(status) => {
                 tracing::debug!(request = %key, status = status.as_str(), "not pending: nothing to do");
             }
@@ -150,9 +160,25 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
         Ok(())
     }
 
+    /// Ends a request that is ours and that nobody can read: another try would find it no better.
+    async fn give_up(&self, key: &RequestKey, lease: &Lease, error: &StoreError) {
+        tracing::error!(request = %key, error = %Causes(error), "the request cannot be read");
+        let told = ErrorBody::new(ErrorCode::InternalError, "The request can no longer be read");
+        let seq = Seq::start_of(lease.epoch).next();
+        if let Err(error) = self.queue.fail(key, lease, &told, seq, self.clock.now()).await {
+            tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
+        }
+    }
+
     fn owner_token(&self) -> String {
         let mut bytes = [0; 16];
         self.entropy.fill(&mut bytes);
         format!("{:032x}", u128::from_be_bytes(bytes))
     }
+}
+
+/// Why a record must come again.
+enum NotClaimed {
+    NoTimeLeft,
+    Store(StoreError),
 }

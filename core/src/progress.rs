@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::store::Progress;
@@ -24,8 +24,7 @@ impl ProgressReporter {
     pub const MAX_METADATA_BYTES: usize = 8 * 1024;
 
     /// A reporter, and where its reports can be seen.
-    #[must_use]
-    pub fn channel() -> (Self, watch::Receiver<Progress>) {
+    pub(crate) fn channel() -> (Self, watch::Receiver<Progress>) {
         let (latest, seen) = watch::channel(Progress::default());
         (Self { latest }, seen)
     }
@@ -71,10 +70,13 @@ impl ProgressReporter {
         })?;
         let mut refused = None;
         self.latest.send_if_modified(|progress| {
-            let mut metadata = progress.metadata.clone();
-            metadata.insert(key.clone(), value);
-            let bytes = Value::Object(metadata.clone()).to_string().len();
+            let before = progress.metadata.insert(key.clone(), value);
+            let bytes = json_bytes(&progress.metadata);
             if bytes > Self::MAX_METADATA_BYTES {
+                match before {
+                    Some(before) => progress.metadata.insert(key.clone(), before),
+                    None => progress.metadata.remove(&key),
+                };
                 let problem = format!(
                     "would make {bytes} bytes of metadata; at most {} are taken",
                     Self::MAX_METADATA_BYTES
@@ -82,14 +84,17 @@ impl ProgressReporter {
                 refused = Some(ProgressError::Metadata { key, problem });
                 return false;
             }
-            progress.metadata = metadata;
             true
         });
         refused.map_or(Ok(()), Err)
     }
 }
 
-/// A report that was refused; the work itself goes on.
+fn json_bytes(metadata: &Map<String, Value>) -> usize {
+    serde_json::to_vec(metadata).map_or(usize::MAX, |json| json.len())
+}
+
+/// A report that was refused. The work itself goes on, unless its handler passes the error on.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProgressError {

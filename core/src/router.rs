@@ -7,15 +7,19 @@ use std::time::Duration;
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lru::LruCache;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 
 use crate::app::App;
-use crate::handler::{Accepted, Context};
+use crate::handler::{Accepted, Context, HandlerError, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::{Clock, Timestamp};
 use crate::progress::ProgressReporter;
-use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq};
+use crate::protocol::{
+    ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
+};
 use crate::store::{
     ConnectionStore, Ending, Enqueued, Identity, Progress, Request, RequestQueue, Status, StoreError,
+    StoreErrorKind,
 };
 use crate::telemetry::Causes;
 
@@ -26,6 +30,7 @@ pub struct Router<C, Q> {
     connections: C,
     queue: Q,
     clock: Arc<dyn Clock>,
+    handlers: Handle,
     async_threshold: Duration,
     identities: Mutex<LruCache<ConnectionId, Known>>,
 }
@@ -34,6 +39,12 @@ pub struct Router<C, Q> {
 struct Known {
     identity: Identity,
     since: Timestamp,
+}
+
+/// What a handler made of a message.
+enum Decision {
+    Queue,
+    Answered(Result<Value, HandlerError>),
 }
 
 /// A message whose sender is known.
@@ -46,19 +57,24 @@ struct Caller {
 }
 
 impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
-    /// The longest that a quick request may take: the gateway itself gives up after 29 s.
-    pub const QUICK_TIMEOUT: Duration = Duration::from_secs(25);
+    /// The longest that an answer may take, all in all: the gateway itself gives up after 29 s, and names no request.
+    pub const TIMEOUT: Duration = Duration::from_secs(25);
+    /// The most of it that is taken to have passed before we saw the message, as in a cold start.
+    const MAX_DELAY: Duration = Duration::from_secs(10);
     /// How many connections' identities are remembered.
     const MAX_IDENTITIES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
     /// After how long a connection's identity is read anew.
     const IDENTITY_MAX_AGE: Duration = Duration::from_mins(5);
     const MAX_ATTEMPTS: u32 = 1;
 
-    /// A router of `app`'s actions.
+    /// A router of `app`'s actions, whose handlers run on the runtime that `handlers` belongs to.
+    ///
+    /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well.
     #[must_use]
-    pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>, handlers: Handle) -> Self {
         let identities = Mutex::new(LruCache::new(Self::MAX_IDENTITIES));
-        Self { app, connections, queue, clock, async_threshold: Duration::from_secs(5), identities }
+        let async_threshold = Duration::from_secs(5);
+        Self { app, connections, queue, clock, handlers, async_threshold, identities }
     }
 
     /// What is expected to take longer than this is queued. Default 5 s.
@@ -73,38 +89,48 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         if json.len() <= MAX_FRAME_BYTES {
             return json;
         }
-        let request_id = if let Frame::Response { request_id, .. } = frame { Some(request_id) } else { None };
-        let bytes = json.len();
-        let message =
-            format!("The response has {bytes} bytes; the gateway carries at most {MAX_FRAME_BYTES}");
-        self.refusal(request_id, ErrorBody::new(ErrorCode::PayloadTooLarge, message)).to_json()
+        let request_id = frame.request_id().cloned();
+        let error = if let Frame::Error { error, .. } = frame {
+            error.without_its_text()
+        } else {
+            let bytes = json.len();
+            let message =
+                format!("The response has {bytes} bytes; the gateway carries at most {MAX_FRAME_BYTES}");
+            ErrorBody::new(ErrorCode::PayloadTooLarge, message)
+        };
+        self.refusal(request_id, error).to_json()
     }
 
     async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest) -> Frame {
-        let body = event.body.as_deref().unwrap_or_default();
+        let context = &event.request_context;
         let parsed = if event.is_base64_encoded {
             let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, and is binary");
             Err(RejectedMessage { id: None, error })
         } else {
-            Message::parse(body)
+            Message::parse(event.body.as_deref().unwrap_or_default())
         };
         let message = match parsed {
             Ok(message) => message,
             Err(RejectedMessage { id, error }) => return self.refusal(id, error),
         };
-        let id = message.id.clone().or_else(|| event.request_context.request_id.clone().map(RequestId::new));
-        let (Some(id), Some(connection)) = (id, event.request_context.connection_id.as_deref()) else {
+        let id = message.id.clone().or_else(|| context.request_id.clone().map(RequestId::new));
+        let (Some(id), Some(connection)) = (id, context.connection_id.as_deref()) else {
             tracing::error!("the event has no request id or no connection id");
             return self.refusal(message.id, internal_error());
         };
-        let (connection, now) = (ConnectionId::from(connection), self.clock.now());
-        let answer = match self.identify(&connection, now).await {
-            Ok(identity) => {
-                let caller = Caller { connection, identity, id: id.clone(), now };
-                self.answer(caller, message).await
-            }
-            Err(error) => Err(error),
+        let now = self.clock.now();
+        let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
+        let time_left = Self::TIMEOUT - now.since(sent_at).min(Self::MAX_DELAY);
+        let connection = ConnectionId::from(connection);
+        let answering = async {
+            let identity = self.identify(&connection, now).await?;
+            let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now };
+            self.answer(caller, message).await
         };
+        let answer = tokio::time::timeout(time_left, answering).await.unwrap_or_else(|_| {
+            let message = format!("The request took longer than {} s", Self::TIMEOUT.as_secs());
+            Err(ErrorBody::new(ErrorCode::Timeout, message))
+        });
         answer.unwrap_or_else(|error| self.refusal(Some(id), error))
     }
 
@@ -112,47 +138,57 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         match message.action.as_str() {
             "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
             "status" => self.status(caller, &message.payload).await,
-            _ => {
-                let Accepted { estimated_duration, run } =
-                    self.app.accept(&message.action, &message.payload)?;
-                if estimated_duration > self.async_threshold {
-                    return self.enqueue(caller, message).await;
-                }
-                let context = Context {
-                    request_id: caller.id.clone(),
-                    action: message.action,
-                    user: caller.identity.user,
-                    tenant: caller.identity.tenant,
-                    connection: caller.connection,
-                    metadata: message.metadata,
-                    attempt: 1,
-                    progress: ProgressReporter::disconnected(),
-                };
-                match tokio::time::timeout(Self::QUICK_TIMEOUT, run(context)).await {
-                    Ok(Ok(data)) => Ok(response(caller.id, data)),
-                    Ok(Err(error)) => {
-                        tracing::warn!(request_id = %caller.id, %error, "the handler failed");
-                        let error = Some(error.into_told());
-                        Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
-                    }
-                    Err(_) => Err(ErrorBody::new(
-                        ErrorCode::Timeout,
-                        format!("The request took longer than {} s", Self::QUICK_TIMEOUT.as_secs()),
-                    )),
-                }
+            _ => self.handle(caller, message).await,
+        }
+    }
+
+    /// Has the handler decide, and do what it does quickly, on its own runtime: its panic is not ours.
+    async fn handle(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+        let message = Arc::new(message);
+        let context = Context {
+            request_id: caller.id.clone(),
+            action: message.action.clone(),
+            user: caller.identity.user.clone(),
+            tenant: caller.identity.tenant.clone(),
+            connection: caller.connection.clone(),
+            metadata: message.metadata.clone(),
+            attempt: 1,
+            progress: ProgressReporter::disconnected(),
+        };
+        let (app, threshold) = (Arc::clone(&self.app), self.async_threshold);
+        let asked = Arc::clone(&message);
+        let mut task = HandlerTask::spawn(&self.handlers, async move {
+            let Accepted { estimated_duration, run } = app.accept(&asked.action, &asked.payload)?;
+            if estimated_duration > threshold {
+                return Ok(Decision::Queue);
+            }
+            Ok(Decision::Answered(run(context).await))
+        });
+        match task.ended().await {
+            Ok(Ok(Decision::Queue)) => self.enqueue(caller, &message).await,
+            Ok(Ok(Decision::Answered(Ok(data)))) => Ok(response(caller.id, data)),
+            Ok(Ok(Decision::Answered(Err(error)))) => {
+                tracing::warn!(request_id = %caller.id, %error, "the handler failed");
+                let error = Some(error.into_told());
+                Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
+            }
+            Ok(Err(refused)) => Err(refused),
+            Err(error) => {
+                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
+                Err(ErrorBody::processing_failed())
             }
         }
     }
 
-    async fn enqueue(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+    async fn enqueue(&self, caller: Caller, message: &Message) -> Result<Frame, ErrorBody> {
         let request = Request {
             id: caller.id.clone(),
             user: caller.identity.user,
             tenant: caller.identity.tenant,
             connection: caller.connection.clone(),
-            action: message.action,
-            payload: message.payload,
-            metadata: message.metadata,
+            action: message.action.clone(),
+            payload: message.payload.clone(),
+            metadata: message.metadata.clone(),
             status: Status::Pending,
             attempt: 0,
             max_attempts: Self::MAX_ATTEMPTS,
@@ -192,15 +228,16 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
 
     async fn status(&self, caller: Caller, payload: &Value) -> Result<Frame, ErrorBody> {
         let Some(id) = payload.get("request_id").and_then(Value::as_str) else {
-            return Err(ErrorBody::new(
-                ErrorCode::ValidationError,
-                "\"payload\" must be an object with the \"request_id\" that is asked for",
-            ));
+            let problem =
+                FieldError::new("request_id", "must be a string: the id of the request that is asked for");
+            return Err(ErrorBody::invalid_fields(&[problem]));
         };
-        let key = RequestKey::new(&caller.identity.tenant, &caller.identity.user, &id.into());
+        let id = RequestId::parse(id)
+            .map_err(|problem| ErrorBody::invalid_fields(&[FieldError::new("request_id", problem)]))?;
+        let key = RequestKey::new(&caller.identity.tenant, &caller.identity.user, &id);
         match self.queue.get(&key).await.map_err(|error| store_failed(&caller.id, &error))? {
             Some(request) => Ok(response(caller.id, snapshot(&request))),
-            None => Err(ErrorBody::new(ErrorCode::NotFound, format!("No request {id:?} is known"))),
+            None => Err(ErrorBody::new(ErrorCode::NotFound, "No such request is known")),
         }
     }
 
@@ -253,6 +290,9 @@ fn internal_error() -> ErrorBody {
 }
 
 fn store_failed(id: &RequestId, error: &StoreError) -> ErrorBody {
+    if error.kind() == StoreErrorKind::TooLarge {
+        return ErrorBody::new(ErrorCode::PayloadTooLarge, "The request is larger than can be stored");
+    }
     tracing::error!(request_id = %id, error = %Causes(error), "the store failed");
     internal_error()
 }

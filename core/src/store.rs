@@ -97,15 +97,6 @@ impl Status {
             Self::Cancelled => "cancelled",
         }
     }
-
-    /// Whether it never changes again.
-    #[must_use]
-    pub const fn is_terminal(self) -> bool {
-        match self {
-            Self::Completed | Self::Failed | Self::Cancelled => true,
-            Self::Pending | Self::Processing | Self::Retrying => false,
-        }
-    }
 }
 
 /// How far a request has come, as its handler last said.
@@ -183,9 +174,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// The most connections that may be told of one request.
-    pub const MAX_SUBSCRIBERS: usize = 16;
-
     /// The key it is stored under.
     #[must_use]
     pub fn key(&self) -> RequestKey {
@@ -214,10 +202,12 @@ pub enum Enqueued {
 }
 
 /// What became of an attempt to claim a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Claimed {
     /// It is ours to run, under this lease.
     Won(Box<Request>, Lease),
+    /// It is ours under this lease, and what is stored of it cannot be read.
+    Unreadable(Lease, StoreError),
     /// It is not waiting to be claimed.
     NotPending(Status),
     /// There is no such request.
@@ -275,7 +265,8 @@ pub trait RequestQueue: Send + Sync {
     /// Claims a pending request until `lease_end`: raises its epoch and counts an attempt.
     ///
     /// # Errors
-    /// When the store does not answer, or holds something that is no request.
+    /// When the store does not answer, or what it holds does not say where the request stands. Nothing is claimed then,
+    /// as far as is known; a claim whose answer was lost is found again under the same `owner`.
     fn claim(
         &self,
         key: &RequestKey,
@@ -323,15 +314,18 @@ pub trait RequestQueue: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Takes those that have the terminal frame off the list of who must be told; with `all_reached`, the
-    /// request leaves the timer index as well.
+    /// Takes those that have the terminal frame off the list of who must be told. When that is `everyone`, and
+    /// nobody has come to listen since, the request leaves the timer index as well.
+    ///
+    /// What a later epoch has taken over is left alone.
     ///
     /// # Errors
     /// When the store does not answer.
     fn delivered(
         &self,
         key: &RequestKey,
-        reached: &[ConnectionId],
-        all_reached: bool,
+        lease: &Lease,
+        told: &[ConnectionId],
+        everyone: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

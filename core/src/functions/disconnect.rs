@@ -41,7 +41,7 @@ impl<C: ConnectionStore> Disconnect<C> {
             ),
             Ok(None) => tracing::info!(connection = %id, "disconnected, and was not known"),
             Err(error) => {
-                tracing::error!(connection = %id, error = %Causes(&error), "the connection was not deleted");
+                tracing::error!(connection = %id, error = %Causes(&error), "the connection was not deleted, or cannot be read");
             }
         }
         reply(200, None)

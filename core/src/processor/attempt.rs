@@ -1,18 +1,18 @@
 //! One attempt at a claimed request: its handler, its lease, its frames.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Processor;
-use crate::connections::{Connections, SendError, SendErrorKind};
-use crate::handler::{Context, HandlerError};
-use crate::ids::{ConnectionId, RequestKey};
+use super::listeners::Listeners;
+use crate::connections::Connections;
+use crate::handler::{Context, HandlerError, HandlerTask};
+use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::progress::ProgressReporter;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
@@ -24,64 +24,69 @@ pub(super) struct Attempt<'a, Q, P> {
     key: RequestKey,
     request: Request,
     lease: Lease,
-    /// When the lease was last granted, by the clock that measures and cannot be set.
+    /// Before the claim, or the renewal, was asked for: by then at the latest the lease began.
     renewed_at: Instant,
+    /// When the invocation ends.
+    deadline: Instant,
     seq: Seq,
-    /// Who is told, as the last stored write found them.
-    subscribers: Vec<ConnectionId>,
-    gone: HashSet<ConnectionId>,
+    listeners: Listeners<'a, P>,
     pushed: Progress,
-}
-
-/// The handler's task; dropped, it is aborted, so that an attempt that is given up leaves nothing running.
-struct HandlerTask(JoinHandle<Result<Value, HandlerError>>);
-
-impl Drop for HandlerTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The lease is lost: another attempt has the request, and this one has nothing more to say.
 struct LeaseLost;
 
+/// How long to wait between two tries to write the end.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How a stored report went, and when it was asked for.
+type Stored = (Instant, Result<Audience, StoreError>);
+
 impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
+    /// How long a handler that was told to stop may take to its next await.
+    const STOP_PATIENCE: Duration = Duration::from_secs(1);
+    /// How long before the invocation's end we are done, whatever is left.
+    const LAST_MOMENT: Duration = Duration::from_millis(500);
+
     pub(super) fn new(
         processor: &'a Processor<Q, P>,
-        key: RequestKey,
         request: Request,
         lease: Lease,
+        claimed_at: Instant,
+        deadline: Instant,
     ) -> Self {
+        let key = request.key();
         Self {
             processor,
+            listeners: Listeners::new(&processor.connections, key.clone(), request.subscribers.clone()),
             key,
             seq: Seq::start_of(lease.epoch),
-            subscribers: request.subscribers.clone(),
             request,
             lease,
-            renewed_at: Instant::now(),
-            gone: HashSet::new(),
+            renewed_at: claimed_at,
+            deadline,
             pushed: Progress::default(),
         }
     }
 
     /// Runs the handler, and ends the request with what came of it.
-    pub(super) async fn run(mut self, deadline: Timestamp) {
+    pub(super) async fn run(mut self) {
         let (reporter, mut progress) = ProgressReporter::channel();
         let mut task = self.start(reporter);
-        let margin = self.processor.settings.deadline_margin;
-        let time_left = deadline.since(self.processor.clock.now()).saturating_sub(margin);
-        let outcome = self.watch(&mut task, &mut progress, Instant::now() + time_left).await;
-        let Ok(outcome) = outcome else {
+        let outcome = self.watch(&mut task, &mut progress).await;
+        if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
+            tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
+        }
+        let Ok(ending) = outcome else {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: stopping");
             return;
         };
         let latest = progress.borrow_and_update().clone();
-        self.push_progress(latest).await;
-        self.finish(outcome).await;
+        self.push_progress(latest);
+        self.finish(ending).await;
     }
 
-    fn start(&self, progress: ProgressReporter) -> HandlerTask {
+    fn start(&self, progress: ProgressReporter) -> HandlerTask<Result<Value, HandlerError>> {
         let request = &self.request;
         let context = Context {
             request_id: request.id.clone(),
@@ -95,55 +100,65 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         };
         let app = self.processor.app.clone();
         let payload = request.payload.clone();
-        HandlerTask(self.processor.handlers.spawn(async move {
+        HandlerTask::spawn(&self.processor.handlers, async move {
             let accepted = app.accept(&context.action, &payload).map_err(HandlerError::from_told)?;
             (accepted.run)(context).await
-        }))
+        })
     }
 
     /// Pushes and stores progress, and renews the lease, until the handler ends or its time is up.
     async fn watch(
         &mut self,
-        task: &mut HandlerTask,
+        task: &mut HandlerTask<Result<Value, HandlerError>>,
         progress: &mut watch::Receiver<Progress>,
-        time_is_up: Instant,
     ) -> Result<Ending, LeaseLost> {
-        let settings = &self.processor.settings;
-        let mut push_at = Instant::now();
+        let processor = self.processor;
+        let settings = &processor.settings;
+        let time_is_up = self.deadline.checked_sub(settings.deadline_margin).unwrap_or(self.deadline);
+        let (mut push_at, mut asked_at) = (Instant::now(), self.renewed_at);
         let mut reporting = true;
         let (mut to_push, mut to_store) = (false, false);
+        // Kept beside the loop, so that a store that is slow holds up nothing else.
+        let mut storing: Option<BoxFuture<'_, Stored>> = None;
         loop {
-            let store_at =
-                self.renewed_at + if to_store { settings.store_interval } else { settings.lease / 3 };
+            let renew_at = if to_store { self.renewed_at } else { self.renewed_at + settings.lease / 3 };
+            let store_at = renew_at.max(asked_at + settings.store_interval);
             tokio::select! {
                 biased;
-                ended = &mut task.0 => return Ok(self.ending(ended)),
+                ended = task.ended() => return Ok(self.ending(ended)),
                 () = sleep_until(time_is_up) => return Ok(Ending::Failed(ErrorBody::new(
                     ErrorCode::Timeout,
                     "The request took longer than one invocation may",
                 ))),
-                changed = progress.changed(), if reporting => {
+                // Not asked for while both are due: a handler that reports without end would win every turn.
+                changed = progress.changed(), if reporting && !(to_push && to_store) => {
                     // The handler has dropped its reporter: it may go on without saying anything more.
                     reporting = changed.is_ok();
                     to_push |= reporting;
                     to_store |= reporting;
                 }
-                () = sleep_until(store_at) => {
-                    let latest = progress.borrow().clone();
-                    self.store_progress(&latest).await?;
+                stored = running(&mut storing) => {
+                    storing = None;
+                    self.stored(stored)?;
+                }
+                () = sleep_until(store_at), if storing.is_none() => {
+                    asked_at = Instant::now();
                     to_store = false;
+                    let latest = progress.borrow().clone();
+                    storing = Some(Box::pin(store(processor, self.key.clone(), self.lease.clone(), latest, self.seq)));
                 }
                 () = sleep_until(push_at), if to_push => {
-                    let latest = progress.borrow_and_update().clone();
-                    self.push_progress(latest).await;
-                    push_at = Instant::now() + settings.push_interval;
                     to_push = false;
+                    push_at = Instant::now() + settings.push_interval;
+                    let latest = progress.borrow_and_update().clone();
+                    self.push_progress(latest);
                 }
+                () = self.listeners.advance() => {}
             }
         }
     }
 
-    fn ending(&self, ended: Result<Result<Value, HandlerError>, tokio::task::JoinError>) -> Ending {
+    fn ending(&self, ended: Result<Result<Value, HandlerError>, JoinError>) -> Ending {
         match ended {
             Ok(Ok(output)) => Ending::Completed(output),
             Ok(Err(error)) => {
@@ -152,45 +167,31 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             }
             Err(error) => {
                 tracing::error!(request = %self.key, %error, "the handler panicked");
-                Ending::Failed(ErrorBody::new(
-                    ErrorCode::ProcessingFailed,
-                    "The request could not be processed",
-                ))
+                Ending::Failed(ErrorBody::processing_failed())
             }
         }
     }
 
-    /// Stores progress, which renews the lease and tells who is listening.
+    /// Takes note of a stored report, which has renewed the lease and says who is listening.
     ///
-    /// A store that does not answer is no reason to stop while the lease holds: the next write is as good.
-    async fn store_progress(&mut self, progress: &Progress) -> Result<(), LeaseLost> {
-        let Processor { queue, clock, settings, .. } = self.processor;
-        let asked_at = Instant::now();
-        let lease_end = clock.now() + settings.lease;
-        match queue.progress(&self.key, &self.lease, progress, self.seq, lease_end).await {
+    /// One that failed is no reason to stop: the next is as good, and conditional on the epoch alike.
+    fn stored(&mut self, (asked_at, stored): Stored) -> Result<(), LeaseLost> {
+        match stored {
             Ok(Audience { subscribers }) => {
-                self.subscribers = subscribers;
+                self.listeners.update(subscribers);
                 self.renewed_at = asked_at;
-                self.lease.expires_at = lease_end;
                 Ok(())
             }
-            Err(error) if error.kind() == StoreErrorKind::Fenced || self.lease_is_over() => {
-                tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
-                Err(LeaseLost)
-            }
+            Err(error) if error.kind() == StoreErrorKind::Fenced => Err(LeaseLost),
             Err(error) => {
                 tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
-                sleep(Duration::from_millis(200)).await;
                 Ok(())
             }
         }
     }
 
-    fn lease_is_over(&self) -> bool {
-        self.renewed_at.elapsed() >= self.processor.settings.lease
-    }
-
-    async fn push_progress(&mut self, progress: Progress) {
+    /// Sends progress to who is listening, as long as the lease surely holds.
+    fn push_progress(&mut self, progress: Progress) {
         if progress == self.pushed {
             return;
         }
@@ -204,111 +205,135 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             seq: self.seq,
         };
         self.pushed = progress;
-        self.push(&frame.to_json()).await;
+        let settings = &self.processor.settings;
+        let lease_holds = self.renewed_at + settings.lease.saturating_sub(settings.clock_skew);
+        let until = lease_holds.min(Instant::now() + settings.push_timeout);
+        self.listeners.offer(self.seq, frame.to_json(), until);
     }
 
     /// Writes the end, then tells it, then notes who has been told.
     async fn finish(mut self, ending: Ending) {
-        self.seq = self.seq.next();
+        let seq = self.seq.next();
         let now = self.processor.clock.now();
-        let (ending, frame) = self.last_frame(ending, now);
-        let audience = match self.write_end(&ending, now).await {
-            Ok(audience) => audience,
-            Err(error) => {
+        let (mut ending, mut frame) = last_frame(&self.request, ending, seq, now);
+        let end_of_time = self.deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(self.deadline);
+        let (processor, key, lease) = (self.processor, &self.key, &self.lease);
+        let written = async {
+            let mut written = write_end(processor, key, lease, &ending, seq, now).await;
+            if matches!(&written, Err(error) if error.kind() == StoreErrorKind::TooLarge) {
+                let error =
+                    ErrorBody::new(ErrorCode::PayloadTooLarge, "The result is larger than can be stored");
+                (ending, frame) = last_frame(&self.request, Ending::Failed(error), seq, now);
+                written = write_end(processor, key, lease, &ending, seq, now).await;
+            }
+            written
+        };
+        // The last report is on its way while the end is written, and arrives before it is told.
+        let both = async { tokio::join!(written, self.listeners.flush()).0 };
+        let audience = match timeout_at(end_of_time, both).await {
+            Ok(Ok(audience)) => audience,
+            Ok(Err(error)) => {
                 tracing::error!(request = %self.key, error = %Causes(&error), "the end was not stored");
+                return;
+            }
+            Err(_) => {
+                tracing::error!(request = %self.key, "the end was not stored before the invocation's own");
                 return;
             }
         };
         tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
-        self.subscribers = audience.subscribers;
-        let told = self.push(&frame).await;
-        let all_told = told.len() == self.subscribers.len();
-        if let Err(error) = self.processor.queue.delivered(&self.key, &told, all_told).await {
-            tracing::error!(request = %self.key, error = %Causes(&error), "delivery was not noted");
+        let listening = audience.subscribers.len();
+        self.listeners.update(audience.subscribers);
+        let until = end_of_time.min(Instant::now() + processor.settings.push_timeout);
+        let told = self.listeners.tell(seq, frame, until).await;
+        let delivered = processor.queue.delivered(&self.key, &self.lease, &told, told.len() == listening);
+        match timeout_at(end_of_time, delivered).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(request = %self.key, error = %Causes(&error), "delivery was not noted");
+            }
+            Err(_) => {
+                tracing::error!(request = %self.key, "delivery was not noted before the invocation's end")
+            }
         }
     }
+}
 
-    /// The frame that tells an ending; a result that no frame can carry ends the request as failed.
-    fn last_frame(&self, ending: Ending, now: Timestamp) -> (Ending, String) {
-        let request_id = self.request.id.clone();
-        let (timestamp, seq) = (now.as_secs(), self.seq);
-        match ending {
-            Ending::Completed(result) => {
-                let frame =
-                    Frame::Complete { request_id, success: true, result: result.clone(), timestamp, seq }
-                        .to_json();
-                if frame.len() <= MAX_FRAME_BYTES {
-                    return (Ending::Completed(result), frame);
-                }
-                let message = format!(
-                    "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
-                    frame.len()
-                );
-                self.last_frame(Ending::Failed(ErrorBody::new(ErrorCode::PayloadTooLarge, message)), now)
-            }
-            Ending::Failed(error) => {
-                let frame = Frame::Error {
-                    request_id: Some(request_id),
-                    error: error.clone(),
-                    timestamp,
-                    seq: Some(seq),
-                }
-                .to_json();
-                if frame.len() <= MAX_FRAME_BYTES {
-                    return (Ending::Failed(error), frame);
-                }
-                let cut =
-                    ErrorBody::new(error.code, "The error's message and details are too large to be sent");
-                self.last_frame(Ending::Failed(cut), now)
-            }
-        }
+/// The output of a future that may not be there; then, never.
+async fn running<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
+}
 
-    /// Writes the end, again and again while the lease holds: it is what the client was promised.
-    async fn write_end(&self, ending: &Ending, now: Timestamp) -> Result<Audience, StoreError> {
-        let Processor { queue, .. } = self.processor;
-        loop {
-            let written = match ending {
-                Ending::Completed(result) => {
-                    queue.complete(&self.key, &self.lease, result, self.seq, now).await
-                }
-                Ending::Failed(error) => queue.fail(&self.key, &self.lease, error, self.seq, now).await,
-            };
-            match written {
-                Err(error) if error.is_transient() && !self.lease_is_over() => {
-                    tracing::warn!(request = %self.key, error = %Causes(&error), "the end is not stored yet");
-                    sleep(Duration::from_millis(500)).await;
-                }
-                done => return done,
-            }
-        }
-    }
+async fn store<Q: RequestQueue, P>(
+    processor: &Processor<Q, P>,
+    key: RequestKey,
+    lease: Lease,
+    progress: Progress,
+    seq: Seq,
+) -> Stored {
+    let asked_at = Instant::now();
+    let lease_end = processor.clock.now() + processor.settings.lease;
+    (asked_at, processor.queue.progress(&key, &lease, &progress, seq, lease_end).await)
+}
 
-    /// Sends a frame to everyone who listens, and returns those who have it or never will.
-    async fn push(&mut self, frame: &str) -> Vec<ConnectionId> {
-        let Processor { connections, settings, .. } = self.processor;
-        let listening = self.subscribers.iter().filter(|id| !self.gone.contains(*id));
-        let sends = listening.map(|id| async move {
-            let sent = timeout(settings.push_timeout, connections.send(id, frame)).await;
-            (id, sent.unwrap_or_else(|_| Err(SendError::new(SendErrorKind::Unavailable))))
-        });
-        let mut told: Vec<ConnectionId> =
-            self.subscribers.iter().filter(|id| self.gone.contains(*id)).cloned().collect();
-        let mut gone = Vec::new();
-        for (id, sent) in join_all(sends).await {
-            match sent.map_err(|error| (error.kind(), error)) {
-                Ok(()) => told.push(id.clone()),
-                Err((SendErrorKind::Gone, _)) => {
-                    tracing::info!(request = %self.key, connection = %id, "the subscriber is gone");
-                    gone.push(id.clone());
-                }
-                Err((_, error)) => {
-                    tracing::warn!(request = %self.key, connection = %id, error = %Causes(&error), "not pushed");
-                }
+/// Writes the end, again and again until it stands: it is what the client was promised, and conditional
+/// on the epoch, so that it can do no harm however late it comes.
+async fn write_end<Q: RequestQueue, P>(
+    processor: &Processor<Q, P>,
+    key: &RequestKey,
+    lease: &Lease,
+    ending: &Ending,
+    seq: Seq,
+    now: Timestamp,
+) -> Result<Audience, StoreError> {
+    loop {
+        let written = match ending {
+            Ending::Completed(result) => processor.queue.complete(key, lease, result, seq, now).await,
+            Ending::Failed(error) => processor.queue.fail(key, lease, error, seq, now).await,
+        };
+        match written {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(request = %key, error = %Causes(&error), "the end is not stored yet");
+                sleep(RETRY_INTERVAL).await;
             }
+            done => return done,
         }
-        told.extend(gone.iter().cloned());
-        self.gone.extend(gone);
-        told
     }
+}
+
+/// The frame that tells an ending; what no frame can carry ends the request as failed.
+fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (Ending, String) {
+    let frame = match &ending {
+        Ending::Completed(result) => Frame::Complete {
+            request_id: request.id.clone(),
+            success: true,
+            result: result.clone(),
+            timestamp: now.as_secs(),
+            seq,
+        },
+        Ending::Failed(error) => Frame::Error {
+            request_id: Some(request.id.clone()),
+            error: error.clone(),
+            timestamp: now.as_secs(),
+            seq: Some(seq),
+        },
+    }
+    .to_json();
+    if frame.len() <= MAX_FRAME_BYTES {
+        return (ending, frame);
+    }
+    let error = match ending {
+        Ending::Completed(_) => ErrorBody::new(
+            ErrorCode::PayloadTooLarge,
+            format!(
+                "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
+                frame.len()
+            ),
+        ),
+        Ending::Failed(error) => error.without_its_text(),
+    };
+    last_frame(request, Ending::Failed(error), seq, now)
 }

@@ -23,6 +23,19 @@ impl ErrorBody {
         Self { code, message: message.into(), details: Map::new() }
     }
 
+    /// What a client is told of a failure that is nothing for it to know more of.
+    pub(crate) fn processing_failed() -> Self {
+        Self::new(ErrorCode::ProcessingFailed, "The request could not be processed")
+    }
+
+    /// The same kind of error, for a frame that cannot carry its message and details.
+    pub(crate) fn without_its_text(self) -> Self {
+        const MAX_CODE_BYTES: usize = 128;
+        let code =
+            if self.code.as_str().len() <= MAX_CODE_BYTES { self.code } else { ErrorCode::ProcessingFailed };
+        Self::new(code, "The error's message and details are larger than the gateway carries")
+    }
+
     /// Adds a fact.
     #[must_use]
     pub fn with_detail(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {

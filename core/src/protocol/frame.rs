@@ -86,6 +86,18 @@ impl Frame {
         serde_json::to_string(self).expect("frames are made of what JSON can say")
     }
 
+    /// The request that it is about, if it says so.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&RequestId> {
+        match self {
+            Self::Response { request_id, .. }
+            | Self::Acknowledgment { request_id, .. }
+            | Self::Progress { request_id, .. }
+            | Self::Complete { request_id, .. } => Some(request_id),
+            Self::Error { request_id, .. } => request_id.as_ref(),
+        }
+    }
+
     /// Whether no other frame about its request follows.
     #[must_use]
     pub fn is_terminal(&self) -> bool {

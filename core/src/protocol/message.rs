@@ -75,15 +75,7 @@ fn take_id(object: &mut Map<String, Value>) -> Result<Option<RequestId>, Rejecte
             return Err(rejected(None, format!("\"id\" must be a string, and is {}", json_type(&other))));
         }
     };
-    let chars = id.chars().count();
-    if chars > RequestId::MAX_CHARS {
-        let message = format!("\"id\" has {chars} characters; at most {} are taken", RequestId::MAX_CHARS);
-        return Err(rejected(None, message));
-    }
-    if id.chars().any(char::is_control) {
-        return Err(rejected(None, "\"id\" must not contain control characters"));
-    }
-    Ok(Some(RequestId::new(id)))
+    RequestId::parse(&id).map(Some).map_err(|problem| rejected(None, format!("\"id\" {problem}")))
 }
 
 fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {

@@ -14,8 +14,8 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::{StoreError, StoreErrorKind};
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
 /// What an SDK call's failure means, apart from a failed condition, which each call reads itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
 fn store_error<E>(context: String, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -27,9 +27,12 @@ where
             | "ThrottlingException"
             | "LimitExceededException",
         ) => StoreErrorKind::Throttled,
-        Some("InternalServerError" | "ServiceUnavailable" | "TransactionInProgressException") => {
-            StoreErrorKind::Unavailable
-        }
+        Some(
+            "InternalServerError"
+            | "ServiceUnavailable"
+            | "TransactionConflictException"
+            | "TransactionInProgressException",
+        ) => StoreErrorKind::Unavailable,
         Some("ItemCollectionSizeLimitExceededException") => StoreErrorKind::TooLarge,
         // DynamoDB has no code of its own for an item above 400 KB, only this text.
         Some("ValidationException") if error.message().is_some_and(|text| text.contains("Item size")) => {

@@ -28,11 +28,15 @@ pub enum StoreErrorKind {
 }
 
 impl StoreError {
-    pub(crate) fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
+    /// An error of this kind; `context` says what was being done to what.
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), source: None }
     }
 
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    /// Adds what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::app::App;
@@ -10,10 +11,11 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Ending, Status};
+use streamer::store::{Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{World, batch};
+use crate::flaky::Flaky;
+use crate::world::{Clients, World, batch, key, queue};
 
 /// What a slow handler of these tests does.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,11 @@ enum Work {
     /// Says nothing for this long.
     Silent(Duration),
     Fail,
+    /// Fails with a code and a message of this many bytes.
+    FailAtLength {
+        code: usize,
+        message: usize,
+    },
     Panic,
     /// Returns this many bytes.
     Large(usize),
@@ -66,6 +73,10 @@ impl Handler for Slow {
             }
             Work::Silent(duration) => sleep(duration).await,
             Work::Fail => return Err(HandlerError::failure("CARD_DECLINED", "The card was declined")),
+            Work::FailAtLength { code, message } => {
+                let code = "X".repeat(code);
+                return Err(HandlerError::failure(code.as_str(), "x".repeat(message)));
+            }
             Work::Panic => panic!("a bug in the handler"),
             Work::Large(bytes) => {
                 std::mem::forget(guard);
@@ -310,15 +321,201 @@ async fn a_subscriber_that_is_gone_is_told_nothing_and_counts_as_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_cannot_be_reached_now_is_kept_for_later() {
-    for (kind, name) in [(SendErrorKind::Unavailable, "throttled"), (SendErrorKind::Refused, "refused")] {
-        let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
-        bench.world.clients.fail("c-ann", kind);
+    let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.subscribers), (Status::Completed, vec!["c-ann".into()]));
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody must look again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_whose_gateway_refuses_for_good_is_not_kept() {
+    let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Refused);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.subscribers), (Status::Completed, vec![]));
+    assert!(!bench.world.item("r1").await.contains_key("timer_at"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_frame_is_sent_again_while_there_is_time() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 3);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    assert!(matches!(bench.frames()[..], [Frame::Complete { .. }]));
+    assert_eq!(bench.world.request("r1").await.subscribers, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_hangs_holds_up_nobody_else() {
+    let bench = Bench::new(Work::Report(20, Duration::from_millis(100))).await;
+    bench.world.clients.hang("c-ann");
+    bench.queue("r1").await;
+    bench.world.subscribe("r1", "other").await;
+    bench.world.process().await;
+    let others = bench.world.clients.frames("other");
+    assert!(others.len() >= 20, "{} frames in 2 s", others.len());
+    assert!(matches!(others.last(), Some(Frame::Complete { .. })));
+    assert_eq!(bench.world.request("r1").await.subscribers, ["c-ann".into()], "who was not told is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    bench.world.subscribe("r1", "late").await;
+    let queue = queue(&bench.world.db);
+    let lease = Lease { epoch: 1, owner: String::new(), expires_at: bench.world.now() };
+    queue.delivered(&key("r1"), &lease, &["c-ann".into()], true).await.unwrap();
+    assert_eq!(bench.world.request("r1").await.subscribers, ["late".into()]);
+    assert!(bench.world.item("r1").await.contains_key("timer_at"));
+
+    let passed = Lease { epoch: 0, ..lease.clone() };
+    queue.delivered(&key("r1"), &passed, &["late".into()], true).await.unwrap();
+    assert_eq!(
+        bench.world.request("r1").await.subscribers,
+        ["late".into()],
+        "a passed epoch changes nothing"
+    );
+    queue.delivered(&key("r1"), &lease, &["late".into()], true).await.unwrap();
+    assert!(!bench.world.item("r1").await.contains_key("timer_at"));
+}
+
+/// Reports without ever awaiting, until a client has seen three frames.
+struct Spins(Clients);
+
+impl Handler for Spins {
+    type Input = Value;
+    type Output = bool;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn process(&self, _: Value, context: Context) -> Result<bool, HandlerError> {
+        let began = std::time::Instant::now();
+        let mut n = 0;
+        while self.0.times().len() < 3 {
+            n += 1;
+            context.progress.report(0.0, format!("Turn {n}"))?;
+            if began.elapsed() > Duration::from_secs(20) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_burns_cpu_and_reports_without_end_is_pushed_all_the_same() {
+    let clients = Clients::default();
+    let mut app = App::new();
+    app.handle("slow", Spins(clients.clone())).unwrap();
+    let world = World { clients, ..World::new(app).await };
+    world.ask("slow", "r1", Value::Null).await;
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let processor = world.processor_on(queue(&world.db), threads.handle().clone());
+    processor.process(batch(world.pending()), world.now() + Duration::from_mins(15)).await;
+    assert_eq!(world.request("r1").await.ending, Some(Ending::Completed(json!(true))));
+    threads.shutdown_background();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_a_while_costs_neither_the_lease_nor_the_end() {
+    let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
+    bench.queue("r1").await;
+    let flaky = Flaky {
+        queue: queue(&bench.world.db),
+        progress: Arc::new(5.into()),
+        ends: Arc::new(4.into()),
+        kind: StoreErrorKind::Throttled,
+    };
+    let deadline = bench.world.now() + Duration::from_mins(15);
+    let processor = bench.world.processor_with(flaky.clone());
+    assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
+    assert_eq!(bench.world.request("r1").await.status, Status::Completed);
+    assert_eq!((flaky.progress.load(Ordering::SeqCst), flaky.ends.load(Ordering::SeqCst)), (0, 0));
+    assert!(bench.frames().len() > 90, "pushes go on meanwhile: {} frames in 10 s", bench.frames().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_takes_the_end_is_given_up_before_the_invocation_ends() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let flaky = Flaky {
+        queue: queue(&bench.world.db),
+        progress: Arc::default(),
+        ends: Arc::new(u32::MAX.into()),
+        kind: StoreErrorKind::Unavailable,
+    };
+    let began = Instant::now();
+    let deadline = bench.world.now() + Duration::from_mins(1);
+    let processor = bench.world.processor_with(flaky);
+    assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
+    assert!((59.0..60.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+    assert_eq!(bench.frames(), [], "what is not stored is not told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_store_cannot_hold_ends_the_request_as_failed() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let flaky = Flaky {
+        queue: queue(&bench.world.db),
+        progress: Arc::default(),
+        ends: Arc::new(1.into()),
+        kind: StoreErrorKind::TooLarge,
+    };
+    let deadline = bench.world.now() + Duration::from_mins(15);
+    bench.world.processor_with(flaky).process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(bench.world.request("r1").await.status, Status::Failed);
+    assert_snapshot!(bench.wire());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_cannot_be_read_is_ended_and_does_not_come_again() {
+    let bench = Bench::new(Work::Fail).await;
+    bench.queue("r1").await;
+    let not_json = AttributeValue::S("{".into());
+    bench.world.edit("r1", "SET payload = :value", not_json).await;
+    assert_eq!(bench.world.process().await.batch_item_failures, []);
+    let item = bench.world.item("r1").await;
+    assert_eq!(item["status"].as_s().unwrap(), "FAILED");
+    assert!(item["error"].as_s().unwrap().contains("INTERNAL_ERROR"));
+    assert_eq!(bench.started(), 0);
+    assert_eq!(bench.world.process().await.batch_item_failures, [], "nor does it block who comes after it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_invocation_has_no_time_for_is_left_as_it_was() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let response = bench.world.process_for(Duration::from_secs(10)).await;
+    assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.attempt), (Status::Pending, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_no_frame_can_carry_is_told_without_its_text() {
+    for (work, code) in [
+        (Work::FailAtLength { code: 200_000, message: 1 }, ErrorCode::ProcessingFailed),
+        (Work::FailAtLength { code: 8, message: 200_000 }, ErrorCode::Custom("XXXXXXXX".into())),
+    ] {
+        let bench = Bench::new(work).await;
         bench.queue("r1").await;
         bench.world.process().await;
-        let request = bench.world.request("r1").await;
-        assert_eq!(request.status, Status::Completed, "{name}");
-        assert_eq!(request.subscribers, ["c-ann".into()], "{name}");
-        assert!(bench.world.item("r1").await.contains_key("timer_at"), "{name}: somebody must look again");
+        let frames = bench.frames();
+        let [Frame::Error { error, .. }] = &frames[..] else { panic!("{} frames", frames.len()) };
+        assert_eq!(error.code, code);
+        assert_eq!(error.message, "The error's message and details are larger than the gateway carries");
     }
 }
 

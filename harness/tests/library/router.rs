@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::handler::{Context, Handler, HandlerError, handler_fn};
-use streamer::protocol::Frame;
+use streamer::protocol::{ErrorCode, Frame};
 use streamer::store::Status;
 
 use crate::world::{CONNECTIONS, REQUESTS, World, message};
@@ -48,6 +48,8 @@ fn app() -> App {
             }),
         )
         .unwrap()
+        .handle("panic", handler_fn(|(): (), _| async { panic!("a bug in the handler") as Result<(), _> }))
+        .unwrap()
         .handle("hang", handler_fn(|(): (), _| async { std::future::pending::<Result<(), _>>().await }))
         .unwrap();
     app
@@ -67,6 +69,7 @@ async fn each_message_has_its_answer() {
         r#"{"action":"takes","id":"r6","payload":5}"#,
         r#"{"action":"takes","id":"r7","payload":6}"#,
         r#"{"action":"fly","id":"r8"}"#,
+        r#"{"action":"panic","id":"r12"}"#,
         r#"{"action":"ping","id":"r9"}"#,
         r#"{"action":"subscribe","id":"r10"}"#,
         r#"{"id":"r11"}"#,
@@ -176,6 +179,30 @@ async fn an_answer_above_the_frame_limit_is_an_error_that_names_its_request() {
     let world = World::new(app()).await;
     let body = json!({"action": "double", "id": "r1", "payload": "x".repeat(70_000)});
     assert_snapshot!(world.say("c-ann", body).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_is_wrong_and_large_is_refused_by_what_is_wrong() {
+    let world = World::new(app()).await;
+    let body = json!({"action": "takes", "id": "r1", "payload": "x".repeat(100_000)});
+    let answer = world.say("c-ann", body).await;
+    assert!(answer.len() < 2_000, "{} bytes", answer.len());
+    let Frame::Error { request_id, error, .. } = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}")
+    };
+    assert_eq!((request_id, error.code), (Some("r1".into()), ErrorCode::ValidationError));
+    let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "x".repeat(5_000)}});
+    assert_snapshot!(world.say("c-ann", status).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_took_the_message_to_arrive_is_taken_off_the_time_for_its_answer() {
+    let world = World::new(app()).await;
+    // The event of these tests was sent a second after their clock begins.
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let asked = tokio::time::Instant::now();
+    assert!(world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await.contains("\"TIMEOUT\""));
+    assert_eq!(asked.elapsed(), Duration::from_secs(21));
 }
 
 #[tokio::test(start_paused = true)]

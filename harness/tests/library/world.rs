@@ -16,10 +16,11 @@ use streamer::router::Router;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
-use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue as _};
+use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue};
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub(crate) const REQUESTS: &str = "streamer-RequestsTable";
@@ -41,13 +42,17 @@ impl Clock for TokioClock {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     sent: Arc<Mutex<Vec<(ConnectionId, Frame, Instant)>>>,
-    failing: Arc<Mutex<BTreeMap<ConnectionId, SendErrorKind>>>,
+    failing: Arc<Mutex<BTreeMap<ConnectionId, (SendErrorKind, u32)>>>,
     hanging: Arc<Mutex<Option<ConnectionId>>>,
 }
 
 impl Clients {
     pub(crate) fn fail(&self, id: &str, kind: SendErrorKind) {
-        self.failing.lock().unwrap().insert(id.into(), kind);
+        self.fail_times(id, kind, u32::MAX);
+    }
+
+    pub(crate) fn fail_times(&self, id: &str, kind: SendErrorKind, times: u32) {
+        self.failing.lock().unwrap().insert(id.into(), (kind, times));
     }
 
     pub(crate) fn hang(&self, id: &str) {
@@ -70,7 +75,10 @@ impl Connections for Clients {
         if self.hanging.lock().unwrap().as_ref() == Some(to) {
             std::future::pending::<()>().await;
         }
-        if let Some(kind) = self.failing.lock().unwrap().get(to) {
+        if let Some((kind, times)) = self.failing.lock().unwrap().get_mut(to)
+            && *times > 0
+        {
+            *times -= 1;
             return Err(SendError::new(*kind));
         }
         let frame = serde_json::from_str(frame).unwrap();
@@ -101,7 +109,13 @@ impl World {
         create_tables(&db, &template.tables).unwrap();
         let app = Arc::new(app);
         let connections = DynamoConnectionStore::new(db.client(), CONNECTIONS);
-        let router = Router::new(Arc::clone(&app), connections.clone(), queue(&db), Arc::new(clock.clone()));
+        let router = Router::new(
+            Arc::clone(&app),
+            connections.clone(),
+            queue(&db),
+            Arc::new(clock.clone()),
+            Handle::current(),
+        );
         let world = Self { db, clients: Clients::default(), clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
@@ -137,7 +151,13 @@ impl World {
     ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
         let connections = DynamoConnectionStore::new(self.db.client(), connections);
         let queue = DynamoRequestQueue::new(self.db.client(), requests, QueueSettings::default());
-        Router::new(Arc::clone(&self.app), connections, queue, Arc::new(self.clock.clone()))
+        Router::new(
+            Arc::clone(&self.app),
+            connections,
+            queue,
+            Arc::new(self.clock.clone()),
+            Handle::current(),
+        )
     }
 
     pub(crate) async fn disconnect(&self, connection: &str) {
@@ -159,14 +179,18 @@ impl World {
         self.processor_with(queue(&self.db))
     }
 
-    pub(crate) fn processor_with(&self, queue: DynamoRequestQueue) -> Processor<DynamoRequestQueue, Clients> {
+    pub(crate) fn processor_with<Q: RequestQueue>(&self, queue: Q) -> Processor<Q, Clients> {
+        self.processor_on(queue, Handle::current())
+    }
+
+    pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> Processor<Q, Clients> {
         Processor::new(
             Arc::clone(&self.app),
             queue,
             self.clients.clone(),
             Arc::new(self.clock.clone()),
             Arc::new(SystemEntropy::new()),
-            tokio::runtime::Handle::current(),
+            handlers,
             ProcessorSettings::default(),
         )
     }
@@ -205,6 +229,19 @@ impl World {
         let key = request_item::key(&key(id));
         let found = self.db.client().get_item().table_name(REQUESTS).set_key(Some(key)).send().await;
         found.unwrap().item.unwrap()
+    }
+
+    /// Changes a request's item behind the library's back.
+    pub(crate) async fn edit(&self, id: &str, expression: &str, value: AttributeValue) {
+        let update = self.db.client().update_item().table_name(REQUESTS);
+        let update = update.set_key(Some(request_item::key(&key(id)))).update_expression(expression);
+        update.expression_attribute_values(":value", value).send().await.unwrap();
+    }
+
+    /// Has another connection listen to a request.
+    pub(crate) async fn subscribe(&self, id: &str, connection: &str) {
+        let expression = format!("SET subscribers.{connection} = :value");
+        self.edit(id, &expression, AttributeValue::N("1".into())).await;
     }
 
     /// Has another process take the request over, as after its lease's end.

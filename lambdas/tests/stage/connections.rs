@@ -10,13 +10,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::{ask, client, stage, token};
 
 fn refused(outcome: Result<Client, ClientError>) -> (u16, String) {
-    match outcome.unwrap_err() {
-        ClientError::Refused { status, body } => {
-            let body: Value = serde_json::from_str(&body).unwrap();
-            (status, body["code"].as_str().unwrap().to_owned())
-        }
-        other => panic!("not refused, but: {other}"),
-    }
+    let error = outcome.unwrap_err();
+    let ClientError::Refused { status, body } = error else { panic!("not refused, but: {error}") };
+    let body: Value = serde_json::from_str(&body).unwrap();
+    (status, body["code"].as_str().unwrap().to_owned())
 }
 
 async fn saved_connections(stage: &Stage) -> Vec<String> {

@@ -7,7 +7,7 @@
 //! | `client_id`, `user_id`, `tenant_id`, `action` | S | |
 //! | `connection_id` | S | key of `connection-requests`, sorted by `created_at` |
 //! | `payload` | S, JSON | |
-//! | `metadata` | M of S | |
+//! | `metadata` | S, JSON | |
 //! | `status` | S | [`Status`] |
 //! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
 //! | `attempt`, `max_attempts`, `epoch`, `seq` | N | |
@@ -26,7 +26,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::codec::{Corrupt, Item, Reader, json, n, s, strings, time};
+use super::codec::{Corrupt, Item, Reader, json, n, s, time};
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
@@ -69,7 +69,7 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Ite
     put("connection_id", s(request.connection.as_str()));
     put("action", s(&request.action));
     put("payload", json(&request.payload));
-    put("metadata", strings(&request.metadata));
+    put("metadata", json(&serde_json::json!(request.metadata)));
     put("status", s(request.status.as_str()));
     put("status_shard", s(status_shard(request.status, &key_text, shards)));
     put("attempt", n(request.attempt));
@@ -123,12 +123,7 @@ pub fn error_value(error: &crate::protocol::ErrorBody) -> AttributeValue {
 /// When an attribute is missing, of the wrong type, or has no meaning.
 pub fn decode(item: &Item) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
-    let status = status(&read)?;
-    let epoch = read.number("epoch")?;
-    let lease = match (read.optional_string("owner")?, read.optional_time("lease_expires_at")?) {
-        (Some(owner), Some(expires_at)) => Some(Lease { epoch, owner: owner.to_owned(), expires_at }),
-        _ => None,
-    };
+    let (status, lease) = standing(item)?;
     let ending = match (read.optional_json("result")?, read.optional_json("error")?) {
         (Some(result), None) => Some(Ending::Completed(result)),
         (None, Some(error)) => Some(Ending::Failed(error)),
@@ -142,11 +137,11 @@ pub fn decode(item: &Item) -> Result<Request, Corrupt> {
         connection: ConnectionId::from(read.string("connection_id")?),
         action: read.string("action")?.to_owned(),
         payload: read.json("payload")?,
-        metadata: read.strings("metadata")?,
+        metadata: read.json("metadata")?,
         status,
         attempt: read.number("attempt")?,
         max_attempts: read.number("max_attempts")?,
-        epoch,
+        epoch: read.number("epoch")?,
         lease,
         progress: Progress {
             percentage: read.number("percentage")?,
@@ -160,6 +155,21 @@ pub fn decode(item: &Item) -> Result<Request, Corrupt> {
         started_at: read.optional_time("started_at")?,
         finished_at: read.optional_time("finished_at")?,
     })
+}
+
+/// Where the request stands, and under whose lease, whatever else can be read of its item.
+///
+/// # Errors
+/// When one of these attributes is missing, of the wrong type, or has no meaning.
+pub fn standing(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
+    let read = Reader::new(item, KEY);
+    let status = status(&read)?;
+    let epoch = read.number("epoch")?;
+    let lease = match (read.optional_string("owner")?, read.optional_time("lease_expires_at")?) {
+        (Some(owner), Some(expires_at)) => Some(Lease { epoch, owner: owner.to_owned(), expires_at }),
+        _ => None,
+    };
+    Ok((status, lease))
 }
 
 /// Who is to be told, from an item or from the attributes that an update returned.
@@ -196,6 +206,7 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
+            proptest::num::f64::NORMAL.prop_map(Value::from),
             "\\PC{0,8}".prop_map(Value::from),
         ];
         leaf.prop_recursive(3, 16, 4, |inner| {

@@ -87,6 +87,26 @@ impl DynamoRequestQueue {
             .return_values(ReturnValue::UpdatedNew)
     }
 
+    /// A write that removes `told` from the subscribers, and other attributes with them.
+    fn delivery(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        told: &[ConnectionId],
+        others: &[&str],
+    ) -> UpdateItemFluentBuilder {
+        let told_names = (0..told.len()).map(|n| format!("subscribers.#c{n}"));
+        let removed: Vec<String> = told_names.chain(others.iter().map(ToString::to_string)).collect();
+        let mut update = self
+            .update(key)
+            .update_expression(format!("REMOVE {}", removed.join(", ")))
+            .expression_attribute_values(":epoch", n(lease.epoch));
+        for (n, connection) in told.iter().enumerate() {
+            update = update.expression_attribute_names(format!("#c{n}"), connection.as_str());
+        }
+        update
+    }
+
     async fn end(
         &self,
         key: &RequestKey,
@@ -212,19 +232,23 @@ impl RequestQueue for DynamoRequestQueue {
             )
             .expression_attribute_values(":timer", time(lease_end + self.settings.lease_grace))
             .return_values(ReturnValue::AllNew);
-        let item = match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => updated.attributes,
-            Err(Refusal::Condition(old)) => old,
+        let (item, won) = match update.send().await.map_err(Refusal::from) {
+            Ok(updated) => (updated.attributes, true),
+            Err(Refusal::Condition(old)) => (old, false),
             Err(Refusal::Other(error)) => return Err(store_error(self.context("claim", key), error)),
         };
         let Some(item) = item else { return Ok(Claimed::Missing) };
-        let request = request_item::decode(&item)?;
-        // Our token on a refused claim: the claim had succeeded, and its answer was lost.
-        match request.lease.clone() {
-            Some(lease) if request.status == Status::Processing && lease.owner == owner => {
-                Ok(Claimed::Won(Box::new(request), lease))
+        // No more than this is read of what may not be ours.
+        let (status, lease) = request_item::standing(&item)?;
+        match lease {
+            // Our token on a refused claim: the claim had succeeded, and its answer was lost.
+            Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
+                Ok(match request_item::decode(&item) {
+                    Ok(request) => Claimed::Won(Box::new(request), lease),
+                    Err(corrupt) => Claimed::Unreadable(lease, corrupt.into()),
+                })
             }
-            _ => Ok(Claimed::NotPending(request.status)),
+            _ => Ok(Claimed::NotPending(status)),
         }
     }
 
@@ -282,24 +306,28 @@ impl RequestQueue for DynamoRequestQueue {
     async fn delivered(
         &self,
         key: &RequestKey,
-        reached: &[ConnectionId],
-        all_reached: bool,
+        lease: &Lease,
+        told: &[ConnectionId],
+        everyone: bool,
     ) -> Result<(), StoreError> {
-        let mut removed: Vec<String> = (0..reached.len()).map(|n| format!("subscribers.#c{n}")).collect();
-        if all_reached {
-            removed.extend(["timer_shard".to_owned(), "timer_at".to_owned()]);
+        if everyone {
+            let update = self
+                .delivery(key, lease, told, &["timer_shard", "timer_at"])
+                .condition_expression("epoch = :epoch AND size(subscribers) = :told")
+                .expression_attribute_values(":told", n(told.len()));
+            match update.send().await.map_err(Refusal::from) {
+                Ok(_) => return Ok(()),
+                // Somebody has come to listen since: the timer stays for them.
+                Err(Refusal::Condition(_)) => {}
+                Err(Refusal::Other(error)) => {
+                    return Err(store_error(self.context("mark delivery of", key), error));
+                }
+            }
         }
-        if removed.is_empty() {
+        if told.is_empty() {
             return Ok(());
         }
-        let mut update = self
-            .update(key)
-            .update_expression(format!("REMOVE {}", removed.join(", ")))
-            // What the time to live has deleted must not come back as an empty item.
-            .condition_expression("attribute_exists(request_id)");
-        for (n, connection) in reached.iter().enumerate() {
-            update = update.expression_attribute_names(format!("#c{n}"), connection.as_str());
-        }
+        let update = self.delivery(key, lease, told, &[]).condition_expression("epoch = :epoch");
         match update.send().await.map_err(Refusal::from) {
             Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
             Err(Refusal::Other(error)) => Err(store_error(self.context("mark delivery of", key), error)),

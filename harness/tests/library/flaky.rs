@@ -1,0 +1,97 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+use streamer::ids::{ConnectionId, RequestKey};
+use streamer::ports::Timestamp;
+use streamer::protocol::{ErrorBody, Seq};
+use streamer::store::dynamodb::DynamoRequestQueue;
+use streamer::store::{
+    Audience, Claimed, Enqueued, Lease, Progress, Request, RequestQueue, StoreError, StoreErrorKind,
+};
+
+/// A queue some of whose writes fail, before they happen, as those of a throttled table do.
+#[derive(Clone, Debug)]
+pub(crate) struct Flaky {
+    pub(crate) queue: DynamoRequestQueue,
+    /// How many calls of `progress` fail from now on.
+    pub(crate) progress: Arc<AtomicU32>,
+    /// How many calls of `complete` and `fail` fail from now on.
+    pub(crate) ends: Arc<AtomicU32>,
+    /// As what they fail.
+    pub(crate) kind: StoreErrorKind,
+}
+
+impl Flaky {
+    fn pass(&self, left: &AtomicU32) -> Result<(), StoreError> {
+        let failing =
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if failing { Err(StoreError::new(self.kind, "a fault of this test")) } else { Ok(()) }
+    }
+}
+
+impl RequestQueue for Flaky {
+    async fn enqueue(&self, request: &Request) -> Result<Enqueued, StoreError> {
+        self.queue.enqueue(request).await
+    }
+
+    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+        self.queue.get(key).await
+    }
+
+    async fn claim(
+        &self,
+        key: &RequestKey,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Claimed, StoreError> {
+        self.queue.claim(key, owner, now, lease_end).await
+    }
+
+    async fn progress(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.progress)?;
+        self.queue.progress(key, lease, progress, seq, lease_end).await
+    }
+
+    async fn complete(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        result: &Value,
+        seq: Seq,
+        now: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
+        self.queue.complete(key, lease, result, seq, now).await
+    }
+
+    async fn fail(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        error: &ErrorBody,
+        seq: Seq,
+        now: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
+        self.queue.fail(key, lease, error, seq, now).await
+    }
+
+    async fn delivered(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        told: &[ConnectionId],
+        everyone: bool,
+    ) -> Result<(), StoreError> {
+        self.queue.delivered(key, lease, told, everyone).await
+    }
+}
