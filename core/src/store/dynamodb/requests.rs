@@ -348,3 +348,6 @@ impl From<SdkError<PutItemError>> for Refusal<PutItemError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
