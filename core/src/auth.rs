@@ -1,14 +1,21 @@
 //! Who may connect: JSON Web Tokens, verified with keys that the stage is configured with.
 
 mod ring_provider;
+#[cfg(test)]
+pub(crate) mod test_keys;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::ids::{TenantId, UserId};
 use crate::ports::Timestamp;
@@ -28,6 +35,17 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// As the header of a token names it (RFC 7518, section 3.1; RFC 8037, section 3.1).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Hs256 => "HS256",
+        }
+    }
+
     const fn to_jwt(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Rs256 => jsonwebtoken::Algorithm::RS256,
@@ -54,6 +72,7 @@ impl FromStr for Algorithm {
 
 /// What tokens are verified with.
 pub struct TokenVerifier {
+    algorithm: Algorithm,
     key: DecodingKey,
     validation: Validation,
 }
@@ -61,19 +80,25 @@ pub struct TokenVerifier {
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifier")
-            .field("algorithms", &self.validation.algorithms)
+            .field("algorithm", &self.algorithm)
+            .field("issuer", &self.validation.iss)
+            .field("audience", &self.validation.aud)
             .finish_non_exhaustive()
     }
 }
 
 impl TokenVerifier {
-    /// The longest token, in bytes: what still leaves room in the gateway's 4,096 character URL.
+    /// The longest token, in bytes: the gateway's URLs, which may carry one, end at 4,096 characters.
     pub const MAX_TOKEN_BYTES: usize = 4096;
-    /// The longest `sub` and `tenant_id`, in bytes: two of them, escaped, and a request id fit into a DynamoDB key.
-    pub const MAX_ID_BYTES: usize = 256;
+    /// The longest `sub` and `tenant_id`, in bytes: two of them, escaped, and a request id fit into the 2,048
+    /// bytes of a DynamoDB key.
+    pub const MAX_ID_BYTES: usize = 255;
     /// How far in the future a token may claim to have been issued, since clocks differ.
     pub const MAX_IAT_AHEAD: Duration = Duration::from_secs(60);
     const MIN_SECRET_BYTES: usize = 32;
+    const MIN_RSA_BITS: usize = 2048;
+    /// A point on P-256, uncompressed.
+    const P256_POINT_BYTES: usize = 65;
 
     /// Verifies tokens that were signed with `algorithm` and the private half of `key`.
     ///
@@ -83,24 +108,18 @@ impl TokenVerifier {
     /// When `key` is not a key for `algorithm`.
     pub fn new(algorithm: Algorithm, key: &str) -> Result<Self, String> {
         ring_provider::install();
-        let pem = key.replace("\\n", "\n");
-        let parsed = match algorithm {
-            Algorithm::Rs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
-            Algorithm::Es256 => DecodingKey::from_ec_pem(pem.as_bytes()),
-            Algorithm::EdDsa => DecodingKey::from_ed_pem(pem.as_bytes()),
-            Algorithm::Hs256 if key.len() < Self::MIN_SECRET_BYTES => {
-                return Err(format!("an HS256 secret must have at least {} bytes", Self::MIN_SECRET_BYTES));
-            }
-            Algorithm::Hs256 => Ok(DecodingKey::from_secret(key.as_bytes())),
+        let key = match algorithm {
+            Algorithm::Hs256 => secret(key)?,
+            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => public_key(algorithm, key)?,
         };
-        let key = parsed.map_err(|error| format!("is no public key in PEM for {algorithm:?}: {error}"))?;
         let mut validation = Validation::new(algorithm.to_jwt());
-        // Times are checked against our own clock, below.
+        // Times are checked against our own clock, in `verify`.
         validation.validate_exp = false;
         validation.validate_nbf = false;
+        validation.leeway = 0;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        Ok(Self { key, validation })
+        Ok(Self { algorithm, key, validation })
     }
 
     /// Takes only tokens of this issuer (`iss`).
@@ -128,19 +147,17 @@ impl TokenVerifier {
         if token.len() > Self::MAX_TOKEN_BYTES {
             return Err(TokenRefused::Malformed);
         }
-        if decode_header(token).is_err() {
-            return Err(TokenRefused::Malformed);
-        }
+        self.check_header(token)?;
         let claims = match decode::<Claims>(token, &self.key, &self.validation) {
             Ok(data) => data.claims,
             Err(error) => return Err(TokenRefused::from_jwt(error.kind())),
         };
-        let now_secs = now.as_millis() / 1_000;
-        if claims.exp <= now_secs {
+        let NumericDate(expires_at) = claims.exp;
+        if expires_at <= now {
             return Err(TokenRefused::Expired);
         }
-        let ahead = now_secs + Self::MAX_IAT_AHEAD.as_secs();
-        if claims.nbf.is_some_and(|nbf| nbf > now_secs) || claims.iat.is_some_and(|iat| iat > ahead) {
+        let is_after = |date: Option<NumericDate>, moment| date.is_some_and(|NumericDate(at)| at > moment);
+        if is_after(claims.nbf, now) || is_after(claims.iat, now + Self::MAX_IAT_AHEAD) {
             return Err(TokenRefused::NotYetValid);
         }
         for id in [&claims.sub, &claims.tenant_id] {
@@ -151,21 +168,106 @@ impl TokenVerifier {
         Ok(Identity {
             user: UserId::new(claims.sub),
             tenant: TenantId::new(claims.tenant_id),
-            permissions: claims.permissions,
-            expires_at: Timestamp::from_secs(claims.exp),
+            permissions: claims.permissions.unwrap_or_default(),
+            expires_at,
         })
     }
+
+    /// Looks at the header before the library does, which takes each algorithm that it does not know, `none`
+    /// among them, for a token that cannot be read.
+    fn check_header(&self, token: &str) -> Result<(), TokenRefused> {
+        let algorithm = named_algorithm(token).ok_or(TokenRefused::Malformed)?;
+        if algorithm != self.algorithm.as_str() {
+            return Err(TokenRefused::Signature);
+        }
+        match decode_header(token) {
+            // What is critical must be understood (RFC 7515, section 4.1.11), and we understand no extension.
+            Ok(header) if header.crit.is_none() => Ok(()),
+            Ok(_) | Err(_) => Err(TokenRefused::Malformed),
+        }
+    }
+}
+
+fn secret(key: &str) -> Result<DecodingKey, String> {
+    // Anybody may have the public key of an issuer, and could sign with it.
+    if key.contains("-----BEGIN") {
+        return Err("is a key in PEM, and an HS256 secret must be one that nobody else knows".into());
+    }
+    if key.len() < TokenVerifier::MIN_SECRET_BYTES {
+        return Err(format!("an HS256 secret must have at least {} bytes", TokenVerifier::MIN_SECRET_BYTES));
+    }
+    Ok(DecodingKey::from_secret(key.as_bytes()))
+}
+
+/// Refuses what the library takes for a key and ring would fail on, token after token.
+fn public_key(algorithm: Algorithm, key: &str) -> Result<DecodingKey, String> {
+    let pem = key.replace("\\n", "\n");
+    if pem.contains("PRIVATE KEY-----") {
+        return Err("is a private key: give its public half, and nobody the private one".into());
+    }
+    let parsed = match algorithm {
+        Algorithm::Es256 => DecodingKey::from_ec_pem(pem.as_bytes()),
+        Algorithm::EdDsa => DecodingKey::from_ed_pem(pem.as_bytes()),
+        Algorithm::Rs256 | Algorithm::Hs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
+    };
+    let key = parsed.map_err(|error| format!("is no public key in PEM for {algorithm:?}: {error}"))?;
+    let bytes = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    match algorithm {
+        Algorithm::Es256 if bytes != TokenVerifier::P256_POINT_BYTES => {
+            Err("is a key on another curve than P-256, which is that of ES256".into())
+        }
+        // The modulus and little else: a key that is long enough has more bytes than its modulus.
+        Algorithm::Rs256 if bytes < TokenVerifier::MIN_RSA_BITS / 8 => {
+            Err(format!("an RSA key must have at least {} bits", TokenVerifier::MIN_RSA_BITS))
+        }
+        Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Hs256 => Ok(key),
+    }
+}
+
+/// The algorithm that the header of a token names, which may be any text.
+fn named_algorithm(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Header {
+        alg: String,
+    }
+    let (header, rest) = token.split_once('.')?;
+    if rest.bytes().filter(|byte| *byte == b'.').count() != 1 {
+        return None;
+    }
+    let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    Some(header.alg)
 }
 
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
     tenant_id: String,
-    exp: u64,
-    nbf: Option<u64>,
-    iat: Option<u64>,
-    #[serde(default)]
-    permissions: Vec<String>,
+    exp: NumericDate,
+    nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
+    /// None is what an issuer in Go makes of an empty list.
+    permissions: Option<Vec<String>>,
+}
+
+/// Seconds since the Unix epoch, maybe with a fraction, as some issuers send (RFC 7519, section 2).
+#[derive(Clone, Copy)]
+struct NumericDate(Timestamp);
+
+impl NumericDate {
+    /// The end of the year 9999. What lies beyond was most likely meant as milliseconds: a token that would
+    /// never expire.
+    const MAX_SECS: f64 = 253_402_300_799.0;
+}
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let secs = f64::deserialize(deserializer)?;
+        if !(0.0..=Self::MAX_SECS).contains(&secs) {
+            return Err(D::Error::custom("a time must be given in seconds, and lie between 1970 and 9999"));
+        }
+        let since_epoch = Duration::try_from_secs_f64(secs).map_err(D::Error::custom)?;
+        Ok(Self(Timestamp::default() + since_epoch))
+    }
 }
 
 /// Why a token is not taken.
@@ -174,7 +276,7 @@ struct Claims {
 pub enum TokenRefused {
     /// None was given.
     Missing,
-    /// It is no token.
+    /// It is no token, or none that can be read here.
     Malformed,
     /// It is not signed with our key, or not with the algorithm that the key is pinned to.
     Signature,
@@ -220,7 +322,7 @@ impl fmt::Display for TokenRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "A token is needed: in the query as Authorization or token, or in a header",
-            Self::Malformed => "The token is not a JSON Web Token",
+            Self::Malformed => "The token is not a JSON Web Token that can be read here",
             Self::Signature => "The token is not signed with a key that is trusted here",
             Self::Expired => "The token has expired",
             Self::NotYetValid => "The token is not valid yet",

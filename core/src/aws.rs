@@ -95,3 +95,170 @@ fn http_client() -> SharedHttpClient {
         TlsContext::builder().with_trust_store(roots).build().expect("the embedded roots are valid");
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread::{self, JoinHandle};
+
+    use aws_sdk_apigatewaymanagement::primitives::Blob;
+    use aws_sdk_dynamodb::error::SdkError;
+    use aws_sdk_dynamodb::types::AttributeValue;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    const LAMBDA: [(&str, &str); 4] = [
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_SESSION_TOKEN", "session"),
+    ];
+
+    fn environment(variables: &[(&str, &str)]) -> Environment<impl Fn(&str) -> Option<String>> {
+        Environment::new(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn with_endpoints(endpoints: &[(&str, &str)]) -> AwsEnvironment {
+        let variables = [&LAMBDA, endpoints].concat();
+        let mut environment = environment(&variables);
+        let aws = AwsEnvironment::read(&mut environment);
+        assert_eq!(environment.finish(), Ok(()));
+        aws
+    }
+
+    /// A plain HTTP server that answers one request with `body`, and returns the request's head.
+    fn serve_one(body: &'static str) -> (String, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = BufReader::new(socket.try_clone().unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert_ne!(request.read_line(&mut head).unwrap(), 0, "the request ended early: {head}");
+            }
+            head.make_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            request.read_exact(&mut sent).unwrap();
+            let length = body.len();
+            write!(socket, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+                .unwrap();
+            head
+        });
+        (url, served)
+    }
+
+    /// Nobody listens here: port 9 is for discarding, and needs a privilege to be opened.
+    const NOWHERE: &str = "http://127.0.0.1:9";
+
+    #[test]
+    fn every_missing_variable_is_reported_at_once() {
+        let mut environment = environment(&[("AWS_SESSION_TOKEN", "session"), ("AWS_REGION", "")]);
+        AwsEnvironment::read(&mut environment);
+        let error = environment.finish().unwrap_err().to_string();
+        for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            assert!(error.contains(&format!("{name} is not set")), "{error}");
+        }
+        assert!(!error.contains("ENDPOINT") && !error.contains("SESSION"), "{error}");
+    }
+
+    /// The roots are parsed with the first connection, and it panics if one of them is no certificate.
+    #[tokio::test]
+    async fn https_begins_a_handshake_with_the_embedded_roots() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let first_byte = thread::spawn(move || {
+            let mut byte = [0];
+            listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
+            byte
+        });
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", &url)]);
+        let once = aws_sdk_dynamodb::Config::builder().retry_config(RetryConfig::disabled());
+        let error = aws.dynamodb().list_tables().customize().config_override(once).send().await.unwrap_err();
+        assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
+        // RFC 8446, section 5.1: the content type of a handshake record.
+        assert_eq!(first_byte.join().unwrap(), [22]);
+    }
+
+    #[test]
+    fn the_embedded_roots_are_those_that_amazon_trust_services_publishes() {
+        let pem = str::from_utf8(AMAZON_ROOTS).unwrap();
+        let certificates = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+        let fingerprints: Vec<String> = certificates
+            .map(|rest| {
+                let base64: String = rest.split("-----").next().unwrap().split_whitespace().collect();
+                let der = STANDARD.decode(base64).unwrap();
+                let digest = ring::digest::digest(&ring::digest::SHA256, &der);
+                digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+            })
+            .collect();
+        // Amazon Root CA 1 to 4 and Starfield Services Root Certificate Authority - G2, in its table of roots.
+        let published = [
+            "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+            "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+            "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+            "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+            "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
+        ];
+        assert_eq!(fingerprints, published);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_reached_over_plain_http_at_its_own_endpoint_before_the_general_one() {
+        for (own, general) in [(true, false), (false, true), (true, true)] {
+            let (url, request) = serve_one(r#"{"Item":{"k":{"S":"v"}}}"#);
+            let own = if own { url.as_str() } else { "" };
+            let general = if own.is_empty() && general { url.as_str() } else { NOWHERE };
+            let aws = with_endpoints(&[
+                ("AWS_ENDPOINT_URL", general),
+                ("AWS_ENDPOINT_URL_DYNAMODB", own),
+                ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", NOWHERE),
+            ]);
+            let key = AttributeValue::S("k".into());
+            let found = aws.dynamodb().get_item().table_name("t").key("k", key).send().await.unwrap();
+            assert_eq!(found.item.unwrap()["k"], AttributeValue::S("v".into()));
+            let head = request.join().unwrap();
+            assert!(head.starts_with("post / http/1.1"), "{head}");
+            assert!(head.contains("x-amz-target: dynamodb_20120810.getitem"), "{head}");
+            assert!(head.contains("credential=akidexample/"), "{head}");
+            assert!(head.contains("/eu-west-1/dynamodb/aws4_request"), "{head}");
+            assert!(head.contains("x-amz-security-token: session"), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_management_api_is_reached_below_its_stages_path() {
+        for specific in [true, false] {
+            let (url, request) = serve_one("");
+            let url = format!("{url}/prod");
+            let (own, general) = if specific { (url.as_str(), NOWHERE) } else { ("", url.as_str()) };
+            let aws = with_endpoints(&[
+                ("AWS_ENDPOINT_URL", general),
+                ("AWS_ENDPOINT_URL_DYNAMODB", NOWHERE),
+                ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", own),
+            ]);
+            aws.management_api()
+                .post_to_connection()
+                .connection_id("R1km=")
+                .data(Blob::new("{}"))
+                .send()
+                .await
+                .unwrap();
+            let head = request.join().unwrap();
+            assert!(head.starts_with("post /prod/@connections/r1km%3d http/1.1"), "{head}");
+            assert!(head.contains("/eu-west-1/execute-api/aws4_request"), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let shown = format!("{:?}", with_endpoints(&[]));
+        assert!(!shown.contains("secret\"") && !shown.contains("session\""), "{shown}");
+    }
+}

@@ -34,3 +34,32 @@ impl fmt::Display for Causes<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as &(dyn Error + 'static))
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_all_that_caused_it_outermost_first() {
+        let refused = Layer("connection refused", None);
+        assert_eq!(Causes(&refused).to_string(), "connection refused");
+        let dispatch = Layer("dispatch failure", Some(Box::new(refused)));
+        let store = Layer("store unavailable", Some(Box::new(dispatch)));
+        assert_eq!(Causes(&store).to_string(), "store unavailable: dispatch failure: connection refused");
+    }
+}

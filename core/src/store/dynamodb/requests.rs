@@ -376,3 +376,6 @@ impl From<SdkError<PutItemError>> for Refusal<PutItemError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,475 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::test_keys::{RSA_PUBLIC, TestKey};
+use super::*;
+use crate::ids::{RequestId, RequestKey};
+
+const ALL: [Algorithm; 4] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256];
+/// Far from the time at which the tests run, so that a look at the machine's own clock would show.
+const NOW_SECS: u64 = 1_000_000;
+const NOW: Timestamp = Timestamp::from_secs(NOW_SECS);
+
+fn claims() -> Value {
+    json!({"sub": "ann", "tenant_id": "acme", "exp": NOW_SECS + 60})
+}
+
+/// Good claims, but for these; null takes one away.
+fn claims_with(changes: &Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}
+
+/// What becomes of a well signed token with these claims.
+fn verify_claims(claims: &Value) -> Result<Identity, TokenRefused> {
+    verify_claims_text(&claims.to_string())
+}
+
+fn verify_claims_text(claims: &str) -> Result<Identity, TokenRefused> {
+    let key = TestKey::new(Algorithm::Hs256);
+    key.verifier().verify(&key.sign_text(r#"{"alg":"HS256"}"#, claims), NOW)
+}
+
+#[test]
+fn a_token_signed_with_each_algorithm_names_its_user() {
+    for algorithm in ALL {
+        let key = TestKey::new(algorithm);
+        let token = key.sign(&claims_with(&json!({"permissions": ["reports", "admin"]})));
+        let identity = Identity {
+            user: "ann".into(),
+            tenant: "acme".into(),
+            permissions: vec!["reports".into(), "admin".into()],
+            expires_at: Timestamp::from_secs(NOW_SECS + 60),
+        };
+        assert_eq!(key.verifier().verify(&token, NOW), Ok(identity), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_token_is_refused_when_anything_in_it_was_changed() {
+    for algorithm in ALL {
+        let key = TestKey::new(algorithm);
+        let token = key.sign(&claims());
+        let [header, payload, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let other_claims = URL_SAFE_NO_PAD.encode(claims_with(&json!({"sub": "bob"})).to_string());
+        let other_header = URL_SAFE_NO_PAD.encode(json!({"alg": algorithm.as_str(), "kid": "x"}).to_string());
+        let mut flipped = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let cut = URL_SAFE_NO_PAD.encode(&flipped[1..]);
+        flipped[7] ^= 1;
+        let flipped = URL_SAFE_NO_PAD.encode(flipped);
+        for changed in [
+            format!("{header}.{other_claims}.{signature}"),
+            format!("{other_header}.{payload}.{signature}"),
+            format!("{header}.{payload}.{flipped}"),
+            format!("{header}.{payload}.{cut}"),
+            format!("{header}.{payload}."),
+        ] {
+            assert_eq!(key.verifier().verify(&changed, NOW), Err(TokenRefused::Signature), "{changed}");
+        }
+    }
+}
+
+#[test]
+fn a_token_of_another_key_is_refused() {
+    for algorithm in [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256] {
+        let (trusted, other) = (TestKey::new(algorithm), TestKey::new(algorithm));
+        let refused = trusted.verifier().verify(&other.sign(&claims()), NOW);
+        assert_eq!(refused, Err(TokenRefused::Signature), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_key_takes_no_algorithm_but_the_one_it_is_pinned_to() {
+    for pinned in ALL {
+        let verifier = TestKey::new(pinned).verifier();
+        for named in ALL.into_iter().filter(|named| *named != pinned) {
+            let token = TestKey::new(named).sign(&claims());
+            let refused = verifier.verify(&token, NOW);
+            assert_eq!(refused, Err(TokenRefused::Signature), "{named:?} for {pinned:?}");
+        }
+    }
+}
+
+#[test]
+fn a_public_key_is_never_taken_for_a_secret() {
+    let forger = TestKey::Hs256(RSA_PUBLIC.to_owned());
+    let verifier = TestKey::new(Algorithm::Rs256).verifier();
+    assert_eq!(verifier.verify(&forger.sign(&claims()), NOW), Err(TokenRefused::Signature));
+    let relabelled = forger.sign_text(r#"{"alg":"RS256"}"#, &claims().to_string());
+    assert_eq!(verifier.verify(&relabelled, NOW), Err(TokenRefused::Signature));
+    let misconfigured = TokenVerifier::new(Algorithm::Hs256, RSA_PUBLIC).unwrap_err();
+    assert!(misconfigured.starts_with("is a key in PEM"), "{misconfigured}");
+}
+
+#[test]
+fn unsigned_tokens_and_unknown_algorithms_are_refused() {
+    for algorithm in ALL {
+        let key = TestKey::new(algorithm);
+        let verifier = key.verifier();
+        for named in ["none", "None", "", "HS512", "ES256K", "hs256", "rs256", "eddsa"] {
+            let header = json!({"alg": named}).to_string();
+            let unsigned = format!(
+                "{}.{}.",
+                URL_SAFE_NO_PAD.encode(&header),
+                URL_SAFE_NO_PAD.encode(claims().to_string())
+            );
+            let signed = key.sign_text(&header, &claims().to_string());
+            for token in [unsigned, signed] {
+                assert_eq!(verifier.verify(&token, NOW), Err(TokenRefused::Signature), "{named:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_malformed_even_when_signed() {
+    let key = TestKey::new(Algorithm::EdDsa);
+    for header in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        r#"{"alg":null}"#,
+        r#"{"alg":["EdDSA"]}"#,
+        r#"{"alg":"EdDSA","alg":"EdDSA"}"#,
+        r#"{"alg":"EdDSA","kid":7}"#,
+        // RFC 7515, section 4.1.11: what is critical must be understood.
+        r#"{"alg":"EdDSA","crit":["b64"],"b64":false}"#,
+        r#"{"alg":"EdDSA","crit":[]}"#,
+    ] {
+        let token = key.sign_text(header, &claims().to_string());
+        assert_eq!(key.verifier().verify(&token, NOW), Err(TokenRefused::Malformed), "{header}");
+    }
+    let unusual = r#"{ "typ": "at+jwt", "alg": "EdDSA", "kid": "k1", "x-own": [1] }"#;
+    assert!(key.verifier().verify(&key.sign_text(unusual, &claims().to_string()), NOW).is_ok());
+}
+
+#[test]
+fn what_is_no_token_is_malformed() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let verifier = key.verifier();
+    let token = key.sign(&claims());
+    let two_parts = token.rsplit_once('.').unwrap().0.to_owned();
+    for text in [
+        String::new(),
+        ".".into(),
+        "..".into(),
+        "...".into(),
+        "a.b.c".into(),
+        "hello".into(),
+        "ключ.ключ.ключ".into(),
+        "🦀".repeat(30),
+        "\0".into(),
+        two_parts,
+        format!("{token}."),
+        format!(".{token}"),
+        format!("{token}.{token}"),
+        format!("{token}.a.b"),
+        format!(" {token}"),
+        format!("{token}\n"),
+        format!("{token}="),
+        format!("{token}!"),
+        format!("Bearer {token}"),
+        token.replace('.', ".="),
+        token.replace('.', "/"),
+    ] {
+        assert_eq!(verifier.verify(&text, NOW), Err(TokenRefused::Malformed), "{text:?}");
+    }
+}
+
+#[test]
+fn a_token_may_have_4096_bytes_and_no_more() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let of_padding = |n: usize| key.sign(&claims_with(&json!({"padding": "x".repeat(n)})));
+    // Three more bytes are four more characters.
+    let fits = |n: &usize| (4093..=4096).contains(&of_padding(*n).len());
+    let longest = (2000..4096).find(fits).unwrap();
+    assert!(key.verifier().verify(&of_padding(longest), NOW).is_ok());
+    let too_long = of_padding(longest + 3);
+    assert_eq!(key.verifier().verify(&too_long, NOW), Err(TokenRefused::Malformed));
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_accepted_or_makes_the_verifier_panic(text in "\\PC{0,300}", dotted in "[A-Za-z0-9_.-]{0,200}") {
+        let verifier = TestKey::Hs256("0123456789abcdef0123456789abcdef".into()).verifier();
+        prop_assert!(verifier.verify(&text, NOW).is_err());
+        prop_assert!(verifier.verify(&dotted, NOW).is_err());
+    }
+}
+
+#[test]
+fn a_token_ends_at_its_exp_by_our_clock_alone() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let verifier = key.verifier();
+    // Long ago, near, and when nobody will run this test any more: the machine's clock has no say.
+    for exp in [1_000, 1_700_000_000, 250_000_000_000_u64] {
+        let token = key.sign(&claims_with(&json!({"exp": exp})));
+        let end = Timestamp::from_secs(exp);
+        let just_before = Timestamp::from_millis(end.as_millis() - 1);
+        assert_eq!(verifier.verify(&token, just_before).unwrap().expires_at, end);
+        assert_eq!(verifier.verify(&token, end), Err(TokenRefused::Expired));
+        assert_eq!(verifier.verify(&token, end + Duration::from_secs(1)), Err(TokenRefused::Expired));
+    }
+}
+
+#[test]
+fn a_token_begins_at_its_nbf_by_our_clock_alone() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let verifier = key.verifier();
+    for nbf in [1_000, 1_700_000_000, 250_000_000_000_u64] {
+        let token = key.sign(&claims_with(&json!({"nbf": nbf, "exp": nbf + 60})));
+        let start = Timestamp::from_secs(nbf);
+        let just_before = Timestamp::from_millis(start.as_millis() - 1);
+        assert_eq!(verifier.verify(&token, just_before), Err(TokenRefused::NotYetValid));
+        assert!(verifier.verify(&token, start).is_ok());
+    }
+}
+
+#[test]
+fn a_token_may_have_been_issued_60_seconds_ahead_of_our_clock() {
+    let issued_ahead = |secs: u64| verify_claims(&claims_with(&json!({"iat": NOW_SECS + secs})));
+    assert!(issued_ahead(0).is_ok());
+    assert!(issued_ahead(60).is_ok());
+    assert_eq!(issued_ahead(61), Err(TokenRefused::NotYetValid));
+    assert!(verify_claims(&claims_with(&json!({"iat": 0}))).is_ok());
+}
+
+#[test]
+fn times_may_have_a_fraction() {
+    let fractional = json!({"exp": 1_000_060.25, "nbf": 999_999.5, "iat": 1_000_059.75});
+    let identity = verify_claims(&claims_with(&fractional)).unwrap();
+    assert_eq!(identity.expires_at, Timestamp::from_millis(1_000_060_250));
+    let exponent = r#"{"sub":"ann","tenant_id":"acme","exp":1.00006e6}"#;
+    assert_eq!(verify_claims_text(exponent).unwrap().expires_at, Timestamp::from_secs(1_000_060));
+    let refused = [
+        (json!({"exp": 999_999.999}), TokenRefused::Expired),
+        (json!({"nbf": 1_000_000.001}), TokenRefused::NotYetValid),
+        (json!({"iat": 1_000_060.001}), TokenRefused::NotYetValid),
+    ];
+    for (changes, reason) in refused {
+        assert_eq!(verify_claims(&claims_with(&changes)), Err(reason), "{changes}");
+    }
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    let latest = json!(253_402_300_799_u64);
+    assert!(verify_claims(&claims_with(&json!({"exp": latest}))).is_ok());
+    for (name, time) in ["exp", "nbf", "iat"].into_iter().flat_map(|name| {
+        [
+            json!(-1),
+            json!(-0.5),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(253_402_300_800_u64),
+            // Milliseconds by mistake: in seconds, the year 55,840.
+            json!(1_700_000_000_000_u64),
+            json!("1000060"),
+            json!(true),
+            json!([]),
+            json!({}),
+        ]
+        .map(|time| (name, time))
+    }) {
+        let refused = verify_claims(&claims_with(&json!({name: time})));
+        assert_eq!(refused, Err(TokenRefused::Claims), "{name}: {time}");
+    }
+    for text in ["1e999", "null"] {
+        let claims = format!(r#"{{"sub":"ann","tenant_id":"acme","exp":{text}}}"#);
+        assert_eq!(verify_claims_text(&claims), Err(TokenRefused::Claims), "{text}");
+    }
+}
+
+#[test]
+fn sub_tenant_and_exp_must_be_there_and_be_usable() {
+    let changes = [
+        json!({"sub": null}),
+        json!({"tenant_id": null}),
+        json!({"exp": null}),
+        json!({"sub": ""}),
+        json!({"tenant_id": ""}),
+        json!({"sub": 7}),
+        json!({"tenant_id": ["acme"]}),
+        json!({"sub": "x".repeat(256)}),
+        json!({"tenant_id": "x".repeat(256)}),
+        json!({"sub": "é".repeat(128)}),
+        json!({"sub": "a\nb"}),
+        json!({"sub": "a\u{0}b"}),
+        json!({"tenant_id": "a\u{7f}b"}),
+        json!({"tenant_id": "a\u{85}b"}),
+    ];
+    for change in changes {
+        assert_eq!(verify_claims(&claims_with(&change)), Err(TokenRefused::Claims), "{change}");
+    }
+    for name in ["sub", "tenant_id"] {
+        for id in ["x".repeat(255), "auth0|5f7c/ünï 🦀".to_owned()] {
+            assert!(verify_claims(&claims_with(&json!({name: id}))).is_ok(), "{name}: {id}");
+        }
+    }
+}
+
+#[test]
+fn claims_that_are_no_object_or_say_a_thing_twice_are_refused() {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\"ann\"",
+        r#"{"sub":"ann","sub":"root","tenant_id":"acme","exp":2000000}"#,
+        r#"{"sub":"ann","tenant_id":"acme","exp":1,"exp":2000000}"#,
+        r#"{"sub":"ann","tenant_id":"acme","exp":2000000} {}"#,
+        r#"{"sub":"\ud800","tenant_id":"acme","exp":2000000}"#,
+    ] {
+        assert_eq!(verify_claims_text(text), Err(TokenRefused::Claims), "{text}");
+    }
+}
+
+#[test]
+fn the_longest_ids_make_a_key_that_dynamodb_takes() {
+    let longest = "/".repeat(TokenVerifier::MAX_ID_BYTES);
+    for of_the_longest in ["/", "🦀"] {
+        let id = RequestId::new(of_the_longest.repeat(RequestId::MAX_CHARS));
+        let key = RequestKey::new(&TenantId::new(&*longest), &UserId::new(&*longest), &id);
+        assert!(key.as_str().len() <= 2048, "{}", key.as_str().len());
+    }
+}
+
+#[test]
+fn permissions_are_a_list_of_strings_or_none() {
+    let permissions = |value: &str| {
+        let claims = format!(r#"{{"sub":"ann","tenant_id":"acme","exp":2000000{value}}}"#);
+        verify_claims_text(&claims).map(|identity| identity.permissions)
+    };
+    assert_eq!(permissions(""), Ok(Vec::new()));
+    assert_eq!(permissions(r#","permissions":[]"#), Ok(Vec::new()));
+    // An issuer in Go writes an empty list so.
+    assert_eq!(permissions(r#","permissions":null"#), Ok(Vec::new()));
+    assert_eq!(permissions(r#","permissions":["a","b"]"#), Ok(vec!["a".into(), "b".into()]));
+    for wrong in [r#""admin""#, "[1]", "[null]", r#"{"admin":true}"#, "true"] {
+        let refused = permissions(&format!(r#","permissions":{wrong}"#));
+        assert_eq!(refused, Err(TokenRefused::Claims), "{wrong}");
+    }
+}
+
+#[test]
+fn issuer_and_audience_are_checked_where_they_are_configured() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let verify = |verifier: &TokenVerifier, changes: Value| {
+        verifier.verify(&key.sign(&claims_with(&changes)), NOW).map(|_| ())
+    };
+    let any = key.verifier();
+    assert_eq!(verify(&any, json!({"iss": "https://anybody.example", "aud": "anything"})), Ok(()));
+    assert_eq!(verify(&any, json!({"iss": 7, "aud": {}})), Ok(()));
+
+    let strict = key.verifier().with_issuer("https://issuer.example").with_audience("streamer");
+    let iss = "https://issuer.example";
+    for aud in [json!("streamer"), json!(["streamer"]), json!(["other", "streamer"])] {
+        assert_eq!(verify(&strict, json!({"iss": iss, "aud": aud})), Ok(()), "{aud}");
+    }
+    for changes in [
+        json!({"iss": iss}),
+        json!({"aud": "streamer"}),
+        json!({"iss": "https://issuer.example/", "aud": "streamer"}),
+        json!({"iss": "", "aud": "streamer"}),
+        json!({"iss": 7, "aud": "streamer"}),
+        json!({"iss": iss, "aud": "Streamer"}),
+        json!({"iss": iss, "aud": ""}),
+        json!({"iss": iss, "aud": []}),
+        json!({"iss": iss, "aud": ["other"]}),
+        json!({"iss": iss, "aud": [["streamer"]]}),
+        json!({"iss": iss, "aud": {"streamer": true}}),
+        json!({"iss": iss, "aud": 7}),
+    ] {
+        assert_eq!(verify(&strict, changes.clone()), Err(TokenRefused::Claims), "{changes}");
+    }
+    let expired = key.sign(&claims_with(&json!({"iss": iss, "aud": "streamer", "exp": 1})));
+    assert_eq!(strict.verify(&expired, NOW), Err(TokenRefused::Expired));
+}
+
+#[test]
+fn a_key_may_come_in_the_forms_that_issuers_hand_out() {
+    let key = TestKey::new(Algorithm::Rs256);
+    let token = key.sign(&claims());
+    for form in [
+        RSA_PUBLIC.to_owned(),
+        RSA_PUBLIC.replace('\n', "\\n"),
+        RSA_PUBLIC.replace('\n', "\r\n"),
+        include_str!("testdata/rsa-2048-test-key.public.pkcs1.pem").to_owned(),
+    ] {
+        let verifier = TokenVerifier::new(Algorithm::Rs256, &form).unwrap();
+        assert!(verifier.verify(&token, NOW).is_ok(), "{form}");
+    }
+}
+
+#[test]
+fn a_key_that_could_verify_nothing_is_refused_at_once() {
+    let private = include_str!("testdata/rsa-2048-test-key.private.pem");
+    let short = include_str!("testdata/rsa-1024-test-key.public.pem");
+    let other_curve = include_str!("testdata/p384-test-key.public.pem");
+    let refused = [
+        (Algorithm::Rs256, ""),
+        (Algorithm::Rs256, "nonsense"),
+        (Algorithm::Rs256, private),
+        (Algorithm::Rs256, short),
+        (Algorithm::Rs256, other_curve),
+        (Algorithm::Es256, RSA_PUBLIC),
+        (Algorithm::Es256, other_curve),
+        (Algorithm::EdDsa, RSA_PUBLIC),
+        (Algorithm::Hs256, "0123456789abcdef0123456789abcde"),
+        (Algorithm::Hs256, RSA_PUBLIC),
+        (Algorithm::Hs256, private),
+    ];
+    let report: Vec<String> = refused
+        .iter()
+        .map(|(algorithm, key)| {
+            let shown: String = key.lines().next().unwrap_or_default().chars().take(40).collect();
+            format!("{algorithm:?} {shown:?} => {}", TokenVerifier::new(*algorithm, key).unwrap_err())
+        })
+        .collect();
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+#[test]
+fn each_algorithm_is_read_by_its_name() {
+    for algorithm in ALL {
+        assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
+    }
+    let unknown = "none".parse::<Algorithm>().unwrap_err();
+    assert_eq!(unknown, r#"expected RS256, ES256, EdDSA or HS256, found "none""#);
+}
+
+#[test]
+fn a_verifier_keeps_its_key_to_itself() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let verifier = TestKey::Hs256(secret.into()).verifier().with_issuer("https://issuer.example");
+    insta::assert_snapshot!(
+        format!("{verifier:?}"),
+        @r#"TokenVerifier { algorithm: Hs256, issuer: Some({"https://issuer.example"}), audience: None, .. }"#
+    );
+}
+
+#[test]
+fn a_refusal_has_a_code_for_programs_and_a_sentence_for_people() {
+    let report = [
+        TokenRefused::Missing,
+        TokenRefused::Malformed,
+        TokenRefused::Signature,
+        TokenRefused::Expired,
+        TokenRefused::NotYetValid,
+        TokenRefused::Claims,
+    ]
+    .map(|refused| format!("{}: {refused}", refused.code()));
+    insta::assert_snapshot!(report.join("\n"));
+}

@@ -1,0 +1,526 @@
+//! What each operation sends, and what each answer means; what the table makes of it is tested on a real engine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error as _;
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
+use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::StatusCode;
+use serde_json::json as json_value;
+
+use super::*;
+use crate::aws::AwsEnvironment;
+use crate::config::Environment;
+use crate::protocol::ErrorCode;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const OURS: &str = "00112233445566778899aabbccddeeff";
+const THEIRS: &str = "ffeeddccbbaa99887766554433221100";
+
+fn queue(rule: &Rule) -> DynamoRequestQueue {
+    let client = mock_client!(aws_sdk_dynamodb, RuleMode::Sequential, [rule]);
+    DynamoRequestQueue::new(client, "requests", QueueSettings::default())
+}
+
+fn request() -> Request {
+    Request {
+        id: "r1".into(),
+        user: "ann".into(),
+        tenant: "acme".into(),
+        connection: "c1".into(),
+        action: "report".into(),
+        payload: json_value!({"format": "pdf"}),
+        metadata: [("k".to_owned(), "v".to_owned())].into(),
+        status: Status::Pending,
+        attempt: 0,
+        max_attempts: 3,
+        epoch: 0,
+        lease: None,
+        progress: Progress::default(),
+        seq: Seq::default(),
+        ending: None,
+        subscribers: vec!["c1".into(), "c2".into()],
+        created_at: NOW,
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+fn key() -> RequestKey {
+    request().key()
+}
+
+/// The lease of the second claim.
+fn lease() -> Lease {
+    Lease { epoch: 2, owner: OURS.to_owned(), expires_at: NOW + Duration::from_secs(60) }
+}
+
+/// The request as the second claim, made by `owner`, left it.
+fn claimed_by(owner: &str) -> Request {
+    Request {
+        status: Status::Processing,
+        attempt: 2,
+        epoch: 2,
+        lease: Some(Lease { owner: owner.to_owned(), ..lease() }),
+        started_at: Some(NOW),
+        ..request()
+    }
+}
+
+fn item_of(request: &Request) -> Item {
+    request_item::encode(request, None, 8)
+}
+
+/// The item of a request whose second claim, made by `owner`, has led to `status`: its lease is gone, its owner stays.
+fn ended_by(owner: &str, status: Status) -> Item {
+    let mut item = item_of(&Request { status, lease: None, ..claimed_by(owner) });
+    item.insert("owner".into(), s(owner));
+    item
+}
+
+fn http(status: u16, body: &Value) -> HttpResponse {
+    HttpResponse::new(StatusCode::try_from(status).unwrap(), body.to_string().into())
+}
+
+fn error_answer(status: u16, code: &str, message: &str) -> HttpResponse {
+    let body =
+        json_value!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message});
+    http(status, &body)
+}
+
+fn condition_failed(old: Option<&Item>) -> HttpResponse {
+    let mut body = json_value!({
+        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+        "message": "The conditional request failed",
+    });
+    if let Some(old) = old {
+        body["Item"] = wire_item(old);
+    }
+    http(400, &body)
+}
+
+fn wire_item(item: &Item) -> Value {
+    item.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect()
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the attributes of a request have these types and no other"
+)]
+fn wire_value(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => json_value!({"S": text}),
+        AttributeValue::N(digits) => json_value!({"N": digits}),
+        AttributeValue::M(map) => json_value!({"M": wire_item(map)}),
+        other => panic!("no request has a {other:?}"),
+    }
+}
+
+/// Answers one update so.
+fn update_answered(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> Rule {
+    mock!(Client::update_item).then_http_response(answer)
+}
+
+/// Answers an update so, after a first answer was lost on the way.
+fn update_answered_late(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> Rule {
+    mock!(Client::update_item)
+        .sequence()
+        .http_response(|| error_answer(500, "InternalServerError", "lost"))
+        .http_response(answer)
+        .build()
+}
+
+type Sent = Arc<Mutex<String>>;
+
+/// Takes one update, and returns `attributes`.
+fn update_taken(attributes: Option<Item>) -> (Rule, Sent) {
+    let sent = Sent::default();
+    let kept = Arc::clone(&sent);
+    let rule = mock!(Client::update_item).then_compute_output(move |update: &UpdateItemInput| {
+        *kept.lock().unwrap() = text_of_update(update);
+        UpdateItemOutput::builder().set_attributes(attributes.clone()).build()
+    });
+    (rule, sent)
+}
+
+fn text_of_update(update: &UpdateItemInput) -> String {
+    let mut lines = vec![
+        format!("table: {}", update.table_name().unwrap_or("-")),
+        format!("update: {}", update.update_expression().unwrap_or("-")),
+        format!("condition: {}", update.condition_expression().unwrap_or("-")),
+        format!("returns: {:?}", update.return_values()),
+        format!("returns on failure: {:?}", update.return_values_on_condition_check_failure()),
+    ];
+    lines.extend(sorted(update.key()));
+    lines.extend(sorted(update.expression_attribute_names()));
+    lines.extend(sorted(update.expression_attribute_values()));
+    lines.join("\n")
+}
+
+fn sorted<V: std::fmt::Debug>(map: Option<&HashMap<String, V>>) -> Vec<String> {
+    let map: BTreeMap<_, _> = map.into_iter().flatten().collect();
+    map.into_iter().map(|(name, value)| format!("{name} = {value:?}")).collect()
+}
+
+/// What an update returns beside what it was asked for: who is to be told.
+fn told(connections: &[&str]) -> Option<Item> {
+    let times = connections.iter().map(|id| ((*id).to_owned(), n(1))).collect();
+    Some(Item::from([("subscribers".to_owned(), AttributeValue::M(times))]))
+}
+
+fn audience_of(connections: &[&str]) -> Audience {
+    Audience { subscribers: connections.iter().map(|id| ConnectionId::from(*id)).collect() }
+}
+
+#[tokio::test]
+async fn a_new_request_is_put_unless_one_of_its_key_still_counts() {
+    let sent = Sent::default();
+    let kept = Arc::clone(&sent);
+    let rule = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
+        let due = NOW + Duration::from_secs(60);
+        assert_eq!(put.item(), Some(&request_item::encode(&request(), Some(due), 8)));
+        let mut lines = vec![
+            format!("table: {}", put.table_name().unwrap_or("-")),
+            format!("condition: {}", put.condition_expression().unwrap_or("-")),
+            format!("returns on failure: {:?}", put.return_values_on_condition_check_failure()),
+        ];
+        lines.extend(sorted(put.expression_attribute_names()));
+        lines.extend(sorted(put.expression_attribute_values()));
+        *kept.lock().unwrap() = lines.join("\n");
+        PutItemOutput::builder().build()
+    });
+    assert_eq!(queue(&rule).enqueue(&request()).await.unwrap(), Enqueued::New);
+    insta::assert_snapshot!(sent.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_request_that_is_there_already_is_returned_as_it_stands() {
+    let rule =
+        mock!(Client::put_item).then_http_response(|| condition_failed(Some(&item_of(&claimed_by(THEIRS)))));
+    let enqueued = queue(&rule).enqueue(&request()).await.unwrap();
+    assert_eq!(enqueued, Enqueued::Existing(Box::new(claimed_by(THEIRS))));
+}
+
+/// The acknowledgment of a request whose first put was answered, but not to us, is the same.
+#[tokio::test(start_paused = true)]
+async fn a_put_whose_answer_was_lost_finds_its_own_request() {
+    let rule = mock!(Client::put_item)
+        .sequence()
+        .http_response(|| error_answer(500, "InternalServerError", "lost"))
+        .http_response(|| condition_failed(Some(&item_of(&request()))))
+        .build();
+    let enqueued = queue(&rule).enqueue(&request()).await.unwrap();
+    assert_eq!(enqueued, Enqueued::Existing(Box::new(request())));
+    assert_eq!(rule.num_calls(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_put_without_a_readable_item_is_an_error() {
+    let rule = mock!(Client::put_item).then_http_response(|| condition_failed(None));
+    let error = queue(&rule).enqueue(&request()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misuse);
+    let rule = mock!(Client::put_item).then_http_response(|| condition_failed(Some(&corrupt())));
+    let error = queue(&rule).enqueue(&request()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
+
+fn corrupt() -> Item {
+    let mut item = item_of(&request());
+    item.insert("epoch".into(), s("two"));
+    item
+}
+
+fn answered_with(item: Option<Item>) -> Rule {
+    mock!(Client::get_item)
+        .match_requests(|get: &GetItemInput| {
+            get.table_name() == Some("requests")
+                && get.key() == Some(&request_item::key(&key()))
+                && get.consistent_read() == Some(true)
+        })
+        .then_http_response(move || match &item {
+            Some(item) => http(200, &json_value!({"Item": wire_item(item)})),
+            None => http(200, &json_value!({})),
+        })
+}
+
+#[tokio::test]
+async fn a_request_is_read_consistently_by_its_key() {
+    let there = answered_with(Some(item_of(&claimed_by(THEIRS))));
+    assert_eq!(queue(&there).get(&key()).await.unwrap(), Some(claimed_by(THEIRS)));
+    assert_eq!(queue(&answered_with(None)).get(&key()).await.unwrap(), None);
+    let error = queue(&answered_with(Some(corrupt()))).get(&key()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
+
+async fn claim(rule: &Rule) -> Result<Claimed, StoreError> {
+    queue(rule).claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await
+}
+
+fn won() -> Claimed {
+    Claimed::Won(Box::new(claimed_by(OURS)), lease())
+}
+
+#[tokio::test]
+async fn a_claim_raises_the_epoch_of_a_pending_request() {
+    let (rule, sent) = update_taken(Some(item_of(&claimed_by(OURS))));
+    assert_eq!(claim(&rule).await.unwrap(), won());
+    insta::assert_snapshot!(sent.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_was_lost_knows_its_own_token() {
+    let rule = update_answered_late(|| condition_failed(Some(&item_of(&claimed_by(OURS)))));
+    assert_eq!(claim(&rule).await.unwrap(), won());
+    assert_eq!(rule.num_calls(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_pending_is_not_claimed() {
+    let stands = |status| Some(item_of(&Request { status, ..request() }));
+    for (old, claimed) in [
+        (None, Claimed::Missing),
+        (Some(item_of(&claimed_by(THEIRS))), Claimed::NotPending(Status::Processing)),
+        (stands(Status::Retrying), Claimed::NotPending(Status::Retrying)),
+        (stands(Status::Cancelled), Claimed::NotPending(Status::Cancelled)),
+        (Some(ended_by(THEIRS, Status::Completed)), Claimed::NotPending(Status::Completed)),
+        // Our own token on a request that has ended since gives no right to run it again.
+        (Some(ended_by(OURS, Status::Completed)), Claimed::NotPending(Status::Completed)),
+        (Some(ended_by(OURS, Status::Failed)), Claimed::NotPending(Status::Failed)),
+    ] {
+        let rule = update_answered(move || condition_failed(old.as_ref()));
+        assert_eq!(claim(&rule).await.unwrap(), claimed);
+    }
+}
+
+#[tokio::test]
+async fn a_claimed_item_that_cannot_be_read_is_corrupt() {
+    let (rule, _) = update_taken(Some(corrupt()));
+    assert_eq!(claim(&rule).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+}
+
+async fn report(rule: &Rule) -> Result<Audience, StoreError> {
+    let progress = Progress {
+        percentage: 45.5,
+        message: "half".to_owned(),
+        metadata: [("rows".to_owned(), json_value!(7))].into_iter().collect(),
+    };
+    let lease_end = NOW + Duration::from_secs(90);
+    queue(rule).progress(&key(), &lease(), &progress, Seq::start_of(2).next(), lease_end).await
+}
+
+#[tokio::test]
+async fn stored_progress_renews_the_lease_and_says_who_is_told() {
+    let (rule, sent) = update_taken(told(&["c1", "c2"]));
+    assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
+    insta::assert_snapshot!(sent.lock().unwrap());
+}
+
+/// Its condition still holds after its own write: nothing has to be recognised.
+#[tokio::test(start_paused = true)]
+async fn progress_whose_answer_was_lost_is_stored_again() {
+    let answer = || http(200, &json_value!({"Attributes": wire_item(&told(&["c1"]).unwrap())}));
+    let rule = update_answered_late(answer);
+    assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1"]));
+    assert_eq!(rule.num_calls(), 2);
+}
+
+async fn complete(rule: &Rule) -> Result<Audience, StoreError> {
+    let result = json_value!({"url": "s3://reports/1"});
+    queue(rule).complete(&key(), &lease(), &result, Seq::start_of(2).next(), NOW).await
+}
+
+async fn fail(rule: &Rule) -> Result<Audience, StoreError> {
+    let error = ErrorBody::new(ErrorCode::Timeout, "too slow").with_detail("after_s", 30);
+    queue(rule).fail(&key(), &lease(), &error, Seq::start_of(2).next(), NOW).await
+}
+
+#[tokio::test]
+async fn a_completed_request_keeps_its_result_and_waits_for_delivery() {
+    let (rule, sent) = update_taken(told(&["c1"]));
+    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1"]));
+    insta::assert_snapshot!(sent.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_failed_request_keeps_its_error_and_waits_for_delivery() {
+    let (rule, sent) = update_taken(told(&[]));
+    assert_eq!(fail(&rule).await.unwrap(), audience_of(&[]));
+    insta::assert_snapshot!(sent.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ending_whose_answer_was_lost_knows_its_own_lease_and_status() {
+    let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
+    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
+    assert_eq!(rule.num_calls(), 2);
+    let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
+    assert_eq!(fail(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
+    assert_eq!(rule.num_calls(), 2);
+}
+
+#[tokio::test]
+async fn whoever_has_lost_the_lease_is_fenced() {
+    let later_epoch = |status| {
+        let mut item = ended_by(OURS, status);
+        item.insert("epoch".into(), n(3));
+        item
+    };
+    let mut without_owner = ended_by(OURS, Status::Completed);
+    without_owner.remove("owner");
+    let lost = [
+        None,
+        Some(item_of(&request())),
+        Some(item_of(&claimed_by(THEIRS))),
+        Some(ended_by(THEIRS, Status::Completed)),
+        Some(ended_by(THEIRS, Status::Failed)),
+        Some(later_epoch(Status::Completed)),
+        Some(later_epoch(Status::Failed)),
+        Some(later_epoch(Status::Processing)),
+        // The same claim, ended by somebody else in another way.
+        Some(ended_by(OURS, Status::Cancelled)),
+        Some(ended_by(OURS, Status::Retrying)),
+        Some(without_owner),
+    ];
+    for old in lost {
+        let rule = || {
+            let old = old.clone();
+            update_answered(move || condition_failed(old.as_ref()))
+        };
+        for ended in [complete(&rule()).await, fail(&rule()).await, report(&rule()).await] {
+            assert_eq!(ended.unwrap_err().kind(), StoreErrorKind::Fenced, "{old:?}");
+        }
+    }
+    // A result is no error, nor the other way round; and neither is progress.
+    let completed = || update_answered(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
+    assert_eq!(fail(&completed()).await.unwrap_err().kind(), StoreErrorKind::Fenced);
+    assert_eq!(report(&completed()).await.unwrap_err().kind(), StoreErrorKind::Fenced);
+    let failed = update_answered(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
+    assert_eq!(complete(&failed).await.unwrap_err().kind(), StoreErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
+    let mut report = Vec::new();
+    for (reached, all_reached) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
+        let (rule, sent) = update_taken(None);
+        let reached: Vec<ConnectionId> = reached.into_iter().map(ConnectionId::from).collect();
+        queue(&rule).delivered(&key(), &reached, all_reached).await.unwrap();
+        report.push(sent.lock().unwrap().clone());
+    }
+    insta::assert_snapshot!(report.join("\n\n"));
+}
+
+#[tokio::test]
+async fn a_delivery_that_reached_nobody_makes_no_call() {
+    let (rule, _) = update_taken(None);
+    queue(&rule).delivered(&key(), &[], false).await.unwrap();
+    assert_eq!(rule.num_calls(), 0);
+}
+
+#[tokio::test]
+async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
+    let rule = update_answered(|| condition_failed(None));
+    queue(&rule).delivered(&key(), &["c1".into()], true).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn settings_reach_the_items() {
+    let settings = QueueSettings {
+        shards: 1,
+        ttl: Duration::from_secs(10),
+        undelivered_after: Duration::from_secs(5),
+        ..QueueSettings::default()
+    };
+    let (rule, sent) = update_taken(told(&[]));
+    let client = mock_client!(aws_sdk_dynamodb, [&rule]);
+    let queue = DynamoRequestQueue::new(client, "t", settings);
+    queue.complete(&key(), &lease(), &Value::Null, Seq::default(), NOW).await.unwrap();
+    let sent = sent.lock().unwrap();
+    for line in
+        [r#":shard = S("COMPLETED#0")"#, r#":ttl = N("1700000010")"#, r#":timer = N("1700000005000")"#]
+    {
+        assert!(sent.lines().any(|sent| sent == line), "{line} is not in\n{sent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_retried_where_that_helps_and_say_what_to_do() {
+    const ONCE: usize = 1;
+    const RETRIED: usize = 3;
+    let too_large_put = "Item size has exceeded the maximum allowed size";
+    let too_large_update = "Item size to update has exceeded the maximum allowed size";
+    for (status, code, message, kind, calls) in [
+        (400, "ProvisionedThroughputExceededException", "slow", StoreErrorKind::Throttled, RETRIED),
+        (400, "ThrottlingException", "slow", StoreErrorKind::Throttled, RETRIED),
+        (400, "RequestLimitExceeded", "slow", StoreErrorKind::Throttled, RETRIED),
+        (500, "InternalServerError", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (503, "ServiceUnavailable", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (500, "SomethingNew", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (400, "ValidationException", too_large_put, StoreErrorKind::TooLarge, ONCE),
+        (400, "ValidationException", too_large_update, StoreErrorKind::TooLarge, ONCE),
+        (400, "ValidationException", "Invalid UpdateExpression", StoreErrorKind::Misuse, ONCE),
+        (400, "ResourceNotFoundException", "no table", StoreErrorKind::Misuse, ONCE),
+        (400, "AccessDeniedException", "no right", StoreErrorKind::Misuse, ONCE),
+    ] {
+        let rule = mock!(Client::update_item)
+            .sequence()
+            .http_response(move || error_answer(status, code, message))
+            .repeatedly()
+            .build();
+        let error = complete(&rule).await.unwrap_err();
+        assert_eq!((error.kind(), rule.num_calls()), (kind, calls), "{code}: {message}");
+        assert!(error.source().is_some(), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_call_that_is_taken_on_retry_succeeds() {
+    let rule = mock!(Client::update_item)
+        .sequence()
+        .http_response(|| error_answer(400, "ProvisionedThroughputExceededException", "slow"))
+        .http_status(503, None)
+        .output(|| UpdateItemOutput::builder().set_attributes(told(&["c1"])).build())
+        .build();
+    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1"]));
+    assert_eq!(rule.num_calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_nobody_answers_for_is_unavailable() {
+    let mut nowhere = Environment::new(|name| {
+        let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
+        Some(value.to_owned())
+    });
+    let client = AwsEnvironment::read(&mut nowhere).dynamodb();
+    let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
+    let error = queue.get(&key()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.is_transient());
+}
+
+/// An operator who reads one finds the operation, the request and the table in it.
+#[tokio::test]
+async fn every_error_names_what_was_done_to_which_request_of_which_table() {
+    let refused = || error_answer(400, "ResourceNotFoundException", "no table");
+    let put = mock!(Client::put_item).then_http_response(refused);
+    let get = mock!(Client::get_item).then_http_response(refused);
+    let lost = || condition_failed(None);
+    let update = |answer: fn() -> HttpResponse| update_answered(answer);
+    let delivered = async |rule: &Rule| queue(rule).delivered(&key(), &["c1".into()], true).await;
+    let errors = [
+        queue(&put).enqueue(&request()).await.unwrap_err(),
+        queue(&get).get(&key()).await.unwrap_err(),
+        claim(&update(refused)).await.unwrap_err(),
+        report(&update(refused)).await.unwrap_err(),
+        report(&update(lost)).await.unwrap_err(),
+        complete(&update(refused)).await.unwrap_err(),
+        fail(&update(lost)).await.unwrap_err(),
+        delivered(&update(refused)).await.unwrap_err(),
+    ];
+    insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n"));
+}
