@@ -81,10 +81,10 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             None => Ok(None),
         })??;
         if let Some(issuer) = self.optional("JWT_ISSUER") {
-            verifier = verifier.with_issuer(&issuer);
+            verifier = verifier.with_issuer(issuer);
         }
         if let Some(audience) = self.optional("JWT_AUDIENCE") {
-            verifier = verifier.with_audience(&audience);
+            verifier = verifier.with_audience(audience);
         }
         Some(verifier)
     }

@@ -306,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_no_good_token_is_told_why() {
         let expired = KEY.sign(&json!({"sub": "ann", "tenant_id": "acme", "exp": 1_707_503_009}));
-        let early = KEY.sign(&json!({"sub": "ann", "tenant_id": "acme", "exp": 2e9, "nbf": 1_707_503_010}));
+        let early = KEY.sign(&json!({"sub": "ann", "tenant_id": "acme", "exp": 2e9, "nbf": 1_707_503_100}));
         let forged = TestKey::new(Algorithm::EdDsa).sign(&json!({"sub": "ann"}));
         let nobody = KEY.sign(&json!({"tenant_id": "acme", "exp": 2e9}));
         for (query, headers, expected) in [

@@ -11,7 +11,7 @@ use streamer_harness::template::{Environment, FindingKind, Template};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ready::Ready;
-use super::{Outcome, State, runtime};
+use super::{Outcome, State, runtime, say};
 
 /// The `local` command.
 #[derive(Args, Debug, Default)]
@@ -59,8 +59,9 @@ impl Local {
             let written = files.clone().try_for_each(|file| {
                 ready.write(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))
             });
-            if written.is_ok() {
-                greet(&stage, &ready);
+            let told =
+                written.and_then(|()| say(&greeting(&stage, &ready)).map_err(|error| error.to_string()));
+            if told.is_ok() {
                 stopped().await;
                 eprintln!("\nEnding the stage ...");
             }
@@ -68,7 +69,7 @@ impl Local {
                 ready.remove(file);
             }
             stage.shutdown().await;
-            written?;
+            told?;
             Ok(ExitCode::SUCCESS)
         })
     }
@@ -105,32 +106,39 @@ fn ready(stage: &Stage) -> Ready {
     }
 }
 
-fn greet(stage: &Stage, ready: &Ready) {
+fn greeting(stage: &Stage, ready: &Ready) -> String {
     let Ready { ws_url, token, management_url, dynamodb_url } = ready;
-    let not_emulated: Vec<_> =
-        stage.findings().iter().filter(|finding| finding.kind == FindingKind::NotEmulated).collect();
-    let harmless = stage.findings().len() - not_emulated.len();
+    let (not_emulated, harmless): (Vec<_>, Vec<_>) =
+        stage.findings().iter().partition(|finding| finding.kind == FindingKind::NotEmulated);
+    let mut text = String::new();
     if !stage.findings().is_empty() {
-        println!("Not on this stage:");
+        text.push_str("Not on this stage:\n");
         for finding in not_emulated {
-            println!("  {finding}");
+            text.push_str(&format!("  {finding}\n"));
         }
-        println!("  {harmless} settings without effect here (permissions, encryption, backups, labels)");
-        println!();
+        let count = harmless.len();
+        text.push_str(&format!(
+            "  {count} settings without effect here (permissions, encryption, backups, labels)\n\n"
+        ));
     }
-    println!("The stage is up.");
-    println!();
-    println!("  WebSocket       {ws_url}");
-    println!("  @connections    {management_url}");
-    println!("  DynamoDB        {dynamodb_url}");
-    println!("  Token           {token}");
-    println!();
-    println!("Paste into another terminal:");
-    println!();
-    println!(
-        "  cargo run -- try generate_report '{{\"start_date\":\"2024-01-01\",\"end_date\":\"2024-12-31\",\"format\":\"pdf\"}}'"
-    );
-    println!("  npx wscat -c '{ws_url}?token={token}'");
-    println!();
-    println!("Ctrl-C ends it.");
+    text.push_str(&format!(
+        "\
+The stage is up.
+
+  WebSocket       {ws_url}
+  @connections    {management_url}
+  DynamoDB        {dynamodb_url}
+  Token           {token}
+
+Paste into another terminal:
+
+  cargo run -- try generate_report '{ORDER}'
+  npx wscat -c '{ws_url}?token={token}'
+
+Ctrl-C ends it.
+"
+    ));
+    text
 }
+
+const ORDER: &str = r#"{"start_date":"2024-01-01","end_date":"2024-12-31","format":"pdf"}"#;

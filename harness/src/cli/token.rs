@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use clap::Args;
 use streamer::ports::{Clock as _, SystemClock};
 
-use super::{Outcome, State, Whom};
+use super::{Outcome, State, Whom, say};
 
 /// The `token` command.
 #[derive(Args, Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Token {
 impl Token {
     pub(super) fn run(self) -> Outcome {
         let key = State::of(None)?.signing_key()?;
-        println!("{}", key.sign(&self.whom.into(), SystemClock.now()));
+        say(&(key.sign(&self.whom.into(), SystemClock.now()) + "\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

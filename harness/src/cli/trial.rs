@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::local::stage_config;
 use super::ready::Ready;
-use super::{Outcome, State, Whom, duration, runtime};
+use super::{Outcome, State, Whom, duration, runtime, say};
 
 /// The `try` command.
 #[derive(Args, Debug)]
@@ -43,24 +43,32 @@ impl Try {
         runtime()?.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
+            let mut stopped = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
             let stage = match config {
                 None => None,
                 Some(config) => {
                     eprintln!("No stage is running: starting one for this request ...");
-                    Some(Stage::start(config).await?)
+                    tokio::select! {
+                        stage = Stage::start(config) => Some(stage?),
+                        () = stopped() => return Err("interrupted".into()),
+                    }
                 }
             };
             let url =
                 stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url)).unwrap_or_default();
             let outcome = tokio::select! {
                 outcome = self.watch(&url, &token, &payload) => outcome,
-                _ = interrupt.recv() => Err("interrupted".into()),
-                _ = terminate.recv() => Err("terminated".into()),
+                () = stopped() => Err("interrupted".into()),
             };
             if let Some(stage) = stage {
                 stage.shutdown().await;
             }
-            println!("{}", serde_json::to_string_pretty(&outcome?)?);
+            say(&(serde_json::to_string_pretty(&outcome?)? + "\n"))?;
             Ok(ExitCode::SUCCESS)
         })
     }

@@ -157,6 +157,8 @@ impl Stage {
         let mut api_config = ApiConfig::new(&api.api_id, domain);
         api_config.stage.clone_from(&api.stage_name);
         api_config.route_selection_expression = api.route_selection_expression;
+        api_config.limits.integration_timeout =
+            api.routes.iter().map(|route| route.integration_timeout).max().unwrap_or_default();
         api_config.routes = api
             .routes
             .into_iter()
@@ -167,6 +169,19 @@ impl Stage {
             .collect();
         let invoke = Arc::new(functions.clone());
         let gateway = Gateway::new(api_config, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
+
+        let mut mappings = Vec::new();
+        for mapping in &template.mappings {
+            let (settings, source) = stream::mapping(mapping, &arns, &dynamodb)?;
+            let ports = Ports {
+                source: Arc::new(source),
+                invoke: invoke.clone(),
+                on_failure: Arc::new(crate::event_source::LogFailures),
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+            };
+            mappings.push(EventSourceMapping::new(settings, ports)?);
+        }
 
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
@@ -190,16 +205,8 @@ impl Stage {
             return Err(error);
         }
 
-        for mapping in template.mappings {
-            let (settings, source) = stream::mapping(&mapping, &arns, &dynamodb)?;
-            let ports = Ports {
-                source: Arc::new(source),
-                invoke: invoke.clone(),
-                on_failure: Arc::new(crate::event_source::LogFailures),
-                clock: Arc::clone(&clock),
-                entropy: Arc::clone(&entropy),
-            };
-            tasks.spawn(EventSourceMapping::new(settings, ports)?.run(until(&stop_polling)));
+        for mapping in mappings {
+            tasks.spawn(mapping.run(until(&stop_polling)));
         }
         tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
 

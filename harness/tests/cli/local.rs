@@ -41,4 +41,11 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
         assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
     }
     assert!(workspace.path().join("kept").is_dir());
+
+    workspace.edit_template(
+        "{ AttributeName: id, AttributeType: S }",
+        "{ AttributeName: name, AttributeType: S }",
+    );
+    workspace.edit_template("{ AttributeName: id, KeyType: HASH }", "{ AttributeName: name, KeyType: HASH }");
+    insta::assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "kept"]));
 }

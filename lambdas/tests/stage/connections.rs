@@ -30,7 +30,7 @@ async fn a_connection_without_a_good_token_is_refused_with_401_and_a_code() {
         .sign(&whom(Duration::from_secs(60)), streamer::ports::Clock::now(&streamer::ports::SystemClock));
     let expired = stage.token(&whom(Duration::ZERO));
     for (token, code) in [
-        ("", "TOKEN_MALFORMED"),
+        ("", "TOKEN_MISSING"),
         ("nonsense", "TOKEN_MALFORMED"),
         (&forged, "TOKEN_SIGNATURE_INVALID"),
         (&expired, "TOKEN_EXPIRED"),

@@ -260,6 +260,10 @@ async fn claim(rule: &Rule) -> Result<Claimed, StoreError> {
     queue(rule).claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await
 }
 
+fn shown(claimed: &Claimed) -> String {
+    format!("{claimed:?}")
+}
+
 fn won() -> Claimed {
     Claimed::Won(Box::new(claimed_by(OURS)), lease())
 }
@@ -267,14 +271,14 @@ fn won() -> Claimed {
 #[tokio::test]
 async fn a_claim_raises_the_epoch_of_a_pending_request() {
     let (rule, sent) = update_taken(Some(item_of(&claimed_by(OURS))));
-    assert_eq!(claim(&rule).await.unwrap(), won());
+    assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&won()));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_was_lost_knows_its_own_token() {
     let rule = update_answered_late(|| condition_failed(Some(&item_of(&claimed_by(OURS)))));
-    assert_eq!(claim(&rule).await.unwrap(), won());
+    assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&won()));
     assert_eq!(rule.num_calls(), 2);
 }
 
@@ -292,14 +296,23 @@ async fn what_is_not_pending_is_not_claimed() {
         (Some(ended_by(OURS, Status::Failed)), Claimed::NotPending(Status::Failed)),
     ] {
         let rule = update_answered(move || condition_failed(old.as_ref()));
-        assert_eq!(claim(&rule).await.unwrap(), claimed);
+        assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&claimed));
     }
 }
 
 #[tokio::test]
-async fn a_claimed_item_that_cannot_be_read_is_corrupt() {
+async fn an_item_that_says_nothing_of_whose_it_is_is_corrupt() {
     let (rule, _) = update_taken(Some(corrupt()));
     assert_eq!(claim(&rule).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_item_that_is_ours_and_cannot_be_read_is_told_from_one_that_is_not_ours() {
+    let mut item = item_of(&claimed_by(OURS));
+    item.insert("payload".to_owned(), AttributeValue::S("{".to_owned()));
+    let (rule, _) = update_taken(Some(item));
+    let Claimed::Unreadable(held, error) = claim(&rule).await.unwrap() else { panic!("it was read") };
+    assert_eq!((held, error.kind()), (lease(), StoreErrorKind::Corrupt));
 }
 
 async fn report(rule: &Rule) -> Result<Audience, StoreError> {
@@ -405,10 +418,10 @@ async fn whoever_has_lost_the_lease_is_fenced() {
 #[tokio::test]
 async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
     let mut report = Vec::new();
-    for (reached, all_reached) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
+    for (told, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_taken(None);
-        let reached: Vec<ConnectionId> = reached.into_iter().map(ConnectionId::from).collect();
-        queue(&rule).delivered(&key(), &reached, all_reached).await.unwrap();
+        let told: Vec<ConnectionId> = told.into_iter().map(ConnectionId::from).collect();
+        queue(&rule).delivered(&key(), &lease(), &told, everyone).await.unwrap();
         report.push(sent.lock().unwrap().clone());
     }
     insta::assert_snapshot!(report.join("\n\n"));
@@ -417,15 +430,19 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
 #[tokio::test]
 async fn a_delivery_that_reached_nobody_makes_no_call() {
     let (rule, _) = update_taken(None);
-    queue(&rule).delivered(&key(), &[], false).await.unwrap();
+    queue(&rule).delivered(&key(), &lease(), &[], false).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
 async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
-    let rule = update_answered(|| condition_failed(None));
-    queue(&rule).delivered(&key(), &["c1".into()], true).await.unwrap();
-    assert_eq!(rule.num_calls(), 1);
+    let rule = mock!(Client::update_item)
+        .sequence()
+        .http_response(|| condition_failed(None))
+        .http_response(|| condition_failed(None))
+        .build();
+    queue(&rule).delivered(&key(), &lease(), &["c1".into()], true).await.unwrap();
+    assert_eq!(rule.num_calls(), 2, "with the timer, and without");
 }
 
 #[tokio::test]
@@ -511,7 +528,7 @@ async fn every_error_names_what_was_done_to_which_request_of_which_table() {
     let get = mock!(Client::get_item).then_http_response(refused);
     let lost = || condition_failed(None);
     let update = |answer: fn() -> HttpResponse| update_answered(answer);
-    let delivered = async |rule: &Rule| queue(rule).delivered(&key(), &["c1".into()], true).await;
+    let delivered = async |rule: &Rule| queue(rule).delivered(&key(), &lease(), &["c1".into()], true).await;
     let errors = [
         queue(&put).enqueue(&request()).await.unwrap_err(),
         queue(&get).get(&key()).await.unwrap_err(),
