@@ -161,8 +161,9 @@ async fn throttled(user: &GooseUser) -> TransactionResult {
     }
 }
 
-/// How long anything is waited for: goose's `--timeout`.
+/// How long anything is waited for: goose's `--timeout`, by default 60 s, at most a day.
 fn patience(user: &GooseUser) -> Duration {
     let timeout = user.config.timeout.as_deref().and_then(|seconds| seconds.parse().ok());
-    timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(Duration::from_secs(60))
+    let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    timeout.unwrap_or(Duration::from_secs(60)).min(Duration::from_hours(24))
 }

@@ -88,7 +88,7 @@ async fn serve(stream: TcpStream, answers: Answers, seen: Arc<Mutex<Seen>>) {
                 }
             }
             Message::Close(_) => seen.lock().unwrap().closed += 1,
-            _ => {}
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
     }
 }
@@ -104,39 +104,32 @@ fn refusal() -> ErrorResponse {
 fn replies(answers: Answers, message: &Value) -> Vec<Message> {
     let (id, payload) = (&message["id"], &message["payload"]);
     let text = |frame: Value| Message::text(frame.to_string());
+    let response =
+        |id, data| text(json!({"type": "response", "request_id": id, "success": true, "data": data}));
     match (message["action"].as_str(), answers) {
         (_, Answers::Silently) => vec![],
         (_, Answers::AsABrokenGateway) => {
             vec![text(json!({"message": "Internal server error", "connectionId": "c", "requestId": "q"}))]
         }
-        (Some("echo"), Answers::WithAnotherEcho) => {
-            vec![text(
-                json!({"type": "response", "request_id": id, "success": true, "data": {"message": "hi"}}),
-            )]
-        }
-        (Some("echo"), Answers::ForAnotherRequest) => {
-            vec![text(json!({"type": "response", "request_id": "r1", "success": true, "data": payload}))]
-        }
-        (Some("echo"), _) => {
-            vec![text(json!({"type": "response", "request_id": id, "success": true, "data": payload}))]
-        }
+        (Some("echo"), Answers::WithAnotherEcho) => vec![response(id, &json!({"message": "hi"}))],
+        (Some("echo"), Answers::ForAnotherRequest) => vec![response(&json!("r1"), payload)],
+        (Some("echo"), _) => vec![response(id, payload)],
         (Some("echo_async"), Answers::WithAnError) => {
             let error = json!({"code": "RATE_LIMITED", "message": "Wait a second"});
             vec![text(json!({"type": "error", "request_id": id, "error": error, "timestamp": 1}))]
         }
-        (Some("echo_async"), _) => slow_replies(answers, id, payload).into_iter().map(text).collect(),
+        (Some("echo_async"), Answers::ByClosing) => vec![text(acknowledgment(id)), Message::Close(None)],
+        (Some("echo_async"), Answers::WithoutProgress) => vec![text(acknowledgment(id))],
+        (Some("echo_async"), _) => slow_replies(answers, id, payload).map(text).into(),
         (other, _) => panic!("nobody asks for {other:?}"),
     }
-    .into_iter()
-    .chain(
-        (answers == Answers::ByClosing && message["action"] == "echo_async").then_some(Message::Close(None)),
-    )
-    .collect()
 }
 
-fn slow_replies(answers: Answers, id: &Value, payload: &Value) -> Vec<Value> {
-    let acknowledgment =
-        json!({"type": "acknowledgment", "request_id": id, "status": "queued", "message": "Queued"});
+fn acknowledgment(id: &Value) -> Value {
+    json!({"type": "acknowledgment", "request_id": id, "status": "queued", "message": "Queued"})
+}
+
+fn slow_replies(answers: Answers, id: &Value, payload: &Value) -> [Value; 4] {
     let progress = |percentage: f64, seq: u32| {
         json!({"type": "progress", "request_id": id, "percentage": percentage, "message": "Round",
                "timestamp": 1, "seq": seq})
@@ -145,8 +138,5 @@ fn slow_replies(answers: Answers, id: &Value, payload: &Value) -> Vec<Value> {
     let result = json!({"message": message, "rounds": payload["rounds"], "digest": "0123456789abcdef"});
     let complete = json!({"type": "complete", "request_id": id, "success": true, "result": result,
                           "timestamp": 1, "seq": 3});
-    if matches!(answers, Answers::WithoutProgress | Answers::ByClosing) {
-        return vec![acknowledgment];
-    }
-    vec![acknowledgment, progress(50.0, 1), progress(100.0, 2), complete]
+    [acknowledgment(id), progress(50.0, 1), progress(100.0, 2), complete]
 }
