@@ -299,7 +299,13 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn delivered(&self, _: &RequestKey, _: &[ConnectionId], _: bool) -> Result<(), StoreError> {
+    async fn delivered(
+        &self,
+        _: &RequestKey,
+        _: &Lease,
+        _: &[ConnectionId],
+        _: bool,
+    ) -> Result<(), StoreError> {
         Ok(())
     }
 }
