@@ -26,6 +26,7 @@
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
 //! [`lambda`] and [`event_source`]; [`client`] and [`signing_key`] are for whoever talks to it.
 
+mod aws_forms;
 pub mod client;
 pub mod dynamodb;
 pub mod event_source;

@@ -8,10 +8,9 @@ use clap::Args;
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Stage, StageConfig, listen};
 use streamer_harness::template::{Environment, FindingKind, Template};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::ready::Ready;
-use super::{Outcome, State, runtime, say};
+use super::{Outcome, State, Stop, runtime, say};
 
 /// The `local` command.
 #[derive(Args, Debug, Default)]
@@ -41,17 +40,10 @@ impl Local {
         config.data = self.data;
         runtime()?.block_on(async {
             // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut stopped = async || {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
+            let mut stop = Stop::listen()?;
             let stage = tokio::select! {
                 stage = Stage::start(config) => stage?,
-                () = stopped() => return Ok(ExitCode::SUCCESS),
+                () = stop.requested() => return Ok(ExitCode::SUCCESS),
             };
             let ready = ready(&stage);
             let running = state.running();
@@ -62,7 +54,7 @@ impl Local {
             let told =
                 written.and_then(|()| say(&greeting(&stage, &ready)).map_err(|error| error.to_string()));
             if told.is_ok() {
-                stopped().await;
+                stop.requested().await;
                 eprintln!("\nEnding the stage ...");
             }
             for file in files {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use streamer_harness::signing_key::{SigningKey, TokenFor};
 use streamer_harness::stage::Workspace;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
@@ -109,6 +110,27 @@ impl State {
 
     fn folder(&self) -> PathBuf {
         self.workspace.target_dir.join("streamer")
+    }
+}
+
+/// Ctrl-C, or what asks a process to end; listened for from when it is made.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// Within a runtime, before anything is started that must be ended again.
+    fn listen() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

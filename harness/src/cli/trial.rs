@@ -10,11 +10,10 @@ use streamer::ports::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
 use streamer::protocol::{ErrorBody, Frame, Seq};
 use streamer_harness::client::Client;
 use streamer_harness::stage::{Stage, listen};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::local::stage_config;
 use super::ready::Ready;
-use super::{Outcome, State, Whom, duration, runtime, say};
+use super::{Outcome, State, Stop, Whom, duration, runtime, say};
 
 /// The `try` command.
 #[derive(Args, Debug)]
@@ -41,21 +40,14 @@ impl Try {
         let config = if running.is_none() { Some(stage_config(&state, None, listen(0)?)?) } else { None };
         let token = state.signing_key()?.sign(&self.whom.clone().into(), SystemClock.now());
         runtime()?.block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut stopped = async || {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
+            let mut stop = Stop::listen()?;
             let stage = match config {
                 None => None,
                 Some(config) => {
                     eprintln!("No stage is running: starting one for this request ...");
                     tokio::select! {
                         stage = Stage::start(config) => Some(stage?),
-                        () = stopped() => return Err("interrupted".into()),
+                        () = stop.requested() => return Err("interrupted".into()),
                     }
                 }
             };
@@ -63,7 +55,7 @@ impl Try {
                 stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url)).unwrap_or_default();
             let outcome = tokio::select! {
                 outcome = self.watch(&url, &token, &payload) => outcome,
-                () = stopped() => Err("interrupted".into()),
+                () = stop.requested() => Err("interrupted".into()),
             };
             if let Some(stage) = stage {
                 stage.shutdown().await;

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, read, write};
 use super::error::ApiError;
+use super::streams::StreamViewType;
 use super::streams::store::{self, NewStream};
-use super::streams::{StreamViewType, label};
+use crate::aws_forms::stream_label;
 
 /// What every ARN of the engine begins with.
 const ENGINE_ARN_PREFIX: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
@@ -96,10 +97,10 @@ fn begin_stream(engine: &Engine, meta: &TableMetadata) -> Result<(), ApiError> {
     let arn = |label: &str| format!("{}table/{table}/stream/{label}", arn_prefix(engine));
     // A table made anew within the same millisecond still gets a stream of its own.
     let mut created = engine.now();
-    while store::stream_by_arn(engine.conn(), &arn(&label(created)))?.is_some() {
+    while store::stream_by_arn(engine.conn(), &arn(&stream_label(created)))?.is_some() {
         created = created + std::time::Duration::from_millis(1);
     }
-    let label = label(created);
+    let label = stream_label(created);
     store::begin_stream(
         engine.conn(),
         &NewStream {

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Ports;
 use super::batch::{Item, fit, payload};
 use super::checkpoint::Checkpoint;
-use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext, iso8601};
+use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext};
 use super::reply::{Verdict, verdict};
 use super::settings::Settings;
-use crate::lambda::{InvokeError, request_id};
+use crate::aws_forms::{iso_8601, uuid};
+use crate::lambda::InvokeError;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -145,7 +146,7 @@ impl Lane {
     }
 
     async fn invoke(&self, batch: &mut Batch) -> Outcome {
-        batch.request_id = request_id(&*self.ports.entropy);
+        batch.request_id = uuid(&*self.ports.entropy);
         let invocation = self.ports.invoke.invoke(&self.settings.function, payload(&batch.items));
         let reply = invocation.await;
         if let Err(InvokeError::Throttled | InvokeError::NotFound(_)) = reply {
@@ -191,7 +192,7 @@ impl Lane {
             },
             response_context: response,
             version: "1.0".to_owned(),
-            timestamp: iso8601(self.ports.clock.now()),
+            timestamp: iso_8601(self.ports.clock.now()),
             batch_info,
         });
         self.done(items);

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use streamer::ports::Timestamp;
 
 use super::batch::Item;
-use crate::lambda::CivilTime;
+use crate::aws_forms::iso_8601;
 
 /// Where failure records go: a mapping's on-failure destination.
 pub trait OnFailure: fmt::Debug + Send + Sync {
@@ -107,14 +106,10 @@ impl BatchInfo {
             shard_id: shard.to_owned(),
             start_sequence_number: first.sequence_number.clone(),
             end_sequence_number: last.sequence_number.clone(),
-            approximate_arrival_of_first_record: iso8601(first.approximate_creation),
-            approximate_arrival_of_last_record: iso8601(last.approximate_creation),
+            approximate_arrival_of_first_record: iso_8601(first.approximate_creation),
+            approximate_arrival_of_last_record: iso_8601(last.approximate_creation),
             batch_size: items.len(),
             stream_arn: first.stream_arn.clone(),
         })
     }
-}
-
-pub(super) fn iso8601(at: Timestamp) -> String {
-    CivilTime::from(at).iso8601()
 }

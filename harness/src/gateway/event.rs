@@ -7,7 +7,7 @@ use streamer::ports::Timestamp;
 use super::config::{ApiConfig, CONNECT, DISCONNECT};
 use super::handshake::{Headers, Parameters};
 use super::ids::{ConnectionId, RequestId};
-use super::time_format::clf;
+use crate::aws_forms::clf;
 
 /// Who is at the other end of a connection, as every event of it tells.
 #[derive(Clone, Debug, Serialize)]

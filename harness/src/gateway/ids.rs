@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use serde::Serialize;
-use streamer::ports::{Entropy, Timestamp};
+use streamer::ports::Entropy;
 
 /// The length of an id: the padded base64 of eleven bytes.
 const LENGTH: usize = 16;
@@ -57,27 +57,6 @@ fn random_id(entropy: &dyn Entropy) -> String {
     URL_SAFE.encode(bytes)
 }
 
-/// A version 4 UUID, which is what `x-amzn-requestid` carries.
-pub(super) fn uuid(entropy: &dyn Entropy) -> String {
-    let mut bytes = [0; 16];
-    entropy.fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = hex(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
-/// The X-Ray trace header of a request that arrives at `now`.
-pub(super) fn trace_id(now: Timestamp, entropy: &dyn Entropy) -> String {
-    let mut bytes = [0; 12];
-    entropy.fill(&mut bytes);
-    format!("Root=1-{:08x}-{}", now.as_secs(), hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use streamer::ports::SystemEntropy;
@@ -104,21 +83,5 @@ mod tests {
         ] {
             assert_eq!(ConnectionId::parse(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn uuids_and_trace_ids_have_their_form() {
-        #[derive(Debug)]
-        struct Ones;
-        impl Entropy for Ones {
-            fn fill(&self, bytes: &mut [u8]) {
-                bytes.fill(0xff);
-            }
-        }
-        assert_eq!(uuid(&Ones), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(
-            trace_id(Timestamp::from_secs(1_707_503_007), &Ones),
-            "Root=1-65c66d9f-ffffffffffffffffffffffff"
-        );
     }
 }

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::Api;
 use super::connections::Connection;
 use super::event::Identity;
-use super::ids::{ConnectionId, RequestId, uuid};
-use super::time_format::iso_8601;
+use super::ids::{ConnectionId, RequestId};
+use crate::aws_forms::{iso_8601, uuid};
 
 /// `PostToConnection`: sends the body to the client as one text frame.
 pub(super) async fn post(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Body) -> Response {

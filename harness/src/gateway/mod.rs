@@ -17,7 +17,6 @@ mod management;
 mod reply;
 mod selection;
 mod socket;
-mod time_format;
 mod upgrade;
 
 use std::sync::Arc;

@@ -19,10 +19,11 @@ use super::config::CONNECT;
 use super::connections::Connection;
 use super::event::{self, Ending, Subject};
 use super::handshake::{self, Headers, NoUpgrade, Parameters};
-use super::ids::{ConnectionId, trace_id};
+use super::ids::ConnectionId;
 use super::integration::{Failure, notice};
 use super::reply::ProxyReply;
 use super::{Api, socket};
+use crate::aws_forms::trace_root;
 
 /// Answers once the `$connect` integration has ended: 101, or what it refused with.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
@@ -95,7 +96,7 @@ impl Api {
     async fn admit(&self, subject: &Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
         let Some(route) = self.route(CONNECT) else { return Ok(self.unasked_protocol(parts)) };
         let occasion = self.occasion();
-        let trace_id = trace_id(occasion.at, &*self.entropy);
+        let trace_id = trace_root(&*self.entropy, occasion.at);
         let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id);
         let query = Parameters::decode(parts.uri.query());
         let event = event::connect(&self.config, subject, &occasion, &headers, query.as_ref());

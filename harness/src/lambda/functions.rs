@@ -10,11 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::{ConfigError, FunctionConfig, check};
 use super::environment::{Environment, Readiness};
-use super::identifiers::{request_id, trace_id};
+use super::identifiers::trace_id;
 use super::log::{LogSink, TerminalLog};
 use super::process::Lifetimes;
 use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
+use crate::aws_forms::uuid;
 
 /// How functions are run.
 #[derive(Clone, Debug)]
@@ -94,7 +95,7 @@ impl Functions {
     /// wrote to its standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _permit) = self.0.admit(function)?;
-        let environment = self.0.environment(&function, &request_id(&*self.0.options.entropy)).await?;
+        let environment = self.0.environment(&function, &uuid(&*self.0.options.entropy)).await?;
         function.release(environment);
         Ok(())
     }
@@ -134,7 +135,7 @@ impl Inner {
 
     async fn invoke(&self, function: &Function, payload: Bytes) -> Result<Bytes, InvokeError> {
         let Options { clock, entropy, .. } = &self.options;
-        let request_id = request_id(&**entropy);
+        let request_id = uuid(&**entropy);
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
         let now = clock.now();

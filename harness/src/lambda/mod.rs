@@ -12,8 +12,6 @@ mod output;
 mod process;
 mod runtime_api;
 
-pub(crate) use identifiers::{CivilTime, request_id};
-
 pub use config::{ConfigError, FunctionConfig};
 pub use functions::{Functions, Options};
 pub use log::{CapturedLog, LogSink, TerminalLog};

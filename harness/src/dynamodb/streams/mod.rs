@@ -12,10 +12,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ring::digest;
-use streamer::ports::Timestamp;
 
 use super::DynamoDb;
 use super::engine::Engine;
+use crate::aws_forms::hex;
 pub use record::{EventName, StreamRecord, StreamViewType, UserIdentity};
 use store::Stream;
 
@@ -234,7 +234,7 @@ fn shard_ids(stream: &Stream) -> Vec<ShardId> {
 /// In AWS's form: when the shard was made, and something to tell it from the others.
 fn shard_id(stream: &Stream, index: u16) -> ShardId {
     let hash = digest::digest(&digest::SHA256, format!("{}/{index}", stream.arn).as_bytes());
-    let hash: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash.as_ref()[..4]);
     ShardId(format!("shardId-{:020}-{hash}", stream.created.as_millis()))
 }
 
@@ -247,45 +247,9 @@ fn shard_index(stream: &Stream, shard: &str) -> Result<u16, StreamError> {
     })
 }
 
-/// The label of a stream begun at `created`: ISO 8601 in UTC, to the millisecond, without a zone.
-pub(super) fn label(created: Timestamp) -> String {
-    let (secs, millis) = (created.as_secs(), created.as_millis() % 1_000);
-    let (days, second) = (secs / 86_400, secs % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}")
-}
-
-/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar.
-///
-/// Counted in eras of 400 years, each beginning on a March 1st, so that the leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_are_utc_to_the_millisecond() {
-        for (millis, expected) in [
-            (0, "1970-01-01T00:00:00.000"),
-            (951_782_400_000, "2000-02-29T00:00:00.000"),
-            (1_704_067_199_999, "2023-12-31T23:59:59.999"),
-            (1_704_067_200_000, "2024-01-01T00:00:00.000"),
-            (4_107_542_400_001, "2100-03-01T00:00:00.001"),
-        ] {
-            assert_eq!(label(Timestamp::from_millis(millis)), expected);
-        }
-    }
 
     #[test]
     fn sequence_numbers_have_21_digits_and_sort_as_texts_do() {

@@ -7,6 +7,7 @@ use streamer::ports::Timestamp;
 
 use super::record::{StreamRecord, StreamViewType, UserIdentity};
 use super::{RETENTION, SequenceNumber};
+use crate::aws_forms::hex;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS _streamer_streams (
@@ -320,7 +321,7 @@ fn to_record(row: &Row<'_>, stream: &Stream, region: &str) -> rusqlite::Result<S
 /// Made from where the record stands, so that it is the same in every run and at every read.
 fn event_id(stream_arn: &str, sequence: SequenceNumber) -> String {
     let hash = digest::digest(&digest::SHA256, format!("{stream_arn}/{sequence}").as_bytes());
-    hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.as_ref()[..16])
 }
 
 fn parse(column: usize, text: &str) -> rusqlite::Result<Value> {
