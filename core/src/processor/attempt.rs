@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::Processor;
 use super::listeners::Listeners;
+use super::{Processor, ProcessorSettings};
 use crate::connections::Connections;
 use crate::handler::{Context, HandlerError, HandlerTask};
 use crate::ids::RequestKey;
@@ -45,6 +45,8 @@ type Stored = (Instant, Result<Audience, StoreError>);
 impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// How long a handler that was told to stop may take to its next await.
     const STOP_PATIENCE: Duration = Duration::from_secs(1);
+    /// How much of the time is kept to note who has been told.
+    const NOTE_TIME: Duration = Duration::from_secs(1);
     /// How long before the invocation's end we are done, whatever is left.
     const LAST_MOMENT: Duration = Duration::from_millis(500);
 
@@ -56,9 +58,18 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         deadline: Instant,
     ) -> Self {
         let key = request.key();
+        let ProcessorSettings { lease: lasts, clock_skew, push_timeout, .. } = processor.settings;
+        let holds_until = claimed_at + lasts.saturating_sub(clock_skew);
+        let subscribers = request.subscribers.clone();
         Self {
             processor,
-            listeners: Listeners::new(&processor.connections, key.clone(), request.subscribers.clone()),
+            listeners: Listeners::new(
+                &processor.connections,
+                key.clone(),
+                push_timeout,
+                holds_until,
+                subscribers,
+            ),
             key,
             seq: Seq::start_of(lease.epoch),
             request,
@@ -81,7 +92,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: stopping");
             return;
         };
-        let latest = progress.borrow_and_update().clone();
+        let latest = progress.borrow().clone();
         self.push_progress(latest);
         self.finish(ending).await;
     }
@@ -121,8 +132,9 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         // Kept beside the loop, so that a store that is slow holds up nothing else.
         let mut storing: Option<BoxFuture<'_, Stored>> = None;
         loop {
-            let renew_at = if to_store { self.renewed_at } else { self.renewed_at + settings.lease / 3 };
-            let store_at = renew_at.max(asked_at + settings.store_interval);
+            let third = settings.lease / 3;
+            let renew_at = (self.renewed_at + third).max(asked_at + settings.store_interval.min(third));
+            let store_at = if to_store { renew_at.min(asked_at + settings.store_interval) } else { renew_at };
             tokio::select! {
                 biased;
                 ended = task.ended() => return Ok(self.ending(ended)),
@@ -139,7 +151,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 }
                 stored = running(&mut storing) => {
                     storing = None;
-                    self.stored(stored)?;
+                    to_store |= !self.stored(stored)?;
                 }
                 () = sleep_until(store_at), if storing.is_none() => {
                     asked_at = Instant::now();
@@ -150,7 +162,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 () = sleep_until(push_at), if to_push => {
                     to_push = false;
                     push_at = Instant::now() + settings.push_interval;
-                    let latest = progress.borrow_and_update().clone();
+                    let latest = progress.borrow().clone();
                     self.push_progress(latest);
                 }
                 () = self.listeners.advance() => {}
@@ -172,20 +184,23 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         }
     }
 
-    /// Takes note of a stored report, which has renewed the lease and says who is listening.
+    /// Takes note of a stored report, which has renewed the lease and says who is listening, and says
+    /// whether it was stored.
     ///
-    /// One that failed is no reason to stop: the next is as good, and conditional on the epoch alike.
-    fn stored(&mut self, (asked_at, stored): Stored) -> Result<(), LeaseLost> {
+    /// One that was not is no reason to stop: the next is as good, and conditional on the epoch alike.
+    fn stored(&mut self, (asked_at, stored): Stored) -> Result<bool, LeaseLost> {
         match stored {
             Ok(Audience { subscribers }) => {
-                self.listeners.update(subscribers);
                 self.renewed_at = asked_at;
-                Ok(())
+                let settings = &self.processor.settings;
+                let holds_until = asked_at + settings.lease.saturating_sub(settings.clock_skew);
+                self.listeners.renew(holds_until, subscribers);
+                Ok(true)
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => Err(LeaseLost),
             Err(error) => {
                 tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -205,10 +220,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             seq: self.seq,
         };
         self.pushed = progress;
-        let settings = &self.processor.settings;
-        let lease_holds = self.renewed_at + settings.lease.saturating_sub(settings.clock_skew);
-        let until = lease_holds.min(Instant::now() + settings.push_timeout);
-        self.listeners.offer(self.seq, frame.to_json(), until);
+        self.listeners.offer(self.seq, frame.to_json());
     }
 
     /// Writes the end, then tells it, then notes who has been told.
@@ -228,9 +240,18 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             }
             written
         };
-        // The last report is on its way while the end is written, and arrives before it is told.
-        let both = async { tokio::join!(written, self.listeners.flush()).0 };
-        let audience = match timeout_at(end_of_time, both).await {
+        // The last report is on its way while the end is written, and comes before it.
+        let listeners = &mut self.listeners;
+        let written = async {
+            tokio::pin!(written);
+            loop {
+                tokio::select! {
+                    written = &mut written => return written,
+                    () = listeners.advance() => {}
+                }
+            }
+        };
+        let audience = match timeout_at(end_of_time, written).await {
             Ok(Ok(audience)) => audience,
             Ok(Err(error)) => {
                 tracing::error!(request = %self.key, error = %Causes(&error), "the end was not stored");
@@ -243,9 +264,9 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         };
         tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
         let listening = audience.subscribers.len();
-        self.listeners.update(audience.subscribers);
-        let until = end_of_time.min(Instant::now() + processor.settings.push_timeout);
-        let told = self.listeners.tell(seq, frame, until).await;
+        let note_until = end_of_time.checked_sub(Self::NOTE_TIME).unwrap_or(end_of_time);
+        let until = note_until.min(Instant::now() + processor.settings.push_timeout);
+        let told = self.listeners.tell(seq, frame, until, audience.subscribers).await;
         let delivered = processor.queue.delivered(&self.key, &self.lease, &told, told.len() == listening);
         match timeout_at(end_of_time, delivered).await {
             Ok(Ok(())) => {}

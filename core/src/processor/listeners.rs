@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::connections::{Connections, SendError, SendErrorKind};
 use crate::ids::{ConnectionId, RequestKey};
@@ -21,16 +21,24 @@ use crate::telemetry::Causes;
 pub(super) struct Listeners<'a, P> {
     connections: &'a P,
     key: RequestKey,
+    /// How long one frame may take to one client.
+    push_timeout: Duration,
+    /// Until when progress may be sent at all.
+    lease_holds_until: Instant,
     subscribers: Vec<ConnectionId>,
-    gone: BTreeSet<ConnectionId>,
-    /// The latest frame, and until when it may be sent.
-    latest: Option<(Seq, Arc<str>, Instant)>,
-    /// The last frame that was sent to each, whether it arrived or not.
+    /// The latest progress.
+    progress: Option<(Seq, Arc<str>)>,
+    /// The terminal frame, and until when it may be sent.
+    end: Option<(Seq, Arc<str>, Instant)>,
+    /// The last frame that was sent to each, unless it failed and is to be sent again.
     tried: BTreeMap<ConnectionId, Seq>,
-    /// Who has the latest frame, or will never need it.
-    told: BTreeSet<ConnectionId>,
+    /// Those to whom a frame is on its way.
     sending: BTreeSet<ConnectionId>,
     sends: FuturesUnordered<BoxFuture<'a, Sent>>,
+    /// Who has the terminal frame.
+    told: BTreeSet<ConnectionId>,
+    /// Who will never have any frame.
+    gone: BTreeSet<ConnectionId>,
 }
 
 struct Sent {
@@ -42,40 +50,54 @@ struct Sent {
 impl<'a, P: Connections> Listeners<'a, P> {
     const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-    pub(super) fn new(connections: &'a P, key: RequestKey, subscribers: Vec<ConnectionId>) -> Self {
+    pub(super) fn new(
+        connections: &'a P,
+        key: RequestKey,
+        push_timeout: Duration,
+        lease_holds_until: Instant,
+        subscribers: Vec<ConnectionId>,
+    ) -> Self {
         Self {
             connections,
             key,
+            push_timeout,
+            lease_holds_until,
             subscribers,
-            gone: BTreeSet::new(),
-            latest: None,
+            progress: None,
+            end: None,
             tried: BTreeMap::new(),
-            told: BTreeSet::new(),
             sending: BTreeSet::new(),
             sends: FuturesUnordered::new(),
+            told: BTreeSet::new(),
+            gone: BTreeSet::new(),
         }
     }
 
-    /// Takes over who is listening, as a stored write has found it.
-    pub(super) fn update(&mut self, subscribers: Vec<ConnectionId>) {
+    /// Takes over what a stored write has found, and sends the latest progress to whoever lacks it.
+    pub(super) fn renew(&mut self, lease_holds_until: Instant, subscribers: Vec<ConnectionId>) {
+        self.lease_holds_until = lease_holds_until;
         self.subscribers = subscribers;
+        self.send_to_all();
     }
 
-    /// Starts to send a frame to everyone who is not busy with an earlier one; `until` then, it is given up.
-    pub(super) fn offer(&mut self, seq: Seq, frame: String, until: Instant) {
-        self.latest = Some((seq, frame.into(), until));
-        self.told.clear();
+    /// Starts to send progress to everyone who is not busy with an earlier frame.
+    pub(super) fn offer(&mut self, seq: Seq, frame: String) {
+        self.progress = Some((seq, frame.into()));
+        self.send_to_all();
+    }
+
+    fn send_to_all(&mut self) {
         for to in self.subscribers.clone() {
-            self.send_latest(to);
+            self.send_next(to);
         }
     }
 
-    fn send_latest(&mut self, to: ConnectionId) {
-        let Some((seq, frame, until)) = self.latest.clone() else { return };
-        let up_to_date = self.tried.get(&to).is_some_and(|tried| *tried >= seq);
-        if up_to_date || until <= Instant::now() || self.gone.contains(&to) || self.sending.contains(&to) {
+    /// Starts to send what comes next for a client, if anything does and nothing is on its way.
+    fn send_next(&mut self, to: ConnectionId) {
+        if self.gone.contains(&to) || self.sending.contains(&to) || !self.subscribers.contains(&to) {
             return;
         }
+        let Some((seq, frame, until)) = self.next_for(&to) else { return };
         self.tried.insert(to.clone(), seq);
         self.sending.insert(to.clone());
         let connections = self.connections;
@@ -86,15 +108,26 @@ impl<'a, P: Connections> Listeners<'a, P> {
         }));
     }
 
+    /// The latest progress, and after it the end: each once, while there is time for it.
+    fn next_for(&self, to: &ConnectionId) -> Option<(Seq, Arc<str>, Instant)> {
+        let (now, tried) = (Instant::now(), self.tried.get(to).copied().unwrap_or_default());
+        let progress = self.progress.as_ref().map(|(seq, frame)| (*seq, frame, self.lease_holds_until));
+        let end = self.end.as_ref().map(|(seq, frame, until)| (*seq, frame, *until));
+        let next = progress.into_iter().chain(end).find(|(seq, _, until)| *seq > tried && *until > now);
+        next.map(|(seq, frame, until)| (seq, Arc::clone(frame), until.min(now + self.push_timeout)))
+    }
+
     /// Goes on with what is being sent, until one frame has arrived or failed; without any, forever.
+    ///
+    /// Dropped before that, it has lost nothing.
     pub(super) async fn advance(&mut self) {
         let Some(Sent { to, seq, outcome }) = self.sends.next().await else {
             return std::future::pending().await;
         };
         self.sending.remove(&to);
-        let is_latest = self.latest.as_ref().is_some_and(|(latest, ..)| *latest == seq);
+        let is_end = self.end.as_ref().is_some_and(|(end, ..)| *end == seq);
         match outcome.map_err(|error| (error.kind(), error)) {
-            Ok(()) if is_latest => {
+            Ok(()) if is_end => {
                 self.told.insert(to.clone());
             }
             Ok(()) => {}
@@ -104,40 +137,45 @@ impl<'a, P: Connections> Listeners<'a, P> {
             }
             Err((SendErrorKind::Refused, error)) => {
                 tracing::error!(request = %self.key, connection = %to, error = %Causes(&error), "refused for good");
-                if is_latest {
+                if is_end {
                     self.told.insert(to.clone());
                 }
             }
             Err((SendErrorKind::Unavailable, error)) => {
                 tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "not pushed");
+                // Sent again when the lease is renewed, or while the end is told; something newer goes at once.
+                if self.next_for(&to).is_none() {
+                    self.tried.remove(&to);
+                    return;
+                }
             }
         }
-        if self.subscribers.contains(&to) {
-            self.send_latest(to);
-        }
+        self.send_next(to);
     }
 
-    /// Waits until the latest frame has arrived at, or failed for, everyone.
-    pub(super) async fn flush(&mut self) {
-        while !self.sends.is_empty() {
-            self.advance().await;
-        }
-    }
-
-    /// Sends the last frame to everyone, again to those whom it does not reach at once, and returns
-    /// who has it, or will never need it.
-    pub(super) async fn tell(mut self, seq: Seq, frame: String, until: Instant) -> Vec<ConnectionId> {
-        self.offer(seq, frame, until);
-        loop {
-            self.flush().await;
-            let left: Vec<_> = self.subscribers.iter().filter(|id| !self.is_done_with(id)).cloned().collect();
-            if left.is_empty() || Instant::now() + Self::RETRY_INTERVAL >= until {
-                break;
-            }
-            sleep(Self::RETRY_INTERVAL).await;
-            for to in left {
-                self.tried.remove(&to);
-                self.send_latest(to);
+    /// Sends the terminal frame to everyone who listens, again to those whom it does not reach at once, and
+    /// returns who has it, or will never need it.
+    pub(super) async fn tell(
+        mut self,
+        seq: Seq,
+        frame: String,
+        until: Instant,
+        subscribers: Vec<ConnectionId>,
+    ) -> Vec<ConnectionId> {
+        self.subscribers = subscribers;
+        self.end = Some((seq, frame.into(), until));
+        self.send_to_all();
+        let mut retry_at = Instant::now() + Self::RETRY_INTERVAL;
+        while !self.subscribers.iter().all(|id| self.is_done_with(id)) {
+            tokio::select! {
+                () = self.advance() => {}
+                () = sleep_until(until) => break,
+                () = sleep_until(retry_at) => {
+                    // What was told of its progress in vain is told of the end alone.
+                    self.progress = None;
+                    self.send_to_all();
+                    retry_at = Instant::now() + Self::RETRY_INTERVAL;
+                }
             }
         }
         self.subscribers.iter().filter(|id| self.is_done_with(id)).cloned().collect()

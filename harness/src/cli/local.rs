@@ -41,7 +41,7 @@ impl Local {
         runtime()?.block_on(async {
             // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
             let mut stop = Stop::listen()?;
-            let stage = tokio::select! {
+            let mut stage = tokio::select! {
                 stage = Stage::start(config) => stage?,
                 () = stop.requested() => return Ok(ExitCode::SUCCESS),
             };
@@ -53,15 +53,19 @@ impl Local {
             });
             let told =
                 written.and_then(|()| say(&greeting(&stage, &ready)).map_err(|error| error.to_string()));
-            if told.is_ok() {
-                stop.requested().await;
-                eprintln!("\nEnding the stage ...");
-            }
+            let ended = match told {
+                Err(error) => Err(error),
+                Ok(()) => tokio::select! {
+                    () = stop.requested() => Ok(()),
+                    error = stage.failed() => Err(error.to_string()),
+                },
+            };
+            eprintln!("\nEnding the stage ...");
             for file in files {
                 ready.remove(file);
             }
             stage.shutdown().await;
-            told?;
+            ended?;
             Ok(ExitCode::SUCCESS)
         })
     }

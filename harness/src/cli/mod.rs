@@ -113,9 +113,10 @@ impl State {
     }
 }
 
-/// Ctrl-C, or what asks a process to end; listened for from when it is made.
+/// Ctrl-C, a terminal that closes, or what asks a process to end; listened for from when it is made.
 struct Stop {
     interrupt: Signal,
+    hangup: Signal,
     terminate: Signal,
 }
 
@@ -123,12 +124,14 @@ impl Stop {
     /// Within a runtime, before anything is started that must be ended again.
     fn listen() -> std::io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+        let (hangup, terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, hangup, terminate })
     }
 
     async fn requested(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }

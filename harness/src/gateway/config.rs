@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use super::limits::{Limits, Unconfirmed};
 use super::selection::RouteSelection;
@@ -114,19 +115,29 @@ pub struct Route {
     pub function: String,
     /// Whether the route has a `$default` route response, which sends the function's reply to the client.
     pub route_response: bool,
+    /// How long the function may take to reply; default 29 s, which is AWS's most.
+    pub integration_timeout: Duration,
 }
 
 impl Route {
     /// A one-way route: what the function replies goes nowhere.
     #[must_use]
     pub fn one_way(key: impl Into<String>, function: impl Into<String>) -> Self {
-        Self { key: key.into(), function: function.into(), route_response: false }
+        let integration_timeout = Duration::from_secs(29);
+        Self { key: key.into(), function: function.into(), route_response: false, integration_timeout }
     }
 
     /// A two-way route: the body that the function replies is sent to the client.
     #[must_use]
     pub fn two_way(key: impl Into<String>, function: impl Into<String>) -> Self {
         Self { route_response: true, ..Self::one_way(key, function) }
+    }
+
+    /// Gives the function this long to reply.
+    #[must_use]
+    pub fn integration_timeout(mut self, timeout: Duration) -> Self {
+        self.integration_timeout = timeout;
+        self
     }
 }
 
@@ -154,8 +165,6 @@ impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -94,7 +94,7 @@ impl Api {
         let invoke = Arc::clone(&self.invoke);
         let function = route.function.clone();
         let invocation = tokio::spawn(async move { invoke.invoke(&function, event).await });
-        match timeout(self.config.limits.integration_timeout, invocation).await {
+        match timeout(route.integration_timeout, invocation).await {
             Err(_) => Err(Failure::TimedOut),
             Ok(Err(panic)) => Err(Failure::Panicked(panic.to_string())),
             Ok(Ok(Err(error))) => Err(Failure::Function(error)),

@@ -6,8 +6,6 @@ use std::time::Duration;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How long a function may take to reply; 29 s.
-    pub integration_timeout: Duration,
     /// How long a connection may carry no message in either direction; 10 min.
     pub idle_timeout: Duration,
     /// How long a connection may last; 2 h.
@@ -36,7 +34,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            integration_timeout: Duration::from_secs(29),
             idle_timeout: Duration::from_secs(10 * 60),
             connection_lifetime: Duration::from_secs(2 * 60 * 60),
             frame_bytes: 32 * 1024,
@@ -66,11 +63,9 @@ impl Limits {
                 problems.push(format!("limits.{name} must be from 1 to {}, not {value}", usize::MAX >> 3));
             }
         }
-        for (name, value) in [
-            ("integration_timeout", self.integration_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("connection_lifetime", self.connection_lifetime),
-        ] {
+        for (name, value) in
+            [("idle_timeout", self.idle_timeout), ("connection_lifetime", self.connection_lifetime)]
+        {
             if value.is_zero() || value > FAR {
                 problems.push(format!("limits.{name} must be above zero and at most a year, not {value:?}"));
             }
@@ -149,7 +144,6 @@ mod tests {
     #[test]
     fn the_defaults_are_awss_limits_and_pass_the_check() {
         let limits = Limits::default();
-        assert_eq!(limits.integration_timeout, Duration::from_secs(29));
         assert_eq!(limits.idle_timeout, Duration::from_secs(600));
         assert_eq!(limits.connection_lifetime, Duration::from_secs(7_200));
         assert_eq!((limits.frame_bytes, limits.message_bytes, limits.url_bytes), (32_768, 131_072, 4_096));

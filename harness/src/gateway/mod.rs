@@ -78,10 +78,15 @@ impl Gateway {
         self.api.connections.len()
     }
 
+    /// Refuses new connections, and has every open one close with 1001.
+    pub(crate) fn close(&self) {
+        self.api.active.close();
+    }
+
     /// Refuses new connections, closes every open one with 1001, and waits until each `$disconnect` has ended,
     /// but no longer than [`Limits::shutdown_timeout`].
     pub async fn shutdown(&self) {
-        self.api.active.close();
+        self.close();
         if timeout(self.api.config.limits.shutdown_timeout, self.api.active.drained()).await.is_err() {
             tracing::warn!("some connections had not ended when the gateway stopped waiting for them");
         }

@@ -33,7 +33,7 @@ pub struct FunctionConfig {
     pub reserved_concurrency: Option<u32>,
     /// The region in the function's ARN and environment (default `us-east-1`).
     pub region: String,
-    /// The account in the function's ARN (default `123456789012`).
+    /// The account in the function's ARN (default `000000000000`).
     pub account_id: String,
 }
 
@@ -50,7 +50,7 @@ impl FunctionConfig {
             memory_mib: 128,
             reserved_concurrency: None,
             region: "us-east-1".to_owned(),
-            account_id: "123456789012".to_owned(),
+            account_id: "000000000000".to_owned(),
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_program_named_without_a_folder_runs_where_it_lies() {
         assert_eq!(FunctionConfig::new("f", "bootstrap").task_root(), Path::new("."));
-        assert_eq!(config().arn(), "arn:aws:lambda:us-east-1:123456789012:function:router");
+        assert_eq!(config().arn(), "arn:aws:lambda:us-east-1:000000000000:function:router");
     }
 
     #[test]

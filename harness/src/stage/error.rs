@@ -52,6 +52,8 @@ pub enum StageError {
     Gateway(gateway::ConfigError),
     /// An event source mapping cannot be run as the template says.
     Mapping(String),
+    /// A part of the running stage has stopped.
+    Stopped(String),
 }
 
 impl fmt::Display for StageError {
@@ -82,6 +84,9 @@ impl fmt::Display for StageError {
             Self::Functions(error) => error.fmt(f),
             Self::Gateway(error) => error.fmt(f),
             Self::Mapping(message) => f.write_str(message),
+            Self::Stopped(message) => {
+                write!(f, "the stage no longer works, and ends: {message} (this is a fault of the harness)")
+            }
         }
     }
 }
@@ -99,7 +104,8 @@ impl std::error::Error for StageError {
             | Self::FunctionDied { .. }
             | Self::Functions(_)
             | Self::Gateway(_)
-            | Self::Mapping(_) => None,
+            | Self::Mapping(_)
+            | Self::Stopped(_) => None,
         }
     }
 }

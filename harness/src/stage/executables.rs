@@ -103,8 +103,22 @@ impl Workspace {
     }
 }
 
+/// Cargo, without what `cargo run` tells the program that it runs: a build script of a dependency would see
+/// another environment than in the user's own builds, and be built anew, with all that depends on it, each time.
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_told_by_cargo_run) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+fn is_told_by_cargo_run(variable: &str) -> bool {
+    const PREFIXES: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    const NAMES: [&str; 3] = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    PREFIXES.iter().any(|prefix| variable.starts_with(prefix)) || NAMES.contains(&variable)
 }
 
 fn no_cargo(error: &std::io::Error) -> StageError {
@@ -137,6 +151,20 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let error = Workspace::around(elsewhere.path()).unwrap_err().to_string();
         assert!(error.contains("no Cargo workspace around"), "{error}");
+    }
+
+    #[test]
+    fn what_cargo_run_tells_is_kept_from_cargo_and_settings_are_not() {
+        for told in
+            ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_LINKS", "CARGO_BIN_NAME", "OUT_DIR"]
+        {
+            assert!(is_told_by_cargo_run(told), "{told}");
+        }
+        for setting in
+            ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_PROFILE_DEV_DEBUG"]
+        {
+            assert!(!is_told_by_cargo_run(setting), "{setting}");
+        }
     }
 
     #[test]

@@ -157,14 +157,12 @@ impl Stage {
         let mut api_config = ApiConfig::new(&api.api_id, domain);
         api_config.stage.clone_from(&api.stage_name);
         api_config.route_selection_expression = api.route_selection_expression;
-        api_config.limits.integration_timeout =
-            api.routes.iter().map(|route| route.integration_timeout).max().unwrap_or_default();
         api_config.routes = api
             .routes
             .into_iter()
-            .map(|route| match route.route_response {
-                true => Route::two_way(route.key, route.function),
-                false => Route::one_way(route.key, route.function),
+            .map(|route| {
+                let made = if route.route_response { Route::two_way } else { Route::one_way };
+                made(route.key, route.function).integration_timeout(route.integration_timeout)
             })
             .collect();
         let invoke = Arc::new(functions.clone());
@@ -189,12 +187,13 @@ impl Stage {
         let stopped = until(&stop_serving);
         tasks.spawn(async move {
             let service = app.into_make_service_with_connect_info::<SocketAddr>();
-            if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
-                tracing::error!(%error, "the stage's port is no longer served");
-            }
+            // It serves until it is stopped: what goes wrong with one connection ends that one.
+            let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
         });
 
-        let starts = template.functions.iter().map(|function| async {
+        // A concurrency of nothing stops a function on AWS as well: it is not expected to start.
+        let running = template.functions.iter().filter(|function| function.reserved_concurrency != Some(0));
+        let starts = running.map(|function| async {
             functions.probe(&function.name).await.map_err(|error| StageError::FunctionDied {
                 function: function.logical_id.clone(),
                 message: error.to_string(),
@@ -273,6 +272,14 @@ impl Stage {
         &self.findings
     }
 
+    /// Waits until a part of the stage stops by itself, which none does as long as all is well.
+    pub async fn failed(&mut self) -> StageError {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => StageError::Stopped(error.to_string()),
+            Some(Ok(())) | None => StageError::Stopped("a part of it has ended".to_owned()),
+        }
+    }
+
     /// Closes every connection, ends every process, and returns when nothing is left running.
     pub async fn shutdown(mut self) {
         self.gateway.shutdown().await;
@@ -300,6 +307,14 @@ fn serving(listener: TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr
         Ok((tokio::net::TcpListener::from_std(listener)?, address))
     };
     serving().map_err(|source| StageError::Port { port: 0, source })
+}
+
+impl Drop for Stage {
+    /// Connections that are open hold on to the functions: without them, nothing does.
+    fn drop(&mut self) {
+        self.gateway.close();
+        self.stop_polling.send_replace(true);
+    }
 }
 
 fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {

@@ -24,6 +24,8 @@ enum Work {
     Report(u32, Duration),
     /// Says nothing for this long.
     Silent(Duration),
+    /// Says that half is done, and then nothing for this long.
+    ReportThenSilent(Duration),
     Fail,
     /// Fails with a code and a message of this many bytes.
     FailAtLength {
@@ -72,6 +74,10 @@ impl Handler for Slow {
                 }
             }
             Work::Silent(duration) => sleep(duration).await,
+            Work::ReportThenSilent(duration) => {
+                context.progress.report(50.0, "Half")?;
+                sleep(duration).await;
+            }
             Work::Fail => return Err(HandlerError::failure("CARD_DECLINED", "The card was declined")),
             Work::FailAtLength { code, message } => {
                 let code = "X".repeat(code);
@@ -362,6 +368,32 @@ async fn a_subscriber_that_hangs_holds_up_nobody_else() {
     assert!(others.len() >= 20, "{} frames in 2 s", others.len());
     assert!(matches!(others.last(), Some(Frame::Complete { .. })));
     assert_eq!(bench.world.request("r1").await.subscribers, ["c-ann".into()], "who was not told is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_hangs_takes_no_second_try_from_another() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.world.clients.hang("c-ann");
+    bench.world.clients.fail_times("c9", SendErrorKind::Unavailable, 1);
+    bench.queue("r1").await;
+    bench.world.subscribe("r1", "c9").await;
+    bench.world.process().await;
+    assert!(matches!(bench.world.clients.frames("c9")[..], [Frame::Complete { .. }]));
+    assert_eq!(bench.world.request("r1").await.subscribers, ["c-ann".into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
+    let bench = Bench::new(Work::ReportThenSilent(Duration::from_secs(50))).await;
+    bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 1);
+    bench.queue("r1").await;
+    let watches = async {
+        sleep(Duration::from_secs(30)).await;
+        bench.frames()
+    };
+    let (_, frames) = tokio::join!(bench.world.process(), watches);
+    assert!(matches!(&frames[..], [Frame::Progress { percentage, .. }] if *percentage == 50.0), "{frames:?}");
+    assert_eq!(bench.frames().len(), 2, "and the end: {:?}", bench.frames());
 }
 
 #[tokio::test(start_paused = true)]
