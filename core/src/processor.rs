@@ -58,6 +58,13 @@ impl Default for ProcessorSettings {
     }
 }
 
+impl ProcessorSettings {
+    /// Until when a lease that was asked for at `asked_at` surely holds, whatever the clocks of others say.
+    fn lease_holds_until(&self, asked_at: Instant) -> Instant {
+        asked_at + self.lease.saturating_sub(self.clock_skew)
+    }
+}
+
 /// Runs queued requests.
 pub struct Processor<Q, P> {
     app: Arc<App>,

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::Processor;
 use super::listeners::Listeners;
-use super::{Processor, ProcessorSettings};
 use crate::connections::Connections;
 use crate::handler::{Context, HandlerError, HandlerTask};
 use crate::ids::RequestKey;
@@ -58,18 +58,17 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         deadline: Instant,
     ) -> Self {
         let key = request.key();
-        let ProcessorSettings { lease: lasts, clock_skew, push_timeout, .. } = processor.settings;
-        let holds_until = claimed_at + lasts.saturating_sub(clock_skew);
-        let subscribers = request.subscribers.clone();
+        let settings = &processor.settings;
+        let listeners = Listeners::new(
+            &processor.connections,
+            key.clone(),
+            settings.push_timeout,
+            settings.lease_holds_until(claimed_at),
+            request.subscribers.clone(),
+        );
         Self {
             processor,
-            listeners: Listeners::new(
-                &processor.connections,
-                key.clone(),
-                push_timeout,
-                holds_until,
-                subscribers,
-            ),
+            listeners,
             key,
             seq: Seq::start_of(lease.epoch),
             request,
@@ -97,7 +96,9 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         self.finish(ending).await;
     }
 
-    fn start(&self, progress: ProgressReporter) -> HandlerTask<Result<Value, HandlerError>> {
+    /// Hands the payload to the handler: nobody else needs it.
+    fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Value, HandlerError>> {
+        let payload = std::mem::take(&mut self.request.payload);
         let request = &self.request;
         let context = Context {
             request_id: request.id.clone(),
@@ -110,7 +111,6 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             progress,
         };
         let app = self.processor.app.clone();
-        let payload = request.payload.clone();
         HandlerTask::spawn(&self.processor.handlers, async move {
             let accepted = app.accept(&context.action, &payload).map_err(HandlerError::from_told)?;
             (accepted.run)(context).await
@@ -192,9 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         match stored {
             Ok(Audience { subscribers }) => {
                 self.renewed_at = asked_at;
-                let settings = &self.processor.settings;
-                let holds_until = asked_at + settings.lease.saturating_sub(settings.clock_skew);
-                self.listeners.renew(holds_until, subscribers);
+                self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
                 Ok(true)
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => Err(LeaseLost),

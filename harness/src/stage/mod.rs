@@ -25,7 +25,7 @@ use crate::event_source::{EventSourceMapping, Ports};
 use crate::gateway::{ApiConfig, Gateway, Route};
 use crate::lambda::{FunctionConfig, Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
-use crate::template::{Environment, Finding, Template};
+use crate::template::{Environment, Finding, Function, Template, WebSocketApi};
 
 /// What a stage is made from, and where.
 #[derive(Debug)]
@@ -123,26 +123,13 @@ impl Stage {
         };
         tables::create(&dynamodb, &template.tables)?;
 
-        let mut configs = Vec::new();
-        for function in &template.functions {
-            let mut variables = function.environment.clone();
-            let root = format!("http://{address}");
-            variables.insert(
-                "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(),
-                format!("{root}/{}", api.stage_name),
-            );
-            variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
-            configs.push(FunctionConfig {
-                handler: function.handler.clone(),
-                environment: variables,
-                timeout: function.timeout,
-                memory_mib: function.memory_mib,
-                reserved_concurrency: function.reserved_concurrency,
-                region: environment.region.clone(),
-                account_id: environment.account_id.clone(),
-                ..FunctionConfig::new(&function.name, config.executables.path(&function.binary)?)
-            });
-        }
+        let configs =
+            function_configs(&template.functions, &config.executables, &environment, |variables| {
+                let root = format!("http://{address}");
+                let management = format!("{root}/{}", api.stage_name);
+                variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), management);
+                variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
+            })?;
         let arns: BTreeMap<String, String> =
             configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
         let options = Options {
@@ -153,20 +140,10 @@ impl Stage {
         };
         let functions = Functions::new(configs, options)?;
 
-        let domain = format!("{}.execute-api.{}.amazonaws.com", api.api_id, environment.region);
-        let mut api_config = ApiConfig::new(&api.api_id, domain);
-        api_config.stage.clone_from(&api.stage_name);
-        api_config.route_selection_expression = api.route_selection_expression;
-        api_config.routes = api
-            .routes
-            .into_iter()
-            .map(|route| {
-                let made = if route.route_response { Route::two_way } else { Route::one_way };
-                made(route.key, route.function).integration_timeout(route.integration_timeout)
-            })
-            .collect();
+        let stage_name = api.stage_name.clone();
+        let api = api_config(api, &environment.region);
         let invoke = Arc::new(functions.clone());
-        let gateway = Gateway::new(api_config, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
+        let gateway = Gateway::new(api, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
 
         let mut mappings = Vec::new();
         for mapping in &template.mappings {
@@ -211,7 +188,7 @@ impl Stage {
 
         Ok(Self {
             address,
-            stage_name: api.stage_name,
+            stage_name,
             signing_key: config.signing_key,
             clock,
             findings: template.findings,
@@ -290,6 +267,44 @@ impl Stage {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
     }
+}
+
+/// The functions as the template has them, with what `endpoints` adds to their environment.
+fn function_configs(
+    functions: &[Function],
+    executables: &Executables,
+    environment: &Environment,
+    endpoints: impl Fn(&mut BTreeMap<String, String>),
+) -> Result<Vec<FunctionConfig>, StageError> {
+    let config = |function: &Function| {
+        let mut variables = function.environment.clone();
+        endpoints(&mut variables);
+        Ok(FunctionConfig {
+            handler: function.handler.clone(),
+            environment: variables,
+            timeout: function.timeout,
+            memory_mib: function.memory_mib,
+            reserved_concurrency: function.reserved_concurrency,
+            region: environment.region.clone(),
+            account_id: environment.account_id.clone(),
+            ..FunctionConfig::new(&function.name, executables.path(&function.binary)?)
+        })
+    };
+    functions.iter().map(config).collect()
+}
+
+/// The WebSocket API as the template has it.
+fn api_config(api: WebSocketApi, region: &str) -> ApiConfig {
+    let domain = format!("{}.execute-api.{region}.amazonaws.com", api.api_id);
+    let mut config = ApiConfig::new(api.api_id, domain);
+    config.stage = api.stage_name;
+    config.route_selection_expression = api.route_selection_expression;
+    let routes = api.routes.into_iter().map(|route| {
+        let made = if route.route_response { Route::two_way } else { Route::one_way };
+        made(route.key, route.function).integration_timeout(route.integration_timeout)
+    });
+    config.routes = routes.collect();
+    config
 }
 
 /// Takes a port of the loopback interface; 0 takes a free one.

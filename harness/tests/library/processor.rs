@@ -383,6 +383,19 @@ async fn a_subscriber_that_hangs_takes_no_second_try_from_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_is_sent_again_brings_no_progress_back_with_it() {
+    let bench = Bench::new(Work::ReportThenSilent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let fails = async {
+        sleep(Duration::from_millis(500)).await;
+        bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 1);
+    };
+    tokio::join!(bench.world.process(), fails);
+    let frames = bench.frames();
+    assert!(matches!(frames[..], [Frame::Progress { .. }, Frame::Complete { .. }]), "{frames:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
     let bench = Bench::new(Work::ReportThenSilent(Duration::from_secs(50))).await;
     bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 1);
