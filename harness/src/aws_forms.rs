@@ -57,11 +57,12 @@ fn strftime(at: Timestamp, format: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// Entropy that has one byte to give.
     #[derive(Debug)]
-    struct Constant(u8);
+    pub(crate) struct Constant(pub(crate) u8);
 
     impl Entropy for Constant {
         fn fill(&self, bytes: &mut [u8]) {

@@ -22,15 +22,7 @@ pub(super) fn log_stream(entropy: &dyn Entropy, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug)]
-    struct Constant(u8);
-
-    impl Entropy for Constant {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(self.0);
-        }
-    }
+    use crate::aws_forms::tests::Constant;
 
     #[test]
     fn a_trace_id_carries_the_second_it_was_made_in() {
