@@ -7,4 +7,5 @@
 mod flaky;
 mod processor;
 mod router;
+mod store;
 mod world;
