@@ -8,6 +8,8 @@ pub mod part_item;
 pub mod request_item;
 mod requests;
 mod stream_image;
+#[cfg(test)]
+mod test_answers;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;
