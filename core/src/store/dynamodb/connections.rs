@@ -1,5 +1,4 @@
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -29,24 +28,6 @@ impl DynamoConnectionStore {
 
     fn context(&self, operation: &str, id: &ConnectionId) -> String {
         format!("{operation} connection {id} in table {}", self.table)
-    }
-
-    /// An error of a write whose condition failed, as `lost` says, or that was refused for another reason.
-    fn refused<E>(
-        &self,
-        refusal: Refusal<E>,
-        lost: StoreErrorKind,
-        operation: &str,
-        id: &ConnectionId,
-    ) -> StoreError
-    where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    {
-        let context = self.context(operation, id);
-        match refusal {
-            Refusal::Condition(_) => StoreError::new(lost, context),
-            Refusal::Other(error) => store_error(context, error),
-        }
     }
 
     async fn list(
@@ -111,7 +92,11 @@ impl ConnectionStore for DynamoConnectionStore {
             .expression_attribute_values(":user", s(user));
         match put.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),
-            Err(refusal) => Err(self.refused(refusal, StoreErrorKind::AlreadyExists, "save", &connection.id)),
+            Err(Refusal::Condition(_)) => {
+                let problem = self.context("save", &connection.id) + ": another user's has the id";
+                Err(StoreError::new(StoreErrorKind::AlreadyExists, problem))
+            }
+            Err(Refusal::Other(error)) => Err(store_error(self.context("save", &connection.id), error)),
         }
     }
 
@@ -159,6 +144,7 @@ impl ConnectionStore for DynamoConnectionStore {
     }
 
     async fn update_last_ping(&self, id: &ConnectionId, now: Timestamp) -> Result<(), StoreError> {
+        const OPERATION: &str = "note a sign of life of";
         let update = self
             .client
             .update_item()
@@ -171,9 +157,10 @@ impl ConnectionStore for DynamoConnectionStore {
         match update.send().await.map_err(Refusal::from) {
             // It is there, and has given a sign of life since.
             Ok(_) | Err(Refusal::Condition(Some(_))) => Ok(()),
-            Err(refusal) => {
-                Err(self.refused(refusal, StoreErrorKind::NotFound, "note a sign of life of", id))
+            Err(Refusal::Condition(None)) => {
+                Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, id)))
             }
+            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, id), error)),
         }
     }
 
