@@ -54,6 +54,12 @@ impl Algorithm {
     }
 }
 
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl FromStr for Algorithm {
     type Err = String;
 
@@ -65,6 +71,40 @@ impl FromStr for Algorithm {
             "HS256" => Ok(Self::Hs256),
             other => Err(format!("expected RS256, ES256, EdDSA or HS256, found {other:?}")),
         }
+    }
+}
+
+/// Which tokens are taken, whatever they are verified with.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSettings {
+    /// The algorithms that tokens may be signed with: one for a key or a secret, several for a key set.
+    pub algorithms: Vec<Algorithm>,
+    /// The issuer (`iss`) that a token must name. Default any.
+    pub issuer: Option<String>,
+    /// The audience (`aud`) that a token must name. Default any.
+    pub audience: Option<String>,
+    /// The tenants that a token may name. Default any.
+    pub tenants: Option<BTreeSet<TenantId>>,
+}
+
+impl TokenSettings {
+    /// A verifier with `key`: a JSON Web Key Set where it begins with `{`, else one key in PEM, or the secret for HS256.
+    ///
+    /// # Errors
+    /// As [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`]; and when one key is given for several algorithms.
+    pub fn verifier(self, key: &str) -> Result<TokenVerifier, String> {
+        let Self { algorithms, issuer, audience, tenants } = self;
+        let keys = if key.trim_start().starts_with('{') {
+            Keys::set(&algorithms, key)?
+        } else if let [algorithm] = algorithms[..] {
+            Keys::one(algorithm, key)?
+        } else {
+            return Err(format!(
+                "is one key, and must be a JSON Web Key Set for {} algorithms",
+                algorithms.len()
+            ));
+        };
+        Ok(TokenVerifier { keys, issuer, audience, tenants })
     }
 }
 

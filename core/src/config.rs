@@ -1,11 +1,16 @@
 //! What a function is told by its environment: read once, with every bad value reported at once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::auth::{Algorithm, TokenVerifier};
+use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
+use crate::aws::{AwsEnvironment, StoredValue};
+use crate::ids::TenantId;
+use crate::ports::Timestamp;
+use crate::telemetry::Causes;
 
 /// Reads settings, and gathers what is wrong with them.
 ///
@@ -72,21 +77,48 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         self.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
     }
 
-    /// What tokens are verified with: `JWT_ALGORITHM` and `JWT_KEY`; `JWT_ISSUER` and `JWT_AUDIENCE` if they are set.
-    pub fn token_verifier(&mut self) -> Option<TokenVerifier> {
-        let algorithm = self.parsed("JWT_ALGORITHM", Algorithm::from_str);
-        // The key is looked at even where the algorithm is missing, so that both are reported.
-        let mut verifier = self.parsed("JWT_KEY", |key| match algorithm {
-            Some(algorithm) => TokenVerifier::new(algorithm, key).map(Some),
-            None => Ok(None),
-        })??;
-        if let Some(issuer) = self.optional("JWT_ISSUER") {
-            verifier = verifier.with_issuer(issuer);
+    /// What tokens are verified with, or where it is kept.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `JWT_ALGORITHM` | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
+    /// | `JWT_KEY` | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
+    /// | `JWT_KEY_SSM_PARAMETER` | instead: the name of the SSM parameter that holds it |
+    /// | `JWT_KEY_SECRET_ID` | instead: the name of the secret that holds it |
+    /// | `JWT_ISSUER`, `JWT_AUDIENCE` | what a token must name as `iss` and `aud`; default anything |
+    /// | `ALLOWED_TENANTS` | the tenants that may connect, with commas; default all |
+    pub fn token_key(&mut self) -> Option<TokenKey> {
+        let algorithms = self.parsed("JWT_ALGORITHM", |names| {
+            names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()
+        });
+        let tenants = self.optional("ALLOWED_TENANTS").map(|names| list_of_tenants(&names));
+        let settings = algorithms.map(|algorithms| TokenSettings {
+            algorithms,
+            issuer: self.optional("JWT_ISSUER"),
+            audience: self.optional("JWT_AUDIENCE"),
+            tenants,
+        });
+        let variables = ["JWT_KEY", "JWT_KEY_SSM_PARAMETER", "JWT_KEY_SECRET_ID"];
+        let [given, parameter, secret] = variables.map(|name| self.optional(name));
+        match (given, parameter, secret) {
+            (Some(key), None, None) => match settings?.verifier(&key) {
+                Ok(verifier) => Some(TokenKey::Given(verifier)),
+                Err(problem) => {
+                    self.problems.push(format!("JWT_KEY: {problem}"));
+                    None
+                }
+            },
+            (None, Some(name), None) => Some(TokenKey::Stored(StoredValue::SsmParameter(name), settings?)),
+            (None, None, Some(id)) => Some(TokenKey::Stored(StoredValue::Secret(id), settings?)),
+            (None, None, None) => {
+                self.problems.push(format!("none of {} is set", variables.join(", ")));
+                None
+            }
+            _ => {
+                self.problems.push(format!("more than one of {} is set", variables.join(", ")));
+                None
+            }
         }
-        if let Some(audience) = self.optional("JWT_AUDIENCE") {
-            verifier = verifier.with_audience(audience);
-        }
-        Some(verifier)
     }
 
     /// Ends the reading.
@@ -95,6 +127,40 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// All that was wrong.
     pub fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
+    }
+}
+
+fn list_of_tenants(names: &str) -> BTreeSet<TenantId> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(TenantId::new).collect()
+}
+
+/// What tokens are verified with, or where it is kept: see [`Environment::token_key`].
+#[derive(Debug)]
+pub enum TokenKey {
+    /// It stands in the environment.
+    Given(TokenVerifier),
+    /// It is to be read, and verifies under these settings.
+    Stored(StoredValue, TokenSettings),
+}
+
+impl TokenKey {
+    /// The verifier, with a key that is kept elsewhere read now.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no key.
+    pub async fn verifier(self, aws: &AwsEnvironment, now: Timestamp) -> Result<TokenVerifier, ConfigError> {
+        let (place, settings) = match self {
+            Self::Given(verifier) => return Ok(verifier),
+            Self::Stored(place, settings) => (place, settings),
+        };
+        let problem = match place.read(aws, now).await {
+            Ok(key) => match settings.verifier(&key) {
+                Ok(verifier) => return Ok(verifier),
+                Err(problem) => format!("{place} {problem}"),
+            },
+            Err(error) => Causes(&error).to_string(),
+        };
+        Err(ConfigError { problems: vec![problem] })
     }
 }
 
@@ -135,14 +201,14 @@ mod tests {
             environment(&[("LOG_LEVEL", "loud"), ("JWT_ALGORITHM", "none"), ("CONNECTIONS_TABLE", "")]);
         assert_eq!(environment.required("CONNECTIONS_TABLE"), "");
         assert_eq!(environment.log_level(), LevelFilter::INFO);
-        assert!(environment.token_verifier().is_none());
+        assert!(environment.token_key().is_none());
         insta::assert_snapshot!(environment.finish().unwrap_err());
     }
 
     #[test]
     fn a_key_that_does_not_fit_its_algorithm_is_reported() {
         let mut environment = environment(&[("JWT_ALGORITHM", "RS256"), ("JWT_KEY", "nonsense")]);
-        assert!(environment.token_verifier().is_none());
+        assert!(environment.token_key().is_none());
         let error = environment.finish().unwrap_err().to_string();
         assert!(error.contains("JWT_KEY: is no public key in PEM for Rs256"), "{error}");
     }
@@ -157,7 +223,45 @@ mod tests {
             ("JWT_AUDIENCE", "streamer"),
         ]);
         assert_eq!(environment.log_level(), LevelFilter::WARN);
-        assert!(environment.token_verifier().is_some());
+        assert!(environment.token_key().is_some());
         assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_token_key_is_given_in_one_place() {
+        let algorithm = ("JWT_ALGORITHM", "HS256");
+        let mut stored = environment(&[("JWT_ALGORITHM", "RS256, ES256"), ("JWT_KEY_SECRET_ID", "jwks")]);
+        let Some(TokenKey::Stored(place, settings)) = stored.token_key() else { panic!("it is stored") };
+        assert_eq!(place, StoredValue::Secret("jwks".into()));
+        assert_eq!(settings.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
+        assert_eq!(stored.finish(), Ok(()));
+        let parameter =
+            environment(&[("JWT_ALGORITHM", "HS256"), ("JWT_KEY_SSM_PARAMETER", "/streamer/key")])
+                .token_key();
+        let Some(TokenKey::Stored(place, _)) = parameter else { panic!("it is stored") };
+        assert_eq!(place.to_string(), "the SSM parameter \"/streamer/key\"");
+
+        for (variables, problem) in [
+            (vec![algorithm], "none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"),
+            (
+                vec![algorithm, ("JWT_KEY", "k"), ("JWT_KEY_SECRET_ID", "jwks")],
+                "more than one of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set",
+            ),
+            (
+                vec![("JWT_ALGORITHM", "RS256,HS256"), ("JWT_KEY", "0123456789abcdef0123456789abcdef")],
+                "JWT_KEY: is one key, and must be a JSON Web Key Set for 2 algorithms",
+            ),
+            (vec![("JWT_ALGORITHM", "RS256,none"), ("JWT_KEY_SECRET_ID", "jwks")], "found \"none\""),
+        ] {
+            let mut environment = environment(variables.leak());
+            assert!(environment.token_key().is_none());
+            let error = environment.finish().unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_tenants_has_no_empty_names() {
+        assert_eq!(list_of_tenants(" acme, a/b ,,"), ["acme".into(), "a/b".into()].into());
     }
 }

@@ -21,7 +21,7 @@ use crate::aws::AwsEnvironment;
 use crate::config::Environment;
 use crate::connections::ApiGatewayConnections;
 use crate::functions::{Connect, Disconnect, route_response};
-use crate::ports::{SystemClock, SystemEntropy, Timestamp};
+use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, ProcessorSettings, StreamBatch};
 use crate::router::Router;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
@@ -40,11 +40,12 @@ pub fn connect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
     let aws = AwsEnvironment::read(&mut environment);
-    let verifier = environment.token_verifier();
+    let key = environment.token_key();
     let table = environment.required("CONNECTIONS_TABLE");
     environment.finish()?;
-    let verifier = verifier.ok_or("the environment has no token verifier")?;
+    let key = key.ok_or("the environment has no token key")?;
     on_one_thread(async {
+        let verifier = key.verifier(&aws, SystemClock.now()).await?;
         let store = DynamoConnectionStore::new(aws.dynamodb(), table);
         let connect = Connect::new(verifier, store, Arc::new(SystemClock));
         let connect = &connect;
