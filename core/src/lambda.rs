@@ -50,7 +50,7 @@ pub fn connect() -> Result<(), Error> {
         let connect = Connect::new(verifier, store, Arc::new(SystemClock));
         let connect = &connect;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(connect.handle(&event.payload).await)
+            Ok::<_, Error>(connect.handle(&event.payload, deadline(&event.context)).await)
         }))
         .await
     })
@@ -134,11 +134,15 @@ pub fn processor(app: App) -> Result<(), Error> {
         );
         let processor = &processor;
         run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
-            let deadline = Timestamp::from_millis(event.context.deadline);
+            let deadline = deadline(&event.context);
             Ok::<_, Error>(processor.process(event.payload, deadline).await)
         }))
         .await
     })
+}
+
+fn deadline(context: &lambda_runtime::Context) -> Timestamp {
+    Timestamp::from_millis(context.deadline)
 }
 
 /// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
