@@ -32,6 +32,13 @@ pub fn route_response(frame: String) -> ApiGatewayProxyResponse {
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What comes of `work`, if it does so in time to answer before the invocation's end.
-async fn in_time<T>(now: Timestamp, deadline: Timestamp, work: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(deadline.since(now).saturating_sub(LAST_MOMENT), work).await.ok()
+fn in_time<T>(
+    now: Timestamp,
+    deadline: Timestamp,
+    work: impl Future<Output = T> + Send,
+) -> impl Future<Output = Option<T>> + Send {
+    // Boxed, since the SDK's futures are large.
+    let work = Box::pin(work);
+    let time_left = deadline.since(now).saturating_sub(LAST_MOMENT);
+    async move { tokio::time::timeout(time_left, work).await.ok() }
 }
