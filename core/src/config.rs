@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -10,6 +12,8 @@ use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
 use crate::aws::{AwsEnvironment, StoredValue};
 use crate::ids::TenantId;
 use crate::ports::Timestamp;
+use crate::processor::ProcessorSettings;
+use crate::store::dynamodb::QueueSettings;
 use crate::telemetry::Causes;
 
 /// Reads settings, and gathers what is wrong with them.
@@ -70,6 +74,61 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             self.problems.push(format!("{name}: expected {expected}, found {value:?}"));
             default
         })
+    }
+
+    /// A whole number, of `unit`, that has a default and bounds.
+    fn number(&mut self, name: &str, unit: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
+        let expected = format!("{unit} from {} to {}", bounds.start(), bounds.end());
+        let number = self.or_default(name, default, &expected);
+        if bounds.contains(&number) {
+            return number;
+        }
+        self.problems.push(format!("{name}: expected {expected}, found {number}"));
+        default
+    }
+
+    /// Whether `name` says `true`; default `false`.
+    fn flag(&mut self, name: &str) -> bool {
+        self.or_default(name, false, "true or false")
+    }
+
+    /// What is expected to take longer is queued: `ASYNC_THRESHOLD_MS`, in milliseconds, default 5,000, at most 25,000.
+    ///
+    /// With 0, everything is queued whose handler says that it takes any time.
+    pub fn async_threshold(&mut self) -> Duration {
+        Duration::from_millis(self.number("ASYNC_THRESHOLD_MS", "milliseconds", 5_000, 0..=25_000))
+    }
+
+    /// How the processor works; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `CONCURRENCY` | how many requests of a batch run at once | | 10 | 1 to 100 |
+    /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
+    pub fn processor_settings(&mut self) -> ProcessorSettings {
+        let concurrency = self.number("CONCURRENCY", "requests", 10, 1..=100);
+        let lease = self.number("LEASE_MS", "milliseconds", 60_000, 30_000..=900_000);
+        ProcessorSettings {
+            concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+            lease: Duration::from_millis(lease),
+            ..ProcessorSettings::default()
+        }
+    }
+
+    /// How requests are kept; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `REQUEST_TTL_S` | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+    pub fn queue_settings(&mut self) -> QueueSettings {
+        let ttl = self.number("REQUEST_TTL_S", "seconds", 604_800, 3_600..=31_536_000);
+        QueueSettings { ttl: Duration::from_secs(ttl), ..QueueSettings::default() }
+    }
+
+    /// Whether a connection's end cancels its requests that nobody else listens to: `CANCEL_ON_DISCONNECT`, `true` or `false`,
+    /// default `false`.
+    pub fn cancel_on_disconnect(&mut self) -> bool {
+        self.flag("CANCEL_ON_DISCONNECT")
     }
 
     /// How much is logged: `LOG_LEVEL`, default `info`.
@@ -225,6 +284,47 @@ mod tests {
         assert_eq!(environment.log_level(), LevelFilter::WARN);
         assert!(environment.token_key().is_some());
         assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_set_is_as_by_default() {
+        let mut environment = environment(&[]);
+        assert_eq!(environment.async_threshold(), Duration::from_secs(5));
+        let (processor, queue) = (environment.processor_settings(), environment.queue_settings());
+        assert_eq!(format!("{processor:?}"), format!("{:?}", ProcessorSettings::default()));
+        assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
+        assert!(!environment.cancel_on_disconnect());
+        assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_is_taken_within_its_bounds() {
+        let mut within = environment(&[
+            ("ASYNC_THRESHOLD_MS", "0"),
+            ("CONCURRENCY", "100"),
+            ("LEASE_MS", "30000"),
+            ("REQUEST_TTL_S", "3600"),
+            ("CANCEL_ON_DISCONNECT", "true"),
+        ]);
+        assert_eq!(within.async_threshold(), Duration::ZERO);
+        let processor = within.processor_settings();
+        assert_eq!((processor.concurrency, processor.lease), (100, Duration::from_secs(30)));
+        assert_eq!(within.queue_settings().ttl, Duration::from_hours(1));
+        assert!(within.cancel_on_disconnect());
+        assert_eq!(within.finish(), Ok(()));
+
+        let mut without = environment(&[
+            ("ASYNC_THRESHOLD_MS", "25001"),
+            ("CONCURRENCY", "-1"),
+            ("LEASE_MS", "60s"),
+            ("REQUEST_TTL_S", "99999999999999999999"),
+            ("CANCEL_ON_DISCONNECT", "yes"),
+        ]);
+        without.async_threshold();
+        without.processor_settings();
+        without.queue_settings();
+        without.cancel_on_disconnect();
+        insta::assert_snapshot!(without.finish().unwrap_err().to_string().replace("; ", "\n"));
     }
 
     #[test]
