@@ -337,6 +337,9 @@ fn snapshot(request: &Request) -> Value {
         Some(Ending::Failed(error)) => {
             data.insert("error".into(), json!(error));
         }
+        Some(Ending::Cancelled) => {
+            data.insert("error".into(), json!(ErrorBody::cancelled()));
+        }
     }
     Value::Object(data)
 }

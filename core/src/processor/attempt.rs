@@ -192,7 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// One that was not is no reason to stop: the next is as good, and conditional on the epoch alike.
     fn stored(&mut self, (asked_at, stored): Stored) -> Result<bool, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers }) => {
+            Ok(Audience { subscribers, .. }) => {
                 self.renewed_at = asked_at;
                 self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
                 Ok(true)
@@ -314,6 +314,7 @@ async fn write_end<Q: RequestQueue, P>(
         let written = match ending {
             Ending::Completed(result) => processor.queue.complete(key, lease, result, seq, now).await,
             Ending::Failed(error) => processor.queue.fail(key, lease, error, seq, now).await,
+            Ending::Cancelled => processor.queue.cancelled(key, lease, seq, now).await,
         };
         match written {
             Err(error) if error.is_transient() => {
@@ -327,6 +328,12 @@ async fn write_end<Q: RequestQueue, P>(
 
 /// The frame that tells an ending; what no frame can carry ends the request as failed.
 fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (Ending, String) {
+    let error_frame = |error| Frame::Error {
+        request_id: Some(request.id.clone()),
+        error,
+        timestamp: now.as_secs(),
+        seq: Some(seq),
+    };
     let frame = match &ending {
         Ending::Completed(result) => Frame::Complete {
             request_id: request.id.clone(),
@@ -335,12 +342,8 @@ fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (E
             timestamp: now.as_secs(),
             seq,
         },
-        Ending::Failed(error) => Frame::Error {
-            request_id: Some(request.id.clone()),
-            error: error.clone(),
-            timestamp: now.as_secs(),
-            seq: Some(seq),
-        },
+        Ending::Failed(error) => error_frame(error.clone()),
+        Ending::Cancelled => error_frame(ErrorBody::cancelled()),
     }
     .to_json();
     if frame.len() <= MAX_FRAME_BYTES {
@@ -355,6 +358,7 @@ fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (E
             ),
         ),
         Ending::Failed(error) => error.without_its_text(),
+        Ending::Cancelled => ErrorBody::cancelled(),
     };
     last_frame(request, Ending::Failed(error), seq, now)
 }
