@@ -112,7 +112,9 @@ pub fn router(app: App) -> Result<(), Error> {
         router.set_async_threshold(threshold);
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(route_response(router.route(&event.payload).await))
+            Ok::<_, Error>(route_response(
+                router.route_before(&event.payload, deadline(&event.context)).await,
+            ))
         }))
         .await
     })
