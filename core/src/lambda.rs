@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](Environment::token_key) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
 //! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](Environment::cancel_on_disconnect), [`REQUEST_TTL_S`](Environment::queue_settings) |
-//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold) |
+//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
 //! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`CONCURRENCY`, `LEASE_MS`](Environment::processor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
@@ -35,7 +35,7 @@ use crate::functions::{Connect, Disconnect, route_response};
 use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
-use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
 use crate::telemetry::{self, StandardOutput};
 
 /// Why a function could not start, or could not go on.
@@ -105,6 +105,7 @@ pub fn router(app: App) -> Result<(), Error> {
     let aws = AwsEnvironment::read(&mut environment);
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
+    let rate_limits = environment.optional("RATE_LIMITS_TABLE");
     let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
     environment.finish()?;
     let handlers = handlers(1)?;
@@ -112,9 +113,12 @@ pub fn router(app: App) -> Result<(), Error> {
     on_one_thread(async {
         let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), connections);
-        let queue = DynamoRequestQueue::new(client, requests, settings);
+        let queue = DynamoRequestQueue::new(client.clone(), requests, settings);
         let mut router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
         router.set_async_threshold(threshold);
+        if let Some(table) = rate_limits {
+            router.set_rate_limits(DynamoRateLimits::new(client, table));
+        }
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(

@@ -12,14 +12,14 @@ use tokio::runtime::Handle;
 use crate::app::{App, unknown_action};
 use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
-use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing};
+use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
 use crate::protocol::{
     ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
 };
 use crate::store::{
-    ConnectionStore, Ending, Enqueued, Identity, Progress, Request, RequestQueue, Status, StoreError,
-    StoreErrorKind,
+    ConnectionStore, Ending, Enqueued, Identity, Progress, RateLimits, Request, RequestQueue, Status,
+    StoreError, StoreErrorKind,
 };
 use crate::telemetry::Causes;
 use identities::Identities;
@@ -33,6 +33,7 @@ pub struct Router<C, Q> {
     clock: Arc<dyn Clock>,
     handlers: Handle,
     async_threshold: Duration,
+    rate_limits: Option<SharedRateLimits>,
     identities: Arc<Identities>,
 }
 
@@ -66,6 +67,7 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
             clock,
             handlers,
             async_threshold: Duration::from_secs(5),
+            rate_limits: None,
             identities: Arc::new(Identities::new()),
         }
     }
@@ -73,6 +75,15 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
     /// What is expected to take longer than this is queued. Default 5 s.
     pub fn set_async_threshold(&mut self, threshold: Duration) {
         self.async_threshold = threshold;
+    }
+
+    /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
+    /// one that [`route`](Self::route) runs on. Default none: each router counts for itself.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn set_rate_limits(&mut self, limits: impl RateLimits + 'static) {
+        self.rate_limits = Some(SharedRateLimits::new(limits, Handle::current()));
     }
 
     /// Answers a message with the frame that goes back to its client, as JSON.
@@ -159,6 +170,7 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
         context.metadata = metadata.clone();
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
         routing.async_threshold = self.async_threshold;
+        routing.rate_limits = self.rate_limits.clone();
         let call = Call::new(context, Arc::clone(&payload), Phase::Routing(routing));
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&self.handlers, async move { app.call(call).await });

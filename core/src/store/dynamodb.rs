@@ -1,14 +1,17 @@
-//! The ports on DynamoDB: one table for connections, one for requests.
+//! The ports on DynamoDB: one table for connections, one for requests, one for shared rate limits.
 
 mod codec;
 pub mod connection_item;
 mod connections;
 mod index;
+pub mod rate_limit_item;
+mod rate_limits;
 pub mod request_item;
 mod requests;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;
+pub use rate_limits::DynamoRateLimits;
 pub use requests::{DynamoRequestQueue, QueueSettings};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
