@@ -9,4 +9,5 @@ mod crossing;
 mod flaky;
 mod processor;
 mod router;
+mod store;
 mod world;
