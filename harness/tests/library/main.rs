@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod connections;
+mod crossing;
 mod flaky;
 mod processor;
 mod router;
