@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -11,8 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::Processor;
 use super::listeners::Listeners;
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerError, HandlerTask};
+use crate::handler::{Context, HandlerTask};
 use crate::ids::RequestKey;
+use crate::middleware::{Call, CallError, Phase, Reply};
 use crate::ports::Timestamp;
 use crate::progress::ProgressReporter;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
@@ -38,6 +38,14 @@ struct LeaseLost;
 
 /// How long to wait between two tries to write the end.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What has come of a report.
+enum Report {
+    Stored,
+    NotStored,
+    /// Stored, and answered with the wish that the request end.
+    CancelRequested,
+}
 
 /// How a stored report went, and when it was asked for.
 type Stored = (Instant, Result<Audience, StoreError>);
@@ -96,8 +104,8 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         self.finish(ending).await;
     }
 
-    /// Hands the payload to the handler: nobody else needs it.
-    fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Value, HandlerError>> {
+    /// Sends the request through the app's layers to its handler; its payload goes along: nobody else needs it.
+    fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Reply, CallError>> {
         let payload = std::mem::take(&mut self.request.payload);
         let request = &self.request;
         let context = Context {
@@ -110,17 +118,15 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             attempt: request.attempt,
             progress,
         };
+        let call = Call::new(context, payload, Phase::Processing);
         let app = self.processor.app.clone();
-        HandlerTask::spawn(&self.processor.handlers, async move {
-            let accepted = app.accept(&context.action, &payload).map_err(HandlerError::from_told)?;
-            (accepted.run)(context).await
-        })
+        HandlerTask::spawn(&self.processor.handlers, async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, and renews the lease, until the handler ends or its time is up.
     async fn watch(
         &mut self,
-        task: &mut HandlerTask<Result<Value, HandlerError>>,
+        task: &mut HandlerTask<Result<Reply, CallError>>,
         progress: &mut watch::Receiver<Progress>,
     ) -> Result<Ending, LeaseLost> {
         let processor = self.processor;
@@ -151,7 +157,11 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 }
                 stored = running(&mut storing) => {
                     storing = None;
-                    to_store |= !self.stored(stored)?;
+                    match self.stored(stored)? {
+                        Report::Stored => {}
+                        Report::NotStored => to_store = true,
+                        Report::CancelRequested => return Ok(Ending::Cancelled),
+                    }
                 }
                 () = sleep_until(store_at), if storing.is_none() => {
                     asked_at = Instant::now();
@@ -170,11 +180,15 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         }
     }
 
-    fn ending(&self, ended: Result<Result<Value, HandlerError>, JoinError>) -> Ending {
+    fn ending(&self, ended: Result<Result<Reply, CallError>, JoinError>) -> Ending {
         match ended {
-            Ok(Ok(output)) => Ending::Completed(output),
+            Ok(Ok(Reply::Done(output))) => Ending::Completed(output),
+            Ok(Ok(Reply::Queue)) => {
+                tracing::error!(request = %self.key, "a layer asks to queue what has been queued: that is for the router");
+                Ending::Failed(ErrorBody::processing_failed())
+            }
             Ok(Err(error)) => {
-                tracing::warn!(request = %self.key, %error, "the handler failed");
+                tracing::warn!(request = %self.key, error = %Causes(&error), "the request failed");
                 Ending::Failed(error.into_told())
             }
             Err(error) => {
@@ -184,21 +198,24 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         }
     }
 
-    /// Takes note of a stored report, which has renewed the lease and says who is listening, and says
-    /// whether it was stored.
+    /// Takes note of a stored report, which has renewed the lease and says who is listening.
     ///
-    /// One that was not is no reason to stop: the next is as good, and conditional on the epoch alike.
-    fn stored(&mut self, (asked_at, stored): Stored) -> Result<bool, LeaseLost> {
+    /// One that was not stored is no reason to stop: the next is as good, and conditional on the epoch alike.
+    fn stored(&mut self, (asked_at, stored): Stored) -> Result<Report, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers, .. }) => {
+            Ok(Audience { subscribers, cancel_requested }) => {
                 self.renewed_at = asked_at;
                 self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
-                Ok(true)
+                if cancel_requested {
+                    tracing::info!(request = %self.key, "its end is asked for: stopping");
+                    return Ok(Report::CancelRequested);
+                }
+                Ok(Report::Stored)
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => Err(LeaseLost),
             Err(error) => {
                 tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
-                Ok(false)
+                Ok(Report::NotStored)
             }
         }
     }

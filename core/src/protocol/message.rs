@@ -28,7 +28,8 @@ pub struct RejectedMessage {
 }
 
 impl Message {
-    const MAX_ACTION_CHARS: usize = 128;
+    /// The longest action, in characters.
+    pub const MAX_ACTION_CHARS: usize = 128;
 
     /// Reads a message; unknown keys are ignored.
     ///
