@@ -18,6 +18,7 @@ use crate::config::Environment;
 use crate::protocol::ErrorCode;
 use crate::store::StoreErrorKind;
 use crate::store::dynamodb::Item;
+use crate::store::dynamodb::codec::n;
 use crate::store::dynamodb::test_answers::{condition_failed, error_answer, http, wire_item};
 
 mod errors;
