@@ -35,7 +35,8 @@ pub enum Claimed {
 pub struct Audience {
     /// The connections that are told of the request.
     pub subscribers: Vec<ConnectionId>,
-    /// Whether its user or an operator wants it to end: stop, and write that it is [cancelled](RequestQueue::cancelled).
+    /// Whether its user or an operator wants it to end: stop, and write that it is
+    /// [cancelled](RequestQueue::cancelled).
     pub cancel_requested: bool,
 }
 
@@ -231,7 +232,8 @@ pub trait RequestQueue: Send + Sync {
     /// # Errors
     /// [`Misuse`](super::StoreErrorKind::Misuse) when `to` [may not follow](NewStatus::may_follow) `from`;
     /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it does not stand as `from` says (any more);
-    /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request; else when the store does not take it.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request;
+    /// else when the store does not take it.
     fn update_status(
         &self,
         key: &RequestKey,
