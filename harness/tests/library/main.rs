@@ -12,4 +12,5 @@ mod processor;
 mod router;
 mod store;
 mod store_costs;
+mod stream_images;
 mod world;
