@@ -4,10 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+<<<<<<< HEAD
 mod connections;
 mod crossing;
+=======
+mod budgets;
+>>>>>>> tables
 mod flaky;
 mod processor;
 mod router;
 mod store;
+mod store_costs;
 mod world;
