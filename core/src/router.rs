@@ -176,7 +176,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
             }
             Ok(Err(error)) => error,
             Err(error) => {
-                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
+                tracing::error!(request_id = %caller.id, %error, "the handler or a layer panicked");
                 return Err(ErrorBody::processing_failed());
             }
         };

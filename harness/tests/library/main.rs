@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod flaky;
+mod middleware;
 mod processor;
+mod rate_limits;
 mod router;
 mod world;
