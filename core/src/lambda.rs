@@ -36,7 +36,7 @@ use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
-use crate::telemetry;
+use crate::telemetry::{self, StandardOutput};
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -67,7 +67,7 @@ pub fn connect() -> Result<(), Error> {
     })
 }
 
-/// The `disconnect` function: forgets connections.
+/// The `disconnect` function: forgets connections, and takes them off their requests.
 ///
 /// # Errors
 /// When the environment is wrong, or Lambda's Runtime API is not there.
@@ -75,14 +75,19 @@ pub fn disconnect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
     let aws = AwsEnvironment::read(&mut environment);
-    let table = environment.required("CONNECTIONS_TABLE");
+    let connections = environment.required("CONNECTIONS_TABLE");
+    let requests = environment.required("REQUESTS_TABLE");
+    let (is_cancelling, settings) = (environment.cancel_on_disconnect(), environment.queue_settings());
     environment.finish()?;
     on_one_thread(async {
-        let disconnect =
-            Disconnect::new(DynamoConnectionStore::new(aws.dynamodb(), table), Arc::new(SystemClock));
+        let client = aws.dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), connections);
+        let queue = DynamoRequestQueue::new(client, requests, settings);
+        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(StandardOutput));
+        let disconnect = Disconnect::new(connections, queue, clock, metrics).cancelling(is_cancelling);
         let disconnect = &disconnect;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(disconnect.handle(&event.payload).await)
+            Ok::<_, Error>(disconnect.handle(&event.payload, deadline(&event.context)).await)
         }))
         .await
     })
@@ -116,7 +121,9 @@ pub fn router(app: App) -> Result<(), Error> {
         }
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(route_response(router.route(&event.payload).await))
+            Ok::<_, Error>(route_response(
+                router.route_before(&event.payload, deadline(&event.context)).await,
+            ))
         }))
         .await
     })

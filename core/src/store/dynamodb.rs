@@ -4,15 +4,18 @@ mod codec;
 pub mod connection_item;
 mod connections;
 mod index;
+pub mod part_item;
 pub mod rate_limit_item;
 mod rate_limits;
 pub mod request_item;
 mod requests;
+mod stream_image;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;
 pub use rate_limits::DynamoRateLimits;
 pub use requests::{DynamoRequestQueue, QueueSettings};
+pub use stream_image::{InvalidImage, item_of_image};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;

@@ -4,9 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod connections;
+mod crossing;
 mod flaky;
 mod middleware;
 mod processor;
 mod rate_limits;
 mod router;
+mod store;
 mod world;
