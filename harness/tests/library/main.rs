@@ -11,7 +11,9 @@ mod crossing;
 mod budgets;
 >>>>>>> tables
 mod flaky;
+mod middleware;
 mod processor;
+mod rate_limits;
 mod router;
 mod store;
 mod store_costs;
