@@ -4,12 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-<<<<<<< HEAD
+mod budgets;
 mod connections;
 mod crossing;
-=======
-mod budgets;
->>>>>>> tables
 mod flaky;
 mod middleware;
 mod processor;
