@@ -5,6 +5,7 @@
 //! here: a write whose condition failed is charged by the item that stands, or one unit where none does.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use dynoxide::actions::get_item::{self, GetItemRequest};
 use dynoxide::types::{item_size, table_write_capacity_units};
@@ -132,17 +133,16 @@ fn asking(engine: &mut Engine, target: &str, mut request: Value) -> (Result<Vec<
 
 /// An operation on one table has one entry, one on several a list.
 fn entries(consumed: &Value) -> impl Iterator<Item = &Value> {
-    match consumed {
-        Value::Array(entries) => entries.iter(),
-        one => std::slice::from_ref(one).iter(),
-    }
-    .filter(|entry| entry.is_object())
+    let entries = consumed.as_array().map_or(slice::from_ref(consumed), Vec::as_slice);
+    entries.iter().filter(|entry| entry.is_object())
 }
 
 fn entries_mut(consumed: &mut Value) -> impl Iterator<Item = &mut Value> {
     match consumed {
         Value::Array(entries) => entries.iter_mut(),
-        one => std::slice::from_mut(one).iter_mut(),
+        Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            slice::from_mut(consumed).iter_mut()
+        }
     }
 }
 
@@ -166,9 +166,9 @@ fn refused(engine: &Engine, writes: &[&Value], factor: f64) -> Vec<Charge> {
 
 /// The size in bytes of the item that a write is about; `None` where there is none.
 fn standing_size(engine: &Engine, table: &str, write: &Value) -> Option<usize> {
-    let key = match &write["Key"] {
-        Value::Null => key_of(engine, table, &write["Item"])?,
-        key => key.clone(),
+    let key = match write.get("Key") {
+        Some(key) => key.clone(),
+        None => key_of(engine, table, &write["Item"])?,
     };
     let get = json!({ "TableName": table, "Key": key, "ConsistentRead": true });
     let get: GetItemRequest = serde_json::from_value(get).ok()?;

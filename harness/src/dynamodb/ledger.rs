@@ -42,7 +42,7 @@ impl Ledger {
     }
 }
 
-/// Calls in the order in which they were answered; as text, a line each.
+/// Calls in the order in which they were answered; as text a line each, those alike in one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calls(Vec<Call>);
 
@@ -77,9 +77,13 @@ impl fmt::Display for Calls {
         if self.0.is_empty() {
             return f.write_str("no calls");
         }
-        for (position, call) in self.0.iter().enumerate() {
-            let line_end = if position == 0 { "" } else { "\n" };
-            write!(f, "{line_end}{call}")?;
+        let mut line_end = "";
+        for alike in self.0.chunk_by(PartialEq::eq) {
+            match alike {
+                [call] => write!(f, "{line_end}{call}")?,
+                alike => write!(f, "{line_end}{} x {}", alike.len(), alike[0])?,
+            }
+            line_end = "\n";
         }
         Ok(())
     }

@@ -245,6 +245,6 @@ fn each_open_ledger_has_every_call_and_a_closed_one_none() {
     assert_eq!(one.take().len(), 1);
     drop(one);
     call(&db, "ListTables", json!({}));
-    assert_eq!(other.take().to_string(), "ListTables\nListTables");
+    assert_eq!(other.take().to_string(), "2 x ListTables");
     assert_eq!(other.take().len(), 0);
 }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod budgets;
 mod connections;
 mod crossing;
 mod flaky;
@@ -12,4 +13,6 @@ mod processor;
 mod rate_limits;
 mod router;
 mod store;
+mod store_costs;
+mod stream_images;
 mod world;

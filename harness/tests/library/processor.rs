@@ -14,7 +14,7 @@ use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
-use crate::flaky::Flaky;
+use crate::flaky::{Flaky, silent_queue};
 use crate::world::{Clients, World, batch, key, queue};
 
 /// What a slow handler of these tests does.
@@ -161,21 +161,6 @@ async fn a_request_is_run_reported_on_completed_and_told() {
     let item = bench.world.item("r1").await;
     assert!(item.contains_key("ttl"));
     assert!(!item.contains_key("timer_at") && !item.contains_key("timer_shard"), "nothing is left to do");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_without_progress_costs_four_writes_and_one_push() {
-    let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
-    bench.queue("r1").await;
-    bench.world.process().await;
-    let writes: Vec<String> = bench
-        .world
-        .records()
-        .iter()
-        .map(|record| record["dynamodb"]["NewImage"]["status"]["S"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(writes, ["PENDING", "PROCESSING", "COMPLETED", "COMPLETED"]);
-    assert_eq!(bench.frames().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -624,6 +609,20 @@ async fn what_an_invocation_has_no_time_for_is_left_as_it_was() {
     assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
+}
+
+/// A claim that is not answered is given up while a handler could still run, and its record comes again.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_answers_ends_before_its_invocation() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let started = Instant::now();
+    let deadline = bench.world.now() + Duration::from_secs(60);
+    let processor = bench.world.processor_with(silent_queue());
+    let response = processor.process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
+    assert_eq!(started.elapsed().as_secs(), 50);
+    assert_eq!(bench.started(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,11 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType,
-    Projection, ProjectionType, ScalarAttributeType, TableStatus,
-};
-use serde_json::{Value, json};
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
 use streamer::aws::AwsEnvironment;
 use streamer::config::Environment as Variables;
 use streamer::ids::{ConnectionId, RequestKey};
@@ -28,7 +25,8 @@ use streamer::store::dynamodb::{
 };
 use streamer::store::{Claimed, Enqueued, Lease, Progress, Request, RequestQueue as _, Status};
 use streamer_harness::dynamodb::DynamoDb;
-use streamer_harness::template::{Environment, Table, Template};
+use streamer_harness::tables::Tables;
+use streamer_harness::template::{Environment, Template};
 
 /// When everything here begins.
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -62,7 +60,7 @@ impl Store {
         let create = async |logical_id: &str| {
             let table = tables.iter().find(|table| table.logical_id == logical_id).unwrap();
             let name = format!("{prefix}{logical_id}");
-            create(&client, &name, table).await;
+            Tables::new(client.clone(), "the database").create(&name, &table.layout).await.unwrap();
             name
         };
         let connections_table = create("ConnectionsTable").await;
@@ -184,49 +182,4 @@ fn client() -> Client {
         _ => None,
     };
     AwsEnvironment::read(&mut Variables::new(lookup)).dynamodb()
-}
-
-/// Makes a table with the template's keys and indexes, and waits for it.
-async fn create(client: &Client, name: &str, table: &Table) {
-    let description = &table.create_table;
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let keys = |value: &Value| {
-        let key = |key: &Value| {
-            let builder = KeySchemaElement::builder().attribute_name(text(&key["AttributeName"]));
-            builder.key_type(KeyType::from(text(&key["KeyType"]).as_str())).build().unwrap()
-        };
-        list(value).iter().map(key).collect::<Vec<_>>()
-    };
-    let attributes = list(&description["AttributeDefinitions"]).into_iter().map(|attribute| {
-        let kind = ScalarAttributeType::from(text(&attribute["AttributeType"]).as_str());
-        let builder = AttributeDefinition::builder().attribute_name(text(&attribute["AttributeName"]));
-        builder.attribute_type(kind).build().unwrap()
-    });
-    let indexes = list(&description["GlobalSecondaryIndexes"]).into_iter().map(|index| {
-        let projection = ProjectionType::from(text(&index["Projection"]["ProjectionType"]).as_str());
-        GlobalSecondaryIndex::builder()
-            .index_name(text(&index["IndexName"]))
-            .set_key_schema(Some(keys(&index["KeySchema"])))
-            .projection(Projection::builder().projection_type(projection).build())
-            .build()
-            .unwrap()
-    });
-    client
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .set_attribute_definitions(Some(attributes.collect()))
-        .set_key_schema(Some(keys(&description["KeySchema"])))
-        .set_global_secondary_indexes(Some(indexes.collect()))
-        .send()
-        .await
-        .unwrap();
-    let is_active = async || {
-        let described = client.describe_table().table_name(name).send().await.unwrap();
-        described.table.and_then(|table| table.table_status) == Some(TableStatus::Active)
-    };
-    while !is_active().await {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
