@@ -11,7 +11,7 @@ pub mod request_item;
 mod requests;
 mod stream_image;
 #[cfg(test)]
-mod test_answers;
+pub(crate) mod test_answers;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;

@@ -14,4 +14,5 @@ mod rate_limits;
 mod router;
 mod store;
 mod store_costs;
+mod stream_images;
 mod world;

@@ -7,17 +7,17 @@ use serde_json::{Value, json as json_value};
 
 use super::Item;
 
-pub(super) fn http(status: u16, body: &Value) -> HttpResponse {
+pub(crate) fn http(status: u16, body: &Value) -> HttpResponse {
     HttpResponse::new(StatusCode::try_from(status).unwrap(), body.to_string().into())
 }
 
-pub(super) fn error_answer(status: u16, code: &str, message: &str) -> HttpResponse {
+pub(crate) fn error_answer(status: u16, code: &str, message: &str) -> HttpResponse {
     let body =
         json_value!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message});
     http(status, &body)
 }
 
-pub(super) fn condition_failed(old: Option<&Item>) -> HttpResponse {
+pub(crate) fn condition_failed(old: Option<&Item>) -> HttpResponse {
     let mut body = json_value!({
         "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
         "message": "The conditional request failed",
@@ -28,7 +28,7 @@ pub(super) fn condition_failed(old: Option<&Item>) -> HttpResponse {
     http(400, &body)
 }
 
-pub(super) fn wire_item(item: &Item) -> Value {
+pub(crate) fn wire_item(item: &Item) -> Value {
     item.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect()
 }
 
