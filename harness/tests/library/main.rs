@@ -9,6 +9,7 @@ mod connections;
 mod crossing;
 mod flaky;
 mod middleware;
+mod permissions;
 mod processor;
 mod rate_limits;
 mod router;
