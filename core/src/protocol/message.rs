@@ -121,9 +121,9 @@ fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, Str
     }
     let metadata: BTreeMap<String, String> = entries
         .into_iter()
-        .map(|(key, value)| match value {
-            Value::String(text) => (key, text),
-            other => (key, other.to_string()),
+        .map(|(key, value)| match value.as_str() {
+            Some(text) => (key, text.to_owned()),
+            None => (key, value.to_string()),
         })
         .collect();
     let bytes: usize = metadata.iter().map(|(key, text)| key.len() + text.len()).sum();
@@ -265,7 +265,8 @@ mod tests {
 
         #[test]
         fn what_is_taken_means_the_same_when_it_is_written_again(
-            id in "\"?\\PC{0,10}\"?", action in "\"?[a-z]{1,10}\"?", payload in "(\\[)?-?[1-9][0-9]{0,24}(\\.[0-9]{1,24})?(e-?[0-9]{1,3})?(,\"[a-z\\\\]{0,3}\"\\])?",
+            id in "\"?\\PC{0,10}\"?", action in "\"?[a-z]{1,10}\"?",
+            payload in "(\\[)?-?[1-9][0-9]{0,24}(\\.[0-9]{1,24})?(e-?[0-9]{1,3})?(,\"[a-z\\\\]{0,3}\"\\])?",
             metadata in "(\\{(\"[a-z]\":(true|1|\"x\"),?){0,2}\\}|null)",
         ) {
             let text =

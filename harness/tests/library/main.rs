@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod flaky;
+mod hostile;
 mod processor;
 mod router;
 mod world;
