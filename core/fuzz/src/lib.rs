@@ -62,6 +62,8 @@ impl Handler for Slow {
 }
 
 impl Functions {
+    /// # Panics
+    /// When the connection that the database knows is none any more: then nobody would get past the router's door.
     pub fn new() -> Self {
         // Time is virtual: what waits costs none.
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -155,7 +157,7 @@ impl Canned {
 
 const CONNECTION: &str = r#"{"Item":{
     "connection_id":{"S":"c1"},"user_id":{"S":"ann"},"tenant_id":{"S":"acme"},"user_key":{"S":"acme/ann"},
-    "permissions":{"L":[]},"expires_at":{"N":"1700003600000"},"endpoint":{"S":"https://api.example/prod"},
+    "permissions":{"L":[]},"token_expires_at":{"N":"1700003600000"},"endpoint":{"S":"https://api.example/prod"},
     "connected_at":{"N":"1700000000000"},"last_ping":{"N":"1700000000000"},"metadata":{"M":{}},
     "ttl":{"N":"1700086400"}}}"#;
 
