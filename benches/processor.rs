@@ -22,7 +22,8 @@ use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBat
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Audience, Claimed, Enqueued, Lease, Progress, Request, RequestQueue, Status, StoreError,
+    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
+    RequestQueue, RequestSummary, Status, StoreError,
 };
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::template::{Environment, Table, Template};
@@ -232,9 +233,11 @@ impl ImmediateQueue {
     }
 
     fn audience(&self, key: &RequestKey) -> Audience {
-        Audience { subscribers: self.requests[key].subscribers.clone() }
+        Audience { subscribers: self.requests[key].subscribers.clone(), cancel_requested: false }
     }
 }
+
+const NOT_ASKED_FOR: &str = "the processor asks a queue for no more than its attempts need";
 
 impl RequestQueue for ImmediateQueue {
     async fn enqueue(&self, _: &Request) -> Result<Enqueued, StoreError> {
@@ -307,5 +310,67 @@ impl RequestQueue for ImmediateQueue {
         _: bool,
     ) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn renew(&self, key: &RequestKey, _: &Lease, _: Timestamp) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
+    }
+
+    async fn cancelled(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: Seq,
+        _: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
+    }
+
+    async fn retry_later(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: &ErrorBody,
+        _: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
+    }
+
+    async fn dequeue(&self, _: &str, _: Timestamp, _: Timestamp) -> Result<Option<Claimed>, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn update_status(
+        &self,
+        _: &RequestKey,
+        _: Status,
+        _: NewStatus,
+        _: Timestamp,
+    ) -> Result<(), StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn cancel(&self, _: &RequestKey, _: Timestamp) -> Result<Cancelled, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn unsubscribe(&self, _: &RequestKey, _: &ConnectionId) -> Result<(), StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn get_by_connection(
+        &self,
+        _: &ConnectionId,
+        _: PageRequest,
+    ) -> Result<Page<RequestSummary>, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn get_by_status(&self, _: Status, _: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn due(&self, _: Timestamp, _: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
     }
 }

@@ -2,15 +2,53 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as Poller, Poll};
 
-use crate::handler::{Accepted, DynHandler, Handler};
-use crate::protocol::{ErrorBody, ErrorCode};
+use futures_util::future::BoxFuture;
+use tower::layer::util::Identity as NoLayer;
+use tower::{BoxError, Layer, Service};
 
-/// The handlers of an application, by action.
+use crate::handler::{Endpoint, Handler, IntoHandler};
+use crate::middleware::{Call, CallError, Next, Reply, Step};
+use crate::protocol::{ErrorBody, ErrorCode, Message};
+
+/// The handlers of an application, by action, and the layers around them.
+///
+/// ```
+/// use streamer::app::App;
+/// use streamer::handler::{Context, HandlerError};
+///
+/// async fn greet(name: String, context: Context) -> Result<String, HandlerError> {
+///     Ok(format!("{} greets {name}", context.user))
+/// }
+///
+/// async fn shout(text: String) -> Result<String, HandlerError> {
+///     Ok(text.to_uppercase())
+/// }
+///
+/// # fn app() -> Result<App, streamer::app::RegisterError> {
+/// let mut app = App::new();
+/// app.handle("greet", greet)?.handle("shout", shout)?;
+/// # Ok(app)
+/// # }
+/// # assert_eq!(app().unwrap().actions(), ["greet", "shout"]);
+/// ```
 #[derive(Default)]
 pub struct App {
-    handlers: HashMap<String, Arc<dyn DynHandler>>,
+    ways: Ways,
+    layers: Vec<AppLayer>,
+    /// The layers around the ways, made for the first call.
+    stack: OnceLock<Next>,
+}
+
+type AppLayer = Box<dyn Fn(Next) -> Next + Send + Sync>;
+
+/// Where each call goes once it has passed the app's layers.
+#[derive(Clone, Default)]
+struct Ways {
+    actions: HashMap<String, Next>,
+    fallback: Option<Next>,
 }
 
 impl App {
@@ -23,43 +61,139 @@ impl App {
         Self::default()
     }
 
-    /// Has `handler` process the requests of `action`.
+    /// Has `handler` process the requests of `action`: a [`Handler`], or an async function of an input, or of an input
+    /// and a [`Context`](crate::handler::Context).
     ///
     /// # Errors
-    /// When the name is empty, is one of [`Self::BUILT_IN_ACTIONS`], or has a handler already.
-    pub fn handle(
+    /// When the name is empty, longer than a message's may be, has control characters, is one of
+    /// [`Self::BUILT_IN_ACTIONS`], or has a handler already.
+    pub fn handle<Kind>(
         &mut self,
         action: impl Into<String>,
-        handler: impl Handler,
+        handler: impl IntoHandler<Kind>,
     ) -> Result<&mut Self, RegisterError> {
-        let action = action.into();
-        if action.is_empty() {
-            return Err(RegisterError::EmptyAction);
-        }
-        if Self::BUILT_IN_ACTIONS.contains(&action.as_str()) {
-            return Err(RegisterError::BuiltInAction(action));
-        }
-        if self.handlers.contains_key(&action) {
+        self.handle_with(action, handler, NoLayer::new())
+    }
+
+    /// Has `handler` process the requests of `action`, with a layer around it: within the app's own, and around the
+    /// handler's permission and validation. A tuple of layers is one; its first is the outermost.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub fn handle_with<Kind>(
+        &mut self,
+        action: impl Into<String>,
+        handler: impl IntoHandler<Kind>,
+        layer: impl Layer<Next, Service: Step>,
+    ) -> Result<&mut Self, RegisterError> {
+        let action = usable(action.into())?;
+        if self.ways.actions.contains_key(&action) {
             return Err(RegisterError::Duplicate(action));
         }
-        self.handlers.insert(action, Arc::new(handler));
+        let way = Next::new(layer.layer(endpoint(handler.into_handler())));
+        self.ways.actions.insert(action, way);
+        self.stack.take();
         Ok(self)
+    }
+
+    /// Has `handler` process the requests of every action without one of its own. Without a fallback they are
+    /// answered `INVALID_ACTION`.
+    ///
+    /// # Errors
+    /// When there is a fallback already.
+    pub fn fallback<Kind>(&mut self, handler: impl IntoHandler<Kind>) -> Result<&mut Self, RegisterError> {
+        if self.ways.fallback.is_some() {
+            return Err(RegisterError::DuplicateFallback);
+        }
+        self.ways.fallback = Some(endpoint(handler.into_handler()));
+        self.stack.take();
+        Ok(self)
+    }
+
+    /// Puts a layer around all actions, also those that are registered later, and around the layers that were added
+    /// before: the last one added sees a call first, and its reply last.
+    ///
+    /// There is one service of the layer for the whole app: a concurrency limit of 10 is 10 for all actions together.
+    pub fn layer<L>(&mut self, layer: L) -> &mut Self
+    where
+        L: Layer<Next, Service: Step> + Send + Sync + 'static,
+    {
+        self.layers.push(Box::new(move |inner| Next::new(layer.layer(inner))));
+        self.stack.take();
+        self
     }
 
     /// The actions that have a handler, in alphabetical order.
     #[must_use]
     pub fn actions(&self) -> Vec<&str> {
-        let mut actions: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
+        let mut actions: Vec<&str> = self.ways.actions.keys().map(String::as_str).collect();
         actions.sort_unstable();
         actions
     }
 
-    /// Hands a payload to the handler of `action`, which says whether it takes it.
-    pub(crate) fn accept(&self, action: &str, payload: &serde_json::Value) -> Result<Accepted, ErrorBody> {
-        let Some(handler) = self.handlers.get(action) else {
-            return Err(ErrorBody::new(ErrorCode::InvalidAction, format!("Unknown action: {action}")));
-        };
-        Arc::clone(handler).accept(payload)
+    /// Whether an action's requests reach a handler.
+    pub(crate) fn answers(&self, action: &str) -> bool {
+        self.ways.fallback.is_some() || self.ways.actions.contains_key(action)
+    }
+
+    /// Sends a call through all layers to its handler.
+    pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
+        call.registered = self.ways.actions.contains_key(&call.context.action);
+        let stack = self.stack.get_or_init(|| {
+            let dispatch = Next::new(Dispatch(Arc::new(self.ways.clone())));
+            self.layers.iter().fold(dispatch, |inner, layer| layer(inner))
+        });
+        Ok(stack.clone().run(call).await?)
+    }
+}
+
+fn endpoint(handler: impl Handler) -> Next {
+    Next::new(Endpoint::new(handler))
+}
+
+/// An action's name, if a message can bear it and Streamer does not answer it itself.
+fn usable(action: String) -> Result<String, RegisterError> {
+    if action.is_empty() {
+        Err(RegisterError::EmptyAction)
+    } else if action.chars().count() > Message::MAX_ACTION_CHARS {
+        Err(RegisterError::LongAction(action))
+    } else if action.chars().any(char::is_control) {
+        Err(RegisterError::ControlCharacter(action))
+    } else if App::BUILT_IN_ACTIONS.contains(&action.as_str()) {
+        Err(RegisterError::BuiltInAction(action))
+    } else {
+        Ok(action)
+    }
+}
+
+/// The answer to an action that nothing answers.
+pub(crate) fn unknown_action(action: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidAction, format!("Unknown action: {action}"))
+}
+
+/// The innermost service of the app's layers: hands each call to its action's own.
+#[derive(Clone)]
+struct Dispatch(Arc<Ways>);
+
+impl Service<Call> for Dispatch {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    /// Always ready: whom to wait for shows with the call.
+    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let Ways { actions, fallback } = &*self.0;
+        match actions.get(&call.context.action).or(fallback.as_ref()) {
+            Some(next) => Box::pin(next.clone().run(call)),
+            None => {
+                let unknown = CallError::refused(unknown_action(&call.context.action));
+                Box::pin(std::future::ready(Err(unknown.into())))
+            }
+        }
     }
 }
 
@@ -75,20 +209,36 @@ impl fmt::Debug for App {
 pub enum RegisterError {
     /// The action's name is empty.
     EmptyAction,
+    /// The action's name is longer than a message's may be.
+    LongAction(String),
+    /// The action's name has control characters.
+    ControlCharacter(String),
     /// Streamer itself answers this action.
     BuiltInAction(String),
     /// The action has a handler already.
     Duplicate(String),
+    /// The app has a fallback already.
+    DuplicateFallback,
 }
 
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyAction => f.write_str("an action must have a name that is not empty"),
+            Self::LongAction(action) => write!(
+                f,
+                "the action {action:?} has {} characters; a message may name at most {}",
+                action.chars().count(),
+                Message::MAX_ACTION_CHARS
+            ),
+            Self::ControlCharacter(action) => {
+                write!(f, "the action {action:?} has a control character, which a name must not")
+            }
             Self::BuiltInAction(action) => {
                 write!(f, "the action {action:?} is built in: give the handler another name")
             }
             Self::Duplicate(action) => write!(f, "the action {action:?} has a handler already"),
+            Self::DuplicateFallback => f.write_str("the app has a fallback already"),
         }
     }
 }
@@ -97,32 +247,64 @@ impl std::error::Error for RegisterError {}
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::handler::{Context, handler_fn};
+    use crate::handler::{Context, HandlerError, handler_fn};
+    use crate::middleware::Phase;
 
-    fn echo() -> impl Handler {
-        handler_fn(|message: Value, _: Context| async move { Ok(message) })
+    async fn echo(message: Value) -> Result<Value, HandlerError> {
+        Ok(message)
+    }
+
+    async fn greet(name: String, context: Context) -> Result<String, HandlerError> {
+        Ok(format!("{} greets {name}", context.user))
+    }
+
+    async fn call(app: &App, action: &str, payload: Value) -> Result<Reply, CallError> {
+        let context = Context::new(action, "r1".into(), "ann".into(), "acme".into(), "c1".into());
+        app.call(Call::new(context, payload, Phase::Processing)).await
     }
 
     #[test]
-    fn each_action_takes_one_handler() {
+    fn each_action_takes_one_handler_under_a_name_that_a_message_can_bear() {
         let mut app = App::new();
-        app.handle("b", echo()).unwrap().handle("a", echo()).unwrap();
+        app.handle("b", echo).unwrap().handle("a", handler_fn(|_: (), _| async { Ok(()) })).unwrap();
         assert_eq!(app.actions(), ["a", "b"]);
         assert_eq!(format!("{app:?}"), r#"App { actions: ["a", "b"] }"#);
 
-        let mut refused = |action: &str| app.handle(action, echo()).unwrap_err().to_string();
-        assert_eq!(refused(""), "an action must have a name that is not empty");
-        assert_eq!(refused("ping"), "the action \"ping\" is built in: give the handler another name");
-        assert_eq!(refused("a"), "the action \"a\" has a handler already");
+        let longest = "ä".repeat(Message::MAX_ACTION_CHARS);
+        app.handle(longest.clone(), echo).unwrap();
+        app.fallback(echo).unwrap();
+        let mut refused = ["", "ping", "status", "subscribe", "cancel", "a", "a\nb", &format!("{longest}!")]
+            .map(|action| app.handle(action, echo).unwrap_err().to_string().replace(&longest, "ä…"))
+            .to_vec();
+        refused.push(app.fallback(echo).unwrap_err().to_string());
+        insta::assert_snapshot!(refused.join("\n"));
     }
 
-    #[test]
-    fn an_action_without_a_handler_is_invalid() {
-        let error = App::new().accept("fly", &Value::Null).err().unwrap();
-        assert_eq!(error.code, ErrorCode::InvalidAction);
-        assert_eq!(error.message, "Unknown action: fly");
+    #[tokio::test]
+    async fn a_plain_async_function_is_enough() {
+        let mut app = App::new();
+        app.handle("echo", echo).unwrap().handle("greet", greet).unwrap();
+        app.handle("add", |numbers: Vec<u32>| async move { Ok(numbers.iter().sum::<u32>()) }).unwrap();
+        assert_eq!(call(&app, "echo", json!([1])).await.unwrap(), Reply::Done(json!([1])));
+        assert_eq!(call(&app, "greet", json!("bob")).await.unwrap(), Reply::Done(json!("ann greets bob")));
+        assert_eq!(call(&app, "add", json!([1, 2])).await.unwrap(), Reply::Done(json!(3)));
+    }
+
+    #[tokio::test]
+    async fn an_action_without_a_handler_is_invalid_unless_there_is_a_fallback() {
+        let mut app = App::new();
+        app.handle("echo", echo).unwrap();
+        assert!(app.answers("echo") && !app.answers("fly"));
+        let error = call(&app, "fly", Value::Null).await.unwrap_err().into_told();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: fly"));
+
+        let asked = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };
+        app.fallback(asked).unwrap();
+        assert!(app.answers("fly"));
+        assert_eq!(call(&app, "fly", Value::Null).await.unwrap(), Reply::Done(json!("no fly yet")));
+        assert_eq!(call(&app, "echo", json!(1)).await.unwrap(), Reply::Done(json!(1)));
     }
 }

@@ -1,18 +1,24 @@
 //! Who may connect: JSON Web Tokens, verified with keys that the stage is configured with.
+//!
+//! The keys are read once, when a function starts, and each is pinned to one algorithm. To change them without refusing
+//! anybody, have the new key in the set beside the old one before tokens are signed with it, and take the old one
+//! out once its last token has expired. A running function keeps what it has read: whoever changes keys outside of
+//! the template has its environments started anew, as any change of the function's configuration does.
 
+mod keys;
 mod signature;
 #[cfg(test)]
 pub(crate) mod test_keys;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -20,6 +26,7 @@ use serde_json::Value;
 use crate::ids::{TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::store::Identity;
+use keys::Keys;
 
 /// The signature algorithms that a key may be pinned to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +54,12 @@ impl Algorithm {
     }
 }
 
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl FromStr for Algorithm {
     type Err = String;
 
@@ -61,22 +74,47 @@ impl FromStr for Algorithm {
     }
 }
 
-/// What tokens are verified with.
-pub struct TokenVerifier {
-    algorithm: Algorithm,
-    key: DecodingKey,
-    issuer: Option<String>,
-    audience: Option<String>,
+/// Which tokens are taken, whatever they are verified with.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSettings {
+    /// The algorithms that tokens may be signed with: one for a key or a secret, several for a key set.
+    pub algorithms: Vec<Algorithm>,
+    /// The issuer (`iss`) that a token must name. Default any.
+    pub issuer: Option<String>,
+    /// The audience (`aud`) that a token must name. Default any.
+    pub audience: Option<String>,
+    /// The tenants that a token may name. Default any.
+    pub tenants: Option<BTreeSet<TenantId>>,
 }
 
-impl fmt::Debug for TokenVerifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenVerifier")
-            .field("algorithm", &self.algorithm)
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
-            .finish_non_exhaustive()
+impl TokenSettings {
+    /// A verifier with `key`: a JSON Web Key Set where it begins with `{`, else one key in PEM, or the secret for HS256.
+    ///
+    /// # Errors
+    /// As [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`]; and when one key is given for several algorithms.
+    pub fn verifier(self, key: &str) -> Result<TokenVerifier, String> {
+        let Self { algorithms, issuer, audience, tenants } = self;
+        let keys = if key.trim_start().starts_with('{') {
+            Keys::set(&algorithms, key)?
+        } else if let [algorithm] = algorithms[..] {
+            Keys::one(algorithm, key)?
+        } else {
+            return Err(format!(
+                "is one key, and must be a JSON Web Key Set for {} algorithms",
+                algorithms.len()
+            ));
+        };
+        Ok(TokenVerifier { keys, issuer, audience, tenants })
     }
+}
+
+/// What tokens are verified with, and whom they must name.
+#[derive(Debug)]
+pub struct TokenVerifier {
+    keys: Keys,
+    issuer: Option<String>,
+    audience: Option<String>,
+    tenants: Option<BTreeSet<TenantId>>,
 }
 
 impl TokenVerifier {
@@ -87,23 +125,34 @@ impl TokenVerifier {
     pub const MAX_ID_BYTES: usize = 255;
     /// How far in the future a token may claim to have been issued, or to begin, since clocks differ.
     pub const MAX_AHEAD: Duration = Duration::from_secs(60);
-    const MIN_SECRET_BYTES: usize = 32;
-    const MIN_RSA_BITS: usize = 2048;
-    /// A point on P-256, uncompressed.
-    const P256_POINT_BYTES: usize = 65;
 
     /// Verifies tokens that were signed with `algorithm` and the private half of `key`.
     ///
-    /// `key` is a public key in PEM, whose line breaks may be written as `\n`; for HS256 it is the secret itself.
+    /// `key` is a public key in PEM, whose line breaks may be written as `\n`; for HS256 it is the secret itself. A token
+    /// may name any `kid`: there is one key.
     ///
     /// # Errors
     /// When `key` is not a key for `algorithm`.
     pub fn new(algorithm: Algorithm, key: &str) -> Result<Self, String> {
-        let key = match algorithm {
-            Algorithm::Hs256 => secret(key)?,
-            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => public_key(algorithm, key)?,
-        };
-        Ok(Self { algorithm, key, issuer: None, audience: None })
+        Keys::one(algorithm, key).map(Self::with)
+    }
+
+    /// Verifies tokens that were signed with one of `algorithms` and the private half of a key of `jwks`, a JSON Web
+    /// Key Set (RFC 7517).
+    ///
+    /// A token's `kid` says which key; one without a `kid` is taken where there is one key for its algorithm. Each key is
+    /// pinned to the one algorithm here that its kind is for. Passed over, and logged, is a key that is for another one, for
+    /// encryption, of an unknown kind, incomplete or too short: issuers publish such beside those that count.
+    ///
+    /// # Errors
+    /// When `jwks` cannot be read, has no key that can be used, or has what nobody can mean: a private key, or two keys of
+    /// one id for one algorithm.
+    pub fn with_key_set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
+        Keys::set(algorithms, jwks).map(Self::with)
+    }
+
+    fn with(keys: Keys) -> Self {
+        Self { keys, issuer: None, audience: None, tenants: None }
     }
 
     /// Takes only tokens of this issuer (`iss`).
@@ -117,6 +166,13 @@ impl TokenVerifier {
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = Some(audience.into());
+        self
+    }
+
+    /// Takes only tokens of these tenants.
+    #[must_use]
+    pub fn with_tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
+        self.tenants = Some(tenants.into_iter().collect());
         self
     }
 
@@ -148,9 +204,13 @@ impl TokenVerifier {
                 return Err(TokenRefused::Claims);
             }
         }
+        let tenant = TenantId::new(claims.tenant_id);
+        if self.tenants.as_ref().is_some_and(|allowed| !allowed.contains(&tenant)) {
+            return Err(TokenRefused::Tenant);
+        }
         Ok(Identity {
             user: UserId::new(claims.sub),
-            tenant: TenantId::new(claims.tenant_id),
+            tenant,
             permissions: claims.permissions.unwrap_or_default(),
             expires_at,
         })
@@ -168,15 +228,11 @@ impl TokenVerifier {
         let signed = &token[..header.len() + 1 + claims.len()];
         let (header, claims, signature) = (decoded(header)?, decoded(claims)?, decoded(signature)?);
         let header: Header = serde_json::from_slice(&header).map_err(|_| TokenRefused::Malformed)?;
-        // The key is pinned to one algorithm: whatever else a header names, `none` included, is not how we verify.
-        if header.alg != self.algorithm.as_str() {
-            return Err(TokenRefused::Signature);
-        }
         // What is critical must be understood (section 4.1.11), and we understand no extension.
         if header.crit.is_some() {
             return Err(TokenRefused::Malformed);
         }
-        if signature::holds(self.algorithm, &self.key, signed.as_bytes(), &signature) {
+        if self.keys.verify(&header.alg, header.kid.as_deref(), signed.as_bytes(), &signature) {
             Ok(claims)
         } else {
             Err(TokenRefused::Signature)
@@ -184,45 +240,10 @@ impl TokenVerifier {
     }
 }
 
-fn secret(key: &str) -> Result<DecodingKey, String> {
-    // Anybody may have the public key of an issuer, and could sign with it.
-    if key.contains("-----BEGIN") {
-        return Err("is a key in PEM, and an HS256 secret must be one that nobody else knows".into());
-    }
-    if key.len() < TokenVerifier::MIN_SECRET_BYTES {
-        return Err(format!("an HS256 secret must have at least {} bytes", TokenVerifier::MIN_SECRET_BYTES));
-    }
-    Ok(DecodingKey::from_secret(key.as_bytes()))
-}
-
-/// Refuses what the library takes for a key and ring would fail on, token after token.
-fn public_key(algorithm: Algorithm, key: &str) -> Result<DecodingKey, String> {
-    let pem = key.replace("\\n", "\n");
-    if pem.contains("PRIVATE KEY-----") {
-        return Err("is a private key: give its public half, and nobody the private one".into());
-    }
-    let parsed = match algorithm {
-        Algorithm::Es256 => DecodingKey::from_ec_pem(pem.as_bytes()),
-        Algorithm::EdDsa => DecodingKey::from_ed_pem(pem.as_bytes()),
-        Algorithm::Rs256 | Algorithm::Hs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
-    };
-    let key = parsed.map_err(|error| format!("is no public key in PEM for {algorithm:?}: {error}"))?;
-    let bytes = key.try_get_as_bytes().map_or(0, <[u8]>::len);
-    match algorithm {
-        Algorithm::Es256 if bytes != TokenVerifier::P256_POINT_BYTES => {
-            Err("is a key on another curve than P-256, which is that of ES256".into())
-        }
-        // The modulus and little else: a key that is long enough has more bytes than its modulus.
-        Algorithm::Rs256 if bytes < TokenVerifier::MIN_RSA_BITS / 8 => {
-            Err(format!("an RSA key must have at least {} bits", TokenVerifier::MIN_RSA_BITS))
-        }
-        Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Hs256 => Ok(key),
-    }
-}
-
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    kid: Option<String>,
     crit: Option<serde::de::IgnoredAny>,
 }
 
@@ -285,6 +306,8 @@ pub enum TokenRefused {
     NotYetValid,
     /// It is not for us, or lacks `sub`, `tenant_id` or `exp`.
     Claims,
+    /// Its tenant is not among those that may connect.
+    Tenant,
 }
 
 impl TokenRefused {
@@ -298,6 +321,7 @@ impl TokenRefused {
             Self::Expired => "TOKEN_EXPIRED",
             Self::NotYetValid => "TOKEN_NOT_YET_VALID",
             Self::Claims => "TOKEN_CLAIMS_INVALID",
+            Self::Tenant => "TENANT_NOT_ALLOWED",
         }
     }
 }
@@ -311,6 +335,7 @@ impl fmt::Display for TokenRefused {
             Self::Expired => "The token has expired",
             Self::NotYetValid => "The token is not valid yet",
             Self::Claims => "The token lacks a claim that is needed, or is meant for somebody else",
+            Self::Tenant => "The token's tenant may not connect here",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! SDK clients that start fast: one TLS stack on ring, Amazon's own root certificates, credentials from the environment.
 
+mod stored_value;
+
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{
@@ -8,6 +10,8 @@ use aws_sdk_dynamodb::config::{
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+
+pub use stored_value::{StoredValue, StoredValueError};
 
 use crate::config::Environment;
 
@@ -24,6 +28,8 @@ pub struct AwsEnvironment {
     endpoint: Option<String>,
     dynamodb_endpoint: Option<String>,
     management_endpoint: Option<String>,
+    ssm_endpoint: Option<String>,
+    secrets_manager_endpoint: Option<String>,
 }
 
 impl AwsEnvironment {
@@ -47,6 +53,8 @@ impl AwsEnvironment {
             endpoint: environment.optional("AWS_ENDPOINT_URL"),
             dynamodb_endpoint: environment.optional("AWS_ENDPOINT_URL_DYNAMODB"),
             management_endpoint: environment.optional("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"),
+            ssm_endpoint: environment.optional("AWS_ENDPOINT_URL_SSM"),
+            secrets_manager_endpoint: environment.optional("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         }
     }
 
@@ -87,13 +95,15 @@ impl AwsEnvironment {
     }
 }
 
+fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(amazon_roots()).build_https()
+}
+
 /// # Panics
 /// Never: the embedded certificates are parsed by a test.
-fn http_client() -> SharedHttpClient {
+fn amazon_roots() -> TlsContext {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
-    let context =
-        TlsContext::builder().with_trust_store(roots).build().expect("the embedded roots are valid");
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https()
+    TlsContext::builder().with_trust_store(roots).build().expect("the embedded roots are valid")
 }
 
 #[cfg(test)]
@@ -123,7 +133,7 @@ mod tests {
         })
     }
 
-    fn with_endpoints(endpoints: &[(&str, &str)]) -> AwsEnvironment {
+    pub(super) fn with_endpoints(endpoints: &[(&str, &str)]) -> AwsEnvironment {
         let variables = [&LAMBDA, endpoints].concat();
         let mut environment = environment(&variables);
         let aws = AwsEnvironment::read(&mut environment);
@@ -131,31 +141,43 @@ mod tests {
         aws
     }
 
-    /// A plain HTTP server that answers one request with `body`, and returns the request's head.
-    fn serve_one(body: &'static str) -> (String, JoinHandle<String>) {
+    /// A plain HTTP server that gives these answers, a status and a body to a connection each, and then returns the
+    /// requests, in lower case.
+    pub(super) fn serve(answers: &[(u16, &str)]) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers: Vec<(u16, String)> =
+            answers.iter().map(|(status, body)| (*status, (*body).to_owned())).collect();
         let served = thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            let mut request = BufReader::new(socket.try_clone().unwrap());
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                assert_ne!(request.read_line(&mut head).unwrap(), 0, "the request ended early: {head}");
-            }
-            head.make_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-            request.read_exact(&mut sent).unwrap();
-            let length = body.len();
-            write!(socket, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
-                .unwrap();
-            head
+            let requests = answers.into_iter().map(|(status, body)| {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut request = BufReader::new(socket.try_clone().unwrap());
+                let mut text = String::new();
+                while !text.ends_with("\r\n\r\n") {
+                    assert_ne!(request.read_line(&mut text).unwrap(), 0, "the request ended early: {text}");
+                }
+                text.make_ascii_lowercase();
+                let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+                request.read_exact(&mut sent).unwrap();
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                socket.write_all((head + &body).as_bytes()).unwrap();
+                text + &String::from_utf8(sent).unwrap().to_lowercase()
+            });
+            requests.collect()
         });
         (url, served)
     }
 
+    fn serve_one(body: &'static str) -> (String, JoinHandle<String>) {
+        let (url, served) = serve(&[(200, body)]);
+        (url, thread::spawn(move || served.join().unwrap().remove(0)))
+    }
+
     /// Nobody listens here: port 9 is for discarding, and needs a privilege to be opened.
-    const NOWHERE: &str = "http://127.0.0.1:9";
+    pub(super) const NOWHERE: &str = "http://127.0.0.1:9";
 
     #[test]
     fn every_missing_variable_is_reported_at_once() {

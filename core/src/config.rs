@@ -1,11 +1,20 @@
 //! What a function is told by its environment: read once, with every bad value reported at once.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::auth::{Algorithm, TokenVerifier};
+use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
+use crate::aws::{AwsEnvironment, StoredValue};
+use crate::ids::TenantId;
+use crate::ports::Timestamp;
+use crate::processor::ProcessorSettings;
+use crate::store::dynamodb::QueueSettings;
+use crate::telemetry::Causes;
 
 /// Reads settings, and gathers what is wrong with them.
 ///
@@ -67,26 +76,108 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         })
     }
 
+    /// A whole number, of `unit`, that has a default and bounds.
+    fn number(&mut self, name: &str, unit: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
+        let expected = format!("{unit} from {} to {}", bounds.start(), bounds.end());
+        let number = self.or_default(name, default, &expected);
+        if bounds.contains(&number) {
+            return number;
+        }
+        self.problems.push(format!("{name}: expected {expected}, found {number}"));
+        default
+    }
+
+    /// Whether `name` says `true`; default `false`.
+    fn flag(&mut self, name: &str) -> bool {
+        self.or_default(name, false, "true or false")
+    }
+
+    /// What is expected to take longer is queued: `ASYNC_THRESHOLD_MS`, in milliseconds, default 5,000, at most 25,000.
+    ///
+    /// With 0, everything is queued whose handler says that it takes any time.
+    pub fn async_threshold(&mut self) -> Duration {
+        Duration::from_millis(self.number("ASYNC_THRESHOLD_MS", "milliseconds", 5_000, 0..=25_000))
+    }
+
+    /// How the processor works; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `CONCURRENCY` | how many requests of a batch run at once | | 10 | 1 to 100 |
+    /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
+    pub fn processor_settings(&mut self) -> ProcessorSettings {
+        let concurrency = self.number("CONCURRENCY", "requests", 10, 1..=100);
+        let lease = self.number("LEASE_MS", "milliseconds", 60_000, 30_000..=900_000);
+        ProcessorSettings {
+            concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+            lease: Duration::from_millis(lease),
+            ..ProcessorSettings::default()
+        }
+    }
+
+    /// How requests are kept; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `REQUEST_TTL_S` | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+    pub fn queue_settings(&mut self) -> QueueSettings {
+        let ttl = self.number("REQUEST_TTL_S", "seconds", 604_800, 3_600..=31_536_000);
+        QueueSettings { ttl: Duration::from_secs(ttl), ..QueueSettings::default() }
+    }
+
+    /// Whether a connection's end cancels its requests that nobody else listens to: `CANCEL_ON_DISCONNECT`, `true` or `false`,
+    /// default `false`.
+    pub fn cancel_on_disconnect(&mut self) -> bool {
+        self.flag("CANCEL_ON_DISCONNECT")
+    }
+
     /// How much is logged: `LOG_LEVEL`, default `info`.
     pub fn log_level(&mut self) -> LevelFilter {
         self.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
     }
 
-    /// What tokens are verified with: `JWT_ALGORITHM` and `JWT_KEY`; `JWT_ISSUER` and `JWT_AUDIENCE` if they are set.
-    pub fn token_verifier(&mut self) -> Option<TokenVerifier> {
-        let algorithm = self.parsed("JWT_ALGORITHM", Algorithm::from_str);
-        // The key is looked at even where the algorithm is missing, so that both are reported.
-        let mut verifier = self.parsed("JWT_KEY", |key| match algorithm {
-            Some(algorithm) => TokenVerifier::new(algorithm, key).map(Some),
-            None => Ok(None),
-        })??;
-        if let Some(issuer) = self.optional("JWT_ISSUER") {
-            verifier = verifier.with_issuer(issuer);
+    /// What tokens are verified with, or where it is kept.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `JWT_ALGORITHM` | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
+    /// | `JWT_KEY` | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
+    /// | `JWT_KEY_SSM_PARAMETER` | instead: the name of the SSM parameter that holds it |
+    /// | `JWT_KEY_SECRET_ID` | instead: the name of the secret that holds it |
+    /// | `JWT_ISSUER`, `JWT_AUDIENCE` | what a token must name as `iss` and `aud`; default anything |
+    /// | `ALLOWED_TENANTS` | the tenants that may connect, with commas; default all |
+    pub fn token_key(&mut self) -> Option<TokenKey> {
+        let algorithms = self.parsed("JWT_ALGORITHM", |names| {
+            names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()
+        });
+        let tenants = self.optional("ALLOWED_TENANTS").map(|names| list_of_tenants(&names));
+        let settings = algorithms.map(|algorithms| TokenSettings {
+            algorithms,
+            issuer: self.optional("JWT_ISSUER"),
+            audience: self.optional("JWT_AUDIENCE"),
+            tenants,
+        });
+        let variables = ["JWT_KEY", "JWT_KEY_SSM_PARAMETER", "JWT_KEY_SECRET_ID"];
+        let [given, parameter, secret] = variables.map(|name| self.optional(name));
+        match (given, parameter, secret) {
+            (Some(key), None, None) => match settings?.verifier(&key) {
+                Ok(verifier) => Some(TokenKey::Given(verifier)),
+                Err(problem) => {
+                    self.problems.push(format!("JWT_KEY: {problem}"));
+                    None
+                }
+            },
+            (None, Some(name), None) => Some(TokenKey::Stored(StoredValue::SsmParameter(name), settings?)),
+            (None, None, Some(id)) => Some(TokenKey::Stored(StoredValue::Secret(id), settings?)),
+            (None, None, None) => {
+                self.problems.push(format!("none of {} is set", variables.join(", ")));
+                None
+            }
+            _ => {
+                self.problems.push(format!("more than one of {} is set", variables.join(", ")));
+                None
+            }
         }
-        if let Some(audience) = self.optional("JWT_AUDIENCE") {
-            verifier = verifier.with_audience(audience);
-        }
-        Some(verifier)
     }
 
     /// Ends the reading.
@@ -95,6 +186,40 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// All that was wrong.
     pub fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
+    }
+}
+
+fn list_of_tenants(names: &str) -> BTreeSet<TenantId> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(TenantId::new).collect()
+}
+
+/// What tokens are verified with, or where it is kept: see [`Environment::token_key`].
+#[derive(Debug)]
+pub enum TokenKey {
+    /// It stands in the environment.
+    Given(TokenVerifier),
+    /// It is to be read, and verifies under these settings.
+    Stored(StoredValue, TokenSettings),
+}
+
+impl TokenKey {
+    /// The verifier, with a key that is kept elsewhere read now.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no key.
+    pub async fn verifier(self, aws: &AwsEnvironment, now: Timestamp) -> Result<TokenVerifier, ConfigError> {
+        let (place, settings) = match self {
+            Self::Given(verifier) => return Ok(verifier),
+            Self::Stored(place, settings) => (place, settings),
+        };
+        let problem = match place.read(aws, now).await {
+            Ok(key) => match settings.verifier(&key) {
+                Ok(verifier) => return Ok(verifier),
+                Err(problem) => format!("{place} {problem}"),
+            },
+            Err(error) => Causes(&error).to_string(),
+        };
+        Err(ConfigError { problems: vec![problem] })
     }
 }
 
@@ -135,14 +260,14 @@ mod tests {
             environment(&[("LOG_LEVEL", "loud"), ("JWT_ALGORITHM", "none"), ("CONNECTIONS_TABLE", "")]);
         assert_eq!(environment.required("CONNECTIONS_TABLE"), "");
         assert_eq!(environment.log_level(), LevelFilter::INFO);
-        assert!(environment.token_verifier().is_none());
+        assert!(environment.token_key().is_none());
         insta::assert_snapshot!(environment.finish().unwrap_err());
     }
 
     #[test]
     fn a_key_that_does_not_fit_its_algorithm_is_reported() {
         let mut environment = environment(&[("JWT_ALGORITHM", "RS256"), ("JWT_KEY", "nonsense")]);
-        assert!(environment.token_verifier().is_none());
+        assert!(environment.token_key().is_none());
         let error = environment.finish().unwrap_err().to_string();
         assert!(error.contains("JWT_KEY: is no public key in PEM for Rs256"), "{error}");
     }
@@ -157,7 +282,86 @@ mod tests {
             ("JWT_AUDIENCE", "streamer"),
         ]);
         assert_eq!(environment.log_level(), LevelFilter::WARN);
-        assert!(environment.token_verifier().is_some());
+        assert!(environment.token_key().is_some());
         assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_set_is_as_by_default() {
+        let mut environment = environment(&[]);
+        assert_eq!(environment.async_threshold(), Duration::from_secs(5));
+        let (processor, queue) = (environment.processor_settings(), environment.queue_settings());
+        assert_eq!(format!("{processor:?}"), format!("{:?}", ProcessorSettings::default()));
+        assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
+        assert!(!environment.cancel_on_disconnect());
+        assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_is_taken_within_its_bounds() {
+        let mut within = environment(&[
+            ("ASYNC_THRESHOLD_MS", "0"),
+            ("CONCURRENCY", "100"),
+            ("LEASE_MS", "30000"),
+            ("REQUEST_TTL_S", "3600"),
+            ("CANCEL_ON_DISCONNECT", "true"),
+        ]);
+        assert_eq!(within.async_threshold(), Duration::ZERO);
+        let processor = within.processor_settings();
+        assert_eq!((processor.concurrency, processor.lease), (100, Duration::from_secs(30)));
+        assert_eq!(within.queue_settings().ttl, Duration::from_hours(1));
+        assert!(within.cancel_on_disconnect());
+        assert_eq!(within.finish(), Ok(()));
+
+        let mut without = environment(&[
+            ("ASYNC_THRESHOLD_MS", "25001"),
+            ("CONCURRENCY", "-1"),
+            ("LEASE_MS", "60s"),
+            ("REQUEST_TTL_S", "99999999999999999999"),
+            ("CANCEL_ON_DISCONNECT", "yes"),
+        ]);
+        without.async_threshold();
+        without.processor_settings();
+        without.queue_settings();
+        without.cancel_on_disconnect();
+        insta::assert_snapshot!(without.finish().unwrap_err().to_string().replace("; ", "\n"));
+    }
+
+    #[test]
+    fn a_token_key_is_given_in_one_place() {
+        let algorithm = ("JWT_ALGORITHM", "HS256");
+        let mut stored = environment(&[("JWT_ALGORITHM", "RS256, ES256"), ("JWT_KEY_SECRET_ID", "jwks")]);
+        let Some(TokenKey::Stored(place, settings)) = stored.token_key() else { panic!("it is stored") };
+        assert_eq!(place, StoredValue::Secret("jwks".into()));
+        assert_eq!(settings.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
+        assert_eq!(stored.finish(), Ok(()));
+        let parameter =
+            environment(&[("JWT_ALGORITHM", "HS256"), ("JWT_KEY_SSM_PARAMETER", "/streamer/key")])
+                .token_key();
+        let Some(TokenKey::Stored(place, _)) = parameter else { panic!("it is stored") };
+        assert_eq!(place.to_string(), "the SSM parameter \"/streamer/key\"");
+
+        for (variables, problem) in [
+            (vec![algorithm], "none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"),
+            (
+                vec![algorithm, ("JWT_KEY", "k"), ("JWT_KEY_SECRET_ID", "jwks")],
+                "more than one of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set",
+            ),
+            (
+                vec![("JWT_ALGORITHM", "RS256,HS256"), ("JWT_KEY", "0123456789abcdef0123456789abcdef")],
+                "JWT_KEY: is one key, and must be a JSON Web Key Set for 2 algorithms",
+            ),
+            (vec![("JWT_ALGORITHM", "RS256,none"), ("JWT_KEY_SECRET_ID", "jwks")], "found \"none\""),
+        ] {
+            let mut environment = environment(variables.leak());
+            assert!(environment.token_key().is_none());
+            let error = environment.finish().unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_tenants_has_no_empty_names() {
+        assert_eq!(list_of_tenants(" acme, a/b ,,"), ["acme".into(), "a/b".into()].into());
     }
 }

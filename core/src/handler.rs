@@ -1,18 +1,23 @@
 //! What users write: a handler for each action.
 
+mod endpoint;
+mod function;
+mod task;
+
+pub use function::{HandlerFn, IntoHandler, handler_fn};
+
+pub(crate) use endpoint::Endpoint;
+pub(crate) use task::HandlerTask;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinHandle};
+use tower::BoxError;
 
 use crate::ids::{ConnectionId, RequestId, TenantId, UserId};
 use crate::progress::ProgressReporter;
@@ -58,14 +63,23 @@ use crate::telemetry::Causes;
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler",
-    note = "implement `streamer::handler::Handler` for it, or wrap an async function: `handler_fn(|input: Input, context| async move {{ Ok(output) }})`"
+    message = "`{Self}` is no `Handler`",
+    label = "`Handler` is not implemented for this",
+    note = "implement `streamer::handler::Handler` for it, or make one of an async function with `handler_fn`"
 )]
 pub trait Handler: Send + Sync + 'static {
     /// What the payload is read into.
     type Input: DeserializeOwned + Send + 'static;
     /// What the client is answered with.
     type Output: Serialize + Send + 'static;
+
+    /// The permission that a user's token must grant, if any. Default none.
+    ///
+    /// It is asked for when the message comes, before the payload is read: who lacks it is answered `FORBIDDEN`.
+    /// What has been queued is run, whatever becomes of its user's token.
+    fn required_permission(&self) -> Option<&str> {
+        None
+    }
 
     /// Says what is wrong with the input, field by field, before anything is queued or run.
     ///
@@ -116,6 +130,30 @@ pub struct Context {
     pub progress: ProgressReporter,
 }
 
+impl Context {
+    /// The context of a first attempt, without metadata, whose reports go nowhere: as a quick request has it, and as
+    /// a test of a handler needs it.
+    #[must_use]
+    pub fn new(
+        action: impl Into<String>,
+        request_id: RequestId,
+        user: UserId,
+        tenant: TenantId,
+        connection: ConnectionId,
+    ) -> Self {
+        Self {
+            request_id,
+            action: action.into(),
+            user,
+            tenant,
+            connection,
+            metadata: BTreeMap::new(),
+            attempt: 1,
+            progress: ProgressReporter::disconnected(),
+        }
+    }
+}
+
 /// Why a handler did not do what was asked, and what its client is told.
 ///
 /// Any other error becomes one through `?`: its text goes to the log, and the client is told
@@ -123,7 +161,7 @@ pub struct Context {
 #[derive(Debug)]
 pub struct HandlerError {
     told: ErrorBody,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<BoxError>,
 }
 
 impl HandlerError {
@@ -142,7 +180,7 @@ impl HandlerError {
 
     /// Adds what caused it, for the log alone.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -153,12 +191,8 @@ impl HandlerError {
         &self.told
     }
 
-    pub(crate) const fn from_told(told: ErrorBody) -> Self {
-        Self { told, source: None }
-    }
-
-    pub(crate) fn into_told(self) -> ErrorBody {
-        self.told
+    pub(crate) fn into_parts(self) -> (ErrorBody, Option<BoxError>) {
+        (self.told, self.source)
     }
 }
 
@@ -175,124 +209,7 @@ impl fmt::Display for HandlerError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::from_told(ErrorBody::processing_failed()).with_source(error)
-    }
-}
-
-/// Makes a handler of an async function.
-///
-/// ```
-/// use serde_json::Value;
-/// use streamer::handler::{Context, handler_fn};
-///
-/// let echo = handler_fn(|message: Value, _context: Context| async move { Ok(message) });
-/// ```
-pub fn handler_fn<F, I, O, Fut>(function: F) -> HandlerFn<F, I>
-where
-    F: Fn(I, Context) -> Fut + Send + Sync + 'static,
-    I: DeserializeOwned + Send + 'static,
-    O: Serialize + Send + 'static,
-    Fut: Future<Output = Result<O, HandlerError>> + Send + 'static,
-{
-    HandlerFn { function, input: PhantomData }
-}
-
-/// An async function as a [`Handler`]: see [`handler_fn`].
-pub struct HandlerFn<F, I> {
-    function: F,
-    input: PhantomData<fn(I)>,
-}
-
-impl<F, I> fmt::Debug for HandlerFn<F, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HandlerFn({})", std::any::type_name::<F>())
-    }
-}
-
-impl<F, I, O, Fut> Handler for HandlerFn<F, I>
-where
-    F: Fn(I, Context) -> Fut + Send + Sync + 'static,
-    I: DeserializeOwned + Send + 'static,
-    O: Serialize + Send + 'static,
-    Fut: Future<Output = Result<O, HandlerError>> + Send + 'static,
-{
-    type Input = I;
-    type Output = O;
-
-    fn process(&self, input: I, context: Context) -> impl Future<Output = Result<O, HandlerError>> + Send {
-        (self.function)(input, context)
-    }
-}
-
-/// A request that a handler has accepted: how long it will take, and how to run it.
-pub(crate) struct Accepted {
-    pub(crate) estimated_duration: Duration,
-    pub(crate) run: Run,
-}
-
-pub(crate) type Run = Box<dyn FnOnce(Context) -> Processing + Send>;
-pub(crate) type Processing = Pin<Box<dyn Future<Output = Result<Value, HandlerError>> + Send>>;
-
-/// A handler at work on the handlers' runtime; dropped, it is stopped, so that nothing is left running for nobody.
-pub(crate) struct HandlerTask<T>(JoinHandle<T>);
-
-impl<T: Send + 'static> HandlerTask<T> {
-    pub(crate) fn spawn(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(runtime.spawn(work))
-    }
-
-    /// What came of it; an error is a panic.
-    pub(crate) async fn ended(&mut self) -> Result<T, JoinError> {
-        (&mut self.0).await
-    }
-
-    /// Stops it, unless it has ended, and waits until it has let go of everything.
-    pub(crate) async fn stop(&mut self) {
-        self.0.abort();
-        if !self.0.is_finished() {
-            let _ = (&mut self.0).await;
-        }
-    }
-}
-
-impl<T> Drop for HandlerTask<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A [`Handler`] whose types are forgotten, so that handlers of all types can stand in one map.
-pub(crate) trait DynHandler: Send + Sync {
-    fn accept(self: Arc<Self>, payload: &Value) -> Result<Accepted, ErrorBody>;
-}
-
-impl<H: Handler> DynHandler for H {
-    fn accept(self: Arc<Self>, payload: &Value) -> Result<Accepted, ErrorBody> {
-        let input: H::Input = serde_path_to_error::deserialize(payload).map_err(|error| {
-            let path = match error.path().to_string() {
-                path if path == "." => String::new(),
-                path => path,
-            };
-            ErrorBody::invalid_fields(&[FieldError::new(path, shortened(&error.inner().to_string()))])
-        })?;
-        self.validate(&input).map_err(|fields| ErrorBody::invalid_fields(&fields))?;
-        let estimated_duration = self.estimated_duration(&input);
-        let run = move |context| -> Processing {
-            Box::pin(async move {
-                let output = self.process(input, context).await?;
-                serde_json::to_value(output).map_err(HandlerError::from)
-            })
-        };
-        Ok(Accepted { estimated_duration, run: Box::new(run) })
-    }
-}
-
-/// What is wrong with a payload, without the whole payload in it: serde quotes what it found.
-fn shortened(problem: &str) -> String {
-    const MAX_CHARS: usize = 300;
-    match problem.char_indices().nth(MAX_CHARS) {
-        None => problem.to_owned(),
-        Some((end, _)) => format!("{} …", &problem[..end]),
+        Self { told: ErrorBody::processing_failed(), source: Some(Box::new(error)) }
     }
 }
 
@@ -300,8 +217,10 @@ fn shortened(problem: &str) -> String {
 mod tests {
     use serde::Deserialize;
     use serde_json::json;
+    use tower::ServiceExt as _;
 
     use super::*;
+    use crate::middleware::{Call, Phase};
 
     #[derive(Deserialize)]
     struct Order {
@@ -330,26 +249,31 @@ mod tests {
         }
     }
 
-    fn refusal(handler: impl Handler, payload: Value) -> ErrorBody {
-        Arc::new(handler).accept(&payload).err().unwrap()
+    async fn refusal(handler: impl Handler, payload: Value) -> ErrorBody {
+        let context =
+            Context::new("order", "r1".into(), "ann".into(), "acme".into(), ConnectionId::from("c-ann"));
+        let call = Call::new(context, payload, Phase::Processing);
+        Endpoint::new(handler).oneshot(call).await.unwrap_err().into_told()
     }
 
-    #[test]
-    fn a_payload_of_the_wrong_type_is_refused_by_its_path() {
+    #[tokio::test]
+    async fn a_payload_of_the_wrong_type_is_refused_by_its_path() {
         let handler = || handler_fn(|_: Order, _| async { Ok(()) });
-        let report = [
-            refusal(handler(), json!({"lines": [{"quantity": 1}, {"quantity": "two"}]})),
-            refusal(handler(), json!({"lines": {}})),
-            refusal(handler(), json!({})),
-            refusal(handler(), Value::Null),
-        ]
-        .map(|error| serde_json::to_string(&error).unwrap());
+        let mut report = Vec::new();
+        for payload in [
+            json!({"lines": [{"quantity": 1}, {"quantity": "two"}]}),
+            json!({"lines": {}}),
+            json!({}),
+            Value::Null,
+        ] {
+            report.push(serde_json::to_string(&refusal(handler(), payload).await).unwrap());
+        }
         insta::assert_snapshot!(report.join("\n"));
     }
 
-    #[test]
-    fn every_field_that_a_handler_refuses_is_named() {
-        let error = refusal(Refuses, Value::Null);
+    #[tokio::test]
+    async fn every_field_that_a_handler_refuses_is_named() {
+        let error = refusal(Refuses, Value::Null).await;
         assert_eq!(error.code, ErrorCode::ValidationError);
         assert_eq!(error.message, "a: is wrong; b: as well");
         assert_eq!(error.details["fields"][1], json!({"path": "b", "message": "as well"}));

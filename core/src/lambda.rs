@@ -1,5 +1,16 @@
 //! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
 //!
+//! What each reads beside `LOG_LEVEL` and what Lambda itself sets:
+//!
+//! | function | must be set | may be set |
+//! |---|---|---|
+//! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](Environment::token_key) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
+//! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](Environment::cancel_on_disconnect), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold) |
+//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`CONCURRENCY`, `LEASE_MS`](Environment::processor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//!
+//! A function whose environment is wrong does not start, and says all that is wrong with it.
+//!
 //! ```no_run
 //! use streamer::app::App;
 //!
@@ -21,10 +32,10 @@ use crate::aws::AwsEnvironment;
 use crate::config::Environment;
 use crate::connections::ApiGatewayConnections;
 use crate::functions::{Connect, Disconnect, route_response};
-use crate::ports::{SystemClock, SystemEntropy, Timestamp};
-use crate::processor::{Processor, ProcessorSettings, StreamBatch};
+use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
+use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
-use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
 use crate::telemetry;
 
 /// Why a function could not start, or could not go on.
@@ -40,16 +51,17 @@ pub fn connect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
     let aws = AwsEnvironment::read(&mut environment);
-    let verifier = environment.token_verifier();
+    let key = environment.token_key();
     let table = environment.required("CONNECTIONS_TABLE");
     environment.finish()?;
-    let verifier = verifier.ok_or("the environment has no token verifier")?;
+    let key = key.ok_or("the environment has no token key")?;
     on_one_thread(async {
+        let verifier = key.verifier(&aws, SystemClock.now()).await?;
         let store = DynamoConnectionStore::new(aws.dynamodb(), table);
         let connect = Connect::new(verifier, store, Arc::new(SystemClock));
         let connect = &connect;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(connect.handle(&event.payload).await)
+            Ok::<_, Error>(connect.handle(&event.payload, deadline(&event.context)).await)
         }))
         .await
     })
@@ -88,14 +100,16 @@ pub fn router(app: App) -> Result<(), Error> {
     let aws = AwsEnvironment::read(&mut environment);
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
+    let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
     environment.finish()?;
     let handlers = handlers(1)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), connections);
-        let queue = DynamoRequestQueue::new(client, requests, QueueSettings::default());
-        let router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
+        let queue = DynamoRequestQueue::new(client, requests, settings);
+        let mut router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
+        router.set_async_threshold(threshold);
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(router.route(&event.payload).await))
@@ -117,14 +131,14 @@ pub fn processor(app: App) -> Result<(), Error> {
     let aws = AwsEnvironment::read(&mut environment);
     let requests = environment.required("REQUESTS_TABLE");
     environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+    let (settings, queue_settings) = (environment.processor_settings(), environment.queue_settings());
     environment.finish()?;
-    let settings = ProcessorSettings::default();
     let handlers = handlers(settings.concurrency)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let processor = Processor::new(
             Arc::new(app),
-            DynamoRequestQueue::new(aws.dynamodb(), requests, QueueSettings::default()),
+            DynamoRequestQueue::new(aws.dynamodb(), requests, queue_settings),
             ApiGatewayConnections::new(aws.management_api()),
             Arc::new(SystemClock),
             Arc::new(SystemEntropy::new()),
@@ -133,11 +147,15 @@ pub fn processor(app: App) -> Result<(), Error> {
         );
         let processor = &processor;
         run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
-            let deadline = Timestamp::from_millis(event.context.deadline);
+            let deadline = deadline(&event.context);
             Ok::<_, Error>(processor.process(event.payload, deadline).await)
         }))
         .await
     })
+}
+
+fn deadline(context: &lambda_runtime::Context) -> Timestamp {
+    Timestamp::from_millis(context.deadline)
 }
 
 /// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.

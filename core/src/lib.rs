@@ -8,11 +8,15 @@
 //! ```
 //! use serde_json::Value;
 //! use streamer::app::{App, RegisterError};
-//! use streamer::handler::{Context, handler_fn};
+//! use streamer::handler::HandlerError;
+//!
+//! async fn echo(message: Value) -> Result<Value, HandlerError> {
+//!     Ok(message)
+//! }
 //!
 //! fn app() -> Result<App, RegisterError> {
 //!     let mut app = App::new();
-//!     app.handle("echo", handler_fn(|message: Value, _: Context| async move { Ok(message) }))?;
+//!     app.handle("echo", echo)?;
 //!     Ok(app)
 //! }
 //! # app().unwrap();
@@ -20,7 +24,7 @@
 //!
 //! In reading order:
 //!
-//! 1. What users write: [`app`], [`handler`], [`progress`].
+//! 1. What users write: [`app`], [`handler`], [`progress`], [`middleware`].
 //! 2. What goes over the wire: [`protocol`], and the names of things: [`ids`].
 //! 3. What happens to a request: [`router`], [`processor`].
 //! 4. Where it is kept: [`store`], and how clients are reached: [`connections`].
@@ -37,6 +41,7 @@ pub mod functions;
 pub mod handler;
 pub mod ids;
 pub mod lambda;
+pub mod middleware;
 pub mod ports;
 pub mod processor;
 pub mod progress;

@@ -9,11 +9,11 @@ use lru::LruCache;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use crate::app::App;
-use crate::handler::{Accepted, Context, HandlerError, HandlerTask};
+use crate::app::{App, unknown_action};
+use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
+use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing};
 use crate::ports::{Clock, Timestamp};
-use crate::progress::ProgressReporter;
 use crate::protocol::{
     ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
 };
@@ -37,20 +37,14 @@ pub struct Router<C, Q> {
 
 #[derive(Clone, Debug)]
 struct Known {
-    identity: Identity,
+    identity: Arc<Identity>,
     since: Timestamp,
-}
-
-/// What a handler made of a message.
-enum Decision {
-    Queue,
-    Answered(Result<Value, HandlerError>),
 }
 
 /// A message whose sender is known.
 struct Caller {
     connection: ConnectionId,
-    identity: Identity,
+    identity: Arc<Identity>,
     /// The client's own id for the request, or else the gateway's for the message.
     id: RequestId,
     now: Timestamp,
@@ -138,57 +132,67 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         match message.action.as_str() {
             "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
             "status" => self.status(caller, &message.payload).await,
-            _ => self.handle(caller, message).await,
+            action if self.app.answers(action) => self.handle(caller, message).await,
+            unknown => Err(unknown_action(unknown)),
         }
     }
 
-    /// Has the handler decide, and do what it does quickly, on its own runtime: its panic is not ours.
+    /// Sends the message through the app's layers to its handler, in a task on the handlers' runtime: a panic there is
+    /// not ours.
     async fn handle(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
-        let message = Arc::new(message);
-        let context = Context {
-            request_id: caller.id.clone(),
-            action: message.action.clone(),
-            user: caller.identity.user.clone(),
-            tenant: caller.identity.tenant.clone(),
-            connection: caller.connection.clone(),
-            metadata: message.metadata.clone(),
-            attempt: 1,
-            progress: ProgressReporter::disconnected(),
-        };
-        let (app, threshold) = (Arc::clone(&self.app), self.async_threshold);
-        let asked = Arc::clone(&message);
-        let mut task = HandlerTask::spawn(&self.handlers, async move {
-            let Accepted { estimated_duration, run } = app.accept(&asked.action, &asked.payload)?;
-            if estimated_duration > threshold {
-                return Ok(Decision::Queue);
+        let Message { action, payload, metadata, .. } = message;
+        let payload = Arc::new(payload);
+        let Identity { user, tenant, .. } = &*caller.identity;
+        let mut context = Context::new(
+            action.clone(),
+            caller.id.clone(),
+            user.clone(),
+            tenant.clone(),
+            caller.connection.clone(),
+        );
+        context.metadata = metadata.clone();
+        let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
+        routing.async_threshold = self.async_threshold;
+        let call = Call::new(context, Arc::clone(&payload), Phase::Routing(routing));
+        let app = Arc::clone(&self.app);
+        let mut task = HandlerTask::spawn(&self.handlers, async move { app.call(call).await });
+        let error = match task.ended().await {
+            Ok(Ok(Reply::Done(data))) => return Ok(response(caller.id, data)),
+            Ok(Ok(Reply::Queue)) => {
+                let message =
+                    Message { id: message.id, action, payload: Arc::unwrap_or_clone(payload), metadata };
+                return self.enqueue(caller, message).await;
             }
-            Ok(Decision::Answered(run(context).await))
-        });
-        match task.ended().await {
-            Ok(Ok(Decision::Queue)) => self.enqueue(caller, &message).await,
-            Ok(Ok(Decision::Answered(Ok(data)))) => Ok(response(caller.id, data)),
-            Ok(Ok(Decision::Answered(Err(error)))) => {
-                tracing::warn!(request_id = %caller.id, %error, "the handler failed");
+            Ok(Err(error)) => error,
+            Err(error) => {
+                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
+                return Err(ErrorBody::processing_failed());
+            }
+        };
+        if error.is_unexpected() {
+            tracing::warn!(request_id = %caller.id, error = %Causes(&error), "the request failed");
+        } else {
+            tracing::debug!(request_id = %caller.id, %error, "the request was refused");
+        }
+        match error.kind() {
+            CallErrorKind::Refused => Err(error.into_told()),
+            CallErrorKind::Failed => {
                 let error = Some(error.into_told());
                 Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
             }
-            Ok(Err(refused)) => Err(refused),
-            Err(error) => {
-                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
-                Err(ErrorBody::processing_failed())
-            }
         }
     }
 
-    async fn enqueue(&self, caller: Caller, message: &Message) -> Result<Frame, ErrorBody> {
+    async fn enqueue(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+        let Message { action, payload, metadata, .. } = message;
         let request = Request {
             id: caller.id.clone(),
-            user: caller.identity.user,
-            tenant: caller.identity.tenant,
+            user: caller.identity.user.clone(),
+            tenant: caller.identity.tenant.clone(),
             connection: caller.connection.clone(),
-            action: message.action.clone(),
-            payload: message.payload.clone(),
-            metadata: message.metadata.clone(),
+            action,
+            payload,
+            metadata,
             status: Status::Pending,
             attempt: 0,
             max_attempts: Self::MAX_ATTEMPTS,
@@ -242,18 +246,19 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
     }
 
     /// Who is behind a connection, remembered so that quick requests need no read.
-    async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Identity, ErrorBody> {
+    async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Arc<Identity>, ErrorBody> {
         let known = self.remembered(connection, now);
         let identity = match known {
             Some(identity) => identity,
             None => match self.connections.get(connection).await {
                 Ok(Some(found)) => {
-                    let known = Known { identity: found.identity.clone(), since: now };
+                    let identity = Arc::new(found.identity);
+                    let known = Known { identity: Arc::clone(&identity), since: now };
                     self.identities
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .put(connection.clone(), known);
-                    found.identity
+                    identity
                 }
                 Ok(None) => {
                     return Err(ErrorBody::new(ErrorCode::Unauthorized, "The connection is not known"));
@@ -274,10 +279,10 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         Frame::Error { request_id, error, timestamp: self.clock.now().as_secs(), seq: None }
     }
 
-    fn remembered(&self, connection: &ConnectionId, now: Timestamp) -> Option<Identity> {
+    fn remembered(&self, connection: &ConnectionId, now: Timestamp) -> Option<Arc<Identity>> {
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let known = identities.get(connection)?;
-        (now.since(known.since) < Self::IDENTITY_MAX_AGE).then(|| known.identity.clone())
+        (now.since(known.since) < Self::IDENTITY_MAX_AGE).then(|| Arc::clone(&known.identity))
     }
 }
 
@@ -331,6 +336,9 @@ fn snapshot(request: &Request) -> Value {
         }
         Some(Ending::Failed(error)) => {
             data.insert("error".into(), json!(error));
+        }
+        Some(Ending::Cancelled) => {
+            data.insert("error".into(), json!(ErrorBody::cancelled()));
         }
     }
     Value::Object(data)

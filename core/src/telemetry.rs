@@ -1,9 +1,15 @@
 //! What the functions tell their operators: one JSON object a line, as CloudWatch Logs Insights reads them.
+//!
+//! Log lines go through `tracing`; metrics are a [`MetricLine`] each, which CloudWatch makes metrics of without a call.
+
+mod emf;
 
 use std::error::Error;
 use std::fmt;
 
 use tracing::level_filters::LevelFilter;
+
+pub use emf::{MetricLine, MetricSink, StandardOutput};
 
 /// Writes every event of `level` and above to standard output, as JSON.
 ///

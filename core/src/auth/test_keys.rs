@@ -69,6 +69,30 @@ impl TestKey {
         }
     }
 
+    /// The public half, or the secret, as a member of a JSON Web Key Set.
+    pub(crate) fn jwk(&self, id: &str) -> Value {
+        let base64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match self {
+            Self::Rs256(pair) => {
+                let rsa::PublicKeyComponents { n, e } =
+                    rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public());
+                json!({"kty": "RSA", "n": base64(&n), "e": base64(&e)})
+            }
+            Self::Es256(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+                json!({"kty": "EC", "crv": "P-256", "x": base64(x), "y": base64(y)})
+            }
+            Self::EdDsa(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": base64(pair.public_key().as_ref())})
+            }
+            Self::Hs256(secret) => json!({"kty": "oct", "k": base64(secret.as_bytes())}),
+        };
+        jwk["kid"] = id.into();
+        jwk["alg"] = self.algorithm().as_str().into();
+        jwk["use"] = "sig".into();
+        jwk
+    }
+
     pub(crate) fn verifier(&self) -> TokenVerifier {
         TokenVerifier::new(self.algorithm(), &self.verification_key()).unwrap()
     }
@@ -76,6 +100,12 @@ impl TestKey {
     /// A token with these claims, as an issuer makes it.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": self.algorithm().as_str(), "typ": "JWT"});
+        self.sign_text(&header.to_string(), &claims.to_string())
+    }
+
+    /// A token with these claims that says which key signed it.
+    pub(crate) fn sign_as(&self, id: &str, claims: &Value) -> String {
+        let header = json!({"alg": self.algorithm().as_str(), "kid": id});
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 

@@ -398,6 +398,28 @@ fn issuer_and_audience_are_checked_where_they_are_configured() {
 }
 
 #[test]
+fn a_tenant_is_let_in_only_if_it_is_allowed_where_not_all_are() {
+    let key = TestKey::new(Algorithm::Hs256);
+    let of = |tenant: &str| key.sign(&claims_with(&json!({"tenant_id": tenant})));
+    let some = key.verifier().with_tenants(["acme".into(), "a/b".into()]);
+    for (verifier, tenant, outcome) in [
+        (&key.verifier(), "anybody", Ok(())),
+        (&some, "acme", Ok(())),
+        (&some, "a/b", Ok(())),
+        (&some, "acm", Err(TokenRefused::Tenant)),
+        (&some, "acme2", Err(TokenRefused::Tenant)),
+        (&some, "Acme", Err(TokenRefused::Tenant)),
+        (&some, "a%2Fb", Err(TokenRefused::Tenant)),
+        (&some, "acme,a/b", Err(TokenRefused::Tenant)),
+        (&key.verifier().with_tenants([]), "acme", Err(TokenRefused::Tenant)),
+    ] {
+        assert_eq!(verifier.verify(&of(tenant), NOW).map(|_| ()), outcome, "{tenant}");
+    }
+    let forged = TestKey::new(Algorithm::Hs256).sign(&claims_with(&json!({"tenant_id": "other"})));
+    assert_eq!(some.verify(&forged, NOW), Err(TokenRefused::Signature), "nothing is said to who has no key");
+}
+
+#[test]
 fn a_key_may_come_in_the_forms_that_issuers_hand_out() {
     let key = TestKey::new(Algorithm::Rs256);
     let token = key.sign(&claims());
@@ -455,7 +477,7 @@ fn a_verifier_keeps_its_key_to_itself() {
     let verifier = TestKey::Hs256(secret.into()).verifier().with_issuer("https://issuer.example");
     insta::assert_snapshot!(
         format!("{verifier:?}"),
-        @r#"TokenVerifier { algorithm: Hs256, issuer: Some("https://issuer.example"), audience: None, .. }"#
+        @r#"TokenVerifier { keys: {None: Hs256}, issuer: Some("https://issuer.example"), audience: None, tenants: None }"#
     );
 }
 
@@ -468,6 +490,7 @@ fn a_refusal_has_a_code_for_programs_and_a_sentence_for_people() {
         TokenRefused::Expired,
         TokenRefused::NotYetValid,
         TokenRefused::Claims,
+        TokenRefused::Tenant,
     ]
     .map(|refused| format!("{}: {refused}", refused.code()));
     insta::assert_snapshot!(report.join("\n"));

@@ -5,10 +5,10 @@ use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxy
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
-use super::reply;
+use super::{in_time, reply};
 use crate::auth::{TokenRefused, TokenVerifier};
 use crate::ids::ConnectionId;
-use crate::ports::Clock;
+use crate::ports::{Clock, Timestamp};
 use crate::store::{Connection, ConnectionStore};
 use crate::telemetry::Causes;
 
@@ -19,6 +19,9 @@ pub struct Connect<C> {
     connections: C,
     clock: Arc<dyn Clock>,
 }
+
+/// The most that is kept of what a client says of itself, in bytes: its headers may have 8 KiB.
+const MAX_METADATA_BYTES: usize = 256;
 
 /// The token that a client brought, and the subprotocol that it expects to be answered with.
 struct Credentials<'a> {
@@ -33,8 +36,13 @@ impl<C: ConnectionStore> Connect<C> {
         Self { verifier, connections, clock }
     }
 
-    /// 200 opens the connection, 401 refuses it with a body that says why in a code.
-    pub async fn handle(&self, event: &ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
+    /// 200 opens the connection, 401 refuses it with a body that says why in a code. Before `deadline`, when the invocation
+    /// ends, there is an answer.
+    pub async fn handle(
+        &self,
+        event: &ApiGatewayWebsocketProxyRequest,
+        deadline: Timestamp,
+    ) -> ApiGatewayProxyResponse {
         let now = self.clock.now();
         let Credentials { token, subprotocol } = credentials(event);
         let verified = token.ok_or(TokenRefused::Missing).and_then(|token| self.verifier.verify(token, now));
@@ -62,12 +70,19 @@ impl<C: ConnectionStore> Connect<C> {
             last_ping: now,
             metadata: facts
                 .into_iter()
-                .filter_map(|(key, fact)| Some((key.to_owned(), fact?.to_owned())))
+                .filter_map(|(key, fact)| Some((key.to_owned(), shortened(fact?).to_owned())))
                 .collect::<BTreeMap<_, _>>(),
         };
-        if let Err(error) = self.connections.save(&connection).await {
-            tracing::error!(connection = %connection.id, error = %Causes(&error), "the connection was not saved");
-            return internal_error();
+        match in_time(now, deadline, self.connections.save(&connection)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(connection = %connection.id, error = %Causes(&error), "the connection was not saved");
+                return internal_error();
+            }
+            None => {
+                tracing::error!(connection = %connection.id, "the connection was not saved in time");
+                return internal_error();
+            }
         }
         let Connection { id, identity, .. } = connection;
         tracing::info!(connection = %id, user = %identity.user, tenant = %identity.tenant, "connected");
@@ -78,6 +93,11 @@ impl<C: ConnectionStore> Connect<C> {
         }
         accepted
     }
+}
+
+fn shortened(fact: &str) -> &str {
+    let end = fact.floor_char_boundary(MAX_METADATA_BYTES);
+    &fact[..end]
 }
 
 /// The token: from the query, else the `Authorization` header, else among the offered subprotocols.
@@ -139,6 +159,7 @@ mod tests {
 
     use aws_sdk_dynamodb::Client;
     use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
+    use aws_smithy_http_client::test_util::NeverClient;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
     use aws_smithy_runtime_api::http::StatusCode;
@@ -147,10 +168,10 @@ mod tests {
     use super::*;
     use crate::auth::Algorithm;
     use crate::auth::test_keys::TestKey;
-    use crate::ports::Timestamp;
     use crate::store::dynamodb::{DynamoConnectionStore, Item, connection_item};
 
     const NOW: Timestamp = Timestamp::from_millis(1_707_503_009_250);
+    const DEADLINE: Timestamp = Timestamp::from_millis(NOW.as_millis() + 10_000);
     static KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::new(Algorithm::EdDsa));
 
     #[derive(Debug)]
@@ -231,7 +252,7 @@ mod tests {
     /// What becomes of a client that brought this query and these headers, and as whom it is known.
     async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Option<String>) {
         let (rule, items) = table();
-        let reply = connect(&rule).handle(&event(query, headers)).await;
+        let reply = connect(&rule).handle(&event(query, headers), DEADLINE).await;
         let items = items.lock().unwrap();
         assert_eq!(reply.status_code == 200, items.len() == 1, "who is let in is saved, and nobody else");
         let user = items.first().map(|item| connection_item::decode(item).unwrap().identity.user.to_string());
@@ -349,7 +370,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_saved_is_whose_connection_it_is_and_where_it_can_be_reached() {
         let (rule, items) = table();
-        let reply = connect(&rule).handle(&event(&json!({"token": token_of("ann")}), &json!({}))).await;
+        let reply =
+            connect(&rule).handle(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
         assert_eq!(reply.status_code, 200);
         let saved = connection_item::decode(&items.lock().unwrap()[0]).unwrap();
         insta::assert_debug_snapshot!(saved);
@@ -360,9 +382,77 @@ mod tests {
         let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
         event.request_context.identity.user_agent = None;
         let (rule, items) = table();
-        assert_eq!(connect(&rule).handle(&event).await.status_code, 200);
+        assert_eq!(connect(&rule).handle(&event, DEADLINE).await.status_code, 200);
         let saved = connection_item::decode(&items.lock().unwrap()[0]).unwrap();
         assert_eq!(saved.metadata, [("source_ip".to_owned(), "192.0.2.1".to_owned())].into());
+    }
+
+    #[tokio::test]
+    async fn what_a_client_says_of_itself_is_kept_in_part() {
+        let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
+        event.request_context.identity.user_agent =
+            Some(format!("{}🦀{}", "x".repeat(254), "y".repeat(8_000)));
+        let (rule, items) = table();
+        assert_eq!(connect(&rule).handle(&event, DEADLINE).await.status_code, 200);
+        let saved = connection_item::decode(&items.lock().unwrap()[0]).unwrap();
+        assert_eq!(saved.metadata["user_agent"], "x".repeat(254));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_does_not_answer_does_not_cost_the_client_its_answer() {
+        let hanging = Client::from_conf(
+            aws_sdk_dynamodb::Config::builder()
+                .behavior_version_latest()
+                .region(aws_sdk_dynamodb::config::Region::new("eu-west-1"))
+                .with_test_defaults()
+                .http_client(NeverClient::new())
+                .build(),
+        );
+        let store = DynamoConnectionStore::new(hanging, "connections");
+        let connect = Connect::new(KEY.verifier(), store, Arc::new(At(NOW)));
+        let asked = tokio::time::Instant::now();
+        let reply = connect.handle(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
+        assert_eq!((reply.status_code, code(&reply).as_str()), (500, "INTERNAL_ERROR"));
+        assert_eq!(asked.elapsed(), std::time::Duration::from_millis(9_500));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_may_not_connect_is_told_so() {
+        let (rule, items) = table();
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&rule]);
+        let verifier = KEY.verifier().with_tenants(["other".into()]);
+        let connect =
+            Connect::new(verifier, DynamoConnectionStore::new(client, "connections"), Arc::new(At(NOW)));
+        let reply = connect.handle(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
+        assert_eq!((reply.status_code, code(&reply).as_str()), (401, "TENANT_NOT_ALLOWED"));
+        assert!(items.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn refusals_differ_in_their_code_and_their_message_alone() {
+        let refusal = |token: &str| outcome_of(token.to_owned());
+        let whole = refusal("x").await;
+        for token in ["", &KEY.sign(&json!({"sub": "ann"})), &TestKey::new(Algorithm::EdDsa).sign(&json!({}))]
+        {
+            let other = refusal(token).await;
+            assert_ne!(code(&other), code(&whole));
+            assert_eq!((other.status_code, &other.headers), (whole.status_code, &whole.headers));
+            let keys = |reply: &ApiGatewayProxyResponse| -> Vec<String> {
+                let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
+                    panic!("{reply:?}")
+                };
+                serde_json::from_str::<serde_json::Map<String, Value>>(body)
+                    .unwrap()
+                    .keys()
+                    .cloned()
+                    .collect()
+            };
+            assert_eq!((keys(&other), other.headers.len()), (vec!["code".into(), "message".into()], 1));
+        }
+    }
+
+    async fn outcome_of(token: String) -> ApiGatewayProxyResponse {
+        outcome(&json!({"token": token}), &json!({})).await.0
     }
 
     #[tokio::test]
@@ -371,7 +461,8 @@ mod tests {
             let error = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"no table"}"#;
             HttpResponse::new(StatusCode::try_from(400).unwrap(), error.into())
         });
-        let reply = connect(&refusing).handle(&event(&json!({"token": token_of("ann")}), &json!({}))).await;
+        let reply =
+            connect(&refusing).handle(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
         assert_eq!((reply.status_code, code(&reply).as_str()), (500, "INTERNAL_ERROR"));
         assert_eq!(refusing.num_calls(), 1);
     }
@@ -381,7 +472,7 @@ mod tests {
         let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
         event.request_context.connection_id = None;
         let (rule, items) = table();
-        let reply = connect(&rule).handle(&event).await;
+        let reply = connect(&rule).handle(&event, DEADLINE).await;
         assert_eq!((reply.status_code, code(&reply).as_str()), (500, "INTERNAL_ERROR"));
         assert!(items.lock().unwrap().is_empty());
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -11,8 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::Processor;
 use super::listeners::Listeners;
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerError, HandlerTask};
+use crate::handler::{Context, HandlerTask};
 use crate::ids::RequestKey;
+use crate::middleware::{Call, CallError, Phase, Reply};
 use crate::ports::Timestamp;
 use crate::progress::ProgressReporter;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
@@ -96,8 +96,8 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         self.finish(ending).await;
     }
 
-    /// Hands the payload to the handler: nobody else needs it.
-    fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Value, HandlerError>> {
+    /// Sends the request through the app's layers to its handler; its payload goes along: nobody else needs it.
+    fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Reply, CallError>> {
         let payload = std::mem::take(&mut self.request.payload);
         let request = &self.request;
         let context = Context {
@@ -110,17 +110,15 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             attempt: request.attempt,
             progress,
         };
+        let call = Call::new(context, payload, Phase::Processing);
         let app = self.processor.app.clone();
-        HandlerTask::spawn(&self.processor.handlers, async move {
-            let accepted = app.accept(&context.action, &payload).map_err(HandlerError::from_told)?;
-            (accepted.run)(context).await
-        })
+        HandlerTask::spawn(&self.processor.handlers, async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, and renews the lease, until the handler ends or its time is up.
     async fn watch(
         &mut self,
-        task: &mut HandlerTask<Result<Value, HandlerError>>,
+        task: &mut HandlerTask<Result<Reply, CallError>>,
         progress: &mut watch::Receiver<Progress>,
     ) -> Result<Ending, LeaseLost> {
         let processor = self.processor;
@@ -170,11 +168,15 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         }
     }
 
-    fn ending(&self, ended: Result<Result<Value, HandlerError>, JoinError>) -> Ending {
+    fn ending(&self, ended: Result<Result<Reply, CallError>, JoinError>) -> Ending {
         match ended {
-            Ok(Ok(output)) => Ending::Completed(output),
+            Ok(Ok(Reply::Done(output))) => Ending::Completed(output),
+            Ok(Ok(Reply::Queue)) => {
+                tracing::error!(request = %self.key, "a layer asks to queue what has been queued: that is for the router");
+                Ending::Failed(ErrorBody::processing_failed())
+            }
             Ok(Err(error)) => {
-                tracing::warn!(request = %self.key, %error, "the handler failed");
+                tracing::warn!(request = %self.key, error = %Causes(&error), "the request failed");
                 Ending::Failed(error.into_told())
             }
             Err(error) => {
@@ -190,7 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// One that was not is no reason to stop: the next is as good, and conditional on the epoch alike.
     fn stored(&mut self, (asked_at, stored): Stored) -> Result<bool, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers }) => {
+            Ok(Audience { subscribers, .. }) => {
                 self.renewed_at = asked_at;
                 self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
                 Ok(true)
@@ -312,6 +314,7 @@ async fn write_end<Q: RequestQueue, P>(
         let written = match ending {
             Ending::Completed(result) => processor.queue.complete(key, lease, result, seq, now).await,
             Ending::Failed(error) => processor.queue.fail(key, lease, error, seq, now).await,
+            Ending::Cancelled => processor.queue.cancelled(key, lease, seq, now).await,
         };
         match written {
             Err(error) if error.is_transient() => {
@@ -325,6 +328,12 @@ async fn write_end<Q: RequestQueue, P>(
 
 /// The frame that tells an ending; what no frame can carry ends the request as failed.
 fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (Ending, String) {
+    let error_frame = |error| Frame::Error {
+        request_id: Some(request.id.clone()),
+        error,
+        timestamp: now.as_secs(),
+        seq: Some(seq),
+    };
     let frame = match &ending {
         Ending::Completed(result) => Frame::Complete {
             request_id: request.id.clone(),
@@ -333,12 +342,8 @@ fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (E
             timestamp: now.as_secs(),
             seq,
         },
-        Ending::Failed(error) => Frame::Error {
-            request_id: Some(request.id.clone()),
-            error: error.clone(),
-            timestamp: now.as_secs(),
-            seq: Some(seq),
-        },
+        Ending::Failed(error) => error_frame(error.clone()),
+        Ending::Cancelled => error_frame(ErrorBody::cancelled()),
     }
     .to_json();
     if frame.len() <= MAX_FRAME_BYTES {
@@ -353,6 +358,7 @@ fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (E
             ),
         ),
         Ending::Failed(error) => error.without_its_text(),
+        Ending::Cancelled => ErrorBody::cancelled(),
     };
     last_frame(request, Ending::Failed(error), seq, now)
 }

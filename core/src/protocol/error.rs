@@ -28,6 +28,11 @@ impl ErrorBody {
         Self::new(ErrorCode::ProcessingFailed, "The request could not be processed")
     }
 
+    /// What a client is told of a request whose end was asked for.
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorCode::Cancelled, "The request was cancelled")
+    }
+
     /// The same kind of error, for a frame that cannot carry its message and details.
     pub(crate) fn without_its_text(self) -> Self {
         const MAX_CODE_BYTES: usize = 128;

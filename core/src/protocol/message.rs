@@ -32,7 +32,7 @@ pub struct RejectedMessage {
 }
 
 impl Message {
-    /// The longest name of an action, in characters.
+    /// The longest action, in characters.
     pub const MAX_ACTION_CHARS: usize = 128;
     /// How deep objects and arrays may lie within one another, the message itself counted.
     pub const MAX_DEPTH: usize = 64;

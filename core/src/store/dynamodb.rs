@@ -3,6 +3,7 @@
 mod codec;
 pub mod connection_item;
 mod connections;
+mod index;
 pub mod request_item;
 mod requests;
 
@@ -11,6 +12,9 @@ pub use connections::DynamoConnectionStore;
 pub use requests::{DynamoRequestQueue, QueueSettings};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 
 use super::{StoreError, StoreErrorKind};
 
@@ -51,3 +55,26 @@ where
     };
     StoreError::new(kind, context).with_source(error)
 }
+
+/// Why a conditional write was refused.
+enum Refusal<E> {
+    /// Its condition failed, on this item, where the call asked for it.
+    Condition(Option<Item>),
+    /// Another reason.
+    Other(SdkError<E>),
+}
+
+macro_rules! refusal_of {
+    ($($error:ident)*) => {$(
+        impl From<SdkError<$error>> for Refusal<$error> {
+            fn from(error: SdkError<$error>) -> Self {
+                match error.as_service_error() {
+                    Some($error::ConditionalCheckFailedException(failed)) => Self::Condition(failed.item.clone()),
+                    _ => Self::Other(error),
+                }
+            }
+        }
+    )*};
+}
+
+refusal_of!(DeleteItemError PutItemError UpdateItemError);

@@ -13,15 +13,21 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
+    /// There is no such item (any more): forget what you knew of it.
+    NotFound,
+    /// Somebody else's item has the id: take another.
+    AlreadyExists,
+    /// The item does not stand as the call said: read it, and decide anew.
+    ConditionLost,
     /// The lease is lost to a later claim: stop, and say nothing more.
     Fenced,
-    /// The store is throttling, even after the client's own retries: come again later.
+    /// The store is throttling, even after the client's own retries: come again later, with fewer calls at once.
     Throttled,
     /// The store did not answer, or failed on its side: the write may or may not have happened. Come again.
     Unavailable,
     /// The value is larger than an item may be: it will never be taken.
     TooLarge,
-    /// What is stored cannot be read: an operator must look.
+    /// What is stored cannot be read: an operator must look at the item and the attribute that the error names.
     Corrupt,
     /// The call itself is wrong, or not permitted: mend the code, the table or its policy.
     Misuse,
@@ -52,7 +58,10 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         match self.kind {
             StoreErrorKind::Throttled | StoreErrorKind::Unavailable => true,
-            StoreErrorKind::Fenced
+            StoreErrorKind::NotFound
+            | StoreErrorKind::AlreadyExists
+            | StoreErrorKind::ConditionLost
+            | StoreErrorKind::Fenced
             | StoreErrorKind::TooLarge
             | StoreErrorKind::Corrupt
             | StoreErrorKind::Misuse => false,
@@ -63,6 +72,9 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
+            StoreErrorKind::NotFound => "not found",
+            StoreErrorKind::AlreadyExists => "already exists",
+            StoreErrorKind::ConditionLost => "condition lost",
             StoreErrorKind::Fenced => "lease lost",
             StoreErrorKind::Throttled => "throttled",
             StoreErrorKind::Unavailable => "store unavailable",

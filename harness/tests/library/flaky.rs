@@ -7,16 +7,17 @@ use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::DynamoRequestQueue;
 use streamer::store::{
-    Audience, Claimed, Enqueued, Lease, Progress, Request, RequestQueue, StoreError, StoreErrorKind,
+    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
+    RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
 };
 
 /// A queue some of whose writes fail, before they happen, as those of a throttled table do.
 #[derive(Clone, Debug)]
 pub(crate) struct Flaky {
     pub(crate) queue: DynamoRequestQueue,
-    /// How many calls of `progress` fail from now on.
+    /// How many calls of `progress` and `renew` fail from now on.
     pub(crate) progress: Arc<AtomicU32>,
-    /// How many calls of `complete` and `fail` fail from now on.
+    /// How many calls of `complete`, `fail` and `cancelled` fail from now on.
     pub(crate) ends: Arc<AtomicU32>,
     /// As what they fail.
     pub(crate) kind: StoreErrorKind,
@@ -93,5 +94,83 @@ impl RequestQueue for Flaky {
         everyone: bool,
     ) -> Result<(), StoreError> {
         self.queue.delivered(key, lease, told, everyone).await
+    }
+
+    async fn dequeue(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Option<Claimed>, StoreError> {
+        self.queue.dequeue(owner, now, lease_end).await
+    }
+
+    async fn renew(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.progress)?;
+        self.queue.renew(key, lease, lease_end).await
+    }
+
+    async fn cancelled(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        seq: Seq,
+        now: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
+        self.queue.cancelled(key, lease, seq, now).await
+    }
+
+    async fn retry_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        error: &ErrorBody,
+        due: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.queue.retry_later(key, lease, error, due).await
+    }
+
+    async fn update_status(
+        &self,
+        key: &RequestKey,
+        from: Status,
+        to: NewStatus,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.queue.update_status(key, from, to, now).await
+    }
+
+    async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
+        self.queue.cancel(key, now).await
+    }
+
+    async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
+        self.queue.unsubscribe(key, connection).await
+    }
+
+    async fn get_by_connection(
+        &self,
+        connection: &ConnectionId,
+        page: PageRequest,
+    ) -> Result<Page<RequestSummary>, StoreError> {
+        self.queue.get_by_connection(connection, page).await
+    }
+
+    async fn get_by_status(
+        &self,
+        status: Status,
+        page: PageRequest,
+    ) -> Result<Page<RequestSummary>, StoreError> {
+        self.queue.get_by_status(status, page).await
+    }
+
+    async fn due(&self, now: Timestamp, page: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
+        self.queue.due(now, page).await
     }
 }

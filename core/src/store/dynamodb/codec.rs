@@ -123,6 +123,15 @@ impl<'a> Reader<'a> {
         self.required(attribute, self.optional_number(attribute)?)
     }
 
+    /// A flag, which is down where it is missing.
+    pub(super) fn flag(&self, attribute: &'static str) -> Result<bool, Corrupt> {
+        match self.item.get(attribute) {
+            None => Ok(false),
+            Some(AttributeValue::Bool(is_up)) => Ok(*is_up),
+            Some(other) => Err(self.wrong_type(attribute, "a boolean", other)),
+        }
+    }
+
     pub(super) fn optional_time(&self, attribute: &'static str) -> Result<Option<Timestamp>, Corrupt> {
         Ok(self.optional_number(attribute)?.map(Timestamp::from_millis))
     }

@@ -13,11 +13,13 @@
 //! | `attempt`, `max_attempts`, `epoch`, `seq` | N | |
 //! | `owner` | S | who holds the lease, or held it at the end: by it a lost answer is told from a lost lease |
 //! | `lease_expires_at` | N, ms | only while PROCESSING |
+//! | `cancel_requested` | BOOL | only while PROCESSING: whether whoever holds the lease is asked to stop |
 //! | `percentage` | N | |
 //! | `progress_message` | S | |
 //! | `progress_metadata` | S, JSON | |
 //! | `result` | S, JSON | only when COMPLETED |
-//! | `error` | S, JSON | only when FAILED or CANCELLED |
+//! | `error` | S, JSON | only when FAILED |
+//! | `last_error` | S, JSON | why the last attempt failed that was not the last allowed |
 //! | `subscribers` | M of N, ms | connection ids, each with the time it was added |
 //! | `created_at`, `started_at`, `finished_at` | N, ms | |
 //! | `timer_shard` | S | key of `timers`; gone when nothing is left to do |
@@ -30,7 +32,7 @@ use super::codec::{Corrupt, Item, Reader, json, n, s, time};
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
-use crate::store::{Ending, Lease, Progress, Request, Status};
+use crate::store::{Ending, Lease, Progress, Request, RequestSummary, Status};
 
 /// The table's key attribute.
 pub const KEY: &str = "request_id";
@@ -48,7 +50,13 @@ pub fn key(key: &RequestKey) -> Item {
 /// The value of `status_shard`.
 #[must_use]
 pub fn status_shard(status: Status, key: &RequestKey, shards: u8) -> String {
-    format!("{}#{}", status.as_str(), key.shard(shards))
+    shard_of_status(status, key.shard(shards))
+}
+
+/// The value of `status_shard` of what stands so, and belongs to this shard.
+#[must_use]
+pub fn shard_of_status(status: Status, shard: u8) -> String {
+    format!("{}#{shard}", status.as_str())
 }
 
 /// The value of `timer_shard`.
@@ -84,7 +92,7 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Ite
     put("progress_message", s(&request.progress.message));
     put("progress_metadata", json(&request.progress.metadata.clone().into()));
     match &request.ending {
-        None => {}
+        None | Some(Ending::Cancelled) => {}
         Some(Ending::Completed(result)) => {
             put("result", json(result));
         }
@@ -123,37 +131,94 @@ pub fn error_value(error: &crate::protocol::ErrorBody) -> AttributeValue {
 /// When an attribute is missing, of the wrong type, or has no meaning.
 pub fn decode(item: &Item) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
-    let (status, lease) = standing(item)?;
-    let ending = match (read.optional_json("result")?, read.optional_json("error")?) {
-        (Some(result), None) => Some(Ending::Completed(result)),
-        (None, Some(error)) => Some(Ending::Failed(error)),
-        (None, None) => None,
-        (Some(_), Some(_)) => return Err(read.corrupt("error", "stands beside a result")),
+    let summary = decode_summary(item)?;
+    let ending = match summary.status {
+        Status::Pending | Status::Processing | Status::Retrying => None,
+        Status::Completed => Some(Ending::Completed(read.json("result")?)),
+        Status::Failed => Some(Ending::Failed(read.json("error")?)),
+        Status::Cancelled => Some(Ending::Cancelled),
     };
     Ok(Request {
+        id: summary.id,
+        user: summary.user,
+        tenant: summary.tenant,
+        connection: summary.connection,
+        action: summary.action,
+        payload: read.json("payload")?,
+        metadata: read.json("metadata")?,
+        status: summary.status,
+        attempt: summary.attempt,
+        max_attempts: summary.max_attempts,
+        epoch: summary.epoch,
+        lease: summary.lease,
+        progress: summary.progress,
+        seq: summary.seq,
+        ending,
+        subscribers: summary.subscribers,
+        created_at: summary.created_at,
+        started_at: summary.started_at,
+        finished_at: summary.finished_at,
+    })
+}
+
+/// The attributes that [`decode_summary`] reads.
+pub const SUMMARY_ATTRIBUTES: [&str; 23] = [
+    KEY,
+    "client_id",
+    "user_id",
+    "tenant_id",
+    "connection_id",
+    "action",
+    "status",
+    "attempt",
+    "max_attempts",
+    "epoch",
+    "owner",
+    "lease_expires_at",
+    "cancel_requested",
+    "last_error",
+    "percentage",
+    "progress_message",
+    "progress_metadata",
+    "seq",
+    "subscribers",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "timer_at",
+];
+
+/// What an item says of its request, without what was sent with it and what came of it.
+///
+/// # Errors
+/// When an attribute is missing, of the wrong type, or has no meaning.
+pub fn decode_summary(item: &Item) -> Result<RequestSummary, Corrupt> {
+    let read = Reader::new(item, KEY);
+    let (status, lease) = standing(item)?;
+    Ok(RequestSummary {
         id: RequestId::from(read.string("client_id")?),
         user: UserId::from(read.string("user_id")?),
         tenant: TenantId::from(read.string("tenant_id")?),
         connection: ConnectionId::from(read.string("connection_id")?),
         action: read.string("action")?.to_owned(),
-        payload: read.json("payload")?,
-        metadata: read.json("metadata")?,
         status,
         attempt: read.number("attempt")?,
         max_attempts: read.number("max_attempts")?,
         epoch: read.number("epoch")?,
         lease,
+        cancel_requested: cancel_requested(item)?,
+        last_error: read.optional_json("last_error")?,
         progress: Progress {
             percentage: read.number("percentage")?,
             message: read.string("progress_message")?.to_owned(),
             metadata: read.json("progress_metadata")?,
         },
-        seq: Seq::from_stored(read.number("seq")?),
-        ending,
+        seq: seq(item)?,
         subscribers: subscribers(item)?,
         created_at: read.time("created_at")?,
         started_at: read.optional_time("started_at")?,
-        finished_at: read.optional_time("finished_at")?,
+        finished_at: finished_at(item)?,
+        timer_at: timer_at(item)?,
     })
 }
 
@@ -179,6 +244,38 @@ pub fn standing(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
 pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     let map = Reader::new(item, KEY).map("subscribers")?.unwrap_or_default();
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
+}
+
+/// Whether the request's end is asked for, from an item or from the attributes that an update returned.
+///
+/// # Errors
+/// When the attribute is no flag.
+pub fn cancel_requested(item: &Item) -> Result<bool, Corrupt> {
+    Reader::new(item, KEY).flag("cancel_requested")
+}
+
+/// The number of the last frame, from an item or from the attributes that an update returned.
+///
+/// # Errors
+/// When the attribute is missing or no number.
+pub fn seq(item: &Item) -> Result<Seq, Corrupt> {
+    Ok(Seq::from_stored(Reader::new(item, KEY).number("seq")?))
+}
+
+/// When the request ended, if it has.
+///
+/// # Errors
+/// When the attribute is no number.
+pub fn finished_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
+    Reader::new(item, KEY).optional_time("finished_at")
+}
+
+/// When somebody has to look at the request, unless nothing is left to do.
+///
+/// # Errors
+/// When the attribute is no number.
+pub fn timer_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
+    Reader::new(item, KEY).optional_time("timer_at")
 }
 
 fn status(read: &Reader<'_>) -> Result<Status, Corrupt> {
@@ -218,13 +315,17 @@ mod tests {
         })
     }
 
-    fn endings() -> impl Strategy<Value = Option<Ending>> {
+    /// Every status, with an ending where it is one.
+    fn stands() -> impl Strategy<Value = (Status, Option<Ending>)> {
+        let open = prop::sample::select(vec![Status::Pending, Status::Processing, Status::Retrying]);
         prop_oneof![
-            Just(None),
-            json_values().prop_map(|value| Some(Ending::Completed(value))),
+            open.prop_map(|status| (status, None)),
+            json_values().prop_map(|value| (Status::Completed, Some(Ending::Completed(value)))),
             "[A-Z_]{1,12}".prop_map(|code| {
-                Some(Ending::Failed(ErrorBody::new(ErrorCode::from(code.as_str()), "m").with_detail("k", 1)))
+                let error = ErrorBody::new(ErrorCode::from(code.as_str()), "m").with_detail("k", 1);
+                (Status::Failed, Some(Ending::Failed(error)))
             }),
+            Just((Status::Cancelled, Some(Ending::Cancelled))),
         ]
     }
 
@@ -232,10 +333,9 @@ mod tests {
         fn requests()(
             texts in proptest::array::uniform5("\\PC{1,16}"), payload in json_values(),
             metadata in proptest::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4),
-            status in proptest::sample::select(Status::ALL.to_vec()),
             counts in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()),
             owner in proptest::option::of("[0-9a-f]{32}"), percentage in 0.0..=100.0_f64,
-            note in json_values(), ending in endings(),
+            note in json_values(), (status, ending) in stands(),
             subscribers in proptest::collection::btree_set("[A-Za-z0-9_-]{15}=", 0..4),
             times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(),
         ) -> Request {
@@ -319,8 +419,10 @@ mod tests {
         let mut report =
             vec![corrupted("status", s("DONE")), corrupted("epoch", n("-1")), corrupted("payload", s("{"))];
         let mut item = pending();
+        item.insert("status".into(), s("COMPLETED"));
+        report.push(decode(&item).unwrap_err().to_string());
+        item.insert("status".into(), s("FAILED"));
         item.insert("result".into(), s("1"));
-        item.insert("error".into(), s(r#"{"code":"TIMEOUT","message":"m"}"#));
         report.push(decode(&item).unwrap_err().to_string());
         item.remove(KEY);
         item.remove("status");

@@ -1,21 +1,28 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use serde_json::Value;
 
-use super::codec::{Item, json, n, s, time};
-use super::{request_item, store_error};
+use self::leased::EndingValue;
+use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
+use super::codec::{json, n, s, time};
+use super::index::List;
+use super::{Refusal, request_item, store_error};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
 use crate::store::{
-    Audience, Claimed, Enqueued, Lease, Progress, Request, RequestQueue, Status, StoreError, StoreErrorKind,
+    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
+    RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
 };
+
+mod claim;
+mod delivery;
+mod leased;
+mod lists;
+mod unleased;
 
 /// How requests are kept.
 #[derive(Clone, Debug)]
@@ -75,92 +82,41 @@ impl DynamoRequestQueue {
         s(request_item::status_shard(status, key, self.settings.shards))
     }
 
-    /// A write that only the holder of the lease may make.
-    fn fenced_update(&self, key: &RequestKey, lease: &Lease) -> UpdateItemFluentBuilder {
-        self.update(key)
-            .condition_expression("epoch = :epoch AND #owner = :owner AND #status = :processing")
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":epoch", n(lease.epoch))
-            .expression_attribute_values(":owner", s(&lease.owner))
-            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
-            .return_values(ReturnValue::UpdatedNew)
+    fn timer_shard(&self, key: &RequestKey) -> AttributeValue {
+        s(request_item::timer_shard(key, self.settings.shards))
     }
 
-    /// A write that removes `told` from the subscribers, and other attributes with them.
-    fn delivery(
+    /// Has an update end the request; `seq` is the expression of its last frame's number.
+    fn ending(
         &self,
+        update: UpdateItemFluentBuilder,
         key: &RequestKey,
-        lease: &Lease,
-        told: &[ConnectionId],
-        others: &[&str],
-    ) -> UpdateItemFluentBuilder {
-        let told_names = (0..told.len()).map(|n| format!("subscribers.#c{n}"));
-        let removed: Vec<String> = told_names.chain(others.iter().map(ToString::to_string)).collect();
-        let mut update = self
-            .update(key)
-            .update_expression(format!("REMOVE {}", removed.join(", ")))
-            .expression_attribute_values(":epoch", n(lease.epoch));
-        for (n, connection) in told.iter().enumerate() {
-            update = update.expression_attribute_names(format!("#c{n}"), connection.as_str());
-        }
-        update
-    }
-
-    async fn end(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
         ending: EndingValue,
-        seq: Seq,
+        seq: &str,
         now: Timestamp,
-    ) -> Result<Audience, StoreError> {
-        let EndingValue { status, attribute, value } = ending;
-        let update = self
-            .fenced_update(key, lease)
-            .update_expression(
-                "SET #status = :status, status_shard = :shard, #ending = :ending, seq = :seq, \
-                 finished_at = :now, #ttl = :ttl, timer_at = :timer, subscribers = subscribers \
-                 REMOVE lease_expires_at",
-            )
-            .expression_attribute_names("#ending", attribute)
+    ) -> UpdateItemFluentBuilder {
+        let EndingValue { status, outcome } = ending;
+        let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
+        let update = update
+            .update_expression(format!(
+                "SET #status = :status, status_shard = :shard, {set_outcome}seq = {seq}, finished_at = :now, \
+                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer, subscribers = subscribers \
+                 REMOVE lease_expires_at, cancel_requested"
+            ))
             .expression_attribute_names("#ttl", "ttl")
             .expression_attribute_values(":status", s(status.as_str()))
             .expression_attribute_values(":shard", self.status_shard(status, key))
-            .expression_attribute_values(":ending", value)
-            .expression_attribute_values(":seq", n(seq))
             .expression_attribute_values(":now", time(now))
             .expression_attribute_values(":ttl", n((now + self.settings.ttl).as_secs()))
+            .expression_attribute_values(":timer_shard", self.timer_shard(key))
             .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
-            // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
-            Err(Refusal::Condition(Some(old))) if is_ended_by(&old, lease, status) => {
-                Ok(Audience { subscribers: request_item::subscribers(&old)? })
-            }
-            Err(refusal) => Err(self.fenced(refusal, "end", key, lease)),
+        match outcome {
+            None => update,
+            Some((attribute, value)) => update
+                .expression_attribute_names("#outcome", attribute)
+                .expression_attribute_values(":outcome", value),
         }
     }
-
-    fn fenced<E>(&self, refusal: Refusal<E>, operation: &str, key: &RequestKey, lease: &Lease) -> StoreError
-    where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    {
-        let context = self.context(operation, key);
-        match refusal {
-            Refusal::Condition(_) => StoreError::new(
-                StoreErrorKind::Fenced,
-                format!("{context}: epoch {} has passed", lease.epoch),
-            ),
-            Refusal::Other(error) => store_error(context, error),
-        }
-    }
-}
-
-struct EndingValue {
-    status: Status,
-    attribute: &'static str,
-    value: AttributeValue,
 }
 
 impl RequestQueue for DynamoRequestQueue {
@@ -209,47 +165,25 @@ impl RequestQueue for DynamoRequestQueue {
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
-        let update = self
-            .update(key)
-            .update_expression(
-                "SET #status = :processing, status_shard = :shard, epoch = epoch + :one, \
-                 attempt = attempt + :one, #owner = :owner, lease_expires_at = :lease_end, \
-                 started_at = :now, timer_shard = :timer_shard, timer_at = :timer",
-            )
-            .condition_expression("#status = :pending")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_values(":pending", s(Status::Pending.as_str()))
-            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
-            .expression_attribute_values(":shard", self.status_shard(Status::Processing, key))
-            .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":owner", s(owner))
-            .expression_attribute_values(":lease_end", time(lease_end))
-            .expression_attribute_values(":now", time(now))
-            .expression_attribute_values(
-                ":timer_shard",
-                s(request_item::timer_shard(key, self.settings.shards)),
-            )
-            .expression_attribute_values(":timer", time(lease_end + self.settings.lease_grace))
-            .return_values(ReturnValue::AllNew);
-        let (item, won) = match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => (updated.attributes, true),
-            Err(Refusal::Condition(old)) => (old, false),
-            Err(Refusal::Other(error)) => return Err(store_error(self.context("claim", key), error)),
-        };
-        let Some(item) = item else { return Ok(Claimed::Missing) };
-        // No more than this is read of what may not be ours.
-        let (status, lease) = request_item::standing(&item)?;
-        match lease {
-            // Our token on a refused claim: the claim had succeeded, and its answer was lost.
-            Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
-                Ok(match request_item::decode(&item) {
-                    Ok(request) => Claimed::Won(Box::new(request), lease),
-                    Err(corrupt) => Claimed::Unreadable(lease, corrupt.into()),
-                })
-            }
-            _ => Ok(Claimed::NotPending(status)),
-        }
+        self.claim_pending(key, owner, now, lease_end).await
+    }
+
+    async fn dequeue(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Option<Claimed>, StoreError> {
+        self.claim_oldest(owner, now, lease_end).await
+    }
+
+    async fn renew(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.renew_lease(key, lease, lease_end).await
     }
 
     async fn progress(
@@ -260,22 +194,7 @@ impl RequestQueue for DynamoRequestQueue {
         seq: Seq,
         lease_end: Timestamp,
     ) -> Result<Audience, StoreError> {
-        // `subscribers = subscribers` changes nothing, but has them returned among what was updated.
-        let update = self
-            .fenced_update(key, lease)
-            .update_expression(
-                "SET percentage = :percentage, progress_message = :message, progress_metadata = :metadata, \
-                 seq = :seq, lease_expires_at = :lease_end, subscribers = subscribers",
-            )
-            .expression_attribute_values(":percentage", n(progress.percentage))
-            .expression_attribute_values(":message", s(&progress.message))
-            .expression_attribute_values(":metadata", json(&progress.metadata.clone().into()))
-            .expression_attribute_values(":seq", n(seq))
-            .expression_attribute_values(":lease_end", time(lease_end));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
-            Err(refusal) => Err(self.fenced(refusal, "store progress of", key, lease)),
-        }
+        self.store_progress(key, lease, progress, seq, lease_end).await
     }
 
     async fn complete(
@@ -286,8 +205,8 @@ impl RequestQueue for DynamoRequestQueue {
         seq: Seq,
         now: Timestamp,
     ) -> Result<Audience, StoreError> {
-        let ending = EndingValue { status: Status::Completed, attribute: "result", value: json(result) };
-        self.end(key, lease, ending, seq, now).await
+        let outcome = Some(("result", json(result)));
+        self.end(key, lease, EndingValue { status: Status::Completed, outcome }, seq, now).await
     }
 
     async fn fail(
@@ -298,9 +217,28 @@ impl RequestQueue for DynamoRequestQueue {
         seq: Seq,
         now: Timestamp,
     ) -> Result<Audience, StoreError> {
-        let value = request_item::error_value(error);
-        let ending = EndingValue { status: Status::Failed, attribute: "error", value };
-        self.end(key, lease, ending, seq, now).await
+        let outcome = Some(("error", request_item::error_value(error)));
+        self.end(key, lease, EndingValue { status: Status::Failed, outcome }, seq, now).await
+    }
+
+    async fn cancelled(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        seq: Seq,
+        now: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.end(key, lease, EndingValue { status: Status::Cancelled, outcome: None }, seq, now).await
+    }
+
+    async fn retry_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        error: &ErrorBody,
+        due: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.give_back(key, lease, error, due).await
     }
 
     async fn delivered(
@@ -310,70 +248,49 @@ impl RequestQueue for DynamoRequestQueue {
         told: &[ConnectionId],
         everyone: bool,
     ) -> Result<(), StoreError> {
-        if everyone {
-            let update = self
-                .delivery(key, lease, told, &["timer_shard", "timer_at"])
-                .condition_expression("epoch = :epoch AND size(subscribers) = :told")
-                .expression_attribute_values(":told", n(told.len()));
-            match update.send().await.map_err(Refusal::from) {
-                Ok(_) => return Ok(()),
-                // Somebody has come to listen since: the timer stays for them.
-                Err(Refusal::Condition(_)) => {}
-                Err(Refusal::Other(error)) => {
-                    return Err(store_error(self.context("mark delivery of", key), error));
-                }
-            }
-        }
-        if told.is_empty() {
-            return Ok(());
-        }
-        let update = self.delivery(key, lease, told, &[]).condition_expression("epoch = :epoch");
-        match update.send().await.map_err(Refusal::from) {
-            Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
-            Err(Refusal::Other(error)) => Err(store_error(self.context("mark delivery of", key), error)),
-        }
+        self.note_delivery(key, lease, told, everyone).await
     }
-}
 
-fn audience(updated: UpdateItemOutput) -> Result<Audience, StoreError> {
-    let attributes = updated.attributes.unwrap_or_default();
-    Ok(Audience { subscribers: request_item::subscribers(&attributes)? })
-}
-
-fn is_ended_by(old: &Item, lease: &Lease, status: Status) -> bool {
-    let text = |attribute: &str| old.get(attribute).and_then(|value| value.as_s().ok());
-    text("status").is_some_and(|found| found == status.as_str())
-        && text("owner").is_some_and(|found| *found == lease.owner)
-        && old.get("epoch") == Some(&n(lease.epoch))
-}
-
-/// Why a conditional write was refused.
-enum Refusal<E> {
-    /// Its condition failed, on this item.
-    Condition(Option<Item>),
-    /// Another reason.
-    Other(SdkError<E>),
-}
-
-impl From<SdkError<UpdateItemError>> for Refusal<UpdateItemError> {
-    fn from(error: SdkError<UpdateItemError>) -> Self {
-        match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                Self::Condition(failed.item.clone())
-            }
-            _ => Self::Other(error),
-        }
+    async fn update_status(
+        &self,
+        key: &RequestKey,
+        from: Status,
+        to: NewStatus,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.set_status(key, from, to, now).await
     }
-}
 
-impl From<SdkError<PutItemError>> for Refusal<PutItemError> {
-    fn from(error: SdkError<PutItemError>) -> Self {
-        match error.as_service_error() {
-            Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                Self::Condition(failed.item.clone())
-            }
-            _ => Self::Other(error),
-        }
+    async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
+        self.cancel_or_ask(key, now).await
+    }
+
+    async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
+        self.remove_subscriber(key, connection).await
+    }
+
+    async fn get_by_connection(
+        &self,
+        connection: &ConnectionId,
+        page: PageRequest,
+    ) -> Result<Page<RequestSummary>, StoreError> {
+        let list = self.list(&CONNECTION_REQUESTS, vec![connection.to_string()]);
+        summaries(list, page, |_| true).await
+    }
+
+    async fn get_by_status(
+        &self,
+        status: Status,
+        page: PageRequest,
+    ) -> Result<Page<RequestSummary>, StoreError> {
+        let list = self.list(&STATUS_TIME, self.status_shards(status));
+        summaries(list, page, |found| found.status == status).await
+    }
+
+    async fn due(&self, now: Timestamp, page: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
+        let shards = self.shards().map(|shard| shard.to_string()).collect();
+        let list = List { until: Some(now), ..self.list(&TIMERS, shards) };
+        summaries(list, page, |found| found.timer_at.is_some_and(|at| at <= now)).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
-use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemInput, UpdateItemOutput};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::StatusCode;
@@ -16,6 +16,7 @@ use super::*;
 use crate::aws::AwsEnvironment;
 use crate::config::Environment;
 use crate::protocol::ErrorCode;
+use crate::store::dynamodb::Item;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const OURS: &str = "00112233445566778899aabbccddeeff";
@@ -116,6 +117,7 @@ fn wire_value(value: &AttributeValue) -> Value {
         AttributeValue::S(text) => json_value!({"S": text}),
         AttributeValue::N(digits) => json_value!({"N": digits}),
         AttributeValue::M(map) => json_value!({"M": wire_item(map)}),
+        AttributeValue::Bool(is_true) => json_value!({"BOOL": is_true}),
         other => panic!("no request has a {other:?}"),
     }
 }
@@ -173,7 +175,8 @@ fn told(connections: &[&str]) -> Option<Item> {
 }
 
 fn audience_of(connections: &[&str]) -> Audience {
-    Audience { subscribers: connections.iter().map(|id| ConnectionId::from(*id)).collect() }
+    let subscribers = connections.iter().map(|id| ConnectionId::from(*id)).collect();
+    Audience { subscribers, cancel_requested: false }
 }
 
 #[tokio::test]

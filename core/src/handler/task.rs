@@ -1,0 +1,32 @@
+use std::future::Future;
+
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+
+/// Work on another runtime, such as a handler's; dropped, it is stopped, so that nothing is left running for nobody.
+pub(crate) struct HandlerTask<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> HandlerTask<T> {
+    pub(crate) fn spawn(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(runtime.spawn(work))
+    }
+
+    /// What came of it; an error is a panic.
+    pub(crate) async fn ended(&mut self) -> Result<T, JoinError> {
+        (&mut self.0).await
+    }
+
+    /// Stops it, unless it has ended, and waits until it has let go of everything.
+    pub(crate) async fn stop(&mut self) {
+        self.0.abort();
+        if !self.0.is_finished() {
+            let _ = (&mut self.0).await;
+        }
+    }
+}
+
+impl<T> Drop for HandlerTask<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,71 @@
+//! What stands between a message and its handler: [tower] layers, Streamer's, the ecosystem's, or your own.
+//!
+//! A [`Call`] is the request of each service, a [`Reply`] its response. An app's layers wrap all its actions
+//! ([`App::layer`](crate::app::App::layer)), an action's layers that action alone
+//! ([`App::handle_with`](crate::app::App::handle_with)). A queued request passes them twice, each time in another
+//! [`Phase`]: at the router, before it is queued, and at the processor, around each attempt to run it.
+//!
+//! In both phases a call takes this way, and its reply the same way back:
+//!
+//! 1. At the router: the sender's identity, from the connection's record alone. No layer sees a call without one. An
+//!    action without a handler, in an app without a fallback, is answered here.
+//! 2. The app's layers: the one that was added last is the first to see the call.
+//! 3. The action's layers: of a tuple or a [`ServiceBuilder`](https://docs.rs/tower), the first.
+//! 4. At the router: the handler's required permission.
+//! 5. The payload is read into the handler's input, and validated.
+//! 6. At the router: the estimate; above the threshold the way ends with [`Reply::Queue`].
+//! 7. The handler.
+//!
+//! All of it runs on the handlers' runtime, in a task of the call's own: a panic in a layer costs its call alone. The
+//! request is queued, under its own message's payload, once the reply has come back through every layer.
+//!
+//! ```
+//! use std::time::Duration;
+//! use streamer::app::App;
+//! use streamer::handler::HandlerError;
+//! use streamer::middleware::{Call, Next, from_fn, when_processing};
+//! use tower::timeout::TimeoutLayer;
+//!
+//! async fn add(numbers: Vec<f64>) -> Result<f64, HandlerError> {
+//!     Ok(numbers.iter().sum())
+//! }
+//!
+//! # fn app() -> Result<App, streamer::app::RegisterError> {
+//! let mut app = App::new();
+//! app.handle("add", add)?
+//!     .layer(when_processing(TimeoutLayer::new(Duration::from_secs(60))))
+//!     .layer(from_fn(async |call: Call, next: Next| {
+//!         let _ = &call.context.tenant;
+//!         next.run(call).await
+//!     }));
+//! # Ok(app)
+//! # }
+//! # app().unwrap();
+//! ```
+//!
+//! # Errors
+//!
+//! A layer's service may fail with any error that can be boxed. What its client is told is decided at the end of the way
+//! back:
+//!
+//! | error, or the first of its sources that is | told |
+//! |---|---|
+//! | [`CallError`] | what it says |
+//! | tower's `timeout::error::Elapsed` | `TIMEOUT` |
+//! | tower's `load_shed::error::Overloaded` | `RATE_LIMITED` |
+//! | anything else | `PROCESSING_FAILED`; its text goes to the log alone |
+
+mod call;
+mod error;
+mod from_fn;
+mod next;
+mod permission;
+mod phased;
+
+pub use call::{Call, Phase, Reply, Routing};
+pub use error::{CallError, CallErrorKind};
+pub use from_fn::{FromFn, FromFnService, from_fn};
+pub use next::{Next, Step};
+pub use permission::{RequirePermission, RequirePermissionService};
+pub use phased::{InPhase, InPhaseService, when_processing, when_routing};
+pub use tower::{BoxError, Layer, Service};

@@ -1,0 +1,217 @@
+//! Lists: an index that may be spread over shards, read in its order, and the items that its keys lead to.
+//!
+//! Every index carries keys alone, so a list is two steps: one query of each shard, all at once, and one batch of
+//! consistent reads. What a shard returns is sorted, and the shards are merged by time, then by the shard's number,
+//! then in DynamoDB's own order. A [`Cursor`] names one place in that order, and so where each shard goes on: up to the
+//! entry's shard those of its very time are behind it, after its shard they are not.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::KeysAndAttributes;
+use futures_util::future::try_join_all;
+use tokio::time::sleep;
+
+use super::codec::{Corrupt, Item, Reader, n, s};
+use super::store_error;
+use crate::ports::Timestamp;
+use crate::store::{Cursor, Page, PageRequest, StoreError, StoreErrorKind};
+
+/// An index of a table.
+pub(super) struct Index {
+    pub(super) name: &'static str,
+    /// The attribute that names a shard.
+    pub(super) partition: &'static str,
+    /// The attribute that a shard is sorted by.
+    pub(super) sort: &'static str,
+    /// The attribute of the table's key that tells one entry from another.
+    pub(super) key: &'static str,
+    /// The table's key of an entry.
+    pub(super) table_key: fn(&str) -> Item,
+}
+
+/// A list that is read: an index of a table, and which part of it.
+pub(super) struct List<'a> {
+    pub(super) client: &'a Client,
+    pub(super) table: &'a str,
+    pub(super) index: &'static Index,
+    /// The list's shards, in the order in which entries of the same time come.
+    pub(super) shards: Vec<String>,
+    /// The latest time that belongs to the list.
+    pub(super) until: Option<Timestamp>,
+}
+
+/// A key that an index led to.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Entry {
+    at: u64,
+    pub(super) key: String,
+}
+
+/// What is known of a shard: its next entries, and whether more come after them.
+#[derive(Debug, Default)]
+struct Shard {
+    entries: VecDeque<Entry>,
+    more: bool,
+}
+
+/// The keys of one page, and where it ends.
+pub(super) type Keys = (Vec<Entry>, Option<Cursor>);
+
+/// How often keys that a batch left unread are asked for again.
+const BATCH_TRIES: u32 = 5;
+/// The wait before the first of these, doubled each time.
+const BATCH_BACKOFF: Duration = Duration::from_millis(50);
+
+impl List<'_> {
+    /// The items of one page, as `decode` reads them; those that it finds no longer belong here are left out.
+    pub(super) async fn page<T>(
+        &self,
+        page: PageRequest,
+        attributes: Option<&[&str]>,
+        decode: impl Fn(&Item) -> Result<Option<T>, Corrupt>,
+    ) -> Result<Page<T>, StoreError> {
+        let (entries, next) = self.keys(&page).await?;
+        let mut found = self.items(&entries, attributes).await?;
+        let mut page = Page { items: Vec::new(), unreadable: Vec::new(), next };
+        for Entry { key, .. } in entries {
+            let is_it =
+                |item: &Item| item.get(self.index.key).and_then(|value| value.as_s().ok()) == Some(&key);
+            let Some(position) = found.iter().position(is_it) else { continue };
+            match decode(&found.swap_remove(position)) {
+                Ok(item) => page.items.extend(item),
+                Err(corrupt) => page.unreadable.push(corrupt.into()),
+            }
+        }
+        Ok(page)
+    }
+
+    /// The keys of one page, in the list's order.
+    pub(super) async fn keys(&self, page: &PageRequest) -> Result<Keys, StoreError> {
+        page.check(self.index.name)?;
+        let shards = (0_u8..).zip(&self.shards);
+        let queries = shards.map(|(number, shard)| self.shard(number, shard, page));
+        let (entries, more) = merge(try_join_all(queries).await?, page.limit);
+        let last = entries.last().map(|(shard, entry)| Cursor {
+            list: self.index.name.to_owned(),
+            at: entry.at,
+            shard: *shard,
+            key: entry.key.clone(),
+        });
+        let next = if more { last } else { None };
+        Ok((entries.into_iter().map(|(_, entry)| entry).collect(), next))
+    }
+
+    /// The next entries of a shard.
+    async fn shard(&self, number: u8, shard: &str, page: &PageRequest) -> Result<Shard, StoreError> {
+        let (from, start) = match &page.after {
+            None => (0, None),
+            Some(cursor) if number < cursor.shard => (cursor.at.saturating_add(1), None),
+            Some(cursor) if number == cursor.shard => (cursor.at, Some(self.start(shard, cursor))),
+            Some(cursor) => (cursor.at, None),
+        };
+        let until = self.until.map(Timestamp::as_millis);
+        if until.is_some_and(|until| until < from) {
+            return Ok(Shard::default());
+        }
+        let condition = if until.is_some() {
+            "#partition = :partition AND #sort BETWEEN :from AND :until"
+        } else {
+            "#partition = :partition AND #sort >= :from"
+        };
+        let mut query = self
+            .client
+            .query()
+            .table_name(self.table)
+            .index_name(self.index.name)
+            .key_condition_expression(condition)
+            .expression_attribute_names("#partition", self.index.partition)
+            .expression_attribute_names("#sort", self.index.sort)
+            .expression_attribute_values(":partition", s(shard))
+            .expression_attribute_values(":from", n(from))
+            .limit(i32::try_from(page.limit).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(start);
+        if let Some(until) = until {
+            query = query.expression_attribute_values(":until", n(until));
+        }
+        let found = query.send().await.map_err(|error| store_error(self.context("query"), error))?;
+        let entries =
+            found.items.unwrap_or_default().iter().map(|item| self.entry(item)).collect::<Result<_, _>>()?;
+        Ok(Shard { entries, more: found.last_evaluated_key.is_some() })
+    }
+
+    fn entry(&self, item: &Item) -> Result<Entry, Corrupt> {
+        let read = Reader::new(item, self.index.key);
+        Ok(Entry { at: read.number(self.index.sort)?, key: read.string(self.index.key)?.to_owned() })
+    }
+
+    fn start(&self, shard: &str, cursor: &Cursor) -> Item {
+        let mut start = (self.index.table_key)(&cursor.key);
+        start.insert(self.index.partition.to_owned(), s(shard));
+        start.insert(self.index.sort.to_owned(), n(cursor.at));
+        start
+    }
+
+    /// The items of these entries as they stand, in no order; those that are gone are not among them.
+    async fn items(&self, entries: &[Entry], attributes: Option<&[&str]>) -> Result<Vec<Item>, StoreError> {
+        let mut keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        // An index that changes while it is read may show an entry twice; a batch must not ask for it twice.
+        keys.sort_unstable();
+        keys.dedup();
+        let mut left: Vec<Item> = keys.into_iter().map(self.index.table_key).collect();
+        let mut items = Vec::new();
+        for tries in 0..BATCH_TRIES {
+            if left.is_empty() {
+                return Ok(items);
+            }
+            if tries > 0 {
+                sleep(BATCH_BACKOFF * 2_u32.pow(tries - 1)).await;
+            }
+            let mut asked = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true);
+            if let Some(attributes) = attributes {
+                let names = (0..).zip(attributes);
+                let aliases: Vec<String> = names.clone().map(|(n, _)| format!("#a{n}")).collect();
+                asked = asked.projection_expression(aliases.join(", "));
+                for (n, attribute) in names {
+                    asked = asked.expression_attribute_names(format!("#a{n}"), *attribute);
+                }
+            }
+            let asked = asked.build().map_err(|error| {
+                StoreError::new(StoreErrorKind::Misuse, self.context("read")).with_source(error)
+            })?;
+            let read = self.client.batch_get_item().request_items(self.table, asked).send().await;
+            let read = read.map_err(|error| store_error(self.context("read"), error))?;
+            items.extend(read.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            let unread = read.unprocessed_keys.into_iter().flatten();
+            left = unread.flat_map(|(_, unread)| unread.keys).collect();
+        }
+        if left.is_empty() {
+            return Ok(items);
+        }
+        let problem =
+            format!("{}: {} keys were left unread {BATCH_TRIES} times", self.context("read"), left.len());
+        Err(StoreError::new(StoreErrorKind::Throttled, problem))
+    }
+
+    fn context(&self, operation: &str) -> String {
+        let shards = self.shards.join(", ");
+        format!("{operation} {} of table {} ({shards})", self.index.name, self.table)
+    }
+}
+
+/// The first `limit` entries of all shards, each with its shard's number, and whether any come after them.
+fn merge(mut shards: Vec<Shard>, limit: usize) -> (Vec<(u8, Entry)>, bool) {
+    let mut merged = Vec::new();
+    // What comes next in a shard that has more than it has shown is not known.
+    while merged.len() < limit && !shards.iter().any(|shard| shard.entries.is_empty() && shard.more) {
+        let next = (0_u8..).zip(&mut shards).filter_map(|(number, shard)| {
+            let at = shard.entries.front()?.at;
+            Some((at, number, shard))
+        });
+        let Some((_, number, shard)) = next.min_by_key(|(at, number, _)| (*at, *number)) else { break };
+        merged.extend(shard.entries.pop_front().map(|entry| (number, entry)));
+    }
+    let more = shards.iter().any(|shard| shard.more || !shard.entries.is_empty());
+    (merged, more)
+}

@@ -1,0 +1,91 @@
+use aws_sdk_dynamodb::types::ReturnValue;
+
+use super::DynamoRequestQueue;
+use super::lists::STATUS_TIME;
+use crate::ids::RequestKey;
+use crate::ports::Timestamp;
+use crate::store::dynamodb::codec::{Item, n, s, time};
+use crate::store::dynamodb::{Refusal, request_item, store_error};
+use crate::store::{Claimed, PageRequest, Status, StoreError};
+
+impl DynamoRequestQueue {
+    /// How many of the oldest are tried before the index is read again.
+    const DEQUEUE_LIMIT: usize = 10;
+
+    pub(super) async fn claim_pending(
+        &self,
+        key: &RequestKey,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Claimed, StoreError> {
+        let update = self
+            .update(key)
+            .update_expression(
+                "SET #status = :processing, status_shard = :shard, epoch = epoch + :one, \
+                 attempt = attempt + :one, #owner = :owner, lease_expires_at = :lease_end, \
+                 started_at = :now, timer_shard = :timer_shard, timer_at = :timer",
+            )
+            .condition_expression("#status = :pending")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
+            .expression_attribute_values(":shard", self.status_shard(Status::Processing, key))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":owner", s(owner))
+            .expression_attribute_values(":lease_end", time(lease_end))
+            .expression_attribute_values(":now", time(now))
+            .expression_attribute_values(
+                ":timer_shard",
+                s(request_item::timer_shard(key, self.settings.shards)),
+            )
+            .expression_attribute_values(":timer", time(lease_end + self.settings.lease_grace))
+            .return_values(ReturnValue::AllNew);
+        let (item, won) = match update.send().await.map_err(Refusal::from) {
+            Ok(updated) => (updated.attributes, true),
+            Err(Refusal::Condition(old)) => (old, false),
+            Err(Refusal::Other(error)) => return Err(store_error(self.context("claim", key), error)),
+        };
+        item.map_or(Ok(Claimed::Missing), |item| claimed(&item, won, owner))
+    }
+
+    pub(super) async fn claim_oldest(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Option<Claimed>, StoreError> {
+        let list = self.list(&STATUS_TIME, self.status_shards(Status::Pending));
+        let mut page = PageRequest::first(Self::DEQUEUE_LIMIT);
+        loop {
+            let (oldest, next) = list.keys(&page).await?;
+            for entry in oldest {
+                let key = RequestKey::from_stored(entry.key);
+                match self.claim_pending(&key, owner, now, lease_end).await? {
+                    // Somebody was quicker than the index.
+                    Claimed::NotPending(_) | Claimed::Missing => {}
+                    claimed @ (Claimed::Won(..) | Claimed::Unreadable(..)) => return Ok(Some(claimed)),
+                }
+            }
+            let Some(next) = next else { return Ok(None) };
+            page = page.after(next);
+        }
+    }
+}
+
+/// What the item says of a claim of `owner`'s that was taken, or refused.
+fn claimed(item: &Item, won: bool, owner: &str) -> Result<Claimed, StoreError> {
+    // No more than this is read of what may not be ours.
+    let (status, lease) = request_item::standing(item)?;
+    match lease {
+        // Our token on a refused claim: the claim had succeeded, and its answer was lost.
+        Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
+            Ok(match request_item::decode(item) {
+                Ok(request) => Claimed::Won(Box::new(request), lease),
+                Err(corrupt) => Claimed::Unreadable(lease, corrupt.into()),
+            })
+        }
+        _ => Ok(Claimed::NotPending(status)),
+    }
+}

@@ -1,0 +1,159 @@
+//! The writes that need no lease, since nobody runs the request, or since they only ask.
+
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+
+use super::DynamoRequestQueue;
+use super::leased::EndingValue;
+use crate::ids::RequestKey;
+use crate::ports::Timestamp;
+use crate::store::dynamodb::codec::{Item, n, s, time};
+use crate::store::dynamodb::{Refusal, request_item, store_error};
+use crate::store::{Cancelled, NewStatus, Status, StoreError, StoreErrorKind};
+
+type Update = Result<Option<Item>, Refusal<UpdateItemError>>;
+
+impl DynamoRequestQueue {
+    /// How often a cancellation follows a request that changes its status meanwhile.
+    const CANCEL_TRIES: u32 = 4;
+
+    pub(super) async fn set_status(
+        &self,
+        key: &RequestKey,
+        from: Status,
+        to: NewStatus,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "update the status of";
+        let status = to.status();
+        if !to.may_follow(from) {
+            let (from, to) = (from.as_str(), status.as_str());
+            let problem = format!("{}: from {from} to {to} without its lease", self.context(OPERATION, key));
+            return Err(StoreError::new(StoreErrorKind::Misuse, problem));
+        }
+        let updated = match to {
+            NewStatus::Pending => self.make_pending(key, now).await,
+            NewStatus::Failed(error) => {
+                let outcome = Some(("error", request_item::error_value(&error)));
+                self.end_unclaimed(key, &[from], EndingValue { status, outcome }, now).await
+            }
+            NewStatus::Cancelled => {
+                self.end_unclaimed(key, &[from], EndingValue { status, outcome: None }, now).await
+            }
+        };
+        match updated {
+            Ok(_) => Ok(()),
+            Err(Refusal::Condition(Some(old))) => {
+                let (stands, _) = request_item::standing(&old)?;
+                if stands == status && self.is_written_at(&old, status, now)? {
+                    return Ok(());
+                }
+                let (from, stands) = (from.as_str(), stands.as_str());
+                let problem = format!("{}: it is {stands}, not {from}", self.context(OPERATION, key));
+                Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
+            }
+            Err(Refusal::Condition(None)) => Err(self.not_found(OPERATION, key)),
+            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, key), error)),
+        }
+    }
+
+    pub(super) async fn cancel_or_ask(
+        &self,
+        key: &RequestKey,
+        now: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        const OPERATION: &str = "cancel";
+        let now_cancelled = |item: &Item| {
+            let subscribers = request_item::subscribers(item)?;
+            Ok(Cancelled::Now { subscribers, seq: request_item::seq(item)? })
+        };
+        let context = || self.context(OPERATION, key);
+        for _ in 0..Self::CANCEL_TRIES {
+            let ending = EndingValue { status: Status::Cancelled, outcome: None };
+            let unclaimed = [Status::Pending, Status::Retrying];
+            let old = match self.end_unclaimed(key, &unclaimed, ending, now).await {
+                Ok(updated) => return now_cancelled(&updated.unwrap_or_default()),
+                Err(Refusal::Condition(old)) => old.ok_or_else(|| self.not_found(OPERATION, key))?,
+                Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
+            };
+            match request_item::standing(&old)?.0 {
+                Status::Pending | Status::Retrying => {}
+                Status::Processing => match self.ask_to_stop(key).await {
+                    Ok(_) => return Ok(Cancelled::Asked),
+                    Err(Refusal::Condition(_)) => {}
+                    Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
+                },
+                Status::Cancelled if self.is_written_at(&old, Status::Cancelled, now)? => {
+                    return now_cancelled(&old);
+                }
+                ended @ (Status::Completed | Status::Failed | Status::Cancelled) => {
+                    return Ok(Cancelled::Ended(ended));
+                }
+            }
+        }
+        let problem = context() + ": it changed its status again and again";
+        Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
+    }
+
+    async fn make_pending(&self, key: &RequestKey, now: Timestamp) -> Update {
+        let update = self
+            .update(key)
+            .update_expression(
+                "SET #status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer",
+            )
+            .condition_expression("#status = :retrying")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
+            .expression_attribute_values(":status", s(Status::Pending.as_str()))
+            .expression_attribute_values(":shard", self.status_shard(Status::Pending, key))
+            .expression_attribute_values(":timer_shard", self.timer_shard(key))
+            .expression_attribute_values(":timer", time(now + self.settings.unclaimed_after));
+        Ok(update.send().await?.attributes)
+    }
+
+    /// Ends a request that stands in one of the statuses `from`, in which nobody runs it.
+    async fn end_unclaimed(
+        &self,
+        key: &RequestKey,
+        from: &[Status],
+        ending: EndingValue,
+        now: Timestamp,
+    ) -> Update {
+        let names: Vec<String> = (0..from.len()).map(|n| format!(":from{n}")).collect();
+        let mut update = self
+            .update(key)
+            .condition_expression(format!("#status IN ({})", names.join(", ")))
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":one", n(1))
+            .return_values(ReturnValue::UpdatedNew);
+        for (name, status) in names.into_iter().zip(from) {
+            update = update.expression_attribute_values(name, s(status.as_str()));
+        }
+        // Nobody numbers frames of a request that nobody runs: the next number is the last frame's.
+        Ok(self.ending(update, key, ending, "seq + :one", now).send().await?.attributes)
+    }
+
+    async fn ask_to_stop(&self, key: &RequestKey) -> Update {
+        let update = self
+            .update(key)
+            .update_expression("SET cancel_requested = :requested")
+            .condition_expression("#status = :processing")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
+            .expression_attribute_values(":requested", AttributeValue::Bool(true));
+        Ok(update.send().await?.attributes)
+    }
+
+    /// Whether the item was given this status by a write of ours of that moment, whose answer was lost.
+    fn is_written_at(&self, old: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(if status.is_terminal() {
+            request_item::finished_at(old)? == Some(now)
+        } else {
+            request_item::timer_at(old)? == Some(now + self.settings.unclaimed_after)
+        })
+    }
+
+    fn not_found(&self, operation: &str, key: &RequestKey) -> StoreError {
+        StoreError::new(StoreErrorKind::NotFound, self.context(operation, key))
+    }
+}

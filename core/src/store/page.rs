@@ -1,0 +1,148 @@
+use std::fmt;
+use std::future::Future;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::stream::{self, Stream, StreamExt as _};
+
+use super::{StoreError, StoreErrorKind};
+
+/// Which part of a list is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PageRequest {
+    /// How many entries at most. From 1 to 100, default 25.
+    pub limit: usize,
+    /// Where the page before it ended; without it, the list is read from its begin.
+    pub after: Option<Cursor>,
+}
+
+impl PageRequest {
+    /// The most entries that a page may have.
+    pub const MAX_LIMIT: usize = 100;
+
+    /// The first page, of at most `limit` entries.
+    #[must_use]
+    pub const fn first(limit: usize) -> Self {
+        Self { limit, after: None }
+    }
+
+    /// The page that begins after `cursor`, of as many entries.
+    #[must_use]
+    pub const fn after(&self, cursor: Cursor) -> Self {
+        Self { limit: self.limit, after: Some(cursor) }
+    }
+
+    /// What is wrong with it as a page of `list`.
+    pub(super) fn check(&self, list: &str) -> Result<(), StoreError> {
+        let Self { limit, after } = self;
+        if !(1..=Self::MAX_LIMIT).contains(limit) {
+            let max = Self::MAX_LIMIT;
+            let problem =
+                format!("a page of {limit} entries of {list}: at least 1 and at most {max} are given");
+            return Err(StoreError::new(StoreErrorKind::Misuse, problem));
+        }
+        if let Some(cursor) = after
+            && cursor.list != list
+        {
+            let problem = format!("a page of {list} after a cursor of {}", cursor.list);
+            return Err(StoreError::new(StoreErrorKind::Misuse, problem));
+        }
+        Ok(())
+    }
+}
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self::first(25)
+    }
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// Its entries, in the list's order. They can be fewer than were asked for, or none, before the list's end.
+    pub items: Vec<T>,
+    /// What stood among them and cannot be read, each naming its item and attribute: it keeps nobody from the others.
+    pub unreadable: Vec<StoreError>,
+    /// Where it ends; `None` when the list ends with it.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a list, as text that means something to the store alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cursor {
+    /// Which list it is a place in.
+    pub(super) list: String,
+    /// What the list is sorted by, of the entry before it.
+    pub(super) at: u64,
+    /// In which of the list's shards that entry stands.
+    pub(super) shard: u8,
+    /// The key of that entry.
+    pub(super) key: String,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { list, at, shard, key } = self;
+        f.write_str(&URL_SAFE_NO_PAD.encode(format!("{list} {at} {shard} {key}")))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = StoreError;
+
+    /// Reads what was displayed.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Misuse`] when it never was.
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let parse = |text: &str| {
+            let mut parts = text.splitn(4, ' ');
+            let mut next = || parts.next();
+            let (list, at, shard, key) = (next()?, next()?, next()?, next()?);
+            Some(Self {
+                list: list.to_owned(),
+                at: at.parse().ok()?,
+                shard: shard.parse().ok()?,
+                key: key.to_owned(),
+            })
+        };
+        decoded.as_deref().and_then(parse).ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            StoreError::new(StoreErrorKind::Misuse, format!("{shown:?} is no cursor that a page ended with"))
+        })
+    }
+}
+
+/// A whole list as a stream, page by page from `first` on.
+///
+/// What cannot be read is an error among the entries; an error of the list itself is the last of them.
+///
+/// ```
+/// # use futures_util::TryStreamExt as _;
+/// # use streamer::store::{PageRequest, RequestQueue, Status, StoreError, pages};
+/// # async fn failed<Q: RequestQueue>(queue: &Q) -> Result<usize, StoreError> {
+/// let failed = pages(PageRequest::default(), |page| queue.get_by_status(Status::Failed, page));
+/// failed.try_fold(0, |count, _| async move { Ok(count + 1) }).await
+/// # }
+/// ```
+pub fn pages<T, F, L>(first: PageRequest, list: L) -> impl Stream<Item = Result<T, StoreError>>
+where
+    L: FnMut(PageRequest) -> F,
+    F: Future<Output = Result<Page<T>, StoreError>>,
+{
+    stream::unfold((Some(first), list), |(page, mut list)| async move {
+        let page = page?;
+        let (entries, next) = match list(page.clone()).await {
+            Ok(Page { items, unreadable, next }) => {
+                let unreadable = unreadable.into_iter().map(Err);
+                (items.into_iter().map(Ok).chain(unreadable).collect(), next.map(|cursor| page.after(cursor)))
+            }
+            Err(error) => (vec![Err(error)], None),
+        };
+        Some((stream::iter(entries), (next, list)))
+    })
+    .flatten()
+}

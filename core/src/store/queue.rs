@@ -1,0 +1,296 @@
+use std::future::Future;
+
+use serde_json::Value;
+
+#[expect(unused_imports, reason = "the documentation names it")]
+use super::StoreErrorKind;
+use super::{Lease, Page, PageRequest, Progress, Request, RequestSummary, Status, StoreError};
+use crate::ids::{ConnectionId, RequestKey};
+use crate::ports::Timestamp;
+use crate::protocol::{ErrorBody, Seq};
+
+/// What became of an attempt to queue a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Enqueued {
+    /// It is new, and queued.
+    New,
+    /// A request of the same user has this id: here it is, unchanged.
+    Existing(Box<Request>),
+}
+
+/// What became of an attempt to claim a request.
+#[derive(Debug)]
+pub enum Claimed {
+    /// It is ours to run, under this lease.
+    Won(Box<Request>, Lease),
+    /// It is ours under this lease, and what is stored of it cannot be read.
+    Unreadable(Lease, StoreError),
+    /// It is not waiting to be claimed.
+    NotPending(Status),
+    /// There is no such request.
+    Missing,
+}
+
+/// Who is to be told, as a write that the lease's holder made has found it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Audience {
+    /// The connections that are told of the request.
+    pub subscribers: Vec<ConnectionId>,
+    /// Whether its user or an operator wants it to end: stop, and write that it is [cancelled](RequestQueue::cancelled).
+    pub cancel_requested: bool,
+}
+
+/// What became of an attempt to cancel a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cancelled {
+    /// Nobody was running it: it has ended.
+    Now {
+        /// The connections that are to be told so.
+        subscribers: Vec<ConnectionId>,
+        /// The number of the frame that tells them.
+        seq: Seq,
+    },
+    /// It runs: whoever holds its lease is asked to stop, and writes the end.
+    Asked,
+    /// It has ended already, so.
+    Ended(Status),
+}
+
+/// A status that a request can be given by somebody who does not hold its lease.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewStatus {
+    /// From RETRYING: its next attempt is due.
+    Pending,
+    /// From PENDING or RETRYING: it ends with what its client is told.
+    Failed(ErrorBody),
+    /// From PENDING or RETRYING: it ends without an outcome.
+    Cancelled,
+}
+
+impl NewStatus {
+    /// The status itself.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Pending => Status::Pending,
+            Self::Failed(_) => Status::Failed,
+            Self::Cancelled => Status::Cancelled,
+        }
+    }
+
+    /// Whether a request that stands as `from` says may be given this status.
+    #[must_use]
+    pub const fn may_follow(&self, from: Status) -> bool {
+        match self {
+            Self::Pending => matches!(from, Status::Retrying),
+            Self::Failed(_) | Self::Cancelled => matches!(from, Status::Pending | Status::Retrying),
+        }
+    }
+}
+
+/// Where requests wait, are claimed, and end.
+///
+/// Every write that takes a [`Lease`] is conditional on its claim's epoch: once another claim has raised it,
+/// the write fails with [`Fenced`](StoreErrorKind::Fenced) and has changed nothing.
+///
+/// Lists are read from indexes, which lag a little behind: a request that was written a moment ago may not be listed
+/// yet. What is listed is as it stands, and what has moved on since does not appear.
+pub trait RequestQueue: Send + Sync {
+    /// Queues a request, unless its user has one of the same id.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    fn enqueue(&self, request: &Request) -> impl Future<Output = Result<Enqueued, StoreError>> + Send;
+
+    /// The request of this key, read consistently.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds something that is no request.
+    fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
+
+    /// Claims a pending request until `lease_end`: raises its epoch and counts an attempt.
+    ///
+    /// # Errors
+    /// When the store does not answer, or what it holds does not say where the request stands. Nothing is claimed then,
+    /// as far as is known; a claim whose answer was lost is found again under the same `owner`.
+    fn claim(
+        &self,
+        key: &RequestKey,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
+
+    /// Claims the request that has been pending the longest: [`Won`](Claimed::Won), or
+    /// [`Unreadable`](Claimed::Unreadable); `None` when none is pending.
+    ///
+    /// Requests are run from the table's stream. This is for operators and tests, and for queues without a stream.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim) has them.
+    fn dequeue(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> impl Future<Output = Result<Option<Claimed>, StoreError>> + Send;
+
+    /// Prolongs the lease until `lease_end`, without a word on how far the request has come.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not answer.
+    fn renew(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        lease_end: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Stores how far the request has come, and prolongs the lease until `lease_end`.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not answer.
+    fn progress(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Ends the request with a result; `seq` is that of its last frame.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    fn complete(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        result: &Value,
+        seq: Seq,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Ends the request with an error; `seq` is that of its last frame.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    fn fail(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        error: &ErrorBody,
+        seq: Seq,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Ends the request because its end was asked for; `seq` is that of its last frame.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    fn cancelled(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        seq: Seq,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Has the request wait until `due` for its next attempt; `error` is why this one failed. The lease is given back.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::ConditionLost`] when its end was asked for: it is to be [cancelled](Self::cancelled) instead;
+    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    fn retry_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        error: &ErrorBody,
+        due: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Takes those that have the terminal frame off the list of who must be told. When that is `everyone`, and
+    /// nobody has come to listen since, the request leaves the timer index as well.
+    ///
+    /// What a later epoch has taken over is left alone.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn delivered(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        told: &[ConnectionId],
+        everyone: bool,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives a request that nobody runs another status. When that ends it, its subscribers are told once its timer
+    /// fires.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Misuse`] when `to` [may not follow](NewStatus::may_follow) `from`;
+    /// [`StoreErrorKind::ConditionLost`] when it does not stand as `from` says (any more);
+    /// [`StoreErrorKind::NotFound`] when there is no such request; else when the store does not take it.
+    fn update_status(
+        &self,
+        key: &RequestKey,
+        from: Status,
+        to: NewStatus,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Ends a request that nobody runs, and asks whoever runs it to end it.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] when there is no such request; [`StoreErrorKind::ConditionLost`] when it changed its
+    /// status again and again meanwhile; else when the store does not answer.
+    fn cancel(
+        &self,
+        key: &RequestKey,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
+
+    /// Takes a connection off those that are told, wherever the request stands. When it has ended, and nobody is left,
+    /// it leaves the timer index as well.
+    ///
+    /// A connection that was never told, or a request that is not there, is nothing to complain of.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn unsubscribe(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The requests that came over a connection, the oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer, or `page` is none that it can turn to.
+    fn get_by_connection(
+        &self,
+        connection: &ConnectionId,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<RequestSummary>, StoreError>> + Send;
+
+    /// The requests that stand so, the oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer, or `page` is none that it can turn to.
+    fn get_by_status(
+        &self,
+        status: Status,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<RequestSummary>, StoreError>> + Send;
+
+    /// The requests that somebody has to look at by `now`, the longest due first.
+    ///
+    /// # Errors
+    /// When the store does not answer, or `page` is none that it can turn to.
+    fn due(
+        &self,
+        now: Timestamp,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<RequestSummary>, StoreError>> + Send;
+}
