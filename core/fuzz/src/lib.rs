@@ -6,7 +6,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region};
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -17,7 +18,7 @@ use streamer::app::App;
 use streamer::auth::{Algorithm, TokenVerifier};
 use streamer::connections::ApiGatewayConnections;
 use streamer::functions::{Connect, Disconnect};
-use streamer::handler::{Context, Handler, HandlerError, handler_fn};
+use streamer::handler::{Context, Handler, HandlerError};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
 use streamer::processor::{Processor, ProcessorSettings};
 use streamer::router::Router;
@@ -45,6 +46,10 @@ impl Clock for Stopped {
     }
 }
 
+async fn echo(input: Value) -> Result<Value, HandlerError> {
+    Ok(input)
+}
+
 /// A handler whose requests are queued.
 struct Slow;
 
@@ -62,20 +67,17 @@ impl Handler for Slow {
 }
 
 impl Functions {
-    /// # Panics
-    /// When the connection that the database knows is none any more: then nobody would get past the router's door.
     pub fn new() -> Self {
         // Time is virtual: what waits costs none.
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let mut app = App::new();
-        app.handle("echo", handler_fn(|input: Value, _: Context| async move { Ok(input) })).unwrap();
-        app.handle("slow", Slow).unwrap();
+        app.handle("echo", echo).unwrap().handle("slow", Slow).unwrap();
         let app = Arc::new(app);
         let secret = "0123456789abcdef0123456789abcdef";
         let verifier = TokenVerifier::new(Algorithm::Hs256, secret).unwrap();
         let connections = DynamoConnectionStore::new(dynamodb(), CONNECTIONS);
         let queue = DynamoRequestQueue::new(dynamodb(), "requests", QueueSettings::default());
-        Self {
+        let functions = Self {
             connect: Connect::new(verifier, connections.clone(), Arc::new(Stopped)),
             disconnect: Disconnect::new(connections.clone(), Arc::new(Stopped)),
             router: Router::new(
@@ -95,7 +97,16 @@ impl Functions {
                 ProcessorSettings::default(),
             ),
             runtime,
-        }
+        };
+        functions.check();
+        functions
+    }
+
+    /// Without an item that is a connection's, no message would get past the router's door.
+    fn check(&self) {
+        let event = include_str!("../seeds/gateway_event/message_quick.json");
+        let answer = self.runtime.block_on(self.router.route(&serde_json::from_str(event).unwrap()));
+        assert!(answer.contains("\"success\":true"), "{answer}");
     }
 }
 
@@ -137,7 +148,7 @@ fn credentials() -> Credentials {
     Credentials::new("fuzz", "fuzz", None, None, "fuzz")
 }
 
-/// Knows every connection, takes every write that needs no claim, and lets nobody claim anything.
+/// Knows every connection, takes every new request, and lets nobody change one.
 #[derive(Clone, Debug)]
 struct Canned;
 

@@ -3,11 +3,12 @@
 #![no_main]
 
 use std::cell::LazyCell;
+use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use libfuzzer_sys::fuzz_target;
 use streamer::protocol::{Frame, MAX_FRAME_BYTES};
-use streamer_fuzz::Functions;
+use streamer_fuzz::{Functions, NOW};
 
 thread_local! {
     static FUNCTIONS: LazyCell<Functions> = const { LazyCell::new(Functions::new) };
@@ -17,7 +18,7 @@ fuzz_target!(|event: &[u8]| {
     let Ok(event) = serde_json::from_slice::<ApiGatewayWebsocketProxyRequest>(event) else { return };
     FUNCTIONS.with(|functions| {
         functions.runtime.block_on(async {
-            let connected = functions.connect.handle(&event).await;
+            let connected = functions.connect.handle(&event, NOW + Duration::from_secs(10)).await;
             assert!([200, 401, 500].contains(&connected.status_code), "{connected:?}");
             let disconnected = functions.disconnect.handle(&event).await;
             assert!([200, 500].contains(&disconnected.status_code), "{disconnected:?}");
