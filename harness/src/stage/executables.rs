@@ -13,6 +13,20 @@ use super::StageError;
 pub struct Executables(BTreeMap<String, PathBuf>);
 
 impl Executables {
+    const TOLD_TO_TESTS: &str = "CARGO_BIN_EXE_";
+
+    /// The binaries of the package whose integration test this is: Cargo has built them, and says where they are.
+    ///
+    /// Anywhere else there are none.
+    #[must_use]
+    pub fn of_this_test() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, path)| {
+                Some((name.to_str()?.strip_prefix(Self::TOLD_TO_TESTS)?.to_owned(), path))
+            })
+            .collect()
+    }
+
     /// The program of a binary.
     ///
     /// # Errors
