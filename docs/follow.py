@@ -73,8 +73,8 @@ class Follower:
             stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
         )
         if self.last.returncode == 0:
-            self.here = Path(where.read_text().strip())
-            if (self.here / "Cargo.toml").exists() and not (self.here / "Cargo.lock").exists():
+            before, self.here = self.here, Path(where.read_text().strip())
+            if self.here != before:
                 shutil.copy(WORKSPACE / "Cargo.lock", self.here)
 
     def succeeded(self):
