@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use streamer::store::{
     RequestQueue, RequestSummary, Status, StoreError,
 };
 use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Table, Template};
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -176,9 +178,7 @@ struct Database {
 impl Database {
     async fn holding(table: &Table, requests: &[Request]) -> Self {
         let dynamodb = DynamoDb::builder().in_memory().expect("a database in memory");
-        let create = table.create_table.to_string();
-        let created = dynamodb.handle("DynamoDB_20120810.CreateTable", create.as_bytes());
-        assert_eq!(created.status, 200, "{:?}", created.body);
+        create_tables(&dynamodb, slice::from_ref(table)).expect("the template's table");
         let queue = DynamoRequestQueue::new(dynamodb.client(), &table.name, QueueSettings::default());
         for request in requests {
             let enqueued = queue.enqueue(request).await.expect("the database takes a request");

@@ -158,6 +158,9 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
                 tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
                 Attempt::new(self, *request, lease, asked_at, deadline).run().await;
             }
+            Claimed::Unreadable(_, error) if error.is_transient() => {
+                tracing::error!(request = %key, error = %Causes(&error), "claimed, and left to its lease's end");
+            }
             Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error).await,
             Claimed::NotPending(status) => {
                 tracing::debug!(request = %key, status = status.as_str(), "not pending: nothing to do");

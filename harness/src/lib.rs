@@ -24,7 +24,7 @@
 //! ```
 //!
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
-//! [`lambda`] and [`event_source`]; [`client`] and [`signing_key`] are for whoever talks to it.
+//! [`lambda`] and [`event_source`]; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
 mod aws_forms;
 pub mod client;
@@ -34,4 +34,5 @@ pub mod gateway;
 pub mod lambda;
 pub mod signing_key;
 pub mod stage;
+pub mod tables;
 pub mod template;

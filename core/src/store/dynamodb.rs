@@ -4,12 +4,15 @@ mod codec;
 pub mod connection_item;
 mod connections;
 mod index;
+pub mod part_item;
 pub mod request_item;
 mod requests;
+mod stream_image;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;
 pub use requests::{DynamoRequestQueue, QueueSettings};
+pub use stream_image::{InvalidImage, item_of_image};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;

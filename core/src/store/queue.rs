@@ -23,7 +23,8 @@ pub enum Enqueued {
 pub enum Claimed {
     /// It is ours to run, under this lease.
     Won(Box<Request>, Lease),
-    /// It is ours under this lease, and what is stored of it cannot be read.
+    /// It is ours under this lease, and what is stored of it cannot be read: for good, or, where the error
+    /// [is transient](StoreError::is_transient), as long as the store does not answer.
     Unreadable(Lease, StoreError),
     /// It is not waiting to be claimed.
     NotPending(Status),

@@ -1,5 +1,6 @@
 mod local;
 mod ready;
+mod tables;
 mod token;
 mod trial;
 
@@ -35,6 +36,9 @@ enum Command {
     Try(trial::Try),
     /// Print a token that the local stage accepts
     Token(token::Token),
+    /// Make, check or delete the template's tables at any endpoint of DynamoDB
+    #[command(subcommand)]
+    Tables(tables::Tables),
 }
 
 impl Cli {
@@ -51,6 +55,7 @@ impl Cli {
             Some(Command::Local(local)) => local.run(),
             Some(Command::Try(trial)) => trial.run(),
             Some(Command::Token(token)) => token.run(),
+            Some(Command::Tables(tables)) => tables.run(),
         }
     }
 }

@@ -14,6 +14,7 @@ use streamer::ports::{Clock, Entropy, Timestamp};
 
 use super::error::ApiError;
 use super::idempotency::Tokens;
+use super::ledger::Ledgers;
 use super::{idempotency, nesting, outbox, removal, streams, tables};
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
@@ -34,6 +35,7 @@ pub(super) struct Engine {
     storage: Storage,
     lifecycle: VectorIndexLifecycle,
     tokens: Tokens,
+    ledgers: Ledgers,
     settings: Settings,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
     _folder_lock: Option<File>,
@@ -52,6 +54,7 @@ impl Engine {
             storage,
             lifecycle: VectorIndexLifecycle::new(),
             tokens: Tokens::default(),
+            ledgers: Ledgers::default(),
             settings,
             _folder_lock: folder_lock,
         };
@@ -123,6 +126,10 @@ impl Engine {
             "TransactWriteItems" | "ExecuteTransaction" => idempotency::call(self, operation, body),
             _ => self.run(operation, body),
         }
+    }
+
+    pub(super) fn ledgers(&mut self) -> &mut Ledgers {
+        &mut self.ledgers
     }
 
     pub(super) fn tokens(&mut self) -> &mut Tokens {

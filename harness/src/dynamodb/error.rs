@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dynoxide::DynoxideError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Response;
 
@@ -65,6 +65,13 @@ impl ApiError {
 
     pub(super) fn internal(message: &str) -> Self {
         Self { status: 500, ..Self::new(&format!("{DYNAMODB}#InternalServerError"), Some(message)) }
+    }
+
+    /// The error's own name, such as `ValidationException`.
+    pub(super) fn name(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let error_type = body["__type"].as_str().unwrap_or_default();
+        error_type.rsplit('#').next().unwrap_or_default().to_owned()
     }
 
     pub(super) fn into_response(self) -> Response {

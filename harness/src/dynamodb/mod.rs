@@ -29,13 +29,16 @@
 //! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
 //! * Shards do not split: a stream has the number of shards it began with.
 //! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`].
+//! * Capacity is counted by AWS's rules, with the exceptions that [`Ledger`] names.
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
 
+mod capacity;
 mod connector;
 mod engine;
 mod error;
 mod http;
 mod idempotency;
+mod ledger;
 mod nesting;
 mod open;
 mod outbox;
@@ -50,6 +53,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use engine::Engine;
+pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
     EventName, SequenceNumber, ShardId, StreamError, StreamErrorKind, StreamRecord, StreamViewType, Streams,
@@ -82,10 +86,11 @@ impl DynamoDb {
     /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
     /// its JSON.
     ///
-    /// Every call passes through here, whichever way it came: this is the place for faults and for a ledger.
+    /// Every call passes through here, whichever way it came: this is the place for faults, and [`DynamoDb::ledger`]
+    /// has them all.
     #[must_use]
     pub fn handle(&self, target: &str, body: &[u8]) -> Response {
-        match self.lock().call(target, body) {
+        match ledger::call(&mut self.lock(), target, body) {
             Ok(body) => Response { status: 200, body: body.into() },
             Err(error) => error.into_response(),
         }

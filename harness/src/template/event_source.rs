@@ -121,7 +121,7 @@ fn stream_table(
         Kind::Null | Kind::List(_) | Kind::Map(_) => None,
     };
     match table {
-        Some(table) if table.has_stream() => Some(table.name.clone()),
+        Some(table) if table.layout.stream.is_some() => Some(table.name.clone()),
         Some(table) => {
             let message = format!("{} has no stream; give it a StreamSpecification", table.logical_id);
             reader.report.problem(&place, message);

@@ -53,6 +53,10 @@ impl Fields {
         }
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(key, _)| key == name)
+    }
+
     pub(super) fn node(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<Node> {
         self.read.insert(name);
         let (_, node) = self.entries.iter().find(|(key, _)| key == name)?;
@@ -69,6 +73,13 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// As text, unless it refers to what only CloudFormation makes.
+    pub(super) fn text_if_known(&mut self, name: &'static str, reader: &Reader<'_>) -> Option<String> {
+        self.read.insert(name);
+        let (_, node) = self.entries.iter().find(|(key, _)| key == name)?;
+        reader.scope.text(node).ok().flatten()
     }
 
     pub(super) fn required_text(

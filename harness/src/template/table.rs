@@ -1,13 +1,14 @@
 //! `AWS::DynamoDB::Table`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, StreamViewType, TableClass};
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::Node;
 use super::resource::{Resource, of_type};
+use crate::tables::{Billing, Encryption, Index, IndexScope, Key, Layout, Throughput};
 
 pub(super) const TYPE: &str = "AWS::DynamoDB::Table";
 
@@ -18,32 +19,28 @@ pub struct Table {
     pub logical_id: String,
     /// Its name on AWS: `TableName`, else `<stack>-<logical id>`.
     pub name: String,
-    /// The `CreateTable` request of the DynamoDB API that makes it, with indexes and stream.
-    pub create_table: Value,
-    /// The attribute that says when an item expires (epoch seconds), where time to live is enabled.
-    pub ttl_attribute: Option<String>,
-}
-
-impl Table {
-    /// Whether writes to the table appear in a stream.
-    #[must_use]
-    pub fn has_stream(&self) -> bool {
-        self.create_table.get("StreamSpecification").is_some()
-    }
+    /// What it is to be.
+    pub layout: Layout,
+    /// The properties that the template sets and a layout does not have.
+    pub beyond_layout: Vec<&'static str>,
 }
 
 const IGNORED: &[Ignored] = &[
     ("ContributorInsightsSpecification", Harmless, "there are no metrics locally"),
-    ("DeletionProtectionEnabled", Harmless, "the local stage deletes no table"),
     ("ImportSourceSpecification", NotEmulated, "the table starts empty locally"),
     ("KinesisStreamSpecification", NotEmulated, "changes are not sent to Kinesis locally"),
     ("OnDemandThroughput", Harmless, "throughput is not limited locally"),
-    ("PointInTimeRecoverySpecification", Harmless, "there are no backups locally"),
     ("ResourcePolicy", Harmless, "permissions are not checked locally"),
-    ("SSESpecification", Harmless, "nothing is encrypted locally"),
-    ("TableClass", Harmless, "has no effect but on the bill"),
     ("Tags", Harmless, "tags have no effect locally"),
     ("WarmThroughput", Harmless, "throughput is not limited locally"),
+];
+
+/// What is part of a layout, and makes no difference to what a request meets on the local stage.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("DeletionProtectionEnabled", "the local stage deletes no table"),
+    ("PointInTimeRecoverySpecification", "there are no backups locally"),
+    ("SSESpecification", "nothing is encrypted locally"),
+    ("TableClass", "has no effect but on the bill"),
 ];
 
 const INDEX_IGNORED: &[Ignored] = &[
@@ -71,47 +68,41 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     fields.node("TableName", reader);
     let name = reader.report.keep(reader.scope.physical_name(resource.id, resource.node));
 
-    let mut keys = BTreeSet::new();
     let definitions = attribute_definitions(&mut fields, reader);
-    let mut request = Map::new();
-    request.insert("TableName".to_owned(), json!(name));
-    request.insert("AttributeDefinitions".to_owned(), json!(definitions));
-    request.insert("KeySchema".to_owned(), key_schema(&mut fields, &mut keys, reader));
-    let billing = fields.text("BillingMode", reader).unwrap_or_else(|| "PROVISIONED".to_owned());
-    one_of(&fields, "BillingMode", &billing, &["PROVISIONED", "PAY_PER_REQUEST"], reader);
-    if let Some(throughput) = throughput(&mut fields, reader) {
-        request.insert("ProvisionedThroughput".to_owned(), throughput);
-    } else if billing == "PROVISIONED" {
-        let place = fields.place("ProvisionedThroughput");
-        reader.report.problem(&place, "is missing; give it, or set BillingMode to PAY_PER_REQUEST");
+    let mut layout = Layout::new(key_schema(&mut fields, &definitions, reader));
+    layout.billing = billing(&mut fields, reader);
+    for (list, scope) in
+        [("GlobalSecondaryIndexes", IndexScope::Global), ("LocalSecondaryIndexes", IndexScope::Local)]
+    {
+        let nodes = fields.list(list, reader);
+        layout.indexes.extend(nodes.iter().filter_map(|node| index(node, scope, &definitions, reader)));
     }
-    request.insert("BillingMode".to_owned(), json!(billing));
-    for name in ["GlobalSecondaryIndexes", "LocalSecondaryIndexes"] {
-        let nodes = fields.list(name, reader);
-        let indexes: Vec<Value> = nodes.iter().filter_map(|node| index(node, &mut keys, reader)).collect();
-        if !indexes.is_empty() {
-            request.insert(name.to_owned(), json!(indexes));
+    layout.stream = stream(&mut fields, reader);
+    layout.ttl_attribute = ttl_attribute(&mut fields, reader);
+    check_definitions(&definitions, &layout, &fields, reader);
+    layout.point_in_time_recovery = point_in_time_recovery(&mut fields, reader);
+    layout.encryption = encryption(&mut fields, reader);
+    layout.deletion_protection = fields.flag("DeletionProtectionEnabled", reader).unwrap_or(false);
+    if let Some(class) = fields.text("TableClass", reader) {
+        one_of(&fields, "TableClass", &class, TableClass::values(), reader);
+        layout.class = TableClass::from(class.as_str());
+    }
+    for (name, meaning) in WITHOUT_EFFECT {
+        if fields.node(name, reader).is_some() {
+            reader.report.finding(&fields.place(name), Harmless, *meaning);
         }
     }
-    if let Some(mut stream) = fields.fields("StreamSpecification", reader) {
-        let view = stream.required_text("StreamViewType", "such as NEW_IMAGE", reader).unwrap_or_default();
-        let views = ["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"];
-        if !view.is_empty() {
-            one_of(&stream, "StreamViewType", &view, &views, reader);
-        }
-        stream.finish(&[("ResourcePolicy", Harmless, "permissions are not checked locally")], reader);
-        request
-            .insert("StreamSpecification".to_owned(), json!({"StreamEnabled": true, "StreamViewType": view}));
-    }
-    let ttl_attribute = ttl_attribute(&mut fields, reader);
-    check_definitions(&definitions, &keys, &fields, reader);
+    let beyond_layout =
+        IGNORED.iter().map(|(property, ..)| *property).filter(|property| fields.has(property)).collect();
     fields.finish(IGNORED, reader);
-    let create_table = Value::Object(request);
-    Some(Table { logical_id: resource.id.to_owned(), name: name?, create_table, ttl_attribute })
+    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, beyond_layout })
 }
 
-fn attribute_definitions(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
-    let mut definitions = Vec::new();
+/// The attributes that may be keys, with their types.
+type Definitions = BTreeMap<String, ScalarAttributeType>;
+
+fn attribute_definitions(fields: &mut Fields, reader: &mut Reader<'_>) -> Definitions {
+    let mut definitions = BTreeMap::new();
     for node in fields.list("AttributeDefinitions", reader) {
         let Some(mut entry) = Fields::of(&node, reader) else { continue };
         let name = entry.required_text("AttributeName", "the name of a key attribute", reader);
@@ -121,75 +112,115 @@ fn attribute_definitions(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Va
         }
         entry.finish(&[], reader);
         if let Some((name, kind)) = name.zip(kind) {
-            definitions.push(json!({"AttributeName": name, "AttributeType": kind}));
+            definitions.insert(name, ScalarAttributeType::from(kind.as_str()));
         }
     }
     definitions
 }
 
-fn key_schema(fields: &mut Fields, keys: &mut BTreeSet<String>, reader: &mut Reader<'_>) -> Value {
+fn key_schema(fields: &mut Fields, definitions: &Definitions, reader: &mut Reader<'_>) -> Vec<Key> {
     let before = reader.report.problems.len();
     let place = fields.place("KeySchema");
-    let (mut schema, mut kinds) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
     for node in fields.list("KeySchema", reader) {
         let Some(mut entry) = Fields::of(&node, reader) else { continue };
         let name = entry.required_text("AttributeName", "the name of a key attribute", reader);
         let kind = entry.required_text("KeyType", "HASH or RANGE", reader);
         entry.finish(&[], reader);
         if let Some((name, kind)) = name.zip(kind) {
-            schema.push(json!({"AttributeName": name, "KeyType": kind}));
-            keys.insert(name);
-            kinds.push(kind);
+            // One that is not defined is reported with all that are not, and never made.
+            let attribute_type = definitions.get(&name).cloned().unwrap_or(ScalarAttributeType::S);
+            keys.push(Key { name, attribute_type, key_type: KeyType::from(kind.as_str()) });
         }
     }
-    let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+    let kinds: Vec<&str> = keys.iter().map(|key| key.key_type.as_str()).collect();
     if reader.report.problems.len() == before && !matches!(kinds.as_slice(), ["HASH"] | ["HASH", "RANGE"]) {
         let found = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
         reader
             .report
             .problem(&place, format!("expected one HASH key and at most one RANGE key, found {found}"));
     }
-    json!(schema)
+    keys
 }
 
-fn throughput(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<Value> {
+fn billing(fields: &mut Fields, reader: &mut Reader<'_>) -> Billing {
+    let mode = fields.text("BillingMode", reader).unwrap_or_else(|| "PROVISIONED".to_owned());
+    one_of(fields, "BillingMode", &mode, &["PROVISIONED", "PAY_PER_REQUEST"], reader);
+    match throughput(fields, reader) {
+        Some(throughput) if mode == "PROVISIONED" => Billing::Provisioned(throughput),
+        None if mode == "PROVISIONED" => {
+            let place = fields.place("ProvisionedThroughput");
+            reader.report.problem(&place, "is missing; give it, or set BillingMode to PAY_PER_REQUEST");
+            Billing::OnDemand
+        }
+        Some(_) | None => Billing::OnDemand,
+    }
+}
+
+fn throughput(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<Throughput> {
     let mut throughput = fields.fields("ProvisionedThroughput", reader)?;
     let range = 1..=i64::from(i32::MAX);
     let read = throughput.number("ReadCapacityUnits", "capacity units", range.clone(), reader);
     let write = throughput.number("WriteCapacityUnits", "capacity units", range, reader);
     throughput.finish(&[], reader);
-    Some(json!({"ReadCapacityUnits": read.unwrap_or(1), "WriteCapacityUnits": write.unwrap_or(1)}))
+    Some(Throughput { read_units: read.unwrap_or(1), write_units: write.unwrap_or(1) })
 }
 
-fn index(node: &Node, keys: &mut BTreeSet<String>, reader: &mut Reader<'_>) -> Option<Value> {
+fn index(
+    node: &Node,
+    scope: IndexScope,
+    definitions: &Definitions,
+    reader: &mut Reader<'_>,
+) -> Option<(String, Index)> {
     let mut fields = Fields::of(node, reader)?;
     let name = fields.required_text("IndexName", "the index's name", reader);
-    let schema = key_schema(&mut fields, keys, reader);
-    let mut projection = Map::new();
+    let keys = key_schema(&mut fields, definitions, reader);
+    let mut index =
+        Index { scope, keys, projection: ProjectionType::All, attributes: BTreeSet::new(), throughput: None };
     if let Some(mut given) = fields.fields("Projection", reader) {
         if let Some(kind) = given.required_text("ProjectionType", "ALL, KEYS_ONLY or INCLUDE", reader) {
             one_of(&given, "ProjectionType", &kind, &["ALL", "KEYS_ONLY", "INCLUDE"], reader);
-            projection.insert("ProjectionType".to_owned(), json!(kind));
+            index.projection = ProjectionType::from(kind.as_str());
         }
         let nodes = given.list("NonKeyAttributes", reader);
-        let attributes: Vec<String> =
+        index.attributes =
             nodes.iter().filter_map(|node| reader.report.keep(reader.scope.text(node))?).collect();
-        if !attributes.is_empty() {
-            projection.insert("NonKeyAttributes".to_owned(), json!(attributes));
-        }
         given.finish(&[], reader);
     } else {
         reader.report.problem(&fields.place("Projection"), "is missing; it must have a ProjectionType");
     }
-    let mut index = Map::new();
-    index.insert("IndexName".to_owned(), json!(name?));
-    index.insert("KeySchema".to_owned(), schema);
-    index.insert("Projection".to_owned(), Value::Object(projection));
-    if let Some(throughput) = throughput(&mut fields, reader) {
-        index.insert("ProvisionedThroughput".to_owned(), throughput);
-    }
+    index.throughput = throughput(&mut fields, reader);
     fields.finish(INDEX_IGNORED, reader);
-    Some(Value::Object(index))
+    Some((name?, index))
+}
+
+fn stream(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<StreamViewType> {
+    let mut stream = fields.fields("StreamSpecification", reader)?;
+    let view = stream.required_text("StreamViewType", "such as NEW_IMAGE", reader);
+    if let Some(view) = &view {
+        one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
+    }
+    stream.finish(&[("ResourcePolicy", Harmless, "permissions are not checked locally")], reader);
+    Some(view.map_or(StreamViewType::NewImage, |view| StreamViewType::from(view.as_str())))
+}
+
+fn point_in_time_recovery(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
+    let Some(mut recovery) = fields.fields("PointInTimeRecoverySpecification", reader) else { return false };
+    let on = recovery.flag("PointInTimeRecoveryEnabled", reader).unwrap_or(false);
+    recovery.number("RecoveryPeriodInDays", "days", 1..=35, reader);
+    recovery.finish(&[], reader);
+    on
+}
+
+fn encryption(fields: &mut Fields, reader: &mut Reader<'_>) -> Encryption {
+    let Some(mut encryption) = fields.fields("SSESpecification", reader) else { return Encryption::Owned };
+    let on = encryption.flag("SSEEnabled", reader).unwrap_or(false);
+    if let Some(kind) = encryption.text("SSEType", reader) {
+        one_of(&encryption, "SSEType", &kind, &["KMS"], reader);
+    }
+    let key = encryption.text_if_known("KMSMasterKeyId", reader);
+    encryption.finish(&[], reader);
+    if on { Encryption::Kms { key } } else { Encryption::Owned }
 }
 
 fn ttl_attribute(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String> {
@@ -206,19 +237,14 @@ fn ttl_attribute(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String>
 }
 
 /// DynamoDB wants exactly the attributes that are keys somewhere to be defined.
-fn check_definitions(
-    definitions: &[Value],
-    keys: &BTreeSet<String>,
-    fields: &Fields,
-    reader: &mut Reader<'_>,
-) {
-    let defined: BTreeSet<&str> =
-        definitions.iter().filter_map(|entry| entry["AttributeName"].as_str()).collect();
+fn check_definitions(definitions: &Definitions, layout: &Layout, fields: &Fields, reader: &mut Reader<'_>) {
+    let of_indexes = layout.indexes.values().flat_map(|index| &index.keys);
+    let keys: BTreeSet<&str> = layout.keys.iter().chain(of_indexes).map(|key| key.name.as_str()).collect();
     let place = fields.place("AttributeDefinitions");
-    for key in keys.iter().filter(|key| !defined.contains(key.as_str())) {
+    for key in keys.iter().filter(|key| !definitions.contains_key(**key)) {
         reader.report.problem(&place, format!("{key} is a key but is not defined here"));
     }
-    for name in defined.iter().filter(|name| !keys.contains(**name)) {
+    for name in definitions.keys().filter(|name| !keys.contains(name.as_str())) {
         reader
             .report
             .problem(&place, format!("{name} is defined here but is no key of the table or an index"));

@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod local;
+mod tables;
 mod token;
 mod workspace;

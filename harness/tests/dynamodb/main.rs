@@ -4,6 +4,7 @@
 
 mod http;
 mod items;
+mod ledger;
 mod open;
 mod streams;
 mod tables;

@@ -4,8 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod budgets;
 mod flaky;
 mod hostile;
 mod processor;
 mod router;
+mod store;
+mod store_costs;
 mod world;

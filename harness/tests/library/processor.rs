@@ -164,21 +164,6 @@ async fn a_request_is_run_reported_on_completed_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_progress_costs_four_writes_and_one_push() {
-    let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
-    bench.queue("r1").await;
-    bench.world.process().await;
-    let writes: Vec<String> = bench
-        .world
-        .records()
-        .iter()
-        .map(|record| record["dynamodb"]["NewImage"]["status"]["S"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(writes, ["PENDING", "PROCESSING", "COMPLETED", "COMPLETED"]);
-    assert_eq!(bench.frames().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_record_that_comes_again_changes_nothing() {
     let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
     bench.queue("r1").await;

@@ -102,11 +102,7 @@ impl World {
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock { started: Instant::now() };
         let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
-        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
-        let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
-        let template =
-            Template::load(&template, &Environment { parameters, ..Environment::default() }).unwrap();
-        create_tables(&db, &template.tables).unwrap();
+        create_tables_of_template(&db);
         let app = Arc::new(app);
         let connections = DynamoConnectionStore::new(db.client(), CONNECTIONS);
         let router = Router::new(
@@ -257,6 +253,13 @@ impl World {
             .await
             .unwrap();
     }
+}
+
+pub(crate) fn create_tables_of_template(db: &DynamoDb) {
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
+    let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
+    let template = Template::load(&template, &Environment { parameters, ..Environment::default() }).unwrap();
+    create_tables(db, &template.tables).unwrap();
 }
 
 pub(crate) fn queue(db: &DynamoDb) -> DynamoRequestQueue {

@@ -3,10 +3,11 @@
 //! | attribute | type | meaning |
 //! |---|---|---|
 //! | `request_id` | S | table key: tenant, user and client id in one ([`RequestKey`]) |
-//! | `part` | S | table sort key: `request`; big values will lie beside it under other parts |
+//! | `part` | S | table sort key: `request`; big values lie beside it, see [`part_item`] |
 //! | `client_id`, `user_id`, `tenant_id`, `action` | S | |
 //! | `connection_id` | S | key of `connection-requests`, sorted by `created_at` |
-//! | `payload` | S, JSON | |
+//! | `payload` | S, JSON | unless it is big |
+//! | `payload_part` | S | instead of it: the part that holds it |
 //! | `metadata` | S, JSON | |
 //! | `status` | S | [`Status`] |
 //! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
@@ -17,7 +18,8 @@
 //! | `percentage` | N | |
 //! | `progress_message` | S | |
 //! | `progress_metadata` | S, JSON | |
-//! | `result` | S, JSON | only when COMPLETED |
+//! | `result` | S, JSON | only when COMPLETED, and unless it is big |
+//! | `result_part` | S | instead of it: the part that holds it |
 //! | `error` | S, JSON | only when FAILED |
 //! | `last_error` | S, JSON | why the last attempt failed that was not the last allowed |
 //! | `subscribers` | M of N, ms | connection ids, each with the time it was added |
@@ -28,7 +30,10 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use serde_json::Value;
+
 use super::codec::{Corrupt, Item, Reader, json, n, s, time};
+use super::part_item;
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
@@ -65,18 +70,36 @@ pub fn timer_shard(key: &RequestKey, shards: u8) -> String {
     key.shard(shards).to_string()
 }
 
-/// The item of a request, with the time at which the sweeper must look at it.
+/// A request as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// Its own item.
+    pub item: Item,
+    /// The part that holds its payload, if that is big.
+    pub payload: Option<Item>,
+}
+
+/// The items of a request that has not completed, with the time at which the sweeper must look at it.
 #[must_use]
-pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Item {
+pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Encoded {
     let key_text = request.key();
     let mut item = key(&key_text);
+    let payload = match text_or_part(&request.payload) {
+        Ok(text) => {
+            item.insert("payload".to_owned(), s(text));
+            None
+        }
+        Err(text) => {
+            item.insert("payload_part".to_owned(), s(part_item::PAYLOAD_PART));
+            Some(part_item::encode(&key_text, part_item::PAYLOAD_PART, text, None))
+        }
+    };
     let mut put = |attribute: &str, value: AttributeValue| item.insert(attribute.to_owned(), value);
     put("client_id", s(request.id.as_str()));
     put("user_id", s(request.user.as_str()));
     put("tenant_id", s(request.tenant.as_str()));
     put("connection_id", s(request.connection.as_str()));
     put("action", s(&request.action));
-    put("payload", json(&request.payload));
     put("metadata", json(&serde_json::json!(request.metadata)));
     put("status", s(request.status.as_str()));
     put("status_shard", s(status_shard(request.status, &key_text, shards)));
@@ -113,7 +136,13 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Ite
         put("timer_shard", s(timer_shard(&key_text, shards)));
         put("timer_at", time(at));
     }
-    item
+    Encoded { item, payload }
+}
+
+/// The JSON text of a value; as an error, if it has to lie in a part of its own.
+pub(super) fn text_or_part(value: &Value) -> Result<String, String> {
+    let text = value.to_string();
+    if text.len() <= part_item::MAX_INLINE_BYTES { Ok(text) } else { Err(text) }
 }
 
 /// The value of `error`.
@@ -125,16 +154,41 @@ pub fn error_value(error: &crate::protocol::ErrorBody) -> AttributeValue {
     s(serde_json::to_string(error).expect("an error body is made of what JSON can say"))
 }
 
-/// The request that an item holds; attributes that are not known are passed over.
+/// The names of the parts that an item needs to be read.
 ///
 /// # Errors
-/// When an attribute is missing, of the wrong type, or has no meaning.
-pub fn decode(item: &Item) -> Result<Request, Corrupt> {
+/// When one of these attributes is no string.
+pub fn parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
+    let result = Reader::new(item, KEY).optional_string("result_part")?;
+    Ok(payload_part(item)?.into_iter().chain(result).collect())
+}
+
+/// The name of the part that holds the payload, if one does.
+///
+/// # Errors
+/// When the attribute is no string.
+pub fn payload_part(item: &Item) -> Result<Option<&str>, Corrupt> {
+    Reader::new(item, KEY).optional_string("payload_part")
+}
+
+/// The request that an item and the [`parts`] that it names hold; attributes that are not known are passed over.
+///
+/// # Errors
+/// When an attribute or a part is missing, of the wrong type, or has no meaning.
+pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
+    let value = |attribute, part_attribute| {
+        let Some(name) = read.optional_string(part_attribute)? else { return read.json(attribute) };
+        let is_it = |part: &&Item| part_item::part(part) == Ok(name);
+        let part = parts.iter().find(is_it).ok_or_else(|| {
+            read.corrupt(part_attribute, format!("names the part {name:?}, which is not there"))
+        })?;
+        part_item::decode(part)
+    };
     let summary = decode_summary(item)?;
     let ending = match summary.status {
         Status::Pending | Status::Processing | Status::Retrying => None,
-        Status::Completed => Some(Ending::Completed(read.json("result")?)),
+        Status::Completed => Some(Ending::Completed(value("result", "result_part")?)),
         Status::Failed => Some(Ending::Failed(read.json("error")?)),
         Status::Cancelled => Some(Ending::Cancelled),
     };
@@ -144,7 +198,7 @@ pub fn decode(item: &Item) -> Result<Request, Corrupt> {
         tenant: summary.tenant,
         connection: summary.connection,
         action: summary.action,
-        payload: read.json("payload")?,
+        payload: value("payload", "payload_part")?,
         metadata: read.json("metadata")?,
         status: summary.status,
         attempt: summary.attempt,
@@ -270,6 +324,14 @@ pub fn finished_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
     Reader::new(item, KEY).optional_time("finished_at")
 }
 
+/// The second in which the request's time is over; `None` as long as it is open.
+///
+/// # Errors
+/// When the attribute is no number.
+pub fn ttl(item: &Item) -> Result<Option<u64>, Corrupt> {
+    Reader::new(item, KEY).optional_number("ttl")
+}
+
 /// When somebody has to look at the request, unless nothing is left to do.
 ///
 /// # Errors
@@ -359,19 +421,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_request_reads_back_as_it_was_written(request in requests(), timer in proptest::option::of(any::<u64>())) {
-            let mut item = encode(&request, timer.map(Timestamp::from_millis), 8);
+            let Encoded { mut item, payload } = encode(&request, timer.map(Timestamp::from_millis), 8);
             item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
-            prop_assert_eq!(decode(&item).unwrap(), request);
+            let parts: Vec<Item> = payload.into_iter().collect();
+            prop_assert_eq!(decode(&item, &parts).unwrap(), request);
         }
 
         #[test]
         fn an_attribute_of_the_wrong_type_is_named(request in requests(), pick in any::<prop::sample::Index>()) {
-            let mut item = encode(&request, None, 8);
+            let Encoded { mut item, payload } = encode(&request, None, 8);
             let unread = ["request_id", "part", "status_shard"];
             let attributes: BTreeSet<String> = item.keys().filter(|key| !unread.contains(&key.as_str())).cloned().collect();
             let attribute = pick.get(&attributes.into_iter().collect::<Vec<_>>()).clone();
             item.insert(attribute.clone(), AttributeValue::Bool(true));
-            let corrupt = decode(&item).unwrap_err();
+            let corrupt = decode(&item, payload.as_slice()).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
             prop_assert_eq!(corrupt.key, request.key().to_string());
         }
@@ -399,7 +462,7 @@ mod tests {
             started_at: None,
             finished_at: None,
         };
-        encode(&request, Some(Timestamp::from_secs(1_700_000_060)), 8)
+        encode(&request, Some(Timestamp::from_secs(1_700_000_060)), 8).item
     }
 
     #[test]
@@ -414,19 +477,19 @@ mod tests {
         let corrupted = |attribute: &str, value: AttributeValue| {
             let mut item = pending();
             item.insert(attribute.into(), value);
-            decode(&item).unwrap_err().to_string()
+            decode(&item, &[]).unwrap_err().to_string()
         };
         let mut report =
             vec![corrupted("status", s("DONE")), corrupted("epoch", n("-1")), corrupted("payload", s("{"))];
         let mut item = pending();
         item.insert("status".into(), s("COMPLETED"));
-        report.push(decode(&item).unwrap_err().to_string());
+        report.push(decode(&item, &[]).unwrap_err().to_string());
         item.insert("status".into(), s("FAILED"));
         item.insert("result".into(), s("1"));
-        report.push(decode(&item).unwrap_err().to_string());
+        report.push(decode(&item, &[]).unwrap_err().to_string());
         item.remove(KEY);
         item.remove("status");
-        report.push(decode(&item).unwrap_err().to_string());
+        report.push(decode(&item, &[]).unwrap_err().to_string());
         insta::assert_snapshot!(report.join("\n"));
     }
 }

@@ -7,21 +7,23 @@ use serde_json::Value;
 
 use self::leased::EndingValue;
 use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
-use super::codec::{json, n, s, time};
+use super::codec::{n, s, time};
 use super::index::List;
-use super::{Refusal, request_item, store_error};
+use super::{request_item, store_error};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
 use crate::store::{
     Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
-    RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
+    RequestQueue, RequestSummary, Status, StoreError,
 };
 
 mod claim;
 mod delivery;
+mod enqueue;
 mod leased;
 mod lists;
+mod parts;
 mod unleased;
 
 /// How requests are kept.
@@ -121,28 +123,7 @@ impl DynamoRequestQueue {
 
 impl RequestQueue for DynamoRequestQueue {
     async fn enqueue(&self, request: &Request) -> Result<Enqueued, StoreError> {
-        let timer_at = request.created_at + self.settings.unclaimed_after;
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(request_item::encode(request, Some(timer_at), self.settings.shards)))
-            // Deletion lags behind the time to live: what has expired no longer counts.
-            .condition_expression("attribute_not_exists(request_id) OR #ttl < :now")
-            .expression_attribute_names("#ttl", "ttl")
-            .expression_attribute_values(":now", n(request.created_at.as_secs()))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match put.send().await.map_err(Refusal::from) {
-            Ok(_) => Ok(Enqueued::New),
-            Err(Refusal::Condition(Some(old))) => {
-                Ok(Enqueued::Existing(Box::new(request_item::decode(&old)?)))
-            }
-            Err(Refusal::Condition(None)) => Err(StoreError::new(
-                StoreErrorKind::Misuse,
-                self.context("enqueue", &request.key()) + ": the store did not return the existing item",
-            )),
-            Err(Refusal::Other(error)) => Err(store_error(self.context("enqueue", &request.key()), error)),
-        }
+        self.put_new(request).await
     }
 
     async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
@@ -155,7 +136,10 @@ impl RequestQueue for DynamoRequestQueue {
             .send()
             .await
             .map_err(|error| store_error(self.context("get", key), error))?;
-        Ok(found.item.as_ref().map(request_item::decode).transpose()?)
+        match found.item {
+            Some(item) => self.whole(key, &item).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn claim(
@@ -205,7 +189,10 @@ impl RequestQueue for DynamoRequestQueue {
         seq: Seq,
         now: Timestamp,
     ) -> Result<Audience, StoreError> {
-        let outcome = Some(("result", json(result)));
+        let outcome = Some(match request_item::text_or_part(result) {
+            Ok(text) => ("result", s(text)),
+            Err(text) => ("result_part", s(self.put_result(key, lease.epoch, text, now).await?)),
+        });
         self.end(key, lease, EndingValue { status: Status::Completed, outcome }, seq, now).await
     }
 

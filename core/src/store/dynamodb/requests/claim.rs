@@ -4,7 +4,7 @@ use super::DynamoRequestQueue;
 use super::lists::STATUS_TIME;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::store::dynamodb::codec::{Item, n, s, time};
+use crate::store::dynamodb::codec::{n, s, time};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
 use crate::store::{Claimed, PageRequest, Status, StoreError};
 
@@ -47,7 +47,19 @@ impl DynamoRequestQueue {
             Err(Refusal::Condition(old)) => (old, false),
             Err(Refusal::Other(error)) => return Err(store_error(self.context("claim", key), error)),
         };
-        item.map_or(Ok(Claimed::Missing), |item| claimed(&item, won, owner))
+        let Some(item) = item else { return Ok(Claimed::Missing) };
+        // No more than this is read of what may not be ours.
+        let (status, lease) = request_item::standing(&item)?;
+        match lease {
+            // Our token on a refused claim: the claim had succeeded, and its answer was lost.
+            Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
+                Ok(match self.whole_at_last(key, &item).await {
+                    Ok(request) => Claimed::Won(Box::new(request), lease),
+                    Err(error) => Claimed::Unreadable(lease, error),
+                })
+            }
+            _ => Ok(Claimed::NotPending(status)),
+        }
     }
 
     pub(super) async fn claim_oldest(
@@ -71,21 +83,5 @@ impl DynamoRequestQueue {
             let Some(next) = next else { return Ok(None) };
             page = page.after(next);
         }
-    }
-}
-
-/// What the item says of a claim of `owner`'s that was taken, or refused.
-fn claimed(item: &Item, won: bool, owner: &str) -> Result<Claimed, StoreError> {
-    // No more than this is read of what may not be ours.
-    let (status, lease) = request_item::standing(item)?;
-    match lease {
-        // Our token on a refused claim: the claim had succeeded, and its answer was lost.
-        Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
-            Ok(match request_item::decode(item) {
-                Ok(request) => Claimed::Won(Box::new(request), lease),
-                Err(corrupt) => Claimed::Unreadable(lease, corrupt.into()),
-            })
-        }
-        _ => Ok(Claimed::NotPending(status)),
     }
 }

@@ -4,29 +4,25 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 
 use super::DynamoRequestQueue;
 use crate::ids::{ConnectionId, RequestKey};
-use crate::store::dynamodb::codec::{n, s};
+use crate::store::dynamodb::codec::{Item, n, s};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
 use crate::store::{Lease, Status, StoreError};
-
-const TERMINAL: [Status; 3] = [Status::Completed, Status::Failed, Status::Cancelled];
 
 /// The attributes without which nobody looks at the request again.
 const TIMER: &[&str] = &["timer_shard", "timer_at"];
 
-impl DynamoRequestQueue {
-    /// How often a write that removes subscribers follows others that do the same.
-    const REMOVE_TRIES: u32 = 4;
+/// Who is taken off, and whether that leaves nobody, so that the timer goes as well.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Removal {
+    subscribers: Vec<ConnectionId>,
+    is_last: bool,
+    /// Whether the payload's part has its time to live, or has none and needs none.
+    payload_released: bool,
+}
 
-    /// A write that removes subscribers, and other attributes with them.
-    fn removal(&self, key: &RequestKey, gone: &[ConnectionId], others: &[&str]) -> UpdateItemFluentBuilder {
-        let names = (0..gone.len()).map(|n| format!("subscribers.#c{n}"));
-        let removed: Vec<String> = names.chain(others.iter().map(ToString::to_string)).collect();
-        let mut update = self.update(key).update_expression(format!("REMOVE {}", removed.join(", ")));
-        for (n, connection) in gone.iter().enumerate() {
-            update = update.expression_attribute_names(format!("#c{n}"), connection.as_str());
-        }
-        update
-    }
+impl DynamoRequestQueue {
+    /// How often a removal follows others that change the same subscribers; then it is left to whoever the timer wakes.
+    const REMOVE_TRIES: u32 = 5;
 
     pub(super) async fn note_delivery(
         &self,
@@ -35,31 +31,28 @@ impl DynamoRequestQueue {
         told: &[ConnectionId],
         everyone: bool,
     ) -> Result<(), StoreError> {
-        const OPERATION: &str = "mark delivery of";
-        if everyone {
-            let update = self
-                .removal(key, told, TIMER)
-                .condition_expression("epoch = :epoch AND size(subscribers) = :told")
-                .expression_attribute_values(":epoch", n(lease.epoch))
-                .expression_attribute_values(":told", n(told.len()));
-            match update.send().await.map_err(Refusal::from) {
-                Ok(_) => return Ok(()),
-                // Somebody has come to listen since: the timer stays for them.
-                Err(Refusal::Condition(_)) => {}
-                Err(Refusal::Other(error)) => return Err(store_error(self.context(OPERATION, key), error)),
+        let mut removal = Removal { subscribers: told.to_vec(), is_last: everyone, payload_released: false };
+        for _ in 0..Self::REMOVE_TRIES {
+            if removal.subscribers.is_empty() && !removal.is_last {
+                return Ok(());
             }
+            let update = self
+                .removal(key, &removal, Some("epoch = :epoch"))
+                .expression_attribute_values(":epoch", n(lease.epoch));
+            let old = match update.send().await.map_err(Refusal::from) {
+                Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
+                Err(Refusal::Condition(Some(old))) => old,
+                Err(Refusal::Other(error)) => {
+                    return Err(store_error(self.context("mark delivery of", key), error));
+                }
+            };
+            if old.get("epoch") != Some(&n(lease.epoch)) {
+                return Ok(());
+            }
+            // Somebody has come to listen since, or left: the timer stays for who is not told.
+            removal = self.next_removal(key, &old, &removal.subscribers).await?;
         }
-        if told.is_empty() {
-            return Ok(());
-        }
-        let update = self
-            .removal(key, told, &[])
-            .condition_expression("epoch = :epoch")
-            .expression_attribute_values(":epoch", n(lease.epoch));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
-            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, key), error)),
-        }
+        Ok(())
     }
 
     pub(super) async fn remove_subscriber(
@@ -67,22 +60,21 @@ impl DynamoRequestQueue {
         key: &RequestKey,
         connection: &ConnectionId,
     ) -> Result<(), StoreError> {
-        // The last one of a request that has ended takes the timer along.
-        let mut is_last = false;
+        let gone = std::slice::from_ref(connection);
+        let mut removal = Removal { subscribers: gone.to_vec(), is_last: false, payload_released: false };
         for _ in 0..Self::REMOVE_TRIES {
-            let (others, condition): (&[&str], _) = if is_last {
-                (TIMER, "size(subscribers) = :one AND #status IN (:ended0, :ended1, :ended2)")
+            let update = if removal.is_last {
+                self.removal(key, &removal, None)
             } else {
-                (&[], "(size(subscribers) > :one OR NOT #status IN (:ended0, :ended1, :ended2))")
+                let others_stay =
+                    "(size(subscribers) > :one OR #status IN (:pending, :processing, :retrying))";
+                self.removal(key, &removal, Some(others_stay))
+                    .expression_attribute_names("#status", "status")
+                    .expression_attribute_values(":one", n(1))
+                    .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+                    .expression_attribute_values(":processing", s(Status::Processing.as_str()))
+                    .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
             };
-            let mut update = self
-                .removal(key, std::slice::from_ref(connection), others)
-                .condition_expression(format!("attribute_exists(subscribers.#c0) AND {condition}"))
-                .expression_attribute_names("#status", "status")
-                .expression_attribute_values(":one", n(1));
-            for (n, status) in TERMINAL.into_iter().enumerate() {
-                update = update.expression_attribute_values(format!(":ended{n}"), s(status.as_str()));
-            }
             let old = match update.send().await.map_err(Refusal::from) {
                 Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
                 Err(Refusal::Condition(Some(old))) => old,
@@ -90,12 +82,63 @@ impl DynamoRequestQueue {
                     return Err(store_error(self.context("unsubscribe from", key), error));
                 }
             };
-            let subscribers = request_item::subscribers(&old)?;
-            if !subscribers.contains(connection) {
+            removal = self.next_removal(key, &old, gone).await?;
+            if removal.subscribers.is_empty() && !removal.is_last {
                 return Ok(());
             }
-            is_last = subscribers.len() == 1 && request_item::standing(&old)?.0.is_terminal();
         }
         Ok(())
+    }
+
+    /// What is left to remove from an item that was not as expected.
+    async fn next_removal(
+        &self,
+        key: &RequestKey,
+        old: &Item,
+        gone: &[ConnectionId],
+    ) -> Result<Removal, StoreError> {
+        let mut subscribers = request_item::subscribers(old)?;
+        let listening = subscribers.len();
+        subscribers.retain(|id| gone.contains(id));
+        let is_last = subscribers.len() == listening && request_item::standing(old)?.0.is_terminal();
+        if is_last {
+            self.release_payload(key, old).await?;
+        }
+        Ok(Removal { subscribers, is_last, payload_released: is_last })
+    }
+
+    /// A write that removes subscribers who all still listen, and the timer with the last of them.
+    fn removal(
+        &self,
+        key: &RequestKey,
+        removal: &Removal,
+        condition: Option<&str>,
+    ) -> UpdateItemFluentBuilder {
+        let names: Vec<String> =
+            (0..removal.subscribers.len()).map(|n| format!("subscribers.#c{n}")).collect();
+        let mut conditions: Vec<String> = condition.into_iter().map(str::to_owned).collect();
+        let mut removed = names.clone();
+        if removal.is_last {
+            // Only what has ended has a time to live.
+            conditions.push("attribute_exists(#ttl) AND size(subscribers) = :listening".to_owned());
+            conditions.extend(names.iter().map(|name| format!("attribute_exists({name})")));
+            removed.extend(TIMER.iter().map(ToString::to_string));
+            if !removal.payload_released {
+                conditions.push("attribute_not_exists(payload_part)".to_owned());
+            }
+        }
+        let mut update = self
+            .update(key)
+            .update_expression(format!("REMOVE {}", removed.join(", ")))
+            .condition_expression(conditions.join(" AND "));
+        if removal.is_last {
+            update = update
+                .expression_attribute_names("#ttl", "ttl")
+                .expression_attribute_values(":listening", n(names.len()));
+        }
+        for (n, connection) in removal.subscribers.iter().enumerate() {
+            update = update.expression_attribute_names(format!("#c{n}"), connection.as_str());
+        }
+        update
     }
 }

@@ -1,0 +1,62 @@
+use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure};
+
+use super::DynamoRequestQueue;
+use super::parts::transaction_error;
+use crate::ids::RequestKey;
+use crate::store::dynamodb::codec::{Item, n};
+use crate::store::dynamodb::request_item::{self, Encoded};
+use crate::store::dynamodb::{Refusal, store_error};
+use crate::store::{Enqueued, Request, StoreError, StoreErrorKind};
+
+/// Deletion lags behind the time to live: what has expired no longer counts.
+const IS_NEW: &str = "attribute_not_exists(request_id) OR #ttl < :now";
+
+impl DynamoRequestQueue {
+    pub(super) async fn put_new(&self, request: &Request) -> Result<Enqueued, StoreError> {
+        let key = request.key();
+        let timer_at = request.created_at + self.settings.unclaimed_after;
+        let Encoded { item, payload } = request_item::encode(request, Some(timer_at), self.settings.shards);
+        let now = n(request.created_at.as_secs());
+        let Some(payload) = payload else {
+            let put = self
+                .client
+                .put_item()
+                .table_name(&self.table)
+                .set_item(Some(item))
+                .condition_expression(IS_NEW)
+                .expression_attribute_names("#ttl", "ttl")
+                .expression_attribute_values(":now", now)
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            return match put.send().await.map_err(Refusal::from) {
+                Ok(_) => Ok(Enqueued::New),
+                Err(Refusal::Condition(old)) => self.existing(&key, old).await,
+                Err(Refusal::Other(error)) => Err(store_error(self.context("enqueue", &key), error)),
+            };
+        };
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(IS_NEW)
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":now", now)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build();
+        let payload = Put::builder().table_name(&self.table).set_item(Some(payload)).build();
+        let (Ok(put), Ok(payload)) = (put, payload) else {
+            return Err(StoreError::new(StoreErrorKind::Misuse, self.context("enqueue", &key)));
+        };
+        match self.put_with_payload(&key, put, payload).await {
+            Ok(()) => Ok(Enqueued::New),
+            Err(Refusal::Condition(old)) => self.existing(&key, old).await,
+            Err(Refusal::Other(error)) => Err(transaction_error(self.context("enqueue", &key), error)),
+        }
+    }
+
+    async fn existing(&self, key: &RequestKey, old: Option<Item>) -> Result<Enqueued, StoreError> {
+        let old = old.ok_or_else(|| {
+            let problem = self.context("enqueue", key) + ": the store did not return the existing item";
+            StoreError::new(StoreErrorKind::Misuse, problem)
+        })?;
+        Ok(Enqueued::Existing(Box::new(self.whole(key, &old).await?)))
+    }
+}

@@ -1,0 +1,171 @@
+//! Big values: written before the item that names them, read after it.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{CancellationReason, Put, TransactWriteItem};
+use futures_util::future::try_join_all;
+use tokio::time::sleep;
+
+use super::DynamoRequestQueue;
+use crate::ids::RequestKey;
+use crate::ports::Timestamp;
+use crate::store::dynamodb::codec::{Item, n};
+use crate::store::dynamodb::{Refusal, part_item, request_item, store_error};
+use crate::store::{Request, StoreError, StoreErrorKind};
+
+impl DynamoRequestQueue {
+    /// How much longer than the request its parts are kept for: deletion lags, and a request without them is corrupt.
+    const PART_GRACE: Duration = Duration::from_hours(2 * 24);
+    /// How often a transaction is tried, or a part is read, that something is in the way of.
+    const PART_TRIES: u32 = 4;
+    const PART_PAUSE: Duration = Duration::from_millis(100);
+
+    /// The request that an item holds, with the parts that it names.
+    pub(super) async fn whole(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
+        let parts = request_item::parts(item)?.into_iter().map(|part| self.part(key, part));
+        let parts: Vec<Item> = try_join_all(parts).await?.into_iter().flatten().collect();
+        Ok(request_item::decode(item, &parts)?)
+    }
+
+    /// As [`whole`](Self::whole), again and again while the store is out of reach: there is a lease to lose.
+    pub(super) async fn whole_at_last(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
+        let mut pause = Self::PART_PAUSE;
+        for _ in 1..Self::PART_TRIES {
+            match self.whole(key, item).await {
+                Err(error) if error.is_transient() => sleep(pause).await,
+                read => return read,
+            }
+            pause *= 2;
+        }
+        self.whole(key, item).await
+    }
+
+    async fn part(&self, key: &RequestKey, part: &str) -> Result<Option<Item>, StoreError> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(part_item::key(key, part)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| store_error(self.context("get part of", key), error))?;
+        Ok(found.item)
+    }
+
+    /// Writes a request and the part that its payload lies in: both, or neither.
+    pub(super) async fn put_with_payload(
+        &self,
+        key: &RequestKey,
+        request: Put,
+        payload: Put,
+    ) -> Result<(), Refusal<TransactWriteItemsError>> {
+        let transaction = self
+            .client
+            .transact_write_items()
+            .transact_items(TransactWriteItem::builder().put(request).build())
+            .transact_items(TransactWriteItem::builder().put(payload).build());
+        let mut pause = Self::PART_PAUSE;
+        for _ in 1..Self::PART_TRIES {
+            match transaction.clone().send().await {
+                Err(error) if is_conflict(&error) => {
+                    tracing::debug!(request = %key, "another write is in the way of the request's");
+                    sleep(pause).await;
+                }
+                written => return written.map(drop).map_err(Refusal::from),
+            }
+            pause *= 2;
+        }
+        transaction.send().await.map(drop).map_err(Refusal::from)
+    }
+
+    /// Writes the result of an attempt into a part of its own, and returns the part's name.
+    ///
+    /// Nobody sees it until the request names it.
+    pub(super) async fn put_result(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        result: String,
+        now: Timestamp,
+    ) -> Result<String, StoreError> {
+        let part = part_item::result_part(epoch);
+        let ttl = (now + self.settings.ttl + Self::PART_GRACE).as_secs();
+        self.client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(part_item::encode(key, &part, result, Some(ttl))))
+            .send()
+            .await
+            .map_err(|error| store_error(self.context("store the result of", key), error))?;
+        Ok(part)
+    }
+
+    /// Gives the payload's part of an ended request its time to live.
+    ///
+    /// It comes before the timer is cleared: where it fails, somebody looks at the request again.
+    pub(super) async fn release_payload(&self, key: &RequestKey, ended: &Item) -> Result<(), StoreError> {
+        let Some(part) = request_item::payload_part(ended)? else { return Ok(()) };
+        let Some(ttl) = request_item::ttl(ended)? else { return Ok(()) };
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(part_item::key(key, part)))
+            .update_expression("SET #ttl = :ttl")
+            .condition_expression("attribute_exists(request_id)")
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":ttl", n(ttl.saturating_add(Self::PART_GRACE.as_secs())));
+        match update.send().await.map_err(Refusal::from) {
+            Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
+            Err(Refusal::Other(error)) => {
+                Err(store_error(self.context("release the payload of", key), error))
+            }
+        }
+    }
+}
+
+fn is_conflict(error: &SdkError<TransactWriteItemsError>) -> bool {
+    let conflict = |reason: &CancellationReason| reason.code() == Some("TransactionConflict");
+    first_failure(error).is_none() && reasons(error).iter().any(conflict)
+}
+
+/// The item on which the first condition of a transaction failed.
+fn first_failure(error: &SdkError<TransactWriteItemsError>) -> Option<&CancellationReason> {
+    reasons(error).first().filter(|reason| reason.code() == Some("ConditionalCheckFailed"))
+}
+
+fn reasons(error: &SdkError<TransactWriteItemsError>) -> &[CancellationReason] {
+    match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            cancelled.cancellation_reasons()
+        }
+        _ => &[],
+    }
+}
+
+impl From<SdkError<TransactWriteItemsError>> for Refusal<TransactWriteItemsError> {
+    fn from(error: SdkError<TransactWriteItemsError>) -> Self {
+        match first_failure(&error) {
+            Some(failed) => Self::Condition(failed.item.clone()),
+            None => Self::Other(error),
+        }
+    }
+}
+
+/// What a transaction's failure means: it is in the reasons, one for each of its writes.
+pub(super) fn transaction_error(context: String, error: SdkError<TransactWriteItemsError>) -> StoreError {
+    let kind = reasons(&error).iter().find_map(|reason| match reason.code()? {
+        "TransactionConflict" => Some(StoreErrorKind::Unavailable),
+        "ProvisionedThroughputExceeded" | "ThrottlingError" => Some(StoreErrorKind::Throttled),
+        "ItemCollectionSizeLimitExceeded" => Some(StoreErrorKind::TooLarge),
+        "ValidationError" if reason.message()?.contains("Item size") => Some(StoreErrorKind::TooLarge),
+        _ => None,
+    });
+    match kind {
+        Some(kind) => StoreError::new(kind, context).with_source(error),
+        None => store_error(context, error),
+    }
+}

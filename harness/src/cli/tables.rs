@@ -1,0 +1,309 @@
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, Region, SharedHttpClient};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use clap::{Args, Subcommand};
+use http::Uri;
+use streamer_harness::tables::{self as at, Comparison};
+use streamer_harness::template::{Environment, Table, Template};
+
+use super::{Outcome, State, runtime, say};
+
+/// The `tables` command.
+#[derive(Debug, Subcommand)]
+pub(super) enum Tables {
+    /// Make the tables that are not there, and wait until all are active
+    Create(Place),
+    /// Print every difference between the tables and the template; exits with 1 if there is any
+    Check(Place),
+    /// Delete the tables, with everything in them
+    Delete {
+        #[command(flatten)]
+        place: Place,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which tables, and where.
+#[derive(Args, Debug)]
+pub(super) struct Place {
+    /// What the tables' names begin with, as a stack's name does on AWS: NAME-RequestsTable
+    #[arg(long, value_name = "NAME", value_parser = prefix)]
+    prefix: String,
+    /// The endpoint, such as http://127.0.0.1:4000 of the local stage [default: AWS]
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
+    endpoint: Option<Uri>,
+    /// The AWS region [default: as the AWS CLI finds it; us-east-1 at an endpoint of this machine]
+    #[arg(long)]
+    region: Option<String>,
+    /// The SAM template that describes the tables [default: lambdas/template.yaml of the workspace]
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+}
+
+impl Tables {
+    pub(super) fn run(self) -> Outcome {
+        let place = match &self {
+            Self::Create(place) | Self::Check(place) | Self::Delete { place, .. } => place,
+        };
+        let tables = place.tables()?;
+        runtime()?.block_on(async {
+            let at = place.connect().await?;
+            match &self {
+                Self::Create(_) => create(&at, &tables).await,
+                Self::Check(_) => check(&at, &tables).await,
+                Self::Delete { place, yes } => delete(&at, &tables, place, *yes).await,
+            }
+        })
+    }
+}
+
+async fn create(at: &at::Tables, tables: &[Table]) -> Outcome {
+    let mut differences = 0;
+    for table in tables {
+        let created = at.create(&table.name, &table.layout).await?;
+        let became = if created.is_new { "made" } else { "stands already" };
+        say(&format!("{}: {became}\n{}", table.name, remarks(table, &created.comparison)))?;
+        differences += created.comparison.differences.len();
+    }
+    if differences == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(format!(
+        "{} between what stands and the template, and what stands is left as it is: \
+         change it by hand, or delete the tables and create them again",
+        count(differences, "difference")
+    )
+    .into())
+}
+
+async fn check(at: &at::Tables, tables: &[Table]) -> Outcome {
+    let mut differences = 0;
+    for table in tables {
+        let Some(comparison) = at.check(&table.name, &table.layout).await? else {
+            say(&format!("{}: missing\n", table.name))?;
+            differences += 1;
+            continue;
+        };
+        let verdict = match comparison.differences.len() {
+            0 => "as the template says".to_owned(),
+            found => count(found, "difference"),
+        };
+        say(&format!("{}: {verdict}\n{}", table.name, remarks(table, &comparison)))?;
+        differences += comparison.differences.len();
+    }
+    Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> Outcome {
+    let mut standing = Vec::new();
+    for table in tables {
+        if at.exists(&table.name).await? {
+            standing.push(&table.name);
+        }
+    }
+    if standing.is_empty() {
+        say(&format!("There is no table to delete under the prefix {}.\n", place.prefix))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !yes {
+        let list = standing.iter().fold(String::new(), |list, name| list + "  " + name + "\n");
+        say(&format!(
+            "This deletes, with everything in them, at {}:\n\n{list}\nType the prefix ({}) to go on: ",
+            at.endpoint(),
+            place.prefix
+        ))?;
+        let mut typed = String::new();
+        io::stdin().read_line(&mut typed)?;
+        if typed.trim_end() != place.prefix {
+            return Err("the prefix was not typed: nothing is deleted (--yes does not ask)".into());
+        }
+    }
+    for name in standing {
+        at.delete(name).await?;
+        say(&format!("{name}: deleted\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of a table: a line for each difference, and for what was not compared.
+fn remarks(table: &Table, comparison: &Comparison) -> String {
+    let mut text = String::new();
+    for difference in &comparison.differences {
+        writeln!(text, "  {difference}").expect("a string takes any text");
+    }
+    for aspect in &comparison.unknown {
+        writeln!(text, "  {aspect}: not compared, this endpoint does not know it")
+            .expect("a string takes any text");
+    }
+    for property in &table.beyond_layout {
+        writeln!(text, "  {property}: not compared, this command does not set it")
+            .expect("a string takes any text");
+    }
+    text
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+impl Place {
+    /// The tables that the template describes, under this prefix.
+    fn tables(&self) -> Result<Vec<Table>, Box<dyn Error>> {
+        let template = match &self.template {
+            Some(template) => template.clone(),
+            None => State::of(None)?.template(),
+        };
+        let mut environment = Environment { stack_name: self.prefix.clone(), ..Environment::default() };
+        // No table depends on it, and the template asks for one.
+        environment.offered.insert("JwtKey".to_owned(), "unused".to_owned());
+        if let Some(region) = &self.region {
+            environment.region.clone_from(region);
+        }
+        let tables = Template::load(&template, &environment)?.tables;
+        let named = |table: &&Table| !table.name.starts_with(&format!("{}-", self.prefix));
+        match tables.iter().find(named) {
+            Some(table) => Err(format!(
+                "{}: the template names {} {:?}, whatever the prefix: write \
+                 !Sub \"${{AWS::StackName}}-{}\" as its TableName, or leave that out",
+                template.display(),
+                table.logical_id,
+                table.name,
+                table.name
+            )
+            .into()),
+            None if tables.is_empty() => {
+                Err(format!("{}: the template has no tables", template.display()).into())
+            }
+            None => Ok(tables),
+        }
+    }
+
+    async fn connect(&self) -> Result<at::Tables, Box<dyn Error>> {
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client())
+            .retry_config(RetryConfig::standard())
+            .timeout_config(timeouts());
+        let mut config = match (&self.endpoint, &self.region) {
+            (Some(endpoint), region) if is_this_machine(endpoint) => {
+                let region = region.clone().or_else(|| variable("AWS_REGION"));
+                let config = config.region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())));
+                // It will hardly look at them, and who has none must not be kept from trying.
+                match variable("AWS_ACCESS_KEY_ID") {
+                    Some(_) => config,
+                    None => {
+                        config.credentials_provider(Credentials::new("local", "local", None, None, "local"))
+                    }
+                }
+            }
+            (_, Some(region)) => config.region(Region::new(region.clone())),
+            (_, None) => config,
+        };
+        if let Some(endpoint) = &self.endpoint {
+            config = config.endpoint_url(endpoint.to_string());
+        }
+        let config = config.load().await;
+        let Some(region) = config.region() else {
+            return Err("no AWS region is set: name one with --region, or set AWS_REGION".into());
+        };
+        let place = match (&self.endpoint, config.endpoint_url()) {
+            (Some(endpoint), _) => endpoint.to_string().trim_end_matches('/').to_owned(),
+            (None, Some(endpoint)) => endpoint.to_owned(),
+            (None, None) => format!("DynamoDB in {region}"),
+        };
+        // Asked for once beforehand: what the chain says of its failure is lost in that of a call.
+        if let Some(credentials) = config.credentials_provider() {
+            credentials.provide_credentials().await.map_err(|error| {
+                let reason = at::innermost(&error);
+                format!(
+                    "there are no credentials for {place}: {reason}; sign in (as with aws sso login), set \
+                     AWS_PROFILE, or name an endpoint of this machine with --endpoint"
+                )
+            })?;
+        }
+        Ok(at::Tables::new(Client::new(&config), place))
+    }
+}
+
+/// TLS on ring, with the roots that this machine trusts.
+fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .operation_attempt_timeout(Duration::from_secs(20))
+        .build()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn is_this_machine(endpoint: &Uri) -> bool {
+    let host = endpoint.host().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host == "localhost" || address.is_some_and(|address| address.is_loopback())
+}
+
+fn endpoint(text: &str) -> Result<Uri, String> {
+    let expected = || format!("expected a URL such as http://127.0.0.1:4000, found {text:?}");
+    let uri: Uri = text.parse().map_err(|_| expected())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        (Some(_) | None, _) => Err(expected()),
+    }
+}
+
+/// As DynamoDB allows in names of tables.
+fn prefix(text: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if text.is_empty() || text.len() > 100 || !text.chars().all(is_allowed) {
+        return Err("must be 1 to 100 letters, digits, '_', '.' or '-'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_this_machine() {
+        for url in ["http://127.0.0.1:4000", "http://localhost:8000/", "https://[::1]:1", "http://127.9.9.9"]
+        {
+            assert!(is_this_machine(&endpoint(url).unwrap()), "{url}");
+        }
+        for url in
+            ["https://dynamodb.eu-west-1.amazonaws.com", "http://10.0.0.1:8000", "http://localhost.example"]
+        {
+            assert!(!is_this_machine(&endpoint(url).unwrap()), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_and_no_prefix_is_refused() {
+        for wrong in ["", "127.0.0.1:4000", "ftp://127.0.0.1", "http://", "localhost"] {
+            assert!(endpoint(wrong).unwrap_err().contains("expected a URL"), "{wrong}");
+        }
+        for wrong in ["", "with space", "ünïcode", &"x".repeat(101)] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(prefix("my.team_stage-2"), Ok("my.team_stage-2".to_owned()));
+    }
+}

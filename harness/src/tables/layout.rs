@@ -1,0 +1,295 @@
+//! What makes up a table, apart from its items; and how one differs from another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, StreamViewType, TableClass};
+
+/// What a table is to be, or what it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Layout {
+    /// The partition key, then the sort key if there is one.
+    pub keys: Vec<Key>,
+    /// The secondary indexes by name.
+    pub indexes: BTreeMap<String, Index>,
+    /// How its capacity is paid for.
+    pub billing: Billing,
+    /// What its stream shows of a changed item; `None` without a stream.
+    pub stream: Option<StreamViewType>,
+    /// The attribute that says when an item expires (epoch seconds), where time to live is enabled.
+    pub ttl_attribute: Option<String>,
+    /// Whether the table can be restored as it was at any second of the last days.
+    pub point_in_time_recovery: bool,
+    /// Whose key it is encrypted with.
+    pub encryption: Encryption,
+    /// Whether the table refuses to be deleted.
+    pub deletion_protection: bool,
+    /// What storage costs against access.
+    pub class: TableClass,
+}
+
+impl Layout {
+    /// A table of these keys, paid by request, with everything else as DynamoDB has it by default.
+    #[must_use]
+    pub fn new(keys: Vec<Key>) -> Self {
+        Self {
+            keys,
+            indexes: BTreeMap::new(),
+            billing: Billing::OnDemand,
+            stream: None,
+            ttl_attribute: None,
+            point_in_time_recovery: false,
+            encryption: Encryption::Owned,
+            deletion_protection: false,
+            class: TableClass::Standard,
+        }
+    }
+
+    /// Each thing in which tables may differ, in words.
+    fn aspects(&self) -> BTreeMap<Aspect, String> {
+        let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let stream = self.stream.as_ref().map_or("off".to_owned(), |view| view.as_str().to_owned());
+        let ttl = self.ttl_attribute.as_ref().map_or("off".to_owned(), |name| format!("on {name}"));
+        let mut aspects = BTreeMap::from([
+            (Aspect::Keys, key_list(&self.keys)),
+            (Aspect::Billing, self.billing.to_string()),
+            (Aspect::Stream, stream),
+            (Aspect::TimeToLive, ttl),
+            (Aspect::PointInTimeRecovery, on_off(self.point_in_time_recovery)),
+            (Aspect::Encryption, self.encryption.to_string()),
+            (Aspect::DeletionProtection, on_off(self.deletion_protection)),
+            (Aspect::Class, self.class.as_str().to_owned()),
+        ]);
+        for (name, index) in &self.indexes {
+            aspects.insert(Aspect::Index(name.clone()), index.to_string());
+        }
+        aspects
+    }
+
+    /// How `found` differs from this layout, but for the aspects that its endpoint does not know.
+    pub(super) fn differences(&self, found: &Self, unknown: &BTreeSet<Aspect>) -> Vec<Difference> {
+        let mut found = found.clone();
+        if self.encryption.admits(&found.encryption) {
+            found.encryption = self.encryption.clone();
+        }
+        let (wanted, found) = (self.aspects(), found.aspects());
+        let aspects: BTreeSet<&Aspect> = wanted.keys().chain(found.keys()).collect();
+        aspects
+            .into_iter()
+            .filter(|aspect| !unknown.contains(aspect) && wanted.get(aspect) != found.get(aspect))
+            .map(|aspect| Difference {
+                aspect: aspect.clone(),
+                wanted: wanted.get(aspect).cloned(),
+                found: found.get(aspect).cloned(),
+            })
+            .collect()
+    }
+}
+
+/// An attribute that is part of a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Key {
+    /// The attribute.
+    pub name: String,
+    /// `S`, `N` or `B`.
+    pub attribute_type: ScalarAttributeType,
+    /// `HASH` of a partition key, `RANGE` of a sort key.
+    pub key_type: KeyType,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.name, self.attribute_type, self.key_type)
+    }
+}
+
+fn key_list(keys: &[Key]) -> String {
+    keys.iter().map(Key::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A secondary index.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Index {
+    /// Global, or local to a partition.
+    pub scope: IndexScope,
+    /// Its partition key, then its sort key if there is one.
+    pub keys: Vec<Key>,
+    /// What it carries besides keys.
+    pub projection: ProjectionType,
+    /// The further attributes that it carries, where the projection is `INCLUDE`.
+    pub attributes: BTreeSet<String>,
+    /// Its own capacity, where the table's is provisioned and the index is global.
+    pub throughput: Option<Throughput>,
+}
+
+/// As `global, status_shard S HASH, created_at N RANGE, KEYS_ONLY`.
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = match self.scope {
+            IndexScope::Global => "global",
+            IndexScope::Local => "local",
+        };
+        write!(f, "{scope}, {}, {}", key_list(&self.keys), self.projection)?;
+        for (position, attribute) in self.attributes.iter().enumerate() {
+            write!(f, "{}{attribute}", if position == 0 { " " } else { ", " })?;
+        }
+        self.throughput.map_or(Ok(()), |throughput| write!(f, ", {throughput}"))
+    }
+}
+
+/// Where an index looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IndexScope {
+    /// At the whole table.
+    Global,
+    /// At the items of one partition key.
+    Local,
+}
+
+/// How capacity is paid for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Billing {
+    /// By request.
+    OnDemand,
+    /// By the hour, whether it is used or not.
+    Provisioned(Throughput),
+}
+
+impl fmt::Display for Billing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnDemand => f.write_str("PAY_PER_REQUEST"),
+            Self::Provisioned(throughput) => write!(f, "PROVISIONED, {throughput}"),
+        }
+    }
+}
+
+/// Provisioned capacity.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Throughput {
+    /// Read capacity units.
+    pub read_units: i64,
+    /// Write capacity units.
+    pub write_units: i64,
+}
+
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} RCU and {} WCU", self.read_units, self.write_units)
+    }
+}
+
+/// Whose key a table is encrypted with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Encryption {
+    /// DynamoDB's own.
+    Owned,
+    /// One of the account's in KMS.
+    Kms {
+        /// Its id, ARN or alias; `None` for the account's key for DynamoDB.
+        key: Option<String>,
+    },
+}
+
+impl Encryption {
+    /// Whether a table that is said to be encrypted as `found` is encrypted as this says: a table always tells the
+    /// ARN of its key, which an alias does not show.
+    fn admits(&self, found: &Self) -> bool {
+        match (self, found) {
+            (Self::Owned, Self::Owned) | (Self::Kms { key: None }, Self::Kms { .. }) => true,
+            (Self::Kms { key: Some(wanted) }, Self::Kms { key: Some(found) }) => {
+                wanted.contains("alias/") || found.ends_with(wanted)
+            }
+            (Self::Kms { key: Some(_) }, Self::Kms { key: None }) => false,
+            (Self::Owned, Self::Kms { .. }) | (Self::Kms { .. }, Self::Owned) => false,
+        }
+    }
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned => f.write_str("with a key of DynamoDB's own"),
+            Self::Kms { key: None } => f.write_str("with the account's KMS key for DynamoDB"),
+            Self::Kms { key: Some(key) } => write!(f, "with the KMS key {key}"),
+        }
+    }
+}
+
+/// One thing in which tables may differ.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Aspect {
+    /// Its primary key.
+    Keys,
+    /// The index of this name.
+    Index(String),
+    /// Its stream.
+    Stream,
+    /// Its time to live.
+    TimeToLive,
+    /// How its capacity is paid for.
+    Billing,
+    /// Its continuous backups.
+    PointInTimeRecovery,
+    /// Whose key it is encrypted with.
+    Encryption,
+    /// Whether it refuses to be deleted.
+    DeletionProtection,
+    /// What storage costs against access.
+    Class,
+}
+
+impl Aspect {
+    /// Whether a function of the stage would notice: what it reads and writes by.
+    #[must_use]
+    pub const fn concerns_functions(&self) -> bool {
+        match self {
+            Self::Keys | Self::Index(_) | Self::Stream => true,
+            Self::TimeToLive
+            | Self::Billing
+            | Self::PointInTimeRecovery
+            | Self::Encryption
+            | Self::DeletionProtection
+            | Self::Class => false,
+        }
+    }
+}
+
+impl fmt::Display for Aspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "keys",
+            Self::Index(name) => return write!(f, "index {name}"),
+            Self::Stream => "stream",
+            Self::TimeToLive => "time to live",
+            Self::Billing => "billing",
+            Self::PointInTimeRecovery => "point-in-time recovery",
+            Self::Encryption => "encryption",
+            Self::DeletionProtection => "deletion protection",
+            Self::Class => "class",
+        })
+    }
+}
+
+/// One thing in which a table is not what it should be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// In what it differs.
+    pub aspect: Aspect,
+    /// What it should be; `None` for an index that should not be there.
+    pub wanted: Option<String>,
+    /// What it is; `None` for an index that is not there.
+    pub found: Option<String>,
+}
+
+/// As `stream: should be NEW_IMAGE; is off`.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = self.wanted.as_deref().unwrap_or("absent");
+        let found = self.found.as_deref().unwrap_or("missing");
+        write!(f, "{}: should be {wanted}; is {found}", self.aspect)
+    }
+}

@@ -1,0 +1,307 @@
+//! Tables at an endpoint of DynamoDB: made from their layouts, held to them, and deleted.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType};
+//! use streamer_harness::dynamodb::DynamoDb;
+//! use streamer_harness::tables::{Key, Layout, Tables};
+//!
+//! let db = DynamoDb::builder().in_memory()?;
+//! let tables = Tables::new(db.client(), "the embedded DynamoDB");
+//! let mut layout = Layout::new(vec![Key {
+//!     name: "id".into(), attribute_type: ScalarAttributeType::S, key_type: KeyType::Hash,
+//! }]);
+//! assert!(tables.create("things", &layout).await?.is_new);
+//! layout.ttl_attribute = Some("ttl".into());
+//! let found = tables.check("things", &layout).await?.expect("the table was made");
+//! assert_eq!(found.differences[0].to_string(), "time to live: should be on ttl; is off");
+//! # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod layout;
+mod requests;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    IndexStatus, PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, TableDescription, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
+};
+
+pub use error::{TablesError, TablesErrorKind, innermost};
+pub use layout::{Aspect, Billing, Difference, Encryption, Index, IndexScope, Key, Layout, Throughput};
+
+/// The tables at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    client: Client,
+    endpoint: String,
+}
+
+/// What became of a table that was to be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Created {
+    /// Whether it was made now; else it stood before.
+    pub is_new: bool,
+    /// What it is now. One that stood and differs is left as it is, but for time to live and backups, which are
+    /// turned on where nothing else differs: whoever made it may have been interrupted.
+    pub comparison: Comparison,
+}
+
+/// How a table compares with what it should be.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// In what it differs.
+    pub differences: Vec<Difference>,
+    /// In what it could not be compared, since its endpoint does not know such a thing.
+    pub unknown: BTreeSet<Aspect>,
+}
+
+impl Tables {
+    /// How long a table may take to be made or deleted. AWS takes seconds, and minutes where there are indexes.
+    const PATIENCE: Duration = Duration::from_mins(10);
+    const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+    /// The tables that `client` reaches; `endpoint` is what people call the place.
+    #[must_use]
+    pub fn new(client: Client, endpoint: impl Into<String>) -> Self {
+        Self { client, endpoint: endpoint.into() }
+    }
+
+    /// What people call the place.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Makes a table unless it stands, waits until it and its indexes are active, and turns on its time to live and
+    /// backups. To be repeated after a failure.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer or refuses.
+    pub async fn create(&self, name: &str, layout: &Layout) -> Result<Created, TablesError> {
+        let request = requests::create(self.client.create_table().table_name(name), layout)
+            .map_err(|error| TablesError::new(TablesErrorKind::Refused, format!("table {name}: {error}")))?;
+        let is_new = match request.send().await {
+            Ok(_) => true,
+            Err(error) if error.code() == Some("ResourceInUseException") => false,
+            Err(error) => return Err(self.failed("CreateTable", name, error)),
+        };
+        self.wait_until_active(name).await?;
+        let mut comparison = self.comparison(name, layout).await?;
+        let is_late = |difference: &Difference| {
+            matches!(difference.aspect, Aspect::TimeToLive | Aspect::PointInTimeRecovery)
+        };
+        if !comparison.differences.is_empty() && comparison.differences.iter().all(is_late) {
+            self.complete(name, layout, &comparison).await?;
+            comparison = self.comparison(name, layout).await?;
+        }
+        Ok(Created { is_new, comparison })
+    }
+
+    /// Compares a table with what it should be; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer or refuses.
+    pub async fn check(&self, name: &str, layout: &Layout) -> Result<Option<Comparison>, TablesError> {
+        match self.describe(name).await? {
+            Some(_) => self.comparison(name, layout).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a table of this name stands.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer or refuses.
+    pub async fn exists(&self, name: &str) -> Result<bool, TablesError> {
+        Ok(self.describe(name).await?.is_some())
+    }
+
+    /// Deletes a table with everything in it, and waits until it is gone. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer or refuses, as it does where the table is protected.
+    pub async fn delete(&self, name: &str) -> Result<(), TablesError> {
+        match self.client.delete_table().table_name(name).send().await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => return Err(self.failed("DeleteTable", name, error)),
+        }
+        self.poll(name, "deleted", |table| Ok(table.is_none())).await
+    }
+
+    /// Turns on what is no part of `CreateTable`. What the endpoint does not know is left out.
+    async fn complete(
+        &self,
+        name: &str,
+        layout: &Layout,
+        comparison: &Comparison,
+    ) -> Result<(), TablesError> {
+        for difference in &comparison.differences {
+            let done = match (&difference.aspect, &layout.ttl_attribute) {
+                (Aspect::TimeToLive, Some(attribute)) => self.turn_on_time_to_live(name, attribute).await,
+                (Aspect::PointInTimeRecovery, _) if layout.point_in_time_recovery => {
+                    self.turn_on_recovery(name).await
+                }
+                _ => Ok(()),
+            };
+            match done {
+                Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn_on_time_to_live(&self, name: &str, attribute: &str) -> Result<(), TablesError> {
+        let specification =
+            TimeToLiveSpecification::builder().attribute_name(attribute).enabled(true).build();
+        let specification =
+            specification.map_err(|error| TablesError::new(TablesErrorKind::Refused, error.to_string()))?;
+        let request = self.client.update_time_to_live().table_name(name);
+        match request.time_to_live_specification(specification).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("UpdateTimeToLive", name, error)),
+        }
+    }
+
+    /// AWS prepares a new table for backups for a while after it is active, and refuses until it has.
+    async fn turn_on_recovery(&self, name: &str) -> Result<(), TablesError> {
+        let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
+        let specification = specification
+            .build()
+            .map_err(|error| TablesError::new(TablesErrorKind::Refused, error.to_string()))?;
+        let request = self.client.update_continuous_backups().table_name(name);
+        let request = request.point_in_time_recovery_specification(specification);
+        let mut waited = Duration::ZERO;
+        loop {
+            match request.clone().send().await {
+                Ok(_) => return Ok(()),
+                Err(error)
+                    if error.code() == Some("ContinuousBackupsUnavailableException")
+                        && waited < Self::PATIENCE =>
+                {
+                    tokio::time::sleep(Self::POLL_INTERVAL).await;
+                    waited += Self::POLL_INTERVAL;
+                }
+                Err(error) => return Err(self.failed("UpdateContinuousBackups", name, error)),
+            }
+        }
+    }
+
+    async fn comparison(&self, name: &str, layout: &Layout) -> Result<Comparison, TablesError> {
+        let Some(table) = self.describe(name).await? else {
+            return Err(TablesError::new(
+                TablesErrorKind::Busy,
+                format!("table {name} was deleted meanwhile"),
+            ));
+        };
+        let mut found = requests::layout(&table);
+        let mut unknown = BTreeSet::new();
+        match self.ttl_attribute(name).await {
+            Ok(attribute) => found.ttl_attribute = attribute,
+            Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
+                unknown.insert(Aspect::TimeToLive);
+            }
+            Err(error) => return Err(error),
+        }
+        match self.point_in_time_recovery(name).await {
+            Ok(on) => found.point_in_time_recovery = on,
+            Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
+                unknown.insert(Aspect::PointInTimeRecovery);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Comparison { differences: layout.differences(&found, &unknown), unknown })
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<TableDescription>, TablesError> {
+        match self.client.describe_table().table_name(name).send().await {
+            Ok(answer) => Ok(answer.table),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.failed("DescribeTable", name, error)),
+        }
+    }
+
+    async fn ttl_attribute(&self, name: &str) -> Result<Option<String>, TablesError> {
+        let answer = self.client.describe_time_to_live().table_name(name).send().await;
+        let answer = answer.map_err(|error| self.failed("DescribeTimeToLive", name, error))?;
+        let is_on = |status: Option<&TimeToLiveStatus>| {
+            matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
+        };
+        Ok(answer
+            .time_to_live_description
+            .filter(|description| is_on(description.time_to_live_status()))
+            .and_then(|description| description.attribute_name))
+    }
+
+    async fn point_in_time_recovery(&self, name: &str) -> Result<bool, TablesError> {
+        let answer = self.client.describe_continuous_backups().table_name(name).send().await;
+        let answer = answer.map_err(|error| self.failed("DescribeContinuousBackups", name, error))?;
+        Ok(answer
+            .continuous_backups_description
+            .and_then(|backups| backups.point_in_time_recovery_description)
+            .and_then(|recovery| recovery.point_in_time_recovery_status)
+            == Some(PointInTimeRecoveryStatus::Enabled))
+    }
+
+    async fn wait_until_active(&self, name: &str) -> Result<(), TablesError> {
+        self.poll(name, "active", |table| {
+            let Some(table) = table else { return Ok(false) };
+            let are_active = table
+                .global_secondary_indexes()
+                .iter()
+                .all(|index| index.index_status() == Some(&IndexStatus::Active));
+            match table.table_status() {
+                Some(TableStatus::Active) => Ok(are_active),
+                Some(TableStatus::Creating | TableStatus::Updating) => Ok(false),
+                status => {
+                    let status = status.map_or("UNKNOWN", TableStatus::as_str);
+                    let message = format!("table {name} is {status}: run this again when that is over");
+                    Err(TablesError::new(TablesErrorKind::Busy, message))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Looks at a table until `is_done` says so.
+    async fn poll(
+        &self,
+        name: &str,
+        state: &str,
+        is_done: impl Fn(Option<&TableDescription>) -> Result<bool, TablesError>,
+    ) -> Result<(), TablesError> {
+        let mut waited = Duration::ZERO;
+        while !is_done(self.describe(name).await?.as_ref())? {
+            if waited >= Self::PATIENCE {
+                let minutes = Self::PATIENCE.as_secs() / 60;
+                let message = format!("table {name} is not {state} after {minutes} minutes: run this again");
+                return Err(TablesError::new(TablesErrorKind::Busy, message));
+            }
+            tokio::time::sleep(Self::POLL_INTERVAL).await;
+            waited += Self::POLL_INTERVAL;
+        }
+        Ok(())
+    }
+
+    fn failed<E>(&self, operation: &str, table: &str, error: SdkError<E>) -> TablesError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        TablesError::of_call(&self.endpoint, operation, table, error)
+    }
+}
+
+fn is_not_found<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    error.code() == Some("ResourceNotFoundException")
+}

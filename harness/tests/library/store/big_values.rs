@@ -1,0 +1,176 @@
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+use streamer::ids::RequestKey;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::dynamodb::{QueueSettings, part_item};
+use streamer::store::{
+    Cancelled, Claimed, Ending, Enqueued, NewStatus, PageRequest, Request, RequestQueue as _, Status,
+    StoreErrorKind,
+};
+
+use super::{Store, at, ids, number, request, string};
+
+/// A value whose JSON has that many bytes.
+fn value_of(bytes: usize) -> Value {
+    json!("x".repeat(bytes - 2))
+}
+
+fn big() -> Value {
+    value_of(100_000)
+}
+
+fn big_request(id: &str) -> Request {
+    Request { payload: big(), ..request(id) }
+}
+
+async fn enqueue_big(store: &Store, id: &str) -> RequestKey {
+    assert_eq!(store.queue.enqueue(&big_request(id)).await.unwrap(), Enqueued::New);
+    big_request(id).key()
+}
+
+/// In which second the payload's part is over.
+async fn payload_ttl(store: &Store, key: &RequestKey) -> Option<AttributeValue> {
+    store.part(key, part_item::PAYLOAD_PART).await.unwrap().get("ttl").cloned()
+}
+
+/// The second in which the parts of a request are over that ended after that many.
+fn over(seconds: u64) -> AttributeValue {
+    let parts = at(seconds) + QueueSettings::default().ttl + std::time::Duration::from_hours(48);
+    number(parts.as_secs())
+}
+
+#[tokio::test]
+async fn a_payload_lies_in_its_own_part_from_the_first_byte_too_many() {
+    let store = Store::new().await;
+    for (bytes, is_part) in [(part_item::MAX_INLINE_BYTES, false), (part_item::MAX_INLINE_BYTES + 1, true)] {
+        let request = Request { payload: value_of(bytes), ..request(&format!("r{bytes}")) };
+        store.queue.enqueue(&request).await.unwrap();
+        let item = store.item(&request.key()).await;
+        assert_eq!(item.contains_key("payload_part"), is_part);
+        assert_eq!(item.contains_key("payload"), !is_part);
+        assert_eq!(store.part(&request.key(), part_item::PAYLOAD_PART).await.is_some(), is_part);
+        assert_eq!(store.get(&request.key()).await, request);
+    }
+}
+
+#[tokio::test]
+async fn a_claim_brings_a_big_payload_along() {
+    let store = Store::new().await;
+    let key = enqueue_big(&store, "r1").await;
+    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let Claimed::Won(won, _) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(won.payload, big());
+    let again = store.queue.claim(&key, "second", at(1), at(61)).await.unwrap();
+    assert!(matches!(again, Claimed::NotPending(Status::Processing)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_id_is_compared_with_the_payload_that_is_stored() {
+    let store = Store::new().await;
+    enqueue_big(&store, "r1").await;
+    store.enqueue("r2", 0).await;
+    for (again, stored) in [
+        (big_request("r1"), big_request("r1")),
+        (request("r1"), big_request("r1")),
+        (big_request("r2"), request("r2")),
+    ] {
+        let enqueued = store.queue.enqueue(&again).await.unwrap();
+        assert_eq!(enqueued, Enqueued::Existing(Box::new(stored)));
+    }
+    let key = request("r2").key();
+    assert_eq!(store.part(&key, part_item::PAYLOAD_PART).await, None, "a refused request leaves no part");
+}
+
+#[tokio::test]
+async fn a_big_result_lies_in_a_part_that_expires_with_its_request() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let seq = Seq::start_of(1).next();
+    store.queue.complete(&key, &lease, &big(), seq, at(5)).await.unwrap();
+    assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(big())));
+    assert_eq!(store.item(&key).await["result_part"], string("result#1"));
+    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
+    let listed = store.queue.get_by_status(Status::Completed, PageRequest::default()).await.unwrap();
+    assert_eq!(listed.items.len(), 1, "a part is in no list");
+    assert!(listed.unreadable.is_empty());
+}
+
+/// A fenced attempt's result is a part that nobody names, and that expires.
+#[tokio::test]
+async fn a_big_result_that_came_too_late_is_never_seen() {
+    let store = Store::new().await;
+    let (key, first) = store.claimed("r1").await;
+    let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
+    store.queue.retry_later(&key, &first, &error, at(2)).await.unwrap();
+    store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(3)).await.unwrap();
+    let second = store.claim(&key, "second", 4).await;
+    let late = store.queue.complete(&key, &first, &value_of(9_000), Seq::start_of(1).next(), at(5)).await;
+    assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Fenced);
+    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
+    store.queue.complete(&key, &second, &value_of(8_000), Seq::start_of(2).next(), at(6)).await.unwrap();
+    assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
+}
+
+#[tokio::test]
+async fn a_big_payload_expires_once_its_request_has_ended_and_was_delivered() {
+    let store = Store::new().await;
+    let seq = Seq::start_of(1).next();
+    let key = enqueue_big(&store, "r1").await;
+    let lease = store.claim(&key, "first", 1).await;
+    store.queue.complete(&key, &lease, &json!(1), seq, at(5)).await.unwrap();
+    assert_eq!(payload_ttl(&store, &key).await, None);
+    assert!(store.is_in_timers(&key).await);
+    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    assert_eq!(payload_ttl(&store, &key).await, Some(over(5)));
+    assert!(!store.is_in_timers(&key).await);
+    assert_eq!(store.get(&key).await.payload, big());
+
+    let key = enqueue_big(&store, "r2").await;
+    let cancelled = store.queue.cancel(&key, at(7)).await.unwrap();
+    assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
+    assert_eq!(payload_ttl(&store, &key).await, None);
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    assert_eq!(payload_ttl(&store, &key).await, Some(over(7)));
+    assert!(!store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn a_big_payload_of_an_open_request_never_expires() {
+    let store = Store::new().await;
+    let key = enqueue_big(&store, "r1").await;
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let lease = store.claim(&key, "first", 1).await;
+    store.queue.delivered(&key, &lease, &[], true).await.unwrap();
+    assert_eq!(payload_ttl(&store, &key).await, None);
+    assert!(store.is_in_timers(&key).await, "what has not ended is looked at again");
+}
+
+/// A request whose time is over makes place for another, whose payload is not the old one's.
+#[tokio::test]
+async fn a_new_request_under_an_old_id_has_its_own_payload() {
+    let store = Store::new().await;
+    let key = enqueue_big(&store, "r1").await;
+    store.queue.cancel(&key, at(1)).await.unwrap();
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let later = at(2) + QueueSettings::default().ttl;
+    let payload = value_of(6_000);
+    let another = Request { payload: payload.clone(), created_at: later, ..request("r1") };
+    assert_eq!(store.queue.enqueue(&another).await.unwrap(), Enqueued::New);
+    assert_eq!(store.get(&key).await.payload, payload);
+    assert_eq!(payload_ttl(&store, &key).await, None);
+}
+
+#[tokio::test]
+async fn a_part_that_is_not_there_is_named() {
+    let store = Store::new().await;
+    let key = enqueue_big(&store, "r1").await;
+    let delete = store.client.delete_item().table_name(&store.requests_table);
+    delete.set_key(Some(part_item::key(&key, part_item::PAYLOAD_PART))).send().await.unwrap();
+    let problem = "corrupt item: item \"acme/ann/r1\", attribute \"payload_part\": \
+                   names the part \"payload\", which is not there";
+    let error = store.queue.get(&key).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, problem));
+    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let Claimed::Unreadable(_, error) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(error.to_string(), problem);
+}

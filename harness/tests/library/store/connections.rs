@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::TryStreamExt as _;
+use streamer::ids::{ConnectionId, TenantId, UserId};
+use streamer::store::{Connection, ConnectionStore as _, Identity, PageRequest, StoreErrorKind, pages};
+
+use super::{NOW, Store, at, string};
+
+fn connection(id: &str, tenant: &str, user: &str, seconds: u64) -> Connection {
+    Connection {
+        id: id.into(),
+        identity: Identity {
+            user: user.into(),
+            tenant: tenant.into(),
+            permissions: vec!["reports".to_owned()],
+            expires_at: at(3_600),
+        },
+        endpoint: "https://api.example/prod".to_owned(),
+        connected_at: at(seconds),
+        last_ping: at(seconds),
+        metadata: BTreeMap::from([("source_ip".to_owned(), "127.0.0.1".to_owned())]),
+    }
+}
+
+async fn save(store: &Store, id: &str, tenant: &str, user: &str, seconds: u64) {
+    store.connections.save(&connection(id, tenant, user, seconds)).await.unwrap();
+}
+
+fn names(connections: &[Connection]) -> Vec<&str> {
+    connections.iter().map(|connection| connection.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_connection_is_there_until_it_is_forgotten() {
+    let store = Store::new().await;
+    let id = ConnectionId::from("c1");
+    assert_eq!(store.connections.get(&id).await.unwrap(), None);
+    save(&store, "c1", "acme", "ann", 0).await;
+    let saved = Some(connection("c1", "acme", "ann", 0));
+    assert_eq!(store.connections.get(&id).await.unwrap(), saved);
+    assert_eq!(store.connections.delete(&id).await.unwrap(), saved);
+    assert_eq!(store.connections.delete(&id).await.unwrap(), None);
+    assert_eq!(store.connections.get(&id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_id_stays_with_its_user() {
+    let store = Store::new().await;
+    save(&store, "c1", "acme", "ann", 0).await;
+    for (tenant, user) in [("acme", "bob"), ("other", "ann")] {
+        let error = store.connections.save(&connection("c1", tenant, user, 1)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::AlreadyExists, "{tenant}/{user}");
+    }
+    save(&store, "c1", "acme", "ann", 2).await;
+    let stands = store.connections.get(&"c1".into()).await.unwrap();
+    assert_eq!(stands, Some(connection("c1", "acme", "ann", 2)));
+}
+
+#[tokio::test]
+async fn connections_are_listed_by_user_and_by_tenant_the_longest_open_first() {
+    let store = Store::new().await;
+    for (id, tenant, user, seconds) in [
+        ("c3", "acme", "ann", 30),
+        ("c1", "acme", "ann", 10),
+        ("c2", "acme", "bob", 20),
+        ("c4", "acme", "ann", 40),
+        ("c5", "other", "ann", 5),
+        ("c6", "acme/ann", "", 1),
+    ] {
+        save(&store, id, tenant, user, seconds).await;
+    }
+    let by_user = async |tenant: &str, user: &str| {
+        let (tenant, user) = (TenantId::from(tenant), UserId::from(user));
+        let page = store.connections.list_by_user(&tenant, &user, PageRequest::default()).await.unwrap();
+        assert_eq!(page.next, None);
+        page.items
+    };
+    assert_eq!(names(&by_user("acme", "ann").await), ["c1", "c3", "c4"]);
+    assert_eq!(names(&by_user("other", "ann").await), ["c5"]);
+    assert!(by_user("acme", "carl").await.is_empty());
+    let tenant = TenantId::from("acme");
+    let page = store.connections.list_by_tenant(&tenant, PageRequest::default()).await.unwrap();
+    assert_eq!(names(&page.items), ["c1", "c2", "c3", "c4"]);
+    assert_eq!(page.items[0], connection("c1", "acme", "ann", 10), "all of it is there");
+}
+
+#[tokio::test]
+async fn a_list_of_connections_goes_on_where_a_page_ended_though_some_opened_at_once() {
+    let store = Store::new().await;
+    for n in 0..7 {
+        save(&store, &format!("c{n}"), "acme", "ann", n / 4).await;
+    }
+    let (tenant, user) = (TenantId::from("acme"), UserId::from("ann"));
+    let all = store.connections.list_by_user(&tenant, &user, PageRequest::default()).await.unwrap().items;
+    assert_eq!(all.len(), 7);
+    for limit in 1..=8 {
+        let list = |page| store.connections.list_by_user(&tenant, &user, page);
+        let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
+        assert_eq!(names(&listed), names(&all), "{limit} at a time");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let store = Store::new().await;
+    for n in 0..3 {
+        save(&store, &format!("c{n}"), "acme", "ann", n).await;
+    }
+    store.edit_connection("c1", "SET endpoint = :value", AttributeValue::Bool(true)).await;
+    let page = store.connections.list_by_tenant(&"acme".into(), PageRequest::default()).await.unwrap();
+    assert_eq!(names(&page.items), ["c0", "c2"]);
+    let problems: Vec<_> = page.unreadable.iter().map(|error| (error.kind(), error.to_string())).collect();
+    let problem = "corrupt item: item \"c1\", attribute \"endpoint\": expected a string, found a boolean";
+    assert_eq!(problems, [(StoreErrorKind::Corrupt, problem.to_owned())]);
+}
+
+#[tokio::test]
+async fn a_sign_of_life_moves_forward_alone_and_brings_nobody_back() {
+    let store = Store::new().await;
+    save(&store, "c1", "acme", "ann", 0).await;
+    store.edit_connection("c1", "SET added_later = :value", string("kept")).await;
+    let id = ConnectionId::from("c1");
+    for (noted, stands) in [(60, 60), (30, 60), (60, 60), (90, 90)] {
+        store.connections.update_last_ping(&id, at(noted)).await.unwrap();
+        let expected = Connection { last_ping: at(stands), ..connection("c1", "acme", "ann", 0) };
+        assert_eq!(store.connections.get(&id).await.unwrap(), Some(expected));
+    }
+    let get = store.client.get_item().table_name(&store.connections_table).key("connection_id", string("c1"));
+    let item = get.send().await.unwrap().item.unwrap();
+    assert_eq!(item["added_later"], string("kept"), "what a later version added is kept");
+    store.connections.delete(&id).await.unwrap();
+    let error = store.connections.update_last_ping(&id, at(120)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotFound);
+    assert_eq!(store.connections.get(&id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn only_connections_without_a_sign_of_life_are_stale() {
+    let store = Store::new().await;
+    for n in 0..12 {
+        save(&store, &format!("dead{n}"), "acme", "ann", n).await;
+    }
+    let now = at(12) + Connection::STALE_AFTER;
+    save(&store, "pinged", "acme", "ann", 0).await;
+    store.connections.update_last_ping(&"pinged".into(), at(12)).await.unwrap();
+    save(&store, "listens", "acme", "ann", 12).await;
+    let before = NOW + now.since(NOW).saturating_sub(Connection::STALE_AFTER);
+    assert_eq!(store.connections.delete_stale(before).await.unwrap(), 12);
+    let left = store.connections.list_by_tenant(&"acme".into(), PageRequest::default()).await.unwrap();
+    assert_eq!(names(&left.items), ["pinged", "listens"]);
+    assert_eq!(store.connections.delete_stale(before).await.unwrap(), 0);
+    assert!(Connection::STALE_AFTER > Duration::from_hours(2), "a gateway ends a connection after that");
+}

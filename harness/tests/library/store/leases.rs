@@ -1,0 +1,341 @@
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+use streamer::ids::RequestKey;
+use streamer::ports::Timestamp;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::dynamodb::QueueSettings;
+use streamer::store::{
+    Audience, Cancelled, Claimed, Ending, Enqueued, Lease, NewStatus, Progress, Request, RequestQueue as _,
+    Status, StoreError, StoreErrorKind,
+};
+
+use super::{LEASE, Store, at, ids, request, string};
+
+fn audience(names: &[&str], cancel_requested: bool) -> Audience {
+    Audience { subscribers: ids(names), cancel_requested }
+}
+
+fn half() -> Progress {
+    let metadata = [("rows".to_owned(), json!(7))].into_iter().collect();
+    Progress { percentage: 50.0, message: "Half".to_owned(), metadata }
+}
+
+fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "The printer is out of paper")
+}
+
+fn millis(time: Timestamp) -> AttributeValue {
+    AttributeValue::N(time.as_millis().to_string())
+}
+
+/// Every write that a lease's holder can make, by name, at that many seconds.
+async fn write(
+    store: &Store,
+    name: &str,
+    key: &RequestKey,
+    lease: &Lease,
+    seconds: u64,
+) -> Result<Audience, StoreError> {
+    let (queue, now, seq) = (&store.queue, at(seconds), Seq::start_of(lease.epoch).next());
+    match name {
+        "renew" => queue.renew(key, lease, now + LEASE).await,
+        "progress" => queue.progress(key, lease, &half(), seq, now + LEASE).await,
+        "complete" => queue.complete(key, lease, &json!({"pages": 3}), seq, now).await,
+        "complete with a big value" => queue.complete(key, lease, &json!("x".repeat(5_000)), seq, now).await,
+        "fail" => queue.fail(key, lease, &out_of_paper(), seq, now).await,
+        "cancelled" => queue.cancelled(key, lease, seq, now).await,
+        "retry_later" => queue.retry_later(key, lease, &out_of_paper(), at(seconds + 30)).await,
+        _ => panic!("{name} is no write of a lease's holder"),
+    }
+}
+
+const WRITES: [&str; 7] =
+    ["renew", "progress", "complete", "complete with a big value", "fail", "cancelled", "retry_later"];
+
+#[tokio::test]
+async fn an_id_is_one_request_until_its_time_is_over() {
+    let store = Store::new().await;
+    let first = request("r1");
+    assert_eq!(store.queue.enqueue(&first).await.unwrap(), Enqueued::New);
+    assert_eq!(store.get(&first.key()).await, first);
+    let again = Request { payload: json!("another"), created_at: at(5), ..request("r1") };
+    assert_eq!(store.queue.enqueue(&again).await.unwrap(), Enqueued::Existing(Box::new(first.clone())));
+    for (tenant, user) in [("acme", "bob"), ("other", "ann")] {
+        let elsewhere = Request { tenant: tenant.into(), user: user.into(), ..request("r1") };
+        assert_eq!(store.queue.enqueue(&elsewhere).await.unwrap(), Enqueued::New);
+    }
+    let lease = store.claim(&first.key(), "first", 1).await;
+    write(&store, "complete", &first.key(), &lease, 2).await.unwrap();
+    let expiry = at(2) + QueueSettings::default().ttl;
+    let at_expiry = Request { created_at: expiry, ..request("r1") };
+    assert!(matches!(store.queue.enqueue(&at_expiry).await.unwrap(), Enqueued::Existing(_)));
+    let late = Request { created_at: Timestamp::from_secs(expiry.as_secs() + 1), ..request("r1") };
+    assert_eq!(store.queue.enqueue(&late).await.unwrap(), Enqueued::New);
+    assert_eq!(store.get(&first.key()).await, late, "nothing is left of the old one");
+}
+
+#[tokio::test]
+async fn a_claim_is_won_once() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let Claimed::Won(won, lease) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(lease, Lease { epoch: 1, owner: "first".to_owned(), expires_at: at(61) });
+    let expected = Request {
+        status: Status::Processing,
+        attempt: 1,
+        epoch: 1,
+        lease: Some(lease.clone()),
+        started_at: Some(at(1)),
+        ..request("r1")
+    };
+    assert_eq!(*won, expected);
+    let second = store.queue.claim(&key, "second", at(2), at(62)).await.unwrap();
+    assert!(matches!(second, Claimed::NotPending(Status::Processing)), "{second:?}");
+    let again = store.queue.claim(&key, "first", at(2), at(62)).await.unwrap();
+    let Claimed::Won(_, held) = again else { panic!("its own claim is not known: {again:?}") };
+    assert_eq!(held, lease, "as it was claimed first");
+    let nowhere = RequestKey::from_stored("acme/ann/r2");
+    let missing = store.queue.claim(&nowhere, "first", at(1), at(61)).await.unwrap();
+    assert!(matches!(missing, Claimed::Missing), "{missing:?}");
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None, "and is not made by asking");
+}
+
+#[tokio::test]
+async fn a_renewed_lease_holds_longer_and_says_who_listens() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let before = store.get(&key).await;
+    assert_eq!(write(&store, "renew", &key, &lease, 20).await.unwrap(), audience(&["c1"], false));
+    let prolonged = Lease { expires_at: at(20) + LEASE, ..lease.clone() };
+    assert_eq!(store.get(&key).await, Request { lease: Some(prolonged), ..before });
+    assert_eq!(store.queue.cancel(&key, at(21)).await.unwrap(), Cancelled::Asked);
+    assert_eq!(write(&store, "renew", &key, &lease, 22).await.unwrap(), audience(&["c1"], true));
+    assert_eq!(write(&store, "progress", &key, &lease, 23).await.unwrap(), audience(&["c1"], true));
+}
+
+#[tokio::test]
+async fn stored_progress_is_the_latest() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let before = store.get(&key).await;
+    assert_eq!(write(&store, "progress", &key, &lease, 20).await.unwrap(), audience(&["c1"], false));
+    let prolonged = Lease { expires_at: at(20) + LEASE, ..lease };
+    let seq = Seq::start_of(1).next();
+    assert_eq!(store.get(&key).await, Request { lease: Some(prolonged), progress: half(), seq, ..before });
+}
+
+#[tokio::test]
+async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
+    let store = Store::new().await;
+    let big = json!("x".repeat(5_000));
+    for (n, (name, ending)) in [
+        ("complete", Ending::Completed(json!({"pages": 3}))),
+        ("complete with a big value", Ending::Completed(big)),
+        ("fail", Ending::Failed(out_of_paper())),
+        ("cancelled", Ending::Cancelled),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (key, lease) = store.claimed(&format!("r{n}")).await;
+        let before = store.get(&key).await;
+        assert_eq!(write(&store, name, &key, &lease, 5).await.unwrap(), audience(&["c1"], false), "{name}");
+        let expected = Request {
+            status: ending.status(),
+            lease: None,
+            seq: Seq::start_of(1).next(),
+            ending: Some(ending),
+            finished_at: Some(at(5)),
+            ..before
+        };
+        assert_eq!(store.get(&key).await, expected, "{name}");
+        let item = store.item(&key).await;
+        let ttl = at(5) + QueueSettings::default().ttl;
+        assert_eq!(item["ttl"], AttributeValue::N(ttl.as_secs().to_string()), "{name}");
+        assert_eq!(item["timer_at"], millis(at(35)), "{name}: until it is delivered");
+        assert!(!item.contains_key("lease_expires_at") && !item.contains_key("cancel_requested"), "{name}");
+    }
+}
+
+/// Invariant 3: whoever has lost the lease changes nothing, neither of the item nor of a result that is there.
+#[tokio::test]
+async fn who_has_lost_the_lease_changes_nothing() {
+    let store = Store::new().await;
+    let (key, first) = store.claimed("r1").await;
+    write(&store, "retry_later", &key, &first, 2).await.unwrap();
+    store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(40)).await.unwrap();
+    let second = store.claim(&key, "second", 41).await;
+    let forged = Lease { epoch: second.epoch, ..first.clone() };
+    let running = store.item(&key).await;
+    for name in WRITES {
+        for lease in [&first, &forged] {
+            let error = write(&store, name, &key, lease, 42).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
+            assert_eq!(store.item(&key).await, running, "{name}");
+        }
+    }
+    write(&store, "complete with a big value", &key, &second, 50).await.unwrap();
+    let (ended, whole) = (store.item(&key).await, store.get(&key).await);
+    // Even its own holder cannot end it in another way, or go on with it.
+    for name in ["renew", "progress", "fail", "cancelled", "retry_later"] {
+        for lease in [&first, &second] {
+            let error = write(&store, name, &key, lease, 51).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
+        }
+    }
+    for name in ["complete", "complete with a big value"] {
+        let error = write(&store, name, &key, &first, 51).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
+    }
+    store.queue.delivered(&key, &first, &ids(&["c1"]), true).await.unwrap();
+    assert_eq!(store.item(&key).await, ended);
+    assert_eq!(store.get(&key).await, whole);
+    let nowhere = RequestKey::from_stored("acme/ann/r2");
+    for name in WRITES {
+        let error = write(&store, name, &nowhere, &first, 52).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name} of what is not there");
+    }
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_end_that_is_written_twice_stands_as_it_was_written_first() {
+    let store = Store::new().await;
+    for (n, name) in ["complete", "fail", "cancelled"].into_iter().enumerate() {
+        let (key, lease) = store.claimed(&format!("r{n}")).await;
+        write(&store, name, &key, &lease, 5).await.unwrap();
+        let first = store.item(&key).await;
+        assert_eq!(write(&store, name, &key, &lease, 9).await.unwrap(), audience(&["c1"], false), "{name}");
+        assert_eq!(store.item(&key).await, first, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_attempt_waits_for_the_next_which_begins_above_it() {
+    let store = Store::new().await;
+    let (key, first) = store.claimed("r1").await;
+    write(&store, "progress", &key, &first, 2).await.unwrap();
+    let told = write(&store, "retry_later", &key, &first, 3).await.unwrap();
+    assert_eq!(told, audience(&["c1"], false));
+    let waiting = store.get(&key).await;
+    assert_eq!((waiting.status, waiting.lease, waiting.ending), (Status::Retrying, None, None));
+    assert_eq!((waiting.attempt, waiting.seq), (1, Seq::start_of(2)));
+    assert_eq!(store.item(&key).await["timer_at"], millis(at(33)));
+    let refused = store.queue.claim(&key, "second", at(4), at(64)).await.unwrap();
+    assert!(matches!(refused, Claimed::NotPending(Status::Retrying)), "{refused:?}");
+    store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(33)).await.unwrap();
+    let second = store.claim(&key, "second", 34).await;
+    assert_eq!(second.epoch, 2);
+    let running = store.get(&key).await;
+    assert_eq!((running.attempt, running.epoch), (2, 2));
+    write(&store, "complete", &key, &second, 40).await.unwrap();
+    assert_eq!(store.get(&key).await.seq, Seq::start_of(2).next());
+}
+
+#[tokio::test]
+async fn a_request_whose_end_is_asked_for_is_not_tried_again() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+    let before = store.item(&key).await;
+    let error = write(&store, "retry_later", &key, &lease, 3).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
+    assert_eq!(store.item(&key).await, before);
+    write(&store, "cancelled", &key, &lease, 4).await.unwrap();
+    assert_eq!(store.get(&key).await.status, Status::Cancelled);
+}
+
+#[tokio::test]
+async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
+    let store = Store::new().await;
+    let two = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
+    store.queue.enqueue(&two).await.unwrap();
+    let key = two.key();
+    let lease = store.claim(&key, "first", 1).await;
+    write(&store, "complete", &key, &lease, 2).await.unwrap();
+    store.queue.delivered(&key, &lease, &ids(&["c2"]), false).await.unwrap();
+    assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
+    assert!(store.is_in_timers(&key).await);
+    // c3 has come to listen since, and c1 was told.
+    store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
+    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
+    assert!(store.is_in_timers(&key).await);
+    store.queue.delivered(&key, &lease, &ids(&["c3"]), true).await.unwrap();
+    assert!(store.get(&key).await.subscribers.is_empty());
+    assert!(!store.is_in_timers(&key).await);
+    store.queue.delivered(&key, &lease, &ids(&["c3"]), true).await.unwrap();
+}
+
+/// As many listen as were told, but they are not the same.
+#[tokio::test]
+async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    write(&store, "complete", &key, &lease, 2).await.unwrap();
+    store
+        .edit(&key, "SET subscribers.c2 = :value REMOVE subscribers.c1", AttributeValue::N("1".to_owned()))
+        .await;
+    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    assert_eq!(store.get(&key).await.subscribers, ids(&["c2"]));
+    assert!(store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
+    let store = Store::new().await;
+    let two = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
+    store.queue.enqueue(&two).await.unwrap();
+    let key = two.key();
+    let lease = store.claim(&key, "first", 1).await;
+    write(&store, "complete", &key, &lease, 2).await.unwrap();
+    store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
+    store.queue.delivered(&key, &lease, &ids(&["c1", "c2"]), true).await.unwrap();
+    assert!(store.get(&key).await.subscribers.is_empty());
+    assert!(!store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn what_a_later_version_added_survives_every_write() {
+    let store = Store::new().await;
+    let steps: [&[&str]; 4] =
+        [&["renew", "progress", "retry_later"], &["complete"], &["fail"], &["complete with a big value"]];
+    for (n, names) in steps.into_iter().enumerate() {
+        let key = store.enqueue(&format!("r{n}"), 0).await;
+        store.edit(&key, "SET added_later = :value", string("kept")).await;
+        let lease = store.claim(&key, "first", 1).await;
+        for name in names {
+            write(&store, name, &key, &lease, 2).await.unwrap();
+        }
+        if names.contains(&"retry_later") {
+            store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(40)).await.unwrap();
+            store.queue.cancel(&key, at(41)).await.unwrap();
+            store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+        } else {
+            store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+        }
+        assert_eq!(store.item(&key).await["added_later"], string("kept"), "{names:?}");
+        assert!(!store.is_in_timers(&key).await, "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_names_its_key_and_attribute() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    store.edit(&key, "SET payload = :value", string("{")).await;
+    let corrupt = "corrupt item: item \"acme/ann/r1\", attribute \"payload\": is not the JSON it should be: \
+                   EOF while parsing an object at line 1 column 1";
+    let error = store.queue.get(&key).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
+    let error = store.queue.enqueue(&request("r1")).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
+    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let Claimed::Unreadable(lease, error) = claimed else { panic!("{claimed:?}") };
+    assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
+    let told = store.queue.fail(&key, &lease, &out_of_paper(), Seq::start_of(1).next(), at(2)).await.unwrap();
+    assert_eq!(told, audience(&["c1"], false));
+    let value: Value = serde_json::from_str(store.item(&key).await["error"].as_s().unwrap()).unwrap();
+    assert_eq!(value["code"], "OUT_OF_PAPER");
+}

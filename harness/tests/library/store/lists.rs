@@ -1,0 +1,302 @@
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt as _;
+use serde_json::json;
+use streamer::ports::Timestamp;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::dynamodb::request_item;
+use streamer::store::{
+    Claimed, Cursor, NewStatus, Page, PageRequest, Progress, Request, RequestQueue as _, RequestSummary,
+    Status, StoreErrorKind, pages,
+};
+
+use super::{LEASE, Store, at, ids, request, string};
+
+fn names(requests: &[RequestSummary]) -> Vec<&str> {
+    requests.iter().map(|request| request.id.as_str()).collect()
+}
+
+async fn by_status(store: &Store, status: Status) -> Page<RequestSummary> {
+    store.queue.get_by_status(status, PageRequest::first(100)).await.unwrap()
+}
+
+/// Over enough shards that none of them alone is in order.
+async fn thirty_pending(store: &Store) -> Vec<String> {
+    let names: Vec<String> = (0..30).map(|n| format!("r{n}")).collect();
+    let shards: BTreeSet<u8> = names.iter().map(|name| request(name).key().shard(8)).collect();
+    assert!(shards.len() > 4, "{shards:?}");
+    for (seconds, name) in names.iter().enumerate().rev() {
+        store.enqueue(name, seconds as u64).await;
+    }
+    names
+}
+
+#[tokio::test]
+async fn requests_of_a_status_are_listed_through_all_shards_the_oldest_first() {
+    let store = Store::new().await;
+    let all = thirty_pending(&store).await;
+    let page = by_status(&store, Status::Pending).await;
+    assert_eq!(names(&page.items), all);
+    assert_eq!(page.next, None);
+    for limit in [1, 2, 7, 29, 30, 31] {
+        let list = |page| store.queue.get_by_status(Status::Pending, page);
+        let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
+        assert_eq!(names(&listed), all, "{limit} at a time");
+    }
+    assert!(by_status(&store, Status::Failed).await.items.is_empty());
+}
+
+#[tokio::test]
+async fn requests_of_one_moment_are_listed_once_each() {
+    let store = Store::new().await;
+    let mut all = BTreeSet::new();
+    for n in 0..30 {
+        all.insert(format!("r{n}"));
+        store.enqueue(&format!("r{n}"), n / 10).await;
+    }
+    for limit in 1..=11 {
+        let list = |page| store.queue.get_by_status(Status::Pending, page);
+        let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
+        assert_eq!(listed.len(), 30, "{limit} at a time");
+        assert!(listed.is_sorted_by_key(|request| request.created_at), "{limit} at a time");
+        let listed: BTreeSet<_> = listed.iter().map(|request| request.id.to_string()).collect();
+        assert_eq!(listed, all, "{limit} at a time");
+    }
+}
+
+/// The list goes on from where it was, though what it ended with is gone from it.
+#[tokio::test]
+async fn a_list_goes_on_though_its_last_entry_has_moved_on() {
+    let store = Store::new().await;
+    let all = thirty_pending(&store).await;
+    let mut page = PageRequest::first(4);
+    let mut listed = Vec::new();
+    loop {
+        let Page { items, next, .. } =
+            store.queue.get_by_status(Status::Pending, page.clone()).await.unwrap();
+        for request in &items {
+            store.claim(&request.key(), "first", 40).await;
+            listed.push(request.id.to_string());
+        }
+        let Some(next) = next else { break };
+        page = page.after(next.to_string().parse().unwrap());
+    }
+    assert_eq!(listed, all);
+    assert!(by_status(&store, Status::Pending).await.items.is_empty());
+    assert_eq!(names(&by_status(&store, Status::Processing).await.items), all);
+}
+
+#[tokio::test]
+async fn a_summary_says_all_but_what_was_sent_and_what_came_of_it() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    store.queue.cancel(&key, at(2)).await.unwrap();
+    let running = &by_status(&store, Status::Processing).await.items[0];
+    let expected = RequestSummary {
+        id: "r1".into(),
+        user: "ann".into(),
+        tenant: "acme".into(),
+        connection: "c1".into(),
+        action: "report".to_owned(),
+        status: Status::Processing,
+        attempt: 1,
+        max_attempts: 3,
+        epoch: 1,
+        lease: Some(lease.clone()),
+        cancel_requested: true,
+        last_error: None,
+        progress: Progress::default(),
+        seq: Seq::default(),
+        subscribers: ids(&["c1"]),
+        created_at: at(0),
+        started_at: Some(at(1)),
+        finished_at: None,
+        timer_at: Some(at(71)),
+    };
+    assert_eq!(*running, expected);
+    assert_eq!(running.key(), key);
+    let (key, lease) = store.claimed("r2").await;
+    let error = ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m");
+    store.queue.retry_later(&key, &lease, &error, at(30)).await.unwrap();
+    let waiting = &by_status(&store, Status::Retrying).await.items[0];
+    assert_eq!((&waiting.last_error, waiting.timer_at), (&Some(error), Some(at(30))));
+}
+
+#[tokio::test]
+async fn requests_of_a_connection_are_listed_wherever_they_stand() {
+    let store = Store::new().await;
+    for (n, connection) in ["c1", "c2", "c1", "c1"].into_iter().enumerate() {
+        let request = Request {
+            connection: connection.into(),
+            created_at: at(10 - n as u64),
+            ..request(&format!("r{n}"))
+        };
+        store.queue.enqueue(&request).await.unwrap();
+    }
+    let lease = store.claim(&request("r2").key(), "first", 20).await;
+    store
+        .queue
+        .complete(&request("r2").key(), &lease, &json!(1), Seq::start_of(1).next(), at(21))
+        .await
+        .unwrap();
+    let listed = store.queue.get_by_connection(&"c1".into(), PageRequest::default()).await.unwrap();
+    assert_eq!(names(&listed.items), ["r3", "r2", "r0"]);
+    let connection = "c1".into();
+    let list = |page| store.queue.get_by_connection(&connection, page);
+    let listed: Vec<_> = pages(PageRequest::first(1), list).try_collect().await.unwrap();
+    assert_eq!(names(&listed), ["r3", "r2", "r0"]);
+    let nobody = store.queue.get_by_connection(&"c9".into(), PageRequest::default()).await.unwrap();
+    assert!(nobody.items.is_empty() && nobody.next.is_none());
+}
+
+#[tokio::test]
+async fn what_is_due_is_listed_by_when_it_became_so() {
+    let store = Store::new().await;
+    // Unclaimed: due 60 s after each was queued.
+    for (id, seconds) in [("r1", 5), ("r2", 3), ("r3", 4), ("r4", 100)] {
+        store.enqueue(id, seconds).await;
+    }
+    let due = async |now: Timestamp| store.queue.due(now, PageRequest::default()).await.unwrap().items;
+    assert!(due(at(62)).await.is_empty());
+    assert_eq!(names(&due(at(63)).await), ["r2"], "the very moment counts");
+    assert_eq!(names(&due(at(65)).await), ["r2", "r3", "r1"]);
+    // Claimed: due 10 s after the lease's end.
+    store.claim(&request("r2").key(), "first", 10).await;
+    assert_eq!(names(&due(at(79)).await), ["r3", "r1"]);
+    assert_eq!(names(&due(at(80)).await), ["r3", "r1", "r2"]);
+    let list = |page| store.queue.due(at(80), page);
+    let listed: Vec<_> = pages(PageRequest::first(1), list).try_collect().await.unwrap();
+    assert_eq!(names(&listed), ["r3", "r1", "r2"]);
+    // Ended and delivered: never again.
+    store.queue.cancel(&request("r3").key(), at(70)).await.unwrap();
+    store.queue.unsubscribe(&request("r3").key(), &"c1".into()).await.unwrap();
+    assert_eq!(names(&due(at(1_000)).await), ["r1", "r2", "r4"]);
+}
+
+/// A cursor of a list that is asked again at an earlier moment stands behind its end.
+#[tokio::test]
+async fn nothing_is_due_after_the_moment_that_is_asked_about() {
+    let store = Store::new().await;
+    for n in 0..20 {
+        store.enqueue(&format!("r{n}"), n).await;
+    }
+    let first = store.queue.due(at(100), PageRequest::first(10)).await.unwrap();
+    let page = PageRequest { limit: 10, after: first.next };
+    let rest = store.queue.due(at(60), page).await.unwrap();
+    assert!(rest.items.is_empty() && rest.next.is_none(), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let store = Store::new().await;
+    for n in 0..3 {
+        store.enqueue(&format!("r{n}"), n).await;
+    }
+    store.edit(&request("r1").key(), "SET attempt = :value", string("once")).await;
+    let page = by_status(&store, Status::Pending).await;
+    assert_eq!(names(&page.items), ["r0", "r2"]);
+    let problem =
+        "corrupt item: item \"acme/ann/r1\", attribute \"attempt\": expected a number, found a string";
+    let problems: Vec<_> = page.unreadable.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, [problem]);
+    let list = |page| store.queue.get_by_status(Status::Pending, page);
+    let error = pages(PageRequest::first(1), list).try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_page_that_no_list_has_is_refused_without_a_call() {
+    let store = Store::new().await;
+    for n in 0..2 {
+        store.enqueue(&format!("r{n}"), n).await;
+    }
+    for limit in [0, 101] {
+        let error = store.queue.get_by_status(Status::Pending, PageRequest::first(limit)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Misuse);
+        assert!(error.to_string().contains("at least 1 and at most 100"), "{error}");
+    }
+    let first = store.queue.get_by_status(Status::Pending, PageRequest::first(1)).await.unwrap();
+    let elsewhere = PageRequest { limit: 1, after: first.next };
+    let error = store.queue.due(at(1_000), elsewhere).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misuse);
+    assert!(error.to_string().contains("a page of timers after a cursor of status-time"), "{error}");
+    for text in ["", "r1", "c3RhdHVzLXRpbWU", "c3RhdHVzLXRpbWUgeCAxIGE"] {
+        assert_eq!(text.parse::<Cursor>().unwrap_err().kind(), StoreErrorKind::Misuse, "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_pending_is_claimed_first_until_none_is_left() {
+    let store = Store::new().await;
+    for (id, seconds) in [("r1", 3), ("r2", 1), ("r3", 2)] {
+        store.enqueue(id, seconds).await;
+    }
+    store.claim(&request("r3").key(), "somebody", 5).await;
+    let mut taken = Vec::new();
+    while let Some(claimed) = store.queue.dequeue("operator", at(10), at(10) + LEASE).await.unwrap() {
+        let Claimed::Won(request, lease) = claimed else { panic!("{claimed:?}") };
+        assert_eq!((request.attempt, lease.owner.as_str()), (1, "operator"));
+        taken.push(request.id.to_string());
+    }
+    assert_eq!(taken, ["r2", "r1"]);
+}
+
+#[tokio::test]
+async fn of_two_that_take_from_the_queue_each_request_is_won_by_one() {
+    let store = Store::new().await;
+    let all = thirty_pending(&store).await;
+    let take = async |owner: &str| {
+        let mut taken = Vec::new();
+        while let Some(claimed) = store.queue.dequeue(owner, at(40), at(40) + LEASE).await.unwrap() {
+            let Claimed::Won(request, _) = claimed else { panic!("{claimed:?}") };
+            taken.push(request.id.to_string());
+            tokio::task::yield_now().await;
+        }
+        taken
+    };
+    let (first, second) = tokio::join!(take("first"), take("second"));
+    assert!(!first.is_empty() && !second.is_empty());
+    let mut taken = [first, second].concat();
+    taken.sort();
+    let mut expected = all;
+    expected.sort();
+    assert_eq!(taken, expected);
+}
+
+/// What stands in the index of a status is what the item says, whatever it was before.
+#[tokio::test]
+async fn a_request_is_listed_under_the_status_that_it_has() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let listed = async || {
+        let mut found = Vec::new();
+        for status in Status::ALL {
+            let page = by_status(&store, status).await;
+            found.extend(page.items.iter().map(|request| request.status));
+        }
+        found
+    };
+    assert_eq!(listed().await, [Status::Pending]);
+    let lease = store.claim(&key, "first", 1).await;
+    assert_eq!(listed().await, [Status::Processing]);
+    let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
+    store.queue.retry_later(&key, &lease, &error, at(2)).await.unwrap();
+    assert_eq!(listed().await, [Status::Retrying]);
+    store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(3)).await.unwrap();
+    assert_eq!(listed().await, [Status::Pending]);
+    store.queue.cancel(&key, at(4)).await.unwrap();
+    assert_eq!(listed().await, [Status::Cancelled]);
+}
+
+/// An index lags behind: what it still shows under an old status is left out.
+#[tokio::test]
+async fn what_has_moved_on_behind_the_index_is_left_out() {
+    let store = Store::new().await;
+    let (r1, _) = (store.enqueue("r1", 0).await, store.enqueue("r2", 1).await);
+    // The status alone: the index still has it among the pending.
+    let update = store.client.update_item().table_name(&store.requests_table);
+    let update = update.set_key(Some(request_item::key(&r1))).update_expression("SET #status = :processing");
+    let update = update.expression_attribute_names("#status", "status");
+    update.expression_attribute_values(":processing", string("PROCESSING")).send().await.unwrap();
+    assert_eq!(names(&by_status(&store, Status::Pending).await.items), ["r2"]);
+}

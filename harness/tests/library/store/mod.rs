@@ -1,0 +1,185 @@
+//! What the ports do on real tables: on the embedded database, or on whatever answers at `STREAMER_TEST_DYNAMODB_URL`.
+//!
+//! Each test makes tables of its own and names its own times, so that any implementation of DynamoDB can be asked.
+
+mod big_values;
+mod connections;
+mod leases;
+mod lists;
+mod unclaimed;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
+use streamer::aws::AwsEnvironment;
+use streamer::config::Environment as Variables;
+use streamer::ids::{ConnectionId, RequestKey};
+use streamer::ports::Timestamp;
+use streamer::protocol::Seq;
+use streamer::store::dynamodb::{
+    DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item, part_item, request_item,
+};
+use streamer::store::{Claimed, Enqueued, Lease, Progress, Request, RequestQueue as _, Status};
+use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::tables::Tables;
+use streamer_harness::template::{Environment, Template};
+
+/// When everything here begins.
+pub(super) const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+/// How long a lease of these tests holds.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
+/// The moment that many seconds after the begin.
+pub(super) fn at(seconds: u64) -> Timestamp {
+    NOW + Duration::from_secs(seconds)
+}
+
+/// Both ports on tables of their own.
+pub(super) struct Store {
+    pub(super) client: Client,
+    pub(super) connections: DynamoConnectionStore,
+    pub(super) queue: DynamoRequestQueue,
+    pub(super) connections_table: String,
+    pub(super) requests_table: String,
+}
+
+impl Store {
+    pub(super) async fn new() -> Self {
+        static TABLES: AtomicU32 = AtomicU32::new(0);
+        let client = client();
+        let prefix = format!("t{}-{}-", std::process::id(), TABLES.fetch_add(1, Ordering::Relaxed));
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
+        let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
+        let environment = Environment { parameters, ..Environment::default() };
+        let tables = Template::load(&template, &environment).unwrap().tables;
+        let create = async |logical_id: &str| {
+            let table = tables.iter().find(|table| table.logical_id == logical_id).unwrap();
+            let name = format!("{prefix}{logical_id}");
+            Tables::new(client.clone(), "the database").create(&name, &table.layout).await.unwrap();
+            name
+        };
+        let connections_table = create("ConnectionsTable").await;
+        let requests_table = create("RequestsTable").await;
+        Self {
+            connections: DynamoConnectionStore::new(client.clone(), connections_table.as_str()),
+            queue: DynamoRequestQueue::new(client.clone(), requests_table.as_str(), QueueSettings::default()),
+            client,
+            connections_table,
+            requests_table,
+        }
+    }
+
+    /// Queues ann's request `id`, at that many seconds.
+    pub(super) async fn enqueue(&self, id: &str, seconds: u64) -> RequestKey {
+        let request = Request { created_at: at(seconds), ..request(id) };
+        assert_eq!(self.queue.enqueue(&request).await.unwrap(), Enqueued::New);
+        request.key()
+    }
+
+    /// Queues ann's request `id` at the begin, and claims it one second later.
+    pub(super) async fn claimed(&self, id: &str) -> (RequestKey, Lease) {
+        let key = self.enqueue(id, 0).await;
+        let lease = self.claim(&key, "first", 1).await;
+        (key, lease)
+    }
+
+    pub(super) async fn claim(&self, key: &RequestKey, owner: &str, seconds: u64) -> Lease {
+        let claimed = self.queue.claim(key, owner, at(seconds), at(seconds) + LEASE).await.unwrap();
+        let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
+        lease
+    }
+
+    pub(super) async fn get(&self, key: &RequestKey) -> Request {
+        self.queue.get(key).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn item(&self, key: &RequestKey) -> Item {
+        self.part(key, request_item::REQUEST_PART).await.unwrap()
+    }
+
+    pub(super) async fn part(&self, key: &RequestKey, part: &str) -> Option<Item> {
+        let get = self.client.get_item().table_name(&self.requests_table).consistent_read(true);
+        get.set_key(Some(part_item::key(key, part))).send().await.unwrap().item
+    }
+
+    /// Changes a request's item behind the port's back.
+    pub(super) async fn edit(&self, key: &RequestKey, expression: &str, value: AttributeValue) {
+        let update = self.client.update_item().table_name(&self.requests_table);
+        let update = update.set_key(Some(request_item::key(key))).update_expression(expression);
+        update.expression_attribute_values(":value", value).send().await.unwrap();
+    }
+
+    /// Changes a connection's item behind the port's back.
+    pub(super) async fn edit_connection(&self, id: &str, expression: &str, value: AttributeValue) {
+        let update = self.client.update_item().table_name(&self.connections_table);
+        let update = update.key(connection_item::KEY, connection_item::key(&id.into()));
+        let update = update.update_expression(expression).expression_attribute_values(":value", value);
+        update.send().await.unwrap();
+    }
+
+    /// Whether somebody has to look at the request at some time.
+    pub(super) async fn is_in_timers(&self, key: &RequestKey) -> bool {
+        let item = self.item(key).await;
+        assert_eq!(
+            item.contains_key("timer_at"),
+            item.contains_key("timer_shard"),
+            "they come and go together"
+        );
+        item.contains_key("timer_at")
+    }
+}
+
+/// ann's request `id`, queued at the begin.
+pub(super) fn request(id: &str) -> Request {
+    Request {
+        id: id.into(),
+        user: "ann".into(),
+        tenant: "acme".into(),
+        connection: "c1".into(),
+        action: "report".into(),
+        payload: json!({"format": "pdf"}),
+        metadata: [("k".to_owned(), "v".to_owned())].into(),
+        status: Status::Pending,
+        attempt: 0,
+        max_attempts: 3,
+        epoch: 0,
+        lease: None,
+        progress: Progress::default(),
+        seq: Seq::default(),
+        ending: None,
+        subscribers: vec!["c1".into()],
+        created_at: NOW,
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {
+    names.iter().map(|name| ConnectionId::from(*name)).collect()
+}
+
+pub(super) fn string(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(super) fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+fn client() -> Client {
+    let Ok(url) = std::env::var("STREAMER_TEST_DYNAMODB_URL") else {
+        return DynamoDb::builder().in_memory().unwrap().client();
+    };
+    let lookup = |name: &str| match name {
+        "AWS_ENDPOINT_URL" => Some(url.clone()),
+        "AWS_REGION" => Some("us-east-1".to_owned()),
+        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
+        _ => None,
+    };
+    AwsEnvironment::read(&mut Variables::new(lookup)).dynamodb()
+}

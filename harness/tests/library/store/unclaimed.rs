@@ -1,0 +1,199 @@
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
+use streamer::ids::RequestKey;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::dynamodb::QueueSettings;
+use streamer::store::{
+    Cancelled, Claimed, Ending, NewStatus, Request, RequestQueue as _, Status, StoreErrorKind,
+};
+
+use super::{Store, at, ids, request};
+
+fn attempts_used_up() -> ErrorBody {
+    ErrorBody::new(ErrorCode::ProcessingFailed, "It failed three times")
+}
+
+/// A request that stands so, by the port's own writes.
+async fn standing(store: &Store, id: &str, status: Status) -> RequestKey {
+    let key = store.enqueue(id, 0).await;
+    if status == Status::Pending {
+        return key;
+    }
+    let lease = store.claim(&key, "first", 1).await;
+    let (queue, seq) = (&store.queue, Seq::start_of(1).next());
+    match status {
+        Status::Pending | Status::Processing => {}
+        Status::Retrying => {
+            queue.retry_later(&key, &lease, &attempts_used_up(), at(30)).await.unwrap();
+        }
+        Status::Completed => {
+            queue.complete(&key, &lease, &json!(1), seq, at(2)).await.unwrap();
+        }
+        Status::Failed => {
+            queue.fail(&key, &lease, &attempts_used_up(), seq, at(2)).await.unwrap();
+        }
+        Status::Cancelled => {
+            queue.cancelled(&key, &lease, seq, at(2)).await.unwrap();
+        }
+    }
+    assert_eq!(store.get(&key).await.status, status);
+    key
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again() {
+    let store = Store::new().await;
+    for (id, status, seq) in
+        [("r1", Status::Pending, Seq::default().next()), ("r2", Status::Retrying, Seq::start_of(2).next())]
+    {
+        let key = standing(&store, id, status).await;
+        let before = store.get(&key).await;
+        let cancelled = store.queue.cancel(&key, at(10)).await.unwrap();
+        assert_eq!(cancelled, Cancelled::Now { subscribers: ids(&["c1"]), seq });
+        let expected = Request {
+            status: Status::Cancelled,
+            ending: Some(Ending::Cancelled),
+            seq,
+            finished_at: Some(at(10)),
+            ..before
+        };
+        assert_eq!(store.get(&key).await, expected);
+        let item = store.item(&key).await;
+        let ttl = at(10) + QueueSettings::default().ttl;
+        assert_eq!(item["ttl"], AttributeValue::N(ttl.as_secs().to_string()));
+        assert_eq!(item["timer_at"], AttributeValue::N(at(40).as_millis().to_string()));
+        let claimed = store.queue.claim(&key, "late", at(11), at(71)).await.unwrap();
+        assert!(matches!(claimed, Claimed::NotPending(Status::Cancelled)), "{claimed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_says_what_it_found() {
+    let store = Store::new().await;
+    let running = standing(&store, "r1", Status::Processing).await;
+    for _ in 0..2 {
+        assert_eq!(store.queue.cancel(&running, at(10)).await.unwrap(), Cancelled::Asked);
+    }
+    assert_eq!(store.get(&running).await.status, Status::Processing);
+    for (id, status) in [("r2", Status::Completed), ("r3", Status::Failed), ("r4", Status::Cancelled)] {
+        let key = standing(&store, id, status).await;
+        let before = store.item(&key).await;
+        assert_eq!(store.queue.cancel(&key, at(10)).await.unwrap(), Cancelled::Ended(status));
+        assert_eq!(store.item(&key).await, before, "{status:?}");
+    }
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    assert_eq!(store.queue.cancel(&nowhere, at(10)).await.unwrap_err().kind(), StoreErrorKind::NotFound);
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
+
+/// Every status, and every status that somebody without the lease might want it to have.
+#[tokio::test]
+async fn a_status_changes_without_a_lease_only_where_nobody_holds_one() {
+    let store = Store::new().await;
+    let mut n = 0;
+    for from in Status::ALL {
+        for to in [NewStatus::Pending, NewStatus::Failed(attempts_used_up()), NewStatus::Cancelled] {
+            n += 1;
+            let key = standing(&store, &format!("r{n}"), from).await;
+            let before = store.item(&key).await;
+            let changed = store.queue.update_status(&key, from, to.clone(), at(40)).await;
+            let allowed = match (from, &to) {
+                (Status::Retrying, NewStatus::Pending)
+                | (Status::Pending | Status::Retrying, NewStatus::Failed(_) | NewStatus::Cancelled) => true,
+                (Status::Pending, NewStatus::Pending)
+                | (Status::Processing | Status::Completed | Status::Failed | Status::Cancelled, _) => false,
+            };
+            match changed {
+                Ok(()) => assert!(allowed, "{from:?} to {to:?}"),
+                Err(error) => {
+                    assert!(!allowed, "{from:?} to {to:?}: {error}");
+                    assert_eq!(error.kind(), StoreErrorKind::Misuse, "{from:?} to {to:?}");
+                    assert_eq!(store.item(&key).await, before, "{from:?} to {to:?}");
+                }
+            }
+            let expected = if allowed { to.status() } else { from };
+            assert_eq!(store.get(&key).await.status, expected, "{from:?} to {to:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_has_changed_meanwhile_is_not_changed_again() {
+    let store = Store::new().await;
+    for (n, stands) in Status::ALL.into_iter().enumerate() {
+        let key = standing(&store, &format!("r{n}"), stands).await;
+        let before = store.item(&key).await;
+        for from in [Status::Pending, Status::Retrying] {
+            if from == stands {
+                continue;
+            }
+            let error =
+                store.queue.update_status(&key, from, NewStatus::Cancelled, at(40)).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {stands:?}");
+            let said = format!("it is {}, not {}", stands.as_str(), from.as_str());
+            assert!(error.to_string().contains(&said), "{error}");
+            assert_eq!(store.item(&key).await, before);
+        }
+    }
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    let change = store.queue.update_status(&nowhere, Status::Pending, NewStatus::Cancelled, at(40));
+    assert_eq!(change.await.unwrap_err().kind(), StoreErrorKind::NotFound);
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_while_it_waits_keeps_why() {
+    let store = Store::new().await;
+    let key = standing(&store, "r1", Status::Retrying).await;
+    let failed = NewStatus::Failed(attempts_used_up());
+    store.queue.update_status(&key, Status::Retrying, failed, at(40)).await.unwrap();
+    let request = store.get(&key).await;
+    assert_eq!(request.ending, Some(Ending::Failed(attempts_used_up())));
+    assert_eq!((request.finished_at, request.seq), (Some(at(40)), Seq::start_of(2).next()));
+    assert!(store.is_in_timers(&key).await, "its subscribers are still to be told");
+}
+
+#[tokio::test]
+async fn a_connection_is_taken_off_wherever_the_request_stands() {
+    let store = Store::new().await;
+    for (n, status) in Status::ALL.into_iter().enumerate() {
+        let key = standing(&store, &format!("r{n}"), status).await;
+        store.edit(&key, "SET subscribers.c2 = :value", AttributeValue::N("1".to_owned())).await;
+        let left = async |connection: &str| {
+            store.queue.unsubscribe(&key, &connection.into()).await.unwrap();
+            (store.get(&key).await.subscribers, store.is_in_timers(&key).await)
+        };
+        assert_eq!(left("nobody").await, (ids(&["c1", "c2"]), true), "{status:?}");
+        assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
+        assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
+        assert_eq!(left("c2").await, (Vec::new(), !status.is_terminal()), "{status:?}");
+        assert_eq!(left("c2").await, (Vec::new(), !status.is_terminal()), "{status:?}");
+        assert_eq!(store.get(&key).await.status, status);
+    }
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    store.queue.unsubscribe(&nowhere, &"c1".into()).await.unwrap();
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
+
+/// Nobody listened any more when it ended, and nobody has cleared its timer: whoever looks at it does.
+#[tokio::test]
+async fn a_request_that_nobody_listens_to_leaves_the_timers_when_it_is_looked_at() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let cancelled = store.queue.cancel(&key, at(1)).await.unwrap();
+    assert!(matches!(cancelled, Cancelled::Now { subscribers, .. } if subscribers.is_empty()));
+    assert!(store.is_in_timers(&key).await);
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    assert!(!store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn who_listens_is_told_of_a_request_by_its_id_alone() {
+    let store = Store::new().await;
+    let other = Request { user: "bob".into(), ..request("r1") };
+    store.queue.enqueue(&other).await.unwrap();
+    let key = store.enqueue("r1", 0).await;
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    assert_eq!(store.get(&other.key()).await.subscribers, ids(&["c1"]), "bob's request has the same id");
+}

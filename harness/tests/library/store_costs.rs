@@ -1,0 +1,242 @@
+//! What each operation of the ports costs: its calls, and their capacity units.
+
+use std::fmt::Write as _;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer::ids::RequestKey;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
+use streamer::store::{
+    Claimed, Connection, ConnectionStore as _, Identity, Lease, NewStatus, PageRequest, Progress, Request,
+    RequestQueue as _, Status,
+};
+use streamer_harness::dynamodb::{DynamoDb, Ledger};
+
+use crate::store::{LEASE, at, ids, request};
+use crate::world::{CONNECTIONS, REQUESTS, create_tables_of_template};
+
+/// Both ports on the template's tables, and a bill of what was done.
+struct Bill {
+    connections: DynamoConnectionStore,
+    queue: DynamoRequestQueue,
+    ledger: Ledger,
+    text: String,
+}
+
+impl Bill {
+    fn new() -> Self {
+        let db = DynamoDb::builder().in_memory().unwrap();
+        create_tables_of_template(&db);
+        Self {
+            connections: DynamoConnectionStore::new(db.client(), CONNECTIONS),
+            queue: DynamoRequestQueue::new(db.client(), REQUESTS, QueueSettings::default()),
+            ledger: db.ledger(),
+            text: String::new(),
+        }
+    }
+
+    /// Enters what was done since the last entry.
+    fn enter(&mut self, operation: &str) {
+        writeln!(self.text, "{operation}").unwrap();
+        for line in self.ledger.take().to_string().lines() {
+            writeln!(self.text, "  {line}").unwrap();
+        }
+    }
+
+    /// Leaves what was done since the last entry off the bill.
+    fn skip(&self) {
+        drop(self.ledger.take());
+    }
+
+    async fn save(&self, id: &str, user: &str) {
+        self.connections.save(&connection(id, user)).await.unwrap();
+    }
+
+    async fn enqueue(&self, id: &str, payload: Value) -> RequestKey {
+        let request = Request { payload, ..request(id) };
+        self.queue.enqueue(&request).await.unwrap();
+        request.key()
+    }
+
+    async fn claim(&self, key: &RequestKey) -> Lease {
+        match self.queue.claim(key, "owner", at(1), at(1) + LEASE).await.unwrap() {
+            Claimed::Won(_, lease) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn connection(id: &str, user: &str) -> Connection {
+    Connection {
+        id: id.into(),
+        identity: Identity {
+            user: user.into(),
+            tenant: "acme".into(),
+            permissions: vec!["reports".to_owned()],
+            expires_at: at(3600),
+        },
+        endpoint: "https://api.example/prod".to_owned(),
+        connected_at: at(0),
+        last_ping: at(0),
+        metadata: [("source_ip".to_owned(), "127.0.0.1".to_owned())].into(),
+    }
+}
+
+fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "There is no paper")
+}
+
+/// Beyond what an item holds itself, and below 8 KiB.
+fn big() -> Value {
+    json!("x".repeat(7000))
+}
+
+#[tokio::test]
+async fn what_each_operation_on_connections_costs() {
+    let mut bill = Bill::new();
+    bill.save("c1", "ann").await;
+    bill.enter("save");
+    bill.save("c1", "ann").await;
+    bill.enter("save it again");
+    bill.connections.save(&connection("c1", "bob")).await.unwrap_err();
+    bill.enter("save another user's of the same id");
+    bill.connections.get(&"c1".into()).await.unwrap();
+    bill.enter("get");
+    bill.connections.update_last_ping(&"c1".into(), at(60)).await.unwrap();
+    bill.enter("update_last_ping");
+    bill.connections.update_last_ping(&"c1".into(), at(30)).await.unwrap();
+    bill.enter("update_last_ping to an earlier moment");
+    bill.connections.update_last_ping(&"c9".into(), at(60)).await.unwrap_err();
+    bill.enter("update_last_ping of none");
+    for n in 2..=20 {
+        bill.save(&format!("c{n}"), if n % 2 == 0 { "ann" } else { "bob" }).await;
+    }
+    bill.skip();
+    bill.connections.list_by_user(&"acme".into(), &"ann".into(), PageRequest::default()).await.unwrap();
+    bill.enter("list_by_user, 11 entries");
+    bill.connections.list_by_user(&"acme".into(), &"carl".into(), PageRequest::default()).await.unwrap();
+    bill.enter("list_by_user, no entries");
+    bill.connections.list_by_tenant(&"acme".into(), PageRequest::first(20)).await.unwrap();
+    bill.enter("list_by_tenant, 20 entries");
+    bill.connections.delete(&"c1".into()).await.unwrap();
+    bill.enter("delete");
+    bill.connections.delete(&"c1".into()).await.unwrap();
+    bill.enter("delete of none");
+    bill.connections.update_last_ping(&"c2".into(), at(60)).await.unwrap();
+    for n in 5..=20 {
+        bill.connections.delete(&format!("c{n}").as_str().into()).await.unwrap();
+    }
+    bill.skip();
+    assert_eq!(bill.connections.delete_stale(at(30)).await.unwrap(), 2);
+    bill.enter("delete_stale, 2 of 3");
+    assert_snapshot!(bill.text);
+}
+
+#[tokio::test]
+async fn what_each_operation_on_requests_costs() {
+    let mut bill = Bill::new();
+    let small = || json!({"format": "pdf"});
+    let seq = Seq::start_of(1).next();
+
+    let key = bill.enqueue("r1", small()).await;
+    bill.enter("enqueue");
+    bill.enqueue("r1", small()).await;
+    bill.enter("enqueue it again");
+    bill.queue.get(&key).await.unwrap();
+    bill.enter("get");
+    let lease = bill.claim(&key).await;
+    bill.enter("claim");
+    bill.queue.claim(&key, "other", at(1), at(61)).await.unwrap();
+    bill.enter("claim what is claimed");
+    bill.queue.renew(&key, &lease, at(90)).await.unwrap();
+    bill.enter("renew");
+    let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
+    bill.queue.progress(&key, &lease, &progress, seq, at(120)).await.unwrap();
+    bill.enter("progress");
+    bill.queue.cancel(&key, at(3)).await.unwrap();
+    bill.enter("cancel what runs");
+    bill.queue.complete(&key, &lease, &small(), seq, at(4)).await.unwrap();
+    bill.enter("complete");
+    bill.queue.cancel(&key, at(5)).await.unwrap();
+    bill.enter("cancel what has ended");
+    bill.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    bill.enter("delivered");
+
+    let key = bill.enqueue("r2", small()).await;
+    let lease = bill.claim(&key).await;
+    bill.skip();
+    bill.queue.retry_later(&key, &lease, &out_of_paper(), at(30)).await.unwrap();
+    bill.enter("retry_later");
+    bill.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(31)).await.unwrap();
+    bill.enter("update_status to PENDING");
+    let fenced = bill.queue.progress(&key, &lease, &progress, seq, at(120)).await;
+    fenced.unwrap_err();
+    bill.enter("progress of a fenced attempt");
+    let lease = bill.claim(&key).await;
+    bill.skip();
+    bill.queue.fail(&key, &lease, &out_of_paper(), seq, at(32)).await.unwrap();
+    bill.enter("fail");
+    bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    bill.enter("unsubscribe the last from what has ended");
+
+    let key = bill.enqueue("r3", small()).await;
+    bill.skip();
+    bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    bill.enter("unsubscribe from what has not ended");
+    bill.queue.cancel(&key, at(3)).await.unwrap();
+    bill.enter("cancel what nobody runs");
+
+    let key = bill.enqueue("r4", small()).await;
+    let lease = bill.claim(&key).await;
+    bill.skip();
+    bill.queue.cancelled(&key, &lease, seq, at(3)).await.unwrap();
+    bill.enter("cancelled");
+
+    bill.enqueue("r5", small()).await;
+    bill.skip();
+    bill.queue.dequeue("owner", at(1), at(61)).await.unwrap().unwrap();
+    bill.enter("dequeue");
+    assert!(bill.queue.dequeue("owner", at(1), at(61)).await.unwrap().is_none());
+    bill.enter("dequeue from nothing");
+    assert_snapshot!(bill.text);
+}
+
+#[tokio::test]
+async fn what_a_big_payload_and_a_big_result_cost() {
+    let mut bill = Bill::new();
+    let seq = Seq::start_of(1).next();
+    let key = bill.enqueue("r1", big()).await;
+    bill.enter("enqueue");
+    bill.enqueue("r1", big()).await;
+    bill.enter("enqueue it again");
+    let lease = bill.claim(&key).await;
+    bill.enter("claim");
+    bill.queue.progress(&key, &lease, &Progress::default(), seq, at(120)).await.unwrap();
+    bill.enter("progress");
+    bill.queue.complete(&key, &lease, &big(), seq, at(4)).await.unwrap();
+    bill.enter("complete");
+    bill.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    bill.enter("delivered");
+    bill.queue.get(&key).await.unwrap();
+    bill.enter("get");
+    assert_snapshot!(bill.text);
+}
+
+#[tokio::test]
+async fn what_the_lists_of_requests_cost() {
+    let mut bill = Bill::new();
+    for n in 0..30 {
+        bill.enqueue(&format!("r{n}"), json!("x".repeat(3000))).await;
+    }
+    bill.skip();
+    bill.queue.get_by_status(Status::Pending, PageRequest::default()).await.unwrap();
+    bill.enter("get_by_status, 25 of 30 entries");
+    bill.queue.get_by_status(Status::Failed, PageRequest::default()).await.unwrap();
+    bill.enter("get_by_status, no entries");
+    bill.queue.get_by_connection(&"c1".into(), PageRequest::first(5)).await.unwrap();
+    bill.enter("get_by_connection, 5 of 30 entries");
+    bill.queue.due(at(100), PageRequest::first(5)).await.unwrap();
+    bill.enter("due, 5 of 30 entries");
+    assert_snapshot!(bill.text);
+}
