@@ -2,6 +2,8 @@
 
 mod connect;
 mod disconnect;
+#[cfg(test)]
+mod test_world;
 
 pub use connect::Connect;
 pub use disconnect::Disconnect;

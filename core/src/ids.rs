@@ -89,10 +89,7 @@ impl RequestKey {
     /// The key of `user`'s request `id`.
     #[must_use]
     pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
-        let mut key = user_key(tenant, user);
-        key.push('/');
-        escape_into(&mut key, id.as_str());
-        Self(key)
+        Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))
     }
 
     /// Takes a key that was stored as it is.
@@ -131,10 +128,18 @@ impl fmt::Display for RequestKey {
 /// The key of a user within its tenant, as the `user-connections` index has it.
 #[must_use]
 pub fn user_key(tenant: &TenantId, user: &UserId) -> String {
-    let mut key = String::with_capacity(tenant.as_str().len() + user.as_str().len() + 1);
-    escape_into(&mut key, tenant.as_str());
-    key.push('/');
-    escape_into(&mut key, user.as_str());
+    joined([tenant.as_str(), user.as_str()])
+}
+
+/// The parts in one, such that other parts never make the same.
+pub(crate) fn joined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut key = String::new();
+    for (n, part) in parts.into_iter().enumerate() {
+        if n > 0 {
+            key.push('/');
+        }
+        escape_into(&mut key, part);
+    }
     key
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](Environment::token_key) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
 //! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](Environment::cancel_on_disconnect), [`REQUEST_TTL_S`](Environment::queue_settings) |
-//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold) |
+//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
 //! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`CONCURRENCY`, `LEASE_MS`](Environment::processor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
@@ -35,8 +35,8 @@ use crate::functions::{Connect, Disconnect, route_response};
 use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
-use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
-use crate::telemetry;
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
+use crate::telemetry::{self, StandardOutput};
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -67,7 +67,7 @@ pub fn connect() -> Result<(), Error> {
     })
 }
 
-/// The `disconnect` function: forgets connections.
+/// The `disconnect` function: forgets connections, and takes them off their requests.
 ///
 /// # Errors
 /// When the environment is wrong, or Lambda's Runtime API is not there.
@@ -75,14 +75,19 @@ pub fn disconnect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
     let aws = AwsEnvironment::read(&mut environment);
-    let table = environment.required("CONNECTIONS_TABLE");
+    let connections = environment.required("CONNECTIONS_TABLE");
+    let requests = environment.required("REQUESTS_TABLE");
+    let (is_cancelling, settings) = (environment.cancel_on_disconnect(), environment.queue_settings());
     environment.finish()?;
     on_one_thread(async {
-        let disconnect =
-            Disconnect::new(DynamoConnectionStore::new(aws.dynamodb(), table), Arc::new(SystemClock));
+        let client = aws.dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), connections);
+        let queue = DynamoRequestQueue::new(client, requests, settings);
+        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(StandardOutput));
+        let disconnect = Disconnect::new(connections, queue, clock, metrics).cancelling(is_cancelling);
         let disconnect = &disconnect;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(disconnect.handle(&event.payload).await)
+            Ok::<_, Error>(disconnect.handle(&event.payload, deadline(&event.context)).await)
         }))
         .await
     })
@@ -100,6 +105,7 @@ pub fn router(app: App) -> Result<(), Error> {
     let aws = AwsEnvironment::read(&mut environment);
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
+    let rate_limits = environment.optional("RATE_LIMITS_TABLE");
     let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
     environment.finish()?;
     let handlers = handlers(1)?;
@@ -107,12 +113,17 @@ pub fn router(app: App) -> Result<(), Error> {
     on_one_thread(async {
         let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), connections);
-        let queue = DynamoRequestQueue::new(client, requests, settings);
+        let queue = DynamoRequestQueue::new(client.clone(), requests, settings);
         let mut router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
         router.set_async_threshold(threshold);
+        if let Some(table) = rate_limits {
+            router.set_rate_limits(DynamoRateLimits::new(client, table));
+        }
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
-            Ok::<_, Error>(route_response(router.route(&event.payload).await))
+            Ok::<_, Error>(route_response(
+                router.route_before(&event.payload, deadline(&event.context)).await,
+            ))
         }))
         .await
     })

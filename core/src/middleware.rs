@@ -23,7 +23,7 @@
 //! use std::time::Duration;
 //! use streamer::app::App;
 //! use streamer::handler::HandlerError;
-//! use streamer::middleware::{Call, Next, from_fn, when_processing};
+//! use streamer::middleware::{Call, Logging, Next, Rate, RateLimit, from_fn, when_processing};
 //! use tower::timeout::TimeoutLayer;
 //!
 //! async fn add(numbers: Vec<f64>) -> Result<f64, HandlerError> {
@@ -34,10 +34,12 @@
 //! let mut app = App::new();
 //! app.handle("add", add)?
 //!     .layer(when_processing(TimeoutLayer::new(Duration::from_secs(60))))
+//!     .layer(RateLimit::per_user(Rate::per_minute(100).with_burst(20)))
 //!     .layer(from_fn(async |call: Call, next: Next| {
 //!         let _ = &call.context.tenant;
 //!         next.run(call).await
-//!     }));
+//!     }))
+//!     .layer(Logging);
 //! # Ok(app)
 //! # }
 //! # app().unwrap();
@@ -55,17 +57,28 @@
 //! | tower's `load_shed::error::Overloaded` | `RATE_LIMITED` |
 //! | anything else | `PROCESSING_FAILED`; its text goes to the log alone |
 
+mod around;
 mod call;
 mod error;
 mod from_fn;
+mod logging;
+mod metrics;
 mod next;
+mod observe;
 mod permission;
 mod phased;
+mod rate_limit;
 
+pub use crate::store::Rate;
 pub use call::{Call, Phase, Reply, Routing};
 pub use error::{CallError, CallErrorKind};
-pub use from_fn::{FromFn, FromFnService, from_fn};
+pub use from_fn::{FromFn, from_fn};
+pub use logging::Logging;
+pub use metrics::Metrics;
 pub use next::{Next, Step};
-pub use permission::{RequirePermission, RequirePermissionService};
-pub use phased::{InPhase, InPhaseService, when_processing, when_routing};
+pub use permission::RequirePermission;
+pub use phased::{InPhase, when_processing, when_routing};
+pub use rate_limit::RateLimit;
 pub use tower::{BoxError, Layer, Service};
+
+pub(crate) use rate_limit::SharedRateLimits;

@@ -1,44 +1,40 @@
 //! From a client's message to its answer: quick requests are run at once, slow ones are queued.
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+mod identities;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
-use lru::LruCache;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
 use crate::app::{App, unknown_action};
 use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
-use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing};
+use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
 use crate::protocol::{
     ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
 };
 use crate::store::{
-    ConnectionStore, Ending, Enqueued, Identity, Progress, Request, RequestQueue, Status, StoreError,
-    StoreErrorKind,
+    ConnectionStore, Ending, Enqueued, Identity, Progress, RateLimits, Request, RequestQueue, Status,
+    StoreError, StoreErrorKind,
 };
 use crate::telemetry::Causes;
+use identities::Identities;
 
 /// Routes messages to handlers.
 #[derive(Debug)]
 pub struct Router<C, Q> {
     app: Arc<App>,
-    connections: C,
+    connections: Arc<C>,
     queue: Q,
     clock: Arc<dyn Clock>,
     handlers: Handle,
     async_threshold: Duration,
-    identities: Mutex<LruCache<ConnectionId, Known>>,
-}
-
-#[derive(Clone, Debug)]
-struct Known {
-    identity: Arc<Identity>,
-    since: Timestamp,
+    rate_limits: Option<SharedRateLimits>,
+    identities: Arc<Identities>,
 }
 
 /// A message whose sender is known.
@@ -50,15 +46,13 @@ struct Caller {
     now: Timestamp,
 }
 
-impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
+impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
     /// The longest that an answer may take, all in all: the gateway itself gives up after 29 s, and names no request.
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// The most of it that is taken to have passed before we saw the message, as in a cold start.
     const MAX_DELAY: Duration = Duration::from_secs(10);
-    /// How many connections' identities are remembered.
-    const MAX_IDENTITIES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-    /// After how long a connection's identity is read anew.
-    const IDENTITY_MAX_AGE: Duration = Duration::from_mins(5);
+    /// How long before its invocation's end an answer is given.
+    const LAST_MOMENT: Duration = Duration::from_millis(500);
     const MAX_ATTEMPTS: u32 = 1;
 
     /// A router of `app`'s actions, whose handlers run on the runtime that `handlers` belongs to.
@@ -66,9 +60,16 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
     /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well.
     #[must_use]
     pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>, handlers: Handle) -> Self {
-        let identities = Mutex::new(LruCache::new(Self::MAX_IDENTITIES));
-        let async_threshold = Duration::from_secs(5);
-        Self { app, connections, queue, clock, handlers, async_threshold, identities }
+        Self {
+            app,
+            connections: Arc::new(connections),
+            queue,
+            clock,
+            handlers,
+            async_threshold: Duration::from_secs(5),
+            rate_limits: None,
+            identities: Arc::new(Identities::new()),
+        }
     }
 
     /// What is expected to take longer than this is queued. Default 5 s.
@@ -76,9 +77,23 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         self.async_threshold = threshold;
     }
 
+    /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
+    /// one that [`route`](Self::route) runs on. Default none: each router counts for itself.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn set_rate_limits(&mut self, limits: impl RateLimits + 'static) {
+        self.rate_limits = Some(SharedRateLimits::new(limits, Handle::current()));
+    }
+
     /// Answers a message with the frame that goes back to its client, as JSON.
     pub async fn route(&self, event: &ApiGatewayWebsocketProxyRequest) -> String {
-        let frame = self.frame(event).await;
+        self.route_before(event, Timestamp::from_millis(u64::MAX)).await
+    }
+
+    /// Answers a message before `deadline`, when the invocation ends, with the frame that goes back to its client.
+    pub async fn route_before(&self, event: &ApiGatewayWebsocketProxyRequest, deadline: Timestamp) -> String {
+        let frame = self.frame(event, deadline).await;
         let json = frame.to_json();
         if json.len() <= MAX_FRAME_BYTES {
             return json;
@@ -95,7 +110,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         self.refusal(request_id, error).to_json()
     }
 
-    async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest) -> Frame {
+    async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest, deadline: Timestamp) -> Frame {
         let context = &event.request_context;
         let parsed = if event.is_base64_encoded {
             let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, and is binary");
@@ -114,15 +129,17 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         };
         let now = self.clock.now();
         let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
-        let time_left = Self::TIMEOUT - now.since(sent_at).min(Self::MAX_DELAY);
+        let delay = now.since(sent_at).min(Self::MAX_DELAY);
+        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(Self::LAST_MOMENT));
         let connection = ConnectionId::from(connection);
         let answering = async {
             let identity = self.identify(&connection, now).await?;
+            self.note_sign_of_life(&connection, now);
             let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now };
             self.answer(caller, message).await
         };
         let answer = tokio::time::timeout(time_left, answering).await.unwrap_or_else(|_| {
-            let message = format!("The request took longer than {} s", Self::TIMEOUT.as_secs());
+            let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
             Err(ErrorBody::new(ErrorCode::Timeout, message))
         });
         answer.unwrap_or_else(|error| self.refusal(Some(id), error))
@@ -153,6 +170,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         context.metadata = metadata.clone();
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
         routing.async_threshold = self.async_threshold;
+        routing.rate_limits = self.rate_limits.clone();
         let call = Call::new(context, Arc::clone(&payload), Phase::Routing(routing));
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&self.handlers, async move { app.call(call).await });
@@ -247,19 +265,10 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
 
     /// Who is behind a connection, remembered so that quick requests need no read.
     async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Arc<Identity>, ErrorBody> {
-        let known = self.remembered(connection, now);
-        let identity = match known {
+        let identity = match self.identities.get(connection, now) {
             Some(identity) => identity,
             None => match self.connections.get(connection).await {
-                Ok(Some(found)) => {
-                    let identity = Arc::new(found.identity);
-                    let known = Known { identity: Arc::clone(&identity), since: now };
-                    self.identities
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .put(connection.clone(), known);
-                    identity
-                }
+                Ok(Some(found)) => self.identities.remember(found, now),
                 Ok(None) => {
                     return Err(ErrorBody::new(ErrorCode::Unauthorized, "The connection is not known"));
                 }
@@ -275,14 +284,29 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         Ok(identity)
     }
 
-    fn refusal(&self, request_id: Option<RequestId>, error: ErrorBody) -> Frame {
-        Frame::Error { request_id, error, timestamp: self.clock.now().as_secs(), seq: None }
+    /// Notes that a client is there, at most once a minute, beside the answer: it neither waits for this nor fails with it.
+    ///
+    /// Lambda may freeze it half done; the next message thaws it, or a minute later another one is noted.
+    fn note_sign_of_life(&self, connection: &ConnectionId, now: Timestamp) {
+        if !self.identities.is_ping_due(connection, now) {
+            return;
+        }
+        let (connections, identities) = (Arc::clone(&self.connections), Arc::clone(&self.identities));
+        let connection = connection.clone();
+        tokio::spawn(async move {
+            match connections.update_last_ping(&connection, now).await {
+                Ok(()) => {}
+                // It has ended, and we had not heard: its next message is one of a connection that is not known.
+                Err(error) if error.kind() == StoreErrorKind::NotFound => identities.forget(&connection),
+                Err(error) => {
+                    tracing::warn!(%connection, error = %Causes(&error), "a sign of life was not noted");
+                }
+            }
+        });
     }
 
-    fn remembered(&self, connection: &ConnectionId, now: Timestamp) -> Option<Arc<Identity>> {
-        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = identities.get(connection)?;
-        (now.since(known.since) < Self::IDENTITY_MAX_AGE).then(|| Arc::clone(&known.identity))
+    fn refusal(&self, request_id: Option<RequestId>, error: ErrorBody) -> Frame {
+        Frame::Error { request_id, error, timestamp: self.clock.now().as_secs(), seq: None }
     }
 }
 

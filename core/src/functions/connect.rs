@@ -159,12 +159,12 @@ mod tests {
 
     use aws_sdk_dynamodb::Client;
     use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
-    use aws_smithy_http_client::test_util::NeverClient;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
     use aws_smithy_runtime_api::http::StatusCode;
     use serde_json::Value;
 
+    use super::super::test_world::{At, silent};
     use super::*;
     use crate::auth::Algorithm;
     use crate::auth::test_keys::TestKey;
@@ -173,15 +173,6 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_707_503_009_250);
     const DEADLINE: Timestamp = Timestamp::from_millis(NOW.as_millis() + 10_000);
     static KEY: LazyLock<TestKey> = LazyLock::new(|| TestKey::new(Algorithm::EdDsa));
-
-    #[derive(Debug)]
-    struct At(Timestamp);
-
-    impl Clock for At {
-        fn now(&self) -> Timestamp {
-            self.0
-        }
-    }
 
     fn token_of(user: &str) -> String {
         KEY.sign(&json!({"sub": user, "tenant_id": "acme", "exp": 1_707_506_609, "permissions": ["reports"]}))
@@ -400,15 +391,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_table_that_does_not_answer_does_not_cost_the_client_its_answer() {
-        let hanging = Client::from_conf(
-            aws_sdk_dynamodb::Config::builder()
-                .behavior_version_latest()
-                .region(aws_sdk_dynamodb::config::Region::new("eu-west-1"))
-                .with_test_defaults()
-                .http_client(NeverClient::new())
-                .build(),
-        );
-        let store = DynamoConnectionStore::new(hanging, "connections");
+        let store = DynamoConnectionStore::new(silent(), "connections");
         let connect = Connect::new(KEY.verifier(), store, Arc::new(At(NOW)));
         let asked = tokio::time::Instant::now();
         let reply = connect.handle(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;

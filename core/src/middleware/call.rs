@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::CallError;
+use super::{CallError, SharedRateLimits};
 use crate::handler::Context;
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode};
@@ -63,13 +63,15 @@ pub struct Routing {
     pub received_at: Timestamp,
     /// What is expected to take longer than this is queued.
     pub async_threshold: Duration,
+    pub(crate) rate_limits: Option<SharedRateLimits>,
 }
 
 impl Routing {
     /// A message that came at `received_at`, with the threshold of 5 s that a router has by default.
     #[must_use]
     pub fn new(identity: impl Into<Arc<Identity>>, received_at: Timestamp) -> Self {
-        Self { identity: identity.into(), received_at, async_threshold: Duration::from_secs(5) }
+        let async_threshold = Duration::from_secs(5);
+        Self { identity: identity.into(), received_at, async_threshold, rate_limits: None }
     }
 
     /// Refuses who lacks a permission.

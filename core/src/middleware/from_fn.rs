@@ -1,11 +1,10 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::task::{Context as Poller, Poll};
 
-use futures_util::future::BoxFuture;
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer};
 
+use super::around::Around;
 use super::{Call, Next, Reply, Step};
 
 /// Makes a layer of an async function of a call and the rest of its way.
@@ -48,47 +47,15 @@ impl<F> fmt::Debug for FromFn<F> {
     }
 }
 
-impl<F, S: Step> Layer<S> for FromFn<F> {
-    type Service = FromFnService<F>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        FromFnService { function: Arc::clone(&self.0), next: Next::new(inner) }
-    }
-}
-
-/// The service of [`from_fn`]'s layer.
-pub struct FromFnService<F> {
-    function: Arc<F>,
-    next: Next,
-}
-
-impl<F> Clone for FromFnService<F> {
-    fn clone(&self) -> Self {
-        Self { function: Arc::clone(&self.function), next: self.next.clone() }
-    }
-}
-
-impl<F> fmt::Debug for FromFnService<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FromFnService({})", std::any::type_name::<F>())
-    }
-}
-
-impl<F, Fut> Service<Call> for FromFnService<F>
+impl<F, Fut, S> Layer<S> for FromFn<F>
 where
-    F: Fn(Call, Next) -> Fut,
+    F: Fn(Call, Next) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Reply, BoxError>> + Send + 'static,
+    S: Step,
 {
-    type Response = Reply;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+    type Service = Next;
 
-    /// Always ready: the function itself waits for the rest, if it asks it at all.
-    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin((self.function)(call, self.next.clone()))
+    fn layer(&self, inner: S) -> Next {
+        Around::step(Arc::clone(&self.0), inner)
     }
 }

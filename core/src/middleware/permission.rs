@@ -1,10 +1,9 @@
 use std::sync::Arc;
-use std::task::{Context as Poller, Poll};
 
-use futures_util::future::BoxFuture;
-use tower::{BoxError, Layer, Service};
+use tower::Layer;
 
-use super::{Call, Next, Phase, Reply, Step};
+use super::around::Around;
+use super::{Call, Next, Phase, Step};
 
 /// Refuses, with `FORBIDDEN`, whoever lacks a permission.
 ///
@@ -21,35 +20,20 @@ impl RequirePermission {
 }
 
 impl<S: Step> Layer<S> for RequirePermission {
-    type Service = RequirePermissionService;
+    type Service = Next;
 
-    fn layer(&self, inner: S) -> RequirePermissionService {
-        RequirePermissionService { permission: Arc::clone(&self.0), next: Next::new(inner) }
-    }
-}
-
-/// The service of [`RequirePermission`].
-#[derive(Clone, Debug)]
-pub struct RequirePermissionService {
-    permission: Arc<str>,
-    next: Next,
-}
-
-impl Service<Call> for RequirePermissionService {
-    type Response = Reply;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
-
-    fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
-        self.next.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        if let Phase::Routing(routing) = &call.phase
-            && let Err(refused) = routing.require(&self.permission)
-        {
-            return Box::pin(std::future::ready(Err(refused.into())));
-        }
-        self.next.call(call)
+    fn layer(&self, inner: S) -> Next {
+        let permission = Arc::clone(&self.0);
+        let required = move |call: Call, next: Next| {
+            let granted = match &call.phase {
+                Phase::Routing(routing) => routing.require(&permission),
+                Phase::Processing => Ok(()),
+            };
+            async move {
+                granted?;
+                next.run(call).await
+            }
+        };
+        Around::step(Arc::new(required), inner)
     }
 }

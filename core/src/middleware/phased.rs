@@ -5,7 +5,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::{Call, Next, Phase, Reply, Step};
 
-/// Has a layer see calls at the router alone: a layer that sheds load, say, which would end a queued request.
+/// Has a layer see calls at the router alone: one that sheds load, say, which would end a queued request.
 pub const fn when_routing<L>(layer: L) -> InPhase<L> {
     InPhase { layer, routing: true }
 }
@@ -27,24 +27,23 @@ where
     L: Layer<Next, Service: Step>,
     S: Step,
 {
-    type Service = InPhaseService;
+    type Service = Next;
 
-    fn layer(&self, inner: S) -> InPhaseService {
+    fn layer(&self, inner: S) -> Next {
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        InPhaseService { routing, processing }
+        Next::new(ByPhase { routing, processing })
     }
 }
 
-/// The service of [`InPhase`].
-#[derive(Clone, Debug)]
-pub struct InPhaseService {
+#[derive(Clone)]
+struct ByPhase {
     routing: Next,
     processing: Next,
 }
 
-impl Service<Call> for InPhaseService {
+impl Service<Call> for ByPhase {
     type Response = Reply;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;

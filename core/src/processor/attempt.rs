@@ -39,6 +39,14 @@ struct LeaseLost;
 /// How long to wait between two tries to write the end.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What has come of a report.
+enum Report {
+    Stored,
+    NotStored,
+    /// Stored, and answered with the wish that the request end.
+    CancelRequested,
+}
+
 /// How a stored report went, and when it was asked for.
 type Stored = (Instant, Result<Audience, StoreError>);
 
@@ -149,7 +157,11 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 }
                 stored = running(&mut storing) => {
                     storing = None;
-                    to_store |= !self.stored(stored)?;
+                    match self.stored(stored)? {
+                        Report::Stored => {}
+                        Report::NotStored => to_store = true,
+                        Report::CancelRequested => return Ok(Ending::Cancelled),
+                    }
                 }
                 () = sleep_until(store_at), if storing.is_none() => {
                     asked_at = Instant::now();
@@ -186,21 +198,24 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         }
     }
 
-    /// Takes note of a stored report, which has renewed the lease and says who is listening, and says
-    /// whether it was stored.
+    /// Takes note of a stored report, which has renewed the lease and says who is listening.
     ///
-    /// One that was not is no reason to stop: the next is as good, and conditional on the epoch alike.
-    fn stored(&mut self, (asked_at, stored): Stored) -> Result<bool, LeaseLost> {
+    /// One that was not stored is no reason to stop: the next is as good, and conditional on the epoch alike.
+    fn stored(&mut self, (asked_at, stored): Stored) -> Result<Report, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers, .. }) => {
+            Ok(Audience { subscribers, cancel_requested }) => {
                 self.renewed_at = asked_at;
                 self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
-                Ok(true)
+                if cancel_requested {
+                    tracing::info!(request = %self.key, "its end is asked for: stopping");
+                    return Ok(Report::CancelRequested);
+                }
+                Ok(Report::Stored)
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => Err(LeaseLost),
             Err(error) => {
                 tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
-                Ok(false)
+                Ok(Report::NotStored)
             }
         }
     }

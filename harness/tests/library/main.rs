@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod budgets;
+mod connections;
+mod crossing;
 mod flaky;
 mod hostile;
 mod processor;

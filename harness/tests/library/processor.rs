@@ -11,7 +11,7 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::Flaky;
@@ -251,6 +251,88 @@ async fn a_lease_that_is_lost_stops_the_attempt_without_another_word() {
     assert_eq!(bench.world.item("r1").await, item, "a fenced attempt changes nothing");
     tokio::task::yield_now().await;
     assert_eq!(bench.stopped(), 1);
+}
+
+/// Asks for a request's end after this long, while it runs, and returns how long it went on then.
+async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
+    let cancels = async {
+        sleep(running).await;
+        let asked = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
+        assert_eq!(asked, Cancelled::Asked);
+        Instant::now()
+    };
+    let (response, asked_at) = tokio::join!(bench.world.process(), cancels);
+    assert_eq!(response.batch_item_failures, []);
+    asked_at.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_request_whose_end_is_asked_for_is_stopped_at_its_next_report() {
+    let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
+    bench.queue("r1").await;
+    let went_on = cancel_after(&bench, Duration::from_millis(2_050)).await;
+    assert!(went_on <= Duration::from_millis(1_100), "{went_on:?}");
+    assert_eq!((bench.started(), bench.stopped()), (1, 1));
+
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.ending), (Status::Cancelled, Some(Ending::Cancelled)));
+    assert_eq!((request.lease, request.subscribers), (None, vec![]));
+    let item = bench.world.item("r1").await;
+    assert!(item.contains_key("ttl") && !item.contains_key("timer_at"), "nothing is left to do");
+    let frames = bench.frames();
+    assert!(frames.windows(2).all(|pair| seq(&pair[0]) < seq(&pair[1])));
+    assert_eq!(frames.iter().filter(|frame| frame.is_terminal()).count(), 1);
+    let Some(Frame::Error { request_id, error, seq: last, .. }) = frames.last() else { panic!("{frames:?}") };
+    assert_eq!((request_id.clone(), &error.code), (Some("r1".into()), &ErrorCode::Cancelled));
+    assert_eq!(*last, Some(request.seq));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_handler_is_stopped_when_its_lease_is_renewed() {
+    let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
+    bench.queue("r1").await;
+    let went_on = cancel_after(&bench, Duration::from_secs(25)).await;
+    assert!(went_on <= Duration::from_secs(16), "{went_on:?}");
+    assert_eq!((bench.started(), bench.stopped()), (1, 1));
+    assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
+    assert_eq!(bench.frames().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_before_it_hears_that_it_should_has_ended_so() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
+    bench.queue("r1").await;
+    cancel_after(&bench, Duration::from_secs(9)).await;
+    assert_eq!(bench.world.request("r1").await.status, Status::Completed);
+    assert!(matches!(bench.frames()[..], [Frame::Complete { .. }]));
+    let again = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
+    assert_eq!(again, Cancelled::Ended(Status::Completed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_that_waits_is_never_run() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let cancelled = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
+    assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
+    assert_eq!(bench.world.process().await.batch_item_failures, []);
+    assert_eq!((bench.started(), bench.frames().len()), (0, 0));
+    assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_attempt_that_has_lost_its_lease_says_nothing() {
+    let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
+    bench.queue("r1").await;
+    let meddles = async {
+        sleep(Duration::from_millis(2_550)).await;
+        queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
+        bench.world.take_over("r1").await;
+        bench.world.item("r1").await
+    };
+    let (_, item) = tokio::join!(bench.world.process(), meddles);
+    assert_eq!(bench.world.item("r1").await, item);
+    assert!(!bench.frames().iter().any(Frame::is_terminal));
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,8 +156,20 @@ impl World {
         )
     }
 
+    /// Connects a user of a tenant.
+    pub(crate) async fn connect(&self, connection: &str, tenant: &str, user: &str) {
+        let mut saved = self.connection(user);
+        saved.id = connection.into();
+        saved.identity.tenant = tenant.into();
+        self.connections().save(&saved).await.unwrap();
+    }
+
+    pub(crate) fn connections(&self) -> DynamoConnectionStore {
+        DynamoConnectionStore::new(self.db.client(), CONNECTIONS)
+    }
+
     pub(crate) async fn disconnect(&self, connection: &str) {
-        DynamoConnectionStore::new(self.db.client(), CONNECTIONS).delete(&connection.into()).await.unwrap();
+        self.connections().delete(&connection.into()).await.unwrap();
     }
 
     /// Sends a message over a connection, and returns the answer as it goes over the wire.

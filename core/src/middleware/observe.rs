@@ -1,0 +1,108 @@
+//! How a call ended, for the layers that tell of it.
+
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower::BoxError;
+
+use super::{Call, CallError, CallErrorKind, Next, Reply};
+use crate::ids::{ConnectionId, RequestId};
+use crate::protocol::ErrorCode;
+
+/// A call that has ended.
+pub(super) struct Ended<'a> {
+    pub(super) seen: &'a Seen,
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+}
+
+/// What was seen of it as it came.
+pub(super) struct Seen {
+    pub(super) action: String,
+    pub(super) registered: bool,
+    pub(super) phase: &'static str,
+    pub(super) request_id: RequestId,
+    pub(super) connection: ConnectionId,
+}
+
+pub(super) enum Outcome {
+    Done,
+    Queued,
+    Refused(ErrorCode),
+    Failed(ErrorCode),
+    Panicked,
+    /// Nobody waits for it any more: the router's or the invocation's time was up, or an outer layer gave up.
+    Abandoned,
+}
+
+impl Outcome {
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Queued => "queued",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Panicked => "panicked",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(code) | Self::Failed(code) => Some(code.as_str()),
+            Self::Done | Self::Queued | Self::Panicked | Self::Abandoned => None,
+        }
+    }
+
+    fn of(result: &Result<Reply, BoxError>) -> Self {
+        let error = match result {
+            Ok(Reply::Done(_)) => return Self::Done,
+            Ok(Reply::Queue) => return Self::Queued,
+            Err(error) => error,
+        };
+        match CallError::read(&**error) {
+            Some((CallErrorKind::Refused, told)) => Self::Refused(told.code),
+            Some((CallErrorKind::Failed, told)) => Self::Failed(told.code),
+            None => Self::Failed(ErrorCode::ProcessingFailed),
+        }
+    }
+}
+
+/// Runs the rest of a call, and tells how it ended: also where it panics, or is given up.
+pub(super) async fn observed(
+    call: Call,
+    next: Next,
+    tell: impl Fn(&Ended<'_>) + Send,
+) -> Result<Reply, BoxError> {
+    let mut watch = Watch {
+        seen: Seen {
+            action: call.context.action.clone(),
+            registered: call.registered,
+            phase: call.phase.as_str(),
+            request_id: call.context.request_id.clone(),
+            connection: call.context.connection.clone(),
+        },
+        started: Instant::now(),
+        outcome: None,
+        tell,
+    };
+    let result = next.run(call).await;
+    watch.outcome = Some(Outcome::of(&result));
+    result
+}
+
+struct Watch<T: Fn(&Ended<'_>)> {
+    seen: Seen,
+    started: Instant,
+    outcome: Option<Outcome>,
+    tell: T,
+}
+
+impl<T: Fn(&Ended<'_>)> Drop for Watch<T> {
+    fn drop(&mut self) {
+        let unknown = || if thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
+        let outcome = self.outcome.take().unwrap_or_else(unknown);
+        (self.tell)(&Ended { seen: &self.seen, outcome, took: self.started.elapsed() });
+    }
+}

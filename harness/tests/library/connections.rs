@@ -1,0 +1,326 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::connections::SendErrorKind;
+use streamer::functions::Disconnect;
+use streamer::handler::{Context, Handler, HandlerError};
+use streamer::ports::Timestamp;
+use streamer::protocol::Frame;
+use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
+use streamer::store::{Connection, ConnectionStore as _, Status};
+use streamer::telemetry::{MetricLine, MetricSink};
+use tokio::time::{advance, sleep};
+
+use crate::world::{CONNECTIONS, World, message, queue};
+
+/// When the tests' clock begins.
+const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+/// Takes as many seconds as its payload says, and reports each of them.
+struct Steps;
+
+impl Handler for Steps {
+    type Input = u32;
+    type Output = u32;
+
+    fn estimated_duration(&self, seconds: &u32) -> Duration {
+        Duration::from_secs((*seconds).into())
+    }
+
+    async fn process(&self, seconds: u32, context: Context) -> Result<u32, HandlerError> {
+        for n in 1..=seconds {
+            sleep(Duration::from_secs(1)).await;
+            context.progress.report(f64::from(n) / f64::from(seconds) * 100.0, "Working")?;
+        }
+        Ok(seconds)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Metrics(Mutex<Vec<Value>>);
+
+impl MetricSink for Metrics {
+    fn write(&self, line: &MetricLine) {
+        self.0.lock().unwrap().push(serde_json::from_str(&line.to_json()).unwrap());
+    }
+}
+
+struct Bench {
+    world: World,
+    metrics: Arc<Metrics>,
+    disconnect: Disconnect<DynamoConnectionStore, DynamoRequestQueue>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let mut app = App::new();
+        app.handle("steps", Steps).unwrap();
+        let world = World::new(app).await;
+        let metrics = Arc::new(Metrics::default());
+        let clock = Arc::new(world.clock.clone());
+        let disconnect = Disconnect::new(world.connections(), queue(&world.db), clock, metrics.clone());
+        Self { world, metrics, disconnect }
+    }
+
+    async fn cancelling() -> Self {
+        let bench = Self::new().await;
+        Self { disconnect: bench.disconnect.cancelling(true), ..bench }
+    }
+
+    async fn queue(&self, id: &str, seconds: u32) {
+        let ack = self.world.ask("steps", id, json!(seconds)).await;
+        assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
+    }
+
+    /// The gateway tells that a connection has ended.
+    async fn ends(&self, connection: &str) {
+        self.disconnect.handle(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
+    }
+
+    /// What the last end of a connection was counted as: requests left, and cancelled.
+    fn counted(&self) -> (u64, u64) {
+        let lines = self.metrics.0.lock().unwrap();
+        let count = |name: &str| lines.last().unwrap()[name].as_u64().unwrap();
+        (count("RequestsLeft"), count("RequestsCancelled"))
+    }
+
+    async fn has_timer(&self, id: &str) -> bool {
+        self.world.item(id).await.contains_key("timer_at")
+    }
+}
+
+fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
+    let event = json!({
+        "headers": {}, "multiValueHeaders": {}, "isBase64Encoded": false,
+        "requestContext": {
+            "routeKey": "$disconnect", "eventType": "DISCONNECT", "messageDirection": "IN", "stage": "prod",
+            "disconnectStatusCode": 1001, "disconnectReason": "Going away", "connectionId": connection,
+            "connectedAt": 1_700_000_000_000_u64, "requestTimeEpoch": 1_700_000_001_000_u64,
+            "requestId": "Jk1q-FQ1oAMFYtg=", "identity": {"sourceIp": "127.0.0.1"}, "apiId": "abcdefghij",
+        },
+    });
+    serde_json::from_value(event).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connections_end_leaves_its_requests_which_go_on_unheard() {
+    let bench = Bench::new().await;
+    bench.queue("r1", 10).await;
+    let ends = async {
+        sleep(Duration::from_millis(3_500)).await;
+        bench.ends("c-ann").await;
+        bench.world.clients.frames("c-ann").len()
+    };
+    let (_, heard) = tokio::join!(bench.world.process(), ends);
+    assert_eq!(bench.counted(), (1, 0));
+    assert_eq!(bench.world.request("r1").await.status, Status::Completed);
+    // Until its next stored report, at most a second later, the attempt cannot know.
+    assert!(bench.world.clients.frames("c-ann").len() <= heard + 1);
+    assert!(!bench.has_timer("r1").await, "nobody is left to be told");
+    assert_eq!(bench.world.connections().get(&"c-ann".into()).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_it_is_so_set_a_connections_end_cancels_what_runs_and_what_waits() {
+    let bench = Bench::cancelling().await;
+    bench.queue("r1", 60).await;
+    let running = bench.world.process();
+    let ends = async {
+        sleep(Duration::from_millis(3_500)).await;
+        bench.queue("r2", 60).await;
+        bench.ends("c-ann").await;
+        assert_eq!(bench.world.request("r2").await.status, Status::Cancelled);
+        bench.world.now()
+    };
+    let (_, ended_at) = tokio::join!(running, ends);
+    assert_eq!(bench.counted(), (2, 2));
+    let request = bench.world.request("r1").await;
+    assert_eq!(request.status, Status::Cancelled);
+    assert!(request.finished_at.unwrap().since(ended_at) <= Duration::from_millis(1_100));
+    for id in ["r1", "r2"] {
+        assert!(!bench.has_timer(id).await, "{id}: nobody is left to be told");
+    }
+    assert!(!bench.world.clients.frames("c-ann").iter().any(Frame::is_terminal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_connection_listens_to_is_not_cancelled() {
+    let bench = Bench::cancelling().await;
+    bench.queue("r1", 10).await;
+    bench.world.subscribe("r1", "again").await;
+    bench.ends("c-ann").await;
+    assert_eq!(bench.counted(), (1, 0));
+    bench.world.process().await;
+    assert_eq!(bench.world.request("r1").await.status, Status::Completed);
+    assert!(bench.world.clients.frames("again").last().is_some_and(Frame::is_terminal));
+    assert_eq!(bench.world.clients.frames("c-ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_has_ended_only_the_undelivered_is_written_to() {
+    let bench = Bench::cancelling().await;
+    bench.queue("told", 6).await;
+    bench.world.process().await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    bench.queue("untold", 6).await;
+    bench.world.process().await;
+    assert!(bench.has_timer("untold").await, "it waits to be delivered");
+    let (told, ledger) = (bench.world.item("told").await, bench.world.db.ledger());
+    bench.ends("c-ann").await;
+    let calls = ledger.take();
+    assert_eq!(bench.counted(), (1, 0));
+    assert_eq!(bench.world.item("told").await, told);
+    assert!(!bench.has_timer("untold").await, "nobody is left to be told");
+    assert_eq!(bench.world.request("untold").await.status, Status::Completed);
+    insta::assert_snapshot!(calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_one_of_many_requests_is_left() {
+    let bench = Bench::new().await;
+    for n in 0..130 {
+        bench.queue(&format!("r{n}"), 60).await;
+    }
+    bench.ends("c-ann").await;
+    assert_eq!(bench.counted(), (130, 0));
+    for n in 0..130 {
+        assert_eq!(bench.world.request(&format!("r{n}")).await.subscribers, []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_told_twice_or_of_a_stranger_does_no_harm() {
+    let bench = Bench::cancelling().await;
+    bench.queue("r1", 10).await;
+    let item = bench.world.item("r1").await;
+    bench.ends("c-eve").await;
+    bench.ends("c-bob").await;
+    assert_eq!((bench.world.item("r1").await, bench.counted()), (item, (0, 0)));
+    bench.ends("c-ann").await;
+    let cancelled = bench.world.item("r1").await;
+    bench.ends("c-ann").await;
+    assert_eq!((bench.world.item("r1").await, bench.counted()), (cancelled, (0, 0)));
+}
+
+/// `$disconnect` may never come: then the push that finds the connection gone cleans up.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_tells_of_is_found_by_the_next_push() {
+    let bench = Bench::new().await;
+    bench.queue("r1", 10).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Gone);
+    bench.world.process().await;
+    assert_eq!(bench.world.request("r1").await.subscribers, []);
+    assert!(!bench.has_timer("r1").await);
+}
+
+/// And of the connection itself, its age and its time to live.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_tells_of_is_found_by_age_and_expires_in_any_case() {
+    let bench = Bench::new().await;
+    let (world, store) = (&bench.world, bench.world.connections());
+    advance(Duration::from_mins(100)).await;
+    world.connect("c-new", "acme", "ann").await;
+    store.update_last_ping(&"c-bob".into(), world.now()).await.unwrap();
+    advance(Connection::STALE_AFTER - Duration::from_mins(100) + Duration::from_secs(1)).await;
+    let stale = u64::try_from(Connection::STALE_AFTER.as_millis()).unwrap();
+    let before = Timestamp::from_millis(world.now().as_millis() - stale);
+    assert_eq!(store.delete_stale(before).await.unwrap(), 1);
+    assert_eq!(store.get(&"c-ann".into()).await.unwrap(), None, "silent for 130 minutes");
+    assert!(store.get(&"c-bob".into()).await.unwrap().is_some(), "gave a sign of life");
+
+    advance(Duration::from_hours(24)).await;
+    world.db.sweep_expired().unwrap();
+    for connection in ["c-bob", "c-new"] {
+        assert_eq!(store.get(&connection.into()).await.unwrap(), None, "{connection}");
+    }
+}
+
+/// How long after its opening ann's connection last gave a sign of life, as far as is noted.
+async fn last_ping(world: &World) -> Duration {
+    // What is done beside an answer is done by then.
+    sleep(Duration::from_millis(1)).await;
+    let connection = world.connections().get(&"c-ann".into()).await.unwrap().unwrap();
+    connection.last_ping.since(connection.connected_at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_a_sign_of_life_that_is_noted_once_a_minute() {
+    let bench = Bench::new().await;
+    let (world, ledger) = (&bench.world, bench.world.db.ledger());
+    let ping = r#"{"action":"ping","id":"p"}"#;
+    let mut calls = Vec::new();
+    for second in [0, 30, 59, 61, 90, 120, 122] {
+        let elapsed = world.now().since(START);
+        advance(Duration::from_secs(second) - elapsed).await;
+        assert!(world.say("c-ann", ping).await.contains("pong"));
+        sleep(Duration::from_millis(1)).await;
+        calls.push(format!("{second} s: {}", ledger.take()));
+    }
+    insta::assert_snapshot!(calls.join("\n"));
+    assert_eq!(last_ping(world).await.as_secs(), 122);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_message_of_a_known_connection_is_a_sign_of_life() {
+    let bench = Bench::new().await;
+    for (n, body) in [
+        r#"{"action":"steps","id":"quick","payload":0}"#,
+        r#"{"action":"steps","id":"slow","payload":10}"#,
+        r#"{"action":"status","id":"s","payload":{"request_id":"slow"}}"#,
+        r#"{"action":"fly","id":"unknown"}"#,
+        r#"{"action":"steps","id":"invalid","payload":"soon"}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        advance(Duration::from_secs(70)).await;
+        bench.world.say("c-ann", body).await;
+        let now = bench.world.now();
+        let noted = last_ping(&bench.world).await;
+        assert_eq!(noted, now.since(START), "message {n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_that_cannot_be_noted_costs_the_answer_nothing() {
+    let bench = Bench::new().await;
+    let world = &bench.world;
+    let ping = r#"{"action":"ping","id":"p"}"#;
+    world.say("c-ann", ping).await;
+    advance(Duration::from_secs(70)).await;
+    world.db.client().delete_table().table_name(CONNECTIONS).send().await.unwrap();
+    let asked = world.now();
+    assert!(world.say("c-ann", ping).await.contains("pong"));
+    assert_eq!(world.now(), asked, "it is not waited for");
+    sleep(Duration::from_secs(30)).await;
+    assert!(world.say("c-ann", ping).await.contains("pong"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_there_any_more_is_forgotten_with_its_next_sign_of_life() {
+    let bench = Bench::new().await;
+    let (world, ping) = (&bench.world, r#"{"action":"ping","id":"p"}"#);
+    world.say("c-ann", ping).await;
+    world.disconnect("c-ann").await;
+    advance(Duration::from_secs(59)).await;
+    assert!(world.say("c-ann", ping).await.contains("pong"), "remembered");
+    advance(Duration::from_secs(1)).await;
+    assert!(world.say("c-ann", ping).await.contains("pong"), "the answer does not wait for the note");
+    sleep(Duration::from_millis(1)).await;
+    assert!(world.say("c-ann", ping).await.contains("UNAUTHORIZED"));
+    assert_eq!(world.connections().get(&"c-ann".into()).await.unwrap(), None, "and is not brought back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_comes_before_its_invocation_ends() {
+    let bench = Bench::new().await;
+    let world = &bench.world;
+    let message = message("c-ann", json!(r#"{"action":"steps","id":"r1","payload":4}"#), false);
+    let asked = tokio::time::Instant::now();
+    let answer = world.router.route_before(&message, world.now() + Duration::from_secs(3)).await;
+    assert_eq!(asked.elapsed(), Duration::from_millis(2_500));
+    assert!(answer.contains("\"TIMEOUT\"") && answer.contains("longer than 2 s"), "{answer}");
+}

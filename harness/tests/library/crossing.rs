@@ -1,0 +1,179 @@
+//! What one user tries to learn of another, or to do as them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError, handler_fn};
+use streamer::protocol::{ErrorCode, Frame};
+
+use crate::world::World;
+
+/// Says who asked, and what for; slowly.
+struct Report;
+
+impl Handler for Report {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn process(&self, payload: Value, context: Context) -> Result<Value, HandlerError> {
+        Ok(json!([context.tenant, context.user, payload]))
+    }
+}
+
+/// Says who asked, to whoever may delete.
+struct Delete;
+
+impl Handler for Delete {
+    type Input = Value;
+    type Output = Value;
+
+    fn required_permission(&self) -> Option<&str> {
+        Some("delete")
+    }
+
+    async fn process(&self, _: Value, context: Context) -> Result<Value, HandlerError> {
+        Ok(json!([context.tenant, context.user]))
+    }
+}
+
+/// Pairs of tenant and user that a careless key would take for one another.
+const USERS: [(&str, &str); 12] = [
+    ("acme", "eve"),
+    ("other", "eve"),
+    ("acme", "Eve"),
+    ("acme", "eve "),
+    ("a", "b/c"),
+    ("a/b", "c"),
+    ("a%2Fb", "c"),
+    ("a", "b%2Fc"),
+    ("a%252Fb", "c"),
+    ("a#b", "c"),
+    ("a", "b#c"),
+    ("a", "b"),
+];
+
+/// Ids of requests, of the same kind.
+const IDS: [&str; 5] = ["r1", "c/r1", "/r1", "c%2Fr1", "r1#request"];
+
+async fn world() -> World {
+    let mut app = App::new();
+    let whoami = |_: Value, context: Context| async move { Ok(json!([context.tenant, context.user])) };
+    app.handle("report", Report).unwrap();
+    app.handle("delete", Delete).unwrap();
+    app.handle("whoami", handler_fn(whoami)).unwrap();
+    let world = World::new(app).await;
+    for (n, (tenant, user)) in USERS.into_iter().enumerate() {
+        world.connect(&connection(n), tenant, user).await;
+    }
+    world
+}
+
+fn connection(user: usize) -> String {
+    format!("c-{user}")
+}
+
+async fn say(world: &World, user: usize, message: Value) -> Frame {
+    serde_json::from_str(&world.say(&connection(user), message).await).unwrap()
+}
+
+async fn status(world: &World, user: usize, id: &str) -> Frame {
+    say(world, user, json!({"action": "status", "id": "s", "payload": {"request_id": id}})).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_and_tenants_of_any_names_share_no_request() {
+    let world = world().await;
+    for id in IDS {
+        for user in 0..USERS.len() {
+            // Another payload each: who met another's request would be told of a conflict.
+            let message = json!({"action": "report", "id": id, "payload": {"of": user, "id": id}});
+            let answer = say(&world, user, message).await;
+            assert!(
+                matches!(&answer, Frame::Acknowledgment { status, .. } if status == "queued"),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(world.pending().len(), USERS.len() * IDS.len());
+    world.process().await;
+    for (user, (tenant, name)) in USERS.into_iter().enumerate() {
+        for id in IDS {
+            let own = json!([tenant, name, {"of": user, "id": id}]);
+            let Frame::Response { data: Some(snapshot), .. } = status(&world, user, id).await else {
+                panic!("{tenant}, {name} has {id}")
+            };
+            assert_eq!((&snapshot["status"], &snapshot["result"]), (&json!("completed"), &own));
+        }
+        let told = world.clients.frames(&connection(user));
+        assert_eq!(told.len(), IDS.len());
+        for frame in told {
+            let Frame::Complete { result, .. } = frame else { panic!("{frame:?}") };
+            assert_eq!((&result[0], &result[1]), (&json!(tenant), &json!(name)), "told of another's request");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn anothers_request_is_as_one_that_does_not_exist() {
+    let world = world().await;
+    for (owner, _) in USERS.into_iter().enumerate() {
+        let id = format!("of-{owner}");
+        say(&world, owner, json!({"action": "report", "id": id, "payload": 1})).await;
+        for other in (0..USERS.len()).filter(|other| *other != owner) {
+            let nobodys = status(&world, other, "nobodys").await;
+            assert!(matches!(&nobodys, Frame::Error { error, .. } if error.code == ErrorCode::NotFound));
+            assert_eq!(status(&world, other, &id).await, nobodys, "{other} asks for {id}");
+        }
+    }
+    // Nor under its stored key, or what leads to it.
+    for id in ["acme/eve/of-0", "../eve/of-0", "eve/of-0", "acme%2Feve%2Fof-0"] {
+        let answer = status(&world, 1, id).await;
+        assert!(
+            matches!(&answer, Frame::Error { error, .. } if error.code == ErrorCode::NotFound),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_message_says_of_its_sender_is_not_heard() {
+    let world = world().await;
+    let forged = json!({
+        "user": "ann", "user_id": "ann", "sub": "ann", "tenant": "acme", "tenant_id": "acme",
+        "permissions": ["delete"], "identity": {"user": "ann", "tenant": "acme", "permissions": ["delete"]},
+        "connection_id": "c-ann", "connectionId": "c-ann", "requestContext": {"connectionId": "c-ann"},
+    });
+    let strings =
+        json!({"user": "ann", "tenant_id": "acme", "permissions": "delete", "connection_id": "c-ann"});
+    for (n, (tenant, user)) in USERS.into_iter().enumerate() {
+        let with = |action: &str| {
+            let mut message = forged.clone();
+            message["action"] = action.into();
+            message["id"] = "r1".into();
+            message["payload"] = forged.clone();
+            message["metadata"] = strings.clone();
+            message
+        };
+        let answer = say(&world, n, with("whoami")).await;
+        let Frame::Response { data: Some(who), .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(who, json!([tenant, user]));
+        let refused = say(&world, n, with("delete")).await;
+        assert!(
+            matches!(&refused, Frame::Error { error, .. } if error.code == ErrorCode::Forbidden),
+            "{refused:?}"
+        );
+        say(&world, n, with("report")).await;
+    }
+    world.process().await;
+    assert_eq!(world.clients.frames("c-ann"), [], "nobody else is told");
+    for (n, (tenant, user)) in USERS.into_iter().enumerate() {
+        let told = world.clients.frames(&connection(n));
+        let [Frame::Complete { result, .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((&result[0], &result[1]), (&json!(tenant), &json!(user)));
+    }
+}
