@@ -183,7 +183,7 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
             }
             Ok(Err(error)) => error,
             Err(error) => {
-                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
+                tracing::error!(request_id = %caller.id, %error, "the handler or a layer panicked");
                 return Err(ErrorBody::processing_failed());
             }
         };

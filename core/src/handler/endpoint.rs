@@ -37,7 +37,9 @@ impl<H: Handler> Service<Call> for Endpoint<H> {
         let handler = Arc::clone(&self.0);
         Box::pin(async move {
             let Call { context, payload, phase, .. } = call;
-            if let (Phase::Routing(routing), Some(permission)) = (&phase, handler.required_permission()) {
+            if let Phase::Routing(routing) = &phase
+                && let Some(permission) = handler.required_permission()
+            {
                 routing.require(permission)?;
             }
             let input: H::Input = read(&payload).map_err(CallError::refused)?;

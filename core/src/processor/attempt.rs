@@ -192,7 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 Ending::Failed(error.into_told())
             }
             Err(error) => {
-                tracing::error!(request = %self.key, %error, "the handler panicked");
+                tracing::error!(request = %self.key, %error, "the handler or a layer panicked");
                 Ending::Failed(ErrorBody::processing_failed())
             }
         }
