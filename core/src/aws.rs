@@ -37,6 +37,10 @@ impl AwsEnvironment {
     const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
     /// A call with all its retries: short against a lease, and against the gateway's patience.
     const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
+    /// How often a call is made at most, the first time included.
+    const ATTEMPTS: u32 = 5;
+    /// The longest wait before the second attempt, doubled for each that follows; how much of it is waited is left to chance.
+    const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
     /// Reads what Lambda, and nobody else, puts into a function's environment.
     ///
@@ -59,16 +63,30 @@ impl AwsEnvironment {
     }
 
     /// A DynamoDB client.
+    ///
+    /// This is the one place where retries are configured: a call that is throttled, fails on DynamoDB's side or is
+    /// not answered within 3 s is made at most 5 times, with jitter, and ends after 8 s in any case. All calls of a
+    /// function draw on one quota of retries, so that a DynamoDB that is down is not asked five times as often.
+    ///
+    /// A call knows nothing of the invocation that it is made in. Whoever makes it gives up on it when the
+    /// invocation's own time is up, and with that its retries end as well: nothing is sent after a call is dropped.
     #[must_use]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::from_conf(self.dynamodb_config().build())
+    }
+
+    fn dynamodb_config(&self) -> aws_sdk_dynamodb::config::Builder {
+        let retries = RetryConfig::standard()
+            .with_max_attempts(Self::ATTEMPTS)
+            .with_initial_backoff(Self::FIRST_BACKOFF);
         let mut config = aws_sdk_dynamodb::Config::builder()
             .http_client(self.http.clone())
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
-            .retry_config(RetryConfig::standard().with_max_attempts(4))
+            .retry_config(retries)
             .timeout_config(Self::timeouts());
         config.set_endpoint_url(self.dynamodb_endpoint.clone().or_else(|| self.endpoint.clone()));
-        aws_sdk_dynamodb::Client::from_conf(config.build())
+        config
     }
 
     /// A client of the gateway's management API, which has no endpoint of its own: it must be configured.
@@ -105,6 +123,9 @@ fn amazon_roots() -> TlsContext {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     TlsContext::builder().with_trust_store(roots).build().expect("the embedded roots are valid")
 }
+
+#[cfg(test)]
+mod retry_tests;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
@@ -153,7 +153,9 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
         }
         let (now, owner) = (self.clock.now(), self.owner_token());
         let claim = self.queue.claim(key, &owner, now, now + self.settings.lease);
-        match claim.await.map_err(NotClaimed::Store)? {
+        // A claim that comes later than this leaves its handler no time.
+        let claimed = timeout_at(deadline - self.settings.deadline_margin, claim).await;
+        match claimed.map_err(|_| NotClaimed::NoTimeLeft)?.map_err(NotClaimed::Store)? {
             Claimed::Won(request, lease) => {
                 tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
                 Attempt::new(self, *request, lease, asked_at, deadline).run().await;
@@ -161,7 +163,7 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
             Claimed::Unreadable(_, error) if error.is_transient() => {
                 tracing::error!(request = %key, error = %Causes(&error), "claimed, and left to its lease's end");
             }
-            Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error).await,
+            Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error, deadline).await,
             Claimed::NotPending(status) => {
                 tracing::debug!(request = %key, status = status.as_str(), "not pending: nothing to do");
             }
@@ -171,12 +173,16 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
     }
 
     /// Ends a request that is ours and that nobody can read: another try would find it no better.
-    async fn give_up(&self, key: &RequestKey, lease: &Lease, error: &StoreError) {
+    async fn give_up(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {
         tracing::error!(request = %key, error = %Causes(error), "the request cannot be read");
         let told = ErrorBody::new(ErrorCode::InternalError, "The request can no longer be read");
         let seq = Seq::start_of(lease.epoch).next();
-        if let Err(error) = self.queue.fail(key, lease, &told, seq, self.clock.now()).await {
-            tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
+        match timeout_at(deadline, self.queue.fail(key, lease, &told, seq, self.clock.now())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
+            }
+            Err(_) => tracing::error!(request = %key, "the end was not stored before the invocation's own"),
         }
     }
 

@@ -10,6 +10,8 @@ mod rate_limits;
 pub mod request_item;
 mod requests;
 mod stream_image;
+#[cfg(test)]
+pub(crate) mod test_answers;
 
 pub use codec::{Corrupt, Item};
 pub use connections::DynamoConnectionStore;

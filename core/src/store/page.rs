@@ -146,3 +146,73 @@ where
     })
     .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_as_it_was_shown(at in any::<u64>(), shard in any::<u8>(), key in "\\PC{0,40}") {
+            let cursor = Cursor { list: "status-time".to_owned(), at, shard, key };
+            let text = cursor.to_string();
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{text}");
+            prop_assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn no_text_is_too_strange_to_be_refused(text in "\\PC{0,80}") {
+            match text.parse::<Cursor>() {
+                Ok(cursor) => prop_assert_eq!(cursor.to_string(), text),
+                Err(error) => prop_assert_eq!(error.kind(), StoreErrorKind::Misuse),
+            }
+        }
+    }
+
+    /// The numbers up to `end`, as many as are asked for at a time; what is divisible by ten cannot be read.
+    fn numbers(page: &PageRequest, end: u64) -> Page<u64> {
+        let first = page.after.as_ref().map_or(1, |cursor| cursor.at + 1);
+        let last = end.min(first + page.limit as u64 - 1);
+        let (unreadable, items): (Vec<u64>, _) = (first..=last).partition(|number| number % 10 == 0);
+        let corrupt = |number: u64| StoreError::new(StoreErrorKind::Corrupt, number.to_string());
+        let cursor = Cursor { list: "numbers".to_owned(), at: last, shard: 0, key: String::new() };
+        Page {
+            items,
+            unreadable: unreadable.into_iter().map(corrupt).collect(),
+            next: (last < end).then_some(cursor),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page_to_its_end() {
+        for limit in [1, 2, 3, 7, 100] {
+            let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };
+            let all: Vec<u64> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
+            assert_eq!(all, [1, 2, 3, 4, 5, 6, 7], "{limit} at a time");
+        }
+        let from_the_middle = PageRequest { limit: 2, after: numbers(&PageRequest::first(4), 7).next };
+        let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };
+        let rest: Vec<u64> = pages(from_the_middle, list).try_collect().await.unwrap();
+        assert_eq!(rest, [5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_ends_no_list_and_a_list_that_fails_ends_there() {
+        let list = |page: PageRequest| async move { Ok(numbers(&page, 12)) };
+        let all: Vec<_> = pages(PageRequest::first(5), list).collect().await;
+        assert_eq!(all.len(), 12);
+        assert_eq!(all.iter().filter(|entry| entry.is_err()).count(), 1);
+        let list = |page: PageRequest| async move {
+            if page.after.is_none() {
+                return Ok(numbers(&page, 12));
+            }
+            Err(StoreError::new(StoreErrorKind::Throttled, "a fault of this test"))
+        };
+        let all: Vec<_> = pages(PageRequest::first(5), list).collect().await;
+        assert_eq!(all.len(), 6);
+        assert_eq!(all[5].as_ref().unwrap_err().kind(), StoreErrorKind::Throttled);
+    }
+}

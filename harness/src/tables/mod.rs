@@ -50,8 +50,8 @@ pub struct Tables {
 pub struct Created {
     /// Whether it was made now; else it stood before.
     pub is_new: bool,
-    /// What it is now. One that stood and differs is left as it is, but for time to live and backups, which are
-    /// turned on where nothing else differs: whoever made it may have been interrupted.
+    /// What it is now. One that stood and differs is left as it is, but for time to live and backups, which are turned
+    /// on where nothing else differs: whoever made it may have been interrupted.
     pub comparison: Comparison,
 }
 
@@ -101,8 +101,10 @@ impl Tables {
             matches!(difference.aspect, Aspect::TimeToLive | Aspect::PointInTimeRecovery)
         };
         if !comparison.differences.is_empty() && comparison.differences.iter().all(is_late) {
-            self.complete(name, layout, &comparison).await?;
+            let unknown = self.complete(name, layout, &comparison).await?;
             comparison = self.comparison(name, layout).await?;
+            comparison.differences.retain(|difference| !unknown.contains(&difference.aspect));
+            comparison.unknown.extend(unknown);
         }
         Ok(Created { is_new, comparison })
     }
@@ -139,13 +141,14 @@ impl Tables {
         self.poll(name, "deleted", |table| Ok(table.is_none())).await
     }
 
-    /// Turns on what is no part of `CreateTable`. What the endpoint does not know is left out.
+    /// Turns on what is no part of `CreateTable`; gives what the endpoint does not know.
     async fn complete(
         &self,
         name: &str,
         layout: &Layout,
         comparison: &Comparison,
-    ) -> Result<(), TablesError> {
+    ) -> Result<BTreeSet<Aspect>, TablesError> {
+        let mut unknown = BTreeSet::new();
         for difference in &comparison.differences {
             let done = match (&difference.aspect, &layout.ttl_attribute) {
                 (Aspect::TimeToLive, Some(attribute)) => self.turn_on_time_to_live(name, attribute).await,
@@ -155,11 +158,13 @@ impl Tables {
                 _ => Ok(()),
             };
             match done {
-                Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {}
+                Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
+                    unknown.insert(difference.aspect.clone());
+                }
                 done => done?,
             }
         }
-        Ok(())
+        Ok(unknown)
     }
 
     async fn turn_on_time_to_live(&self, name: &str, attribute: &str) -> Result<(), TablesError> {

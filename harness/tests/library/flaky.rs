@@ -1,15 +1,51 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Credentials, Region, StalledStreamProtectionConfig};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use serde_json::Value;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, Seq};
-use streamer::store::dynamodb::DynamoRequestQueue;
+use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
     Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
     RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
 };
+
+/// A queue whose store never answers.
+pub(crate) fn silent_queue() -> DynamoRequestQueue {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version_latest()
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "this test"))
+        .http_client(Silent)
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build();
+    DynamoRequestQueue::new(Client::from_conf(config), "requests", QueueSettings::default())
+}
+
+#[derive(Clone, Debug)]
+struct Silent;
+
+impl HttpConnector for Silent {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(std::future::pending())
+    }
+}
+
+impl HttpClient for Silent {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Self)
+    }
+}
 
 /// A queue some of whose writes fail, before they happen, as those of a throttled table do.
 #[derive(Clone, Debug)]

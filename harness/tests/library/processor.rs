@@ -14,7 +14,7 @@ use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
-use crate::flaky::Flaky;
+use crate::flaky::{Flaky, silent_queue};
 use crate::world::{Clients, World, batch, key, queue};
 
 /// What a slow handler of these tests does.
@@ -609,6 +609,20 @@ async fn what_an_invocation_has_no_time_for_is_left_as_it_was() {
     assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
+}
+
+/// A claim that is not answered is given up while a handler could still run, and its record comes again.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_answers_ends_before_its_invocation() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.queue("r1").await;
+    let started = Instant::now();
+    let deadline = bench.world.now() + Duration::from_secs(60);
+    let processor = bench.world.processor_with(silent_queue());
+    let response = processor.process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
+    assert_eq!(started.elapsed().as_secs(), 50);
+    assert_eq!(bench.started(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,4 @@
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -29,24 +28,6 @@ impl DynamoConnectionStore {
 
     fn context(&self, operation: &str, id: &ConnectionId) -> String {
         format!("{operation} connection {id} in table {}", self.table)
-    }
-
-    /// An error of a write whose condition failed, as `lost` says, or that was refused for another reason.
-    fn refused<E>(
-        &self,
-        refusal: Refusal<E>,
-        lost: StoreErrorKind,
-        operation: &str,
-        id: &ConnectionId,
-    ) -> StoreError
-    where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    {
-        let context = self.context(operation, id);
-        match refusal {
-            Refusal::Condition(_) => StoreError::new(lost, context),
-            Refusal::Other(error) => store_error(context, error),
-        }
     }
 
     async fn list(
@@ -111,7 +92,11 @@ impl ConnectionStore for DynamoConnectionStore {
             .expression_attribute_values(":user", s(user));
         match put.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),
-            Err(refusal) => Err(self.refused(refusal, StoreErrorKind::AlreadyExists, "save", &connection.id)),
+            Err(Refusal::Condition(_)) => {
+                let problem = self.context("save", &connection.id) + ": another user's has the id";
+                Err(StoreError::new(StoreErrorKind::AlreadyExists, problem))
+            }
+            Err(Refusal::Other(error)) => Err(store_error(self.context("save", &connection.id), error)),
         }
     }
 
@@ -159,6 +144,7 @@ impl ConnectionStore for DynamoConnectionStore {
     }
 
     async fn update_last_ping(&self, id: &ConnectionId, now: Timestamp) -> Result<(), StoreError> {
+        const OPERATION: &str = "note a sign of life of";
         let update = self
             .client
             .update_item()
@@ -171,9 +157,10 @@ impl ConnectionStore for DynamoConnectionStore {
         match update.send().await.map_err(Refusal::from) {
             // It is there, and has given a sign of life since.
             Ok(_) | Err(Refusal::Condition(Some(_))) => Ok(()),
-            Err(refusal) => {
-                Err(self.refused(refusal, StoreErrorKind::NotFound, "note a sign of life of", id))
+            Err(Refusal::Condition(None)) => {
+                Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, id)))
             }
+            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, id), error)),
         }
     }
 
@@ -205,95 +192,4 @@ impl ConnectionStore for DynamoConnectionStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use aws_sdk_dynamodb::operation::get_item::{GetItemError, GetItemOutput};
-    use aws_sdk_dynamodb::operation::put_item::PutItemOutput;
-    use aws_sdk_dynamodb::types::error::{ProvisionedThroughputExceededException, ResourceNotFoundException};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
-
-    use super::*;
-    use crate::ports::Timestamp;
-    use crate::store::{Identity, StoreErrorKind};
-
-    fn connection() -> Connection {
-        Connection {
-            id: "c1".into(),
-            identity: Identity {
-                user: "ann".into(),
-                tenant: "acme".into(),
-                permissions: vec!["reports".into()],
-                expires_at: Timestamp::from_secs(2),
-            },
-            endpoint: "https://api.example/prod".into(),
-            connected_at: Timestamp::from_secs(1),
-            last_ping: Timestamp::from_secs(1),
-            metadata: [("source_ip".to_owned(), "127.0.0.1".to_owned())].into(),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_read_consistently_by_its_key() {
-        let rule = mock!(Client::get_item)
-            .match_requests(|request| {
-                request.consistent_read() == Some(true)
-                    && request.table_name() == Some("connections")
-                    && request.key().is_some_and(|key| key["connection_id"].as_s().unwrap() == "c1")
-            })
-            .then_output(|| {
-                GetItemOutput::builder().set_item(Some(connection_item::encode(&connection()))).build()
-            });
-        let store = DynamoConnectionStore::new(mock_client!(aws_sdk_dynamodb, [&rule]), "connections");
-        assert_eq!(store.get(&"c1".into()).await.unwrap(), Some(connection()));
-        assert_eq!(rule.num_calls(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_saved_connection_carries_its_keys_and_its_end() {
-        let rule = mock!(Client::put_item)
-            .match_requests(|request| {
-                let item = request.item().unwrap();
-                item["user_key"].as_s().unwrap() == "acme/ann" && item["ttl"].as_n().unwrap() == "86401"
-            })
-            .then_output(|| PutItemOutput::builder().build());
-        let store = DynamoConnectionStore::new(mock_client!(aws_sdk_dynamodb, [&rule]), "connections");
-        store.save(&connection()).await.unwrap();
-        assert_eq!(rule.num_calls(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn errors_say_what_to_do_and_keep_their_source() {
-        let throttled = mock!(Client::get_item).then_error(|| {
-            GetItemError::ProvisionedThroughputExceededException(
-                ProvisionedThroughputExceededException::builder()
-                    .meta(
-                        aws_sdk_dynamodb::error::ErrorMetadata::builder()
-                            .code("ProvisionedThroughputExceededException")
-                            .build(),
-                    )
-                    .build(),
-            )
-        });
-        let missing = mock!(Client::get_item).then_error(|| {
-            GetItemError::ResourceNotFoundException(
-                ResourceNotFoundException::builder()
-                    .message("Requested resource not found")
-                    .meta(
-                        aws_sdk_dynamodb::error::ErrorMetadata::builder()
-                            .code("ResourceNotFoundException")
-                            .build(),
-                    )
-                    .build(),
-            )
-        });
-        for (rule, kind, transient) in
-            [(throttled, StoreErrorKind::Throttled, true), (missing, StoreErrorKind::Misuse, false)]
-        {
-            let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&rule]);
-            let error =
-                DynamoConnectionStore::new(client, "connections").get(&"c1".into()).await.unwrap_err();
-            assert_eq!((error.kind(), error.is_transient()), (kind, transient));
-            assert!(error.to_string().contains("get connection c1 in table connections"), "{error}");
-            assert!(std::error::Error::source(&error).is_some());
-        }
-    }
-}
+mod tests;

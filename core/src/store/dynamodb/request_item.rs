@@ -355,7 +355,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::protocol::{ErrorBody, ErrorCode};
@@ -377,6 +377,10 @@ mod tests {
         })
     }
 
+    fn payloads() -> impl Strategy<Value = Value> {
+        prop_oneof![4 => json_values(), 1 => (4_000..5_000_usize).prop_map(|bytes| json!("x".repeat(bytes)))]
+    }
+
     /// Every status, with an ending where it is one.
     fn stands() -> impl Strategy<Value = (Status, Option<Ending>)> {
         let open = prop::sample::select(vec![Status::Pending, Status::Processing, Status::Retrying]);
@@ -393,7 +397,7 @@ mod tests {
 
     prop_compose! {
         fn requests()(
-            texts in proptest::array::uniform5("\\PC{1,16}"), payload in json_values(),
+            texts in proptest::array::uniform5("\\PC{1,16}"), payload in payloads(),
             metadata in proptest::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4),
             counts in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()),
             owner in proptest::option::of("[0-9a-f]{32}"), percentage in 0.0..=100.0_f64,
@@ -437,6 +441,31 @@ mod tests {
             let corrupt = decode(&item, payload.as_slice()).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
             prop_assert_eq!(corrupt.key, request.key().to_string());
+        }
+
+        /// What a list reads is all that its summary needs, and says the same as the whole.
+        #[test]
+        fn a_summary_reads_no_more_than_its_attributes(request in requests(), cancel_requested in any::<bool>()) {
+            let mut item = encode(&request, Some(request.created_at), 8).item;
+            item.insert("cancel_requested".into(), AttributeValue::Bool(cancel_requested));
+            item.retain(|attribute, _| SUMMARY_ATTRIBUTES.contains(&attribute.as_str()));
+            let summary = decode_summary(&item).unwrap();
+            prop_assert_eq!(summary.key(), request.key());
+            prop_assert_eq!(summary.cancel_requested, cancel_requested);
+            prop_assert_eq!(summary.timer_at, Some(request.created_at));
+            prop_assert_eq!((summary.status, summary.lease), (request.status, request.lease));
+            prop_assert_eq!((summary.progress, summary.seq), (request.progress, request.seq));
+            prop_assert_eq!(summary.subscribers, request.subscribers);
+            prop_assert_eq!(summary.finished_at, request.finished_at);
+        }
+
+        #[test]
+        fn an_item_is_the_same_from_a_stream_image_as_from_the_sdk(request in requests()) {
+            let Encoded { item, payload } = encode(&request, Some(request.created_at), 8);
+            let image = super::super::test_answers::wire_item(&item);
+            let text: Value = serde_json::from_str(&image.to_string()).unwrap();
+            let item = super::super::item_of_image(&text).unwrap();
+            prop_assert_eq!(decode(&item, payload.as_slice()).unwrap(), request);
         }
     }
 

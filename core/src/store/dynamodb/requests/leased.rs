@@ -136,10 +136,10 @@ impl DynamoRequestQueue {
                 Ok(Audience { subscribers: request_item::subscribers(&old)?, cancel_requested: false })
             }
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
-                let context = self.context("have wait", key) + ": its end was asked for";
+                let context = self.context("hold back", key) + ": its end was asked for";
                 Err(StoreError::new(StoreErrorKind::ConditionLost, context))
             }
-            Err(refusal) => Err(self.fenced(refusal, "have wait", key, lease)),
+            Err(refusal) => Err(self.fenced(refusal, "hold back", key, lease)),
         }
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemInput, UpdateItemOutput};
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::http::StatusCode;
 use serde_json::json as json_value;
 
 use super::*;
@@ -18,14 +18,28 @@ use crate::config::Environment;
 use crate::protocol::ErrorCode;
 use crate::store::StoreErrorKind;
 use crate::store::dynamodb::Item;
+use crate::store::dynamodb::test_answers::{condition_failed, error_answer, http, wire_item};
+
+mod errors;
+mod lists;
+mod parts;
+mod unleased;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const OURS: &str = "00112233445566778899aabbccddeeff";
 const THEIRS: &str = "ffeeddccbbaa99887766554433221100";
 
 fn queue(rule: &Rule) -> DynamoRequestQueue {
-    let client = mock_client!(aws_sdk_dynamodb, RuleMode::Sequential, [rule]);
-    DynamoRequestQueue::new(client, "requests", QueueSettings::default())
+    queue_of([rule], QueueSettings::default())
+}
+
+/// A queue whose calls these rules answer, each those of its operation.
+fn queue_of<'a>(rules: impl IntoIterator<Item = &'a Rule>, settings: QueueSettings) -> DynamoRequestQueue {
+    let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
+        // Else all clients of a process would draw on one quota of retries.
+        config.retry_partition(RetryPartition::custom("one test").build())
+    });
+    DynamoRequestQueue::new(client, "requests", settings)
 }
 
 fn request() -> Request {
@@ -82,45 +96,6 @@ fn ended_by(owner: &str, status: Status) -> Item {
     let mut item = item_of(&Request { status, lease: None, ..claimed_by(owner) });
     item.insert("owner".into(), s(owner));
     item
-}
-
-fn http(status: u16, body: &Value) -> HttpResponse {
-    HttpResponse::new(StatusCode::try_from(status).unwrap(), body.to_string().into())
-}
-
-fn error_answer(status: u16, code: &str, message: &str) -> HttpResponse {
-    let body =
-        json_value!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message});
-    http(status, &body)
-}
-
-fn condition_failed(old: Option<&Item>) -> HttpResponse {
-    let mut body = json_value!({
-        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
-        "message": "The conditional request failed",
-    });
-    if let Some(old) = old {
-        body["Item"] = wire_item(old);
-    }
-    http(400, &body)
-}
-
-fn wire_item(item: &Item) -> Value {
-    item.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect()
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the attributes of a request have these types and no other"
-)]
-fn wire_value(value: &AttributeValue) -> Value {
-    match value {
-        AttributeValue::S(text) => json_value!({"S": text}),
-        AttributeValue::N(digits) => json_value!({"N": digits}),
-        AttributeValue::M(map) => json_value!({"M": wire_item(map)}),
-        AttributeValue::Bool(is_true) => json_value!({"BOOL": is_true}),
-        other => panic!("no request has a {other:?}"),
-    }
 }
 
 /// Answers one update so.
@@ -454,44 +429,13 @@ async fn settings_reach_the_items() {
         ..QueueSettings::default()
     };
     let (rule, sent) = update_taken(told(&[]));
-    let client = mock_client!(aws_sdk_dynamodb, [&rule]);
-    let queue = DynamoRequestQueue::new(client, "t", settings);
+    let queue = queue_of([&rule], settings);
     queue.complete(&key(), &lease(), &Value::Null, Seq::default(), NOW).await.unwrap();
     let sent = sent.lock().unwrap();
     for line in
         [r#":shard = S("COMPLETED#0")"#, r#":ttl = N("1700000010")"#, r#":timer = N("1700000005000")"#]
     {
         assert!(sent.lines().any(|sent| sent == line), "{line} is not in\n{sent}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn errors_are_retried_where_that_helps_and_say_what_to_do() {
-    const ONCE: usize = 1;
-    const RETRIED: usize = 3;
-    let too_large_put = "Item size has exceeded the maximum allowed size";
-    let too_large_update = "Item size to update has exceeded the maximum allowed size";
-    for (status, code, message, kind, calls) in [
-        (400, "ProvisionedThroughputExceededException", "slow", StoreErrorKind::Throttled, RETRIED),
-        (400, "ThrottlingException", "slow", StoreErrorKind::Throttled, RETRIED),
-        (400, "RequestLimitExceeded", "slow", StoreErrorKind::Throttled, RETRIED),
-        (500, "InternalServerError", "ours", StoreErrorKind::Unavailable, RETRIED),
-        (503, "ServiceUnavailable", "ours", StoreErrorKind::Unavailable, RETRIED),
-        (500, "SomethingNew", "ours", StoreErrorKind::Unavailable, RETRIED),
-        (400, "ValidationException", too_large_put, StoreErrorKind::TooLarge, ONCE),
-        (400, "ValidationException", too_large_update, StoreErrorKind::TooLarge, ONCE),
-        (400, "ValidationException", "Invalid UpdateExpression", StoreErrorKind::Misuse, ONCE),
-        (400, "ResourceNotFoundException", "no table", StoreErrorKind::Misuse, ONCE),
-        (400, "AccessDeniedException", "no right", StoreErrorKind::Misuse, ONCE),
-    ] {
-        let rule = mock!(Client::update_item)
-            .sequence()
-            .http_response(move || error_answer(status, code, message))
-            .repeatedly()
-            .build();
-        let error = complete(&rule).await.unwrap_err();
-        assert_eq!((error.kind(), rule.num_calls()), (kind, calls), "{code}: {message}");
-        assert!(error.source().is_some(), "{code}");
     }
 }
 
@@ -505,39 +449,4 @@ async fn a_throttled_call_that_is_taken_on_retry_succeeds() {
         .build();
     assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1"]));
     assert_eq!(rule.num_calls(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_nobody_answers_for_is_unavailable() {
-    let mut nowhere = Environment::new(|name| {
-        let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
-        Some(value.to_owned())
-    });
-    let client = AwsEnvironment::read(&mut nowhere).dynamodb();
-    let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
-    let error = queue.get(&key()).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    assert!(error.is_transient());
-}
-
-/// An operator who reads one finds the operation, the request and the table in it.
-#[tokio::test]
-async fn every_error_names_what_was_done_to_which_request_of_which_table() {
-    let refused = || error_answer(400, "ResourceNotFoundException", "no table");
-    let put = mock!(Client::put_item).then_http_response(refused);
-    let get = mock!(Client::get_item).then_http_response(refused);
-    let lost = || condition_failed(None);
-    let update = |answer: fn() -> HttpResponse| update_answered(answer);
-    let delivered = async |rule: &Rule| queue(rule).delivered(&key(), &lease(), &["c1".into()], true).await;
-    let errors = [
-        queue(&put).enqueue(&request()).await.unwrap_err(),
-        queue(&get).get(&key()).await.unwrap_err(),
-        claim(&update(refused)).await.unwrap_err(),
-        report(&update(refused)).await.unwrap_err(),
-        report(&update(lost)).await.unwrap_err(),
-        complete(&update(refused)).await.unwrap_err(),
-        fail(&update(lost)).await.unwrap_err(),
-        delivered(&update(refused)).await.unwrap_err(),
-    ];
-    insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n"));
 }

@@ -1,0 +1,237 @@
+//! What each operation sends, and what each answer means; what the table makes of it is tested on a real engine.
+
+use std::error::Error as _;
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::config::retry::RetryPartition;
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
+use aws_sdk_dynamodb::operation::put_item::PutItemInput;
+use aws_sdk_dynamodb::operation::scan::ScanInput;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::*;
+use crate::store::Identity;
+use crate::store::dynamodb::test_answers::{condition_failed, error_answer, http, wire_item};
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+fn connection() -> Connection {
+    Connection {
+        id: "c1".into(),
+        identity: Identity {
+            user: "ann".into(),
+            tenant: "acme".into(),
+            permissions: vec!["reports".into()],
+            expires_at: Timestamp::from_secs(2),
+        },
+        endpoint: "https://api.example/prod".into(),
+        connected_at: Timestamp::from_secs(1),
+        last_ping: Timestamp::from_secs(1),
+        metadata: [("source_ip".to_owned(), "127.0.0.1".to_owned())].into(),
+    }
+}
+
+fn item() -> Item {
+    connection_item::encode(&connection())
+}
+
+fn store<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> DynamoConnectionStore {
+    let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
+        // Else all clients of a process would draw on one quota of retries.
+        config.retry_partition(RetryPartition::custom("one test").build())
+    });
+    DynamoConnectionStore::new(client, "connections")
+}
+
+#[tokio::test]
+async fn a_connection_is_read_consistently_by_its_key() {
+    let rule = mock!(Client::get_item)
+        .match_requests(|get: &GetItemInput| {
+            get.consistent_read() == Some(true)
+                && get.table_name() == Some("connections")
+                && get.key().is_some_and(|key| key["connection_id"] == s("c1"))
+        })
+        .then_http_response(|| http(200, &json!({"Item": wire_item(&item())})));
+    assert_eq!(store([&rule]).get(&"c1".into()).await.unwrap(), Some(connection()));
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_saved_connection_carries_its_keys_and_its_end_and_takes_no_ones_place() {
+    let rule = mock!(Client::put_item)
+        .match_requests(|put: &PutItemInput| {
+            put.item() == Some(&item())
+                && put.condition_expression()
+                    == Some("attribute_not_exists(connection_id) OR user_key = :user")
+                && put.expression_attribute_values().unwrap()[":user"] == s("acme/ann")
+        })
+        .then_http_response(|| http(200, &json!({})));
+    store([&rule]).save(&connection()).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+    assert_eq!(item()["ttl"].as_n().unwrap(), "86401");
+}
+
+type Outcome = BoxFuture<'static, Result<String, StoreError>>;
+
+type Operation = (&'static str, fn(DynamoConnectionStore) -> Outcome);
+
+macro_rules! operations {
+    ($($name:literal: |$store:ident| $call:expr;)*) => {
+        [$(($name, |$store| Box::pin(async move { $call.await.map(|done| format!("{done:?}")) }))),*]
+    };
+}
+
+const OPERATIONS: [Operation; 7] = operations! {
+    "save": |store| store.save(&connection());
+    "get": |store| store.get(&"c1".into());
+    "delete": |store| store.delete(&"c1".into());
+    "list_by_user": |store| store.list_by_user(&"acme".into(), &"ann".into(), PageRequest::default());
+    "list_by_tenant": |store| store.list_by_tenant(&"acme".into(), PageRequest::default());
+    "update_last_ping": |store| store.update_last_ping(&"c1".into(), NOW);
+    "delete_stale": |store| store.delete_stale(NOW);
+};
+
+/// A rule for each call that the store makes, which all answer so.
+fn rules(answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static) -> [Rule; 7] {
+    macro_rules! rule {
+        ($call:ident) => {
+            mock!(Client::$call).sequence().http_response(answer.clone()).repeatedly().build()
+        };
+    }
+    [
+        rule!(put_item),
+        rule!(get_item),
+        rule!(delete_item),
+        rule!(update_item),
+        rule!(query),
+        rule!(batch_get_item),
+        rule!(scan),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
+    for (status, code, kind, calls) in [
+        (400, "ProvisionedThroughputExceededException", StoreErrorKind::Throttled, 3),
+        (400, "ThrottlingException", StoreErrorKind::Throttled, 3),
+        (500, "InternalServerError", StoreErrorKind::Unavailable, 3),
+        (503, "ServiceUnavailable", StoreErrorKind::Unavailable, 3),
+        (400, "ValidationException", StoreErrorKind::Misuse, 1),
+        (400, "ResourceNotFoundException", StoreErrorKind::Misuse, 1),
+        (400, "AccessDeniedException", StoreErrorKind::Misuse, 1),
+    ] {
+        for (name, operation) in OPERATIONS {
+            let rules = rules(move || error_answer(status, code, "m"));
+            let error = operation(store(&rules)).await.unwrap_err();
+            let made: usize = rules.iter().map(Rule::num_calls).sum();
+            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}");
+            assert_eq!(error.is_transient(), calls > 1, "{name}: {code}");
+            assert!(error.source().is_some(), "{name}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_error_names_what_was_done_to_what_in_which_table() {
+    let mut report = Vec::new();
+    for (name, operation) in OPERATIONS {
+        let rules = rules(|| error_answer(400, "ResourceNotFoundException", "no table"));
+        report.push(format!("{name}: {}", operation(store(&rules)).await.unwrap_err()));
+    }
+    for (name, operation) in [OPERATIONS[0], OPERATIONS[5]] {
+        let rules = rules(|| condition_failed(None));
+        report.push(format!("{name}, refused: {}", operation(store(&rules)).await.unwrap_err()));
+    }
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+/// What the first try has left, whose answer was lost, is what the second finds.
+#[tokio::test(start_paused = true)]
+async fn every_write_whose_answer_was_lost_comes_to_the_same() {
+    for (name, second, outcome) in [
+        ("save", http as fn(u16, &_) -> _, "()"),
+        ("update_last_ping", |_, _| condition_failed(Some(&item())), "()"),
+        // It is gone, and what it was is gone with the answer.
+        ("delete", http, "None"),
+    ] {
+        let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
+        let tries = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&tries);
+        let rules = rules(move || {
+            let mut tries = counted.lock().unwrap();
+            *tries += 1;
+            if *tries == 1 {
+                error_answer(500, "InternalServerError", "lost")
+            } else {
+                second(200, &json!({}))
+            }
+        });
+        assert_eq!(operation(store(&rules)).await.unwrap(), outcome, "{name}");
+        assert_eq!(*tries.lock().unwrap(), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_of_life_is_one_conditional_write() {
+    let rule = mock!(Client::update_item)
+        .match_requests(|update: &UpdateItemInput| {
+            update.update_expression() == Some("SET last_ping = :now")
+                && update.condition_expression() == Some("last_ping < :now")
+                && update.expression_attribute_values().unwrap()[":now"] == time(NOW)
+        })
+        .then_http_response(|| http(200, &json!({})));
+    store([&rule]).update_last_ping(&"c1".into(), NOW).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
+/// A scan of several pages; one of what it finds gives a sign of life before it is forgotten.
+#[tokio::test]
+async fn stale_connections_are_looked_for_on_every_page_and_forgotten_only_if_they_still_are() {
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&starts);
+    let key = |id: &str| json!({"connection_id": {"S": id}});
+    let scan = mock!(Client::scan)
+        .match_requests(move |scan: &ScanInput| {
+            let start = scan.exclusive_start_key().map(|key| key["connection_id"].clone());
+            let mut starts = kept.lock().unwrap();
+            if starts.last() != Some(&start) {
+                starts.push(start);
+            }
+            scan.filter_expression() == Some("last_ping < :before")
+                && scan.expression_attribute_values().unwrap()[":before"] == time(NOW)
+        })
+        .sequence()
+        .http_response(move || {
+            http(200, &json!({"Items": [key("c1"), key("c2")], "LastEvaluatedKey": key("c2")}))
+        })
+        .http_response(move || http(200, &json!({"Items": [], "LastEvaluatedKey": key("c5")})))
+        .http_response(move || http(200, &json!({"Items": [key("c6")]})))
+        .build();
+    let delete = mock!(Client::delete_item)
+        .sequence()
+        .http_response(|| http(200, &json!({})))
+        .http_response(|| condition_failed(None))
+        .http_response(|| http(200, &json!({})))
+        .build();
+    assert_eq!(store([&scan, &delete]).delete_stale(NOW).await.unwrap(), 2);
+    assert_eq!((scan.num_calls(), delete.num_calls()), (3, 3));
+    assert_eq!(*starts.lock().unwrap(), [None, Some(s("c2")), Some(s("c5"))]);
+}
+
+#[tokio::test]
+async fn an_item_that_is_no_connection_is_corrupt_wherever_it_is_read() {
+    let mut corrupt = item();
+    corrupt.remove("endpoint");
+    let answer = json!({"Item": wire_item(&corrupt), "Attributes": wire_item(&corrupt)});
+    for (name, operation) in [OPERATIONS[1], OPERATIONS[2]] {
+        let answer = answer.clone();
+        let rules = rules(move || http(200, &answer));
+        let error = operation(store(&rules)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{name}");
+        assert_eq!(error.to_string(), "corrupt item: item \"c1\", attribute \"endpoint\": is missing");
+    }
+}

@@ -1,0 +1,210 @@
+//! Every operation, and what becomes of it when DynamoDB refuses, fails or stays silent.
+
+use futures_util::future::BoxFuture;
+
+use super::*;
+use crate::store::{Cancelled, NewStatus, PageRequest};
+
+/// What an operation did, as text, so that all of them fit into one table.
+type Outcome = BoxFuture<'static, Result<String, StoreError>>;
+
+type Operation = (&'static str, fn(DynamoRequestQueue) -> Outcome);
+
+macro_rules! operations {
+    ($($name:literal: |$queue:ident| $call:expr;)*) => {
+        [$(($name, |$queue| Box::pin(async move { $call.await.map(|done| format!("{done:?}")) }))),*]
+    };
+}
+
+pub(super) fn big_request() -> Request {
+    Request { payload: json_value!("x".repeat(5_000)), ..request() }
+}
+
+fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m")
+}
+
+const SEQ: Seq = Seq::start_of(2);
+
+const OPERATIONS: [Operation; 19] = operations! {
+    "enqueue": |queue| queue.enqueue(&request());
+    "enqueue, big": |queue| queue.enqueue(&big_request());
+    "get": |queue| queue.get(&key());
+    "claim": |queue| queue.claim(&key(), OURS, NOW, NOW + Duration::from_secs(60));
+    "dequeue": |queue| queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60));
+    "renew": |queue| queue.renew(&key(), &lease(), NOW + Duration::from_secs(90));
+    "progress": |queue| queue.progress(&key(), &lease(), &Progress::default(), SEQ, NOW);
+    "complete": |queue| queue.complete(&key(), &lease(), &Value::Null, SEQ, NOW);
+    "complete, big": |queue| queue.complete(&key(), &lease(), &big_request().payload, SEQ, NOW);
+    "fail": |queue| queue.fail(&key(), &lease(), &out_of_paper(), SEQ, NOW);
+    "cancelled": |queue| queue.cancelled(&key(), &lease(), SEQ, NOW);
+    "retry_later": |queue| queue.retry_later(&key(), &lease(), &out_of_paper(), NOW);
+    "delivered": |queue| queue.delivered(&key(), &lease(), &["c1".into()], true);
+    "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
+    "cancel": |queue| queue.cancel(&key(), NOW);
+    "unsubscribe": |queue| queue.unsubscribe(&key(), &"c1".into());
+    "get_by_connection": |queue| queue.get_by_connection(&"c1".into(), PageRequest::default());
+    "get_by_status": |queue| queue.get_by_status(Status::Pending, PageRequest::default());
+    "due": |queue| queue.due(NOW, PageRequest::default());
+};
+
+/// A rule for each call that the queue makes, which all answer so.
+fn rules(answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static) -> [Rule; 6] {
+    macro_rules! rule {
+        ($call:ident) => {
+            mock!(Client::$call).sequence().http_response(answer.clone()).repeatedly().build()
+        };
+    }
+    [
+        rule!(put_item),
+        rule!(transact_write_items),
+        rule!(get_item),
+        rule!(update_item),
+        rule!(query),
+        rule!(batch_get_item),
+    ]
+}
+
+/// A queue on one shard, so that a list is one query.
+fn queue_on_one_shard(rules: &[Rule]) -> DynamoRequestQueue {
+    queue_of(rules, QueueSettings { shards: 1, ..QueueSettings::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
+    const ONCE: usize = 1;
+    const RETRIED: usize = 3;
+    let too_large_put = "Item size has exceeded the maximum allowed size";
+    let too_large_update = "Item size to update has exceeded the maximum allowed size";
+    let collection = "Collection size exceeded.";
+    for (status, code, message, kind, calls) in [
+        (400, "ProvisionedThroughputExceededException", "slow", StoreErrorKind::Throttled, RETRIED),
+        (400, "ThrottlingException", "slow", StoreErrorKind::Throttled, RETRIED),
+        (400, "RequestLimitExceeded", "slow", StoreErrorKind::Throttled, RETRIED),
+        (500, "InternalServerError", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (503, "ServiceUnavailable", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (500, "SomethingNew", "ours", StoreErrorKind::Unavailable, RETRIED),
+        (400, "TransactionConflictException", "busy", StoreErrorKind::Unavailable, ONCE),
+        (400, "ItemCollectionSizeLimitExceededException", collection, StoreErrorKind::TooLarge, ONCE),
+        (400, "ValidationException", too_large_put, StoreErrorKind::TooLarge, ONCE),
+        (400, "ValidationException", too_large_update, StoreErrorKind::TooLarge, ONCE),
+        (400, "ValidationException", "Invalid UpdateExpression", StoreErrorKind::Misuse, ONCE),
+        (400, "ResourceNotFoundException", "no table", StoreErrorKind::Misuse, ONCE),
+        (400, "AccessDeniedException", "no right", StoreErrorKind::Misuse, ONCE),
+        (400, "UnrecognizedClientException", "no token", StoreErrorKind::Misuse, ONCE),
+    ] {
+        for (name, operation) in OPERATIONS {
+            let rules = rules(move || error_answer(status, code, message));
+            let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
+            let made: usize = rules.iter().map(Rule::num_calls).sum();
+            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}: {message}");
+            assert_eq!(
+                error.is_transient(),
+                calls == RETRIED || code.starts_with("Transaction"),
+                "{name}: {code}"
+            );
+            assert!(error.source().is_some(), "{name}: {code}");
+        }
+    }
+}
+
+/// An operator who reads one finds the operation, the request or list, and the table in it.
+#[tokio::test]
+async fn every_error_names_what_was_done_to_what_in_which_table() {
+    let mut report = Vec::new();
+    for (name, operation) in OPERATIONS {
+        let rules = rules(|| error_answer(400, "ResourceNotFoundException", "no table"));
+        report.push(format!("{name}: {}", operation(queue_on_one_shard(&rules)).await.unwrap_err()));
+    }
+    for (name, operation) in OPERATIONS {
+        let rules = rules(|| condition_failed(None));
+        if let Err(error) = operation(queue_on_one_shard(&rules)).await {
+            report.push(format!("{name}, without its item: {error}"));
+        }
+    }
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_operation_that_is_throttled_for_a_while_succeeds() {
+    for (name, operation) in OPERATIONS {
+        let item = match name {
+            "cancelled" => ended_by(OURS, Status::Cancelled),
+            _ => item_of(&claimed_by(OURS)),
+        };
+        let answered = json_value!({
+            "Attributes": wire_item(&item), "Item": wire_item(&item), "Items": [],
+            "Responses": {}, "UnprocessedKeys": {},
+        });
+        let tries = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&tries);
+        let rules = rules(move || {
+            let mut tries = counted.lock().unwrap();
+            *tries += 1;
+            if *tries < 3 { error_answer(400, "ThrottlingException", "slow") } else { http(200, &answered) }
+        });
+        operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(*tries.lock().unwrap() >= 3, "{name}");
+    }
+}
+
+/// The item that a first try has left, whose answer was lost, is what the second finds.
+#[tokio::test(start_paused = true)]
+async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
+    let cancelled_now = Item::from_iter(
+        item_of(&Request { status: Status::Cancelled, finished_at: Some(NOW), ..request() })
+            .into_iter()
+            .chain([("ttl".to_owned(), n(1))]),
+    );
+    let without_subscribers = |mut item: Item| {
+        item.insert("subscribers".to_owned(), AttributeValue::M(HashMap::new()));
+        item
+    };
+    let told = format!("{:?}", audience_of(&["c1", "c2"]));
+    let now = Cancelled::Now { subscribers: vec!["c1".into(), "c2".into()], seq: Seq::default() };
+    for (name, left, outcome) in [
+        ("enqueue", item_of(&request()), format!("{:?}", Enqueued::Existing(Box::new(request())))),
+        ("claim", item_of(&claimed_by(OURS)), format!("{:?}", won())),
+        ("complete", ended_by(OURS, Status::Completed), told.clone()),
+        ("fail", ended_by(OURS, Status::Failed), told.clone()),
+        ("cancelled", ended_by(OURS, Status::Cancelled), told.clone()),
+        ("retry_later", ended_by(OURS, Status::Retrying), told.clone()),
+        // Somebody has seen that it is due since.
+        ("retry_later", ended_by(OURS, Status::Pending), told),
+        ("delivered", without_subscribers(ended_by(THEIRS, Status::Completed)), "()".to_owned()),
+        ("update_status", cancelled_now.clone(), "()".to_owned()),
+        ("cancel", cancelled_now, format!("{now:?}")),
+        ("unsubscribe", without_subscribers(item_of(&claimed_by(OURS))), "()".to_owned()),
+    ] {
+        let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
+        let tries = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&tries);
+        let rules = rules(move || {
+            let mut tries = counted.lock().unwrap();
+            *tries += 1;
+            match *tries {
+                1 => error_answer(500, "InternalServerError", "lost"),
+                2 => condition_failed(Some(&left)),
+                _ => http(200, &json_value!({})),
+            }
+        });
+        let done =
+            operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(done, outcome, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_nobody_answers_for_is_unavailable() {
+    let mut nowhere = Environment::new(|name| {
+        let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
+        Some(value.to_owned())
+    });
+    let client = AwsEnvironment::read(&mut nowhere).dynamodb();
+    for (name, operation) in OPERATIONS {
+        let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
+        let error = operation(queue).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{name}");
+        assert!(error.is_transient(), "{name}");
+    }
+}

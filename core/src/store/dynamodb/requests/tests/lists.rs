@@ -1,0 +1,211 @@
+//! Lists, when the index lags, shards end early, or a batch leaves keys unread.
+
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
+use aws_sdk_dynamodb::operation::query::QueryInput;
+
+use super::*;
+use crate::store::{Cursor, Page, PageRequest, RequestSummary};
+
+fn named(id: &str, seconds: u64) -> Request {
+    Request { id: id.into(), created_at: NOW + Duration::from_secs(seconds), ..request() }
+}
+
+fn entry(id: &str, seconds: u64, shard: u8) -> Value {
+    let item = item_of(&named(id, seconds));
+    let keys = ["request_id", "part", "created_at"].map(|name| (name.to_owned(), item[name].clone()));
+    let mut entry = wire_item(&keys.into());
+    entry["status_shard"] = json_value!({"S": format!("PENDING#{shard}")});
+    entry
+}
+
+fn queue_on(shards: u8, rules: &[&Rule]) -> DynamoRequestQueue {
+    queue_of(rules.iter().copied(), QueueSettings { shards, ..QueueSettings::default() })
+}
+
+/// Answers a query of a shard with these entries, and says whether there are more.
+fn shard_of(shard: u8, entries: Vec<Value>, more: bool) -> Rule {
+    mock!(Client::query)
+        .match_requests(move |query: &QueryInput| {
+            let values = query.expression_attribute_values().unwrap();
+            values[":partition"] == s(format!("PENDING#{shard}"))
+        })
+        .then_http_response(move || {
+            let mut answer = json_value!({"Items": entries});
+            if let Some(last) = entries.last().filter(|_| more) {
+                answer["LastEvaluatedKey"] = last.clone();
+            }
+            http(200, &answer)
+        })
+}
+
+/// Answers a batch with all that it asks for, but for its last `unread` keys.
+fn batch_leaving(unread: &'static [usize]) -> (Rule, Arc<Mutex<Vec<usize>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    let latest = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&latest);
+    let rule = mock!(Client::batch_get_item)
+        .match_requests(move |batch: &BatchGetItemInput| {
+            let asked = &batch.request_items().unwrap()["requests"];
+            assert_eq!(asked.consistent_read(), Some(true));
+            *seen.lock().unwrap() = asked.keys().to_vec();
+            true
+        })
+        .sequence()
+        .http_response(move || {
+            let keys = latest.lock().unwrap().clone();
+            let mut asked = kept.lock().unwrap();
+            let left = keys.len().min(unread.get(asked.len()).copied().unwrap_or(0));
+            asked.push(keys.len());
+            let (read, left) = keys.split_at(keys.len() - left);
+            let found: Vec<Value> = read
+                .iter()
+                .map(|key| {
+                    let key = RequestKey::from_stored(key["request_id"].as_s().unwrap());
+                    let id = key.as_str().rsplit('/').next().unwrap().to_owned();
+                    wire_item(&item_of(&named(&id, 0)))
+                })
+                .collect();
+            let unprocessed = if left.is_empty() {
+                json_value!({})
+            } else {
+                json_value!({"requests": {"Keys": left.iter().map(wire_item).collect::<Vec<_>>()}})
+            };
+            http(200, &json_value!({"Responses": {"requests": found}, "UnprocessedKeys": unprocessed}))
+        })
+        .repeatedly()
+        .build();
+    (rule, asked)
+}
+
+fn names(page: &Page<RequestSummary>) -> Vec<&str> {
+    page.items.iter().map(|request| request.id.as_str()).collect()
+}
+
+async fn pending(queue: &DynamoRequestQueue, limit: usize) -> Result<Page<RequestSummary>, StoreError> {
+    queue.get_by_status(Status::Pending, PageRequest::first(limit)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_a_batch_leaves_unread_are_asked_for_again() {
+    let entries = (0..5).map(|n| entry(&format!("r{n}"), n, 0)).collect();
+    let (shard, (batch, asked)) = (shard_of(0, entries, false), batch_leaving(&[3, 2]));
+    let page = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap();
+    assert_eq!(names(&page), ["r0", "r1", "r2", "r3", "r4"], "in the list's order");
+    assert_eq!(*asked.lock().unwrap(), [5, 3, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_never_reads_all_is_throttled() {
+    let entries = vec![entry("r1", 1, 0)];
+    let (shard, (batch, asked)) = (shard_of(0, entries, false), batch_leaving(&[1; 9]));
+    let started = tokio::time::Instant::now();
+    let error = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Throttled);
+    let said = "read status-time of table requests (PENDING#0): 1 keys were left unread 5 times";
+    assert!(error.to_string().ends_with(said), "{error}");
+    assert_eq!(*asked.lock().unwrap(), [1; 5]);
+    let waited = Duration::from_millis(50 + 100 + 200 + 400);
+    assert_eq!(started.elapsed().as_millis(), waited.as_millis());
+}
+
+/// What comes next in the shard that has more may be older than anything of the other's.
+#[tokio::test]
+async fn a_page_ends_where_what_comes_next_is_not_known() {
+    let first = shard_of(0, vec![entry("r1", 1, 0), entry("r2", 2, 0)], true);
+    let second = shard_of(1, vec![entry("r3", 3, 1), entry("r4", 4, 1)], false);
+    let (batch, _) = batch_leaving(&[]);
+    let page = pending(&queue_on(2, &[&first, &second, &batch]), 10).await.unwrap();
+    assert_eq!(names(&page), ["r1", "r2"]);
+    assert!(page.next.is_some());
+}
+
+/// An index that is changed while it is read may show an entry twice, and a batch must not ask for it twice.
+#[tokio::test]
+async fn an_entry_that_is_shown_twice_is_listed_once() {
+    let first = shard_of(0, vec![entry("r1", 1, 0)], false);
+    let second = shard_of(1, vec![entry("r1", 3, 1)], false);
+    let (batch, asked) = batch_leaving(&[]);
+    let page = pending(&queue_on(2, &[&first, &second, &batch]), 10).await.unwrap();
+    assert_eq!(names(&page), ["r1"]);
+    assert_eq!(*asked.lock().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn each_shard_goes_on_after_the_cursor_in_its_own_way() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&sent);
+    let rule = mock!(Client::query)
+        .match_requests(move |query: &QueryInput| {
+            let mut lines = vec![query.key_condition_expression().unwrap().to_owned()];
+            lines.extend(sorted(query.expression_attribute_values()));
+            lines.extend(sorted(query.exclusive_start_key()).into_iter().map(|key| format!("after {key}")));
+            kept.lock().unwrap().push(lines.join("\n"));
+            true
+        })
+        .sequence()
+        .http_response(|| http(200, &json_value!({"Items": []})))
+        .repeatedly()
+        .build();
+    let queue = queue_on(3, &[&rule]);
+    let cursor =
+        |list: &str| Cursor { list: list.to_owned(), at: 5_000, shard: 1, key: "acme/ann/r1".to_owned() };
+    let page = |list| PageRequest { limit: 7, after: Some(cursor(list)) };
+    queue.get_by_status(Status::Pending, page("status-time")).await.unwrap();
+    queue.due(Timestamp::from_secs(5), page("timers")).await.unwrap();
+    let mut sent = sent.lock().unwrap().clone();
+    sent.sort();
+    sent.dedup();
+    insta::assert_snapshot!(sent.join("\n\n"));
+}
+
+/// The index still shows what others have claimed: those are passed over, to the next page if need be.
+#[tokio::test]
+async fn a_race_that_is_lost_goes_on_to_the_next() {
+    let query = mock!(Client::query)
+        .sequence()
+        .http_response(|| {
+            let entries: Vec<Value> = (0..10).map(|n| entry(&format!("r{n}"), n, 0)).collect();
+            http(200, &json_value!({"LastEvaluatedKey": entries[9], "Items": entries}))
+        })
+        .http_response(|| http(200, &json_value!({"Items": [entry("r10", 10, 0), entry("r11", 11, 0)]})))
+        .build();
+    let claims = Mutex::new(0);
+    let claim = mock!(Client::update_item)
+        .sequence()
+        .http_response(move || {
+            let mut claims = claims.lock().unwrap();
+            *claims += 1;
+            match *claims {
+                // One has expired since.
+                3 => condition_failed(None),
+                1..=11 => condition_failed(Some(&item_of(&claimed_by(THEIRS)))),
+                _ => http(200, &json_value!({"Attributes": wire_item(&item_of(&claimed_by(OURS)))})),
+            }
+        })
+        .repeatedly()
+        .build();
+    let queue = queue_on(1, &[&query, &claim]);
+    let claimed = queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap().unwrap();
+    assert_eq!(shown(&claimed), shown(&won()));
+    assert_eq!((query.num_calls(), claim.num_calls()), (2, 12));
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_when_the_index_shows_nothing() {
+    let shard = shard_of(0, Vec::new(), false);
+    let (batch, asked) = batch_leaving(&[]);
+    let queue = queue_on(1, &[&shard, &batch]);
+    let page = pending(&queue, 25).await.unwrap();
+    assert!(page.items.is_empty() && page.next.is_none());
+    assert!(asked.lock().unwrap().is_empty());
+    assert!(queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_index_entry_without_its_keys_is_corrupt() {
+    let shard = shard_of(0, vec![json_value!({"request_id": {"S": "acme/ann/r1"}})], false);
+    let error = pending(&queue_on(1, &[&shard]), 25).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains("\"created_at\": is missing"), "{error}");
+}

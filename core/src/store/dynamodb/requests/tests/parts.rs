@@ -1,0 +1,169 @@
+//! Big values: what is sent, and what is made of its answers.
+
+use aws_sdk_dynamodb::operation::transact_write_items::{TransactWriteItemsInput, TransactWriteItemsOutput};
+
+use super::errors::big_request;
+use super::*;
+use crate::store::dynamodb::part_item;
+
+fn parts_of(item: &Request) -> (Item, Item) {
+    let encoded = request_item::encode(item, Some(NOW + Duration::from_secs(60)), 8);
+    (encoded.item, encoded.payload.unwrap())
+}
+
+fn cancelled(reasons: Value) -> HttpResponse {
+    http(
+        400,
+        &json_value!({
+            "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "message": "Transaction cancelled, please refer cancellation reasons for specific reasons",
+            "CancellationReasons": reasons,
+        }),
+    )
+}
+
+#[tokio::test]
+async fn a_big_payload_is_put_with_its_request_or_not_at_all() {
+    let rule = mock!(Client::transact_write_items).then_compute_output(|sent: &TransactWriteItemsInput| {
+        let (item, payload) = parts_of(&big_request());
+        let puts: Vec<_> = sent.transact_items().iter().map(|write| write.put().unwrap()).collect();
+        assert_eq!((puts.len(), puts[0].item(), puts[1].item()), (2, &item, &payload));
+        assert!(puts.iter().all(|put| put.table_name() == "requests"));
+        assert_eq!(puts[0].condition_expression(), Some("attribute_not_exists(request_id) OR #ttl < :now"));
+        assert_eq!(puts[1].condition_expression(), None);
+        TransactWriteItemsOutput::builder().build()
+    });
+    assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New);
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_there_already_is_returned_with_the_payload_that_is_stored() {
+    let transaction = mock!(Client::transact_write_items).then_http_response(|| {
+        let (item, _) = parts_of(&big_request());
+        let failed =
+            json_value!({"Code": "ConditionalCheckFailed", "Message": "m", "Item": wire_item(&item)});
+        cancelled(json_value!([failed, {"Code": "None"}]))
+    });
+    let part = mock!(Client::get_item)
+        .match_requests(|get: &GetItemInput| {
+            get.key() == Some(&part_item::key(&key(), "payload")) && get.consistent_read() == Some(true)
+        })
+        .then_http_response(|| http(200, &json_value!({"Item": wire_item(&parts_of(&big_request()).1)})));
+    let queue = queue_of([&transaction, &part], QueueSettings::default());
+    let other = Request { payload: json_value!("y".repeat(6_000)), ..request() };
+    let enqueued = queue.enqueue(&other).await.unwrap();
+    assert_eq!(enqueued, Enqueued::Existing(Box::new(big_request())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reasons_of_a_transaction_say_what_to_do() {
+    for (code, message, kind, calls) in [
+        ("TransactionConflict", "busy", StoreErrorKind::Unavailable, 4),
+        ("ProvisionedThroughputExceeded", "slow", StoreErrorKind::Throttled, 1),
+        ("ThrottlingError", "slow", StoreErrorKind::Throttled, 1),
+        ("ItemCollectionSizeLimitExceeded", "big", StoreErrorKind::TooLarge, 1),
+        ("ValidationError", "Item size has exceeded the maximum allowed size", StoreErrorKind::TooLarge, 1),
+        ("ValidationError", "The type does not match", StoreErrorKind::Misuse, 1),
+    ] {
+        let rule = mock!(Client::transact_write_items)
+            .sequence()
+            .http_response(move || {
+                cancelled(json_value!([{"Code": "None"}, {"Code": code, "Message": message}]))
+            })
+            .repeatedly()
+            .build();
+        let error = queue(&rule).enqueue(&big_request()).await.unwrap_err();
+        assert_eq!((error.kind(), rule.num_calls()), (kind, calls), "{code}");
+        assert!(error.source().is_some(), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_another_was_in_the_way_of_is_tried_again() {
+    let rule = mock!(Client::transact_write_items)
+        .sequence()
+        .http_response(|| cancelled(json_value!([{"Code": "TransactionConflict"}, {"Code": "None"}])))
+        .output(|| TransactWriteItemsOutput::builder().build())
+        .build();
+    assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New);
+    assert_eq!(rule.num_calls(), 2);
+}
+
+/// The claim is won: a payload that cannot be read at once is no reason to give it up.
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_is_out_of_reach_for_a_while_is_read_again() {
+    let claimed = Request { payload: big_request().payload, ..claimed_by(OURS) };
+    let (item, payload) = parts_of(&claimed);
+    for failures in [1, 11, 12] {
+        let claim = update_taken(Some(item.clone())).0;
+        let (count, payload) = (Mutex::new(0), payload.clone());
+        let part = mock!(Client::get_item)
+            .sequence()
+            .http_response(move || {
+                let mut count = count.lock().unwrap();
+                *count += 1;
+                if *count <= failures {
+                    return error_answer(500, "InternalServerError", "ours");
+                }
+                http(200, &json_value!({"Item": wire_item(&payload)}))
+            })
+            .repeatedly()
+            .build();
+        let queue = queue_of([&claim, &part], QueueSettings::default());
+        match queue.claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap() {
+            Claimed::Won(won, _) => assert!(failures < 12 && *won == claimed, "{failures} failures"),
+            Claimed::Unreadable(_, error) => {
+                // Four tries of three attempts each.
+                assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_big_result_is_stored_before_it_is_named() {
+    let stored = Arc::new(Mutex::new(false));
+    let (put_stored, update_stored) = (Arc::clone(&stored), Arc::clone(&stored));
+    let put = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
+        *put_stored.lock().unwrap() = true;
+        let over = NOW + Duration::from_hours(9 * 24);
+        let result = big_request().payload.to_string();
+        assert_eq!(put.item(), Some(&part_item::encode(&key(), "result#2", result, Some(over.as_secs()))));
+        PutItemOutput::builder().build()
+    });
+    let update = mock!(Client::update_item).then_compute_output(move |update: &UpdateItemInput| {
+        assert!(*update_stored.lock().unwrap(), "the part is there first");
+        assert_eq!(update.expression_attribute_names().unwrap()["#outcome"], "result_part");
+        assert_eq!(update.expression_attribute_values().unwrap()[":outcome"], s("result#2"));
+        UpdateItemOutput::builder().set_attributes(told(&["c1"])).build()
+    });
+    let queue = queue_of([&put, &update], QueueSettings::default());
+    let seq = Seq::start_of(2).next();
+    let told = queue.complete(&key(), &lease(), &big_request().payload, seq, NOW).await.unwrap();
+    assert_eq!(told, audience_of(&["c1"]));
+}
+
+/// The timer of a request with a big payload goes only once the payload has its time to live.
+#[tokio::test]
+async fn a_payload_is_released_before_the_timer_is_cleared() {
+    let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
+    item.insert("ttl".to_owned(), n(1_000));
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&sent);
+    let rule = mock!(Client::update_item)
+        .match_requests(move |update: &UpdateItemInput| {
+            kept.lock().unwrap().push(text_of_update(update));
+            true
+        })
+        .sequence()
+        .http_response(move || condition_failed(Some(&item)))
+        .http_response(|| http(200, &json_value!({})))
+        .http_response(|| http(200, &json_value!({})))
+        .build();
+    queue(&rule).delivered(&key(), &lease(), &["c1".into(), "c2".into()], true).await.unwrap();
+    let mut sent = sent.lock().unwrap().clone();
+    sent.dedup();
+    insta::assert_snapshot!(sent.join("\n\n"));
+}
