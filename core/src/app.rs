@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as Poller, Poll};
 
@@ -110,8 +111,8 @@ impl App {
         Ok(self)
     }
 
-    /// Puts a layer around all actions, also those that are registered later, and around the layers that were added
-    /// before: the last one added sees a call first, and its reply last.
+    /// Puts a layer around all actions, also those that are registered later and those that are built in, and around the
+    /// layers that were added before: the last one added sees a call first, and its reply last.
     ///
     /// There is one service of the layer for the whole app: a concurrency limit of 10 is 10 for all actions together.
     pub fn layer<L>(&mut self, layer: L) -> &mut Self
@@ -131,14 +132,24 @@ impl App {
         actions
     }
 
-    /// Whether an action's requests reach a handler.
+    /// Whether an action is one of those that Streamer itself answers.
+    pub(crate) fn is_built_in(action: &str) -> bool {
+        Self::BUILT_IN_ACTIONS.contains(&action)
+    }
+
+    /// Whether an action has a handler of its own, or is built in.
+    fn knows(&self, action: &str) -> bool {
+        self.ways.actions.contains_key(action) || Self::is_built_in(action)
+    }
+
+    /// Whether an action's requests are for anybody to answer.
     pub(crate) fn answers(&self, action: &str) -> bool {
-        self.ways.fallback.is_some() || self.ways.actions.contains_key(action)
+        self.ways.fallback.is_some() || self.knows(action)
     }
 
     /// Sends a call through all layers to its handler.
     pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
-        call.registered = self.ways.actions.contains_key(&call.context.action);
+        call.registered = self.knows(&call.context.action);
         let stack = self.stack.get_or_init(|| {
             let dispatch = Next::new(Dispatch(Arc::new(self.ways.clone())));
             self.layers.iter().fold(dispatch, |inner, layer| layer(inner))
@@ -159,7 +170,7 @@ fn usable(action: String) -> Result<String, RegisterError> {
         Err(RegisterError::LongAction(action))
     } else if action.chars().any(char::is_control) {
         Err(RegisterError::ControlCharacter(action))
-    } else if App::BUILT_IN_ACTIONS.contains(&action.as_str()) {
+    } else if App::is_built_in(&action) {
         Err(RegisterError::BuiltInAction(action))
     } else {
         Ok(action)
@@ -186,13 +197,13 @@ impl Service<Call> for Dispatch {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let Ways { actions, fallback } = &*self.0;
-        match actions.get(&call.context.action).or(fallback.as_ref()) {
+        let (Ways { actions, fallback }, action) = (&*self.0, call.context.action.as_str());
+        if App::is_built_in(action) {
+            return Box::pin(ready(Ok(Reply::BuiltIn)));
+        }
+        match actions.get(action).or(fallback.as_ref()) {
             Some(next) => Box::pin(next.clone().run(call)),
-            None => {
-                let unknown = CallError::refused(unknown_action(&call.context.action));
-                Box::pin(std::future::ready(Err(unknown.into())))
-            }
+            None => Box::pin(ready(Err(CallError::refused(unknown_action(action)).into()))),
         }
     }
 }

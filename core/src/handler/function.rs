@@ -19,14 +19,14 @@ use super::{Context, Handler, HandlerError};
 ///
 /// let echo = handler_fn(|message: Value, _| async move { Ok(message) });
 /// ```
-pub fn handler_fn<F, I, O, Fut>(function: F) -> HandlerFn<F, fn(I, Context)>
+pub fn handler_fn<F, I, O, Fut>(function: F) -> impl Handler<Input = I, Output = O>
 where
     F: Fn(I, Context) -> Fut + Send + Sync + 'static,
     I: DeserializeOwned + Send + 'static,
     O: Serialize + Send + 'static,
     Fut: Future<Output = Result<O, HandlerError>> + Send + 'static,
 {
-    HandlerFn::new(function)
+    HandlerFn::<_, fn(I, Context)>::new(function)
 }
 
 /// An async function as a [`Handler`]; `Args` are its arguments.

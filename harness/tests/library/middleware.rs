@@ -21,7 +21,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 
-use crate::world::World;
+use crate::world::{World, message};
 
 async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
@@ -58,7 +58,8 @@ fn step(name: impl Into<String>) {
 }
 
 fn steps() -> String {
-    std::mem::take(&mut *STEPS.lock().unwrap()).join(" → ")
+    let steps = std::mem::take(&mut *STEPS.lock().unwrap());
+    if steps.is_empty() { "nothing".into() } else { steps.join(" → ") }
 }
 
 /// A layer that says when a call comes to it, and when its reply goes back.
@@ -134,6 +135,8 @@ async fn a_call_passes_its_layers_in_the_same_order_at_the_router_and_at_the_pro
     ways.push(format!("wrong: {}", steps()));
     world.ask("fly", "unknown", json!(1)).await;
     ways.push(format!("unknown: {}", steps()));
+    world.ask("status", "built in", json!({"request_id": "queued"})).await;
+    ways.push(format!("built in: {}", steps()));
     assert_snapshot!(ways.join("\n"));
 }
 
@@ -382,6 +385,38 @@ async fn a_fallback_answers_and_is_run_for_any_action_without_a_handler() {
     );
 }
 
+#[tokio::test]
+async fn what_is_built_in_is_answered_through_the_apps_layers_while_a_handler_holds_the_handlers_thread() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let mut app = App::new();
+    let hold = move |_: Value| {
+        let _ = held.lock().unwrap().recv();
+        std::future::ready(Ok(()))
+    };
+    app.handle("hold", hold).unwrap().layer(RequirePermission::new("ask"));
+    let world = World::new(App::new()).await;
+    world.grant("ann", &["ask"]).await;
+    let handlers =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let router = world.router_with(app, handlers.handle().clone());
+    let say = |connection, body| {
+        let event = message(connection, json!(body), false);
+        let router = &router;
+        async move { router.route(&event).await }
+    };
+    let asked = async {
+        let ping = say("c-ann", r#"{"action":"ping","id":"r2"}"#).await;
+        assert!(ping.contains("\"pong\":true"), "{ping}");
+        let refused = say("c-bob", r#"{"action":"ping","id":"r3"}"#).await;
+        assert!(refused.contains("FORBIDDEN"), "{refused}");
+        release.send(()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(say("c-ann", r#"{"action":"hold","id":"r1"}"#), asked);
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    handlers.shutdown_background();
+}
+
 /// Where log lines go in these tests.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -469,6 +504,7 @@ async fn every_end(mut app: App) {
         ("r6", "hang", json!(1)),
         ("r7", "made\nup", json!(1)),
         ("r8", "takes", json!(60)),
+        ("r9", "ping", json!(1)),
     ] {
         world.ask(action, id, payload).await;
     }

@@ -37,8 +37,8 @@ async fn environment(
 ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
     let mut router = world.router_of(app);
     router.set_rate_limits(limits);
-    // Its identity is remembered from here on.
-    router.route(&message("c-ann", json!(r#"{"action":"ping","id":"p"}"#), false)).await;
+    // Its identity is remembered from here on, and no layer has seen it: nobody answers this action.
+    router.route(&message("c-ann", json!(r#"{"action":"fly","id":"f"}"#), false)).await;
     router
 }
 
@@ -85,6 +85,18 @@ async fn a_user_is_limited_over_all_connections_and_not_by_a_namesake_in_another
         assert!(world.say(connection, ECHO).await.contains("RATE_LIMITED"));
     }
     assert!(world.say("c-other", ECHO).await.contains("\"success\":true"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_built_in_counts_as_well_and_costs_no_read_above_the_limit() {
+    let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
+    let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r9"}});
+    assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
+    assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
+    let ledger = world.db.ledger();
+    assert!(world.say("c-ann", &status).await.contains("RATE_LIMITED"));
+    assert!(world.say("c-ann", r#"{"action":"ping","id":"p1"}"#).await.contains("RATE_LIMITED"));
+    assert_snapshot!(ledger.take(), @"no calls");
 }
 
 #[tokio::test(start_paused = true)]
