@@ -23,12 +23,13 @@ use streamer::ports::{Clock, SystemEntropy, Timestamp};
 use streamer::processor::{Processor, ProcessorSettings};
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
+use streamer::telemetry::{MetricLine, MetricSink};
 use tokio::runtime::{Builder, Runtime};
 
 /// The functions, and the runtime that they run on.
 pub struct Functions {
     pub connect: Connect<DynamoConnectionStore>,
-    pub disconnect: Disconnect<DynamoConnectionStore>,
+    pub disconnect: Disconnect<DynamoConnectionStore, DynamoRequestQueue>,
     pub router: Router<DynamoConnectionStore, DynamoRequestQueue>,
     pub processor: Processor<DynamoRequestQueue, ApiGatewayConnections>,
     pub runtime: Runtime,
@@ -43,6 +44,16 @@ struct Stopped;
 impl Clock for Stopped {
     fn now(&self) -> Timestamp {
         NOW
+    }
+}
+
+/// Whoever reads the metrics, which are JSON whatever the event said.
+#[derive(Debug)]
+struct Read;
+
+impl MetricSink for Read {
+    fn write(&self, line: &MetricLine) {
+        serde_json::from_str::<Value>(&line.to_json()).unwrap();
     }
 }
 
@@ -79,7 +90,12 @@ impl Functions {
         let queue = DynamoRequestQueue::new(dynamodb(), "requests", QueueSettings::default());
         let functions = Self {
             connect: Connect::new(verifier, connections.clone(), Arc::new(Stopped)),
-            disconnect: Disconnect::new(connections.clone(), Arc::new(Stopped)),
+            disconnect: Disconnect::new(
+                connections.clone(),
+                queue.clone(),
+                Arc::new(Stopped),
+                Arc::new(Read),
+            ),
             router: Router::new(
                 Arc::clone(&app),
                 connections,
