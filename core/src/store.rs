@@ -1,4 +1,7 @@
 //! Where connections, requests and shared rate limits are kept: three ports, and their adapter on DynamoDB.
+//!
+//! Whatever can be long is a list of [pages](Page), to be followed by [`pages`]. What goes wrong is a [`StoreError`],
+//! whose [kind](StoreErrorKind) says what to do about it.
 
 mod connection;
 pub mod dynamodb;

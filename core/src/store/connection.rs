@@ -63,7 +63,8 @@ pub trait ConnectionStore: Send + Sync {
     /// When the store does not answer, or holds something that is no connection.
     fn get(&self, id: &ConnectionId) -> impl Future<Output = Result<Option<Connection>, StoreError>> + Send;
 
-    /// Forgets a connection and returns it; one that is not there is `None`.
+    /// Forgets a connection and returns it; `None` when it is not there, be it that an earlier try has forgotten it
+    /// whose answer was lost.
     ///
     /// # Errors
     /// When the store does not answer, or held something that is no connection.
@@ -106,7 +107,8 @@ pub trait ConnectionStore: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Forgets the connections whose last sign of life is older than `last_ping_before`, and says how many there were.
+    /// Forgets the connections whose last sign of life is older than `last_ping_before`, and says how many there were,
+    /// but for those whose answer was lost.
     ///
     /// It reads the whole table. The moment to name is [`STALE_AFTER`](Connection::STALE_AFTER) ago: a later one
     /// forgets clients that listen in silence. One that gives a sign of life meanwhile is kept.

@@ -42,6 +42,7 @@ where
         Some(
             "InternalServerError"
             | "ServiceUnavailable"
+            | "ReplicatedWriteConflictException"
             | "TransactionConflictException"
             | "TransactionInProgressException",
         ) => StoreErrorKind::Unavailable,

@@ -2,8 +2,6 @@ use std::future::Future;
 
 use serde_json::Value;
 
-#[expect(unused_imports, reason = "the documentation names it")]
-use super::StoreErrorKind;
 use super::{Lease, Page, PageRequest, Progress, Request, RequestSummary, Status, StoreError};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
@@ -37,7 +35,8 @@ pub enum Claimed {
 pub struct Audience {
     /// The connections that are told of the request.
     pub subscribers: Vec<ConnectionId>,
-    /// Whether its user or an operator wants it to end: stop, and write that it is [cancelled](RequestQueue::cancelled).
+    /// Whether its user or an operator wants it to end: stop, and write that it is
+    /// [cancelled](RequestQueue::cancelled).
     pub cancel_requested: bool,
 }
 
@@ -92,7 +91,7 @@ impl NewStatus {
 /// Where requests wait, are claimed, and end.
 ///
 /// Every write that takes a [`Lease`] is conditional on its claim's epoch: once another claim has raised it,
-/// the write fails with [`Fenced`](StoreErrorKind::Fenced) and has changed nothing.
+/// the write fails with [`Fenced`](super::StoreErrorKind::Fenced) and has changed nothing.
 ///
 /// Lists are read from indexes, which lag a little behind: a request that was written a moment ago may not be listed
 /// yet. What is listed is as it stands, and what has moved on since does not appear.
@@ -139,7 +138,7 @@ pub trait RequestQueue: Send + Sync {
     /// Prolongs the lease until `lease_end`, without a word on how far the request has come.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not answer.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not answer.
     fn renew(
         &self,
         key: &RequestKey,
@@ -150,7 +149,7 @@ pub trait RequestQueue: Send + Sync {
     /// Stores how far the request has come, and prolongs the lease until `lease_end`.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not answer.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not answer.
     fn progress(
         &self,
         key: &RequestKey,
@@ -163,7 +162,7 @@ pub trait RequestQueue: Send + Sync {
     /// Ends the request with a result; `seq` is that of its last frame.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
     fn complete(
         &self,
         key: &RequestKey,
@@ -176,7 +175,7 @@ pub trait RequestQueue: Send + Sync {
     /// Ends the request with an error; `seq` is that of its last frame.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
     fn fail(
         &self,
         key: &RequestKey,
@@ -189,7 +188,7 @@ pub trait RequestQueue: Send + Sync {
     /// Ends the request because its end was asked for; `seq` is that of its last frame.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
     fn cancelled(
         &self,
         key: &RequestKey,
@@ -201,8 +200,9 @@ pub trait RequestQueue: Send + Sync {
     /// Has the request wait until `due` for its next attempt; `error` is why this one failed. The lease is given back.
     ///
     /// # Errors
-    /// [`StoreErrorKind::ConditionLost`] when its end was asked for: it is to be [cancelled](Self::cancelled) instead;
-    /// [`StoreErrorKind::Fenced`] when the lease is lost; else when the store does not take it.
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its end was asked for: it is to be
+    /// [cancelled](Self::cancelled) instead;
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
     fn retry_later(
         &self,
         key: &RequestKey,
@@ -230,9 +230,10 @@ pub trait RequestQueue: Send + Sync {
     /// fires.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Misuse`] when `to` [may not follow](NewStatus::may_follow) `from`;
-    /// [`StoreErrorKind::ConditionLost`] when it does not stand as `from` says (any more);
-    /// [`StoreErrorKind::NotFound`] when there is no such request; else when the store does not take it.
+    /// [`Misuse`](super::StoreErrorKind::Misuse) when `to` [may not follow](NewStatus::may_follow) `from`;
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it does not stand as `from` says (any more);
+    /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request;
+    /// else when the store does not take it.
     fn update_status(
         &self,
         key: &RequestKey,
@@ -244,8 +245,9 @@ pub trait RequestQueue: Send + Sync {
     /// Ends a request that nobody runs, and asks whoever runs it to end it.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotFound`] when there is no such request; [`StoreErrorKind::ConditionLost`] when it changed its
-    /// status again and again meanwhile; else when the store does not answer.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request;
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it changed its status again and again meanwhile;
+    /// else when the store does not answer.
     fn cancel(
         &self,
         key: &RequestKey,

@@ -15,4 +15,5 @@ mod rate_limits;
 mod router;
 mod store;
 mod store_costs;
+mod stream_images;
 mod world;

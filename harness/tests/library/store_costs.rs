@@ -62,7 +62,9 @@ impl Bill {
     async fn claim(&self, key: &RequestKey) -> Lease {
         match self.queue.claim(key, "owner", at(1), at(1) + LEASE).await.unwrap() {
             Claimed::Won(_, lease) => lease,
-            other => panic!("{other:?}"),
+            other @ (Claimed::Unreadable(..) | Claimed::NotPending(_) | Claimed::Missing) => {
+                panic!("{other:?}")
+            }
         }
     }
 }

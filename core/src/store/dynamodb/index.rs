@@ -105,7 +105,7 @@ impl List<'_> {
 
     /// The next entries of a shard.
     async fn shard(&self, number: u8, shard: &str, page: &PageRequest) -> Result<Shard, StoreError> {
-        let (from, start) = match &page.after {
+        let (from, mut start) = match &page.after {
             None => (0, None),
             Some(cursor) if number < cursor.shard => (cursor.at.saturating_add(1), None),
             Some(cursor) if number == cursor.shard => (cursor.at, Some(self.start(shard, cursor))),
@@ -130,15 +130,21 @@ impl List<'_> {
             .expression_attribute_names("#sort", self.index.sort)
             .expression_attribute_values(":partition", s(shard))
             .expression_attribute_values(":from", n(from))
-            .limit(i32::try_from(page.limit).unwrap_or(i32::MAX))
-            .set_exclusive_start_key(start);
+            .limit(i32::try_from(page.limit).unwrap_or(i32::MAX));
         if let Some(until) = until {
             query = query.expression_attribute_values(":until", n(until));
         }
-        let found = query.send().await.map_err(|error| store_error(self.context("query"), error))?;
-        let entries =
-            found.items.unwrap_or_default().iter().map(|item| self.entry(item)).collect::<Result<_, _>>()?;
-        Ok(Shard { entries, more: found.last_evaluated_key.is_some() })
+        loop {
+            let found = query.clone().set_exclusive_start_key(start).send().await;
+            let found = found.map_err(|error| store_error(self.context("query"), error))?;
+            let items = found.items.unwrap_or_default();
+            start = found.last_evaluated_key;
+            // An answer may be empty before the end.
+            if !items.is_empty() || start.is_none() {
+                let entries = items.iter().map(|item| self.entry(item)).collect::<Result<_, _>>()?;
+                return Ok(Shard { entries, more: start.is_some() });
+            }
+        }
     }
 
     fn entry(&self, item: &Item) -> Result<Entry, Corrupt> {

@@ -5,9 +5,9 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use serde_json::Value;
 
-use self::leased::EndingValue;
+use self::ending::EndingValue;
 use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
-use super::codec::{n, s, time};
+use super::codec::s;
 use super::index::List;
 use super::{request_item, store_error};
 use crate::ids::{ConnectionId, RequestKey};
@@ -20,6 +20,7 @@ use crate::store::{
 
 mod claim;
 mod delivery;
+mod ending;
 mod enqueue;
 mod leased;
 mod lists;
@@ -86,38 +87,6 @@ impl DynamoRequestQueue {
 
     fn timer_shard(&self, key: &RequestKey) -> AttributeValue {
         s(request_item::timer_shard(key, self.settings.shards))
-    }
-
-    /// Has an update end the request; `seq` is the expression of its last frame's number.
-    fn ending(
-        &self,
-        update: UpdateItemFluentBuilder,
-        key: &RequestKey,
-        ending: EndingValue,
-        seq: &str,
-        now: Timestamp,
-    ) -> UpdateItemFluentBuilder {
-        let EndingValue { status, outcome } = ending;
-        let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
-        let update = update
-            .update_expression(format!(
-                "SET #status = :status, status_shard = :shard, {set_outcome}seq = {seq}, finished_at = :now, \
-                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer, subscribers = subscribers \
-                 REMOVE lease_expires_at, cancel_requested"
-            ))
-            .expression_attribute_names("#ttl", "ttl")
-            .expression_attribute_values(":status", s(status.as_str()))
-            .expression_attribute_values(":shard", self.status_shard(status, key))
-            .expression_attribute_values(":now", time(now))
-            .expression_attribute_values(":ttl", n((now + self.settings.ttl).as_secs()))
-            .expression_attribute_values(":timer_shard", self.timer_shard(key))
-            .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
-        match outcome {
-            None => update,
-            Some((attribute, value)) => update
-                .expression_attribute_names("#outcome", attribute)
-                .expression_attribute_values(":outcome", value),
-        }
     }
 }
 

@@ -1,11 +1,55 @@
-//! DynamoDB's answers, as they come over the wire.
+//! DynamoDB's answers, as they come over the wire, and operations that get them.
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::StatusCode;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json as json_value};
 
 use super::Item;
+use crate::store::StoreError;
+
+/// An operation of a store by name, and what it did as text, so that all of them fit into one table.
+pub(crate) type Operation<S> = (&'static str, fn(S) -> BoxFuture<'static, Result<String, StoreError>>);
+
+macro_rules! operations {
+    ($($name:literal: |$store:ident| $call:expr;)*) => {
+        [$(($name, |$store| Box::pin(async move { $call.await.map(|done| format!("{done:?}")) }))),*]
+    };
+}
+pub(crate) use operations;
+
+/// A client whose calls these rules answer, each those of its operation.
+pub(crate) fn client<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Client {
+    mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
+        // Else all clients of a process would draw on one quota of retries.
+        config.retry_partition(RetryPartition::custom("one test").build())
+    })
+}
+
+/// A rule for each call that a store makes, which all answer so.
+pub(crate) fn every_call_answered(
+    answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static,
+) -> [Rule; 8] {
+    macro_rules! rule {
+        ($call:ident) => {
+            mock!(Client::$call).sequence().http_response(answer.clone()).repeatedly().build()
+        };
+    }
+    [
+        rule!(put_item),
+        rule!(transact_write_items),
+        rule!(get_item),
+        rule!(batch_get_item),
+        rule!(update_item),
+        rule!(delete_item),
+        rule!(query),
+        rule!(scan),
+    ]
+}
 
 pub(crate) fn http(status: u16, body: &Value) -> HttpResponse {
     HttpResponse::new(StatusCode::try_from(status).unwrap(), body.to_string().into())

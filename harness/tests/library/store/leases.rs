@@ -246,14 +246,20 @@ async fn a_request_whose_end_is_asked_for_is_not_tried_again() {
     assert_eq!(store.get(&key).await.status, Status::Cancelled);
 }
 
+/// A request that has ended, and of whose end c1 and c2 are to be told.
+async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
+    let request = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
+    store.queue.enqueue(&request).await.unwrap();
+    let key = request.key();
+    let lease = store.claim(&key, "first", 1).await;
+    write(store, "complete", &key, &lease, 2).await.unwrap();
+    (key, lease)
+}
+
 #[tokio::test]
 async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
     let store = Store::new().await;
-    let two = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
-    store.queue.enqueue(&two).await.unwrap();
-    let key = two.key();
-    let lease = store.claim(&key, "first", 1).await;
-    write(&store, "complete", &key, &lease, 2).await.unwrap();
+    let (key, lease) = completed_for_two(&store).await;
     store.queue.delivered(&key, &lease, &ids(&["c2"]), false).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
@@ -285,11 +291,7 @@ async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
 #[tokio::test]
 async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
     let store = Store::new().await;
-    let two = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
-    store.queue.enqueue(&two).await.unwrap();
-    let key = two.key();
-    let lease = store.claim(&key, "first", 1).await;
-    write(&store, "complete", &key, &lease, 2).await.unwrap();
+    let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
     store.queue.delivered(&key, &lease, &ids(&["c1", "c2"]), true).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());

@@ -3,19 +3,18 @@
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 
-use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::put_item::PutItemInput;
 use aws_sdk_dynamodb::operation::scan::ScanInput;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use futures_util::future::BoxFuture;
+use aws_smithy_mocks::{Rule, mock};
 use serde_json::json;
 
 use super::*;
 use crate::store::Identity;
-use crate::store::dynamodb::test_answers::{condition_failed, error_answer, http, wire_item};
+use crate::store::dynamodb::test_answers::{
+    Operation, client, condition_failed, error_answer, every_call_answered, http, operations, wire_item,
+};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -40,11 +39,7 @@ fn item() -> Item {
 }
 
 fn store<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> DynamoConnectionStore {
-    let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
-        // Else all clients of a process would draw on one quota of retries.
-        config.retry_partition(RetryPartition::custom("one test").build())
-    });
-    DynamoConnectionStore::new(client, "connections")
+    DynamoConnectionStore::new(client(rules), "connections")
 }
 
 #[tokio::test]
@@ -75,17 +70,7 @@ async fn a_saved_connection_carries_its_keys_and_its_end_and_takes_no_ones_place
     assert_eq!(item()["ttl"].as_n().unwrap(), "86401");
 }
 
-type Outcome = BoxFuture<'static, Result<String, StoreError>>;
-
-type Operation = (&'static str, fn(DynamoConnectionStore) -> Outcome);
-
-macro_rules! operations {
-    ($($name:literal: |$store:ident| $call:expr;)*) => {
-        [$(($name, |$store| Box::pin(async move { $call.await.map(|done| format!("{done:?}")) }))),*]
-    };
-}
-
-const OPERATIONS: [Operation; 7] = operations! {
+const OPERATIONS: [Operation<DynamoConnectionStore>; 7] = operations! {
     "save": |store| store.save(&connection());
     "get": |store| store.get(&"c1".into());
     "delete": |store| store.delete(&"c1".into());
@@ -94,24 +79,6 @@ const OPERATIONS: [Operation; 7] = operations! {
     "update_last_ping": |store| store.update_last_ping(&"c1".into(), NOW);
     "delete_stale": |store| store.delete_stale(NOW);
 };
-
-/// A rule for each call that the store makes, which all answer so.
-fn rules(answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static) -> [Rule; 7] {
-    macro_rules! rule {
-        ($call:ident) => {
-            mock!(Client::$call).sequence().http_response(answer.clone()).repeatedly().build()
-        };
-    }
-    [
-        rule!(put_item),
-        rule!(get_item),
-        rule!(delete_item),
-        rule!(update_item),
-        rule!(query),
-        rule!(batch_get_item),
-        rule!(scan),
-    ]
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
@@ -125,7 +92,7 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
         (400, "AccessDeniedException", StoreErrorKind::Misuse, 1),
     ] {
         for (name, operation) in OPERATIONS {
-            let rules = rules(move || error_answer(status, code, "m"));
+            let rules = every_call_answered(move || error_answer(status, code, "m"));
             let error = operation(store(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
             assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}");
@@ -139,11 +106,11 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
 async fn every_error_names_what_was_done_to_what_in_which_table() {
     let mut report = Vec::new();
     for (name, operation) in OPERATIONS {
-        let rules = rules(|| error_answer(400, "ResourceNotFoundException", "no table"));
+        let rules = every_call_answered(|| error_answer(400, "ResourceNotFoundException", "no table"));
         report.push(format!("{name}: {}", operation(store(&rules)).await.unwrap_err()));
     }
     for (name, operation) in [OPERATIONS[0], OPERATIONS[5]] {
-        let rules = rules(|| condition_failed(None));
+        let rules = every_call_answered(|| condition_failed(None));
         report.push(format!("{name}, refused: {}", operation(store(&rules)).await.unwrap_err()));
     }
     insta::assert_snapshot!(report.join("\n"));
@@ -161,7 +128,7 @@ async fn every_write_whose_answer_was_lost_comes_to_the_same() {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let tries = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tries);
-        let rules = rules(move || {
+        let rules = every_call_answered(move || {
             let mut tries = counted.lock().unwrap();
             *tries += 1;
             if *tries == 1 {
@@ -229,7 +196,7 @@ async fn an_item_that_is_no_connection_is_corrupt_wherever_it_is_read() {
     let answer = json!({"Item": wire_item(&corrupt), "Attributes": wire_item(&corrupt)});
     for (name, operation) in [OPERATIONS[1], OPERATIONS[2]] {
         let answer = answer.clone();
-        let rules = rules(move || http(200, &answer));
+        let rules = every_call_answered(move || http(200, &answer));
         let error = operation(store(&rules)).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{name}");
         assert_eq!(error.to_string(), "corrupt item: item \"c1\", attribute \"endpoint\": is missing");

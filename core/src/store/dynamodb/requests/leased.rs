@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::DynamoRequestQueue;
+use super::ending::EndingValue;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
@@ -13,11 +14,8 @@ use crate::store::dynamodb::codec::{Item, json, n, s, time};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
 use crate::store::{Audience, Lease, Progress, Status, StoreError, StoreErrorKind};
 
-/// A terminal status, and the attribute that says how it came to it.
-pub(super) struct EndingValue {
-    pub(super) status: Status,
-    pub(super) outcome: Option<(&'static str, AttributeValue)>,
-}
+/// What holds as long as nobody has claimed or ended the request since.
+const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
 
 /// Has an update return who is to be told, and whether the end is asked for, though it changes neither.
 const AUDIENCE: &str =
@@ -157,9 +155,6 @@ impl DynamoRequestQueue {
         }
     }
 }
-
-/// What holds as long as nobody has claimed or ended the request since.
-const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
 
 fn audience(updated: UpdateItemOutput) -> Result<Audience, StoreError> {
     let attributes = updated.attributes.unwrap_or_default();

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 
-use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemInput, UpdateItemOutput};
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{Rule, mock};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde_json::json as json_value;
 
@@ -18,7 +17,8 @@ use crate::config::Environment;
 use crate::protocol::ErrorCode;
 use crate::store::StoreErrorKind;
 use crate::store::dynamodb::Item;
-use crate::store::dynamodb::test_answers::{condition_failed, error_answer, http, wire_item};
+use crate::store::dynamodb::codec::n;
+use crate::store::dynamodb::test_answers::{client, condition_failed, error_answer, http, wire_item};
 
 mod errors;
 mod lists;
@@ -35,11 +35,7 @@ fn queue(rule: &Rule) -> DynamoRequestQueue {
 
 /// A queue whose calls these rules answer, each those of its operation.
 fn queue_of<'a>(rules: impl IntoIterator<Item = &'a Rule>, settings: QueueSettings) -> DynamoRequestQueue {
-    let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
-        // Else all clients of a process would draw on one quota of retries.
-        config.retry_partition(RetryPartition::custom("one test").build())
-    });
-    DynamoRequestQueue::new(client, "requests", settings)
+    DynamoRequestQueue::new(client(rules), "requests", settings)
 }
 
 fn request() -> Request {

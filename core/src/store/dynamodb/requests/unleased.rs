@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::DynamoRequestQueue;
-use super::leased::EndingValue;
+use super::ending::EndingValue;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s, time};

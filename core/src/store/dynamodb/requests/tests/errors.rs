@@ -1,20 +1,8 @@
 //! Every operation, and what becomes of it when DynamoDB refuses, fails or stays silent.
 
-use futures_util::future::BoxFuture;
-
 use super::*;
+use crate::store::dynamodb::test_answers::{Operation, every_call_answered, operations};
 use crate::store::{Cancelled, NewStatus, PageRequest};
-
-/// What an operation did, as text, so that all of them fit into one table.
-type Outcome = BoxFuture<'static, Result<String, StoreError>>;
-
-type Operation = (&'static str, fn(DynamoRequestQueue) -> Outcome);
-
-macro_rules! operations {
-    ($($name:literal: |$queue:ident| $call:expr;)*) => {
-        [$(($name, |$queue| Box::pin(async move { $call.await.map(|done| format!("{done:?}")) }))),*]
-    };
-}
 
 pub(super) fn big_request() -> Request {
     Request { payload: json_value!("x".repeat(5_000)), ..request() }
@@ -26,7 +14,7 @@ fn out_of_paper() -> ErrorBody {
 
 const SEQ: Seq = Seq::start_of(2);
 
-const OPERATIONS: [Operation; 19] = operations! {
+const OPERATIONS: [Operation<DynamoRequestQueue>; 19] = operations! {
     "enqueue": |queue| queue.enqueue(&request());
     "enqueue, big": |queue| queue.enqueue(&big_request());
     "get": |queue| queue.get(&key());
@@ -47,23 +35,6 @@ const OPERATIONS: [Operation; 19] = operations! {
     "get_by_status": |queue| queue.get_by_status(Status::Pending, PageRequest::default());
     "due": |queue| queue.due(NOW, PageRequest::default());
 };
-
-/// A rule for each call that the queue makes, which all answer so.
-fn rules(answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static) -> [Rule; 6] {
-    macro_rules! rule {
-        ($call:ident) => {
-            mock!(Client::$call).sequence().http_response(answer.clone()).repeatedly().build()
-        };
-    }
-    [
-        rule!(put_item),
-        rule!(transact_write_items),
-        rule!(get_item),
-        rule!(update_item),
-        rule!(query),
-        rule!(batch_get_item),
-    ]
-}
 
 /// A queue on one shard, so that a list is one query.
 fn queue_on_one_shard(rules: &[Rule]) -> DynamoRequestQueue {
@@ -94,7 +65,7 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
         (400, "UnrecognizedClientException", "no token", StoreErrorKind::Misuse, ONCE),
     ] {
         for (name, operation) in OPERATIONS {
-            let rules = rules(move || error_answer(status, code, message));
+            let rules = every_call_answered(move || error_answer(status, code, message));
             let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
             assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}: {message}");
@@ -113,11 +84,11 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
 async fn every_error_names_what_was_done_to_what_in_which_table() {
     let mut report = Vec::new();
     for (name, operation) in OPERATIONS {
-        let rules = rules(|| error_answer(400, "ResourceNotFoundException", "no table"));
+        let rules = every_call_answered(|| error_answer(400, "ResourceNotFoundException", "no table"));
         report.push(format!("{name}: {}", operation(queue_on_one_shard(&rules)).await.unwrap_err()));
     }
     for (name, operation) in OPERATIONS {
-        let rules = rules(|| condition_failed(None));
+        let rules = every_call_answered(|| condition_failed(None));
         if let Err(error) = operation(queue_on_one_shard(&rules)).await {
             report.push(format!("{name}, without its item: {error}"));
         }
@@ -138,7 +109,7 @@ async fn every_operation_that_is_throttled_for_a_while_succeeds() {
         });
         let tries = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tries);
-        let rules = rules(move || {
+        let rules = every_call_answered(move || {
             let mut tries = counted.lock().unwrap();
             *tries += 1;
             if *tries < 3 { error_answer(400, "ThrottlingException", "slow") } else { http(200, &answered) }
@@ -179,7 +150,7 @@ async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let tries = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tries);
-        let rules = rules(move || {
+        let rules = every_call_answered(move || {
             let mut tries = counted.lock().unwrap();
             *tries += 1;
             match *tries {

@@ -120,6 +120,19 @@ async fn a_page_ends_where_what_comes_next_is_not_known() {
     assert!(page.next.is_some());
 }
 
+#[tokio::test]
+async fn a_shard_whose_answer_is_empty_before_its_end_is_asked_again() {
+    let shard = mock!(Client::query)
+        .sequence()
+        .http_response(|| http(200, &json_value!({"Items": [], "LastEvaluatedKey": entry("r0", 0, 0)})))
+        .http_response(|| http(200, &json_value!({"Items": [entry("r1", 1, 0)]})))
+        .build();
+    let (batch, _) = batch_leaving(&[]);
+    let page = pending(&queue_on(1, &[&shard, &batch]), 10).await.unwrap();
+    assert_eq!(names(&page), ["r1"]);
+    assert_eq!((page.next, shard.num_calls()), (None, 2));
+}
+
 /// An index that is changed while it is read may show an entry twice, and a batch must not ask for it twice.
 #[tokio::test]
 async fn an_entry_that_is_shown_twice_is_listed_once() {

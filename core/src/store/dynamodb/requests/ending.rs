@@ -1,0 +1,48 @@
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::DynamoRequestQueue;
+use crate::ids::RequestKey;
+use crate::ports::Timestamp;
+use crate::store::Status;
+use crate::store::dynamodb::codec::{n, s, time};
+
+/// A terminal status, and the attribute that says how it came to it.
+pub(super) struct EndingValue {
+    pub(super) status: Status,
+    pub(super) outcome: Option<(&'static str, AttributeValue)>,
+}
+
+impl DynamoRequestQueue {
+    /// Has an update end the request; `seq` is the expression of its last frame's number.
+    pub(super) fn ending(
+        &self,
+        update: UpdateItemFluentBuilder,
+        key: &RequestKey,
+        ending: EndingValue,
+        seq: &str,
+        now: Timestamp,
+    ) -> UpdateItemFluentBuilder {
+        let EndingValue { status, outcome } = ending;
+        let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
+        let update = update
+            .update_expression(format!(
+                "SET #status = :status, status_shard = :shard, {set_outcome}seq = {seq}, finished_at = :now, \
+                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer, subscribers = subscribers \
+                 REMOVE lease_expires_at, cancel_requested"
+            ))
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":status", s(status.as_str()))
+            .expression_attribute_values(":shard", self.status_shard(status, key))
+            .expression_attribute_values(":now", time(now))
+            .expression_attribute_values(":ttl", n((now + self.settings.ttl).as_secs()))
+            .expression_attribute_values(":timer_shard", self.timer_shard(key))
+            .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
+        match outcome {
+            None => update,
+            Some((attribute, value)) => update
+                .expression_attribute_names("#outcome", attribute)
+                .expression_attribute_values(":outcome", value),
+        }
+    }
+}
