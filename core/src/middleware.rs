@@ -11,7 +11,7 @@
 //!    action without a handler, in an app without a fallback, is answered here.
 //! 2. The app's layers: the one that was added last is the first to see the call. For a built-in action the way ends here,
 //!    with [`Reply::BuiltIn`].
-//! 3. The action's layers: of a tuple or a [`ServiceBuilder`](https://docs.rs/tower), the first.
+//! 3. The action's layers: of a tuple, or of tower's `ServiceBuilder`, the first.
 //! 4. At the router: the handler's required permission.
 //! 5. The payload is read into the handler's input, and validated.
 //! 6. At the router: the estimate; above the threshold the way ends with [`Reply::Queue`].
@@ -20,6 +20,10 @@
 //! All of it runs on the handlers' runtime, in a task of the call's own: a panic in a layer costs its call alone. Only
 //! built-in actions stay on the router's, so that a handler that holds its thread keeps nobody from asking how things
 //! stand. A request is queued as its message came, once the reply has come back through every layer.
+//!
+//! A layer is one service for all calls of its environment. A router's environment has one message at a time, a
+//! processor's as many requests as it runs at once: that is where a limit on concurrency matters. What sheds load, or
+//! refuses for another passing reason, belongs into [`when_routing`]: at the processor it would end a queued request.
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,7 +42,7 @@
 //!     .layer(when_processing(TimeoutLayer::new(Duration::from_secs(60))))
 //!     .layer(RateLimit::per_user(Rate::per_minute(100).with_burst(20)))
 //!     .layer(from_fn(async |call: Call, next: Next| {
-//!         let _ = &call.context.tenant;
+//!         tracing::debug!(tenant = %call.context.tenant, "for whom");
 //!         next.run(call).await
 //!     }))
 //!     .layer(Logging);

@@ -89,8 +89,8 @@ where
             `async fn(Input, Context) -> Result<Output, HandlerError>`, `Input` is owned and implements \
             `serde::Deserialize`, `Output` implements `serde::Serialize`, and nothing that is not `Send` lives across \
             an await",
-    note = "with `let handler = streamer::handler::handler_fn(function);` on a line of its own, the compiler says which of \
-            these a function of `Input` and `Context` lacks"
+    note = "wrap a function of `Input` and `Context` in `streamer::handler::handler_fn(…)`, and the compiler says which of \
+            these it lacks"
 )]
 pub trait IntoHandler<Kind> {
     /// The handler that comes of it.

@@ -10,6 +10,7 @@ mod crossing;
 mod flaky;
 mod hostile;
 mod middleware;
+mod permissions;
 mod processor;
 mod rate_limits;
 mod router;

@@ -196,7 +196,7 @@ async fn a_layer_ends_a_queued_request_as_it_would_answer_a_quick_one() {
         Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
     };
     let mut app = takes();
-    app.layer(when_processing(from_fn(move |call, next| refuse(call, next))));
+    app.layer(when_processing(from_fn(refuse)));
     let world = World::new(app).await;
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
     world.ask("takes", "r2", json!(60)).await;
