@@ -92,6 +92,8 @@ struct State {
 }
 
 impl State {
+    const TEMPLATES: [&str; 2] = ["template.yaml", "lambdas/template.yaml"];
+
     /// The state of the workspace that `template` lies in, or else of the one around the current folder.
     fn of(template: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let folder = match template.and_then(Path::parent) {
@@ -101,8 +103,14 @@ impl State {
         Ok(Self { workspace: Workspace::around(&folder)? })
     }
 
-    fn template(&self) -> PathBuf {
-        self.workspace.root.join("lambdas/template.yaml")
+    /// The template that lies where SAM looks for it, or else the one of this workspace.
+    fn template(&self) -> Result<PathBuf, Box<dyn Error>> {
+        let root = &self.workspace.root;
+        let mut known = Self::TEMPLATES.iter().map(|template| root.join(template));
+        known.find(|template| template.exists()).ok_or_else(|| {
+            let known = Self::TEMPLATES.join(" nor ");
+            format!("{} has neither {known}: name your template with --template", root.display()).into()
+        })
     }
 
     fn signing_key(&self) -> Result<SigningKey, Box<dyn Error>> {
