@@ -5,6 +5,9 @@ use std::fmt;
 
 use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, StreamViewType, TableClass};
 
+/// How an aspect that is not in use is worded.
+pub(super) const OFF: &str = "off";
+
 /// What a table is to be, or what it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -48,9 +51,9 @@ impl Layout {
 
     /// Each thing in which tables may differ, in words.
     fn aspects(&self) -> BTreeMap<Aspect, String> {
-        let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
-        let stream = self.stream.as_ref().map_or("off".to_owned(), |view| view.as_str().to_owned());
-        let ttl = self.ttl_attribute.as_ref().map_or("off".to_owned(), |name| format!("on {name}"));
+        let on_off = |on: bool| if on { "on" } else { OFF }.to_owned();
+        let stream = self.stream.as_ref().map_or(OFF.to_owned(), |view| view.as_str().to_owned());
+        let ttl = self.ttl_attribute.as_ref().map_or(OFF.to_owned(), |name| format!("on {name}"));
         let mut aspects = BTreeMap::from([
             (Aspect::Keys, key_list(&self.keys)),
             (Aspect::Billing, self.billing.to_string()),

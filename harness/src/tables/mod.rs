@@ -149,7 +149,9 @@ impl Tables {
         comparison: &Comparison,
     ) -> Result<BTreeSet<Aspect>, TablesError> {
         let mut unknown = BTreeSet::new();
-        for difference in &comparison.differences {
+        // What is on, but otherwise than it should be, is left as it is.
+        let is_off = |difference: &&Difference| difference.found.as_deref() == Some(layout::OFF);
+        for difference in comparison.differences.iter().filter(is_off) {
             let done = match (&difference.aspect, &layout.ttl_attribute) {
                 (Aspect::TimeToLive, Some(attribute)) => self.turn_on_time_to_live(name, attribute).await,
                 (Aspect::PointInTimeRecovery, _) if layout.point_in_time_recovery => {

@@ -283,6 +283,27 @@ fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
     assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "ttl");
 }
 
+/// Turning it off and on again takes AWS an hour, and what is to expire meanwhile does not.
+#[test]
+fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let expiring = |by: &str| {
+        format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: {by}, Enabled: true }}\n")
+    };
+    workspace.edit_template(PLAIN, &expiring("expires"));
+    let url = serve(db.router());
+    let create = ["create", "--endpoint", &url, "--prefix", "demo"];
+    assert_eq!(
+        run(&workspace, &create),
+        "0\ndemo-Table: made\n  point-in-time recovery: not compared, this endpoint does not know it\n"
+    );
+    workspace.edit_template(&expiring("expires"), &expiring("ttl"));
+    let refused = run(&workspace, &create);
+    assert!(refused.contains("  time to live: should be on ttl; is on expires\n"), "{refused}");
+    let ttl = call(&db, "DescribeTimeToLive", &json!({ "TableName": "demo-Table" }));
+    assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "expires");
+}
+
 #[test]
 fn what_stands_in_the_way_is_said_with_how_to_mend_it() {
     let workspace = Workspace::new(IDLE);
