@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context as Poller, Poll};
 
-use futures_util::future::BoxFuture;
 use tower::layer::util::Identity as NoLayer;
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, service_fn};
 
-use crate::handler::{Endpoint, Handler, IntoHandler};
+use crate::handler::{IntoHandler, endpoint};
 use crate::middleware::{Call, CallError, Next, Reply, Step};
 use crate::protocol::{ErrorBody, ErrorCode, Message};
 
@@ -51,6 +49,25 @@ struct Ways {
     fallback: Option<Next>,
 }
 
+impl Ways {
+    /// Whether an action has a handler of its own, or is built in.
+    fn knows(&self, action: &str) -> bool {
+        self.actions.contains_key(action) || App::is_built_in(action)
+    }
+
+    /// Hands a call to its action's own layers and handler.
+    async fn follow(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
+        let action = call.context.action.as_str();
+        if App::is_built_in(action) {
+            return Ok(Reply::BuiltIn);
+        }
+        match self.actions.get(action).or(self.fallback.as_ref()) {
+            Some(next) => next.clone().run(call).await,
+            None => Err(CallError::refused(unknown_action(action)).into()),
+        }
+    }
+}
+
 impl App {
     /// The actions that Streamer itself answers.
     pub const BUILT_IN_ACTIONS: [&str; 4] = ["ping", "status", "subscribe", "cancel"];
@@ -61,8 +78,8 @@ impl App {
         Self::default()
     }
 
-    /// Has `handler` process the requests of `action`: a [`Handler`], or an async function of an input, or of an input
-    /// and a [`Context`](crate::handler::Context).
+    /// Has `handler` process the requests of `action`: a [`Handler`](crate::handler::Handler), or an async function of
+    /// an input, or of an input and a [`Context`](crate::handler::Context).
     ///
     /// # Errors
     /// When the name is empty, longer than a message's may be, has control characters, is one of
@@ -110,8 +127,8 @@ impl App {
         Ok(self)
     }
 
-    /// Puts a layer around all actions, also those that are registered later, and around the layers that were added
-    /// before: the last one added sees a call first, and its reply last.
+    /// Puts a layer around all actions, also those that are registered later and those that are built in, and around the
+    /// layers that were added before: the last one added sees a call first, and its reply last.
     ///
     /// There is one service of the layer for the whole app: a concurrency limit of 10 is 10 for all actions together.
     pub fn layer<L>(&mut self, layer: L) -> &mut Self
@@ -131,24 +148,26 @@ impl App {
         actions
     }
 
-    /// Whether an action's requests reach a handler.
+    /// Whether an action is one of those that Streamer itself answers.
+    pub(crate) fn is_built_in(action: &str) -> bool {
+        Self::BUILT_IN_ACTIONS.contains(&action)
+    }
+
+    /// Whether an action's requests are for anybody to answer.
     pub(crate) fn answers(&self, action: &str) -> bool {
-        self.ways.fallback.is_some() || self.ways.actions.contains_key(action)
+        self.ways.fallback.is_some() || self.ways.knows(action)
     }
 
     /// Sends a call through all layers to its handler.
     pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
-        call.registered = self.ways.actions.contains_key(&call.context.action);
+        call.registered = self.ways.knows(&call.context.action);
         let stack = self.stack.get_or_init(|| {
-            let dispatch = Next::new(Dispatch(Arc::new(self.ways.clone())));
-            self.layers.iter().fold(dispatch, |inner, layer| layer(inner))
+            let ways = Arc::new(self.ways.clone());
+            let follow = Next::new(service_fn(move |call| Arc::clone(&ways).follow(call)));
+            self.layers.iter().fold(follow, |inner, layer| layer(inner))
         });
         Ok(stack.clone().run(call).await?)
     }
-}
-
-fn endpoint(handler: impl Handler) -> Next {
-    Next::new(Endpoint::new(handler))
 }
 
 /// An action's name, if a message can bear it and Streamer does not answer it itself.
@@ -159,7 +178,7 @@ fn usable(action: String) -> Result<String, RegisterError> {
         Err(RegisterError::LongAction(action))
     } else if action.chars().any(char::is_control) {
         Err(RegisterError::ControlCharacter(action))
-    } else if App::BUILT_IN_ACTIONS.contains(&action.as_str()) {
+    } else if App::is_built_in(&action) {
         Err(RegisterError::BuiltInAction(action))
     } else {
         Ok(action)
@@ -169,32 +188,6 @@ fn usable(action: String) -> Result<String, RegisterError> {
 /// The answer to an action that nothing answers.
 pub(crate) fn unknown_action(action: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidAction, format!("Unknown action: {action}"))
-}
-
-/// The innermost service of the app's layers: hands each call to its action's own.
-#[derive(Clone)]
-struct Dispatch(Arc<Ways>);
-
-impl Service<Call> for Dispatch {
-    type Response = Reply;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
-
-    /// Always ready: whom to wait for shows with the call.
-    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        let Ways { actions, fallback } = &*self.0;
-        match actions.get(&call.context.action).or(fallback.as_ref()) {
-            Some(next) => Box::pin(next.clone().run(call)),
-            None => {
-                let unknown = CallError::refused(unknown_action(&call.context.action));
-                Box::pin(std::future::ready(Err(unknown.into())))
-            }
-        }
-    }
 }
 
 impl fmt::Debug for App {

@@ -87,11 +87,6 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         default
     }
 
-    /// Whether `name` says `true`; default `false`.
-    fn flag(&mut self, name: &str) -> bool {
-        self.or_default(name, false, "true or false")
-    }
-
     /// What is expected to take longer is queued: `ASYNC_THRESHOLD_MS`, in milliseconds, default 5,000, at most 25,000.
     ///
     /// With 0, everything is queued whose handler says that it takes any time.
@@ -128,7 +123,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// Whether a connection's end cancels its requests that nobody else listens to: `CANCEL_ON_DISCONNECT`, `true` or `false`,
     /// default `false`.
     pub fn cancel_on_disconnect(&mut self) -> bool {
-        self.flag("CANCEL_ON_DISCONNECT")
+        self.or_default("CANCEL_ON_DISCONNECT", false, "true or false")
     }
 
     /// How much is logged: `LOG_LEVEL`, default `info`.

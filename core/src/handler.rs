@@ -6,7 +6,7 @@ mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
 
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::endpoint;
 pub(crate) use task::HandlerTask;
 
 use std::collections::BTreeMap;
@@ -217,10 +217,9 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
 mod tests {
     use serde::Deserialize;
     use serde_json::json;
-    use tower::ServiceExt as _;
 
     use super::*;
-    use crate::middleware::{Call, Phase};
+    use crate::middleware::{Call, CallError, Phase};
 
     #[derive(Deserialize)]
     struct Order {
@@ -253,7 +252,7 @@ mod tests {
         let context =
             Context::new("order", "r1".into(), "ann".into(), "acme".into(), ConnectionId::from("c-ann"));
         let call = Call::new(context, payload, Phase::Processing);
-        Endpoint::new(handler).oneshot(call).await.unwrap_err().into_told()
+        CallError::from(endpoint(handler).run(call).await.unwrap_err()).into_told()
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What stands between a message and its handler: [tower] layers, Streamer's, the ecosystem's, or your own.
 //!
 //! A [`Call`] is the request of each service, a [`Reply`] its response. An app's layers wrap all its actions
-//! ([`App::layer`](crate::app::App::layer)), an action's layers that action alone
+//! ([`App::layer`](crate::app::App::layer)), those that are built in among them; an action's layers wrap that action alone
 //! ([`App::handle_with`](crate::app::App::handle_with)). A queued request passes them twice, each time in another
 //! [`Phase`]: at the router, before it is queued, and at the processor, around each attempt to run it.
 //!
@@ -9,15 +9,21 @@
 //!
 //! 1. At the router: the sender's identity, from the connection's record alone. No layer sees a call without one. An
 //!    action without a handler, in an app without a fallback, is answered here.
-//! 2. The app's layers: the one that was added last is the first to see the call.
-//! 3. The action's layers: of a tuple or a [`ServiceBuilder`](https://docs.rs/tower), the first.
+//! 2. The app's layers: the one that was added last is the first to see the call. For a built-in action the way ends here,
+//!    with [`Reply::BuiltIn`].
+//! 3. The action's layers: of a tuple, or of tower's `ServiceBuilder`, the first.
 //! 4. At the router: the handler's required permission.
 //! 5. The payload is read into the handler's input, and validated.
 //! 6. At the router: the estimate; above the threshold the way ends with [`Reply::Queue`].
 //! 7. The handler.
 //!
-//! All of it runs on the handlers' runtime, in a task of the call's own: a panic in a layer costs its call alone. The
-//! request is queued, under its own message's payload, once the reply has come back through every layer.
+//! All of it runs on the handlers' runtime, in a task of the call's own: a panic in a layer costs its call alone. Only
+//! built-in actions stay on the router's, so that a handler that holds its thread keeps nobody from asking how things
+//! stand. A request is queued as its message came, once the reply has come back through every layer.
+//!
+//! A layer is one service for all calls of its environment. A router's environment has one message at a time, a
+//! processor's as many requests as it runs at once: that is where a limit on concurrency matters. What sheds load, or
+//! refuses for another passing reason, belongs into [`when_routing`]: at the processor it would end a queued request.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,7 +42,7 @@
 //!     .layer(when_processing(TimeoutLayer::new(Duration::from_secs(60))))
 //!     .layer(RateLimit::per_user(Rate::per_minute(100).with_burst(20)))
 //!     .layer(from_fn(async |call: Call, next: Next| {
-//!         let _ = &call.context.tenant;
+//!         tracing::debug!(tenant = %call.context.tenant, "for whom");
 //!         next.run(call).await
 //!     }))
 //!     .layer(Logging);

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::app::{App, unknown_action};
 use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
-use crate::middleware::{Call, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
+use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
 use crate::protocol::{
     ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
@@ -145,59 +145,71 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
         answer.unwrap_or_else(|error| self.refusal(Some(id), error))
     }
 
-    async fn answer(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
-        match message.action.as_str() {
-            "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
-            "status" => self.status(caller, &message.payload).await,
-            action if self.app.answers(action) => self.handle(caller, message).await,
-            unknown => Err(unknown_action(unknown)),
+    async fn answer(&self, caller: Caller, mut message: Message) -> Result<Frame, ErrorBody> {
+        if !self.app.answers(&message.action) {
+            return Err(unknown_action(&message.action));
+        }
+        let payload = Arc::new(std::mem::take(&mut message.payload));
+        let replied = self.call(&caller, &message, Arc::clone(&payload)).await?;
+        message.payload = Arc::unwrap_or_clone(payload);
+        match replied {
+            Ok(Reply::Done(data)) => Ok(response(caller.id, data)),
+            Ok(Reply::Queue) => self.enqueue(caller, message).await,
+            Ok(Reply::BuiltIn) => self.built_in(caller, &message).await,
+            Err(error) => match error.kind() {
+                CallErrorKind::Refused => Err(error.into_told()),
+                CallErrorKind::Failed => {
+                    let error = Some(error.into_told());
+                    Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
+                }
+            },
         }
     }
 
-    /// Sends the message through the app's layers to its handler, in a task on the handlers' runtime: a panic there is
-    /// not ours.
-    async fn handle(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
-        let Message { action, payload, metadata, .. } = message;
-        let payload = Arc::new(payload);
+    /// Sends a message through the app's layers to its handler, in a task of its own: a panic there is not ours.
+    async fn call(
+        &self,
+        caller: &Caller,
+        message: &Message,
+        payload: Arc<Value>,
+    ) -> Result<Result<Reply, CallError>, ErrorBody> {
         let Identity { user, tenant, .. } = &*caller.identity;
         let mut context = Context::new(
-            action.clone(),
+            message.action.clone(),
             caller.id.clone(),
             user.clone(),
             tenant.clone(),
             caller.connection.clone(),
         );
-        context.metadata = metadata.clone();
+        context.metadata.clone_from(&message.metadata);
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
         routing.async_threshold = self.async_threshold;
         routing.rate_limits = self.rate_limits.clone();
-        let call = Call::new(context, Arc::clone(&payload), Phase::Routing(routing));
+        let call = Call::new(context, payload, Phase::Routing(routing));
+        // A handler that holds its thread keeps nobody from asking how things stand.
+        let runtime =
+            if App::is_built_in(&message.action) { Handle::current() } else { self.handlers.clone() };
         let app = Arc::clone(&self.app);
-        let mut task = HandlerTask::spawn(&self.handlers, async move { app.call(call).await });
-        let error = match task.ended().await {
-            Ok(Ok(Reply::Done(data))) => return Ok(response(caller.id, data)),
-            Ok(Ok(Reply::Queue)) => {
-                let message =
-                    Message { id: message.id, action, payload: Arc::unwrap_or_clone(payload), metadata };
-                return self.enqueue(caller, message).await;
+        let mut task = HandlerTask::spawn(&runtime, async move { app.call(call).await });
+        let replied = task.ended().await.map_err(|panic| {
+            tracing::error!(request_id = %caller.id, error = %panic, "the handler or a layer panicked");
+            ErrorBody::processing_failed()
+        })?;
+        match &replied {
+            Ok(_) => {}
+            Err(error) if error.is_unexpected() => {
+                tracing::warn!(request_id = %caller.id, error = %Causes(error), "the request failed");
             }
-            Ok(Err(error)) => error,
-            Err(error) => {
-                tracing::error!(request_id = %caller.id, %error, "the handler panicked");
-                return Err(ErrorBody::processing_failed());
-            }
-        };
-        if error.is_unexpected() {
-            tracing::warn!(request_id = %caller.id, error = %Causes(&error), "the request failed");
-        } else {
-            tracing::debug!(request_id = %caller.id, %error, "the request was refused");
+            Err(error) => tracing::debug!(request_id = %caller.id, %error, "the request was refused"),
         }
-        match error.kind() {
-            CallErrorKind::Refused => Err(error.into_told()),
-            CallErrorKind::Failed => {
-                let error = Some(error.into_told());
-                Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
-            }
+        Ok(replied)
+    }
+
+    async fn built_in(&self, caller: Caller, message: &Message) -> Result<Frame, ErrorBody> {
+        match message.action.as_str() {
+            "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
+            "status" => self.status(caller, &message.payload).await,
+            later => Err(unknown_action(later)),
         }
     }
 

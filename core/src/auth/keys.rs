@@ -53,12 +53,12 @@ impl Keys {
         for (n, jwk) in set.keys.into_iter().enumerate() {
             let name = match jwk.get("kid").and_then(Value::as_str) {
                 Some(id) => format!("the key {id:?}"),
-                None => format!("key {} of the set", n + 1),
+                None => format!("key {}", n + 1),
             };
             let key = match jwk_key(algorithms, jwk) {
                 Ok(key) => key,
                 Err(Unusable::PassedOver(reason)) => {
-                    tracing::info!("JWT_KEY: {name} is passed over: it {reason}");
+                    tracing::info!("{name} of the token keys is passed over: it {reason}");
                     passed_over.push(format!("{name} {reason}"));
                     continue;
                 }
@@ -246,7 +246,7 @@ fn ed25519_key(x: &[u8]) -> Result<DecodingKey, String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::test_keys::{RSA_PUBLIC, TestKey};
+    use super::super::test_keys::{RSA_PUBLIC, TestKey, changed_object};
     use super::super::{TokenRefused, TokenVerifier};
     use super::*;
     use crate::ports::Timestamp;
@@ -267,17 +267,9 @@ mod tests {
         verifier.verify(token, NOW).map(|_| ())
     }
 
-    /// A key that is changed: null takes a member away.
+    /// The key `k1`, but for these members; null takes one away.
     fn changed(key: &TestKey, changes: &Value) -> Value {
-        let mut jwk = key.jwk("k1");
-        for (name, value) in changes.as_object().unwrap() {
-            if value.is_null() {
-                jwk.as_object_mut().unwrap().remove(name);
-            } else {
-                jwk[name] = value.clone();
-            }
-        }
-        jwk
+        changed_object(key.jwk("k1"), changes)
     }
 
     #[test]

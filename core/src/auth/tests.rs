@@ -3,7 +3,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::test_keys::{RSA_PUBLIC, TestKey};
+use super::test_keys::{RSA_PUBLIC, TestKey, changed_object};
 use super::*;
 use crate::ids::{RequestId, RequestKey};
 
@@ -18,15 +18,7 @@ fn claims() -> Value {
 
 /// Good claims, but for these; null takes one away.
 fn claims_with(changes: &Value) -> Value {
-    let mut claims = claims();
-    for (name, value) in changes.as_object().unwrap() {
-        if value.is_null() {
-            claims.as_object_mut().unwrap().remove(name);
-        } else {
-            claims[name] = value.clone();
-        }
-    }
-    claims
+    changed_object(claims(), changes)
 }
 
 /// What becomes of a well signed token with these claims.

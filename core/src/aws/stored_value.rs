@@ -227,6 +227,9 @@ impl Error for StoredValueError {
 mod tests {
     use super::super::tests::{NOWHERE, serve, with_endpoints};
     use super::*;
+    use crate::auth::test_keys::TestKey;
+    use crate::auth::{Algorithm, TokenSettings};
+    use crate::config::TokenKey;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -306,6 +309,25 @@ mod tests {
         assert_eq!(requests.len(), 3);
         let error = value.unwrap_err();
         assert!(error.ends_with("cannot be read: HTTP 400, ThrottlingException, Rate exceeded"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tokens_are_verified_with_the_key_set_that_is_kept_there() {
+        let key = TestKey::new(Algorithm::EdDsa);
+        let set = json!({"keys": [key.jwk("k1")]}).to_string();
+        let settings = TokenSettings { algorithms: vec![Algorithm::EdDsa], ..TokenSettings::default() };
+        let verifier = async |text: &str| {
+            let answer = json!({"SecretString": text}).to_string();
+            let (url, _) = serve(&[(200, answer.as_str())]);
+            let aws = with_endpoints(&[("AWS_ENDPOINT_URL", &url)]);
+            TokenKey::Stored(secret(), settings.clone()).verifier(&aws, NOW).await
+        };
+        let token = key.sign_as("k1", &json!({"sub": "ann", "tenant_id": "acme", "exp": 1_700_000_060}));
+        assert_eq!(verifier(&set).await.unwrap().verify(&token, NOW).unwrap().user, "ann".into());
+        let refused = verifier("not a key").await.unwrap_err().to_string();
+        let expected =
+            "the environment of this function is wrong: the secret \"streamer/JWKS\" is no public key in PEM";
+        assert!(refused.starts_with(expected), "{refused}");
     }
 
     #[tokio::test]

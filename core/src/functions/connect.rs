@@ -413,7 +413,7 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_differ_in_their_code_and_their_message_alone() {
-        let refusal = |token: &str| outcome_of(token.to_owned());
+        let refusal = async |token: &str| outcome(&json!({"token": token}), &json!({})).await.0;
         let whole = refusal("x").await;
         for token in ["", &KEY.sign(&json!({"sub": "ann"})), &TestKey::new(Algorithm::EdDsa).sign(&json!({}))]
         {
@@ -432,10 +432,6 @@ mod tests {
             };
             assert_eq!((keys(&other), other.headers.len()), (vec!["code".into(), "message".into()], 1));
         }
-    }
-
-    async fn outcome_of(token: String) -> ApiGatewayProxyResponse {
-        outcome(&json!({"token": token}), &json!({})).await.0
     }
 
     #[tokio::test]

@@ -68,16 +68,13 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         };
         let now = self.clock.now();
         let left = Left::default();
-        let connection = {
-            let work = async {
-                let (connection, ()) = tokio::join!(self.forget(&id), self.leave_requests(&id, &left));
-                connection
-            };
-            in_time(now, deadline, work).await.unwrap_or_else(|| {
-                tracing::error!(connection = %id, "the connection's end was not dealt with in time");
-                None
-            })
+        let mut connection = None;
+        let work = async {
+            tokio::join!(async { connection = self.forget(&id).await }, self.leave_requests(&id, &left));
         };
+        if in_time(now, deadline, work).await.is_none() {
+            tracing::error!(connection = %id, "not all was done in time about the connection's end");
+        }
         let mut line = MetricLine::at(now)
             .by("StatusCode", status_code(context.disconnect_status_code))
             .count("Disconnects", 1)

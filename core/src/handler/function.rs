@@ -19,14 +19,14 @@ use super::{Context, Handler, HandlerError};
 ///
 /// let echo = handler_fn(|message: Value, _| async move { Ok(message) });
 /// ```
-pub fn handler_fn<F, I, O, Fut>(function: F) -> HandlerFn<F, fn(I, Context)>
+pub fn handler_fn<F, I, O, Fut>(function: F) -> impl Handler<Input = I, Output = O>
 where
     F: Fn(I, Context) -> Fut + Send + Sync + 'static,
     I: DeserializeOwned + Send + 'static,
     O: Serialize + Send + 'static,
     Fut: Future<Output = Result<O, HandlerError>> + Send + 'static,
 {
-    HandlerFn::new(function)
+    HandlerFn::<_, fn(I, Context)>::new(function)
 }
 
 /// An async function as a [`Handler`]; `Args` are its arguments.
@@ -90,7 +90,7 @@ where
             `serde::Deserialize`, `Output` implements `serde::Serialize`, and nothing that is not `Send` lives across \
             an await",
     note = "wrap a function of `Input` and `Context` in `streamer::handler::handler_fn(…)`, and the compiler says which of \
-            these is missing"
+            these it lacks"
 )]
 pub trait IntoHandler<Kind> {
     /// The handler that comes of it.

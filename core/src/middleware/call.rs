@@ -20,13 +20,13 @@ pub struct Call {
     pub payload: Arc<Value>,
     /// What the call is for.
     pub phase: Phase,
-    /// Whether the action has a handler of its own. If not, the app's fallback is asked, and the action's name is
-    /// anything that a client could think of: nothing to make a metric's dimension of.
+    /// Whether the action has a handler of its own, or is built in. If not, the app's fallback is asked, and the
+    /// action's name is anything that a client could think of: nothing to make a metric's dimension of.
     pub registered: bool,
 }
 
 impl Call {
-    /// A call for an action with a handler of its own.
+    /// A call for a registered action.
     #[must_use]
     pub fn new(context: Context, payload: impl Into<Arc<Value>>, phase: Phase) -> Self {
         Self { context, payload: payload.into(), phase, registered: true }
@@ -84,11 +84,15 @@ impl Routing {
     }
 }
 
-/// What became of a [`Call`].
+/// What became of a [`Call`]. The last two are answers in [`Phase::Routing`] alone, and decisions: the router carries
+/// them out once they have come back through every layer.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Reply {
     /// It is done: this is the handler's output.
     Done(Value),
-    /// It is to be queued: an answer in [`Phase::Routing`] alone.
+    /// It is to be queued.
     Queue,
+    /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS): it is for the router to answer.
+    BuiltIn,
 }

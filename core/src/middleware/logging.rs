@@ -8,8 +8,8 @@ use super::{Call, Next, Step};
 
 /// Logs one line for each call, at level `info`: its action, its phase, what became of it, and after how long.
 ///
-/// The outcome is `done`, `queued`, `refused`, `failed` (with the `code` that its client is told), `panicked`, or
-/// `abandoned` where the time was up. Of what layers further out did it tells nothing.
+/// The outcome is `done`, `queued`, `built_in`, `refused` or `failed` with the `code` that its client is told,
+/// `panicked`, or `abandoned` where the time was up. Of what layers further out did it tells nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging;
 

@@ -35,7 +35,7 @@ impl Metrics {
     fn line(&self, ended: &Ended<'_>) -> MetricLine {
         let Ended { seen, outcome, took } = ended;
         let (failures, refusals) = match outcome {
-            Outcome::Done | Outcome::Queued => (0, 0),
+            Outcome::Done | Outcome::Queued | Outcome::BuiltIn => (0, 0),
             Outcome::Refused(_) => (0, 1),
             Outcome::Failed(_) | Outcome::Panicked | Outcome::Abandoned => (1, 0),
         };

@@ -29,6 +29,7 @@ pub(super) struct Seen {
 pub(super) enum Outcome {
     Done,
     Queued,
+    BuiltIn,
     Refused(ErrorCode),
     Failed(ErrorCode),
     Panicked,
@@ -41,6 +42,7 @@ impl Outcome {
         match self {
             Self::Done => "done",
             Self::Queued => "queued",
+            Self::BuiltIn => "built_in",
             Self::Refused(_) => "refused",
             Self::Failed(_) => "failed",
             Self::Panicked => "panicked",
@@ -51,7 +53,7 @@ impl Outcome {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(code) | Self::Failed(code) => Some(code.as_str()),
-            Self::Done | Self::Queued | Self::Panicked | Self::Abandoned => None,
+            Self::Done | Self::Queued | Self::BuiltIn | Self::Panicked | Self::Abandoned => None,
         }
     }
 
@@ -59,6 +61,7 @@ impl Outcome {
         let error = match result {
             Ok(Reply::Done(_)) => return Self::Done,
             Ok(Reply::Queue) => return Self::Queued,
+            Ok(Reply::BuiltIn) => return Self::BuiltIn,
             Err(error) => error,
         };
         match CallError::read(&**error) {

@@ -1,9 +1,6 @@
-use std::task::{Context as Poller, Poll};
+use tower::{Layer, service_fn};
 
-use futures_util::future::BoxFuture;
-use tower::{BoxError, Layer, Service};
-
-use super::{Call, Next, Phase, Reply, Step};
+use super::{Call, Next, Phase, Step};
 
 /// Has a layer see calls at the router alone: one that sheds load, say, which would end a queued request.
 pub const fn when_routing<L>(layer: L) -> InPhase<L> {
@@ -33,31 +30,13 @@ where
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        Next::new(ByPhase { routing, processing })
-    }
-}
-
-#[derive(Clone)]
-struct ByPhase {
-    routing: Next,
-    processing: Next,
-}
-
-impl Service<Call> for ByPhase {
-    type Response = Reply;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
-
-    /// Always ready: which way to wait for shows with the call.
-    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        let next = match call.phase {
-            Phase::Routing(_) => self.routing.clone(),
-            Phase::Processing => self.processing.clone(),
-        };
-        Box::pin(next.run(call))
+        // Always ready: which way to wait for shows with the call.
+        Next::new(service_fn(move |call: Call| {
+            let next = match call.phase {
+                Phase::Routing(_) => &routing,
+                Phase::Processing => &processing,
+            };
+            next.clone().run(call)
+        }))
     }
 }

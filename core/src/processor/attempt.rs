@@ -183,8 +183,8 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     fn ending(&self, ended: Result<Result<Reply, CallError>, JoinError>) -> Ending {
         match ended {
             Ok(Ok(Reply::Done(output))) => Ending::Completed(output),
-            Ok(Ok(Reply::Queue)) => {
-                tracing::error!(request = %self.key, "a layer asks to queue what has been queued: that is for the router");
+            Ok(Ok(decision @ (Reply::Queue | Reply::BuiltIn))) => {
+                tracing::error!(request = %self.key, ?decision, "a layer has decided what is for the router alone");
                 Ending::Failed(ErrorBody::processing_failed())
             }
             Ok(Err(error)) => {
@@ -192,7 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 Ending::Failed(error.into_told())
             }
             Err(error) => {
-                tracing::error!(request = %self.key, %error, "the handler panicked");
+                tracing::error!(request = %self.key, %error, "the handler or a layer panicked");
                 Ending::Failed(ErrorBody::processing_failed())
             }
         }

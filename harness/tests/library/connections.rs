@@ -92,7 +92,13 @@ impl Bench {
     }
 }
 
-fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
+/// What becomes of connections that end, without metrics.
+pub(crate) fn disconnect(world: &World) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
+    let (clock, metrics) = (Arc::new(world.clock.clone()), Arc::new(Metrics::default()));
+    Disconnect::new(world.connections(), queue(&world.db), clock, metrics)
+}
+
+pub(crate) fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "headers": {}, "multiValueHeaders": {}, "isBase64Encoded": false,
         "requestContext": {

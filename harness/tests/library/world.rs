@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 pub(crate) const REQUESTS: &str = "streamer-RequestsTable";
 pub(crate) const CONNECTIONS: &str = "streamer-ConnectionsTable";
+pub(crate) const RATE_LIMITS: &str = "streamer-RateLimitsTable";
 
 /// Tokio's time, from a fixed moment on.
 #[derive(Clone, Debug)]
@@ -137,6 +138,35 @@ impl World {
             last_ping: self.now(),
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// Connects `user` anew, with these permissions.
+    pub(crate) async fn grant(&self, user: &str, permissions: &[&str]) {
+        let mut connection = self.connection(user);
+        connection.identity.permissions = permissions.iter().map(ToString::to_string).collect();
+        DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&connection).await.unwrap();
+    }
+
+    /// Opens another connection.
+    pub(crate) async fn connect_as(&self, connection: &str, user: &str, tenant: &str) {
+        let mut opened = self.connection(user);
+        opened.id = connection.into();
+        opened.identity.tenant = tenant.into();
+        DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&opened).await.unwrap();
+    }
+
+    /// Another environment's router, of an app of its own.
+    pub(crate) fn router_of(&self, app: App) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+        self.router_with(app, Handle::current())
+    }
+
+    pub(crate) fn router_with(
+        &self,
+        app: App,
+        handlers: Handle,
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+        let connections = DynamoConnectionStore::new(self.db.client(), CONNECTIONS);
+        Router::new(Arc::new(app), connections, queue(&self.db), Arc::new(self.clock.clone()), handlers)
     }
 
     /// A router on tables of these names.

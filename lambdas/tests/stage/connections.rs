@@ -1,13 +1,18 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use streamer::protocol::Frame;
 use streamer_harness::client::{Client, ClientError};
+use streamer_harness::lambda::CapturedLog;
 use streamer_harness::signing_key::{SigningKey, TokenFor};
 use streamer_harness::stage::Stage;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::{ask, client, stage, token};
+use crate::{PATIENCE, ask, client, config, stage, token};
 
 fn refused(outcome: Result<Client, ClientError>) -> (u16, String) {
     let error = outcome.unwrap_err();
@@ -74,5 +79,59 @@ async fn a_connection_is_kept_while_it_is_open_and_forgotten_when_it_closes() {
     // The gateway's shutdown waits until the last `$disconnect` has ended.
     stage.gateway().shutdown().await;
     assert_eq!(saved_connections(&stage).await, Vec::<String>::new());
+    stage.shutdown().await;
+}
+
+/// The stage's key as a member of a JSON Web Key Set: the last 32 bytes of what its PEM holds.
+fn jwk(key: &SigningKey, id: &str) -> Value {
+    let pem = key.public_key_pem();
+    let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = STANDARD.decode(base64).unwrap();
+    json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "use": "sig", "x": URL_SAFE_NO_PAD.encode(&der[der.len() - 32..])})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_is_set_by_its_parameters() {
+    let mut config = config(None);
+    let log = Arc::new(CapturedLog::new());
+    config.log = log.clone();
+    let encrypting = json!({"kty": "RSA", "use": "enc", "kid": "other", "n": "AQAB", "e": "AQAB"});
+    let keys = json!({"keys": [encrypting, jwk(&config.signing_key, "current")]});
+    config.parameters = [
+        ("JwtAlgorithm", "EdDSA,RS256".to_owned()),
+        ("JwtKey", keys.to_string()),
+        ("AllowedTenants", "globex, acme".to_owned()),
+        ("CancelOnDisconnect", "true".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let stage = Stage::start(config).await.unwrap();
+
+    let ttl = Duration::from_secs(60);
+    let stranger = TokenFor { user: "ann".into(), tenant: "initech".into(), permissions: vec![], ttl };
+    let refusal = refused(Client::connect(&stage.ws_url(), &stage.token(&stranger)).await);
+    assert_eq!(refusal, (401, "TENANT_NOT_ALLOWED".to_owned()));
+
+    let mut leaving = client(&stage, "ann").await;
+    leaving.request("echo_async", "r1", &json!({"message": "m", "rounds": 1_000})).await.unwrap();
+    assert!(matches!(leaving.next_frame(PATIENCE).await.unwrap(), Frame::Acknowledgment { .. }));
+    leaving.close().await.unwrap();
+    let counted = log.wait_for("streamer-DisconnectFunction", "CloudWatchMetrics");
+    let line = tokio::time::timeout(PATIENCE, counted).await.expect("the connection's end is counted");
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["Disconnects"], &line["RequestsCancelled"]), (&json!(1), &json!(1)), "{line}");
+
+    let mut back = client(&stage, "ann").await;
+    let cancelled = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let frames = ask(&mut back, "status", "s", json!({"request_id": "r1"})).await;
+            let [Frame::Response { data: Some(snapshot), .. }] = &frames[..] else { panic!("{frames:?}") };
+            if snapshot["status"] == "cancelled" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    cancelled.await.expect("the request is cancelled while it runs");
     stage.shutdown().await;
 }

@@ -105,3 +105,90 @@ impl RateLimits for DynamoRateLimits {
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+    use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
+    use aws_sdk_dynamodb::types::AttributeValue;
+    use aws_sdk_dynamodb::types::error::{
+        ConditionalCheckFailedException, ProvisionedThroughputExceededException,
+    };
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    async fn take(rules: &[&Rule], known: FullAt) -> Result<Taken, StoreError> {
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::Sequential, rules);
+        DynamoRateLimits::new(client, "limits").take("b", Rate::per_second(10), NOW, known).await
+    }
+
+    fn refused(by: &'static str, full_at: Option<u64>) -> Rule {
+        mock!(Client::update_item)
+            .match_requests(move |request| request.condition_expression().unwrap().contains(by))
+            .then_error(move || {
+                let item = full_at.map(|us| [("full_at".to_owned(), n(us))].into());
+                let error = ConditionalCheckFailedException::builder().set_item(item).build();
+                UpdateItemError::ConditionalCheckFailedException(error)
+            })
+    }
+
+    fn granted(by: &'static str, full_at: u64) -> Rule {
+        mock!(Client::update_item)
+            .match_requests(move |request| request.condition_expression().unwrap().contains(by))
+            .then_output(move || UpdateItemOutput::builder().attributes("full_at", n(full_at)).build())
+    }
+
+    const FULL: &str = "attribute_not_exists(full_at)";
+    const IN_USE: &str = "full_at > :now";
+
+    #[tokio::test]
+    async fn what_is_known_of_a_bucket_decides_what_is_tried_first_and_a_wrong_guess_costs_one_more_call() {
+        let (idle, used) = (FullAt::default(), FullAt::from_micros(1_000_400_000));
+        let now_used = 1_000_500_000;
+        let granted_now = Taken::Granted(FullAt::from_micros(now_used));
+        for (rules, known) in [
+            (vec![granted(FULL, now_used)], idle),
+            (vec![granted(IN_USE, now_used)], used),
+            (vec![refused(FULL, Some(1_000_400_000)), granted(IN_USE, now_used)], idle),
+            (vec![refused(IN_USE, None), granted(FULL, now_used)], used),
+        ] {
+            let all: Vec<&Rule> = rules.iter().collect();
+            assert_eq!(take(&all, known).await.unwrap(), granted_now);
+            assert!(rules.iter().all(|rule| rule.num_calls() == 1));
+        }
+        // A bucket without a token says so at the first try: full a whole second from now, it has used all ten.
+        for (rule, known) in
+            [(refused(FULL, Some(1_001_000_000)), idle), (refused(IN_USE, Some(1_001_000_000)), used)]
+        {
+            let taken = take(&[&rule], known).await.unwrap();
+            assert_eq!(taken, Taken::Refused(FullAt::from_micros(1_001_000_000)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_fails_says_what_to_do_about_it() {
+        let throttled = mock!(Client::update_item).then_error(|| {
+            let code = ErrorMetadata::builder().code("ProvisionedThroughputExceededException").build();
+            let error = ProvisionedThroughputExceededException::builder().meta(code).build();
+            UpdateItemError::ProvisionedThroughputExceededException(error)
+        });
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&throttled]);
+        let limits = DynamoRateLimits::new(client, "limits");
+        let error = limits.take("b", Rate::per_second(10), NOW, FullAt::default()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Throttled);
+        assert_eq!(error.to_string(), "throttled: take a token from bucket b in table limits");
+
+        let deleted_meanwhile = [refused(IN_USE, None), refused(FULL, Some(1_000_100_000))];
+        let [first, second] = &deleted_meanwhile;
+        let error = take(&[first, second], FullAt::from_micros(1_000_400_000)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
+
+        let wrong = mock!(Client::update_item).then_output(|| {
+            UpdateItemOutput::builder().attributes("full_at", AttributeValue::Bool(true)).build()
+        });
+        assert_eq!(take(&[&wrong], FullAt::default()).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,566 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError};
+use streamer::middleware::{
+    BoxError, Call, CallError, Logging, Metrics, Next, Phase, Reply, RequirePermission, from_fn,
+    when_processing, when_routing,
+};
+use streamer::ports::{Clock, Timestamp};
+use streamer::protocol::{ErrorBody, ErrorCode, FieldError, Frame};
+use streamer::store::{Ending, Status};
+use streamer::telemetry::{MetricLine, MetricSink};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
+
+use crate::world::{World, message};
+
+async fn echo(message: Value) -> Result<Value, HandlerError> {
+    Ok(message)
+}
+
+/// Takes as many seconds as its payload says; says so beforehand where that is more than five.
+struct Takes;
+
+impl Handler for Takes {
+    type Input = u64;
+    type Output = u64;
+
+    fn estimated_duration(&self, seconds: &u64) -> Duration {
+        Duration::from_secs(*seconds)
+    }
+
+    async fn process(&self, seconds: u64, _: Context) -> Result<u64, HandlerError> {
+        sleep(Duration::from_secs(seconds)).await;
+        Ok(seconds)
+    }
+}
+
+fn takes() -> App {
+    let mut app = App::new();
+    app.handle("takes", Takes).unwrap();
+    app
+}
+
+/// What has happened, in order: a static, since reading a payload has nothing else to write to.
+static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn step(name: impl Into<String>) {
+    STEPS.lock().unwrap().push(name.into());
+}
+
+fn steps() -> String {
+    let steps = std::mem::take(&mut *STEPS.lock().unwrap());
+    if steps.is_empty() { "nothing".into() } else { steps.join(" → ") }
+}
+
+/// A layer that says when a call comes to it, and when its reply goes back.
+fn traced(name: &'static str) -> streamer::middleware::FromFn<impl Fn(Call, Next) -> Traced + Send + Sync> {
+    from_fn(move |call: Call, next: Next| -> Traced {
+        Box::pin(async move {
+            step(format!("{name} ({})", call.phase.as_str()));
+            let reply = next.run(call).await;
+            step(format!("back at {name}"));
+            reply
+        })
+    })
+}
+
+type Traced = std::pin::Pin<Box<dyn Future<Output = Result<Reply, BoxError>> + Send>>;
+
+struct Steps(Duration);
+
+impl<'de> Deserialize<'de> for Steps {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        step("read");
+        u64::deserialize(deserializer).map(|seconds| Self(Duration::from_secs(seconds)))
+    }
+}
+
+struct EachStep;
+
+impl Handler for EachStep {
+    type Input = Steps;
+    type Output = ();
+
+    fn required_permission(&self) -> Option<&str> {
+        step("permission");
+        Some("steps")
+    }
+
+    fn validate(&self, _: &Steps) -> Result<(), Vec<FieldError>> {
+        step("validate");
+        Ok(())
+    }
+
+    fn estimated_duration(&self, input: &Steps) -> Duration {
+        step("estimate");
+        input.0
+    }
+
+    async fn process(&self, _: Steps, _: Context) -> Result<(), HandlerError> {
+        step("handler");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_passes_its_layers_in_the_same_order_at_the_router_and_at_the_processor() {
+    let mut app = App::new();
+    app.layer(traced("app, first added"))
+        .handle_with("steps", EachStep, (traced("action, first"), traced("action, second")))
+        .unwrap()
+        .layer(traced("app, last added"));
+    let world = World::new(app).await;
+    world.grant("ann", &["steps"]).await;
+    let mut ways = Vec::new();
+
+    world.ask("steps", "quick", json!(1)).await;
+    ways.push(format!("quick: {}", steps()));
+    world.ask("steps", "queued", json!(60)).await;
+    ways.push(format!("queued: {}", steps()));
+    world.process().await;
+    ways.push(format!("run: {}", steps()));
+    world.say("c-bob", json!({"action": "steps", "id": "not permitted", "payload": 1})).await;
+    ways.push(format!("not permitted: {}", steps()));
+    world.ask("steps", "wrong", json!("soon")).await;
+    ways.push(format!("wrong: {}", steps()));
+    world.ask("fly", "unknown", json!(1)).await;
+    ways.push(format!("unknown: {}", steps()));
+    world.ask("status", "built in", json!({"request_id": "queued"})).await;
+    ways.push(format!("built in: {}", steps()));
+    assert_snapshot!(ways.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_fails_with_is_told_by_what_it_is_and_no_more() {
+    #[derive(Debug)]
+    struct Wrapped(BoxError);
+
+    impl std::fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a layer's own secret")
+        }
+    }
+
+    impl std::error::Error for Wrapped {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    async fn fail(call: Call, _: Next) -> Result<Reply, BoxError> {
+        let closed = || {
+            let told = ErrorBody::new("CLOSED".into(), "We are closed").with_detail("until", "Monday");
+            CallError::refused(told)
+        };
+        let how = call.context.metadata["fail"].as_str();
+        Err(match how {
+            "refuse" => closed().with_source("the door is locked").into(),
+            "refuse within" => Wrapped(closed().into()).into(),
+            "handler" => CallError::from(HandlerError::failure("DECLINED", "Declined")).into(),
+            "time out" => tower::timeout::error::Elapsed::new().into(),
+            "overload within" => Wrapped(tower::load_shed::error::Overloaded::new().into()).into(),
+            "break" => "the database's password is wrong".into(),
+            _ => panic!("the layer has a bug"),
+        })
+    }
+
+    let mut app = App::new();
+    app.handle("echo", echo).unwrap().handle_with("failing", echo, from_fn(fail)).unwrap();
+    let world = World::new(app).await;
+    let mut answers = Vec::new();
+    for how in ["refuse", "refuse within", "handler", "time out", "overload within", "break", "panic"] {
+        let body = json!({"action": "failing", "id": "r1", "metadata": {"fail": how}});
+        answers.push(format!("{how}\n← {}", world.say("c-ann", body).await));
+    }
+    let after = world.ask("echo", "r2", json!(1)).await;
+    assert!(
+        matches!(after, Frame::Response { success: true, .. }),
+        "a panic costs its call alone: {after:?}"
+    );
+    assert_snapshot!(answers.join("\n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_ends_a_queued_request_as_it_would_answer_a_quick_one() {
+    let refuse = async |_: Call, _: Next| -> Result<Reply, BoxError> {
+        Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
+    };
+    let mut app = takes();
+    app.layer(when_processing(from_fn(refuse)));
+    let world = World::new(app).await;
+    assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
+    world.ask("takes", "r2", json!(60)).await;
+    world.process().await;
+    let Some(Ending::Failed(told)) = world.request("r2").await.ending else { panic!("it was refused") };
+    assert_eq!((told.code.as_str(), told.message.as_str()), ("CLOSED", "We are closed"));
+    let frames = world.clients.frames("c-ann");
+    assert!(matches!(&frames[..], [Frame::Error { error, .. }] if *error == told), "{frames:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_answers_queues_and_changes_what_is_asked() {
+    async fn first(mut call: Call, next: Next) -> Result<Reply, BoxError> {
+        match (&call.phase, call.context.metadata.get("do").map(String::as_str)) {
+            (_, Some("answer")) => Ok(Reply::Done(json!("from the cache"))),
+            (Phase::Routing(_), Some("queue")) => Ok(Reply::Queue),
+            (_, Some("queue again")) => Ok(Reply::Queue),
+            (_, Some("rename")) => {
+                call.context.action = "echo".into();
+                call.payload = json!("renamed").into();
+                next.run(call).await
+            }
+            _ => next.run(call).await,
+        }
+    }
+
+    let mut app = takes();
+    app.handle("echo", echo).unwrap().layer(from_fn(first));
+    let world = World::new(app).await;
+    let mut answers = Vec::new();
+    for (id, what) in [("r1", "answer"), ("r2", "queue"), ("r3", "queue again"), ("r4", "rename")] {
+        let body = json!({"action": "takes", "id": id, "payload": 1, "metadata": {"do": what}});
+        answers.push(format!("{what}\n← {}", world.say("c-ann", body).await));
+    }
+    assert_snapshot!(answers.join("\n\n"));
+    assert_eq!(world.request("r2").await.payload, json!(1), "queued under its own payload");
+    world.process().await;
+    assert_eq!(world.request("r2").await.ending, Some(Ending::Completed(json!(1))));
+    let Some(Ending::Failed(told)) = world.request("r3").await.ending else {
+        panic!("it cannot be queued twice")
+    };
+    assert_eq!(told.code, ErrorCode::ProcessingFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permission_is_asked_for_before_the_payload_is_read_and_again_of_nobody_once_it_is_queued() {
+    struct Deletes;
+
+    impl Handler for Deletes {
+        type Input = u64;
+        type Output = ();
+
+        fn required_permission(&self) -> Option<&str> {
+            Some("delete")
+        }
+
+        fn estimated_duration(&self, seconds: &u64) -> Duration {
+            Duration::from_secs(*seconds)
+        }
+
+        async fn process(&self, _: u64, _: Context) -> Result<(), HandlerError> {
+            Ok(())
+        }
+    }
+
+    let mut app = App::new();
+    app.handle("delete", Deletes).unwrap();
+    app.handle_with("audit", echo, RequirePermission::new("audit")).unwrap();
+    let world = World::new(app).await;
+    world.grant("bob", &["delete", "audi"]).await;
+    let mut answers = Vec::new();
+    for (connection, action, payload) in
+        [("c-ann", "delete", json!("no number")), ("c-bob", "delete", json!(1)), ("c-bob", "audit", json!(1))]
+    {
+        let body =
+            json!({"action": action, "id": "r1", "payload": payload, "metadata": {"permissions": "audit"}});
+        answers.push(world.say(connection, body).await);
+    }
+    assert_snapshot!(answers.join("\n"));
+
+    // The connection is gone by the time the request is run, and its permissions with it.
+    world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;
+    world.disconnect("c-bob").await;
+    world.process().await;
+    assert!(matches!(world.clients.frames("c-bob")[..], [Frame::Complete { .. }]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_timeout_ends_a_quick_request_and_a_queued_one_each_with_its_own() {
+    let mut app = takes();
+    app.layer(when_routing(TimeoutLayer::new(Duration::from_secs(2))));
+    app.layer(when_processing(TimeoutLayer::new(Duration::from_secs(30))));
+    let world = World::new(app).await;
+    assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
+    let Frame::Error { error, .. } = world.ask("takes", "r2", json!(3)).await else { panic!("it takes 3 s") };
+    assert_eq!(error.code, ErrorCode::Timeout);
+    world.ask("takes", "r3", json!(29)).await;
+    world.ask("takes", "r4", json!(31)).await;
+    world.process().await;
+    assert_eq!(world.request("r3").await.status, Status::Completed);
+    let Some(Ending::Failed(told)) = world.request("r4").await.ending else { panic!("it takes 31 s") };
+    assert_eq!(told.code, ErrorCode::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_shed_above_it() {
+    // Logging stands between the two, and hides from neither that there is no room.
+    let mut app = takes();
+    app.handle("takes_too", Takes).unwrap();
+    app.layer(ConcurrencyLimitLayer::new(2)).layer(Logging).layer(when_routing(LoadShedLayer::new()));
+    let world = World::new(app).await;
+    let ask = |action, id| world.ask(action, id, json!(2));
+    let (one, two, three) = tokio::join!(ask("takes", "r1"), ask("takes_too", "r2"), ask("takes", "r3"));
+    assert!(matches!(one, Frame::Response { success: true, .. }), "{one:?}");
+    assert!(matches!(two, Frame::Response { success: true, .. }), "{two:?}");
+    let Frame::Error { error, .. } = three else { panic!("no room for {three:?}") };
+    assert_eq!(error.code, ErrorCode::RateLimited);
+    assert!(matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }), "there is room again");
+
+    // At the processor nothing is shed: what has no room waits.
+    for id in ["q1", "q2", "q3"] {
+        world.ask("takes", id, json!(10)).await;
+    }
+    let started = tokio::time::Instant::now();
+    world.process().await;
+    assert_eq!(started.elapsed(), Duration::from_secs(20));
+    for id in ["q1", "q2", "q3"] {
+        assert_eq!(world.request(id).await.status, Status::Completed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layers_service_is_made_once_and_an_action_without_a_handler_never_reaches_it() {
+    #[derive(Clone, Default)]
+    struct Counted {
+        made: Arc<Mutex<u32>>,
+        called: Arc<Mutex<u32>>,
+    }
+
+    impl tower::Layer<Next> for Counted {
+        type Service = Next;
+
+        fn layer(&self, next: Next) -> Next {
+            *self.made.lock().unwrap() += 1;
+            let called = Arc::clone(&self.called);
+            let counting = move |call: Call, next: Next| {
+                *called.lock().unwrap() += 1;
+                next.run(call)
+            };
+            tower::Layer::layer(&from_fn(counting), next)
+        }
+    }
+
+    let counted = Counted::default();
+    let mut app = App::new();
+    app.layer(counted.clone()).handle("echo", echo).unwrap();
+    let world = World::new(app).await;
+    for id in 0..3 {
+        world.ask("echo", &id.to_string(), json!(1)).await;
+    }
+    let ledger = world.db.ledger();
+    for id in 0..1_000 {
+        let Frame::Error { error, .. } = world.ask("fly", &id.to_string(), json!(1)).await else {
+            panic!("there is no such action")
+        };
+        assert_eq!(error.code, ErrorCode::InvalidAction);
+    }
+    assert_eq!((*counted.made.lock().unwrap(), *counted.called.lock().unwrap()), (1, 3));
+    assert_eq!(ledger.take().to_string(), "no calls");
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_answers_and_is_run_for_any_action_without_a_handler() {
+    async fn relay(_: Value, context: Context) -> Result<String, HandlerError> {
+        Ok(format!("{} is for another service", context.action))
+    }
+
+    let mut app = takes();
+    app.fallback(relay).unwrap();
+    let world = World::new(app).await;
+    let answer = world.say("c-ann", r#"{"action":"fly","id":"r1"}"#).await;
+    assert_snapshot!(answer, @r#"{"type":"response","request_id":"r1","success":true,"data":"fly is for another service"}"#);
+    assert!(
+        matches!(world.ask("ping", "r2", json!(1)).await, Frame::Response { data: Some(data), .. } if data["pong"] == true)
+    );
+}
+
+#[tokio::test]
+async fn what_is_built_in_is_answered_through_the_apps_layers_while_a_handler_holds_the_handlers_thread() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let mut app = App::new();
+    let hold = move |_: Value| {
+        let _ = held.lock().unwrap().recv();
+        std::future::ready(Ok(()))
+    };
+    app.handle("hold", hold).unwrap().layer(RequirePermission::new("ask"));
+    let world = World::new(App::new()).await;
+    world.grant("ann", &["ask"]).await;
+    let handlers =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let router = world.router_with(app, handlers.handle().clone());
+    let say = |connection, body| {
+        let event = message(connection, json!(body), false);
+        let router = &router;
+        async move { router.route(&event).await }
+    };
+    let asked = async {
+        let ping = say("c-ann", r#"{"action":"ping","id":"r2"}"#).await;
+        assert!(ping.contains("\"pong\":true"), "{ping}");
+        let refused = say("c-bob", r#"{"action":"ping","id":"r3"}"#).await;
+        assert!(refused.contains("FORBIDDEN"), "{refused}");
+        release.send(()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(say("c-ann", r#"{"action":"hold","id":"r1"}"#), asked);
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    handlers.shutdown_background();
+}
+
+/// Where log lines go in these tests.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// Takes all that this thread logs from now on, at `level` and above.
+    fn collect(&self, level: tracing::Level) -> tracing::subscriber::DefaultGuard {
+        let lines = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .without_time()
+            .with_max_level(level)
+            .with_writer(move || lines.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn taken(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl MetricSink for Lines {
+    fn write(&self, line: &MetricLine) {
+        self.0.lock().unwrap().extend_from_slice((line.to_json() + "\n").as_bytes());
+    }
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
+#[derive(Debug)]
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000)
+    }
+}
+
+/// Has every kind of end, as `app` is asked for each in turn.
+async fn every_end(mut app: App) {
+    async fn decline(_: Value) -> Result<(), HandlerError> {
+        Err(HandlerError::failure("CARD_DECLINED", "The card was declined"))
+    }
+    async fn broken(_: Value) -> Result<(), HandlerError> {
+        Err("x".parse::<u32>().unwrap_err())?
+    }
+    async fn bug(_: Value) -> Result<(), HandlerError> {
+        panic!("a bug in the handler")
+    }
+    async fn hang(_: Value) -> Result<(), HandlerError> {
+        std::future::pending().await
+    }
+    async fn any(_: Value) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    app.handle("decline", decline).unwrap().handle("broken", broken).unwrap();
+    app.handle("bug", bug).unwrap().handle("hang", hang).unwrap().fallback(any).unwrap();
+    let world = World::new(app).await;
+    for (id, action, payload) in [
+        ("r1", "takes", json!(2)),
+        ("r2", "takes", json!("soon")),
+        ("r3", "decline", json!(1)),
+        ("r4", "broken", json!(1)),
+        ("r5", "bug", json!(1)),
+        ("r6", "hang", json!(1)),
+        ("r7", "made\nup", json!(1)),
+        ("r8", "takes", json!(60)),
+        ("r9", "ping", json!(1)),
+    ] {
+        world.ask(action, id, payload).await;
+    }
+    world.process().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn logging_writes_a_line_for_each_call() {
+    let lines = Lines::default();
+    let logging = lines.collect(tracing::Level::INFO);
+    let mut app = takes();
+    app.layer(Logging);
+    every_end(app).await;
+    drop(logging);
+    let all = lines.taken();
+    let calls: Vec<&str> = all.lines().filter(|line| line.contains(r#""message":"call""#)).collect();
+    assert_snapshot!(calls.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_write_a_line_for_each_call_under_names_that_no_client_chooses() {
+    let lines = Lines::default();
+    let mut app = takes();
+    app.layer(Metrics::to(Arc::new(lines.clone()), Arc::new(Noon)));
+    every_end(app).await;
+    let lines = lines.taken();
+    // What is alike in all of them is looked at once.
+    let (head, _) = lines.split_once(r#","Action":"#).unwrap();
+    let rest: Vec<&str> = lines.lines().map(|line| line.strip_prefix(head).unwrap()).collect();
+    assert_snapshot!(format!("{head}\n{}", rest.join("\n")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_can_bring_about_at_will_is_logged_at_debug_alone() {
+    async fn decline(_: Value) -> Result<(), HandlerError> {
+        Err(HandlerError::failure("CARD_DECLINED", "The card was declined"))
+    }
+
+    let lines = Lines::default();
+    let mut app = takes();
+    app.handle("decline", decline).unwrap();
+    app.handle_with("audit", echo, RequirePermission::new("audit")).unwrap();
+    let world = World::new(app).await;
+    let logging = lines.collect(tracing::Level::INFO);
+    for body in [
+        r#"{"action":"fly","id":"r1"}"#,
+        r#"{"action":"takes","id":"r2","payload":"soon"}"#,
+        r#"{"action":"audit","id":"r3"}"#,
+        r#"{"action":"decline","id":"r4"}"#,
+        r#"{"action":"status","id":"r5","payload":{"request_id":"r9"}}"#,
+        r#"{"action":7}"#,
+        "hello",
+    ] {
+        world.say("c-ann", body).await;
+    }
+    world.say("c-nobody", r#"{"action":"takes","id":"r1","payload":1}"#).await;
+    drop(logging);
+    assert_eq!(lines.taken(), "");
+}

@@ -1,0 +1,252 @@
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::HandlerError;
+use streamer::middleware::{Rate, RateLimit};
+use streamer::ports::Timestamp;
+use streamer::router::Router;
+use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
+use streamer::store::{FullAt, RateLimits, StoreError, StoreErrorKind, Taken};
+use tokio::runtime::Builder;
+use tokio::time::advance;
+
+use crate::world::{RATE_LIMITS, World, message};
+
+async fn echo(message: Value) -> Result<Value, HandlerError> {
+    Ok(message)
+}
+
+fn limited(limit: RateLimit) -> App {
+    let mut app = App::new();
+    app.handle("echo", echo).unwrap().layer(limit);
+    app
+}
+
+const ECHO: &str = r#"{"action":"echo","id":"r1"}"#;
+
+/// A router in an environment of its own, with limits in the table that all share.
+async fn environment(
+    world: &World,
+    app: App,
+    limits: impl RateLimits + 'static,
+) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+    let mut router = world.router_of(app);
+    router.set_rate_limits(limits);
+    // Its identity is remembered from here on, and no layer has seen it: nobody answers this action.
+    router.route(&message("c-ann", json!(r#"{"action":"fly","id":"f"}"#), false)).await;
+    router
+}
+
+async fn say(router: &Router<DynamoConnectionStore, DynamoRequestQueue>, connection: &str) -> String {
+    router.route(&message(connection, json!(ECHO), false)).await
+}
+
+/// How many of `calls` calls are let through.
+async fn granted(
+    routers: &[&Router<DynamoConnectionStore, DynamoRequestQueue>],
+    connection: &str,
+    calls: usize,
+) -> usize {
+    let mut granted = 0;
+    for call in 0..calls {
+        granted +=
+            usize::from(say(routers[call % routers.len()], connection).await.contains("\"success\":true"));
+    }
+    granted
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_let_through_up_to_its_rate_and_told_how_long_to_wait() {
+    let world = World::new(limited(RateLimit::per_connection(Rate::per_second(10).with_burst(3)))).await;
+    for _ in 0..3 {
+        assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+    }
+    assert_snapshot!(world.say("c-ann", ECHO).await);
+    assert!(world.say("c-bob", ECHO).await.contains("\"success\":true"), "each connection has its own");
+    advance(Duration::from_millis(99)).await;
+    assert!(world.say("c-ann", ECHO).await.contains("\"retry_after_ms\":1}"));
+    advance(Duration::from_millis(1)).await;
+    assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_is_limited_over_all_connections_and_not_by_a_namesake_in_another_tenant() {
+    let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
+    world.connect_as("c-ann-2", "ann", "acme").await;
+    world.connect_as("c-other", "ann", "other").await;
+    assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+    assert!(world.say("c-ann-2", ECHO).await.contains("\"success\":true"));
+    for connection in ["c-ann", "c-ann-2"] {
+        assert!(world.say(connection, ECHO).await.contains("RATE_LIMITED"));
+    }
+    assert!(world.say("c-other", ECHO).await.contains("\"success\":true"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_built_in_counts_as_well_and_costs_no_read_above_the_limit() {
+    let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
+    let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r9"}});
+    assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
+    assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
+    let ledger = world.db.ledger();
+    assert!(world.say("c-ann", &status).await.contains("RATE_LIMITED"));
+    assert!(world.say("c-ann", r#"{"action":"ping","id":"p1"}"#).await.contains("RATE_LIMITED"));
+    assert_snapshot!(ledger.take(), @"no calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_is_run_without_being_counted_again() {
+    struct Slow;
+
+    impl streamer::handler::Handler for Slow {
+        type Input = Value;
+        type Output = Value;
+
+        fn estimated_duration(&self, _: &Value) -> Duration {
+            Duration::from_mins(1)
+        }
+
+        async fn process(&self, input: Value, _: streamer::handler::Context) -> Result<Value, HandlerError> {
+            Ok(input)
+        }
+    }
+
+    let limit = RateLimit::per_user(Rate::per_minute(2));
+    let mut app = App::new();
+    // A clone counts together with its original.
+    app.handle_with("slow", Slow, limit.clone()).unwrap().handle_with("echo", echo, limit).unwrap();
+    let world = World::new(app).await;
+    world.ask("slow", "r1", json!(1)).await;
+    assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+    assert!(world.say("c-ann", ECHO).await.contains("RATE_LIMITED"));
+    world.process().await;
+    assert_eq!(world.clients.frames("c-ann").len(), 1, "it has completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn environments_share_a_limit_at_one_write_a_message_and_none_for_what_is_known_to_be_too_many() {
+    let world = World::new(App::new()).await;
+    let app = || limited(RateLimit::per_user(Rate::per_second(1).with_burst(5)).shared("messages"));
+    let limits = || DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
+    let (one, other) =
+        (environment(&world, app(), limits()).await, environment(&world, app(), limits()).await);
+    let ledger = world.db.ledger();
+    assert!(say(&one, "c-ann").await.contains("\"success\":true"));
+    assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
+    assert!(say(&one, "c-ann").await.contains("\"success\":true"));
+    assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
+    // The other has never seen the bucket, and takes it for a full one.
+    assert!(say(&other, "c-ann").await.contains("\"success\":true"));
+    assert_snapshot!(ledger.take(), @r"
+    UpdateItem streamer-RateLimitsTable: 1 WCU -> ConditionalCheckFailedException
+    UpdateItem streamer-RateLimitsTable: 1 WCU
+    ");
+    assert_eq!(granted(&[&one, &other], "c-ann", 10).await, 2, "five in all");
+    let _ = ledger.take();
+    assert_eq!(granted(&[&one, &other], "c-ann", 1_000).await, 0);
+    assert_snapshot!(ledger.take(), @"no calls");
+
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(granted(&[&one, &other], "c-ann", 100).await, 2, "one a second");
+    advance(Duration::from_mins(30)).await;
+    assert_eq!(
+        granted(&[&other, &one], "c-ann", 100).await,
+        5,
+        "and no more than a burst after half an hour"
+    );
+    assert_eq!(granted(&[&one], "c-bob", 100).await, 5, "each user has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn environments_that_race_for_the_last_tokens_grant_no_more_than_there_are() {
+    let world = World::new(App::new()).await;
+    let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
+    let rate = Rate::per_minute(60).with_burst(7);
+    let takes = (0..40).map(|_| limits.take("b", rate, Timestamp::from_secs(1_000), FullAt::default()));
+    let taken = futures_util::future::join_all(takes).await;
+    let granted = taken.iter().filter(|taken| matches!(taken, Ok(Taken::Granted(_)))).count();
+    assert_eq!(granted, 7, "{taken:?}");
+    let full = FullAt::from_micros(1_007_000_000);
+    assert!(
+        taken.iter().all(|taken| matches!(taken, Ok(Taken::Granted(_)))
+            || *taken.as_ref().unwrap() == Taken::Refused(full))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_bucket_is_a_number_and_its_end() {
+    let world = World::new(App::new()).await;
+    let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
+    let (rate, now) = (Rate::per_second(2).with_burst(10), Timestamp::from_millis(1_000_250));
+    assert_eq!(
+        limits.take("messages/user/acme/ann", rate, now, FullAt::default()).await.unwrap(),
+        Taken::Granted(FullAt::from_micros(1_000_750_000))
+    );
+    let key = AttributeValue::S("messages/user/acme/ann".into());
+    let found = world.db.client().get_item().table_name(RATE_LIMITS).key("bucket", key).send().await.unwrap();
+    let item: std::collections::BTreeMap<_, _> = found.item.unwrap().into_iter().collect();
+    assert_snapshot!(
+        format!("{item:?}"),
+        @r#"{"bucket": S("messages/user/acme/ann"), "full_at": N("1000750000"), "ttl": N("1065")}"#
+    );
+}
+
+/// A table that does not answer as it should; says where it was asked.
+#[derive(Clone, Default)]
+struct Failing {
+    hangs: bool,
+    asked_on: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+impl RateLimits for Failing {
+    async fn take(&self, _: &str, _: Rate, _: Timestamp, _: FullAt) -> Result<Taken, StoreError> {
+        self.asked_on.lock().unwrap().push(thread::current().id());
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err(StoreError::new(StoreErrorKind::Throttled, "a fault of this test"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_fails_or_hangs_leaves_each_environment_to_count_for_itself_or_lets_nobody_through() {
+    let world = World::new(App::new()).await;
+    let limit = || RateLimit::per_user(Rate::per_minute(2)).shared("messages");
+    for hangs in [false, true] {
+        let failing = Failing { hangs, ..Failing::default() };
+        let open = environment(&world, limited(limit()), failing.clone()).await;
+        assert_eq!(granted(&[&open], "c-ann", 10).await, 2);
+        let closed = environment(&world, limited(limit().fail_closed()), failing).await;
+        let started = tokio::time::Instant::now();
+        let answer = say(&closed, "c-ann").await;
+        assert!(answer.contains("RATE_LIMITED") && answer.contains("\"retry_after_ms\":1000"), "{answer}");
+        assert_eq!(started.elapsed(), Duration::from_secs(u64::from(hangs)), "it waits a second at most");
+    }
+}
+
+#[tokio::test]
+async fn the_table_is_asked_on_the_routers_own_runtime() {
+    let handlers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let world = World::new(App::new()).await;
+    let failing = Failing::default();
+    let app = limited(RateLimit::per_user(Rate::per_minute(2)).shared("messages"));
+    let mut router = world.router_with(app, handlers.handle().clone());
+    router.set_rate_limits(failing.clone());
+    assert!(say(&router, "c-ann").await.contains("\"success\":true"));
+    assert_eq!(*failing.asked_on.lock().unwrap(), [thread::current().id()]);
+    handlers.shutdown_background();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_limit_without_a_table_is_each_environments_own() {
+    let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
+    let world = World::new(limited(limit)).await;
+    assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+    assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
+    assert!(world.say("c-ann", ECHO).await.contains("RATE_LIMITED"));
+}
