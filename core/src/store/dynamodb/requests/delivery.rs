@@ -100,7 +100,7 @@ impl DynamoRequestQueue {
         let mut subscribers = request_item::subscribers(old)?;
         let listening = subscribers.len();
         subscribers.retain(|id| gone.contains(id));
-        let is_last = subscribers.len() == listening && request_item::standing(old)?.0.is_terminal();
+        let is_last = subscribers.len() == listening && request_item::ttl(old)?.is_some();
         if is_last {
             self.release_payload(key, old).await?;
         }

@@ -416,6 +416,20 @@ async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_
     assert_eq!(rule.num_calls(), 1);
 }
 
+/// Its timer is what has it looked at again.
+#[tokio::test]
+async fn a_request_that_has_not_ended_keeps_its_timer_though_nobody_listens() {
+    let mut open = item_of(&claimed_by(OURS));
+    open.insert("subscribers".into(), AttributeValue::M(HashMap::new()));
+    let rule = mock!(Client::update_item)
+        .sequence()
+        .http_response(move || condition_failed(Some(&open)))
+        .repeatedly()
+        .build();
+    queue(&rule).delivered(&key(), &lease(), &[], true).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
 #[tokio::test]
 async fn settings_reach_the_items() {
     let settings = QueueSettings {
