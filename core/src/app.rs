@@ -78,8 +78,8 @@ impl App {
         Self::default()
     }
 
-    /// Has `handler` process the requests of `action`: a [`Handler`](crate::handler::Handler), or an async function of an input, or of an input
-    /// and a [`Context`](crate::handler::Context).
+    /// Has `handler` process the requests of `action`: a [`Handler`](crate::handler::Handler), or an async function of
+    /// an input, or of an input and a [`Context`](crate::handler::Context).
     ///
     /// # Errors
     /// When the name is empty, longer than a message's may be, has control characters, is one of

@@ -3,7 +3,8 @@ use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
-/// A handler at work on the handlers' runtime, or other work on a runtime of its own; dropped, it is stopped, so that nothing is left running for nobody.
+/// A handler at work on the handlers' runtime, or other work on a runtime that is not the caller's; dropped, it is
+/// stopped, so that nothing is left running for nobody.
 pub(crate) struct HandlerTask<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> HandlerTask<T> {
