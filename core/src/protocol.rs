@@ -3,6 +3,7 @@
 mod error;
 mod frame;
 mod message;
+mod outline;
 
 pub use error::{ErrorBody, ErrorCode, FieldError};
 pub use frame::{Frame, Seq};

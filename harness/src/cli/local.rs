@@ -24,7 +24,7 @@ pub(super) struct Local {
     /// The folder to keep the tables and streams in [default: in memory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The SAM template to make the stage from [default: lambdas/template.yaml of the workspace]
+    /// The SAM template to make the stage from [default: template.yaml of the workspace, or lambdas/template.yaml]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
 }
@@ -51,8 +51,9 @@ impl Local {
             let written = files.clone().try_for_each(|file| {
                 ready.write(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))
             });
-            let told =
-                written.and_then(|()| say(&greeting(&stage, &ready)).map_err(|error| error.to_string()));
+            let told = written.and_then(|()| {
+                say(&greeting(&stage, &ready, &example(&state))).map_err(|error| error.to_string())
+            });
             let ended = match told {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
@@ -77,7 +78,10 @@ pub(super) fn stage_config(
     template: Option<PathBuf>,
     listener: TcpListener,
 ) -> Result<StageConfig, Box<dyn Error>> {
-    let template = template.unwrap_or_else(|| state.template());
+    let template = match template {
+        Some(template) => template,
+        None => state.template()?,
+    };
     let signing_key = state.signing_key()?;
     // Read once before the build, which takes longer: what is wrong with the template is said at once.
     let environment = Environment { offered: signing_key.parameters(), ..Environment::default() };
@@ -102,7 +106,7 @@ fn ready(stage: &Stage) -> Ready {
     }
 }
 
-fn greeting(stage: &Stage, ready: &Ready) -> String {
+fn greeting(stage: &Stage, ready: &Ready, example: &str) -> String {
     let Ready { ws_url, token, management_url, dynamodb_url } = ready;
     let (not_emulated, harmless): (Vec<_>, Vec<_>) =
         stage.findings().iter().partition(|finding| finding.kind == FindingKind::NotEmulated);
@@ -128,13 +132,22 @@ The stage is up.
 
 Paste into another terminal:
 
-  cargo run -- try generate_report '{ORDER}'
+  {example}
   npx wscat -c '{ws_url}?token={token}'
 
 Ctrl-C ends it.
 "
     ));
     text
+}
+
+/// A request that the user can send as it is: the demo's in Streamer's own workspace, elsewhere what every stage answers.
+fn example(state: &State) -> String {
+    if state.workspace.built_this_program() {
+        format!("cargo run -- try generate_report '{ORDER}'")
+    } else {
+        "streamer try ping".to_owned()
+    }
 }
 
 const ORDER: &str = r#"{"start_date":"2024-01-01","end_date":"2024-12-31","format":"pdf"}"#;

@@ -15,6 +15,9 @@ use streamer_harness::signing_key::{SigningKey, TokenFor};
 use streamer_harness::stage::Workspace;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
@@ -43,13 +46,12 @@ enum Command {
 
 impl Cli {
     pub(crate) fn run(self) -> Outcome {
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_max_level(LevelFilter::WARN)
-            .without_time()
-            .with_target(false)
-            .finish();
-        tracing::subscriber::set_global_default(subscriber)?;
+        let log =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+        // What keeps the credentials from being found is said by the command that wants them.
+        let heard =
+            Targets::new().with_default(LevelFilter::WARN).with_target("aws_config", LevelFilter::OFF);
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.with_filter(heard)))?;
         match self.command {
             None => local::Local::default().run(),
             Some(Command::Local(local)) => local.run(),
@@ -90,6 +92,8 @@ struct State {
 }
 
 impl State {
+    const TEMPLATES: [&str; 2] = ["template.yaml", "lambdas/template.yaml"];
+
     /// The state of the workspace that `template` lies in, or else of the one around the current folder.
     fn of(template: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let folder = match template.and_then(Path::parent) {
@@ -99,8 +103,14 @@ impl State {
         Ok(Self { workspace: Workspace::around(&folder)? })
     }
 
-    fn template(&self) -> PathBuf {
-        self.workspace.root.join("lambdas/template.yaml")
+    /// The template that lies where SAM looks for it, or else the one of this workspace.
+    fn template(&self) -> Result<PathBuf, Box<dyn Error>> {
+        let root = &self.workspace.root;
+        let mut known = Self::TEMPLATES.iter().map(|template| root.join(template));
+        known.find(|template| template.exists()).ok_or_else(|| {
+            let known = Self::TEMPLATES.join(" nor ");
+            format!("{} has neither {known}: name your template with --template", root.display()).into()
+        })
     }
 
     fn signing_key(&self) -> Result<SigningKey, Box<dyn Error>> {

@@ -50,7 +50,7 @@ pub(super) struct Place {
     /// The AWS region [default: as the AWS CLI finds it; us-east-1 at an endpoint of this machine]
     #[arg(long)]
     region: Option<String>,
-    /// The SAM template that describes the tables [default: lambdas/template.yaml of the workspace]
+    /// The SAM template that describes the tables [default: template.yaml of the workspace, or lambdas/template.yaml]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
 }
@@ -166,7 +166,7 @@ impl Place {
     fn tables(&self) -> Result<Vec<Table>, Box<dyn Error>> {
         let template = match &self.template {
             Some(template) => template.clone(),
-            None => State::of(None)?.template(),
+            None => State::of(None)?.template()?,
         };
         let mut environment = Environment { stack_name: self.prefix.clone(), ..Environment::default() };
         // No table depends on it, and the template asks for one.

@@ -13,6 +13,20 @@ use super::StageError;
 pub struct Executables(BTreeMap<String, PathBuf>);
 
 impl Executables {
+    const TOLD_TO_TESTS: &str = "CARGO_BIN_EXE_";
+
+    /// The binaries of the package whose integration test this is: Cargo has built them, and says where they are.
+    ///
+    /// Anywhere else there are none.
+    #[must_use]
+    pub fn of_this_test() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, path)| {
+                Some((name.to_str()?.strip_prefix(Self::TOLD_TO_TESTS)?.to_owned(), path))
+            })
+            .collect()
+    }
+
     /// The program of a binary.
     ///
     /// # Errors
@@ -64,7 +78,16 @@ impl Workspace {
         }
     }
 
-    /// Builds binaries, with Cargo's own progress on the terminal.
+    /// Whether the program that runs now was built here, as by `cargo run`, and not installed from elsewhere.
+    #[must_use]
+    pub fn built_this_program(&self) -> bool {
+        let program = std::env::current_exe();
+        self.target_dir
+            .canonicalize()
+            .is_ok_and(|here| program.is_ok_and(|program| program.starts_with(here)))
+    }
+
+    /// Builds binaries, with Cargo's own progress on the terminal: optimised, if this program was built so here.
     ///
     /// Built in the workspace's root, with its default members: there Cargo unites the features of the
     /// dependencies as it has for whoever calls us, and nothing is compiled twice.
@@ -74,7 +97,7 @@ impl Workspace {
     pub fn build(&self, binaries: &[&str]) -> Result<Executables, StageError> {
         let mut command = cargo();
         command.arg("build").arg("--message-format=json-render-diagnostics");
-        if !cfg!(debug_assertions) {
+        if !cfg!(debug_assertions) && self.built_this_program() {
             command.arg("--release");
         }
         for binary in binaries {
@@ -147,8 +170,12 @@ mod tests {
     #[test]
     fn this_workspace_is_found_and_a_folder_without_one_is_not() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(Workspace::around(here).unwrap().root, here.parent().unwrap());
+        let workspace = Workspace::around(here).unwrap();
+        assert_eq!(workspace.root, here.parent().unwrap());
+        assert!(workspace.built_this_program());
         let elsewhere = tempfile::tempdir().unwrap();
+        let other = Workspace { root: elsewhere.path().into(), target_dir: elsewhere.path().into() };
+        assert!(!other.built_this_program());
         let error = Workspace::around(elsewhere.path()).unwrap_err().to_string();
         assert!(error.contains("no Cargo workspace around"), "{error}");
     }

@@ -22,6 +22,7 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
             assert_ne!(said.read_line(&mut greeting).unwrap(), 0, "the stage ended: {greeting}");
         }
 
+        assert!(greeting.contains("\n  streamer try ping\n"), "{greeting}");
         let ready: Value = serde_json::from_slice(&fs::read(&ready_file).unwrap()).unwrap();
         let url = |key: &str| ready[key].as_str().unwrap().to_owned();
         for key in ["ws_url", "management_url", "dynamodb_url", "token"] {
@@ -48,4 +49,15 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
     );
     workspace.edit_template("{ AttributeName: id, KeyType: HASH }", "{ AttributeName: name, KeyType: HASH }");
     insta::assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "kept"]));
+}
+
+#[test]
+fn a_package_of_ones_own_has_its_template_where_sam_looks_for_it() {
+    let workspace = Workspace::new(IDLE);
+    let moved = workspace.path().join("template.yaml");
+    fs::rename(workspace.path().join("lambdas/template.yaml"), &moved).unwrap();
+    // Found and read, or its mistake would not be named.
+    fs::write(&moved, fs::read_to_string(&moved).unwrap().replace("Binary: only", "Binary: other")).unwrap();
+    let said = workspace.refusal(&["local", "--port", "0"]);
+    assert!(said.contains("the functions (other) do not build"), "{said}");
 }

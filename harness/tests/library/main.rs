@@ -8,6 +8,7 @@ mod budgets;
 mod connections;
 mod crossing;
 mod flaky;
+mod hostile;
 mod middleware;
 mod permissions;
 mod processor;

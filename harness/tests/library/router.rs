@@ -26,7 +26,7 @@ impl Handler for Takes {
     }
 }
 
-fn app() -> App {
+pub(crate) fn app() -> App {
     let mut app = App::new();
     let declined = |_: Value, _: Context| async {
         Err::<(), _>(

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod connections;
+mod hostile;
 mod requests;
 mod restart;
 
@@ -21,17 +22,9 @@ use streamer_harness::stage::{Executables, Stage, StageConfig, listen};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn config(data: Option<&Path>) -> StageConfig {
-    let executables: Executables = [
-        ("connect", env!("CARGO_BIN_EXE_connect")),
-        ("disconnect", env!("CARGO_BIN_EXE_disconnect")),
-        ("router", env!("CARGO_BIN_EXE_router")),
-        ("processor", env!("CARGO_BIN_EXE_processor")),
-    ]
-    .into_iter()
-    .collect();
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
-    let mut config =
-        StageConfig::new(template, executables, SigningKey::generate().unwrap(), listen(0).unwrap());
+    let key = SigningKey::generate().unwrap();
+    let mut config = StageConfig::new(template, Executables::of_this_test(), key, listen(0).unwrap());
     config.data = data.map(Path::to_owned);
     config.log = Arc::new(CapturedLog::new());
     config

@@ -1,0 +1,29 @@
+//! An item as a stream record shows it: refused by what is wrong with it, or read; and what was read means the same
+//! when it is written again.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use streamer::store::dynamodb::{connection_item, item_of_image, part_item, request_item};
+
+fuzz_target!(|image: &[u8]| {
+    let Ok(image) = serde_json::from_slice::<Value>(image) else { return };
+    let Ok(item) = item_of_image(&image) else { return };
+    if let Ok(connection) = connection_item::decode(&item) {
+        let again = connection_item::encode(&connection);
+        assert_eq!(connection_item::decode(&again), Ok(connection));
+    }
+    // What has ended is never written as a whole.
+    if let Ok(request) = request_item::decode(&item, &[])
+        && request.ending.is_none()
+    {
+        let written = request_item::encode(&request, None, 8);
+        let parts: Vec<_> = written.payload.iter().cloned().collect();
+        let again = request_item::decode(&written.item, &parts).expect("what we write can be read");
+        assert_eq!(request_item::encode(&again, None, 8), written);
+    }
+    let _ = request_item::decode_summary(&item);
+    let _ = request_item::standing(&item);
+    let _ = part_item::decode(&item);
+});

@@ -1,0 +1,25 @@
+//! A client's message: no text makes the reader panic, and what it takes means the same when it is written again.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::json;
+use streamer::ids::RequestId;
+use streamer::protocol::{Frame, Message, RejectedMessage};
+
+fuzz_target!(|text: &str| match Message::parse(text) {
+    Ok(message) => {
+        let Message { id, action, payload, metadata } = &message;
+        let written = json!({"id": id, "action": action, "payload": payload, "metadata": metadata});
+        // A number may take more room when it is written again: then it is too large, and nothing else.
+        match Message::parse(&written.to_string()) {
+            Ok(again) => assert_eq!(again, message),
+            Err(rejected) => assert_eq!(rejected.error.code.as_str(), "PAYLOAD_TOO_LARGE"),
+        }
+    }
+    Err(RejectedMessage { id, error }) => {
+        assert!(id.as_ref().is_none_or(|id| RequestId::parse(id.as_str()).is_ok()), "{id:?}");
+        let frame = Frame::Error { request_id: id, error, timestamp: 0, seq: None }.to_json();
+        assert!(frame.len() < 4_096, "a refusal is short: {frame}");
+    }
+});

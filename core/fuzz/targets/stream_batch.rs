@@ -1,0 +1,35 @@
+//! A batch of stream records: whatever they say, the processor names at most each of them as failed.
+
+#![no_main]
+
+use std::cell::LazyCell;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use streamer::processor::StreamBatch;
+use streamer_fuzz::{Functions, NOW};
+
+thread_local! {
+    static FUNCTIONS: LazyCell<Functions> = const { LazyCell::new(Functions::new) };
+}
+
+fuzz_target!(|text: &[u8]| {
+    let Ok(event) = serde_json::from_slice::<Value>(text) else { return };
+    let Ok(batch) = serde_json::from_value::<StreamBatch>(event.clone()) else { return };
+    let numbers: Vec<&str> = event["Records"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|record| record["dynamodb"]["SequenceNumber"].as_str().unwrap_or_default())
+        .collect();
+    FUNCTIONS.with(|functions| {
+        let processing = functions.processor.process(batch, NOW + Duration::from_secs(900));
+        let failures = functions.runtime.block_on(processing).batch_item_failures;
+        assert!(failures.len() <= numbers.len());
+        for failure in failures {
+            let number = failure.item_identifier.as_str();
+            assert!(numbers.contains(&number), "{number:?} is none of {numbers:?}");
+        }
+    });
+});

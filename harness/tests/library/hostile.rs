@@ -1,0 +1,189 @@
+//! What a hostile client may send, and the short answer that each message gets.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError};
+use streamer::protocol::{Frame, MAX_FRAME_BYTES, Message};
+use tracing::level_filters::LevelFilter;
+
+use crate::router::app;
+use crate::world::{World, message};
+
+/// A message around this text, of as many bytes as asked for.
+fn of_bytes(bytes: usize, around: &str) -> String {
+    let (before, after) = around.split_once('…').unwrap();
+    format!("{before}{}{after}", "x".repeat(bytes - before.len() - after.len()))
+}
+
+fn nested(levels: usize) -> String {
+    let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+    format!(r#"{{"action":"echo","payload":{open}{close},"id":"r1"}}"#)
+}
+
+fn cases() -> Vec<(&'static str, String)> {
+    let large = r#"{"action":"double","payload":"…","id":"r1"}"#;
+    let numbers = vec!["1e15"; 20_000].join(",");
+    let entries = (0..33).map(|n| format!(r#""k{n}":"""#)).collect::<Vec<_>>().join(",");
+    let text = |text: &str| text.to_owned();
+    vec![
+        ("nothing", text("")),
+        ("white space alone", " \n".repeat(60_000)),
+        ("no JSON", text("<script>")),
+        ("null", text("null")),
+        ("a string", text(r#""r1""#)),
+        ("an array with an object in it", text(r#"[{"action":"echo","id":"r1"}]"#)),
+        ("an empty object", text("{}")),
+        ("two objects", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
+        ("cut off in the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
+        ("cut off in the id", text(r#"{"action":"echo","id":"r1"#)),
+        ("a byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
+        ("white space around", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
+        ("a byte more than the gateway carries", of_bytes(MAX_FRAME_BYTES + 1, large)),
+        ("as much as Lambda carries", of_bytes(6_000_000, large)),
+        ("objects without end", r#"{"id":"r1","a":"#.repeat(8_000)),
+        ("arrays without end", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
+        ("a level too deep", nested(Message::MAX_DEPTH)),
+        ("as deep as may be", nested(Message::MAX_DEPTH - 1)),
+        ("no action", text(r#"{"id":"r1","payload":{}}"#)),
+        ("an action that is none", text(r#"{"id":"r1","action":["echo"]}"#)),
+        ("an empty action", text(r#"{"id":"r1","action":""}"#)),
+        ("a long action", format!(r#"{{"id":"r1","action":"{}"}}"#, "é".repeat(129))),
+        ("an unknown action of control characters", text(r#"{"id":"r1","action":"\u0000\r\n\u001b[2J"}"#)),
+        ("an action of another case", text(r#"{"id":"r1","action":"Echo"}"#)),
+        ("an id that is a number", text(r#"{"id":1,"action":"echo"}"#)),
+        ("an id of control characters", text(r#"{"id":"r1\n","action":"echo"}"#)),
+        ("an id that is no text", text(r#"{"id":"\ud800","action":"echo"}"#)),
+        ("a long id", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
+        ("an empty id", text(r#"{"id":"","action":"echo"}"#)),
+        ("an id like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
+        ("a key that stands twice", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
+        ("an id that stands twice, at last as none", text(r#"{"id":"r1","action":"fly","id":2}"#)),
+        ("unknown keys", text(r#"{"id":"r1","action":"echo","user":"bob","type":7,"__proto__":{}}"#)),
+        ("no payload", text(r#"{"id":"r1","action":"takes"}"#)),
+        ("a null payload", text(r#"{"id":"r1","action":"takes","payload":null}"#)),
+        ("a payload of another type", text(r#"{"id":"r1","action":"takes","payload":{"seconds":1}}"#)),
+        ("a negative number", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
+        ("a fraction", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
+        ("a number above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
+        ("a number above all doubles", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
+        ("numbers that come out rounded", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
+        ("numbers that grow", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
+        ("half a character", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
+        ("metadata that is none", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
+        ("many metadata", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
+        ("much metadata", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
+        ("deep metadata", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
+        ("a status of no request", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
+        (
+            "a status of an id that is none",
+            text(r#"{"id":"r1","action":"status","payload":{"request_id":""}}"#),
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it_can() {
+    let world = World::new(app()).await;
+    let mut answers = String::new();
+    for (case, body) in cases() {
+        let answer = world.say("c-ann", body).await;
+        assert!(answer.len() < 2_048, "{case}: {} bytes", answer.len());
+        writeln!(answers, "{case}\n  {answer}").unwrap();
+    }
+    assert_snapshot!(answers);
+    assert_eq!(world.records().len(), 0, "nothing of it is stored");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_hostile_messages_reaches_neither_the_store_nor_the_log() {
+    let world = World::new(app()).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    world.say("c-ann", r#"{"action":"ping"}"#).await;
+    let ledger = world.db.ledger();
+    for n in 0..10_000 {
+        let unknown = world.say("c-ann", format!(r#"{{"action":"a{n}","id":"r{n}"}}"#)).await;
+        assert!(unknown.contains("INVALID_ACTION"), "{unknown}");
+    }
+    for (_, body) in cases() {
+        world.say("c-ann", body).await;
+    }
+    assert_snapshot!(ledger.take(), @"no calls");
+    assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), "");
+}
+
+/// Answers with what it was sent, in a few more layers.
+struct Wrap;
+
+impl Handler for Wrap {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn process(&self, input: Value, _: Context) -> Result<Value, HandlerError> {
+        Ok((0..32).fold(input, |inner, _| json!([inner])))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deepest_message_is_stored_and_so_is_what_a_handler_wraps_it_in() {
+    let mut app = App::new();
+    app.handle("wrap", Wrap).unwrap();
+    let world = World::new(app).await;
+    let queued = world.say("c-ann", nested(Message::MAX_DEPTH - 1).replace("echo", "wrap")).await;
+    assert!(queued.contains("\"queued\""), "{queued}");
+    assert_eq!(world.process().await.batch_item_failures, []);
+    let status = world.ask("status", "s1", json!({"request_id": "r1"})).await;
+    let Frame::Response { data: Some(snapshot), .. } = status else { panic!("{status:?}") };
+    assert_eq!(snapshot["status"], "completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_without_what_the_gateway_always_says_is_answered_all_the_same() {
+    let world = World::new(app()).await;
+    let mut answers = String::new();
+    let echo = json!(r#"{"action":"echo","id":"r1"}"#);
+    for (case, body, base64) in [
+        ("no body", Value::Null, false),
+        ("a binary body", json!("eyJhY3Rpb24iOiJlY2hvIn0="), true),
+        ("a text that claims to be binary", echo.clone(), true),
+    ] {
+        let answer = world.router.route(&message("c-ann", body, base64)).await;
+        writeln!(answers, "{case}\n  {answer}").unwrap();
+    }
+    let mut event = message("c-ann", echo, false);
+    event.request_context.request_time_epoch = i64::MIN;
+    writeln!(answers, "sent before all time\n  {}", world.router.route(&event).await).unwrap();
+    event.request_context.request_time_epoch = i64::MAX;
+    writeln!(answers, "sent after all time\n  {}", world.router.route(&event).await).unwrap();
+    event.request_context.connection_id = None;
+    writeln!(answers, "from no connection\n  {}", world.router.route(&event).await).unwrap();
+    assert_snapshot!(answers);
+}
