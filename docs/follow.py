@@ -105,10 +105,12 @@ class Follower:
             time.sleep(0.2)
 
     def end_stage(self):
-        stage, self.stage = self.stage, None
-        if stage is not None:
-            stage.send_signal(signal.SIGINT)
-            assert stage.wait(timeout=60) == 0, f"the stage ended with {stage.returncode}"
+        if self.stage is None:
+            return
+        self.stage.send_signal(signal.SIGINT)
+        code = self.stage.wait(timeout=60)
+        self.stage = None
+        assert code == 0, f"the stage ended with {code}"
 
 
 def follow(guide, folder):
@@ -133,7 +135,7 @@ def follow(guide, folder):
         follower.end_stage()
     finally:
         if follower.stage is not None:
-            follower.stage.kill()
+            follower.stage.terminate()
 
 
 if __name__ == "__main__":

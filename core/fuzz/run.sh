@@ -17,7 +17,7 @@ if ! cargo +nightly --version 2>/dev/null; then
     exec env PROPTEST_CASES=5000 cargo test --manifest-path ../Cargo.toml --lib
 fi
 if ((${#targets[@]} == 0)); then
-    mapfile -t targets < <(cargo fuzz list --fuzz-dir .)
+    mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .)
 fi
 
 for target in "${targets[@]}"; do
