@@ -15,6 +15,9 @@ use streamer_harness::signing_key::{SigningKey, TokenFor};
 use streamer_harness::stage::Workspace;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
@@ -43,13 +46,12 @@ enum Command {
 
 impl Cli {
     pub(crate) fn run(self) -> Outcome {
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_max_level(LevelFilter::WARN)
-            .without_time()
-            .with_target(false)
-            .finish();
-        tracing::subscriber::set_global_default(subscriber)?;
+        let log =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+        // What keeps the credentials from being found is said by the command that wants them.
+        let heard =
+            Targets::new().with_default(LevelFilter::WARN).with_target("aws_config", LevelFilter::OFF);
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.with_filter(heard)))?;
         match self.command {
             None => local::Local::default().run(),
             Some(Command::Local(local)) => local.run(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use dynoxide::actions::get_item::{self, GetItemRequest};
-use dynoxide::types::{item_size, table_write_capacity_units};
+use dynoxide::types::{TRANSACTIONAL_CAPACITY_FACTOR, item_size, table_write_capacity_units};
 use serde_json::{Map, Value, json};
 
 use super::engine::{Engine, write};
@@ -31,10 +31,9 @@ pub(super) fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result
     let error = answer.as_ref().err().map(ApiError::name);
     let mut charges = match (axis, error.as_deref()) {
         (Some(axis), None) => entries(&consumed).flat_map(|entry| axis.charges(entry)).collect(),
-        (_, Some("ConditionalCheckFailedException")) => refused(engine, &[&request], 1.0),
-        (_, Some("TransactionCanceledException")) => {
-            let writes: Vec<&Value> = members(&request["TransactItems"]).collect();
-            refused(engine, &writes, dynoxide::types::TRANSACTIONAL_CAPACITY_FACTOR)
+        (Some(Axis::Write), Some("ConditionalCheckFailedException")) => refused(engine, [&request], 1.0),
+        (Some(Axis::Write), Some("TransactionCanceledException")) => {
+            refused(engine, members(&request["TransactItems"]), TRANSACTIONAL_CAPACITY_FACTOR)
         }
         (_, None | Some(_)) => Vec::new(),
     };
@@ -108,9 +107,7 @@ impl Axis {
 fn asking(engine: &mut Engine, target: &str, mut request: Value) -> (Result<Vec<u8>, ApiError>, Value) {
     let asked = request[ASK].as_str().map(str::to_owned);
     // A value that DynamoDB does not know is left for it to refuse.
-    if matches!(asked.as_deref(), None | Some("NONE" | "TOTAL"))
-        && matches!(request[ASK], Value::Null | Value::String(_))
-    {
+    if request[ASK].is_null() || matches!(asked.as_deref(), Some("NONE" | "TOTAL")) {
         request[ASK] = json!("INDEXES");
     }
     let answer = match engine.call(target, request.to_string().as_bytes()) {
@@ -153,7 +150,7 @@ fn keep_total(entry: &mut Value) {
 }
 
 /// What writes that were refused by a condition are charged: the items that stand are weighed all the same.
-fn refused(engine: &Engine, writes: &[&Value], factor: f64) -> Vec<Charge> {
+fn refused<'a>(engine: &Engine, writes: impl IntoIterator<Item = &'a Value>, factor: f64) -> Vec<Charge> {
     let mut units: BTreeMap<&str, f64> = BTreeMap::new();
     for write in writes {
         if let Some(table) = write["TableName"].as_str() {
@@ -193,6 +190,7 @@ fn uncharged(request: &Value) -> Vec<Charge> {
         .chain(batched.map(String::as_str).chain(transacted).map(|table| (table, None)))
         .map(|(table, index)| Axis::Read.charge(table, index, 0.0))
         .collect();
+    tables.sort_by(|a, b| a.table.cmp(&b.table));
     tables.dedup();
     tables
 }

@@ -87,14 +87,14 @@ impl TablesError {
     }
 }
 
-/// The innermost error, which says most: those around it only say that a call failed.
+/// What the innermost error says, which is most: those around it only say that a call failed.
 #[must_use]
 pub fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    innermost.to_string().trim_end_matches('.').to_owned()
 }
 
 impl fmt::Display for TablesError {

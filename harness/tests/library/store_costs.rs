@@ -6,10 +6,10 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode, Seq};
-use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
+use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Claimed, Connection, ConnectionStore as _, Identity, Lease, NewStatus, PageRequest, Progress, Request,
-    RequestQueue as _, Status,
+    Claimed, Connection, ConnectionStore as _, FullAt, Identity, Lease, NewStatus, PageRequest, Progress,
+    Rate, RateLimits as _, Request, RequestQueue as _, Status, Taken,
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
 
@@ -60,12 +60,9 @@ impl Bill {
     }
 
     async fn claim(&self, key: &RequestKey) -> Lease {
-        match self.queue.claim(key, "owner", at(1), at(1) + LEASE).await.unwrap() {
-            Claimed::Won(_, lease) => lease,
-            other @ (Claimed::Unreadable(..) | Claimed::NotPending(_) | Claimed::Missing) => {
-                panic!("{other:?}")
-            }
-        }
+        let claimed = self.queue.claim(key, "owner", at(1), at(1) + LEASE).await.unwrap();
+        let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
+        lease
     }
 }
 
@@ -241,4 +238,25 @@ async fn what_the_lists_of_requests_cost() {
     bill.queue.due(at(100), PageRequest::first(5)).await.unwrap();
     bill.enter("due, 5 of 30 entries");
     assert_snapshot!(bill.text);
+}
+
+#[tokio::test]
+async fn what_a_shared_rate_limit_costs() {
+    let db = DynamoDb::builder().in_memory().unwrap();
+    create_tables_of_template(&db);
+    let limits = DynamoRateLimits::new(db.client(), "streamer-RateLimitsTable");
+    let rate = Rate::per_minute(2);
+    let ledger = db.ledger();
+    let mut bill = String::new();
+    let mut known = FullAt::default();
+    for operation in ["the first token", "the next", "one too many", "one too many, by who knows of none"] {
+        if operation.ends_with("none") {
+            known = FullAt::default();
+        }
+        let taken = limits.take("user/acme/ann", rate, at(0), known).await.unwrap();
+        let (Taken::Granted(full_at) | Taken::Refused(full_at)) = taken;
+        known = full_at;
+        writeln!(bill, "{operation}\n  {}", ledger.take().to_string().replace('\n', "\n  ")).unwrap();
+    }
+    assert_snapshot!(bill);
 }
