@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,8 +8,9 @@ use aws_sdk_dynamodb::config::{Credentials, Region, StalledStreamProtectionConfi
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::http::StatusCode;
 use serde_json::Value;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
@@ -18,32 +20,67 @@ use streamer::store::{
     Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
     RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
 };
+use streamer_harness::dynamodb::DynamoDb;
+
+use crate::world::REQUESTS;
 
 /// A queue whose store never answers.
 pub(crate) fn silent_queue() -> DynamoRequestQueue {
+    queue_over(|_: &HttpRequest| HttpConnectorFuture::new(std::future::pending()))
+}
+
+/// A queue on a database that fails each call of this operation.
+pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoRequestQueue {
+    let db = db.clone();
+    queue_over(move |request: &HttpRequest| {
+        let target = request.headers().get("x-amz-target").unwrap();
+        let (status, body) = if target.ends_with(operation) {
+            (500, r#"{"__type":"InternalServerError"}"#.into())
+        } else {
+            let answer = db.handle(target, request.body().bytes().unwrap());
+            (answer.status, answer.body.into())
+        };
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(StatusCode::try_from(status).unwrap(), body)))
+    })
+}
+
+/// A queue whose calls `answer` answers.
+fn queue_over<A>(answer: A) -> DynamoRequestQueue
+where
+    A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
+{
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version_latest()
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "this test"))
-        .http_client(Silent)
+        .http_client(Answers(answer))
         .timeout_config(TimeoutConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
-    DynamoRequestQueue::new(Client::from_conf(config), "requests", QueueSettings::default())
+    DynamoRequestQueue::new(Client::from_conf(config), REQUESTS, QueueSettings::default())
 }
 
-#[derive(Clone, Debug)]
-struct Silent;
+#[derive(Clone)]
+struct Answers<A>(A);
 
-impl HttpConnector for Silent {
-    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::new(std::future::pending())
+impl<A> fmt::Debug for Answers<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Answers").finish_non_exhaustive()
     }
 }
 
-impl HttpClient for Silent {
+impl<A: Fn(&HttpRequest) -> HttpConnectorFuture + Send + Sync> HttpConnector for Answers<A> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        (self.0)(&request)
+    }
+}
+
+impl<A> HttpClient for Answers<A>
+where
+    A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
+{
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(Self)
+        SharedHttpConnector::new(self.clone())
     }
 }
 

@@ -14,7 +14,7 @@ use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
-use crate::flaky::{Flaky, silent_queue};
+use crate::flaky::{Flaky, queue_without, silent_queue};
 use crate::world::{Clients, World, batch, key, queue};
 
 /// What a slow handler of these tests does.
@@ -623,6 +623,21 @@ async fn a_claim_that_nobody_answers_ends_before_its_invocation() {
     assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
     assert_eq!(started.elapsed().as_secs(), 50);
     assert_eq!(bench.started(), 0);
+}
+
+/// Its payload is still there, and somebody else may be able to read it: it is not ended for a store that fails.
+#[tokio::test(start_paused = true)]
+async fn a_claimed_request_whose_payload_is_out_of_reach_is_left_to_its_leases_end() {
+    let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
+    bench.world.ask("slow", "r1", json!("x".repeat(9_000))).await;
+    let processor = bench.world.processor_with(queue_without(&bench.world.db, ".GetItem"));
+    let deadline = bench.world.now() + Duration::from_mins(15);
+    let response = processor.process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(response.batch_item_failures, [], "another record would find it claimed");
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.attempt), (Status::Processing, 1));
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody looks at it after that");
+    assert_eq!((bench.started(), bench.frames().len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -501,6 +501,21 @@ mod tests {
         insta::assert_snapshot!(lines.into_iter().collect::<Vec<_>>().join("\n"));
     }
 
+    /// The text itself is cut short: it is 5,000 times the same.
+    #[test]
+    fn the_items_of_a_request_with_a_big_payload() {
+        let request = Request { payload: json!("x".repeat(5_000)), ..decode(&pending(), &[]).unwrap() };
+        let Encoded { item, payload } = encode(&request, None, 8);
+        let lines = |item: Item| {
+            let lines: BTreeSet<String> =
+                item.iter().map(|(key, value)| format!("{key}: {value:?}")).collect();
+            lines.into_iter().collect::<Vec<_>>().join("\n").replace(&"x".repeat(5_000), "x…")
+        };
+        let named = [KEY, PART, "payload", "payload_part"];
+        let item = item.into_iter().filter(|(attribute, _)| named.contains(&attribute.as_str())).collect();
+        insta::assert_snapshot!(format!("{}\n\n{}", lines(item), lines(payload.unwrap())));
+    }
+
     #[test]
     fn what_has_no_meaning_is_corrupt() {
         let corrupted = |attribute: &str, value: AttributeValue| {
