@@ -4,19 +4,24 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, Region, SharedHttpClient};
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::{
+    ConfigBag, Credentials, Intercept, ProvideCredentials as _, Region, RuntimeComponents, SharedHttpClient,
+};
+use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use clap::{Args, Subcommand};
 use http::Uri;
-use streamer_harness::tables::{self as at, Comparison};
+use streamer_harness::tables::{self as at, Comparison, Encryption};
 use streamer_harness::template::{Environment, Table, Template};
 
 use super::{Outcome, State, runtime, say};
@@ -41,9 +46,16 @@ pub(super) enum Tables {
 /// Which tables, and where.
 #[derive(Args, Debug)]
 pub(super) struct Place {
-    /// What the tables' names begin with, as a stack's name does on AWS: NAME-RequestsTable
+    /// What the tables' names begin with: NAME-RequestsTable
     #[arg(long, value_name = "NAME", value_parser = prefix)]
     prefix: String,
+    /// The real name of a table, by its name in the template; CloudFormation adds random letters to one that it names,
+    /// as in RequestsTable=prod-RequestsTable-1A2B3C (once for each table)
+    #[arg(long = "table", value_name = "ID=NAME", value_parser = assignment)]
+    names: Vec<(String, String)>,
+    /// The value of one of the template's parameters (once for each)
+    #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = assignment)]
+    parameters: Vec<(String, String)>,
     /// The endpoint, such as http://127.0.0.1:4000 of the local stage [default: AWS]
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: Option<Uri>,
@@ -60,9 +72,10 @@ impl Tables {
         let place = match &self {
             Self::Create(place) | Self::Check(place) | Self::Delete { place, .. } => place,
         };
-        let tables = place.tables()?;
         runtime()?.block_on(async {
-            let at = place.connect().await?;
+            let (config, region) = place.config().await?;
+            let tables = place.tables(&region)?;
+            let at = place.connect(&config).await?;
             match &self {
                 Self::Create(_) => create(&at, &tables).await,
                 Self::Check(_) => check(&at, &tables).await,
@@ -112,8 +125,8 @@ async fn check(at: &at::Tables, tables: &[Table]) -> Outcome {
 async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> Outcome {
     let mut standing = Vec::new();
     for table in tables {
-        if at.exists(&table.name).await? {
-            standing.push(&table.name);
+        if let Some(arn) = at.arn(&table.name).await? {
+            standing.push((&table.name, arn));
         }
     }
     if standing.is_empty() {
@@ -121,7 +134,7 @@ async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> 
         return Ok(ExitCode::SUCCESS);
     }
     if !yes {
-        let list = standing.iter().fold(String::new(), |list, name| list + "  " + name + "\n");
+        let list = standing.iter().fold(String::new(), |list, (_, arn)| list + "  " + arn + "\n");
         say(&format!(
             "This deletes, with everything in them, at {}:\n\n{list}\nType the prefix ({}) to go on: ",
             at.endpoint(),
@@ -133,7 +146,7 @@ async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> 
             return Err("the prefix was not typed: nothing is deleted (--yes does not ask)".into());
         }
     }
-    for name in standing {
+    for (name, _) in standing {
         at.delete(name).await?;
         say(&format!("{name}: deleted\n"))?;
     }
@@ -146,9 +159,8 @@ fn remarks(table: &Table, comparison: &Comparison) -> String {
     for difference in &comparison.differences {
         writeln!(text, "  {difference}").expect("a string takes any text");
     }
-    for aspect in &comparison.unknown {
-        writeln!(text, "  {aspect}: not compared, this endpoint does not know it")
-            .expect("a string takes any text");
+    for (aspect, why) in &comparison.unknown {
+        writeln!(text, "  {aspect}: not compared, {why}").expect("a string takes any text");
     }
     for property in &table.beyond_layout {
         writeln!(text, "  {property}: not compared, this command does not set it")
@@ -163,26 +175,56 @@ fn count(number: usize, what: &str) -> String {
 
 impl Place {
     /// The tables that the template describes, under this prefix.
-    fn tables(&self) -> Result<Vec<Table>, Box<dyn Error>> {
+    fn tables(&self, region: &Region) -> Result<Vec<Table>, Box<dyn Error>> {
         let template = match &self.template {
             Some(template) => template.clone(),
             None => State::of(None)?.template()?,
         };
-        let mut environment = Environment { stack_name: self.prefix.clone(), ..Environment::default() };
-        // No table depends on it, and the template asks for one.
-        environment.offered.insert("JwtKey".to_owned(), "unused".to_owned());
-        if let Some(region) = &self.region {
-            environment.region.clone_from(region);
+        let environment = Environment {
+            region: region.to_string(),
+            account_id: ACCOUNT.to_owned(),
+            stack_name: self.prefix.clone(),
+            parameters: self.parameters.iter().cloned().collect(),
+            // No table depends on it, and the template asks for one.
+            offered: [("JwtKey".to_owned(), "unused".to_owned())].into(),
+        };
+        let mut tables = Template::load(&template, &environment)?.tables;
+        for table in &mut tables {
+            if matches!(&table.layout.encryption, Encryption::Kms { key: Some(key) } if key.contains(ACCOUNT))
+            {
+                table.layout.encryption = Encryption::KmsUnknown;
+            }
         }
-        let tables = Template::load(&template, &environment)?.tables;
-        let named = |table: &&Table| !table.name.starts_with(&format!("{}-", self.prefix));
-        match tables.iter().find(named) {
-            Some(table) => Err(format!(
-                "{}: the template names {} {:?}, whatever the prefix: write \
-                 !Sub \"${{AWS::StackName}}-{}\" as its TableName, or leave that out",
+        for (id, name) in &self.names {
+            let Some(table) = tables.iter_mut().find(|table| table.logical_id == *id) else {
+                return Err(format!("{}: the template has no table {id}", template.display()).into());
+            };
+            table.name.clone_from(name);
+        }
+        let is_named = |table: &Table| self.names.iter().any(|(id, _)| *id == table.logical_id);
+        let is_elsewhere =
+            |table: &&Table| !is_named(table) && !table.name.starts_with(&format!("{}-", self.prefix));
+        if let Some(table) = tables.iter().find(|table| table.name.contains(ACCOUNT)) {
+            return Err(format!(
+                "{}: the name of {} has the account in it ({}), which is not known here: say what it is with \
+                 --table {}=NAME",
                 template.display(),
                 table.logical_id,
                 table.name,
+                table.logical_id
+            )
+            .into());
+        }
+        match tables.iter().find(is_elsewhere) {
+            Some(table) => Err(format!(
+                "{}: the template names {} {:?}, whatever the prefix: write \
+                 !Sub \"${{AWS::StackName}}-{}\" as its TableName, or leave that out; or mean that very table with \
+                 --table {}={}",
+                template.display(),
+                table.logical_id,
+                table.name,
+                table.name,
+                table.logical_id,
                 table.name
             )
             .into()),
@@ -193,7 +235,8 @@ impl Place {
         }
     }
 
-    async fn connect(&self) -> Result<at::Tables, Box<dyn Error>> {
+    /// What the AWS CLI would go by too, and the region that it says.
+    async fn config(&self) -> Result<(SdkConfig, Region), Box<dyn Error>> {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http_client())
             .retry_config(RetryConfig::standard())
@@ -217,25 +260,61 @@ impl Place {
             config = config.endpoint_url(endpoint.to_string());
         }
         let config = config.load().await;
-        let Some(region) = config.region() else {
+        let Some(region) = config.region().cloned() else {
             return Err("no AWS region is set: name one with --region, or set AWS_REGION".into());
         };
-        let place = match (&self.endpoint, config.endpoint_url()) {
-            (Some(endpoint), _) => endpoint.to_string().trim_end_matches('/').to_owned(),
-            (None, Some(endpoint)) => endpoint.to_owned(),
-            (None, None) => format!("DynamoDB in {region}"),
-        };
+        Ok((config, region))
+    }
+
+    async fn connect(&self, config: &SdkConfig) -> Result<at::Tables, Box<dyn Error>> {
         // Asked for once beforehand: what the chain says of its failure is lost in that of a call.
         if let Some(credentials) = config.credentials_provider() {
             credentials.provide_credentials().await.map_err(|error| {
                 let reason = at::innermost(&error);
                 format!(
-                    "there are no credentials for {place}: {reason}; sign in (as with aws sso login), set \
+                    "there are no credentials: {reason}; sign in (as with aws sso login), set \
                      AWS_PROFILE, or name an endpoint of this machine with --endpoint"
                 )
             })?;
         }
-        Ok(at::Tables::new(Client::new(&config), place))
+        let client = Client::new(config);
+        let endpoint = Endpoint::of(&client).await;
+        Ok(at::Tables::new(client, endpoint))
+    }
+}
+
+/// Learns where a client's calls go, which has many sources: the command line, variables, profiles, the region and the
+/// account.
+#[derive(Clone, Debug, Default)]
+struct Endpoint(Arc<OnceLock<String>>);
+
+impl Endpoint {
+    async fn of(client: &Client) -> String {
+        let endpoint = Self::default();
+        let call = client.describe_table().table_name("none").customize();
+        // It fails, since it is not let out.
+        let said = match call.interceptor(endpoint.clone()).send().await {
+            Ok(_) => String::new(),
+            Err(error) => at::innermost(&error),
+        };
+        endpoint.0.get().cloned().unwrap_or_else(|| format!("DynamoDB ({said})"))
+    }
+}
+
+impl Intercept for Endpoint {
+    fn name(&self) -> &'static str {
+        "Endpoint"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let url = context.request().uri().trim_end_matches('/').to_owned();
+        self.0.get_or_init(|| url);
+        Err("only the endpoint was asked for".into())
     }
 }
 
@@ -250,6 +329,9 @@ fn timeouts() -> TimeoutConfig {
         .operation_attempt_timeout(Duration::from_secs(20))
         .build()
 }
+
+/// Stands for the account, which is not known before a call; no name of a table can have it in it.
+const ACCOUNT: &str = "[account]";
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -267,6 +349,13 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(uri),
         (Some(_) | None, _) => Err(expected()),
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("expected a name, '=' and a value".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::StageError;
 use crate::dynamodb::DynamoDb;
-use crate::tables::{Difference, Tables};
+use crate::tables::{Difference, Encryption, Tables};
 use crate::template::Table;
 
 /// Makes the tables that are not there, and checks that those that are there are what the template says.
@@ -19,8 +19,12 @@ pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
 async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
     for table in tables {
         let failed = |message: String| StageError::Table { table: table.name.clone(), message };
-        let created =
-            at.create(&table.name, &table.layout).await.map_err(|error| failed(error.to_string()))?;
+        let mut layout = table.layout.clone();
+        if layout.encryption == Encryption::KmsUnknown {
+            // Nothing is encrypted here.
+            layout.encryption = Encryption::Owned;
+        }
+        let created = at.create(&table.name, &layout).await.map_err(|error| failed(error.to_string()))?;
         let concerns_functions = |difference: &&Difference| difference.aspect.concerns_functions();
         let differences: Vec<String> = created
             .comparison

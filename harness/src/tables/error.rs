@@ -63,8 +63,17 @@ impl TablesError {
                     "{endpoint} does not accept the credentials: {said}; sign in anew, or use another profile"
                 ),
             ),
-            Some("LimitExceededException" | "ThrottlingException" | "ResourceInUseException") => {
-                (TablesErrorKind::Busy, format!("{doing} must wait: {said}; try again"))
+            Some(
+                "LimitExceededException"
+                | "ThrottlingException"
+                | "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded"
+                | "ResourceInUseException",
+            ) => (TablesErrorKind::Busy, format!("{doing} must wait: {said}; try again")),
+            // After the client's own retries.
+            code if error.raw_response().is_some_and(|answer| answer.status().is_server_error()) => {
+                let code = code.unwrap_or("an error of its own");
+                (TablesErrorKind::Busy, format!("{endpoint} fails at {doing}: {code}: {said}; try again"))
             }
             Some(code) => (TablesErrorKind::Refused, format!("{doing} is refused: {code}: {said}")),
             None => {

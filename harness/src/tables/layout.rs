@@ -70,17 +70,25 @@ impl Layout {
         aspects
     }
 
-    /// How `found` differs from this layout, but for the aspects that its endpoint does not know.
-    pub(super) fn differences(&self, found: &Self, unknown: &BTreeSet<Aspect>) -> Vec<Difference> {
+    /// How `found` differs from this layout, but for the aspects that could not be compared; adds to these.
+    pub(super) fn differences(
+        &self,
+        found: &Self,
+        unknown: &mut BTreeMap<Aspect, &'static str>,
+    ) -> Vec<Difference> {
         let mut found = found.clone();
-        if self.encryption.admits(&found.encryption) {
+        let admitted = self.encryption.admits(&found.encryption).unwrap_or_else(|why| {
+            unknown.insert(Aspect::EncryptionKey, why);
+            true
+        });
+        if admitted {
             found.encryption = self.encryption.clone();
         }
         let (wanted, found) = (self.aspects(), found.aspects());
         let aspects: BTreeSet<&Aspect> = wanted.keys().chain(found.keys()).collect();
         aspects
             .into_iter()
-            .filter(|aspect| !unknown.contains(aspect) && wanted.get(aspect) != found.get(aspect))
+            .filter(|aspect| !unknown.contains_key(aspect) && wanted.get(aspect) != found.get(aspect))
             .map(|aspect| Difference {
                 aspect: aspect.clone(),
                 wanted: wanted.get(aspect).cloned(),
@@ -193,19 +201,26 @@ pub enum Encryption {
         /// Its id, ARN or alias; `None` for the account's key for DynamoDB.
         key: Option<String>,
     },
+    /// One in KMS that only CloudFormation knows, as where the template makes it.
+    KmsUnknown,
 }
 
 impl Encryption {
-    /// Whether a table that is said to be encrypted as `found` is encrypted as this says: a table always tells the
-    /// ARN of its key, which an alias does not show.
-    fn admits(&self, found: &Self) -> bool {
+    /// Whether a table that is said to be encrypted as `found` is encrypted as this says; or why one cannot tell which
+    /// key it should be.
+    fn admits(&self, found: &Self) -> Result<bool, &'static str> {
         match (self, found) {
-            (Self::Owned, Self::Owned) | (Self::Kms { key: None }, Self::Kms { .. }) => true,
-            (Self::Kms { key: Some(wanted) }, Self::Kms { key: Some(found) }) => {
-                wanted.contains("alias/") || found.ends_with(wanted)
+            (Self::Owned, Self::Owned) => Ok(true),
+            (Self::Owned, _) | (_, Self::Owned) => Ok(false),
+            (Self::Kms { key: wanted }, Self::Kms { key: Some(found) }) => match wanted {
+                Some(alias) if alias.contains("alias/") => Err("a table tells its key, and not the alias"),
+                Some(wanted) => Ok(found == wanted || found.ends_with(&format!(":key/{wanted}"))),
+                None => Err("a table does not tell whether its key is the account's own for DynamoDB"),
+            },
+            (Self::Kms { key: wanted }, Self::Kms { key: None }) => Ok(wanted.is_none()),
+            (Self::KmsUnknown, _) | (_, Self::KmsUnknown) => {
+                Err("only CloudFormation knows which it should be")
             }
-            (Self::Kms { key: Some(_) }, Self::Kms { key: None }) => false,
-            (Self::Owned, Self::Kms { .. }) | (Self::Kms { .. }, Self::Owned) => false,
         }
     }
 }
@@ -216,6 +231,7 @@ impl fmt::Display for Encryption {
             Self::Owned => f.write_str("with a key of DynamoDB's own"),
             Self::Kms { key: None } => f.write_str("with the account's KMS key for DynamoDB"),
             Self::Kms { key: Some(key) } => write!(f, "with the KMS key {key}"),
+            Self::KmsUnknown => f.write_str("with a KMS key that only CloudFormation knows"),
         }
     }
 }
@@ -224,6 +240,10 @@ impl fmt::Display for Encryption {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Aspect {
+    /// Whether it can be used.
+    Status,
+    /// Whether the index of this name can be used.
+    IndexStatus(String),
     /// Its primary key.
     Keys,
     /// The index of this name.
@@ -238,6 +258,8 @@ pub enum Aspect {
     PointInTimeRecovery,
     /// Whose key it is encrypted with.
     Encryption,
+    /// Which of the account's keys it is encrypted with.
+    EncryptionKey,
     /// Whether it refuses to be deleted.
     DeletionProtection,
     /// What storage costs against access.
@@ -249,11 +271,12 @@ impl Aspect {
     #[must_use]
     pub const fn concerns_functions(&self) -> bool {
         match self {
-            Self::Keys | Self::Index(_) | Self::Stream => true,
+            Self::Status | Self::IndexStatus(_) | Self::Keys | Self::Index(_) | Self::Stream => true,
             Self::TimeToLive
             | Self::Billing
             | Self::PointInTimeRecovery
             | Self::Encryption
+            | Self::EncryptionKey
             | Self::DeletionProtection
             | Self::Class => false,
         }
@@ -263,6 +286,8 @@ impl Aspect {
 impl fmt::Display for Aspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Status => "status",
+            Self::IndexStatus(name) => return write!(f, "status of index {name}"),
             Self::Keys => "keys",
             Self::Index(name) => return write!(f, "index {name}"),
             Self::Stream => "stream",
@@ -270,6 +295,7 @@ impl fmt::Display for Aspect {
             Self::Billing => "billing",
             Self::PointInTimeRecovery => "point-in-time recovery",
             Self::Encryption => "encryption",
+            Self::EncryptionKey => "KMS key",
             Self::DeletionProtection => "deletion protection",
             Self::Class => "class",
         })

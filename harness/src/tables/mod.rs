@@ -23,7 +23,7 @@ mod error;
 mod layout;
 mod requests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use aws_sdk_dynamodb::types::{
 
 pub use error::{TablesError, TablesErrorKind, innermost};
 pub use layout::{Aspect, Billing, Difference, Encryption, Index, IndexScope, Key, Layout, Throughput};
+
+const NOT_AT_ENDPOINT: &str = "this endpoint does not know it";
 
 /// The tables at one endpoint.
 #[derive(Clone, Debug)]
@@ -61,8 +63,8 @@ pub struct Created {
 pub struct Comparison {
     /// In what it differs.
     pub differences: Vec<Difference>,
-    /// In what it could not be compared, since its endpoint does not know such a thing.
-    pub unknown: BTreeSet<Aspect>,
+    /// In what it could not be compared, and why.
+    pub unknown: BTreeMap<Aspect, &'static str>,
 }
 
 impl Tables {
@@ -86,27 +88,52 @@ impl Tables {
     /// backups. To be repeated after a failure.
     ///
     /// # Errors
-    /// When the endpoint does not answer or refuses.
+    /// When the endpoint does not answer or refuses, and when the table is not there and its key is not known.
     pub async fn create(&self, name: &str, layout: &Layout) -> Result<Created, TablesError> {
-        let request = requests::create(self.client.create_table().table_name(name), layout)
-            .map_err(|error| TablesError::new(TablesErrorKind::Refused, format!("table {name}: {error}")))?;
-        let is_new = match request.send().await {
-            Ok(_) => true,
-            Err(error) if error.code() == Some("ResourceInUseException") => false,
-            Err(error) => return Err(self.failed("CreateTable", name, error)),
-        };
+        let is_new = self.make(name, layout).await?;
         self.wait_until_active(name).await?;
         let mut comparison = self.comparison(name, layout).await?;
         let is_late = |difference: &Difference| {
             matches!(difference.aspect, Aspect::TimeToLive | Aspect::PointInTimeRecovery)
         };
         if !comparison.differences.is_empty() && comparison.differences.iter().all(is_late) {
-            let unknown = self.complete(name, layout, &comparison).await?;
+            let failed = self.complete(name, layout, &comparison).await?;
             comparison = self.comparison(name, layout).await?;
-            comparison.differences.retain(|difference| !unknown.contains(&difference.aspect));
-            comparison.unknown.extend(unknown);
+            for (aspect, error) in failed {
+                if error.kind() == TablesErrorKind::UnknownOperation {
+                    comparison.differences.retain(|difference| difference.aspect != aspect);
+                    comparison.unknown.insert(aspect, NOT_AT_ENDPOINT);
+                } else if let Some(difference) =
+                    comparison.differences.iter_mut().find(|d| d.aspect == aspect)
+                {
+                    difference.found = Some(format!("{} ({error})", layout::OFF));
+                }
+            }
         }
         Ok(Created { is_new, comparison })
+    }
+
+    /// Whether the table was not there.
+    async fn make(&self, name: &str, layout: &Layout) -> Result<bool, TablesError> {
+        if layout.encryption == Encryption::KmsUnknown {
+            return match self.describe(name).await? {
+                Some(_) => Ok(false),
+                None => Err(TablesError::new(
+                    TablesErrorKind::Refused,
+                    format!(
+                        "table {name} is not made: only CloudFormation knows the KMS key that it is to be \
+                         encrypted with; deploy it, or write the key's ARN into the template"
+                    ),
+                )),
+            };
+        }
+        let request = requests::create(self.client.create_table().table_name(name), layout)
+            .map_err(|error| TablesError::new(TablesErrorKind::Refused, format!("table {name}: {error}")))?;
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ResourceInUseException") => Ok(false),
+            Err(error) => Err(self.failed("CreateTable", name, error)),
+        }
     }
 
     /// Compares a table with what it should be; `None` where there is none.
@@ -120,12 +147,13 @@ impl Tables {
         }
     }
 
-    /// Whether a table of this name stands.
+    /// The ARN of a table, which tells its account; `None` where there is none.
     ///
     /// # Errors
     /// When the endpoint does not answer or refuses.
-    pub async fn exists(&self, name: &str) -> Result<bool, TablesError> {
-        Ok(self.describe(name).await?.is_some())
+    pub async fn arn(&self, name: &str) -> Result<Option<String>, TablesError> {
+        let table = self.describe(name).await?;
+        Ok(table.map(|table| table.table_arn.unwrap_or_else(|| name.to_owned())))
     }
 
     /// Deletes a table with everything in it, and waits until it is gone. One that is not there is no error.
@@ -136,19 +164,28 @@ impl Tables {
         match self.client.delete_table().table_name(name).send().await {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => return Ok(()),
-            Err(error) => return Err(self.failed("DeleteTable", name, error)),
+            Err(error) => {
+                // Refused while it is being made, and also while it is being deleted: then there is only to wait.
+                let is_in_use = error.code() == Some("ResourceInUseException");
+                let status =
+                    if is_in_use { self.describe(name).await?.and_then(|it| it.table_status) } else { None };
+                if status != Some(TableStatus::Deleting) {
+                    return Err(self.failed("DeleteTable", name, error));
+                }
+            }
         }
         self.poll(name, "deleted", |table| Ok(table.is_none())).await
     }
 
-    /// Turns on what is no part of `CreateTable`; gives what the endpoint does not know.
+    /// Turns on what is no part of `CreateTable`; gives what the endpoint does not know or refuses. (AWS lets time to
+    /// live be changed once an hour, and not at all while it is being turned off.)
     async fn complete(
         &self,
         name: &str,
         layout: &Layout,
         comparison: &Comparison,
-    ) -> Result<BTreeSet<Aspect>, TablesError> {
-        let mut unknown = BTreeSet::new();
+    ) -> Result<BTreeMap<Aspect, TablesError>, TablesError> {
+        let mut failed = BTreeMap::new();
         // What is on, but otherwise than it should be, is left as it is.
         let is_off = |difference: &&Difference| difference.found.as_deref() == Some(layout::OFF);
         for difference in comparison.differences.iter().filter(is_off) {
@@ -160,13 +197,18 @@ impl Tables {
                 _ => Ok(()),
             };
             match done {
-                Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
-                    unknown.insert(difference.aspect.clone());
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        TablesErrorKind::UnknownOperation | TablesErrorKind::Refused
+                    ) =>
+                {
+                    failed.insert(difference.aspect.clone(), error);
                 }
                 done => done?,
             }
         }
-        Ok(unknown)
+        Ok(failed)
     }
 
     async fn turn_on_time_to_live(&self, name: &str, attribute: &str) -> Result<(), TablesError> {
@@ -213,22 +255,24 @@ impl Tables {
             ));
         };
         let mut found = requests::layout(&table);
-        let mut unknown = BTreeSet::new();
+        let mut unknown = BTreeMap::new();
         match self.ttl_attribute(name).await {
             Ok(attribute) => found.ttl_attribute = attribute,
             Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
-                unknown.insert(Aspect::TimeToLive);
+                unknown.insert(Aspect::TimeToLive, NOT_AT_ENDPOINT);
             }
             Err(error) => return Err(error),
         }
         match self.point_in_time_recovery(name).await {
             Ok(on) => found.point_in_time_recovery = on,
             Err(error) if error.kind() == TablesErrorKind::UnknownOperation => {
-                unknown.insert(Aspect::PointInTimeRecovery);
+                unknown.insert(Aspect::PointInTimeRecovery, NOT_AT_ENDPOINT);
             }
             Err(error) => return Err(error),
         }
-        Ok(Comparison { differences: layout.differences(&found, &unknown), unknown })
+        let mut differences = requests::unusable(&table);
+        differences.extend(layout.differences(&found, &mut unknown));
+        Ok(Comparison { differences, unknown })
     }
 
     async fn describe(&self, name: &str) -> Result<Option<TableDescription>, TablesError> {

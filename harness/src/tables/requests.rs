@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, LocalSecondaryIndex,
-    Projection, ProjectionType, ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseStatus,
-    SseType, StreamSpecification, TableClass, TableDescription,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement,
+    LocalSecondaryIndex, Projection, ProjectionType, ProvisionedThroughput, ScalarAttributeType,
+    SseSpecification, SseStatus, SseType, StreamSpecification, TableClass, TableDescription, TableStatus,
 };
 
-use super::layout::{Billing, Encryption, Index, IndexScope, Key, Layout, Throughput};
+use super::layout::{Aspect, Billing, Difference, Encryption, Index, IndexScope, Key, Layout, Throughput};
 
 /// The request that makes a table of this layout, but for time to live and backups: each is a call of its own.
 pub(super) fn create(
@@ -49,6 +49,7 @@ pub(super) fn create(
         let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(view.clone());
         request = request.stream_specification(stream.build()?);
     }
+    // A key that is not known is refused before.
     if let Encryption::Kms { key } = &layout.encryption {
         let encryption = SseSpecification::builder().enabled(true).sse_type(SseType::Kms);
         request = request.sse_specification(encryption.set_kms_master_key_id(key.clone()).build());
@@ -164,6 +165,28 @@ pub(super) fn layout(table: &TableDescription) -> Layout {
         layout.class = class.clone();
     }
     layout
+}
+
+/// What of a table cannot be used now. (What is being updated can.)
+pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
+    let active = |aspect, found: String| Difference {
+        aspect,
+        wanted: Some(TableStatus::Active.as_str().to_owned()),
+        found: Some(found),
+    };
+    let own =
+        table.table_status().filter(|status| !matches!(status, TableStatus::Active | TableStatus::Updating));
+    let own = own.map(|status| active(Aspect::Status, status.as_str().to_owned()));
+    let of_indexes = table.global_secondary_indexes().iter().filter_map(|index| {
+        let status = index.index_status()?;
+        let aspect = Aspect::IndexStatus(index.index_name().unwrap_or_default().to_owned());
+        match status {
+            IndexStatus::Active | IndexStatus::Updating => None,
+            _ if index.backfilling() == Some(true) => Some(active(aspect, format!("{status}, backfilling"))),
+            _ => Some(active(aspect, status.as_str().to_owned())),
+        }
+    });
+    own.into_iter().chain(of_indexes).collect()
 }
 
 /// A table without a description of its encryption has a key of DynamoDB's own.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::diagnostics::{FindingKind, Place, Report};
+use super::diagnostics::{FindingKind, Place, Problem, Report};
 use super::node::{Kind, Node};
 use super::scope::Scope;
 
@@ -75,11 +75,15 @@ impl Fields {
         }
     }
 
-    /// As text, unless it refers to what only CloudFormation makes.
-    pub(super) fn text_if_known(&mut self, name: &'static str, reader: &Reader<'_>) -> Option<String> {
+    /// As text; a problem where it refers to what only CloudFormation makes.
+    pub(super) fn text_if_known(
+        &mut self,
+        name: &'static str,
+        reader: &Reader<'_>,
+    ) -> Result<Option<String>, Problem> {
         self.read.insert(name);
-        let (_, node) = self.entries.iter().find(|(key, _)| key == name)?;
-        reader.scope.text(node).ok().flatten()
+        let node = self.entries.iter().find(|(key, _)| key == name);
+        node.map_or(Ok(None), |(_, node)| reader.scope.text(node))
     }
 
     pub(super) fn required_text(

@@ -17,12 +17,12 @@ pub(super) const TYPE: &str = "AWS::DynamoDB::Table";
 pub struct Table {
     /// Its name within the template.
     pub logical_id: String,
-    /// Its name on AWS: `TableName`, else `<stack>-<logical id>`.
+    /// Its `TableName`, else `<stack>-<logical id>`, to which CloudFormation adds `-` and random letters.
     pub name: String,
     /// What it is to be.
     pub layout: Layout,
-    /// The properties that the template sets and a layout does not have.
-    pub beyond_layout: Vec<&'static str>,
+    /// The properties that the template sets and a layout does not have, as `StreamSpecification.ResourcePolicy`.
+    pub beyond_layout: Vec<String>,
 }
 
 const IGNORED: &[Ignored] = &[
@@ -49,6 +49,8 @@ const INDEX_IGNORED: &[Ignored] = &[
     ("WarmThroughput", Harmless, "throughput is not limited locally"),
 ];
 
+const STREAM_IGNORED: &[Ignored] = &[("ResourcePolicy", Harmless, "permissions are not checked locally")];
+
 pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<Table> {
     let mut tables = Vec::<Table>::new();
     for resource in of_type(resources, TYPE) {
@@ -69,18 +71,20 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     let name = reader.report.keep(reader.scope.physical_name(resource.id, resource.node));
 
     let definitions = attribute_definitions(&mut fields, reader);
+    let mut beyond = beyond_layout("", IGNORED, &fields);
     let mut layout = Layout::new(key_schema(&mut fields, &definitions, reader));
     layout.billing = billing(&mut fields, reader);
     for (list, scope) in
         [("GlobalSecondaryIndexes", IndexScope::Global), ("LocalSecondaryIndexes", IndexScope::Local)]
     {
         let nodes = fields.list(list, reader);
-        layout.indexes.extend(nodes.iter().filter_map(|node| index(node, scope, &definitions, reader)));
+        let indexes = nodes.iter().filter_map(|node| index(node, scope, &definitions, &mut beyond, reader));
+        layout.indexes.extend(indexes);
     }
-    layout.stream = stream(&mut fields, reader);
+    layout.stream = stream(&mut fields, &mut beyond, reader);
     layout.ttl_attribute = ttl_attribute(&mut fields, reader);
     check_definitions(&definitions, &layout, &fields, reader);
-    layout.point_in_time_recovery = point_in_time_recovery(&mut fields, reader);
+    layout.point_in_time_recovery = point_in_time_recovery(&mut fields, &mut beyond, reader);
     layout.encryption = encryption(&mut fields, reader);
     layout.deletion_protection = fields.flag("DeletionProtectionEnabled", reader).unwrap_or(false);
     if let Some(class) = fields.text("TableClass", reader) {
@@ -92,10 +96,14 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
             reader.report.finding(&fields.place(name), Harmless, *meaning);
         }
     }
-    let beyond_layout =
-        IGNORED.iter().map(|(property, ..)| *property).filter(|property| fields.has(property)).collect();
     fields.finish(IGNORED, reader);
-    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, beyond_layout })
+    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, beyond_layout: beyond })
+}
+
+/// Those of `names` that are set.
+fn beyond_layout(prefix: &str, names: &[Ignored], fields: &Fields) -> Vec<String> {
+    let set = names.iter().filter(|(name, ..)| fields.has(name));
+    set.map(|(name, ..)| format!("{prefix}{name}")).collect()
 }
 
 /// The attributes that may be keys, with their types.
@@ -170,6 +178,7 @@ fn index(
     node: &Node,
     scope: IndexScope,
     definitions: &Definitions,
+    beyond: &mut Vec<String>,
     reader: &mut Reader<'_>,
 ) -> Option<(String, Index)> {
     let mut fields = Fields::of(node, reader)?;
@@ -190,24 +199,29 @@ fn index(
         reader.report.problem(&fields.place("Projection"), "is missing; it must have a ProjectionType");
     }
     index.throughput = throughput(&mut fields, reader);
+    let prefix = format!("index {}: ", name.as_deref().unwrap_or_default());
+    beyond.extend(beyond_layout(&prefix, INDEX_IGNORED, &fields));
     fields.finish(INDEX_IGNORED, reader);
     Some((name?, index))
 }
 
-fn stream(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<StreamViewType> {
+fn stream(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>) -> Option<StreamViewType> {
     let mut stream = fields.fields("StreamSpecification", reader)?;
     let view = stream.required_text("StreamViewType", "such as NEW_IMAGE", reader);
     if let Some(view) = &view {
         one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
     }
-    stream.finish(&[("ResourcePolicy", Harmless, "permissions are not checked locally")], reader);
+    beyond.extend(beyond_layout("StreamSpecification.", STREAM_IGNORED, &stream));
+    stream.finish(STREAM_IGNORED, reader);
     Some(view.map_or(StreamViewType::NewImage, |view| StreamViewType::from(view.as_str())))
 }
 
-fn point_in_time_recovery(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
+fn point_in_time_recovery(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>) -> bool {
     let Some(mut recovery) = fields.fields("PointInTimeRecoverySpecification", reader) else { return false };
     let on = recovery.flag("PointInTimeRecoveryEnabled", reader).unwrap_or(false);
-    recovery.number("RecoveryPeriodInDays", "days", 1..=35, reader);
+    if recovery.number("RecoveryPeriodInDays", "days", 1..=35, reader).is_some() {
+        beyond.push("PointInTimeRecoverySpecification.RecoveryPeriodInDays".to_owned());
+    }
     recovery.finish(&[], reader);
     on
 }
@@ -220,7 +234,11 @@ fn encryption(fields: &mut Fields, reader: &mut Reader<'_>) -> Encryption {
     }
     let key = encryption.text_if_known("KMSMasterKeyId", reader);
     encryption.finish(&[], reader);
-    if on { Encryption::Kms { key } } else { Encryption::Owned }
+    match key {
+        _ if !on => Encryption::Owned,
+        Ok(key) => Encryption::Kms { key },
+        Err(_) => Encryption::KmsUnknown,
+    }
 }
 
 fn ttl_attribute(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String> {

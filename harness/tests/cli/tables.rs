@@ -13,6 +13,8 @@ use axum::routing::post;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::stage::create_tables;
+use streamer_harness::template::{Environment, Template};
 
 use crate::workspace::{IDLE, Workspace};
 
@@ -302,6 +304,261 @@ fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
     assert!(refused.contains("  time to live: should be on ttl; is on expires\n"), "{refused}");
     let ttl = call(&db, "DescribeTimeToLive", &json!({ "TableName": "demo-Table" }));
     assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "expires");
+}
+
+/// CloudFormation adds random letters to the names that it makes.
+#[test]
+fn a_table_is_found_by_its_real_name() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let at = |what: &[&str]| run(&workspace, &[what, &["--endpoint", &url, "--prefix", "demo"]].concat());
+    let real = ["--table", "Table=demo-Table-1A2B3C"];
+    at(&[&["create"], &real[..]].concat());
+    assert_eq!(tables_of(&db), json!(["demo-Table-1A2B3C"]));
+    assert_eq!(at(&["check"]), "1\ndemo-Table: missing\n");
+    let checked = at(&[&["check"], &real[..]].concat());
+    assert!(checked.starts_with("0\ndemo-Table-1A2B3C: as the template says\n"), "{checked}");
+    let unknown = at(&["check", "--table", "Tabel=demo-Table-1A2B3C"]);
+    assert!(unknown.starts_with("1\n") && unknown.contains("the template has no table Tabel"), "{unknown}");
+    assert_eq!(at(&[&["delete", "--yes"], &real[..]].concat()), "0\ndemo-Table-1A2B3C: deleted\n");
+}
+
+fn encrypted(key: &str) -> String {
+    format!("{PLAIN}      SSESpecification: {{ SSEEnabled: true, KMSMasterKeyId: {key} }}\n")
+}
+
+/// An endpoint whose tables are encrypted with the KMS key `1234`.
+fn encrypting(db: &DynamoDb) -> String {
+    let db = db.clone();
+    answering(move |operation, body| {
+        let (status, answer) = from_database(&db, operation, body);
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        if operation == "DescribeTable" && status == 200 {
+            answer["Table"]["SSEDescription"] = json!({
+                "Status": "ENABLED", "SSEType": "KMS",
+                "KMSMasterKeyArn": "arn:aws:kms:us-east-1:000000000000:key/1234",
+            });
+        }
+        (status, answer.to_string())
+    })
+}
+
+#[test]
+fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let (plain, encrypting) = (serve(db.router()), encrypting(&db));
+    let by_template = "!GetAtt Key.Arn";
+    workspace.edit_template(PLAIN, &encrypted(by_template));
+    workspace.edit_template("Resources:\n", "Resources:\n  Key: { Type: AWS::KMS::Key, Properties: {} }\n");
+    let refused = run(&workspace, &["create", "--endpoint", &plain, "--prefix", "demo"]);
+    assert!(
+        refused.contains("table demo-Table is not made: only CloudFormation knows the KMS key"),
+        "{refused}"
+    );
+    assert_eq!(tables_of(&db), json!([]));
+
+    let stands = json!({
+        "TableName": "demo-Table", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+    });
+    call(&db, "CreateTable", &stands);
+    let mut said = Vec::new();
+    let mut before = by_template;
+    for key in [
+        by_template,
+        "!Sub 'arn:aws:kms:us-east-1:${AWS::AccountId}:key/1234'",
+        "alias/mine",
+        "34",
+        "1234",
+        "!Ref AWS::NoValue",
+    ] {
+        workspace.edit_template(before, key);
+        before = key;
+        for url in [&plain, &encrypting] {
+            let checked = run(&workspace, &["check", "--endpoint", url, "--prefix", "demo"]);
+            said.push(format!("{key}: {checked}"));
+        }
+    }
+    assert_snapshot!(said.join("\n"));
+    // It stands: there is nothing to make.
+    workspace.edit_template(before, by_template);
+    let created = run(&workspace, &["create", "--endpoint", &encrypting, "--prefix", "demo"]);
+    assert!(created.starts_with("0\ndemo-Table: stands already\n"), "{created}");
+}
+
+/// Nothing is encrypted there, so that no key is missed.
+#[test]
+fn the_local_stage_makes_a_table_whose_key_is_not_known() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(PLAIN, &encrypted("!ImportValue key"));
+    let offered = [("JwtKey".to_owned(), "unused".to_owned())].into();
+    let environment = Environment { offered, ..Environment::default() };
+    let template = Template::load(&workspace.path().join("lambdas/template.yaml"), &environment).unwrap();
+    create_tables(&db, &template.tables).unwrap();
+    assert_eq!(tables_of(&db), json!(["streamer-Table"]));
+}
+
+#[test]
+fn what_cannot_be_used_now_is_a_difference() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let rich = RICH.replace("STANDARD_INFREQUENT_ACCESS", "STANDARD");
+    workspace.edit_template(PLAIN, &rich);
+    run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]);
+    let mut said = Vec::new();
+    for (table, index) in [
+        ("UPDATING", json!({ "IndexStatus": "UPDATING" })),
+        ("DELETING", json!({ "IndexStatus": "ACTIVE" })),
+        ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", json!({ "IndexStatus": "DELETING" })),
+        ("UPDATING", json!({ "IndexStatus": "CREATING", "Backfilling": true })),
+    ] {
+        let db = db.clone();
+        let url = answering(move |operation, body| {
+            let (status, answer) = from_database(&db, operation, body);
+            let mut answer: Value = serde_json::from_str(&answer).unwrap();
+            if operation == "DescribeTable" {
+                answer["Table"]["TableStatus"] = table.into();
+                let of_index = answer["Table"]["GlobalSecondaryIndexes"][0].as_object_mut().unwrap();
+                of_index.extend(index.as_object().unwrap().clone());
+            }
+            (status, answer.to_string())
+        });
+        said.push(run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]));
+    }
+    assert_snapshot!(said.join("\n"));
+}
+
+/// The endpoint may come from a variable or from a profile: the one that is asked is the one that is named.
+#[test]
+fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
+    let profile = workspace.path().join("aws-config");
+    let text = format!("[default]\nservices = here\n[services here]\ndynamodb =\n  endpoint_url = {url}\n");
+    std::fs::write(&profile, text).unwrap();
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL_DYNAMODB", url.as_str()),
+        ("AWS_ENDPOINT_URL", &url),
+        ("AWS_CONFIG_FILE", profile.to_str().unwrap()),
+    ] {
+        let mut delete = command(&workspace, &["delete", "--prefix", "demo", "--region", "us-east-1"]);
+        delete.env(name, value).env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b");
+        let asked = told(&delete.output().unwrap());
+        let prompt = format!(
+            "1\nThis deletes, with everything in them, at {url}:\n\n  \
+             arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table\n"
+        );
+        assert!(asked.starts_with(&prompt), "{name}: {asked}");
+    }
+}
+
+/// AWS lets time to live be changed once an hour, and not at all while it is being turned off.
+#[test]
+fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let database = db.clone();
+    let url = answering(move |operation, body| {
+        if operation == "UpdateTimeToLive" && String::from_utf8_lossy(body).contains("demo-RequestsTable") {
+            let message = "Time to live has been modified multiple times within a fixed interval";
+            let answer =
+                json!({ "__type": "com.amazon.coral.validate#ValidationException", "message": message });
+            return (400, answer.to_string());
+        }
+        from_database(&database, operation, body)
+    });
+    assert_snapshot!(shipped(&workspace, "create", &url, &[]));
+    assert_eq!(
+        tables_of(&db),
+        json!(["demo-ConnectionsTable", "demo-RateLimitsTable", "demo-RequestsTable"])
+    );
+}
+
+#[test]
+fn a_delete_that_is_repeated_waits_for_the_first() {
+    let in_use = || {
+        let name = "com.amazonaws.dynamodb.v20120810#ResourceInUseException";
+        (
+            400,
+            json!({ "__type": name, "message": "Attempt to change a resource which is still in use" })
+                .to_string(),
+        )
+    };
+    let described = |status: &str| (200, json!({ "Table": { "TableStatus": status } }).to_string());
+    let deleting = |during: &'static str, times: usize| {
+        let asked = Arc::new(Mutex::new(0));
+        answering(move |operation, _| {
+            if operation == "DeleteTable" {
+                return in_use();
+            }
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            if *asked <= times {
+                described(during)
+            } else {
+                let name = "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException";
+                (400, json!({ "__type": name, "message": "no such table" }).to_string())
+            }
+        })
+    };
+    let workspace = Workspace::new(IDLE);
+    let delete = |url: &str| run(&workspace, &["delete", "--yes", "--prefix", "demo", "--endpoint", url]);
+    assert_eq!(delete(&deleting("DELETING", 3)), "0\ndemo-Table: deleted\n");
+    let made = delete(&deleting("CREATING", 3));
+    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table must wait"), "{made}");
+}
+
+#[test]
+fn names_are_those_of_the_region_and_of_the_parameters() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let place = ["--endpoint", &url, "--prefix", "demo"];
+    workspace.edit_template("Parameters:\n", "Parameters:\n  Suffix: { Type: String }\n");
+    let name = "      TableName: !Sub '${AWS::StackName}-${AWS::Region}-${Suffix}'\n      BillingMode";
+    workspace.edit_template("      BillingMode", name);
+    let missing = run(&workspace, &[&["create"], &place[..]].concat());
+    assert!(missing.contains("no default and no value given for Suffix"), "{missing}");
+    let create = [&["create"], &place[..], &["--parameter", "Suffix=blue"]].concat();
+    let created = told(&command(&workspace, &create).env("AWS_REGION", "eu-west-1").output().unwrap());
+    assert!(created.starts_with("0\ndemo-eu-west-1-blue: made\n"), "{created}");
+
+    workspace.edit_template("-${AWS::Region}-", "-${AWS::AccountId}-");
+    let refused = run(&workspace, &create);
+    assert!(
+        refused.starts_with("1\n") && refused.contains("the name of Table has the account in it"),
+        "{refused}"
+    );
+    let named = run(&workspace, &[&create[..], &["--table", "Table=demo-12-blue"]].concat());
+    assert!(named.starts_with("0\ndemo-12-blue: made\n"), "{named}");
+}
+
+#[test]
+fn every_property_that_is_not_compared_is_listed() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let rich = RICH
+        .replace("KEYS_ONLY }\n", "KEYS_ONLY }\n          OnDemandThroughput: { MaxReadRequestUnits: 5 }\n")
+        .replace(
+            "PointInTimeRecoveryEnabled: true",
+            "PointInTimeRecoveryEnabled: true, RecoveryPeriodInDays: 3",
+        )
+        .replace("NEW_IMAGE }", "NEW_IMAGE, ResourcePolicy: { PolicyDocument: {} } }");
+    workspace.edit_template(PLAIN, &rich);
+    assert_snapshot!(run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]));
+}
+
+#[test]
+fn an_endpoint_that_fails_is_to_be_tried_again() {
+    let workspace = Workspace::new(IDLE);
+    for (status, name) in
+        [(500, "InternalServerError"), (400, "RequestLimitExceeded"), (503, "ServiceUnavailable")]
+    {
+        let url = answering(move |_, _| (status, json!({ "__type": name, "message": "oh" }).to_string()));
+        let said = run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]);
+        assert!(said.starts_with("1\n") && said.ends_with("oh; try again\n"), "{name}: {said}");
+    }
+    let gateway = answering(|_, _| (502, "<html>".to_owned()));
+    let said = run(&workspace, &["check", "--endpoint", &gateway, "--prefix", "demo"]);
+    assert!(said.ends_with("; try again\n"), "{said}");
 }
 
 #[test]
