@@ -180,11 +180,9 @@ pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
     let of_indexes = table.global_secondary_indexes().iter().filter_map(|index| {
         let status = index.index_status()?;
         let aspect = Aspect::IndexStatus(index.index_name().unwrap_or_default().to_owned());
-        match status {
-            IndexStatus::Active | IndexStatus::Updating => None,
-            _ if index.backfilling() == Some(true) => Some(active(aspect, format!("{status}, backfilling"))),
-            _ => Some(active(aspect, status.as_str().to_owned())),
-        }
+        let backfilling = if index.backfilling() == Some(true) { ", backfilling" } else { "" };
+        let is_usable = matches!(status, IndexStatus::Active | IndexStatus::Updating);
+        (!is_usable).then(|| active(aspect, format!("{status}{backfilling}")))
     });
     own.into_iter().chain(of_indexes).collect()
 }
