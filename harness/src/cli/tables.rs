@@ -56,7 +56,7 @@ pub(super) struct Place {
     /// The value of one of the template's parameters (once for each)
     #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = assignment)]
     parameters: Vec<(String, String)>,
-    /// The endpoint, such as http://127.0.0.1:4000 of the local stage [default: AWS]
+    /// The endpoint, such as http://127.0.0.1:4000 of the local stage [default: as the AWS CLI finds it]
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: Option<Uri>,
     /// The AWS region [default: as the AWS CLI finds it; us-east-1 at an endpoint of this machine]
