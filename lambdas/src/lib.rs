@@ -7,7 +7,7 @@ pub mod report;
 
 use serde_json::Value;
 use streamer::app::{App, RegisterError};
-use streamer::handler::{Context, handler_fn};
+use streamer::handler::HandlerError;
 
 use crate::echo_async::EchoAsync;
 use crate::process_data::ProcessData;
@@ -19,11 +19,16 @@ use crate::report::GenerateReport;
 /// When an action is registered twice, which the test below rules out.
 pub fn app() -> Result<App, RegisterError> {
     let mut app = App::new();
-    app.handle("echo", handler_fn(|message: Value, _: Context| async move { Ok(message) }))?
+    app.handle("echo", echo)?
         .handle("generate_report", GenerateReport)?
         .handle("process_data", ProcessData)?
         .handle("echo_async", EchoAsync)?;
     Ok(app)
+}
+
+/// Answers with what it was sent.
+async fn echo(message: Value) -> Result<Value, HandlerError> {
+    Ok(message)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Where a call becomes work: the operation is looked up, its request read, the engine run, and whatever
 //! belongs to the same call done under the same lock.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use streamer::ports::{Clock, Entropy, Timestamp};
 use super::error::ApiError;
 use super::idempotency::Tokens;
 use super::ledger::Ledgers;
+use super::open::FolderLock;
 use super::{idempotency, nesting, outbox, removal, streams, tables};
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
@@ -38,7 +38,7 @@ pub(super) struct Engine {
     ledgers: Ledgers,
     settings: Settings,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
-    _folder_lock: Option<File>,
+    folder_lock: Option<FolderLock>,
 }
 
 impl Engine {
@@ -46,7 +46,7 @@ impl Engine {
     pub(super) fn new(
         storage: Storage,
         settings: Settings,
-        folder_lock: Option<File>,
+        folder_lock: Option<FolderLock>,
     ) -> Result<Self, ApiError> {
         let storage = storage.with_clock(Arc::new(EngineClock(Arc::clone(&settings.clock))));
         streams::store::create_tables(storage.conn())?;
@@ -56,7 +56,7 @@ impl Engine {
             tokens: Tokens::default(),
             ledgers: Ledgers::default(),
             settings,
-            _folder_lock: folder_lock,
+            folder_lock,
         };
         for table in engine.storage.list_table_names()? {
             tables::reconcile_stream(&engine, &table)?;
@@ -75,6 +75,10 @@ impl Engine {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn release_folder(&mut self) {
+        self.folder_lock = None;
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -102,6 +102,11 @@ impl DynamoDb {
         Streams::new(self.clone())
     }
 
+    /// Lets go of the folder, for whoever goes on in it: for when nobody is left to write, whoever still has a clone.
+    pub(crate) fn release_folder(&self) {
+        self.lock().release_folder();
+    }
+
     /// An identifier in the form of DynamoDB's `x-amzn-requestid`: 52 upper-case letters and digits.
     fn request_id(&self) -> String {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";

@@ -108,14 +108,23 @@ impl Builder {
     }
 }
 
-/// Two processes on one folder would hand out the same sequence numbers.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+/// A folder that is ours alone: two processes on one would hand out the same sequence numbers.
+pub(super) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    /// Closing the file would not do: a process that is being started has it open as well, until it is what it will be.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<FolderLock, OpenError> {
     let path = dir.join(LOCK_FILE);
     let unreadable = |error: &io::Error| OpenError::unreadable(&path, error);
     let file =
         File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| unreadable(&e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FolderLock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::new(OpenErrorKind::Locked, dir, String::new())),
         Err(TryLockError::Error(error)) => Err(unreadable(&error)),
     }
@@ -208,3 +217,19 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_once_it_is_let_go_whoever_else_has_its_lock_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = lock(folder.path()).unwrap();
+        let inherited = ours.0.try_clone().unwrap();
+        assert_eq!(lock(folder.path()).err().unwrap().kind(), OpenErrorKind::Locked);
+        drop(ours);
+        lock(folder.path()).unwrap();
+        drop(inherited);
+    }
+}

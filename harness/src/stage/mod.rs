@@ -266,6 +266,8 @@ impl Stage {
         // Clients that keep an idle connection open are not waited for.
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        self.tasks.shutdown().await;
+        self.dynamodb.release_folder();
     }
 }
 
