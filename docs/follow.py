@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Follows guide.md, or the guide that is named, to the letter, in an empty folder, and ends with what did not come out as it says.
+"""Follows guide.md, or the guide that is named, to the letter, in an empty folder.
+
+It ends with what did not come out as it says.
 
 The shell blocks are run, one after another; a block that follows a line such as `src/lib.rs`: becomes that file. A JSON
 block after a shell block is what that must print; a text block is what it must say when it fails. The command `streamer`
