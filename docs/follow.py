@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Follows guide.md to the letter, in an empty folder, and ends with what did not come out as it says.
+"""Follows guide.md, or the guide that is named, to the letter, in an empty folder.
+
+It ends with what did not come out as it says.
 
 The shell blocks are run, one after another; a block that follows a line such as `src/lib.rs`: becomes that file. A JSON
 block after a shell block is what that must print; a text block is what it must say when it fails. The command `streamer`
-alone keeps running until a file is written or the guide ends. Console blocks are for people.
+alone keeps running until a file is written or the guide ends. Console blocks are for people. However it ends, SIGTERM
+included, nothing that it has started outlives it.
 
 The crates' versions are those of this workspace's lock file, so that the outcome hangs on nothing else.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -40,10 +44,34 @@ def blocks(text):
     assert fence is None, f"the block of line {fence[0]} does not end"
 
 
+def living(session):
+    """The processes of a session: a function of the stage is a process group of its own, but not a session."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session, *_ = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(of_session) == session and state not in "ZX":
+            yield int(stat.parent.name)
+
+
+def end(process):
+    """Ends a command and whatever it has started, and waits until that is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for one in living(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, number)
+        deadline = time.monotonic() + 20
+        while any(living(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    process.wait()
+
+
 class Follower:
     def __init__(self, folder):
         self.folder = self.here = Path(folder)
         self.stage = self.last = None
+        self.started = []
         (self.folder / "streamer").symlink_to(WORKSPACE)
         tools = self.folder / "tools"
         self.environment = os.environ | {
@@ -58,6 +86,18 @@ class Follower:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    def start(self, command, **options):
+        process = subprocess.Popen(
+            command, cwd=self.here, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True, **options
+        )
+        self.started.append(process)
+        return process
+
+    def ended(self, process):
+        left = [Path(f"/proc/{one}/cmdline").read_text().replace("\0", " ") for one in living(process.pid)]
+        assert not left, f"it left behind: {left}"
+        self.started.remove(process)
+
     def run(self, script):
         *commands, last = script.strip().splitlines()
         if last == "streamer":
@@ -68,10 +108,10 @@ class Follower:
             return
         where = self.folder / "where"
         script = f"set -e\n{script}\npwd >{where}\n"
-        self.last = subprocess.run(
-            ["bash", "-c", script], cwd=self.here, env=self.environment, text=True, capture_output=True,
-            stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
-        )
+        process = self.start(["bash", "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output = process.communicate(timeout=PATIENCE_S)
+        self.ended(process)
+        self.last = subprocess.CompletedProcess(process.args, process.returncode, *output)
         if self.last.returncode == 0:
             before, self.here = self.here, Path(where.read_text().strip())
             if self.here != before:
@@ -94,10 +134,7 @@ class Follower:
     def start_stage(self):
         log = self.folder / "stage.log"
         with log.open("w") as output:
-            self.stage = subprocess.Popen(
-                ["streamer"], cwd=self.here, env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, executable=shutil.which("streamer", path=self.environment["PATH"]),
-            )
+            self.stage = self.start(["streamer"], stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + PATIENCE_S
         while "\nCtrl-C ends it" not in log.read_text():
             running = self.stage.poll() is None and time.monotonic() < deadline
@@ -109,6 +146,7 @@ class Follower:
             return
         self.stage.send_signal(signal.SIGINT)
         code = self.stage.wait(timeout=60)
+        self.ended(self.stage)
         self.stage = None
         assert code == 0, f"the stage ended with {code}"
 
@@ -134,10 +172,19 @@ def follow(guide, folder):
         follower.succeeded()
         follower.end_stage()
     finally:
-        if follower.stage is not None:
-            follower.stage.terminate()
+        for process in follower.started:
+            end(process)
+
+
+def terminated(number, _):
+    # Once: what ends the rest is not to be cut short.
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminated)
+    guide = Path(sys.argv[1]) if sys.argv[1:] else WORKSPACE / "docs/guide.md"
     with tempfile.TemporaryDirectory() as folder:
-        follow(Path(__file__).resolve().parent / "guide.md", folder)
+        follow(guide, folder)

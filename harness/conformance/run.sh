@@ -3,13 +3,12 @@
 # of ours: moto and dynalite. What they do otherwise is listed and explained in docs/conformance.md; this fails on
 # whatever is not listed there, and on whatever is listed and does not happen any more.
 #
-# It needs Python with venv, and npm; it installs the two into target/conformance, and leaves nothing running.
+# It needs Python with venv, and Node.js with npm. It installs the two into target/conformance, in the versions that
+# constraints.txt and package-lock.json name, and leaves nothing running.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-moto=5.2.5
-dynalite=4.0.0
-
+pinned=$PWD/harness/conformance
 tools=$PWD/target/conformance
 explained=docs/conformance.md
 work=$(mktemp -d)
@@ -19,6 +18,7 @@ differences=0
 end() {
     # Each is a process group of its own: nothing that it started outlives it.
     for server in "${servers[@]}"; do kill -- "-$server" 2>/dev/null || true; done
+    wait
     rm -rf "$work"
 }
 trap end EXIT
@@ -30,13 +30,18 @@ fail() {
 
 install() {
     mkdir -p "$tools"
-    if ! "$tools/moto/bin/pip" freeze 2>/dev/null | grep -qx "moto==$moto"; then
+    if ! cmp -s "$pinned/constraints.txt" "$tools/moto/constraints.txt"; then
         python3 -m venv --clear "$tools/moto" || fail "Python has no venv: install it (python3-venv on Debian)"
-        "$tools/moto/bin/pip" install --quiet --disable-pip-version-check "moto[server]==$moto"
+        "$tools/moto/bin/pip" install --quiet --disable-pip-version-check \
+            --constraint "$pinned/constraints.txt" "moto[server]"
+        cp "$pinned/constraints.txt" "$tools/moto"
     fi
-    if ! grep -qs "\"version\": \"$dynalite\"" "$tools/node_modules/dynalite/package.json"; then
+    # npm writes the latter when all is installed.
+    if ! cmp -s "$pinned/package-lock.json" "$tools/package-lock.json" ||
+        [[ ! -e $tools/node_modules/.package-lock.json ]]; then
         command -v npm >/dev/null || fail "there is no npm: install it (nodejs and npm on Debian)"
-        npm install --prefix "$tools" --silent --no-fund --no-audit --no-save "dynalite@$dynalite"
+        cp "$pinned/package.json" "$pinned/package-lock.json" "$tools"
+        npm ci --prefix "$tools" --silent --no-fund --no-audit
     fi
 }
 
