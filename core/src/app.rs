@@ -58,7 +58,15 @@ impl Ways {
     /// Hands a call to its action's own layers and handler.
     async fn follow(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
         let action = call.context.action.as_str();
-        if App::is_built_in(action) {
+        let is_built_in = App::is_built_in(action);
+        // The router chose by the message whether the call runs where handlers do.
+        if is_built_in != call.registered().is_some_and(App::is_built_in) {
+            let asked = call.registered().unwrap_or("an action without a handler");
+            return Err(
+                format!("a layer has renamed {asked} to {action}, and one of them is built in").into()
+            );
+        }
+        if is_built_in {
             return Ok(Reply::BuiltIn);
         }
         match self.actions.get(action).or(self.fallback.as_ref()) {
@@ -160,7 +168,9 @@ impl App {
 
     /// Sends a call through all layers to its handler.
     pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
-        call.registered = self.ways.knows(&call.context.action);
+        if !self.ways.knows(&call.context.action) {
+            call.registered = None;
+        }
         let stack = self.stack.get_or_init(|| {
             let ways = Arc::new(self.ways.clone());
             let follow = Next::new(service_fn(move |call| Arc::clone(&ways).follow(call)));

@@ -64,7 +64,7 @@ impl AwsEnvironment {
 
     /// A DynamoDB client.
     ///
-    /// This is the one place where retries are configured: a call that is throttled, fails on DynamoDB's side or is
+    /// This is where retries are configured, but for [rate limits](crate::store::dynamodb::DynamoRateLimits): a call that is throttled, fails on DynamoDB's side or is
     /// not answered within 3 s is made at most 5 times, with jitter, and ends after 8 s in any case. All calls of a
     /// function draw on one quota of retries, so that a DynamoDB that is down is not asked five times as often.
     ///

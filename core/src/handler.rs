@@ -7,7 +7,7 @@ mod task;
 pub use function::{HandlerFn, IntoHandler, handler_fn};
 
 pub(crate) use endpoint::endpoint;
-pub(crate) use task::HandlerTask;
+pub(crate) use task::{HandlerTask, handlers_runtime};
 
 use std::collections::BTreeMap;
 use std::fmt;

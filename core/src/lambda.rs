@@ -25,13 +25,14 @@ use std::sync::Arc;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lambda_runtime::{LambdaEvent, run, service_fn};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::app::App;
 use crate::aws::AwsEnvironment;
 use crate::config::Environment;
 use crate::connections::ApiGatewayConnections;
 use crate::functions::{Connect, Disconnect, route_response};
+use crate::handler::handlers_runtime;
 use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
@@ -95,7 +96,8 @@ pub fn disconnect() -> Result<(), Error> {
 
 /// The `router` function: answers messages, or queues what they ask for.
 ///
-/// Quick handlers run on a thread of their own, so that one that burns CPU is timed out like any other.
+/// Quick handlers run on a thread of their own, so that one that burns CPU is timed out like any other; those that come
+/// after it get another thread.
 ///
 /// # Errors
 /// When the environment is wrong, or Lambda's Runtime API is not there.
@@ -108,7 +110,7 @@ pub fn router(app: App) -> Result<(), Error> {
     let rate_limits = environment.optional("RATE_LIMITS_TABLE");
     let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
     environment.finish()?;
-    let handlers = handlers(1)?;
+    let handlers = handlers_runtime(1)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let client = aws.dynamodb();
@@ -144,7 +146,7 @@ pub fn processor(app: App) -> Result<(), Error> {
     environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
     let (settings, queue_settings) = (environment.processor_settings(), environment.queue_settings());
     environment.finish()?;
-    let handlers = handlers(settings.concurrency)?;
+    let handlers = handlers_runtime(settings.concurrency)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let processor = Processor::new(
@@ -167,11 +169,6 @@ pub fn processor(app: App) -> Result<(), Error> {
 
 fn deadline(context: &lambda_runtime::Context) -> Timestamp {
     Timestamp::from_millis(context.deadline)
-}
-
-/// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
-fn handlers(threads: usize) -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().thread_name("handler").build()
 }
 
 fn on_one_thread(main: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -24,6 +24,8 @@
 //! A layer is one service for all calls of its environment. A router's environment has one message at a time, a
 //! processor's as many requests as it runs at once: that is where a limit on concurrency matters. What sheds load, or
 //! refuses for another passing reason, belongs into [`when_routing`]: at the processor it would end a queued request.
+//! [`Logging`] and [`Metrics`] are always ready, so that they see also the calls that wait for room further in: what sheds
+//! load belongs inside them, where it learns that there is none, and they see what it sheds.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,5 +1,6 @@
 //! From a client's message to its answer: quick requests are run at once, slow ones are queued.
 
+mod handlers;
 mod identities;
 
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::handler::{Context, HandlerTask};
@@ -22,19 +25,20 @@ use crate::store::{
     StoreError, StoreErrorKind,
 };
 use crate::telemetry::Causes;
+use handlers::Handlers;
 use identities::Identities;
 
 /// Routes messages to handlers.
 #[derive(Debug)]
 pub struct Router<C, Q> {
     app: Arc<App>,
-    connections: Arc<C>,
+    connections: C,
     queue: Q,
     clock: Arc<dyn Clock>,
-    handlers: Handle,
+    handlers: Handlers,
     async_threshold: Duration,
     rate_limits: Option<SharedRateLimits>,
-    identities: Arc<Identities>,
+    identities: Identities,
 }
 
 /// A message whose sender is known.
@@ -46,29 +50,33 @@ struct Caller {
     now: Timestamp,
 }
 
-impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
+impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
     /// The longest that an answer may take, all in all: the gateway itself gives up after 29 s, and names no request.
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// The most of it that is taken to have passed before we saw the message, as in a cold start.
     const MAX_DELAY: Duration = Duration::from_secs(10);
     /// How long before its invocation's end an answer is given.
     const LAST_MOMENT: Duration = Duration::from_millis(500);
+    /// The longest that an answer waits for its connection's sign of life to be noted.
+    const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
     const MAX_ATTEMPTS: u32 = 1;
 
     /// A router of `app`'s actions, whose handlers run on the runtime that `handlers` belongs to.
     ///
-    /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well.
+    /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well. It
+    /// cannot be stopped: where it holds the runtime's last thread, handlers run on a runtime of the router's own from
+    /// then on, with one thread, and on another one when that is held as well.
     #[must_use]
     pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>, handlers: Handle) -> Self {
         Self {
             app,
-            connections: Arc::new(connections),
+            connections,
             queue,
             clock,
-            handlers,
+            handlers: Handlers::on(handlers),
             async_threshold: Duration::from_secs(5),
             rate_limits: None,
-            identities: Arc::new(Identities::new()),
+            identities: Identities::new(),
         }
     }
 
@@ -78,7 +86,8 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
     }
 
     /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
-    /// one that [`route`](Self::route) runs on. Default none: each router counts for itself.
+    /// one that [`route`](Self::route) runs on. Default none: each router counts for itself, and limits that
+    /// [fail closed](crate::middleware::RateLimit::fail_closed) let nobody through.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -131,18 +140,25 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
         let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
         let delay = now.since(sent_at).min(Self::MAX_DELAY);
         let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(Self::LAST_MOMENT));
-        let connection = ConnectionId::from(connection);
-        let answering = async {
-            let identity = self.identify(&connection, now).await?;
-            self.note_sign_of_life(&connection, now);
-            let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now };
-            self.answer(caller, message).await
-        };
-        let answer = tokio::time::timeout(time_left, answering).await.unwrap_or_else(|_| {
+        let until = Instant::now() + time_left;
+        let too_late = |_: Elapsed| {
             let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
-            Err(ErrorBody::new(ErrorCode::Timeout, message))
-        });
-        answer.unwrap_or_else(|error| self.refusal(Some(id), error))
+            ErrorBody::new(ErrorCode::Timeout, message)
+        };
+        let connection = ConnectionId::from(connection);
+        let answer = async {
+            let identity = timeout_at(until, self.identify(&connection, now)).await.map_err(too_late)??;
+            let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now };
+            let (answer, ()) = tokio::join!(
+                timeout_at(until, self.answer(caller, message)),
+                self.note_sign_of_life(&connection, now, until)
+            );
+            if answer.is_err() {
+                self.handlers.replace_if_stuck().await;
+            }
+            answer.map_err(too_late)?
+        };
+        answer.await.unwrap_or_else(|error| self.refusal(Some(id), error))
     }
 
     async fn answer(&self, caller: Caller, mut message: Message) -> Result<Frame, ErrorBody> {
@@ -188,7 +204,7 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
         let call = Call::new(context, payload, Phase::Routing(routing));
         // A handler that holds its thread keeps nobody from asking how things stand.
         let runtime =
-            if App::is_built_in(&message.action) { Handle::current() } else { self.handlers.clone() };
+            if App::is_built_in(&message.action) { Handle::current() } else { self.handlers.handle() };
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&runtime, async move { app.call(call).await });
         let replied = task.ended().await.map_err(|panic| {
@@ -296,25 +312,24 @@ impl<C: ConnectionStore + 'static, Q: RequestQueue> Router<C, Q> {
         Ok(identity)
     }
 
-    /// Notes that a client is there, at most once a minute, beside the answer: it neither waits for this nor fails with it.
+    /// Notes that a client is there, at most once a minute, while its answer is made.
     ///
-    /// Lambda may freeze it half done; the next message thaws it, or a minute later another one is noted.
-    fn note_sign_of_life(&self, connection: &ConnectionId, now: Timestamp) {
+    /// It is not left behind: Lambda freezes what still runs when the answer is given. So one that hangs delays that, by a
+    /// second at most and never beyond `until`. One that fails changes nothing.
+    async fn note_sign_of_life(&self, connection: &ConnectionId, now: Timestamp, until: Instant) {
         if !self.identities.is_ping_due(connection, now) {
             return;
         }
-        let (connections, identities) = (Arc::clone(&self.connections), Arc::clone(&self.identities));
-        let connection = connection.clone();
-        tokio::spawn(async move {
-            match connections.update_last_ping(&connection, now).await {
-                Ok(()) => {}
-                // It has ended, and we had not heard: its next message is one of a connection that is not known.
-                Err(error) if error.kind() == StoreErrorKind::NotFound => identities.forget(&connection),
-                Err(error) => {
-                    tracing::warn!(%connection, error = %Causes(&error), "a sign of life was not noted");
-                }
+        let until = until.min(Instant::now() + Self::SIGN_OF_LIFE_TIMEOUT);
+        match timeout_at(until, Box::pin(self.connections.update_last_ping(connection, now))).await {
+            Ok(Ok(())) => {}
+            // It has ended, and we had not heard: its next message is one of a connection that is not known.
+            Ok(Err(error)) if error.kind() == StoreErrorKind::NotFound => self.identities.forget(connection),
+            Ok(Err(error)) => {
+                tracing::warn!(%connection, error = %Causes(&error), "a sign of life was not noted");
             }
-        });
+            Err(_) => tracing::warn!(%connection, "a sign of life was not noted in time"),
+        }
     }
 
     fn refusal(&self, request_id: Option<RequestId>, error: ErrorBody) -> Frame {

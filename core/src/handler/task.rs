@@ -1,7 +1,12 @@
 use std::future::Future;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
+
+/// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
+pub(crate) fn handlers_runtime(threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().thread_name("handler").build()
+}
 
 /// A handler at work on the handlers' runtime, or other work on a runtime that is not the caller's; dropped, it is
 /// stopped, so that nothing is left running for nobody.

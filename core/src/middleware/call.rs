@@ -14,22 +14,31 @@ use crate::store::Identity;
 #[non_exhaustive]
 pub struct Call {
     /// What the handler will know of it. The handler is chosen by the `action` that the last of the app's layers leaves.
+    /// Renaming is for what handlers answer: a call that was renamed to a built-in action, or from one, fails.
     pub context: Context,
     /// What is asked with. A layer that changes it changes what the rest of this phase sees: what is queued is the
     /// message as it came.
     pub payload: Arc<Value>,
     /// What the call is for.
     pub phase: Phase,
-    /// Whether the action has a handler of its own, or is built in. If not, the app's fallback is asked, and the
-    /// action's name is anything that a client could think of: nothing to make a metric's dimension of.
-    pub registered: bool,
+    /// See [`registered`](Self::registered).
+    pub(crate) registered: Option<Arc<str>>,
 }
 
 impl Call {
     /// A call for a registered action.
     #[must_use]
     pub fn new(context: Context, payload: impl Into<Arc<Value>>, phase: Phase) -> Self {
-        Self { context, payload: payload.into(), phase, registered: true }
+        let registered = Some(context.action.as_str().into());
+        Self { context, payload: payload.into(), phase, registered }
+    }
+
+    /// The action that was asked for, whatever layers have made of it since, if it has a handler of its own or is built
+    /// in. If not, it is for the app's fallback, and its name is anything that a client could think of: nothing to make a
+    /// metric's dimension of.
+    #[must_use]
+    pub fn registered(&self) -> Option<&str> {
+        self.registered.as_deref()
     }
 }
 

@@ -63,22 +63,27 @@ impl CallError {
     }
 
     /// What a client is told of an error that a layer's service returned.
-    pub(crate) fn read(error: &(dyn Error + 'static)) -> Option<(CallErrorKind, ErrorBody)> {
+    pub(crate) fn read(error: &(dyn Error + 'static)) -> Option<Read> {
+        let refused = |told| Some(Read { kind: CallErrorKind::Refused, told, is_unexpected: false });
         iter::successors(Some(error), |&error| error.source()).find_map(|cause| {
             if let Some(own) = cause.downcast_ref::<Self>() {
-                Some((own.kind, own.told.clone()))
+                Some(Read { kind: own.kind, told: own.told.clone(), is_unexpected: own.is_unexpected() })
             } else if cause.is::<Elapsed>() {
-                let told = ErrorBody::new(ErrorCode::Timeout, "The request took longer than it may");
-                Some((CallErrorKind::Refused, told))
+                refused(ErrorBody::new(ErrorCode::Timeout, "The request took longer than it may"))
             } else if cause.is::<Overloaded>() {
-                let told =
-                    ErrorBody::new(ErrorCode::RateLimited, "Too many requests are under way: try again");
-                Some((CallErrorKind::Refused, told))
+                refused(ErrorBody::new(ErrorCode::RateLimited, "Too many requests are under way: try again"))
             } else {
                 None
             }
         })
     }
+}
+
+/// What was found in an error, or in one of its sources.
+pub(crate) struct Read {
+    pub(crate) kind: CallErrorKind,
+    pub(crate) told: ErrorBody,
+    is_unexpected: bool,
 }
 
 /// A failure of the handler's own.
@@ -97,7 +102,10 @@ impl From<BoxError> for CallError {
             Err(other) => other,
         };
         match Self::read(&*error) {
-            Some((kind, told)) => Self { kind, told, source: None },
+            // What wraps it is kept with it, down to its source.
+            Some(Read { kind, told, is_unexpected }) => {
+                Self { kind, told, source: is_unexpected.then_some(error) }
+            }
             None => Self::refused(ErrorBody::processing_failed()).with_source(error),
         }
     }

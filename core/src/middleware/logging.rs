@@ -1,15 +1,13 @@
-use std::sync::Arc;
-
 use tower::Layer;
 
-use super::around::Around;
-use super::observe::{Ended, observed};
-use super::{Call, Next, Step};
+use super::observe::{Ended, observing};
+use super::{Next, Step};
 
 /// Logs one line for each call, at level `info`: its action, its phase, what became of it, and after how long.
 ///
 /// The outcome is `done`, `queued`, `built_in`, `refused` or `failed` with the `code` that its client is told,
-/// `panicked`, or `abandoned` where the time was up. Of what layers further out did it tells nothing.
+/// `panicked`, or `abandoned` where the time was up. Of what layers further out did it tells nothing. A call that waits
+/// for room further in is logged as well, its wait included.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging;
 
@@ -17,7 +15,7 @@ impl<S: Step> Layer<S> for Logging {
     type Service = Next;
 
     fn layer(&self, inner: S) -> Next {
-        Around::step(Arc::new(|call: Call, next: Next| observed(call, next, log)), inner)
+        observing(inner, log)
     }
 }
 

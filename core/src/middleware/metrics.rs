@@ -2,17 +2,16 @@ use std::sync::Arc;
 
 use tower::Layer;
 
-use super::around::Around;
-use super::observe::{Ended, Outcome, observed};
-use super::{Call, Next, Step};
+use super::observe::{Ended, Outcome, observing};
+use super::{Next, Step};
 use crate::ports::{Clock, SystemClock};
 use crate::telemetry::{MetricLine, MetricSink, StandardOutput};
 
 /// Measures each call, in a line that CloudWatch makes metrics of: no call of ours, and no wait.
 ///
 /// By `Action` and `Phase`: `Calls`; `Failures`, where the handler failed or panicked, or the time was up; `Refusals`; and
-/// `Duration`. All actions that only the app's fallback answers are the one action `fallback`: a client could name any
-/// number.
+/// `Duration`, a wait for room further in included. The action is the message's, whatever a layer renames it to. All
+/// actions that only the app's fallback answers are the one action `fallback`: a client could name any number.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sink: Arc<dyn MetricSink>,
@@ -40,7 +39,7 @@ impl Metrics {
             Outcome::Failed(_) | Outcome::Panicked | Outcome::Abandoned => (1, 0),
         };
         let line = MetricLine::at(self.clock.now())
-            .by("Action", if seen.registered { &seen.action } else { "fallback" })
+            .by("Action", seen.registered.as_deref().unwrap_or("fallback"))
             .by("Phase", seen.phase)
             .count("Calls", 1)
             .count("Failures", failures)
@@ -65,10 +64,6 @@ impl<S: Step> Layer<S> for Metrics {
 
     fn layer(&self, inner: S) -> Next {
         let metrics = self.clone();
-        let measured = move |call: Call, next: Next| {
-            let metrics = metrics.clone();
-            observed(call, next, move |ended| metrics.sink.write(&metrics.line(ended)))
-        };
-        Around::step(Arc::new(measured), inner)
+        observing(inner, move |ended| metrics.sink.write(&metrics.line(ended)))
     }
 }

@@ -1,12 +1,13 @@
 //! How a call ended, for the layers that tell of it.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::BoxError;
+use tower::{BoxError, service_fn};
 
-use super::{Call, CallError, CallErrorKind, Next, Reply};
+use super::{Call, CallError, CallErrorKind, Next, Reply, Step};
 use crate::ids::{ConnectionId, RequestId};
 use crate::protocol::ErrorCode;
 
@@ -20,7 +21,8 @@ pub(super) struct Ended<'a> {
 /// What was seen of it as it came.
 pub(super) struct Seen {
     pub(super) action: String,
-    pub(super) registered: bool,
+    /// The name to count it by.
+    pub(super) registered: Option<Arc<str>>,
     pub(super) phase: &'static str,
     pub(super) request_id: RequestId,
     pub(super) connection: ConnectionId,
@@ -64,24 +66,28 @@ impl Outcome {
             Ok(Reply::BuiltIn) => return Self::BuiltIn,
             Err(error) => error,
         };
-        match CallError::read(&**error) {
-            Some((CallErrorKind::Refused, told)) => Self::Refused(told.code),
-            Some((CallErrorKind::Failed, told)) => Self::Failed(told.code),
+        match CallError::read(&**error).map(|read| (read.kind, read.told.code)) {
+            Some((CallErrorKind::Refused, code)) => Self::Refused(code),
+            Some((CallErrorKind::Failed, code)) => Self::Failed(code),
             None => Self::Failed(ErrorCode::ProcessingFailed),
         }
     }
 }
 
+/// A way on which `tell` learns how each call ended.
+///
+/// It is always ready: what waits for room further in has been seen, and is told of where it is given up.
+pub(super) fn observing(inner: impl Step, tell: impl Fn(&Ended<'_>) + Clone + Send + Sync + 'static) -> Next {
+    let next = Next::new(inner);
+    Next::new(service_fn(move |call| observed(call, next.clone(), tell.clone())))
+}
+
 /// Runs the rest of a call, and tells how it ended: also where it panics, or is given up.
-pub(super) async fn observed(
-    call: Call,
-    next: Next,
-    tell: impl Fn(&Ended<'_>) + Send,
-) -> Result<Reply, BoxError> {
+async fn observed(call: Call, next: Next, tell: impl Fn(&Ended<'_>) + Send) -> Result<Reply, BoxError> {
     let mut watch = Watch {
         seen: Seen {
             action: call.context.action.clone(),
-            registered: call.registered,
+            registered: call.registered.clone(),
             phase: call.phase.as_str(),
             request_id: call.context.request_id.clone(),
             connection: call.context.connection.clone(),

@@ -11,7 +11,7 @@ use crate::handler::Context;
 use crate::ids::joined;
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode};
-use crate::store::{FullAt, Rate, Taken};
+use crate::store::{FullAt, Rate, StoreErrorKind, Taken};
 use crate::telemetry::Causes;
 
 mod shared;
@@ -69,14 +69,17 @@ impl RateLimit {
     /// (`RATE_LIMITS_TABLE`); limits of the same `name` are one.
     ///
     /// It costs a write for each message that is let through, and none for one that this environment knows to be too
-    /// many. Without a table each environment counts for itself.
+    /// many. Without a table, and while it does not answer, each environment counts for itself
+    /// ([`fail_closed`](Self::fail_closed) has it otherwise). Who meets a table that throttles is refused in any case: a
+    /// flood on one bucket is throttled long before the table is, and must not open its own limit.
     #[must_use]
     pub fn shared(mut self, name: impl Into<Arc<str>>) -> Self {
         self.shared = Some(name.into());
         self
     }
 
-    /// Refuses everybody while the table does not answer. By default each environment counts for itself then.
+    /// Refuses everybody while the table of a [shared](Self::shared) limit does not answer, or where there is none. By
+    /// default each environment counts for itself then.
     #[must_use]
     pub const fn fail_closed(mut self) -> Self {
         self.fails_closed = true;
@@ -90,9 +93,13 @@ impl RateLimit {
         let Some(name) = &self.shared else { return Ok(()) };
         let Some(limits) = &routing.rate_limits else {
             self.buckets.alone.call_once(|| {
-                tracing::warn!(limit = %name, "the router has no table for shared rate limits: each counts for itself");
+                if self.fails_closed {
+                    tracing::error!(limit = %name, "the router has no table for shared rate limits: this one refuses everybody");
+                } else {
+                    tracing::warn!(limit = %name, "the router has no table for shared rate limits: each counts for itself");
+                }
             });
-            return Ok(());
+            return self.without_table(false);
         };
         let bucket = format!("{}/{key}", joined([&**name]));
         match limits.take(bucket, self.rate, now, known).await {
@@ -106,9 +113,14 @@ impl RateLimit {
             }
             Err(error) => {
                 tracing::warn!(limit = %name, error = %Causes(&error), "the shared rate limit does not answer");
-                if self.fails_closed { Err(refusal(Self::UNKNOWN_WAIT)) } else { Ok(()) }
+                self.without_table(error.kind() == StoreErrorKind::Throttled)
             }
         }
+    }
+
+    /// What becomes of a message whose token the table has not given.
+    fn without_table(&self, throttled: bool) -> Result<(), CallError> {
+        if throttled || self.fails_closed { Err(refusal(Self::UNKNOWN_WAIT)) } else { Ok(()) }
     }
 
     fn refuse(&self, bucket: FullAt, now: Timestamp) -> CallError {

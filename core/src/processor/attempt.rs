@@ -188,7 +188,11 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 Ending::Failed(ErrorBody::processing_failed())
             }
             Ok(Err(error)) => {
-                tracing::warn!(request = %self.key, error = %Causes(&error), "the request failed");
+                if error.is_unexpected() {
+                    tracing::warn!(request = %self.key, error = %Causes(&error), "the request failed");
+                } else {
+                    tracing::debug!(request = %self.key, %error, "the request failed");
+                }
                 Ending::Failed(error.into_told())
             }
             Err(error) => {

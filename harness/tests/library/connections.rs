@@ -9,11 +9,14 @@ use streamer::functions::Disconnect;
 use streamer::handler::{Context, Handler, HandlerError};
 use streamer::ports::Timestamp;
 use streamer::protocol::Frame;
+use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
 use streamer::store::{Connection, ConnectionStore as _, Status};
 use streamer::telemetry::{MetricLine, MetricSink};
+use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
 
+use crate::flaky::client_without_answers_to;
 use crate::world::{CONNECTIONS, World, message, queue};
 
 /// When the tests' clock begins.
@@ -246,8 +249,6 @@ async fn an_end_that_nobody_tells_of_is_found_by_age_and_expires_in_any_case() {
 
 /// How long after its opening ann's connection last gave a sign of life, as far as is noted.
 async fn last_ping(world: &World) -> Duration {
-    // What is done beside an answer is done by then.
-    sleep(Duration::from_millis(1)).await;
     let connection = world.connections().get(&"c-ann".into()).await.unwrap().unwrap();
     connection.last_ping.since(connection.connected_at)
 }
@@ -262,7 +263,6 @@ async fn a_message_is_a_sign_of_life_that_is_noted_once_a_minute() {
         let elapsed = world.now().since(START);
         advance(Duration::from_secs(second) - elapsed).await;
         assert!(world.say("c-ann", ping).await.contains("pong"));
-        sleep(Duration::from_millis(1)).await;
         calls.push(format!("{second} s: {}", ledger.take()));
     }
     insta::assert_snapshot!(calls.join("\n"));
@@ -300,9 +300,31 @@ async fn a_sign_of_life_that_cannot_be_noted_costs_the_answer_nothing() {
     world.db.client().delete_table().table_name(CONNECTIONS).send().await.unwrap();
     let asked = world.now();
     assert!(world.say("c-ann", ping).await.contains("pong"));
-    assert_eq!(world.now(), asked, "it is not waited for");
-    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.now(), asked);
+    advance(Duration::from_secs(30)).await;
     assert!(world.say("c-ann", ping).await.contains("pong"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_that_hangs_delays_the_answer_by_a_second_once_a_minute_and_never_beyond_its_time() {
+    let bench = Bench::new().await;
+    let world = &bench.world;
+    let connections =
+        DynamoConnectionStore::new(client_without_answers_to(&world.db, "UpdateItem"), CONNECTIONS);
+    let (app, clock) = (Arc::clone(&world.app), Arc::new(world.clock.clone()));
+    let router = Router::new(app, connections, queue(&world.db), clock, Handle::current());
+    let mut waited = Vec::new();
+    let quick = |seconds| json!(json!({"action": "steps", "id": "q", "payload": seconds}).to_string());
+    for (after, takes, has) in [(0, 0, 60), (60, 0, 60), (0, 0, 60), (60, 3, 60), (60, 0, 1)] {
+        advance(Duration::from_secs(after)).await;
+        let asked = tokio::time::Instant::now();
+        let deadline = world.now() + Duration::from_secs(has);
+        let answer = router.route_before(&message("c-ann", quick(takes), false), deadline).await;
+        assert!(answer.contains("\"success\":true"), "{answer}");
+        waited.push(asked.elapsed().as_millis());
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "nothing is left behind");
+    }
+    assert_eq!(waited, [0, 1_000, 0, 3_000, 500]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,8 +336,7 @@ async fn a_connection_that_is_not_there_any_more_is_forgotten_with_its_next_sign
     advance(Duration::from_secs(59)).await;
     assert!(world.say("c-ann", ping).await.contains("pong"), "remembered");
     advance(Duration::from_secs(1)).await;
-    assert!(world.say("c-ann", ping).await.contains("pong"), "the answer does not wait for the note");
-    sleep(Duration::from_millis(1)).await;
+    assert!(world.say("c-ann", ping).await.contains("pong"), "the answer does not depend on the note");
     assert!(world.say("c-ann", ping).await.contains("UNAUTHORIZED"));
     assert_eq!(world.connections().get(&"c-ann".into()).await.unwrap(), None, "and is not brought back");
 }

@@ -31,21 +31,45 @@ pub(crate) fn silent_queue() -> DynamoRequestQueue {
 
 /// A queue on a database that fails each call of this operation.
 pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoRequestQueue {
+    let failed = || {
+        let body = r#"{"__type":"InternalServerError"}"#;
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(StatusCode::try_from(500).unwrap(), body.into())))
+    };
+    queue_over(except(db, operation, failed))
+}
+
+/// A client of a database that never answers a call of this operation.
+pub(crate) fn client_without_answers_to(db: &DynamoDb, operation: &'static str) -> Client {
+    client_over(except(db, operation, || HttpConnectorFuture::new(std::future::pending())))
+}
+
+/// The database's answers, but for those to this operation.
+fn except(
+    db: &DynamoDb,
+    operation: &'static str,
+    answer: impl Fn() -> HttpConnectorFuture + Clone + Send + Sync + 'static,
+) -> impl Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static {
     let db = db.clone();
-    queue_over(move |request: &HttpRequest| {
+    move |request: &HttpRequest| {
         let target = request.headers().get("x-amz-target").unwrap();
-        let (status, body) = if target.ends_with(operation) {
-            (500, r#"{"__type":"InternalServerError"}"#.into())
-        } else {
-            let answer = db.handle(target, request.body().bytes().unwrap());
-            (answer.status, answer.body.into())
-        };
-        HttpConnectorFuture::ready(Ok(HttpResponse::new(StatusCode::try_from(status).unwrap(), body)))
-    })
+        if target.ends_with(operation) {
+            return answer();
+        }
+        let answer = db.handle(target, request.body().bytes().unwrap());
+        let status = StatusCode::try_from(answer.status).unwrap();
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, answer.body.into())))
+    }
 }
 
 /// A queue whose calls `answer` answers.
 fn queue_over<A>(answer: A) -> DynamoRequestQueue
+where
+    A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
+{
+    DynamoRequestQueue::new(client_over(answer), REQUESTS, QueueSettings::default())
+}
+
+fn client_over<A>(answer: A) -> Client
 where
     A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
 {
@@ -57,7 +81,7 @@ where
         .timeout_config(TimeoutConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
-    DynamoRequestQueue::new(Client::from_conf(config), REQUESTS, QueueSettings::default())
+    Client::from_conf(config)
 }
 
 #[derive(Clone)]

@@ -191,6 +191,96 @@ async fn what_a_layer_fails_with_is_told_by_what_it_is_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_wraps_a_refusal_is_logged_with_what_caused_it_and_not_told() {
+    #[derive(Debug)]
+    struct Wrapped(CallError);
+
+    impl std::fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("while billing")
+        }
+    }
+
+    impl std::error::Error for Wrapped {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    async fn fail(call: Call, _: Next) -> Result<Reply, BoxError> {
+        let closed = CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed"));
+        let is_broken = call.payload.as_str() == Some("broken");
+        Err(Wrapped(if is_broken { closed.with_source("the door is locked") } else { closed }).into())
+    }
+
+    let mut app = App::new();
+    app.handle_with("failing", echo, from_fn(fail)).unwrap();
+    let world = World::new(app).await;
+    let lines = Lines::default();
+    let logging = lines.collect(tracing::Level::WARN);
+    let told =
+        [world.ask("failing", "r1", json!("broken")).await, world.ask("failing", "r1", json!(1)).await];
+    drop(logging);
+    assert_eq!(told[0], told[1]);
+    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the request failed","request_id":"r1","error":"CLOSED: We are closed: while billing: CLOSED: We are closed: the door is locked","target":"streamer::router"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_not_renamed() {
+    async fn rename(mut call: Call, next: Next) -> Result<Reply, BoxError> {
+        if let Some(to) = call.context.metadata.get("to") {
+            call.context.action.clone_from(to);
+        }
+        next.run(call).await
+    }
+
+    let (lines, metrics) = (Lines::default(), Lines::default());
+    let mut app = takes();
+    app.handle("echo", echo).unwrap().fallback(echo).unwrap();
+    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(Noon))).layer(from_fn(rename));
+    let world = World::new(app).await;
+    let logging = lines.collect(tracing::Level::WARN);
+    let mut report = Vec::new();
+    for (action, to) in [
+        ("takes", "echo"),
+        ("takes", "made up by a client"),
+        ("fly", "echo"),
+        ("fly", "made up by a client"),
+        ("ping", "status"),
+        ("ping", "echo"),
+        ("echo", "ping"),
+        ("fly", "ping"),
+    ] {
+        let body = json!({"action": action, "id": "r1", "payload": 1, "metadata": {"to": to}});
+        let answer: Frame = serde_json::from_str(&world.say("c-ann", body).await).unwrap();
+        let answer = if let Frame::Error { error, .. } = answer {
+            error.code.to_string()
+        } else if let Frame::Response { data: Some(data), .. } = answer {
+            data.to_string()
+        } else {
+            panic!("{answer:?} to a quick request")
+        };
+        let measured: Value = serde_json::from_str(&metrics.taken()).unwrap();
+        let measured = measured["Action"].as_str().unwrap().to_owned();
+        report.push(format!("{action} → {to}: {answer}, measured as {measured}"));
+    }
+    drop(logging);
+    assert_snapshot!(report.join("\n"), @r#"
+    takes → echo: 1, measured as takes
+    takes → made up by a client: 1, measured as takes
+    fly → echo: 1, measured as fallback
+    fly → made up by a client: 1, measured as fallback
+    ping → status: {"pong":true,"timestamp":1700000000}, measured as ping
+    ping → echo: PROCESSING_FAILED, measured as ping
+    echo → ping: PROCESSING_FAILED, measured as echo
+    fly → ping: PROCESSING_FAILED, measured as fallback
+    "#);
+    let logged = lines.taken();
+    assert_eq!(logged.lines().count(), 3, "{logged}");
+    assert!(logged.contains("a layer has renamed ping to echo, and one of them is built in"), "{logged}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_layer_ends_a_queued_request_as_it_would_answer_a_quick_one() {
     let refuse = async |_: Call, _: Next| -> Result<Reply, BoxError> {
         Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
@@ -303,17 +393,25 @@ async fn towers_timeout_ends_a_quick_request_and_a_queued_one_each_with_its_own(
 
 #[tokio::test(start_paused = true)]
 async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_shed_above_it() {
-    // Logging stands between the two, and hides from neither that there is no room.
+    // A layer of one's own stands between the two, and hides from neither that there is no room.
     let mut app = takes();
     app.handle("takes_too", Takes).unwrap();
-    app.layer(ConcurrencyLimitLayer::new(2)).layer(Logging).layer(when_routing(LoadShedLayer::new()));
+    let between = from_fn(async |call: Call, next: Next| next.run(call).await);
+    app.layer(ConcurrencyLimitLayer::new(2)).layer(between).layer(when_routing(LoadShedLayer::new()));
+    // Logging is always ready, and belongs around what sheds.
+    app.layer(Logging);
     let world = World::new(app).await;
     let ask = |action, id| world.ask(action, id, json!(2));
+    let lines = Lines::default();
+    let logging = lines.collect(tracing::Level::INFO);
     let (one, two, three) = tokio::join!(ask("takes", "r1"), ask("takes_too", "r2"), ask("takes", "r3"));
     assert!(matches!(one, Frame::Response { success: true, .. }), "{one:?}");
     assert!(matches!(two, Frame::Response { success: true, .. }), "{two:?}");
     let Frame::Error { error, .. } = three else { panic!("no room for {three:?}") };
     assert_eq!(error.code, ErrorCode::RateLimited);
+    drop(logging);
+    let logged = lines.taken();
+    assert_eq!((logged.lines().count(), logged.matches("RATE_LIMITED").count()), (3, 1), "{logged}");
     assert!(matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }), "there is room again");
 
     // At the processor nothing is shed: what has no room waits.
@@ -326,6 +424,38 @@ async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_she
     for id in ["q1", "q2", "q3"] {
         assert_eq!(world.request(id).await.status, Status::Completed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_room_or_is_given_up_meanwhile_is_logged_and_measured() {
+    let (lines, metrics) = (Lines::default(), Lines::default());
+    let mut app = takes();
+    app.layer(ConcurrencyLimitLayer::new(1)).layer(Logging);
+    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(Noon)));
+    let mut world = World::new(app).await;
+    world.router.set_async_threshold(Duration::from_mins(10));
+    let logging = lines.collect(tracing::Level::INFO);
+    let ask = |id, seconds| world.ask("takes", id, json!(seconds));
+    tokio::join!(ask("first", 20), ask("waits", 1), ask("gives up", 10));
+    drop(logging);
+    let told = |lines: Lines, of: &[&str]| {
+        let lines = lines.taken();
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            of.iter().map(|of| line[of].to_string()).collect::<Vec<_>>().join(" ")
+        };
+        lines.lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(told(lines, &["request_id", "outcome", "duration_ms"]), @r#"
+    "first" "done" 20000
+    "waits" "done" 21000
+    "gives up" "abandoned" 25000
+    "#);
+    assert_snapshot!(told(metrics, &["outcome", "Duration"]), @r#"
+    "done" 20000
+    "done" 21000
+    "abandoned" 25000
+    "#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -414,6 +544,44 @@ async fn what_is_built_in_is_answered_through_the_apps_layers_while_a_handler_ho
     };
     let (answer, ()) = tokio::join!(say("c-ann", r#"{"action":"hold","id":"r1"}"#), asked);
     assert!(answer.contains("\"success\":true"), "{answer}");
+    handlers.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_handler_that_holds_its_thread_past_its_time_holds_up_nobody_who_comes_after_it() {
+    // A barrier that the test itself comes to last.
+    let released = Arc::new(std::sync::Barrier::new(3));
+    let held = Arc::clone(&released);
+    let mut app = App::new();
+    let hold = move |_: Value| {
+        held.wait();
+        std::future::ready(Ok(()))
+    };
+    app.handle("hold", hold).unwrap().handle("echo", echo).unwrap();
+    let world = World::new(App::new()).await;
+    let handlers =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let router = world.router_with(app, handlers.handle().clone());
+    let say = async |connection, body| {
+        let deadline = world.now() + Duration::from_secs(3);
+        router.route_before(&message(connection, json!(body), false), deadline).await
+    };
+    let lines = Lines::default();
+    let logging = lines.collect(tracing::Level::ERROR);
+    // The first holds the thread that the router was given, the second one of the router's own.
+    for stuck in 1..=2 {
+        let answer = say("c-ann", r#"{"action":"hold","id":"r1"}"#).await;
+        assert!(answer.contains("TIMEOUT"), "{answer}");
+        let logged = lines.taken();
+        assert!(logged.contains(&format!("\"stuck\":{stuck},")) && logged.lines().count() == 1, "{logged}");
+        let answer = say("c-bob", r#"{"action":"echo","id":"r2","payload":"there"}"#).await;
+        assert!(answer.contains("there"), "{answer}");
+        let answer = say("c-bob", r#"{"action":"echo","id":"r3","payload":"still"}"#).await;
+        assert!(answer.contains("still"), "{answer}");
+    }
+    drop(logging);
+    assert_eq!(lines.taken(), "");
+    released.wait();
     handlers.shutdown_background();
 }
 
@@ -563,4 +731,37 @@ async fn what_a_client_can_bring_about_at_will_is_logged_at_debug_alone() {
     world.say("c-nobody", r#"{"action":"takes","id":"r1","payload":1}"#).await;
     drop(logging);
     assert_eq!(lines.taken(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_attempts_at_queued_requests_only_those_that_nobody_brought_about_at_will_are_warned_of() {
+    struct Fails;
+
+    impl Handler for Fails {
+        type Input = String;
+        type Output = ();
+
+        fn estimated_duration(&self, _: &String) -> Duration {
+            Duration::from_mins(1)
+        }
+
+        async fn process(&self, how: String, _: Context) -> Result<(), HandlerError> {
+            let declined = HandlerError::failure("CARD_DECLINED", "The card was declined");
+            Err(if how == "broken" { declined.with_source("the bank is shut") } else { declined })
+        }
+    }
+
+    let lines = Lines::default();
+    let mut app = App::new();
+    app.handle("fails", Fails).unwrap();
+    let world = World::new(app).await;
+    world.ask("fails", "r1", json!("declined")).await;
+    world.ask("fails", "r2", json!("broken")).await;
+    let logging = lines.collect(tracing::Level::WARN);
+    world.process().await;
+    drop(logging);
+    for id in ["r1", "r2"] {
+        assert_eq!(world.request(id).await.status, Status::Failed);
+    }
+    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the request failed","request":"acme/ann/r2","error":"CARD_DECLINED: The card was declined: the bank is shut","target":"streamer::processor::attempt"}"#);
 }

@@ -116,7 +116,6 @@ async fn each_function_may_do_what_it_does_and_no_more() {
         advance(Duration::from_secs(70)).await;
     }
     world.ask("ping", "p", json!({})).await;
-    sleep(Duration::from_millis(1)).await;
     done.push(("RouterFunction", needed(&ledger.take())));
 
     world.process().await;

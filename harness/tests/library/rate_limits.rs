@@ -200,6 +200,7 @@ async fn a_stored_bucket_is_a_number_and_its_end() {
 #[derive(Clone, Default)]
 struct Failing {
     hangs: bool,
+    throttles: bool,
     asked_on: Arc<Mutex<Vec<ThreadId>>>,
 }
 
@@ -209,7 +210,8 @@ impl RateLimits for Failing {
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        Err(StoreError::new(StoreErrorKind::Throttled, "a fault of this test"))
+        let kind = if self.throttles { StoreErrorKind::Throttled } else { StoreErrorKind::Unavailable };
+        Err(StoreError::new(kind, "a fault of this test"))
     }
 }
 
@@ -229,6 +231,16 @@ async fn a_table_that_fails_or_hangs_leaves_each_environment_to_count_for_itself
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_flood_that_has_its_bucket_throttled_does_not_open_its_own_limit() {
+    let world = World::new(App::new()).await;
+    let limit = RateLimit::per_user(Rate::per_second(10)).shared("messages");
+    let throttled = Failing { throttles: true, ..Failing::default() };
+    let router = environment(&world, limited(limit), throttled).await;
+    let answer = say(&router, "c-ann").await;
+    assert!(answer.contains("RATE_LIMITED") && answer.contains("\"retry_after_ms\":1000"), "{answer}");
+}
+
 #[tokio::test]
 async fn the_table_is_asked_on_the_routers_own_runtime() {
     let handlers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -243,10 +255,16 @@ async fn the_table_is_asked_on_the_routers_own_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_limit_without_a_table_is_each_environments_own() {
+async fn a_shared_limit_without_a_table_is_each_environments_own_or_lets_nobody_through() {
     let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
-    let world = World::new(limited(limit)).await;
+    let world = World::new(limited(limit.clone())).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
     assert!(world.say("c-ann", ECHO).await.contains("RATE_LIMITED"));
+
+    let closed = World::new(limited(limit.fail_closed())).await;
+    for _ in 0..2 {
+        let answer = closed.say("c-bob", ECHO).await;
+        assert!(answer.contains("RATE_LIMITED") && answer.contains("\"retry_after_ms\":1000"), "{answer}");
+    }
 }

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 
@@ -9,8 +12,9 @@ use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 
 /// Token buckets in a DynamoDB table.
 ///
-/// A token costs one conditional update of one write unit; two where a bucket that was thought full is not. The SDK may
-/// send an update again whose answer was lost: that call then takes two tokens.
+/// A token costs one conditional update of one write unit; two where a bucket that was thought full is not. One that
+/// fails is sent once more, and not as often as the client's other calls are: it is waited for with a message, and where
+/// it is throttled that must show in time. Where only its answer was lost, that call then takes two tokens.
 #[derive(Clone, Debug)]
 pub struct DynamoRateLimits {
     client: Client,
@@ -27,10 +31,15 @@ enum Guess {
 }
 
 impl DynamoRateLimits {
+    /// The longest wait before the second attempt; how much of it is waited is left to chance.
+    const BACKOFF: Duration = Duration::from_millis(50);
+
     /// Buckets in `table`.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        Self { client, table: table.into() }
+        let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Self::BACKOFF);
+        let config = client.config().to_builder().retry_config(retries).build();
+        Self { client: Client::from_conf(config), table: table.into() }
     }
 
     async fn update(
@@ -178,7 +187,7 @@ mod tests {
         let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&throttled]);
         let limits = DynamoRateLimits::new(client, "limits");
         let error = limits.take("b", Rate::per_second(10), NOW, FullAt::default()).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Throttled);
+        assert_eq!((error.kind(), throttled.num_calls()), (StoreErrorKind::Throttled, 2));
         assert_eq!(error.to_string(), "throttled: take a token from bucket b in table limits");
 
         let deleted_meanwhile = [refused(IN_USE, None), refused(FULL, Some(1_000_100_000))];
