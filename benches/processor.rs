@@ -354,6 +354,15 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
+    async fn cancel_unheard(
+        &self,
+        _: &RequestKey,
+        _: &ConnectionId,
+        _: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
     async fn unsubscribe(&self, _: &RequestKey, _: &ConnectionId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }

@@ -106,17 +106,20 @@ impl RequestKey {
 
     /// Which of `shards` shards of a write-sharded index the request belongs to.
     ///
-    /// FNV-1a over the key: stable over processes and versions, as a stored value has to be.
+    /// By a hash that is stable over processes and versions, as a stored value has to be.
     #[must_use]
     pub fn shard(&self, shards: u8) -> u8 {
-        let hash = self
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = fnv1a(&self.0);
         // The low bits of FNV-1a depend on few input bits: fold the high half in.
         let folded = (hash >> 32) ^ hash;
         u8::try_from(folded % u64::from(shards.max(1))).unwrap_or(0)
     }
+}
+
+/// FNV-1a.
+pub(crate) fn fnv1a(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl fmt::Display for RequestKey {

@@ -127,17 +127,43 @@ fn public_key(algorithm: Algorithm, key: &str) -> Result<DecodingKey, String> {
         Algorithm::Rs256 | Algorithm::Hs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
     };
     let key = parsed.map_err(|error| format!("is no public key in PEM for {algorithm:?}: {error}"))?;
-    let bytes = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    let bytes = key.try_get_as_bytes().unwrap_or_default();
     match algorithm {
-        Algorithm::Es256 if bytes != Keys::P256_POINT_BYTES => {
+        Algorithm::Es256 if bytes.len() != Keys::P256_POINT_BYTES => {
             Err("is a key on another curve than P-256, which is that of ES256".into())
         }
-        // The modulus and little else: a key that is long enough has more bytes than its modulus.
-        Algorithm::Rs256 if bytes < Keys::RSA_BITS.start() / 8 => {
-            Err(format!("an RSA key must have at least {} bits", Keys::RSA_BITS.start()))
+        Algorithm::Rs256 => {
+            let (n, e) = rsa_numbers(bytes).ok_or("is no RSA public key")?;
+            rsa_key(n, e)
         }
-        Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Hs256 => Ok(key),
+        Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Hs256 => Ok(key),
     }
+}
+
+/// The modulus and the exponent of an `RSAPublicKey` in DER (RFC 8017, appendix A.1.1).
+fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    const INTEGER: u8 = 0x02;
+    const SEQUENCE: u8 = 0x30;
+    let (numbers, _) = der_value(SEQUENCE, der)?;
+    let (n, rest) = der_value(INTEGER, numbers)?;
+    let (e, _) = der_value(INTEGER, rest)?;
+    Some((n, e))
+}
+
+/// The contents of the value of this tag that `der` begins with, and what comes after it (X.690, section 8.1).
+fn der_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (first, rest) = der.strip_prefix(&[tag])?.split_first()?;
+    let (len, rest) = match first.checked_sub(0x80) {
+        None => (usize::from(*first), rest),
+        Some(bytes) => {
+            let (len, rest) = rest.split_at_checked(usize::from(bytes))?;
+            let len = len
+                .iter()
+                .try_fold(0_usize, |len, byte| len.checked_mul(256)?.checked_add(usize::from(*byte)))?;
+            (len, rest)
+        }
+    };
+    rest.split_at_checked(len)
 }
 
 /// RFC 7517, section 5.
@@ -283,6 +309,44 @@ mod tests {
             assert_eq!(outcome(&verifier, &key.sign_as(id, &claims())), Ok(()), "{id}");
         }
         assert_eq!(outcome(&verifier, &second.sign_as("second", &claims())), Ok(()));
+    }
+
+    /// An RSA key whose modulus has so many bits, in PEM.
+    fn rsa_pem(bits: usize) -> String {
+        let tagged = |tag: u8, contents: &[u8]| {
+            let len = u16::try_from(contents.len()).unwrap().to_be_bytes();
+            [&[tag, 0x82], &len[..], contents].concat()
+        };
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= bits.div_ceil(8) * 8 - bits;
+        let numbers = [tagged(2, &[&[0], &modulus[..]].concat()), vec![2, 3, 1, 0, 1]].concat();
+        let text = base64::engine::general_purpose::STANDARD.encode(tagged(0x30, &numbers));
+        format!("-----BEGIN RSA PUBLIC KEY-----\n{text}\n-----END RSA PUBLIC KEY-----\n")
+    }
+
+    #[test]
+    fn an_rsa_key_in_pem_is_taken_at_the_bounds_and_refused_a_bit_beyond_them() {
+        let outcome = |bits| TokenVerifier::new(Algorithm::Rs256, &rsa_pem(bits)).map(drop);
+        for bits in [2_048, 2_049, 8_192] {
+            assert_eq!(outcome(bits), Ok(()), "{bits}");
+        }
+        for bits in [1_024, 2_000, 2_047, 8_193, 16_384] {
+            let problem = format!("has {bits} bits; an RSA key must have 2048 to 8192");
+            assert_eq!(outcome(bits), Err(problem), "{bits}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_der_of_an_rsa_key_is_none() {
+        let whole = [0x30, 0x08, 2, 1, 7, 2, 3, 1, 0, 1];
+        assert_eq!(rsa_numbers(&whole), Some((&[7][..], &[1, 0, 1][..])));
+        for cut in 0..whole.len() {
+            assert_eq!(rsa_numbers(&whole[..cut]), None, "{cut}");
+        }
+        for odd in [&[0x30, 0x80][..], &[0x30, 0xff, 1], &[0x30, 0x89, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 1, 7]]
+        {
+            assert_eq!(rsa_numbers(odd), None, "{odd:?}");
+        }
     }
 
     #[test]

@@ -20,16 +20,14 @@ pub(super) fn holds(algorithm: Algorithm, key: &DecodingKey, message: &[u8], sig
         (Algorithm::Rs256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
             RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
         }
-        (Algorithm::Rs256, DecodingKeyKind::SecretOrDer(der)) => {
-            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der).verify(message, signature)
-        }
         (Algorithm::Es256, DecodingKeyKind::SecretOrDer(point)) => {
             UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
         }
         (Algorithm::EdDsa, DecodingKeyKind::SecretOrDer(public)) => {
             UnparsedPublicKey::new(&ED25519, public).verify(message, signature)
         }
-        (
+        (Algorithm::Rs256, DecodingKeyKind::SecretOrDer(_))
+        | (
             Algorithm::Hs256 | Algorithm::Es256 | Algorithm::EdDsa,
             DecodingKeyKind::RsaModulusExponent { .. },
         ) => Err(ring::error::Unspecified),

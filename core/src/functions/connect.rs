@@ -49,7 +49,8 @@ impl<C: ConnectionStore> Connect<C> {
         let identity = match verified {
             Ok(identity) => identity,
             Err(refused) => {
-                tracing::info!(code = refused.code(), "connection refused");
+                // Anybody can cause this, at will.
+                tracing::debug!(code = refused.code(), "connection refused");
                 return error_reply(401, refused.code(), &refused.to_string());
             }
         };

@@ -12,14 +12,18 @@ use crate::store::{
 };
 use crate::telemetry::{Causes, MetricLine, MetricSink};
 
-/// `$disconnect`: forgets a connection, and takes it off the requests that it listens to.
+/// `$disconnect`: forgets a connection, and takes it off the requests that came over it.
 ///
-/// Its requests go on: their client may come back for them. Where [they are to be cancelled](Self::cancelling), those
-/// end that came over it and that nobody else listens to.
+/// They go on: their client may come back for them. Where [they are to be cancelled](Self::cancelling), those end that
+/// nobody else listens to.
 ///
-/// A gateway does its best to tell of an end, and may not. Then, and where time runs out here, a push that finds the
-/// connection gone takes it off its request, and the connection's record expires, or is
-/// [deleted as stale](ConnectionStore::delete_stale).
+/// They are read from an index that lags a little behind: what was queued a moment before the end may not be listed
+/// yet, and goes on then. From that, and from requests that came over other connections, the connection is taken off
+/// by the first push that finds it gone (410).
+///
+/// A gateway does its best to tell of an end, and may not. Then, and where time runs out here, such a push does it for
+/// all of its requests, and the connection's record expires. [`ConnectionStore::delete_stale`] is there for whoever
+/// wants the record gone earlier: no function calls it.
 #[derive(Debug)]
 pub struct Disconnect<C, Q> {
     connections: C,
@@ -37,7 +41,7 @@ struct Left {
 }
 
 impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
-    /// How many requests of a connection are looked at, the oldest first.
+    /// How many requests of a connection are looked at, the newest first.
     pub const MAX_REQUESTS: usize = 5_000;
     /// How many are written at once.
     const AT_ONCE: usize = 8;
@@ -140,7 +144,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
                 None => return,
             }
         }
-        tracing::warn!(connection = %id, "it has too many requests: the later ones are left as they are");
+        tracing::warn!(connection = %id, "it has too many requests: the oldest are left as they are");
     }
 
     /// Whether anything is to be done about a request: most have ended, and have been told.
@@ -163,11 +167,12 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         let key = request.key();
         // First the end, which somebody has to be told of: then nobody is left, and nothing to do.
         if self.cancels(request, id) {
-            match self.queue.cancel(&key, self.clock.now()).await? {
+            match self.queue.cancel_unheard(&key, id, self.clock.now()).await? {
                 Cancelled::Now { .. } | Cancelled::Asked => {
                     left.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
-                Cancelled::Ended(_) => {}
+                // Somebody has come to listen since it was read.
+                Cancelled::Heard | Cancelled::Ended(_) => {}
             }
         }
         if request.subscribers.contains(id) {

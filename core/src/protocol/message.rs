@@ -100,6 +100,9 @@ fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {
         Some(Value::String(action)) if action.chars().count() > Message::MAX_ACTION_CHARS => {
             Err(format!("\"action\" must have at most {} characters", Message::MAX_ACTION_CHARS))
         }
+        Some(Value::String(action)) if action.chars().any(char::is_control) => {
+            Err("\"action\" must not contain control characters".into())
+        }
         Some(Value::String(action)) => Ok(action),
         None | Some(Value::Null) => Err("\"action\" is missing: it names what is asked for".into()),
         Some(other) => Err(format!("\"action\" must be a string, and is {}", json_type(&other))),
@@ -213,6 +216,7 @@ mod tests {
             r#"{"id":"r1","action":"a","metadata":[]}"#,
             r#"{"id":"r1","action":"a","payload":{"#,
             r#"{"id":"r1","action":"#,
+            r#"{"id":"r1","action":"a\u0007b"}"#,
             &long_id,
             &long_action,
             &nested,

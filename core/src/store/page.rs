@@ -45,7 +45,7 @@ impl PageRequest {
         if let Some(cursor) = after
             && cursor.list != list
         {
-            let problem = format!("a page of {list} after a cursor of {}", cursor.list);
+            let problem = format!("a page of the list {list} after a cursor of the list {}", cursor.list);
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         }
         Ok(())
@@ -70,9 +70,11 @@ pub struct Page<T> {
 }
 
 /// A place in a list, as text that means something to the store alone.
+///
+/// It is a place in no other list: a cursor of one status, connection, user or tenant is refused for another.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor {
-    /// Which list it is a place in.
+    /// Which list it is a place in, without spaces.
     pub(super) list: String,
     /// What the list is sorted by, of the entry before it.
     pub(super) at: u64,

@@ -52,6 +52,8 @@ pub enum Cancelled {
     },
     /// It runs: whoever holds its lease is asked to stop, and writes the end.
     Asked,
+    /// Others than [who cancels](RequestQueue::cancel_unheard) listen to it: it goes on.
+    Heard,
     /// It has ended already, so.
     Ended(Status),
 }
@@ -59,7 +61,7 @@ pub enum Cancelled {
 /// A status that a request can be given by somebody who does not hold its lease.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NewStatus {
-    /// From RETRYING: its next attempt is due.
+    /// From RETRYING, while it has attempts left: the next is due.
     Pending,
     /// From PENDING or RETRYING: it ends with what its client is told.
     Failed(ErrorBody),
@@ -127,7 +129,8 @@ pub trait RequestQueue: Send + Sync {
     /// Requests are run from the table's stream. This is for operators and tests, and for queues without a stream.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim) has them.
+    /// As [`claim`](Self::claim) has them. A request that cannot be claimed for good keeps nobody from the later ones: it
+    /// is an error where none of those was claimed.
     fn dequeue(
         &self,
         owner: &str,
@@ -231,7 +234,8 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// [`Misuse`](super::StoreErrorKind::Misuse) when `to` [may not follow](NewStatus::may_follow) `from`;
-    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it does not stand as `from` says (any more);
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it does not stand as `from` says (any more), or is
+    /// to be pending and has had all its attempts: it is to be given up;
     /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request;
     /// else when the store does not take it.
     fn update_status(
@@ -254,6 +258,18 @@ pub trait RequestQueue: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
 
+    /// [Cancels](Self::cancel) a request unless another connection than this one listens to it, also one that came to do
+    /// so a moment ago: then it is [`Heard`](Cancelled::Heard), and goes on.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel) has them.
+    fn cancel_unheard(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
+
     /// Takes a connection off those that are told, wherever the request stands. When it has ended, and nobody is left,
     /// it leaves the timer index as well.
     ///
@@ -267,7 +283,7 @@ pub trait RequestQueue: Send + Sync {
         connection: &ConnectionId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The requests that came over a connection, the oldest first.
+    /// The requests that came over a connection, the newest first: those that are open are among them.
     ///
     /// # Errors
     /// When the store does not answer, or `page` is none that it can turn to.

@@ -11,13 +11,13 @@ use streamer::ports::Timestamp;
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
-use streamer::store::{Connection, ConnectionStore as _, Status};
+use streamer::store::{Connection, ConnectionStore as _, RequestQueue as _, Status};
 use streamer::telemetry::{MetricLine, MetricSink};
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
 
-use crate::flaky::client_without_answers_to;
-use crate::world::{CONNECTIONS, World, message, queue};
+use crate::flaky::{client_without_answers_to, queue_meanwhile};
+use crate::world::{CONNECTIONS, REQUESTS, World, key, message, queue};
 
 /// When the tests' clock begins.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -166,6 +166,41 @@ async fn what_another_connection_listens_to_is_not_cancelled() {
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert!(bench.world.clients.frames("again").last().is_some_and(Frame::is_terminal));
     assert_eq!(bench.world.clients.frames("c-ann"), []);
+}
+
+/// What is decided by is read before it is written.
+#[tokio::test(start_paused = true)]
+async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled() {
+    let bench = Bench::cancelling().await;
+    let (world, now) = (&bench.world, bench.world.now());
+    for id in ["waits", "runs"] {
+        bench.queue(id, 60).await;
+    }
+    let lease_end = now + Duration::from_secs(60);
+    queue(&world.db).claim(&key("runs"), "somebody", now, lease_end).await.unwrap();
+    let db = world.db.clone();
+    let subscribe = move || {
+        for id in ["waits", "runs"] {
+            let update = json!({
+                "TableName": REQUESTS,
+                "Key": {"request_id": {"S": key(id).as_str()}, "part": {"S": "request"}},
+                "UpdateExpression": "SET subscribers.again = :value",
+                "ExpressionAttributeValues": {":value": {"N": "1"}},
+            });
+            let answer = db.handle("DynamoDB_20120810.UpdateItem", update.to_string().as_bytes());
+            assert_eq!(answer.status, 200);
+        }
+    };
+    let racing = queue_meanwhile(&world.db, "BatchGetItem", subscribe);
+    let (clock, metrics) = (Arc::new(world.clock.clone()), bench.metrics.clone());
+    let disconnect = Disconnect::new(world.connections(), racing, clock, metrics).cancelling(true);
+    disconnect.handle(&ended("c-ann"), now + Duration::from_secs(10)).await;
+    assert_eq!(bench.counted(), (2, 0));
+    for (id, status) in [("waits", Status::Pending), ("runs", Status::Processing)] {
+        let request = world.request(id).await;
+        assert_eq!((request.status, request.subscribers), (status, vec!["again".into()]));
+        assert!(!world.item(id).await.contains_key("cancel_requested"), "{id}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

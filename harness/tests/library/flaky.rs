@@ -61,6 +61,23 @@ fn except(
     }
 }
 
+/// A queue on a database to which something happens right after each call of this operation.
+pub(crate) fn queue_meanwhile<M>(db: &DynamoDb, operation: &'static str, meanwhile: M) -> DynamoRequestQueue
+where
+    M: Fn() + Clone + Send + Sync + 'static,
+{
+    let db = db.clone();
+    queue_over(move |request: &HttpRequest| {
+        let target = request.headers().get("x-amz-target").unwrap();
+        let answer = db.handle(target, request.body().bytes().unwrap());
+        if target.ends_with(operation) {
+            meanwhile();
+        }
+        let status = StatusCode::try_from(answer.status).unwrap();
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, answer.body.into())))
+    })
+}
+
 /// A queue whose calls `answer` answers.
 fn queue_over<A>(answer: A) -> DynamoRequestQueue
 where
@@ -245,6 +262,15 @@ impl RequestQueue for Flaky {
 
     async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
         self.queue.cancel(key, now).await
+    }
+
+    async fn cancel_unheard(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        now: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        self.queue.cancel_unheard(key, connection, now).await
     }
 
     async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {

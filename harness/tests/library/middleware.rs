@@ -670,7 +670,7 @@ async fn every_end(mut app: App) {
         ("r4", "broken", json!(1)),
         ("r5", "bug", json!(1)),
         ("r6", "hang", json!(1)),
-        ("r7", "made\nup", json!(1)),
+        ("r7", "made \"up\"", json!(1)),
         ("r8", "takes", json!(60)),
         ("r9", "ping", json!(1)),
     ] {

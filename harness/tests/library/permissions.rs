@@ -1,4 +1,5 @@
-//! What the template's policies permit: of each table what a function does there, and no more.
+//! What the template's policies permit: of each table, and of the management API, what a function does there, and no
+//! more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use tokio::time::{advance, sleep};
 use crate::connections::{disconnect, ended};
 use crate::world::{RATE_LIMITS, World, message};
 
-/// An action on a table or an index, as in `PutItem RequestsTable`.
+/// An action on a table or an index, as in `PutItem RequestsTable`, or on connections: `ManageConnections POST`.
 type Permissions = BTreeSet<String>;
 
-/// What the policies of a function permit on tables.
+/// What the policies of a function permit on tables and connections.
 fn permitted(function: &str) -> Permissions {
     let template = include_str!("../../../lambdas/template.yaml");
     let (_, rest) = template.split_once(&format!("\n  {function}:\n")).unwrap();
@@ -31,7 +32,8 @@ fn permitted(function: &str) -> Permissions {
     let mut actions = Vec::new();
     for line in rest[..end.unwrap_or(rest.len())].lines() {
         if line.trim_start().starts_with("Action: ") {
-            actions = line.split("dynamodb:").skip(1).map(word).collect();
+            let services = ["dynamodb:", "execute-api:"];
+            actions = services.iter().flat_map(|service| line.split(service).skip(1)).map(word).collect();
         } else if let Some((_, resource)) = line.split_once("Resource: ")
             && let Some(table) = ["RequestsTable", "ConnectionsTable", "RateLimitsTable"]
                 .into_iter()
@@ -40,6 +42,9 @@ fn permitted(function: &str) -> Permissions {
             let index =
                 resource.split_once("/index/").map(|(_, index)| format!("/{index}")).unwrap_or_default();
             permitted.extend(actions.iter().map(|action| format!("{action} {table}{index}")));
+        } else if let Some((path, _)) = line.split_once("/@connections/") {
+            let method = path.rsplit('/').next().unwrap_or_default();
+            permitted.extend(actions.iter().map(|action| format!("{action} {method}")));
         }
     }
     permitted
@@ -119,7 +124,12 @@ async fn each_function_may_do_what_it_does_and_no_more() {
     done.push(("RouterFunction", needed(&ledger.take())));
 
     world.process().await;
-    done.push(("ProcessorFunction", needed(&ledger.take())));
+    let mut run = needed(&ledger.take());
+    // A push is a POST, and the processor asks the management API nothing else.
+    if !world.clients.frames("c-ann").is_empty() {
+        run.insert("ManageConnections POST".to_owned());
+    }
+    done.push(("ProcessorFunction", run));
 
     world.ask("large", "left", json!(1)).await;
     let disconnect = disconnect(&world).cancelling(true);

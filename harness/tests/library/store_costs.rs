@@ -181,6 +181,8 @@ async fn what_each_operation_on_requests_costs() {
 
     let key = bill.enqueue("r3", small()).await;
     bill.skip();
+    bill.queue.cancel_unheard(&key, &"c2".into(), at(2)).await.unwrap();
+    bill.enter("cancel_unheard what is heard");
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     bill.enter("unsubscribe from what has not ended");
     bill.queue.cancel(&key, at(3)).await.unwrap();

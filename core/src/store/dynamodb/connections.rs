@@ -3,7 +3,7 @@ use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::codec::{Item, Reader, s, time};
-use super::index::{Index, List};
+use super::index::{Index, List, Order};
 use super::{Refusal, connection_item, store_error};
 use crate::ids::{ConnectionId, TenantId, UserId, user_key};
 use crate::ports::Timestamp;
@@ -36,7 +36,8 @@ impl DynamoConnectionStore {
         shard: String,
         page: PageRequest,
     ) -> Result<Page<Connection>, StoreError> {
-        let list = List { client: &self.client, table: &self.table, index, shards: vec![shard], until: None };
+        let (client, table, order) = (&self.client, &self.table, Order::OldestFirst);
+        let list = List { client, table, index, shards: vec![shard], order };
         list.page(page, None, |item| connection_item::decode(item).map(Some)).await
     }
 

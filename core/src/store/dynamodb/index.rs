@@ -3,7 +3,8 @@
 //! Every index carries keys alone, so a list is two steps: one query of each shard, all at once, and one batch of
 //! consistent reads. What a shard returns is sorted, and the shards are merged by time, then by the shard's number,
 //! then in DynamoDB's own order. A [`Cursor`] names one place in that order, and so where each shard goes on: up to the
-//! entry's shard those of its very time are behind it, after its shard they are not.
+//! entry's shard those of its very time are behind it, after its shard they are not. It names its list too, by the index
+//! and a hash of the first shard, since another list of the same index would pass over what it has before that place.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 
 use super::codec::{Corrupt, Item, Reader, n, s};
 use super::store_error;
+use crate::ids::fnv1a;
 use crate::ports::Timestamp;
 use crate::store::{Cursor, Page, PageRequest, StoreError, StoreErrorKind};
 
@@ -38,8 +40,18 @@ pub(super) struct List<'a> {
     pub(super) index: &'static Index,
     /// The list's shards, in the order in which entries of the same time come.
     pub(super) shards: Vec<String>,
-    /// The latest time that belongs to the list.
-    pub(super) until: Option<Timestamp>,
+    pub(super) order: Order,
+}
+
+/// By which time a list goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// From the oldest on.
+    OldestFirst,
+    /// From the oldest on, to the last of this moment.
+    OldestFirstUntil(Timestamp),
+    /// From the newest back.
+    NewestFirst,
 }
 
 /// A key that an index led to.
@@ -89,12 +101,13 @@ impl List<'_> {
 
     /// The keys of one page, in the list's order.
     pub(super) async fn keys(&self, page: &PageRequest) -> Result<Keys, StoreError> {
-        page.check(self.index.name)?;
+        let list = self.name();
+        page.check(&list)?;
         let shards = (0_u8..).zip(&self.shards);
         let queries = shards.map(|(number, shard)| self.shard(number, shard, page));
-        let (entries, more) = merge(try_join_all(queries).await?, page.limit);
+        let (entries, more) = merge(try_join_all(queries).await?, self.order, page.limit);
         let last = entries.last().map(|(shard, entry)| Cursor {
-            list: self.index.name.to_owned(),
+            list,
             at: entry.at,
             shard: *shard,
             key: entry.key.clone(),
@@ -103,15 +116,27 @@ impl List<'_> {
         Ok((entries.into_iter().map(|(_, entry)| entry).collect(), next))
     }
 
+    /// What tells it from every other list, of the same index too.
+    fn name(&self) -> String {
+        let first = self.shards.first().map_or("", String::as_str);
+        format!("{}#{:016x}", self.index.name, fnv1a(first))
+    }
+
     /// The next entries of a shard.
     async fn shard(&self, number: u8, shard: &str, page: &PageRequest) -> Result<Shard, StoreError> {
-        let (from, mut start) = match &page.after {
-            None => (0, None),
-            Some(cursor) if number < cursor.shard => (cursor.at.saturating_add(1), None),
-            Some(cursor) if number == cursor.shard => (cursor.at, Some(self.start(shard, cursor))),
-            Some(cursor) => (cursor.at, None),
+        let cursor = page.after.as_ref();
+        let mut start =
+            cursor.filter(|cursor| number == cursor.shard).map(|cursor| self.start(shard, cursor));
+        let bound = cursor.map(|cursor| match self.order {
+            _ if number >= cursor.shard => cursor.at,
+            Order::OldestFirst | Order::OldestFirstUntil(_) => cursor.at.saturating_add(1),
+            Order::NewestFirst => cursor.at.saturating_sub(1),
+        });
+        let (from, until) = match self.order {
+            Order::OldestFirst => (bound.unwrap_or(0), None),
+            Order::OldestFirstUntil(until) => (bound.unwrap_or(0), Some(until.as_millis())),
+            Order::NewestFirst => (0, bound),
         };
-        let until = self.until.map(Timestamp::as_millis);
         if until.is_some_and(|until| until < from) {
             return Ok(Shard::default());
         }
@@ -130,6 +155,7 @@ impl List<'_> {
             .expression_attribute_names("#sort", self.index.sort)
             .expression_attribute_values(":partition", s(shard))
             .expression_attribute_values(":from", n(from))
+            .scan_index_forward(!matches!(self.order, Order::NewestFirst))
             .limit(i32::try_from(page.limit).unwrap_or(i32::MAX));
         if let Some(until) = until {
             query = query.expression_attribute_values(":until", n(until));
@@ -207,7 +233,7 @@ impl List<'_> {
 }
 
 /// The first `limit` entries of all shards, each with its shard's number, and whether any come after them.
-fn merge(mut shards: Vec<Shard>, limit: usize) -> (Vec<(u8, Entry)>, bool) {
+fn merge(mut shards: Vec<Shard>, order: Order, limit: usize) -> (Vec<(u8, Entry)>, bool) {
     let mut merged = Vec::new();
     // What comes next in a shard that has more than it has shown is not known.
     while merged.len() < limit && !shards.iter().any(|shard| shard.entries.is_empty() && shard.more) {
@@ -215,7 +241,11 @@ fn merge(mut shards: Vec<Shard>, limit: usize) -> (Vec<(u8, Entry)>, bool) {
             let at = shard.entries.front()?.at;
             Some((at, number, shard))
         });
-        let Some((_, number, shard)) = next.min_by_key(|(at, number, _)| (*at, *number)) else { break };
+        let next = next.min_by_key(|(at, number, _)| match order {
+            Order::OldestFirst | Order::OldestFirstUntil(_) => (*at, *number),
+            Order::NewestFirst => (u64::MAX - *at, *number),
+        });
+        let Some((_, number, shard)) = next else { break };
         merged.extend(shard.entries.pop_front().map(|entry| (number, entry)));
     }
     let more = shards.iter().any(|shard| shard.more || !shard.entries.is_empty());

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use self::ending::EndingValue;
 use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
+use self::unleased::Sparing;
 use super::codec::s;
-use super::index::List;
+use super::index::{List, Order};
 use super::{request_item, store_error};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
@@ -218,7 +219,16 @@ impl RequestQueue for DynamoRequestQueue {
     }
 
     async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
-        self.cancel_or_ask(key, now).await
+        self.cancel_or_ask(key, Sparing::Nobody, now).await
+    }
+
+    async fn cancel_unheard(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        now: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        self.cancel_or_ask(key, Sparing::AllBut(connection), now).await
     }
 
     async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
@@ -231,6 +241,7 @@ impl RequestQueue for DynamoRequestQueue {
         page: PageRequest,
     ) -> Result<Page<RequestSummary>, StoreError> {
         let list = self.list(&CONNECTION_REQUESTS, vec![connection.to_string()]);
+        let list = List { order: Order::NewestFirst, ..list };
         summaries(list, page, |_| true).await
     }
 
@@ -245,7 +256,7 @@ impl RequestQueue for DynamoRequestQueue {
 
     async fn due(&self, now: Timestamp, page: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
         let shards = self.shards().map(|shard| shard.to_string()).collect();
-        let list = List { until: Some(now), ..self.list(&TIMERS, shards) };
+        let list = List { order: Order::OldestFirstUntil(now), ..self.list(&TIMERS, shards) };
         summaries(list, page, |found| found.timer_at.is_some_and(|at| at <= now)).await
     }
 }

@@ -140,11 +140,13 @@ async fn requests_of_a_connection_are_listed_wherever_they_stand() {
         .await
         .unwrap();
     let listed = store.queue.get_by_connection(&"c1".into(), PageRequest::default()).await.unwrap();
-    assert_eq!(names(&listed.items), ["r3", "r2", "r0"]);
+    assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "the newest first");
     let connection = "c1".into();
     let list = |page| store.queue.get_by_connection(&connection, page);
-    let listed: Vec<_> = pages(PageRequest::first(1), list).try_collect().await.unwrap();
-    assert_eq!(names(&listed), ["r3", "r2", "r0"]);
+    for limit in 1..=4 {
+        let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
+        assert_eq!(names(&listed), ["r0", "r2", "r3"], "{limit} at a time");
+    }
     let nobody = store.queue.get_by_connection(&"c9".into(), PageRequest::default()).await.unwrap();
     assert!(nobody.items.is_empty() && nobody.next.is_none());
 }
@@ -219,10 +221,55 @@ async fn a_page_that_no_list_has_is_refused_without_a_call() {
     let elsewhere = PageRequest { limit: 1, after: first.next };
     let error = store.queue.due(at(1_000), elsewhere).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
-    assert!(error.to_string().contains("a page of timers after a cursor of status-time"), "{error}");
+    assert!(error.to_string().contains("after a cursor of the list status-time#"), "{error}");
     for text in ["", "r1", "c3RhdHVzLXRpbWU", "c3RhdHVzLXRpbWUgeCAxIGE"] {
         assert_eq!(text.parse::<Cursor>().unwrap_err().kind(), StoreErrorKind::Misuse, "{text:?}");
     }
+}
+
+/// It would pass over what the other list has before that place, and nobody would know.
+#[tokio::test]
+async fn a_cursor_of_one_status_or_connection_is_refused_for_another() {
+    let store = Store::new().await;
+    for n in 0..4 {
+        let request = Request { created_at: at(n), ..request(&format!("r{n}")) };
+        store.queue.enqueue(&request).await.unwrap();
+    }
+    let first = PageRequest::first(1);
+    let pending = store.queue.get_by_status(Status::Pending, first.clone()).await.unwrap().next.unwrap();
+    let c1 = store.queue.get_by_connection(&"c1".into(), first.clone()).await.unwrap().next.unwrap();
+    for other in [
+        store.queue.get_by_status(Status::Failed, first.after(pending.clone())).await,
+        store.queue.get_by_connection(&"c2".into(), first.after(c1.clone())).await,
+        store.queue.get_by_connection(&"c1".into(), first.after(pending.clone())).await,
+    ] {
+        assert_eq!(other.unwrap_err().kind(), StoreErrorKind::Misuse);
+    }
+    // And not for their own.
+    store.queue.get_by_status(Status::Pending, first.after(pending)).await.unwrap();
+    store.queue.get_by_connection(&"c1".into(), first.after(c1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_claimed_keeps_nobody_from_the_later_ones() {
+    let store = Store::new().await;
+    let names: Vec<String> = (0..14).map(|n| format!("r{n}")).collect();
+    for (seconds, name) in names.iter().enumerate() {
+        store.enqueue(name, seconds as u64).await;
+    }
+    // More than are tried before the index is read again.
+    let (bad, good) = names.split_at(12);
+    for name in bad {
+        store.edit(&request(name).key(), "SET attempt = :value", string("once")).await;
+    }
+    let dequeue = async || store.queue.dequeue("operator", at(20), at(20) + LEASE).await;
+    for name in good {
+        let Some(Claimed::Won(request, _)) = dequeue().await.unwrap() else { panic!("{name}") };
+        assert_eq!(request.id.as_str(), name);
+    }
+    let error = dequeue().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misuse, "{error}");
+    assert!(error.to_string().contains("acme/ann/r0"), "of the oldest: {error}");
 }
 
 #[tokio::test]

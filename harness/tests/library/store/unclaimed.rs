@@ -189,11 +189,66 @@ async fn a_request_that_nobody_listens_to_leaves_the_timers_when_it_is_looked_at
 }
 
 #[tokio::test]
-async fn who_listens_is_told_of_a_request_by_its_id_alone() {
+async fn a_connection_is_taken_off_no_other_users_request_of_the_same_id() {
     let store = Store::new().await;
     let other = Request { user: "bob".into(), ..request("r1") };
     store.queue.enqueue(&other).await.unwrap();
     let key = store.enqueue("r1", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     assert_eq!(store.get(&other.key()).await.subscribers, ids(&["c1"]), "bob's request has the same id");
+}
+
+#[tokio::test]
+async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
+    let store = Store::new().await;
+    for (n, status) in Status::ALL.into_iter().filter(|status| !status.is_terminal()).enumerate() {
+        let key = standing(&store, &format!("r{n}"), status).await;
+        let cancel =
+            async |seconds| store.queue.cancel_unheard(&key, &"c1".into(), at(seconds)).await.unwrap();
+        store.edit(&key, "SET subscribers.c2 = :value", AttributeValue::N("1".to_owned())).await;
+        let before = store.item(&key).await;
+        assert_eq!(cancel(10).await, Cancelled::Heard, "{status:?}");
+        store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+        assert_eq!(cancel(11).await, Cancelled::Heard, "{status:?}: another alone");
+        store.edit(&key, "SET subscribers.c1 = :value", before["created_at"].clone()).await;
+        store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
+        let cancelled = cancel(12).await;
+        if status == Status::Processing {
+            assert_eq!(cancelled, Cancelled::Asked);
+        } else {
+            assert!(matches!(cancelled, Cancelled::Now { .. }), "{status:?}: {cancelled:?}");
+            assert_eq!(cancel(13).await, Cancelled::Ended(Status::Cancelled));
+        }
+    }
+    // Nobody at all: the connection has been taken off already.
+    let key = store.enqueue("unheard", 0).await;
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let cancelled = store.queue.cancel_unheard(&key, &"c1".into(), at(10)).await.unwrap();
+    assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    let error = store.queue.cancel_unheard(&nowhere, &"c1".into(), at(10)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_request_that_has_had_all_its_attempts_is_not_made_pending_again() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let again = async |seconds| {
+        store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(seconds)).await
+    };
+    for attempt in 1..=3 {
+        let lease = store.claim(&key, "first", attempt * 10).await;
+        store.queue.retry_later(&key, &lease, &attempts_used_up(), at(attempt * 10 + 5)).await.unwrap();
+        if attempt < 3 {
+            again(attempt * 10 + 5).await.unwrap();
+        }
+    }
+    let error = again(40).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
+    assert!(error.to_string().ends_with("it has had all its attempts"), "{error}");
+    let request = store.get(&key).await;
+    assert_eq!((request.status, request.attempt), (Status::Retrying, request.max_attempts));
+    let give_up = NewStatus::Failed(attempts_used_up());
+    store.queue.update_status(&key, Status::Retrying, give_up, at(41)).await.unwrap();
 }

@@ -70,17 +70,21 @@ impl DynamoRequestQueue {
     ) -> Result<Option<Claimed>, StoreError> {
         let list = self.list(&STATUS_TIME, self.status_shards(Status::Pending));
         let mut page = PageRequest::first(Self::DEQUEUE_LIMIT);
+        let mut refused = None;
         loop {
             let (oldest, next) = list.keys(&page).await?;
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
-                match self.claim_pending(&key, owner, now, lease_end).await? {
+                match self.claim_pending(&key, owner, now, lease_end).await {
                     // Somebody was quicker than the index.
-                    Claimed::NotPending(_) | Claimed::Missing => {}
-                    claimed @ (Claimed::Won(..) | Claimed::Unreadable(..)) => return Ok(Some(claimed)),
+                    Ok(Claimed::NotPending(_) | Claimed::Missing) => {}
+                    Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..))) => return Ok(Some(claimed)),
+                    Err(error) if error.is_transient() => return Err(error),
+                    // It stays the oldest: whoever stops at it never comes to the others.
+                    Err(error) => refused = refused.or(Some(error)),
                 }
             }
-            let Some(next) = next else { return Ok(None) };
+            let Some(next) = next else { return refused.map_or(Ok(None), Err) };
             page = page.after(next);
         }
     }

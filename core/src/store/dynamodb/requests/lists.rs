@@ -3,7 +3,7 @@
 use super::DynamoRequestQueue;
 use crate::ids::RequestKey;
 use crate::store::dynamodb::codec::Item;
-use crate::store::dynamodb::index::{Index, List};
+use crate::store::dynamodb::index::{Index, List, Order};
 use crate::store::dynamodb::request_item;
 use crate::store::{Page, PageRequest, RequestSummary, Status, StoreError};
 
@@ -35,7 +35,7 @@ fn table_key(key: &str) -> Item {
 
 impl DynamoRequestQueue {
     pub(super) fn list(&self, index: &'static Index, shards: Vec<String>) -> List<'_> {
-        List { client: &self.client, table: &self.table, index, shards, until: None }
+        List { client: &self.client, table: &self.table, index, shards, order: Order::OldestFirst }
     }
 
     pub(super) fn status_shards(&self, status: Status) -> Vec<String> {

@@ -1,15 +1,25 @@
 //! The writes that need no lease, since nobody runs the request, or since they only ask.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::DynamoRequestQueue;
 use super::ending::EndingValue;
-use crate::ids::RequestKey;
+use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s, time};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
 use crate::store::{Cancelled, NewStatus, Status, StoreError, StoreErrorKind};
+
+/// Whom a cancellation spares the request for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sparing<'a> {
+    /// Nobody.
+    Nobody,
+    /// Whoever listens, but for this connection.
+    AllBut(&'a ConnectionId),
+}
 
 type Update = Result<Option<Item>, Refusal<UpdateItemError>>;
 
@@ -35,10 +45,11 @@ impl DynamoRequestQueue {
             NewStatus::Pending => self.make_pending(key, now).await,
             NewStatus::Failed(error) => {
                 let outcome = Some(("error", request_item::error_value(&error)));
-                self.end_unclaimed(key, &[from], EndingValue { status, outcome }, now).await
+                self.end_unclaimed(key, &[from], Sparing::Nobody, EndingValue { status, outcome }, now).await
             }
             NewStatus::Cancelled => {
-                self.end_unclaimed(key, &[from], EndingValue { status, outcome: None }, now).await
+                self.end_unclaimed(key, &[from], Sparing::Nobody, EndingValue { status, outcome: None }, now)
+                    .await
             }
         };
         match updated {
@@ -48,8 +59,12 @@ impl DynamoRequestQueue {
                 if stands == status && self.is_written_at(&old, status, now)? {
                     return Ok(());
                 }
-                let (from, stands) = (from.as_str(), stands.as_str());
-                let problem = format!("{}: it is {stands}, not {from}", self.context(OPERATION, key));
+                let why = if stands == from {
+                    "it has had all its attempts".to_owned()
+                } else {
+                    format!("it is {}, not {}", stands.as_str(), from.as_str())
+                };
+                let problem = format!("{}: {why}", self.context(OPERATION, key));
                 Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
             }
             Err(Refusal::Condition(None)) => Err(self.not_found(OPERATION, key)),
@@ -60,6 +75,7 @@ impl DynamoRequestQueue {
     pub(super) async fn cancel_or_ask(
         &self,
         key: &RequestKey,
+        sparing: Sparing<'_>,
         now: Timestamp,
     ) -> Result<Cancelled, StoreError> {
         const OPERATION: &str = "cancel";
@@ -71,14 +87,17 @@ impl DynamoRequestQueue {
         for _ in 0..Self::CANCEL_TRIES {
             let ending = EndingValue { status: Status::Cancelled, outcome: None };
             let unclaimed = [Status::Pending, Status::Retrying];
-            let old = match self.end_unclaimed(key, &unclaimed, ending, now).await {
+            let old = match self.end_unclaimed(key, &unclaimed, sparing, ending, now).await {
                 Ok(updated) => return now_cancelled(&updated.unwrap_or_default()),
                 Err(Refusal::Condition(old)) => old.ok_or_else(|| self.not_found(OPERATION, key))?,
                 Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
             };
             match request_item::standing(&old)?.0 {
+                Status::Pending | Status::Processing | Status::Retrying if sparing.spares(&old)? => {
+                    return Ok(Cancelled::Heard);
+                }
                 Status::Pending | Status::Retrying => {}
-                Status::Processing => match self.ask_to_stop(key).await {
+                Status::Processing => match self.ask_to_stop(key, sparing).await {
                     Ok(_) => return Ok(Cancelled::Asked),
                     Err(Refusal::Condition(_)) => {}
                     Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
@@ -101,7 +120,7 @@ impl DynamoRequestQueue {
             .update_expression(
                 "SET #status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer",
             )
-            .condition_expression("#status = :retrying")
+            .condition_expression("#status = :retrying AND attempt < max_attempts")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
             .expression_attribute_values(":status", s(Status::Pending.as_str()))
@@ -116,13 +135,14 @@ impl DynamoRequestQueue {
         &self,
         key: &RequestKey,
         from: &[Status],
+        sparing: Sparing<'_>,
         ending: EndingValue,
         now: Timestamp,
     ) -> Update {
         let names: Vec<String> = (0..from.len()).map(|n| format!(":from{n}")).collect();
-        let mut update = self
-            .update(key)
-            .condition_expression(format!("#status IN ({})", names.join(", ")))
+        let condition = format!("#status IN ({})", names.join(", "));
+        let mut update = sparing
+            .condition(self.update(key), condition)
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":one", n(1))
             .return_values(ReturnValue::UpdatedNew);
@@ -133,11 +153,10 @@ impl DynamoRequestQueue {
         Ok(self.ending(update, key, ending, "seq + :one", now).send().await?.attributes)
     }
 
-    async fn ask_to_stop(&self, key: &RequestKey) -> Update {
-        let update = self
-            .update(key)
+    async fn ask_to_stop(&self, key: &RequestKey, sparing: Sparing<'_>) -> Update {
+        let update = sparing
+            .condition(self.update(key), "#status = :processing".to_owned())
             .update_expression("SET cancel_requested = :requested")
-            .condition_expression("#status = :processing")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
             .expression_attribute_values(":requested", AttributeValue::Bool(true));
@@ -155,5 +174,31 @@ impl DynamoRequestQueue {
 
     fn not_found(&self, operation: &str, key: &RequestKey) -> StoreError {
         StoreError::new(StoreErrorKind::NotFound, self.context(operation, key))
+    }
+}
+
+impl Sparing<'_> {
+    /// Has an update be conditional on this and on nobody listening whom the request is spared for.
+    fn condition(self, update: UpdateItemFluentBuilder, condition: String) -> UpdateItemFluentBuilder {
+        match self {
+            Self::Nobody => update.condition_expression(condition),
+            Self::AllBut(connection) => update
+                .condition_expression(format!(
+                    "{condition} AND (size(subscribers) = :nobody OR \
+                     size(subscribers) = :alone AND attribute_exists(subscribers.#connection))"
+                ))
+                .expression_attribute_names("#connection", connection.as_str())
+                .expression_attribute_values(":nobody", n(0))
+                .expression_attribute_values(":alone", n(1)),
+        }
+    }
+
+    fn spares(self, old: &Item) -> Result<bool, StoreError> {
+        Ok(match self {
+            Self::Nobody => false,
+            Self::AllBut(connection) => {
+                request_item::subscribers(old)?.iter().any(|other| other != connection)
+            }
+        })
     }
 }

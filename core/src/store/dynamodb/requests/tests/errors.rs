@@ -14,7 +14,7 @@ fn out_of_paper() -> ErrorBody {
 
 const SEQ: Seq = Seq::start_of(2);
 
-const OPERATIONS: [Operation<DynamoRequestQueue>; 19] = operations! {
+const OPERATIONS: [Operation<DynamoRequestQueue>; 20] = operations! {
     "enqueue": |queue| queue.enqueue(&request());
     "enqueue, big": |queue| queue.enqueue(&big_request());
     "get": |queue| queue.get(&key());
@@ -30,6 +30,7 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 19] = operations! {
     "delivered": |queue| queue.delivered(&key(), &lease(), &["c1".into()], true);
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
     "cancel": |queue| queue.cancel(&key(), NOW);
+    "cancel_unheard": |queue| queue.cancel_unheard(&key(), &"c1".into(), NOW);
     "unsubscribe": |queue| queue.unsubscribe(&key(), &"c1".into());
     "get_by_connection": |queue| queue.get_by_connection(&"c1".into(), PageRequest::default());
     "get_by_status": |queue| queue.get_by_status(Status::Pending, PageRequest::default());

@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
 use aws_sdk_dynamodb::operation::query::QueryInput;
 
 use super::*;
+use crate::ids::fnv1a;
 use crate::store::{Cursor, Page, PageRequest, RequestSummary};
 
 fn named(id: &str, seconds: u64) -> Request {
@@ -121,6 +122,19 @@ async fn a_page_ends_where_what_comes_next_is_not_known() {
 }
 
 #[tokio::test]
+async fn shards_are_merged_from_the_newest_back_where_that_is_the_order() {
+    let first = shard_of(0, vec![entry("r5", 5, 0), entry("r2", 2, 0)], false);
+    let second = shard_of(1, vec![entry("r9", 9, 1), entry("r4", 4, 1), entry("r1", 1, 1)], true);
+    let queue = queue_on(2, &[&first, &second]);
+    let list = queue.list(&STATUS_TIME, queue.status_shards(Status::Pending));
+    let list = List { order: Order::NewestFirst, ..list };
+    let (entries, next) = list.keys(&PageRequest::first(10)).await.unwrap();
+    let keys: Vec<&str> = entries.iter().map(|entry| entry.key.rsplit('/').next().unwrap()).collect();
+    assert_eq!(keys, ["r9", "r5", "r4", "r2", "r1"]);
+    assert!(next.is_some());
+}
+
+#[tokio::test]
 async fn a_shard_whose_answer_is_empty_before_its_end_is_asked_again() {
     let shard = mock!(Client::query)
         .sequence()
@@ -151,6 +165,9 @@ async fn each_shard_goes_on_after_the_cursor_in_its_own_way() {
     let rule = mock!(Client::query)
         .match_requests(move |query: &QueryInput| {
             let mut lines = vec![query.key_condition_expression().unwrap().to_owned()];
+            if query.scan_index_forward() == Some(false) {
+                lines.push("from the last to the first".to_owned());
+            }
             lines.extend(sorted(query.expression_attribute_values()));
             lines.extend(sorted(query.exclusive_start_key()).into_iter().map(|key| format!("after {key}")));
             kept.lock().unwrap().push(lines.join("\n"));
@@ -161,11 +178,16 @@ async fn each_shard_goes_on_after_the_cursor_in_its_own_way() {
         .repeatedly()
         .build();
     let queue = queue_on(3, &[&rule]);
-    let cursor =
-        |list: &str| Cursor { list: list.to_owned(), at: 5_000, shard: 1, key: "acme/ann/r1".to_owned() };
-    let page = |list| PageRequest { limit: 7, after: Some(cursor(list)) };
-    queue.get_by_status(Status::Pending, page("status-time")).await.unwrap();
-    queue.due(Timestamp::from_secs(5), page("timers")).await.unwrap();
+    let page = |index: &str, first: &str| {
+        let list = format!("{index}#{:016x}", fnv1a(first));
+        let cursor = Cursor { list, at: 5_000, shard: 1, key: "acme/ann/r1".to_owned() };
+        PageRequest { limit: 7, after: Some(cursor) }
+    };
+    queue.get_by_status(Status::Pending, page("status-time", "PENDING#0")).await.unwrap();
+    queue.due(Timestamp::from_secs(5), page("timers", "0")).await.unwrap();
+    let shards = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let newest = List { order: Order::NewestFirst, ..queue.list(&CONNECTION_REQUESTS, shards) };
+    newest.keys(&page("connection-requests", "a")).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.sort();
     sent.dedup();

@@ -54,6 +54,31 @@ async fn a_cancellation_follows_a_request_that_moves_on() {
     }
 }
 
+/// Somebody comes to listen between one write and the next.
+#[tokio::test]
+async fn a_cancellation_for_one_connection_spares_whom_another_listens_to_meanwhile() {
+    use HttpAnswer::Refused;
+    let heard_by = |status, subscribers: &[&str]| {
+        let subscribers = subscribers.iter().map(|id| ConnectionId::from(*id)).collect();
+        Refused(item_of(&Request { status, subscribers, ..request() }))
+    };
+    for answers in [
+        vec![heard_by(Status::Pending, &["c1", "c2"])],
+        vec![heard_by(Status::Processing, &["c2"])],
+        vec![
+            heard_by(Status::Processing, &["c1"]),
+            heard_by(Status::Processing, &["c1", "c2"]),
+            heard_by(Status::Processing, &["c1", "c2"]),
+        ],
+    ] {
+        let calls = answers.len();
+        let rule = answered_in_turn(answers);
+        let cancelled = queue(&rule).cancel_unheard(&key(), &"c1".into(), NOW).await.unwrap();
+        assert_eq!(cancelled, Cancelled::Heard);
+        assert_eq!(rule.num_calls(), calls);
+    }
+}
+
 #[tokio::test]
 async fn a_cancellation_gives_up_on_a_request_that_never_holds_still() {
     let rule = mock!(Client::update_item)
@@ -75,13 +100,14 @@ async fn what_a_cancellation_and_a_change_of_status_send() {
         let set = async |from, to| queue.update_status(&key(), from, to, NOW).await.unwrap();
         match operation {
             "cancel" => drop(queue.cancel(&key(), NOW).await.unwrap()),
+            "cancel_unheard" => drop(queue.cancel_unheard(&key(), &"c1".into(), NOW).await.unwrap()),
             "unsubscribe" => queue.unsubscribe(&key(), &"c1".into()).await.unwrap(),
             "pending" => set(Status::Retrying, NewStatus::Pending).await,
             _ => set(Status::Pending, NewStatus::Failed(ErrorBody::new(ErrorCode::Timeout, "m"))).await,
         }
         sent.lock().unwrap().clone()
     };
-    for operation in ["cancel", "unsubscribe", "pending", "failed"] {
+    for operation in ["cancel", "cancel_unheard", "unsubscribe", "pending", "failed"] {
         report.push(format!("{operation}\n{}", sent_by(operation).await));
     }
     insta::assert_snapshot!(report.join("\n\n"));
