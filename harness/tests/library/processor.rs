@@ -11,7 +11,7 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{Cancelled, Ending, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::{Flaky, queue_without, silent_queue};
