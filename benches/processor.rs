@@ -233,7 +233,8 @@ impl ImmediateQueue {
     }
 
     fn audience(&self, key: &RequestKey) -> Audience {
-        Audience { subscribers: self.requests[key].subscribers.clone(), cancel_requested: false }
+        let subscribers = self.requests[key].subscribers.clone();
+        Audience { subscribers, cancel_requested: false, payload_released: true }
     }
 }
 
@@ -305,8 +306,9 @@ impl RequestQueue for ImmediateQueue {
     async fn delivered(
         &self,
         _: &RequestKey,
-        _: &Lease,
+        _: u64,
         _: &[ConnectionId],
+        _: bool,
         _: bool,
     ) -> Result<(), StoreError> {
         Ok(())

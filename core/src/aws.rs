@@ -1,5 +1,6 @@
 //! SDK clients that start fast: one TLS stack on ring, Amazon's own root certificates, credentials from the environment.
 
+mod retries;
 mod stored_value;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
+pub use retries::RetryTransactions;
 pub use stored_value::{StoredValue, StoredValueError};
 
 use crate::config::Environment;
@@ -64,9 +66,11 @@ impl AwsEnvironment {
 
     /// A DynamoDB client.
     ///
-    /// This is where retries are configured, but for [rate limits](crate::store::dynamodb::DynamoRateLimits): a call that is throttled, fails on DynamoDB's side or is
-    /// not answered within 3 s is made at most 5 times, with jitter, and ends after 8 s in any case. All calls of a
-    /// function draw on one quota of retries, so that a DynamoDB that is down is not asked five times as often.
+    /// This is where retries are configured, but for those of [rate limits](crate::store::dynamodb::DynamoRateLimits),
+    /// which have no time: a call that is throttled, fails on DynamoDB's side or is not answered within 3 s is made at
+    /// most 5 times, with jitter, and ends after 8 s in any case; so is one that
+    /// [a transaction stands in the way of](RetryTransactions). All calls of a function draw on one quota of retries,
+    /// so that a DynamoDB that is down is not asked five times as often.
     ///
     /// A call knows nothing of the invocation that it is made in. Whoever makes it gives up on it when the
     /// invocation's own time is up, and with that its retries end as well: nothing is sent after a call is dropped.
@@ -84,6 +88,7 @@ impl AwsEnvironment {
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
             .retry_config(retries)
+            .retry_classifier(RetryTransactions)
             .timeout_config(Self::timeouts());
         config.set_endpoint_url(self.dynamodb_endpoint.clone().or_else(|| self.endpoint.clone()));
         config

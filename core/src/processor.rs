@@ -20,9 +20,9 @@ use crate::connections::Connections;
 use crate::ids::RequestKey;
 use crate::ports::{Clock, Entropy, Timestamp};
 use crate::protocol::{ErrorBody, ErrorCode, Seq};
-use crate::store::{Claimed, Lease, RequestQueue, StoreError};
+use crate::store::{Claimed, Ending, Lease, RequestQueue, StoreError};
 use crate::telemetry::Causes;
-use attempt::Attempt;
+use attempt::{Attempt, LAST_MOMENT, write_end};
 use batch::Read;
 
 /// How the processor works.
@@ -160,7 +160,7 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
                 tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
                 Attempt::new(self, *request, lease, asked_at, deadline).run().await;
             }
-            Claimed::Unreadable(_, error) if error.is_transient() => {
+            Claimed::OutOfReach(_, error) => {
                 tracing::error!(request = %key, error = %Causes(&error), "claimed, and left to its lease's end");
             }
             Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error, deadline).await,
@@ -176,8 +176,9 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
     async fn give_up(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {
         tracing::error!(request = %key, error = %Causes(error), "the request cannot be read");
         let told = ErrorBody::new(ErrorCode::InternalError, "The request can no longer be read");
-        let seq = Seq::start_of(lease.epoch).next();
-        match timeout_at(deadline, self.queue.fail(key, lease, &told, seq, self.clock.now())).await {
+        let (seq, now) = (Seq::start_of(lease.epoch).next(), self.clock.now());
+        let end_of_time = deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline);
+        match timeout_at(end_of_time, write_end(self, key, lease, &Ending::Failed(told), seq, now)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");

@@ -48,10 +48,14 @@ impl Counted {
         self.calls.load(Ordering::SeqCst)
     }
 
-    async fn get(&self) -> Option<GetItemOutput> {
+    fn client(&self) -> aws_sdk_dynamodb::Client {
         let config = with_endpoints(&[]).dynamodb_config().http_client(self.clone());
         let config = config.retry_partition(RetryPartition::custom("one test").build()).build();
-        aws_sdk_dynamodb::Client::from_conf(config).get_item().table_name("t").send().await.ok()
+        aws_sdk_dynamodb::Client::from_conf(config)
+    }
+
+    async fn get(&self) -> Option<GetItemOutput> {
+        self.client().get_item().table_name("t").send().await.ok()
     }
 }
 
@@ -96,4 +100,16 @@ async fn a_call_that_is_refused_is_made_once() {
     let dynamodb = Counted::new(Some(|| error_answer(400, "ValidationException", "wrong")));
     assert!(dynamodb.get().await.is_none());
     assert_eq!(dynamodb.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_transaction_is_in_the_way_of_is_made_again() {
+    let dynamodb = Counted::new(Some(|| error_answer(400, "TransactionConflictException", "busy")));
+    let client = dynamodb.client();
+    client.put_item().table_name("t").send().await.unwrap_err();
+    assert_eq!(dynamodb.calls(), 5);
+    client.update_item().table_name("t").send().await.unwrap_err();
+    assert_eq!(dynamodb.calls(), 10);
+    client.delete_item().table_name("t").send().await.unwrap_err();
+    assert_eq!(dynamodb.calls(), 15);
 }

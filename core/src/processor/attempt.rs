@@ -36,6 +36,9 @@ pub(super) struct Attempt<'a, Q, P> {
 /// The lease is lost: another attempt has the request, and this one has nothing more to say.
 struct LeaseLost;
 
+/// How long before the invocation's end we are done, whatever is left.
+pub(super) const LAST_MOMENT: Duration = Duration::from_millis(500);
+
 /// How long to wait between two tries to write the end.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -55,8 +58,6 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     const STOP_PATIENCE: Duration = Duration::from_secs(1);
     /// How much of the time is kept to note who has been told.
     const NOTE_TIME: Duration = Duration::from_secs(1);
-    /// How long before the invocation's end we are done, whatever is left.
-    const LAST_MOMENT: Duration = Duration::from_millis(500);
 
     pub(super) fn new(
         processor: &'a Processor<Q, P>,
@@ -207,7 +208,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// One that was not stored is no reason to stop: the next is as good, and conditional on the epoch alike.
     fn stored(&mut self, (asked_at, stored): Stored) -> Result<Report, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers, cancel_requested }) => {
+            Ok(Audience { subscribers, cancel_requested, payload_released: _ }) => {
                 self.renewed_at = asked_at;
                 self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
                 if cancel_requested {
@@ -247,7 +248,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         let seq = self.seq.next();
         let now = self.processor.clock.now();
         let (mut ending, mut frame) = last_frame(&self.request, ending, seq, now);
-        let end_of_time = self.deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(self.deadline);
+        let end_of_time = self.deadline.checked_sub(LAST_MOMENT).unwrap_or(self.deadline);
         let (processor, key, lease) = (self.processor, &self.key, &self.lease);
         let written = async {
             let mut written = write_end(processor, key, lease, &ending, seq, now).await;
@@ -286,7 +287,8 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         let note_until = end_of_time.checked_sub(Self::NOTE_TIME).unwrap_or(end_of_time);
         let until = note_until.min(Instant::now() + processor.settings.push_timeout);
         let told = self.listeners.tell(seq, frame, until, audience.subscribers).await;
-        let delivered = processor.queue.delivered(&self.key, &self.lease, &told, told.len() == listening);
+        let (everyone, released) = (told.len() == listening, audience.payload_released);
+        let delivered = processor.queue.delivered(&self.key, self.lease.epoch, &told, everyone, released);
         match timeout_at(end_of_time, delivered).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -321,7 +323,7 @@ async fn store<Q: RequestQueue, P>(
 
 /// Writes the end, again and again until it stands: it is what the client was promised, and conditional
 /// on the epoch, so that it can do no harm however late it comes.
-async fn write_end<Q: RequestQueue, P>(
+pub(super) async fn write_end<Q: RequestQueue, P>(
     processor: &Processor<Q, P>,
     key: &RequestKey,
     lease: &Lease,

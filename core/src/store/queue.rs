@@ -21,9 +21,10 @@ pub enum Enqueued {
 pub enum Claimed {
     /// It is ours to run, under this lease.
     Won(Box<Request>, Lease),
-    /// It is ours under this lease, and what is stored of it cannot be read: for good, or, where the error
-    /// [is transient](StoreError::is_transient), as long as the store does not answer.
+    /// It is ours under this lease, and what is stored of it cannot be read: another try would find it no better.
     Unreadable(Lease, StoreError),
+    /// It is ours under this lease, and what is stored of it cannot be read for now, since the store does not answer.
+    OutOfReach(Lease, StoreError),
     /// It is not waiting to be claimed.
     NotPending(Status),
     /// There is no such request.
@@ -38,6 +39,9 @@ pub struct Audience {
     /// Whether its user or an operator wants it to end: stop, and write that it is
     /// [cancelled](RequestQueue::cancelled).
     pub cancel_requested: bool,
+    /// Whether the write that ended the request has seen to it that the payload expires with it, or has found that
+    /// nothing needs to be seen to. Pass it on to [`delivered`](RequestQueue::delivered), which does it otherwise.
+    pub payload_released: bool,
 }
 
 /// What became of an attempt to cancel a request.
@@ -49,6 +53,10 @@ pub enum Cancelled {
         subscribers: Vec<ConnectionId>,
         /// The number of the frame that tells them.
         seq: Seq,
+        /// The epoch under which their [delivery](RequestQueue::delivered) is noted.
+        epoch: u64,
+        /// As in an [`Audience`].
+        payload_released: bool,
     },
     /// It runs: whoever holds its lease is asked to stop, and writes the end.
     Asked,
@@ -123,8 +131,8 @@ pub trait RequestQueue: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
 
-    /// Claims the request that has been pending the longest: [`Won`](Claimed::Won), or
-    /// [`Unreadable`](Claimed::Unreadable); `None` when none is pending.
+    /// Claims the request that has been pending the longest: [`Won`](Claimed::Won),
+    /// [`Unreadable`](Claimed::Unreadable) or [`OutOfReach`](Claimed::OutOfReach); `None` when none is pending.
     ///
     /// Requests are run from the table's stream. This is for operators and tests, and for queues without a stream.
     ///
@@ -217,6 +225,7 @@ pub trait RequestQueue: Send + Sync {
     /// Takes those that have the terminal frame off the list of who must be told. When that is `everyone`, and
     /// nobody has come to listen since, the request leaves the timer index as well.
     ///
+    /// `payload_released` is as the write that ended the request said; where it is not known, `false` costs a call.
     /// What a later epoch has taken over is left alone.
     ///
     /// # Errors
@@ -224,9 +233,10 @@ pub trait RequestQueue: Send + Sync {
     fn delivered(
         &self,
         key: &RequestKey,
-        lease: &Lease,
+        epoch: u64,
         told: &[ConnectionId],
         everyone: bool,
+        payload_released: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Gives a request that nobody runs another status. When that ends it, its subscribers are told once its timer

@@ -203,11 +203,12 @@ impl RequestQueue for Flaky {
     async fn delivered(
         &self,
         key: &RequestKey,
-        lease: &Lease,
+        epoch: u64,
         told: &[ConnectionId],
         everyone: bool,
+        payload_released: bool,
     ) -> Result<(), StoreError> {
-        self.queue.delivered(key, lease, told, everyone).await
+        self.queue.delivered(key, epoch, told, everyone, payload_released).await
     }
 
     async fn dequeue(

@@ -11,7 +11,7 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Cancelled, Ending, Lease, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{Cancelled, Ending, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::{Flaky, queue_without, silent_queue};
@@ -484,15 +484,13 @@ async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index(
     bench.world.process().await;
     bench.world.subscribe("r1", "c9").await;
     let queue = queue(&bench.world.db);
-    let lease = Lease { epoch: 1, owner: String::new(), expires_at: bench.world.now() };
-    queue.delivered(&key("r1"), &lease, &["c-ann".into()], true).await.unwrap();
+    queue.delivered(&key("r1"), 1, &["c-ann".into()], true, false).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()]);
     assert!(bench.world.item("r1").await.contains_key("timer_at"));
 
-    let passed = Lease { epoch: 0, ..lease.clone() };
-    queue.delivered(&key("r1"), &passed, &["c9".into()], true).await.unwrap();
+    queue.delivered(&key("r1"), 0, &["c9".into()], true, false).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()], "a passed epoch changes nothing");
-    queue.delivered(&key("r1"), &lease, &["c9".into()], true).await.unwrap();
+    queue.delivered(&key("r1"), 1, &["c9".into()], true, false).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 
@@ -599,6 +597,22 @@ async fn an_item_that_cannot_be_read_is_ended_and_does_not_come_again() {
     assert!(item["error"].as_s().unwrap().contains("INTERNAL_ERROR"));
     assert_eq!(bench.started(), 0);
     assert_eq!(bench.world.process().await.batch_item_failures, [], "nor does it block who comes after it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_cannot_be_read_is_ended_by_a_store_that_fails_for_a_while() {
+    let bench = Bench::new(Work::Fail).await;
+    bench.queue("r1").await;
+    bench.world.edit("r1", "SET payload = :value", AttributeValue::S("{".into())).await;
+    let flaky = Flaky {
+        queue: queue(&bench.world.db),
+        progress: Arc::default(),
+        ends: Arc::new(4.into()),
+        kind: StoreErrorKind::Unavailable,
+    };
+    let deadline = bench.world.now() + Duration::from_mins(1);
+    bench.world.processor_with(flaky).process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(bench.world.item("r1").await["status"].as_s().unwrap(), "FAILED");
 }
 
 #[tokio::test(start_paused = true)]

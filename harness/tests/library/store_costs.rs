@@ -159,7 +159,7 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("complete");
     bill.queue.cancel(&key, at(5)).await.unwrap();
     bill.enter("cancel what has ended");
-    bill.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
     bill.enter("delivered");
 
     let key = bill.enqueue("r2", small()).await;
@@ -215,12 +215,41 @@ async fn what_a_big_payload_and_a_big_result_cost() {
     bill.enter("claim");
     bill.queue.progress(&key, &lease, &Progress::default(), seq, at(120)).await.unwrap();
     bill.enter("progress");
-    bill.queue.complete(&key, &lease, &big(), seq, at(4)).await.unwrap();
+    let ended = bill.queue.complete(&key, &lease, &big(), seq, at(4)).await.unwrap();
     bill.enter("complete");
-    bill.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, ended.payload_released).await.unwrap();
     bill.enter("delivered");
     bill.queue.get(&key).await.unwrap();
     bill.enter("get");
+
+    let key = bill.enqueue("r2", big()).await;
+    let lease = bill.claim(&key).await;
+    bill.queue.complete(&key, &lease, &json!(1), seq, at(4)).await.unwrap();
+    bill.skip();
+    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    bill.enter("delivered, where it is not known whether the payload is released");
+    assert_snapshot!(bill.text);
+}
+
+/// As ADR 0003 has it.
+#[tokio::test]
+async fn what_payloads_and_results_of_each_size_cost() {
+    let mut bill = Bill::new();
+    let seq = Seq::start_of(1).next();
+    let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
+    for bytes in [50, 500, 1024, 1536, 3584] {
+        let value = json!("x".repeat(bytes - 2));
+        let key = bill.enqueue(&format!("r{bytes}"), value.clone()).await;
+        bill.enter(&format!("payload and result of {bytes} bytes: enqueue"));
+        let lease = bill.claim(&key).await;
+        bill.enter("  claim");
+        bill.queue.progress(&key, &lease, &progress, seq, at(120)).await.unwrap();
+        bill.enter("  progress");
+        let ended = bill.queue.complete(&key, &lease, &value, seq, at(4)).await.unwrap();
+        bill.enter("  complete");
+        bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, ended.payload_released).await.unwrap();
+        bill.enter("  delivered");
+    }
     assert_snapshot!(bill.text);
 }
 

@@ -18,8 +18,9 @@ use crate::ids::RequestKey;
 
 /// The longest JSON text that stands in the request's own item, in bytes.
 ///
-/// A request with a payload and a result of that size, and the longest names, still is a small item.
-pub const MAX_INLINE_BYTES: usize = 4 * 1024;
+/// Each write of a request pays for every KiB of its item that has begun: what lies in it is paid for at each claim,
+/// each stored progress and each end. ADR 0003 has the figures.
+pub const MAX_INLINE_BYTES: usize = 1024;
 
 /// The part that is the request's payload.
 pub const PAYLOAD_PART: &str = "payload";

@@ -75,25 +75,27 @@ pub fn timer_shard(key: &RequestKey, shards: u8) -> String {
 pub struct Encoded {
     /// Its own item.
     pub item: Item,
-    /// The part that holds its payload, if that is big.
-    pub payload: Option<Item>,
+    /// The parts that hold what of it is big.
+    pub parts: Vec<Item>,
 }
 
-/// The items of a request that has not completed, with the time at which the sweeper must look at it.
+/// The items of a request, with the time at which the sweeper must look at it; without any time to live.
 #[must_use]
 pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Encoded {
     let key_text = request.key();
     let mut item = key(&key_text);
-    let payload = match text_or_part(&request.payload) {
-        Ok(text) => {
-            item.insert("payload".to_owned(), s(text));
-            None
-        }
+    let mut parts = Vec::new();
+    let mut value = |attribute: &str, part: String, value: &Value| match text_or_part(value) {
+        Ok(text) => (attribute.to_owned(), s(text)),
         Err(text) => {
-            item.insert("payload_part".to_owned(), s(part_item::PAYLOAD_PART));
-            Some(part_item::encode(&key_text, part_item::PAYLOAD_PART, text, None))
+            parts.push(part_item::encode(&key_text, &part, text, None));
+            (format!("{attribute}_part"), s(part))
         }
     };
+    item.extend([value("payload", part_item::PAYLOAD_PART.to_owned(), &request.payload)]);
+    if let Some(Ending::Completed(result)) = &request.ending {
+        item.extend([value("result", part_item::result_part(request.epoch), result)]);
+    }
     let mut put = |attribute: &str, value: AttributeValue| item.insert(attribute.to_owned(), value);
     put("client_id", s(request.id.as_str()));
     put("user_id", s(request.user.as_str()));
@@ -114,14 +116,8 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
     put("percentage", n(request.progress.percentage));
     put("progress_message", s(&request.progress.message));
     put("progress_metadata", json(&request.progress.metadata.clone().into()));
-    match &request.ending {
-        None | Some(Ending::Cancelled) => {}
-        Some(Ending::Completed(result)) => {
-            put("result", json(result));
-        }
-        Some(Ending::Failed(error)) => {
-            put("error", error_value(error));
-        }
+    if let Some(Ending::Failed(error)) = &request.ending {
+        put("error", error_value(error));
     }
     let subscribed = |id: &ConnectionId| (id.to_string(), time(request.created_at));
     put("subscribers", AttributeValue::M(request.subscribers.iter().map(subscribed).collect()));
@@ -136,7 +132,7 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
         put("timer_shard", s(timer_shard(&key_text, shards)));
         put("timer_at", time(at));
     }
-    Encoded { item, payload }
+    Encoded { item, parts }
 }
 
 /// The JSON text of a value; as an error, if it has to lie in a part of its own.
@@ -316,6 +312,14 @@ pub fn seq(item: &Item) -> Result<Seq, Corrupt> {
     Ok(Seq::from_stored(Reader::new(item, KEY).number("seq")?))
 }
 
+/// How often the request was claimed.
+///
+/// # Errors
+/// When the attribute is missing or no number.
+pub fn epoch(item: &Item) -> Result<u64, Corrupt> {
+    Reader::new(item, KEY).number("epoch")
+}
+
 /// When the request ended, if it has.
 ///
 /// # Errors
@@ -378,7 +382,7 @@ mod tests {
     }
 
     fn payloads() -> impl Strategy<Value = Value> {
-        prop_oneof![4 => json_values(), 1 => (4_000..5_000_usize).prop_map(|bytes| json!("x".repeat(bytes)))]
+        prop_oneof![4 => json_values(), 1 => (900..1_200_usize).prop_map(|bytes| json!("x".repeat(bytes)))]
     }
 
     /// Every status, with an ending where it is one.
@@ -386,7 +390,7 @@ mod tests {
         let open = prop::sample::select(vec![Status::Pending, Status::Processing, Status::Retrying]);
         prop_oneof![
             open.prop_map(|status| (status, None)),
-            json_values().prop_map(|value| (Status::Completed, Some(Ending::Completed(value)))),
+            payloads().prop_map(|value| (Status::Completed, Some(Ending::Completed(value)))),
             "[A-Z_]{1,12}".prop_map(|code| {
                 let error = ErrorBody::new(ErrorCode::from(code.as_str()), "m").with_detail("k", 1);
                 (Status::Failed, Some(Ending::Failed(error)))
@@ -425,20 +429,21 @@ mod tests {
     proptest! {
         #[test]
         fn a_request_reads_back_as_it_was_written(request in requests(), timer in proptest::option::of(any::<u64>())) {
-            let Encoded { mut item, payload } = encode(&request, timer.map(Timestamp::from_millis), 8);
+            let Encoded { mut item, parts } = encode(&request, timer.map(Timestamp::from_millis), 8);
             item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
-            let parts: Vec<Item> = payload.into_iter().collect();
+            let lies_inside = |text: &AttributeValue| text.as_s().unwrap().len() <= part_item::MAX_INLINE_BYTES;
+            prop_assert!(["payload", "result"].into_iter().filter_map(|value| item.get(value)).all(lies_inside));
             prop_assert_eq!(decode(&item, &parts).unwrap(), request);
         }
 
         #[test]
         fn an_attribute_of_the_wrong_type_is_named(request in requests(), pick in any::<prop::sample::Index>()) {
-            let Encoded { mut item, payload } = encode(&request, None, 8);
+            let Encoded { mut item, parts } = encode(&request, None, 8);
             let unread = ["request_id", "part", "status_shard"];
             let attributes: BTreeSet<String> = item.keys().filter(|key| !unread.contains(&key.as_str())).cloned().collect();
             let attribute = pick.get(&attributes.into_iter().collect::<Vec<_>>()).clone();
             item.insert(attribute.clone(), AttributeValue::Bool(true));
-            let corrupt = decode(&item, payload.as_slice()).unwrap_err();
+            let corrupt = decode(&item, &parts).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
             prop_assert_eq!(corrupt.key, request.key().to_string());
         }
@@ -461,11 +466,11 @@ mod tests {
 
         #[test]
         fn an_item_is_the_same_from_a_stream_image_as_from_the_sdk(request in requests()) {
-            let Encoded { item, payload } = encode(&request, Some(request.created_at), 8);
+            let Encoded { item, parts } = encode(&request, Some(request.created_at), 8);
             let image = super::super::test_answers::wire_item(&item);
             let text: Value = serde_json::from_str(&image.to_string()).unwrap();
             let item = super::super::item_of_image(&text).unwrap();
-            prop_assert_eq!(decode(&item, payload.as_slice()).unwrap(), request);
+            prop_assert_eq!(decode(&item, &parts).unwrap(), request);
         }
     }
 
@@ -505,7 +510,7 @@ mod tests {
     #[test]
     fn the_items_of_a_request_with_a_big_payload() {
         let request = Request { payload: json!("x".repeat(5_000)), ..decode(&pending(), &[]).unwrap() };
-        let Encoded { item, payload } = encode(&request, None, 8);
+        let Encoded { item, mut parts } = encode(&request, None, 8);
         let lines = |item: Item| {
             let lines: BTreeSet<String> =
                 item.iter().map(|(key, value)| format!("{key}: {value:?}")).collect();
@@ -513,7 +518,7 @@ mod tests {
         };
         let named = [KEY, PART, "payload", "payload_part"];
         let item = item.into_iter().filter(|(attribute, _)| named.contains(&attribute.as_str())).collect();
-        insta::assert_snapshot!(format!("{}\n\n{}", lines(item), lines(payload.unwrap())));
+        insta::assert_snapshot!(format!("{}\n\n{}", lines(item), lines(parts.remove(0))));
     }
 
     #[test]

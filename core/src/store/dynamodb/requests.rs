@@ -201,11 +201,12 @@ impl RequestQueue for DynamoRequestQueue {
     async fn delivered(
         &self,
         key: &RequestKey,
-        lease: &Lease,
+        epoch: u64,
         told: &[ConnectionId],
         everyone: bool,
+        payload_released: bool,
     ) -> Result<(), StoreError> {
-        self.note_delivery(key, lease, told, everyone).await
+        self.note_delivery(key, epoch, told, everyone, payload_released).await
     }
 
     async fn update_status(

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json as json_value};
 
 use super::Item;
+use crate::aws::RetryTransactions;
 use crate::store::StoreError;
 
 /// An operation of a store by name, and what it did as text, so that all of them fit into one table.
@@ -22,11 +23,11 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
-/// A client whose calls these rules answer, each those of its operation.
+/// A client whose calls these rules answer, each those of its operation. It retries what a function's does.
 pub(crate) fn client<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Client {
     mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
         // Else all clients of a process would draw on one quota of retries.
-        config.retry_partition(RetryPartition::custom("one test").build())
+        config.retry_partition(RetryPartition::custom("one test").build()).retry_classifier(RetryTransactions)
     })
 }
 

@@ -111,27 +111,63 @@ async fn a_big_result_that_came_too_late_is_never_seen() {
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
 }
 
+/// Whoever crashes before everyone is told leaves nothing behind that never expires.
 #[tokio::test]
-async fn a_big_payload_expires_once_its_request_has_ended_and_was_delivered() {
+async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
     let store = Store::new().await;
     let seq = Seq::start_of(1).next();
-    let key = enqueue_big(&store, "r1").await;
-    let lease = store.claim(&key, "first", 1).await;
-    store.queue.complete(&key, &lease, &json!(1), seq, at(5)).await.unwrap();
-    assert_eq!(payload_ttl(&store, &key).await, None);
-    assert!(store.is_in_timers(&key).await);
-    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
-    assert_eq!(payload_ttl(&store, &key).await, Some(over(5)));
-    assert!(!store.is_in_timers(&key).await);
-    assert_eq!(store.get(&key).await.payload, big());
+    for name in ["complete", "fail", "cancelled", "cancel", "update_status"] {
+        let key = enqueue_big(&store, name).await;
+        let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
+        let released = match name {
+            "cancel" => match store.queue.cancel(&key, at(5)).await.unwrap() {
+                Cancelled::Now { payload_released, .. } => payload_released,
+                other @ (Cancelled::Asked | Cancelled::Ended(_) | Cancelled::Heard) => panic!("{other:?}"),
+            },
+            "update_status" => {
+                let failed = NewStatus::Failed(error);
+                store.queue.update_status(&key, Status::Pending, failed, at(5)).await.unwrap();
+                true
+            }
+            _ => {
+                let lease = store.claim(&key, "first", 1).await;
+                let ended = match name {
+                    "complete" => store.queue.complete(&key, &lease, &json!(1), seq, at(5)).await,
+                    "fail" => store.queue.fail(&key, &lease, &error, seq, at(5)).await,
+                    _ => store.queue.cancelled(&key, &lease, seq, at(5)).await,
+                };
+                ended.unwrap().payload_released
+            }
+        };
+        assert!(released, "{name}");
+        assert_eq!(payload_ttl(&store, &key).await, Some(over(5)), "{name}");
+        assert!(store.is_in_timers(&key).await, "{name}: nobody has been told yet");
+        let epoch = store.get(&key).await.epoch;
+        store.queue.delivered(&key, epoch, &ids(&["c1"]), true, released).await.unwrap();
+        assert!(!store.is_in_timers(&key).await, "{name}");
+        assert_eq!(store.get(&key).await.payload, big(), "{name}");
+    }
+}
 
-    let key = enqueue_big(&store, "r2").await;
-    let cancelled = store.queue.cancel(&key, at(7)).await.unwrap();
-    assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
-    assert_eq!(payload_ttl(&store, &key).await, None);
-    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    assert_eq!(payload_ttl(&store, &key).await, Some(over(7)));
-    assert!(!store.is_in_timers(&key).await);
+/// As where the store failed, or its caller died, right after the end was written.
+#[tokio::test]
+async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer_is_cleared() {
+    let store = Store::new().await;
+    for name in ["delivered", "unsubscribe"] {
+        let key = enqueue_big(&store, name).await;
+        store.queue.cancel(&key, at(7)).await.unwrap();
+        let forget = store.client.update_item().table_name(&store.requests_table);
+        let forget = forget.set_key(Some(part_item::key(&key, part_item::PAYLOAD_PART)));
+        let forget = forget.update_expression("REMOVE #ttl").expression_attribute_names("#ttl", "ttl");
+        forget.send().await.unwrap();
+        assert_eq!(payload_ttl(&store, &key).await, None, "{name}");
+        match name {
+            "delivered" => store.queue.delivered(&key, 0, &ids(&["c1"]), true, false).await.unwrap(),
+            _ => store.queue.unsubscribe(&key, &"c1".into()).await.unwrap(),
+        }
+        assert_eq!(payload_ttl(&store, &key).await, Some(over(7)), "{name}");
+        assert!(!store.is_in_timers(&key).await, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -140,7 +176,7 @@ async fn a_big_payload_of_an_open_request_never_expires() {
     let key = enqueue_big(&store, "r1").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let lease = store.claim(&key, "first", 1).await;
-    store.queue.delivered(&key, &lease, &[], true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &[], true, false).await.unwrap();
     assert_eq!(payload_ttl(&store, &key).await, None);
     assert!(store.is_in_timers(&key).await, "what has not ended is looked at again");
 }

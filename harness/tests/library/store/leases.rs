@@ -12,7 +12,12 @@ use streamer::store::{
 use super::{LEASE, Store, at, ids, request, string};
 
 fn audience(names: &[&str], cancel_requested: bool) -> Audience {
-    Audience { subscribers: ids(names), cancel_requested }
+    Audience { subscribers: ids(names), cancel_requested, payload_released: false }
+}
+
+/// Who is told of an end, after which the payload needs nothing more.
+fn ended(names: &[&str]) -> Audience {
+    Audience { payload_released: true, ..audience(names, false) }
 }
 
 fn half() -> Progress {
@@ -140,7 +145,7 @@ async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
     {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
         let before = store.get(&key).await;
-        assert_eq!(write(&store, name, &key, &lease, 5).await.unwrap(), audience(&["c1"], false), "{name}");
+        assert_eq!(write(&store, name, &key, &lease, 5).await.unwrap(), ended(&["c1"]), "{name}");
         let expected = Request {
             status: ending.status(),
             lease: None,
@@ -188,7 +193,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
         let error = write(&store, name, &key, &first, 51).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
     }
-    store.queue.delivered(&key, &first, &ids(&["c1"]), true).await.unwrap();
+    store.queue.delivered(&key, first.epoch, &ids(&["c1"]), true, false).await.unwrap();
     assert_eq!(store.item(&key).await, ended);
     assert_eq!(store.get(&key).await, whole);
     let nowhere = RequestKey::from_stored("acme/ann/r2");
@@ -206,7 +211,7 @@ async fn an_end_that_is_written_twice_stands_as_it_was_written_first() {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
         write(&store, name, &key, &lease, 5).await.unwrap();
         let first = store.item(&key).await;
-        assert_eq!(write(&store, name, &key, &lease, 9).await.unwrap(), audience(&["c1"], false), "{name}");
+        assert_eq!(write(&store, name, &key, &lease, 9).await.unwrap(), ended(&["c1"]), "{name}");
         assert_eq!(store.item(&key).await, first, "{name}");
     }
 }
@@ -260,18 +265,18 @@ async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
 async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
-    store.queue.delivered(&key, &lease, &ids(&["c2"]), false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c2"]), false, false).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
     // c3 has come to listen since, and c1 was told.
     store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
-    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
     assert!(store.is_in_timers(&key).await);
-    store.queue.delivered(&key, &lease, &ids(&["c3"]), true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c3"]), true, false).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
-    store.queue.delivered(&key, &lease, &ids(&["c3"]), true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c3"]), true, false).await.unwrap();
 }
 
 /// As many listen as were told, but they are not the same.
@@ -283,7 +288,7 @@ async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
     store
         .edit(&key, "SET subscribers.c2 = :value REMOVE subscribers.c1", AttributeValue::N("1".to_owned()))
         .await;
-    store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c2"]));
     assert!(store.is_in_timers(&key).await);
 }
@@ -293,7 +298,7 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
-    store.queue.delivered(&key, &lease, &ids(&["c1", "c2"]), true).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, &ids(&["c1", "c2"]), true, false).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
 }
@@ -315,7 +320,7 @@ async fn what_a_later_version_added_survives_every_write() {
             store.queue.cancel(&key, at(41)).await.unwrap();
             store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
         } else {
-            store.queue.delivered(&key, &lease, &ids(&["c1"]), true).await.unwrap();
+            store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
         }
         assert_eq!(store.item(&key).await["added_later"], string("kept"), "{names:?}");
         assert!(!store.is_in_timers(&key).await, "{names:?}");
@@ -337,7 +342,7 @@ async fn what_cannot_be_read_names_its_key_and_attribute() {
     let Claimed::Unreadable(lease, error) = claimed else { panic!("{claimed:?}") };
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
     let told = store.queue.fail(&key, &lease, &out_of_paper(), Seq::start_of(1).next(), at(2)).await.unwrap();
-    assert_eq!(told, audience(&["c1"], false));
+    assert_eq!(told, ended(&["c1"]));
     let value: Value = serde_json::from_str(store.item(&key).await["error"].as_s().unwrap()).unwrap();
     assert_eq!(value["code"], "OUT_OF_PAPER");
 }

@@ -49,7 +49,8 @@ async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again
         let key = standing(&store, id, status).await;
         let before = store.get(&key).await;
         let cancelled = store.queue.cancel(&key, at(10)).await.unwrap();
-        assert_eq!(cancelled, Cancelled::Now { subscribers: ids(&["c1"]), seq });
+        let (subscribers, epoch) = (ids(&["c1"]), before.epoch);
+        assert_eq!(cancelled, Cancelled::Now { subscribers, seq, epoch, payload_released: true });
         let expected = Request {
             status: Status::Cancelled,
             ending: Some(Ending::Cancelled),

@@ -55,6 +55,7 @@ impl DynamoRequestQueue {
             Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
                 Ok(match self.whole_at_last(key, &item).await {
                     Ok(request) => Claimed::Won(Box::new(request), lease),
+                    Err(error) if error.is_transient() => Claimed::OutOfReach(lease, error),
                     Err(error) => Claimed::Unreadable(lease, error),
                 })
             }
@@ -78,7 +79,9 @@ impl DynamoRequestQueue {
                 match self.claim_pending(&key, owner, now, lease_end).await {
                     // Somebody was quicker than the index.
                     Ok(Claimed::NotPending(_) | Claimed::Missing) => {}
-                    Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..))) => return Ok(Some(claimed)),
+                    Ok(ours @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
+                        return Ok(Some(ours));
+                    }
                     Err(error) if error.is_transient() => return Err(error),
                     // It stays the oldest: whoever stops at it never comes to the others.
                     Err(error) => refused = refused.or(Some(error)),

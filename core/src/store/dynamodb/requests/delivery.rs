@@ -6,7 +6,7 @@ use super::DynamoRequestQueue;
 use crate::ids::{ConnectionId, RequestKey};
 use crate::store::dynamodb::codec::{Item, n, s};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{Lease, Status, StoreError};
+use crate::store::{Status, StoreError};
 
 /// The attributes without which nobody looks at the request again.
 const TIMER: &[&str] = &["timer_shard", "timer_at"];
@@ -27,18 +27,19 @@ impl DynamoRequestQueue {
     pub(super) async fn note_delivery(
         &self,
         key: &RequestKey,
-        lease: &Lease,
+        epoch: u64,
         told: &[ConnectionId],
         everyone: bool,
+        payload_released: bool,
     ) -> Result<(), StoreError> {
-        let mut removal = Removal { subscribers: told.to_vec(), is_last: everyone, payload_released: false };
+        let mut removal = Removal { subscribers: told.to_vec(), is_last: everyone, payload_released };
         for _ in 0..Self::REMOVE_TRIES {
             if removal.subscribers.is_empty() && !removal.is_last {
                 return Ok(());
             }
             let update = self
                 .removal(key, &removal, Some("epoch = :epoch"))
-                .expression_attribute_values(":epoch", n(lease.epoch));
+                .expression_attribute_values(":epoch", n(epoch));
             let old = match update.send().await.map_err(Refusal::from) {
                 Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
                 Err(Refusal::Condition(Some(old))) => old,
@@ -46,11 +47,11 @@ impl DynamoRequestQueue {
                     return Err(store_error(self.context("mark delivery of", key), error));
                 }
             };
-            if old.get("epoch") != Some(&n(lease.epoch)) {
+            if old.get("epoch") != Some(&n(epoch)) {
                 return Ok(());
             }
             // Somebody has come to listen since, or left: the timer stays for who is not told.
-            removal = self.next_removal(key, &old, &removal.subscribers).await?;
+            removal = self.next_removal(key, &old, &removal).await?;
         }
         Ok(())
     }
@@ -82,7 +83,7 @@ impl DynamoRequestQueue {
                     return Err(store_error(self.context("unsubscribe from", key), error));
                 }
             };
-            removal = self.next_removal(key, &old, gone).await?;
+            removal = self.next_removal(key, &old, &removal).await?;
             if removal.subscribers.is_empty() && !removal.is_last {
                 return Ok(());
             }
@@ -95,16 +96,16 @@ impl DynamoRequestQueue {
         &self,
         key: &RequestKey,
         old: &Item,
-        gone: &[ConnectionId],
+        refused: &Removal,
     ) -> Result<Removal, StoreError> {
         let mut subscribers = request_item::subscribers(old)?;
         let listening = subscribers.len();
-        subscribers.retain(|id| gone.contains(id));
+        subscribers.retain(|id| refused.subscribers.contains(id));
         let is_last = subscribers.len() == listening && request_item::ttl(old)?.is_some();
-        if is_last {
+        if is_last && !refused.payload_released {
             self.release_payload(key, old).await?;
         }
-        Ok(Removal { subscribers, is_last, payload_released: is_last })
+        Ok(Removal { subscribers, is_last, payload_released: is_last || refused.payload_released })
     }
 
     /// A write that removes subscribers who all still listen, and the timer with the last of them.

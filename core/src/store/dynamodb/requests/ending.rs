@@ -28,7 +28,7 @@ impl DynamoRequestQueue {
         let update = update
             .update_expression(format!(
                 "SET #status = :status, status_shard = :shard, {set_outcome}seq = {seq}, finished_at = :now, \
-                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer, subscribers = subscribers \
+                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer \
                  REMOVE lease_expires_at, cancel_requested"
             ))
             .expression_attribute_names("#ttl", "ttl")

@@ -1,4 +1,5 @@
-use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 
 use super::DynamoRequestQueue;
 use super::parts::transaction_error;
@@ -15,9 +16,9 @@ impl DynamoRequestQueue {
     pub(super) async fn put_new(&self, request: &Request) -> Result<Enqueued, StoreError> {
         let key = request.key();
         let timer_at = request.created_at + self.settings.unclaimed_after;
-        let Encoded { item, payload } = request_item::encode(request, Some(timer_at), self.settings.shards);
+        let Encoded { item, parts } = request_item::encode(request, Some(timer_at), self.settings.shards);
         let now = n(request.created_at.as_secs());
-        let Some(payload) = payload else {
+        if parts.is_empty() {
             let put = self
                 .client
                 .put_item()
@@ -32,7 +33,7 @@ impl DynamoRequestQueue {
                 Err(Refusal::Condition(old)) => self.existing(&key, old).await,
                 Err(Refusal::Other(error)) => Err(store_error(self.context("enqueue", &key), error)),
             };
-        };
+        }
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item))
@@ -41,12 +42,17 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":now", now)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build();
-        let payload = Put::builder().table_name(&self.table).set_item(Some(payload)).build();
-        let (Ok(put), Ok(payload)) = (put, payload) else {
-            return Err(StoreError::new(StoreErrorKind::Misuse, self.context("enqueue", &key)));
-        };
-        match self.put_with_payload(&key, put, payload).await {
-            Ok(()) => Ok(Enqueued::New),
+        let part = |item| Put::builder().table_name(&self.table).set_item(Some(item)).build();
+        let writes: Result<Vec<_>, _> = std::iter::once(put)
+            .chain(parts.into_iter().map(part))
+            .map(|put| Ok(TransactWriteItem::builder().put(put?).build()))
+            .collect();
+        let writes = writes.map_err(|error: BuildError| {
+            StoreError::new(StoreErrorKind::Misuse, self.context("enqueue", &key)).with_source(error)
+        })?;
+        let transaction = self.client.transact_write_items().set_transact_items(Some(writes));
+        match transaction.send().await.map_err(Refusal::from) {
+            Ok(_) => Ok(Enqueued::New),
             Err(Refusal::Condition(old)) => self.existing(&key, old).await,
             Err(Refusal::Other(error)) => Err(transaction_error(self.context("enqueue", &key), error)),
         }

@@ -1,7 +1,6 @@
 //! The writes of whoever holds the lease.
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
@@ -17,12 +16,11 @@ use crate::store::{Audience, Lease, Progress, Status, StoreError, StoreErrorKind
 /// What holds as long as nobody has claimed or ended the request since.
 const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
 
-/// Has an update return who is to be told, and whether the end is asked for, though it changes neither.
-const AUDIENCE: &str =
-    "subscribers = subscribers, cancel_requested = if_not_exists(cancel_requested, :not_requested)";
-
 impl DynamoRequestQueue {
     /// A write that only the holder of the lease may make.
+    ///
+    /// It returns the whole item, for the audience in it: what it does not change is returned in no other way, and a
+    /// returned item costs nothing.
     fn fenced_update(&self, key: &RequestKey, lease: &Lease) -> UpdateItemFluentBuilder {
         self.update(key)
             .condition_expression(FENCE)
@@ -31,7 +29,7 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":epoch", n(lease.epoch))
             .expression_attribute_values(":owner", s(&lease.owner))
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
-            .return_values(ReturnValue::UpdatedNew)
+            .return_values(ReturnValue::AllNew)
     }
 
     pub(super) async fn renew_lease(
@@ -42,11 +40,10 @@ impl DynamoRequestQueue {
     ) -> Result<Audience, StoreError> {
         let update = self
             .fenced_update(key, lease)
-            .update_expression(format!("SET lease_expires_at = :lease_end, {AUDIENCE}"))
-            .expression_attribute_values(":lease_end", time(lease_end))
-            .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
+            .update_expression("SET lease_expires_at = :lease_end")
+            .expression_attribute_values(":lease_end", time(lease_end));
         match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
+            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
             Err(refusal) => Err(self.fenced(refusal, "renew the lease of", key, lease)),
         }
     }
@@ -61,18 +58,17 @@ impl DynamoRequestQueue {
     ) -> Result<Audience, StoreError> {
         let update = self
             .fenced_update(key, lease)
-            .update_expression(format!(
+            .update_expression(
                 "SET percentage = :percentage, progress_message = :message, progress_metadata = :metadata, \
-                 seq = :seq, lease_expires_at = :lease_end, {AUDIENCE}"
-            ))
+                 seq = :seq, lease_expires_at = :lease_end",
+            )
             .expression_attribute_values(":percentage", n(progress.percentage))
             .expression_attribute_values(":message", s(&progress.message))
             .expression_attribute_values(":metadata", json(&progress.metadata.clone().into()))
             .expression_attribute_values(":seq", n(seq))
-            .expression_attribute_values(":lease_end", time(lease_end))
-            .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
+            .expression_attribute_values(":lease_end", time(lease_end));
         match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
+            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
             Err(refusal) => Err(self.fenced(refusal, "store progress of", key, lease)),
         }
     }
@@ -89,14 +85,14 @@ impl DynamoRequestQueue {
         let update = self
             .ending(self.fenced_update(key, lease), key, ending, ":seq", now)
             .expression_attribute_values(":seq", n(seq));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
+        let ended = match update.send().await.map_err(Refusal::from) {
+            Ok(updated) => updated.attributes.unwrap_or_default(),
             // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
-            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[status]) => {
-                Ok(Audience { subscribers: request_item::subscribers(&old)?, cancel_requested: false })
-            }
-            Err(refusal) => Err(self.fenced(refusal, "end", key, lease)),
-        }
+            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[status]) => old,
+            Err(refusal) => return Err(self.fenced(refusal, "end", key, lease)),
+        };
+        let payload_released = self.release_at_once(key, &ended).await;
+        Ok(Audience { payload_released, ..audience(&ended)? })
     }
 
     pub(super) async fn give_back(
@@ -112,7 +108,7 @@ impl DynamoRequestQueue {
             .fenced_update(key, lease)
             .update_expression(
                 "SET #status = :status, status_shard = :shard, last_error = :error, seq = :seq, \
-                 timer_shard = :timer_shard, timer_at = :timer, subscribers = subscribers \
+                 timer_shard = :timer_shard, timer_at = :timer \
                  REMOVE lease_expires_at, cancel_requested",
             )
             .condition_expression(format!(
@@ -126,12 +122,12 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":timer", time(due))
             .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
         match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(updated),
+            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
             // What we wrote, or what can only have followed it: the write had succeeded, and its answer was lost.
             Err(Refusal::Condition(Some(old)))
                 if is_left_by(&old, lease, &[Status::Retrying, Status::Pending]) =>
             {
-                Ok(Audience { subscribers: request_item::subscribers(&old)?, cancel_requested: false })
+                audience(&old)
             }
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
                 let context = self.context("hold back", key) + ": its end was asked for";
@@ -156,11 +152,12 @@ impl DynamoRequestQueue {
     }
 }
 
-fn audience(updated: UpdateItemOutput) -> Result<Audience, StoreError> {
-    let attributes = updated.attributes.unwrap_or_default();
+/// Who is to be told, as an item says it.
+fn audience(item: &Item) -> Result<Audience, StoreError> {
     Ok(Audience {
-        subscribers: request_item::subscribers(&attributes)?,
-        cancel_requested: request_item::cancel_requested(&attributes)?,
+        subscribers: request_item::subscribers(item)?,
+        cancel_requested: request_item::cancel_requested(item)?,
+        payload_released: false,
     })
 }
 

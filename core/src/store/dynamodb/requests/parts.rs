@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::CancellationReason;
 use futures_util::future::try_join_all;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::DynamoRequestQueue;
 use crate::ids::RequestKey;
@@ -14,13 +14,16 @@ use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n};
 use crate::store::dynamodb::{Refusal, part_item, request_item, store_error};
 use crate::store::{Request, StoreError, StoreErrorKind};
+use crate::telemetry::Causes;
 
 impl DynamoRequestQueue {
     /// How much longer than the request its parts are kept for: deletion lags, and a request without them is corrupt.
     const PART_GRACE: Duration = Duration::from_hours(2 * 24);
-    /// How often a transaction is tried, or a part is read, that something is in the way of.
+    /// How often a part is read that is out of reach.
     const PART_TRIES: u32 = 4;
     const PART_PAUSE: Duration = Duration::from_millis(100);
+    /// How long those who are to be told of the end wait until the payload's part has its time to live.
+    const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 
     /// The request that an item holds, with the parts that it names.
     pub(super) async fn whole(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
@@ -55,32 +58,6 @@ impl DynamoRequestQueue {
         Ok(found.item)
     }
 
-    /// Writes a request and the part that its payload lies in: both, or neither.
-    pub(super) async fn put_with_payload(
-        &self,
-        key: &RequestKey,
-        request: Put,
-        payload: Put,
-    ) -> Result<(), Refusal<TransactWriteItemsError>> {
-        let transaction = self
-            .client
-            .transact_write_items()
-            .transact_items(TransactWriteItem::builder().put(request).build())
-            .transact_items(TransactWriteItem::builder().put(payload).build());
-        let mut pause = Self::PART_PAUSE;
-        for _ in 1..Self::PART_TRIES {
-            match transaction.clone().send().await {
-                Err(error) if is_conflict(&error) => {
-                    tracing::debug!(request = %key, "another write is in the way of the request's");
-                    sleep(pause).await;
-                }
-                written => return written.map(drop).map_err(Refusal::from),
-            }
-            pause *= 2;
-        }
-        transaction.send().await.map(drop).map_err(Refusal::from)
-    }
-
     /// Writes the result of an attempt into a part of its own, and returns the part's name.
     ///
     /// Nobody sees it until the request names it.
@@ -101,6 +78,22 @@ impl DynamoRequestQueue {
             .await
             .map_err(|error| store_error(self.context("store the result of", key), error))?;
         Ok(part)
+    }
+
+    /// Right after a request has ended, gives its payload's part its time to live; says whether that is done, or not
+    /// needed. Where it fails, or takes long, nobody waits for it: it comes again before the timer is cleared.
+    pub(super) async fn release_at_once(&self, key: &RequestKey, ended: &Item) -> bool {
+        match timeout(Self::RELEASE_PATIENCE, self.release_payload(key, ended)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(request = %key, error = %Causes(&error), "the payload is not released yet");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(request = %key, "the payload is not released yet: the store takes long");
+                false
+            }
+        }
     }
 
     /// Gives the payload's part of an ended request its time to live.
@@ -125,11 +118,6 @@ impl DynamoRequestQueue {
             }
         }
     }
-}
-
-fn is_conflict(error: &SdkError<TransactWriteItemsError>) -> bool {
-    let conflict = |reason: &CancellationReason| reason.code() == Some("TransactionConflict");
-    first_failure(error).is_none() && reasons(error).iter().any(conflict)
 }
 
 /// The item on which the first condition of a transaction failed.

@@ -148,7 +148,17 @@ fn told(connections: &[&str]) -> Option<Item> {
 
 fn audience_of(connections: &[&str]) -> Audience {
     let subscribers = connections.iter().map(|id| ConnectionId::from(*id)).collect();
-    Audience { subscribers, cancel_requested: false }
+    Audience { subscribers, cancel_requested: false, payload_released: false }
+}
+
+fn cancelled_now() -> Cancelled {
+    let subscribers = vec!["c1".into(), "c2".into()];
+    Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, payload_released: true }
+}
+
+/// What the write of an end returns that has nothing to release.
+fn ended_before(connections: &[&str]) -> Audience {
+    Audience { payload_released: true, ..audience_of(connections) }
 }
 
 #[tokio::test]
@@ -329,24 +339,24 @@ async fn fail(rule: &Rule) -> Result<Audience, StoreError> {
 #[tokio::test]
 async fn a_completed_request_keeps_its_result_and_waits_for_delivery() {
     let (rule, sent) = update_taken(told(&["c1"]));
-    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1"]));
+    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test]
 async fn a_failed_request_keeps_its_error_and_waits_for_delivery() {
     let (rule, sent) = update_taken(told(&[]));
-    assert_eq!(fail(&rule).await.unwrap(), audience_of(&[]));
+    assert_eq!(fail(&rule).await.unwrap(), ended_before(&[]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_ending_whose_answer_was_lost_knows_its_own_lease_and_status() {
     let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
-    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
+    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1", "c2"]));
     assert_eq!(rule.num_calls(), 2);
     let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
-    assert_eq!(fail(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
+    assert_eq!(fail(&rule).await.unwrap(), ended_before(&["c1", "c2"]));
     assert_eq!(rule.num_calls(), 2);
 }
 
@@ -396,7 +406,7 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
     for (told, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_taken(None);
         let told: Vec<ConnectionId> = told.into_iter().map(ConnectionId::from).collect();
-        queue(&rule).delivered(&key(), &lease(), &told, everyone).await.unwrap();
+        queue(&rule).delivered(&key(), lease().epoch, &told, everyone, false).await.unwrap();
         report.push(sent.lock().unwrap().clone());
     }
     insta::assert_snapshot!(report.join("\n\n"));
@@ -405,14 +415,14 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
 #[tokio::test]
 async fn a_delivery_that_reached_nobody_makes_no_call() {
     let (rule, _) = update_taken(None);
-    queue(&rule).delivered(&key(), &lease(), &[], false).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, &[], false, false).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
 async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
     let rule = update_answered(|| condition_failed(None));
-    queue(&rule).delivered(&key(), &lease(), &["c1".into()], true).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, &["c1".into()], true, false).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -426,7 +436,7 @@ async fn a_request_that_has_not_ended_keeps_its_timer_though_nobody_listens() {
         .http_response(move || condition_failed(Some(&open)))
         .repeatedly()
         .build();
-    queue(&rule).delivered(&key(), &lease(), &[], true).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, &[], true, false).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -457,6 +467,6 @@ async fn a_throttled_call_that_is_taken_on_retry_succeeds() {
         .http_status(503, None)
         .output(|| UpdateItemOutput::builder().set_attributes(told(&["c1"])).build())
         .build();
-    assert_eq!(complete(&rule).await.unwrap(), audience_of(&["c1"]));
+    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
     assert_eq!(rule.num_calls(), 3);
 }

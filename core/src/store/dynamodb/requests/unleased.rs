@@ -53,10 +53,14 @@ impl DynamoRequestQueue {
             }
         };
         match updated {
-            Ok(_) => Ok(()),
+            Ok(item) => {
+                self.release_at_once(key, &item.unwrap_or_default()).await;
+                Ok(())
+            }
             Err(Refusal::Condition(Some(old))) => {
                 let (stands, _) = request_item::standing(&old)?;
                 if stands == status && self.is_written_at(&old, status, now)? {
+                    self.release_at_once(key, &old).await;
                     return Ok(());
                 }
                 let why = if stands == from {
@@ -79,16 +83,20 @@ impl DynamoRequestQueue {
         now: Timestamp,
     ) -> Result<Cancelled, StoreError> {
         const OPERATION: &str = "cancel";
-        let now_cancelled = |item: &Item| {
-            let subscribers = request_item::subscribers(item)?;
-            Ok(Cancelled::Now { subscribers, seq: request_item::seq(item)? })
+        let now_cancelled = async |item: Item| {
+            Ok(Cancelled::Now {
+                subscribers: request_item::subscribers(&item)?,
+                seq: request_item::seq(&item)?,
+                epoch: request_item::epoch(&item)?,
+                payload_released: self.release_at_once(key, &item).await,
+            })
         };
         let context = || self.context(OPERATION, key);
         for _ in 0..Self::CANCEL_TRIES {
             let ending = EndingValue { status: Status::Cancelled, outcome: None };
             let unclaimed = [Status::Pending, Status::Retrying];
             let old = match self.end_unclaimed(key, &unclaimed, sparing, ending, now).await {
-                Ok(updated) => return now_cancelled(&updated.unwrap_or_default()),
+                Ok(updated) => return now_cancelled(updated.unwrap_or_default()).await,
                 Err(Refusal::Condition(old)) => old.ok_or_else(|| self.not_found(OPERATION, key))?,
                 Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
             };
@@ -103,7 +111,7 @@ impl DynamoRequestQueue {
                     Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
                 },
                 Status::Cancelled if self.is_written_at(&old, Status::Cancelled, now)? => {
-                    return now_cancelled(&old);
+                    return now_cancelled(old).await;
                 }
                 ended @ (Status::Completed | Status::Failed | Status::Cancelled) => {
                     return Ok(Cancelled::Ended(ended));
@@ -145,7 +153,7 @@ impl DynamoRequestQueue {
             .condition(self.update(key), condition)
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":one", n(1))
-            .return_values(ReturnValue::UpdatedNew);
+            .return_values(ReturnValue::AllNew);
         for (name, status) in names.into_iter().zip(from) {
             update = update.expression_attribute_values(name, s(status.as_str()));
         }

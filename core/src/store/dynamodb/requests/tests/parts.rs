@@ -8,7 +8,8 @@ use crate::store::dynamodb::part_item;
 
 fn parts_of(item: &Request) -> (Item, Item) {
     let encoded = request_item::encode(item, Some(NOW + Duration::from_secs(60)), 8);
-    (encoded.item, encoded.payload.unwrap())
+    let [payload] = encoded.parts.try_into().unwrap();
+    (encoded.item, payload)
 }
 
 fn cancelled(reasons: Value) -> HttpResponse {
@@ -59,9 +60,9 @@ async fn a_request_that_is_there_already_is_returned_with_the_payload_that_is_st
 #[tokio::test(start_paused = true)]
 async fn the_reasons_of_a_transaction_say_what_to_do() {
     for (code, message, kind, calls) in [
-        ("TransactionConflict", "busy", StoreErrorKind::Unavailable, 4),
-        ("ProvisionedThroughputExceeded", "slow", StoreErrorKind::Throttled, 1),
-        ("ThrottlingError", "slow", StoreErrorKind::Throttled, 1),
+        ("TransactionConflict", "busy", StoreErrorKind::Unavailable, 3),
+        ("ProvisionedThroughputExceeded", "slow", StoreErrorKind::Throttled, 3),
+        ("ThrottlingError", "slow", StoreErrorKind::Throttled, 3),
         ("ItemCollectionSizeLimitExceeded", "big", StoreErrorKind::TooLarge, 1),
         ("ValidationError", "Item size has exceeded the maximum allowed size", StoreErrorKind::TooLarge, 1),
         ("ValidationError", "The type does not match", StoreErrorKind::Misuse, 1),
@@ -80,14 +81,27 @@ async fn the_reasons_of_a_transaction_say_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_that_another_was_in_the_way_of_is_tried_again() {
-    let rule = mock!(Client::transact_write_items)
-        .sequence()
-        .http_response(|| cancelled(json_value!([{"Code": "TransactionConflict"}, {"Code": "None"}])))
-        .output(|| TransactWriteItemsOutput::builder().build())
-        .build();
-    assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New);
-    assert_eq!(rule.num_calls(), 2);
+async fn a_transaction_that_was_throttled_or_met_another_is_tried_again() {
+    for code in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
+        let rule = mock!(Client::transact_write_items)
+            .sequence()
+            .http_response(move || cancelled(json_value!([{"Code": code}, {"Code": "None"}])))
+            .output(|| TransactWriteItemsOutput::builder().build())
+            .build();
+        assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New, "{code}");
+        assert_eq!(rule.num_calls(), 2, "{code}");
+    }
+}
+
+/// Another try would find the request that stands there again.
+#[tokio::test]
+async fn a_transaction_whose_condition_failed_is_not_tried_again_though_it_was_throttled() {
+    let transaction = mock!(Client::transact_write_items).then_http_response(|| {
+        let old = wire_item(&item_of(&request()));
+        cancelled(json_value!([{"Code": "ConditionalCheckFailed", "Item": old}, {"Code": "ThrottlingError"}]))
+    });
+    let enqueued = queue(&transaction).enqueue(&big_request()).await.unwrap();
+    assert_eq!((enqueued, transaction.num_calls()), (Enqueued::Existing(Box::new(request())), 1));
 }
 
 /// The claim is won: a payload that cannot be read at once is no reason to give it up.
@@ -113,11 +127,13 @@ async fn a_payload_that_is_out_of_reach_for_a_while_is_read_again() {
         let queue = queue_of([&claim, &part], QueueSettings::default());
         match queue.claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap() {
             Claimed::Won(won, _) => assert!(failures < 12 && *won == claimed, "{failures} failures"),
-            Claimed::Unreadable(_, error) => {
+            Claimed::OutOfReach(_, error) => {
                 // Four tries of three attempts each.
                 assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
             }
-            other @ (Claimed::NotPending(_) | Claimed::Missing) => panic!("{other:?}"),
+            other @ (Claimed::NotPending(_) | Claimed::Missing | Claimed::Unreadable(..)) => {
+                panic!("{other:?}")
+            }
         }
     }
 }
@@ -142,7 +158,7 @@ async fn a_big_result_is_stored_before_it_is_named() {
     let queue = queue_of([&put, &update], QueueSettings::default());
     let seq = Seq::start_of(2).next();
     let told = queue.complete(&key(), &lease(), &big_request().payload, seq, NOW).await.unwrap();
-    assert_eq!(told, audience_of(&["c1"]));
+    assert_eq!(told, ended_before(&["c1"]));
 }
 
 /// The timer of a request with a big payload goes only once the payload has its time to live.
@@ -162,8 +178,64 @@ async fn a_payload_is_released_before_the_timer_is_cleared() {
         .http_response(|| http(200, &json_value!({})))
         .http_response(|| http(200, &json_value!({})))
         .build();
-    queue(&rule).delivered(&key(), &lease(), &["c1".into(), "c2".into()], true).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, &["c1".into(), "c2".into()], true, false).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
+}
+
+/// Once it is known to be, `delivered` has no need to be refused first.
+#[tokio::test]
+async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
+    let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
+    item.insert("ttl".to_owned(), n(1_000));
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&sent);
+    let rule = mock!(Client::update_item)
+        .match_requests(move |update: &UpdateItemInput| {
+            kept.lock().unwrap().push(text_of_update(update));
+            true
+        })
+        .sequence()
+        .http_response(move || http(200, &json_value!({"Attributes": wire_item(&item)})))
+        .http_response(|| http(200, &json_value!({})))
+        .http_response(|| http(200, &json_value!({})))
+        .build();
+    let queue = queue(&rule);
+    let audience =
+        queue.complete(&key(), &lease(), &json_value!(1), Seq::start_of(2).next(), NOW).await.unwrap();
+    assert_eq!(audience, ended_before(&["c1", "c2"]));
+    queue.delivered(&key(), 2, &audience.subscribers, true, audience.payload_released).await.unwrap();
+    let mut sent = sent.lock().unwrap().clone();
+    sent.dedup();
+    insta::assert_snapshot!(sent.join("\n\n"));
+}
+
+/// Those who wait for the end are told of it: the payload is released before the timer is cleared.
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_cannot_be_released_at_once_holds_nobody_up() {
+    for failing in [true, false] {
+        let (mut item, _) = parts_of(&Request { status: Status::Cancelled, epoch: 2, ..big_request() });
+        item.insert("ttl".to_owned(), n(1_000));
+        let ended = mock!(Client::update_item)
+            .match_requests(|update: &UpdateItemInput| update.key() == Some(&request_item::key(&key())))
+            .then_http_response(move || http(200, &json_value!({"Attributes": wire_item(&item)})));
+        let release = mock!(Client::update_item).match_requests(|update: &UpdateItemInput| {
+            update.key() == Some(&part_item::key(&key(), "payload"))
+        });
+        let release = if failing {
+            release.then_http_response(|| error_answer(400, "AccessDeniedException", "no right"))
+        } else {
+            release.sequence().http_response(|| error_answer(500, "X", "down")).repeatedly().build()
+        };
+        let queue = queue_of([&ended, &release], QueueSettings::default());
+        let began = tokio::time::Instant::now();
+        let audience = queue.cancelled(&key(), &lease(), Seq::start_of(2).next(), NOW).await.unwrap();
+        assert_eq!(audience, audience_of(&["c1", "c2"]));
+        assert!(began.elapsed() <= Duration::from_millis(500), "{:?}", began.elapsed());
+        let Cancelled::Now { epoch, payload_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
+            panic!("nobody runs it");
+        };
+        assert_eq!((epoch, payload_released), (2, false));
+    }
 }

@@ -37,7 +37,7 @@ async fn a_cancellation_follows_a_request_that_moves_on() {
                 Refused(stands(Status::Retrying)),
                 Taken(stands(Status::Cancelled)),
             ],
-            Cancelled::Now { subscribers: vec!["c1".into(), "c2".into()], seq: Seq::default() },
+            cancelled_now(),
         ),
         // It ended between the two.
         (
