@@ -40,7 +40,7 @@ class End(unittest.TestCase):
         return str(ended.exception)
 
     def test_a_command_that_takes_too_long(self):
-        patience, follow.PATIENCE_S = follow.PATIENCE_S, 1
+        patience, follow.PATIENCE_S = follow.PATIENCE_S, 3
         try:
             self.assertIn("timed out", self.follow(self.guide("sleep 300")))
         finally:
