@@ -94,8 +94,8 @@ class Follower:
         return process
 
     def ended(self, process):
-        left = [Path(f"/proc/{one}/cmdline").read_text().replace("\0", " ") for one in living(process.pid)]
-        assert not left, f"it left behind: {left}"
+        left = list(living(process.pid))
+        assert not left, f"it left processes behind: {left}"
         self.started.remove(process)
 
     def run(self, script):
