@@ -69,7 +69,7 @@ impl AwsEnvironment {
     /// This is where retries are configured, but for those of [rate limits](crate::store::dynamodb::DynamoRateLimits),
     /// which have no time: a call that is throttled, fails on DynamoDB's side or is not answered within 3 s is made at
     /// most 5 times, with jitter, and ends after 8 s in any case; so is one that
-    /// [a transaction stands in the way of](RetryTransactions). All calls of a function draw on one quota of retries,
+    /// [a transaction stands in the way of](RetryTransactions). All other calls of a function draw on one quota of retries,
     /// so that a DynamoDB that is down is not asked five times as often.
     ///
     /// A call knows nothing of the invocation that it is made in. Whoever makes it gives up on it when the

@@ -183,7 +183,9 @@ impl<Q: RequestQueue, P: Connections> Processor<Q, P> {
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
             }
-            Err(_) => tracing::error!(request = %key, "the end was not stored before the invocation's own"),
+            Err(_) => {
+                tracing::error!(request = %key, "the end is not known to be stored before the invocation's own")
+            }
         }
     }
 

@@ -278,7 +278,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                 return;
             }
             Err(_) => {
-                tracing::error!(request = %self.key, "the end was not stored before the invocation's own");
+                tracing::error!(request = %self.key, "the end is not known to be stored before the invocation's own");
                 return;
             }
         };

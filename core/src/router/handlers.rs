@@ -13,10 +13,9 @@ pub(super) struct Handlers(Mutex<Current>);
 #[derive(Debug)]
 struct Current {
     handle: Handle,
-    /// The runtime itself, where it is a fresh one of ours.
-    own: Option<Runtime>,
-    /// How many were let go of before it.
-    stuck: u32,
+    /// The fresh runtimes, the last of which is the present one. Those before it are kept: calls that were only slow may
+    /// still end there.
+    fresh: Vec<Runtime>,
 }
 
 impl Handlers {
@@ -24,7 +23,7 @@ impl Handlers {
     const PATIENCE: Duration = Duration::from_millis(100);
 
     pub(super) fn on(handle: Handle) -> Self {
-        Self(Mutex::new(Current { handle, own: None, stuck: 0 }))
+        Self(Mutex::new(Current { handle, fresh: Vec::new() }))
     }
 
     pub(super) fn handle(&self) -> Handle {
@@ -34,31 +33,29 @@ impl Handlers {
     /// Has later calls run on a fresh runtime, unless the present one runs what it is given: a task that never awaits
     /// cannot be aborted, and would hold up everybody who comes after it.
     ///
-    /// Its thread goes on until the task awaits or ends. Nothing bounds how many there may be: each is an `error` in the log.
+    /// Its thread goes on until the task awaits or ends, and with it stands still what a handler's own clients drive there,
+    /// such as pooled connections. Nothing bounds how many there may be: each is an `error` in the log.
     pub(super) async fn replace_if_stuck(&self) {
         let (handle, stuck) = {
             let current = self.lock();
-            (current.handle.clone(), current.stuck)
+            (current.handle.clone(), current.fresh.len())
         };
         if matches!(timeout(Self::PATIENCE, handle.spawn(async {})).await, Ok(Ok(()))) {
             return;
         }
         let mut current = self.lock();
-        if current.stuck != stuck {
+        if current.fresh.len() != stuck {
             // Another call's timeout has replaced it.
             return;
         }
         match handlers_runtime(1) {
             Ok(fresh) => {
-                current.stuck += 1;
+                current.handle = fresh.handle().clone();
+                current.fresh.push(fresh);
                 tracing::error!(
-                    stuck = current.stuck,
+                    stuck = current.fresh.len(),
                     "a handler holds its thread past its time: later ones run on a fresh one"
                 );
-                current.handle = fresh.handle().clone();
-                if let Some(old) = current.own.replace(fresh) {
-                    old.shutdown_background();
-                }
             }
             Err(error) => {
                 tracing::error!(%error, "a handler holds its thread past its time, and there is no other to be had");
@@ -74,8 +71,6 @@ impl Handlers {
 /// A runtime that is dropped waits for its threads, and must not be where a router is.
 impl Drop for Current {
     fn drop(&mut self) {
-        if let Some(own) = self.own.take() {
-            own.shutdown_background();
-        }
+        self.fresh.drain(..).for_each(Runtime::shutdown_background);
     }
 }

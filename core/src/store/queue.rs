@@ -138,7 +138,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// As [`claim`](Self::claim) has them. A request that cannot be claimed for good keeps nobody from the later ones: it
-    /// is an error where none of those was claimed.
+    /// is an error where none of those was claimed, or a hundred could not be.
     fn dequeue(
         &self,
         owner: &str,

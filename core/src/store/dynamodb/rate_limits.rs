@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 
@@ -34,11 +34,13 @@ impl DynamoRateLimits {
     /// The longest wait before the second attempt; how much of it is waited is left to chance.
     const BACKOFF: Duration = Duration::from_millis(50);
 
-    /// Buckets in `table`.
+    /// Buckets in `table`. Their retries have a quota of their own: a flood that has one bucket throttled costs nothing else
+    /// its retries.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Self::BACKOFF);
-        let config = client.config().to_builder().retry_config(retries).build();
+        let quota = RetryPartition::custom("rate limits").build();
+        let config = client.config().to_builder().retry_config(retries).retry_partition(quota).build();
         Self { client: Client::from_conf(config), table: table.into() }
     }
 

@@ -11,6 +11,8 @@ use crate::store::{Claimed, PageRequest, Status, StoreError};
 impl DynamoRequestQueue {
     /// How many of the oldest are tried before the index is read again.
     const DEQUEUE_LIMIT: usize = 10;
+    /// After how many refused claims it is not the requests that are at fault, but the table or its policy.
+    const DEQUEUE_REFUSALS: usize = 100;
 
     pub(super) async fn claim_pending(
         &self,
@@ -71,7 +73,7 @@ impl DynamoRequestQueue {
     ) -> Result<Option<Claimed>, StoreError> {
         let list = self.list(&STATUS_TIME, self.status_shards(Status::Pending));
         let mut page = PageRequest::first(Self::DEQUEUE_LIMIT);
-        let mut refused = None;
+        let mut refused = Vec::new();
         loop {
             let (oldest, next) = list.keys(&page).await?;
             for entry in oldest {
@@ -84,11 +86,13 @@ impl DynamoRequestQueue {
                     }
                     Err(error) if error.is_transient() => return Err(error),
                     // It stays the oldest: whoever stops at it never comes to the others.
-                    Err(error) => refused = refused.or(Some(error)),
+                    Err(error) => refused.push(error),
                 }
             }
-            let Some(next) = next else { return refused.map_or(Ok(None), Err) };
-            page = page.after(next);
+            match next {
+                Some(next) if refused.len() < Self::DEQUEUE_REFUSALS => page = page.after(next),
+                _ => return refused.into_iter().next().map_or(Ok(None), Err),
+            }
         }
     }
 }

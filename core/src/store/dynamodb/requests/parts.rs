@@ -23,7 +23,7 @@ impl DynamoRequestQueue {
     const PART_TRIES: u32 = 4;
     const PART_PAUSE: Duration = Duration::from_millis(100);
     /// How long those who are to be told of the end wait until the payload's part has its time to live.
-    const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
+    const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
     /// The request that an item holds, with the parts that it names.
     pub(super) async fn whole(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {

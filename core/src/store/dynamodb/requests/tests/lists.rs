@@ -226,6 +226,22 @@ async fn a_race_that_is_lost_goes_on_to_the_next() {
     assert_eq!((query.num_calls(), claim.num_calls()), (2, 12));
 }
 
+/// A role that may read and not write has every claim refused, however many wait.
+#[tokio::test]
+async fn a_queue_whose_every_claim_is_refused_is_given_up() {
+    let entries: Vec<Value> = (0..10).map(|n| entry(&format!("r{n}"), n, 0)).collect();
+    let endless = shard_of(0, entries, true);
+    let denied = mock!(Client::update_item)
+        .sequence()
+        .http_response(|| error_answer(400, "AccessDeniedException", "not authorized to perform UpdateItem"))
+        .repeatedly()
+        .build();
+    let queue = queue_on(1, &[&endless, &denied]);
+    let error = queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misuse);
+    assert_eq!(denied.num_calls(), 100);
+}
+
 #[tokio::test]
 async fn nothing_is_asked_for_when_the_index_shows_nothing() {
     let shard = shard_of(0, Vec::new(), false);
