@@ -28,8 +28,10 @@
 
 mod aws_forms;
 pub mod client;
+pub mod destination;
 pub mod dynamodb;
 pub mod event_source;
+pub mod faults;
 pub mod gateway;
 pub mod lambda;
 pub mod signing_key;

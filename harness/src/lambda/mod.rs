@@ -7,6 +7,7 @@ mod config;
 mod environment;
 mod functions;
 mod identifiers;
+mod in_process;
 mod log;
 mod output;
 mod process;
@@ -14,6 +15,7 @@ mod runtime_api;
 
 pub use config::{ConfigError, FunctionConfig};
 pub use functions::{Functions, Options};
+pub use in_process::{InProcess, InProcessEnvironment, InProcessEvent, Starting};
 pub use log::{CapturedLog, LogSink, TerminalLog};
 
 use std::fmt;

@@ -1,0 +1,91 @@
+//! `docs/fidelity.md` and the tests that it names keep each other honest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MARK: &str = "_row_";
+
+#[derive(Debug)]
+struct Row {
+    name: String,
+    here: String,
+    tests: Vec<String>,
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn rows() -> Vec<Row> {
+    let text = fs::read_to_string(workspace().join("docs/fidelity.md")).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("| `"));
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [name, _, here, tests] = cells[..] else { panic!("a row has four cells: {line}") };
+            Row {
+                name: name.trim_matches('`').to_owned(),
+                here: here.to_owned(),
+                tests: quoted(tests).map(str::to_owned).collect(),
+            }
+        })
+        .collect()
+}
+
+/// The functions of the sources below `folder` that are named as a row's tests are.
+fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            row_tests(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            let functions = source.lines().filter_map(|line| line.trim_start().split_once("fn "));
+            let functions = functions.filter(|(before, _)| matches!(*before, "" | "async " | "pub "));
+            let names = functions.filter_map(|(_, rest)| rest.split(['(', '<']).next());
+            found.extend(names.filter(|name| name.contains(MARK)).map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_row_names_its_tests_and_every_test_of_a_row_is_named() {
+    let mut there = BTreeSet::new();
+    for folder in ["harness/src", "harness/tests", "lambdas/tests"] {
+        row_tests(&workspace().join(folder), &mut there);
+    }
+    let rows = rows();
+    assert!(rows.len() > 60, "the tables are read: {}", rows.len());
+    let mut problems = Vec::new();
+    let mut named = BTreeMap::new();
+    for row in &rows {
+        let ways = ["as AWS", "option", "not emulated"];
+        if !ways.iter().any(|way| row.here.starts_with(way)) {
+            problems.push(format!("{}: «here» begins with one of {ways:?}, not {:?}", row.name, row.here));
+        }
+        if row.tests.is_empty() != row.here.starts_with("not emulated") {
+            problems.push(format!("{}: what is emulated has tests, what is not has none", row.name));
+        }
+        for test in &row.tests {
+            if !there.contains(test) {
+                problems.push(format!("{}: there is no test {test}", row.name));
+            }
+            if !test.contains(&format!("{}{MARK}", row.name)) {
+                problems.push(format!("{}: {test} does not carry the row's name", row.name));
+            }
+            if let Some(other) = named.insert(test, &row.name).filter(|other| !test.contains(&***other)) {
+                problems.push(format!("{test} is named by {other} and {}", row.name));
+            }
+        }
+    }
+    problems.extend(
+        there.iter().filter(|test| !named.contains_key(test)).map(|test| format!("{test} is in no row")),
+    );
+    assert!(problems.is_empty(), "docs/fidelity.md:\n{}", problems.join("\n"));
+}
