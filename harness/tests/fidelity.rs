@@ -1,5 +1,7 @@
 //! `docs/fidelity.md` and the tests that it names keep each other honest.
 
+#![cfg(test)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
