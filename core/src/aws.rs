@@ -48,12 +48,20 @@ impl AwsEnvironment {
     ///
     /// What is missing is left to `environment` to report.
     pub fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>) -> Self {
+        Self::read_with(environment, http_client())
+    }
+
+    /// The same, with clients that call through `http`: for functions that run where there are no sockets.
+    pub fn read_with<F: Fn(&str) -> Option<String>>(
+        environment: &mut Environment<F>,
+        http: SharedHttpClient,
+    ) -> Self {
         let region = environment.required("AWS_REGION");
         let access_key = environment.required("AWS_ACCESS_KEY_ID");
         let secret_key = environment.required("AWS_SECRET_ACCESS_KEY");
         let session_token = environment.optional("AWS_SESSION_TOKEN");
         Self {
-            http: http_client(),
+            http,
             region: Region::new(region),
             credentials: Credentials::new(access_key, secret_key, session_token, None, "environment"),
             endpoint: environment.optional("AWS_ENDPOINT_URL"),
@@ -118,7 +126,8 @@ impl AwsEnvironment {
     }
 }
 
-fn http_client() -> SharedHttpClient {
+/// The HTTP client of a function on Lambda.
+pub(crate) fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(amazon_roots()).build_https()
 }
 

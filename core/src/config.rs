@@ -182,6 +182,15 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     pub fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
     }
+
+    /// Ends the reading with what was read, which is there unless there was a problem.
+    pub(crate) fn finish_with<T>(self, read: Option<T>) -> Result<T, ConfigError> {
+        let Self { problems, .. } = self;
+        match read {
+            Some(read) if problems.is_empty() => Ok(read),
+            _ => Err(ConfigError { problems }),
+        }
+    }
 }
 
 fn list_of_tenants(names: &str) -> BTreeSet<TenantId> {

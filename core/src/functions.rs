@@ -2,6 +2,7 @@
 
 mod connect;
 mod disconnect;
+pub mod setup;
 #[cfg(test)]
 mod test_world;
 

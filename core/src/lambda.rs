@@ -28,16 +28,14 @@ use lambda_runtime::{LambdaEvent, run, service_fn};
 use tokio::runtime::Builder;
 
 use crate::app::App;
-use crate::aws::AwsEnvironment;
+use crate::aws::http_client;
 use crate::config::Environment;
-use crate::connections::ApiGatewayConnections;
-use crate::functions::{Connect, Disconnect, route_response};
+use crate::functions::route_response;
+use crate::functions::setup::{ConnectSetup, DisconnectSetup, Ports, ProcessorSetup, RouterSetup};
 use crate::handler::handlers_runtime;
-use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
-use crate::processor::{Processor, StreamBatch};
-use crate::router::Router;
-use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
-use crate::telemetry::{self, StandardOutput};
+use crate::ports::Timestamp;
+use crate::processor::StreamBatch;
+use crate::telemetry;
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -51,15 +49,9 @@ type WebSocketEvent = LambdaEvent<ApiGatewayWebsocketProxyRequest>;
 pub fn connect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
-    let aws = AwsEnvironment::read(&mut environment);
-    let key = environment.token_key();
-    let table = environment.required("CONNECTIONS_TABLE");
-    environment.finish()?;
-    let key = key.ok_or("the environment has no token key")?;
+    let setup = ConnectSetup::read(environment, http_client())?;
     on_one_thread(async {
-        let verifier = key.verifier(&aws, SystemClock.now()).await?;
-        let store = DynamoConnectionStore::new(aws.dynamodb(), table);
-        let connect = Connect::new(verifier, store, Arc::new(SystemClock));
+        let connect = setup.function(&Ports::system()).await?;
         let connect = &connect;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(connect.handle(&event.payload, deadline(&event.context)).await)
@@ -75,17 +67,9 @@ pub fn connect() -> Result<(), Error> {
 pub fn disconnect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
-    let aws = AwsEnvironment::read(&mut environment);
-    let connections = environment.required("CONNECTIONS_TABLE");
-    let requests = environment.required("REQUESTS_TABLE");
-    let (is_cancelling, settings) = (environment.cancel_on_disconnect(), environment.queue_settings());
-    environment.finish()?;
+    let setup = DisconnectSetup::read(environment, http_client())?;
     on_one_thread(async {
-        let client = aws.dynamodb();
-        let connections = DynamoConnectionStore::new(client.clone(), connections);
-        let queue = DynamoRequestQueue::new(client, requests, settings);
-        let (clock, metrics) = (Arc::new(SystemClock), Arc::new(StandardOutput));
-        let disconnect = Disconnect::new(connections, queue, clock, metrics).cancelling(is_cancelling);
+        let disconnect = setup.function(&Ports::system());
         let disconnect = &disconnect;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(disconnect.handle(&event.payload, deadline(&event.context)).await)
@@ -104,23 +88,11 @@ pub fn disconnect() -> Result<(), Error> {
 pub fn router(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
-    let aws = AwsEnvironment::read(&mut environment);
-    let connections = environment.required("CONNECTIONS_TABLE");
-    let requests = environment.required("REQUESTS_TABLE");
-    let rate_limits = environment.optional("RATE_LIMITS_TABLE");
-    let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
-    environment.finish()?;
+    let setup = RouterSetup::read(environment, http_client())?;
     let handlers = handlers_runtime(1)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
-        let client = aws.dynamodb();
-        let connections = DynamoConnectionStore::new(client.clone(), connections);
-        let queue = DynamoRequestQueue::new(client.clone(), requests, settings);
-        let mut router = Router::new(Arc::new(app), connections, queue, Arc::new(SystemClock), handle);
-        router.set_async_threshold(threshold);
-        if let Some(table) = rate_limits {
-            router.set_rate_limits(DynamoRateLimits::new(client, table));
-        }
+        let router = setup.function(Arc::new(app), &Ports::system(), handle);
         let router = &router;
         run(service_fn(move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(
@@ -141,23 +113,11 @@ pub fn router(app: App) -> Result<(), Error> {
 pub fn processor(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
-    let aws = AwsEnvironment::read(&mut environment);
-    let requests = environment.required("REQUESTS_TABLE");
-    environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
-    let (settings, queue_settings) = (environment.processor_settings(), environment.queue_settings());
-    environment.finish()?;
-    let handlers = handlers_runtime(settings.concurrency)?;
+    let setup = ProcessorSetup::read(environment, http_client())?;
+    let handlers = handlers_runtime(setup.concurrency())?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
-        let processor = Processor::new(
-            Arc::new(app),
-            DynamoRequestQueue::new(aws.dynamodb(), requests, queue_settings),
-            ApiGatewayConnections::new(aws.management_api()),
-            Arc::new(SystemClock),
-            Arc::new(SystemEntropy::new()),
-            handle,
-            settings,
-        );
+        let processor = setup.function(Arc::new(app), &Ports::system(), handle);
         let processor = &processor;
         run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
             let deadline = deadline(&event.context);

@@ -1,0 +1,272 @@
+//! How functions are put together: read from an environment, then made on a clock, with clients of the caller's choice.
+//!
+//! The `main`s of [`lambda`](crate::lambda) and whoever runs the same functions in process, as a test does, go this one way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::SharedHttpClient;
+use tokio::runtime::Handle;
+
+use super::{Connect, Disconnect};
+use crate::app::App;
+use crate::aws::AwsEnvironment;
+use crate::config::{ConfigError, Environment, TokenKey};
+use crate::connections::ApiGatewayConnections;
+use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::processor::{Processor, ProcessorSettings};
+use crate::router::Router;
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
+use crate::telemetry::{MetricSink, StandardOutput};
+
+/// What a function has of the machine that it runs on.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where numbers come from that nobody can guess.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where metrics go.
+    pub metrics: Arc<dyn MetricSink>,
+}
+
+impl Ports {
+    /// The machine's own clock and randomness, and standard output for metrics: what a function has on Lambda.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy::new()),
+            metrics: Arc::new(StandardOutput),
+        }
+    }
+}
+
+/// The `connect` function, whose environment has been read.
+#[derive(Debug)]
+pub struct ConnectSetup {
+    aws: AwsEnvironment,
+    key: TokenKey,
+    connections: String,
+}
+
+impl ConnectSetup {
+    /// Reads what [`lambda::connect`](crate::lambda::connect) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let aws = AwsEnvironment::read_with(&mut environment, http);
+        let key = environment.token_key();
+        let connections = environment.required("CONNECTIONS_TABLE");
+        environment.finish_with(key).map(|key| Self { aws, key, connections })
+    }
+
+    /// Makes the function.
+    ///
+    /// # Errors
+    /// When the key that tokens are verified with lies elsewhere and cannot be read, or is none.
+    pub async fn function(self, ports: &Ports) -> Result<Connect<DynamoConnectionStore>, ConfigError> {
+        let verifier = self.key.verifier(&self.aws, ports.clock.now()).await?;
+        let store = DynamoConnectionStore::new(self.aws.dynamodb(), self.connections);
+        Ok(Connect::new(verifier, store, Arc::clone(&ports.clock)))
+    }
+}
+
+/// The `disconnect` function, whose environment has been read.
+#[derive(Debug)]
+pub struct DisconnectSetup {
+    aws: AwsEnvironment,
+    connections: String,
+    requests: String,
+    is_cancelling: bool,
+    settings: QueueSettings,
+}
+
+impl DisconnectSetup {
+    /// Reads what [`lambda::disconnect`](crate::lambda::disconnect) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let aws = AwsEnvironment::read_with(&mut environment, http);
+        let connections = environment.required("CONNECTIONS_TABLE");
+        let requests = environment.required("REQUESTS_TABLE");
+        let (is_cancelling, settings) = (environment.cancel_on_disconnect(), environment.queue_settings());
+        environment.finish()?;
+        Ok(Self { aws, connections, requests, is_cancelling, settings })
+    }
+
+    /// Makes the function.
+    #[must_use]
+    pub fn function(self, ports: &Ports) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
+        let client = self.aws.dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), self.connections);
+        let queue = DynamoRequestQueue::new(client, self.requests, self.settings);
+        let (clock, metrics) = (Arc::clone(&ports.clock), Arc::clone(&ports.metrics));
+        Disconnect::new(connections, queue, clock, metrics).cancelling(self.is_cancelling)
+    }
+}
+
+/// The `router` function, whose environment has been read.
+#[derive(Debug)]
+pub struct RouterSetup {
+    aws: AwsEnvironment,
+    connections: String,
+    requests: String,
+    rate_limits: Option<String>,
+    threshold: Duration,
+    settings: QueueSettings,
+}
+
+impl RouterSetup {
+    /// Reads what [`lambda::router`](crate::lambda::router) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let aws = AwsEnvironment::read_with(&mut environment, http);
+        let connections = environment.required("CONNECTIONS_TABLE");
+        let requests = environment.required("REQUESTS_TABLE");
+        let rate_limits = environment.optional("RATE_LIMITS_TABLE");
+        let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
+        environment.finish()?;
+        Ok(Self { aws, connections, requests, rate_limits, threshold, settings })
+    }
+
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Router::new`].
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime, where shared rate limits are to count in a table.
+    #[must_use]
+    pub fn function(
+        self,
+        app: Arc<App>,
+        ports: &Ports,
+        handlers: Handle,
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+        let client = self.aws.dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), self.connections);
+        let queue = DynamoRequestQueue::new(client.clone(), self.requests, self.settings);
+        let mut router = Router::new(app, connections, queue, Arc::clone(&ports.clock), handlers);
+        router.set_async_threshold(self.threshold);
+        if let Some(table) = self.rate_limits {
+            router.set_rate_limits(DynamoRateLimits::new(client, table));
+        }
+        router
+    }
+}
+
+/// The `processor` function, whose environment has been read.
+#[derive(Debug)]
+pub struct ProcessorSetup {
+    aws: AwsEnvironment,
+    requests: String,
+    settings: ProcessorSettings,
+    queue_settings: QueueSettings,
+}
+
+impl ProcessorSetup {
+    /// Reads what [`lambda::processor`](crate::lambda::processor) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let aws = AwsEnvironment::read_with(&mut environment, http);
+        let requests = environment.required("REQUESTS_TABLE");
+        environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+        let (settings, queue_settings) = (environment.processor_settings(), environment.queue_settings());
+        environment.finish()?;
+        Ok(Self { aws, requests, settings, queue_settings })
+    }
+
+    /// How many requests it runs at once.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        self.settings.concurrency
+    }
+
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Processor::new`].
+    #[must_use]
+    pub fn function(
+        self,
+        app: Arc<App>,
+        ports: &Ports,
+        handlers: Handle,
+    ) -> Processor<DynamoRequestQueue, ApiGatewayConnections> {
+        Processor::new(
+            app,
+            DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
+            ApiGatewayConnections::new(self.aws.management_api()),
+            Arc::clone(&ports.clock),
+            Arc::clone(&ports.entropy),
+            handlers,
+            self.settings,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::http_client;
+
+    #[tokio::test]
+    async fn every_function_says_all_that_it_lacks_and_starts_with_what_it_needs() {
+        let bare = || Environment::new(|_: &str| None::<String>);
+        let lacking = [
+            ConnectSetup::read(bare(), http_client()).unwrap_err(),
+            DisconnectSetup::read(bare(), http_client()).unwrap_err(),
+            RouterSetup::read(bare(), http_client()).unwrap_err(),
+            ProcessorSetup::read(bare(), http_client()).unwrap_err(),
+        ];
+        for (error, names) in lacking.iter().map(ToString::to_string).zip([
+            ["AWS_REGION", "CONNECTIONS_TABLE", "JWT_ALGORITHM"],
+            ["AWS_REGION", "CONNECTIONS_TABLE", "REQUESTS_TABLE"],
+            ["AWS_REGION", "CONNECTIONS_TABLE", "REQUESTS_TABLE"],
+            ["AWS_REGION", "REQUESTS_TABLE", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"],
+        ]) {
+            for name in names {
+                assert!(error.contains(&format!("{name} is not set")), "{error}");
+            }
+        }
+
+        let full = || {
+            Environment::new(|name: &str| {
+                Some(
+                    match name {
+                        "JWT_ALGORITHM" => "HS256",
+                        "JWT_KEY" => "0123456789abcdef0123456789abcdef",
+                        "CONCURRENCY" => "3",
+                        "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
+                        "CONNECTIONS_TABLE" | "REQUESTS_TABLE" | "RATE_LIMITS_TABLE" => "table",
+                        "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI" => "http://localhost/prod",
+                        _ => return None,
+                    }
+                    .to_owned(),
+                )
+            })
+        };
+        let (ports, app, http) = (Ports::system(), Arc::new(App::new()), http_client());
+        let connect = ConnectSetup::read(full(), http.clone()).unwrap();
+        connect.function(&ports).await.unwrap();
+        let _ = DisconnectSetup::read(full(), http.clone()).unwrap().function(&ports);
+        let router = RouterSetup::read(full(), http.clone()).unwrap();
+        let _ = router.function(Arc::clone(&app), &ports, Handle::current());
+        let processor = ProcessorSetup::read(full(), http).unwrap();
+        assert_eq!(processor.concurrency(), 3);
+        let _ = processor.function(app, &ports, Handle::current());
+    }
+}
