@@ -16,6 +16,7 @@ use super::idempotency::Tokens;
 use super::ledger::Ledgers;
 use super::open::FolderLock;
 use super::{idempotency, nesting, outbox, removal, streams, tables};
+use crate::faults::Faults;
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
 const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
@@ -28,6 +29,7 @@ pub(super) struct Settings {
     pub(super) region: String,
     pub(super) account_id: String,
     pub(super) shards_per_stream: u16,
+    pub(super) faults: Faults,
 }
 
 /// The database behind its lock.

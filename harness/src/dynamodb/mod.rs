@@ -56,8 +56,8 @@ use engine::Engine;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
-    EventName, SequenceNumber, ShardId, StreamError, StreamErrorKind, StreamRecord, StreamViewType, Streams,
-    UserIdentity,
+    EventName, SequenceNumber, ShardId, ShardInfo, StreamError, StreamErrorKind, StreamRecord,
+    StreamViewType, Streams, UserIdentity,
 };
 pub use time_to_live::SweepError;
 

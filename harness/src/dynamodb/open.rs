@@ -11,6 +11,7 @@ use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 
 use super::DynamoDb;
 use super::engine::{Engine, Settings};
+use crate::faults::Faults;
 
 const DATABASE_FILE: &str = "dynamodb.sqlite3";
 const LOCK_FILE: &str = "dynamodb.lock";
@@ -29,6 +30,7 @@ impl Default for Builder {
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),
             shards_per_stream: 4,
+            faults: Faults::default(),
         })
     }
 }
@@ -62,6 +64,12 @@ impl Builder {
     /// streams that exist keep theirs.
     pub fn shards_per_stream(mut self, shards: u16) -> Self {
         self.0.shards_per_stream = shards.max(1);
+        self
+    }
+
+    /// What can go wrong with calls, on request; nothing by default.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.0.faults = faults;
         self
     }
 

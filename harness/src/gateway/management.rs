@@ -1,14 +1,16 @@
 //! `/{stage}/@connections/{connection_id}`: the management API, through which functions reach clients.
 
+use std::future::pending;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use axum::response::Response;
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::Api;
@@ -16,10 +18,16 @@ use super::connections::Connection;
 use super::event::Identity;
 use super::ids::{ConnectionId, RequestId};
 use crate::aws_forms::{iso_8601, uuid};
+use crate::faults::{Caller, Effect, Occasion, Service};
 
 /// `PostToConnection`: sends the body to the client as one text frame.
-pub(super) async fn post(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Body) -> Response {
-    let sent = api.post(&id, body).await;
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    caller: Option<Extension<Caller>>,
+    body: Body,
+) -> Response {
+    let sent = api.post_or_fail(&id, caller.as_deref(), body).await;
     api.respond(sent.map(|()| (StatusCode::OK, Bytes::new())))
 }
 
@@ -41,6 +49,46 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 }
 
 impl Api {
+    /// Posts, unless a fault is in the way.
+    async fn post_or_fail(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
+        let effects = self.faults().strike(&Occasion {
+            service: Service::Connections,
+            operation: "PostToConnection",
+            resources: &[id],
+            index: None,
+            caller: caller.map(Caller::function),
+        });
+        if !effects.delay.is_zero() {
+            sleep(effects.delay).await;
+        }
+        match effects.effect {
+            Some(Effect::Throttle) => Err(Refusal::LIMIT_EXCEEDED),
+            Some(Effect::Fail) => Err(Refusal::INTERNAL_SERVER_ERROR),
+            Some(Effect::Gone) => Err(Refusal::GONE),
+            Some(Effect::FailAfterApply) => {
+                self.post(id, body).await?;
+                Err(Refusal::INTERNAL_SERVER_ERROR)
+            }
+            Some(Effect::LoseAnswer) => {
+                // Whatever came of it, nobody learns.
+                drop(self.post(id, body).await);
+                pending().await
+            }
+            Some(Effect::Kill) => match caller {
+                Some(caller) => {
+                    caller.kill();
+                    pending().await
+                }
+                // A process that we know nothing of is not ours to kill.
+                None => self.post(id, body).await,
+            },
+            // These do not happen to posts.
+            Some(Effect::Delay(_) | Effect::Conflict | Effect::Stale(_) | Effect::Duplicate) | None => {
+                self.post(id, body).await
+            }
+        }
+    }
+
     async fn post(&self, id: &str, body: Body) -> Result<(), Refusal> {
         let id = well_formed(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
@@ -129,6 +177,11 @@ impl Refusal {
     const GONE: Self = Self { status: StatusCode::GONE, error_type: "GoneException", message: None };
     const LIMIT_EXCEEDED: Self =
         Self { status: StatusCode::TOO_MANY_REQUESTS, error_type: "LimitExceededException", message: None };
+    const INTERNAL_SERVER_ERROR: Self = Self {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        error_type: "InternalServerErrorException",
+        message: None,
+    };
     const PAYLOAD_TOO_LARGE: Self =
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, error_type: "PayloadTooLargeException", message: None };
 

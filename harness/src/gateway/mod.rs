@@ -2,7 +2,7 @@
 //!
 //! In reading order: what an API is made of (`config`, `limits`, `selection`), how a request becomes a socket (`upgrade`, `handshake`),
 //! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
-//! clients (`management`, `connections`).
+//! clients (`management`, `connections`). `in_process` does both without sockets.
 //!
 //! Not emulated yet: rates and throttles, and authorizers, whose place is before the `$connect` call in `upgrade`.
 
@@ -11,6 +11,7 @@ mod connections;
 mod event;
 mod handshake;
 mod ids;
+mod in_process;
 mod integration;
 mod limits;
 mod management;
@@ -19,7 +20,7 @@ mod selection;
 mod socket;
 mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::routing::get;
@@ -29,8 +30,10 @@ use tokio::time::timeout;
 
 pub use self::config::{ApiConfig, ConfigError, Route};
 use self::connections::Connections;
+pub use self::in_process::Opened;
 pub use self::limits::{Limits, Unconfirmed};
 use self::selection::RouteSelection;
+use crate::faults::Faults;
 use crate::lambda::Invoke;
 
 /// A running WebSocket API. Clones share it.
@@ -51,8 +54,18 @@ impl Gateway {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, ConfigError> {
         let selection = config.validate()?;
-        let (connections, active) = (Connections::default(), Active::default());
-        Ok(Self { api: Arc::new(Api { config, selection, invoke, clock, entropy, connections, active }) })
+        let (connections, active, faults) = (Connections::default(), Active::default(), Mutex::default());
+        let api = Api { config, selection, invoke, clock, entropy, connections, active, faults };
+        Ok(Self { api: Arc::new(api) })
+    }
+
+    /// Has posts to clients fail as `faults` say: `throttle` is 429 `LimitExceededException`, `fail` and
+    /// `fail_after_apply` are 500, `gone` is 410, an answer that is lost never comes, and `kill` ends the function that
+    /// posts, if it runs in this process.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        self
     }
 
     /// The routes to serve: `GET /{stage}` becomes a WebSocket, `/{stage}/@connections/{connection_id}` takes
@@ -103,6 +116,13 @@ struct Api {
     entropy: Arc<dyn Entropy>,
     connections: Connections,
     active: Active,
+    faults: Mutex<Faults>,
+}
+
+impl Api {
+    fn faults(&self) -> Faults {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Counts the tasks that serve connections, and tells them when to stop.

@@ -1,5 +1,6 @@
 //! `GET /{stage}`: the `$connect` route decides whether a request becomes a WebSocket.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,8 +12,8 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::config::CONNECT;
@@ -27,11 +28,23 @@ use crate::aws_forms::trace_root;
 
 /// Answers once the `$connect` integration has ended: 101, or what it refused with.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
-    let url = request.uri().path_and_query().map_or(0, |part| part.as_str().len());
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    handshake(api, parts, async { upgraded.await.map(TokioIo::new) }).await
+}
+
+/// Answers a handshake as [`upgrade`] does; the connection's stream is what `upgraded` comes to once 101 is answered.
+pub(super) async fn handshake<U, S, E>(api: Arc<Api>, parts: Parts, upgraded: U) -> Response
+where
+    U: Future<Output = Result<S, E>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: fmt::Display + Send,
+{
+    let url = parts.uri.path_and_query().map_or(0, |part| part.as_str().len());
     if url > api.config.limits.url_bytes {
         return plain(StatusCode::URI_TOO_LONG, "Request-URI Too Long");
     }
-    let accept = match handshake::accept_key(request.headers()) {
+    let accept = match handshake::accept_key(&parts.headers) {
         Ok(accept) => accept,
         Err(NoUpgrade::Plain) => {
             let headers = [(CONNECTION, "Upgrade"), (UPGRADE, "websocket")];
@@ -46,26 +59,28 @@ pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -
     let Some(active) = api.active.enter() else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let (parts, _) = request.into_parts();
     let (answer, answered) = oneshot::channel();
     // A task of its own: this future is dropped when the client goes, but `$connect` runs to its end on AWS too,
     // and a connection that it has accepted must also see its `$disconnect`.
     tokio::spawn(async move {
-        open(api, parts, accept, on_upgrade, answer).await;
+        open(api, parts, accept, upgraded, answer).await;
         drop(active);
     });
     answered.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"))
 }
 
 /// The whole life of a connection, from its `$connect` to its `$disconnect`.
-async fn open(
+async fn open<U, S, E>(
     api: Arc<Api>,
     parts: Parts,
     accept: HeaderValue,
-    on_upgrade: OnUpgrade,
+    upgraded: U,
     answer: oneshot::Sender<Response>,
-) {
+) where
+    U: Future<Output = Result<S, E>>,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    E: fmt::Display,
+{
     let subject = Subject {
         connection_id: ConnectionId::random(&*api.entropy),
         connected_at: api.clock.now(),
@@ -80,8 +95,8 @@ async fn open(
     let (connection, frames) = Connection::new(subject, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
     drop(answer.send(switching_protocols(accept, protocol)));
-    match on_upgrade.await {
-        Ok(upgraded) => socket::run(api, connection, frames, TokioIo::new(upgraded)).await,
+    match upgraded.await {
+        Ok(stream) => socket::run(api, connection, frames, stream).await,
         Err(error) => {
             tracing::debug!(connection = %connection.id(), %error, "a client went during its handshake");
             api.connections.remove(connection.id());
@@ -179,4 +194,9 @@ fn plain(status: StatusCode, message: &str) -> Response {
 
 fn json(status: StatusCode, body: String) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The answer to a path at which there is no stage.
+pub(super) fn forbidden() -> Response {
+    plain(StatusCode::FORBIDDEN, "Forbidden")
 }

@@ -6,6 +6,8 @@
 
 mod connect;
 mod endings;
+mod faults;
+mod in_process;
 mod management;
 mod messages;
 mod stage;

@@ -47,6 +47,16 @@ impl Streams {
         Ok(shard_ids(&stream(&self.db.lock(), stream_arn)?))
     }
 
+    /// The shards of a stream, parents before their children, with what a reader has to know of each.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the database cannot be read.
+    pub fn shard_infos(&self, stream_arn: &str) -> Result<Vec<ShardInfo>, StreamError> {
+        let stream = stream(&self.db.lock(), stream_arn)?;
+        let closed = stream.closed.is_some();
+        Ok(shard_ids(&stream).into_iter().map(|id| ShardInfo { id, parent: None, closed }).collect())
+    }
+
     /// At most `limit` records of a shard, oldest first: those after the sequence number `after`, or from the
     /// oldest on.
     ///
@@ -169,6 +179,18 @@ impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A shard, as its reader sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ShardInfo {
+    /// Its name.
+    pub id: ShardId,
+    /// The shard that was split into this one and others: its records come before these. It may be gone already.
+    pub parent: Option<ShardId>,
+    /// Whether no record will be added to it any more: it was split, or its stream is disabled.
+    pub closed: bool,
 }
 
 /// Why a stream could not be read.
