@@ -1,37 +1,105 @@
 //! A WebSocket client for tests and for the `streamer` command.
+//!
+//! The same client speaks to a stage in process ([`Stage::connect`](crate::stage::Stage::connect)) and to any stage that has
+//! a URL ([`Client::connect`]). What it waits for is a frame, the end of a request, or the end of the connection; what does
+//! not come is an error that shows every frame that came instead.
 
+use std::borrow::Borrow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use http::HeaderMap;
 use serde_json::{Value, json};
-use streamer::protocol::Frame;
-use tokio::net::TcpStream;
+use streamer::protocol::{ErrorBody, Frame};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, connect_async};
+
+/// What carries a client's messages, with or without a socket.
+trait Channel:
+    Stream<Item = Result<Message, tungstenite::Error>>
+    + Sink<Message, Error = tungstenite::Error>
+    + fmt::Debug
+    + Send
+    + Unpin
+{
+}
+
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Channel for WebSocketStream<S> {}
 
 /// A connection to a stage.
 #[derive(Debug)]
 pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    channel: Box<dyn Channel>,
+    headers: HeaderMap,
+    patience: Duration,
+    /// Frames that came while others were waited for.
+    aside: VecDeque<Frame>,
+    /// Everything that came, as it came, for errors to show.
+    seen: Vec<String>,
 }
 
 impl Client {
+    /// How long a client waits for the next frame, unless [it is told otherwise](Self::set_patience).
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     /// Connects with a token.
     ///
     /// # Errors
     /// When nobody listens, or the token is refused.
     pub async fn connect(ws_url: &str, token: &str) -> Result<Self, ClientError> {
-        let (socket, _) = connect_async(format!("{ws_url}?token={token}")).await?;
-        Ok(Self { socket })
+        Self::open(format!("{ws_url}?token={token}")).await
+    }
+
+    /// Connects with a request of any kind: a URL, or an HTTP request with headers of its own.
+    ///
+    /// # Errors
+    /// When nobody listens, or the connection is refused.
+    pub async fn open(request: impl IntoClientRequest + Unpin) -> Result<Self, ClientError> {
+        let (socket, response) = connect_async(request).await?;
+        Ok(Self::over(socket, response.headers().clone(), Self::PATIENCE))
+    }
+
+    /// The client's end of a connection that is open.
+    pub(crate) async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
+    where
+        S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
+    {
+        Self::over(WebSocketStream::from_raw_socket(stream, Role::Client, None).await, headers, patience)
+    }
+
+    fn over(channel: impl Channel + 'static, headers: HeaderMap, patience: Duration) -> Self {
+        let channel = Box::new(channel);
+        Self { channel, headers, patience, aside: VecDeque::new(), seen: Vec::new() }
+    }
+
+    /// The headers of the answer that opened the connection, such as `Sec-WebSocket-Protocol`.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// How long to wait for the next frame; by default 30 s over a socket, and in process 15 minutes, as long as an
+    /// invocation may take.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Asks for something.
     ///
     /// # Errors
     /// When the connection is closed.
-    pub async fn request(&mut self, action: &str, id: &str, payload: &Value) -> Result<(), ClientError> {
-        self.send_text(json!({"action": action, "id": id, "payload": payload}).to_string()).await
+    pub async fn request(
+        &mut self,
+        action: &str,
+        id: &str,
+        payload: impl Borrow<Value>,
+    ) -> Result<(), ClientError> {
+        self.send_text(json!({"action": action, "id": id, "payload": payload.borrow()}).to_string()).await
     }
 
     /// Sends any text.
@@ -39,38 +107,134 @@ impl Client {
     /// # Errors
     /// When the connection is closed.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), ClientError> {
-        Ok(self.socket.send(Message::text(text.into())).await?)
+        self.send(Message::text(text.into())).await
     }
 
-    /// The next frame, as text.
+    /// Sends any message: text, bytes, a ping.
     ///
     /// # Errors
-    /// When none comes within `patience`, or the connection is closed.
-    pub async fn next_text(&mut self, patience: Duration) -> Result<String, ClientError> {
+    /// When the connection is closed.
+    pub async fn send(&mut self, message: Message) -> Result<(), ClientError> {
+        Ok(self.channel.send(message).await?)
+    }
+
+    /// The next frame, as text; frames that [`complete`](Self::complete) and its like have set aside are not among these.
+    ///
+    /// # Errors
+    /// When none comes, or the connection is closed.
+    pub async fn next_text(&mut self) -> Result<String, ClientError> {
+        let patience = self.patience;
         let next = async {
             loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
-                    Some(Ok(Message::Close(frame))) => {
-                        let reason = frame.map(|frame| format!("{} {}", frame.code, frame.reason));
-                        return Err(ClientError::Closed(reason.unwrap_or_else(|| "no reason given".into())));
+                match self.channel.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        self.seen.push(text.as_str().to_owned());
+                        return Ok(text.as_str().to_owned());
                     }
+                    Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error.into()),
-                    None => return Err(ClientError::Closed("the connection ended".into())),
+                    None => return Err(ClientError::Closed { code: None, reason: String::new() }),
                 }
             }
         };
-        tokio::time::timeout(patience, next).await.unwrap_or(Err(ClientError::Silent(patience)))
+        tokio::time::timeout(patience, next).await.unwrap_or_else(|_| Err(self.silent(patience)))
     }
 
     /// The next frame.
     ///
     /// # Errors
     /// As [`next_text`](Self::next_text); also when it is none of the protocol's.
-    pub async fn next_frame(&mut self, patience: Duration) -> Result<Frame, ClientError> {
-        let text = self.next_text(patience).await?;
+    pub async fn next_frame(&mut self) -> Result<Frame, ClientError> {
+        match self.aside.pop_front() {
+            Some(frame) => Ok(frame),
+            None => self.read_frame().await,
+        }
+    }
+
+    async fn read_frame(&mut self) -> Result<Frame, ClientError> {
+        let text = self.next_text().await?;
         serde_json::from_str(&text).map_err(|_| ClientError::NotAFrame(text))
+    }
+
+    /// Every frame about request `id` until it has ended, its last one included. Frames about other requests that come
+    /// meanwhile are kept for whoever asks for them next.
+    ///
+    /// # Errors
+    /// When none comes, or the connection is closed.
+    pub async fn frames_until_terminal(&mut self, id: &str) -> Result<Vec<Frame>, ClientError> {
+        let mut frames = Vec::new();
+        let mut others = VecDeque::new();
+        let ended = loop {
+            let frame = match self.aside.pop_front() {
+                Some(frame) => frame,
+                None => match self.read_frame().await {
+                    Ok(frame) => frame,
+                    Err(error) => break Err(error),
+                },
+            };
+            if frame.request_id().is_none_or(|about| about.as_str() != id) {
+                others.push_back(frame);
+                continue;
+            }
+            let is_last = frame.is_terminal();
+            frames.push(frame);
+            if is_last {
+                break Ok(());
+            }
+        };
+        others.append(&mut self.aside);
+        self.aside = others;
+        ended.map(|()| frames)
+    }
+
+    /// What request `id` ends with: the data of its response, or the result of its work.
+    ///
+    /// # Errors
+    /// When it fails, with all frames about it; when it does not end, or the connection is closed.
+    pub async fn complete(&mut self, id: &str) -> Result<Value, ClientError> {
+        let frames = self.frames_until_terminal(id).await?;
+        match frames.last() {
+            Some(Frame::Complete { result, .. }) => Ok(result.clone()),
+            Some(Frame::Response { success: true, data, .. }) => Ok(data.clone().unwrap_or_default()),
+            Some(_) | None => Err(ClientError::Failed { frames }),
+        }
+    }
+
+    /// What request `id` fails with.
+    ///
+    /// # Errors
+    /// When it succeeds, with all frames about it; when it does not end, or the connection is closed.
+    pub async fn failure(&mut self, id: &str) -> Result<ErrorBody, ClientError> {
+        let frames = self.frames_until_terminal(id).await?;
+        match frames.last() {
+            Some(Frame::Error { error, .. } | Frame::Response { error: Some(error), .. }) => {
+                Ok(error.clone())
+            }
+            Some(_) | None => Err(ClientError::Succeeded { frames }),
+        }
+    }
+
+    /// Waits until the stage closes the connection, and returns the close frame's code and reason. Frames that come
+    /// before it are kept for [`next_frame`](Self::next_frame).
+    ///
+    /// # Errors
+    /// When it does not, or ends the connection without a close frame.
+    pub async fn closed(&mut self) -> Result<(u16, String), ClientError> {
+        loop {
+            match self.read_frame().await {
+                Ok(frame) => self.aside.push_back(frame),
+                Err(ClientError::NotAFrame(_)) => {}
+                Err(ClientError::Closed { code: Some(code), reason }) => return Ok((code, reason)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Everything that the client was sent, as it came.
+    #[must_use]
+    pub fn seen(&self) -> &[String] {
+        &self.seen
     }
 
     /// Closes the connection in order.
@@ -78,8 +242,19 @@ impl Client {
     /// # Errors
     /// When it is closed already.
     pub async fn close(mut self) -> Result<(), ClientError> {
-        Ok(self.socket.close(None).await?)
+        Ok(self.channel.close().await?)
     }
+
+    fn silent(&self, patience: Duration) -> ClientError {
+        ClientError::Silent { patience, seen: self.seen.clone() }
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> ClientError {
+    let (code, reason) = frame.map_or((None, String::new()), |CloseFrame { code, reason }| {
+        (Some(code.into()), reason.as_str().to_owned())
+    });
+    ClientError::Closed { code, reason }
 }
 
 /// What went wrong between a client and its stage.
@@ -93,12 +268,32 @@ pub enum ClientError {
         /// The body, which says why.
         body: String,
     },
-    /// The connection is closed, for this reason.
-    Closed(String),
+    /// The connection is closed.
+    Closed {
+        /// The close frame's code; `None` where it had none, or there was no close frame.
+        code: Option<u16>,
+        /// The close frame's reason.
+        reason: String,
+    },
     /// No frame came for this long.
-    Silent(Duration),
+    Silent {
+        /// This long.
+        patience: Duration,
+        /// What had come before, since the connection was opened.
+        seen: Vec<String>,
+    },
     /// This text is no frame of the protocol.
     NotAFrame(String),
+    /// The request that should have succeeded failed.
+    Failed {
+        /// All frames about it.
+        frames: Vec<Frame>,
+    },
+    /// The request that should have failed succeeded.
+    Succeeded {
+        /// All frames about it.
+        frames: Vec<Frame>,
+    },
     /// Nobody listens, or what they say is no WebSocket.
     Transport(Box<tungstenite::Error>),
 }
@@ -112,7 +307,7 @@ impl From<tungstenite::Error> for ClientError {
                 body: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned(),
             },
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-                Self::Closed("the connection ended".into())
+                Self::Closed { code: None, reason: String::new() }
             }
             other => Self::Transport(Box::new(other)),
         }
@@ -121,13 +316,33 @@ impl From<tungstenite::Error> for ClientError {
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = |f: &mut fmt::Formatter<'_>, frames: &[Frame]| {
+            frames.iter().try_for_each(|frame| write!(f, "\n  {}", frame.to_json()))
+        };
         match self {
             Self::Refused { status, body } => {
                 write!(f, "the connection was refused with HTTP {status}: {body}")
             }
-            Self::Closed(reason) => write!(f, "the connection was closed: {reason}"),
-            Self::Silent(patience) => write!(f, "no frame came for {} s", patience.as_secs_f32()),
+            Self::Closed { code: Some(code), reason } => {
+                write!(f, "the connection was closed: {code} {reason}")
+            }
+            Self::Closed { code: None, .. } => f.write_str("the connection was closed: the connection ended"),
+            Self::Silent { patience, seen } => {
+                write!(f, "no frame came for {} s", patience.as_secs_f32())?;
+                if !seen.is_empty() {
+                    f.write_str("; before that came:")?;
+                }
+                seen.iter().try_for_each(|text| write!(f, "\n  {text}"))
+            }
             Self::NotAFrame(text) => write!(f, "this is no frame of the protocol: {text}"),
+            Self::Failed { frames } => {
+                f.write_str("the request failed:")?;
+                each(f, frames)
+            }
+            Self::Succeeded { frames } => {
+                f.write_str("the request succeeded, which it should not:")?;
+                each(f, frames)
+            }
             Self::Transport(error) => write!(f, "the stage cannot be reached: {error}"),
         }
     }
@@ -137,7 +352,12 @@ impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Transport(error) => Some(error.as_ref()),
-            Self::Refused { .. } | Self::Closed(_) | Self::Silent(_) | Self::NotAFrame(_) => None,
+            Self::Refused { .. }
+            | Self::Closed { .. }
+            | Self::Silent { .. }
+            | Self::NotAFrame(_)
+            | Self::Failed { .. }
+            | Self::Succeeded { .. } => None,
         }
     }
 }

@@ -32,6 +32,22 @@ pub struct TokenFor {
     pub ttl: Duration,
 }
 
+impl TokenFor {
+    /// A user of a tenant, without permissions, for a day.
+    #[must_use]
+    pub fn new(user: impl Into<String>, tenant: impl Into<String>) -> Self {
+        let ttl = Duration::from_hours(24);
+        Self { user: user.into(), tenant: tenant.into(), permissions: Vec::new(), ttl }
+    }
+
+    /// The same with these permissions.
+    #[must_use]
+    pub fn with_permissions<P: Into<String>>(mut self, permissions: impl IntoIterator<Item = P>) -> Self {
+        self.permissions = permissions.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
 impl SigningKey {
     const ALGORITHM: &str = "EdDSA";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use streamer_harness::signing_key::TokenFor;
-use streamer_harness::stage::{Stage, StageConfig, listen};
+use streamer_harness::stage::{Stage, StageBuilder, listen};
 use streamer_harness::template::{Environment, FindingKind, Template};
 
 use super::ready::Ready;
@@ -37,12 +37,14 @@ impl Local {
         // Before the build, which takes longer.
         let listener = listen(self.port.unwrap_or(DEFAULT_PORT))?;
         let mut config = stage_config(&state, self.template, listener)?;
-        config.data = self.data;
+        if let Some(folder) = self.data {
+            config = config.data(folder);
+        }
         runtime()?.block_on(async {
             // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
             let mut stop = Stop::listen()?;
             let mut stage = tokio::select! {
-                stage = Stage::start(config) => stage?,
+                stage = config.start() => stage?,
                 () = stop.requested() => return Ok(ExitCode::SUCCESS),
             };
             let ready = ready(&stage);
@@ -77,7 +79,7 @@ pub(super) fn stage_config(
     state: &State,
     template: Option<PathBuf>,
     listener: TcpListener,
-) -> Result<StageConfig, Box<dyn Error>> {
+) -> Result<StageBuilder, Box<dyn Error>> {
     let template = match template {
         Some(template) => template,
         None => state.template()?,
@@ -88,7 +90,7 @@ pub(super) fn stage_config(
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
     let executables = state.workspace.build(&binaries)?;
-    Ok(StageConfig::new(template, executables, signing_key, listener))
+    Ok(Stage::builder().template(template).executables(executables).signing_key(signing_key).listener(listener))
 }
 
 fn ready(stage: &Stage) -> Ready {

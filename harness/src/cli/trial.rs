@@ -46,7 +46,7 @@ impl Try {
                 Some(config) => {
                     eprintln!("No stage is running: starting one for this request ...");
                     tokio::select! {
-                        stage = Stage::start(config) => Some(stage?),
+                        stage = config.start() => Some(stage?),
                         () = stop.requested() => return Err("interrupted".into()),
                     }
                 }
@@ -69,11 +69,12 @@ impl Try {
     async fn watch(&self, url: &str, token: &str, payload: &Value) -> Result<Value, Box<dyn Error>> {
         let mut client = Client::connect(url, token).await?;
         let id = request_id();
+        client.set_patience(self.timeout);
         client.request(&self.action, &id, payload).await?;
         let bar = Bar::new();
         let mut last = Seq::default();
         let outcome = loop {
-            match client.next_frame(self.timeout).await? {
+            match client.next_frame().await? {
                 Frame::Acknowledgment { message, .. } => bar.say(&message),
                 Frame::Progress { percentage, message, seq, .. } if seq > last => {
                     last = seq;

@@ -39,6 +39,15 @@ pub enum StageError {
         /// The binaries that there are.
         known: Vec<String>,
     },
+    /// A function has no code to run in process.
+    NoCode {
+        /// Its name in the template.
+        function: String,
+        /// The name of the binary that it is built from.
+        binary: String,
+    },
+    /// There is no key to sign tokens with.
+    NoKey(io::Error),
     /// A function ended before it asked for its first event.
     FunctionDied {
         /// Its name in the template.
@@ -80,6 +89,11 @@ impl fmt::Display for StageError {
                 "the template's Metadata.BuildProperties.Binary names {binary:?}, and no such binary was built (there are: {})",
                 known.join(", ")
             ),
+            Self::NoCode { function, binary } => write!(
+                f,
+                "{function} is built from {binary:?}, and there is nothing to run: .app(…) runs connect, disconnect, router and processor, .function({binary:?}, …) code of your own, .executables(…) programs"
+            ),
+            Self::NoKey(error) => write!(f, "a key to sign tokens with cannot be made: {error}"),
             Self::FunctionDied { function, message } => write!(f, "{function} does not start: {message}"),
             Self::Functions(error) => error.fmt(f),
             Self::Gateway(error) => error.fmt(f),
@@ -94,13 +108,14 @@ impl fmt::Display for StageError {
 impl std::error::Error for StageError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Port { source, .. } => Some(source),
+            Self::Port { source, .. } | Self::NoKey(source) => Some(source),
             Self::Template(error) => error.source(),
             Self::Data(error) => error.source(),
             Self::NoApi(_)
             | Self::Table { .. }
             | Self::Build(_)
             | Self::NoExecutable { .. }
+            | Self::NoCode { .. }
             | Self::FunctionDied { .. }
             | Self::Functions(_)
             | Self::Gateway(_)

@@ -1,153 +1,175 @@
-//! The whole stage on one port: made from a SAM template, run by the functions' own binaries.
+//! The whole stage, made from a SAM template or in code: in process, for tests, or on one port, run by the functions'
+//! own binaries.
 
+mod builder;
+mod clock;
 mod error;
 mod executables;
+mod function_fn;
+mod items;
 mod stream;
+mod streamer_function;
 mod tables;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use serde_json::Value;
+use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+pub use builder::StageBuilder;
 pub use error::StageError;
 pub use executables::{Executables, Workspace};
+pub use function_fn::function_fn;
 pub use tables::create as create_tables;
 
+use crate::client::{Client, ClientError};
 use crate::dynamodb::DynamoDb;
 use crate::event_source::{EventSourceMapping, Ports};
-use crate::gateway::{ApiConfig, Gateway, Route};
-use crate::lambda::{FunctionConfig, Functions, LogSink, Options, TerminalLog};
+use crate::faults::Faults;
+use crate::gateway::Gateway;
+use crate::lambda::{Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
-use crate::template::{Environment, Finding, Function, Template, WebSocketApi};
-
-/// What a stage is made from, and where.
-#[derive(Debug)]
-pub struct StageConfig {
-    /// The SAM template.
-    pub template: PathBuf,
-    /// The functions' programs, by the name of their binary.
-    pub executables: Executables,
-    /// Where to listen.
-    pub listener: TcpListener,
-    /// The folder to keep the tables and streams in. Default none: in memory.
-    pub data: Option<PathBuf>,
-    /// The key that tokens are signed with.
-    pub signing_key: SigningKey,
-    /// Where the functions' output goes. Default standard error.
-    pub log: Arc<dyn LogSink>,
-    /// Values for the template's parameters. `JwtAlgorithm` and `JwtKey`, if it has them, are those of the signing key.
-    pub parameters: BTreeMap<String, String>,
-}
-
-impl StageConfig {
-    /// A stage in memory.
-    #[must_use]
-    pub fn new(
-        template: impl Into<PathBuf>,
-        executables: Executables,
-        signing_key: SigningKey,
-        listener: TcpListener,
-    ) -> Self {
-        Self {
-            template: template.into(),
-            executables,
-            listener,
-            data: None,
-            signing_key,
-            log: Arc::new(TerminalLog::stderr()),
-            parameters: BTreeMap::new(),
-        }
-    }
-
-    /// What the template is read with: parameters `JwtAlgorithm` and `JwtKey` get the signing key, unless they are given.
-    fn environment(&self) -> Environment {
-        Environment {
-            parameters: self.parameters.clone(),
-            offered: self.signing_key.parameters(),
-            ..Environment::default()
-        }
-    }
-}
+use crate::template::Finding;
+use clock::TokioClock;
+use streamer_function::{Ground, LateGateway};
 
 /// A running stage.
 ///
 /// [`shutdown`](Self::shutdown) ends it in order; dropped, its processes are killed.
 #[derive(Debug)]
 pub struct Stage {
-    address: SocketAddr,
+    /// `None` in process.
+    address: Option<SocketAddr>,
     stage_name: String,
     signing_key: SigningKey,
     clock: Arc<dyn Clock>,
     findings: Vec<Finding>,
+    /// The tables' names by their names within the template.
+    tables: BTreeMap<String, String>,
+    faults: Faults,
     dynamodb: DynamoDb,
     functions: Functions,
     gateway: Gateway,
+    late_gateway: LateGateway,
     tasks: JoinSet<()>,
     stop_polling: watch::Sender<bool>,
     stop_serving: watch::Sender<bool>,
 }
 
+/// The host that URLs name in process, where nobody needs it to reach anything.
+const NO_HOST: &str = "stage.localhost";
+
 impl Stage {
     /// How often items whose time to live is over are deleted. AWS takes up to a few days.
     const TTL_SWEEP: Duration = Duration::from_secs(30);
+    /// How long a client in process waits for a frame: as long as an invocation may take.
+    const PATIENCE: Duration = Duration::from_mins(15);
 
-    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
-    ///
-    /// # Errors
-    /// When the port is taken, the template cannot be used, the data folder cannot be opened, or a
-    /// function does not start: each with what to do about it. Nothing is left running then.
-    pub async fn start(config: StageConfig) -> Result<Self, StageError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    /// What a stage is to be made from.
+    pub fn builder() -> StageBuilder {
+        StageBuilder::new()
+    }
+
+    async fn start(mut builder: StageBuilder) -> Result<Self, StageError> {
+        let in_process = builder.executables.is_none();
+        let signing_key = match builder.signing_key.take() {
+            Some(key) => key,
+            None => SigningKey::generate().map_err(StageError::NoKey)?,
+        };
+        builder.environment.offered = signing_key.parameters();
+        let template = builder.read_template()?;
+        let (of_template, mut tables, api, of_streams, findings) = match template {
+            Some(template) => {
+                (template.functions, template.tables, template.api, template.mappings, template.findings)
+            }
+            None => Default::default(),
+        };
+        tables.append(&mut builder.tables);
+
+        let listener = match (in_process, builder.listener.take()) {
+            (true, _) => None,
+            (false, Some(listener)) => Some(serving(listener)?),
+            (false, None) => Some(serving(listen(0)?)?),
+        };
+        let address = listener.as_ref().map(|(_, address)| *address);
+        let clock: Arc<dyn Clock> = if in_process {
+            Arc::new(TokioClock::starting_at(builder.starts_at))
+        } else {
+            Arc::new(SystemClock)
+        };
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-        let environment = config.environment();
-        let template = Template::load(&config.template, &environment)?;
-        let Some(api) = template.api else { return Err(StageError::NoApi(config.template)) };
-
-        let (listener, address) = serving(config.listener)?;
+        let log: Arc<dyn LogSink> = match builder.log.take() {
+            Some(log) => log,
+            None if in_process => Arc::new(TestOutput),
+            None => Arc::new(TerminalLog::stderr()),
+        };
 
         let dynamodb = DynamoDb::builder()
             .clock(Arc::clone(&clock))
             .entropy(Arc::clone(&entropy))
-            .region(&environment.region)
-            .account_id(&environment.account_id);
-        let dynamodb = match &config.data {
+            .faults(builder.faults.clone())
+            .region(&builder.environment.region)
+            .account_id(&builder.environment.account_id);
+        let dynamodb = match &builder.data {
             Some(folder) => dynamodb.open(folder)?,
             None => dynamodb.in_memory()?,
         };
-        tables::create(&dynamodb, &template.tables)?;
+        tables::create(&dynamodb, &tables)?;
 
-        let configs =
-            function_configs(&template.functions, &config.executables, &environment, |variables| {
-                let root = format!("http://{address}");
-                let management = format!("{root}/{}", api.stage_name);
-                variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), management);
-                variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
-            })?;
+        let api = builder.api_config(api);
+        let stage_name = api.stage.clone();
+        let late_gateway = LateGateway::default();
+        let ground = Ground {
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            log: Arc::clone(&log),
+            dynamodb: dynamodb.clone(),
+            gateway: late_gateway.clone(),
+        };
+        let root = format!("http://{}", host(address));
+        let endpoints = BTreeMap::from([
+            ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), format!("{root}/{stage_name}")),
+            ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), root),
+        ]);
+        let configs = builder.function_configs(&of_template, &ground, &endpoints)?;
         let arns: BTreeMap<String, String> =
             configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
+        // A concurrency of nothing stops a function on AWS as well: it is not expected to start.
+        let running: Vec<String> = configs
+            .iter()
+            .filter(|config| config.reserved_concurrency != Some(0))
+            .map(|config| config.name.clone())
+            .collect();
         let options = Options {
-            log: config.log,
+            log,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             ..Options::default()
         };
         let functions = Functions::new(configs, options)?;
-
-        let stage_name = api.stage_name.clone();
-        let api = api_config(api, &environment.region);
         let invoke = Arc::new(functions.clone());
-        let gateway = Gateway::new(api, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
+        let gateway = Gateway::new(api, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?
+            .with_faults(builder.faults.clone());
 
+        let mut to_poll = Vec::new();
+        for mapping in &of_streams {
+            to_poll.push(stream::of_template(mapping, &dynamodb)?);
+        }
+        for (table, settings) in builder.mappings {
+            to_poll.push(stream::of(&table, settings, &dynamodb)?);
+        }
         let mut mappings = Vec::new();
-        for mapping in &template.mappings {
-            let (settings, source) = stream::mapping(mapping, &arns, &dynamodb)?;
+        for (mut settings, source) in to_poll {
+            if settings.function_arn.is_empty() {
+                settings.function_arn = arns.get(&settings.function).cloned().unwrap_or_default();
+            }
             let ports = Ports {
                 source: Arc::new(source),
                 invoke: invoke.clone(),
@@ -160,24 +182,30 @@ impl Stage {
 
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
-        let app = gateway.router().merge(dynamodb.router());
-        let stopped = until(&stop_serving);
-        tasks.spawn(async move {
-            let service = app.into_make_service_with_connect_info::<SocketAddr>();
-            // It serves until it is stopped: what goes wrong with one connection ends that one.
-            let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
-        });
+        if let Some((listener, _)) = listener {
+            let app = gateway.router().merge(dynamodb.router());
+            let stopped = until(&stop_serving);
+            tasks.spawn(async move {
+                let service = app.into_make_service_with_connect_info::<SocketAddr>();
+                // It serves until it is stopped: what goes wrong with one connection ends that one.
+                let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
+            });
+        }
+        late_gateway.set(Some(gateway.clone()));
 
-        // A concurrency of nothing stops a function on AWS as well: it is not expected to start.
-        let running = template.functions.iter().filter(|function| function.reserved_concurrency != Some(0));
-        let starts = running.map(|function| async {
-            functions.probe(&function.name).await.map_err(|error| StageError::FunctionDied {
-                function: function.logical_id.clone(),
-                message: error.to_string(),
+        let (probing, of_template) = (&functions, &of_template);
+        let starts = running.iter().map(|name| async move {
+            probing.probe(name).await.map_err(|error| {
+                let of_template = of_template.iter().find(|function| function.name == *name);
+                StageError::FunctionDied {
+                    function: of_template.map_or(name, |function| &function.logical_id).clone(),
+                    message: error.to_string(),
+                }
             })
         });
         if let Err(error) = try_join_all(starts).await {
             functions.shutdown().await;
+            late_gateway.set(None);
             return Err(error);
         }
 
@@ -186,37 +214,94 @@ impl Stage {
         }
         tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
 
+        let names = tables.into_iter().map(|table| (table.logical_id, table.name));
         Ok(Self {
             address,
             stage_name,
-            signing_key: config.signing_key,
+            signing_key,
             clock,
-            findings: template.findings,
+            findings,
+            tables: names.collect(),
+            faults: builder.faults,
             dynamodb,
             functions,
             gateway,
+            late_gateway,
             tasks,
             stop_polling,
             stop_serving,
         })
     }
 
-    /// Where WebSocket clients connect.
+    /// Connects a client as `whom`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn connect(&self, whom: &TokenFor) -> Result<Client, ClientError> {
+        self.open(format!("{}?token={}", self.ws_url(), self.token(whom))).await
+    }
+
+    /// Connects a client with a request of any kind: a URL below [`ws_url`](Self::ws_url), or an HTTP request with headers of its own.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open(&self, request: impl IntoClientRequest + Unpin) -> Result<Client, ClientError> {
+        if self.address.is_some() {
+            return Client::open(request).await;
+        }
+        match self.gateway.connect(request.into_client_request()?).await {
+            Ok(opened) => Ok(Client::on(opened.stream, opened.headers, Self::PATIENCE).await),
+            Err(refusal) => Err(ClientError::Refused {
+                status: refusal.status().as_u16(),
+                body: String::from_utf8_lossy(refusal.body()).into_owned(),
+            }),
+        }
+    }
+
+    /// What time it is on the stage.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Lets this much time pass, with all that happens on the stage meanwhile, each thing at its time.
+    ///
+    /// Where tokio's time is paused, as by `#[tokio::test(start_paused = true)]`, it passes at once.
+    pub async fn advance(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// The faults that happen on the stage: add one, and it holds until its guard is dropped.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Every item of a table as plain JSON, in the order of their JSON. The table is named as in the template, or by its whole
+    /// name.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub async fn items(&self, table: &str) -> Result<Vec<Value>, StageError> {
+        items::all(&self.dynamodb, self.tables.get(table).map_or(table, String::as_str)).await
+    }
+
+    /// Where WebSocket clients connect. In process nobody listens there: [`connect`](Self::connect) leads in.
     #[must_use]
     pub fn ws_url(&self) -> String {
-        format!("ws://{}/{}", self.address, self.stage_name)
+        format!("ws://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where the management API (`@connections`) answers.
+    /// Where the management API (`@connections`) answers; in process, it does so by [`Gateway::http_client`] alone.
     #[must_use]
     pub fn management_url(&self) -> String {
-        format!("http://{}/{}", self.address, self.stage_name)
+        format!("http://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where DynamoDB and DynamoDB Streams answer.
+    /// Where DynamoDB and DynamoDB Streams answer; in process, they do so by [`DynamoDb::client`] alone.
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", host(self.address))
     }
 
     /// A token that the stage accepts.
@@ -262,6 +347,7 @@ impl Stage {
         self.gateway.shutdown().await;
         self.stop_polling.send_replace(true);
         self.functions.shutdown().await;
+        self.late_gateway.set(None);
         self.stop_serving.send_replace(true);
         // Clients that keep an idle connection open are not waited for.
         let ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -271,42 +357,18 @@ impl Stage {
     }
 }
 
-/// The functions as the template has them, with what `endpoints` adds to their environment.
-fn function_configs(
-    functions: &[Function],
-    executables: &Executables,
-    environment: &Environment,
-    endpoints: impl Fn(&mut BTreeMap<String, String>),
-) -> Result<Vec<FunctionConfig>, StageError> {
-    let config = |function: &Function| {
-        let mut variables = function.environment.clone();
-        endpoints(&mut variables);
-        Ok(FunctionConfig {
-            handler: function.handler.clone(),
-            environment: variables,
-            timeout: function.timeout,
-            memory_mib: function.memory_mib,
-            reserved_concurrency: function.reserved_concurrency,
-            region: environment.region.clone(),
-            account_id: environment.account_id.clone(),
-            ..FunctionConfig::new(&function.name, executables.path(&function.binary)?)
-        })
-    };
-    functions.iter().map(config).collect()
+fn host(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| NO_HOST.to_owned(), |address| address.to_string())
 }
 
-/// The WebSocket API as the template has it.
-fn api_config(api: WebSocketApi, region: &str) -> ApiConfig {
-    let domain = format!("{}.execute-api.{region}.amazonaws.com", api.api_id);
-    let mut config = ApiConfig::new(api.api_id, domain);
-    config.stage = api.stage_name;
-    config.route_selection_expression = api.route_selection_expression;
-    let routes = api.routes.into_iter().map(|route| {
-        let made = if route.route_response { Route::two_way } else { Route::one_way };
-        made(route.key, route.function).integration_timeout(route.integration_timeout)
-    });
-    config.routes = routes.collect();
-    config
+/// Standard error by the way that tests capture.
+#[derive(Debug)]
+struct TestOutput;
+
+impl LogSink for TestOutput {
+    fn line(&self, function: &str, line: &str) {
+        eprintln!("{function:<10} | {line}");
+    }
 }
 
 /// Takes a port of the loopback interface; 0 takes a free one.
@@ -330,6 +392,7 @@ impl Drop for Stage {
     /// Connections that are open hold on to the functions: without them, nothing does.
     fn drop(&mut self) {
         self.gateway.close();
+        self.late_gateway.set(None);
         self.stop_polling.send_replace(true);
     }
 }

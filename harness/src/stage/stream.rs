@@ -1,25 +1,32 @@
-//! The template's event source mappings on the stage's streams.
-
-use std::collections::BTreeMap;
+//! Event source mappings on the stage's streams.
 
 use super::StageError;
 use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, Streams};
 use crate::event_source::{FilterPattern, Record, RecordSource, Settings, SourceError, StartingPosition};
 use crate::template;
 
-/// A mapping's settings, and the stream that it reads.
-pub(super) fn mapping(
-    mapping: &template::EventSourceMapping,
-    arns: &BTreeMap<String, String>,
+/// A mapping with these settings, and the stream of the table that it reads.
+pub(super) fn of(
+    table: &str,
+    settings: Settings,
     dynamodb: &DynamoDb,
 ) -> Result<(Settings, TableStream), StageError> {
     let streams = dynamodb.streams();
-    let Some(stream_arn) = streams.latest_stream_arn(&mapping.table) else {
+    let Some(stream_arn) = streams.latest_stream_arn(table) else {
         return Err(StageError::Mapping(format!(
-            "{} is mapped to the stream of table {}, which has none: give it a StreamSpecification",
-            mapping.function, mapping.table
+            "{} is mapped to the stream of table {table}, which has none: give it a StreamSpecification",
+            settings.function
         )));
     };
+    let mapping = settings.uuid.clone();
+    Ok((settings, TableStream { streams, stream_arn, mapping }))
+}
+
+/// The template's mapping, and the stream that it reads.
+pub(super) fn of_template(
+    mapping: &template::EventSourceMapping,
+    dynamodb: &DynamoDb,
+) -> Result<(Settings, TableStream), StageError> {
     let filters = mapping
         .filter_patterns
         .iter()
@@ -28,7 +35,6 @@ pub(super) fn mapping(
         .map_err(|error| StageError::Mapping(format!("a filter of {}: {error}", mapping.function)))?;
     // The same after a restart, since its checkpoints are kept under it.
     let uuid = format!("{}/{}", mapping.function, mapping.table);
-    let arn = arns.get(&mapping.function).cloned().unwrap_or_default();
     let settings = Settings {
         batch_size: usize_from(mapping.batch_size),
         maximum_batching_window: mapping.maximum_batching_window,
@@ -43,9 +49,9 @@ pub(super) fn mapping(
         report_batch_item_failures: mapping.report_batch_item_failures,
         filters,
         enabled: mapping.enabled,
-        ..Settings::new(&uuid, &mapping.function, arn)
+        ..Settings::new(uuid, &mapping.function, "")
     };
-    Ok((settings, TableStream { streams, stream_arn, mapping: uuid }))
+    of(&mapping.table, settings, dynamodb)
 }
 
 fn usize_from(number: u32) -> usize {

@@ -12,7 +12,7 @@ use streamer_harness::stage::Stage;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::{PATIENCE, ask, client, config, stage, token};
+use crate::{PATIENCE, ask, builder, client, stage, token};
 
 fn refused(outcome: Result<Client, ClientError>) -> (u16, String) {
     let error = outcome.unwrap_err();
@@ -92,20 +92,18 @@ fn jwk(key: &SigningKey, id: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_is_set_by_its_parameters() {
-    let mut config = config(None);
     let log = Arc::new(CapturedLog::new());
-    config.log = log.clone();
+    let key = SigningKey::generate().unwrap();
     let encrypting = json!({"kty": "RSA", "use": "enc", "kid": "other", "n": "AQAB", "e": "AQAB"});
-    let keys = json!({"keys": [encrypting, jwk(&config.signing_key, "current")]});
-    config.parameters = [
-        ("JwtAlgorithm", "EdDSA,RS256".to_owned()),
-        ("JwtKey", keys.to_string()),
-        ("AllowedTenants", "globex, acme".to_owned()),
-        ("CancelOnDisconnect", "true".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    let stage = Stage::start(config).await.unwrap();
+    let keys = json!({"keys": [encrypting, jwk(&key, "current")]});
+    let builder = builder(None)
+        .log(log.clone())
+        .signing_key(key)
+        .parameter("JwtAlgorithm", "EdDSA,RS256")
+        .parameter("JwtKey", keys.to_string())
+        .parameter("AllowedTenants", "globex, acme")
+        .parameter("CancelOnDisconnect", "true");
+    let stage = builder.start().await.unwrap();
 
     let ttl = Duration::from_secs(60);
     let stranger = TokenFor { user: "ann".into(), tenant: "initech".into(), permissions: vec![], ttl };
@@ -114,7 +112,7 @@ async fn a_stage_is_set_by_its_parameters() {
 
     let mut leaving = client(&stage, "ann").await;
     leaving.request("echo_async", "r1", &json!({"message": "m", "rounds": 1_000})).await.unwrap();
-    assert!(matches!(leaving.next_frame(PATIENCE).await.unwrap(), Frame::Acknowledgment { .. }));
+    assert!(matches!(leaving.next_frame().await.unwrap(), Frame::Acknowledgment { .. }));
     leaving.close().await.unwrap();
     let counted = log.wait_for("streamer-DisconnectFunction", "CloudWatchMetrics");
     let line = tokio::time::timeout(PATIENCE, counted).await.expect("the connection's end is counted");

@@ -15,23 +15,26 @@ use serde_json::Value;
 use streamer::protocol::Frame;
 use streamer_harness::client::Client;
 use streamer_harness::lambda::CapturedLog;
-use streamer_harness::signing_key::{SigningKey, TokenFor};
-use streamer_harness::stage::{Executables, Stage, StageConfig, listen};
+use streamer_harness::signing_key::TokenFor;
+use streamer_harness::stage::{Executables, Stage, StageBuilder};
 
-/// Longer than any frame takes on a busy machine; what comes in time is not waited for.
+/// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn config(data: Option<&Path>) -> StageConfig {
+fn builder(data: Option<&Path>) -> StageBuilder {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
-    let key = SigningKey::generate().unwrap();
-    let mut config = StageConfig::new(template, Executables::of_this_test(), key, listen(0).unwrap());
-    config.data = data.map(Path::to_owned);
-    config.log = Arc::new(CapturedLog::new());
-    config
+    let builder = Stage::builder()
+        .template(template)
+        .executables(Executables::of_this_test())
+        .log(Arc::new(CapturedLog::new()));
+    match data {
+        Some(folder) => builder.data(folder),
+        None => builder,
+    }
 }
 
 async fn stage() -> Stage {
-    Stage::start(config(None)).await.unwrap()
+    builder(None).start().await.unwrap()
 }
 
 fn token(stage: &Stage, user: &str) -> String {
@@ -52,7 +55,7 @@ async fn ask(client: &mut Client, action: &str, id: &str, payload: Value) -> Vec
 async fn until_the_end(client: &mut Client) -> Vec<Frame> {
     let mut frames = Vec::new();
     while !frames.last().is_some_and(Frame::is_terminal) {
-        frames.push(client.next_frame(PATIENCE).await.unwrap());
+        frames.push(client.next_frame().await.unwrap());
     }
     frames
 }

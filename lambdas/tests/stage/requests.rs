@@ -64,7 +64,7 @@ async fn a_slow_request_is_acknowledged_watched_and_completed() {
 
     // The same id again is the same request, and it has ended.
     client.request("generate_report", "r1", &order).await.unwrap();
-    let again = client.next_frame(PATIENCE).await.unwrap();
+    let again = client.next_frame().await.unwrap();
     assert!(matches!(again, Frame::Acknowledgment { status, .. } if status == "completed"));
     let status = ask(&mut client, "status", "s1", json!({"request_id": "r1"})).await;
     let [Frame::Response { data: Some(snapshot), .. }] = &status[..] else { panic!("{status:?}") };
@@ -89,7 +89,7 @@ async fn what_cannot_be_done_is_said_in_an_error_frame() {
         "not JSON",
     ] {
         client.send_text(message).await.unwrap();
-        let text = client.next_text(PATIENCE).await.unwrap();
+        let text = client.next_text().await.unwrap();
         let mut frame: Value = serde_json::from_str(&text).unwrap();
         assert!(frame["timestamp"].take().as_u64() > Some(1_700_000_000));
         answers.push(frame.to_string());
@@ -120,7 +120,7 @@ async fn several_requests_of_one_client_run_side_by_side() {
     }
     let mut ended = std::collections::BTreeSet::new();
     while ended.len() < 5 {
-        match client.next_frame(PATIENCE).await.unwrap() {
+        match client.next_frame().await.unwrap() {
             Frame::Complete { request_id, .. } => assert!(ended.insert(request_id), "told twice"),
             Frame::Acknowledgment { .. } | Frame::Progress { .. } => {}
             other @ (Frame::Response { .. } | Frame::Error { .. }) => panic!("{other:?}"),
@@ -134,7 +134,7 @@ async fn a_client_that_leaves_does_not_end_its_request() {
     let stage = stage().await;
     let mut first = client(&stage, "ann").await;
     first.request("echo_async", "r1", &json!({"message": "m", "rounds": 5})).await.unwrap();
-    assert!(matches!(first.next_frame(PATIENCE).await.unwrap(), Frame::Acknowledgment { .. }));
+    assert!(matches!(first.next_frame().await.unwrap(), Frame::Acknowledgment { .. }));
     first.close().await.unwrap();
     let mut second = client(&stage, "ann").await;
     let ended = tokio::time::timeout(PATIENCE, async {

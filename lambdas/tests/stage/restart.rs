@@ -1,13 +1,12 @@
 use serde_json::json;
 use streamer::protocol::Frame;
-use streamer_harness::stage::Stage;
 
-use crate::{PATIENCE, ask, client, config};
+use crate::{ask, builder, client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::start(config(Some(folder.path()))).await.unwrap();
+    let stage = builder(Some(folder.path())).start().await.unwrap();
     let mut ann = client(&stage, "ann").await;
     let done = ask(&mut ann, "echo_async", "r1", json!({"message": "kept", "rounds": 2})).await;
     assert!(matches!(done.last(), Some(Frame::Complete { .. })), "{done:?}");
@@ -19,10 +18,10 @@ async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
     )
     .await
     .unwrap();
-    assert!(matches!(ann.next_frame(PATIENCE).await.unwrap(), Frame::Acknowledgment { .. }));
+    assert!(matches!(ann.next_frame().await.unwrap(), Frame::Acknowledgment { .. }));
     stage.shutdown().await;
 
-    let stage = Stage::start(config(Some(folder.path()))).await.unwrap();
+    let stage = builder(Some(folder.path())).start().await.unwrap();
     let mut ann = client(&stage, "ann").await;
     let frames = ask(&mut ann, "status", "s1", json!({"request_id": "r1"})).await;
     let [Frame::Response { data: Some(snapshot), .. }] = &frames[..] else { panic!("{frames:?}") };

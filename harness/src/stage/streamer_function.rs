@@ -1,0 +1,271 @@
+//! Streamer's own functions in process: the code of their `main`s behind JSON events and replies, without a process, a
+//! socket or a thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use streamer::app::App;
+use streamer::config::Environment;
+use streamer::connections::ApiGatewayConnections;
+use streamer::functions::setup::{ConnectSetup, DisconnectSetup, Ports, ProcessorSetup, RouterSetup};
+use streamer::functions::{Connect, Disconnect, route_response};
+use streamer::ports::{Clock, Entropy};
+use streamer::processor::Processor;
+use streamer::router::Router;
+use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
+use streamer::telemetry::{MetricLine, MetricSink};
+use tokio::runtime::Handle;
+
+use crate::dynamodb::DynamoDb;
+use crate::faults::Caller;
+use crate::gateway::Gateway;
+use crate::lambda::{
+    InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
+};
+
+/// Which of Streamer's functions, by the name of its binary.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Connect,
+    Disconnect,
+    Router,
+    Processor,
+}
+
+impl Kind {
+    pub(super) fn of_binary(binary: &str) -> Option<Self> {
+        match binary {
+            "connect" => Some(Self::Connect),
+            "disconnect" => Some(Self::Disconnect),
+            "router" => Some(Self::Router),
+            "processor" => Some(Self::Processor),
+            _ => None,
+        }
+    }
+}
+
+/// The user's app: one for the whole stage, or one for each environment, as on AWS.
+#[derive(Clone)]
+pub(super) enum Apps {
+    Shared(Arc<App>),
+    Each(Arc<dyn Fn() -> App + Send + Sync>),
+}
+
+impl Apps {
+    fn app(&self) -> Arc<App> {
+        match self {
+            Self::Shared(app) => Arc::clone(app),
+            Self::Each(make) => Arc::new(make()),
+        }
+    }
+}
+
+impl fmt::Debug for Apps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shared(_) => "Shared",
+            Self::Each(_) => "Each",
+        })
+    }
+}
+
+/// What the functions of a stage that run in this process stand on.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) log: Arc<dyn LogSink>,
+    pub(super) dynamodb: DynamoDb,
+    pub(super) gateway: LateGateway,
+}
+
+/// The stage's gateway, which calls functions and is called by them: there once it is made, and gone with the stage,
+/// so that neither keeps the other alive.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LateGateway(Arc<Mutex<Option<Gateway>>>);
+
+impl LateGateway {
+    pub(super) fn set(&self, gateway: Option<Gateway>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
+    }
+
+    fn gateway(&self) -> Option<Gateway> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One of Streamer's functions.
+#[derive(Debug)]
+pub(super) struct StreamerFunction {
+    pub(super) kind: Kind,
+    pub(super) apps: Apps,
+    pub(super) ground: Ground,
+}
+
+impl StreamerFunction {
+    async fn environment(
+        &self,
+        caller: Caller,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Running, String> {
+        let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
+        // Where lines go is for the test to say; a bad level is refused as ever.
+        environment.log_level();
+        let Ground { clock, entropy, log, dynamodb, gateway } = &self.ground;
+        let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
+        let ports = Ports { clock: Arc::clone(clock), entropy: Arc::clone(entropy), metrics };
+        let http = SharedHttpClient::new(Clients {
+            dynamodb: dynamodb.http_client_of(caller.clone()),
+            gateway: gateway.clone(),
+            caller,
+        });
+        let handlers = Handle::current();
+        let made = match self.kind {
+            Kind::Connect => match ConnectSetup::read(environment, http) {
+                Ok(setup) => setup.function(&ports).await.map(|made| Running::Connect(Box::new(made))),
+                Err(error) => Err(error),
+            },
+            Kind::Disconnect => DisconnectSetup::read(environment, http)
+                .map(|setup| Running::Disconnect(Box::new(setup.function(&ports)))),
+            Kind::Router => RouterSetup::read(environment, http)
+                .map(|setup| Running::Router(Box::new(setup.function(self.apps.app(), &ports, handlers)))),
+            Kind::Processor => ProcessorSetup::read(environment, http)
+                .map(|setup| Running::Processor(Box::new(setup.function(self.apps.app(), &ports, handlers)))),
+        };
+        made.map_err(|error| error.to_string())
+    }
+}
+
+impl InProcess for StreamerFunction {
+    fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_> {
+        Box::pin(async move {
+            match self.environment(caller, &variables).await {
+                Ok(running) => Ok(Box::new(running) as Box<dyn InProcessEnvironment>),
+                Err(message) => Err(failed("Runtime.ExitError", message)),
+            }
+        })
+    }
+}
+
+/// A function that has started.
+#[derive(Debug)]
+enum Running {
+    Connect(Box<Connect<DynamoConnectionStore>>),
+    Disconnect(Box<Disconnect<DynamoConnectionStore, DynamoRequestQueue>>),
+    Router(Box<Router<DynamoConnectionStore, DynamoRequestQueue>>),
+    Processor(Box<Processor<DynamoRequestQueue, ApiGatewayConnections>>),
+}
+
+impl InProcessEnvironment for Running {
+    fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_> {
+        Box::pin(async move {
+            let InProcessEvent { deadline, payload, .. } = event;
+            match self {
+                Self::Connect(connect) => {
+                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
+                    reply(&connect.handle(&event, deadline).await)
+                }
+                Self::Disconnect(disconnect) => {
+                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
+                    reply(&disconnect.handle(&event, deadline).await)
+                }
+                Self::Router(router) => {
+                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
+                    reply(&route_response(router.route_before(&event, deadline).await))
+                }
+                Self::Processor(processor) => reply(&processor.process(read(&payload)?, deadline).await),
+            }
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(payload: &Bytes) -> Result<T, InvokeError> {
+    serde_json::from_slice(payload)
+        .map_err(|error| failed(std::any::type_name::<serde_json::Error>(), error.to_string()))
+}
+
+fn reply<T: Serialize>(reply: &T) -> Result<Bytes, InvokeError> {
+    let json = serde_json::to_vec(reply);
+    json.map(Bytes::from)
+        .map_err(|error| failed(std::any::type_name::<serde_json::Error>(), error.to_string()))
+}
+
+fn failed(error_type: &str, message: String) -> InvokeError {
+    InvokeError::Function { error_type: error_type.to_owned(), message }
+}
+
+/// Metrics as lines of the function's log, which is where CloudWatch reads them.
+#[derive(Debug)]
+struct MetricsToLog {
+    function: String,
+    log: Arc<dyn LogSink>,
+}
+
+impl MetricSink for MetricsToLog {
+    fn write(&self, line: &MetricLine) {
+        self.log.line(&self.function, &line.to_json());
+    }
+}
+
+/// The SDK's way to the stage's services: by what is called, since no host is needed to tell them apart.
+#[derive(Clone, Debug)]
+struct Clients {
+    dynamodb: SharedHttpClient,
+    gateway: LateGateway,
+    caller: Caller,
+}
+
+impl Clients {
+    fn service(&self, request: &HttpRequest) -> Result<SharedHttpClient, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        if target.starts_with("DynamoDB") {
+            return Ok(self.dynamodb.clone());
+        }
+        if request.uri().contains("connections/") {
+            let gateway = self.gateway.gateway();
+            let gone = || ConnectorError::io("the stage's gateway is not there: it has ended".into());
+            return Ok(gateway.ok_or_else(gone)?.http_client_of(self.caller.clone()));
+        }
+        let message = format!("the stage in process has no service that answers {target} {}", request.uri());
+        Err(ConnectorError::user(message.into()))
+    }
+}
+
+impl HttpClient for Clients {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let (settings, components) = (settings.clone(), components.clone());
+        SharedHttpConnector::new(Connector { clients: self.clone(), settings, components })
+    }
+}
+
+#[derive(Debug)]
+struct Connector {
+    clients: Clients,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        match self.clients.service(&request) {
+            Ok(client) => client.http_connector(&self.settings, &self.components).call(request),
+            Err(error) => HttpConnectorFuture::ready(Err(error)),
+        }
+    }
+}

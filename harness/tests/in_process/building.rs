@@ -1,0 +1,140 @@
+use std::path::Path;
+
+use serde_json::{Value, json};
+use streamer_harness::event_source::Settings;
+use streamer_harness::gateway::Route;
+use streamer_harness::stage::{Stage, function_fn};
+use streamer_harness::tables::{Key, Layout};
+use streamer_harness::template::{Environment, Template};
+
+use crate::{ann, app, builder};
+
+fn lambdas_template() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml")
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_template_that_deploys_is_run_in_process() {
+    let stage = Stage::builder().template(lambdas_template()).app(app()).start().await.unwrap();
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("print", "r1", json!({"pages": 6})).await.unwrap();
+    assert_eq!(ann.complete("r1").await.unwrap(), json!({"pages": 6, "for_user": "ann"}));
+    stage.shutdown().await;
+}
+
+/// The stage that needs no template is the deployed one, but for what makes no difference in process.
+#[tokio::test(start_paused = true)]
+async fn the_stage_without_a_template_is_that_of_the_template_that_deploys() {
+    let built_in = include_str!("../../src/stage/streamer.yaml");
+    let parameters = [("JwtAlgorithm", "EdDSA"), ("JwtKey", "k")];
+    let offered = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let environment = Environment { offered, ..Environment::default() };
+    let ours = Template::parse(built_in, Path::new(""), &environment).unwrap();
+    let deployed = Template::load(&lambdas_template(), &environment).unwrap();
+    let essence = |template: &Template| {
+        let tables: Vec<_> = template
+            .tables
+            .iter()
+            .map(|table| {
+                let layout = &table.layout;
+                (table.name.clone(), layout.keys.clone(), layout.indexes.clone(), layout.stream.clone())
+            })
+            .collect();
+        let functions: Vec<_> = template
+            .functions
+            .iter()
+            .map(|function| {
+                let set = function.environment.iter().filter(|(_, value)| !value.is_empty());
+                let variables = set.filter(|(name, _)| {
+                    *name != "LOG_LEVEL" && *name != "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
+                });
+                let variables: Vec<_> = variables.map(|(n, v)| (n.clone(), v.clone())).collect();
+                (function.name.clone(), function.binary.clone(), function.timeout, variables)
+            })
+            .collect();
+        (tables, functions, format!("{:?}", template.mappings), format!("{:?}", template.api))
+    };
+    assert_eq!(essence(&ours), essence(&deployed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_of_the_template_runs_code_that_the_test_gives_it() {
+    let busy = function_fn(|_: Value| async {
+        Ok::<_, String>(json!({"statusCode": 200, "body": "{\"busy\":true}"}))
+    });
+    let stage = builder().function("router", busy).start().await.unwrap();
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.send_text("anything").await.unwrap();
+    assert_eq!(ann.next_text().await.unwrap(), r#"{"busy":true}"#);
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_is_made_in_code_alone() {
+    let shout = function_fn(|event: Value| async move {
+        let text = event["body"].as_str().ok_or("no body")?.to_uppercase();
+        Ok::<_, &str>(json!({"statusCode": 200, "body": text}))
+    });
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let hear = function_fn(move |event: Value| {
+        let sent = told.send(event["Records"][0]["dynamodb"]["Keys"].clone());
+        async move { sent.map(|()| Value::Null) }
+    });
+    let mut layout = Layout::new(vec![Key::text("id")]);
+    layout.stream = Some(aws_sdk_dynamodb::types::StreamViewType::KeysOnly);
+    let stage = Stage::builder()
+        .table("things", layout)
+        .function("Shout", shout)
+        .function("Hear", hear)
+        .route(Route::two_way("$default", "Shout"))
+        .mapping("things", Settings::new("m1", "Hear", ""))
+        .start()
+        .await
+        .unwrap();
+
+    let mut client = stage.open(stage.ws_url()).await.unwrap();
+    client.send_text("hello").await.unwrap();
+    assert_eq!(client.next_text().await.unwrap(), "HELLO");
+
+    let id = aws_sdk_dynamodb::types::AttributeValue::S("t1".into());
+    stage.dynamodb().client().put_item().table_name("things").item("id", id).send().await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), json!({"id": {"S": "t1"}}));
+    assert_eq!(stage.items("things").await.unwrap(), [json!({"id": "t1"})]);
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory() {
+    let made = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = made.clone();
+    let make = move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        app()
+    };
+    let stage = Stage::builder().app_of_each(make).start().await.unwrap();
+    assert_eq!(made.load(std::sync::atomic::Ordering::Relaxed), 2, "the router's and the processor's");
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("echo", "r1", json!(1)).await.unwrap();
+    assert_eq!(ann.complete("r1").await.unwrap(), 1);
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_started_says_how_to_mend_it() {
+    let no_code = Stage::builder().template(lambdas_template()).start().await.unwrap_err().to_string();
+    assert!(
+        no_code.starts_with("ConnectFunction is built from \"connect\", and there is nothing to run"),
+        "{no_code}"
+    );
+    let no_template = builder().template("nowhere.yaml").start().await.unwrap_err().to_string();
+    assert!(no_template.contains("nowhere.yaml"), "{no_template}");
+    let bad = builder().template(lambdas_template()).parameter("AllowedTenants", "acme");
+    let bad = bad.parameter("JwtKey", "nonsense").start().await.unwrap_err().to_string();
+    assert!(bad.starts_with("ConnectFunction does not start") && bad.contains("JWT_KEY"), "{bad}");
+    let no_stream = Stage::builder()
+        .table("things", Layout::new(vec![Key::text("id")]))
+        .function("Hear", function_fn(|_: Value| async { Ok::<_, String>(Value::Null) }))
+        .mapping("things", Settings::new("m1", "Hear", ""));
+    let no_stream = no_stream.start().await.unwrap_err().to_string();
+    assert!(no_stream.contains("Hear is mapped to the stream of table things, which has none"), "{no_stream}");
+}

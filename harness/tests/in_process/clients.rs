@@ -1,0 +1,63 @@
+use serde_json::json;
+use streamer_harness::client::ClientError;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::{ann, stage};
+
+#[tokio::test(start_paused = true)]
+async fn a_token_may_come_in_a_header_or_as_a_subprotocol_and_without_one_there_is_no_way_in() {
+    let stage = stage().await;
+    let token = stage.token(&ann());
+    let mut request = stage.ws_url().into_client_request().unwrap();
+    let offered = format!("streamer.v1, {token}").parse().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", offered);
+    let mut client = stage.open(request).await.unwrap();
+    assert_eq!(client.headers()["sec-websocket-protocol"], "streamer.v1");
+    client.request("echo", "r1", json!("hi")).await.unwrap();
+    assert_eq!(client.complete("r1").await.unwrap(), "hi");
+
+    let refused = stage.open(stage.ws_url()).await.unwrap_err();
+    let ClientError::Refused { status: 401, body } = &refused else { panic!("{refused}") };
+    assert!(body.contains("TOKEN_MISSING"), "{body}");
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_about_other_requests_are_kept_for_whoever_asks_for_them() {
+    let stage = stage().await;
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("print", "slow", json!({"pages": 6})).await.unwrap();
+    ann.request("echo", "quick", json!(1)).await.unwrap();
+    assert_eq!(ann.complete("slow").await.unwrap()["pages"], 6);
+    assert_eq!(ann.complete("quick").await.unwrap(), 1, "it came long before");
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_come_out_as_expected_is_an_error_that_shows_the_frames() {
+    let stage = stage().await;
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("print", "r1", json!({"pages": "many"})).await.unwrap();
+    let failed = ann.complete("r1").await.unwrap_err().to_string();
+    assert!(failed.starts_with("the request failed:\n  {\"type\":\"error\",\"request_id\":\"r1\""), "{failed}");
+    assert!(failed.contains("VALIDATION_ERROR"), "{failed}");
+    ann.request("echo", "r2", json!(2)).await.unwrap();
+    let succeeded = ann.failure("r2").await.unwrap_err().to_string();
+    assert!(succeeded.contains("\"request_id\":\"r2\",\"success\":true"), "{succeeded}");
+    ann.send_text("no JSON").await.unwrap();
+    let unasked = ann.complete("r3").await.unwrap_err();
+    let ClientError::Silent { seen, .. } = &unasked else { panic!("{unasked}") };
+    assert_eq!(seen.len(), 3, "{unasked}");
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_ends_says_so_to_its_clients() {
+    let stage = stage().await;
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    stage.shutdown().await;
+    let (code, _) = ann.closed().await.unwrap();
+    assert_eq!(code, 1001);
+    let closed = ann.request("echo", "r1", json!(1)).await.unwrap_err();
+    assert!(matches!(closed, ClientError::Closed { .. }), "{closed}");
+}
