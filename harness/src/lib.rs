@@ -24,7 +24,7 @@
 //! ```
 //!
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
-//! [`lambda`] and [`event_source`]; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
+//! [`lambda`], [`event_source`] and [`sqs`]; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
 mod aws_forms;
 pub mod client;
@@ -35,6 +35,7 @@ pub mod faults;
 pub mod gateway;
 pub mod lambda;
 pub mod signing_key;
+pub mod sqs;
 pub mod stage;
 pub mod tables;
 pub mod template;

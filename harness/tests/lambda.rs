@@ -1,6 +1,8 @@
-//! Functions as real processes. Each test of a row of AWS-FACTS, section 3, is named after it.
+//! Functions as real processes, and in this one. Each test of a row of AWS-FACTS, section 3, is named after it.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
+#[path = "lambda/in_process.rs"]
+mod in_process;
 #[path = "lambda/runtime.rs"]
 mod runtime;
 
@@ -10,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use streamer::ports::{Clock, Timestamp};
+use streamer_harness::faults::{Call, Fault, Faults};
 use streamer_harness::lambda::{CapturedLog, FunctionConfig, Functions, Invoke, InvokeError, Options};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -304,14 +307,14 @@ async fn a_runtime_that_is_still_busy_after_its_reply_is_passed_over_until_it_is
 }
 
 #[tokio::test]
-async fn reserved_concurrency_throttles() {
+async fn concurrency_row_reserved_concurrency_throttles() {
     let mut config = function("normal");
     config.reserved_concurrency = Some(1);
     throttles_the_second_of_two(Stage::new(config)).await;
 }
 
 #[tokio::test]
-async fn account_concurrency_throttles() {
+async fn concurrency_row_account_concurrency_throttles() {
     assert_eq!(Options::default().account_concurrency, 1_000);
     let options = Options { account_concurrency: 1, ..Options::default() };
     throttles_the_second_of_two(Stage::with(function("normal"), options)).await;
@@ -412,4 +415,35 @@ async fn both_outputs_reach_the_log_under_the_functions_name() {
     stage.invoke(json!({ "do": "say", "out": "to the output", "err": "to the error" })).await.unwrap();
     assert_eq!(stage.log.wait_for("f", "to the output").await, "to the output");
     assert_eq!(stage.log.wait_for("f", "to the error").await, "to the error");
+}
+
+#[tokio::test]
+async fn functions_are_killed_on_request_idle_and_running_ones() {
+    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
+    stage.invoke(meeting.event("linger")).await.unwrap();
+    let idle = meeting.met().await;
+    let kill = async {
+        let running = meeting.met().await;
+        assert_eq!(stage.functions.kill("f"), Ok(2));
+        running.gone().await;
+        idle.gone().await;
+    };
+    let (error, ()) = tokio::join!(stage.error(meeting.event("meet")), kill);
+    assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
+    assert_eq!(stage.functions.kill("f"), Ok(0));
+    assert_eq!(stage.functions.kill("g"), Err(InvokeError::NotFound("g".to_owned())));
+    stage.pid().await;
+}
+
+#[tokio::test]
+async fn a_process_that_a_fault_kills_is_replaced() {
+    let faults = Faults::default();
+    let options = Options { faults: faults.clone(), ..Options::default() };
+    let stage = Stage::with(function("normal"), options);
+    let before = stage.pid().await;
+    let _killed = faults.add(Fault::kill(Call::invoke("f")).times(1));
+    let meeting = Meeting::new().await;
+    let error = stage.error(meeting.event("meet")).await;
+    assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
+    assert_ne!(stage.pid().await, before);
 }

@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dynoxide::actions::{self, vector_lifecycle::VectorIndexLifecycle};
 use dynoxide::storage::Storage;
@@ -29,6 +30,7 @@ pub(super) struct Settings {
     pub(super) region: String,
     pub(super) account_id: String,
     pub(super) shards_per_stream: u16,
+    pub(super) shard_lifetime: Option<Duration>,
     pub(super) faults: Faults,
 }
 
@@ -191,7 +193,7 @@ impl dynoxide::storage_backend::Clock for EngineClock {
     }
 
     fn now_unix_secs_f64(&self) -> f64 {
-        std::time::Duration::from_millis(self.0.now().as_millis()).as_secs_f64()
+        Duration::from_millis(self.0.now().as_millis()).as_secs_f64()
     }
 }
 

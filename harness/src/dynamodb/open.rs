@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dynoxide::storage::Storage;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -30,6 +31,7 @@ impl Default for Builder {
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),
             shards_per_stream: 4,
+            shard_lifetime: None,
             faults: Faults::default(),
         })
     }
@@ -61,9 +63,17 @@ impl Builder {
     }
 
     /// How many shards a new stream gets, at least one; 4 by default. More shards let more batches run at once;
-    /// streams that exist keep theirs.
+    /// streams that exist keep theirs. [`Streams::split_shard`](super::Streams::split_shard) makes more of them later.
     pub fn shards_per_stream(mut self, shards: u16) -> Self {
         self.0.shards_per_stream = shards.max(1);
+        self
+    }
+
+    /// How long a shard takes records before it is closed and has one child in its place; for ever by default.
+    ///
+    /// On AWS that is about four hours. It happens at the first write, or at the first sweep, after that time.
+    pub fn shard_lifetime(mut self, lifetime: Option<Duration>) -> Self {
+        self.0.shard_lifetime = lifetime.map(|lifetime| lifetime.max(Duration::from_millis(1)));
         self
     }
 

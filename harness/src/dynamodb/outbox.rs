@@ -1,6 +1,8 @@
 //! The engine's outbox: it writes a record of every change there, in the change's own transaction, and we take
 //! them out at once, before anyone else can write.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 use serde_json::Value;
 use streamer::ports::Timestamp;
@@ -28,7 +30,7 @@ pub(super) fn take(engine: &Engine) -> Result<(), ApiError> {
     let transaction = engine.conn().unchecked_transaction()?;
     for entry in entries {
         if let Some(stream) = store::open_stream_of(&transaction, &entry.table)? {
-            append(&transaction, &stream, entry, now)?;
+            append(&transaction, &stream, entry, now, engine.settings().shard_lifetime)?;
         }
     }
     transaction.prepare_cached("DELETE FROM _stream_records WHERE id <= ?1")?.execute([last])?;
@@ -55,7 +57,13 @@ fn entries(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
     rows.collect()
 }
 
-fn append(conn: &Connection, stream: &Stream, entry: Entry, now: Timestamp) -> Result<(), ApiError> {
+fn append(
+    conn: &Connection,
+    stream: &Stream,
+    entry: Entry,
+    now: Timestamp,
+    shard_lifetime: Option<Duration>,
+) -> Result<(), ApiError> {
     let keys = canonical(&entry.keys)?;
     let new_image = entry.new_image.as_deref().map(canonical).transpose()?;
     let old_image = entry.old_image.as_deref().map(canonical).transpose()?;
@@ -72,7 +80,7 @@ fn append(conn: &Connection, stream: &Stream, entry: Entry, now: Timestamp) -> R
         stream,
         &NewRecord {
             event_name: entry.event_name,
-            shard: shard_of(stream, &keys),
+            hash: hash(&keys[&stream.partition_key]),
             keys: keys.to_string(),
             new_image: new_image.map(|image| image.to_string()),
             old_image: old_image.map(|image| image.to_string()),
@@ -80,6 +88,7 @@ fn append(conn: &Connection, stream: &Stream, entry: Entry, now: Timestamp) -> R
             size_bytes,
             created: now,
         },
+        shard_lifetime,
     )?;
     Ok(())
 }
@@ -110,15 +119,14 @@ fn sort_sets(value: &mut Value) {
     }
 }
 
-/// The shard of an item: by its partition key, as on AWS, so that an item collection stays in order too.
-fn shard_of(stream: &Stream, keys: &Value) -> u16 {
+/// What decides on the shard of an item: its partition key, as on AWS, so that an item collection stays in order too.
+fn hash(partition_key: &Value) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in keys[&stream.partition_key].to_string().bytes() {
+    for byte in partition_key.to_string().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     // The low bits of this hash are its weakest.
-    let shard = (hash ^ (hash >> 32)) % u64::from(stream.shards);
-    u16::try_from(shard).expect("a remainder is less than the number of shards, which is a u16")
+    hash ^ (hash >> 32)
 }
 
 /// The size of an item as DynamoDB counts it: the UTF-8 of its names, and its values.

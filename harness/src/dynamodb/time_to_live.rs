@@ -18,7 +18,8 @@ impl DynamoDb {
         let engine = self.lock();
         let swept = pollster::block_on(dynoxide::ttl::sweep_expired_items(engine.storage()));
         outbox::take(&engine).map_err(SweepError)?;
-        streams::store::trim_all(engine.conn(), engine.now()).map_err(|error| SweepError(error.into()))?;
+        streams::store::trim_all(engine.conn(), engine.now(), engine.settings().shard_lifetime)
+            .map_err(|error| SweepError(error.into()))?;
         swept.map_err(|error| SweepError(error.into()))
     }
 }

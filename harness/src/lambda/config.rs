@@ -1,10 +1,13 @@
-//! What a function is: its program and the settings that its deployment gives it.
+//! What a function is: its code and the settings that its deployment gives it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::in_process::InProcess;
 
 /// What a process needs of the machine it runs on; nothing else of the stage's own environment reaches a
 /// function. `LLVM_PROFILE_FILE` lets a coverage run see its children.
@@ -13,13 +16,22 @@ const PASSED_THROUGH: [&str; 5] =
 
 const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
+/// What a function runs.
+#[derive(Clone, Debug)]
+pub enum Code {
+    /// A program, in a process of its own for each environment.
+    Program(PathBuf),
+    /// Code of this process, which needs neither processes nor sockets and lives on tokio's time.
+    InProcess(Arc<dyn InProcess>),
+}
+
 /// One function of the stage.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct FunctionConfig {
     /// The function's name, under which it is invoked.
     pub name: String,
-    /// The program to run.
-    pub executable: PathBuf,
+    /// What it runs.
+    pub code: Code,
     /// What the function sees as `_HANDLER` (default `bootstrap`).
     pub handler: String,
     /// The function's own environment variables. Those that Lambda reserves are overwritten by Lambda's; the
@@ -38,12 +50,22 @@ pub struct FunctionConfig {
 }
 
 impl FunctionConfig {
-    /// A function with Lambda's default settings.
+    /// The function of a program, with Lambda's default settings.
     #[must_use]
     pub fn new(name: impl Into<String>, executable: impl Into<PathBuf>) -> Self {
+        Self::of(name.into(), Code::Program(executable.into()))
+    }
+
+    /// A function that runs in this process, with Lambda's default settings.
+    #[must_use]
+    pub fn in_process(name: impl Into<String>, code: Arc<dyn InProcess>) -> Self {
+        Self::of(name.into(), Code::InProcess(code))
+    }
+
+    fn of(name: String, code: Code) -> Self {
         Self {
-            name: name.into(),
-            executable: executable.into(),
+            name,
+            code,
             handler: "bootstrap".to_owned(),
             environment: BTreeMap::new(),
             timeout: Duration::from_secs(3),
@@ -60,26 +82,37 @@ impl FunctionConfig {
         format!("arn:aws:lambda:{}:{}:function:{}", self.region, self.account_id, self.name)
     }
 
-    /// The folder that the program lies in, which AWS calls the task root and makes the working directory.
-    pub(super) fn task_root(&self) -> PathBuf {
-        self.executable.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new(".")).into()
-    }
-
-    /// Every variable of an environment whose Runtime API listens at `runtime_api`.
-    pub(super) fn variables(&self, runtime_api: &str, log_stream: &str) -> BTreeMap<OsString, OsString> {
+    /// Every variable of a process whose program lies in `task_root` and whose Runtime API listens at
+    /// `runtime_api`.
+    pub(super) fn process_variables(
+        &self,
+        task_root: &Path,
+        runtime_api: &str,
+        log_stream: &str,
+    ) -> BTreeMap<OsString, OsString> {
         let mut variables = BTreeMap::new();
         for name in PASSED_THROUGH {
             if let Some(value) = std::env::var_os(name) {
                 variables.insert(name.into(), value);
             }
         }
+        let own = self.variables(log_stream).into_iter();
+        variables.extend(own.map(|(name, value)| (name.into(), value.into())));
+        variables.insert("AWS_LAMBDA_RUNTIME_API".into(), runtime_api.into());
+        variables.insert("LAMBDA_TASK_ROOT".into(), task_root.into());
+        variables
+    }
+
+    /// The function's variables and Lambda's, without those that only a process has a use for.
+    pub(super) fn variables(&self, log_stream: &str) -> BTreeMap<String, String> {
+        let mut variables = BTreeMap::new();
         // All three or none: a key of the user's with a token of ours would be refused by the real AWS.
         if !self.environment.contains_key("AWS_ACCESS_KEY_ID") {
             for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
-                variables.insert(name.into(), "test".into());
+                variables.insert(name.to_owned(), "test".to_owned());
             }
         }
-        variables.extend(self.environment.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(self.environment.clone());
         variables.extend(
             [
                 ("AWS_DEFAULT_REGION", self.region.clone()),
@@ -89,24 +122,29 @@ impl FunctionConfig {
                 ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
                 ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", self.name)),
                 ("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned()),
-                ("AWS_LAMBDA_RUNTIME_API", runtime_api.to_owned()),
                 ("AWS_REGION", self.region.clone()),
                 ("TZ", ":UTC".to_owned()),
                 ("_HANDLER", self.handler.clone()),
             ]
-            .map(|(name, value)| (name.into(), value.into())),
+            .map(|(name, value)| (name.to_owned(), value)),
         );
-        variables.insert("LAMBDA_TASK_ROOT".into(), self.task_root().into());
+        variables.insert("LAMBDA_TASK_ROOT".to_owned(), "/var/task".to_owned());
         variables
     }
 
     fn problems(&self) -> impl Iterator<Item = String> {
-        let program = self.executable.display();
+        let missing = match &self.code {
+            Code::Program(program) if !program.is_file() => Some(program.display().to_string()),
+            Code::Program(_) | Code::InProcess(_) => None,
+        };
         let checks = [
             (self.name.is_empty(), "it has no name".to_owned()),
             (
-                !self.executable.is_file(),
-                format!("there is no program at {program}: build it, or mend the path"),
+                missing.is_some(),
+                format!(
+                    "there is no program at {}: build it, or mend the path",
+                    missing.as_deref().unwrap_or_default()
+                ),
             ),
             (
                 self.timeout.is_zero() || self.timeout > MAX_TIMEOUT,
@@ -122,6 +160,11 @@ impl FunctionConfig {
             .filter(|(wrong, _)| *wrong)
             .map(|(_, problem)| format!("function «{}»: {problem}", self.name))
     }
+}
+
+/// The folder that a program lies in, which AWS calls the task root and makes the working directory.
+pub(super) fn task_root(program: &Path) -> &Path {
+    program.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What is wrong with the functions as they were configured, all of it at once.
@@ -179,7 +222,8 @@ mod tests {
             ("TABLE".to_owned(), "requests".to_owned()),
             ("AWS_REGION".to_owned(), "reserved names lose".to_owned()),
         ]);
-        let variables = config.variables("127.0.0.1:9", "stream");
+        let root = Path::new("/functions/router");
+        let variables = config.process_variables(root, "127.0.0.1:9", "stream");
         let value = |name: &str| variables.get(&OsString::from(name)).unwrap().to_str().unwrap();
         for (name, expected) in [
             ("AWS_LAMBDA_FUNCTION_NAME", "router"),
@@ -197,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(value(name), expected, "{name}");
         }
-        assert_eq!(Path::new(value("LAMBDA_TASK_ROOT")), config.executable.parent().unwrap());
+        assert_eq!(Path::new(value("LAMBDA_TASK_ROOT")), root);
         assert!(
             !variables.contains_key(&OsString::from("CARGO_PKG_NAME")),
             "the stage's own variables stay out"
@@ -208,14 +252,15 @@ mod tests {
     fn credentials_that_are_given_are_not_mixed_with_test_ones() {
         let mut config = config();
         config.environment.insert("AWS_ACCESS_KEY_ID".to_owned(), "AKIA".to_owned());
-        let variables = config.variables("", "");
-        assert_eq!(variables[&OsString::from("AWS_ACCESS_KEY_ID")], "AKIA");
-        assert!(!variables.contains_key(&OsString::from("AWS_SESSION_TOKEN")));
+        let variables = config.variables("");
+        assert_eq!(variables["AWS_ACCESS_KEY_ID"], "AKIA");
+        assert!(!variables.contains_key("AWS_SESSION_TOKEN"));
     }
 
     #[test]
     fn a_program_named_without_a_folder_runs_where_it_lies() {
-        assert_eq!(FunctionConfig::new("f", "bootstrap").task_root(), Path::new("."));
+        assert_eq!(task_root(Path::new("bootstrap")), Path::new("."));
+        assert_eq!(task_root(Path::new("/f/bootstrap")), Path::new("/f"));
         assert_eq!(config().arn(), "arn:aws:lambda:us-east-1:000000000000:function:router");
     }
 
@@ -226,7 +271,8 @@ mod tests {
         bad.memory_mib = 64;
         bad.reserved_concurrency = Some(11);
         let error =
-            check(&[config(), bad, config(), FunctionConfig::new("", config().executable)], 10).unwrap_err();
+            check(&[config(), bad, config(), FunctionConfig::new("", std::env::current_exe().unwrap())], 10)
+                .unwrap_err();
         let expected = [
             "function «worker»: there is no program at /nowhere/bootstrap: build it, or mend the path",
             "function «worker»: its timeout is 901s: Lambda takes 1 s to 900 s",

@@ -1,7 +1,7 @@
 //! The functions of a stage and the environments that run them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,13 +9,17 @@ use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::{ConfigError, FunctionConfig, check};
-use super::environment::{Environment, Readiness};
+use super::environment::{Environment, Readiness, exited};
 use super::identifiers::trace_id;
 use super::log::{LogSink, TerminalLog};
 use super::process::Lifetimes;
 use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
+use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
+
+/// The most that the payload of a synchronous invocation may hold: 6 MiB.
+const MAX_PAYLOAD_BYTES: usize = 6_291_456;
 
 /// How functions are run.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Where request ids come from.
     pub entropy: Arc<dyn Entropy>,
+    /// What goes wrong on request with invocations.
+    pub faults: Faults,
 }
 
 impl Default for Options {
@@ -44,13 +50,14 @@ impl Default for Options {
             log: Arc::new(TerminalLog::stderr()),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
+            faults: Faults::default(),
         }
     }
 }
 
-/// Function binaries, run as processes when they are invoked.
+/// The functions of a stage, run as processes or in this one when they are invoked.
 ///
-/// Must be used within a tokio runtime. Processes are killed when the last clone is dropped;
+/// Must be used within a tokio runtime. Environments are killed when the last clone is dropped;
 /// [`Functions::shutdown`] lets them end in order.
 #[derive(Clone, Debug)]
 pub struct Functions(Arc<Inner>);
@@ -69,6 +76,7 @@ struct Function {
     concurrency: Arc<Semaphore>,
     /// Environments that have answered; the most recently used is last.
     idle: Mutex<Vec<Environment>>,
+    callers: Callers,
 }
 
 impl Functions {
@@ -82,7 +90,8 @@ impl Functions {
         let unreserved = semaphore(options.account_concurrency - reserved);
         let functions = configs.into_iter().map(|config| {
             let concurrency = config.reserved_concurrency.map_or_else(|| Arc::clone(&unreserved), semaphore);
-            (config.name.clone(), Arc::new(Function { config, concurrency, idle: Mutex::default() }))
+            let (idle, callers) = (Mutex::default(), Callers::default());
+            (config.name.clone(), Arc::new(Function { config, concurrency, idle, callers }))
         });
         let lifetimes = Lifetimes::new(options.shutdown);
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes })))
@@ -100,32 +109,86 @@ impl Functions {
         Ok(())
     }
 
+    /// Kills every environment of `function` now, as SIGKILL does, and says how many there were.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn kill(&self, function: &str) -> Result<usize, InvokeError> {
+        let function = self.0.function(function)?;
+        let killed = function.callers.kill();
+        function.idle().clear();
+        Ok(killed)
+    }
+
     /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
-    /// and returns when none is left. Invocations are throttled from now on.
+    /// and what runs in this one, and returns when nothing is left. Invocations are throttled from now on.
     pub async fn shutdown(&self) {
         self.0.lifetimes.close().await;
+        for function in self.0.functions.values() {
+            function.idle().clear();
+        }
     }
 }
 
 impl Invoke for Functions {
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            let (function, permit) = inner.admit(function)?;
-            // A task of its own: as on AWS, the function runs on when its caller goes away, and the
-            // environment finds its way back.
-            let invocation = tokio::spawn(async move {
-                let _permit = permit;
-                inner.invoke(&function, payload).await
-            });
-            invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())))
-        })
+        self.invoke_as(function, uuid(&*self.0.options.entropy), payload)
+    }
+
+    fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
+        Box::pin(Arc::clone(&self.0).requested(function, request_id, payload))
     }
 }
 
 impl Inner {
+    fn function(&self, name: &str) -> Result<&Arc<Function>, InvokeError> {
+        self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))
+    }
+
+    /// One invocation with what is to go wrong with it.
+    async fn requested(
+        self: Arc<Self>,
+        name: &str,
+        request_id: String,
+        payload: Bytes,
+    ) -> Result<Bytes, InvokeError> {
+        self.function(name)?;
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
+        }
+        let resources: &[&str] = &[name];
+        let (service, operation) = (Service::Lambda, "Invoke");
+        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let Effects { delay, effect } = self.options.faults.strike(&occasion);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        match effect {
+            Some(Effect::Throttle) => return Err(InvokeError::Throttled),
+            Some(Effect::Fail) => {
+                return Err(exited(&request_id, "Runtime exited with error: exit status 1"));
+            }
+            _ => {}
+        }
+        let (function, permit) = self.admit(name)?;
+        let doomed = effect == Some(Effect::Kill);
+        // A task of its own: as on AWS, the function runs on when its caller goes away, and the
+        // environment finds its way back.
+        let invocation = tokio::spawn(async move {
+            let _permit = permit;
+            self.invoke(&function, request_id, payload, doomed).await
+        });
+        let reply =
+            invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
+        match effect {
+            Some(Effect::FailAfterApply) => Err(InvokeError::Service),
+            Some(Effect::LoseAnswer) => std::future::pending().await,
+            _ => reply,
+        }
+    }
+
     fn admit(&self, name: &str) -> Result<(Arc<Function>, OwnedSemaphorePermit), InvokeError> {
-        let function = self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))?;
+        let function = self.function(name)?;
         if self.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);
         }
@@ -133,9 +196,14 @@ impl Inner {
         Ok((Arc::clone(function), permit.map_err(|_| InvokeError::Throttled)?))
     }
 
-    async fn invoke(&self, function: &Function, payload: Bytes) -> Result<Bytes, InvokeError> {
+    async fn invoke(
+        &self,
+        function: &Function,
+        request_id: String,
+        payload: Bytes,
+        doomed: bool,
+    ) -> Result<Bytes, InvokeError> {
         let Options { clock, entropy, .. } = &self.options;
-        let request_id = uuid(&**entropy);
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
         let now = clock.now();
@@ -146,13 +214,13 @@ impl Inner {
             function_arn: function.config.arn(),
             payload,
         };
-        match environment.invoke(event, timeout).await {
+        match environment.invoke(event, timeout, doomed).await {
             Ok(reply) => {
                 function.release(environment);
                 reply
             }
             Err(error) => {
-                environment.kill().await;
+                environment.end().await;
                 Err(error)
             }
         }
@@ -162,7 +230,7 @@ impl Inner {
     async fn environment(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
         let mut busy = Vec::new();
         let mut found = None;
-        while let Some(environment) = function.take() {
+        while let Some(mut environment) = function.take() {
             match environment.readiness().await {
                 Readiness::Ready => {
                     found = Some(environment);
@@ -172,21 +240,73 @@ impl Inner {
                 Readiness::Gone => drop(environment),
             }
         }
-        function.idle.lock().unwrap_or_else(PoisonError::into_inner).splice(..0, busy);
+        function.idle().splice(..0, busy);
         match found {
             Some(environment) => Ok(environment),
-            None => Environment::start(&function.config, &self.options, &self.lifetimes, request_id).await,
+            None => {
+                let caller = function.callers.enlist(&function.config.name);
+                Environment::start(caller, &function.config, &self.options, &self.lifetimes, request_id).await
+            }
         }
     }
 }
 
 impl Function {
+    /// The list is whole between any two statements here, so a panic elsewhere does not spoil it.
+    fn idle(&self) -> MutexGuard<'_, Vec<Environment>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Option<Environment> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle().pop()
     }
 
     fn release(&self, environment: Environment) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
+        self.idle().push(environment);
+    }
+}
+
+/// The environments of a function that are there, to be killed.
+#[derive(Clone, Debug, Default)]
+struct Callers(Arc<Mutex<BTreeMap<u64, Caller>>>);
+
+impl Callers {
+    fn enlist(&self, function: &str) -> Enlisted {
+        let caller = Caller::new(function);
+        let mut callers = self.lock();
+        let id = callers.last_key_value().map_or(0, |(last, _)| last + 1);
+        callers.insert(id, caller.clone());
+        Enlisted { id, caller, callers: self.clone() }
+    }
+
+    fn kill(&self) -> usize {
+        let callers = self.lock();
+        callers.values().for_each(Caller::kill);
+        callers.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Caller>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An environment that is there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Enlisted {
+    id: u64,
+    caller: Caller,
+    callers: Callers,
+}
+
+impl Enlisted {
+    pub(super) const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        self.callers.lock().remove(&self.id);
     }
 }
 

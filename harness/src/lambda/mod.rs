@@ -1,7 +1,8 @@
 //! AWS Lambda: how the rest of the stage calls a function, and what runs it.
 //!
 //! [`Functions`] runs real function binaries as processes of their own. Each environment has its own
-//! Runtime API on a loopback port, so a function cannot tell it from the one inside an AWS sandbox.
+//! Runtime API on a loopback port, so a function cannot tell it from the one inside an AWS sandbox. A function
+//! may also run [in this process](InProcess), under the same rules.
 
 mod config;
 mod environment;
@@ -13,7 +14,7 @@ mod output;
 mod process;
 mod runtime_api;
 
-pub use config::{ConfigError, FunctionConfig};
+pub use config::{Code, ConfigError, FunctionConfig};
 pub use functions::{Functions, Options};
 pub use in_process::{InProcess, InProcessEnvironment, InProcessEvent, Starting};
 pub use log::{CapturedLog, LogSink, TerminalLog};
@@ -31,6 +32,14 @@ pub type Invocation<'a> = Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>
 pub trait Invoke: fmt::Debug + Send + Sync {
     /// Runs `function` with `payload` and waits for its reply (invocation type `RequestResponse`).
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a>;
+
+    /// The same under an id that the caller knows, which the function sees as its request id.
+    ///
+    /// Whoever has no use for the id ignores it, as this provided method does.
+    fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
+        drop(request_id);
+        self.invoke(function, payload)
+    }
 }
 
 /// Why an invocation has no reply.
@@ -48,6 +57,10 @@ pub enum InvokeError {
     Throttled,
     /// The stage has no function of this name (`ResourceNotFoundException`).
     NotFound(String),
+    /// The payload holds more bytes than this (`RequestTooLargeException`).
+    TooLarge(usize),
+    /// Lambda itself failed, and the function may have run (`ServiceException`): a fault on request.
+    Service,
 }
 
 impl fmt::Display for InvokeError {
@@ -56,6 +69,11 @@ impl fmt::Display for InvokeError {
             Self::Function { error_type, message } => write!(f, "{error_type}: {message}"),
             Self::Throttled => f.write_str("TooManyRequestsException: Rate Exceeded."),
             Self::NotFound(name) => write!(f, "ResourceNotFoundException: Function not found: {name}"),
+            Self::TooLarge(limit) => write!(
+                f,
+                "RequestTooLargeException: Request must be smaller than {limit} bytes for the InvokeFunction operation"
+            ),
+            Self::Service => f.write_str("ServiceException: Lambda failed, as was asked for"),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::log::LogSink;
 use super::output::{Tail, forward};
+use crate::faults::Caller;
 
 /// How long the rest of a dead process's output is waited for. Only a grandchild that has left the process
 /// group can hold the pipe open that long.
@@ -34,6 +35,17 @@ impl Lifetimes {
         *self.closing.borrow()
     }
 
+    /// Waits until everything is to end.
+    pub(super) async fn closed(&self) {
+        // The sender lives in self.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Has [`close`](Self::close) wait until this is dropped.
+    pub(super) fn enter(&self) -> Alive {
+        Alive::new(&self.alive)
+    }
+
     /// Ends every process, and those started from now on as well, and waits until none is left.
     pub(super) async fn close(&self) {
         self.closing.send_replace(true);
@@ -41,8 +53,9 @@ impl Lifetimes {
     }
 }
 
-/// Counts a process until it is dropped.
-struct Alive(watch::Sender<usize>);
+/// Counts a process, or an invocation in this one, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Alive(watch::Sender<usize>);
 
 impl Alive {
     fn new(count: &watch::Sender<usize>) -> Self {
@@ -66,13 +79,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `command` and forwards its output under `function`'s name.
+    /// Starts `command` and forwards its output under the function's name. It dies when `caller` is killed.
     ///
     /// # Errors
     /// When the program cannot be started.
     pub(super) fn spawn(
         mut command: Command,
-        function: &str,
+        caller: &Caller,
         log: &Arc<dyn LogSink>,
         lifetimes: &Lifetimes,
     ) -> io::Result<Self> {
@@ -80,11 +93,11 @@ impl Process {
         // in order, and a signal to the group reaches what the function has started.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
-        let alive = Alive::new(&lifetimes.alive);
+        let alive = lifetimes.enter();
 
         let stderr = Tail::default();
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let (name, sink, tail) = (function.to_owned(), Arc::clone(log), stderr.clone());
+        let (name, sink, tail) = (caller.function().to_owned(), Arc::clone(log), stderr.clone());
         let output = async move {
             let out = async {
                 if let Some(out) = out {
@@ -103,10 +116,11 @@ impl Process {
         let (exited, exit) = watch::channel(None);
         let closing = lifetimes.closing.subscribe();
         let grace = lifetimes.grace;
+        let caller = caller.clone();
         let mut output = tokio::spawn(output);
         tokio::spawn(async move {
             let _alive = alive;
-            let reason = supervise(child, killed, closing, grace).await;
+            let reason = supervise(child, killed, caller, closing, grace).await;
             if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
                 output.abort();
             }
@@ -146,14 +160,16 @@ enum Asked {
 /// Waits for the end of `child`, and brings it about when asked to.
 async fn supervise(
     mut child: Child,
-    killed: oneshot::Receiver<()>,
+    dropped: oneshot::Receiver<()>,
+    caller: Caller,
     mut closing: watch::Receiver<bool>,
     grace: Duration,
 ) -> String {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let asked = tokio::select! {
         status = child.wait() => Asked::Nothing(status),
-        _ = killed => Asked::Kill,
+        _ = dropped => Asked::Kill,
+        () = caller.killed() => Asked::Kill,
         _ = closing.wait_for(|closing| *closing) => Asked::Close,
     };
     let status = match asked {

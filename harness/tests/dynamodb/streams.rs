@@ -156,7 +156,7 @@ fn reading_goes_on_after_a_sequence_number_and_from_the_latest() {
     let streams = db.streams();
     let arn = streams.latest_stream_arn("things").unwrap();
     let [shard] = &streams.shards(&arn).unwrap()[..] else { panic!("one shard was asked for") };
-    assert_eq!(streams.latest(&arn, shard), None);
+    let before_any = streams.latest(&arn, shard).unwrap();
     for value in ["1", "2", "3"] {
         update(&db, "a", value);
     }
@@ -166,6 +166,7 @@ fn reading_goes_on_after_a_sequence_number_and_from_the_latest() {
         records.iter().map(|r| r.new_image.as_ref().unwrap()["v"]["S"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(values(None, 2), ["1", "2"]);
+    assert_eq!(values(Some(&before_any), 10), ["1", "2", "3"], "even an empty stream has a latest position");
     let second = streams.read(&arn, shard, None, 2).unwrap()[1].sequence_number;
     assert_eq!(values(Some(&second), 10), ["3"]);
     assert_eq!(values(Some(&latest), 10), [""; 0]);
@@ -185,6 +186,10 @@ fn a_stream_or_shard_that_is_not_there_is_said_so() {
     assert_eq!(no_shard.kind(), StreamErrorKind::NotFound);
     assert!(no_shard.to_string().contains("shardId-7"), "{no_shard}");
     assert_eq!(streams.latest(&arn, &ShardId::new("shardId-7")), None);
+    assert_eq!(
+        streams.split_shard(&arn, &ShardId::new("shardId-7")).unwrap_err().kind(),
+        StreamErrorKind::NotFound
+    );
     assert_eq!(fail(&db, "DescribeStream", json!({ "StreamArn": "x" })).0, "ResourceNotFoundException");
 }
 
@@ -423,4 +428,139 @@ fn two_databases_that_are_told_the_same_have_the_same_streams() {
         read_all(&db, &arn).iter().map(|record| record.to_event_record().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
+}
+
+fn value_of(record: &StreamRecord) -> &str {
+    record.new_image.as_ref().unwrap()["v"]["S"].as_str().unwrap()
+}
+
+#[test]
+fn stream_shards_row_a_split_shard_ends_and_its_children_take_its_items() {
+    let clock = TestClock::new();
+    let db = builder(&clock).shards_per_stream(2).in_memory().unwrap();
+    create_table(&db, "things", Some("NEW_IMAGE"));
+    let streams = db.streams();
+    let arn = streams.latest_stream_arn("things").unwrap();
+    let write = |value: &str| (0..40).for_each(|item| update(&db, &format!("item-{item}"), value));
+    write("before");
+    let [one, other] = &streams.shards(&arn).unwrap()[..] else { panic!("two shards were asked for") };
+    clock.advance(Duration::from_secs(1));
+    let children = streams.split_shard(&arn, one).unwrap();
+    write("after");
+
+    let infos = streams.shard_infos(&arn).unwrap();
+    let told: Vec<_> = infos.iter().map(|info| (&info.id, info.parent.as_ref(), info.closed)).collect();
+    let [left, right] = &children[..] else { panic!("a shard splits in two") };
+    assert_eq!(
+        told,
+        [(one, None, true), (other, None, false), (left, Some(one), false), (right, Some(one), false)]
+    );
+    let of = |shard: &ShardId| streams.read(&arn, shard, None, 1_000).unwrap();
+    let keys = |shard: &ShardId| -> BTreeSet<String> {
+        of(shard).iter().map(|record| record.keys["pk"]["S"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(of(one).iter().all(|record| value_of(record) == "before"));
+    assert!([left, right].iter().all(|child| of(child).iter().all(|record| value_of(record) == "after")));
+    assert_eq!(of(other).len(), 2 * keys(other).len(), "the other shard keeps its items");
+    assert!(!keys(left).is_empty() && !keys(right).is_empty() && keys(left).is_disjoint(&keys(right)));
+    assert_eq!(&keys(left) | &keys(right), keys(one));
+    let last = of(one).last().unwrap().sequence_number;
+    assert!(of(left)[0].sequence_number > last && of(right)[0].sequence_number > last);
+
+    let error = streams.split_shard(&arn, one).unwrap_err();
+    assert_eq!(error.kind(), StreamErrorKind::Closed, "{error}");
+    let grandchildren = streams.split_shard(&arn, left).unwrap();
+    assert_eq!(streams.shard_infos(&arn).unwrap()[4].parent.as_ref(), Some(left));
+    assert_eq!(grandchildren, streams.shards(&arn).unwrap()[4..]);
+}
+
+#[test]
+fn streams_api_row_a_split_is_described_with_parents_and_ranges_and_a_closed_shards_iterators_end() {
+    let clock = TestClock::new();
+    let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
+    create_table(&db, "things", Some("NEW_IMAGE"));
+    let streams = db.streams();
+    let arn = streams.latest_stream_arn("things").unwrap();
+    for value in ["1", "2"] {
+        update(&db, "a", value);
+    }
+    let parent = streams.shards(&arn).unwrap().remove(0);
+    let children = streams.split_shard(&arn, &parent).unwrap();
+    // Nothing was written to the child: its range must not end before it begins all the same.
+    streams.split_shard(&arn, &children[0]).unwrap();
+    update(&db, "a", "3");
+
+    let described =
+        call(&db, "DescribeStream", json!({ "StreamArn": arn }))["StreamDescription"]["Shards"].take();
+    let described = described.as_array().unwrap();
+    let parents: Vec<_> = described.iter().map(|shard| shard["ParentShardId"].as_str()).collect();
+    let (root, left) = (Some(parent.as_str()), Some(children[0].as_str()));
+    assert_eq!(parents, [None, root, root, left, left]);
+    let ends: Vec<_> =
+        described.iter().map(|shard| shard["SequenceNumberRange"]["EndingSequenceNumber"].as_str()).collect();
+    assert_eq!(ends.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false, false]);
+    for shard in described {
+        let range = &shard["SequenceNumberRange"];
+        let (start, end) =
+            (range["StartingSequenceNumber"].as_str().unwrap(), range["EndingSequenceNumber"].as_str());
+        assert!(end.is_none_or(|end| start <= end), "{shard}");
+        let id = shard["ShardId"].as_str().unwrap();
+        let read = streams.read(&arn, &ShardId::new(id), None, 10).unwrap();
+        let numbers: Vec<_> = read.iter().map(|record| record.sequence_number.to_string()).collect();
+        assert!(
+            numbers.iter().all(|number| &**number >= start && end.is_none_or(|end| &**number <= end)),
+            "{shard}"
+        );
+    }
+
+    let mut iterator = iterator(&db, &arn, &parent, "TRIM_HORIZON", None);
+    let mut pages = Vec::new();
+    while iterator != Value::Null {
+        let mut page = call(&db, "GetRecords", json!({ "ShardIterator": iterator, "Limit": 1 }));
+        pages.push(page["Records"].as_array().unwrap().len());
+        iterator = page["NextShardIterator"].take();
+    }
+    assert_eq!(pages, [1, 1, 0], "a closed shard is read to its end, and then there is no next iterator");
+    let latest = self::iterator(&db, &arn, &parent, "LATEST", None);
+    assert_eq!(call(&db, "GetRecords", json!({ "ShardIterator": latest })), json!({ "Records": [] }));
+}
+
+#[test]
+fn stream_shards_row_a_shard_is_replaced_after_its_lifetime_and_dropped_after_24_hours() {
+    let clock = TestClock::new();
+    let hours = |n: u64| Duration::from_secs(n * 60 * 60);
+    let db = builder(&clock).shards_per_stream(1).shard_lifetime(Some(hours(4))).in_memory().unwrap();
+    create_table(&db, "things", Some("NEW_IMAGE"));
+    let streams = db.streams();
+    let arn = streams.latest_stream_arn("things").unwrap();
+    clock.advance(hours(4) - Duration::from_millis(1));
+    update(&db, "a", "1");
+    assert_eq!(streams.shards(&arn).unwrap().len(), 1);
+    clock.advance(Duration::from_millis(1));
+    update(&db, "a", "2");
+    let infos = streams.shard_infos(&arn).unwrap();
+    assert_eq!((infos[0].closed, infos[1].closed), (true, false));
+    assert_eq!(infos[1].parent.as_ref(), Some(&infos[0].id));
+    let values = |shard: &ShardId| -> Vec<String> {
+        streams
+            .read(&arn, shard, None, 10)
+            .unwrap()
+            .iter()
+            .map(|record| value_of(record).to_owned())
+            .collect()
+    };
+    assert_eq!((values(&infos[0].id), values(&infos[1].id)), (vec!["1".to_owned()], vec!["2".to_owned()]));
+
+    clock.advance(hours(4));
+    db.sweep_expired().unwrap();
+    assert_eq!(streams.shards(&arn).unwrap().len(), 3, "without a write, the sweep does it");
+    streams.save_checkpoint("mapping", &infos[0].id, &SequenceNumber::default()).unwrap();
+    clock.advance(hours(20));
+    let left = streams.shards(&arn).unwrap();
+    assert!(!left.contains(&infos[0].id) && left.contains(&infos[1].id), "{left:?}");
+    assert_eq!(streams.read(&arn, &infos[0].id, None, 1).unwrap_err().kind(), StreamErrorKind::NotFound);
+    db.sweep_expired().unwrap();
+    assert_eq!(streams.checkpoint("mapping", &infos[0].id).unwrap(), None, "nothing of it is kept");
+    let second = &streams.shard_infos(&arn).unwrap()[0];
+    assert_eq!(second.parent.as_ref(), Some(&infos[0].id), "the child still names it");
 }

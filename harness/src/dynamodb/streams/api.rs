@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::iterator::ShardIterator;
-use super::store::{self, Stream};
-use super::{SequenceNumber, ShardId, StreamError, StreamErrorKind, shard_ids, shard_index, stream};
+use super::shards::{self, Shard};
+use super::store;
+use super::{SequenceNumber, StreamError, StreamErrorKind, stream};
 use crate::dynamodb::engine::Engine;
 use crate::dynamodb::error::ApiError;
 
@@ -20,6 +21,7 @@ impl From<StreamError> for ApiError {
     fn from(error: StreamError) -> Self {
         match error.kind() {
             StreamErrorKind::NotFound => Self::not_found(&error.to_string()),
+            StreamErrorKind::Closed => Self::validation(&error.to_string()),
             StreamErrorKind::Database => Self::internal(&error.to_string()),
         }
     }
@@ -65,11 +67,11 @@ pub(in crate::dynamodb) fn describe_stream(
 ) -> Result<Value, ApiError> {
     let limit = limit(request.limit, MAX_PAGE)?;
     let stream = stream(engine, &request.stream_arn)?;
-    let first = match &request.exclusive_start_shard_id {
-        Some(shard) => usize::from(shard_index(&stream, shard)?) + 1,
-        None => 0,
-    };
-    let shards: Vec<ShardId> = shard_ids(&stream).into_iter().skip(first).collect();
+    let mut shards = shards::all(engine.conn(), &stream, engine.now())?;
+    if let Some(start) = &request.exclusive_start_shard_id {
+        let start = shards::by_name(engine.conn(), &stream, start, engine.now())?;
+        shards.retain(|shard| shard.number > start.number);
+    }
     let page = &shards[..shards.len().min(limit)];
     let key_schema: Value = serde_json::from_str(&stream.key_schema).unwrap_or_default();
     let mut description = json!({
@@ -80,21 +82,24 @@ pub(in crate::dynamodb) fn describe_stream(
         "CreationRequestDateTime": stream.created.as_secs(),
         "TableName": stream.table,
         "KeySchema": key_schema,
-        "Shards": page.iter().map(|shard| describe_shard(&stream, shard)).collect::<Vec<_>>(),
+        "Shards": page.iter().map(describe_shard).collect::<Vec<_>>(),
     });
     if let Some(last) = page.last().filter(|_| page.len() < shards.len()) {
-        description["LastEvaluatedShardId"] = json!(last.as_str());
+        description["LastEvaluatedShardId"] = json!(last.id.as_str());
     }
     Ok(json!({ "StreamDescription": description }))
 }
 
-/// Every shard begins with its stream and, since none splits, ends with it.
-fn describe_shard(stream: &Stream, shard: &ShardId) -> Value {
-    let mut range = json!({ "StartingSequenceNumber": SequenceNumber::default().to_string() });
-    if stream.closed.is_some() {
-        range["EndingSequenceNumber"] = json!(stream.last.to_string());
+fn describe_shard(shard: &Shard) -> Value {
+    let mut range = json!({ "StartingSequenceNumber": shard.first.to_string() });
+    if let Some(last) = shard.last {
+        range["EndingSequenceNumber"] = json!(last.to_string());
     }
-    json!({ "ShardId": shard.as_str(), "SequenceNumberRange": range })
+    let mut described = json!({ "ShardId": shard.id.as_str(), "SequenceNumberRange": range });
+    if let Some(parent) = &shard.parent {
+        described["ParentShardId"] = json!(parent.as_str());
+    }
+    described
 }
 
 #[derive(Deserialize)]
@@ -120,8 +125,8 @@ pub(in crate::dynamodb) fn get_shard_iterator(
     request: GetShardIterator,
 ) -> Result<Value, ApiError> {
     let stream = stream(engine, &request.stream_arn)?;
-    let index = shard_index(&stream, &request.shard_id)?;
-    let trimmed = store::trim(engine.conn(), &stream, index, engine.now())?;
+    let shard = shards::by_name(engine.conn(), &stream, &request.shard_id, engine.now())?;
+    let trimmed = store::trim(engine.conn(), &stream, shard.number, engine.now())?;
     let after = match request.shard_iterator_type {
         ShardIteratorType::TrimHorizon => trimmed,
         ShardIteratorType::Latest => stream.last,
@@ -165,10 +170,10 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
     let limit = limit(request.limit, MAX_RECORDS)?;
     let mut iterator = ShardIterator::decode(&request.shard_iterator, now)?;
     let stream = stream(engine, &iterator.stream_arn)?;
-    let index = shard_index(&stream, &iterator.shard)?;
-    check_not_trimmed(iterator.after, store::trim(engine.conn(), &stream, index, now)?)?;
+    let shard = shards::by_name(engine.conn(), &stream, &iterator.shard, now)?;
+    check_not_trimmed(iterator.after, store::trim(engine.conn(), &stream, shard.number, now)?)?;
     let mut records =
-        store::read(engine.conn(), &stream, index, iterator.after, limit, &engine.settings().region)?;
+        store::read(engine.conn(), &stream, shard.number, iterator.after, limit, &engine.settings().region)?;
     let mut bytes = 0;
     // The first goes out however big it is, so that a reader always gets on.
     let fitting = records.iter().take_while(|record| {
@@ -182,7 +187,7 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
     let mut answer =
         json!({ "Records": records.iter().map(super::StreamRecord::to_api_record).collect::<Vec<_>>() });
     // Only a shard that is closed and read to its end has no next iterator.
-    if stream.closed.is_none() || !at_end {
+    if shard.closed.is_none() || !at_end {
         if let Some(last) = records.last() {
             iterator.after = last.sequence_number;
         }

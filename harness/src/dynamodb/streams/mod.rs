@@ -5,18 +5,17 @@
 pub(super) mod api;
 mod iterator;
 mod record;
+mod shards;
 pub(super) mod store;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ring::digest;
-
 use super::DynamoDb;
 use super::engine::Engine;
-use crate::aws_forms::hex;
 pub use record::{EventName, StreamRecord, StreamViewType, UserIdentity};
+use shards::Shard;
 use store::Stream;
 
 /// How long a stream keeps its records, and how long a disabled stream can still be read.
@@ -39,12 +38,12 @@ impl Streams {
         store::open_stream_of(self.db.lock().conn(), table).ok().flatten().map(|stream| stream.arn)
     }
 
-    /// The shards of a stream.
+    /// The shards of a stream, parents before their children.
     ///
     /// # Errors
     /// When there is no such stream, or the database cannot be read.
     pub fn shards(&self, stream_arn: &str) -> Result<Vec<ShardId>, StreamError> {
-        Ok(shard_ids(&stream(&self.db.lock(), stream_arn)?))
+        Ok(self.shard_infos(stream_arn)?.into_iter().map(|shard| shard.id).collect())
     }
 
     /// The shards of a stream, parents before their children, with what a reader has to know of each.
@@ -52,9 +51,22 @@ impl Streams {
     /// # Errors
     /// When there is no such stream, or the database cannot be read.
     pub fn shard_infos(&self, stream_arn: &str) -> Result<Vec<ShardInfo>, StreamError> {
-        let stream = stream(&self.db.lock(), stream_arn)?;
-        let closed = stream.closed.is_some();
-        Ok(shard_ids(&stream).into_iter().map(|id| ShardInfo { id, parent: None, closed }).collect())
+        let engine = self.db.lock();
+        let stream = stream(&engine, stream_arn)?;
+        Ok(shards::all(engine.conn(), &stream, engine.now())?.into_iter().map(Shard::info).collect())
+    }
+
+    /// Splits a shard, as AWS does when a table's partition grows: it is closed, and two children take its items from
+    /// now on. Gives the children.
+    ///
+    /// # Errors
+    /// When there is no such stream or shard, the shard is closed, or the database cannot be written.
+    pub fn split_shard(&self, stream_arn: &str, shard: &ShardId) -> Result<Vec<ShardId>, StreamError> {
+        let engine = self.db.lock();
+        let stream = stream(&engine, stream_arn)?;
+        let shard = shards::by_name(engine.conn(), &stream, shard.as_str(), engine.now())?;
+        let children = shards::split(engine.conn(), &stream, &shard, engine.now())?;
+        Ok(children.into_iter().map(|child| child.id).collect())
     }
 
     /// At most `limit` records of a shard, oldest first: those after the sequence number `after`, or from the
@@ -71,12 +83,12 @@ impl Streams {
     ) -> Result<Vec<StreamRecord>, StreamError> {
         let engine = self.db.lock();
         let stream = stream(&engine, stream_arn)?;
-        let index = shard_index(&stream, shard.as_str())?;
-        store::trim(engine.conn(), &stream, index, engine.now())?;
+        let shard = shards::by_name(engine.conn(), &stream, shard.as_str(), engine.now())?;
+        store::trim(engine.conn(), &stream, shard.number, engine.now())?;
         Ok(store::read(
             engine.conn(),
             &stream,
-            index,
+            shard.number,
             after.copied().unwrap_or_default(),
             limit,
             &engine.settings().region,
@@ -84,12 +96,13 @@ impl Streams {
     }
 
     /// The sequence number to read after in order to see only what is written from now on
-    /// (`StartingPosition: LATEST`); `None` while nothing was written at all.
+    /// (`StartingPosition: LATEST`), also while nothing was written at all; `None` where there is no such shard.
     #[must_use]
     pub fn latest(&self, stream_arn: &str, shard: &ShardId) -> Option<SequenceNumber> {
-        let stream = stream(&self.db.lock(), stream_arn).ok()?;
-        shard_index(&stream, shard.as_str()).ok()?;
-        (stream.last > SequenceNumber::default()).then_some(stream.last)
+        let engine = self.db.lock();
+        let stream = stream(&engine, stream_arn).ok()?;
+        shards::by_name(engine.conn(), &stream, shard.as_str(), engine.now()).ok()?;
+        Some(stream.last)
     }
 
     /// How far the event source mapping `mapping` has come in a shard.
@@ -206,6 +219,8 @@ pub struct StreamError {
 pub enum StreamErrorKind {
     /// There is no such stream or shard, or no longer: ask for the table's latest stream.
     NotFound,
+    /// The shard is closed: it takes no more records, and cannot be split.
+    Closed,
     /// The database cannot be read or written: give up.
     Database,
 }
@@ -247,26 +262,6 @@ fn stream(engine: &Engine, arn: &str) -> Result<Stream, StreamError> {
         .ok_or_else(|| {
             StreamError::not_found(format!("Requested resource not found: Stream: {arn} not found"))
         })
-}
-
-fn shard_ids(stream: &Stream) -> Vec<ShardId> {
-    (0..stream.shards).map(|index| shard_id(stream, index)).collect()
-}
-
-/// In AWS's form: when the shard was made, and something to tell it from the others.
-fn shard_id(stream: &Stream, index: u16) -> ShardId {
-    let hash = digest::digest(&digest::SHA256, format!("{}/{index}", stream.arn).as_bytes());
-    let hash = hex(&hash.as_ref()[..4]);
-    ShardId(format!("shardId-{:020}-{hash}", stream.created.as_millis()))
-}
-
-fn shard_index(stream: &Stream, shard: &str) -> Result<u16, StreamError> {
-    (0..stream.shards).find(|index| shard_id(stream, *index).as_str() == shard).ok_or_else(|| {
-        StreamError::not_found(format!(
-            "Requested resource not found: Shard does not exist: {shard} in stream {}",
-            stream.arn
-        ))
-    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Streams, their records and the readers' checkpoints in SQLite, beside the tables they are about.
 
+use std::time::Duration;
+
 use ring::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use streamer::ports::Timestamp;
 
 use super::record::{StreamRecord, StreamViewType, UserIdentity};
-use super::{RETENTION, SequenceNumber};
+use super::{RETENTION, SequenceNumber, shards};
 use crate::aws_forms::hex;
 
 const SCHEMA: &str = "
@@ -55,12 +57,26 @@ const STREAM_COLUMNS: &str =
 
 /// Makes the tables of the streams where they are missing.
 pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch(SCHEMA)
+    conn.execute_batch(SCHEMA)?;
+    conn.execute_batch(shards::SCHEMA)?;
+    // Streams of before there were splits have only the number of their shards.
+    let sql = format!(
+        "SELECT {STREAM_COLUMNS} FROM _streamer_streams
+         WHERE NOT EXISTS (SELECT 1 FROM _streamer_shards WHERE stream = id)"
+    );
+    let without: Vec<Stream> = conn.prepare(&sql)?.query_map([], to_stream)?.collect::<Result<_, _>>()?;
+    for stream in without {
+        shards::begin(conn, &stream)?;
+        if let Some(closed) = stream.closed {
+            shards::close_all(conn, &stream, closed)?;
+        }
+    }
+    Ok(())
 }
 
 /// A stream, as it is kept.
 pub(in crate::dynamodb) struct Stream {
-    id: i64,
+    pub(super) id: i64,
     pub(in crate::dynamodb) arn: String,
     pub(super) table: String,
     pub(in crate::dynamodb) label: String,
@@ -68,7 +84,8 @@ pub(in crate::dynamodb) struct Stream {
     /// As the table's description has it.
     pub(super) key_schema: String,
     pub(in crate::dynamodb) partition_key: String,
-    pub(in crate::dynamodb) shards: u16,
+    /// How many it began with.
+    pub(super) shards: u16,
     pub(super) created: Timestamp,
     /// When it was disabled, or its table deleted.
     pub(super) closed: Option<Timestamp>,
@@ -88,6 +105,7 @@ pub(in crate::dynamodb) struct NewStream<'a> {
 }
 
 pub(in crate::dynamodb) fn begin_stream(conn: &Connection, new: &NewStream<'_>) -> rusqlite::Result<()> {
+    let transaction = conn.unchecked_transaction()?;
     conn.execute(
         "INSERT INTO _streamer_streams (arn, table_name, label, view_type, key_schema, shards, created_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -101,7 +119,10 @@ pub(in crate::dynamodb) fn begin_stream(conn: &Connection, new: &NewStream<'_>) 
             to_sql(new.created.as_millis()),
         ],
     )?;
-    Ok(())
+    if let Some(stream) = open_stream_of(conn, new.table)? {
+        shards::begin(conn, &stream)?;
+    }
+    transaction.commit()
 }
 
 /// Ends the stream of a table, if it has one.
@@ -110,11 +131,14 @@ pub(in crate::dynamodb) fn close_stream_of(
     table: &str,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
+    let Some(stream) = open_stream_of(conn, table)? else { return Ok(()) };
+    let transaction = conn.unchecked_transaction()?;
+    shards::close_all(conn, &stream, now)?;
     conn.execute(
-        "UPDATE _streamer_streams SET closed_ms = ?1 WHERE table_name = ?2 AND closed_ms IS NULL",
-        params![to_sql(now.as_millis()), table],
+        "UPDATE _streamer_streams SET closed_ms = ?1 WHERE id = ?2",
+        params![to_sql(now.as_millis()), stream.id],
     )?;
-    Ok(())
+    transaction.commit()
 }
 
 pub(in crate::dynamodb) fn open_stream_of(
@@ -142,7 +166,8 @@ pub(super) fn streams(conn: &Connection, now: Timestamp) -> rusqlite::Result<Vec
 /// A record about to be appended.
 pub(in crate::dynamodb) struct NewRecord {
     pub(in crate::dynamodb) event_name: String,
-    pub(in crate::dynamodb) shard: u16,
+    /// Of the item's partition key: it decides on the shard.
+    pub(in crate::dynamodb) hash: u64,
     pub(in crate::dynamodb) keys: String,
     pub(in crate::dynamodb) new_image: Option<String>,
     pub(in crate::dynamodb) old_image: Option<String>,
@@ -151,12 +176,17 @@ pub(in crate::dynamodb) struct NewRecord {
     pub(in crate::dynamodb) created: Timestamp,
 }
 
-/// Appends a record under the stream's next sequence number.
+/// Appends a record under the stream's next sequence number, to the shard that its item falls to.
 pub(in crate::dynamodb) fn append(
     conn: &Connection,
     stream: &Stream,
     record: &NewRecord,
+    shard_lifetime: Option<Duration>,
 ) -> rusqlite::Result<()> {
+    // Between them, the open shards of an open stream take every hash.
+    let Some(shard) = shards::taking(conn, stream, record.hash, shard_lifetime, record.created)? else {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    };
     let sequence: i64 = conn
         .prepare_cached(
             "UPDATE _streamer_streams SET last_sequence = last_sequence + 1 WHERE id = ?1
@@ -166,7 +196,7 @@ pub(in crate::dynamodb) fn append(
     conn.prepare_cached("INSERT INTO _streamer_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
         .execute(params![
             stream.id,
-            record.shard,
+            shard,
             sequence,
             record.event_name,
             record.keys,
@@ -183,7 +213,7 @@ pub(in crate::dynamodb) fn append(
 pub(super) fn read(
     conn: &Connection,
     stream: &Stream,
-    shard: u16,
+    shard: u32,
     after: SequenceNumber,
     limit: usize,
     region: &str,
@@ -203,7 +233,7 @@ pub(super) fn read(
 pub(super) fn trim(
     conn: &Connection,
     stream: &Stream,
-    shard: u16,
+    shard: u32,
     now: Timestamp,
 ) -> rusqlite::Result<SequenceNumber> {
     let horizon = horizon(now);
@@ -234,14 +264,24 @@ pub(super) fn trim(
 }
 
 /// Drops every record, and every disabled stream, that is older than 24 hours.
-pub(in crate::dynamodb) fn trim_all(conn: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+///
+/// Shards that are older than `shard_lifetime` are replaced.
+pub(in crate::dynamodb) fn trim_all(
+    conn: &Connection,
+    now: Timestamp,
+    shard_lifetime: Option<Duration>,
+) -> rusqlite::Result<()> {
     for stream in streams(conn, now)? {
-        for shard in 0..stream.shards {
-            trim(conn, &stream, shard, now)?;
+        if let Some(lifetime) = shard_lifetime {
+            shards::roll(conn, &stream, lifetime, now)?;
+        }
+        for shard in shards::all(conn, &stream, now)? {
+            trim(conn, &stream, shard.number, now)?;
         }
     }
+    shards::trim(conn, now)?;
     conn.execute("DELETE FROM _streamer_streams WHERE closed_ms <= ?1", [horizon(now)])?;
-    for table in ["_streamer_records", "_streamer_trims"] {
+    for table in ["_streamer_records", "_streamer_trims", "_streamer_shards"] {
         conn.execute(
             &format!("DELETE FROM {table} WHERE stream NOT IN (SELECT id FROM _streamer_streams)"),
             [],
@@ -334,7 +374,7 @@ fn damaged(column: usize, expected: &str, found: &str) -> rusqlite::Error {
 }
 
 /// What was written at this moment or before has been kept for long enough.
-fn horizon(now: Timestamp) -> i64 {
+pub(super) fn horizon(now: Timestamp) -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_sub(RETENTION_MS)
 }
 
@@ -342,10 +382,10 @@ const RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
 const _: () = assert!(RETENTION.as_millis() == RETENTION_MS as u128);
 
 /// SQLite's integers have a sign; ours are counts that never come near its bound.
-fn to_sql(number: u64) -> i64 {
+pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn from_sql(number: i64) -> u64 {
+pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }

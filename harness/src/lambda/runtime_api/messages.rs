@@ -11,7 +11,14 @@ use serde_json::json;
 use crate::lambda::InvokeError;
 
 /// The most that a reply may hold: 6 MiB and 100 bytes.
-pub(super) const MAX_REPLY_BYTES: usize = 6_291_556;
+pub(in crate::lambda) const MAX_REPLY_BYTES: usize = 6_291_556;
+
+/// What becomes of an invocation whose reply holds more.
+pub(in crate::lambda) fn response_too_large() -> InvokeError {
+    let message =
+        format!("Response payload size exceeded maximum allowed payload size ({MAX_REPLY_BYTES} bytes).");
+    InvokeError::Function { error_type: "Function.ResponseSizeTooLarge".to_owned(), message }
+}
 
 /// The whole body, or nothing if it is too large. It is read to its end all the same: a runtime that is
 /// still sending would else find its connection broken before it sees the answer.

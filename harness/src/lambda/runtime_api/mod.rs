@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::InvokeError;
-use messages::{Accepted, MAX_REPLY_BYTES, Refusal, read_to_end, reported_error};
+use messages::{Accepted, Refusal, read_to_end, reported_error};
+pub(super) use messages::{MAX_REPLY_BYTES, response_too_large};
 
 /// What the function is called with.
 #[derive(Clone, Debug)]
@@ -162,10 +163,7 @@ async fn response(
     body: Body,
 ) -> Result<Accepted, Refusal> {
     let Some(reply) = read_to_end(body).await? else {
-        let message =
-            format!("Response payload size exceeded maximum allowed payload size ({MAX_REPLY_BYTES} bytes).");
-        let error = InvokeError::Function { error_type: "Function.ResponseSizeTooLarge".to_owned(), message };
-        api.answered(&id, Err(error))?;
+        api.answered(&id, Err(response_too_large()))?;
         return Err(Refusal::RequestEntityTooLarge);
     };
     api.answered(&id, Ok(reply)).map(|()| Accepted)

@@ -1,0 +1,82 @@
+//! An environment that runs in this process, on tokio's time.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use streamer::ports::Timestamp;
+
+use super::{exited, timed_out};
+use crate::faults::Caller;
+use crate::lambda::InvokeError;
+use crate::lambda::functions::Options;
+use crate::lambda::in_process::{InProcessEnvironment, InProcessEvent, Starting};
+use crate::lambda::process::Lifetimes;
+use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
+
+/// How a process of Rust ends whose main thread panicked.
+const PANICKED: &str = "Runtime exited with error: exit status 101";
+const KILLED: &str = "Runtime exited with error: signal: killed";
+const TERMINATED: &str = "Runtime exited with error: signal: terminated";
+
+#[derive(Debug)]
+pub(super) struct Local {
+    environment: Box<dyn InProcessEnvironment>,
+    lifetimes: Lifetimes,
+}
+
+impl Local {
+    /// Waits for the end of the init phase.
+    ///
+    /// # Errors
+    /// When the code reports an error, panics, is killed, or does nothing within the time it has.
+    pub(super) async fn start(
+        caller: &Caller,
+        starting: Starting<'_>,
+        options: &Options,
+        lifetimes: &Lifetimes,
+        request_id: &str,
+    ) -> Result<Self, InvokeError> {
+        let _alive = lifetimes.enter();
+        let started = tokio::select! {
+            biased;
+            () = caller.killed() => return Err(exited(request_id, KILLED)),
+            () = lifetimes.closed() => return Err(exited(request_id, TERMINATED)),
+            started = AssertUnwindSafe(starting).catch_unwind() => started,
+            () = tokio::time::sleep(options.init_timeout) => {
+                return Err(timed_out(request_id, options.init_timeout));
+            }
+        };
+        let environment = started.unwrap_or_else(|_| Err(exited(request_id, PANICKED)))?;
+        Ok(Self { environment, lifetimes: lifetimes.clone() })
+    }
+
+    /// Runs one event; what it runs is dropped when it is killed or takes too long.
+    ///
+    /// # Errors
+    /// When the environment did not survive.
+    pub(super) async fn invoke(
+        &mut self,
+        caller: &Caller,
+        event: Event,
+        timeout: Duration,
+    ) -> Result<Reply, InvokeError> {
+        let _alive = self.lifetimes.enter();
+        let Event { request_id, deadline_ms, payload, .. } = event;
+        let deadline = Timestamp::from_millis(deadline_ms);
+        let event = InProcessEvent { request_id: request_id.clone(), deadline, payload };
+        let invocation = self.environment.invoke(event);
+        tokio::select! {
+            // Killed by a call of its own, it does not come to the reply any more.
+            biased;
+            () = caller.killed() => Err(exited(&request_id, KILLED)),
+            reply = AssertUnwindSafe(invocation).catch_unwind() => match reply {
+                Ok(Ok(reply)) if reply.len() > MAX_REPLY_BYTES => Ok(Err(response_too_large())),
+                Ok(reply) => Ok(reply),
+                Err(_) => Err(exited(&request_id, PANICKED)),
+            },
+            () = self.lifetimes.closed() => Err(exited(&request_id, TERMINATED)),
+            () = tokio::time::sleep(timeout) => Err(timed_out(&request_id, timeout)),
+        }
+    }
+}

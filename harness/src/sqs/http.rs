@@ -1,0 +1,57 @@
+//! SQS over HTTP, for any AWS SDK and the AWS CLI.
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::{Queues, TARGET, connector};
+use crate::aws_forms::uuid;
+
+/// What the largest batch needs at most, written out as JSON.
+const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+impl Queues {
+    /// SQS's HTTP endpoint alone.
+    pub fn router(&self) -> Router {
+        self.in_front_of(Router::new())
+    }
+
+    /// Takes the calls of SQS, on whatever path (some SDKs send them to `/`, some to the queue's URL), and leaves all
+    /// others to `router`.
+    pub fn in_front_of(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), serve))
+    }
+}
+
+async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Response {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+    let Some(target) = target.filter(|target| target.starts_with(TARGET) && *request.method() == Method::POST)
+    else {
+        return next.run(request).await;
+    };
+    let target = target.to_owned();
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let origin = format!("http://{host}");
+    let answer = match to_bytes(request.into_body(), MAX_BODY_BYTES).await {
+        Ok(body) => queues.call(&target, &body, &origin, None).await,
+        Err(_) => {
+            let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
+            ApiError::parameter(message).into_response()
+        }
+    };
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = [
+        ("x-amzn-requestid", uuid(&*queues.inner.entropy)),
+        (CONTENT_TYPE.as_str(), connector::CONTENT_TYPE.to_owned()),
+    ];
+    let mut response = (status, headers, answer.body).into_response();
+    if let Some(error) = answer.query_error.and_then(|error| HeaderValue::from_str(&error).ok()) {
+        response.headers_mut().insert("x-amzn-query-error", error);
+    }
+    response
+}

@@ -1,0 +1,81 @@
+//! When a message can be received, and how often it has been.
+
+use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
+
+use crate::stage::{advance, bodies, queue, queues, receive, send};
+
+#[tokio::test(start_paused = true)]
+async fn visibility_row_a_message_is_out_of_sight_for_its_timeout_and_counted() {
+    let (client, url) = queue(&queues()).await;
+    send(&client, &url, "m").await;
+    for (wait, expected) in [(0, 1), (29, 0), (1, 1), (30, 1)] {
+        advance(wait).await;
+        assert_eq!(receive(&client, &url).await.len(), expected, "after {wait} more seconds");
+    }
+    advance(30).await;
+    let message = &receive(&client, &url).await[0];
+    let count = &message.attributes.as_ref().unwrap()[&MessageSystemAttributeName::ApproximateReceiveCount];
+    assert_eq!(count, "4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn visibility_row_a_queue_and_a_call_may_set_the_timeout() {
+    let (client, url) = queue(&queues()).await;
+    let set = client.set_queue_attributes().queue_url(&url);
+    set.attributes(QueueAttributeName::VisibilityTimeout, "5").send().await.unwrap();
+    send(&client, &url, "m").await;
+    let received = || client.receive_message().queue_url(&url);
+    assert_eq!(received().send().await.unwrap().messages().len(), 1);
+    advance(5).await;
+    assert_eq!(received().visibility_timeout(100).send().await.unwrap().messages().len(), 1);
+    advance(99).await;
+    assert_eq!(received().send().await.unwrap().messages().len(), 0);
+    advance(1).await;
+    assert_eq!(received().visibility_timeout(0).send().await.unwrap().messages().len(), 1);
+    assert_eq!(received().send().await.unwrap().messages().len(), 1, "a timeout of 0 hides nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn visibility_row_it_can_be_changed_while_the_message_is_in_flight() {
+    let (client, url) = queue(&queues()).await;
+    send(&client, &url, "m").await;
+    let handle = receive(&client, &url).await[0].receipt_handle.clone().unwrap();
+    let change = |secs| {
+        client.change_message_visibility().queue_url(&url).receipt_handle(&handle).visibility_timeout(secs)
+    };
+    change(100).send().await.unwrap();
+    advance(99).await;
+    assert_eq!(bodies(&client, &url).await.len(), 0);
+    change(0).send().await.unwrap();
+    let error = change(10).send().await.unwrap_err().into_service_error();
+    assert!(error.is_message_not_inflight(), "{error}");
+    assert_eq!(bodies(&client, &url).await, ["m"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn visibility_row_a_handle_of_an_earlier_receipt_deletes_nothing() {
+    let queues = queues();
+    let (client, url) = queue(&queues).await;
+    send(&client, &url, "m").await;
+    let old = receive(&client, &url).await[0].receipt_handle.clone().unwrap();
+    advance(30).await;
+    let new = receive(&client, &url).await[0].receipt_handle.clone().unwrap();
+    client.delete_message().queue_url(&url).receipt_handle(&old).send().await.unwrap();
+    assert_eq!(queues.messages("q").unwrap().len(), 1);
+    // Even after its timeout, as long as nobody else has received it.
+    advance(30).await;
+    client.delete_message().queue_url(&url).receipt_handle(&new).send().await.unwrap();
+    assert_eq!(queues.messages("q").unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn visibility_row_a_delayed_message_comes_later() {
+    let (client, url) = queue(&queues()).await;
+    let set = client.set_queue_attributes().queue_url(&url);
+    set.attributes(QueueAttributeName::DelaySeconds, "10").send().await.unwrap();
+    send(&client, &url, "by the queue").await;
+    client.send_message().queue_url(&url).message_body("by itself").delay_seconds(0).send().await.unwrap();
+    assert_eq!(bodies(&client, &url).await, ["by itself"]);
+    advance(10).await;
+    assert_eq!(bodies(&client, &url).await, ["by the queue"]);
+}
