@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use streamer::protocol::{ErrorBody, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, connect_async};
@@ -83,8 +84,8 @@ impl Client {
         &self.headers
     }
 
-    /// How long to wait for the next frame; by default 30 s over a socket, and in process 15 minutes, as long as an
-    /// invocation may take.
+    /// How long to wait for the next frame; by default 30 s over a socket, and in process 590 s: after 600 s the gateway
+    /// closes an idle connection.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
@@ -306,7 +307,9 @@ impl From<tungstenite::Error> for ClientError {
                 status: response.status().as_u16(),
                 body: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned(),
             },
-            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+            tungstenite::Error::ConnectionClosed
+            | tungstenite::Error::AlreadyClosed
+            | tungstenite::Error::Protocol(ProtocolError::SendAfterClosing) => {
                 Self::Closed { code: None, reason: String::new() }
             }
             other => Self::Transport(Box::new(other)),

@@ -90,7 +90,11 @@ pub(super) fn stage_config(
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
     let executables = state.workspace.build(&binaries)?;
-    Ok(Stage::builder().template(template).executables(executables).signing_key(signing_key).listener(listener))
+    Ok(Stage::builder()
+        .template(template)
+        .executables(executables)
+        .signing_key(signing_key)
+        .listener(listener))
 }
 
 fn ready(stage: &Stage) -> Ready {

@@ -42,6 +42,7 @@ pub struct StageBuilder {
     pub(super) starts_at: Timestamp,
     pub(super) faults: Faults,
     pub(super) environment: Environment,
+    pub(super) variables: BTreeMap<String, String>,
 }
 
 impl StageBuilder {
@@ -63,6 +64,7 @@ impl StageBuilder {
             starts_at: Timestamp::from_secs(1_700_000_000),
             faults: Faults::default(),
             environment: Environment::default(),
+            variables: BTreeMap::new(),
         }
     }
 
@@ -155,6 +157,12 @@ impl StageBuilder {
         self
     }
 
+    /// An environment variable of every function, which goes before the template's.
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
     /// The key that tokens are signed with. Default: a new one.
     pub fn signing_key(mut self, key: SigningKey) -> Self {
         self.signing_key = Some(key);
@@ -227,6 +235,7 @@ impl StageBuilder {
             let given = self.functions.iter().rev().find(|given| names(function, given));
             let mut environment = function.environment.clone();
             environment.extend(endpoints.clone());
+            environment.extend(self.variables.clone());
             let code = match given {
                 Some(given) => given.clone(),
                 None => self.code(function, ground)?,
@@ -246,6 +255,7 @@ impl StageBuilder {
             for (name, value) in endpoints {
                 config.environment.entry(name.clone()).or_insert_with(|| value.clone());
             }
+            config.environment.extend(self.variables.clone());
             config
         }));
         for config in &mut configs {

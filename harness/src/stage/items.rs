@@ -43,9 +43,11 @@ fn plain(value: &AttributeValue) -> Value {
         AttributeValue::Bool(bool) => (*bool).into(),
         AttributeValue::B(bytes) => STANDARD.encode(bytes).into(),
         AttributeValue::L(list) => list.iter().map(plain).collect(),
-        AttributeValue::M(map) => {
-            map.iter().map(|(name, value)| (name.clone(), plain(value))).collect::<serde_json::Map<_, _>>().into()
-        }
+        AttributeValue::M(map) => map
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
         AttributeValue::Ss(texts) => sorted(texts.iter().map(|text| text.as_str().into()).collect()),
         AttributeValue::Ns(numbers) => sorted(numbers.iter().map(number).collect()),
         AttributeValue::Bs(all) => sorted(all.iter().map(|bytes| STANDARD.encode(bytes).into()).collect()),
@@ -71,10 +73,7 @@ mod tests {
             (AttributeValue::Null(true), Value::Null),
             (AttributeValue::B(blob()), json!("AP8=")),
             (AttributeValue::L(vec![AttributeValue::S("a".into())]), json!(["a"])),
-            (
-                AttributeValue::M([("k".to_owned(), AttributeValue::N("1".into()))].into()),
-                json!({"k": 1}),
-            ),
+            (AttributeValue::M([("k".to_owned(), AttributeValue::N("1".into()))].into()), json!({"k": 1})),
             (AttributeValue::Ss(vec!["b".into(), "a".into()]), json!(["a", "b"])),
             (AttributeValue::Ns(vec!["2".into(), "1".into()]), json!([1, 2])),
             (AttributeValue::Bs(vec![blob()]), json!(["AP8="])),

@@ -69,8 +69,8 @@ const NO_HOST: &str = "stage.localhost";
 impl Stage {
     /// How often items whose time to live is over are deleted. AWS takes up to a few days.
     const TTL_SWEEP: Duration = Duration::from_secs(30);
-    /// How long a client in process waits for a frame: as long as an invocation may take.
-    const PATIENCE: Duration = Duration::from_mins(15);
+    /// How long a client in process waits for a frame: a little less than until the gateway closes an idle connection.
+    const PATIENCE: Duration = Duration::from_secs(590);
 
     /// What a stage is to be made from.
     pub fn builder() -> StageBuilder {
@@ -151,6 +151,7 @@ impl Stage {
             log,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            faults: builder.faults.clone(),
             ..Options::default()
         };
         let functions = Functions::new(configs, options)?;

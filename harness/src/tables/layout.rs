@@ -49,6 +49,23 @@ impl Layout {
         }
     }
 
+    /// A table whose only key is this attribute, a string, with everything else as DynamoDB has it by default.
+    #[must_use]
+    pub fn keyed_by(attribute: impl Into<String>) -> Self {
+        Self::new(vec![Key {
+            name: attribute.into(),
+            attribute_type: ScalarAttributeType::S,
+            key_type: KeyType::Hash,
+        }])
+    }
+
+    /// The same with a stream that shows this much of a changed item.
+    #[must_use]
+    pub fn with_stream(mut self, view: StreamViewType) -> Self {
+        self.stream = Some(view);
+        self
+    }
+
     /// Each thing in which tables may differ, in words.
     fn aspects(&self) -> BTreeMap<Aspect, String> {
         let on_off = |on: bool| if on { "on" } else { OFF }.to_owned();

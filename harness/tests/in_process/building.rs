@@ -1,15 +1,18 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use serde_json::{Value, json};
 use streamer_harness::event_source::Settings;
 use streamer_harness::gateway::Route;
 use streamer_harness::stage::{Stage, function_fn};
-use streamer_harness::tables::{Key, Layout};
+use streamer_harness::tables::Layout;
 use streamer_harness::template::{Environment, Template};
 
 use crate::{ann, app, builder};
 
-fn lambdas_template() -> std::path::PathBuf {
+fn lambdas_template() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml")
 }
 
@@ -80,8 +83,7 @@ async fn a_stage_is_made_in_code_alone() {
         let sent = told.send(event["Records"][0]["dynamodb"]["Keys"].clone());
         async move { sent.map(|()| Value::Null) }
     });
-    let mut layout = Layout::new(vec![Key::text("id")]);
-    layout.stream = Some(aws_sdk_dynamodb::types::StreamViewType::KeysOnly);
+    let layout = Layout::keyed_by("id").with_stream(StreamViewType::KeysOnly);
     let stage = Stage::builder()
         .table("things", layout)
         .function("Shout", shout)
@@ -96,7 +98,7 @@ async fn a_stage_is_made_in_code_alone() {
     client.send_text("hello").await.unwrap();
     assert_eq!(client.next_text().await.unwrap(), "HELLO");
 
-    let id = aws_sdk_dynamodb::types::AttributeValue::S("t1".into());
+    let id = AttributeValue::S("t1".into());
     stage.dynamodb().client().put_item().table_name("things").item("id", id).send().await.unwrap();
     assert_eq!(heard.recv().await.unwrap(), json!({"id": {"S": "t1"}}));
     assert_eq!(stage.items("things").await.unwrap(), [json!({"id": "t1"})]);
@@ -105,14 +107,14 @@ async fn a_stage_is_made_in_code_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory() {
-    let made = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let made = Arc::new(AtomicU32::new(0));
     let counted = made.clone();
     let make = move || {
-        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counted.fetch_add(1, Ordering::Relaxed);
         app()
     };
     let stage = Stage::builder().app_of_each(make).start().await.unwrap();
-    assert_eq!(made.load(std::sync::atomic::Ordering::Relaxed), 2, "the router's and the processor's");
+    assert_eq!(made.load(Ordering::Relaxed), 2, "the router's and the processor's");
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("echo", "r1", json!(1)).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap(), 1);
@@ -132,9 +134,12 @@ async fn what_cannot_be_started_says_how_to_mend_it() {
     let bad = bad.parameter("JwtKey", "nonsense").start().await.unwrap_err().to_string();
     assert!(bad.starts_with("ConnectFunction does not start") && bad.contains("JWT_KEY"), "{bad}");
     let no_stream = Stage::builder()
-        .table("things", Layout::new(vec![Key::text("id")]))
+        .table("things", Layout::keyed_by("id"))
         .function("Hear", function_fn(|_: Value| async { Ok::<_, String>(Value::Null) }))
         .mapping("things", Settings::new("m1", "Hear", ""));
     let no_stream = no_stream.start().await.unwrap_err().to_string();
-    assert!(no_stream.contains("Hear is mapped to the stream of table things, which has none"), "{no_stream}");
+    assert!(
+        no_stream.contains("Hear is mapped to the stream of table things, which has none"),
+        "{no_stream}"
+    );
 }

@@ -39,7 +39,10 @@ async fn what_does_not_come_out_as_expected_is_an_error_that_shows_the_frames() 
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "r1", json!({"pages": "many"})).await.unwrap();
     let failed = ann.complete("r1").await.unwrap_err().to_string();
-    assert!(failed.starts_with("the request failed:\n  {\"type\":\"error\",\"request_id\":\"r1\""), "{failed}");
+    assert!(
+        failed.starts_with("the request failed:\n  {\"type\":\"error\",\"request_id\":\"r1\""),
+        "{failed}"
+    );
     assert!(failed.contains("VALIDATION_ERROR"), "{failed}");
     ann.request("echo", "r2", json!(2)).await.unwrap();
     let succeeded = ann.failure("r2").await.unwrap_err().to_string();

@@ -27,8 +27,7 @@ async fn a_hostile_client_is_answered_or_cut_off_and_nobody_else_notices() {
         &deep,
     ] {
         eve.send_text(text).await.unwrap();
-        let Frame::Error { request_id, error, seq: None, .. } = eve.next_frame().await.unwrap()
-        else {
+        let Frame::Error { request_id, error, seq: None, .. } = eve.next_frame().await.unwrap() else {
             panic!("{text}")
         };
         let RejectedMessage { id, error: expected } = Message::parse(text).unwrap_err();
