@@ -47,14 +47,28 @@ impl Faults {
         FaultGuard { id, faults: self.clone(), kept: false }
     }
 
+    /// Whether there is any rule.
+    pub(crate) fn any(&self) -> bool {
+        !self.lock().standing.is_empty()
+    }
+
     /// What is to go wrong with a call that is made now. Each rule that it matches has seen it then.
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
     pub(crate) fn strike(&self, occasion: &Occasion<'_>) -> Effects {
+        self.strike_where(occasion, |_| true)
+    }
+
+    /// As [`strike`](Self::strike), with only those effects that can happen to the call: the others' rules have not
+    /// seen it.
+    pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
         let mut effects = Effects::default();
         for standing in self.lock().standing.values_mut() {
             let Standing { fault, seen, hits } = standing;
-            if !fault.call.matches(occasion) || (effects.effect.is_some() && !fault.effect.is_delay()) {
+            if !fault.call.matches(occasion)
+                || !possible(fault.effect)
+                || (effects.effect.is_some() && !fault.effect.is_delay())
+            {
                 continue;
             }
             *seen = seen.saturating_add(1);
@@ -91,7 +105,8 @@ impl Fault {
         Self { call, effect, after: 0, times: None }
     }
 
-    /// The call is refused for its rate, and has no effect: `ProvisionedThroughputExceededException` of DynamoDB,
+    /// The call is refused for its rate, and has no effect: `ThrottlingException` of DynamoDB (of a provisioned table
+    /// `ProvisionedThroughputExceededException`, of a transaction a reason why it is cancelled),
     /// `LimitExceededException` (429) of a post, `TooManyRequestsException` of an invocation.
     #[must_use]
     pub fn throttle(call: Call) -> Self {

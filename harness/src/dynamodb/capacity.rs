@@ -45,6 +45,19 @@ pub(super) fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result
     (answer, Call { operation: operation.to_owned(), charges, error })
 }
 
+/// A call that was refused before it did anything.
+pub(super) fn refused_call(operation: &str, request: &Value, error: &ApiError) -> Call {
+    Call { operation: operation.to_owned(), charges: uncharged(request), error: Some(error.name()) }
+}
+
+/// `Read` or `Write`, if the operation consumes either.
+pub(super) fn kind(operation: &str, request: &Value) -> Option<&'static str> {
+    Axis::of(operation, request).map(|axis| match axis {
+        Axis::Read => "Read",
+        Axis::Write => "Write",
+    })
+}
+
 /// Whether an operation consumes read or write units; those that manage tables consume none.
 #[derive(Clone, Copy, Debug)]
 enum Axis {
@@ -196,6 +209,6 @@ fn uncharged(request: &Value) -> Vec<Charge> {
 }
 
 /// The actions of a transaction, out of the members that say of what kind they are.
-fn members(actions: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn members(actions: &Value) -> impl Iterator<Item = &Value> {
     actions.as_array().into_iter().flatten().filter_map(Value::as_object).flat_map(Map::values)
 }

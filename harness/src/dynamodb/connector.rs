@@ -1,5 +1,7 @@
 //! The AWS SDK in process: a connector that answers without a socket.
 
+use std::future;
+
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
@@ -13,8 +15,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-use super::DynamoDb;
-use crate::faults::Caller;
+use super::{DynamoDb, Response, faults};
+use crate::faults::{Caller, Effect, Effects};
 
 /// The content type of DynamoDB's protocol.
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
@@ -47,7 +49,7 @@ impl DynamoDb {
     }
 
     fn client_with(&self, http_client: SharedHttpClient) -> aws_sdk_dynamodb::Client {
-        let region = self.lock().settings().region.clone();
+        let region = self.settings.region.clone();
         let config = aws_sdk_dynamodb::Config::builder()
             .region(Region::new(region))
             .credentials_provider(Credentials::new("test", "test", None, None, "streamer-harness"))
@@ -69,13 +71,16 @@ struct InProcess {
 }
 
 impl InProcess {
-    fn answer(&self, request: &HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    /// What stands in the request: all of it is in memory.
+    fn parts(request: &HttpRequest) -> Result<(&str, &[u8]), ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let body = request
-            .body()
-            .bytes()
-            .ok_or_else(|| ConnectorError::user("a DynamoDB request has a body in memory".into()))?;
-        let answer = self.db.handle(target, body);
+        let body = request.body().bytes();
+        let body =
+            body.ok_or_else(|| ConnectorError::user("a DynamoDB request has a body in memory".into()))?;
+        Ok((target, body))
+    }
+
+    fn respond(&self, answer: Response) -> Result<HttpResponse, ConnectorError> {
         let status =
             StatusCode::try_from(answer.status).map_err(|error| ConnectorError::user(error.into()))?;
         let mut response = HttpResponse::new(status, SdkBody::from(answer.body));
@@ -83,11 +88,36 @@ impl InProcess {
         response.headers_mut().insert("x-amzn-requestid", self.db.request_id());
         Ok(response)
     }
+
+    /// Answers a call with which something goes wrong; a caller that is killed, or whose answer is lost, waits for ever.
+    async fn suffer(self, effects: Effects, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        if !effects.delay.is_zero() {
+            tokio::time::sleep(effects.delay).await;
+        }
+        if let (Some(Effect::Kill), Some(caller)) = (effects.effect, &self.caller) {
+            caller.kill();
+            return future::pending().await;
+        }
+        let (target, body) = Self::parts(&request)?;
+        match faults::suffer(&self.db, effects.effect, target, body) {
+            Some(answer) => self.respond(answer),
+            None => future::pending().await,
+        }
+    }
 }
 
 impl HttpConnector for InProcess {
+    /// Without a fault the answer is there at once, so that a paused clock stands still meanwhile.
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::ready(self.answer(&request))
+        let (target, body) = match Self::parts(&request) {
+            Ok(parts) => parts,
+            Err(error) => return HttpConnectorFuture::ready(Err(error)),
+        };
+        let effects = faults::strike(&self.db, self.caller.as_ref(), target, body);
+        if effects == Effects::default() {
+            return HttpConnectorFuture::ready(self.respond(self.db.handle(target, body)));
+        }
+        HttpConnectorFuture::new(self.clone().suffer(effects, request))
     }
 }
 

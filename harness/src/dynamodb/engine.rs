@@ -16,11 +16,11 @@ use super::error::ApiError;
 use super::idempotency::Tokens;
 use super::ledger::Ledgers;
 use super::open::FolderLock;
-use super::{idempotency, nesting, outbox, removal, streams, tables};
+use super::{idempotency, nesting, outbox, removal, stale, streams, tables};
 use crate::faults::Faults;
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
-const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
+pub(super) const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
 
 /// What a database is told once, when it is made.
 #[derive(Clone, Debug)]
@@ -31,7 +31,8 @@ pub(super) struct Settings {
     pub(super) account_id: String,
     pub(super) shards_per_stream: u16,
     pub(super) shard_lifetime: Option<Duration>,
-    pub(super) faults: Faults,
+    /// What can go wrong on request, if anything can.
+    pub(super) faults: Option<Faults>,
 }
 
 /// The database behind its lock.
@@ -40,7 +41,7 @@ pub(super) struct Engine {
     lifecycle: VectorIndexLifecycle,
     tokens: Tokens,
     ledgers: Ledgers,
-    settings: Settings,
+    settings: Arc<Settings>,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
     folder_lock: Option<FolderLock>,
 }
@@ -49,7 +50,7 @@ impl Engine {
     /// Takes over a storage: makes our own tables in it, and finishes what a crash cut short.
     pub(super) fn new(
         storage: Storage,
-        settings: Settings,
+        settings: Arc<Settings>,
         folder_lock: Option<FolderLock>,
     ) -> Result<Self, ApiError> {
         let storage = storage.with_clock(Arc::new(EngineClock(Arc::clone(&settings.clock))));
@@ -66,6 +67,7 @@ impl Engine {
             tables::reconcile_stream(&engine, &table)?;
         }
         outbox::take(&engine)?;
+        stale::watch(&engine)?;
         Ok(engine)
     }
 
@@ -110,6 +112,7 @@ impl Engine {
             nesting::check(body)?;
             let answer = self.on_tables(operation, body);
             outbox::take(self)?;
+            stale::mark(self)?;
             return answer;
         }
         let operation = target.strip_prefix(STREAMS_TARGET).ok_or_else(ApiError::unknown_operation)?;

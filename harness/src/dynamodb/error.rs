@@ -58,6 +58,45 @@ impl ApiError {
         Self::new(&format!("{DYNAMODB}#IdempotentParameterMismatchException"), Some(message))
     }
 
+    /// Too many requests; `reasons` are pairs of a reason and the ARN that it is about.
+    pub(super) fn throttling(message: &str, reasons: &[(String, String)]) -> Self {
+        Self::new("com.amazon.coral.availability#ThrottlingException", Some(message))
+            .with("throttlingReasons", reasons)
+    }
+
+    pub(super) fn provisioned_throughput_exceeded(message: &str, reasons: &[(String, String)]) -> Self {
+        Self::new(&format!("{DYNAMODB}#ProvisionedThroughputExceededException"), Some(message))
+            .with("ThrottlingReasons", reasons)
+    }
+
+    fn with(self, member: &str, reasons: &[(String, String)]) -> Self {
+        let mut body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        if !reasons.is_empty() {
+            body[member] = reasons
+                .iter()
+                .map(|(reason, resource)| json!({ "reason": reason, "resource": resource }))
+                .collect();
+        }
+        Self { body: body.to_string(), ..self }
+    }
+
+    pub(super) fn transaction_conflict(message: &str) -> Self {
+        Self::new(&format!("{DYNAMODB}#TransactionConflictException"), Some(message))
+    }
+
+    /// A transaction whose every action was refused for the same reason.
+    pub(super) fn transaction_canceled(actions: usize, code: &str, message: &str) -> Self {
+        let codes = vec![code; actions].join(", ");
+        let text = format!(
+            "Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
+        );
+        let reasons = vec![json!({ "Code": code, "Message": message }); actions];
+        let error_type = format!("{DYNAMODB}#TransactionCanceledException");
+        // Of this error, too, the message is spelled with a capital.
+        let body = json!({ "__type": error_type, "Message": text, "CancellationReasons": reasons });
+        Self { status: 400, body: body.to_string() }
+    }
+
     pub(super) fn request_too_large(limit_bytes: usize) -> Self {
         let message = format!("Request body is larger than {limit_bytes} bytes");
         Self { status: 413, ..Self::new(&format!("{CORAL}#RequestEntityTooLargeException"), Some(&message)) }

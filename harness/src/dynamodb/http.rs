@@ -1,6 +1,7 @@
 //! DynamoDB over HTTP, for any AWS SDK and the AWS CLI.
 
-use std::io::Read;
+use std::future;
+use std::io::{self, Read};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,9 +13,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use flate2::Crc;
 use flate2::read::MultiGzDecoder;
+use futures_util::stream;
 
 use super::error::ApiError;
-use super::{DynamoDb, connector};
+use super::{DynamoDb, connector, faults};
 
 /// The largest body that DynamoDB takes, before and after it is inflated.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -27,7 +29,7 @@ impl DynamoDb {
 }
 
 async fn health(State(db): State<DynamoDb>) -> Response {
-    let region = db.lock().settings().region.clone();
+    let region = &db.settings.region;
     with_headers(
         &db,
         StatusCode::OK,
@@ -40,12 +42,33 @@ async fn post(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Res
     let answer = match read(&headers, body).await {
         Ok(body) => {
             let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-            db.handle(target.unwrap_or_default(), &body)
+            match answer(&db, target.unwrap_or_default().to_owned(), body).await {
+                Some(answer) => answer,
+                None => return without_an_answer(),
+            }
         }
         Err(error) => error.into_response(),
     };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_headers(&db, status, connector::CONTENT_TYPE, answer.body)
+}
+
+/// Answers off the threads that serve: a call may wait for another that holds the database.
+async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Response> {
+    let effects = faults::strike(db, None, &target, &body);
+    if !effects.delay.is_zero() {
+        tokio::time::sleep(effects.delay).await;
+    }
+    let db = db.clone();
+    let answered = tokio::task::spawn_blocking(move || faults::suffer(&db, effects.effect, &target, &body));
+    let failed = || ApiError::internal("The request processing has failed").into_response();
+    answered.await.unwrap_or_else(|_| Some(failed()))
+}
+
+/// A body that fails before its first byte: the connection is closed before anything of the answer is written.
+fn without_an_answer() -> Response {
+    let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "the answer is lost, as a fault has it");
+    Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {

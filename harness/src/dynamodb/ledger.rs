@@ -174,7 +174,7 @@ impl Ledgers {
         !self.0.is_empty()
     }
 
-    fn enter(&self, call: &Call) {
+    pub(super) fn enter(&self, call: &Call) {
         for ledger in self.0.iter().filter_map(Weak::upgrade) {
             ledger.lock().unwrap_or_else(PoisonError::into_inner).push(call.clone());
         }

@@ -22,13 +22,16 @@
 //! # Where it departs from AWS
 //!
 //! * Everything is consistent at once: tables are `ACTIVE` when `CreateTable` returns, and index reads are never
-//!   stale.
+//!   stale unless a fault has them so, which concerns global indexes and the latest 10,000 changes of them.
 //! * Signatures are not checked, and neither is whether there is one.
 //! * Inside a transaction, in PartiQL, and by the legacy `AttributeUpdates`, an update of a missing item that
 //!   only removes creates it; `UpdateItem` with an expression creates nothing, as on AWS.
 //! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
-//! * Shards do not split: a stream has the number of shards it began with.
-//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`].
+//! * Shards split only when [`Streams::split_shard`] says so, and are not replaced after about four hours unless
+//!   [`Builder::shard_lifetime`] is set.
+//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`], as the stage
+//!   does.
+//! * A transaction that is throttled or meets a conflict on request names the reason for each of its actions.
 //! * Capacity is counted by AWS's rules, with the exceptions that [`Ledger`] names.
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
 
@@ -36,6 +39,7 @@ mod capacity;
 mod connector;
 mod engine;
 mod error;
+mod faults;
 mod http;
 mod idempotency;
 mod ledger;
@@ -43,6 +47,7 @@ mod nesting;
 mod open;
 mod outbox;
 mod removal;
+mod stale;
 mod streams;
 mod tables;
 mod time_to_live;
@@ -52,7 +57,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use engine::Engine;
+use engine::{Engine, Settings};
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
@@ -65,6 +70,7 @@ pub use time_to_live::SweepError;
 #[derive(Clone)]
 pub struct DynamoDb {
     engine: Arc<Mutex<Engine>>,
+    settings: Arc<Settings>,
 }
 
 /// What DynamoDB answers to one call.
@@ -86,14 +92,11 @@ impl DynamoDb {
     /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
     /// its JSON.
     ///
-    /// Every call passes through here, whichever way it came: this is the place for faults, and [`DynamoDb::ledger`]
-    /// has them all.
+    /// Every call comes to this, whichever way it came, and [`DynamoDb::ledger`] has them all. Faults happen to the
+    /// SDK's calls and to those over HTTP, not to what is called here.
     #[must_use]
     pub fn handle(&self, target: &str, body: &[u8]) -> Response {
-        match ledger::call(&mut self.lock(), target, body) {
-            Ok(body) => Response { status: 200, body: body.into() },
-            Err(error) => error.into_response(),
-        }
+        faults::respond(ledger::call(&mut self.lock(), target, body))
     }
 
     /// The reading side of this database's streams.
@@ -111,7 +114,7 @@ impl DynamoDb {
     fn request_id(&self) -> String {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
         let mut bytes = [0; 52];
-        self.lock().settings().entropy.fill(&mut bytes);
+        self.settings.entropy.fill(&mut bytes);
         bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
     }
 

@@ -32,7 +32,7 @@ impl Default for Builder {
             account_id: "000000000000".to_owned(),
             shards_per_stream: 4,
             shard_lifetime: None,
-            faults: Faults::default(),
+            faults: None,
         })
     }
 }
@@ -79,7 +79,7 @@ impl Builder {
 
     /// What can go wrong with calls, on request; nothing by default.
     pub fn faults(mut self, faults: Faults) -> Self {
-        self.0.faults = faults;
+        self.0.faults = Some(faults);
         self
     }
 
@@ -91,8 +91,10 @@ impl Builder {
         let internal =
             |detail: String| OpenError::new(OpenErrorKind::Internal, Path::new(":memory:"), detail);
         let storage = Storage::memory().map_err(|error| internal(error.to_string()))?;
-        let engine = Engine::new(storage, self.0, None).map_err(|error| internal(error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)) })
+        let settings = Arc::new(self.0);
+        let engine =
+            Engine::new(storage, Arc::clone(&settings), None).map_err(|error| internal(error.to_string()))?;
+        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings })
     }
 
     /// The database in the folder `dir`, made if it is not there yet: tables, streams and checkpoints go on
@@ -120,9 +122,10 @@ impl Builder {
             .conn()
             .pragma_update(None, "synchronous", "NORMAL")
             .map_err(|error| OpenError::corrupt(&file, &error.to_string()))?;
-        let engine = Engine::new(storage, self.0, Some(lock))
+        let settings = Arc::new(self.0);
+        let engine = Engine::new(storage, Arc::clone(&settings), Some(lock))
             .map_err(|error| OpenError::corrupt(&file, &error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)) })
+        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings })
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, read, write};
 use super::error::ApiError;
+use super::stale;
 use super::streams::StreamViewType;
 use super::streams::store::{self, NewStream};
 use crate::aws_forms::stream_label;
@@ -27,8 +28,15 @@ pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<
         return Err(ApiError::internal("the engine described a table without a name"));
     };
     match operation {
-        "CreateTable" => stamp(engine, &table, description)?,
-        "DeleteTable" => store::close_stream_of(engine.conn(), &table, engine.now())?,
+        "CreateTable" => {
+            stamp(engine, &table, description)?;
+            stale::watch(engine)?;
+        }
+        "UpdateTable" => stale::watch(engine)?,
+        "DeleteTable" => {
+            store::close_stream_of(engine.conn(), &table, engine.now())?;
+            stale::forget(engine, &table)?;
+        }
         _ => {}
     }
     if operation != "DeleteTable" {
@@ -127,7 +135,7 @@ fn describe_stream(engine: &Engine, table: &str, description: &mut Value) -> Res
     Ok(())
 }
 
-fn arn_prefix(engine: &Engine) -> String {
+pub(super) fn arn_prefix(engine: &Engine) -> String {
     format!("arn:aws:dynamodb:{}:{}:", engine.settings().region, engine.settings().account_id)
 }
 
