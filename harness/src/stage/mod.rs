@@ -128,6 +128,7 @@ impl Stage {
                 let root = format!("http://{address}");
                 let management = format!("{root}/{}", api.stage_name);
                 variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), management);
+                variables.insert("AWS_ENDPOINT_URL_LAMBDA".into(), root.clone());
                 variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
             })?;
         let arns: BTreeMap<String, String> =
@@ -160,7 +161,7 @@ impl Stage {
 
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
-        let app = gateway.router().merge(dynamodb.router());
+        let app = gateway.router().merge(dynamodb.router()).merge(functions.router());
         let stopped = until(&stop_serving);
         tasks.spawn(async move {
             let service = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -183,6 +184,10 @@ impl Stage {
 
         for mapping in mappings {
             tasks.spawn(mapping.run(until(&stop_polling)));
+        }
+        for schedule in template.schedules {
+            let (clock, entropy) = (Arc::clone(&clock), Arc::clone(&entropy));
+            tasks.spawn(schedule.run(functions.clone(), clock, entropy, until(&stop_polling)));
         }
         tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
 
@@ -287,6 +292,7 @@ fn function_configs(
             timeout: function.timeout,
             memory_mib: function.memory_mib,
             reserved_concurrency: function.reserved_concurrency,
+            asynchronous: function.asynchronous.clone(),
             region: environment.region.clone(),
             account_id: environment.account_id.clone(),
             ..FunctionConfig::new(&function.name, executables.path(&function.binary)?)
