@@ -1,10 +1,16 @@
 //! Functions as real processes, and in this one. Each test of a row of AWS-FACTS, section 3, is named after it.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
+#[path = "lambda/api.rs"]
+mod api;
+#[path = "lambda/asynchronous.rs"]
+mod asynchronous;
 #[path = "lambda/in_process.rs"]
 mod in_process;
 #[path = "lambda/runtime.rs"]
 mod runtime;
+#[path = "lambda/schedule.rs"]
+mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,6 +118,12 @@ impl Met {
     /// Waits until the process at the other end is gone.
     async fn gone(mut self) {
         assert!(matches!(self.stream.read(&mut [0]).await, Ok(0) | Err(_)), "a function has nothing to say");
+    }
+
+    /// Waits until the process at the other end, which has said something, is gone.
+    async fn gone_at_last(mut self) {
+        let mut bytes = [0; 1_024];
+        while !matches!(self.stream.read(&mut bytes).await, Ok(0) | Err(_)) {}
     }
 }
 
@@ -446,4 +458,53 @@ async fn a_process_that_a_fault_kills_is_replaced() {
     let error = stage.error(meeting.event("meet")).await;
     assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
     assert_ne!(stage.pid().await, before);
+}
+
+/// Reads what comes until nothing comes for a while.
+async fn falls_silent(stream: &mut BufReader<TcpStream>) {
+    let mut bytes = [0; 1_024];
+    let silence = async {
+        while let Ok(read) = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut bytes)).await {
+            assert_ne!(read.unwrap(), 0, "it is frozen, not gone");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), silence).await.expect("it is frozen in the end");
+}
+
+#[tokio::test]
+async fn lifecycle_row_what_a_function_leaves_running_is_frozen_until_its_next_event() {
+    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
+    let pid = stage.invoke(meeting.event("tick")).await.unwrap();
+    let mut met = meeting.met().await;
+    falls_silent(&mut met.stream).await;
+    let (reply, ticked) = tokio::join!(stage.invoke(meeting.event("meet")), async {
+        let again = meeting.met().await;
+        let ticked = met.stream.read(&mut [0]).await.unwrap();
+        drop(again);
+        ticked
+    });
+    assert_eq!((reply.unwrap(), ticked), (pid, 1), "the same process, and its task goes on");
+    falls_silent(&mut met.stream).await;
+    stage.functions.shutdown().await;
+    met.gone_at_last().await;
+}
+
+#[tokio::test]
+async fn lifecycle_row_a_debugger_can_have_functions_run_on() {
+    let options = Options { freeze: false, ..Options::default() };
+    let (stage, meeting) = (Stage::with(function("normal"), options), Meeting::new().await);
+    stage.invoke(meeting.event("tick")).await.unwrap();
+    let mut met = meeting.met().await;
+    let mut ticks = vec![0; 1_000];
+    met.stream.read_exact(&mut ticks).await.unwrap();
+}
+
+#[tokio::test]
+async fn lifecycle_row_an_environment_that_nobody_needs_is_ended() {
+    assert_eq!(Options::default().idle_timeout, Some(Duration::from_mins(10)));
+    let options = Options { idle_timeout: Some(Duration::from_millis(100)), ..Options::default() };
+    let (stage, meeting) = (Stage::with(function("normal"), options), Meeting::new().await);
+    stage.invoke(meeting.event("tick")).await.unwrap();
+    meeting.met().await.gone_at_last().await;
+    assert_eq!(stage.functions.kill("f"), Ok(0));
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
+use streamer_harness::lambda::AsyncSettings;
 use streamer_harness::template::{Environment, FindingKind, Template, TemplateError};
 
 fn environment(parameters: &[(&str, &str)]) -> Environment {
@@ -150,7 +151,7 @@ fn what_might_change_behaviour_is_refused_with_every_path() {
 fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
     let template = resources(
         "    DependsOn: Q\n    Properties:\n      Tracing: Active\n      Policies: [!ImportValue nothing]\n      \
-         Events: {Daily: {Type: Schedule, Properties: {Schedule: rate(1 day)}}}\n  \
+         Events: {Upload: {Type: S3, Properties: {Bucket: !Ref X}}}\n  \
          Q: {Type: AWS::SQS::Queue}\n  R: {Type: AWS::IAM::Role}\n  X: {Type: AWS::S3::Bucket}\n",
     )
     .unwrap();
@@ -162,7 +163,7 @@ fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
             ("Resources.F.DependsOn", FindingKind::Harmless),
             ("Resources.F.Properties.Tracing", FindingKind::NotEmulated),
             ("Resources.F.Properties.Policies", FindingKind::Harmless),
-            ("Resources.F.Properties.Events.Daily", FindingKind::NotEmulated),
+            ("Resources.F.Properties.Events.Upload", FindingKind::NotEmulated),
             ("Resources.Q", FindingKind::NotEmulated),
             ("Resources.R", FindingKind::Harmless),
             ("Resources.X", FindingKind::NotEmulated),
@@ -293,6 +294,90 @@ Resources:
             ("Resources.L", FindingKind::Harmless),
             ("Resources.S", FindingKind::NotEmulated),
         ]
+    );
+}
+
+#[test]
+fn schedule_row_what_the_clock_invokes_is_read_from_events_and_rules() {
+    let template = resources(
+        "    Properties:
+      Events:
+        Often: {Type: Schedule, Properties: {Schedule: rate(5 minutes), Name: often, Input: '{}'}}
+        Off: {Type: Schedule, Properties: {Schedule: rate(5 minutes), Enabled: false}}
+        Daily: {Type: ScheduleV2, Properties: {ScheduleExpression: cron(0 12 * * ? *)}}
+  Nightly:
+    Type: AWS::Events::Rule
+    Properties:
+      ScheduleExpression: cron(0 0 * * ? *)
+      Targets: [{Arn: !GetAtt F.Arn, Id: f}, {Arn: arn:aws:sqs:us-east-1:000000000000:q, Id: q}]
+  Other: {Type: AWS::Events::Rule, Properties: {EventPattern: {source: [aws.s3]}}}
+",
+    )
+    .unwrap();
+    let found: Vec<_> = template.findings.iter().map(|finding| finding.place.path.as_str()).collect();
+    assert_eq!(found, ["Resources.Nightly.Properties.Targets[1].Arn", "Resources.Other"]);
+    let schedules: Vec<_> = template
+        .schedules
+        .iter()
+        .map(|s| (s.function.as_str(), s.arn.as_str(), s.input.as_deref()))
+        .collect();
+    assert_eq!(
+        schedules,
+        [
+            ("streamer-F", "arn:aws:events:us-east-1:000000000000:rule/often", Some("{}")),
+            ("streamer-F", "arn:aws:scheduler:us-east-1:000000000000:schedule/default/FDaily", None),
+            ("streamer-F", "arn:aws:events:us-east-1:000000000000:rule/streamer-Nightly", None),
+        ]
+    );
+    let found = problems(resources(
+        "    Properties:
+      Events:
+        A: {Type: Schedule, Properties: {Schedule: hourly}}
+        B: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 day), ScheduleExpressionTimezone: Asia/Tokyo}}
+        C: {Type: Schedule}
+",
+    ));
+    assert_eq!(
+        found,
+        [
+            "Resources.F.Properties.Events.A.Properties.Schedule: this is no schedule: expected rate(…), cron(…) or \
+             at(…), found \"hourly\"",
+            "Resources.F.Properties.Events.B.Properties.ScheduleExpressionTimezone: local schedules are in UTC, found \
+             \"Asia/Tokyo\"",
+            "Resources.F.Properties.Events.C.Properties: is missing; it must say when",
+        ]
+    );
+}
+
+#[test]
+fn async_invoke_row_its_settings_are_read_from_the_function() {
+    let template = resources(
+        "    Properties:
+      EventInvokeConfig:
+        MaximumRetryAttempts: 1
+        MaximumEventAgeInSeconds: 60
+        DestinationConfig:
+          OnSuccess: {Type: Lambda, Destination: !GetAtt F.Arn}
+          OnFailure: {Type: SNS, Destination: 'arn:aws:sns:us-east-1:000000000000:t'}
+      DeadLetterQueue: {Type: SQS, TargetArn: !GetAtt Q.Arn}
+  Q: {Type: AWS::SQS::Queue}
+",
+    )
+    .unwrap();
+    let expected = AsyncSettings {
+        maximum_retry_attempts: 1,
+        maximum_event_age: std::time::Duration::from_secs(60),
+        on_success: Some("arn:aws:lambda:us-east-1:000000000000:function:streamer-F".to_owned()),
+        on_failure: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
+        dead_letter: Some("arn:aws:sqs:us-east-1:000000000000:streamer-Q".to_owned()),
+    };
+    assert_eq!(template.functions[0].asynchronous, expected);
+    let topic = "Resources.F.Properties.EventInvokeConfig.DestinationConfig.OnFailure.Destination";
+    assert!(template.findings.iter().any(|finding| finding.place.path == topic), "{:?}", template.findings);
+    let found = problems(resources("    Properties: {EventInvokeConfig: {MaximumRetryAttempts: 3}}\n"));
+    assert_eq!(
+        found,
+        ["Resources.F.Properties.EventInvokeConfig.MaximumRetryAttempts: expected 0 to 2 attempts, found 3",]
     );
 }
 

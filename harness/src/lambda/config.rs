@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asynchronous::AsyncSettings;
 use super::in_process::InProcess;
 
 /// What a process needs of the machine it runs on; nothing else of the stage's own environment reaches a
@@ -15,6 +17,8 @@ const PASSED_THROUGH: [&str; 5] =
     ["PATH", "LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "TMPDIR", "LLVM_PROFILE_FILE"];
 
 const MAX_TIMEOUT: Duration = Duration::from_mins(15);
+
+const EVENT_AGES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(6);
 
 /// What a function runs.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct FunctionConfig {
     pub memory_mib: u32,
     /// How many invocations may run at once; `None` shares the account's concurrency with the others.
     pub reserved_concurrency: Option<u32>,
+    /// What becomes of asynchronous invocations.
+    pub asynchronous: AsyncSettings,
     /// The region in the function's ARN and environment (default `us-east-1`).
     pub region: String,
     /// The account in the function's ARN (default `000000000000`).
@@ -71,6 +77,7 @@ impl FunctionConfig {
             timeout: Duration::from_secs(3),
             memory_mib: 128,
             reserved_concurrency: None,
+            asynchronous: AsyncSettings::default(),
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),
         }
@@ -153,6 +160,20 @@ impl FunctionConfig {
             (
                 !(128..=10_240).contains(&self.memory_mib),
                 format!("its memory is {} MiB: Lambda takes 128 to 10,240", self.memory_mib),
+            ),
+            (
+                self.asynchronous.maximum_retry_attempts > 2,
+                format!(
+                    "it is to be retried {} times: Lambda takes 0 to 2",
+                    self.asynchronous.maximum_retry_attempts
+                ),
+            ),
+            (
+                !EVENT_AGES.contains(&self.asynchronous.maximum_event_age),
+                format!(
+                    "its events may be {:?} old: Lambda takes 60 s to 21,600 s",
+                    self.asynchronous.maximum_event_age
+                ),
             ),
         ];
         checks
@@ -270,6 +291,8 @@ mod tests {
         bad.timeout = Duration::from_secs(901);
         bad.memory_mib = 64;
         bad.reserved_concurrency = Some(11);
+        bad.asynchronous.maximum_retry_attempts = 3;
+        bad.asynchronous.maximum_event_age = Duration::from_secs(59);
         let error =
             check(&[config(), bad, config(), FunctionConfig::new("", std::env::current_exe().unwrap())], 10)
                 .unwrap_err();
@@ -277,6 +300,8 @@ mod tests {
             "function «worker»: there is no program at /nowhere/bootstrap: build it, or mend the path",
             "function «worker»: its timeout is 901s: Lambda takes 1 s to 900 s",
             "function «worker»: its memory is 64 MiB: Lambda takes 128 to 10,240",
+            "function «worker»: it is to be retried 3 times: Lambda takes 0 to 2",
+            "function «worker»: its events may be 59s old: Lambda takes 60 s to 21,600 s",
             "function «»: it has no name",
             "function «router»: there are two of this name",
             "the functions reserve a concurrency of 11 in all, and the account has 10",

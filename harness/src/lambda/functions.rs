@@ -1,12 +1,13 @@
 //! The functions of a stage and the environments that run them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::config::{ConfigError, FunctionConfig, check};
 use super::environment::{Environment, Readiness, exited};
@@ -16,10 +17,11 @@ use super::process::Lifetimes;
 use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
+use crate::destination::Destination;
 use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
-const MAX_PAYLOAD_BYTES: usize = 6_291_456;
+pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
 
 /// How functions are run.
 #[derive(Clone, Debug)]
@@ -28,6 +30,12 @@ pub struct Options {
     pub init_timeout: Duration,
     /// How long a process has between SIGTERM and SIGKILL at the end (default 2 s, as on AWS).
     pub shutdown: Duration,
+    /// Whether processes make no progress while they wait for an event, as on AWS (default: they do not). A debugger
+    /// that is to stay attached needs this off.
+    pub freeze: bool,
+    /// How long an environment may wait for an event until it is ended; `None`: for ever. How long AWS lets it wait
+    /// is undocumented (default 10 min, of the 5 to 15 min that are seen).
+    pub idle_timeout: Option<Duration>,
     /// How many invocations may run at once in all (default 1,000, an account's default quota). What
     /// functions reserve is taken from it.
     pub account_concurrency: u32,
@@ -39,6 +47,9 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
     /// What goes wrong on request with invocations.
     pub faults: Faults,
+    /// Where records of asynchronous invocations go that are not for a function of the stage, such as its queues
+    /// (default: nowhere, which the log says).
+    pub destination: Option<Arc<dyn Destination>>,
 }
 
 impl Default for Options {
@@ -46,11 +57,14 @@ impl Default for Options {
         Self {
             init_timeout: Duration::from_secs(10),
             shutdown: Duration::from_secs(2),
+            freeze: true,
+            idle_timeout: Some(Duration::from_mins(10)),
             account_concurrency: 1_000,
             log: Arc::new(TerminalLog::stderr()),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
             faults: Faults::default(),
+            destination: None,
         }
     }
 }
@@ -60,23 +74,31 @@ impl Default for Options {
 /// Must be used within a tokio runtime. Environments are killed when the last clone is dropped;
 /// [`Functions::shutdown`] lets them end in order.
 #[derive(Clone, Debug)]
-pub struct Functions(Arc<Inner>);
+pub struct Functions(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     functions: BTreeMap<String, Arc<Function>>,
-    options: Options,
-    lifetimes: Lifetimes,
+    pub(super) options: Options,
+    pub(super) lifetimes: Lifetimes,
 }
 
 #[derive(Debug)]
-struct Function {
-    config: FunctionConfig,
+pub(super) struct Function {
+    pub(super) config: FunctionConfig,
     /// One permit for each invocation that may run: its own if it reserves concurrency, else the account's.
     concurrency: Arc<Semaphore>,
-    /// Environments that have answered; the most recently used is last.
-    idle: Mutex<Vec<Environment>>,
+    idle: Mutex<Idle>,
     callers: Callers,
+}
+
+/// Environments that have answered.
+#[derive(Debug, Default)]
+struct Idle {
+    /// Since when each waits; the most recently used is last.
+    environments: Vec<(Environment, Instant)>,
+    /// Whether a task ends those that wait for too long.
+    watched: bool,
 }
 
 impl Functions {
@@ -105,7 +127,7 @@ impl Functions {
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _permit) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.0.options.entropy)).await?;
-        function.release(environment);
+        function.release(environment, self.0.options.idle_timeout);
         Ok(())
     }
 
@@ -116,7 +138,7 @@ impl Functions {
     pub fn kill(&self, function: &str) -> Result<usize, InvokeError> {
         let function = self.0.function(function)?;
         let killed = function.callers.kill();
-        function.idle().clear();
+        function.idle().environments.clear();
         Ok(killed)
     }
 
@@ -125,7 +147,7 @@ impl Functions {
     pub async fn shutdown(&self) {
         self.0.lifetimes.close().await;
         for function in self.0.functions.values() {
-            function.idle().clear();
+            function.idle().environments.clear();
         }
     }
 }
@@ -141,12 +163,12 @@ impl Invoke for Functions {
 }
 
 impl Inner {
-    fn function(&self, name: &str) -> Result<&Arc<Function>, InvokeError> {
+    pub(super) fn function(&self, name: &str) -> Result<&Arc<Function>, InvokeError> {
         self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))
     }
 
     /// One invocation with what is to go wrong with it.
-    async fn requested(
+    pub(super) async fn requested(
         self: Arc<Self>,
         name: &str,
         request_id: String,
@@ -198,7 +220,7 @@ impl Inner {
 
     async fn invoke(
         &self,
-        function: &Function,
+        function: &Arc<Function>,
         request_id: String,
         payload: Bytes,
         doomed: bool,
@@ -216,7 +238,7 @@ impl Inner {
         };
         match environment.invoke(event, timeout, doomed).await {
             Ok(reply) => {
-                function.release(environment);
+                function.release(environment, self.options.idle_timeout);
                 reply
             }
             Err(error) => {
@@ -230,17 +252,17 @@ impl Inner {
     async fn environment(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
         let mut busy = Vec::new();
         let mut found = None;
-        while let Some(mut environment) = function.take() {
+        while let Some((mut environment, since)) = function.take() {
             match environment.readiness().await {
                 Readiness::Ready => {
                     found = Some(environment);
                     break;
                 }
-                Readiness::Busy => busy.push(environment),
+                Readiness::Busy => busy.push((environment, since)),
                 Readiness::Gone => drop(environment),
             }
         }
-        function.idle().splice(..0, busy);
+        function.idle().environments.splice(..0, busy);
         match found {
             Some(environment) => Ok(environment),
             None => {
@@ -253,16 +275,37 @@ impl Inner {
 
 impl Function {
     /// The list is whole between any two statements here, so a panic elsewhere does not spoil it.
-    fn idle(&self) -> MutexGuard<'_, Vec<Environment>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<Environment> {
-        self.idle().pop()
+    fn take(&self) -> Option<(Environment, Instant)> {
+        self.idle().environments.pop()
     }
 
-    fn release(&self, environment: Environment) {
-        self.idle().push(environment);
+    fn release(self: &Arc<Self>, environment: Environment, idle_timeout: Option<Duration>) {
+        let mut idle = self.idle();
+        idle.environments.push((environment, Instant::now()));
+        if let Some(timeout) = idle_timeout.filter(|_| !idle.watched) {
+            idle.watched = true;
+            tokio::spawn(end_idle(Arc::downgrade(self), timeout));
+        }
+    }
+
+    /// Ends the environments that have waited for `timeout`, and says when the next one will have.
+    fn end_idle(&self, timeout: Duration) -> Option<Instant> {
+        let mut idle = self.idle();
+        idle.environments.retain(|(_, since)| since.elapsed() < timeout);
+        let oldest = idle.environments.iter().map(|(_, since)| *since).min();
+        idle.watched = oldest.is_some();
+        oldest.map(|since| since + timeout)
+    }
+}
+
+/// Ends environments of a function as they have waited for too long, until none is left.
+async fn end_idle(function: Weak<Function>, timeout: Duration) {
+    while let Some(next) = function.upgrade().and_then(|function| function.end_idle(timeout)) {
+        tokio::time::sleep_until(next).await;
     }
 }
 

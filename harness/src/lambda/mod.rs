@@ -4,6 +4,8 @@
 //! Runtime API on a loopback port, so a function cannot tell it from the one inside an AWS sandbox. A function
 //! may also run [in this process](InProcess), under the same rules.
 
+mod api;
+mod asynchronous;
 mod config;
 mod environment;
 mod functions;
@@ -13,17 +15,24 @@ mod log;
 mod output;
 mod process;
 mod runtime_api;
+mod schedule;
 
+pub use asynchronous::AsyncSettings;
 pub use config::{Code, ConfigError, FunctionConfig};
 pub use functions::{Functions, Options};
 pub use in_process::{InProcess, InProcessEnvironment, InProcessEvent, Starting};
 pub use log::{CapturedLog, LogSink, TerminalLog};
+pub use schedule::{Expression, ExpressionError, Schedule, Scheduler};
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// The one version of a function that there is: its present code.
+const EXECUTED_VERSION: &str = "$LATEST";
 
 /// The answer to come of a synchronous invocation.
 pub type Invocation<'a> = Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send + 'a>>;
@@ -79,3 +88,16 @@ impl fmt::Display for InvokeError {
 }
 
 impl std::error::Error for InvokeError {}
+
+/// What Lambda answers in place of a reply when a function has failed.
+fn error_payload(error: &InvokeError) -> Value {
+    match error {
+        InvokeError::Function { error_type, message } => {
+            json!({ "errorType": error_type, "errorMessage": message })
+        }
+        InvokeError::Throttled
+        | InvokeError::NotFound(_)
+        | InvokeError::TooLarge(_)
+        | InvokeError::Service => json!({ "errorMessage": error.to_string() }),
+    }
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -76,6 +76,7 @@ pub(super) struct Process {
     kill: oneshot::Sender<()>,
     exit: watch::Receiver<Option<String>>,
     stderr: Tail,
+    group: Group,
 }
 
 impl Process {
@@ -116,17 +117,19 @@ impl Process {
         let (exited, exit) = watch::channel(None);
         let closing = lifetimes.closing.subscribe();
         let grace = lifetimes.grace;
+        let group = Group::of(&child);
+        let members = group.clone();
         let caller = caller.clone();
         let mut output = tokio::spawn(output);
         tokio::spawn(async move {
             let _alive = alive;
-            let reason = supervise(child, killed, caller, closing, grace).await;
+            let reason = supervise(child, &group, killed, caller, closing, grace).await;
             if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
                 output.abort();
             }
             exited.send_replace(Some(reason));
         });
-        Ok(Self { kill, exit, stderr })
+        Ok(Self { kill, exit, stderr, group: members })
     }
 
     /// Waits for the end of the process and says how it ended.
@@ -141,6 +144,11 @@ impl Process {
         let Self { kill, mut exit, .. } = self;
         drop(kill);
         let _ = exit.wait_for(Option::is_some).await;
+    }
+
+    /// The process and those that it has started.
+    pub(super) fn group(&self) -> Group {
+        self.group.clone()
     }
 
     /// What the process wrote last to its standard error.
@@ -160,12 +168,12 @@ enum Asked {
 /// Waits for the end of `child`, and brings it about when asked to.
 async fn supervise(
     mut child: Child,
+    group: &Group,
     dropped: oneshot::Receiver<()>,
     caller: Caller,
     mut closing: watch::Receiver<bool>,
     grace: Duration,
 ) -> String {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let asked = tokio::select! {
         status = child.wait() => Asked::Nothing(status),
         _ = dropped => Asked::Kill,
@@ -176,7 +184,9 @@ async fn supervise(
         Asked::Nothing(status) => status,
         Asked::Kill => end(&mut child, group).await,
         Asked::Close => {
-            signal(group, Signal::TERM);
+            group.signal(Signal::TERM);
+            // It may be frozen, and sees the signal only when it runs.
+            group.resume();
             match tokio::time::timeout(grace, child.wait()).await {
                 Ok(status) => status,
                 Err(_) => end(&mut child, group).await,
@@ -184,19 +194,47 @@ async fn supervise(
         }
     };
     // What the function has started goes with it, as with its sandbox.
-    signal(group, Signal::KILL);
+    group.signal(Signal::KILL);
+    group.forget();
     describe(status.ok())
 }
 
-async fn end(child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
-    signal(group, Signal::KILL);
+async fn end(child: &mut Child, group: &Group) -> io::Result<ExitStatus> {
+    group.signal(Signal::KILL);
     child.wait().await
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // It fails only when nobody of the group is left, which is what it is for.
-        let _ = kill_process_group(group, signal);
+/// The processes of an environment: the function's and those that it has started.
+#[derive(Clone, Debug)]
+pub(super) struct Group(Arc<Mutex<Option<Pid>>>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Self(Arc::new(Mutex::new(leader)))
+    }
+
+    /// Has them make no progress. Should the stage itself be killed, the kernel ends them: a group that is stopped
+    /// and left behind gets SIGHUP and SIGCONT.
+    pub(super) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Has them go on.
+    pub(super) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // It fails only when nobody of the group is left, which is what it is for.
+            let _ = kill_process_group(leader, signal);
+        }
+    }
+
+    /// Its number may be another's soon.
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -258,6 +296,6 @@ mod tests {
 
     #[test]
     fn no_process_means_nothing_to_signal() {
-        signal(None, Signal::KILL);
+        Group(Arc::default()).signal(Signal::KILL);
     }
 }

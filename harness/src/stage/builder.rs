@@ -287,12 +287,16 @@ impl StageBuilder {
         let id = api.as_ref().map_or("streamer00", |api| &api.api_id);
         let mut config =
             ApiConfig::new(id, format!("{id}.execute-api.{}.amazonaws.com", self.environment.region));
+        config.region.clone_from(&self.environment.region);
+        config.account_id.clone_from(&self.environment.account_id);
         if let Some(api) = api {
             config.stage = api.stage_name;
             config.route_selection_expression = api.route_selection_expression;
             let routes = api.routes.into_iter().map(|route| {
                 let made = if route.route_response { Route::two_way } else { Route::one_way };
-                made(route.key, route.function).integration_timeout(route.integration_timeout)
+                let mut made = made(route.key, route.function).integration_timeout(route.integration_timeout);
+                (made.authorizer, made.throttle) = (route.authorizer, route.throttle);
+                made
             });
             config.routes =
                 routes.filter(|route| !self.routes.iter().any(|given| given.key == route.key)).collect();

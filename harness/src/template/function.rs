@@ -10,6 +10,9 @@ use super::fields::{Fields, Ignored, Reader};
 use super::globals;
 use super::node::Node;
 use super::resource::{Resource, of_type};
+use super::schedule::ScheduleEvent;
+use super::{invoke_config, schedule};
+use crate::lambda::AsyncSettings;
 
 pub(super) const TYPE: &str = "AWS::Serverless::Function";
 
@@ -37,6 +40,15 @@ pub struct Function {
     pub reserved_concurrency: Option<u32>,
     /// Its environment variables.
     pub environment: BTreeMap<String, String>,
+    /// What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
+    pub asynchronous: AsyncSettings,
+}
+
+/// The events of the functions, still to be read.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    pub(super) streams: Vec<StreamEvent>,
+    pub(super) schedules: Vec<ScheduleEvent>,
 }
 
 /// An event of a function that comes from a table's stream, still to be read.
@@ -51,11 +63,9 @@ const IGNORED: &[Ignored] = &[
     ("AssumeRolePolicyDocument", Harmless, "permissions are not checked locally"),
     ("AutoPublishAlias", Harmless, "there are no versions or aliases locally, only the present code"),
     ("CodeSigningConfigArn", Harmless, "code is not signed locally"),
-    ("DeadLetterQueue", NotEmulated, "asynchronous invocations that fail go nowhere locally"),
     ("DeploymentPreference", Harmless, "nothing is deployed gradually locally"),
     ("Description", Harmless, "a description"),
     ("EphemeralStorage", NotEmulated, "the size of /tmp is not limited locally"),
-    ("EventInvokeConfig", NotEmulated, "asynchronous invocations are not retried locally"),
     ("FunctionUrlConfig", NotEmulated, "functions have no URL locally"),
     ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
     ("LoggingConfig", Harmless, "log lines go to the terminal as they are"),
@@ -96,14 +106,14 @@ const RESERVED: &[&str] = &[
     "LAMBDA_TASK_ROOT",
 ];
 
-/// Reads every function, and sets aside those of their events that come from a stream.
+/// Reads every function, and sets aside those of their events that come from a stream or the clock.
 pub(super) fn read(
     resources: &[Resource<'_>],
     base_dir: &Path,
     reader: &mut Reader<'_>,
-) -> (Vec<Function>, Vec<StreamEvent>) {
+) -> (Vec<Function>, Events) {
     let defaults = reader.scope.root.get("Globals").and_then(|globals| globals.get("Function")).cloned();
-    let (mut functions, mut events) = (Vec::<Function>::new(), Vec::new());
+    let (mut functions, mut events) = (Vec::<Function>::new(), Events::default());
     for resource in of_type(resources, TYPE) {
         let Some(function) = function(resource, defaults.as_ref(), base_dir, &mut events, reader) else {
             continue;
@@ -130,7 +140,7 @@ fn function(
     resource: &Resource<'_>,
     defaults: Option<&Node>,
     base_dir: &Path,
-    events: &mut Vec<StreamEvent>,
+    events: &mut Events,
     reader: &mut Reader<'_>,
 ) -> Option<Function> {
     let properties = match (resource.node.get("Properties"), defaults) {
@@ -159,8 +169,9 @@ fn function(
     let reserved_concurrency =
         fields.count("ReservedConcurrentExecutions", "concurrent executions", 0..=u32::MAX, reader);
     let environment = environment(&mut fields, reader);
+    let asynchronous = invoke_config::read(&mut fields, reader);
     let function_name = name.clone().unwrap_or_default();
-    collect_events(&mut fields, &function_name, events, reader);
+    collect_events(&mut fields, resource.id, &function_name, events, reader);
     fields.finish(IGNORED, reader);
     Some(Function {
         logical_id: resource.id.to_owned(),
@@ -172,6 +183,7 @@ fn function(
         memory_mib,
         reserved_concurrency,
         environment,
+        asynchronous,
     })
 }
 
@@ -262,12 +274,13 @@ fn check_variable_name(name: &str, place: &Place, reader: &mut Reader<'_>) {
 
 fn collect_events(
     fields: &mut Fields,
+    logical_id: &str,
     function: &str,
-    events: &mut Vec<StreamEvent>,
+    events: &mut Events,
     reader: &mut Reader<'_>,
 ) {
     let Some(all) = fields.fields("Events", reader) else { return };
-    for (_, node) in all.into_entries() {
+    for (event_id, node) in all.into_entries() {
         let Some(mut event) = Fields::of(&node, reader) else { continue };
         let Some(kind) = event.required_text("Type", "the kind of event source, such as DynamoDB", reader)
         else {
@@ -275,10 +288,20 @@ fn collect_events(
         };
         if kind == "DynamoDB" {
             match event.fields("Properties", reader) {
-                Some(properties) => events.push(StreamEvent { function: function.to_owned(), properties }),
+                Some(properties) => {
+                    events.streams.push(StreamEvent { function: function.to_owned(), properties })
+                }
                 None => {
                     reader.report.problem(&event.place("Properties"), "is missing; it must name the Stream")
                 }
+            }
+            event.finish(&[], reader);
+        } else if let Some(service) = schedule::service(&kind) {
+            if let Some(properties) = event.fields("Properties", reader) {
+                let (function, id) = (function.to_owned(), format!("{logical_id}{event_id}"));
+                events.schedules.push(ScheduleEvent { function, id, service, properties });
+            } else {
+                reader.report.problem(&event.place("Properties"), "is missing; it must say when");
             }
             event.finish(&[], reader);
         } else {

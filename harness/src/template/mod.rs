@@ -26,10 +26,12 @@ mod fields;
 mod function;
 mod globals;
 mod intrinsics;
+mod invoke_config;
 mod node;
 mod parameters;
 mod resource;
 mod route;
+mod schedule;
 mod scope;
 mod table;
 
@@ -49,6 +51,8 @@ use fields::Reader;
 use node::{Kind, Node};
 use scope::Scope;
 
+use crate::lambda::Schedule;
+
 /// A stage as its template describes it.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -60,6 +64,8 @@ pub struct Template {
     pub api: Option<WebSocketApi>,
     /// Which functions are called for which streams.
     pub mappings: Vec<EventSourceMapping>,
+    /// Which functions the clock invokes.
+    pub schedules: Vec<Schedule>,
     /// What the stage does not act upon, in the order of the template.
     pub findings: Vec<Finding>,
 }
@@ -133,10 +139,11 @@ impl Template {
         let resources = resource::all(&root, &mut reader);
         let tables = table::read(&resources, &mut reader);
         let (functions, events) = function::read(&resources, base_dir, &mut reader);
-        let mappings = event_source::read(&resources, events, &functions, &tables, &mut reader);
+        let mappings = event_source::read(&resources, events.streams, &functions, &tables, &mut reader);
+        let schedules = schedule::read(&resources, events.schedules, &functions, &mut reader);
         let api = api::read(&resources, &functions, &mut reader);
         let findings = reader.report.verdict()?;
-        Ok(Self { functions, tables, api, mappings, findings })
+        Ok(Self { functions, tables, api, mappings, schedules, findings })
     }
 }
 

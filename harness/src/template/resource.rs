@@ -3,7 +3,7 @@
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::{Kind, Node};
-use super::{api, event_source, function, route, table};
+use super::{api, event_source, function, route, schedule, table};
 
 /// A resource that exists under the conditions that hold.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ fn runs(kind: &str) -> bool {
         function::TYPE
             | table::TYPE
             | event_source::TYPE
+            | schedule::RULE
             | api::API
             | api::STAGE
             | route::ROUTE
@@ -86,9 +87,10 @@ fn absence(kind: &str) -> (super::FindingKind, &'static str) {
     match (service, kind) {
         ("SQS", _) => (NotEmulated, "queues are not emulated yet; what would be sent there is logged"),
         ("SNS", _) => (NotEmulated, "topics are not emulated; what would be published there is logged"),
-        ("Events" | "Scheduler", _) => {
-            (NotEmulated, "rules and schedules are not emulated yet; they call nothing")
-        }
+        ("Events" | "Scheduler", _) => (
+            NotEmulated,
+            "only scheduled rules and the events Schedule and ScheduleV2 of functions happen locally",
+        ),
         (_, "AWS::Lambda::Permission") => (Harmless, "the local gateway may call every function"),
         (_, "AWS::ApiGatewayV2::Deployment") => {
             (Harmless, "the local gateway always serves the present routes")

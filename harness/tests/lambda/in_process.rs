@@ -276,3 +276,14 @@ async fn invocations_go_wrong_on_request() {
     drop(lost);
     assert_eq!(invoke(&functions, json!({})).await, Ok(json!(4)), "the third one has panicked");
 }
+
+#[tokio::test(start_paused = true)]
+async fn lifecycle_row_an_idle_environment_in_process_is_ended_after_ten_minutes() {
+    let functions = functions(config(""), Options::default());
+    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)));
+    tokio::time::sleep(Duration::from_secs(599)).await;
+    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)), "used again, it has ten more");
+    tokio::time::sleep(Duration::from_secs(601)).await;
+    assert_eq!(functions.kill("f"), Ok(0));
+    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(2)));
+}

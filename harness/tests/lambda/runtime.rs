@@ -89,6 +89,15 @@ impl Runtime {
                     respond(&pid);
                     meet(port());
                 }
+                "tick" => {
+                    let mut stream = call(port());
+                    std::thread::spawn(move || {
+                        while stream.write_all(b".").is_ok() {
+                            std::thread::park_timeout(std::time::Duration::from_millis(1));
+                        }
+                    });
+                    respond(&pid);
+                }
                 "fail" => {
                     let body = json!({ "errorType": "ReportError", "errorMessage": "no such format", "stackTrace": [] });
                     self.post(&format!("invocation/{id}/error"), body.to_string().as_bytes());
@@ -144,9 +153,14 @@ impl Runtime {
 
 /// Connects to the test, says who calls, and waits until the test closes the connection.
 fn meet(port: u16) {
+    let _ = call(port).read(&mut [0]);
+}
+
+/// Connects to the test and says who calls.
+fn call(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     writeln!(stream, "{}", std::process::id()).unwrap();
-    let _ = stream.read(&mut [0]);
+    stream
 }
 
 struct Answer {

@@ -83,6 +83,9 @@ impl Sandbox {
             let _ = axum::serve(listener, router).await;
         }));
         let process = Process::spawn(command, caller, &options.log, lifetimes)?;
+        if options.freeze {
+            api.freeze_while_idle(process.group());
+        }
         Ok(Self { process, api, server })
     }
 

@@ -22,17 +22,17 @@ pub(in crate::lambda) fn response_too_large() -> InvokeError {
 
 /// The whole body, or nothing if it is too large. It is read to its end all the same: a runtime that is
 /// still sending would else find its connection broken before it sees the answer.
-pub(super) async fn read_to_end(body: Body) -> Result<Option<Bytes>, Refusal> {
+pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (BytesMut::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Refusal::Truncated)?;
         length = length.saturating_add(chunk.len());
-        if length <= MAX_REPLY_BYTES {
+        if length <= limit {
             kept.extend_from_slice(&chunk);
         }
     }
-    Ok((length <= MAX_REPLY_BYTES).then(|| kept.freeze()))
+    Ok((length <= limit).then(|| kept.freeze()))
 }
 
 /// The error as the runtime words it, in its body or else in its header.
@@ -63,7 +63,7 @@ impl IntoResponse for Accepted {
 
 /// Why Lambda does not take what a runtime sends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Refusal {
+pub(in crate::lambda) enum Refusal {
     InvalidRequestId,
     InvalidStateTransition,
     RequestEntityTooLarge,
@@ -117,14 +117,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_kept_up_to_the_limit_and_not_beyond() {
-        let read = |length: usize| read_to_end(Body::from(vec![0; length]));
+        let read = |length: usize| read_to_end(Body::from(vec![0; length]), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES).await.unwrap().unwrap().len(), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES + 1).await, Ok(None));
         let broken = Body::from_stream(futures_util::stream::iter([
             Ok(Bytes::from_static(b"{")),
             Err(std::io::Error::other("gone")),
         ]));
-        assert_eq!(read_to_end(broken).await, Err(Refusal::Truncated));
+        assert_eq!(read_to_end(broken, MAX_REPLY_BYTES).await, Err(Refusal::Truncated));
         assert_eq!(Refusal::Truncated.into_response().status(), StatusCode::BAD_REQUEST);
     }
 }

@@ -2,7 +2,7 @@
 
 mod messages;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,8 +14,9 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::InvokeError;
-use messages::{Accepted, Refusal, read_to_end, reported_error};
-pub(super) use messages::{MAX_REPLY_BYTES, response_too_large};
+use super::process::Group;
+use messages::{Accepted, Refusal, reported_error};
+pub(super) use messages::{MAX_REPLY_BYTES, read_to_end, response_too_large};
 
 /// What the function is called with.
 #[derive(Clone, Debug)]
@@ -49,11 +50,14 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
     phase: watch::Sender<Phase>,
+    /// What is frozen while it waits for an event. It is stopped and continued under the lock of the phase, so that
+    /// the two cannot overtake each other.
+    frozen: OnceLock<Group>,
 }
 
 impl RuntimeApi {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { phase: watch::Sender::new(Phase::Starting) })
+        Arc::new(Self { phase: watch::Sender::new(Phase::Starting), frozen: OnceLock::new() })
     }
 
     /// The endpoints, to serve on the environment's own port.
@@ -64,6 +68,17 @@ impl RuntimeApi {
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
             .with_state(Arc::clone(self))
+    }
+
+    /// Has these processes make no progress while the runtime waits for an event, as AWS freezes a sandbox.
+    pub(super) fn freeze_while_idle(&self, group: Group) {
+        self.phase.send_if_modified(|phase| {
+            let group = self.frozen.get_or_init(|| group);
+            if matches!(phase, Phase::Ready) {
+                group.stop();
+            }
+            false
+        });
     }
 
     /// Waits until the runtime asks for an event.
@@ -83,7 +98,12 @@ impl RuntimeApi {
     /// environment is gone.
     pub(super) fn hand_over(&self, event: Event) -> oneshot::Receiver<Reply> {
         let (reply, receiver) = oneshot::channel();
-        self.phase.send_replace(Phase::Invoked { event, reply });
+        self.phase.send_modify(|phase| {
+            if let Some(group) = self.frozen.get() {
+                group.resume();
+            }
+            *phase = Phase::Invoked { event, reply };
+        });
         receiver
     }
 
@@ -92,6 +112,9 @@ impl RuntimeApi {
         self.phase.send_if_modified(|phase| match phase {
             Phase::Starting | Phase::Answered { .. } => {
                 *phase = Phase::Ready;
+                if let Some(group) = self.frozen.get() {
+                    group.stop();
+                }
                 true
             }
             Phase::Ready | Phase::Invoked { .. } => false,
@@ -162,7 +185,7 @@ async fn response(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Accepted, Refusal> {
-    let Some(reply) = read_to_end(body).await? else {
+    let Some(reply) = read_to_end(body, MAX_REPLY_BYTES).await? else {
         api.answered(&id, Err(response_too_large()))?;
         return Err(Refusal::RequestEntityTooLarge);
     };
@@ -175,7 +198,7 @@ async fn error(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Accepted, Refusal> {
-    let body = read_to_end(body).await?.unwrap_or_default();
+    let body = read_to_end(body, MAX_REPLY_BYTES).await?.unwrap_or_default();
     api.answered(&id, Err(reported_error(&headers, &body))).map(|()| Accepted)
 }
 
@@ -184,7 +207,7 @@ async fn init_error(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Accepted, Refusal> {
-    let body = read_to_end(body).await?.unwrap_or_default();
+    let body = read_to_end(body, MAX_REPLY_BYTES).await?.unwrap_or_default();
     api.init_failed(reported_error(&headers, &body)).map(|()| Accepted)
 }
 

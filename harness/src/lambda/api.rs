@@ -1,0 +1,221 @@
+//! Lambda's own API, as far as an SDK needs it to invoke functions.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::functions::{Functions, MAX_PAYLOAD_BYTES};
+use super::identifiers::function_name;
+use super::runtime_api::read_to_end;
+use super::{Code, EXECUTED_VERSION, FunctionConfig, Invoke as _, InvokeError, asynchronous, error_payload};
+use crate::aws_forms::uuid;
+
+impl Functions {
+    /// Lambda's API (2015-03-31): `Invoke` and `GetFunction`. Signatures are not checked. `LogType: Tail` gets no
+    /// log: what a process writes is not told apart by invocation here.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/2015-03-31/functions/{name}/invocations", post(invoke))
+            .route("/2015-03-31/functions/{name}", get(get_function))
+            .with_state(self.clone())
+    }
+}
+
+async fn invoke(
+    State(functions): State<Functions>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let request_id = uuid(&*functions.0.options.entropy);
+    let answer = answer(&functions, &name, query.as_deref(), &headers, body, &request_id).await;
+    answer.unwrap_or_else(|refusal| refusal.answer(&request_id))
+}
+
+async fn answer(
+    functions: &Functions,
+    name: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+    request_id: &str,
+) -> Result<Response, Refusal> {
+    let config = named(functions, name, query)?;
+    let kind =
+        headers.get("x-amz-invocation-type").map_or(Some("RequestResponse"), |kind| kind.to_str().ok());
+    let limit = if kind == Some("Event") { asynchronous::MAX_PAYLOAD_BYTES } else { MAX_PAYLOAD_BYTES };
+    let payload = match read_to_end(body, limit).await {
+        Ok(Some(payload)) if payload.is_empty() => Bytes::from_static(b"{}"),
+        Ok(Some(payload)) => payload,
+        Ok(None) => return Err(Refusal::invoke(&InvokeError::TooLarge(limit), config)),
+        Err(_) => return Err(Refusal::content("the body ended early")),
+    };
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(&payload) {
+        return Err(Refusal::content(&error.to_string()));
+    }
+    match kind {
+        Some("RequestResponse") => {
+            let reply = functions.invoke_as(&config.name, request_id.to_owned(), payload).await;
+            replied(reply, config, request_id)
+        }
+        Some("Event") => {
+            let queued = functions.invoke_async(&config.name, payload);
+            let request_id = queued.map_err(|error| Refusal::invoke(&error, config))?;
+            Ok((StatusCode::ACCEPTED, [("x-amzn-requestid", request_id)]).into_response())
+        }
+        Some("DryRun") => Ok((StatusCode::NO_CONTENT, [("x-amzn-requestid", request_id)]).into_response()),
+        _ => Err(Refusal {
+            status: StatusCode::BAD_REQUEST,
+            error_type: "InvalidParameterValueException",
+            body: json!({
+                "Type": "User",
+                "message": "InvocationType must be one of Event, RequestResponse, DryRun",
+            }),
+        }),
+    }
+}
+
+fn replied(
+    reply: Result<Bytes, InvokeError>,
+    config: &FunctionConfig,
+    request_id: &str,
+) -> Result<Response, Refusal> {
+    let headers = [
+        ("x-amzn-requestid", request_id),
+        ("x-amz-executed-version", EXECUTED_VERSION),
+        ("content-type", "application/json"),
+    ];
+    match reply {
+        Ok(reply) => Ok((headers, reply).into_response()),
+        Err(error @ InvokeError::Function { .. }) => {
+            let body = error_payload(&error).to_string();
+            Ok((headers, [("x-amz-function-error", "Unhandled")], body).into_response())
+        }
+        Err(error) => Err(Refusal::invoke(&error, config)),
+    }
+}
+
+async fn get_function(
+    State(functions): State<Functions>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let request_id = uuid(&*functions.0.options.entropy);
+    let config = match named(&functions, &name, query.as_deref()) {
+        Ok(config) => config,
+        Err(refusal) => return refusal.answer(&request_id),
+    };
+    let mut body = json!({
+        "Configuration": {
+            "FunctionName": config.name,
+            "FunctionArn": config.arn(),
+            "Runtime": "provided.al2023",
+            "Handler": config.handler,
+            "Timeout": config.timeout.as_secs(),
+            "MemorySize": config.memory_mib,
+            "Version": EXECUTED_VERSION,
+            "Environment": { "Variables": config.environment },
+            "PackageType": "Zip",
+            "State": "Active",
+            "LastUpdateStatus": "Successful",
+        },
+        "Code": { "Location": match &config.code {
+            Code::Program(program) => program.display().to_string(),
+            Code::InProcess(_) => String::new(),
+        } },
+    });
+    if let Some(reserved) = config.reserved_concurrency {
+        body["Concurrency"] = json!({ "ReservedConcurrentExecutions": reserved });
+    }
+    let headers = [("x-amzn-requestid", &*request_id), ("content-type", "application/json")];
+    (headers, body.to_string()).into_response()
+}
+
+/// The function of a name, an ARN or a partial ARN; the one version that there is may be named.
+fn named<'a>(
+    functions: &'a Functions,
+    name: &str,
+    query: Option<&str>,
+) -> Result<&'a FunctionConfig, Refusal> {
+    let missing = |name: &str| Refusal {
+        status: StatusCode::NOT_FOUND,
+        error_type: "ResourceNotFoundException",
+        body: json!({ "Type": "User", "Message": format!("Function not found: {name}") }),
+    };
+    let mut query = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let qualifier = query.find(|(key, _)| key == "Qualifier").map(|(_, qualifier)| qualifier);
+    if let Some(qualifier) = qualifier.filter(|version| version != EXECUTED_VERSION) {
+        return Err(missing(&format!("{name}:{qualifier}")));
+    }
+    let function = function_name(name).and_then(|name| functions.0.function(name).ok());
+    function.map(|function| &function.config).ok_or_else(|| missing(name))
+}
+
+/// Why Lambda does not do what it is asked to, in the form that SDKs read.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    error_type: &'static str,
+    body: Value,
+}
+
+impl Refusal {
+    fn content(reason: &str) -> Self {
+        let message = format!("Could not parse request body into json: {reason}");
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error_type: "InvalidRequestContentException",
+            body: json!({ "Type": "User", "message": message }),
+        }
+    }
+
+    fn invoke(error: &InvokeError, config: &FunctionConfig) -> Self {
+        let text = error.to_string();
+        let message = text.split_once(": ").map_or(&*text, |(_, message)| message);
+        match error {
+            InvokeError::Throttled => {
+                let reason = if config.reserved_concurrency.is_some() {
+                    "ReservedFunctionConcurrentInvocationLimitExceeded"
+                } else {
+                    "ConcurrentInvocationLimitExceeded"
+                };
+                Self {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    error_type: "TooManyRequestsException",
+                    body: json!({ "Reason": reason, "Type": "User", "message": message }),
+                }
+            }
+            InvokeError::TooLarge(_) => Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                error_type: "RequestTooLargeException",
+                body: json!({ "Type": "User", "message": message }),
+            },
+            InvokeError::NotFound(_) => Self {
+                status: StatusCode::NOT_FOUND,
+                error_type: "ResourceNotFoundException",
+                body: json!({ "Type": "User", "Message": message }),
+            },
+            InvokeError::Service | InvokeError::Function { .. } => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                error_type: "ServiceException",
+                body: json!({ "Type": "Service", "Message": message }),
+            },
+        }
+    }
+
+    fn answer(self, request_id: &str) -> Response {
+        let headers = [
+            ("x-amzn-requestid", request_id),
+            ("x-amzn-errortype", self.error_type),
+            (header::CONTENT_TYPE.as_str(), "application/json"),
+        ];
+        (self.status, headers, self.body.to_string()).into_response()
+    }
+}

@@ -1,0 +1,220 @@
+//! Asynchronous invocations (invocation type `Event`): a queue of Lambda's own, with retries and destinations.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::functions::{Function, Functions, Inner};
+use super::identifiers::function_name;
+use super::{EXECUTED_VERSION, InvokeError, error_payload};
+use crate::aws_forms::{iso_8601, uuid};
+use crate::destination::{Destination, NoDestination};
+
+/// The most that the payload of an asynchronous invocation may hold: 1 MB, which was 256 KB until October 2025
+/// (Lambda's API reference, `Invoke`).
+pub(super) const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+
+/// How long Lambda waits before it invokes a function again that has failed once, and twice (Lambda's guide,
+/// «Error handling for asynchronous invocation»).
+const RETRIES: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
+
+/// How long an event that was throttled waits at first; each time twice as long, up to [`MAX_BACKOFF`] (same source).
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(5);
+
+/// What becomes of asynchronous invocations of a function (`EventInvokeConfig`, and `DeadLetterQueue`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AsyncSettings {
+    /// How often a function that failed is invoked again: 0 to 2 times (default 2).
+    pub maximum_retry_attempts: u32,
+    /// How long an event may stay in the queue: 60 s to 6 h (default 6 h).
+    pub maximum_event_age: Duration,
+    /// The ARN of the queue or function that gets a record of each invocation that succeeded.
+    pub on_success: Option<String>,
+    /// The ARN of the queue or function that gets a record of each event that was given up on.
+    pub on_failure: Option<String>,
+    /// The ARN of the queue that gets each event itself that was given up on. The attributes that AWS adds to its
+    /// message (`RequestID`, `ErrorCode`, `ErrorMessage`) are left out here.
+    pub dead_letter: Option<String>,
+}
+
+impl Default for AsyncSettings {
+    fn default() -> Self {
+        Self {
+            maximum_retry_attempts: 2,
+            maximum_event_age: Duration::from_hours(6),
+            on_success: None,
+            on_failure: None,
+            dead_letter: None,
+        }
+    }
+}
+
+impl Functions {
+    /// Queues an invocation of `function` and returns its request id, under which it is retried as well.
+    ///
+    /// A function that fails is invoked again after one and after two more minutes; one that is throttled, again
+    /// and again until the event is too old. What is queued is lost when the stage ends.
+    ///
+    /// # Errors
+    /// When there is no such function, the payload is too large, or the stage is ending.
+    pub fn invoke_async(&self, function: &str, payload: Bytes) -> Result<String, InvokeError> {
+        let function = Arc::clone(self.0.function(function)?);
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
+        }
+        if self.0.lifetimes.is_closing() {
+            return Err(InvokeError::Throttled);
+        }
+        let request_id = uuid(&*self.0.options.entropy);
+        let event = Event { request_id: request_id.clone(), payload, function };
+        let (inner, lifetimes) = (Arc::downgrade(&self.0), self.0.lifetimes.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = event.deliver(inner) => {}
+                () = lifetimes.closed() => {}
+            }
+        });
+        Ok(request_id)
+    }
+}
+
+impl Destination for Functions {
+    /// Invokes the function of this ARN asynchronously; what is not a function of the stage is sent on to
+    /// [`Options::destination`](super::Options::destination).
+    fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
+        let own = function_name(arn).filter(|name| arn.starts_with("arn:") && self.0.function(name).is_ok());
+        match (own, &self.0.options.destination) {
+            (Some(name), _) => {
+                let sent = self.invoke_async(name, Bytes::from(message));
+                sent.map(drop).map_err(|error| NoDestination(format!("{arn} ({error})")))
+            }
+            (None, Some(destination)) => destination.send(arn, message),
+            (None, None) => Err(NoDestination(arn.to_owned())),
+        }
+    }
+}
+
+/// An event in the queue.
+#[derive(Debug)]
+struct Event {
+    request_id: String,
+    payload: Bytes,
+    function: Arc<Function>,
+}
+
+/// How an event leaves the queue.
+#[derive(Debug)]
+struct Outcome {
+    condition: &'static str,
+    /// How often the function was invoked, or would have been had it not been throttled.
+    invocations: u32,
+    /// What the function said last, if it ever ran.
+    response: Option<Result<Bytes, InvokeError>>,
+}
+
+impl Event {
+    /// Invokes the function until it succeeds or is given up on. Between two attempts the event does not keep the
+    /// functions alive.
+    async fn deliver(self, functions: Weak<Inner>) {
+        let Some(outcome) = self.run(&functions).await else { return };
+        let Some(inner) = functions.upgrade() else { return };
+        let settings = &self.function.config.asynchronous;
+        let failed = outcome.condition != "Success";
+        let record = if failed { &settings.on_failure } else { &settings.on_success };
+        let functions = Functions(inner);
+        if let Some(arn) = record {
+            self.send(&functions, arn, self.record(&outcome, &functions).to_string());
+        }
+        if let Some(arn) = settings.dead_letter.as_ref().filter(|_| failed) {
+            self.send(&functions, arn, String::from_utf8_lossy(&self.payload).into_owned());
+        }
+    }
+
+    /// Lambda counts a delivery that fails (`DestinationDeliveryFailures`); here a line of the function's log says it.
+    fn send(&self, functions: &Functions, arn: &str, message: String) {
+        if let Err(error) = functions.send(arn, message) {
+            let line = format!("DestinationDeliveryFailures: {error}");
+            functions.0.options.log.line(&self.function.config.name, &line);
+        }
+    }
+
+    /// Nothing when the functions are gone.
+    async fn run(&self, functions: &Weak<Inner>) -> Option<Outcome> {
+        let settings = &self.function.config.asynchronous;
+        let queued = Instant::now();
+        let (mut invocations, mut failures, mut backoff) = (0, 0, FIRST_BACKOFF);
+        let mut response = None;
+        // A function that may never run is not waited for (Lambda's guide, «Adding a destination»).
+        if self.function.config.reserved_concurrency == Some(0) {
+            return Some(Outcome { condition: "RetriesExhausted", invocations, response });
+        }
+        loop {
+            let inner = functions.upgrade()?;
+            let name = &self.function.config.name;
+            let reply = inner.requested(name, self.request_id.clone(), self.payload.clone()).await;
+            invocations += 1;
+            let wait = match reply {
+                Ok(reply) => {
+                    return Some(Outcome { condition: "Success", invocations, response: Some(Ok(reply)) });
+                }
+                Err(InvokeError::Throttled | InvokeError::Service) => {
+                    let wait = backoff;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    wait
+                }
+                Err(error) => {
+                    response = Some(Err(error));
+                    if failures >= settings.maximum_retry_attempts {
+                        return Some(Outcome { condition: "RetriesExhausted", invocations, response });
+                    }
+                    let wait = RETRIES[usize::from(failures > 0)];
+                    failures += 1;
+                    wait
+                }
+            };
+            let left = settings.maximum_event_age.saturating_sub(queued.elapsed());
+            sleep(wait.min(left)).await;
+            if wait >= left {
+                return Some(Outcome { condition: "EventAgeExceeded", invocations, response });
+            }
+        }
+    }
+
+    /// The invocation record that a destination gets (Lambda's guide, «Capturing records of asynchronous
+    /// invocations»).
+    fn record(&self, outcome: &Outcome, functions: &Functions) -> Value {
+        let mut record = json!({
+            "version": "1.0",
+            "timestamp": iso_8601(functions.0.options.clock.now()),
+            "requestContext": {
+                "requestId": self.request_id,
+                "functionArn": format!("{}:{EXECUTED_VERSION}", self.function.config.arn()),
+                "condition": outcome.condition,
+                "approximateInvokeCount": outcome.invocations,
+            },
+            "requestPayload": parsed(&self.payload),
+        });
+        if let Some(response) = &outcome.response {
+            let mut context = json!({ "statusCode": 200, "executedVersion": EXECUTED_VERSION });
+            let payload = match response {
+                Ok(reply) => parsed(reply),
+                Err(error) => {
+                    context["functionError"] = json!("Unhandled");
+                    error_payload(error)
+                }
+            };
+            record["responseContext"] = context;
+            record["responsePayload"] = payload;
+        }
+        record
+    }
+}
+
+/// JSON as it is, and anything else as text.
+fn parsed(payload: &[u8]) -> Value {
+    serde_json::from_slice(payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(payload)))
+}

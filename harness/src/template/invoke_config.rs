@@ -1,0 +1,49 @@
+//! What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue` of a function.
+
+use std::time::Duration;
+
+use super::diagnostics::FindingKind::NotEmulated;
+use super::fields::{Fields, Reader};
+use crate::lambda::AsyncSettings;
+
+pub(super) fn read(fields: &mut Fields, reader: &mut Reader<'_>) -> AsyncSettings {
+    let mut settings = AsyncSettings::default();
+    if let Some(mut config) = fields.fields("EventInvokeConfig", reader) {
+        if let Some(attempts) = config.count("MaximumRetryAttempts", "attempts", 0..=2, reader) {
+            settings.maximum_retry_attempts = attempts;
+        }
+        if let Some(age) = config.count("MaximumEventAgeInSeconds", "seconds", 60..=21_600, reader) {
+            settings.maximum_event_age = Duration::from_secs(age.into());
+        }
+        if let Some(mut destinations) = config.fields("DestinationConfig", reader) {
+            settings.on_success = target(&mut destinations, "OnSuccess", "Destination", reader);
+            settings.on_failure = target(&mut destinations, "OnFailure", "Destination", reader);
+            destinations.finish(&[], reader);
+        }
+        config.finish(&[], reader);
+    }
+    settings.dead_letter = target(fields, "DeadLetterQueue", "TargetArn", reader);
+    settings
+}
+
+/// The ARN below `name`. What is neither a queue nor a function gets nothing locally, which is a finding.
+fn target(
+    fields: &mut Fields,
+    name: &'static str,
+    arn: &'static str,
+    reader: &mut Reader<'_>,
+) -> Option<String> {
+    let mut target = fields.fields(name, reader)?;
+    // SAM makes a policy from it; the ARN says the same.
+    target.text("Type", reader);
+    let found = target.required_text(arn, "the ARN of a queue or function", reader);
+    if let Some(found) = &found
+        && !matches!(found.split(':').nth(2), Some("sqs" | "lambda"))
+    {
+        let message =
+            "only queues and functions are destinations locally; what would be sent there is logged";
+        reader.report.finding(&target.place(arn), NotEmulated, message);
+    }
+    target.finish(&[], reader);
+    found
+}

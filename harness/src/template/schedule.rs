@@ -1,0 +1,160 @@
+//! What the clock invokes: a function's events `Schedule` and `ScheduleV2`, and `AWS::Events::Rule`.
+
+use super::diagnostics::FindingKind::{Harmless, NotEmulated};
+use super::event_source::function_name;
+use super::fields::{Fields, Ignored, Reader};
+use super::function::Function;
+use super::resource::{Resource, of_type};
+use crate::lambda::{Expression, Schedule, Scheduler};
+
+pub(super) const RULE: &str = "AWS::Events::Rule";
+
+/// An event of a function that comes from the clock, still to be read.
+#[derive(Debug)]
+pub(super) struct ScheduleEvent {
+    pub(super) function: String,
+    /// The logical id that SAM gives to what it makes of the event.
+    pub(super) id: String,
+    pub(super) service: Scheduler,
+    pub(super) properties: Fields,
+}
+
+/// What keeps an event of this type; nothing when it does not come from the clock.
+pub(super) fn service(event_type: &str) -> Option<Scheduler> {
+    match event_type {
+        "Schedule" => Some(Scheduler::Rule),
+        "ScheduleV2" => Some(Scheduler::Schedule),
+        _ => None,
+    }
+}
+
+const IGNORED: &[Ignored] = &[
+    ("DeadLetterConfig", Harmless, "an event always reaches its function's queue locally"),
+    ("Description", Harmless, "a description"),
+    ("EventBusName", Harmless, "scheduled rules are on the default bus"),
+    ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
+    ("OmitName", Harmless, "names have nothing random locally"),
+    ("PermissionsBoundary", Harmless, "permissions are not checked locally"),
+    ("RetryPolicy", Harmless, "an event always reaches its function's queue locally"),
+    ("RoleArn", Harmless, "permissions are not checked locally"),
+    ("Tags", Harmless, "tags have no effect locally"),
+];
+
+/// Reads the schedules of both forms; those that are disabled are left out.
+pub(super) fn read(
+    resources: &[Resource<'_>],
+    events: Vec<ScheduleEvent>,
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Vec<Schedule> {
+    let mut schedules: Vec<_> = events.into_iter().filter_map(|event| of_event(event, reader)).collect();
+    for resource in of_type(resources, RULE) {
+        schedules.extend(of_rule(resource, functions, reader));
+    }
+    schedules
+}
+
+fn of_event(event: ScheduleEvent, reader: &mut Reader<'_>) -> Option<Schedule> {
+    let ScheduleEvent { function, id, service, properties: mut fields } = event;
+    let property = match service {
+        Scheduler::Rule => "Schedule",
+        Scheduler::Schedule => "ScheduleExpression",
+    };
+    let expression = expression(&mut fields, property, reader);
+    let name = fields.text("Name", reader);
+    let arn = match service {
+        Scheduler::Rule => {
+            let stack = &reader.scope.environment.stack_name;
+            let name = name.unwrap_or_else(|| format!("{stack}-{id}"));
+            reader.scope.arn("events", &format!("rule/{name}"))
+        }
+        Scheduler::Schedule => {
+            let group = fields.text("GroupName", reader).unwrap_or_else(|| "default".to_owned());
+            let name = name.unwrap_or(id);
+            reader.scope.arn("scheduler", &format!("schedule/{group}/{name}"))
+        }
+    };
+    let input = fields.text("Input", reader);
+    let enabled = enabled(&mut fields, reader);
+    if service == Scheduler::Schedule {
+        only_utc(&mut fields, reader);
+        if let Some(mut window) = fields.fields("FlexibleTimeWindow", reader) {
+            // An event may come at the beginning of its window.
+            window.text("Mode", reader);
+            window.finish(&[("MaximumWindowInMinutes", Harmless, "locally an event comes at once")], reader);
+        }
+    }
+    fields.finish(IGNORED, reader);
+    expression.filter(|_| enabled).map(|expression| Schedule { function, arn, expression, input, service })
+}
+
+fn of_rule(resource: &Resource<'_>, functions: &[Function], reader: &mut Reader<'_>) -> Vec<Schedule> {
+    let Some(mut fields) = resource.properties(reader) else { return Vec::new() };
+    if !fields.has("ScheduleExpression") {
+        let message = "only scheduled rules happen locally; this one calls nothing";
+        reader.report.finding(&resource.node.place, NotEmulated, message);
+        return Vec::new();
+    }
+    let expression = expression(&mut fields, "ScheduleExpression", reader);
+    let name = fields.text("Name", reader);
+    let name = name.unwrap_or_else(|| format!("{}-{}", reader.scope.environment.stack_name, resource.id));
+    let arn = reader.scope.arn("events", &format!("rule/{name}"));
+    let enabled = enabled(&mut fields, reader);
+    let mut schedules = Vec::new();
+    for node in fields.list("Targets", reader) {
+        let Some(mut target) = Fields::of(&node, reader) else { continue };
+        target.text("Id", reader);
+        let called = target.required_text("Arn", "the ARN of a function", reader);
+        let input = target.text("Input", reader);
+        let function = called.as_deref().and_then(|called| {
+            let function = functions.iter().find(|function| function.name == function_name(called));
+            if function.is_none() {
+                let message =
+                    format!("only functions of this template are targets locally, found {called:?}");
+                reader.report.finding(&target.place("Arn"), NotEmulated, message);
+            }
+            function
+        });
+        target.finish(IGNORED, reader);
+        if let (Some(function), Some(expression), true) = (function, &expression, enabled) {
+            schedules.push(Schedule {
+                function: function.name.clone(),
+                arn: arn.clone(),
+                expression: expression.clone(),
+                input,
+                service: Scheduler::Rule,
+            });
+        }
+    }
+    fields.finish(IGNORED, reader);
+    schedules
+}
+
+fn expression(fields: &mut Fields, property: &'static str, reader: &mut Reader<'_>) -> Option<Expression> {
+    let text = fields.required_text(property, "such as rate(5 minutes) or cron(0 12 * * ? *)", reader)?;
+    match text.parse() {
+        Ok(expression) => Some(expression),
+        Err(error) => {
+            reader.report.problem(&fields.place(property), format!("this is no schedule: {error}"));
+            None
+        }
+    }
+}
+
+fn enabled(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
+    let state = fields.text("State", reader);
+    fields.flag("Enabled", reader).unwrap_or(state.as_deref() != Some("DISABLED"))
+}
+
+/// A start, an end, or another zone would change when the function is called.
+fn only_utc(fields: &mut Fields, reader: &mut Reader<'_>) {
+    if let Some(zone) = fields.text("ScheduleExpressionTimezone", reader).filter(|zone| zone != "UTC") {
+        let message = format!("local schedules are in UTC, found {zone:?}");
+        reader.report.unsupported(&fields.place("ScheduleExpressionTimezone"), message);
+    }
+    for property in ["StartDate", "EndDate"] {
+        if fields.text(property, reader).is_some() {
+            reader.report.unsupported(&fields.place(property), "local schedules have neither start nor end");
+        }
+    }
+}
