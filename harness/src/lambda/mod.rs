@@ -31,6 +31,12 @@ pub type Invocation<'a> = Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>
 pub trait Invoke: fmt::Debug + Send + Sync {
     /// Runs `function` with `payload` and waits for its reply (invocation type `RequestResponse`).
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a>;
+
+    /// As [`invoke`](Self::invoke), under an id that the caller chose. Whoever cannot pass it on ignores it.
+    fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
+        let _ = request_id;
+        self.invoke(function, payload)
+    }
 }
 
 /// Why an invocation has no reply.

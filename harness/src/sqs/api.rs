@@ -139,11 +139,16 @@ impl Queues {
             "StartMessageMoveTask" => moves::start(self, read(body)?),
             "ListMessageMoveTasks" => moves::list(&self.lock(), read(body)?),
             "CancelMessageMoveTask" => moves::cancel(&self.lock(), read(body)?),
-            "DeleteQueue" | "PurgeQueue" | "GetQueueAttributes" | "SetQueueAttributes"
-            | "ListDeadLetterSourceQueues" | "SendMessageBatch" | "DeleteMessage" | "DeleteMessageBatch"
-            | "ChangeMessageVisibility" | "ChangeMessageVisibilityBatch" => {
-                self.on_queue(operation, body, origin)
-            }
+            "DeleteQueue"
+            | "PurgeQueue"
+            | "GetQueueAttributes"
+            | "SetQueueAttributes"
+            | "ListDeadLetterSourceQueues"
+            | "SendMessageBatch"
+            | "DeleteMessage"
+            | "DeleteMessageBatch"
+            | "ChangeMessageVisibility"
+            | "ChangeMessageVisibilityBatch" => self.on_queue(operation, body, origin),
             _ => Err(ApiError::unknown_operation()),
         };
         self.changed();
@@ -218,6 +223,25 @@ impl Queues {
         let queue =
             Queue { name: name.to_owned(), attributes: given, created: now, modified: now, purged: None };
         Ok(state.store.put_queue(&queue)?)
+    }
+
+    /// Has a queue be set to exactly these attributes.
+    pub(super) fn deploy_queue(
+        &self,
+        name: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        let state = self.lock();
+        let mut queue = state.queue(name)?;
+        let mut given = Attributes::default();
+        given.set(attributes)?;
+        check_redrive(&state, &given)?;
+        if queue.attributes != given {
+            queue.attributes = given;
+            queue.modified = self.now();
+            state.store.put_queue(&queue)?;
+        }
+        Ok(())
     }
 
     fn list_queues(&self, request: List, origin: &str) -> Answer {
@@ -407,7 +431,8 @@ impl Queues {
             if Instant::now() >= until {
                 return Ok(json!({}));
             }
-            let wake = next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
+            let wake =
+                next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
             tokio::select! {
                 // The sender lives as long as we do.
                 _ = changes.changed() => {}
@@ -427,8 +452,9 @@ impl Queues {
                  provided."
             )));
         }
-        let timeout =
-            visibility(request.visibility_timeout.unwrap_or(queue.attributes.visibility_timeout_secs.into()))?;
+        let timeout = visibility(
+            request.visibility_timeout.unwrap_or(queue.attributes.visibility_timeout_secs.into()),
+        )?;
         let wait = request.wait_time_seconds.unwrap_or(queue.attributes.wait_secs.into());
         if wait > 20 {
             return Err(ApiError::parameter(format!(
@@ -453,7 +479,9 @@ impl Queues {
     fn set_dead_letters_aside(&self, state: &State, queue: &Queue, now: Timestamp) -> Result<(), ApiError> {
         let Some(redrive) = &queue.attributes.redrive else { return Ok(()) };
         // Its queue is gone: on AWS as well, the messages stay then.
-        let Some(target) = state.store.queue(name_in(&redrive.dead_letter_target_arn))? else { return Ok(()) };
+        let Some(target) = state.store.queue(name_in(&redrive.dead_letter_target_arn))? else {
+            return Ok(());
+        };
         let source = self.arn(&queue.name);
         for message in state.store.waiting(&queue.name, now, usize::MAX)? {
             if message.received >= redrive.max_receive_count {
@@ -487,12 +515,8 @@ impl Queues {
         ];
         system.extend(message.source.clone().map(|source| ("DeadLetterQueueSourceArn", source)));
         system.extend(message.trace.clone().map(|trace| ("AWSTraceHeader", trace)));
-        let asked: Vec<&String> = request
-            .attribute_names
-            .iter()
-            .chain(&request.message_system_attribute_names)
-            .flatten()
-            .collect();
+        let asked: Vec<&String> =
+            request.attribute_names.iter().chain(&request.message_system_attribute_names).flatten().collect();
         let asked_for = |name: &str| asked.iter().any(|asked| *asked == name || *asked == "All");
         let system: Map<String, Value> = system
             .into_iter()
@@ -586,7 +610,9 @@ fn found(state: &State, queue: &Queue, handle: &str) -> Result<Option<Stored>, A
 /// One page of `urls`. Without a limit it is the first 1,000, and there is no token for more.
 fn page(member: &str, urls: Vec<String>, limit: Option<usize>, token: Option<&str>) -> Answer {
     if limit.is_some_and(|limit| !(1..=1_000).contains(&limit)) {
-        return Err(ApiError::parameter("Value for parameter MaxResults is invalid. Reason: Must be between 1 and 1000."));
+        return Err(ApiError::parameter(
+            "Value for parameter MaxResults is invalid. Reason: Must be between 1 and 1000.",
+        ));
     }
     let after = match token {
         Some(token) => BASE64_STANDARD

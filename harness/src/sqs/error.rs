@@ -78,8 +78,7 @@ impl ApiError {
     }
 
     pub(super) fn batch_too_many(entries: usize) -> Self {
-        let message =
-            format!("Maximum number of entries per request are 10. You have sent {entries}.");
+        let message = format!("Maximum number of entries per request are 10. You have sent {entries}.");
         let code = "AWS.SimpleQueueService.TooManyEntriesInBatchRequest";
         Self::new("TooManyEntriesInBatchRequest", code, message)
     }
@@ -96,9 +95,8 @@ impl ApiError {
     }
 
     pub(super) fn batch_too_long(limit_bytes: usize, bytes: usize) -> Self {
-        let message = format!(
-            "Batch requests cannot be longer than {limit_bytes} bytes. You have sent {bytes} bytes."
-        );
+        let message =
+            format!("Batch requests cannot be longer than {limit_bytes} bytes. You have sent {bytes} bytes.");
         Self::new("BatchRequestTooLong", "AWS.SimpleQueueService.BatchRequestTooLong", message)
     }
 

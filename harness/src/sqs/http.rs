@@ -30,7 +30,8 @@ impl Queues {
 
 async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Response {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
-    let Some(target) = target.filter(|target| target.starts_with(TARGET) && *request.method() == Method::POST)
+    let Some(target) =
+        target.filter(|target| target.starts_with(TARGET) && *request.method() == Method::POST)
     else {
         return next.run(request).await;
     };

@@ -29,7 +29,9 @@ impl MessageAttribute {
     /// The value's bytes, and how its digest marks its kind.
     fn value(&self) -> Option<(u8, Vec<u8>)> {
         match (self.data_type.split('.').next()?, &self.string_value, &self.binary_value) {
-            ("String" | "Number", Some(text), None) if !text.is_empty() => Some((1, text.clone().into_bytes())),
+            ("String" | "Number", Some(text), None) if !text.is_empty() => {
+                Some((1, text.clone().into_bytes()))
+            }
             ("Binary", None, Some(text)) if !text.is_empty() => Some((2, BASE64_STANDARD.decode(text).ok()?)),
             _ => None,
         }

@@ -141,8 +141,9 @@ impl Queues {
             conn.pragma_update(None, "synchronous", "NORMAL")?;
             Ok(conn)
         });
-        Self::on(conn, clock, entropy, region, account_id)
-            .map_err(|error| QueueError(format!("the queues in {} cannot be used: {}", file.display(), error.0)))
+        Self::on(conn, clock, entropy, region, account_id).map_err(|error| {
+            QueueError(format!("the queues in {} cannot be used: {}", file.display(), error.0))
+        })
     }
 
     fn on(
@@ -180,17 +181,9 @@ impl Queues {
         Ok(self.create_queue(name, &BTreeMap::from(attributes))?)
     }
 
-    /// Makes a queue, or has the one that is there be so from now on: as a stack is deployed again.
-    pub(crate) fn deploy(
-        &self,
-        name: &str,
-        attributes: &BTreeMap<String, String>,
-    ) -> Result<(), QueueError> {
-        self.create_queue(name, &BTreeMap::new())?;
-        let body = serde_json::json!({ "QueueUrl": name, "Attributes": attributes }).to_string();
-        // Answers at once, as every call but ReceiveMessage.
-        pollster::block_on(self.answer("SetQueueAttributes", body.as_bytes(), ""))?;
-        Ok(())
+    /// Has a queue be set to exactly these attributes, as when a stack is deployed again.
+    pub(crate) fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
+        Ok(self.deploy_queue(name, attributes)?)
     }
 
     /// Sends a message to a queue, named by its name, its URL or its ARN.

@@ -73,8 +73,9 @@ fn moment(millis: i64) -> Timestamp {
 }
 
 fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })
 }
 
 fn text(value: &impl serde::Serialize) -> Result<String> {
@@ -188,9 +189,8 @@ impl Store {
 
     /// When the next message will be there to be received, of those that are not yet.
     pub(super) fn next_visible(&self, queue: &str, now: Timestamp) -> Result<Option<Timestamp>> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT min(visible) FROM messages WHERE queue = ?1 AND visible > ?2")?;
+        let mut query =
+            self.0.prepare_cached("SELECT min(visible) FROM messages WHERE queue = ?1 AND visible > ?2")?;
         let next: Option<i64> = query.query_row(params![queue, millis(now)], |row| row.get(0))?;
         Ok(next.map(moment))
     }

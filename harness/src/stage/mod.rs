@@ -2,6 +2,7 @@
 
 mod error;
 mod executables;
+mod queues;
 mod stream;
 mod tables;
 
@@ -25,6 +26,7 @@ use crate::event_source::{EventSourceMapping, Ports};
 use crate::gateway::{ApiConfig, Gateway, Route};
 use crate::lambda::{FunctionConfig, Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
+use crate::sqs::Queues;
 use crate::template::{Environment, Finding, Function, Template, WebSocketApi};
 
 /// What a stage is made from, and where.
@@ -87,6 +89,7 @@ pub struct Stage {
     clock: Arc<dyn Clock>,
     findings: Vec<Finding>,
     dynamodb: DynamoDb,
+    queues: Queues,
     functions: Functions,
     gateway: Gateway,
     tasks: JoinSet<()>,
@@ -122,12 +125,20 @@ impl Stage {
             None => dynamodb.in_memory()?,
         };
         tables::create(&dynamodb, &template.tables)?;
+        let queues = queues::create(
+            &template.queues,
+            config.data.as_deref(),
+            &environment,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        )?;
 
         let configs =
             function_configs(&template.functions, &config.executables, &environment, |variables| {
                 let root = format!("http://{address}");
                 let management = format!("{root}/{}", api.stage_name);
                 variables.insert("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".into(), management);
+                variables.insert("AWS_ENDPOINT_URL_SQS".into(), root.clone());
                 variables.insert("AWS_ENDPOINT_URL_DYNAMODB".into(), root);
             })?;
         let arns: BTreeMap<String, String> =
@@ -151,16 +162,17 @@ impl Stage {
             let ports = Ports {
                 source: Arc::new(source),
                 invoke: invoke.clone(),
-                on_failure: Arc::new(crate::event_source::LogFailures),
+                on_failure: queues::on_failure(mapping, &template.queues, &queues),
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                faults: crate::faults::Faults::default(),
             };
             mappings.push(EventSourceMapping::new(settings, ports)?);
         }
 
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
-        let app = gateway.router().merge(dynamodb.router());
+        let app = queues.in_front_of(gateway.router().merge(dynamodb.router()));
         let stopped = until(&stop_serving);
         tasks.spawn(async move {
             let service = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -193,6 +205,7 @@ impl Stage {
             clock,
             findings: template.findings,
             dynamodb,
+            queues,
             functions,
             gateway,
             tasks,
@@ -213,7 +226,7 @@ impl Stage {
         format!("http://{}/{}", self.address, self.stage_name)
     }
 
-    /// Where DynamoDB and DynamoDB Streams answer.
+    /// Where DynamoDB, DynamoDB Streams and SQS answer.
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", self.address)
@@ -229,6 +242,12 @@ impl Stage {
     #[must_use]
     pub fn dynamodb(&self) -> &DynamoDb {
         &self.dynamodb
+    }
+
+    /// The stage's queues.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// The stage's functions.

@@ -28,6 +28,7 @@ mod globals;
 mod intrinsics;
 mod node;
 mod parameters;
+mod queue;
 mod resource;
 mod route;
 mod scope;
@@ -41,6 +42,7 @@ pub use api::WebSocketApi;
 pub use diagnostics::{Finding, FindingKind, Place, Problem, TemplateError};
 pub use event_source::{EventSourceMapping, StartingPosition};
 pub use function::Function;
+pub use queue::Queue;
 pub use route::Route;
 pub use table::Table;
 
@@ -56,6 +58,8 @@ pub struct Template {
     pub functions: Vec<Function>,
     /// The tables, in the order of the template.
     pub tables: Vec<Table>,
+    /// The queues, in the order of the template.
+    pub queues: Vec<Queue>,
     /// The WebSocket API, if there is one.
     pub api: Option<WebSocketApi>,
     /// Which functions are called for which streams.
@@ -133,10 +137,11 @@ impl Template {
         let resources = resource::all(&root, &mut reader);
         let tables = table::read(&resources, &mut reader);
         let (functions, events) = function::read(&resources, base_dir, &mut reader);
-        let mappings = event_source::read(&resources, events, &functions, &tables, &mut reader);
+        let queues = queue::read(&resources, &mut reader);
+        let mappings = event_source::read(&resources, events, &functions, &tables, &queues, &mut reader);
         let api = api::read(&resources, &functions, &mut reader);
         let findings = reader.report.verdict()?;
-        Ok(Self { functions, tables, api, mappings, findings })
+        Ok(Self { functions, tables, queues, api, mappings, findings })
     }
 }
 

@@ -72,7 +72,8 @@ async fn queue_errors_row_fifo_queues_are_refused_clearly() {
     let queues = queues();
     let client = client(Some(queues.http_client()), "http://sqs.localhost");
     let by_name = client.create_queue().queue_name("q.fifo");
-    let by_attribute = client.create_queue().queue_name("q").attributes(QueueAttributeName::FifoQueue, "true");
+    let by_attribute =
+        client.create_queue().queue_name("q").attributes(QueueAttributeName::FifoQueue, "true");
     for call in [by_name, by_attribute] {
         let error = call.send().await.unwrap_err().into_service_error();
         assert_eq!(error.code(), Some("AWS.SimpleQueueService.UnsupportedOperation"));
@@ -92,7 +93,9 @@ async fn queue_errors_row_a_redrive_policy_has_a_queue_that_is_there_and_a_count
     let policy = |name: &str, count: Value| json!({"deadLetterTargetArn": Queues::arn(&queues, name), "maxReceiveCount": count});
     let error = set(&client, policy("none", json!(1))).await.unwrap_err();
     assert!(error.message().unwrap().ends_with("Reason: Dead letter target does not exist."), "{error:?}");
-    for wrong in [json!({}), json!([]), policy("q", json!(0)), policy("q", json!("x")), policy("q", json!(1_001))] {
+    for wrong in
+        [json!({}), json!([]), policy("q", json!(0)), policy("q", json!("x")), policy("q", json!(1_001))]
+    {
         assert!(set(&client, wrong).await.unwrap_err().is_invalid_attribute_value());
     }
     for right in [policy("q", json!(1)), policy("q", json!("1000"))] {

@@ -47,8 +47,11 @@ async fn queue_api_row_message_attributes_come_back_with_the_digest_that_sdks_ch
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let text = MessageAttributeValue::builder().data_type("String").string_value("x").build().unwrap();
-    let bytes =
-        MessageAttributeValue::builder().data_type("Binary").binary_value(Blob::new([0, 255])).build().unwrap();
+    let bytes = MessageAttributeValue::builder()
+        .data_type("Binary")
+        .binary_value(Blob::new([0, 255]))
+        .build()
+        .unwrap();
     let call = client.send_message().queue_url(&url).message_body("m");
     let call = call.message_attributes("a.text", text.clone()).message_attributes("bytes", bytes.clone());
     let sent = call.send().await.unwrap();
@@ -73,7 +76,10 @@ async fn queue_api_row_message_attributes_come_back_with_the_digest_that_sdks_ch
     assert_eq!(message.message_attributes.as_ref(), Some(&expected));
     advance(31).await;
     let some = client.receive_message().queue_url(&url).message_attribute_names("a.*").send().await.unwrap();
-    assert_eq!(some.messages()[0].message_attributes.as_ref().unwrap().keys().collect::<Vec<_>>(), ["a.text"]);
+    assert_eq!(
+        some.messages()[0].message_attributes.as_ref().unwrap().keys().collect::<Vec<_>>(),
+        ["a.text"]
+    );
     advance(31).await;
     let none = client.receive_message().queue_url(&url).send().await.unwrap();
     assert_eq!((&none.messages()[0].attributes, &none.messages()[0].message_attributes), (&None, &None));
@@ -114,8 +120,7 @@ async fn queue_api_row_attributes_have_sqs_defaults_and_counts() {
     client.send_message().queue_url(&url).message_body("later").delay_seconds(9).send().await.unwrap();
     let call = client.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
     let attributes = call.send().await.unwrap().attributes.unwrap();
-    let mut attributes: Vec<_> =
-        attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut attributes: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     attributes.sort();
     let expected = [
         "ApproximateNumberOfMessages=1",
@@ -193,12 +198,8 @@ async fn queue_api_row_messages_go_when_their_retention_is_over() {
 
 #[tokio::test]
 async fn queue_api_row_over_http_at_the_root_and_at_the_queues_url() {
-    let queues = Queues::in_memory(
-        Arc::new(SystemClock),
-        Arc::new(SystemEntropy::new()),
-        "us-east-1",
-        "000000000000",
-    );
+    let queues =
+        Queues::in_memory(Arc::new(SystemClock), Arc::new(SystemEntropy::new()), "us-east-1", "000000000000");
     let queues = queues.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
