@@ -213,6 +213,21 @@ impl Queues {
             .collect())
     }
 
+    /// Waits until a queue has a message, and returns its oldest, without receiving it.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn first_message(&self, queue: &str) -> Result<Message, QueueError> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            if let Some(message) = self.messages(queue)?.into_iter().next() {
+                return Ok(message);
+            }
+            // The sender lives as long as we do.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// The ARN of a queue of this name.
     #[must_use]
     pub fn arn(&self, name: &str) -> String {
