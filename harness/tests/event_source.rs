@@ -411,47 +411,83 @@ fn filters_row_a_mapping_has_at_most_five() {
     }
 }
 
-/// A table with a stream and an item that its time to live has ended, and one that was deleted.
-#[tokio::test]
-async fn ttl_delete_row_a_filter_tells_it_from_other_removals() {
+/// A table `table` with a stream and a time to live, on a clock that stands still.
+fn database() -> (DynamoDb, Arc<Moment>) {
     let clock = Arc::new(Moment(Mutex::new(START)));
     let db = DynamoDb::builder().clock(clock.clone()).in_memory().unwrap();
-    let call = |operation: &str, body: Value| {
-        let answer = db.handle(&format!("DynamoDB_20120810.{operation}"), body.to_string().as_bytes());
-        assert_eq!(answer.status, 200, "{answer:?}");
-    };
-    call(
-        "CreateTable",
-        json!({
-            "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-            "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
-        }),
-    );
+    let table = json!({
+        "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    });
+    call(&db, "CreateTable", &table);
     let ttl = json!({"AttributeName": "ttl", "Enabled": true});
-    call("UpdateTimeToLive", json!({"TableName": "table", "TimeToLiveSpecification": ttl}));
+    call(&db, "UpdateTimeToLive", &json!({"TableName": "table", "TimeToLiveSpecification": ttl}));
+    (db, clock)
+}
+
+fn call(db: &DynamoDb, operation: &str, body: &Value) {
+    let answer = db.handle(&format!("DynamoDB_20120810.{operation}"), body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// The records of the table's stream, as a function sees them.
+fn events(db: &DynamoDb) -> Vec<Value> {
+    let arn = db.streams().latest_stream_arn("table").unwrap();
+    let shards = db.streams().shard_infos(&arn).unwrap().into_iter();
+    let records = shards.flat_map(|shard| db.streams().read(&arn, &shard.id, None, 100).unwrap());
+    records.map(|record| record.to_event_record()).collect()
+}
+
+#[tokio::test]
+async fn record_row_a_function_sees_its_exact_shape() {
+    let (db, _) = database();
+    let item = json!({"id": {"S": "a"}, "n": {"N": "1"}});
+    call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
+    let [event] = &events(&db)[..] else { panic!("one write is one record") };
+    let id = event["eventID"].as_str().unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let number = event["dynamodb"]["SequenceNumber"].as_str().unwrap();
+    assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{number}");
+    let expected = json!({
+        "eventID": id,
+        "eventName": "INSERT",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "us-east-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1_772_323_200.0,
+            "Keys": {"id": {"S": "a"}},
+            "NewImage": item,
+            "SequenceNumber": number,
+            "SizeBytes": 8,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+        "eventSourceARN": db.streams().latest_stream_arn("table"),
+    });
+    assert_eq!(*event, expected);
+}
+
+#[tokio::test]
+async fn ttl_delete_row_a_filter_tells_it_from_other_removals() {
+    let (db, clock) = database();
     let ends = (START.as_secs() + 60).to_string();
     for id in ["deleted", "expired"] {
         let item = json!({"id": {"S": id}, "ttl": {"N": ends}});
-        call("PutItem", json!({"TableName": "table", "Item": item}));
+        call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
     }
-    call("DeleteItem", json!({"TableName": "table", "Key": {"id": {"S": "deleted"}}}));
+    call(&db, "DeleteItem", &json!({"TableName": "table", "Key": {"id": {"S": "deleted"}}}));
     *clock.0.lock().unwrap() = START + Duration::from_secs(120);
     db.sweep_expired().unwrap();
     let by_ttl = r#"{"userIdentity": {"type": ["Service"], "principalId": ["dynamodb.amazonaws.com"]}}"#;
     let by_ttl = FilterPattern::parse(by_ttl).unwrap();
-    let arn = db.streams().latest_stream_arn("table").unwrap();
-    let mut found = Vec::new();
-    for shard in db.streams().shards(&arn).unwrap() {
-        for record in db.streams().read(&arn, &shard, None, 100).unwrap() {
-            let event = record.to_event_record();
-            if by_ttl.matches(&event) {
-                found.push((event["eventName"].clone(), event["dynamodb"]["Keys"]["id"]["S"].clone()));
-            }
-        }
-    }
-    assert_eq!(found, [(json!("REMOVE"), json!("expired"))]);
+    let found: Vec<_> = events(&db).into_iter().filter(|event| by_ttl.matches(event)).collect();
+    let [event] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (&event["eventName"], &event["dynamodb"]["Keys"]["id"]["S"]),
+        (&json!("REMOVE"), &json!("expired"))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_row() {
+    fn defaults_row_are_lambdas() {
         let settings = Settings::new("u", "f", "arn");
         assert_eq!(settings.batch_size, 100);
         assert_eq!(settings.maximum_batching_window, Duration::ZERO);
