@@ -5,16 +5,37 @@
 #[path = "event_source/stage.rs"]
 mod stage;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
-use streamer_harness::event_source::{FilterPattern, LogFailures, OnFailure, Settings, StartingPosition};
+use serde_json::{Value, json};
+use streamer::ports::{Clock, SystemEntropy, Timestamp};
+use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::event_source::{
+    Backoff, FilterPattern, LogFailures, OnFailure, SendFailures, Settings, StartingPosition,
+};
+use streamer_harness::faults::{Call, Fault};
 use streamer_harness::lambda::InvokeError;
+use streamer_harness::sqs::Queues;
 use tokio::time::{sleep, timeout};
 
-use stage::{START, checkpoint, failed_items, run, run_slow, settings, stream, succeed, unhandled};
+use stage::{START, STREAM, checkpoint, failed_items, run, run_slow, settings, stream, succeed, unhandled};
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct Moment(Mutex<Timestamp>);
+
+impl Clock for Moment {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+fn queues() -> Queues {
+    let clock = Arc::new(Moment(Mutex::new(START)));
+    Queues::in_memory(clock, Arc::new(SystemEntropy::new()), "us-east-1", "000000000000").unwrap()
+}
 
 #[tokio::test(start_paused = true)]
 async fn polling_row_a_batch_leaves_on_size_and_a_shard_is_read_four_times_a_second() {
@@ -97,7 +118,7 @@ async fn retry_count_row_three_attempts_are_four_invocations_and_backoff_row_the
         run(settings, &stream, 30, |numbers, _| if numbers == [1, 2] { unhandled() } else { Ok(json!({})) });
     let run = run.await;
     assert_eq!(run.batches(), [vec![1, 2], vec![1, 2], vec![1, 2], vec![1, 2], vec![3]]);
-    assert_eq!(run.times(), [0, 1_000, 3_000, 7_000, 7_000]);
+    assert_eq!(run.times(), [0, 250, 750, 1_750, 1_750]);
     assert_eq!(checkpoint(&stream).as_deref(), Some("3"));
 }
 
@@ -111,15 +132,15 @@ async fn retry_count_row_throttles_do_not_count() {
         _ => unhandled(),
     });
     let run = run.await;
-    assert_eq!(run.times(), [0, 1_000, 3_000, 7_000, 15_000, 16_000]);
+    assert_eq!(run.times(), [0, 250, 750, 1_750, 3_750, 4_000]);
     assert_eq!(run.failures[0].request_context.approximate_invoke_count, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn defaults_row_retries_are_without_end() {
     let run = run(settings(), &stream(1), 3_600, |_, _| unhandled()).await;
-    assert_eq!(&run.times()[..8], [0, 1_000, 3_000, 7_000, 15_000, 31_000, 63_000, 123_000]);
-    assert_eq!(run.calls.len(), 65, "one a minute at last");
+    assert_eq!(&run.times()[..8], [0, 250, 750, 1_750, 3_750, 7_750, 15_750, 31_750]);
+    assert_eq!(run.calls.len(), 67, "one a minute at last");
     assert_eq!(run.failures, []);
 }
 
@@ -166,7 +187,7 @@ async fn failure_record_row_retries_exhausted() {
         run(Settings { maximum_retry_attempts: Some(0), ..settings() }, &stream, 1, |_, _| unhandled()).await;
     let expected = json!({
         "requestContext": {
-            "requestId": "00000000-0000-4000-8000-000000000000",
+            "requestId": run.ids[0],
             "functionArn": "arn:processor",
             "condition": "RetryAttemptsExhausted",
             "approximateInvokeCount": 1
@@ -181,10 +202,11 @@ async fn failure_record_row_retries_exhausted() {
             "approximateArrivalOfFirstRecord": "2026-03-01T00:00:00.000Z",
             "approximateArrivalOfLastRecord": "2026-03-01T00:00:00.000Z",
             "batchSize": 2,
-            "streamArn": "arn:stream"
+            "streamArn": STREAM
         }
     });
     assert_eq!(serde_json::to_value(&run.failures).unwrap(), json!([expected]));
+    assert_eq!(run.ids, ["01010101-0101-4101-8101-010101010101"]);
     LogFailures.give_up(run.failures[0].clone());
 }
 
@@ -249,6 +271,223 @@ async fn order_row_without_parallelization_a_shard_waits_for_its_batch_and_other
     let batches = run.await.batches();
     assert!(!batches.contains(&vec![2]));
     assert!(batches.contains(&vec![7]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_row_unlimited_retries_within_a_record_age_of_60_s_are_8_invocations() {
+    let settings = Settings { maximum_record_age: Some(Duration::from_secs(60)), ..settings() };
+    let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
+    assert_eq!(run.calls.len(), 8, "as recorded");
+    assert_eq!(run.failures[0].request_context.approximate_invoke_count, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_row_the_wait_is_an_option() {
+    let backoff = Backoff { initial: Duration::from_secs(2), maximum: Duration::from_secs(5) };
+    let settings = Settings { backoff, maximum_retry_attempts: Some(3), ..settings() };
+    let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
+    assert_eq!(run.times(), [0, 2_000, 6_000, 11_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_count_row_a_batch_may_be_tried_only_once() {
+    let settings = Settings { maximum_retry_attempts: Some(0), ..settings() };
+    let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
+    assert_eq!((run.calls.len(), run.failures.len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_record_row_it_names_the_invocation_that_failed_last() {
+    let settings = Settings { maximum_retry_attempts: Some(2), ..settings() };
+    let run = run(settings, &stream(1), 60, |_, _| unhandled()).await;
+    assert_eq!(run.ids.len(), 3);
+    assert_eq!(Some(&run.failures[0].request_context.request_id), run.ids.last());
+    assert_ne!(run.ids[1], run.ids[2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_record_row_to_a_queue() {
+    let queues = queues();
+    queues.create("failures", []).unwrap();
+    let send = SendFailures::new(Arc::new(queues.clone()), queues.arn("failures"));
+    let stream = stream(3);
+    let settings =
+        Settings { maximum_retry_attempts: Some(1), report_batch_item_failures: true, ..settings() };
+    let reply = |numbers: &[u32], _| if numbers.contains(&3) { failed_items(&[2]) } else { Ok(json!({})) };
+    // Without its queue it is logged, and nothing else is held up.
+    let lost = SendFailures::new(Arc::new(queues.clone()), queues.arn("none"));
+    for record in run(settings, &stream, 60, reply).await.failures {
+        lost.give_up(record.clone());
+        send.give_up(record);
+    }
+    let messages = queues.messages("failures").unwrap();
+    let bodies: Vec<_> = messages.iter().map(|message| &*message.body).collect();
+    insta::assert_snapshot!(bodies.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_row_a_child_is_read_only_once_its_parent_is_read_to_its_end_and_done() {
+    let stream = stream(2);
+    stream.add_child("shard", "child a");
+    stream.add_child("child a", "grandchild");
+    stream.put("child a", 3, START);
+    stream.put("grandchild", 4, START);
+    stream.put("unrelated", 5, START);
+    let later = async {
+        sleep(Duration::from_secs(2)).await;
+        stream.put("shard", 6, START);
+        stream.close("shard");
+        stream.close("child a");
+    };
+    let settings = Settings { batch_size: 1, ..settings() };
+    let reply = |numbers: &[u32], nth| if numbers == [6] && nth < 8 { unhandled() } else { Ok(json!({})) };
+    let (run, ()) = tokio::join!(run(settings.clone(), &stream, 20, reply), later);
+    let mut batches = run.batches();
+    batches.dedup();
+    let numbers: Vec<_> = batches.iter().map(|batch| batch[0]).filter(|number| *number != 5).collect();
+    assert_eq!(numbers, [1, 2, 6, 3, 4], "in the order of the family");
+    assert!(batches.contains(&vec![5]), "others do not wait");
+    let retried = run.calls.iter().filter(|(_, batch)| *batch == [6]).count();
+    assert!(retried > 1, "the child has waited for the parent's last record");
+    // Nothing comes again after a restart, and what the youngest gets is read at once.
+    stream.put("grandchild", 7, START);
+    assert_eq!(self::run(settings, &stream, 5, succeed).await.batches(), [[7]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_row_a_child_whose_parent_is_gone_is_read() {
+    let stream = stream(0);
+    stream.add_child("trimmed long ago", "child");
+    stream.put("child", 1, START);
+    assert_eq!(run(settings(), &stream, 5, succeed).await.batches(), [[1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_row_a_split_while_the_mapping_starts_at_the_latest_record_loses_nothing() {
+    let stream = stream(2);
+    let latest = Settings { starting_position: StartingPosition::Latest, ..settings() };
+    let later = async {
+        sleep(Duration::from_secs(1)).await;
+        stream.put("shard", 3, START);
+        stream.close("shard");
+        stream.add_child("shard", "child");
+        stream.put("child", 4, START);
+    };
+    let (run, ()) = tokio::join!(run(latest, &stream, 5, succeed), later);
+    assert_eq!(run.batches(), [[3], [4]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_row_records_come_twice_or_late_on_request() {
+    let stream = stream(3);
+    let twice = stream.faults.add(Fault::duplicate(Call::records("t")).after(1).times(1));
+    let late = stream.faults.add(Fault::delay(Call::records("t").by("processor"), Duration::from_secs(3)));
+    let _other = stream.faults.add(Fault::duplicate(Call::records("another table")));
+    let settings = Settings { batch_size: 1, ..settings() };
+    let run = run(settings, &stream, 60, succeed).await;
+    assert_eq!(run.batches(), [[1], [2], [2], [3]]);
+    assert_eq!(run.times(), [3_000, 6_000, 6_000, 9_000]);
+    assert_eq!((twice.hits(), late.hits()), (1, 3));
+    assert_eq!(checkpoint(&stream).as_deref(), Some("3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_row_a_batch_leaves_at_6_mb() {
+    let stream = stream(0);
+    for number in 1..=3 {
+        stream.put_item("shard", number, START, &"x".repeat(3 * 1_024 * 1_024 - 400));
+    }
+    let window = Settings { maximum_batching_window: Duration::from_secs(300), ..settings() };
+    let run = run(window, &stream, 400, succeed).await;
+    assert_eq!(run.calls, [(0, vec![1, 2]), (300_000, vec![3])]);
+}
+
+#[test]
+fn filters_row_a_mapping_has_at_most_five() {
+    let pattern = FilterPattern::parse(r#"{"eventName": ["INSERT"]}"#).unwrap();
+    for (count, expected) in [(5, true), (6, false)] {
+        let settings = Settings { filters: vec![pattern.clone(); count], ..settings() };
+        assert_eq!(stage::mapping(settings).is_ok(), expected, "{count}");
+    }
+}
+
+/// A table `table` with a stream and a time to live, on a clock that stands still.
+fn database() -> (DynamoDb, Arc<Moment>) {
+    let clock = Arc::new(Moment(Mutex::new(START)));
+    let db = DynamoDb::builder().clock(clock.clone()).in_memory().unwrap();
+    let table = json!({
+        "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    });
+    call(&db, "CreateTable", &table);
+    let ttl = json!({"AttributeName": "ttl", "Enabled": true});
+    call(&db, "UpdateTimeToLive", &json!({"TableName": "table", "TimeToLiveSpecification": ttl}));
+    (db, clock)
+}
+
+fn call(db: &DynamoDb, operation: &str, body: &Value) {
+    let answer = db.handle(&format!("DynamoDB_20120810.{operation}"), body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// The records of the table's stream, as a function sees them.
+fn events(db: &DynamoDb) -> Vec<Value> {
+    let arn = db.streams().latest_stream_arn("table").unwrap();
+    let shards = db.streams().shard_infos(&arn).unwrap().into_iter();
+    let records = shards.flat_map(|shard| db.streams().read(&arn, &shard.id, None, 100).unwrap());
+    records.map(|record| record.to_event_record()).collect()
+}
+
+#[tokio::test]
+async fn record_row_a_function_sees_its_exact_shape() {
+    let (db, _) = database();
+    let item = json!({"id": {"S": "a"}, "n": {"N": "1"}});
+    call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
+    let [event] = &events(&db)[..] else { panic!("one write is one record") };
+    let id = event["eventID"].as_str().unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let number = event["dynamodb"]["SequenceNumber"].as_str().unwrap();
+    assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{number}");
+    let expected = json!({
+        "eventID": id,
+        "eventName": "INSERT",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "us-east-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1_772_323_200.0,
+            "Keys": {"id": {"S": "a"}},
+            "NewImage": item,
+            "SequenceNumber": number,
+            "SizeBytes": 8,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+        "eventSourceARN": db.streams().latest_stream_arn("table"),
+    });
+    assert_eq!(*event, expected);
+}
+
+#[tokio::test]
+async fn ttl_delete_row_a_filter_tells_it_from_other_removals() {
+    let (db, clock) = database();
+    let ends = (START.as_secs() + 60).to_string();
+    for id in ["deleted", "expired"] {
+        let item = json!({"id": {"S": id}, "ttl": {"N": ends}});
+        call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
+    }
+    call(&db, "DeleteItem", &json!({"TableName": "table", "Key": {"id": {"S": "deleted"}}}));
+    *clock.0.lock().unwrap() = START + Duration::from_secs(120);
+    db.sweep_expired().unwrap();
+    let by_ttl = r#"{"userIdentity": {"type": ["Service"], "principalId": ["dynamodb.amazonaws.com"]}}"#;
+    let by_ttl = FilterPattern::parse(by_ttl).unwrap();
+    let found: Vec<_> = events(&db).into_iter().filter(|event| by_ttl.matches(event)).collect();
+    let [event] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (&event["eventName"], &event["dynamodb"]["Keys"]["id"]["S"]),
+        (&json!("REMOVE"), &json!("expired"))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,12 +164,10 @@ fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
             ("Resources.F.Properties.Tracing", FindingKind::NotEmulated),
             ("Resources.F.Properties.Policies", FindingKind::Harmless),
             ("Resources.F.Properties.Events.Upload", FindingKind::NotEmulated),
-            ("Resources.Q", FindingKind::NotEmulated),
             ("Resources.R", FindingKind::Harmless),
             ("Resources.X", FindingKind::NotEmulated),
         ]
     );
-    assert!(template.findings[4].to_string().contains("AWS::SQS::Queue: queues are not emulated yet"));
 }
 
 #[test]

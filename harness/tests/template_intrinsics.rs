@@ -39,8 +39,8 @@ Resources:
     Type: AWS::ApiGatewayV2::Api
     Properties: {Name: n, ProtocolType: WEBSOCKET, RouteSelectionExpression: x}
   Stage: {Type: AWS::ApiGatewayV2::Stage, Properties: {ApiId: !Ref Socket, StageName: prod}}
-  Ring: {Type: AWS::SQS::Queue, Properties: {QueueName: !GetAtt Ringlet.QueueName}}
-  Ringlet: {Type: AWS::SQS::Queue, Properties: {QueueName: !GetAtt Ring.QueueName}}
+  Ring: {Type: AWS::SNS::Topic, Properties: {TopicName: !GetAtt Ringlet.TopicName}}
+  Ringlet: {Type: AWS::SNS::Topic, Properties: {TopicName: !GetAtt Ring.TopicName}}
 ";
 
 fn parse(value: &str, environment: &Environment) -> Result<Template, TemplateError> {
@@ -201,7 +201,7 @@ fn partitions_follow_from_the_region() {
 #[test]
 fn names_that_lead_back_to_themselves_are_refused() {
     let error = parse("!Ref Ring", &Environment::default()).unwrap_err().to_string();
-    assert!(error.contains("Resources.Ringlet.Properties.QueueName"), "{error}");
+    assert!(error.contains("Resources.Ringlet.Properties.TopicName"), "{error}");
     assert!(error.contains("Ring leads back to itself: Ring → Ringlet → Ring"), "{error}");
 }
 
@@ -210,13 +210,13 @@ fn a_chain_of_names_is_bounded() {
     let mut text = String::from("Transform: AWS::Serverless-2016-10-31\nResources:\n");
     for i in 0..200 {
         text.push_str(&format!(
-            "  Q{i}: {{Type: AWS::SQS::Queue, Properties: {{QueueName: !GetAtt Q{}.QueueName}}}}\n",
+            "  Q{i}: {{Type: AWS::SNS::Topic, Properties: {{TopicName: !GetAtt Q{}.TopicName}}}}\n",
             i + 1
         ));
     }
     text.push_str(
         "  F: {Type: AWS::Serverless::Function, Properties: {Runtime: provided.al2023, Handler: f, CodeUri: ., \
-         FunctionName: !GetAtt Q0.QueueName}}\n",
+         FunctionName: !GetAtt Q0.TopicName}}\n",
     );
     let error = Template::parse(&text, Path::new(""), &Environment::default()).unwrap_err();
     assert!(error.to_string().contains("more than 24 names lead from one to the next here"), "{error}");

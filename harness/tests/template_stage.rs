@@ -320,3 +320,90 @@ fn one_api_with_one_stage_and_each_route_key_once() {
         ["Resources.Api: the API has no stage; add an AWS::ApiGatewayV2::Stage"]
     );
 }
+
+#[test]
+fn a_queue_is_set_as_sqs_takes_it() {
+    let template = parse(
+        "  Q:
+    Type: AWS::SQS::Queue
+    Properties:
+      VisibilityTimeout: 60
+      MessageRetentionPeriod: '1209600'
+      RedrivePolicy: {deadLetterTargetArn: !GetAtt D.Arn, maxReceiveCount: 3}
+      Tags: [{Key: a, Value: b}]
+  D: {Type: AWS::SQS::Queue, Properties: {QueueName: dead}}
+",
+    )
+    .unwrap();
+    let [queue, dead] = &template.queues[..] else { panic!("{:?}", template.queues) };
+    assert_eq!((&*queue.name, &*dead.name), ("streamer-Q", "dead"));
+    assert_eq!(queue.arn, "arn:aws:sqs:us-east-1:000000000000:streamer-Q");
+    let attributes: Vec<_> = queue.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let policy = r#"{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":3}"#;
+    let expected = [
+        "MessageRetentionPeriod=1209600".to_owned(),
+        format!("RedrivePolicy={policy}"),
+        "VisibilityTimeout=60".to_owned(),
+    ];
+    assert_eq!(attributes, expected);
+    assert!(dead.attributes.is_empty());
+}
+
+#[test]
+fn what_is_no_standard_queue_is_refused() {
+    let found = problems(
+        "  F1: {Type: AWS::SQS::Queue, Properties: {FifoQueue: true}}
+  F2: {Type: AWS::SQS::Queue, Properties: {QueueName: q.fifo}}
+  N: {Type: AWS::SQS::Queue, Properties: {QueueName: a b}}
+  V: {Type: AWS::SQS::Queue, Properties: {VisibilityTimeout: 43201}}
+  R: {Type: AWS::SQS::Queue, Properties: {RedrivePolicy: {deadLetterTargetArn: !GetAtt V.Arn}}}
+  A: {Type: AWS::SQS::Queue, Properties: {QueueName: same}}
+  B: {Type: AWS::SQS::Queue, Properties: {QueueName: same}}
+",
+    );
+    let expected = [
+        "Resources.F1.Properties.FifoQueue: FIFO queues are not emulated; use a standard queue",
+        "Resources.F2.Properties.QueueName: FIFO queues are not emulated; use a standard queue",
+        "Resources.N.Properties.QueueName: a queue's name has 1 to 80 letters, digits, hyphens and underscores, not \"a b\"",
+        "Resources.V.Properties.VisibilityTimeout: expected 0 to 43200 seconds, found 43201",
+        "Resources.R.Properties.RedrivePolicy.maxReceiveCount: is missing; it must be how often a message may be received",
+        "Resources.B: same is also the name of A; names must differ",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_destination_that_is_no_queue_of_the_template_is_found() {
+    let on_failure = "FunctionName: f, EventSourceArn: !GetAtt T.StreamArn, StartingPosition: LATEST, DestinationConfig: \
+         {OnFailure: {Destination: 'arn:aws:sns:us-east-1:000000000000:t'}}";
+    let template = parse(&mapping(on_failure)).unwrap();
+    let finding = template.findings[0].to_string();
+    assert!(
+        finding.contains("this is no queue of this template; what would be sent there is logged"),
+        "{finding}"
+    );
+}
+
+#[test]
+fn shards_row_a_third_reader_of_a_stream_is_found() {
+    let read = "{Type: AWS::Lambda::EventSourceMapping, Properties: {FunctionName: f, EventSourceArn: !GetAtt \
+                T.StreamArn, StartingPosition: LATEST}}";
+    let two = parse(&format!("{TABLE}  A: {read}\n  B: {read}\n")).unwrap();
+    assert_eq!(two.findings, []);
+    let three = parse(&format!("{TABLE}  A: {read}\n  B: {read}\n  C: {read}\n")).unwrap();
+    let [finding] = &three.findings[..] else { panic!("{:?}", three.findings) };
+    assert_eq!(finding.place.path, "Resources.C.Properties");
+    assert!(finding.meaning.starts_with("this is reader 3 of the stream of t: AWS throttles more than 2"));
+}
+
+#[test]
+fn defaults_row_a_mapping_of_the_template_has_them() {
+    let minimal = "FunctionName: f, EventSourceArn: !GetAtt T.StreamArn, StartingPosition: TRIM_HORIZON";
+    let template = parse(&mapping(minimal)).unwrap();
+    let mapping = &template.mappings[0];
+    assert_eq!((mapping.batch_size, mapping.parallelization_factor), (100, 1));
+    assert_eq!(mapping.maximum_batching_window, Duration::ZERO);
+    assert_eq!((mapping.maximum_record_age, mapping.maximum_retry_attempts), (None, None));
+    assert!(!mapping.bisect_batch_on_function_error && !mapping.report_batch_item_failures);
+    assert!(mapping.enabled && mapping.filter_patterns.is_empty() && mapping.on_failure.is_none());
+}

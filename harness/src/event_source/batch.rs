@@ -63,6 +63,9 @@ pub(super) fn payload(items: &[Item]) -> Bytes {
 }
 
 /// The lane of a record: records of one item share it, so that they stay in order.
+///
+/// Lambda keeps the order "at the item (partition and sort key) level" (Lambda's developer guide, "Using AWS Lambda
+/// with Amazon DynamoDB"), unlike with Kinesis, where it is that of the partition key.
 pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let keys = record.event.pointer("/dynamodb/Keys").and_then(Value::as_object);
     let mut keys: Vec<_> =

@@ -14,6 +14,7 @@ use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, Res
 use super::reply::{Verdict, verdict};
 use super::settings::Settings;
 use crate::aws_forms::{iso_8601, uuid};
+use crate::faults::{Effect, Effects, Occasion, Service};
 use crate::lambda::InvokeError;
 
 #[derive(Debug)]
@@ -64,8 +65,28 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         while let Some(items) = self.gather().await {
+            let Effects { delay, effect } = self.struck(&items);
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            if effect == Some(Effect::Duplicate) {
+                self.work_off(items.clone()).await;
+            }
             self.work_off(items).await;
         }
+    }
+
+    /// What is to go wrong with the delivery of a batch.
+    fn struck(&self, items: &[Item]) -> Effects {
+        let arn = items.first().map_or("", |item| &item.stream_arn);
+        let table = arn.split(":table/").nth(1).and_then(|rest| rest.split('/').next());
+        self.ports.faults.strike(&Occasion {
+            service: Service::Streams,
+            operation: "GetRecords",
+            resources: table.as_slice(),
+            index: None,
+            caller: Some(&self.settings.function),
+        })
     }
 
     /// The next batch: full, or what has come in within the window.
@@ -147,8 +168,8 @@ impl Lane {
 
     async fn invoke(&self, batch: &mut Batch) -> Outcome {
         batch.request_id = uuid(&*self.ports.entropy);
-        let invocation = self.ports.invoke.invoke(&self.settings.function, payload(&batch.items));
-        let reply = invocation.await;
+        let (function, request_id) = (&self.settings.function, batch.request_id.clone());
+        let reply = self.ports.invoke.invoke_as(function, request_id, payload(&batch.items)).await;
         if let Err(InvokeError::Throttled | InvokeError::NotFound(_)) = reply {
             return Outcome::Refused;
         }

@@ -14,22 +14,25 @@ mod settings;
 mod shard;
 mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
 use streamer::ports::{Clock, Entropy};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::faults::Faults;
 use crate::lambda::Invoke;
 
 pub use filter::{FilterError, FilterPattern};
 pub use on_failure::{
     BatchInfo, Condition, FailureRecord, LogFailures, OnFailure, RequestContext, ResponseContext,
+    SendFailures,
 };
 pub use settings::{Backoff, Settings, SettingsError, StartingPosition};
-pub use source::{Record, RecordSource, SourceError};
+pub use source::{Record, RecordSource, Shard, SourceError};
 
 /// What a mapping stands on.
 #[derive(Clone, Debug)]
@@ -42,8 +45,11 @@ pub struct Ports {
     pub on_failure: Arc<dyn OnFailure>,
     /// What the age of records is reckoned by.
     pub clock: Arc<dyn Clock>,
-    /// Where the request ids in failure records come from.
+    /// Where the ids of the invocations come from.
     pub entropy: Arc<dyn Entropy>,
+    /// What goes wrong with deliveries on purpose ([`Call::records`](crate::faults::Call::records)): they come
+    /// twice, or late.
+    pub faults: Faults,
 }
 
 /// One event source mapping.
@@ -73,35 +79,20 @@ impl EventSourceMapping {
         }
     }
 
-    /// Starts a reader for each shard as it appears. Dropped, it takes the readers with it.
+    /// Starts a reader for each shard as its turn comes. Dropped, it takes the readers with it.
     async fn poll(&self) {
         let mut readers = JoinSet::new();
-        let mut known = BTreeSet::new();
-        let mut starting_position = self.settings.starting_position;
+        let mut read = BTreeMap::new();
+        let mut start = Start::Unknown;
         let mut ticks = tokio::time::interval(self.settings.poll_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = passed_on(&mut readers) => {}
+                () = passed_on(&mut readers, &mut read) => {}
             }
-            match self.shards(&mut starting_position) {
-                Ok(shards) => {
-                    for shard in shards {
-                        if known.insert(shard.clone()) {
-                            let settings = Arc::clone(&self.settings);
-                            readers.spawn(shard::read(
-                                shard,
-                                starting_position,
-                                settings,
-                                self.ports.clone(),
-                            ));
-                        }
-                    }
-                    // Shards that appear later are the children of known ones: what they hold has not been
-                    // read yet, wherever the mapping itself started.
-                    starting_position = StartingPosition::TrimHorizon;
-                }
+            match self.shards(&mut start) {
+                Ok(shards) => self.read_on(&shards, &mut read, &mut readers),
                 Err(error) => {
                     tracing::warn!(uuid = self.settings.uuid, %error, "the stream's shards cannot be listed");
                 }
@@ -109,30 +100,107 @@ impl EventSourceMapping {
         }
     }
 
-    /// The stream's shards. A mapping that has read any of them before has started already: those it does not
-    /// know have appeared while it was down.
-    fn shards(&self, starting_position: &mut StartingPosition) -> Result<Vec<String>, SourceError> {
-        let shards = self.ports.source.shards()?;
-        for shard in &shards {
-            if *starting_position == StartingPosition::Latest
-                && self.ports.source.checkpoint(shard)?.is_some()
-            {
-                *starting_position = StartingPosition::TrimHorizon;
+    /// Starts to read the shards whose parent is read to its end, or is not there any more.
+    fn read_on(
+        &self,
+        shards: &[Shard],
+        read: &mut BTreeMap<String, Progress>,
+        readers: &mut JoinSet<String>,
+    ) {
+        // What is gone for good is forgotten.
+        read.retain(|id, _| shards.iter().any(|shard| shard.id == *id));
+        for shard in shards {
+            let closed = match read.get_mut(&shard.id) {
+                Some(Progress::Done) => continue,
+                Some(Progress::Reading(closed)) => closed,
+                None => {
+                    let parent = shard
+                        .parent
+                        .as_ref()
+                        .filter(|parent| shards.iter().any(|shard| shard.id == **parent));
+                    if parent.is_some_and(|parent| !matches!(read.get(parent), Some(Progress::Done))) {
+                        continue;
+                    }
+                    let (settings, ports) = (Arc::clone(&self.settings), self.ports.clone());
+                    let closed = watch::Sender::new(false);
+                    readers.spawn(shard::read(shard.id.clone(), settings, ports, closed.subscribe()));
+                    let entry = read.entry(shard.id.clone());
+                    match entry.or_insert(Progress::Reading(closed)) {
+                        Progress::Reading(closed) => closed,
+                        Progress::Done => continue,
+                    }
+                }
+            };
+            closed.send_if_modified(|known| std::mem::replace(known, shard.closed) != shard.closed);
+        }
+    }
+
+    /// The stream's shards. A new mapping that is to start with what is written from now on skips what they hold
+    /// first; shards that appear later are their children, and nothing of them has been read.
+    fn shards(&self, start: &mut Start) -> Result<Vec<Shard>, SourceError> {
+        let source = &self.ports.source;
+        let shards = source.shards()?;
+        if matches!(start, Start::Unknown) {
+            let begun =
+                shards.iter().map(|shard| source.checkpoint(&shard.id)).collect::<Result<Vec<_>, _>>()?;
+            // One that has read any of them before has started already: those that it does not know have appeared
+            // while it was down.
+            let is_new = begun.iter().all(Option::is_none);
+            *start = match self.settings.starting_position {
+                StartingPosition::Latest if is_new => {
+                    Start::Skipping(shards.iter().map(|shard| shard.id.clone()).collect())
+                }
+                StartingPosition::Latest | StartingPosition::TrimHorizon => Start::Begun,
+            };
+        }
+        if let Start::Skipping(left) = start {
+            while let Some(shard) = left.first() {
+                // Kept at once: a restart must not skip what comes in from now on.
+                if shards.iter().any(|known| known.id == *shard)
+                    && let Some(latest) = source.latest(shard)?
+                {
+                    source.save_checkpoint(shard, &latest)?;
+                }
+                left.pop_first();
             }
+            *start = Start::Begun;
         }
         Ok(shards)
     }
 }
 
-/// Waits for a panic in one of `tasks`, which else run for ever, and passes it on: a mapping that stood still
-/// in silence would be the harder to explain.
-async fn passed_on(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
+/// How far a mapping has come to begin.
+#[derive(Debug)]
+enum Start {
+    /// It does not know yet whether it has run before.
+    Unknown,
+    /// What these shards hold is still to be skipped.
+    Skipping(BTreeSet<String>),
+    /// Each shard is read from its checkpoint on, or from its oldest record.
+    Begun,
+}
+
+/// How far a shard is read.
+#[derive(Debug)]
+enum Progress {
+    /// Its reader is told here that nothing will be added to it.
+    Reading(watch::Sender<bool>),
+    /// Nothing is left of it to do.
+    Done,
+}
+
+/// Waits until a shard is read to its end and done, or until one of `readers` panics, and passes the panic on: a mapping
+/// that stood still in silence would be the harder to explain.
+async fn passed_on(readers: &mut JoinSet<String>, read: &mut BTreeMap<String, Progress>) {
+    match readers.join_next().await {
+        Some(Ok(shard)) => {
+            read.insert(shard, Progress::Done);
         }
+        Some(Err(error)) => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }

@@ -1,11 +1,13 @@
 //! What happens to records that a mapping gives up on.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::batch::Item;
 use crate::aws_forms::iso_8601;
+use crate::destination::Destination;
 
 /// Where failure records go: a mapping's on-failure destination.
 pub trait OnFailure: fmt::Debug + Send + Sync {
@@ -21,6 +23,33 @@ impl OnFailure for LogFailures {
     fn give_up(&self, record: FailureRecord) {
         let text = serde_json::to_string(&record).unwrap_or_else(|error| error.to_string());
         tracing::error!(record = text, "stream records were given up on");
+    }
+}
+
+/// Sends failure records to a queue, as Lambda does. One that cannot be sent is logged.
+#[derive(Clone, Debug)]
+pub struct SendFailures {
+    destination: Arc<dyn Destination>,
+    arn: String,
+}
+
+impl SendFailures {
+    /// To what `arn` names at `destination`.
+    #[must_use]
+    pub fn new(destination: Arc<dyn Destination>, arn: impl Into<String>) -> Self {
+        Self { destination, arn: arn.into() }
+    }
+}
+
+impl OnFailure for SendFailures {
+    fn give_up(&self, record: FailureRecord) {
+        let sent = serde_json::to_string(&record)
+            .map_err(|error| error.to_string())
+            .and_then(|text| self.destination.send(&self.arn, text).map_err(|error| error.to_string()));
+        if let Err(error) = sent {
+            tracing::error!(error, "a failure record cannot be sent");
+            LogFailures.give_up(record);
+        }
     }
 }
 
@@ -47,7 +76,7 @@ pub struct FailureRecord {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestContext {
-    /// The id of the last invocation. It is the mapping's own: it does not learn the one that the function saw.
+    /// The id of the last invocation, which is the one that the function saw.
     pub request_id: String,
     /// The function.
     pub function_arn: String,

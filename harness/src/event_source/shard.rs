@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::Ports;
 use super::batch::{self, Item};
 use super::checkpoint::Checkpoint;
 use super::lane::Lane;
-use super::settings::{Settings, StartingPosition};
+use super::settings::Settings;
 use super::source::{RecordSource, SourceError};
-use super::{Ports, passed_on};
 
 /// The most records of one read, as `GetRecords` has it.
 const READ_LIMIT: usize = 1_000;
 
-/// Reads `shard` for ever and feeds its lanes, which end with this future.
+/// Reads `shard` and feeds its lanes, which end with this future. It ends, with the shard's id, once the shard is
+/// `closed`, read to its end, and all of it is done.
 pub(super) async fn read(
     shard: String,
-    starting_position: StartingPosition,
     settings: Arc<Settings>,
     ports: Ports,
-) {
+    closed: watch::Receiver<bool>,
+) -> String {
     let source = Arc::clone(&ports.source);
     let checkpoint = Arc::new(Checkpoint::new(shard.clone(), Arc::clone(&source)));
     let mut tasks = JoinSet::new();
@@ -34,8 +35,7 @@ pub(super) async fn read(
         tasks.spawn(lane.run());
         lanes.push(inlet);
     }
-    let mut reader =
-        Reader { shard, settings, source, checkpoint, lanes, cursor: Cursor::Unknown(starting_position) };
+    let mut reader = Reader { shard, settings, source, checkpoint, lanes, cursor: Cursor::Unknown };
     let mut ticks = tokio::time::interval(reader.settings.poll_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -43,10 +43,26 @@ pub(super) async fn read(
             _ = ticks.tick() => {}
             () = passed_on(&mut tasks) => {}
         }
-        if let Err(error) = reader.poll() {
-            tracing::warn!(shard = reader.shard, %error, "the shard cannot be read");
+        // Before the read: what was added until it was closed is read then.
+        let closed = *closed.borrow();
+        match reader.poll() {
+            Ok(Polled::Nothing) if closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
+            Ok(Polled::Nothing | Polled::Records) => {}
+            Err(error) => tracing::warn!(shard = reader.shard, %error, "the shard cannot be read"),
         }
     }
+}
+
+/// Waits for a panic in one of the lanes, which else run for ever, and passes it on.
+async fn passed_on(lanes: &mut JoinSet<()>) {
+    while let Some(ended) = lanes.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    std::future::pending().await
 }
 
 struct Reader {
@@ -61,15 +77,21 @@ struct Reader {
 /// How far a reader has come.
 enum Cursor {
     /// It has not found out where to start.
-    Unknown(StartingPosition),
+    Unknown,
     /// It reads on after this record, or from the oldest.
     After(Option<String>),
 }
 
+/// What a read came to.
+enum Polled {
+    Records,
+    Nothing,
+}
+
 impl Reader {
-    fn poll(&mut self) -> Result<(), SourceError> {
+    fn poll(&mut self) -> Result<Polled, SourceError> {
         let after = match &self.cursor {
-            Cursor::Unknown(position) => self.start(*position)?,
+            Cursor::Unknown => self.source.checkpoint(&self.shard)?,
             Cursor::After(after) => after.clone(),
         };
         // Lanes that lag hold the reader up, or else a stuck one would gather the whole stream in memory.
@@ -101,24 +123,6 @@ impl Reader {
                 let _ = lane.send(items);
             }
         }
-        Ok(())
-    }
-
-    /// Where to read on: after the checkpoint, or where the mapping is to start.
-    fn start(&self, position: StartingPosition) -> Result<Option<String>, SourceError> {
-        if let Some(checkpoint) = self.source.checkpoint(&self.shard)? {
-            return Ok(Some(checkpoint));
-        }
-        match position {
-            StartingPosition::TrimHorizon => Ok(None),
-            StartingPosition::Latest => {
-                let latest = self.source.latest(&self.shard)?;
-                if let Some(latest) = &latest {
-                    // Kept at once: a restart must not skip what comes in from now on.
-                    self.source.save_checkpoint(&self.shard, latest)?;
-                }
-                Ok(latest)
-            }
-        }
+        Ok(if room > 0 && records.is_empty() { Polled::Nothing } else { Polled::Records })
     }
 }

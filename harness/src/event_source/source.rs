@@ -9,11 +9,11 @@ use streamer::ports::Timestamp;
 ///
 /// Every call answers from memory or from an embedded database: none may wait for a network.
 pub trait RecordSource: fmt::Debug + Send + Sync {
-    /// The ids of the stream's shards, parents before their children.
+    /// The stream's shards, parents before their children.
     ///
     /// # Errors
     /// When the stream cannot be read; it is asked again at the next poll.
-    fn shards(&self) -> Result<Vec<String>, SourceError>;
+    fn shards(&self) -> Result<Vec<Shard>, SourceError>;
 
     /// At most `limit` records of `shard` in order, from the one after `after` or from the oldest.
     ///
@@ -39,6 +39,17 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
     /// When it cannot be kept. The mapping goes on: a later checkpoint makes up for it, and a restart before
     /// that delivers the records again.
     fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError>;
+}
+
+/// One shard of a stream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shard {
+    /// Its id.
+    pub id: String,
+    /// The shard that was split into this one and others, whose records come before these. It may be gone already.
+    pub parent: Option<String>,
+    /// Whether no record will be added to it any more.
+    pub closed: bool,
 }
 
 /// One record of a stream.

@@ -225,6 +225,25 @@ impl Queues {
         Ok(state.store.put_queue(&queue)?)
     }
 
+    /// Has a queue be set to exactly these attributes.
+    pub(super) fn deploy_queue(
+        &self,
+        name: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        let state = self.lock();
+        let mut queue = state.queue(name)?;
+        let mut given = Attributes::default();
+        given.set(attributes)?;
+        check_redrive(&state, &given)?;
+        if queue.attributes != given {
+            queue.attributes = given;
+            queue.modified = self.now();
+            state.store.put_queue(&queue)?;
+        }
+        Ok(())
+    }
+
     fn list_queues(&self, request: List, origin: &str) -> Answer {
         let prefix = request.queue_name_prefix.unwrap_or_default();
         let names = self.lock().store.queues()?.into_iter().map(|queue| queue.name);

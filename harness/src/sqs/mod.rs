@@ -181,13 +181,9 @@ impl Queues {
         Ok(self.create_queue(name, &BTreeMap::from(attributes))?)
     }
 
-    /// Makes a queue, or has the one that is there be so from now on: as a stack is deployed again.
+    /// Has a queue be set to exactly these attributes, as when a stack is deployed again.
     pub(crate) fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
-        self.create_queue(name, &BTreeMap::new())?;
-        let body = serde_json::json!({ "QueueUrl": name, "Attributes": attributes }).to_string();
-        // Answers at once, as every call but ReceiveMessage.
-        pollster::block_on(self.answer("SetQueueAttributes", body.as_bytes(), ""))?;
-        Ok(())
+        Ok(self.deploy_queue(name, attributes)?)
     }
 
     /// Sends a message to a queue, named by its name, its URL or its ARN.
@@ -215,6 +211,21 @@ impl Queues {
                 dead_letter_source: message.source,
             })
             .collect())
+    }
+
+    /// Waits until a queue has a message, and returns its oldest, without receiving it.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn first_message(&self, queue: &str) -> Result<Message, QueueError> {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            if let Some(message) = self.messages(queue)?.into_iter().next() {
+                return Ok(message);
+            }
+            // The sender lives as long as we do.
+            let _ = changes.changed().await;
+        }
     }
 
     /// The ARN of a queue of this name.

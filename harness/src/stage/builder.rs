@@ -208,15 +208,26 @@ impl StageBuilder {
         Stage::start(self).await
     }
 
-    pub(super) fn read_template(&self) -> Result<Option<Template>, StageError> {
+    /// The template; where there is none, one of nothing.
+    pub(super) fn read_template(&self) -> Result<Template, StageError> {
         let template = match (&self.template, &self.apps) {
             (Some(path), _) => Template::load(path, &self.environment)?,
             (None, Some(_)) => Template::parse(STREAMER_TEMPLATE, Path::new(""), &self.environment)?,
-            (None, None) => return Ok(None),
+            (None, None) => {
+                return Ok(Template {
+                    functions: Vec::new(),
+                    tables: Vec::new(),
+                    queues: Vec::new(),
+                    api: None,
+                    mappings: Vec::new(),
+                    schedules: Vec::new(),
+                    findings: Vec::new(),
+                });
+            }
         };
         match (&self.template, &template.api) {
             (Some(path), None) if self.routes.is_empty() => Err(StageError::NoApi(path.clone())),
-            _ => Ok(Some(template)),
+            _ => Ok(template),
         }
     }
 
@@ -247,6 +258,7 @@ impl StageBuilder {
                 timeout: function.timeout,
                 memory_mib: function.memory_mib,
                 reserved_concurrency: function.reserved_concurrency,
+                asynchronous: function.asynchronous.clone(),
                 ..code
             });
         }

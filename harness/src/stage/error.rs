@@ -30,6 +30,8 @@ pub enum StageError {
         /// What DynamoDB says.
         message: String,
     },
+    /// A queue cannot be made as the template says.
+    Queue(String),
     /// Cargo did not build the functions.
     Build(String),
     /// There is no program for a function.
@@ -97,7 +99,7 @@ impl fmt::Display for StageError {
             Self::FunctionDied { function, message } => write!(f, "{function} does not start: {message}"),
             Self::Functions(error) => error.fmt(f),
             Self::Gateway(error) => error.fmt(f),
-            Self::Mapping(message) => f.write_str(message),
+            Self::Queue(message) | Self::Mapping(message) => f.write_str(message),
             Self::Stopped(message) => {
                 write!(f, "the stage no longer works, and ends: {message} (this is a fault of the harness)")
             }
@@ -113,6 +115,7 @@ impl std::error::Error for StageError {
             Self::Data(error) => error.source(),
             Self::NoApi(_)
             | Self::Table { .. }
+            | Self::Queue(_)
             | Self::Build(_)
             | Self::NoExecutable { .. }
             | Self::NoCode { .. }

@@ -7,6 +7,7 @@ mod error;
 mod executables;
 mod function_fn;
 mod items;
+mod queues;
 mod stream;
 mod streamer_function;
 mod tables;
@@ -31,12 +32,13 @@ pub use tables::create as create_tables;
 
 use crate::client::{Client, ClientError};
 use crate::dynamodb::DynamoDb;
-use crate::event_source::{EventSourceMapping, Ports};
+use crate::event_source::{EventSourceMapping, LogFailures, OnFailure, Ports};
 use crate::faults::Faults;
 use crate::gateway::Gateway;
 use crate::lambda::{Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
-use crate::template::Finding;
+use crate::sqs::Queues;
+use crate::template::{Finding, Template};
 use clock::TokioClock;
 use streamer_function::{Ground, LateGateway};
 
@@ -55,6 +57,7 @@ pub struct Stage {
     tables: BTreeMap<String, String>,
     faults: Faults,
     dynamodb: DynamoDb,
+    queues: Queues,
     functions: Functions,
     gateway: Gateway,
     late_gateway: LateGateway,
@@ -85,12 +88,8 @@ impl Stage {
         };
         builder.environment.offered = signing_key.parameters();
         let template = builder.read_template()?;
-        let (of_template, mut tables, api, of_streams, findings) = match template {
-            Some(template) => {
-                (template.functions, template.tables, template.api, template.mappings, template.findings)
-            }
-            None => Default::default(),
-        };
+        let Template { functions: of_template, mut tables, queues: of_queues, api, .. } = template;
+        let Template { mappings: of_streams, schedules, findings, .. } = template;
         tables.append(&mut builder.tables);
 
         let listener = match (in_process, builder.listener.take()) {
@@ -122,6 +121,13 @@ impl Stage {
             None => dynamodb.in_memory()?,
         };
         tables::create(&dynamodb, &tables)?;
+        let queues = queues::create(
+            &of_queues,
+            builder.data.as_deref(),
+            &builder.environment,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        )?;
 
         let api = builder.api_config(api);
         let stage_name = api.stage.clone();
@@ -131,11 +137,14 @@ impl Stage {
             entropy: Arc::clone(&entropy),
             log: Arc::clone(&log),
             dynamodb: dynamodb.clone(),
+            queues: queues.clone(),
             gateway: late_gateway.clone(),
         };
         let root = format!("http://{}", host(address));
         let endpoints = BTreeMap::from([
             ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), format!("{root}/{stage_name}")),
+            ("AWS_ENDPOINT_URL_SQS".to_owned(), root.clone()),
+            ("AWS_ENDPOINT_URL_LAMBDA".to_owned(), root.clone()),
             ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), root),
         ]);
         let configs = builder.function_configs(&of_template, &ground, &endpoints)?;
@@ -152,6 +161,7 @@ impl Stage {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             faults: builder.faults.clone(),
+            destination: Some(Arc::new(queues.clone())),
             ..Options::default()
         };
         let functions = Functions::new(configs, options)?;
@@ -161,22 +171,25 @@ impl Stage {
 
         let mut to_poll = Vec::new();
         for mapping in &of_streams {
-            to_poll.push(stream::of_template(mapping, &dynamodb)?);
+            let (settings, source) = stream::of_template(mapping, &dynamodb)?;
+            to_poll.push((settings, source, queues::on_failure(mapping, &of_queues, &queues)));
         }
         for (table, settings) in builder.mappings {
-            to_poll.push(stream::of(&table, settings, &dynamodb)?);
+            let (settings, source) = stream::of(&table, settings, &dynamodb)?;
+            to_poll.push((settings, source, Arc::new(LogFailures) as Arc<dyn OnFailure>));
         }
         let mut mappings = Vec::new();
-        for (mut settings, source) in to_poll {
+        for (mut settings, source, on_failure) in to_poll {
             if settings.function_arn.is_empty() {
                 settings.function_arn = arns.get(&settings.function).cloned().unwrap_or_default();
             }
             let ports = Ports {
                 source: Arc::new(source),
                 invoke: invoke.clone(),
-                on_failure: Arc::new(crate::event_source::LogFailures),
+                on_failure,
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                faults: builder.faults.clone(),
             };
             mappings.push(EventSourceMapping::new(settings, ports)?);
         }
@@ -184,7 +197,8 @@ impl Stage {
         let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = JoinSet::new();
         if let Some((listener, _)) = listener {
-            let app = gateway.router().merge(dynamodb.router());
+            let app = gateway.router().merge(dynamodb.router()).merge(functions.router());
+            let app = queues.in_front_of(app);
             let stopped = until(&stop_serving);
             tasks.spawn(async move {
                 let service = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -213,6 +227,10 @@ impl Stage {
         for mapping in mappings {
             tasks.spawn(mapping.run(until(&stop_polling)));
         }
+        for schedule in schedules {
+            let (clock, entropy) = (Arc::clone(&clock), Arc::clone(&entropy));
+            tasks.spawn(schedule.run(functions.clone(), clock, entropy, until(&stop_polling)));
+        }
         tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
 
         let names = tables.into_iter().map(|table| (table.logical_id, table.name));
@@ -225,6 +243,7 @@ impl Stage {
             tables: names.collect(),
             faults: builder.faults,
             dynamodb,
+            queues,
             functions,
             gateway,
             late_gateway,
@@ -299,7 +318,7 @@ impl Stage {
         format!("http://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where DynamoDB and DynamoDB Streams answer; in process, they do so by [`DynamoDb::client`] alone.
+    /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer; in process, they do so by [`DynamoDb::client`] alone.
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", host(self.address))
@@ -315,6 +334,12 @@ impl Stage {
     #[must_use]
     pub fn dynamodb(&self) -> &DynamoDb {
         &self.dynamodb
+    }
+
+    /// The stage's queues.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// The stage's functions.

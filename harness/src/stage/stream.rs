@@ -1,8 +1,10 @@
 //! Event source mappings on the stage's streams.
 
 use super::StageError;
-use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, Streams};
-use crate::event_source::{FilterPattern, Record, RecordSource, Settings, SourceError, StartingPosition};
+use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, ShardInfo, Streams};
+use crate::event_source::{
+    FilterPattern, Record, RecordSource, Settings, Shard, SourceError, StartingPosition,
+};
 use crate::template;
 
 /// A mapping with these settings, and the stream of the table that it reads.
@@ -75,9 +77,15 @@ fn parse(sequence_number: &str) -> Result<SequenceNumber, SourceError> {
 }
 
 impl RecordSource for TableStream {
-    fn shards(&self) -> Result<Vec<String>, SourceError> {
-        let shards = self.streams.shards(&self.stream_arn).map_err(failed)?;
-        Ok(shards.iter().map(|shard| shard.as_str().to_owned()).collect())
+    fn shards(&self) -> Result<Vec<Shard>, SourceError> {
+        let shards = self.streams.shard_infos(&self.stream_arn).map_err(failed)?;
+        let name = |id: &ShardId| id.as_str().to_owned();
+        let shard = |shard: &ShardInfo| Shard {
+            id: name(&shard.id),
+            parent: shard.parent.as_ref().map(name),
+            closed: shard.closed,
+        };
+        Ok(shards.iter().map(shard).collect())
     }
 
     fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {

@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use crate::dynamodb::DynamoDb;
 use crate::faults::Caller;
 use crate::gateway::Gateway;
+use crate::sqs::Queues;
 use crate::lambda::{
     InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
 };
@@ -88,6 +89,7 @@ pub(super) struct Ground {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) dynamodb: DynamoDb,
+    pub(super) queues: Queues,
     pub(super) gateway: LateGateway,
 }
 
@@ -123,11 +125,12 @@ impl StreamerFunction {
         let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
         // Where lines go is for the test to say; a bad level is refused as ever.
         environment.log_level();
-        let Ground { clock, entropy, log, dynamodb, gateway } = &self.ground;
+        let Ground { clock, entropy, log, dynamodb, queues, gateway } = &self.ground;
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
         let ports = Ports { clock: Arc::clone(clock), entropy: Arc::clone(entropy), metrics };
         let http = SharedHttpClient::new(Clients {
             dynamodb: dynamodb.http_client_of(caller.clone()),
+            queues: queues.http_client_of(caller.clone()),
             gateway: gateway.clone(),
             caller,
         });
@@ -223,6 +226,7 @@ impl MetricSink for MetricsToLog {
 #[derive(Clone, Debug)]
 struct Clients {
     dynamodb: SharedHttpClient,
+    queues: SharedHttpClient,
     gateway: LateGateway,
     caller: Caller,
 }
@@ -232,6 +236,9 @@ impl Clients {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         if target.starts_with("DynamoDB") {
             return Ok(self.dynamodb.clone());
+        }
+        if target.starts_with("AmazonSQS") {
+            return Ok(self.queues.clone());
         }
         if request.uri().contains("connections/") {
             let gateway = self.gateway.gateway();

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::diagnostics::FindingKind::Harmless;
+use super::diagnostics::FindingKind::{Harmless, NotEmulated};
+use super::diagnostics::Place;
 use super::fields::{Fields, Reader};
 use super::function::{Function, StreamEvent};
 use super::node::Kind;
+use super::queue::Queue;
 use super::resource::{Resource, of_type};
 use super::table::Table;
 
@@ -15,6 +17,9 @@ pub(super) const TYPE: &str = "AWS::Lambda::EventSourceMapping";
 
 /// Lambda's quota of filters for one mapping.
 const MAX_FILTERS: usize = 5;
+
+/// How many may read one shard at once, before DynamoDB throttles them.
+const MAX_READERS: usize = 2;
 
 /// A table's stream, read in batches for a function.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,12 +67,15 @@ pub(super) fn read(
     events: Vec<StreamEvent>,
     functions: &[Function],
     tables: &[Table],
+    queues: &[Queue],
     reader: &mut Reader<'_>,
 ) -> Vec<EventSourceMapping> {
     let mut mappings = Vec::new();
     for StreamEvent { function, mut properties } in events {
         let table = stream_table(&mut properties, "Stream", tables, reader);
-        mappings.extend(mapping(properties, Some(function), table, reader));
+        let place = properties.place.clone();
+        mappings.extend(mapping(properties, Some(function), table, queues, reader));
+        too_many_readers(&mappings, &place, reader);
     }
     for resource in of_type(resources, TYPE) {
         let Some(mut properties) = resource.properties(reader) else { continue };
@@ -81,9 +89,24 @@ pub(super) fn read(
             }
             function.map(|function| function.name.clone())
         });
-        mappings.extend(mapping(properties, function, table, reader));
+        let place = properties.place.clone();
+        mappings.extend(mapping(properties, function, table, queues, reader));
+        too_many_readers(&mappings, &place, reader);
     }
     mappings
+}
+
+/// Tells when the latest of `mappings` is one more than may read its stream.
+fn too_many_readers(mappings: &[EventSourceMapping], place: &Place, reader: &mut Reader<'_>) {
+    let Some(latest) = mappings.last() else { return };
+    let readers = mappings.iter().filter(|mapping| mapping.enabled && mapping.table == latest.table).count();
+    if latest.enabled && readers > MAX_READERS {
+        let message = format!(
+            "this is reader {readers} of the stream of {}: AWS throttles more than {MAX_READERS}, the local stage does not",
+            latest.table
+        );
+        reader.report.finding(place, NotEmulated, message);
+    }
 }
 
 /// The name in an ARN of a function, with or without a version; anything else is taken for the name itself.
@@ -140,6 +163,7 @@ fn mapping(
     mut fields: Fields,
     function: Option<String>,
     table: Option<String>,
+    queues: &[Queue],
     reader: &mut Reader<'_>,
 ) -> Option<EventSourceMapping> {
     let batch_size = fields.count("BatchSize", "records", 1..=10_000, reader).unwrap_or(100);
@@ -157,7 +181,7 @@ fn mapping(
     let enabled = fields.flag("Enabled", reader).unwrap_or(true);
     let report_batch_item_failures = response_types(&mut fields, reader);
     let filter_patterns = filter_patterns(&mut fields, reader);
-    let on_failure = on_failure(&mut fields, reader);
+    let on_failure = on_failure(&mut fields, queues, reader);
     fields.finish(
         &[
             ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
@@ -233,12 +257,16 @@ fn filter_patterns(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
     patterns
 }
 
-fn on_failure(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String> {
+fn on_failure(fields: &mut Fields, queues: &[Queue], reader: &mut Reader<'_>) -> Option<String> {
     let mut config = fields.fields("DestinationConfig", reader)?;
     let destination = config.fields("OnFailure", reader).and_then(|mut on_failure| {
         // SAM makes a policy from it; the ARN says the same.
         on_failure.text("Type", reader);
         let destination = on_failure.required_text("Destination", "the ARN of a queue or topic", reader);
+        if destination.as_ref().is_some_and(|arn| queues.iter().all(|queue| queue.arn != *arn)) {
+            let message = "this is no queue of this template; what would be sent there is logged";
+            reader.report.finding(&on_failure.place("Destination"), NotEmulated, message);
+        }
         on_failure.finish(&[], reader);
         destination
     });

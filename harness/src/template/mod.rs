@@ -29,6 +29,7 @@ mod intrinsics;
 mod invoke_config;
 mod node;
 mod parameters;
+mod queue;
 mod resource;
 mod route;
 mod schedule;
@@ -43,6 +44,7 @@ pub use api::WebSocketApi;
 pub use diagnostics::{Finding, FindingKind, Place, Problem, TemplateError};
 pub use event_source::{EventSourceMapping, StartingPosition};
 pub use function::Function;
+pub use queue::Queue;
 pub use route::Route;
 pub use table::Table;
 
@@ -60,6 +62,8 @@ pub struct Template {
     pub functions: Vec<Function>,
     /// The tables, in the order of the template.
     pub tables: Vec<Table>,
+    /// The queues, in the order of the template.
+    pub queues: Vec<Queue>,
     /// The WebSocket API, if there is one.
     pub api: Option<WebSocketApi>,
     /// Which functions are called for which streams.
@@ -139,11 +143,13 @@ impl Template {
         let resources = resource::all(&root, &mut reader);
         let tables = table::read(&resources, &mut reader);
         let (functions, events) = function::read(&resources, base_dir, &mut reader);
-        let mappings = event_source::read(&resources, events.streams, &functions, &tables, &mut reader);
+        let queues = queue::read(&resources, &mut reader);
+        let mappings =
+            event_source::read(&resources, events.streams, &functions, &tables, &queues, &mut reader);
         let schedules = schedule::read(&resources, events.schedules, &functions, &mut reader);
         let api = api::read(&resources, &functions, &mut reader);
         let findings = reader.report.verdict()?;
-        Ok(Self { functions, tables, api, mappings, schedules, findings })
+        Ok(Self { functions, tables, queues, api, mappings, schedules, findings })
     }
 }
 

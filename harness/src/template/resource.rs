@@ -3,7 +3,7 @@
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::{Kind, Node};
-use super::{api, event_source, function, route, schedule, table};
+use super::{api, event_source, function, queue, route, schedule, table};
 
 /// A resource that exists under the conditions that hold.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ fn runs(kind: &str) -> bool {
         kind,
         function::TYPE
             | table::TYPE
+            | queue::TYPE
             | event_source::TYPE
             | schedule::RULE
             | api::API
@@ -85,7 +86,7 @@ fn runs(kind: &str) -> bool {
 fn absence(kind: &str) -> (super::FindingKind, &'static str) {
     let service = kind.split("::").nth(1).unwrap_or_default();
     match (service, kind) {
-        ("SQS", _) => (NotEmulated, "queues are not emulated yet; what would be sent there is logged"),
+        ("SQS", _) => (Harmless, "permissions are not checked locally"),
         ("SNS", _) => (NotEmulated, "topics are not emulated; what would be published there is logged"),
         ("Events" | "Scheduler", _) => (
             NotEmulated,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,11 +10,15 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use streamer::ports::{Clock, Entropy, Timestamp};
 use streamer_harness::event_source::{
-    EventSourceMapping, FailureRecord, OnFailure, Ports, Record, RecordSource, Settings, SourceError,
+    EventSourceMapping, FailureRecord, OnFailure, Ports, Record, RecordSource, Settings, SettingsError,
+    Shard, SourceError,
 };
+use streamer_harness::faults::Faults;
 use streamer_harness::lambda::{Invocation, Invoke, InvokeError};
 use tokio::time::{Instant, sleep};
 
+pub(crate) const STREAM: &str =
+    "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-03-01T00:00:00.000";
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
 
 /// The paused clock of the runtime, as a port.
@@ -28,11 +32,11 @@ impl Clock for TokioClock {
 }
 
 #[derive(Debug)]
-struct Zeros;
+struct Counting(AtomicU8);
 
-impl Entropy for Zeros {
+impl Entropy for Counting {
     fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(0);
+        bytes.fill(self.0.fetch_add(1, Ordering::Relaxed));
     }
 }
 
@@ -40,8 +44,11 @@ impl Entropy for Zeros {
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     shards: Mutex<BTreeMap<String, Vec<Record>>>,
+    /// What is known of some of the shards: their parents, and whether they are closed.
+    family: Mutex<BTreeMap<String, (Option<String>, bool)>>,
     checkpoints: Mutex<BTreeMap<String, String>>,
     pub(crate) broken: AtomicBool,
+    pub(crate) faults: Faults,
 }
 
 impl Stream {
@@ -53,11 +60,22 @@ impl Stream {
         let sequence_number = number.to_string();
         let event = json!({
             "eventName": if number.is_multiple_of(2) { "INSERT" } else { "MODIFY" },
-            "eventSourceARN": "arn:stream",
+            "eventSourceARN": STREAM,
             "dynamodb": { "SequenceNumber": sequence_number, "Keys": { "id": { "S": item } } },
         });
         let record = Record { sequence_number, approximate_creation: created, event };
         self.shards.lock().unwrap().entry(shard.to_owned()).or_default().push(record);
+    }
+
+    /// Makes a shard that is a child of `parent`.
+    pub(crate) fn add_child(&self, parent: &str, child: &str) {
+        self.shards.lock().unwrap().insert(child.to_owned(), Vec::new());
+        self.family.lock().unwrap().insert(child.to_owned(), (Some(parent.to_owned()), false));
+    }
+
+    /// Has nothing be added to a shard any more.
+    pub(crate) fn close(&self, shard: &str) {
+        self.family.lock().unwrap().entry(shard.to_owned()).or_default().1 = true;
     }
 
     fn check(&self) -> Result<(), SourceError> {
@@ -66,9 +84,14 @@ impl Stream {
 }
 
 impl RecordSource for Stream {
-    fn shards(&self) -> Result<Vec<String>, SourceError> {
+    fn shards(&self) -> Result<Vec<Shard>, SourceError> {
         self.check()?;
-        Ok(self.shards.lock().unwrap().keys().cloned().collect())
+        let family = self.family.lock().unwrap();
+        let shard = |id: &String| {
+            let (parent, closed) = family.get(id).cloned().unwrap_or_default();
+            Shard { id: id.clone(), parent, closed }
+        };
+        Ok(self.shards.lock().unwrap().keys().map(shard).collect())
     }
 
     fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {
@@ -104,6 +127,7 @@ pub(crate) type Reply = Result<Value, InvokeError>;
 struct Function<F> {
     begun: Instant,
     calls: Mutex<Vec<(u128, Vec<u32>)>>,
+    ids: Mutex<Vec<String>>,
     takes: Duration,
     reply: F,
 }
@@ -115,6 +139,11 @@ impl<F> fmt::Debug for Function<F> {
 }
 
 impl<F: Fn(&[u32], usize) -> Reply + Send + Sync> Invoke for Function<F> {
+    fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
+        self.ids.lock().unwrap().push(request_id);
+        self.invoke(function, payload)
+    }
+
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
         assert_eq!(function, "processor");
         let event: Value = serde_json::from_slice(&payload).unwrap();
@@ -147,6 +176,8 @@ impl OnFailure for Failures {
 pub(crate) struct Run {
     /// When each batch came in, in milliseconds, and what was in it.
     pub(crate) calls: Vec<(u128, Vec<u32>)>,
+    /// The ids of the invocations.
+    pub(crate) ids: Vec<String>,
     pub(crate) failures: Vec<FailureRecord>,
 }
 
@@ -193,18 +224,34 @@ where
     F: Fn(&[u32], usize) -> Reply + Send + Sync + 'static,
 {
     let begun = Instant::now();
-    let function = Arc::new(Function { begun, calls: Mutex::default(), takes, reply });
+    let (calls, ids) = <(Mutex<_>, Mutex<_>)>::default();
+    let function = Arc::new(Function { begun, calls, ids, takes, reply });
     let failures = Arc::new(Failures::default());
-    let ports = Ports {
+    let ports = ports(stream, function.clone(), failures.clone());
+    EventSourceMapping::new(settings, ports).unwrap().run(sleep(Duration::from_secs(secs))).await;
+    Run {
+        calls: function.calls.lock().unwrap().clone(),
+        ids: function.ids.lock().unwrap().clone(),
+        failures: failures.0.lock().unwrap().clone(),
+    }
+}
+
+fn ports(stream: &Arc<Stream>, invoke: Arc<dyn Invoke>, on_failure: Arc<dyn OnFailure>) -> Ports {
+    Ports {
         source: stream.clone(),
-        invoke: function.clone(),
-        on_failure: failures.clone(),
-        clock: Arc::new(TokioClock(begun)),
-        entropy: Arc::new(Zeros),
-    };
-    let mapping = EventSourceMapping::new(settings, ports).unwrap();
-    mapping.run(sleep(Duration::from_secs(secs))).await;
-    Run { calls: function.calls.lock().unwrap().clone(), failures: failures.0.lock().unwrap().clone() }
+        invoke,
+        on_failure,
+        clock: Arc::new(TokioClock(Instant::now())),
+        entropy: Arc::new(Counting(AtomicU8::new(1))),
+        faults: stream.faults.clone(),
+    }
+}
+
+/// A mapping that is not run.
+pub(crate) fn mapping(settings: Settings) -> Result<EventSourceMapping, SettingsError> {
+    let (calls, ids) = <(Mutex<_>, Mutex<_>)>::default();
+    let function = Function { begun: Instant::now(), calls, ids, takes: Duration::ZERO, reply: succeed };
+    EventSourceMapping::new(settings, ports(&stream(0), Arc::new(function), Arc::new(Failures::default())))
 }
 
 pub(crate) fn succeed(_: &[u32], _: usize) -> Reply {

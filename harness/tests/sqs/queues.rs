@@ -176,7 +176,8 @@ async fn queue_api_row_a_long_poll_ends_with_the_first_message_or_its_time() {
         sleep(Duration::from_secs(3)).await;
         send(&client, &url, "m").await;
     };
-    let (polled, ()) = tokio::join!(poll(), later);
+    let (polled, (), first) = tokio::join!(poll(), later, queues.first_message("q"));
+    assert_eq!(first.unwrap().body, "m");
     assert_eq!((polled.unwrap().messages().len(), begun.elapsed().as_secs()), (1, 3));
     // It comes back to sight 30 s after it was received, at 33 s.
     assert_eq!((poll().await.unwrap().messages().len(), begun.elapsed().as_secs()), (0, 23));

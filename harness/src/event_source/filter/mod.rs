@@ -13,8 +13,7 @@ pub use parse::FilterError;
 /// `equals-ignore-case`, `anything-but`, `numeric` and `exists`. `$or` holds patterns of which one must match.
 ///
 /// A stream record wraps each value in its type, so a pattern has to name it: `{"S": ["PENDING"]}`. A `numeric`
-/// never matches an `N`, whose value is a string. Whether AWS takes `suffix` and `equals-ignore-case` for
-/// streams is undocumented; here it does.
+/// never matches an `N`, whose value is a string. An `exists` is about leaves alone: an object is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterPattern(Node);
 
@@ -91,7 +90,7 @@ impl Node {
 impl Condition {
     fn matches(&self, value: Option<&Value>) -> bool {
         match (self, value) {
-            (Self::Exists(exists), value) => *exists == value.is_some(),
+            (Self::Exists(exists), value) => *exists == value.is_some_and(|value| !value.is_object()),
             (_, None) => false,
             (_, Some(Value::Array(elements))) => elements.iter().any(|element| self.matches_one(element)),
             (_, Some(value)) => self.matches_one(value),
@@ -157,7 +156,7 @@ mod tests {
             (json!([{"numeric": ["=", 5]}]), json!([5, 5.0]), json!(["5", 5.1])),
             (json!([{"numeric": [">", 0, "<=", 5]}]), json!([0.1, 5]), json!([0, 5.1])),
             (json!([{"numeric": [">=", 0, "<", 5]}]), json!([0, 4.9]), json!([-0.1, 5])),
-            (json!([{"exists": true}]), json!([null, "", 0]), json!([])),
+            (json!([{"exists": true}]), json!([null, "", 0]), json!([{}, {"S": "x"}])),
             (json!([{"exists": false}]), json!([]), json!([null, "", 0])),
             (json!(["x", {"prefix": "y"}]), json!(["x", "yz"]), json!(["z"])),
         ] {

@@ -1,0 +1,41 @@
+use std::fs;
+
+use serde_json::{Value, json};
+use streamer_harness::stage::Stage;
+
+use crate::{PATIENCE, config};
+
+/// The template that deploys, but for how often a record is tried: ten tries take minutes.
+fn impatient_template(folder: &std::path::Path) -> std::path::PathBuf {
+    let template = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/template.yaml")).unwrap();
+    let impatient = template.replace("MaximumRetryAttempts: 10\n", "MaximumRetryAttempts: 1\n");
+    assert_ne!(impatient, template, "the mapping says how often");
+    let path = folder.join("template.yaml");
+    fs::write(&path, impatient).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failure_record_row_a_record_that_cannot_be_decoded_ends_in_the_templates_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(None);
+    config.template = impatient_template(folder.path());
+    let stage = Stage::start(config).await.unwrap();
+    let item = json!({
+        "request_id": {"S": "no key of ours"}, "part": {"S": "request"}, "status": {"S": "PENDING"},
+    });
+    let put = json!({"TableName": "streamer-RequestsTable", "Item": item}).to_string();
+    let put = stage.dynamodb().handle("DynamoDB_20120810.PutItem", put.as_bytes());
+    assert_eq!(put.status, 200, "{put:?}");
+
+    let arrived = stage.queues().first_message("streamer-StreamFailureQueue");
+    let message = tokio::time::timeout(PATIENCE, arrived).await.unwrap().unwrap();
+    let record: Value = serde_json::from_str(&message.body).unwrap();
+    let context = &record["requestContext"];
+    assert_eq!(context["condition"], "RetryAttemptsExhausted");
+    assert_eq!(context["approximateInvokeCount"], 2);
+    assert!(context["functionArn"].as_str().unwrap().ends_with(":function:streamer-ProcessorFunction"));
+    assert_eq!(record["DDBStreamBatchInfo"]["batchSize"], 1);
+    assert_eq!(record["responseContext"]["functionError"], Value::Null, "the function itself reported it");
+    stage.shutdown().await;
+}
