@@ -141,7 +141,8 @@ impl Stage {
         let functions = Functions::new(configs, options)?;
 
         let stage_name = api.stage_name.clone();
-        let api = api_config(api, &environment.region);
+        let mut api = api_config(api, &environment.region);
+        api.account_id.clone_from(&environment.account_id);
         let invoke = Arc::new(functions.clone());
         let gateway = Gateway::new(api, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?;
 
@@ -299,11 +300,14 @@ fn function_configs(
 fn api_config(api: WebSocketApi, region: &str) -> ApiConfig {
     let domain = format!("{}.execute-api.{region}.amazonaws.com", api.api_id);
     let mut config = ApiConfig::new(api.api_id, domain);
+    config.region = region.to_owned();
     config.stage = api.stage_name;
     config.route_selection_expression = api.route_selection_expression;
     let routes = api.routes.into_iter().map(|route| {
         let made = if route.route_response { Route::two_way } else { Route::one_way };
-        made(route.key, route.function).integration_timeout(route.integration_timeout)
+        let mut made = made(route.key, route.function).integration_timeout(route.integration_timeout);
+        (made.authorizer, made.throttle) = (route.authorizer, route.throttle);
+        made
     });
     config.routes = routes.collect();
     config

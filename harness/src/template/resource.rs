@@ -74,6 +74,7 @@ fn runs(kind: &str) -> bool {
             | event_source::TYPE
             | api::API
             | api::STAGE
+            | route::AUTHORIZER
             | route::ROUTE
             | route::ROUTE_RESPONSE
             | route::INTEGRATION
