@@ -21,6 +21,15 @@ pub(crate) fn trace_root(entropy: &dyn Entropy, now: Timestamp) -> String {
     format!("Root=1-{:08x}-{}", now.as_secs(), hex(&bytes))
 }
 
+/// The partition that a region belongs to, as ARNs begin with it.
+pub(crate) fn partition(region: &str) -> &'static str {
+    match region.split('-').take(2).collect::<Vec<_>>().as_slice() {
+        ["cn", ..] => "aws-cn",
+        ["us", "gov"] => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -156,6 +156,12 @@ impl Fault {
         Self::new(call, Effect::Gone)
     }
 
+    /// The caller may not post: 403 `AccessDeniedException`.
+    #[must_use]
+    pub fn deny(call: Call) -> Self {
+        Self::new(call, Effect::Deny)
+    }
+
     /// The records of a stream that were read are delivered twice.
     #[must_use]
     pub fn duplicate(call: Call) -> Self {
@@ -215,6 +221,12 @@ impl Call {
     #[must_use]
     pub fn post() -> Self {
         Self::new(Service::Connections, Some("PostToConnection"))
+    }
+
+    /// The `$disconnect` event of a connection: one that fails never comes, which AWS does not rule out.
+    #[must_use]
+    pub fn disconnect() -> Self {
+        Self::new(Service::Connections, Some("$disconnect"))
     }
 
     /// The invocation of a function.
@@ -374,6 +386,7 @@ pub(crate) enum Effect {
     Conflict,
     Stale(Duration),
     Gone,
+    Deny,
     Duplicate,
     Kill,
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use streamer_harness::gateway::{Authorizer, Throttle};
 use streamer_harness::template::{Environment, StartingPosition, Template, TemplateError};
 
 const FUNCTION: &str = "
@@ -258,7 +259,90 @@ fn a_reply_needs_both_the_expression_and_the_response() {
     assert_eq!(api.routes[0].function, "f");
     assert_eq!(api.api_id.len(), 10);
     let found: Vec<_> = template.findings.iter().map(|finding| finding.place.path.as_str()).collect();
-    assert_eq!(found, ["Resources.Stage.Properties.DefaultRouteSettings", "Resources.B", "Resources.C"]);
+    assert_eq!(found, ["Resources.B", "Resources.C"]);
+}
+
+const ROUTES: &str = "  C:
+    Type: AWS::ApiGatewayV2::Route
+    Properties:
+      ApiId: !Ref Api
+      RouteKey: $connect
+      AuthorizationType: CUSTOM
+      AuthorizerId: !Ref Auth
+      Target: !Sub 'integrations/${I}'
+  D: {Type: AWS::ApiGatewayV2::Route, Properties: {ApiId: !Ref Api, RouteKey: $default, Target: !Sub 'integrations/${I}'}}
+  Auth:
+    Type: AWS::ApiGatewayV2::Authorizer
+    Properties:
+      ApiId: !Ref Api
+      Name: auth
+      AuthorizerType: REQUEST
+      AuthorizerUri: !Sub 'arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/${F.Arn}/invocations'
+      IdentitySource: [route.request.querystring.token, route.request.header.Authorization]
+";
+
+#[test]
+fn authorizer_row_the_template_names_it_and_its_identity_sources() {
+    let api = parse(&format!("{API}{ROUTES}")).unwrap().api.unwrap();
+    let expected = Authorizer::new("f")
+        .identity_source("route.request.querystring.token")
+        .identity_source("route.request.header.Authorization");
+    let authorizers: Vec<_> = api.routes.into_iter().map(|route| (route.key, route.authorizer)).collect();
+    assert_eq!(authorizers, [("$connect".to_owned(), Some(expected)), ("$default".to_owned(), None)]);
+
+    let broken = ROUTES
+        .replace("RouteKey: $connect", "RouteKey: hello")
+        .replace("AuthorizerType: REQUEST", "AuthorizerType: JWT")
+        .replace("route.request.header.Authorization", "stageVariables.a");
+    let more = route(
+        "E",
+        "ApiId: !Ref Api, RouteKey: e, AuthorizerId: !Ref Auth, Target: !Sub 'integrations/${I}'",
+    ) + &route(
+        "G",
+        "ApiId: !Ref Api, RouteKey: g, AuthorizationType: CUSTOM, Target: !Sub 'integrations/${I}'",
+    ) + &route(
+        "H",
+        "ApiId: !Ref Api, RouteKey: h, AuthorizationType: AWS_IAM, Target: !Sub 'integrations/${I}'",
+    ) + &route(
+        "J",
+        "ApiId: !Ref Api, RouteKey: $connect, AuthorizationType: CUSTOM, AuthorizerId: nobody, Target: !Sub 'integrations/${I}'",
+    );
+    insta::assert_snapshot!(problems(&format!("{API}{broken}{more}")).join("\n"));
+}
+
+#[test]
+fn throttle_row_the_stages_settings_say_how_often_each_route_is_called() {
+    let settings = |settings: &str| API.replace("DefaultRouteSettings: {}", settings);
+    let throttles = |api: &str| -> Vec<_> {
+        let api = parse(&format!("{api}{ROUTES}")).unwrap().api.unwrap();
+        api.routes.into_iter().map(|route| route.throttle).collect()
+    };
+    assert_eq!(throttles(API), [None, None]);
+    let both = settings(
+        "DefaultRouteSettings: {ThrottlingRateLimit: 100, ThrottlingBurstLimit: 20, LoggingLevel: INFO}, \
+         RouteSettings: {$default: {ThrottlingRateLimit: 0.5}, $connect: {DataTraceEnabled: true}}",
+    );
+    assert_eq!(
+        throttles(&both),
+        [Some(Throttle::per_second(100.0, 20)), Some(Throttle::per_second(0.5, 5_000))],
+        "what a route does not say is the stage's, what neither says is the account's"
+    );
+    let burst = settings("RouteSettings: {$default: {ThrottlingBurstLimit: 0}}");
+    assert_eq!(throttles(&burst), [None, Some(Throttle::per_second(10_000.0, 0))]);
+
+    let broken = settings(
+        "DefaultRouteSettings: {ThrottlingRateLimit: fast, ThrottlingBurstLimit: -1}, RouteSettings: {hello: {}}",
+    );
+    assert_eq!(
+        problems(&format!("{broken}{ROUTES}")),
+        [
+            "Resources.Stage.Properties.DefaultRouteSettings.ThrottlingRateLimit: expected a number of requests a \
+             second, found \"fast\"",
+            "Resources.Stage.Properties.DefaultRouteSettings.ThrottlingBurstLimit: expected 0 to 4294967295 requests, \
+             found -1",
+            "Resources.Stage.Properties.RouteSettings.hello: the API has no route \"hello\"",
+        ]
+    );
 }
 
 #[test]
@@ -282,7 +366,7 @@ fn routes_to_what_does_not_exist_are_refused() {
              found \"integrations/Nobody\"",
             "Resources.B.Properties.ApiId: expected the Ref of an AWS::ApiGatewayV2::Api in this template, found \
              \"other\"",
-            "Resources.B.Properties.AuthorizationType: the local gateway knows only NONE, found \"JWT\"",
+            "Resources.B.Properties.AuthorizationType: the local gateway knows NONE and CUSTOM, found \"JWT\"",
             "Resources.J.Properties.IntegrationType: the local gateway calls functions (AWS_PROXY), found \"HTTP\"",
             "Resources.J.Properties.IntegrationUri: expected arn:…:lambda:path/2015-03-31/functions/<function \
              ARN>/invocations, found \"https://example.com\"",

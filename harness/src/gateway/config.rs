@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use super::authorizer::Authorizer;
 use super::limits::{Limits, Unconfirmed};
+use super::rates::Throttle;
 use super::selection::RouteSelection;
 
 /// One WebSocket API with one stage.
@@ -17,6 +19,13 @@ pub struct ApiConfig {
     pub stage: String,
     /// What functions read as `requestContext.domainName`.
     pub domain_name: String,
+    /// Custom domain names of the API. Of a connection whose handshake's `Host` is one of them, with or without a port,
+    /// functions read that one. The paths that are served stay the same.
+    pub custom_domains: Vec<String>,
+    /// The region in the ARN that an authorizer is asked about; default `us-east-1`.
+    pub region: String,
+    /// The account in that ARN; default `000000000000`.
+    pub account_id: String,
     /// Which part of a message names its route; default `$request.body.action`.
     pub route_selection_expression: String,
     /// The routes, each with the function that it calls.
@@ -35,6 +44,9 @@ impl ApiConfig {
             api_id: api_id.into(),
             stage: "prod".to_owned(),
             domain_name: domain_name.into(),
+            custom_domains: Vec::new(),
+            region: "us-east-1".to_owned(),
+            account_id: "000000000000".to_owned(),
             route_selection_expression: "$request.body.action".to_owned(),
             routes: Vec::new(),
             limits: Limits::default(),
@@ -96,6 +108,12 @@ impl ApiConfig {
             if route.function.is_empty() {
                 problems.push(format!("route {:?} must name a function", route.key));
             }
+            if let Some(authorizer) = &route.authorizer {
+                authorizer.check(problems);
+                if route.key != CONNECT {
+                    problems.push(format!("route {:?}: only $connect may have an authorizer", route.key));
+                }
+            }
         }
     }
 }
@@ -117,6 +135,10 @@ pub struct Route {
     pub route_response: bool,
     /// How long the function may take to reply; default 29 s, which is AWS's most.
     pub integration_timeout: Duration,
+    /// Who decides about connections, for `$connect` only; default nobody.
+    pub authorizer: Option<Authorizer>,
+    /// How often the route may be called, beside the limit for all requests; default as often as that lets it.
+    pub throttle: Option<Throttle>,
 }
 
 impl Route {
@@ -124,7 +146,14 @@ impl Route {
     #[must_use]
     pub fn one_way(key: impl Into<String>, function: impl Into<String>) -> Self {
         let integration_timeout = Duration::from_secs(29);
-        Self { key: key.into(), function: function.into(), route_response: false, integration_timeout }
+        Self {
+            key: key.into(),
+            function: function.into(),
+            route_response: false,
+            integration_timeout,
+            authorizer: None,
+            throttle: None,
+        }
     }
 
     /// A two-way route: the body that the function replies is sent to the client.
@@ -137,6 +166,20 @@ impl Route {
     #[must_use]
     pub fn integration_timeout(mut self, timeout: Duration) -> Self {
         self.integration_timeout = timeout;
+        self
+    }
+
+    /// Has `authorizer` decide about connections.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Authorizer) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Lets the route be called only so often.
+    #[must_use]
+    pub fn throttle(mut self, throttle: Throttle) -> Self {
+        self.throttle = Some(throttle);
         self
     }
 }
@@ -173,7 +216,8 @@ mod tests {
             .route(Route::one_way("$default", "f"))
             .route(Route::one_way("$default", "f"))
             .route(Route::one_way("$other", "f"))
-            .route(Route::one_way("", ""));
+            .route(Route::one_way("", ""))
+            .route(Route::one_way("a", "f").authorizer(Authorizer::new("").identity_source("context.x")));
         config.stage = "a/b".to_owned();
         config.route_selection_expression = "$request.body.".to_owned();
         config.limits.messages_in_flight = 0;
@@ -189,6 +233,9 @@ mod tests {
         route "$other": keys that begin with $ are $connect, $disconnect and $default
         a route's key must not be empty
         route "" must name a function
+        an authorizer must name a function
+        identity source "context.x" must be route.request.header. or route.request.querystring. and a name
+        route "a": only $connect may have an authorizer
         limits.messages_in_flight must be from 1 to 2305843009213693951, not 0
         limits.idle_timeout must be above zero and at most a year, not 18446744073709551615.999999999s
         unconfirmed.connect_timeout_status must be from 400 to 599, not 200

@@ -1,13 +1,16 @@
 //! The three events that a WebSocket API sends to its functions, key for key as recorded.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::Serialize;
 use streamer::ports::Timestamp;
 
+use super::authorizer::Context;
 use super::config::{ApiConfig, CONNECT, DISCONNECT};
 use super::handshake::{Headers, Parameters};
 use super::ids::{ConnectionId, RequestId};
-use crate::aws_forms::clf;
+use crate::aws_forms::{clf, partition};
 
 /// Who is at the other end of a connection, as every event of it tells.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +27,16 @@ pub(super) struct Subject {
     pub(super) connection_id: ConnectionId,
     pub(super) connected_at: Timestamp,
     pub(super) identity: Identity,
+    /// The custom domain name that the connection was opened with.
+    pub(super) custom_domain: Option<String>,
+    /// What the authorizer told, if there is one.
+    pub(super) authorizer: Option<Context>,
+}
+
+impl Subject {
+    fn domain_name<'a>(&'a self, config: &'a ApiConfig) -> &'a str {
+        self.custom_domain.as_deref().unwrap_or(&config.domain_name)
+    }
 }
 
 /// When something happened, and under which request id.
@@ -46,21 +59,62 @@ impl Ending {
     }
 }
 
-/// The event of a connection that asks to be opened.
+/// The event of a connection that asks to be opened. An authorizer's context has one more key here than later.
 pub(super) fn connect(
     config: &ApiConfig,
     subject: &Subject,
     occasion: &Occasion,
     headers: &Headers,
     query: Option<&Parameters>,
+    authorizer: Option<&Context>,
 ) -> Bytes {
+    let context = RequestContext::new(config, subject, occasion, CONNECT, "CONNECT");
     to_bytes(&Event {
         headers: Some(headers),
         query,
         body: None,
-        request_context: RequestContext::new(config, subject, occasion, CONNECT, "CONNECT"),
+        request_context: RequestContext { authorizer, ..context },
         is_base64_encoded: false,
     })
+}
+
+/// The event that asks an authorizer about a connection.
+pub(super) fn authorize(
+    config: &ApiConfig,
+    subject: &Subject,
+    occasion: &Occasion,
+    headers: &Headers,
+    query: Option<&Parameters>,
+    arn: &str,
+) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Event<'a> {
+        r#type: &'static str,
+        method_arn: &'a str,
+        #[serde(flatten)]
+        headers: &'a Headers,
+        #[serde(flatten)]
+        query: &'a Parameters,
+        stage_variables: BTreeMap<String, String>,
+        request_context: RequestContext<'a>,
+    }
+    let request_context = RequestContext::new(config, subject, occasion, CONNECT, "CONNECT");
+    to_bytes(&Event {
+        r#type: "REQUEST",
+        method_arn: arn,
+        headers,
+        query: query.unwrap_or(&Parameters::default()),
+        stage_variables: BTreeMap::new(),
+        request_context,
+    })
+}
+
+/// What an authorizer is asked about.
+pub(super) fn method_arn(config: &ApiConfig) -> String {
+    let ApiConfig { region, account_id, api_id, stage, .. } = config;
+    let partition = partition(region);
+    format!("arn:{partition}:execute-api:{region}:{account_id}:{api_id}/{stage}/{CONNECT}")
 }
 
 /// The event of a message from a client. It has no headers.
@@ -90,7 +144,7 @@ pub(super) fn disconnect(
     ending: &Ending,
 ) -> Bytes {
     let headers = Headers::from_iter([
-        ("Host", config.domain_name.as_str()),
+        ("Host", subject.domain_name(config)),
         ("x-api-key", ""),
         ("X-Forwarded-For", ""),
         ("x-restapi", ""),
@@ -109,7 +163,7 @@ pub(super) fn disconnect(
     })
 }
 
-fn to_bytes(event: &Event<'_>) -> Bytes {
+fn to_bytes(event: &impl Serialize) -> Bytes {
     serde_json::to_vec(event).expect("an event has string keys and no value that JSON lacks").into()
 }
 
@@ -140,6 +194,8 @@ struct RequestContext<'a> {
     message_direction: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     disconnect_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorizer: Option<&'a Context>,
     stage: &'a str,
     connected_at: Timestamp,
     request_time_epoch: Timestamp,
@@ -167,12 +223,13 @@ impl<'a> RequestContext<'a> {
             request_time: clf(occasion.at),
             message_direction: "IN",
             disconnect_reason: None,
+            authorizer: subject.authorizer.as_ref(),
             stage: &config.stage,
             connected_at: subject.connected_at,
             request_time_epoch: occasion.at,
             identity: &subject.identity,
             request_id: &occasion.request_id,
-            domain_name: &config.domain_name,
+            domain_name: subject.domain_name(config),
             connection_id: &subject.connection_id,
             api_id: &config.api_id,
         }

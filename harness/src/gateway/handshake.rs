@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT};
+use axum::http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
@@ -48,6 +48,13 @@ pub(super) fn identity(parts: &Parts) -> Identity {
     Identity { user_agent, source_ip: ip.to_string() }
 }
 
+/// Which of an API's custom domain names a handshake was sent to.
+pub(super) fn custom_domain(parts: &Parts, domains: &[String]) -> Option<String> {
+    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(parts.uri.host())?;
+    let name = host.split(':').next().unwrap_or(host);
+    domains.iter().find(|domain| domain.eq_ignore_ascii_case(name)).cloned()
+}
+
 /// The two header maps of an event.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,12 +67,20 @@ impl Headers {
     /// The headers of a handshake as `$connect` shows them: without `Connection` and `Upgrade`, and with those
     /// that API Gateway adds.
     ///
+    /// An authorizer sees the two as well, as `and_upgrade` says.
+    ///
     /// AWS keeps the letter case that the client wrote. An HTTP server in Rust does not hand it on, so names appear as most
     /// clients write them (`User-Agent`, `Sec-WebSocket-Key`): look them up without regard to case.
-    pub(super) fn of_handshake(received: &HeaderMap, identity: &Identity, trace_id: String) -> Self {
+    pub(super) fn of_handshake(
+        received: &HeaderMap,
+        identity: &Identity,
+        trace_id: String,
+        and_upgrade: bool,
+    ) -> Self {
         let mut all = Self::default();
         for (name, value) in received {
-            if *name != CONNECTION && *name != UPGRADE && !ADDED.contains(&name.as_str()) {
+            let upgrades = *name == CONNECTION || *name == UPGRADE;
+            if (and_upgrade || !upgrades) && !ADDED.contains(&name.as_str()) {
                 all.push(usual_case(name.as_str()), text(value));
             }
         }
@@ -100,7 +115,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
 }
 
 /// The query of a handshake, decoded: in the single map the last value of a name stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Parameters {
     query_string_parameters: BTreeMap<String, String>,
@@ -108,6 +123,11 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
+    /// The last value of `name`.
+    pub(super) fn last(&self, name: &str) -> Option<&str> {
+        self.query_string_parameters.get(name).map(String::as_str)
+    }
+
     /// The parameters in `query`, or `None` where there are none: the event then lacks both maps.
     pub(super) fn decode(query: Option<&str>) -> Option<Self> {
         let mut single = BTreeMap::new();
@@ -179,7 +199,7 @@ mod tests {
         received.append("x-tag", HeaderValue::from_bytes(b"\xff").unwrap());
         received.append("sec-websocket-protocol", HeaderValue::from_static("v1"));
         let identity = Identity { user_agent: None, source_ip: "192.0.2.1".to_owned() };
-        let all = Headers::of_handshake(&received, &identity, "Root=1".to_owned());
+        let all = Headers::of_handshake(&received, &identity, "Root=1".to_owned(), false);
         assert_eq!(all.multi_value_headers["X-Tag"], ["a", "\u{fffd}"]);
         assert_eq!(all.headers["X-Tag"], "\u{fffd}", "the last value stands in the single map");
         let names: Vec<_> = all.headers.keys().map(String::as_str).collect();

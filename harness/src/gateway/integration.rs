@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::Api;
+use super::authorizer::{self, Authorizer, Context, Denial};
 use super::config::{CONNECT, DEFAULT, DISCONNECT, Route};
 use super::connections::Connection;
 use super::event::{self, Ending, Occasion, Subject};
 use super::ids::{ConnectionId, RequestId};
 use super::reply::{MalformedReply, ProxyReply};
+use crate::faults::{self, Effect, Service};
 use crate::lambda::InvokeError;
 
 impl Api {
@@ -29,7 +32,13 @@ impl Api {
     /// Handles one message of an open connection: selects its route, calls the function, sends what is to be sent.
     pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
         let occasion = self.occasion();
-        let frame = match self.select_route(&body) {
+        let route = self.select_route(&body);
+        let frame = match route {
+            _ if !self.rates.request(route) => {
+                tracing::debug!(connection = %connection.id(), "a message was throttled");
+                let told = self.config.unconfirmed.throttled_message_frame;
+                told.then(|| notice("Too Many Requests", connection.id(), &occasion.request_id))
+            }
             None => Some(notice("Forbidden", connection.id(), &occasion.request_id)),
             Some(route) => {
                 let id = RequestId::random(&*self.entropy);
@@ -67,7 +76,7 @@ impl Api {
         let reply = outcome?;
         if !route.route_response {
             if !reply.is_success() && self.config.unconfirmed.non_2xx_reply_frame {
-                return Err(Failure::Status(reply.status));
+                return Err(Failure::Status(reply.status()));
             }
             return Ok(None);
         }
@@ -83,22 +92,56 @@ impl Api {
     /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
     pub(super) async fn disconnected(&self, subject: &Subject, ending: &Ending) {
         let Some(route) = self.route(DISCONNECT) else { return };
+        let effects = self.faults().strike(&faults::Occasion {
+            service: Service::Connections,
+            operation: DISCONNECT,
+            resources: &[&subject.connection_id.to_string()],
+            index: None,
+            caller: None,
+        });
+        if !effects.delay.is_zero() {
+            sleep(effects.delay).await;
+        }
+        if effects.effect == Some(Effect::Fail) {
+            return;
+        }
         let event = event::disconnect(&self.config, subject, &self.occasion(), ending);
         if let Err(failure) = self.call(route, event).await {
             tracing::warn!(connection = %subject.connection_id, %failure, "$disconnect failed");
         }
     }
 
-    /// Invokes a route's function and reads its reply. The function runs on when its caller has given up or has gone.
+    /// Invokes a route's function and reads its reply.
     pub(super) async fn call(&self, route: &Route, event: Bytes) -> Result<ProxyReply, Failure> {
+        let payload = self.invoke(&route.function, route.integration_timeout, event).await?;
+        ProxyReply::parse(&payload).map_err(Failure::Malformed)
+    }
+
+    /// Invokes a function, which runs on when its caller has given up or has gone.
+    async fn invoke(&self, function: &str, within: Duration, event: Bytes) -> Result<Bytes, Failure> {
         let invoke = Arc::clone(&self.invoke);
-        let function = route.function.clone();
+        let function = function.to_owned();
         let invocation = tokio::spawn(async move { invoke.invoke(&function, event).await });
-        match timeout(route.integration_timeout, invocation).await {
+        match timeout(within, invocation).await {
             Err(_) => Err(Failure::TimedOut),
             Ok(Err(panic)) => Err(Failure::Panicked(panic.to_string())),
             Ok(Ok(Err(error))) => Err(Failure::Function(error)),
-            Ok(Ok(Ok(payload))) => ProxyReply::parse(&payload).map_err(Failure::Malformed),
+            Ok(Ok(Ok(payload))) => Ok(payload),
+        }
+    }
+
+    /// Asks an authorizer whether `event`'s handshake may go on to `$connect`, which is what `arn` names.
+    pub(super) async fn authorize(
+        &self,
+        authorizer: &Authorizer,
+        event: Bytes,
+        arn: &str,
+    ) -> Result<Context, Denial> {
+        // The most that an integration may take: no other limit is published for authorizers.
+        match self.invoke(&authorizer.function, Duration::from_secs(29), event).await {
+            Ok(payload) => authorizer::decide(&payload, arn),
+            Err(Failure::Function(error)) => Err(authorizer::denial_of(&error)),
+            Err(failure) => Err(Denial::Failed(failure.to_string())),
         }
     }
 }

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use super::rates::Throttle;
+
 /// The quotas and timeouts of a WebSocket API, AWS's by default.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
+    /// How many new connections a second are accepted; 500, in bursts of as many. AWS counts those of all APIs of an
+    /// account in a region. Beyond it a handshake is refused with 429.
+    pub connections: Throttle,
+    /// How many requests a second are accepted: handshakes, messages, and calls of the management API; 10,000, in
+    /// bursts of 5,000. AWS counts those of all APIs of an account in a region.
+    pub requests: Throttle,
     /// How long a connection may carry no message in either direction; 10 min.
     pub idle_timeout: Duration,
     /// How long a connection may last; 2 h.
@@ -34,6 +42,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections: Throttle::per_second(500.0, 500),
+            requests: Throttle::per_second(10_000.0, 5_000),
             idle_timeout: Duration::from_secs(10 * 60),
             connection_lifetime: Duration::from_secs(2 * 60 * 60),
             frame_bytes: 32 * 1024,
@@ -74,7 +84,7 @@ impl Limits {
 }
 
 /// Deadlines are sums of `Instant` and `Duration`, which overflow when one is absurd.
-const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub(super) const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What AWS does where no source says: each field is one such question, its default the likelier answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,6 +94,11 @@ pub struct Unconfirmed {
     pub connect_refusal_body: bool,
     /// The status that a client gets when `$connect` times out; default 504.
     pub connect_timeout_status: u16,
+    /// Whether a reply of `$connect` that is an object without `statusCode` lets the client in; default no: it is
+    /// answered as a malformed reply, 502. (A message's function may leave it out.)
+    pub connect_without_status: bool,
+    /// Whether a message that is throttled makes a `Too Many Requests` frame; default yes.
+    pub throttled_message_frame: bool,
     /// Whether the first subprotocol offered is accepted when `$connect` returns none; default no.
     pub accept_first_subprotocol: bool,
     /// Whether a reply to a message whose status is not 2xx makes an `Internal server error` frame, where the
@@ -105,6 +120,8 @@ impl Default for Unconfirmed {
         Self {
             connect_refusal_body: true,
             connect_timeout_status: 504,
+            connect_without_status: false,
+            throttled_message_frame: true,
             accept_first_subprotocol: false,
             non_2xx_reply_frame: false,
             ping_resets_idle: false,

@@ -33,19 +33,24 @@ pub(super) async fn post(
 
 /// `GetConnection`: tells who is connected, and since when.
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    let found = well_formed(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
+    let found = api.known(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
     api.respond(found.map(|connection| (StatusCode::OK, describe(&connection))))
 }
 
 /// `DeleteConnection`: closes the socket, at which `$disconnect` fires.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
     // Gone for the next caller at once, though the client may take its time to close.
-    let taken = well_formed(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
+    let taken = api.known(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
     let deleted = taken.map(|connection| {
         connection.deleted.notify_one();
         (StatusCode::NO_CONTENT, Bytes::new())
     });
     api.respond(deleted)
+}
+
+/// Any call about a connection of a stage that there is not.
+pub(super) async fn forbidden(State(api): State<Arc<Api>>) -> Response {
+    api.respond(Err(Refusal::forbidden()))
 }
 
 impl Api {
@@ -65,6 +70,7 @@ impl Api {
             Some(Effect::Throttle) => Err(Refusal::LIMIT_EXCEEDED),
             Some(Effect::Fail) => Err(Refusal::INTERNAL_SERVER_ERROR),
             Some(Effect::Gone) => Err(Refusal::GONE),
+            Some(Effect::Deny) => Err(Refusal::ACCESS_DENIED),
             Some(Effect::FailAfterApply) => {
                 self.post(id, body).await?;
                 Err(Refusal::INTERNAL_SERVER_ERROR)
@@ -89,8 +95,13 @@ impl Api {
         }
     }
 
+    /// The id that a call is about, unless there are too many calls.
+    fn known(&self, id: &str) -> Result<ConnectionId, Refusal> {
+        if self.rates.request(None) { well_formed(id) } else { Err(Refusal::LIMIT_EXCEEDED) }
+    }
+
     async fn post(&self, id: &str, body: Body) -> Result<(), Refusal> {
-        let id = well_formed(id)?;
+        let id = self.known(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
         let connection = self.connections.find(&id).ok_or(Refusal::GONE)?;
         match timeout(self.config.limits.post_timeout, connection.send(frame)).await {
@@ -177,6 +188,8 @@ impl Refusal {
     const GONE: Self = Self { status: StatusCode::GONE, error_type: "GoneException", message: None };
     const LIMIT_EXCEEDED: Self =
         Self { status: StatusCode::TOO_MANY_REQUESTS, error_type: "LimitExceededException", message: None };
+    const ACCESS_DENIED: Self =
+        Self { status: StatusCode::FORBIDDEN, error_type: "AccessDeniedException", message: None };
     const INTERNAL_SERVER_ERROR: Self = Self {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         error_type: "InternalServerErrorException",
@@ -184,6 +197,11 @@ impl Refusal {
     };
     const PAYLOAD_TOO_LARGE: Self =
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, error_type: "PayloadTooLargeException", message: None };
+
+    fn forbidden() -> Self {
+        let message = Some("Forbidden".to_owned());
+        Self { status: StatusCode::FORBIDDEN, error_type: "ForbiddenException", message }
+    }
 
     fn bad_request(message: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error_type: "BadRequestException", message: Some(message) }

@@ -1,11 +1,11 @@
 //! The WebSocket gateway: an API Gateway WebSocket API with its management API, on the stage's port.
 //!
-//! In reading order: what an API is made of (`config`, `limits`, `selection`), how a request becomes a socket (`upgrade`, `handshake`),
+//! In reading order: what an API is made of (`config`, `limits`, `selection`), how a request becomes a socket (`upgrade`, `rates`,
+//! `handshake`, `authorizer`),
 //! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
 //! clients (`management`, `connections`). `in_process` does both without sockets.
-//!
-//! Not emulated yet: rates and throttles, and authorizers, whose place is before the `$connect` call in `upgrade`.
 
+mod authorizer;
 mod config;
 mod connections;
 mod event;
@@ -15,6 +15,7 @@ mod in_process;
 mod integration;
 mod limits;
 mod management;
+mod rates;
 mod reply;
 mod selection;
 mod socket;
@@ -23,15 +24,19 @@ mod upgrade;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{any, get};
 use streamer::ports::{Clock, Entropy};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use self::authorizer::Authorizer;
+pub(crate) use self::authorizer::is_identity_source;
 pub use self::config::{ApiConfig, ConfigError, Route};
 use self::connections::Connections;
 pub use self::in_process::Opened;
 pub use self::limits::{Limits, Unconfirmed};
+use self::rates::Rates;
+pub use self::rates::Throttle;
 use self::selection::RouteSelection;
 use crate::faults::Faults;
 use crate::lambda::Invoke;
@@ -55,13 +60,14 @@ impl Gateway {
     ) -> Result<Self, ConfigError> {
         let selection = config.validate()?;
         let (connections, active, faults) = (Connections::default(), Active::default(), Mutex::default());
-        let api = Api { config, selection, invoke, clock, entropy, connections, active, faults };
+        let rates = Rates::new(&config);
+        let api = Api { config, rates, selection, invoke, clock, entropy, connections, active, faults };
         Ok(Self { api: Arc::new(api) })
     }
 
     /// Has posts to clients fail as `faults` say: `throttle` is 429 `LimitExceededException`, `fail` and
-    /// `fail_after_apply` are 500, `gone` is 410, an answer that is lost never comes, and `kill` ends the function that
-    /// posts, if it runs in this process.
+    /// `fail_after_apply` are 500, `gone` is 410, `deny` is 403, an answer that is lost never comes, and `kill` ends the function that
+    /// posts, if it runs in this process. A `$disconnect` that fails never comes.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -69,7 +75,7 @@ impl Gateway {
     }
 
     /// The routes to serve: `GET /{stage}` becomes a WebSocket, `/{stage}/@connections/{connection_id}` takes
-    /// `POST`, `GET` and `DELETE`. Paths beyond these are left to whoever merges this router.
+    /// `POST`, `GET` and `DELETE`; of any other stage they are forbidden (403). Paths beyond these are left to whoever merges this router.
     ///
     /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: that address is `sourceIp`, which
     /// otherwise is `127.0.0.1`.
@@ -82,6 +88,7 @@ impl Gateway {
             .route(&format!("/{stage}/@connections/{{connection_id}}"), connection.clone())
             // Routes match the path as it is written, and some clients encode the at sign.
             .route(&format!("/{stage}/%40connections/{{connection_id}}"), connection)
+            .route("/{stage}/@connections/{connection_id}", any(management::forbidden))
             .with_state(Arc::clone(&self.api))
     }
 
@@ -110,6 +117,7 @@ impl Gateway {
 #[derive(Debug)]
 struct Api {
     config: ApiConfig,
+    rates: Rates,
     selection: RouteSelection,
     invoke: Arc<dyn Invoke>,
     clock: Arc<dyn Clock>,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// A reply that API Gateway can use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ProxyReply {
-    pub(super) status: u16,
+    status: Option<u16>,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Bytes>,
 }
@@ -26,7 +26,7 @@ impl ProxyReply {
             return Err(MalformedReply("it is not a JSON object".to_owned()));
         };
         let mut take = |key| object.remove(key).filter(|value| !value.is_null());
-        let status = take("statusCode").map_or(Ok(200), |value| status(&value))?;
+        let status = take("statusCode").map(|value| status(&value)).transpose()?;
         let headers = headers(take("headers"), take("multiValueHeaders"))?;
         let encoded = match take("isBase64Encoded") {
             None => false,
@@ -52,8 +52,19 @@ impl ProxyReply {
         }
     }
 
+    /// Its status, which is 200 where it tells none.
+    pub(super) fn status(&self) -> u16 {
+        self.status.unwrap_or(200)
+    }
+
+    /// As [`status`](Self::status), where one must be told.
+    pub(super) fn told_status(&self) -> Result<u16, MalformedReply> {
+        self.status
+            .ok_or_else(|| MalformedReply("it has no statusCode, which $connect must reply".to_owned()))
+    }
+
     pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        (200..300).contains(&self.status())
     }
 }
 
@@ -131,7 +142,7 @@ mod tests {
                 "body":"aGk=","isBase64Encoded":true}"#,
         )
         .unwrap();
-        assert_eq!((whole.status, whole.body.as_deref()), (201, Some(b"hi".as_slice())));
+        assert_eq!((whole.status(), whole.body.as_deref()), (201, Some(b"hi".as_slice())));
         assert!(whole.is_success());
         assert_eq!(whole.headers.get_all("a").iter().collect::<Vec<_>>(), ["1", "3"]);
         assert_eq!(
@@ -140,14 +151,14 @@ mod tests {
         );
 
         let empty = ProxyReply::parse(b"{}").unwrap();
-        assert_eq!((empty.status, empty.body), (200, None));
+        assert_eq!((empty.status(), empty.body), (200, None));
         let nulls = br#"{"statusCode":403,"headers":null,"multiValueHeaders":null,"body":null,"isBase64Encoded":null}"#;
         let refused = ProxyReply::parse(nulls).unwrap();
-        assert_eq!((refused.status, refused.is_success()), (403, false));
+        assert_eq!((refused.status(), refused.is_success()), (403, false));
     }
 
     #[test]
-    fn malformed_proxy_reply_says_what_is_wrong() {
+    fn malformed_reply_row_says_what_is_wrong() {
         for (payload, expected) in [
             ("null", "it is not a JSON object"),
             ("nonsense", "it is not a JSON object"),

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn route_selection_takes_the_stringified_value_at_the_path() {
+    fn route_selection_row_takes_the_stringified_value_at_the_path() {
         let body = r#"{"action":"echo","n":5,"t":true,"z":null,"a":{"b":{"c":"deep"}},"l":[["x"]],"o":{"k":1},"my-a":"m"}"#;
         for (expression, expected) in [
             ("$request.body.action", "echo"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_json_selects_nothing_unless_the_expression_is_static() {
+    fn route_selection_row_a_body_that_is_not_json_selects_nothing_unless_the_expression_is_static() {
         let by_action = RouteSelection::parse("$request.body.action").unwrap();
         assert_eq!(by_action.evaluate("not json"), None);
         assert_eq!(by_action.evaluate(""), None);

@@ -15,7 +15,9 @@ use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::authorizer::{self, Denial};
 use super::config::CONNECT;
 use super::connections::Connection;
 use super::event::{self, Ending, Subject};
@@ -81,13 +83,15 @@ async fn open<U, S, E>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
     E: fmt::Display,
 {
-    let subject = Subject {
+    let mut subject = Subject {
         connection_id: ConnectionId::random(&*api.entropy),
         connected_at: api.clock.now(),
         identity: handshake::identity(&parts),
+        custom_domain: handshake::custom_domain(&parts, &api.config.custom_domains),
+        authorizer: None,
     };
     // Whoever no longer waits for the answer shows below, as an upgrade that fails.
-    let protocol = match api.admit(&subject, &parts).await {
+    let protocol = match api.admit(&mut subject, &parts).await {
         Ok(protocol) => protocol,
         Err(refusal) => return drop(answer.send(refusal)),
     };
@@ -107,15 +111,49 @@ async fn open<U, S, E>(
 }
 
 impl Api {
-    /// Asks the `$connect` route. Accepted, the subprotocol to announce; refused, the answer to give.
-    async fn admit(&self, subject: &Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
-        let Some(route) = self.route(CONNECT) else { return Ok(self.unasked_protocol(parts)) };
+    /// Asks the `$connect` route, and its authorizer first. Accepted, the subprotocol to announce; refused, the answer to
+    /// give.
+    async fn admit(&self, subject: &mut Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
         let occasion = self.occasion();
+        let route = self.route(CONNECT);
+        if !self.rates.connection(route) {
+            tracing::debug!(connection = %subject.connection_id, "a handshake was throttled");
+            let body = notice("Too Many Requests", &subject.connection_id, &occasion.request_id);
+            return Err(json(StatusCode::TOO_MANY_REQUESTS, body.as_str().to_owned()));
+        }
+        let Some(route) = route else { return Ok(self.unasked_protocol(parts)) };
         let trace_id = trace_root(&*self.entropy, occasion.at);
-        let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id);
         let query = Parameters::decode(parts.uri.query());
-        let event = event::connect(&self.config, subject, &occasion, &headers, query.as_ref());
-        match self.call(route, event).await {
+        let mut authorized = None;
+        if let Some(authorizer) = &route.authorizer {
+            let asked = Instant::now();
+            let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id.clone(), true);
+            let outcome = if authorizer.is_identified(&parts.headers, query.as_ref()) {
+                let arn = event::method_arn(&self.config);
+                let event =
+                    event::authorize(&self.config, subject, &occasion, &headers, query.as_ref(), &arn);
+                self.authorize(authorizer, event, &arn).await
+            } else {
+                Err(Denial::Unauthorized)
+            };
+            let context = outcome.map_err(|denial| {
+                tracing::warn!(connection = %subject.connection_id, %denial, "the authorizer lets nobody in");
+                let body = notice(denial.notice(), &subject.connection_id, &occasion.request_id);
+                json(status_code(denial.status()), body.as_str().to_owned())
+            })?;
+            authorized = Some(authorizer::with_latency(&context, asked.elapsed()));
+            subject.authorizer = Some(context);
+        }
+        let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id, false);
+        let event =
+            event::connect(&self.config, subject, &occasion, &headers, query.as_ref(), authorized.as_ref());
+        let outcome = self.call(route, event).await.and_then(|reply| {
+            if !self.config.unconfirmed.connect_without_status {
+                reply.told_status().map_err(Failure::Malformed)?;
+            }
+            Ok(reply)
+        });
+        match outcome {
             Ok(reply) if reply.is_success() => {
                 let protocol = reply.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
                 Ok(protocol.or_else(|| self.unasked_protocol(parts)))
@@ -150,7 +188,7 @@ impl Api {
     /// The answer to a client whose `$connect` replied with a status other than 2xx.
     fn refusal(&self, reply: ProxyReply) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = status_code(reply.status);
+        *response.status_mut() = status_code(reply.status());
         if self.config.unconfirmed.connect_refusal_body {
             *response.headers_mut() = end_to_end(reply.headers);
             response

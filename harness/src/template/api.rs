@@ -6,6 +6,7 @@ use super::fields::{Fields, Ignored, Reader};
 use super::function::Function;
 use super::resource::{Resource, of_type};
 use super::route::{self, Route};
+use crate::gateway::{Limits, Throttle};
 
 pub(super) const API: &str = "AWS::ApiGatewayV2::Api";
 pub(super) const STAGE: &str = "AWS::ApiGatewayV2::Stage";
@@ -40,10 +41,8 @@ const API_IGNORED: &[Ignored] = &[
 const STAGE_IGNORED: &[Ignored] = &[
     ("AccessLogSettings", Harmless, "log lines go to the terminal"),
     ("AutoDeploy", Harmless, "the local gateway always serves the present routes"),
-    ("DefaultRouteSettings", NotEmulated, "the stage's throttles do not apply locally"),
     ("DeploymentId", Harmless, "the local gateway always serves the present routes"),
     ("Description", Harmless, "a description"),
-    ("RouteSettings", NotEmulated, "the routes' throttles do not apply locally"),
     ("Tags", Harmless, "tags have no effect locally"),
 ];
 
@@ -65,7 +64,10 @@ pub(super) fn read(
     }
     first.routes = routes.remove(&first.api_id).unwrap_or_default();
     match stages.iter().find(|(api_id, _)| *api_id == first.api_id) {
-        Some((_, name)) => first.stage_name.clone_from(name),
+        Some((_, stage)) => {
+            first.stage_name.clone_from(&stage.name);
+            stage.throttle(&mut first.routes, reader);
+        }
         None if of_type(resources, STAGE).next().is_none() => {
             let place = place_of(first, reader);
             reader.report.problem(&place, format!("the API has no stage; add an {STAGE}"));
@@ -105,17 +107,73 @@ fn api(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<WebSocketApi>
     })
 }
 
+/// A stage and its throttles.
+struct Stage {
+    name: String,
+    default: Option<Throttle>,
+    routes: Vec<(String, Place, Option<Throttle>)>,
+}
+
+impl Stage {
+    /// Has each route be called as often as its own settings say, or else the stage's.
+    fn throttle(&self, routes: &mut [Route], reader: &mut Reader<'_>) {
+        for route in routes.iter_mut() {
+            route.throttle = self.default;
+        }
+        for (key, place, throttle) in &self.routes {
+            match routes.iter_mut().find(|route| route.key == *key) {
+                Some(route) => route.throttle = throttle.or(self.default),
+                None => reader.report.problem(place, format!("the API has no route {key:?}")),
+            }
+        }
+    }
+}
+
+const SETTINGS_IGNORED: &[Ignored] = &[
+    ("DataTraceEnabled", Harmless, "log lines go to the terminal"),
+    ("DetailedMetricsEnabled", Harmless, "there are no metrics locally"),
+    ("LoggingLevel", Harmless, "log lines go to the terminal"),
+];
+
+/// The throttle in `DefaultRouteSettings`, or in one of `RouteSettings`. What it leaves out is as for all requests.
+fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
+    let burst = fields.count("ThrottlingBurstLimit", "requests", 0..=u32::MAX, reader);
+    let rate = fields.text("ThrottlingRateLimit", reader).and_then(|text| {
+        let rate = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate >= 0.0);
+        if rate.is_none() {
+            let message = format!("expected a number of requests a second, found {text:?}");
+            reader.report.problem(&fields.place("ThrottlingRateLimit"), message);
+        }
+        rate
+    });
+    fields.finish(SETTINGS_IGNORED, reader);
+    let all = Limits::default().requests;
+    let burst_or_all = burst.unwrap_or(all.burst);
+    match rate {
+        Some(rate) => Some(Throttle::per_second(rate, burst_or_all)),
+        None => burst.map(|burst| Throttle { burst, ..all }),
+    }
+}
+
 /// The stages by their API's id.
 fn stages(
     resources: &[Resource<'_>],
     apis: &[WebSocketApi],
     reader: &mut Reader<'_>,
-) -> Vec<(String, String)> {
-    let mut stages = Vec::<(String, String)>::new();
+) -> Vec<(String, Stage)> {
+    let mut stages = Vec::<(String, Stage)>::new();
     for resource in of_type(resources, STAGE) {
         let Some(mut fields) = resource.properties(reader) else { continue };
         let api_id = api_id(&mut fields, apis, reader);
         let name = fields.required_text("StageName", "the stage's name", reader);
+        let default = fields.fields("DefaultRouteSettings", reader);
+        let default = default.and_then(|fields| throttle(fields, reader));
+        let routes = fields.fields("RouteSettings", reader).map(Fields::into_entries).unwrap_or_default();
+        let routes = routes.into_iter().map(|(key, node)| {
+            let settings = Fields::of(&node, reader).and_then(|fields| throttle(fields, reader));
+            (key, node.place, settings)
+        });
+        let routes = routes.collect();
         fields.finish(STAGE_IGNORED, reader);
         let Some((api_id, name)) = api_id.zip(name) else { continue };
         if stages.iter().any(|(other, _)| *other == api_id) {
@@ -123,7 +181,7 @@ fn stages(
                 .report
                 .unsupported(&resource.node.place, "the local stage is one, and this is a second one");
         }
-        stages.push((api_id, name));
+        stages.push((api_id, Stage { name, default, routes }));
     }
     stages
 }

@@ -104,11 +104,7 @@ impl Default for Environment {
 impl Environment {
     /// `AWS::Partition`, which follows from the region.
     fn partition(&self) -> &'static str {
-        match self.region.split('-').take(2).collect::<Vec<_>>().as_slice() {
-            ["cn", ..] => "aws-cn",
-            ["us", "gov"] => "aws-us-gov",
-            _ => "aws",
-        }
+        crate::aws_forms::partition(&self.region)
     }
 
     /// `AWS::URLSuffix`, which follows from the region.

@@ -76,6 +76,7 @@ fn runs(kind: &str) -> bool {
             | schedule::RULE
             | api::API
             | api::STAGE
+            | route::AUTHORIZER
             | route::ROUTE
             | route::ROUTE_RESPONSE
             | route::INTEGRATION

@@ -10,10 +10,12 @@ use super::event_source::function_name;
 use super::fields::{Fields, Ignored, Reader};
 use super::function::Function;
 use super::resource::{Resource, of_type};
+use crate::gateway::{Authorizer, Throttle, is_identity_source};
 
 pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
 pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
 pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
+pub(super) const AUTHORIZER: &str = "AWS::ApiGatewayV2::Authorizer";
 
 /// What happens to the messages with one route key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +28,10 @@ pub struct Route {
     pub integration_timeout: Duration,
     /// Whether the function's reply is sent to the client.
     pub route_response: bool,
+    /// Who decides about connections, on `$connect`.
+    pub authorizer: Option<Authorizer>,
+    /// How often it may be called, where the stage's settings say so.
+    pub throttle: Option<Throttle>,
 }
 
 const INTEGRATION_IGNORED: &[Ignored] = &[
@@ -43,7 +49,8 @@ pub(super) fn read(
     reader: &mut Reader<'_>,
 ) -> BTreeMap<String, Vec<Route>> {
     let integrations = integrations(resources, apis, functions, reader);
-    let declared = routes(resources, apis, &integrations, reader);
+    let authorizers = authorizers(resources, apis, functions, reader);
+    let declared = routes(resources, apis, &integrations, &authorizers, reader);
     let responses = route_responses(resources, apis, reader);
     let mut routes = BTreeMap::<String, Vec<Route>>::new();
     for Declared { id, place, api_id, two_way, mut route } in declared {
@@ -95,10 +102,20 @@ fn integration(
         reader.report.unsupported(&fields.place("IntegrationType"), message);
     }
     let timeout = fields.count("TimeoutInMillis", "milliseconds", 50..=29_000, reader).unwrap_or(29_000);
-    let uri = fields.required_text("IntegrationUri", "the invocation ARN of a function", reader);
-    let place = fields.place("IntegrationUri");
+    let function = function_of(&mut fields, "IntegrationUri", functions, reader);
     fields.finish(INTEGRATION_IGNORED, reader);
-    let uri = uri?;
+    Some((function?, Duration::from_millis(timeout.into())))
+}
+
+/// The function whose invocation ARN the property is.
+fn function_of(
+    fields: &mut Fields,
+    property: &'static str,
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Option<String> {
+    let uri = fields.required_text(property, "the invocation ARN of a function", reader)?;
+    let place = fields.place(property);
     let called = uri.split_once("/functions/").and_then(|(_, rest)| rest.strip_suffix("/invocations"));
     let Some(called) = called else {
         let message = format!(
@@ -112,7 +129,58 @@ fn integration(
         reader.report.problem(&place, format!("there is no function {name:?} in this template"));
         return None;
     }
-    Some((name.to_owned(), Duration::from_millis(timeout.into())))
+    Some(name.to_owned())
+}
+
+/// The authorizers by their logical ids; `None` where one could not be read, which has been reported.
+type Authorizers = BTreeMap<String, Option<Authorizer>>;
+
+const AUTHORIZER_IGNORED: &[Ignored] = &[
+    ("AuthorizerCredentialsArn", Harmless, "permissions are not checked locally"),
+    ("Name", Harmless, "a description"),
+];
+
+fn authorizers(
+    resources: &[Resource<'_>],
+    apis: &[WebSocketApi],
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Authorizers {
+    let authorizers = of_type(resources, AUTHORIZER);
+    authorizers
+        .map(|resource| (resource.id.to_owned(), authorizer(resource, apis, functions, reader)))
+        .collect()
+}
+
+fn authorizer(
+    resource: &Resource<'_>,
+    apis: &[WebSocketApi],
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Option<Authorizer> {
+    let mut fields = resource.properties(reader)?;
+    api_id(&mut fields, apis, reader);
+    let kind = fields.required_text("AuthorizerType", "REQUEST", reader);
+    if let Some(kind) = kind.filter(|kind| kind != "REQUEST") {
+        let message = format!("a WebSocket API has authorizers of type REQUEST, found {kind:?}");
+        reader.report.problem(&fields.place("AuthorizerType"), message);
+    }
+    let function = function_of(&mut fields, "AuthorizerUri", functions, reader);
+    let mut sources = Vec::new();
+    for node in fields.list("IdentitySource", reader) {
+        let text = node.scalar().unwrap_or_default();
+        if is_identity_source(text) {
+            sources.push(text.to_owned());
+        } else {
+            let message = format!(
+                "the local gateway knows route.request.header.NAME and route.request.querystring.NAME, found {}",
+                node.describe()
+            );
+            reader.report.unsupported(&node.place, message);
+        }
+    }
+    fields.finish(AUTHORIZER_IGNORED, reader);
+    Some(sources.into_iter().fold(Authorizer::new(function?), Authorizer::identity_source))
 }
 
 /// A route with what it takes to tie it to its API and its response.
@@ -128,11 +196,12 @@ fn routes(
     resources: &[Resource<'_>],
     apis: &[WebSocketApi],
     integrations: &Integrations,
+    authorizers: &Authorizers,
     reader: &mut Reader<'_>,
 ) -> Vec<Declared> {
     let mut routes = Vec::<Declared>::new();
     for resource in of_type(resources, ROUTE) {
-        let Some(declared) = route(resource, apis, integrations, reader) else { continue };
+        let Some(declared) = route(resource, apis, integrations, authorizers, reader) else { continue };
         let same =
             |other: &&Declared| other.api_id == declared.api_id && other.route.key == declared.route.key;
         if let Some(other) = routes.iter().find(same) {
@@ -148,11 +217,12 @@ fn route(
     resource: &Resource<'_>,
     apis: &[WebSocketApi],
     integrations: &Integrations,
+    authorizers: &Authorizers,
     reader: &mut Reader<'_>,
 ) -> Option<Declared> {
     let mut fields = resource.properties(reader)?;
     let api_id = api_id(&mut fields, apis, reader);
-    only(&mut fields, "AuthorizationType", "NONE", reader);
+    let authorizer = authorizer_of(&mut fields, authorizers, reader);
     only(&mut fields, "ApiKeyRequired", "false", reader);
     let key = fields.required_text("RouteKey", "such as $default", reader);
     let target = fields.required_text("Target", "integrations/ and the Ref of an integration", reader);
@@ -173,8 +243,55 @@ fn route(
         place: resource.node.place.clone(),
         api_id: api_id?,
         two_way,
-        route: Route { key: key?, function, integration_timeout, route_response: false },
+        route: Route {
+            key: key?,
+            function,
+            integration_timeout,
+            route_response: false,
+            authorizer,
+            throttle: None,
+        },
     })
+}
+
+/// The authorizer of a route, which only `$connect` may have.
+fn authorizer_of(
+    fields: &mut Fields,
+    authorizers: &Authorizers,
+    reader: &mut Reader<'_>,
+) -> Option<Authorizer> {
+    let kind = fields.text("AuthorizationType", reader);
+    let id = fields.text("AuthorizerId", reader);
+    let place = fields.place("AuthorizationType");
+    match (kind.as_deref(), id) {
+        (None | Some("NONE"), None) => None,
+        (None | Some("NONE"), Some(_)) => {
+            reader.report.problem(&place, "must be CUSTOM, since the route has an authorizer");
+            None
+        }
+        (Some("CUSTOM"), None) => {
+            let place = fields.place("AuthorizerId");
+            reader.report.problem(&place, "is missing; it must be the Ref of an authorizer");
+            None
+        }
+        (Some("CUSTOM"), Some(id)) => {
+            let place = fields.place("AuthorizerId");
+            if fields.text("RouteKey", reader).is_some_and(|key| key != "$connect") {
+                reader.report.problem(&place, "only $connect may have an authorizer");
+            }
+            let authorizer = authorizers.get(&id);
+            if authorizer.is_none() {
+                let message = format!("expected the Ref of an {AUTHORIZER} in this template, found {id:?}");
+                reader.report.problem(&place, message);
+            }
+            authorizer?.clone()
+        }
+        (Some(other), _) => {
+            let message = format!("the local gateway knows NONE and CUSTOM, found {other:?}");
+            reader.report.unsupported(&place, message);
+            None
+        }
+    }
 }
 
 /// The routes, by their logical ids, that have a response for `$default`.

@@ -198,7 +198,8 @@ impl<'t> Scope<'t> {
                 ))
             }
             "AWS::ApiGatewayV2::Api" => Ok(self.api_id(logical_id)),
-            "AWS::ApiGatewayV2::Integration"
+            "AWS::ApiGatewayV2::Authorizer"
+            | "AWS::ApiGatewayV2::Integration"
             | "AWS::ApiGatewayV2::Route"
             | "AWS::ApiGatewayV2::RouteResponse" => Ok(logical_id.to_owned()),
             kind => Err(from.place.problem(format!(

@@ -17,7 +17,7 @@ fn stable(mut event: Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_event() {
+async fn connect_event_row_key_for_key() {
     let mut stage = Stage::in_memory(config(), obey);
     let request = request_with(
         "/prod?token=a.b.c&x=1&x=%C3%A9",
@@ -28,7 +28,7 @@ async fn connect_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_event_has_query_parameters_only_when_present() {
+async fn connect_event_row_has_query_parameters_only_when_present() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut open = Vec::new();
     for path in ["/prod", "/prod/", "/prod?"] {
@@ -49,7 +49,7 @@ async fn connect_event_has_query_parameters_only_when_present() {
 }
 
 #[tokio::test]
-async fn connect_event_has_the_address_of_the_peer() {
+async fn connect_event_row_has_the_address_of_the_peer() {
     let mut stage = Stage::on_a_port(config(), obey).await;
     let (mut client, _) = stage.connect(request("/prod")).await.unwrap();
     assert_eq!(stage.event_of("connect").await["requestContext"]["identity"]["sourceIp"], "127.0.0.1");
@@ -58,7 +58,7 @@ async fn connect_event_has_the_address_of_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_2xx_is_101() {
+async fn connect_outcome_row_2xx_is_101() {
     let stage = Stage::in_memory(config(), async |_, _| reply(json!({ "statusCode": 204 })));
     let (_client, response) = stage.connect(request("/prod")).await.unwrap();
     assert_eq!(response.status(), 101);
@@ -66,7 +66,7 @@ async fn connect_outcome_2xx_is_101() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_another_status_passes_through_with_its_body() {
+async fn connect_outcome_row_another_status_passes_through_with_its_body() {
     let stage = Stage::in_memory(config(), async |_, event: Value| {
         let status = event["queryStringParameters"]["status"].as_str().unwrap();
         reply(json!({
@@ -87,7 +87,7 @@ async fn connect_outcome_another_status_passes_through_with_its_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_of_a_refused_connect_can_be_withheld() {
+async fn refused_connect_body_row_is_an_option() {
     let mut config = config();
     config.unconfirmed.connect_refusal_body = false;
     let stage = Stage::in_memory(config, async |_, _| {
@@ -99,7 +99,7 @@ async fn body_of_a_refused_connect_can_be_withheld() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_exception_is_502() {
+async fn connect_outcome_row_exception_is_502() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| {
         match event["queryStringParameters"]["how"].as_str() {
             Some("error") => {
@@ -125,7 +125,23 @@ async fn connect_outcome_exception_is_502() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_timeout_is_an_option() {
+async fn connect_outcome_row_a_reply_without_a_status_is_an_option() {
+    for accepted in [false, true] {
+        let mut config = config();
+        config.unconfirmed.connect_without_status = accepted;
+        let stage = Stage::in_memory(config, async |_, _| reply(json!({ "body": "hi" })));
+        if accepted {
+            stage.connect(request("/prod")).await.unwrap();
+        } else {
+            let refused = stage.refused(request("/prod")).await;
+            assert_eq!(refused.status, 502);
+            assert!(refused.body.starts_with(r#"{"message": "Internal server error""#), "{}", refused.body);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connect_outcome_row_timeout_is_an_option() {
     for status in [504, 408] {
         let mut config = config();
         config.unconfirmed.connect_timeout_status = status;
@@ -139,7 +155,7 @@ async fn connect_outcome_timeout_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subprotocol_is_the_one_that_the_function_returns() {
+async fn subprotocol_row_is_the_one_that_the_function_returns() {
     let stage = Stage::in_memory(config(), async |_, _| {
         reply(json!({ "statusCode": 200, "headers": { "sec-websocket-protocol": "v2" } }))
     });
@@ -149,7 +165,7 @@ async fn subprotocol_is_the_one_that_the_function_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subprotocol_offered_but_not_returned_is_an_option() {
+async fn subprotocol_row_offered_but_not_returned_is_an_option() {
     let offer = || request_with("/prod", &[("sec-websocket-protocol", "v1, v2")]);
     let stage = Stage::in_memory(config(), obey);
     let error = stage.connect(offer()).await.unwrap_err();
@@ -163,7 +179,38 @@ async fn subprotocol_offered_but_not_returned_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_get_is_426() {
+async fn custom_domains_row_functions_read_the_one_that_the_client_used() {
+    let mut config = config();
+    let own = config.domain_name.clone();
+    config.custom_domains = vec!["ws.example.com".to_owned(), "live.example.com".to_owned()];
+    let mut stage = Stage::in_memory(config, obey);
+    for (host, expected) in [
+        ("live.example.com", "live.example.com"),
+        ("WS.example.com:8443", "ws.example.com"),
+        ("other.example.com", own.as_str()),
+        ("localhost:8080", own.as_str()),
+    ] {
+        let mut request = request("/prod");
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let (mut client, _) = stage.connect(request).await.unwrap();
+        let event = stage.event_of("connect").await;
+        assert_eq!(event["requestContext"]["domainName"], expected);
+        assert_eq!(event["headers"]["Host"], host);
+        client.send("hi").await;
+        assert_eq!(stage.event_of("default").await["requestContext"]["domainName"], expected);
+        assert_eq!(client.text().await, "hi");
+        drop(client);
+        let event = stage.event_of("disconnect").await;
+        assert_eq!(event["requestContext"]["domainName"], expected);
+        assert_eq!(event["headers"]["Host"], expected);
+        // The management endpoint stays where it is: by domain and stage, or by configuration.
+        let path = event["requestContext"]["stage"].as_str().unwrap();
+        assert_eq!(stage.in_process("GET", &format!("/{path}/@connections/R1kmxc2VNjMCFIA=")).await.0, 410);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_get_row_is_426() {
     let mut stage = Stage::in_memory(config(), obey);
     let plain = stage.http("GET", "/prod", b"").await;
     assert_eq!((plain.status, plain.body.as_str()), (426, r#"{"message":"Upgrade Required"}"#));
@@ -186,7 +233,7 @@ async fn plain_get_is_426() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn url_has_at_most_4096_characters() {
+async fn lifetime_row_a_url_has_at_most_4096_characters() {
     let stage = Stage::in_memory(config(), obey);
     let path = format!("/prod?{}", "x".repeat(4_096 - 6));
     stage.connect(request(&path)).await.unwrap();
@@ -195,14 +242,14 @@ async fn url_has_at_most_4096_characters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_while_connect_runs_is_410() {
+async fn post_during_connect_row_is_410() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |_, _| {
         let waiting = waiting.clone();
         async move {
             waiting.wait().await;
-            reply(json!({}))
+            reply(json!({ "statusCode": 200 }))
         }
     });
     let pipe = stage.open().await;
@@ -228,7 +275,7 @@ async fn a_client_that_leaves_during_connect_is_disconnected_afterwards() {
             if function == "connect" {
                 waiting.wait().await;
             }
-            reply(json!({}))
+            reply(json!({ "statusCode": 200 }))
         }
     });
     let pipe = stage.open().await;

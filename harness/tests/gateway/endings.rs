@@ -36,7 +36,7 @@ async fn send_in_frames(client: &mut Client, text: &str, size: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event() {
+async fn disconnect_event_row_key_for_key() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     stage.clock.set(NOW + Duration::from_millis(1_545));
@@ -45,7 +45,7 @@ async fn disconnect_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_tells_the_clients_close() {
+async fn disconnect_event_row_tells_the_clients_close() {
     let frame = |code: u16, reason: &'static str| CloseFrame { code: code.into(), reason: reason.into() };
     for (close, expected) in [
         (None, (1005, "Client-side close frame status not set")),
@@ -63,7 +63,7 @@ async fn disconnect_event_tells_the_clients_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_of_a_client_that_vanishes_is_1006() {
+async fn disconnect_event_row_of_a_client_that_vanishes_is_1006() {
     let mut config = config();
     config.unconfirmed.abnormal_close_reason = "Vanished".to_owned();
     let mut stage = Stage::in_memory(config, obey);
@@ -91,7 +91,7 @@ async fn a_post_that_waits_for_a_client_that_vanishes_is_410_although_disconnect
         if function == "disconnect" {
             std::future::pending().await
         }
-        reply(json!({}))
+        reply(json!({ "statusCode": 200 }))
     });
     let client = stage.client().await;
     let (id, frame) = (client.id.clone(), vec![b'x'; 100_000]);
@@ -107,7 +107,7 @@ async fn a_post_that_waits_for_a_client_that_vanishes_is_410_although_disconnect
 }
 
 #[tokio::test(start_paused = true)]
-async fn binary_frame_is_closed_with_1003() {
+async fn binary_frame_row_is_closed_with_1003() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     client.socket.send(Message::binary(vec![1, 2, 3])).await.unwrap();
@@ -116,7 +116,7 @@ async fn binary_frame_is_closed_with_1003() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_up_to_the_limits_is_accepted() {
+async fn size_row_up_to_the_limits_is_accepted() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let frame = "x".repeat(32 * 1_024);
@@ -129,7 +129,7 @@ async fn size_up_to_the_limits_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_of_a_frame_above_32_kib_is_closed_with_1009() {
+async fn size_row_a_frame_above_32_kib_is_closed_with_1009() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     client.send(&"x".repeat(32 * 1_024 + 1)).await;
@@ -138,7 +138,7 @@ async fn size_of_a_frame_above_32_kib_is_closed_with_1009() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_of_a_message_above_128_kib_is_closed_with_1009() {
+async fn size_row_a_message_above_128_kib_is_closed_with_1009() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     send_in_frames(&mut client, &"x".repeat(128 * 1_024 + 1), 32 * 1_024).await;
@@ -147,7 +147,7 @@ async fn size_of_a_message_above_128_kib_is_closed_with_1009() {
 }
 
 #[tokio::test]
-async fn size_a_client_that_still_sends_sees_the_close_frame_and_no_reset() {
+async fn size_row_a_client_that_still_sends_sees_the_close_frame_and_no_reset() {
     let mut stage = Stage::on_a_port(config(), obey).await;
     let mut client = stage.client().await;
     client.send(&"x".repeat(4 * 1_024 * 1_024)).await;
@@ -171,7 +171,7 @@ async fn text_that_is_not_utf_8_is_closed_with_1007_and_an_unmasked_frame_with_1
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_idle_10_min_closes_with_1001() {
+async fn lifetime_row_idle_10_min_closes_with_1001() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let started = Instant::now();
@@ -185,7 +185,7 @@ async fn lifetime_idle_10_min_closes_with_1001() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_idle_is_reset_by_a_post_to_the_client() {
+async fn lifetime_row_idle_is_reset_by_a_post_to_the_client() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let started = Instant::now();
@@ -197,7 +197,7 @@ async fn lifetime_idle_is_reset_by_a_post_to_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_resetting_the_idle_timer_is_an_option() {
+async fn pings_row_resetting_the_idle_timer_is_an_option() {
     for (resets, expected) in [(false, 600), (true, 300 + 600)] {
         let mut config = config();
         config.unconfirmed.ping_resets_idle = resets;
@@ -214,7 +214,7 @@ async fn pings_resetting_the_idle_timer_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_connection_2_h_closes_with_1001() {
+async fn lifetime_row_connection_2_h_closes_with_1001() {
     let mut config = config();
     config.unconfirmed.lifetime_close_reason = "Too old".to_owned();
     let mut stage = Stage::in_memory(config, obey);
@@ -267,7 +267,7 @@ async fn shutdown_is_bounded() {
         if function == "disconnect" {
             std::future::pending().await
         }
-        reply(json!({}))
+        reply(json!({ "statusCode": 200 }))
     };
     let mut config: ApiConfig = config();
     config.limits.shutdown_timeout = Duration::from_secs(3);

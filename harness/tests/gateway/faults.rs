@@ -16,7 +16,7 @@ fn stage(faults: &Faults) -> Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn posts_fail_as_told_and_only_those_that_are_to_take_effect_reach_the_client() {
+async fn refusals_row_posts_fail_as_told_and_only_those_that_are_to_take_effect_reach_the_client() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;
@@ -24,6 +24,7 @@ async fn posts_fail_as_told_and_only_those_that_are_to_take_effect_reach_the_cli
         (Fault::throttle(Call::post()), (429, "LimitExceededException")),
         (Fault::fail(Call::post()), (500, "InternalServerErrorException")),
         (Fault::gone(Call::post().on(&client.id)), (410, "GoneException")),
+        (Fault::deny(Call::post()), (403, "AccessDeniedException")),
         (Fault::fail_after_apply(Call::post()), (500, "InternalServerErrorException")),
         (Fault::gone(Call::post().on("another")), (200, "")),
     ] {
@@ -36,6 +37,27 @@ async fn posts_fail_as_told_and_only_those_that_are_to_take_effect_reach_the_cli
     assert_eq!(client.text().await, "");
     assert_eq!(stage.post(&client.id, b"well again").await.status, 200);
     assert_eq!(client.text().await, "well again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnect_delivery_row_it_may_come_late_or_never() {
+    let faults = Faults::default();
+    let mut stage = stage(&faults);
+    let client = stage.client().await;
+    let late = faults.add(Fault::delay(Call::disconnect(), Duration::from_secs(60)));
+    drop(client);
+    let started = Instant::now();
+    stage.event_of("disconnect").await;
+    assert_eq!((late.hits(), started.elapsed()), (1, Duration::from_secs(60)));
+
+    let client = stage.client().await;
+    let never = faults.add(Fault::fail(Call::disconnect().on(&client.id)));
+    let id = client.id.clone();
+    drop(client);
+    tokio::time::sleep(Duration::from_secs(9_000)).await;
+    stage.no_event().await;
+    assert_eq!(never.hits(), 1);
+    assert_eq!(stage.post(&id, b"late").await.status, 410, "410 is how a function learns of it");
 }
 
 #[tokio::test(start_paused = true)]

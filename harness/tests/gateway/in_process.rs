@@ -100,7 +100,7 @@ async fn whoever_gives_up_connecting_is_disconnected_afterwards() {
             if function == "connect" {
                 waiting.wait().await;
             }
-            reply(json!({}))
+            reply(json!({ "statusCode": 200 }))
         }
     });
     let gateway = stage.gateway.clone();

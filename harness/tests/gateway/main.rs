@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not hold in the helpers of a test fails that test")]
 
+mod authorizer;
 mod connect;
 mod endings;
 mod faults;
 mod in_process;
 mod management;
 mod messages;
+mod rates;
 mod stage;

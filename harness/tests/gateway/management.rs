@@ -16,7 +16,7 @@ fn assert_gone(answer: &Answer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_is_200_with_an_empty_body() {
+async fn post_connection_row_is_200_with_an_empty_body() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let answer = stage.post(&client.id, "{\"a\":\"é\"}".as_bytes()).await;
@@ -28,7 +28,7 @@ async fn post_is_200_with_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_reaches_a_connection_whose_id_is_encoded() {
+async fn post_connection_row_reaches_an_id_that_is_encoded() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let id = client.id.replace('=', "%3D");
@@ -42,7 +42,7 @@ async fn post_reaches_a_connection_whose_id_is_encoded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_is_410_with_an_empty_body() {
+async fn gone_row_is_410_with_an_empty_body() {
     let mut stage = Stage::in_memory(config(), obey);
     for method in ["POST", "GET", "DELETE"] {
         assert_gone(&stage.http(method, UNKNOWN, b"").await);
@@ -54,7 +54,7 @@ async fn gone_is_410_with_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn malformed_id_is_400() {
+async fn malformed_id_row_is_400() {
     let stage = Stage::in_memory(config(), obey);
     for method in ["POST", "GET", "DELETE"] {
         let answer = stage.http(method, "/prod/@connections/no%22id", b"").await;
@@ -64,7 +64,19 @@ async fn malformed_id_is_400() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_above_131072_bytes_is_413() {
+async fn refusals_row_another_stage_is_403() {
+    let mut stage = Stage::in_memory(config(), obey);
+    let client = stage.client().await;
+    for method in ["POST", "GET", "DELETE"] {
+        let answer = stage.http(method, &format!("/dev/@connections/{}", client.id), b"").await;
+        assert_eq!((answer.status, answer.error_type()), (403, "ForbiddenException"));
+        assert_eq!(answer.body, r#"{"message":"Forbidden"}"#);
+    }
+    assert_eq!(stage.gateway.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_row_above_131072_bytes_is_413() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let (body, id) = (vec![b'x'; 131_073], client.id.clone());
@@ -84,7 +96,7 @@ async fn post_of_bytes_that_are_not_utf_8_is_400() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_to_a_client_that_does_not_read_is_429_after_a_while_and_410_when_it_goes() {
+async fn refusals_row_a_client_that_does_not_read_is_429_after_a_while_and_410_when_it_goes() {
     let mut config = config();
     config.limits.frames_waiting = 1;
     let mut stage = Stage::in_memory(config, obey);
@@ -111,7 +123,7 @@ async fn post_to_a_client_that_does_not_read_is_429_after_a_while_and_410_when_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_connection_is_iso_8601_with_milliseconds_in_lower_camel_case() {
+async fn get_connection_row_is_iso_8601_with_milliseconds_in_lower_camel_case() {
     let mut stage = Stage::in_memory(config(), obey);
     let (mut client, _) = stage.connect(request_with("/prod", &[("user-agent", "test/1")])).await.unwrap();
     client.id =
@@ -136,7 +148,7 @@ async fn get_connection_is_iso_8601_with_milliseconds_in_lower_camel_case() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_is_204_and_disconnect_fires() {
+async fn delete_connection_row_is_204_and_disconnect_fires() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     assert_eq!(stage.post(&client.id, b"last words").await.status, 200);
@@ -152,12 +164,12 @@ async fn delete_is_204_and_disconnect_fires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_close_code_is_an_option_and_a_failing_disconnect_changes_nothing() {
+async fn delete_connection_row_close_code_is_an_option_and_a_failing_disconnect_changes_nothing() {
     let mut config = config();
     config.unconfirmed.delete_close = (4_001, "evicted".to_owned());
     let mut stage = Stage::in_memory(config, async |function, _| match function.as_str() {
         "disconnect" => Err(InvokeError::Throttled),
-        _ => reply(json!({})),
+        _ => reply(json!({ "statusCode": 200 })),
     });
     let mut client = stage.client().await;
     stage.http("DELETE", &format!("/prod/@connections/{}", client.id), b"").await;

@@ -11,7 +11,7 @@ fn request_id(event: &Value) -> &str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_event_has_no_headers() {
+async fn message_event_row_has_no_headers() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     stage.clock.set(crate::stage::NOW + std::time::Duration::from_secs(61));
@@ -20,7 +20,7 @@ async fn message_event_has_no_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_are_in_awss_form_and_every_message_has_its_own() {
+async fn ids_row_are_in_awss_form_and_every_message_has_its_own() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     let mut ids = vec![client.id.clone()];
@@ -37,7 +37,7 @@ async fn ids_are_in_awss_form_and_every_message_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn route_selection_is_an_exact_match_or_default() {
+async fn route_selection_row_is_an_exact_match_or_default() {
     let mut stage = Stage::in_memory(config(), obey);
     let mut client = stage.client().await;
     for (message, function, route) in [
@@ -60,7 +60,7 @@ async fn route_selection_is_an_exact_match_or_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_default_route_is_a_forbidden_frame_and_the_socket_stays_open() {
+async fn no_default_route_row_is_a_forbidden_frame_and_the_socket_stays_open() {
     let mut config = config();
     config.routes.retain(|route| route.key != "$default");
     let mut stage = Stage::in_memory(config, obey);
@@ -75,19 +75,17 @@ async fn no_default_route_is_a_forbidden_frame_and_the_socket_stays_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn integration_throws_is_an_internal_server_error_frame_and_the_socket_stays_open() {
+async fn integration_throws_row_is_an_internal_server_error_frame_and_the_socket_stays_open() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| match event["body"].as_str() {
         Some("error") => Err(InvokeError::Function { error_type: "E".into(), message: "no".into() }),
         Some("throttled") => Err(InvokeError::Throttled),
         Some("panic") => panic!("the invocation itself breaks"),
-        Some("malformed") => reply(json!({ "statusCode": 200, "body": "hi", "extra": 1 })),
-        Some("null") => reply(Value::Null),
         Some("binary") => reply(json!({ "body": "/w==", "isBase64Encoded": true })),
         Some("large") => reply(json!({ "body": "x".repeat(131_073) })),
-        _ => reply(json!({ "body": "fine" })),
+        _ => reply(json!({ "statusCode": 200, "body": "fine" })),
     });
     let mut client = stage.client().await;
-    for how in ["error", "throttled", "panic", "malformed", "null", "binary", "large"] {
+    for how in ["error", "throttled", "panic", "binary", "large"] {
         client.send(how).await;
         let event = stage.event_of("default").await;
         assert_eq!(client.text().await, client.notice("Internal server error", request_id(&event)), "{how}");
@@ -97,12 +95,39 @@ async fn integration_throws_is_an_internal_server_error_frame_and_the_socket_sta
 }
 
 #[tokio::test(start_paused = true)]
-async fn integration_timeout_is_29_s_and_the_socket_stays_open() {
+async fn malformed_reply_row_is_an_internal_server_error_frame() {
+    let mut stage = Stage::in_memory(config(), async |function, event: Value| match function.as_str() {
+        "default" => Ok(event["body"].as_str().unwrap().to_owned().into()),
+        _ => reply(json!({ "statusCode": 200 })),
+    });
+    let mut client = stage.client().await;
+    for malformed in [
+        r#"{"statusCode":200,"body":"hi","extra":1}"#,
+        r#"{"body":{"not":"text"}}"#,
+        "null",
+        "[]",
+        "not json",
+    ] {
+        client.send(malformed).await;
+        let event = stage.event_of("default").await;
+        let expected = client.notice("Internal server error", request_id(&event));
+        assert_eq!(client.text().await, expected, "{malformed}");
+    }
+    let whole =
+        r#"{"statusCode":200,"headers":{},"multiValueHeaders":{},"body":"hi","isBase64Encoded":false}"#;
+    for well_formed in [whole, r#"{"body":"hi"}"#] {
+        client.send(well_formed).await;
+        assert_eq!(client.text().await, "hi", "{well_formed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn integration_timeout_row_is_29_s_and_the_socket_stays_open() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| {
         if event["body"] == "slow" {
             std::future::pending().await
         }
-        reply(json!({ "body": "quick" }))
+        reply(json!({ "statusCode": 200, "body": "quick" }))
     });
     let mut client = stage.client().await;
     let started = tokio::time::Instant::now();
@@ -115,7 +140,7 @@ async fn integration_timeout_is_29_s_and_the_socket_stays_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reply_body_is_sent_only_where_the_route_has_a_route_response() {
+async fn reply_body_row_is_sent_only_where_the_route_has_a_route_response() {
     let mut stage = Stage::in_memory(config(), async |function, event: Value| match function.as_str() {
         "default" => {
             reply(json!({ "statusCode": 500, "body": "c3RhdHVzIGlnbm9yZWQ=", "isBase64Encoded": true }))
@@ -139,13 +164,13 @@ async fn reply_body_is_sent_only_where_the_route_has_a_route_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn non_2xx_reply_to_a_message_is_an_option() {
+async fn non_2xx_reply_row_is_an_option() {
     for frame in [false, true] {
         let mut config = config();
         config.unconfirmed.non_2xx_reply_frame = frame;
         let mut stage = Stage::in_memory(config, async |function, _| match function.as_str() {
             "note" => reply(json!({ "statusCode": 400, "body": "bad" })),
-            _ => reply(json!({ "body": "next" })),
+            _ => reply(json!({ "statusCode": 200, "body": "next" })),
         });
         let mut client = stage.client().await;
         client.send(r#"{"action":"note"}"#).await;
@@ -160,7 +185,7 @@ async fn non_2xx_reply_to_a_message_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_of_one_connection_may_end_out_of_order() {
+async fn messages_of_one_connection_row_may_end_out_of_order() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |_, event: Value| {
@@ -169,7 +194,7 @@ async fn messages_of_one_connection_may_end_out_of_order() {
             if event["body"] == "first" {
                 waiting.wait().await;
             }
-            reply(json!({ "body": event["body"] }))
+            reply(json!({ "statusCode": 200, "body": event["body"] }))
         }
     });
     let mut client = stage.client().await;
@@ -192,7 +217,7 @@ async fn a_flood_waits_until_fewer_messages_are_in_flight() {
             if function == "default" {
                 waiting.wait().await;
             }
-            reply(json!({}))
+            reply(json!({ "statusCode": 200 }))
         }
     });
     let mut client = stage.client().await;

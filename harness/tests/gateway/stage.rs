@@ -28,6 +28,7 @@ use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+use tower::ServiceExt;
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
@@ -179,6 +180,14 @@ impl Stage {
         let read = from.read_to_end(&mut answer);
         tokio::time::timeout(self.patience(), async { tokio::join!(write, read) }).await.unwrap().1.unwrap();
         Answer::parse(&String::from_utf8(answer).unwrap())
+    }
+
+    /// A call of the management API that moves no time: its status and the type of its error.
+    pub(crate) async fn in_process(&self, method: &str, path: &str) -> (u16, String) {
+        let call = http::Request::builder().method(method).uri(path).body(axum::body::Body::empty());
+        let answer = self.gateway.router().oneshot(call.unwrap()).await.unwrap();
+        let error = answer.headers().get("x-amzn-errortype").map_or("", |value| value.to_str().unwrap());
+        (answer.status().as_u16(), error.to_owned())
     }
 
     pub(crate) async fn post(&self, id: &str, body: &[u8]) -> Answer {
