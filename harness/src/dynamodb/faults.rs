@@ -32,7 +32,7 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         Effect::Conflict => can_conflict(operation),
         Effect::Stale(_) => reads_an_index(operation, &request),
         Effect::Kill => caller.is_some(),
-        Effect::Gone | Effect::Duplicate => false,
+        Effect::Gone | Effect::Deny | Effect::Duplicate => false,
     })
 }
 
@@ -60,7 +60,7 @@ pub(super) fn suffer(db: &DynamoDb, effect: Option<Effect>, target: &str, body: 
                 ledger::call(engine, target, body)
             })))
         }
-        Some(Effect::Delay(_) | Effect::Gone | Effect::Duplicate | Effect::Kill) | None => {
+        Some(Effect::Delay(_) | Effect::Gone | Effect::Deny | Effect::Duplicate | Effect::Kill) | None => {
             Some(respond(ledger::call(engine, target, body)))
         }
     }

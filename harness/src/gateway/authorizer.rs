@@ -140,9 +140,11 @@ impl fmt::Display for Denial {
 pub(super) fn denial_of(error: &InvokeError) -> Denial {
     match error {
         InvokeError::Function { message, .. } if message == "Unauthorized" => Denial::Unauthorized,
-        InvokeError::Function { .. } | InvokeError::Throttled | InvokeError::NotFound(_) => {
-            Denial::Failed(error.to_string())
-        }
+        InvokeError::Function { .. }
+        | InvokeError::Throttled
+        | InvokeError::NotFound(_)
+        | InvokeError::TooLarge(_)
+        | InvokeError::Service => Denial::Failed(error.to_string()),
     }
 }
 

@@ -283,6 +283,7 @@ impl Queues {
                 | Effect::Conflict
                 | Effect::Stale(_)
                 | Effect::Gone
+                | Effect::Deny
                 | Effect::Duplicate,
             )
             | None => self.answer(operation, body, origin).await,

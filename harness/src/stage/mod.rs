@@ -127,7 +127,8 @@ impl Stage {
             &builder.environment,
             Arc::clone(&clock),
             Arc::clone(&entropy),
-        )?;
+        )?
+        .with_faults(builder.faults.clone());
 
         let api = builder.api_config(api);
         let stage_name = api.stage.clone();

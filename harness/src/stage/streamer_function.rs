@@ -31,10 +31,10 @@ use tokio::runtime::Handle;
 use crate::dynamodb::DynamoDb;
 use crate::faults::Caller;
 use crate::gateway::Gateway;
-use crate::sqs::Queues;
 use crate::lambda::{
     InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
 };
+use crate::sqs::Queues;
 
 /// Which of Streamer's functions, by the name of its binary.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
