@@ -1,6 +1,6 @@
 //! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
 //!
-//! What each reads beside `LOG_LEVEL` and what Lambda itself sets:
+//! What each reads beside `LOG_LEVEL`, [`STREAMER_RECORD`](Environment::is_recording) and what Lambda itself sets:
 //!
 //! | function | must be set | may be set |
 //! |---|---|---|
@@ -24,7 +24,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
-use lambda_runtime::{LambdaEvent, run, service_fn};
+use lambda_runtime::LambdaEvent;
 use tokio::runtime::Builder;
 
 use crate::app::App;
@@ -37,7 +37,7 @@ use crate::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use crate::processor::{Processor, StreamBatch};
 use crate::router::Router;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue};
-use crate::telemetry::{self, StandardOutput};
+use crate::telemetry::{self, StandardOutput, record::run};
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -51,6 +51,7 @@ type WebSocketEvent = LambdaEvent<ApiGatewayWebsocketProxyRequest>;
 pub fn connect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let aws = AwsEnvironment::read(&mut environment);
     let key = environment.token_key();
     let table = environment.required("CONNECTIONS_TABLE");
@@ -61,9 +62,9 @@ pub fn connect() -> Result<(), Error> {
         let store = DynamoConnectionStore::new(aws.dynamodb(), table);
         let connect = Connect::new(verifier, store, Arc::new(SystemClock));
         let connect = &connect;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(connect.handle(&event.payload, deadline(&event.context)).await)
-        }))
+        })
         .await
     })
 }
@@ -75,6 +76,7 @@ pub fn connect() -> Result<(), Error> {
 pub fn disconnect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let aws = AwsEnvironment::read(&mut environment);
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
@@ -87,9 +89,9 @@ pub fn disconnect() -> Result<(), Error> {
         let (clock, metrics) = (Arc::new(SystemClock), Arc::new(StandardOutput));
         let disconnect = Disconnect::new(connections, queue, clock, metrics).cancelling(is_cancelling);
         let disconnect = &disconnect;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(disconnect.handle(&event.payload, deadline(&event.context)).await)
-        }))
+        })
         .await
     })
 }
@@ -104,6 +106,7 @@ pub fn disconnect() -> Result<(), Error> {
 pub fn router(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let aws = AwsEnvironment::read(&mut environment);
     let connections = environment.required("CONNECTIONS_TABLE");
     let requests = environment.required("REQUESTS_TABLE");
@@ -122,11 +125,11 @@ pub fn router(app: App) -> Result<(), Error> {
             router.set_rate_limits(DynamoRateLimits::new(client, table));
         }
         let router = &router;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(
                 router.route_before(&event.payload, deadline(&event.context)).await,
             ))
-        }))
+        })
         .await
     })
 }
@@ -141,6 +144,7 @@ pub fn router(app: App) -> Result<(), Error> {
 pub fn processor(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let aws = AwsEnvironment::read(&mut environment);
     let requests = environment.required("REQUESTS_TABLE");
     environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
@@ -159,10 +163,10 @@ pub fn processor(app: App) -> Result<(), Error> {
             settings,
         );
         let processor = &processor;
-        run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
+        run(recording, move |event: LambdaEvent<StreamBatch>| async move {
             let deadline = deadline(&event.context);
             Ok::<_, Error>(processor.process(event.payload, deadline).await)
-        }))
+        })
         .await
     })
 }
