@@ -131,6 +131,14 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         self.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
     }
 
+    /// Whether every event and its reply goes to the log, for [fixtures](crate::lambda) to be made of: `STREAMER_RECORD`,
+    /// `true` or `false`, default `false`.
+    ///
+    /// Tokens and payloads are in them: it is for a while, and for a stage whose log may hold that.
+    pub fn is_recording(&mut self) -> bool {
+        self.or_default("STREAMER_RECORD", false, "true or false")
+    }
+
     /// What tokens are verified with, or where it is kept.
     ///
     /// | variable | meaning |
@@ -297,7 +305,7 @@ mod tests {
         let (processor, queue) = (environment.processor_settings(), environment.queue_settings());
         assert_eq!(format!("{processor:?}"), format!("{:?}", ProcessorSettings::default()));
         assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
-        assert!(!environment.cancel_on_disconnect());
+        assert!(!environment.cancel_on_disconnect() && !environment.is_recording());
         assert_eq!(environment.finish(), Ok(()));
     }
 
@@ -309,12 +317,13 @@ mod tests {
             ("LEASE_MS", "30000"),
             ("REQUEST_TTL_S", "3600"),
             ("CANCEL_ON_DISCONNECT", "true"),
+            ("STREAMER_RECORD", "true"),
         ]);
         assert_eq!(within.async_threshold(), Duration::ZERO);
         let processor = within.processor_settings();
         assert_eq!((processor.concurrency, processor.lease), (100, Duration::from_secs(30)));
         assert_eq!(within.queue_settings().ttl, Duration::from_hours(1));
-        assert!(within.cancel_on_disconnect());
+        assert!(within.cancel_on_disconnect() && within.is_recording());
         assert_eq!(within.finish(), Ok(()));
 
         let mut without = environment(&[
@@ -323,11 +332,13 @@ mod tests {
             ("LEASE_MS", "60s"),
             ("REQUEST_TTL_S", "99999999999999999999"),
             ("CANCEL_ON_DISCONNECT", "yes"),
+            ("STREAMER_RECORD", "1"),
         ]);
         without.async_threshold();
         without.processor_settings();
         without.queue_settings();
         without.cancel_on_disconnect();
+        without.is_recording();
         insta::assert_snapshot!(without.finish().unwrap_err().to_string().replace("; ", "\n"));
     }
 

@@ -1,6 +1,6 @@
 //! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
 //!
-//! What each reads beside `LOG_LEVEL` and what Lambda itself sets:
+//! What each reads beside `LOG_LEVEL`, [`STREAMER_RECORD`](Environment::is_recording) and what Lambda itself sets:
 //!
 //! | function | must be set | may be set |
 //! |---|---|---|
@@ -24,7 +24,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
-use lambda_runtime::{LambdaEvent, run, service_fn};
+use lambda_runtime::LambdaEvent;
 use tokio::runtime::Builder;
 
 use crate::app::App;
@@ -35,7 +35,7 @@ use crate::functions::setup::{ConnectSetup, DisconnectSetup, Ports, ProcessorSet
 use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::processor::StreamBatch;
-use crate::telemetry;
+use crate::telemetry::{self, record::run};
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -49,13 +49,14 @@ type WebSocketEvent = LambdaEvent<ApiGatewayWebsocketProxyRequest>;
 pub fn connect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let setup = ConnectSetup::read(environment, http_client())?;
     on_one_thread(async {
         let connect = setup.function(&Ports::system()).await?;
         let connect = &connect;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(connect.handle(&event.payload, deadline(&event.context)).await)
-        }))
+        })
         .await
     })
 }
@@ -67,13 +68,14 @@ pub fn connect() -> Result<(), Error> {
 pub fn disconnect() -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let setup = DisconnectSetup::read(environment, http_client())?;
     on_one_thread(async {
         let disconnect = setup.function(&Ports::system());
         let disconnect = &disconnect;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(disconnect.handle(&event.payload, deadline(&event.context)).await)
-        }))
+        })
         .await
     })
 }
@@ -88,17 +90,18 @@ pub fn disconnect() -> Result<(), Error> {
 pub fn router(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let setup = RouterSetup::read(environment, http_client())?;
     let handlers = handlers_runtime(1)?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let router = setup.function(Arc::new(app), &Ports::system(), handle);
         let router = &router;
-        run(service_fn(move |event: WebSocketEvent| async move {
+        run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(
                 router.route_before(&event.payload, deadline(&event.context)).await,
             ))
-        }))
+        })
         .await
     })
 }
@@ -113,16 +116,17 @@ pub fn router(app: App) -> Result<(), Error> {
 pub fn processor(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
     let setup = ProcessorSetup::read(environment, http_client())?;
     let handlers = handlers_runtime(setup.concurrency())?;
     let handle = handlers.handle().clone();
     on_one_thread(async {
         let processor = setup.function(Arc::new(app), &Ports::system(), handle);
         let processor = &processor;
-        run(service_fn(move |event: LambdaEvent<StreamBatch>| async move {
+        run(recording, move |event: LambdaEvent<StreamBatch>| async move {
             let deadline = deadline(&event.context);
             Ok::<_, Error>(processor.process(event.payload, deadline).await)
-        }))
+        })
         .await
     })
 }

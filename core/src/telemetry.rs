@@ -3,6 +3,7 @@
 //! Log lines go through `tracing`; metrics are a [`MetricLine`] each, which CloudWatch makes metrics of without a call.
 
 mod emf;
+pub(crate) mod record;
 
 use std::error::Error;
 use std::fmt;
