@@ -1,26 +1,29 @@
 //! The whole stage on a laptop: DynamoDB with its streams, the WebSocket gateway, Lambda and its event source
 //! mappings, made from the SAM template that deploys.
 //!
-//! ```no_run
-//! use std::time::Duration;
-//! use serde_json::json;
-//! use streamer_harness::client::Client;
-//! use streamer_harness::signing_key::{SigningKey, TokenFor};
-//! use streamer_harness::stage::{Executables, Stage, StageConfig, listen};
+//! In process, a stage starts in milliseconds, needs no sockets, and lives on tokio's clock, which a test may pause:
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let programs: Executables = [("connect", "target/debug/connect")].into_iter().collect();
-//! let config = StageConfig::new("lambdas/template.yaml", programs, SigningKey::generate()?, listen(0)?);
-//! let stage = Stage::start(config).await?;
-//! let whom = TokenFor {
-//!     user: "ann".into(), tenant: "acme".into(), permissions: vec![], ttl: Duration::from_secs(60),
-//! };
-//! let mut client = Client::connect(&stage.ws_url(), &stage.token(&whom)).await?;
-//! client.request("echo", "r1", &json!({"message": "hi"})).await?;
-//! println!("{:?}", client.next_frame(Duration::from_secs(5)).await?);
-//! stage.shutdown().await;
-//! # Ok(())
-//! # }
+//! ```
+//! use serde_json::{Value, json};
+//! use streamer::app::App;
+//! use streamer::handler::HandlerError;
+//! use streamer_harness::signing_key::TokenFor;
+//! use streamer_harness::stage::Stage;
+//!
+//! async fn echo(message: Value) -> Result<Value, HandlerError> {
+//!     Ok(message)
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut app = App::new();
+//!     app.handle("echo", echo)?;
+//!     let stage = Stage::builder().app(app).start().await?;
+//!     let mut ann = stage.connect(&TokenFor::new("ann", "acme")).await?;
+//!     ann.request("echo", "r1", json!({"message": "hi"})).await?;
+//!     assert_eq!(ann.complete("r1").await?, json!({"message": "hi"}));
+//!     Ok(())
+//! }
 //! ```
 //!
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
