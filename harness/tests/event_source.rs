@@ -411,6 +411,24 @@ fn filters_row_a_mapping_has_at_most_five() {
     }
 }
 
+#[test]
+fn filters_row_operators_that_aws_may_not_take_can_be_refused() {
+    for (condition, expected) in [
+        (r#"{"suffix": "x"}"#, false),
+        (r#"{"equals-ignore-case": "x"}"#, false),
+        (r#"{"anything-but": {"suffix": "x"}}"#, false),
+        (r#"{"prefix": "x"}"#, true),
+    ] {
+        let pattern =
+            FilterPattern::parse(&format!(r#"{{"$or": [{{"a": {{"b": [{condition}]}}}}]}}"#)).unwrap();
+        for taken in [true, false] {
+            let settings =
+                Settings { filters: vec![pattern.clone()], unsettled_operators: taken, ..settings() };
+            assert_eq!(stage::mapping(settings).is_ok(), taken || expected, "{condition}");
+        }
+    }
+}
+
 /// A table `table` with a stream and a time to live, on a clock that stands still.
 fn database() -> (DynamoDb, Arc<Moment>) {
     let clock = Arc::new(Moment(Mutex::new(START)));
