@@ -479,7 +479,8 @@ async fn record_row_a_function_sees_its_exact_shape() {
             "Keys": {"id": {"S": "a"}},
             "NewImage": item,
             "SequenceNumber": number,
-            "SizeBytes": 8,
+            // The key twice (2 + 1 each), and n with its number (1 + 2).
+            "SizeBytes": 9,
             "StreamViewType": "NEW_AND_OLD_IMAGES",
         },
         "eventSourceARN": db.streams().latest_stream_arn("table"),
