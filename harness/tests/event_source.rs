@@ -411,6 +411,24 @@ fn filters_row_a_mapping_has_at_most_five() {
     }
 }
 
+#[test]
+fn filters_row_operators_that_aws_may_not_take_can_be_refused() {
+    for (condition, expected) in [
+        (r#"{"suffix": "x"}"#, false),
+        (r#"{"equals-ignore-case": "x"}"#, false),
+        (r#"{"anything-but": {"suffix": "x"}}"#, false),
+        (r#"{"prefix": "x"}"#, true),
+    ] {
+        let pattern =
+            FilterPattern::parse(&format!(r#"{{"$or": [{{"a": {{"b": [{condition}]}}}}]}}"#)).unwrap();
+        for taken in [true, false] {
+            let settings =
+                Settings { filters: vec![pattern.clone()], unsettled_operators: taken, ..settings() };
+            assert_eq!(stage::mapping(settings).is_ok(), taken || expected, "{condition}");
+        }
+    }
+}
+
 /// A table `table` with a stream and a time to live, on a clock that stands still.
 fn database() -> (DynamoDb, Arc<Moment>) {
     let clock = Arc::new(Moment(Mutex::new(START)));
@@ -461,7 +479,8 @@ async fn record_row_a_function_sees_its_exact_shape() {
             "Keys": {"id": {"S": "a"}},
             "NewImage": item,
             "SequenceNumber": number,
-            "SizeBytes": 8,
+            // The key twice (2 + 1 each), and n with its number (1 + 2).
+            "SizeBytes": 9,
             "StreamViewType": "NEW_AND_OLD_IMAGES",
         },
         "eventSourceARN": db.streams().latest_stream_arn("table"),

@@ -69,6 +69,9 @@ pub struct Settings {
     pub report_batch_item_failures: bool,
     /// Which records the function is to see: those that match any of these; without any, all (at most 5).
     pub filters: Vec<FilterPattern>,
+    /// Whether filters may use `suffix` and `equals-ignore-case` (default yes): no source settles whether AWS takes
+    /// them for streams.
+    pub unsettled_operators: bool,
     /// Whether the mapping polls at all (default yes).
     pub enabled: bool,
     /// How often each shard is read (default 250 ms, more than 0).
@@ -98,6 +101,7 @@ impl Settings {
             bisect_batch_on_function_error: false,
             report_batch_item_failures: false,
             filters: Vec::new(),
+            unsettled_operators: true,
             enabled: true,
             poll_interval: Duration::from_millis(250),
             backoff: Backoff::default(),
@@ -139,6 +143,11 @@ impl Settings {
             (
                 self.filters.len() <= 5,
                 format!("FilterCriteria has {} filters: Lambda takes 5", self.filters.len()),
+            ),
+            (
+                self.unsettled_operators || !self.filters.iter().any(FilterPattern::uses_unsettled_operators),
+                "FilterCriteria uses suffix or equals-ignore-case, which AWS may not take for streams"
+                    .to_owned(),
             ),
             (
                 !self.poll_interval.is_zero(),

@@ -114,10 +114,8 @@ pub(super) fn fifo() -> ApiError {
 fn redrive(policy: &str) -> Result<Redrive, ApiError> {
     let invalid = || ApiError::attribute_value("RedrivePolicy");
     let policy: Value = serde_json::from_str(policy).map_err(|_| invalid())?;
-    let count = match &policy["maxReceiveCount"] {
-        Value::String(text) => text.parse().ok(),
-        other => other.as_u64(),
-    };
+    let count = &policy["maxReceiveCount"];
+    let count = count.as_str().map_or_else(|| count.as_u64(), |text| text.parse().ok());
     let count = count.filter(|count| (1..=1_000).contains(count)).and_then(|count| u32::try_from(count).ok());
     let target = policy["deadLetterTargetArn"].as_str();
     let (Some(max_receive_count), Some(target)) = (count, target) else { return Err(invalid()) };

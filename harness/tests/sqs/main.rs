@@ -1,6 +1,5 @@
 //! The queues, by way of the AWS SDK in process and over HTTP, in paused time where no socket is involved.
 #![cfg(test)]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
 mod errors;
 mod faults;

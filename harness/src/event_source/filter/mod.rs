@@ -14,6 +14,8 @@ pub use parse::FilterError;
 ///
 /// A stream record wraps each value in its type, so a pattern has to name it: `{"S": ["PENDING"]}`. A `numeric`
 /// never matches an `N`, whose value is a string. An `exists` is about leaves alone: an object is none.
+/// Whether AWS takes `suffix` and `equals-ignore-case` for streams is not settled: see
+/// [`Settings::unsettled_operators`](super::Settings::unsettled_operators).
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterPattern(Node);
 
@@ -68,6 +70,12 @@ impl FilterPattern {
         parse::pattern(pattern).map(Self)
     }
 
+    /// Whether it uses `suffix` or `equals-ignore-case`, of which no source settles whether AWS takes them for streams.
+    #[must_use]
+    pub fn uses_unsettled_operators(&self) -> bool {
+        self.0.is_unsettled()
+    }
+
     /// Whether `record` matches.
     #[must_use]
     pub fn matches(&self, record: &Value) -> bool {
@@ -76,6 +84,16 @@ impl FilterPattern {
 }
 
 impl Node {
+    fn is_unsettled(&self) -> bool {
+        match self {
+            Self::All(clauses) => clauses.iter().any(|clause| match clause {
+                Clause::Key(_, node) => node.is_unsettled(),
+                Clause::Or(nodes) => nodes.iter().any(Self::is_unsettled),
+            }),
+            Self::Any(conditions) => conditions.iter().any(Condition::is_unsettled),
+        }
+    }
+
     fn matches(&self, value: Option<&Value>) -> bool {
         match self {
             Self::All(clauses) => clauses.iter().all(|clause| match clause {
@@ -88,6 +106,14 @@ impl Node {
 }
 
 impl Condition {
+    fn is_unsettled(&self) -> bool {
+        match self {
+            Self::EqualsIgnoreCase(_) | Self::Suffix(_) => true,
+            Self::AnythingBut(others) => others.iter().any(Self::is_unsettled),
+            Self::Equals(_) | Self::Prefix(_) | Self::Numeric(_) | Self::Exists(_) => false,
+        }
+    }
+
     fn matches(&self, value: Option<&Value>) -> bool {
         match (self, value) {
             (Self::Exists(exists), value) => *exists == value.is_some_and(|value| !value.is_object()),
