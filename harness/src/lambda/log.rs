@@ -90,7 +90,8 @@ impl Waiting {
             return Some(line);
         }
         let dropped = std::mem::take(&mut lines.dropped);
-        (dropped > 0).then(|| format!("{dropped} lines were dropped here: they came faster than they were read\n"))
+        (dropped > 0)
+            .then(|| format!("{dropped} lines were dropped here: they came faster than they were read\n"))
     }
 }
 
@@ -234,7 +235,8 @@ mod tests {
         // The writer may have one line in its hand.
         let kept = text.lines().filter(|line| line.starts_with("router")).count();
         assert!([most, most + 1].contains(&kept), "{kept}");
-        let last = format!("{} lines were dropped here: they came faster than they were read", most + 100 - kept);
+        let last =
+            format!("{} lines were dropped here: they came faster than they were read", most + 100 - kept);
         assert_eq!(text.lines().last(), Some(&*last));
     }
 
