@@ -128,7 +128,7 @@ impl Met {
 }
 
 #[tokio::test]
-async fn next_headers_row() {
+async fn next_headers_row_what_a_process_is_told() {
     let mut config = function("normal");
     config.timeout = Duration::from_secs(7);
     let stage = Stage::new(config);

@@ -286,6 +286,13 @@ mod tests {
     }
 
     #[test]
+    fn lifecycle_row_a_run_has_fifteen_minutes_at_most() {
+        let with = |timeout| check(&[FunctionConfig { timeout, ..config() }], 10);
+        assert_eq!(with(Duration::from_mins(15)), Ok(()));
+        assert!(with(Duration::from_secs(901)).is_err() && with(Duration::ZERO).is_err());
+    }
+
+    #[test]
     fn every_bad_value_is_reported_at_once() {
         let mut bad = FunctionConfig::new("worker", "/nowhere/bootstrap");
         bad.timeout = Duration::from_secs(901);

@@ -1,8 +1,11 @@
 //! Where the lines that functions write go.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -13,7 +16,30 @@ pub trait LogSink: fmt::Debug + Send + Sync {
 }
 
 /// A log for people: each line behind its function's name.
-pub struct TerminalLog<W = io::Stderr>(Mutex<W>);
+///
+/// A terminal that nobody reads, such as a pipe to a pager, does not hold up the functions: of what cannot be written
+/// at once, [`TerminalLog::WAITING_LINES`] lines wait, and how many more there were is said in their place.
+pub struct TerminalLog<W = io::Stderr> {
+    waiting: Arc<Waiting>,
+    /// Writes what waits; started with the first line, so that whoever logs nothing has no thread.
+    writer: Mutex<Option<W>>,
+    ended: Mutex<Option<Receiver<()>>>,
+}
+
+/// The lines on their way to the terminal.
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    queue: VecDeque<String>,
+    /// How many were left out after the last one of the queue.
+    dropped: u64,
+    closed: bool,
+}
 
 impl TerminalLog {
     /// A log on standard error, which leaves standard output to results.
@@ -23,20 +49,84 @@ impl TerminalLog {
     }
 }
 
-impl<W: Write + Send> TerminalLog<W> {
+impl<W> TerminalLog<W> {
+    /// How many lines may wait for a terminal to take them.
+    pub const WAITING_LINES: usize = 10_000;
+
+    /// How long the last lines are waited for when the log ends.
+    const LAST_LINES: Duration = Duration::from_millis(500);
+}
+
+impl<W: Write + Send + 'static> TerminalLog<W> {
     /// A log on `writer`.
     #[must_use]
-    pub const fn new(writer: W) -> Self {
-        Self(Mutex::new(writer))
+    pub fn new(writer: W) -> Self {
+        Self { waiting: Arc::default(), writer: Mutex::new(Some(writer)), ended: Mutex::default() }
+    }
+
+    fn start(&self) {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let (end, ended) = mpsc::channel();
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        let waiting = Arc::clone(&self.waiting);
+        std::thread::spawn(move || {
+            write_all(writer, &waiting);
+            drop(end);
+        });
     }
 }
 
-impl<W: Write + Send> LogSink for TerminalLog<W> {
-    fn line(&self, function: &str, line: &str) {
-        let line = format!("{function:<10} | {line}\n");
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits, with a word about what was dropped; nothing when the log has ended.
+    fn next(&self) -> Option<String> {
+        let lines = self.lock();
+        let idle = |lines: &mut Lines| lines.queue.is_empty() && lines.dropped == 0 && !lines.closed;
+        let mut lines = self.changed.wait_while(lines, idle).unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.queue.pop_front() {
+            return Some(line);
+        }
+        let dropped = std::mem::take(&mut lines.dropped);
+        (dropped > 0)
+            .then(|| format!("{dropped} lines were dropped here: they came faster than they were read\n"))
+    }
+}
+
+fn write_all(mut writer: impl Write, waiting: &Waiting) {
+    while let Some(line) = waiting.next() {
         // A terminal that has gone away must not take the stage with it.
         let _ = writer.write_all(line.as_bytes());
+    }
+    let _ = writer.flush();
+}
+
+impl<W: Write + Send + 'static> LogSink for TerminalLog<W> {
+    fn line(&self, function: &str, line: &str) {
+        let mut lines = self.waiting.lock();
+        // Once lines are missing, all are until that is said: what follows would seem to follow upon it.
+        if lines.dropped > 0 || lines.queue.len() >= Self::WAITING_LINES {
+            lines.dropped += 1;
+        } else {
+            lines.queue.push_back(format!("{function:<10} | {line}\n"));
+        }
+        drop(lines);
+        self.waiting.changed.notify_one();
+        self.start();
+    }
+}
+
+impl<W> Drop for TerminalLog<W> {
+    fn drop(&mut self) {
+        self.waiting.lock().closed = true;
+        self.waiting.changed.notify_one();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            // It fails when the writer has ended, or is stuck: both are the end.
+            let _ = ended.recv_timeout(Self::LAST_LINES);
+        }
     }
 }
 
@@ -100,14 +190,64 @@ impl LogSink for CapturedLog {
 mod tests {
     use super::*;
 
+    /// Takes what is written while the test does not hold it.
+    #[derive(Clone, Debug, Default)]
+    struct Terminal(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Terminal {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
     #[test]
     fn the_terminal_shows_each_line_behind_its_functions_name() {
-        let log = TerminalLog::new(Vec::new());
+        let terminal = Terminal::default();
+        let log = TerminalLog::new(terminal.clone());
         log.line("router", "one");
         log.line("processor-with-a-long-name", "two");
-        let written = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(written, "router     | one\nprocessor-with-a-long-name | two\n");
+        drop(log);
+        assert_eq!(terminal.text(), "router     | one\nprocessor-with-a-long-name | two\n");
         assert_eq!(format!("{:?}", TerminalLog::stderr()), "TerminalLog");
+    }
+
+    #[test]
+    fn a_terminal_that_nobody_reads_holds_nobody_up_and_says_what_was_dropped() {
+        let terminal = Terminal::default();
+        let log = TerminalLog::new(terminal.clone());
+        let unread = terminal.0.lock().unwrap();
+        let most = TerminalLog::<Terminal>::WAITING_LINES;
+        for n in 0..most + 100 {
+            log.line("router", &n.to_string());
+        }
+        drop(unread);
+        drop(log);
+        let text = terminal.text();
+        // The writer may have one line in its hand.
+        let kept = text.lines().filter(|line| line.starts_with("router")).count();
+        assert!([most, most + 1].contains(&kept), "{kept}");
+        let last =
+            format!("{} lines were dropped here: they came faster than they were read", most + 100 - kept);
+        assert_eq!(text.lines().last(), Some(&*last));
+    }
+
+    #[test]
+    fn a_log_that_ends_does_not_wait_for_ever_for_a_terminal_that_nobody_reads() {
+        let terminal = Terminal::default();
+        let log = TerminalLog::new(terminal.clone());
+        let unread = terminal.0.lock().unwrap();
+        log.line("router", "unread");
+        drop(log);
+        drop(unread);
     }
 
     #[test]
