@@ -62,8 +62,15 @@ async fn each_fixture_passes_through_each_function() {
     let secret = [("JwtAlgorithm", "HS256"), ("JwtKey", "0123456789abcdef0123456789abcdef")];
     let (stage, _log) = stage(&secret).await;
     let mut said = String::new();
-    for (name, event) in fixtures() {
+    let fixtures = fixtures();
+    let connect = fixtures["connect_query"].to_string();
+    for (name, event) in &fixtures {
         for function in FUNCTIONS {
+            // A message is from somebody who is connected, and some of what came before ended that.
+            if function == "RouterFunction" {
+                let connect = connect.clone().into();
+                stage.functions().invoke("streamer-ConnectFunction", connect).await.unwrap();
+            }
             let reply =
                 stage.functions().invoke(&format!("streamer-{function}"), event.to_string().into()).await;
             let reply = settled(reply.map(|reply| serde_json::from_slice(&reply).unwrap()));

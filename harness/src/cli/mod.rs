@@ -1,5 +1,6 @@
 mod local;
 mod ready;
+mod record;
 mod tables;
 mod token;
 mod trial;
@@ -42,6 +43,8 @@ enum Command {
     /// Make, check or delete the template's tables at any endpoint of DynamoDB
     #[command(subcommand)]
     Tables(tables::Tables),
+    /// Make fixtures of the events that functions with STREAMER_RECORD wrote to their logs, without what is somebody's
+    Record(record::Record),
 }
 
 impl Cli {
@@ -58,6 +61,7 @@ impl Cli {
             Some(Command::Try(trial)) => trial.run(),
             Some(Command::Token(token)) => token.run(),
             Some(Command::Tables(tables)) => tables.run(),
+            Some(Command::Record(record)) => record.run(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod local;
+mod record;
 mod tables;
 mod token;
 mod workspace;

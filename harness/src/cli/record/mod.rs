@@ -1,0 +1,97 @@
+//! `record`: makes fixtures of what the functions of a deployed stage wrote to their logs.
+
+mod lines;
+mod scrub;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::lines::{Recorded, read};
+use self::scrub::Scrubber;
+use super::{Outcome, say};
+
+/// The `record` command.
+#[derive(Args, Debug)]
+pub(super) struct Record {
+    /// The log lines: as `aws logs tail` prints them, the JSON of `aws logs filter-log-events`, or a line each; - reads
+    /// standard input
+    #[arg(default_value = "-")]
+    log: PathBuf,
+    /// The folder to put the fixtures into, which is made where it is not there
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// An action whose name may stay in the fixtures; may be repeated
+    #[arg(long, value_name = "NAME")]
+    action: Vec<String>,
+}
+
+impl Record {
+    pub(super) fn run(self) -> Outcome {
+        let text = self.read().map_err(|error| format!("{} cannot be read: {error}", self.log.display()))?;
+        fs::create_dir_all(&self.into)
+            .map_err(|error| format!("{} cannot be made: {error}", self.into.display()))?;
+        let log = read(&text);
+        let mut scrubber = Scrubber::new(self.action.iter().cloned());
+        for Recorded { event } in &log.events {
+            let event = scrubber.scrub(event);
+            let kind = kind(&event);
+            let source =
+                "recorded from a deployed stage with STREAMER_RECORD; whatever is somebody's is replaced";
+            let file = write_new(&self.into, &kind, &json!({ "source": source, "event": event }))
+                .map_err(|error| format!("{} cannot be written to: {error}", self.into.display()))?;
+            say(&format!("{}\n", file.display()))?;
+        }
+        eprintln!("{} fixtures; {} other lines of the log", log.events.len(), log.others);
+        for problem in &log.problems {
+            eprintln!("streamer: {problem}");
+        }
+        Ok(if log.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn read(&self) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        if self.log == Path::new("-") {
+            io::stdin().lock().read_to_end(&mut bytes)?;
+        } else {
+            bytes = fs::read(&self.log)?;
+        }
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// What a fixture is called, by what its event is.
+fn kind(event: &Value) -> String {
+    let records = event["Records"].as_array();
+    match (records.map(Vec::as_slice), event["requestContext"]["eventType"].as_str()) {
+        (Some([record]), _) => {
+            format!("stream_{}", record["eventName"].as_str().unwrap_or("record").to_lowercase())
+        }
+        (Some(_), _) => "stream_batch".to_owned(),
+        (None, Some("DISCONNECT")) => {
+            format!("disconnect_{}", event["requestContext"]["disconnectStatusCode"])
+        }
+        (None, Some(kind @ ("CONNECT" | "MESSAGE"))) => kind.to_lowercase(),
+        (None, _) => "event".to_owned(),
+    }
+}
+
+/// Writes under the first number that is free: what is there already stays.
+fn write_new(folder: &Path, kind: &str, fixture: &Value) -> io::Result<PathBuf> {
+    for number in 1_u32.. {
+        let file = folder.join(format!("{kind}_{number}.json"));
+        match OpenOptions::new().write(true).create_new(true).open(&file) {
+            Ok(mut open) => {
+                open.write_all((serde_json::to_string_pretty(fixture)? + "\n").as_bytes())?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
