@@ -186,7 +186,7 @@ fn standing_size(engine: &Engine, table: &str, write: &Value) -> Option<usize> {
     found.item.as_ref().map(item_size)
 }
 
-fn key_of(engine: &Engine, table: &str, item: &Value) -> Option<Value> {
+pub(super) fn key_of(engine: &Engine, table: &str, item: &Value) -> Option<Value> {
     let meta = engine.storage().get_table_metadata(table).ok()??;
     let schema: Value = serde_json::from_str(&meta.key_schema).ok()?;
     let names = schema.as_array()?.iter().filter_map(|entry| entry["AttributeName"].as_str());

@@ -76,7 +76,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| ApiError::request_too_large(MAX_BODY_BYTES))?;
     match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(body),
-        // boto3 compresses every body above 10 KB.
+        // As DynamoDB takes it; which clients compress, and from what size on, is their own setting.
         Some(b"gzip") => inflate(&body),
         Some(_) => Err(ApiError::serialization(Some("Content-Encoding must be gzip or identity"))),
     }

@@ -13,7 +13,8 @@ use super::{DynamoDb, capacity};
 /// A ledger that is dropped is closed. Several may be open at once, and each has every call. What the reading side
 /// of the streams and the time to live do is no call, and in no ledger.
 ///
-/// Where AWS may charge otherwise:
+/// A transaction is charged twice for what it does to its tables, and once for what that changes in their indexes, as
+/// AWS reports it. Where AWS may charge otherwise:
 ///
 /// * a cancelled transaction is charged as its items stand, twice: AWS publishes no figure;
 /// * a transaction that is replayed under its token is charged as it was the first time, on AWS as a read;

@@ -29,8 +29,8 @@
 //! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
 //! * Shards split only when [`Streams::split_shard`] says so, and are not replaced after about four hours unless
 //!   [`Builder::shard_lifetime`] is set.
-//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`], as the stage
-//!   does.
+//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`], or has it called
+//!   by [`DynamoDb::sweep_every`], as the stage does every 30 seconds.
 //! * A transaction that is throttled or meets a conflict on request names the reason for each of its actions.
 //! * Capacity is counted by AWS's rules, with the exceptions that [`Ledger`] names.
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.

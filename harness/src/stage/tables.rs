@@ -45,17 +45,8 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
 
 /// Deletes, again and again, what the tables' time to live has ended.
 pub(super) async fn sweep(dynamodb: DynamoDb, every: Duration, stopped: impl Future<Output = ()>) {
-    let mut ticks = tokio::time::interval(every);
-    let sweeping = async {
-        loop {
-            ticks.tick().await;
-            if let Err(error) = dynamodb.sweep_expired() {
-                tracing::warn!(%error, "items whose time to live is over were not deleted");
-            }
-        }
-    };
     tokio::select! {
         () = stopped => {}
-        () = sweeping => {}
+        () = dynamodb.sweep_every(every) => {}
     }
 }

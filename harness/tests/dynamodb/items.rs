@@ -196,7 +196,7 @@ fn an_update_that_only_removes_does_not_create_a_missing_item() {
 }
 
 #[test]
-fn every_operation_is_known_and_refuses_an_empty_request_in_dynamodbs_own_types() {
+fn errors_row_every_operation_is_known_and_refuses_an_empty_request_in_dynamodbs_own_types() {
     let (db, _) = database();
     for operation in [
         "BatchExecuteStatement",
@@ -234,7 +234,7 @@ fn every_operation_is_known_and_refuses_an_empty_request_in_dynamodbs_own_types(
 }
 
 #[test]
-fn values_of_a_wrong_json_type_are_serialization_exceptions() {
+fn errors_row_values_of_a_wrong_json_type_are_serialization_exceptions() {
     let (db, _) = database();
     for (operation, body) in [
         ("GetItem", json!({ "TableName": 7, "Key": {} })),
@@ -246,7 +246,7 @@ fn values_of_a_wrong_json_type_are_serialization_exceptions() {
 }
 
 #[test]
-fn a_thousand_nested_functions_and_paths_are_answered_not_crashed_on() {
+fn errors_row_a_thousand_nested_functions_and_paths_are_answered_not_crashed_on() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let base = json!({ "TableName": "things", "Key": { "pk": { "S": "a" } } });

@@ -57,7 +57,7 @@ fn life_of_an_item(db: &DynamoDb) {
 }
 
 #[test]
-fn record_shape_is_that_of_the_lambda_event() {
+fn stream_records_row_their_shape_is_that_of_the_lambda_event() {
     let (db, clock) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     clock.advance(Duration::from_millis(1_900));
@@ -68,7 +68,7 @@ fn record_shape_is_that_of_the_lambda_event() {
 }
 
 #[test]
-fn a_write_that_changes_nothing_emits_no_record() {
+fn stream_records_row_a_write_that_changes_nothing_emits_none() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     life_of_an_item(&db);
@@ -78,7 +78,7 @@ fn a_write_that_changes_nothing_emits_no_record() {
 }
 
 #[test]
-fn each_view_type_shows_its_images_and_counts_their_size() {
+fn stream_records_row_each_view_type_shows_its_images_and_counts_their_size() {
     for (view_type, new, old, size) in [
         ("KEYS_ONLY", false, false, 3),
         ("NEW_IMAGE", true, false, 3 + 5),
@@ -99,7 +99,7 @@ fn each_view_type_shows_its_images_and_counts_their_size() {
 }
 
 #[test]
-fn items_spread_over_the_shards_and_each_keeps_to_its_own_in_order() {
+fn stream_shards_row_items_spread_over_them_and_each_keeps_to_its_own_in_order() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     for round in 0..3 {
@@ -130,7 +130,7 @@ fn items_spread_over_the_shards_and_each_keeps_to_its_own_in_order() {
 }
 
 #[test]
-fn a_transaction_emits_all_its_records_and_a_cancelled_one_none() {
+fn stream_records_row_a_transaction_emits_all_its_records_and_a_cancelled_one_none() {
     let (db, _) = database();
     create_table(&db, "things", Some("KEYS_ONLY"));
     let write = |key: &str| json!({ "Put": { "TableName": "things", "Item": { "pk": { "S": key } } } });
@@ -149,7 +149,7 @@ fn a_transaction_emits_all_its_records_and_a_cancelled_one_none() {
 }
 
 #[test]
-fn reading_goes_on_after_a_sequence_number_and_from_the_latest() {
+fn stream_shards_row_reading_goes_on_after_a_sequence_number_and_from_the_latest() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -175,7 +175,7 @@ fn reading_goes_on_after_a_sequence_number_and_from_the_latest() {
 }
 
 #[test]
-fn a_stream_or_shard_that_is_not_there_is_said_so() {
+fn streams_api_row_a_stream_or_shard_that_is_not_there_is_said_so() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
@@ -194,7 +194,7 @@ fn a_stream_or_shard_that_is_not_there_is_said_so() {
 }
 
 #[tokio::test]
-async fn the_sdk_reads_a_stream_with_each_iterator_type() {
+async fn streams_api_row_the_sdk_reads_a_stream_with_each_iterator_type() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
@@ -235,7 +235,7 @@ async fn the_sdk_reads_a_stream_with_each_iterator_type() {
 }
 
 #[tokio::test]
-async fn the_sdk_reads_the_user_identity_of_a_ttl_delete() {
+async fn time_to_live_row_the_sdk_reads_the_user_identity_of_a_removal() {
     let (db, clock) = database();
     create_table(&db, "things", Some("KEYS_ONLY"));
     let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
@@ -264,7 +264,7 @@ fn iterator(db: &DynamoDb, arn: &str, shard: &ShardId, kind: &str, number: Optio
 }
 
 #[test]
-fn pages_are_as_long_as_asked_for_and_go_on() {
+fn streams_api_row_pages_are_as_long_as_asked_for_and_go_on() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(3).in_memory().unwrap();
     for table in ["things", "uncles", "voices"] {
@@ -325,7 +325,7 @@ fn pages_are_as_long_as_asked_for_and_go_on() {
 }
 
 #[test]
-fn a_page_of_records_ends_at_one_mebibyte() {
+fn streams_api_row_a_page_of_records_ends_at_one_mebibyte() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -342,7 +342,7 @@ fn a_page_of_records_ends_at_one_mebibyte() {
 }
 
 #[test]
-fn shards_keep_records_for_24_hours() {
+fn stream_retention_row_shards_keep_records_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -378,7 +378,7 @@ fn shards_keep_records_for_24_hours() {
 }
 
 #[test]
-fn a_disabled_stream_is_readable_to_its_end_for_24_hours() {
+fn stream_retention_row_a_disabled_stream_is_readable_to_its_end_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -404,7 +404,7 @@ fn a_disabled_stream_is_readable_to_its_end_for_24_hours() {
 }
 
 #[test]
-fn a_table_made_again_under_the_same_name_starts_a_new_stream() {
+fn stream_retention_row_a_table_made_again_under_the_same_name_starts_a_new_stream() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let first = db.streams().latest_stream_arn("things").unwrap();

@@ -8,7 +8,7 @@ use streamer_harness::dynamodb::{EventName, UserIdentity};
 use super::{TestClock, builder, call, create_table, database, fail, put};
 
 #[test]
-fn descriptions_carry_the_stages_region_account_clock_and_entropy() {
+fn stream_retention_row_descriptions_carry_the_stages_region_account_clock_and_entropy() {
     let clock = TestClock::new();
     let db = builder(&clock).region("eu-central-1").account_id("123456789012").in_memory().unwrap();
     let request = json!({
@@ -89,7 +89,7 @@ fn a_stream_is_enabled_and_disabled_by_update_table_but_not_twice() {
 }
 
 #[test]
-fn ttl_delete_is_a_remove_with_the_services_user_identity() {
+fn time_to_live_row_a_removal_has_the_services_user_identity() {
     let (db, clock) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
@@ -114,4 +114,45 @@ fn ttl_delete_is_a_remove_with_the_services_user_identity() {
         removal.to_event_record()["userIdentity"],
         json!({ "type": "Service", "principalId": "dynamodb.amazonaws.com" })
     );
+}
+
+/// Tokio's clock, which stands while a test is busy and leaps when it waits.
+#[derive(Debug)]
+struct Virtual(tokio::time::Instant);
+
+impl streamer::ports::Clock for Virtual {
+    fn now(&self) -> streamer::ports::Timestamp {
+        streamer::ports::Timestamp::from_secs(1_704_067_200) + self.0.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_to_live_row_expired_items_go_by_themselves_on_the_virtual_clock() {
+    let clock = std::sync::Arc::new(Virtual(tokio::time::Instant::now()));
+    let db = streamer_harness::dynamodb::DynamoDb::builder().clock(clock).in_memory().unwrap();
+    for table in ["others", "things"] {
+        create_table(&db, table, Some("KEYS_ONLY"));
+        let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
+        call(&db, "UpdateTimeToLive", json!({ "TableName": table, "TimeToLiveSpecification": ttl }));
+    }
+    let count = |table: &str| call(&db, "Scan", json!({ "TableName": table }))["Count"].as_u64().unwrap();
+    // More than a page, so that a sweep has to go on where it was.
+    for item in 0..250 {
+        let expires = if item % 2 == 0 { "1704067201" } else { "1704070800" };
+        put(&db, "things", json!({ "pk": { "S": item.to_string() }, "expires": { "N": expires } }));
+    }
+    put(&db, "others", json!({ "pk": { "S": "a" }, "expires": { "N": "1704067201" } }));
+    let sweeping = db.clone();
+    let sweeping = tokio::spawn(async move { sweeping.sweep_every(Duration::from_secs(30)).await });
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(
+        (count("things"), count("others")),
+        (250, 1),
+        "the first sweep was at once, the next is to come"
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((count("things"), count("others")), (125, 0));
+    tokio::time::sleep(Duration::from_secs(60 * 60)).await;
+    assert_eq!(count("things"), 0);
+    sweeping.abort();
 }
