@@ -97,11 +97,12 @@ pub fn router(app: App) -> Result<(), Error> {
     on_one_thread(async {
         let router = setup.function(Arc::new(app), &Ports::system(), handle);
         let router = &router;
-        run(recording, move |event: WebSocketEvent| async move {
+        // Boxed, since a message on its way is large.
+        Box::pin(run(recording, move |event: WebSocketEvent| async move {
             Ok::<_, Error>(route_response(
                 router.route_before(&event.payload, deadline(&event.context)).await,
             ))
-        })
+        }))
         .await
     })
 }

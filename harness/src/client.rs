@@ -48,6 +48,9 @@ impl Client {
     /// How long a client waits for the next frame, unless [it is told otherwise](Self::set_patience).
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    /// The most frames that are kept for errors to show.
+    const SEEN: usize = 1_000;
+
     /// Connects with a token.
     ///
     /// # Errors
@@ -129,7 +132,7 @@ impl Client {
             loop {
                 match self.channel.next().await {
                     Some(Ok(Message::Text(text))) => {
-                        self.seen.push(text.as_str().to_owned());
+                        self.keep(text.as_str());
                         return Ok(text.as_str().to_owned());
                     }
                     Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
@@ -232,7 +235,14 @@ impl Client {
         }
     }
 
-    /// Everything that the client was sent, as it came.
+    fn keep(&mut self, text: &str) {
+        if self.seen.len() >= Self::SEEN {
+            self.seen.drain(..Self::SEEN / 2);
+        }
+        self.seen.push(text.to_owned());
+    }
+
+    /// What the client was sent last, as it came: at least 500 frames, if there were as many.
     #[must_use]
     pub fn seen(&self) -> &[String] {
         &self.seen
@@ -280,7 +290,7 @@ pub enum ClientError {
     Silent {
         /// This long.
         patience: Duration,
-        /// What had come before, since the connection was opened.
+        /// What had come before.
         seen: Vec<String>,
     },
     /// This text is no frame of the protocol.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamer_harness::client::Client;
 use streamer_harness::lambda::{CapturedLog, Invoke as _, InvokeError};
-use streamer_harness::signing_key::{SigningKey, TokenFor};
-use streamer_harness::stage::{Executables, Stage, StageConfig, listen};
+use streamer_harness::signing_key::TokenFor;
+use streamer_harness::stage::{Executables, Stage};
 
 const FUNCTIONS: [&str; 4] = ["ConnectFunction", "DisconnectFunction", "RouterFunction", "ProcessorFunction"];
 
@@ -29,12 +29,11 @@ fn fixtures() -> BTreeMap<String, Value> {
 
 async fn stage(parameters: &[(&str, &str)]) -> (Stage, Arc<CapturedLog>) {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
-    let key = SigningKey::generate().unwrap();
-    let mut config = StageConfig::new(template, Executables::of_this_test(), key, listen(0).unwrap());
     let log = Arc::new(CapturedLog::new());
-    config.log = log.clone();
-    config.parameters = parameters.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-    (Stage::start(config).await.unwrap(), log)
+    let builder =
+        Stage::builder().template(template).executables(Executables::of_this_test()).log(log.clone());
+    let builder = parameters.iter().fold(builder, |builder, (name, value)| builder.parameter(*name, *value));
+    (builder.start().await.unwrap(), log)
 }
 
 /// The reply, without the moments and request ids that differ from run to run.
@@ -108,7 +107,7 @@ async fn what_the_fakes_send_has_the_fixtures_keys_as_the_functions_record_it() 
     let ann = TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: Vec::new(), ttl };
     let mut client = Client::connect(&stage.ws_url(), &stage.token(&ann)).await.unwrap();
     client.request("echo_async", "r1", &json!({"message": "hi", "rounds": 1})).await.unwrap();
-    while !client.next_frame(Duration::from_secs(30)).await.unwrap().is_terminal() {}
+    while !client.next_frame().await.unwrap().is_terminal() {}
     client.close().await.unwrap();
 
     let fixtures = fixtures();

@@ -51,7 +51,8 @@ fn plain(value: &AttributeValue) -> Value {
         AttributeValue::Ss(texts) => sorted(texts.iter().map(|text| text.as_str().into()).collect()),
         AttributeValue::Ns(numbers) => sorted(numbers.iter().map(number).collect()),
         AttributeValue::Bs(all) => sorted(all.iter().map(|bytes| STANDARD.encode(bytes).into()).collect()),
-        _ => Value::Null,
+        // Null, or a type that DynamoDB does not have yet.
+        AttributeValue::Null(_) | _ => Value::Null,
     }
 }
 

@@ -1,9 +1,8 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use streamer_harness::stage::Stage;
 
-use crate::{PATIENCE, config};
+use crate::{PATIENCE, builder};
 
 /// The template that deploys, but for how often a record is tried: ten tries take minutes.
 fn impatient_template(folder: &std::path::Path) -> std::path::PathBuf {
@@ -18,9 +17,7 @@ fn impatient_template(folder: &std::path::Path) -> std::path::PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn failure_record_row_a_record_that_cannot_be_decoded_ends_in_the_templates_queue() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(None);
-    config.template = impatient_template(folder.path());
-    let stage = Stage::start(config).await.unwrap();
+    let stage = builder(None).template(impatient_template(folder.path())).start().await.unwrap();
     let item = json!({
         "request_id": {"S": "no key of ours"}, "part": {"S": "request"}, "status": {"S": "PENDING"},
     });
