@@ -42,8 +42,10 @@ fn settled(reply: Result<Value, InvokeError>) -> String {
         Ok(mut reply) => {
             let frame = reply["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
             if let Some(mut frame) = frame {
-                if frame.get("timestamp").is_some() {
-                    frame["timestamp"] = json!("[now]");
+                for place in ["/timestamp", "/data/timestamp"] {
+                    if let Some(moment) = frame.pointer_mut(place) {
+                        *moment = json!("[now]");
+                    }
                 }
                 reply["body"] = frame;
             }

@@ -48,7 +48,9 @@ where
             Ok::<_, Error>(reply)
         }
     });
-    Runtime::new(answering).layer(TracingLayer::new()).layer(RecordEvents { recording }).run().await
+    let runtime = Runtime::new(answering).layer(TracingLayer::new()).layer(RecordEvents { recording });
+    // Boxed, since the SDK's futures are in it, which are large.
+    Box::pin(runtime.run()).await
 }
 
 /// Records what comes, before it is read: also what cannot be.

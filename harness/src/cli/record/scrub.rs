@@ -214,7 +214,12 @@ impl Scrubber {
                 Value::Array(texts) if name == "BS" => {
                     (0..texts.len()).map(|_| Value::String("AAAA".to_owned())).collect()
                 }
-                value => self.value(if is_type { key } else { name }, value),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)
+                | Value::Object(_) => self.value(if is_type { key } else { name }, value),
             };
             scrubbed.insert(self.key(name), value);
         }
@@ -397,7 +402,7 @@ mod tests {
                 planted.insert(format!("{SECRET}-key"), json!({SECRET: SECRET}));
                 Value::Object(planted)
             }
-            other => other.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
     }
 
