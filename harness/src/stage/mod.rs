@@ -292,6 +292,7 @@ fn function_configs(
             timeout: function.timeout,
             memory_mib: function.memory_mib,
             reserved_concurrency: function.reserved_concurrency,
+            recursive_loop: function.recursive_loop,
             asynchronous: function.asynchronous.clone(),
             region: environment.region.clone(),
             account_id: environment.account_id.clone(),
