@@ -141,7 +141,7 @@ async fn next_headers_row_what_a_process_is_told() {
         "arn:aws:lambda:us-east-1:000000000000:function:f"
     );
     let trace = header("lambda-runtime-trace-id");
-    assert!(trace.starts_with("Root=1-69a38180-") && trace.ends_with(";Sampled=0"), "{trace}");
+    assert!(trace.starts_with("Root=1-69a38180-") && trace.contains(";Sampled=0;Lineage="), "{trace}");
 }
 
 #[tokio::test]

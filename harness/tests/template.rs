@@ -364,7 +364,7 @@ fn async_invoke_row_its_settings_are_read_from_the_function() {
     .unwrap();
     let expected = AsyncSettings {
         maximum_retry_attempts: 1,
-        maximum_event_age: std::time::Duration::from_secs(60),
+        maximum_event_age: Duration::from_secs(60),
         on_success: Some("arn:aws:lambda:us-east-1:000000000000:function:streamer-F".to_owned()),
         on_failure: Some("arn:aws:sns:us-east-1:000000000000:t".to_owned()),
         dead_letter: Some("arn:aws:sqs:us-east-1:000000000000:streamer-Q".to_owned()),

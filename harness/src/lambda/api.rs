@@ -1,5 +1,7 @@
 //! Lambda's own API, as far as an SDK needs it to invoke functions.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use super::functions::{Functions, MAX_PAYLOAD_BYTES};
 use super::identifiers::function_name;
 use super::runtime_api::read_to_end;
-use super::{Code, EXECUTED_VERSION, FunctionConfig, Invoke as _, InvokeError, asynchronous, error_payload};
+use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
 use crate::aws_forms::uuid;
 
 impl Functions {
@@ -60,13 +62,15 @@ async fn answer(
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(&payload) {
         return Err(Refusal::content(&error.to_string()));
     }
+    let caused_by = headers.get("x-amzn-trace-id").and_then(|header| header.to_str().ok());
     match kind {
         Some("RequestResponse") => {
-            let reply = functions.invoke_as(&config.name, request_id.to_owned(), payload).await;
+            let inner = Arc::clone(&functions.0);
+            let reply = inner.requested(&config.name, request_id.to_owned(), payload, caused_by).await;
             replied(reply, config, request_id)
         }
         Some("Event") => {
-            let queued = functions.invoke_async(&config.name, payload);
+            let queued = functions.queue(&config.name, payload, caused_by);
             let request_id = queued.map_err(|error| Refusal::invoke(&error, config))?;
             Ok((StatusCode::ACCEPTED, [("x-amzn-requestid", request_id)]).into_response())
         }
@@ -196,6 +200,11 @@ impl Refusal {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 error_type: "RequestTooLargeException",
                 body: json!({ "Type": "User", "message": message }),
+            },
+            InvokeError::Recursion => Self {
+                status: StatusCode::BAD_REQUEST,
+                error_type: "RecursiveInvocationException",
+                body: json!({ "Type": "User", "Message": message }),
             },
             InvokeError::NotFound(_) => Self {
                 status: StatusCode::NOT_FOUND,

@@ -62,6 +62,16 @@ impl Functions {
     /// # Errors
     /// When there is no such function, the payload is too large, or the stage is ending.
     pub fn invoke_async(&self, function: &str, payload: Bytes) -> Result<String, InvokeError> {
+        self.queue(function, payload, None)
+    }
+
+    /// The same for what the invocation of the trace header `caused_by` led to.
+    pub(super) fn queue(
+        &self,
+        function: &str,
+        payload: Bytes,
+        caused_by: Option<&str>,
+    ) -> Result<String, InvokeError> {
         let function = Arc::clone(self.0.function(function)?);
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
@@ -70,7 +80,8 @@ impl Functions {
             return Err(InvokeError::Throttled);
         }
         let request_id = uuid(&*self.0.options.entropy);
-        let event = Event { request_id: request_id.clone(), payload, function };
+        let caused_by = caused_by.map(str::to_owned);
+        let event = Event { request_id: request_id.clone(), payload, caused_by, function };
         let (inner, lifetimes) = (Arc::downgrade(&self.0), self.0.lifetimes.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -103,12 +114,14 @@ impl Destination for Functions {
 struct Event {
     request_id: String,
     payload: Bytes,
+    caused_by: Option<String>,
     function: Arc<Function>,
 }
 
 /// How an event leaves the queue.
 #[derive(Debug)]
 struct Outcome {
+    /// «RetriesExhausted» is a guess where the function is not invoked at all: no source tells.
     condition: &'static str,
     /// How often the function was invoked, or would have been had it not been throttled.
     invocations: u32,
@@ -155,7 +168,12 @@ impl Event {
         loop {
             let inner = functions.upgrade()?;
             let name = &self.function.config.name;
-            let reply = inner.requested(name, self.request_id.clone(), self.payload.clone()).await;
+            let reply = inner
+                .requested(name, self.request_id.clone(), self.payload.clone(), self.caused_by.as_deref())
+                .await;
+            if reply == Err(InvokeError::Recursion) {
+                return Some(Outcome { condition: "RetriesExhausted", invocations, response });
+            }
             invocations += 1;
             let wait = match reply {
                 Ok(reply) => {

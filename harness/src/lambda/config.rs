@@ -47,6 +47,8 @@ pub struct FunctionConfig {
     pub memory_mib: u32,
     /// How many invocations may run at once; `None` shares the account's concurrency with the others.
     pub reserved_concurrency: Option<u32>,
+    /// Whether the function may be invoked in one chain of requests without end (`RecursiveLoop: Allow`; default: not).
+    pub recursive_loop: bool,
     /// What becomes of asynchronous invocations.
     pub asynchronous: AsyncSettings,
     /// The region in the function's ARN and environment (default `us-east-1`).
@@ -77,6 +79,7 @@ impl FunctionConfig {
             timeout: Duration::from_secs(3),
             memory_mib: 128,
             reserved_concurrency: None,
+            recursive_loop: false,
             asynchronous: AsyncSettings::default(),
             region: "us-east-1".to_owned(),
             account_id: "000000000000".to_owned(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::config::{ConfigError, FunctionConfig, check};
 use super::environment::{Environment, Readiness, exited};
 use super::identifiers::trace_id;
+use super::lineage;
 use super::log::{LogSink, TerminalLog};
 use super::process::Lifetimes;
 use super::runtime_api::Event;
@@ -158,7 +159,7 @@ impl Invoke for Functions {
     }
 
     fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
-        Box::pin(Arc::clone(&self.0).requested(function, request_id, payload))
+        Box::pin(Arc::clone(&self.0).requested(function, request_id, payload, None))
     }
 }
 
@@ -173,8 +174,9 @@ impl Inner {
         name: &str,
         request_id: String,
         payload: Bytes,
+        caused_by: Option<&str>,
     ) -> Result<Bytes, InvokeError> {
-        self.function(name)?;
+        let trace_id = self.trace(&self.function(name)?.config, caused_by)?;
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
         }
@@ -198,7 +200,7 @@ impl Inner {
         // environment finds its way back.
         let invocation = tokio::spawn(async move {
             let _permit = permit;
-            self.invoke(&function, request_id, payload, doomed).await
+            self.invoke(&function, request_id, trace_id, payload, doomed).await
         });
         let reply =
             invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
@@ -207,6 +209,20 @@ impl Inner {
             Some(Effect::LoseAnswer) => std::future::pending().await,
             _ => reply,
         }
+    }
+
+    /// The trace header of an invocation that the one of `caused_by` led to.
+    pub(super) fn trace(
+        &self,
+        config: &FunctionConfig,
+        caused_by: Option<&str>,
+    ) -> Result<String, InvokeError> {
+        let Options { clock, entropy, .. } = &self.options;
+        if config.recursive_loop {
+            return Ok(trace_id(&**entropy, clock.now()));
+        }
+        let trace = lineage::trace(&config.arn(), caused_by, &**entropy, clock.now());
+        trace.ok_or(InvokeError::Recursion)
     }
 
     fn admit(&self, name: &str) -> Result<(Arc<Function>, OwnedSemaphorePermit), InvokeError> {
@@ -222,16 +238,16 @@ impl Inner {
         &self,
         function: &Arc<Function>,
         request_id: String,
+        trace_id: String,
         payload: Bytes,
         doomed: bool,
     ) -> Result<Bytes, InvokeError> {
-        let Options { clock, entropy, .. } = &self.options;
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
-        let now = clock.now();
+        let now = self.options.clock.now();
         let event = Event {
             request_id,
-            trace_id: trace_id(&**entropy, now),
+            trace_id,
             deadline_ms: (now + timeout).as_millis(),
             function_arn: function.config.arn(),
             payload,

@@ -7,9 +7,14 @@ use crate::aws_forms::{hex, log_day, trace_root};
 /// An X-Ray trace header that says «not sampled», since nothing collects traces here.
 pub(super) fn trace_id(entropy: &dyn Entropy, now: Timestamp) -> String {
     let root = trace_root(entropy, now);
+    format!("{root};Parent={};Sampled=0", parent_id(entropy))
+}
+
+/// The id of the segment of a trace that leads to another one.
+pub(super) fn parent_id(entropy: &dyn Entropy) -> String {
     let mut parent = [0; 8];
     entropy.fill(&mut parent);
-    format!("{root};Parent={};Sampled=0", hex(&parent))
+    hex(&parent)
 }
 
 /// The name of an environment's log stream: date, version and a random part.

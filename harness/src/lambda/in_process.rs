@@ -36,6 +36,8 @@ pub struct InProcessEvent {
     pub request_id: String,
     /// When the invocation ends at the latest.
     pub deadline: Timestamp,
+    /// The trace header of the invocation, which a process has as `_X_AMZN_TRACE_ID`.
+    pub trace_id: String,
     /// The event as JSON.
     pub payload: Bytes,
 }

@@ -11,6 +11,7 @@ mod environment;
 mod functions;
 mod identifiers;
 mod in_process;
+mod lineage;
 mod log;
 mod output;
 mod process;
@@ -68,6 +69,8 @@ pub enum InvokeError {
     NotFound(String),
     /// The payload holds more bytes than this (`RequestTooLargeException`).
     TooLarge(usize),
+    /// The function has been invoked too often in one chain of requests (`RecursiveInvocationException`).
+    Recursion,
     /// Lambda itself failed, and the function may have run (`ServiceException`): a fault on request.
     Service,
 }
@@ -81,6 +84,10 @@ impl fmt::Display for InvokeError {
             Self::TooLarge(limit) => write!(
                 f,
                 "RequestTooLargeException: Request must be smaller than {limit} bytes for the InvokeFunction operation"
+            ),
+            Self::Recursion => f.write_str(
+                "RecursiveInvocationException: Lambda has detected your function being invoked in a recursive loop with \
+                 other Amazon Web Services resources and stopped your function's invocation.",
             ),
             Self::Service => f.write_str("ServiceException: Lambda failed, as was asked for"),
         }
@@ -98,6 +105,7 @@ fn error_payload(error: &InvokeError) -> Value {
         InvokeError::Throttled
         | InvokeError::NotFound(_)
         | InvokeError::TooLarge(_)
+        | InvokeError::Recursion
         | InvokeError::Service => json!({ "errorMessage": error.to_string() }),
     }
 }

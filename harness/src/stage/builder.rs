@@ -258,6 +258,7 @@ impl StageBuilder {
                 timeout: function.timeout,
                 memory_mib: function.memory_mib,
                 reserved_concurrency: function.reserved_concurrency,
+                recursive_loop: function.recursive_loop,
                 asynchronous: function.asynchronous.clone(),
                 ..code
             });

@@ -40,6 +40,8 @@ pub struct Function {
     pub reserved_concurrency: Option<u32>,
     /// Its environment variables.
     pub environment: BTreeMap<String, String>,
+    /// Whether it may be invoked in one chain of requests without end: `RecursiveLoop`.
+    pub recursive_loop: bool,
     /// What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
     pub asynchronous: AsyncSettings,
 }
@@ -73,7 +75,6 @@ const IGNORED: &[Ignored] = &[
     ("Policies", Harmless, "permissions are not checked locally"),
     ("PropagateTags", Harmless, "tags have no effect locally"),
     ("ProvisionedConcurrencyConfig", Harmless, "environments start when they are needed"),
-    ("RecursiveLoop", Harmless, "loops are not stopped locally"),
     ("Role", Harmless, "permissions are not checked locally"),
     ("RolePath", Harmless, "permissions are not checked locally"),
     ("RuntimeManagementConfig", Harmless, "the runtime is in the binary"),
@@ -169,6 +170,7 @@ fn function(
     let reserved_concurrency =
         fields.count("ReservedConcurrentExecutions", "concurrent executions", 0..=u32::MAX, reader);
     let environment = environment(&mut fields, reader);
+    let recursive_loop = fields.text("RecursiveLoop", reader).as_deref() == Some("Allow");
     let asynchronous = invoke_config::read(&mut fields, reader);
     let function_name = name.clone().unwrap_or_default();
     collect_events(&mut fields, resource.id, &function_name, events, reader);
@@ -183,6 +185,7 @@ fn function(
         memory_mib,
         reserved_concurrency,
         environment,
+        recursive_loop,
         asynchronous,
     })
 }

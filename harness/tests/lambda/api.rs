@@ -129,3 +129,23 @@ async fn a_function_is_described() {
     assert_eq!(described["Concurrency"]["ReservedConcurrentExecutions"], 5);
     assert_eq!(get("/2015-03-31/functions/g").await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn recursion_row_a_function_that_invokes_itself_is_stopped_after_sixteen_rounds() {
+    let functions = stage(&Faults::default());
+    let invoke = |trace: &str, kind: &str| {
+        let request = Request::post("/2015-03-31/functions/f/invocations").header("x-amzn-trace-id", trace);
+        let request = request.header("x-amz-invocation-type", kind);
+        send(&functions, request.body(Body::from(r#"{"do":"describe"}"#)).unwrap())
+    };
+    let mut trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1".to_owned();
+    for round in 1..=16 {
+        let answer = invoke(&trace, "RequestResponse").await;
+        assert_eq!(answer.status, StatusCode::OK, "{round}");
+        answer.json()["trace"].as_str().unwrap().clone_into(&mut trace);
+    }
+    assert!(trace.starts_with("Root=1-5759e988-bd862e3fe1be46a994272793;"), "{trace}");
+    let answer = invoke(&trace, "RequestResponse").await;
+    assert_eq!((answer.error().0, answer.error().1), (400, "RecursiveInvocationException"));
+    assert_eq!(invoke(&trace, "Event").await.status, StatusCode::ACCEPTED, "it is given up in the queue");
+}

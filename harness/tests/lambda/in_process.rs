@@ -84,6 +84,7 @@ impl InProcessEnvironment for Environment {
                     "request_id": event.request_id,
                     "deadline": event.deadline.as_millis(),
                     "caller": self.caller.function(),
+                    "trace": event.trace_id,
                     "variables": self.variables,
                 }),
                 _ => json!(self.number),

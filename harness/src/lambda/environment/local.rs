@@ -62,9 +62,9 @@ impl Local {
         timeout: Duration,
     ) -> Result<Reply, InvokeError> {
         let _alive = self.lifetimes.enter();
-        let Event { request_id, deadline_ms, payload, .. } = event;
+        let Event { request_id, trace_id, deadline_ms, payload, .. } = event;
         let deadline = Timestamp::from_millis(deadline_ms);
-        let event = InProcessEvent { request_id: request_id.clone(), deadline, payload };
+        let event = InProcessEvent { request_id: request_id.clone(), deadline, trace_id, payload };
         let invocation = self.environment.invoke(event);
         tokio::select! {
             // Killed by a call of its own, it does not come to the reply any more.
