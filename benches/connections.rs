@@ -196,6 +196,9 @@ impl Stage {
         let ready_file =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("connections-{}.json", std::process::id()));
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
+        // When it ends, it warns of each `$disconnect` that it did not wait for.
+        let log = ready_file.with_extension("log");
+        println!("connections: the stage's log is {}", log.display());
         let process = Command::new(program)
             .args(["local", "--port", "0", "--template"])
             .arg(template)
@@ -203,6 +206,7 @@ impl Stage {
             .arg(&ready_file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(fs::File::create(log)?)
             .spawn()?;
         let mut stage = Self { process, url: String::new() };
         // It removes the file itself when it ends.
