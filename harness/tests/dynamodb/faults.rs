@@ -309,3 +309,19 @@ async fn faults_row_over_http_a_lost_answer_closes_the_connection_and_others_are
     assert_eq!(stored(&db), 2);
     server.abort();
 }
+
+#[tokio::test]
+async fn faults_row_the_indexes_of_a_folder_that_is_opened_again_can_be_stale_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, faults) = (TestClock::new(), Faults::default());
+    let db = builder(&clock).open(dir.path()).unwrap();
+    index_table(&db);
+    put(&db, "things", owned("a", "ann", "1"));
+    drop(db);
+    let db = builder(&clock).faults(faults.clone()).open(dir.path()).unwrap();
+    put(&db, "things", owned("a", "ann", "2"));
+    let _stale = faults.add(Fault::stale(Call::any_dynamodb(), HOUR));
+    assert_eq!(of_ann(&db).await, ["a=1"]);
+    clock.advance(HOUR);
+    assert_eq!(of_ann(&db).await, ["a=2"]);
+}

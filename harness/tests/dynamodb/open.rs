@@ -49,6 +49,32 @@ fn tables_items_streams_and_checkpoints_are_there_again_after_a_restart() {
 }
 
 #[test]
+fn stream_shards_row_splits_are_there_again_after_a_restart_and_older_folders_get_their_shards() {
+    let dir = fresh_path("shards");
+    let clock = TestClock::new();
+    let db = builder(&clock).shards_per_stream(2).open(&dir).unwrap();
+    create_table(&db, "things", Some("NEW_IMAGE"));
+    put(&db, "things", json!({ "pk": { "S": "a" } }));
+    let arn = db.streams().latest_stream_arn("things").unwrap();
+    let roots = db.streams().shard_infos(&arn).unwrap();
+    drop(db);
+    // As a folder was before there were splits.
+    let conn = rusqlite::Connection::open(dir.join("dynamodb.sqlite3")).unwrap();
+    conn.execute_batch("DROP TABLE _streamer_shards").unwrap();
+    drop(conn);
+
+    let db = builder(&clock).open(&dir).unwrap();
+    assert_eq!(db.streams().shard_infos(&arn).unwrap(), roots);
+    put(&db, "things", json!({ "pk": { "S": "b" } }));
+    assert_eq!(super::streams::read_all(&db, &arn).len(), 2);
+    db.streams().split_shard(&arn, &roots[0].id).unwrap();
+    let split = db.streams().shard_infos(&arn).unwrap();
+    drop(db);
+    let db = builder(&clock).open(&dir).unwrap();
+    assert_eq!((split.len(), db.streams().shard_infos(&arn).unwrap()), (4, split));
+}
+
+#[test]
 fn a_record_that_a_crash_left_in_the_outbox_is_taken_over_at_open() {
     let dir = fresh_path("crash");
     let clock = TestClock::new();
