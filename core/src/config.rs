@@ -131,7 +131,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         self.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
     }
 
-    /// Whether every event and its reply goes to the log, for [fixtures](crate::lambda) to be made of: `STREAMER_RECORD`,
+    /// Whether every event and its reply goes to the log, for fixtures to be made of: `STREAMER_RECORD`,
     /// `true` or `false`, default `false`.
     ///
     /// Tokens and payloads are in them: it is for a while, and for a stage whose log may hold that.
