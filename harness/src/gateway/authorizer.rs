@@ -144,6 +144,7 @@ pub(super) fn denial_of(error: &InvokeError) -> Denial {
         | InvokeError::Throttled
         | InvokeError::NotFound(_)
         | InvokeError::TooLarge(_)
+        | InvokeError::Recursion
         | InvokeError::Service => Denial::Failed(error.to_string()),
     }
 }

@@ -47,7 +47,7 @@ pub trait Invoke: fmt::Debug + Send + Sync {
     ///
     /// Whoever has no use for the id ignores it, as this provided method does.
     fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
-        drop(request_id);
+        let _ = request_id;
         self.invoke(function, payload)
     }
 }
