@@ -56,13 +56,17 @@ impl Faults {
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
     pub(crate) fn strike(&self, occasion: &Occasion<'_>) -> Effects {
-        self.strike_where(occasion, |_| true)
+        self.strike_where(occasion, |_| true).0
     }
 
     /// As [`strike`](Self::strike), with only those effects that can happen to the call: the others' rules have not
-    /// seen it.
-    pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
-        let mut effects = Effects::default();
+    /// seen it. Also gives the one resource that the rule of the effect (not of a delay) is about, if it names one.
+    pub(crate) fn strike_where(
+        &self,
+        occasion: &Occasion<'_>,
+        possible: impl Fn(Effect) -> bool,
+    ) -> (Effects, Option<String>) {
+        let (mut effects, mut on) = (Effects::default(), None);
         for standing in self.lock().standing.values_mut() {
             let Standing { fault, seen, hits } = standing;
             if !fault.call.matches(occasion)
@@ -80,9 +84,10 @@ impl Faults {
                 effects.delay = effects.delay.saturating_add(delay);
             } else {
                 effects.effect = Some(fault.effect);
+                on.clone_from(&fault.call.resource);
             }
         }
-        effects
+        (effects, on)
     }
 
     /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.

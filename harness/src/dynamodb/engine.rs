@@ -44,6 +44,8 @@ pub(super) struct Engine {
     settings: Arc<Settings>,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
     folder_lock: Option<FolderLock>,
+    /// The folder may be another's by now.
+    released: bool,
 }
 
 impl Engine {
@@ -62,6 +64,7 @@ impl Engine {
             ledgers: Ledgers::default(),
             settings,
             folder_lock,
+            released: false,
         };
         for table in engine.storage.list_table_names()? {
             tables::reconcile_stream(&engine, &table)?;
@@ -85,6 +88,12 @@ impl Engine {
 
     pub(super) fn release_folder(&mut self) {
         self.folder_lock = None;
+        self.released = true;
+    }
+
+    /// Whether nobody is to write any more.
+    pub(super) fn is_released(&self) -> bool {
+        self.released
     }
 
     pub(super) fn now(&self) -> Timestamp {

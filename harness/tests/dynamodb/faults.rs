@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, Region};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -13,6 +14,7 @@ use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::faults::{Call, Caller, Fault, Faults};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
 
 use super::{TestClock, builder, call, create_table, put};
 
@@ -137,6 +139,42 @@ async fn faults_row_a_delayed_call_takes_effect_later_and_any_other_takes_no_tim
     assert_eq!(stored(&db), 1);
     delayed.await.unwrap();
     assert_eq!((start.elapsed(), stored(&db)), (Duration::from_secs(3), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_row_a_delayed_write_comes_though_its_caller_no_longer_waits() {
+    let (db, faults, _) = database();
+    let _slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(5)));
+    let start = Instant::now();
+    let patience = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3)).build();
+    let config = retrying(&db).config().to_builder().timeout_config(patience);
+    let client = Client::from_conf(config.retry_config(RetryConfig::disabled()).build());
+    let error = put_by(&client, "a").await.unwrap_err();
+    assert!(matches!(error, SdkError::TimeoutError(_)), "{error:?}");
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stored(&db), 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stored(&db), 1);
+}
+
+#[tokio::test]
+async fn faults_row_over_http_a_delayed_write_comes_though_its_caller_has_hung_up() {
+    let (db, faults, _) = database();
+    let slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_millis(200)));
+    let body = json!({ "TableName": "things", "Item": { "pk": { "S": "a" } } }).to_string();
+    let request = http::Request::post("/").header("x-amz-target", "DynamoDB_20120810.PutItem");
+    let answer = db.router().oneshot(request.body(axum::body::Body::from(body)).unwrap());
+    // As the server does, which drops what serves a connection when that is closed.
+    timeout(Duration::from_millis(50), answer).await.unwrap_err();
+    assert_eq!((slow.hits(), stored(&db)), (1, 0));
+    timeout(Duration::from_secs(10), async {
+        while stored(&db) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 fn writing(key: &str) -> TransactWriteItem {
