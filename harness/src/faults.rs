@@ -113,12 +113,16 @@ impl Fault {
     /// The call is refused for its rate, and has no effect: `ThrottlingException` of DynamoDB (of a provisioned table
     /// `ProvisionedThroughputExceededException`, of a transaction a reason why it is cancelled),
     /// `LimitExceededException` (429) of a post, `TooManyRequestsException` of an invocation.
+    ///
+    /// A batch of DynamoDB that names other tables than that which the fault is [`on`](Call::on) does the rest, and
+    /// says what it left unprocessed.
     #[must_use]
     pub fn throttle(call: Call) -> Self {
         Self::new(call, Effect::Throttle)
     }
 
-    /// The call fails with status 500, and has no effect. An invocation fails as if its process had crashed at once.
+    /// The call fails with status 500, and has no effect; of a batch, as with [`throttle`](Self::throttle). An invocation
+    /// fails as if its process had crashed at once.
     #[must_use]
     pub fn fail(call: Call) -> Self {
         Self::new(call, Effect::Fail)
@@ -136,7 +140,8 @@ impl Fault {
         Self::new(call, Effect::LoseAnswer)
     }
 
-    /// The call takes effect this much later, and so does everything that waits for it.
+    /// The call takes effect this much later, whether or not its caller still waits then, and so does everything that
+    /// waits for it.
     #[must_use]
     pub fn delay(call: Call, delay: Duration) -> Self {
         Self::new(call, Effect::Delay(delay))

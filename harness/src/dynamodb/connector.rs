@@ -105,7 +105,11 @@ impl InProcess {
     }
 
     /// Answers a call with which something goes wrong; a caller that is killed, or whose answer is lost, waits for ever.
-    async fn suffer(self, effects: faults::Troubles, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    async fn suffer(
+        self,
+        effects: faults::Troubles,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ConnectorError> {
         if let (Some(Effect::Kill), Some(caller)) = (effects.effect, &self.caller) {
             tokio::time::sleep(effects.delay).await;
             caller.kill();
