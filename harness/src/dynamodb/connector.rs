@@ -111,7 +111,9 @@ impl InProcess {
         request: HttpRequest,
     ) -> Result<HttpResponse, ConnectorError> {
         if let (Some(Effect::Kill), Some(caller)) = (effects.effect, &self.caller) {
-            tokio::time::sleep(effects.delay).await;
+            if !effects.delay.is_zero() {
+                tokio::time::sleep(effects.delay).await;
+            }
             caller.kill();
             return future::pending().await;
         }
