@@ -56,13 +56,17 @@ impl Faults {
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
     pub(crate) fn strike(&self, occasion: &Occasion<'_>) -> Effects {
-        self.strike_where(occasion, |_| true)
+        self.strike_where(occasion, |_| true).0
     }
 
     /// As [`strike`](Self::strike), with only those effects that can happen to the call: the others' rules have not
-    /// seen it.
-    pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
-        let mut effects = Effects::default();
+    /// seen it. Also gives the one resource that the rule of the effect (not of a delay) is about, if it names one.
+    pub(crate) fn strike_where(
+        &self,
+        occasion: &Occasion<'_>,
+        possible: impl Fn(Effect) -> bool,
+    ) -> (Effects, Option<String>) {
+        let (mut effects, mut on) = (Effects::default(), None);
         for standing in self.lock().standing.values_mut() {
             let Standing { fault, seen, hits } = standing;
             if !fault.call.matches(occasion)
@@ -80,9 +84,10 @@ impl Faults {
                 effects.delay = effects.delay.saturating_add(delay);
             } else {
                 effects.effect = Some(fault.effect);
+                on.clone_from(&fault.call.resource);
             }
         }
-        effects
+        (effects, on)
     }
 
     /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.
@@ -108,12 +113,16 @@ impl Fault {
     /// The call is refused for its rate, and has no effect: `ThrottlingException` of DynamoDB (of a provisioned table
     /// `ProvisionedThroughputExceededException`, of a transaction a reason why it is cancelled),
     /// `LimitExceededException` (429) of a post, `TooManyRequestsException` of an invocation.
+    ///
+    /// A batch of DynamoDB that names other tables than that which the fault is [`on`](Call::on) does the rest, and
+    /// says what it left unprocessed.
     #[must_use]
     pub fn throttle(call: Call) -> Self {
         Self::new(call, Effect::Throttle)
     }
 
-    /// The call fails with status 500, and has no effect. An invocation fails as if its process had crashed at once.
+    /// The call fails with status 500, and has no effect; of a batch, as with [`throttle`](Self::throttle). An invocation
+    /// fails as if its process had crashed at once.
     #[must_use]
     pub fn fail(call: Call) -> Self {
         Self::new(call, Effect::Fail)
@@ -131,7 +140,8 @@ impl Fault {
         Self::new(call, Effect::LoseAnswer)
     }
 
-    /// The call takes effect this much later, and so does everything that waits for it.
+    /// The call takes effect this much later, whether or not its caller still waits then, and so does everything that
+    /// waits for it.
     #[must_use]
     pub fn delay(call: Call, delay: Duration) -> Self {
         Self::new(call, Effect::Delay(delay))

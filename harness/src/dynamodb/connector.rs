@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 use super::{DynamoDb, Response, faults};
-use crate::faults::{Caller, Effect, Effects};
+use crate::faults::{Caller, Effect};
 
 /// The content type of DynamoDB's protocol.
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
@@ -25,18 +25,21 @@ impl DynamoDb {
     /// An HTTP client for any AWS SDK client of DynamoDB or its streams, whose answers come from this database.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { db: self.clone(), caller: None })
+        SharedHttpClient::new(InProcess::new(self, None))
     }
 
     /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
     /// alone, and may kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { db: self.clone(), caller: Some(caller) })
+        SharedHttpClient::new(InProcess::new(self, Some(caller)))
     }
 
     /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never
     /// sleeps, and needs no timer.
+    ///
+    /// Faults strike it as they strike the stage's functions, unless they are narrowed to one of those by
+    /// [`Call::by`](crate::faults::Call::by).
     #[must_use]
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client())
@@ -46,6 +49,12 @@ impl DynamoDb {
     #[must_use]
     pub fn client_of(&self, caller: Caller) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client_of(caller))
+    }
+
+    /// As [`client`](Self::client), for the harness itself: no fault strikes it, and no ledger has its calls. All answers
+    /// are there at once.
+    pub(crate) fn quiet_client(&self) -> aws_sdk_dynamodb::Client {
+        self.client_with(SharedHttpClient::new(InProcess { quiet: true, ..InProcess::new(self, None) }))
     }
 
     fn client_with(&self, http_client: SharedHttpClient) -> aws_sdk_dynamodb::Client {
@@ -68,9 +77,15 @@ impl DynamoDb {
 struct InProcess {
     db: DynamoDb,
     caller: Option<Caller>,
+    /// Whether faults and ledgers do not see it.
+    quiet: bool,
 }
 
 impl InProcess {
+    fn new(db: &DynamoDb, caller: Option<Caller>) -> Self {
+        Self { db: db.clone(), caller, quiet: false }
+    }
+
     /// What stands in the request: all of it is in memory.
     fn parts(request: &HttpRequest) -> Result<(&str, &[u8]), ConnectorError> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
@@ -90,16 +105,31 @@ impl InProcess {
     }
 
     /// Answers a call with which something goes wrong; a caller that is killed, or whose answer is lost, waits for ever.
-    async fn suffer(self, effects: Effects, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        if !effects.delay.is_zero() {
-            tokio::time::sleep(effects.delay).await;
-        }
+    async fn suffer(
+        self,
+        effects: faults::Troubles,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ConnectorError> {
         if let (Some(Effect::Kill), Some(caller)) = (effects.effect, &self.caller) {
+            if !effects.delay.is_zero() {
+                tokio::time::sleep(effects.delay).await;
+            }
             caller.kill();
             return future::pending().await;
         }
         let (target, body) = Self::parts(&request)?;
-        match faults::suffer(&self.db, effects.effect, target, body) {
+        let answer = if effects.delay.is_zero() {
+            faults::suffer(&self.db, &effects, target, body)
+        } else {
+            let (db, target, body) = (self.db.clone(), target.to_owned(), body.to_vec());
+            // Whoever calls may stop waiting; the call takes effect all the same.
+            let delayed = tokio::spawn(async move {
+                tokio::time::sleep(effects.delay).await;
+                faults::suffer(&db, &effects, &target, &body)
+            });
+            delayed.await.map_err(|error| ConnectorError::other(error.into(), None))?
+        };
+        match answer {
             Some(answer) => self.respond(answer),
             None => future::pending().await,
         }
@@ -113,8 +143,12 @@ impl HttpConnector for InProcess {
             Ok(parts) => parts,
             Err(error) => return HttpConnectorFuture::ready(Err(error)),
         };
+        if self.quiet {
+            let answer = self.db.lock().call(target, body);
+            return HttpConnectorFuture::ready(self.respond(faults::respond(answer)));
+        }
         let effects = faults::strike(&self.db, self.caller.as_ref(), target, body);
-        if effects == Effects::default() {
+        if effects.are_none() {
             return HttpConnectorFuture::ready(self.respond(self.db.handle(target, body)));
         }
         HttpConnectorFuture::new(self.clone().suffer(effects, request))

@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::idempotency::Tokens;
 use super::ledger::Ledgers;
 use super::open::FolderLock;
+use super::time_to_live::Swept;
 use super::{idempotency, nesting, outbox, removal, stale, streams, tables};
 use crate::faults::Faults;
 
@@ -44,6 +45,9 @@ pub(super) struct Engine {
     settings: Arc<Settings>,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
     folder_lock: Option<FolderLock>,
+    swept: Option<Swept>,
+    /// The folder may be another's by now.
+    released: bool,
 }
 
 impl Engine {
@@ -62,6 +66,8 @@ impl Engine {
             ledgers: Ledgers::default(),
             settings,
             folder_lock,
+            swept: None,
+            released: false,
         };
         for table in engine.storage.list_table_names()? {
             tables::reconcile_stream(&engine, &table)?;
@@ -85,6 +91,12 @@ impl Engine {
 
     pub(super) fn release_folder(&mut self) {
         self.folder_lock = None;
+        self.released = true;
+    }
+
+    /// Whether nobody is to write any more.
+    pub(super) fn is_released(&self) -> bool {
+        self.released
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -137,6 +149,10 @@ impl Engine {
             "TransactWriteItems" | "ExecuteTransaction" => idempotency::call(self, operation, body),
             _ => self.run(operation, body),
         }
+    }
+
+    pub(super) fn swept(&mut self) -> &mut Option<Swept> {
+        &mut self.swept
     }
 
     pub(super) fn ledgers(&mut self) -> &mut Ledgers {

@@ -1,19 +1,38 @@
 //! Calls that go wrong on request: which faults a call can have, and what becomes of it then.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::ledger::{self, Ledgers};
 use super::{DynamoDb, Response, capacity, stale};
-use crate::dynamodb::engine::{Engine, STREAMS_TARGET};
-use crate::faults::{Caller, Effect, Effects, Occasion, Service};
+use crate::dynamodb::engine::{Engine, STREAMS_TARGET, read, write};
+use crate::faults::{Caller, Effect, Occasion, Service};
 
 const TRANSACTIONS: [&str; 3] = ["TransactWriteItems", "TransactGetItems", "ExecuteTransaction"];
 
 /// What is to go wrong with a call.
-pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Effects {
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    /// How much later it takes effect.
+    pub(super) delay: Duration,
+    /// What else.
+    pub(super) effect: Option<Effect>,
+    /// The table that the effect is about, where it is about one alone.
+    table: Option<String>,
+}
+
+impl Troubles {
+    pub(super) fn are_none(&self) -> bool {
+        self.delay.is_zero() && self.effect.is_none()
+    }
+}
+
+/// What is to go wrong with a call.
+pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Troubles {
     let Some(faults) = db.settings.faults.as_ref().filter(|faults| faults.any()) else {
-        return Effects::default();
+        return Troubles::default();
     };
     let operation = operation(target);
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -25,22 +44,33 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         index: request["IndexName"].as_str(),
         caller: caller.map(Caller::function),
     };
-    faults.strike_where(&occasion, |effect| match effect {
+    let can_be_stale = can_be_stale(db, operation, &request);
+    let (effects, table) = faults.strike_where(&occasion, |effect| match effect {
         Effect::Throttle | Effect::Fail | Effect::FailAfterApply | Effect::LoseAnswer | Effect::Delay(_) => {
             true
         }
         Effect::Conflict => can_conflict(operation),
-        Effect::Stale(_) => reads_an_index(operation, &request),
+        Effect::Stale(_) => can_be_stale,
         Effect::Kill => caller.is_some(),
         Effect::Gone | Effect::Deny | Effect::Duplicate => false,
-    })
+    });
+    Troubles { delay: effects.delay, effect: effects.effect, table }
 }
 
 /// Answers a call with which something goes wrong, or leaves it without an answer. Whoever calls it has waited for
 /// its delay, and has killed whom it should.
-pub(super) fn suffer(db: &DynamoDb, effect: Option<Effect>, target: &str, body: &[u8]) -> Option<Response> {
+pub(super) fn suffer(db: &DynamoDb, troubles: &Troubles, target: &str, body: &[u8]) -> Option<Response> {
     let engine = &mut *db.lock();
-    match effect {
+    if engine.is_released() {
+        // A delayed call whose stage has ended meanwhile: the folder may be another's.
+        return None;
+    }
+    if let (Some(Effect::Throttle | Effect::Fail), Some(table)) = (troubles.effect, &troubles.table)
+        && let Some(batch) = Batch::without(table, target, body)
+    {
+        return Some(respond(batch.run(engine, target)));
+    }
+    match troubles.effect {
         Some(Effect::Throttle) => Some(refuse(engine, target, body, throttled)),
         Some(Effect::Fail) => Some(refuse(engine, target, body, |_, _, _| failed())),
         Some(Effect::Conflict) => Some(refuse(engine, target, body, conflicted)),
@@ -113,8 +143,48 @@ fn can_conflict(operation: &str) -> bool {
     matches!(operation, "PutItem" | "UpdateItem" | "DeleteItem") || TRANSACTIONS.contains(&operation)
 }
 
-fn reads_an_index(operation: &str, request: &Value) -> bool {
-    matches!(operation, "Query" | "Scan") && request["IndexName"].is_string()
+/// Only a global index can be: a local one is read as it is.
+fn can_be_stale(db: &DynamoDb, operation: &str, request: &Value) -> bool {
+    let (Some(index), "Query" | "Scan") = (request["IndexName"].as_str(), operation) else { return false };
+    let table = request["TableName"].as_str().map(name).unwrap_or_default();
+    stale::is_watched(&db.lock(), table, index)
+}
+
+/// A batch whose other tables are served: what is for the table that is not comes back unprocessed.
+struct Batch {
+    request: Value,
+    unprocessed: Map<String, Value>,
+    member: &'static str,
+}
+
+impl Batch {
+    /// `None` for what is no batch, or would have nothing left to do: that fails as a whole.
+    fn without(table: &str, target: &str, body: &[u8]) -> Option<Self> {
+        let member = match operation(target) {
+            "BatchGetItem" => "UnprocessedKeys",
+            "BatchWriteItem" => "UnprocessedItems",
+            _ => return None,
+        };
+        let mut request: Value = serde_json::from_slice(body).ok()?;
+        let items = std::mem::take(request.get_mut("RequestItems")?.as_object_mut()?);
+        let (unprocessed, rest): (Map<_, _>, Map<_, _>) =
+            items.into_iter().partition(|(named, _)| name(named) == table);
+        if unprocessed.is_empty() || rest.is_empty() {
+            return None;
+        }
+        request["RequestItems"] = rest.into();
+        Some(Self { request, unprocessed, member })
+    }
+
+    fn run(self, engine: &mut Engine, target: &str) -> Result<Vec<u8>, ApiError> {
+        let answer = ledger::call(engine, target, self.request.to_string().as_bytes())?;
+        let mut answer: Value = read(operation(target), &answer)?;
+        match answer[self.member].as_object_mut() {
+            Some(others) => others.extend(self.unprocessed),
+            None => answer[self.member] = self.unprocessed.into(),
+        }
+        write(&answer)
+    }
 }
 
 fn failed() -> ApiError {

@@ -56,13 +56,20 @@ async fn post(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Res
 /// Answers off the threads that serve: a call may wait for another that holds the database.
 async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Response> {
     let effects = faults::strike(db, None, &target, &body);
-    if !effects.delay.is_zero() {
-        tokio::time::sleep(effects.delay).await;
-    }
-    let db = db.clone();
-    let answered = tokio::task::spawn_blocking(move || faults::suffer(&db, effects.effect, &target, &body));
+    let (db, delay) = (db.clone(), effects.delay);
+    let work = move || faults::suffer(&db, &effects, &target, &body);
+    let answered = if delay.is_zero() {
+        tokio::task::spawn_blocking(work).await
+    } else {
+        // Whoever calls may hang up; the call takes effect all the same.
+        let delayed = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            tokio::task::spawn_blocking(work).await
+        });
+        delayed.await.and_then(|answered| answered)
+    };
     let failed = || ApiError::internal("The request processing has failed").into_response();
-    answered.await.unwrap_or_else(|_| Some(failed()))
+    answered.unwrap_or_else(|_| Some(failed()))
 }
 
 /// A body that fails before its first byte: the connection is closed before anything of the answer is written.

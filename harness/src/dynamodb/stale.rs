@@ -28,13 +28,19 @@ const JOURNAL: &str = "
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_new ON _streamer_journal (id) WHERE written_ms IS NULL;
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_of ON _streamer_journal (of_index, written_ms);";
 
-/// Keeps a journal of every index that there is now.
+/// Keeps a journal of every index that there is now, and forgets those that there are no more: one made anew under the
+/// same name has none of their changes.
 pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     if engine.settings().faults.is_none() {
         return Ok(());
     }
     let conn = engine.conn();
     conn.execute_batch(JOURNAL)?;
+    conn.execute(
+        "DELETE FROM temp._streamer_journal
+         WHERE of_index NOT IN (SELECT name FROM main.sqlite_master WHERE type = 'table')",
+        [],
+    )?;
     let indexes: Vec<String> = conn
         .prepare("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name LIKE '%::gsi::%'")?
         .query_map([], |row| row.get(0))?
@@ -87,15 +93,13 @@ pub(super) fn mark(engine: &Engine) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Forgets the changes of a table that is deleted: one made anew under its name has none of them.
-pub(super) fn forget(engine: &Engine, table: &str) -> Result<(), ApiError> {
-    if engine.settings().faults.is_some() {
-        engine.conn().execute(
-            "DELETE FROM temp._streamer_journal WHERE substr(of_index, 1, length(?1)) = ?1",
-            [format!("{table}::gsi::")],
-        )?;
-    }
-    Ok(())
+/// Whether there is such a global index, whose reads can lag.
+pub(super) fn is_watched(engine: &Engine, table: &str, index: &str) -> bool {
+    engine
+        .conn()
+        .prepare_cached("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?1")
+        .and_then(|mut statement| statement.exists([format!("{table}::gsi::{index}")]))
+        .unwrap_or_default()
 }
 
 /// Makes a read that does not see what was written to the index within the last `lag`.

@@ -35,7 +35,7 @@ pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<
         "UpdateTable" => stale::watch(engine)?,
         "DeleteTable" => {
             store::close_stream_of(engine.conn(), &table, engine.now())?;
-            stale::forget(engine, &table)?;
+            stale::watch(engine)?;
         }
         _ => {}
     }

@@ -15,12 +15,15 @@ use super::{DynamoDb, capacity, outbox, stale, streams};
 /// How many items are looked at under one hold of the database, which other calls wait for.
 const PAGE: usize = 100;
 
+/// What expired longer ago stays for ever, as on AWS: five years, which are not said to the day.
+const OLDEST_SECS: u64 = 5 * 365 * 24 * 60 * 60;
+
 /// Who deletes, as the engine's outbox has it.
 const SERVICE: &str = r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
 
 impl DynamoDb {
     /// Deletes the items whose time-to-live attribute lies before the clock's now, and drops what streams keep
-    /// for longer than 24 hours; gives the number of items deleted.
+    /// for longer than 24 hours; gives the number of items deleted. Items that expired more than five years ago stay.
     ///
     /// Each deletion is a `REMOVE` record with the `userIdentity` of the service. DynamoDB does this by itself
     /// "within a few days"; here whoever owns the clock says when, once or by [`sweep_every`](Self::sweep_every).
@@ -29,7 +32,7 @@ impl DynamoDb {
     /// When the database cannot be written; what was deleted until then stays deleted.
     pub fn sweep_expired(&self) -> Result<usize, SweepError> {
         let mut sweep = Sweep::default();
-        while sweep.page(&self.lock())? {}
+        while sweep.page(&mut self.lock())? {}
         Ok(sweep.deleted)
     }
 
@@ -42,7 +45,7 @@ impl DynamoDb {
             ticks.tick().await;
             let mut sweep = Sweep::default();
             loop {
-                let page = sweep.page(&self.lock());
+                let page = sweep.page(&mut self.lock());
                 match page {
                     Ok(true) => tokio::task::yield_now().await,
                     Ok(false) => break,
@@ -64,22 +67,55 @@ struct Sweep {
     /// The key that its last page ended with, as the engine writes it.
     after: Option<(String, String)>,
     deleted: usize,
+    /// The engine's count of changes when it began; `None` before that.
+    since: Option<u64>,
+    /// When the first of the items that stay is due, as far as they were looked at.
+    next_secs: Option<u64>,
+}
+
+/// What the last sweep has left: as long as nothing is written, no item need be looked at again before one is due.
+#[derive(Debug)]
+pub(super) struct Swept {
+    changes: u64,
+    from_secs: u64,
+    next_secs: Option<u64>,
+}
+
+impl Swept {
+    /// Whether no item can be due.
+    fn holds(&self, changes: u64, now_secs: u64) -> bool {
+        // A clock that was set back says nothing about what is due.
+        self.changes == changes
+            && now_secs >= self.from_secs
+            && self.next_secs.is_none_or(|next_secs| now_secs < next_secs)
+    }
 }
 
 impl Sweep {
     /// Sweeps a page of a table, or at the end the streams; says whether there is more to do.
-    fn page(&mut self, engine: &Engine) -> Result<bool, SweepError> {
+    fn page(&mut self, engine: &mut Engine) -> Result<bool, SweepError> {
         let swept = self.sweep(engine);
+        let engine = &*engine;
         // Of a page that failed, too, what was deleted makes its records.
         outbox::take(engine).and_then(|()| stale::mark(engine)).map_err(SweepError)?;
         swept.map_err(SweepError)
     }
 
-    fn sweep(&mut self, engine: &Engine) -> Result<bool, ApiError> {
+    fn sweep(&mut self, engine: &mut Engine) -> Result<bool, ApiError> {
+        let now_secs = engine.now().as_secs();
+        let changes = engine.conn().total_changes();
+        let first_page = self.since.is_none();
+        let since = *self.since.get_or_insert(changes);
+        if first_page && engine.swept().as_ref().is_some_and(|swept| swept.holds(changes, now_secs)) {
+            trim(engine)?;
+            return Ok(false);
+        }
         let mut tables = engine.storage().list_ttl_enabled_tables()?;
         tables.retain(|table| table.table_name >= self.table);
         let Some(meta) = tables.into_iter().min_by(|a, b| a.table_name.cmp(&b.table_name)) else {
-            streams::store::trim_all(engine.conn(), engine.now(), engine.settings().shard_lifetime)?;
+            // What was written meanwhile, by this sweep too, has the next one look again.
+            *engine.swept() = Some(Swept { changes: since, from_secs: now_secs, next_secs: self.next_secs });
+            trim(engine)?;
             return Ok(false);
         };
         if meta.table_name != self.table {
@@ -96,7 +132,11 @@ impl Sweep {
         let attribute = meta.ttl_attribute.as_deref().unwrap_or_default();
         for (_, _, item) in &rows {
             let item: Value = serde_json::from_str(item).unwrap_or_default();
-            if is_expired(&item[attribute], engine.now().as_secs()) {
+            let Some(expires) = expires(&item[attribute]) else { continue };
+            if expires >= now_secs {
+                let due = expires.saturating_add(1);
+                self.next_secs = Some(self.next_secs.map_or(due, |next| next.min(due)));
+            } else if now_secs - expires <= OLDEST_SECS {
                 delete(engine, &meta.table_name, &item)?;
                 self.deleted += 1;
             }
@@ -113,11 +153,12 @@ impl Sweep {
 }
 
 /// Only a number of whole seconds counts.
-fn is_expired(attribute: &Value, now_secs: u64) -> bool {
-    attribute["N"]
-        .as_str()
-        .and_then(|number| number.parse::<u64>().ok())
-        .is_some_and(|expires| expires < now_secs)
+fn expires(attribute: &Value) -> Option<u64> {
+    attribute["N"].as_str()?.parse().ok()
+}
+
+fn trim(engine: &Engine) -> Result<(), ApiError> {
+    Ok(streams::store::trim_all(engine.conn(), engine.now(), engine.settings().shard_lifetime)?)
 }
 
 /// Deletes an item as a caller does, index entries and all, and puts the service's name under the record.
@@ -142,3 +183,71 @@ impl fmt::Display for SweepError {
 }
 
 impl std::error::Error for SweepError {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use streamer::ports::{Clock, Timestamp};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_secs(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    fn call(db: &DynamoDb, operation: &str, body: &Value) {
+        let answer = db.handle(&format!("DynamoDB_20120810.{operation}"), body.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    fn put(db: &DynamoDb, key: &str, expires: u64) {
+        let item = json!({ "pk": { "S": key }, "expires": { "N": expires.to_string() } });
+        call(db, "PutItem", &json!({ "TableName": "things", "Item": item }));
+    }
+
+    /// How many pages a sweep has, and how many items it deletes.
+    fn sweep(db: &DynamoDb) -> (usize, usize) {
+        let (mut sweep, mut pages) = (Sweep::default(), 1);
+        while sweep.page(&mut db.lock()).expect("the database can be written") {
+            pages += 1;
+        }
+        (pages, sweep.deleted)
+    }
+
+    #[test]
+    fn items_are_looked_at_only_when_one_may_be_due() {
+        const NOW: u64 = 1_704_067_200;
+        let clock = Arc::new(Hand(AtomicU64::new(NOW)));
+        let set = |now: u64| clock.0.store(now, Ordering::Relaxed);
+        let db = DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("memory is enough");
+        let schema = json!([{ "AttributeName": "pk", "KeyType": "HASH" }]);
+        let attributes = json!([{ "AttributeName": "pk", "AttributeType": "S" }]);
+        let table = json!({ "TableName": "things", "KeySchema": schema, "AttributeDefinitions": attributes, "BillingMode": "PAY_PER_REQUEST" });
+        call(&db, "CreateTable", &table);
+        let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
+        call(&db, "UpdateTimeToLive", &json!({ "TableName": "things", "TimeToLiveSpecification": ttl }));
+        for item in 0..250 {
+            put(&db, &item.to_string(), NOW + 60 + item);
+        }
+        assert_eq!(sweep(&db), (4, 0), "three pages of items, and the streams");
+        set(NOW + 60);
+        assert_eq!(sweep(&db), (1, 0), "nothing is written, and nothing due");
+        put(&db, "sooner", NOW + 30);
+        assert_eq!(sweep(&db), (4, 1), "something is written");
+        assert_eq!(sweep(&db), (4, 0), "by the sweep itself");
+        assert_eq!(sweep(&db), (1, 0));
+        set(NOW + 61);
+        assert_eq!(sweep(&db), (4, 1), "one is due");
+        set(NOW);
+        assert_eq!(sweep(&db).0, 4, "the clock is set back");
+        set(NOW + 3_600);
+        assert_eq!(sweep(&db).1, 249);
+    }
+}

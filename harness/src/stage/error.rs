@@ -30,6 +30,13 @@ pub enum StageError {
         /// What DynamoDB says.
         message: String,
     },
+    /// The items of a table cannot be read.
+    Items {
+        /// Its name.
+        table: String,
+        /// What DynamoDB says.
+        message: String,
+    },
     /// A queue cannot be made as the template says.
     Queue(String),
     /// Cargo did not build the functions.
@@ -85,6 +92,9 @@ impl fmt::Display for StageError {
             ),
             Self::Data(error) => error.fmt(f),
             Self::Table { table, message } => write!(f, "table {table} cannot be made: {message}"),
+            Self::Items { table, message } => {
+                write!(f, "the items of table {table} cannot be read: {message}")
+            }
             Self::Build(message) => f.write_str(message),
             Self::NoExecutable { binary, known } => write!(
                 f,
@@ -115,6 +125,7 @@ impl std::error::Error for StageError {
             Self::Data(error) => error.source(),
             Self::NoApi(_)
             | Self::Table { .. }
+            | Self::Items { .. }
             | Self::Queue(_)
             | Self::Build(_)
             | Self::NoExecutable { .. }

@@ -10,8 +10,8 @@ use crate::dynamodb::DynamoDb;
 
 /// Every item of a table, in the order of their JSON.
 pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, StageError> {
-    let failed = |message: String| StageError::Table { table: table.to_owned(), message };
-    let client = dynamodb.client();
+    let failed = |message: String| StageError::Items { table: table.to_owned(), message };
+    let client = dynamodb.quiet_client();
     let (mut items, mut after) = (Vec::new(), None);
     loop {
         let page = client.scan().table_name(table).consistent_read(true).set_exclusive_start_key(after);

@@ -12,8 +12,8 @@ use crate::template::Table;
 /// # Errors
 /// When DynamoDB refuses one of them, or one that is there was made from another template.
 pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
-    // The embedded database answers at once, and its tables are active when they are made: nothing waits.
-    pollster::block_on(create_each(&Tables::new(dynamodb.client(), "the stage's DynamoDB"), tables))
+    // This client's answers are there at once, and tables are active when they are made: nothing waits.
+    pollster::block_on(create_each(&Tables::new(dynamodb.quiet_client(), "the stage's DynamoDB"), tables))
 }
 
 async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, Region};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, Put, PutRequest, TransactWriteItem, WriteRequest,
+};
 use serde_json::{Value, json};
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::faults::{Call, Caller, Fault, Faults};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
 
 use super::{TestClock, builder, call, create_table, put};
 
@@ -137,6 +141,42 @@ async fn faults_row_a_delayed_call_takes_effect_later_and_any_other_takes_no_tim
     assert_eq!(stored(&db), 1);
     delayed.await.unwrap();
     assert_eq!((start.elapsed(), stored(&db)), (Duration::from_secs(3), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_row_a_delayed_write_comes_though_its_caller_no_longer_waits() {
+    let (db, faults, _) = database();
+    let _slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(5)));
+    let start = Instant::now();
+    let patience = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3)).build();
+    let config = retrying(&db).config().to_builder().timeout_config(patience);
+    let client = Client::from_conf(config.retry_config(RetryConfig::disabled()).build());
+    let error = put_by(&client, "a").await.unwrap_err();
+    assert!(matches!(error, SdkError::TimeoutError(_)), "{error:?}");
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stored(&db), 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stored(&db), 1);
+}
+
+#[tokio::test]
+async fn faults_row_over_http_a_delayed_write_comes_though_its_caller_has_hung_up() {
+    let (db, faults, _) = database();
+    let slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_millis(200)));
+    let body = json!({ "TableName": "things", "Item": { "pk": { "S": "a" } } }).to_string();
+    let request = http::Request::post("/").header("x-amz-target", "DynamoDB_20120810.PutItem");
+    let answer = db.router().oneshot(request.body(axum::body::Body::from(body)).unwrap());
+    // As the server does, which drops what serves a connection when that is closed.
+    timeout(Duration::from_millis(50), answer).await.unwrap_err();
+    assert_eq!((slow.hits(), stored(&db)), (1, 0));
+    timeout(Duration::from_secs(10), async {
+        while stored(&db) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 fn writing(key: &str) -> TransactWriteItem {
@@ -276,6 +316,105 @@ async fn faults_row_a_table_made_anew_has_nothing_to_be_stale_about() {
     put(&db, "things", owned("c", "ann", "1"));
     let _stale = faults.add(Fault::stale(Call::any_dynamodb(), Duration::from_secs(1)));
     assert_eq!(of_ann(&db).await, ["b=1"]);
+}
+
+#[tokio::test]
+async fn faults_row_an_index_made_anew_has_nothing_to_be_stale_about() {
+    let (db, faults, clock) = indexed();
+    put(&db, "things", owned("a", "ann", "1"));
+    put(&db, "things", owned("b", "ann", "1"));
+    clock.advance(Duration::from_secs(10));
+    call(&db, "DeleteItem", json!({ "TableName": "things", "Key": { "pk": { "S": "b" } } }));
+    let change = |update: Value| {
+        let attributes = json!([
+            { "AttributeName": "pk", "AttributeType": "S" },
+            { "AttributeName": "owner", "AttributeType": "S" },
+        ]);
+        let request = json!({
+            "TableName": "things",
+            "AttributeDefinitions": attributes,
+            "GlobalSecondaryIndexUpdates": [update],
+        });
+        call(&db, "UpdateTable", request);
+    };
+    change(json!({ "Delete": { "IndexName": "by-owner" } }));
+    let stale = faults.add(Fault::stale(Call::any_dynamodb(), Duration::from_secs(1)));
+    let query = db.client().query().table_name("things").index_name("by-owner");
+    let query = query.key_condition_expression("#o = :o").expression_attribute_names("#o", "owner");
+    let error = query.expression_attribute_values(":o", s("ann")).send().await.unwrap_err();
+    assert_eq!((status(&error), stale.hits()), (400, 0));
+    change(json!({ "Create": {
+        "IndexName": "by-owner",
+        "KeySchema": [{ "AttributeName": "owner", "KeyType": "HASH" }],
+        "Projection": { "ProjectionType": "ALL" },
+    } }));
+    assert_eq!(of_ann(&db).await, ["a=1"], "what was deleted before stays so");
+    put(&db, "things", owned("a", "ann", "2"));
+    assert_eq!(of_ann(&db).await, ["a=1"], "and its own changes are watched");
+}
+
+#[tokio::test]
+async fn faults_row_a_local_index_is_never_stale_and_its_reads_are_no_hits() {
+    let (clock, faults) = (TestClock::new(), Faults::default());
+    let db = builder(&clock).faults(faults.clone()).in_memory().unwrap();
+    let request = json!({
+        "TableName": "things",
+        "KeySchema": [
+            { "AttributeName": "owner", "KeyType": "HASH" },
+            { "AttributeName": "pk", "KeyType": "RANGE" },
+        ],
+        "AttributeDefinitions": [
+            { "AttributeName": "owner", "AttributeType": "S" },
+            { "AttributeName": "pk", "AttributeType": "S" },
+            { "AttributeName": "v", "AttributeType": "S" },
+        ],
+        "LocalSecondaryIndexes": [{
+            "IndexName": "by-owner",
+            "KeySchema": [
+                { "AttributeName": "owner", "KeyType": "HASH" },
+                { "AttributeName": "v", "KeyType": "RANGE" },
+            ],
+            "Projection": { "ProjectionType": "ALL" },
+        }],
+        "BillingMode": "PAY_PER_REQUEST",
+    });
+    call(&db, "CreateTable", request);
+    put(&db, "things", owned("a", "ann", "1"));
+    let stale = faults.add(Fault::stale(Call::any_dynamodb(), HOUR));
+    assert_eq!(of_ann(&db).await, ["a=1"]);
+    assert_eq!(stale.hits(), 0);
+}
+
+#[tokio::test]
+async fn faults_row_a_batch_of_which_one_table_is_refused_does_the_rest() {
+    let (db, faults, _) = database();
+    create_table(&db, "others", None);
+    let write = |key: &str| {
+        let put = PutRequest::builder().item("pk", s(key)).build().unwrap();
+        WriteRequest::builder().put_request(put).build()
+    };
+    let keys =
+        |key: &str| KeysAndAttributes::builder().keys([("pk".to_owned(), s(key))].into()).build().unwrap();
+    for fault in [Fault::throttle as fn(Call) -> Fault, Fault::fail] {
+        let refused = faults.add(fault(Call::any_dynamodb().on("others")));
+        let ledger = db.ledger();
+        let batch = || db.client().batch_write_item().request_items("others", vec![write("a"), write("b")]);
+        let written = batch().request_items("things", vec![write("a")]).send().await.unwrap();
+        assert_eq!(written.unprocessed_items().unwrap().keys().collect::<Vec<_>>(), ["others"]);
+        assert_eq!(written.unprocessed_items().unwrap()["others"], [write("a"), write("b")]);
+        assert_eq!(ledger.take().to_string(), "BatchWriteItem things: 1 WCU");
+        let read = db.client().batch_get_item().request_items("others", keys("a"));
+        let read = read.request_items("things", keys("a")).send().await.unwrap();
+        assert_eq!(read.responses().unwrap()["things"].len(), 1);
+        assert_eq!(read.unprocessed_keys().unwrap()["others"].keys(), keys("a").keys());
+        assert_eq!(refused.hits(), 2);
+        batch().send().await.expect_err("where nothing is left to do, the call fails");
+        drop(refused);
+        let _all = faults.add(fault(Call::dynamodb("BatchWriteItem")));
+        batch().request_items("things", vec![write("a")]).send().await.unwrap_err();
+        assert_eq!(call(&db, "Scan", json!({ "TableName": "others" }))["Count"], 0);
+        call(&db, "DeleteItem", json!({ "TableName": "things", "Key": { "pk": { "S": "a" } } }));
+    }
 }
 
 #[tokio::test]

@@ -116,6 +116,24 @@ fn time_to_live_row_a_removal_has_the_services_user_identity() {
     );
 }
 
+#[test]
+fn time_to_live_row_what_expired_more_than_five_years_ago_stays() {
+    const FIVE_YEARS_AGO: u64 = 1_704_067_200 - 5 * 365 * 86_400;
+    let (db, _) = database();
+    create_table(&db, "things", None);
+    let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
+    call(&db, "UpdateTimeToLive", json!({ "TableName": "things", "TimeToLiveSpecification": ttl }));
+    for (key, expires) in [("a second more", FIVE_YEARS_AGO - 1), ("five years", FIVE_YEARS_AGO), ("zero", 0)]
+    {
+        put(&db, "things", json!({ "pk": { "S": key }, "expires": { "N": expires.to_string() } }));
+    }
+    assert_eq!(db.sweep_expired().unwrap(), 1);
+    let left = call(&db, "Scan", json!({ "TableName": "things" }));
+    let mut left: Vec<_> = left["Items"].as_array().unwrap().iter().map(|item| &item["pk"]["S"]).collect();
+    left.sort_by_key(|key| key.to_string());
+    assert_eq!(left, ["a second more", "zero"]);
+}
+
 /// Tokio's clock, which stands while a test is busy and leaps when it waits.
 #[derive(Debug)]
 struct Virtual(tokio::time::Instant);

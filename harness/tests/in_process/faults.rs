@@ -3,10 +3,10 @@ use std::time::Duration;
 use serde_json::json;
 use streamer::protocol::Frame;
 use streamer_harness::client::Client;
-use streamer_harness::faults::{Call, Fault};
+use streamer_harness::faults::{Call, Fault, Faults};
 use streamer_harness::stage::Stage;
 
-use crate::{ann, stage};
+use crate::{ann, builder, stage};
 
 const REQUESTS: &str = "streamer-RequestsTable";
 
@@ -117,5 +117,32 @@ async fn the_ledger_tells_what_a_request_cost() {
     ann.request("echo", "r2", json!(2)).await.unwrap();
     ann.complete("r2").await.unwrap();
     assert_eq!(ledger.take().to_string(), "no calls", "and known from then on");
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_starts_and_shows_its_items_whatever_goes_wrong_with_its_database() {
+    let any = Call::any_dynamodb;
+    for fault in [
+        Fault::delay(any(), Duration::from_secs(5)),
+        Fault::lose_answer(any()),
+        Fault::throttle(any()),
+        Fault::fail(any()),
+    ] {
+        let faults = Faults::default();
+        let guard = faults.add(fault);
+        let stage = builder().faults(faults).start().await.unwrap();
+        let ledger = stage.dynamodb().ledger();
+        assert!(stage.items("RequestsTable").await.unwrap().is_empty());
+        assert_eq!((guard.hits(), ledger.take().to_string().as_str()), (0, "no calls"));
+        stage.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_items_of_a_table_that_is_not_there_cannot_be_read() {
+    let stage = stage().await;
+    let error = stage.items("NoTable").await.unwrap_err().to_string();
+    assert!(error.starts_with("the items of table NoTable cannot be read: "), "{error}");
     stage.shutdown().await;
 }

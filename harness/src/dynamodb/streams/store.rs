@@ -280,12 +280,16 @@ pub(in crate::dynamodb) fn trim_all(
         }
     }
     shards::trim(conn, now)?;
-    conn.execute("DELETE FROM _streamer_streams WHERE closed_ms <= ?1", [horizon(now)])?;
-    for table in ["_streamer_records", "_streamer_trims", "_streamer_shards"] {
-        conn.execute(
-            &format!("DELETE FROM {table} WHERE stream NOT IN (SELECT id FROM _streamer_streams)"),
-            [],
-        )?;
+    let over: Vec<i64> = conn
+        .prepare_cached("SELECT id FROM _streamer_streams WHERE closed_ms <= ?1")?
+        .query_map([horizon(now)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for stream in over {
+        // The stream itself goes last: what a crash leaves is found again.
+        for table in ["_streamer_records", "_streamer_trims", "_streamer_shards"] {
+            conn.execute(&format!("DELETE FROM {table} WHERE stream = ?1"), [stream])?;
+        }
+        conn.execute("DELETE FROM _streamer_streams WHERE id = ?1", [stream])?;
     }
     Ok(())
 }
