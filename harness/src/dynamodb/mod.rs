@@ -60,6 +60,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use engine::{Engine, Settings};
+pub(crate) use http::without_an_answer;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
@@ -126,10 +127,7 @@ impl DynamoDb {
     ///
     /// A panic while it was held left no half-done transaction (see [`Engine::call`]), so poison is ignored.
     fn lock(&self) -> Locked<'_> {
-        Locked {
-            engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner),
-            changes: &self.changes,
-        }
+        Locked { engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner), changes: &self.changes }
     }
 }
 

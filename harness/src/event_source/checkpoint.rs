@@ -72,7 +72,8 @@ impl Checkpoint {
             }
         }
         let mut reached = None;
-        while let Some((sequence_number, _)) = window.records.pop_front_if(|(_, deliveries)| *deliveries == 0) {
+        while let Some((sequence_number, _)) = window.records.pop_front_if(|(_, deliveries)| *deliveries == 0)
+        {
             window.base += 1;
             reached = Some(sequence_number);
         }

@@ -16,7 +16,7 @@ mod shard;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
 
 use streamer::ports::{Clock, Entropy};
@@ -96,7 +96,7 @@ impl EventSourceMapping {
                 }
             }
             tokio::select! {
-                () = pace.next(listed.is_ok()) => {}
+                () = pace.next(listed.is_ok(), pending()) => {}
                 () = passed_on(&mut readers, &mut read) => {}
             }
         }
@@ -203,6 +203,6 @@ async fn passed_on(readers: &mut JoinSet<String>, read: &mut BTreeMap<String, Pr
                 std::panic::resume_unwind(panic);
             }
         }
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }

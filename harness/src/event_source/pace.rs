@@ -1,5 +1,6 @@
 //! When to look at a source again.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,11 +26,15 @@ impl Pace {
         self.changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
-    /// Waits for the next point of the grid, if nothing new was found (`idle`) for the first after a change.
-    pub(super) async fn next(&mut self, idle: bool) {
+    /// Waits for the next point of the grid; if nothing new was found (`idle`), for the first after a change of the
+    /// source, or after `told`.
+    pub(super) async fn next(&mut self, idle: bool, told: impl Future<Output = ()>) {
         if idle && let Some(changes) = &mut self.changes {
             // Of a source that is gone, the next poll says so.
-            let _ = changes.changed().await;
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = told => {}
+            }
         }
         // `Settings` refuse an interval of zero.
         let interval = self.interval.as_nanos().max(1);

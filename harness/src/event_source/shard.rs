@@ -1,5 +1,6 @@
 //! The reader of one shard.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -52,8 +53,7 @@ pub(super) async fn read(
             Err(error) => tracing::warn!(shard = reader.shard, %error, "the shard cannot be read"),
         }
         tokio::select! {
-            () = pace.next(idle) => {}
-            Ok(()) = closed.changed(), if idle => pace.next(false).await,
+            () = pace.next(idle, told(&mut closed)) => {}
             () = passed_on(&mut tasks) => {}
         }
     }
@@ -61,11 +61,19 @@ pub(super) async fn read(
     reader.checkpoint.forget();
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
-            () = pace.next(false) => {}
+            () = pace.next(false, pending()) => {}
             () = passed_on(&mut tasks) => {}
         }
     }
     reader.shard
+}
+
+/// Waits until the mapping says whether the shard is closed.
+async fn told(closed: &mut watch::Receiver<bool>) {
+    if closed.changed().await.is_err() {
+        // The mapping no longer lists the shard; that it is gone, the next read finds.
+        pending().await
+    }
 }
 
 /// Waits for a panic in one of the lanes, which else run for ever, and passes it on.
@@ -77,7 +85,7 @@ async fn passed_on(lanes: &mut JoinSet<()>) {
             std::panic::resume_unwind(panic);
         }
     }
-    std::future::pending().await
+    pending().await
 }
 
 struct Reader {
