@@ -127,7 +127,8 @@ async fn retry_count_row_throttles_do_not_count() {
     let stream = stream(1);
     let settings = Settings { maximum_retry_attempts: Some(1), ..settings() };
     let run = run(settings, &stream, 60, |_, nth| match nth {
-        1..=3 => Err(InvokeError::Throttled),
+        1 | 3 => Err(InvokeError::Throttled),
+        2 => Err(InvokeError::Service),
         4 => Err(InvokeError::NotFound("processor".to_owned())),
         _ => unhandled(),
     });
@@ -137,11 +138,93 @@ async fn retry_count_row_throttles_do_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn defaults_row_retries_are_without_end() {
-    let run = run(settings(), &stream(1), 3_600, |_, _| unhandled()).await;
+async fn defaults_row_retries_end_only_with_the_streams_24_hours() {
+    let run = run(settings(), &stream(1), 25 * 3_600, |_, _| unhandled()).await;
     assert_eq!(&run.times()[..8], [0, 250, 750, 1_750, 3_750, 7_750, 15_750, 31_750]);
-    assert_eq!(run.calls.len(), 67, "one a minute at last");
-    assert_eq!(run.failures, []);
+    let (day, minute) = (24 * 3_600_000, 60_000);
+    let last = *run.times().last().unwrap();
+    assert!((day - minute..=day).contains(&last), "one a minute at last, until the record is gone: {last}");
+    assert_eq!(run.calls.len(), 8 + 24 * 60 - 1);
+    assert_eq!(run.failures.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_age_of_more_than_the_streams_24_hours_is_that() {
+    let week = Some(Duration::from_secs(604_800));
+    let settings = Settings { maximum_record_age: week, ..settings() };
+    let stream = stream(0);
+    stream.put("shard", 1, Timestamp::from_secs(START.as_secs() - 24 * 3_600 - 1));
+    let run = run(settings, &stream, 60, |_, _| unhandled()).await;
+    assert_eq!((run.calls.len(), run.failures.len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_row_an_idle_mapping_waits_for_a_change_and_keeps_to_the_points_of_its_polls() {
+    let stream = stream(1);
+    stream.tells.store(true, Ordering::Relaxed);
+    let looks = || stream.looks.load(Ordering::Relaxed);
+    let days = 8 * 24 * 3_600;
+    let later = async {
+        sleep(Duration::from_secs(1)).await;
+        let before = looks();
+        assert!(before <= 3, "{before}");
+        sleep(Duration::from_secs(days)).await;
+        assert_eq!(looks(), before, "nothing is read while nothing changes");
+        sleep(Duration::from_millis(100)).await;
+        stream.put("shard", 2, START + Duration::from_secs(days));
+        stream.close("shard");
+        stream.add_child("shard", "child");
+        sleep(Duration::from_secs(5)).await;
+        stream.put("child", 3, START + Duration::from_secs(days));
+    };
+    let (run, ()) = tokio::join!(run(settings(), &stream, days + 10, succeed), later);
+    let day = u128::from(days) * 1_000;
+    assert_eq!(run.calls, [(0, vec![1]), (day + 1_250, vec![2]), (day + 6_250, vec![3])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_row_the_reader_of_a_shard_that_is_gone_ends_and_leaves_no_checkpoint() {
+    let stream = stream(0);
+    // It has a minute left.
+    stream.put("shard", 1, Timestamp::from_secs(START.as_secs() - 24 * 3_600 + 60));
+    stream.tells.store(true, Ordering::Relaxed);
+    let later = async {
+        sleep(Duration::from_secs(1)).await;
+        stream.close("shard");
+        sleep(Duration::from_secs(9)).await;
+        stream.trim("shard");
+        sleep(Duration::from_secs(1)).await;
+        stream.looks.store(0, Ordering::Relaxed);
+    };
+    let (run, ()) = tokio::join!(run(settings(), &stream, 200, |_, _| unhandled()), later);
+    assert_eq!((run.failures.len(), checkpoint(&stream)), (1, None));
+    assert_eq!(stream.looks.load(Ordering::Relaxed), 1, "its end is noticed, and nothing is read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_row_a_read_that_fails_on_request_is_repeated() {
+    let stream = stream(1);
+    let impossible = stream.faults.add(Fault::lose_answer(Call::records("t")));
+    let throttle = stream.faults.add(Fault::throttle(Call::records("t")).times(2));
+    let fail = stream.faults.add(Fault::fail(Call::records("t").by("processor")).times(1));
+    let twice = stream.faults.add(Fault::duplicate(Call::records("t")).times(1));
+    let run = run(settings(), &stream, 5, succeed).await;
+    assert_eq!(run.calls, [(750, vec![1]), (750, vec![1])]);
+    assert_eq!((impossible.hits(), throttle.hits(), fail.hits(), twice.hits()), (0, 2, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_row_both_copies_run_side_by_side_and_to_their_end_on_a_closed_shard_too() {
+    let stream = stream(1);
+    stream.close("shard");
+    stream.add_child("shard", "child");
+    stream.put("child", 2, START);
+    let _twice = stream.faults.add(Fault::duplicate(Call::records("t")).times(1));
+    let reply = |_: &[u32], nth| if nth == 1 { unhandled() } else { Ok(json!({})) };
+    let run = run_slow(settings(), &stream, 20, Duration::from_secs(3), reply).await;
+    assert_eq!(run.batches(), [[1], [1], [1], [2]]);
+    assert_eq!(&run.times()[..3], [0, 0, 3_250]);
+    assert!(run.times()[3] >= 6_250, "the child waits for both");
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Res
 }
 
 /// A body that fails before its first byte: the connection is closed before anything of the answer is written.
-fn without_an_answer() -> Response {
+pub(crate) fn without_an_answer() -> Response {
     let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "the answer is lost, as a fault has it");
     Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()
 }

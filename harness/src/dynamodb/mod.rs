@@ -53,11 +53,14 @@ mod tables;
 mod time_to_live;
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use engine::{Engine, Settings};
+pub(crate) use http::without_an_answer;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
@@ -71,6 +74,8 @@ pub use time_to_live::SweepError;
 pub struct DynamoDb {
     engine: Arc<Mutex<Engine>>,
     settings: Arc<Settings>,
+    /// How many rows have ever been written.
+    changes: watch::Sender<u64>,
 }
 
 /// What DynamoDB answers to one call.
@@ -121,8 +126,35 @@ impl DynamoDb {
     /// The engine, for as long as one call lasts; never held across an `await`.
     ///
     /// A panic while it was held left no half-done transaction (see [`Engine::call`]), so poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, Engine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        Locked { engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner), changes: &self.changes }
+    }
+}
+
+/// The engine while it is held. Whoever waits for changes hears at its end of those that were made.
+struct Locked<'a> {
+    engine: MutexGuard<'a, Engine>,
+    changes: &'a watch::Sender<u64>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let written = self.engine.conn().total_changes();
+        self.changes.send_if_modified(|known| std::mem::replace(known, written) != written);
     }
 }
 

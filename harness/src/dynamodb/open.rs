@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dynoxide::storage::Storage;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use tokio::sync::watch;
 
 use super::DynamoDb;
 use super::engine::{Engine, Settings};
@@ -94,7 +95,7 @@ impl Builder {
         let settings = Arc::new(self.0);
         let engine =
             Engine::new(storage, Arc::clone(&settings), None).map_err(|error| internal(error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings })
+        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
     }
 
     /// The database in the folder `dir`, made if it is not there yet: tables, streams and checkpoints go on
@@ -125,7 +126,7 @@ impl Builder {
         let settings = Arc::new(self.0);
         let engine = Engine::new(storage, Arc::clone(&settings), Some(lock))
             .map_err(|error| OpenError::corrupt(&file, &error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings })
+        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
     }
 }
 

@@ -17,7 +17,17 @@ pub(super) struct Checkpoint {
 struct Window {
     /// The position of the first of `records`.
     base: usize,
-    records: VecDeque<(String, bool)>,
+    /// Each with the number of its deliveries that have not ended.
+    records: VecDeque<(String, usize)>,
+    /// The shard is gone, and its checkpoint with it.
+    gone: bool,
+}
+
+impl Window {
+    fn deliveries(&mut self, position: usize) -> Option<&mut usize> {
+        let index = position.checked_sub(self.base)?;
+        self.records.get_mut(index).map(|(_, deliveries)| deliveries)
+    }
 }
 
 impl Checkpoint {
@@ -28,7 +38,7 @@ impl Checkpoint {
     /// Takes note of a record that was read, and gives it a position.
     pub(super) fn add(&self, sequence_number: &str) -> usize {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        window.records.push_back((sequence_number.to_owned(), false));
+        window.records.push_back((sequence_number.to_owned(), 1));
         window.base + window.records.len() - 1
     }
 
@@ -37,22 +47,38 @@ impl Checkpoint {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).records.len()
     }
 
-    /// Moves the checkpoint past all records before which nothing is unfinished.
+    /// Takes note that records are delivered once more.
+    pub(super) fn again(&self, positions: impl IntoIterator<Item = usize>) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        for position in positions {
+            if let Some(deliveries) = window.deliveries(position) {
+                *deliveries += 1;
+            }
+        }
+    }
+
+    /// Keeps no checkpoint any more.
+    pub(super) fn forget(&self) {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).gone = true;
+    }
+
+    /// Takes note that a delivery of these records has ended, and moves the checkpoint past all records before which nothing is unfinished.
     pub(super) fn done(&self, positions: impl IntoIterator<Item = usize>) {
         // Saved under the lock: a later checkpoint must not be overtaken by an earlier one.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         for position in positions {
-            let index = position.checked_sub(window.base);
-            if let Some((_, done)) = index.and_then(|index| window.records.get_mut(index)) {
-                *done = true;
+            if let Some(deliveries) = window.deliveries(position) {
+                *deliveries = deliveries.saturating_sub(1);
             }
         }
         let mut reached = None;
-        while let Some((sequence_number, _)) = window.records.pop_front_if(|(_, done)| *done) {
+        while let Some((sequence_number, _)) = window.records.pop_front_if(|(_, deliveries)| *deliveries == 0)
+        {
             window.base += 1;
             reached = Some(sequence_number);
         }
         if let Some(sequence_number) = reached
+            && !window.gone
             && let Err(error) = self.source.save_checkpoint(&self.shard, &sequence_number)
         {
             tracing::warn!(shard = self.shard, %error, "the checkpoint cannot be kept");

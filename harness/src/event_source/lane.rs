@@ -13,9 +13,13 @@ use super::checkpoint::Checkpoint;
 use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext};
 use super::reply::{Verdict, verdict};
 use super::settings::Settings;
+use super::source::table_of;
 use crate::aws_forms::{iso_8601, uuid};
 use crate::faults::{Effect, Effects, Occasion, Service};
 use crate::lambda::InvokeError;
+
+/// How long a stream keeps a record: no longer can a mapping try it.
+const KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -48,7 +52,7 @@ enum Outcome {
         from: usize,
         function_error: Option<&'static str>,
     },
-    /// The function did not run.
+    /// The function did not run, or nobody knows whether it did.
     Refused,
 }
 
@@ -70,23 +74,28 @@ impl Lane {
                 sleep(delay).await;
             }
             if effect == Some(Effect::Duplicate) {
-                self.work_off(items.clone()).await;
+                // Side by side, as two invocations of one event may be.
+                self.checkpoint.again(items.iter().map(|item| item.position));
+                tokio::join!(self.work_off(items.clone()), self.work_off(items));
+            } else {
+                self.work_off(items).await;
             }
-            self.work_off(items).await;
         }
     }
 
     /// What is to go wrong with the delivery of a batch.
     fn struck(&self, items: &[Item]) -> Effects {
-        let arn = items.first().map_or("", |item| &item.stream_arn);
-        let table = arn.split(":table/").nth(1).and_then(|rest| rest.split('/').next());
-        self.ports.faults.strike(&Occasion {
+        let table = items.first().and_then(|item| table_of(&item.stream_arn));
+        let occasion = Occasion {
             service: Service::Streams,
             operation: "GetRecords",
             resources: table.as_slice(),
             index: None,
             caller: Some(&self.settings.function),
-        })
+        };
+        self.ports
+            .faults
+            .strike_where(&occasion, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
     }
 
     /// The next batch: full, or what has come in within the window.
@@ -170,7 +179,7 @@ impl Lane {
         batch.request_id = uuid(&*self.ports.entropy);
         let (function, request_id) = (&self.settings.function, batch.request_id.clone());
         let reply = self.ports.invoke.invoke_as(function, request_id, payload(&batch.items)).await;
-        if let Err(InvokeError::Throttled | InvokeError::NotFound(_)) = reply {
+        if let Err(InvokeError::Throttled | InvokeError::NotFound(_) | InvokeError::Service) = reply {
             return Outcome::Refused;
         }
         batch.refusals = 0;
@@ -188,7 +197,7 @@ impl Lane {
 
     /// Gives up on the records that are too old, the first ones.
     fn drop_expired(&self, batch: &mut Batch) {
-        let Some(maximum) = self.settings.maximum_record_age else { return };
+        let maximum = self.settings.maximum_record_age.unwrap_or(KEPT).min(KEPT);
         let now = self.ports.clock.now();
         let expired =
             batch.items.iter().take_while(|item| now.since(item.approximate_creation) > maximum).count();

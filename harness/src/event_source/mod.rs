@@ -9,22 +9,23 @@ mod checkpoint;
 mod filter;
 mod lane;
 mod on_failure;
+mod pace;
 mod reply;
 mod settings;
 mod shard;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
 
 use streamer::ports::{Clock, Entropy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use crate::faults::Faults;
 use crate::lambda::Invoke;
+use pace::Pace;
 
 pub use filter::{FilterError, FilterPattern};
 pub use on_failure::{
@@ -84,18 +85,19 @@ impl EventSourceMapping {
         let mut readers = JoinSet::new();
         let mut read = BTreeMap::new();
         let mut start = Start::Unknown;
-        let mut ticks = tokio::time::interval(self.settings.poll_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new(self.settings.poll_interval, &*self.ports.source);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = passed_on(&mut readers, &mut read) => {}
-            }
-            match self.shards(&mut start) {
-                Ok(shards) => self.read_on(&shards, &mut read, &mut readers),
+            pace.look();
+            let listed = self.shards(&mut start);
+            match &listed {
+                Ok(shards) => self.read_on(shards, &mut read, &mut readers),
                 Err(error) => {
                     tracing::warn!(uuid = self.settings.uuid, %error, "the stream's shards cannot be listed");
                 }
+            }
+            tokio::select! {
+                () = pace.next(listed.is_ok(), pending()) => {}
+                () = passed_on(&mut readers, &mut read) => {}
             }
         }
     }
@@ -201,6 +203,6 @@ async fn passed_on(readers: &mut JoinSet<String>, read: &mut BTreeMap<String, Pr
                 std::panic::resume_unwind(panic);
             }
         }
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }

@@ -61,7 +61,8 @@ pub struct Settings {
     pub parallelization_factor: usize,
     /// How often a failed batch is tried again (default `None`, without end; at most 10,000).
     pub maximum_retry_attempts: Option<u32>,
-    /// How old a record may grow (default `None`, without bound; 60 s to 7 days).
+    /// How old a record may grow (default `None`, for as long as its stream keeps it; 60 s to 7 days, of which the
+    /// stream's 24 hours are the most that counts).
     pub maximum_record_age: Option<Duration>,
     /// Whether to split a failed batch in two (default no).
     pub bisect_batch_on_function_error: bool,

@@ -1,17 +1,19 @@
 //! The reader of one shard.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::Ports;
 use super::batch::{self, Item};
 use super::checkpoint::Checkpoint;
 use super::lane::Lane;
+use super::pace::Pace;
 use super::settings::Settings;
-use super::source::{RecordSource, SourceError};
+use super::source::{Record, RecordSource, SourceError};
+use crate::faults::{Effect, Occasion, Service};
 
 /// The most records of one read, as `GetRecords` has it.
 const READ_LIMIT: usize = 1_000;
@@ -22,7 +24,7 @@ pub(super) async fn read(
     shard: String,
     settings: Arc<Settings>,
     ports: Ports,
-    closed: watch::Receiver<bool>,
+    mut closed: watch::Receiver<bool>,
 ) -> String {
     let source = Arc::clone(&ports.source);
     let checkpoint = Arc::new(Checkpoint::new(shard.clone(), Arc::clone(&source)));
@@ -35,21 +37,42 @@ pub(super) async fn read(
         tasks.spawn(lane.run());
         lanes.push(inlet);
     }
-    let mut reader = Reader { shard, settings, source, checkpoint, lanes, cursor: Cursor::Unknown };
-    let mut ticks = tokio::time::interval(reader.settings.poll_interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reader = Reader { shard, settings, ports, source, checkpoint, lanes, cursor: Cursor::Unknown };
+    let mut pace = Pace::new(reader.settings.poll_interval, &*reader.source);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = passed_on(&mut tasks) => {}
-        }
+        pace.look();
         // Before the read: what was added until it was closed is read then.
-        let closed = *closed.borrow();
+        let is_closed = *closed.borrow_and_update();
+        let mut idle = false;
         match reader.poll() {
-            Ok(Polled::Nothing) if closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
-            Ok(Polled::Nothing | Polled::Records) => {}
+            Ok(Polled::Nothing) if is_closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
+            // Of one that is closed, the end is still awaited.
+            Ok(Polled::Nothing) => idle = !is_closed,
+            Ok(Polled::Records) => {}
+            Err(_) if reader.is_gone() => break,
             Err(error) => tracing::warn!(shard = reader.shard, %error, "the shard cannot be read"),
         }
+        tokio::select! {
+            () = pace.next(idle, told(&mut closed)) => {}
+            () = passed_on(&mut tasks) => {}
+        }
+    }
+    // Its records are as old as the shard: the lanes give up on what they still have.
+    reader.checkpoint.forget();
+    while reader.checkpoint.outstanding() > 0 {
+        tokio::select! {
+            () = pace.next(false, pending()) => {}
+            () = passed_on(&mut tasks) => {}
+        }
+    }
+    reader.shard
+}
+
+/// Waits until the mapping says whether the shard is closed.
+async fn told(closed: &mut watch::Receiver<bool>) {
+    if closed.changed().await.is_err() {
+        // The mapping no longer lists the shard; that it is gone, the next read finds.
+        pending().await
     }
 }
 
@@ -62,12 +85,13 @@ async fn passed_on(lanes: &mut JoinSet<()>) {
             std::panic::resume_unwind(panic);
         }
     }
-    std::future::pending().await
+    pending().await
 }
 
 struct Reader {
     shard: String,
     settings: Arc<Settings>,
+    ports: Ports,
     source: Arc<dyn RecordSource>,
     checkpoint: Arc<Checkpoint>,
     lanes: Vec<mpsc::UnboundedSender<Vec<Item>>>,
@@ -89,6 +113,30 @@ enum Polled {
 }
 
 impl Reader {
+    /// Whether the stream no longer has the shard: it was closed more than 24 hours ago.
+    fn is_gone(&self) -> bool {
+        self.source.shards().is_ok_and(|shards| shards.iter().all(|shard| shard.id != self.shard))
+    }
+
+    /// A read that found something fails on request, as if it had not been.
+    fn suffer(&self, records: &[Record]) -> Result<(), SourceError> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let table = first.table();
+        let occasion = Occasion {
+            service: Service::Streams,
+            operation: "GetRecords",
+            resources: table.as_slice(),
+            index: None,
+            caller: Some(&self.settings.function),
+        };
+        let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail);
+        match self.ports.faults.strike_where(&occasion, possible).effect {
+            Some(Effect::Throttle) => Err(SourceError::new("GetRecords is throttled, as a fault has it")),
+            Some(_) => Err(SourceError::new("GetRecords fails, as a fault has it")),
+            None => Ok(()),
+        }
+    }
+
     fn poll(&mut self) -> Result<Polled, SourceError> {
         let after = match &self.cursor {
             Cursor::Unknown => self.source.checkpoint(&self.shard)?,
@@ -101,6 +149,7 @@ impl Reader {
             .min(READ_LIMIT);
         let records =
             if room == 0 { Vec::new() } else { self.source.read(&self.shard, after.as_deref(), room)? };
+        self.suffer(&records)?;
         let last = records.last().map(|record| record.sequence_number.clone());
         self.cursor = Cursor::After(last.or(after));
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 use streamer::ports::Timestamp;
+use tokio::sync::watch;
 
 /// A stream, as far as a mapping has to know it, with the place to keep what has been read.
 ///
@@ -39,6 +40,12 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
     /// When it cannot be kept. The mapping goes on: a later checkpoint makes up for it, and a restart before
     /// that delivers the records again.
     fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError>;
+
+    /// What changes whenever a shard or a record may have come or gone. A mapping that has found nothing new waits for it
+    /// before it looks again; a source that cannot tell, as by default, is asked at every poll.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// One shard of a stream.
@@ -61,6 +68,18 @@ pub struct Record {
     pub approximate_creation: Timestamp,
     /// The record as a function sees it in `Records`.
     pub event: Value,
+}
+
+impl Record {
+    /// The table that was written to.
+    pub(super) fn table(&self) -> Option<&str> {
+        table_of(self.event.get("eventSourceARN")?.as_str()?)
+    }
+}
+
+/// The table whose stream has this ARN.
+pub(super) fn table_of(stream_arn: &str) -> Option<&str> {
+    stream_arn.split(":table/").nth(1)?.split('/').next()
 }
 
 /// Why a stream could not be read.

@@ -483,16 +483,14 @@ impl Queues {
             return Ok(());
         };
         let source = self.arn(&queue.name);
-        for message in state.store.waiting(&queue.name, now, usize::MAX)? {
-            if message.received >= redrive.max_receive_count {
-                state.store.transfer(message.number, &target.name, now, Some(&source))?;
-                self.changed();
-            }
+        for number in state.store.received_too_often(&queue.name, now, redrive.max_receive_count)? {
+            state.store.transfer(number, &target.name, now, &source)?;
+            self.changed();
         }
         Ok(())
     }
 
-    fn expire(&self, state: &State, queue: &Queue, now: Timestamp) -> Result<(), ApiError> {
+    pub(super) fn expire(&self, state: &State, queue: &Queue, now: Timestamp) -> Result<(), ApiError> {
         let retention = u64::from(queue.attributes.retention_secs) * 1_000;
         let before = Timestamp::from_millis(now.as_millis().saturating_sub(retention));
         Ok(state.store.expire(&queue.name, before)?)

@@ -1,5 +1,7 @@
 //! The AWS SDK in process: a connector that answers without a socket.
 
+use std::future::pending;
+
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -48,7 +50,9 @@ impl InProcess {
             .body()
             .bytes()
             .ok_or_else(|| ConnectorError::user("a request of SQS has a body in memory".into()))?;
-        let answer = self.queues.call(target, body, ORIGIN, self.caller.as_ref()).await;
+        let Some(answer) = self.queues.call(target, body, ORIGIN, self.caller.as_ref()).await else {
+            return pending().await;
+        };
         let status =
             StatusCode::try_from(answer.status).map_err(|error| ConnectorError::user(error.into()))?;
         let mut response = HttpResponse::new(status, SdkBody::from(answer.body));

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::ApiError;
 use super::{Queues, TARGET, connector};
 use crate::aws_forms::uuid;
+use crate::dynamodb::without_an_answer;
 
 /// What the largest batch needs at most, written out as JSON.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -39,7 +40,10 @@ async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Re
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let origin = format!("http://{host}");
     let answer = match to_bytes(request.into_body(), MAX_BODY_BYTES).await {
-        Ok(body) => queues.call(&target, &body, &origin, None).await,
+        Ok(body) => match queues.call(&target, &body, &origin, None).await {
+            Some(answer) => answer,
+            None => return without_an_answer(),
+        },
         Err(_) => {
             let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
             ApiError::parameter(message).into_response()

@@ -26,7 +26,7 @@
 //! * FIFO queues are refused, and so are tags and permissions (`UnknownOperationException`).
 //! * Messages are received in the order in which they were sent, each once until its visibility timeout ends, and
 //!   the numbers of messages are exact: AWS promises none of that.
-//! * A message that goes to a dead-letter queue, or back, has its receive count begin anew; no source settles this.
+//! * A message that goes to a dead-letter queue has its receive count begin anew; no source settles this.
 //! * A queue that was deleted can be made again at once; AWS refuses for 60 seconds.
 //! * A message move task has ended when the call that starts it returns, at whatever rate it was to move.
 //! * Signatures are not checked, and neither is whose account a queue URL names. The older query protocol is not spoken.
@@ -52,7 +52,7 @@ use streamer::ports::{Clock, Entropy, Timestamp};
 use tokio::sync::watch;
 
 use crate::destination::{Destination, NoDestination};
-use crate::faults::{Caller, Effect, Faults, Occasion, Service};
+use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
 use error::ApiError;
 use store::Store;
 
@@ -161,7 +161,8 @@ impl Queues {
         Ok(Self { inner, faults: Faults::default() })
     }
 
-    /// The same queues, whose calls go wrong as `faults` says. What a test sends by itself does not.
+    /// The same queues, whose calls go wrong as `faults` says, and what Lambda sends to them. What a test sends by itself
+    /// does not.
     #[must_use]
     pub fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -200,8 +201,9 @@ impl Queues {
     /// When there is no such queue.
     pub fn messages(&self, queue: &str) -> Result<Vec<Message>, QueueError> {
         let state = self.lock();
-        let name = state.queue(queue)?.name;
-        let messages = state.store.messages(&name).map_err(ApiError::from)?.into_iter();
+        let queue = state.queue(queue)?;
+        self.expire(&state, &queue, self.now())?;
+        let messages = state.store.messages(&queue.name).map_err(ApiError::from)?.into_iter();
         Ok(messages
             .map(|message| Message {
                 id: message.id,
@@ -244,54 +246,66 @@ impl Queues {
         format!("{origin}/{}/{name}", self.inner.account_id)
     }
 
-    /// Answers one call, unless a fault says otherwise: `target` is the header `x-amz-target`.
-    async fn call(&self, target: &str, body: &[u8], origin: &str, caller: Option<&Caller>) -> Response {
+    /// Answers one call, unless a fault says otherwise: `target` is the header `x-amz-target`. `None` when the answer is
+    /// lost.
+    async fn call(
+        &self,
+        target: &str,
+        body: &[u8],
+        origin: &str,
+        caller: Option<&Caller>,
+    ) -> Option<Response> {
         let Some(operation) = target.strip_prefix(TARGET) else {
-            return ApiError::unknown_operation().into_response();
+            return Some(ApiError::unknown_operation().into_response());
         };
         let queue = api::queue_of(body);
-        let effects = self.faults.strike(&Occasion {
-            service: Service::Sqs,
-            operation,
-            resources: queue.as_deref().as_slice(),
-            index: None,
-            caller: caller.map(Caller::function),
+        let queue = queue.as_deref();
+        let effects = self.struck(operation, queue, caller.map(Caller::function), |effect| match effect {
+            Effect::Throttle
+            | Effect::Fail
+            | Effect::FailAfterApply
+            | Effect::LoseAnswer
+            | Effect::Delay(_) => true,
+            // Without a caller, nobody dies.
+            Effect::Kill => caller.is_some(),
+            Effect::Conflict | Effect::Stale(_) | Effect::Gone | Effect::Deny | Effect::Duplicate => false,
         });
         if !effects.delay.is_zero() {
             tokio::time::sleep(effects.delay).await;
         }
-        let fault = || ApiError::internal("The request processing has failed because of a fault on purpose.");
         let answer = match effects.effect {
             Some(Effect::Throttle) => Err(ApiError::throttled()),
-            Some(Effect::Fail) => Err(fault()),
+            Some(Effect::Fail) => Err(on_purpose()),
             Some(Effect::FailAfterApply) => {
-                self.answer(operation, body, origin).await.and_then(|_| Err(fault()))
+                self.answer(operation, body, origin).await.and_then(|_| Err(on_purpose()))
             }
             Some(Effect::LoseAnswer) => {
                 // Whatever it would have been.
                 let _ = self.answer(operation, body, origin).await;
-                pending().await
+                return None;
             }
-            Some(Effect::Kill) if caller.is_some() => {
+            Some(Effect::Kill) => {
                 caller.into_iter().for_each(Caller::kill);
                 pending().await
             }
-            // None of these can happen to a call of SQS; without a caller, nobody dies.
-            Some(
-                Effect::Kill
-                | Effect::Delay(_)
-                | Effect::Conflict
-                | Effect::Stale(_)
-                | Effect::Gone
-                | Effect::Deny
-                | Effect::Duplicate,
-            )
-            | None => self.answer(operation, body, origin).await,
+            Some(_) | None => self.answer(operation, body, origin).await,
         };
-        match answer {
+        Some(match answer {
             Ok(body) => Response { status: 200, body: body.to_string().into(), query_error: None },
             Err(error) => error.into_response(),
-        }
+        })
+    }
+
+    fn struck(
+        &self,
+        operation: &str,
+        queue: Option<&str>,
+        caller: Option<&str>,
+        possible: impl Fn(Effect) -> bool,
+    ) -> Effects {
+        let resources = queue.as_slice();
+        let occasion = Occasion { service: Service::Sqs, operation, resources, index: None, caller };
+        self.faults.strike_where(&occasion, possible)
     }
 
     fn now(&self) -> Timestamp {
@@ -308,13 +322,26 @@ impl Queues {
     }
 }
 
+fn on_purpose() -> ApiError {
+    ApiError::internal("The request processing has failed because of a fault on purpose.")
+}
+
 impl Destination for Queues {
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
         let none = || NoDestination(arn.to_owned());
         if arn.split(':').nth(2) != Some("sqs") || self.arn(api::name_in(arn)) != arn {
             return Err(none());
         }
-        self.send_text(arn, message).map(drop).map_err(|error| {
+        // Lambda does not wait for its destinations, so none of what takes time can happen here.
+        let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail | Effect::FailAfterApply);
+        let effect = self.struck("SendMessage", Some(api::name_in(arn)), None, possible).effect;
+        let sent = match effect {
+            Some(Effect::Throttle) => Err(ApiError::throttled()),
+            Some(Effect::Fail) => Err(on_purpose()),
+            Some(_) => self.send_text(arn, message).and_then(|_| Err(on_purpose())),
+            None => self.send_text(arn, message),
+        };
+        sent.map(drop).map_err(|error| {
             tracing::warn!(arn, %error, "a message cannot be sent to its destination");
             none()
         })

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::api::name_in;
 use super::error::ApiError;
+use super::store::Stored;
 use super::{Queues, State};
 use crate::aws_forms::uuid;
 
@@ -64,6 +65,7 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
         ));
     }
     let (now, mut moved, mut failure) = (queues.now(), 0_u64, None);
+    queues.expire(&state, &source, now)?;
     let waiting = state.store.waiting(&source.name, now, usize::MAX)?;
     let to_move = waiting.len();
     for message in waiting {
@@ -73,7 +75,17 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
         };
         match destination {
             Some(destination) => {
-                state.store.transfer(message.number, &destination.name, now, None)?;
+                // Unlike one that becomes a dead letter, it is a new message: its id is another, and it is kept anew.
+                let id = uuid(&*queues.inner.entropy);
+                let number = message.number;
+                state.store.add(&Stored {
+                    queue: destination.name,
+                    id,
+                    sent: now,
+                    visible: now,
+                    ..message
+                })?;
+                state.store.delete(number)?;
                 moved += 1;
             }
             None => failure = Some("CouldNotDetermineMessageSource"),

@@ -205,6 +205,14 @@ impl Store {
         Ok(())
     }
 
+    /// Those of `waiting` that have been received this often at least.
+    pub(super) fn received_too_often(&self, queue: &str, now: Timestamp, times: u32) -> Result<Vec<i64>> {
+        let mut query = self.0.prepare_cached(
+            "SELECT number FROM messages WHERE queue = ?1 AND visible <= ?2 AND received >= ?3 ORDER BY number",
+        )?;
+        query.query_map(params![queue, millis(now), times], |row| row.get(0))?.collect()
+    }
+
     pub(super) fn set_visible(&self, number: i64, at: Timestamp) -> Result<()> {
         let mut update = self.0.prepare_cached("UPDATE messages SET visible = ?2 WHERE number = ?1")?;
         update.execute(params![number, millis(at)])?;
@@ -222,13 +230,7 @@ impl Store {
     }
 
     /// Moves a message to another queue, where it can be received at once and counts anew.
-    pub(super) fn transfer(
-        &self,
-        number: i64,
-        queue: &str,
-        now: Timestamp,
-        source: Option<&str>,
-    ) -> Result<()> {
+    pub(super) fn transfer(&self, number: i64, queue: &str, now: Timestamp, source: &str) -> Result<()> {
         let mut update = self.0.prepare_cached(
             "UPDATE messages SET queue = ?2, visible = ?3, received = 0, first_received = NULL, handle = NULL,
              source = ?4 WHERE number = ?1",

@@ -1,5 +1,7 @@
 //! Event source mappings on the stage's streams.
 
+use tokio::sync::watch;
+
 use super::StageError;
 use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, ShardInfo, Streams};
 use crate::event_source::{
@@ -116,5 +118,9 @@ impl RecordSource for TableStream {
     fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError> {
         let number = parse(sequence_number)?;
         self.streams.save_checkpoint(&self.mapping, &ShardId::new(shard), &number).map_err(failed)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.streams.changes())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use streamer_harness::event_source::{
 };
 use streamer_harness::faults::Faults;
 use streamer_harness::lambda::{Invocation, Invoke, InvokeError};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 pub(crate) const STREAM: &str =
@@ -48,6 +49,11 @@ pub(crate) struct Stream {
     family: Mutex<BTreeMap<String, (Option<String>, bool)>>,
     checkpoints: Mutex<BTreeMap<String, String>>,
     pub(crate) broken: AtomicBool,
+    /// Whether it says when it changes.
+    pub(crate) tells: AtomicBool,
+    changes: watch::Sender<u64>,
+    /// How often it was read, or its shards were listed.
+    pub(crate) looks: AtomicUsize,
     pub(crate) faults: Faults,
 }
 
@@ -65,17 +71,35 @@ impl Stream {
         });
         let record = Record { sequence_number, approximate_creation: created, event };
         self.shards.lock().unwrap().entry(shard.to_owned()).or_default().push(record);
+        self.changed();
     }
 
     /// Makes a shard that is a child of `parent`.
     pub(crate) fn add_child(&self, parent: &str, child: &str) {
         self.shards.lock().unwrap().insert(child.to_owned(), Vec::new());
         self.family.lock().unwrap().insert(child.to_owned(), (Some(parent.to_owned()), false));
+        self.changed();
     }
 
     /// Has nothing be added to a shard any more.
     pub(crate) fn close(&self, shard: &str) {
         self.family.lock().unwrap().entry(shard.to_owned()).or_default().1 = true;
+        self.changed();
+    }
+
+    /// Has a shard be gone, with all that is in it.
+    pub(crate) fn trim(&self, shard: &str) {
+        self.shards.lock().unwrap().remove(shard);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn look(&self) -> Result<(), SourceError> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.check()
     }
 
     fn check(&self) -> Result<(), SourceError> {
@@ -85,7 +109,7 @@ impl Stream {
 
 impl RecordSource for Stream {
     fn shards(&self) -> Result<Vec<Shard>, SourceError> {
-        self.check()?;
+        self.look()?;
         let family = self.family.lock().unwrap();
         let shard = |id: &String| {
             let (parent, closed) = family.get(id).cloned().unwrap_or_default();
@@ -95,11 +119,11 @@ impl RecordSource for Stream {
     }
 
     fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {
-        self.check()?;
+        self.look()?;
         let after: u32 = after.map_or(0, |after| after.parse().unwrap());
         let shards = self.shards.lock().unwrap();
-        let unread =
-            shards[shard].iter().filter(|record| record.sequence_number.parse::<u32>().unwrap() > after);
+        let records = shards.get(shard).ok_or_else(|| SourceError::new("the shard is gone"))?;
+        let unread = records.iter().filter(|record| record.sequence_number.parse::<u32>().unwrap() > after);
         Ok(unread.take(limit).cloned().collect())
     }
 
@@ -118,6 +142,10 @@ impl RecordSource for Stream {
         self.check()?;
         self.checkpoints.lock().unwrap().insert(shard.to_owned(), sequence_number.to_owned());
         Ok(())
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.tells.load(Ordering::Relaxed).then(|| self.changes.subscribe())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
+use streamer_harness::destination::Destination;
 use streamer_harness::faults::{Call, Caller, Fault, Faults};
 use tokio::time::{Instant, timeout};
 
@@ -47,4 +48,46 @@ async fn faults_make_calls_go_wrong_in_the_way_they_say() {
         _ = send("q") => panic!("the caller is dead"),
     }
     assert_eq!(waiting(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_that_cannot_happen_neither_count_nor_hide_others_and_destinations_have_theirs() {
+    let faults = Faults::default();
+    let queues = queues().with_faults(faults.clone());
+    queues.create("q", []).unwrap();
+    let call = || Call::send_message().on("q");
+    let impossible = faults.add(Fault::conflict(call()));
+    let throttle = faults.add(Fault::throttle(call()).times(1));
+    let after = faults.add(Fault::fail_after_apply(call()).times(1));
+    let send = || Destination::send(&queues, &queues.arn("q"), "m".to_owned());
+    assert!(send().is_err());
+    assert_eq!(queues.messages("q").unwrap().len(), 0);
+    assert!(send().is_err());
+    assert!(send().is_ok());
+    assert_eq!(queues.messages("q").unwrap().len(), 2);
+    assert_eq!((impossible.hits(), throttle.hits(), after.hits()), (0, 1, 1));
+    queues.create("other", []).unwrap();
+    let client = client(Some(queues.http_client()), "http://sqs.localhost");
+    let _nobody = faults.add(Fault::kill(Call::send_message()));
+    let fail = faults.add(Fault::fail(Call::send_message().on("other")));
+    client.send_message().queue_url("other").message_body("m").send().await.unwrap_err();
+    assert_eq!(fail.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_answer_over_http_ends_the_connection() {
+    let faults = Faults::default();
+    let queues = queues().with_faults(faults.clone());
+    queues.create("q", []).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let router = queues.router();
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let client = client(None, &endpoint);
+    let _lost = faults.add(Fault::lose_answer(Call::send_message()));
+    let send = client.send_message().queue_url(format!("{endpoint}/000000000000/q")).message_body("m");
+    let lost = timeout(Duration::from_secs(30), send.send()).await.unwrap().unwrap_err();
+    assert!(lost.raw_response().is_none(), "{lost:?}");
+    assert_eq!(queues.messages("q").unwrap().len(), 1);
+    server.abort();
 }

@@ -74,3 +74,42 @@ async fn redrive_row_messages_move_to_another_queue_if_asked() {
     let error = client.start_message_move_task().source_arn(queues.arn("other")).send().await.unwrap_err();
     assert!(format!("{error:?}").contains("must be configured as a Dead Letter Queue"), "{error:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn redrive_row_a_moved_message_is_a_new_one_and_is_kept_anew() {
+    let day = 24 * 3_600;
+    let queues = queues();
+    let (client, url, dead) = with_dead_letters(&queues).await;
+    for (url, retention) in [(&url, 4 * day), (&dead, 6 * day)] {
+        let set = client.set_queue_attributes().queue_url(url);
+        let retention = retention.to_string();
+        set.attributes(QueueAttributeName::MessageRetentionPeriod, retention).send().await.unwrap();
+    }
+    fail(&client, &url, "poison").await;
+    let before = queues.messages("dead").unwrap().remove(0);
+    advance(5 * day).await;
+    client.start_message_move_task().source_arn(queues.arn("dead")).send().await.unwrap();
+    let message = queues.messages("q").unwrap().remove(0);
+    assert_ne!(message.id, before.id);
+    assert_eq!(message.sent.since(before.sent).as_secs(), 5 * day + 90);
+    assert_eq!((message.receive_count, message.dead_letter_source), (0, None));
+    assert_eq!(bodies(&client, &url).await, ["poison"]);
+    assert_eq!(queues.messages("dead").unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn redrive_row_what_is_past_its_retention_is_neither_moved_nor_listed() {
+    let queues = queues();
+    let (client, url, _) = with_dead_letters(&queues).await;
+    for _ in 0..2 {
+        fail(&client, &url, "poison").await;
+        // The default of both queues, which a dead letter's age counts from its first sending towards.
+        advance(4 * 24 * 3_600).await;
+        client.start_message_move_task().source_arn(queues.arn("dead")).send().await.unwrap();
+        let listed = client.list_message_move_tasks().source_arn(queues.arn("dead")).send().await.unwrap();
+        assert_eq!(listed.results()[0].approximate_number_of_messages_moved, 0);
+    }
+    queues.send("q", "forgotten").unwrap();
+    advance(4 * 24 * 3_600 + 1).await;
+    assert_eq!(queues.messages("q").unwrap(), []);
+}

@@ -12,6 +12,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::DynamoDb;
 use super::engine::Engine;
 pub use record::{EventName, StreamRecord, StreamViewType, UserIdentity};
@@ -103,6 +105,11 @@ impl Streams {
         let stream = stream(&engine, stream_arn).ok()?;
         shards::by_name(engine.conn(), &stream, shard.as_str(), engine.now()).ok()?;
         Some(stream.last)
+    }
+
+    /// What changes whenever a record or a shard may have come or gone.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.db.changes.subscribe()
     }
 
     /// How far the event source mapping `mapping` has come in a shard.
