@@ -7,8 +7,13 @@ pub(crate) mod record;
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
+use tracing::Dispatch;
+use tracing::dispatcher;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 pub use emf::{MetricLine, MetricSink, StandardOutput};
 
@@ -16,15 +21,44 @@ pub use emf::{MetricLine, MetricSink, StandardOutput};
 ///
 /// Call it once, before anything else: a second call changes nothing.
 pub fn init(level: LevelFilter) {
+    // Only a second call can fail, and then logging stands already.
+    let _ = dispatcher::set_global_default(writing(level, io::stdout));
+}
+
+/// Hands every event of `level` and above to `line`, each as the line that [`init`] writes: for functions that are one of
+/// many in a process, which run under this (`tracing::instrument::WithSubscriber`).
+pub fn lines_to(level: LevelFilter, line: impl Fn(&str) + Send + Sync + 'static) -> Dispatch {
+    let line = Arc::new(line);
+    writing(level, move || Lines(Arc::clone(&line)))
+}
+
+fn writing<W>(level: LevelFilter, writer: W) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let subscriber = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
         .with_max_level(level)
+        .with_writer(writer)
         .finish();
-    // Only a second call can fail, and then logging stands already.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    Dispatch::new(subscriber)
+}
+
+/// Gets each event whole, in one write.
+struct Lines<F>(Arc<F>);
+
+impl<F: Fn(&str)> io::Write for Lines<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(String::from_utf8_lossy(bytes).trim_end());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An error with all that caused it, in one line.

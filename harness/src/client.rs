@@ -162,34 +162,28 @@ impl Client {
     }
 
     /// Every frame about request `id` until it has ended, its last one included. Frames about other requests that come
-    /// meanwhile are kept for whoever asks for them next.
+    /// meanwhile are kept for whoever asks for them next, and so is every frame if this is cancelled or fails.
     ///
     /// # Errors
     /// When none comes, or the connection is closed.
     pub async fn frames_until_terminal(&mut self, id: &str) -> Result<Vec<Frame>, ClientError> {
-        let mut frames = Vec::new();
-        let mut others = VecDeque::new();
-        let ended = loop {
-            let frame = match self.aside.pop_front() {
-                Some(frame) => frame,
-                None => match self.read_frame().await {
-                    Ok(frame) => frame,
-                    Err(error) => break Err(error),
-                },
-            };
-            if frame.request_id().is_none_or(|about| about.as_str() != id) {
-                others.push_back(frame);
-                continue;
+        let is_about = |frame: &Frame| frame.request_id().is_some_and(|about| about.as_str() == id);
+        let mut looked_at = 0;
+        let last = loop {
+            let mut unseen = self.aside.iter().skip(looked_at);
+            if let Some(at) = unseen.position(|frame| is_about(frame) && frame.is_terminal()) {
+                break looked_at + at;
             }
-            let is_last = frame.is_terminal();
-            frames.push(frame);
-            if is_last {
-                break Ok(());
-            }
+            looked_at = self.aside.len();
+            let frame = self.read_frame().await?;
+            self.aside.push_back(frame);
         };
-        others.append(&mut self.aside);
+        let later = self.aside.split_off(last + 1);
+        let until_last = std::mem::take(&mut self.aside);
+        let (frames, others): (VecDeque<_>, VecDeque<_>) = until_last.into_iter().partition(is_about);
         self.aside = others;
-        ended.map(|()| frames)
+        self.aside.extend(later);
+        Ok(frames.into())
     }
 
     /// What request `id` ends with: the data of its response, or the result of its work.

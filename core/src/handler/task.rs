@@ -2,6 +2,7 @@ use std::future::Future;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
+use tracing::instrument::WithSubscriber as _;
 
 /// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
 pub(crate) fn handlers_runtime(threads: usize) -> std::io::Result<Runtime> {
@@ -14,7 +15,8 @@ pub(crate) struct HandlerTask<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> HandlerTask<T> {
     pub(crate) fn spawn(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(runtime.spawn(work))
+        // What it logs goes where its caller's log goes: beyond a test, that is the same for all.
+        Self(runtime.spawn(work.with_current_subscriber()))
     }
 
     /// What came of it; an error is a panic.

@@ -25,8 +25,11 @@ use streamer::ports::{Clock, Entropy};
 use streamer::processor::Processor;
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
-use streamer::telemetry::{MetricLine, MetricSink};
+use streamer::telemetry::{self, MetricLine, MetricSink};
 use tokio::runtime::Handle;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber as _;
+use tracing::level_filters::LevelFilter;
 
 use crate::dynamodb::DynamoDb;
 use crate::faults::Caller;
@@ -117,14 +120,16 @@ pub(super) struct StreamerFunction {
 }
 
 impl StreamerFunction {
-    async fn environment(
-        &self,
-        caller: Caller,
-        variables: &BTreeMap<String, String>,
-    ) -> Result<Running, String> {
-        let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
-        // Where lines go is for the test to say; a bad level is refused as ever.
-        environment.log_level();
+    /// What the function logs, in its lines of the stage's log.
+    fn logging(&self, function: &str, level: LevelFilter) -> Dispatch {
+        let (function, log) = (function.to_owned(), Arc::clone(&self.ground.log));
+        telemetry::lines_to(level, move |line| log.line(&function, line))
+    }
+
+    async fn environment<V>(&self, caller: Caller, environment: Environment<V>) -> Result<Running, String>
+    where
+        V: Fn(&str) -> Option<String>,
+    {
         let Ground { clock, entropy, log, dynamodb, queues, gateway } = &self.ground;
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
         let ports = Ports { clock: Arc::clone(clock), entropy: Arc::clone(entropy), metrics };
@@ -154,8 +159,12 @@ impl StreamerFunction {
 impl InProcess for StreamerFunction {
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_> {
         Box::pin(async move {
-            match self.environment(caller, &variables).await {
-                Ok(running) => Ok(Box::new(running) as Box<dyn InProcessEnvironment>),
+            let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
+            // A bad level is refused with all else that is wrong.
+            let level = environment.log_level();
+            let logging = self.logging(caller.function(), level);
+            match self.environment(caller, environment).with_subscriber(logging.clone()).await {
+                Ok(running) => Ok(Box::new(Logging { running, logging }) as Box<dyn InProcessEnvironment>),
                 Err(message) => Err(failed("Runtime.ExitError", message)),
             }
         })
@@ -171,26 +180,35 @@ enum Running {
     Processor(Box<Processor<DynamoRequestQueue, ApiGatewayConnections>>),
 }
 
-impl InProcessEnvironment for Running {
+/// A function that has started, and where its log goes.
+#[derive(Debug)]
+struct Logging {
+    running: Running,
+    logging: Dispatch,
+}
+
+impl InProcessEnvironment for Logging {
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_> {
-        Box::pin(async move {
+        let Self { running, logging } = self;
+        let invocation = async move {
             let InProcessEvent { deadline, payload, .. } = event;
-            match self {
-                Self::Connect(connect) => {
+            match running {
+                Running::Connect(connect) => {
                     let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
                     reply(&connect.handle(&event, deadline).await)
                 }
-                Self::Disconnect(disconnect) => {
+                Running::Disconnect(disconnect) => {
                     let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
                     reply(&disconnect.handle(&event, deadline).await)
                 }
-                Self::Router(router) => {
+                Running::Router(router) => {
                     let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
                     reply(&route_response(router.route_before(&event, deadline).await))
                 }
-                Self::Processor(processor) => reply(&processor.process(read(&payload)?, deadline).await),
+                Running::Processor(processor) => reply(&processor.process(read(&payload)?, deadline).await),
             }
-        })
+        };
+        Box::pin(invocation.with_subscriber(logging.clone()))
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use serde_json::{Value, json};
+use streamer::handler::HandlerError;
 use streamer_harness::event_source::Settings;
 use streamer_harness::gateway::Route;
+use streamer_harness::lambda::CapturedLog;
 use streamer_harness::stage::{Stage, function_fn};
 use streamer_harness::tables::Layout;
 use streamer_harness::template::{Environment, Template};
@@ -103,6 +105,26 @@ async fn a_stage_is_made_in_code_alone() {
     assert_eq!(heard.recv().await.unwrap(), json!({"id": {"S": "t1"}}));
     assert_eq!(stage.items("things").await.unwrap(), [json!({"id": "t1"})]);
     stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_functions_log_of_an_error_is_in_the_stages_log_at_their_level() {
+    async fn fail(_: Value) -> Result<Value, HandlerError> {
+        Err(HandlerError::failure("NO_PRINT", "not printed").with_source("out of ink"))
+    }
+    for (level, is_heard) in [("info", true), ("off", false)] {
+        let mut app = app();
+        app.handle("fail", fail).unwrap();
+        let log = Arc::new(CapturedLog::new());
+        let stage = Stage::builder().app(app).log(log.clone()).variable("LOG_LEVEL", level);
+        let stage = stage.start().await.unwrap();
+        let mut ann = stage.connect(&ann()).await.unwrap();
+        ann.request("fail", "r1", json!(null)).await.unwrap();
+        ann.failure("r1").await.unwrap();
+        let lines = log.lines("streamer-RouterFunction");
+        assert_eq!(lines.iter().any(|line| line.contains("out of ink")), is_heard, "{level}: {lines:?}");
+        stage.shutdown().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

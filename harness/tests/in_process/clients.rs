@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use serde_json::json;
+use streamer::protocol::Frame;
 use streamer_harness::client::ClientError;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::{ann, stage};
@@ -30,6 +34,25 @@ async fn frames_about_other_requests_are_kept_for_whoever_asks_for_them() {
     ann.request("echo", "quick", json!(1)).await.unwrap();
     assert_eq!(ann.complete("slow").await.unwrap()["pages"], 6);
     assert_eq!(ann.complete("quick").await.unwrap(), 1, "it came long before");
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_survive_a_wait_that_is_cancelled_and_one_that_fails() {
+    let stage = stage().await;
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("print", "slow", json!({"pages": 6})).await.unwrap();
+    ann.request("echo", "quick", json!(1)).await.unwrap();
+    let cancelled = timeout(Duration::from_secs(3), ann.complete("slow")).await;
+    assert!(cancelled.is_err(), "{cancelled:?}");
+    assert_eq!(ann.complete("quick").await.unwrap(), 1, "it came while the other was waited for");
+    let frames = ann.frames_until_terminal("slow").await.unwrap();
+    assert!(matches!(frames[0], Frame::Acknowledgment { .. }), "{frames:?}");
+
+    ann.set_patience(Duration::from_secs(1));
+    ann.request("echo", "other", json!(2)).await.unwrap();
+    assert!(matches!(ann.complete("none").await, Err(ClientError::Silent { .. })));
+    assert_eq!(ann.complete("other").await.unwrap(), 2);
     stage.shutdown().await;
 }
 

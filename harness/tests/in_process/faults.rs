@@ -1,6 +1,10 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError};
 use streamer::protocol::Frame;
 use streamer_harness::client::Client;
 use streamer_harness::faults::{Call, Fault, Faults};
@@ -9,6 +13,25 @@ use streamer_harness::stage::Stage;
 use crate::{ann, builder, stage};
 
 const REQUESTS: &str = "streamer-RequestsTable";
+
+/// Is always queued, and counts its runs.
+#[derive(Debug)]
+struct Counted(Arc<AtomicU32>);
+
+impl Handler for Counted {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_mins(1)
+    }
+
+    async fn process(&self, _: Value, _: Context) -> Result<Value, HandlerError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        Ok(Value::Null)
+    }
+}
 
 async fn print(client: &mut Client, pages: u32) -> Vec<Frame> {
     client.request("print", "r1", json!({"pages": pages})).await.unwrap();
@@ -92,7 +115,10 @@ async fn a_function_that_is_killed_at_its_claim_is_started_anew_and_finds_the_re
 
 #[tokio::test(start_paused = true)]
 async fn records_that_are_delivered_twice_run_their_request_once() {
-    let (stage, mut ann) = connected().await;
+    let (mut app, runs) = (App::new(), Arc::new(AtomicU32::new(0)));
+    app.handle("print", Counted(Arc::clone(&runs))).unwrap().handle("echo", crate::echo).unwrap();
+    let stage = Stage::builder().app(app).start().await.unwrap();
+    let mut ann = stage.connect(&ann()).await.unwrap();
     let twice = stage.faults().add(Fault::duplicate(Call::records(REQUESTS)));
     let frames = print(&mut ann, 6).await;
     assert_complete(&frames);
@@ -103,6 +129,7 @@ async fn records_that_are_delivered_twice_run_their_request_once() {
     ann.complete("r2").await.unwrap();
     let seen = ann.seen();
     assert_eq!(seen.get(seen.len() - 2), last.as_ref(), "nothing came after the end: {seen:?}");
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
     stage.shutdown().await;
 }
 
