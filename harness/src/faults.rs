@@ -56,12 +56,18 @@ impl Faults {
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
     pub(crate) fn strike(&self, occasion: &Occasion<'_>) -> Effects {
-        self.strike_where(occasion, |_| true).0
+        self.strike_where(occasion, |_| true)
     }
 
     /// As [`strike`](Self::strike), with only those effects that can happen to the call: the others' rules have not
-    /// seen it. Also gives the one resource that the rule of the effect (not of a delay) is about, if it names one.
-    pub(crate) fn strike_where(
+    /// seen it.
+    pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
+        self.strike_one(occasion, possible).0
+    }
+
+    /// As [`strike_where`](Self::strike_where). Also gives the one resource that the rule of the effect (not of a delay)
+    /// is about, if it names one.
+    pub(crate) fn strike_one(
         &self,
         occasion: &Occasion<'_>,
         possible: impl Fn(Effect) -> bool,

@@ -45,7 +45,7 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         caller: caller.map(Caller::function),
     };
     let can_be_stale = can_be_stale(db, operation, &request);
-    let (effects, table) = faults.strike_where(&occasion, |effect| match effect {
+    let (effects, table) = faults.strike_one(&occasion, |effect| match effect {
         Effect::Throttle | Effect::Fail | Effect::FailAfterApply | Effect::LoseAnswer | Effect::Delay(_) => {
             true
         }
