@@ -325,7 +325,7 @@ fn throttle_row_the_stages_settings_say_how_often_each_route_is_called() {
     assert_eq!(
         throttles(&both),
         [Some(Throttle::per_second(100.0, 20)), Some(Throttle::per_second(0.5, 5_000))],
-        "what a route does not say is the stage's, what neither says is the account's"
+        "a route's own settings take the place of the stage's, and what they do not say is the account's"
     );
     let burst = settings("RouteSettings: {$default: {ThrottlingBurstLimit: 0}}");
     assert_eq!(throttles(&burst), [None, Some(Throttle::per_second(10_000.0, 0))]);

@@ -92,13 +92,15 @@ impl Api {
     /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
     pub(super) async fn disconnected(&self, subject: &Subject, ending: &Ending) {
         let Some(route) = self.route(DISCONNECT) else { return };
-        let effects = self.faults().strike(&faults::Occasion {
+        let occasion = faults::Occasion {
             service: Service::Connections,
             operation: DISCONNECT,
             resources: &[&subject.connection_id.to_string()],
             index: None,
             caller: None,
-        });
+        };
+        let possible = |effect| matches!(effect, Effect::Fail | Effect::Delay(_));
+        let effects = self.faults().strike_where(&occasion, possible);
         if !effects.delay.is_zero() {
             sleep(effects.delay).await;
         }

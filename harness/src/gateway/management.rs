@@ -56,12 +56,24 @@ pub(super) async fn forbidden(State(api): State<Arc<Api>>) -> Response {
 impl Api {
     /// Posts, unless a fault is in the way.
     async fn post_or_fail(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
-        let effects = self.faults().strike(&Occasion {
+        let occasion = Occasion {
             service: Service::Connections,
             operation: "PostToConnection",
             resources: &[id],
             index: None,
             caller: caller.map(Caller::function),
+        };
+        let effects = self.faults().strike_where(&occasion, |effect| match effect {
+            Effect::Conflict | Effect::Stale(_) | Effect::Duplicate => false,
+            // A process that we know nothing of is not ours to kill.
+            Effect::Kill => caller.is_some(),
+            Effect::Throttle
+            | Effect::Fail
+            | Effect::FailAfterApply
+            | Effect::LoseAnswer
+            | Effect::Delay(_)
+            | Effect::Gone
+            | Effect::Deny => true,
         });
         if !effects.delay.is_zero() {
             sleep(effects.delay).await;
@@ -85,7 +97,6 @@ impl Api {
                     caller.kill();
                     pending().await
                 }
-                // A process that we know nothing of is not ours to kill.
                 None => self.post(id, body).await,
             },
             // These do not happen to posts.

@@ -77,14 +77,15 @@ impl Rates {
 
     /// Whether one more connection may be asked for now.
     pub(super) fn connection(&self, route: Option<&Route>) -> bool {
-        self.connections.take(Instant::now()) && self.request(route)
+        self.request(route) && self.connections.take(Instant::now())
     }
 
     /// Whether one more request is let through now: a message for `route`, or a call of the management API.
     pub(super) fn request(&self, route: Option<&Route>) -> bool {
         let now = Instant::now();
         let bucket = route.and_then(|route| self.routes.get(&route.key));
-        self.requests.take(now) && bucket.is_none_or(|bucket| bucket.take(now))
+        // What its route refuses does not use up what all share.
+        bucket.is_none_or(|bucket| bucket.take(now)) && self.requests.take(now)
     }
 }
 

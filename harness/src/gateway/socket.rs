@@ -45,7 +45,12 @@ pub(super) async fn run<S>(
     open.frames.close();
     let ending = end.ending(&api.config.unconfirmed);
     // `$disconnect` does not wait for the client to finish the closing handshake.
-    tokio::join!(open.close(end, limits), api.disconnected(&connection.subject, &ending));
+    // Nor does the client wait for `$disconnect`: its socket goes as soon as it is closed.
+    let closed = async move {
+        open.close(end, limits).await;
+        drop(open);
+    };
+    tokio::join!(closed, api.disconnected(&connection.subject, &ending));
 }
 
 /// The default of 128 KiB would be most of what an idle connection costs.

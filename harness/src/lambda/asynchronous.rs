@@ -139,6 +139,10 @@ impl Event {
         let failed = outcome.condition != "Success";
         let record = if failed { &settings.on_failure } else { &settings.on_success };
         let functions = Functions(inner);
+        if failed && record.is_none() && settings.dead_letter.is_none() {
+            let line = format!("RequestId: {} Error: event given up: {}", self.request_id, outcome.condition);
+            functions.0.options.log.line(&self.function.config.name, &line);
+        }
         if let Some(arn) = record {
             self.send(&functions, arn, self.record(&outcome, &functions).to_string());
         }

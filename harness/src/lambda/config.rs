@@ -213,6 +213,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What Lambda keeps for the functions that reserve nothing (Lambda's guide, «Configuring reserved concurrency»).
+const UNRESERVED: u64 = 100;
+
 /// Checks the functions of a stage together.
 pub(super) fn check(configs: &[FunctionConfig], account_concurrency: u32) -> Result<(), ConfigError> {
     let mut problems: Vec<_> = configs.iter().flat_map(FunctionConfig::problems).collect();
@@ -223,9 +226,10 @@ pub(super) fn check(configs: &[FunctionConfig], account_concurrency: u32) -> Res
         }
     }
     let reserved: u64 = configs.iter().filter_map(|config| config.reserved_concurrency).map(u64::from).sum();
-    if reserved > u64::from(account_concurrency) {
+    if reserved > 0 && reserved + UNRESERVED > u64::from(account_concurrency) {
         problems.push(format!(
-            "the functions reserve a concurrency of {reserved} in all, and the account has {account_concurrency}"
+            "the functions reserve a concurrency of {reserved} in all, and the account has {account_concurrency}, of \
+             which {UNRESERVED} stay unreserved"
         ));
     }
     if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
@@ -314,7 +318,7 @@ mod tests {
             "function «worker»: its events may be 59s old: Lambda takes 60 s to 21,600 s",
             "function «»: it has no name",
             "function «router»: there are two of this name",
-            "the functions reserve a concurrency of 11 in all, and the account has 10",
+            "the functions reserve a concurrency of 11 in all, and the account has 10, of which 100 stay unreserved",
         ];
         assert_eq!(error.problems(), expected);
         assert_eq!(error.to_string().lines().count(), expected.len());

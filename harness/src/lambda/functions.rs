@@ -14,7 +14,7 @@ use super::environment::{Environment, Readiness, exited};
 use super::identifiers::trace_id;
 use super::lineage;
 use super::log::{LogSink, TerminalLog};
-use super::process::Lifetimes;
+use super::process::{Alive, Lifetimes};
 use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
@@ -23,6 +23,9 @@ use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
+
+/// How much longer than a function may run a caller waits whose answer is lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
 
 /// How functions are run.
 #[derive(Clone, Debug)]
@@ -102,6 +105,13 @@ struct Idle {
     watched: bool,
 }
 
+/// What an invocation holds until it ends: its place among those that may run, and one that a shutdown waits for.
+#[derive(Debug)]
+struct Admitted {
+    _permit: OwnedSemaphorePermit,
+    _alive: Alive,
+}
+
 impl Functions {
     /// The functions of a stage. Nothing is started yet.
     ///
@@ -126,7 +136,7 @@ impl Functions {
     /// As an invocation would fail. The message of a process that dies ends with the last lines that it
     /// wrote to its standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
-        let (function, _permit) = self.0.admit(function)?;
+        let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.0.options.entropy)).await?;
         function.release(environment, self.0.options.idle_timeout);
         Ok(())
@@ -146,10 +156,13 @@ impl Functions {
     /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
     /// and what runs in this one, and returns when nothing is left. Invocations are throttled from now on.
     pub async fn shutdown(&self) {
+        self.close();
         self.0.lifetimes.close().await;
-        for function in self.0.functions.values() {
-            function.idle().environments.clear();
-        }
+    }
+
+    /// Begins to end all that runs, as [`shutdown`](Self::shutdown) does, and does not wait for it.
+    pub fn close(&self) {
+        self.0.lifetimes.begin_to_close();
     }
 }
 
@@ -183,7 +196,17 @@ impl Inner {
         let resources: &[&str] = &[name];
         let (service, operation) = (Service::Lambda, "Invoke");
         let occasion = Occasion { service, operation, resources, index: None, caller: None };
-        let Effects { delay, effect } = self.options.faults.strike(&occasion);
+        let Effects { delay, effect } = self.options.faults.strike_where(&occasion, |effect| {
+            matches!(
+                effect,
+                Effect::Throttle
+                    | Effect::Fail
+                    | Effect::FailAfterApply
+                    | Effect::LoseAnswer
+                    | Effect::Delay(_)
+                    | Effect::Kill
+            )
+        });
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -194,19 +217,25 @@ impl Inner {
             }
             _ => {}
         }
-        let (function, permit) = self.admit(name)?;
+        let (function, admitted) = self.admit(name)?;
+        let patience = function.config.timeout + LOST_AFTER;
+        let began = Instant::now();
         let doomed = effect == Some(Effect::Kill);
         // A task of its own: as on AWS, the function runs on when its caller goes away, and the
         // environment finds its way back.
         let invocation = tokio::spawn(async move {
-            let _permit = permit;
+            let _admitted = admitted;
             self.invoke(&function, request_id, trace_id, payload, doomed).await
         });
         let reply =
             invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
-            Some(Effect::LoseAnswer) => std::future::pending().await,
+            Some(Effect::LoseAnswer) => {
+                // Who calls waits for as long as the function may take, and not for ever.
+                tokio::time::sleep(patience.saturating_sub(began.elapsed())).await;
+                Err(InvokeError::Service)
+            }
             _ => reply,
         }
     }
@@ -225,13 +254,16 @@ impl Inner {
         trace.ok_or(InvokeError::Recursion)
     }
 
-    fn admit(&self, name: &str) -> Result<(Arc<Function>, OwnedSemaphorePermit), InvokeError> {
+    fn admit(&self, name: &str) -> Result<(Arc<Function>, Admitted), InvokeError> {
         let function = self.function(name)?;
+        // First of all, so that a shutdown either waits for the invocation or is seen by it.
+        let alive = self.lifetimes.enter();
         if self.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);
         }
         let permit = Arc::clone(&function.concurrency).try_acquire_owned();
-        Ok((Arc::clone(function), permit.map_err(|_| InvokeError::Throttled)?))
+        let permit = permit.map_err(|_| InvokeError::Throttled)?;
+        Ok((Arc::clone(function), Admitted { _permit: permit, _alive: alive }))
     }
 
     async fn invoke(
@@ -314,7 +346,8 @@ impl Function {
         idle.environments.retain(|(_, since)| since.elapsed() < timeout);
         let oldest = idle.environments.iter().map(|(_, since)| *since).min();
         idle.watched = oldest.is_some();
-        oldest.map(|since| since + timeout)
+        // So far away that there is no such moment: never.
+        oldest.and_then(|since| since.checked_add(timeout))
     }
 }
 

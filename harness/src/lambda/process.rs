@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -46,9 +46,14 @@ impl Lifetimes {
         Alive::new(&self.alive)
     }
 
-    /// Ends every process, and those started from now on as well, and waits until none is left.
-    pub(super) async fn close(&self) {
+    /// Has every process end, and those started from now on as well.
+    pub(super) fn begin_to_close(&self) {
         self.closing.send_replace(true);
+    }
+
+    /// The same, and waits until none is left.
+    pub(super) async fn close(&self) {
+        self.begin_to_close();
         self.alive.subscribe().wait_for(|alive| *alive == 0).await.expect("the sender lives in self");
     }
 }
@@ -184,9 +189,7 @@ async fn supervise(
         Asked::Nothing(status) => status,
         Asked::Kill => end(&mut child, group).await,
         Asked::Close => {
-            group.signal(Signal::TERM);
-            // It may be frozen, and sees the signal only when it runs.
-            group.resume();
+            group.terminate();
             match tokio::time::timeout(grace, child.wait()).await {
                 Ok(status) => status,
                 Err(_) => end(&mut child, group).await,
@@ -206,18 +209,36 @@ async fn end(child: &mut Child, group: &Group) -> io::Result<ExitStatus> {
 
 /// The processes of an environment: the function's and those that it has started.
 #[derive(Clone, Debug)]
-pub(super) struct Group(Arc<Mutex<Option<Pid>>>);
+pub(super) struct Group(Arc<Mutex<Members>>);
+
+#[derive(Debug, Default)]
+struct Members {
+    leader: Option<Pid>,
+    /// Whether they were told to end: from then on they are not stopped any more.
+    ending: bool,
+}
 
 impl Group {
     fn of(child: &Child) -> Self {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Self(Arc::new(Mutex::new(leader)))
+        Self(Arc::new(Mutex::new(Members { leader, ending: false })))
     }
 
     /// Has them make no progress. Should the stage itself be killed, the kernel ends them: a group that is stopped
     /// and left behind gets SIGHUP and SIGCONT.
     pub(super) fn stop(&self) {
-        self.signal(Signal::STOP);
+        let members = self.lock();
+        if !members.ending {
+            members.signal(Signal::STOP);
+        }
+    }
+
+    /// Tells them to end, for which they are given the time to go on, frozen or not.
+    fn terminate(&self) {
+        let mut members = self.lock();
+        members.ending = true;
+        members.signal(Signal::TERM);
+        members.signal(Signal::CONT);
     }
 
     /// Has them go on.
@@ -226,15 +247,25 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(leader) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // It fails only when nobody of the group is left, which is what it is for.
-            let _ = kill_process_group(leader, signal);
-        }
+        self.lock().signal(signal);
     }
 
     /// Its number may be another's soon.
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().leader = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Members {
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader {
+            // It fails only when nobody of the group is left, which is what it is for.
+            let _ = kill_process_group(leader, signal);
+        }
     }
 }
 
@@ -292,6 +323,23 @@ mod tests {
         }
         let unnamed = Signal::XCPU.as_raw();
         assert_eq!(told(unnamed), format!("Runtime exited with error: signal: signal {unnamed}"));
+    }
+
+    #[tokio::test]
+    async fn lifecycle_row_who_is_told_to_end_is_not_frozen_any_more() {
+        let script = "trap 'sleep 0.1; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut ready = [0; 6];
+        let mut output = child.stdout.take().unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut output, &mut ready).await.unwrap();
+        let group = Group::of(&child);
+        group.stop();
+        group.terminate();
+        group.stop();
+        let ended = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().code(), Some(3));
     }
 
     #[test]

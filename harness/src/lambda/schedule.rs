@@ -77,8 +77,10 @@ impl Schedule {
                 tokio::time::sleep(left.min(LOOK_AGAIN)).await;
             }
             let payload = Bytes::from(self.payload(next, entropy));
-            // It fails when the stage is ending, and when the input is too large: nobody is there to be told.
-            let _ = functions.invoke_async(&self.function, payload);
+            if let Err(error) = functions.invoke_async(&self.function, payload) {
+                let line = format!("{} did not invoke it: {error}", self.arn);
+                functions.0.options.log.line(&self.function, &line);
+            }
             after = next.max(clock.now());
         }
         // There is no such moment any more, which is no end of the stage.

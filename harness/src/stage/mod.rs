@@ -421,6 +421,7 @@ impl Drop for Stage {
         self.gateway.close();
         self.late_gateway.set(None);
         self.stop_polling.send_replace(true);
+        self.functions.close();
     }
 }
 

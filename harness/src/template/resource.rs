@@ -54,6 +54,12 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
             continue;
         };
         let Some(true) = reader.report.keep(reader.scope.exists(node)) else { continue };
+        if kind == "AWS::Lambda::EventInvokeConfig" {
+            let message =
+                "write it as the property EventInvokeConfig of its function, which the local stage reads";
+            reader.report.unsupported(&node.place, format!("{kind}: {message}"));
+            continue;
+        }
         let resource = Resource { id, kind, node };
         if runs(kind) {
             account_for_attributes(&resource, reader);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use streamer_harness::gateway::ApiConfig;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, advance};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -229,6 +229,22 @@ async fn lifetime_row_connection_2_h_closes_with_1001() {
     assert_eq!(client.closed().await, (1001, "Too old".to_owned()));
     assert_eq!(started.elapsed().as_secs(), 7_200);
     assert_eq!(told(&mut stage).await, (1001, "Too old".to_owned()));
+}
+
+#[tokio::test]
+async fn a_client_that_closes_sees_the_end_of_its_socket_while_disconnect_still_runs() {
+    let mut stage = Stage::on_a_port(config(), async |function, _| {
+        if function == "disconnect" {
+            std::future::pending().await
+        }
+        reply(json!({ "statusCode": 200 }))
+    })
+    .await;
+    let mut client = stage.client().await;
+    client.socket.close(None).await.unwrap();
+    assert!(matches!(client.receive().await, Message::Close(_)));
+    let end = tokio::time::timeout(Duration::from_secs(20), client.socket.get_mut().read(&mut [0])).await;
+    assert_eq!(end.unwrap().unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

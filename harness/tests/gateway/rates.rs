@@ -100,6 +100,8 @@ async fn throttle_row_the_frame_of_a_message_is_an_option() {
 async fn throttle_row_a_route_has_its_own_bucket() {
     let mut config = config();
     config.routes.retain(|route| route.key != "note");
+    // The `$connect`, two notes, an echo and a look at the connection, with none to spare.
+    config.limits.requests = Throttle::per_second(1.0, 5);
     let config = config
         .route(Route::two_way("note", "note").throttle(Throttle::per_second(0.5, 2)))
         .route(Route::two_way("never", "never").throttle(Throttle::per_second(1.0, 0)));
@@ -116,6 +118,8 @@ async fn throttle_row_a_route_has_its_own_bucket() {
     }
     client.send(r#"{"action":"echo"}"#).await;
     assert_eq!(client.text().await, r#"{"action":"echo"}"#, "others are let through");
+    let path = format!("/prod/@connections/{}", client.id);
+    assert_eq!(stage.in_process("GET", &path).await.0, 200, "what a route refuses takes nothing of all's");
     advance(Duration::from_secs(2)).await;
     client.send(note).await;
     assert_eq!(client.text().await, note);

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use streamer_harness::faults::{Call, Fault, Faults};
-use streamer_harness::lambda::{FunctionConfig, Functions, Options};
+use streamer_harness::lambda::{AsyncSettings, FunctionConfig, Functions, Options};
 use tower::ServiceExt as _;
 
+use super::asynchronous::{self, Scripted};
 use super::in_process::{Obedient, functions};
 
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:f";
@@ -78,12 +80,17 @@ async fn a_function_that_fails_is_told_by_a_header_and_its_error() {
 
 #[tokio::test(start_paused = true)]
 async fn async_invoke_row_an_event_is_accepted_with_202_and_a_dry_run_with_204() {
-    let functions = stage(&Faults::default());
+    let (code, mut invoked) = Scripted::new([]);
+    let functions = asynchronous::Stage::new(vec![asynchronous::config("f", code, AsyncSettings::default())]);
+    let functions = functions.functions;
     let answer = invoke(&functions, "f", Some("Event"), "{}").await;
     assert_eq!((answer.status, answer.body.len()), (StatusCode::ACCEPTED, 0));
+    assert_eq!(invoked.recv().await.unwrap().1.request_id, answer.header("x-amzn-requestid"));
     assert_eq!(answer.header("x-amzn-requestid").len(), 36);
     let answer = invoke(&functions, "f", Some("DryRun"), "{}").await;
     assert_eq!((answer.status, answer.body.len()), (StatusCode::NO_CONTENT, 0));
+    tokio::time::sleep(Duration::from_hours(7)).await;
+    assert!(invoked.try_recv().is_err(), "nothing has run");
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,7 +139,8 @@ async fn a_function_is_described() {
 
 #[tokio::test(start_paused = true)]
 async fn recursion_row_a_function_that_invokes_itself_is_stopped_after_sixteen_rounds() {
-    let functions = stage(&Faults::default());
+    let faults = Faults::default();
+    let functions = stage(&faults);
     let invoke = |trace: &str, kind: &str| {
         let request = Request::post("/2015-03-31/functions/f/invocations").header("x-amzn-trace-id", trace);
         let request = request.header("x-amz-invocation-type", kind);
@@ -145,7 +153,10 @@ async fn recursion_row_a_function_that_invokes_itself_is_stopped_after_sixteen_r
         answer.json()["trace"].as_str().unwrap().clone_into(&mut trace);
     }
     assert!(trace.starts_with("Root=1-5759e988-bd862e3fe1be46a994272793;"), "{trace}");
+    let seen = faults.add(Fault::delay(Call::invoke("f"), Duration::ZERO));
     let answer = invoke(&trace, "RequestResponse").await;
     assert_eq!((answer.error().0, answer.error().1), (400, "RecursiveInvocationException"));
     assert_eq!(invoke(&trace, "Event").await.status, StatusCode::ACCEPTED, "it is given up in the queue");
+    tokio::time::sleep(Duration::from_hours(7)).await;
+    assert_eq!(seen.hits(), 0, "it does not run");
 }

@@ -70,12 +70,12 @@ impl Local {
             // Killed by a call of its own, it does not come to the reply any more.
             biased;
             () = caller.killed() => Err(exited(&request_id, KILLED)),
+            () = self.lifetimes.closed() => Err(exited(&request_id, TERMINATED)),
             reply = AssertUnwindSafe(invocation).catch_unwind() => match reply {
                 Ok(Ok(reply)) if reply.len() > MAX_REPLY_BYTES => Ok(Err(response_too_large())),
                 Ok(reply) => Ok(reply),
                 Err(_) => Err(exited(&request_id, PANICKED)),
             },
-            () = self.lifetimes.closed() => Err(exited(&request_id, TERMINATED)),
             () = tokio::time::sleep(timeout) => Err(timed_out(&request_id, timeout)),
         }
     }
