@@ -21,6 +21,8 @@ pub enum StageError {
     Template(TemplateError),
     /// The template has no WebSocket API.
     NoApi(PathBuf),
+    /// The builder was told two things that exclude one another.
+    Contradiction(String),
     /// The data folder cannot be opened.
     Data(OpenError),
     /// A table cannot be made as the template says.
@@ -85,7 +87,7 @@ impl fmt::Display for StageError {
             ),
             Self::Data(error) => error.fmt(f),
             Self::Table { table, message } => write!(f, "table {table} cannot be made: {message}"),
-            Self::Build(message) => f.write_str(message),
+            Self::Build(message) | Self::Contradiction(message) => f.write_str(message),
             Self::NoExecutable { binary, known } => write!(
                 f,
                 "the template's Metadata.BuildProperties.Binary names {binary:?}, and no such binary was built (there are: {})",
@@ -123,6 +125,7 @@ impl std::error::Error for StageError {
             | Self::Functions(_)
             | Self::Gateway(_)
             | Self::Mapping(_)
+            | Self::Contradiction(_)
             | Self::Stopped(_) => None,
         }
     }
