@@ -70,8 +70,9 @@ fn run(connections: usize) -> Result<(), Failure> {
     Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stage = Stage::start(&program).await?;
         let measured = measure(&stage, connections).await;
-        stage.end().await?;
-        measured
+        let ended = stage.end().await;
+        // What went wrong first is what is to be told.
+        measured.and(ended)
     })
 }
 
@@ -222,7 +223,8 @@ impl Stage {
         let ready =
             timeout(START, ready).await.map_err(|_| format!("the stage was not ready within {START:?}"));
         if let Err(error) = ready.map_err(Failure::from).flatten() {
-            stage.end().await?;
+            // What kept it from starting says more than how it ends.
+            let _ = stage.end().await;
             return Err(error);
         }
         let ready: Value = serde_json::from_slice(&fs::read(&ready_file)?)?;
@@ -251,8 +253,16 @@ impl Stage {
         if let Ok(ended) = timeout(PATIENCE, ended).await {
             return ended;
         }
-        self.process.kill()?;
-        self.process.wait()?;
         Err(format!("the stage did not end within {PATIENCE:?}").into())
+    }
+}
+
+impl Drop for Stage {
+    /// Whatever went wrong, the stage's process does not outlive the bench; one that has ended is left alone.
+    fn drop(&mut self) {
+        if !matches!(self.process.try_wait(), Ok(Some(_))) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
     }
 }

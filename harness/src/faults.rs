@@ -52,15 +52,10 @@ impl Faults {
         !self.lock().standing.is_empty()
     }
 
-    /// What is to go wrong with a call that is made now. Each rule that it matches has seen it then.
+    /// What is to go wrong with a call that is made now, of the effects that are possible with it. Each rule of these that it
+    /// matches has seen it then; the others' have not.
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
-    pub(crate) fn strike(&self, occasion: &Occasion<'_>) -> Effects {
-        self.strike_where(occasion, |_| true)
-    }
-
-    /// As [`strike`](Self::strike), with only those effects that can happen to the call: the others' rules have not
-    /// seen it.
     pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
         self.strike_one(occasion, possible).0
     }
@@ -426,12 +421,12 @@ mod tests {
     fn a_fault_strikes_after_so_many_calls_so_often_and_until_its_guard_is_dropped() {
         let faults = Faults::default();
         let guard = faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).after(1).times(2));
-        let struck: Vec<_> = (0..4).map(|_| faults.strike(&update(&["t"])).effect).collect();
+        let struck: Vec<_> = (0..4).map(|_| faults.strike_where(&update(&["t"]), |_| true).effect).collect();
         assert_eq!(struck, [None, Some(Effect::Throttle), Some(Effect::Throttle), None]);
         assert_eq!(guard.hits(), 2);
         drop(guard);
         faults.add(Fault::fail(Call::any_dynamodb())).forever();
-        assert_eq!(faults.strike(&update(&["t"])).effect, Some(Effect::Fail));
+        assert_eq!(faults.strike_where(&update(&["t"]), |_| true).effect, Some(Effect::Fail));
     }
 
     #[test]
@@ -463,8 +458,8 @@ mod tests {
         let later = faults.add(Fault::conflict(Call::any_dynamodb()));
         let _delays = [1, 2].map(|n| faults.add(Fault::delay(Call::any_dynamodb(), n * second)));
         let both = Effects { delay: 3 * second, effect: Some(Effect::LoseAnswer) };
-        assert_eq!(faults.strike(&update(&["t"])), both);
+        assert_eq!(faults.strike_where(&update(&["t"]), |_| true), both);
         assert_eq!((first.hits(), later.hits()), (1, 0));
-        assert_eq!(faults.strike(&update(&["t"])).effect, Some(Effect::Conflict));
+        assert_eq!(faults.strike_where(&update(&["t"]), |_| true).effect, Some(Effect::Conflict));
     }
 }

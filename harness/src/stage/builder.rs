@@ -6,7 +6,7 @@ use std::sync::Arc;
 use streamer::app::App;
 use streamer::ports::Timestamp;
 
-use super::streamer_function::{Apps, Ground, Kind, StreamerFunction};
+use super::streamer_function::{Apps, Ground, Kind, Services, StreamerFunction};
 use super::{Executables, Stage, StageError};
 use crate::event_source::Settings;
 use crate::faults::Faults;
@@ -84,7 +84,13 @@ impl StageBuilder {
     }
 
     /// As [`app`](Self::app), with an app for each environment, as on AWS: for layers that remember, such as rate limits.
-    pub fn app_of_each(mut self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
+    pub fn app_of_each(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
+        self.app_with(move |_| app())
+    }
+
+    /// As [`app_of_each`](Self::app_of_each), for handlers that call AWS themselves: with a client that is configured with
+    /// [`Services::http_client`], any credentials and any region they reach the stage's own services.
+    pub fn app_with(mut self, app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         self.apps = Some(Apps::Each(Arc::new(app)));
         self
     }
@@ -210,6 +216,18 @@ impl StageBuilder {
 
     /// The template; where there is none, one of nothing.
     pub(super) fn read_template(&self) -> Result<Template, StageError> {
+        if self.apps.is_some() && self.executables.is_some() {
+            return Err(StageError::Contradiction(
+                "a stage of executables runs their apps: leave out either .app(…) or .executables(…)"
+                    .to_owned(),
+            ));
+        }
+        if self.listener.is_some() && self.executables.is_none() {
+            return Err(StageError::Contradiction(
+                "a stage in process does not listen: leave out .listener(…), or add .executables(…)"
+                    .to_owned(),
+            ));
+        }
         let template = match (&self.template, &self.apps) {
             (Some(path), _) => Template::load(path, &self.environment)?,
             (None, Some(_)) => Template::parse(STREAMER_TEMPLATE, Path::new(""), &self.environment)?,

@@ -21,6 +21,8 @@ pub enum StageError {
     Template(TemplateError),
     /// The template has no WebSocket API.
     NoApi(PathBuf),
+    /// The builder was told two things that exclude one another.
+    Contradiction(String),
     /// The data folder cannot be opened.
     Data(OpenError),
     /// A table cannot be made as the template says.
@@ -95,7 +97,7 @@ impl fmt::Display for StageError {
             Self::Items { table, message } => {
                 write!(f, "the items of table {table} cannot be read: {message}")
             }
-            Self::Build(message) => f.write_str(message),
+            Self::Build(message) | Self::Contradiction(message) => f.write_str(message),
             Self::NoExecutable { binary, known } => write!(
                 f,
                 "the template's Metadata.BuildProperties.Binary names {binary:?}, and no such binary was built (there are: {})",
@@ -134,6 +136,7 @@ impl std::error::Error for StageError {
             | Self::Functions(_)
             | Self::Gateway(_)
             | Self::Mapping(_)
+            | Self::Contradiction(_)
             | Self::Stopped(_) => None,
         }
     }

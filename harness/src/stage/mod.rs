@@ -28,6 +28,7 @@ pub use builder::StageBuilder;
 pub use error::StageError;
 pub use executables::{Executables, Workspace};
 pub use function_fn::function_fn;
+pub use streamer_function::Services;
 pub use tables::create as create_tables;
 
 use crate::client::{Client, ClientError};

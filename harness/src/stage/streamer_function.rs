@@ -64,14 +64,30 @@ impl Kind {
 #[derive(Clone)]
 pub(super) enum Apps {
     Shared(Arc<App>),
-    Each(Arc<dyn Fn() -> App + Send + Sync>),
+    Each(Arc<dyn Fn(&Services) -> App + Send + Sync>),
+}
+
+/// What the stage offers to the code of one environment of a function: see
+/// [`StageBuilder::app_with`](super::StageBuilder::app_with).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Services {
+    /// The way to the stage's DynamoDB, SQS and `@connections`, for the configuration of any SDK client of these: what is
+    /// called this way is called by this function, as faults see it.
+    pub http_client: SharedHttpClient,
+    /// The function's environment variables, such as the names of tables.
+    pub variables: BTreeMap<String, String>,
+    /// The stage's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The stage's source of identifiers.
+    pub entropy: Arc<dyn Entropy>,
 }
 
 impl Apps {
-    fn app(&self) -> Arc<App> {
+    fn app(&self, services: &Services) -> Arc<App> {
         match self {
             Self::Shared(app) => Arc::clone(app),
-            Self::Each(make) => Arc::new(make()),
+            Self::Each(make) => Arc::new(make(services)),
         }
     }
 }
@@ -126,7 +142,12 @@ impl StreamerFunction {
         telemetry::lines_to(level, move |line| log.line(&function, line))
     }
 
-    async fn environment<V>(&self, caller: Caller, environment: Environment<V>) -> Result<Running, String>
+    async fn environment<V>(
+        &self,
+        caller: Caller,
+        environment: Environment<V>,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Running, String>
     where
         V: Fn(&str) -> Option<String>,
     {
@@ -139,6 +160,12 @@ impl StreamerFunction {
             gateway: gateway.clone(),
             caller,
         });
+        let services = Services {
+            http_client: http.clone(),
+            variables: variables.clone(),
+            clock: Arc::clone(clock),
+            entropy: Arc::clone(entropy),
+        };
         let handlers = Handle::current();
         let made = match self.kind {
             Kind::Connect => match ConnectSetup::read(environment, http) {
@@ -147,10 +174,12 @@ impl StreamerFunction {
             },
             Kind::Disconnect => DisconnectSetup::read(environment, http)
                 .map(|setup| Running::Disconnect(Box::new(setup.function(&ports)))),
-            Kind::Router => RouterSetup::read(environment, http)
-                .map(|setup| Running::Router(Box::new(setup.function(self.apps.app(), &ports, handlers)))),
-            Kind::Processor => ProcessorSetup::read(environment, http)
-                .map(|setup| Running::Processor(Box::new(setup.function(self.apps.app(), &ports, handlers)))),
+            Kind::Router => RouterSetup::read(environment, http).map(|setup| {
+                Running::Router(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
+            }),
+            Kind::Processor => ProcessorSetup::read(environment, http).map(|setup| {
+                Running::Processor(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
+            }),
         };
         made.map_err(|error| error.to_string())
     }
@@ -163,7 +192,7 @@ impl InProcess for StreamerFunction {
             // A bad level is refused with all else that is wrong.
             let level = environment.log_level();
             let logging = self.logging(caller.function(), level);
-            match self.environment(caller, environment).with_subscriber(logging.clone()).await {
+            match self.environment(caller, environment, &variables).with_subscriber(logging.clone()).await {
                 Ok(running) => Ok(Box::new(Logging { running, logging }) as Box<dyn InProcessEnvironment>),
                 Err(message) => Err(failed("Runtime.ExitError", message)),
             }

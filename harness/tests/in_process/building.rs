@@ -2,13 +2,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use serde_json::{Value, json};
-use streamer::handler::HandlerError;
+use streamer::handler::{HandlerError, handler_fn};
 use streamer_harness::event_source::Settings;
+use streamer_harness::faults::{Call, Fault};
 use streamer_harness::gateway::Route;
 use streamer_harness::lambda::CapturedLog;
-use streamer_harness::stage::{Stage, function_fn};
+use streamer_harness::stage::{Services, Stage, function_fn, listen};
 use streamer_harness::tables::Layout;
 use streamer_harness::template::{Environment, Template};
 
@@ -144,12 +147,45 @@ async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_reaches_the_stages_tables_as_its_function() {
+    let make = |services: &Services| {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(Credentials::for_tests())
+            .region(Region::new("us-east-1"))
+            .http_client(services.http_client.clone());
+        let client = Client::from_conf(config.build());
+        let mut app = app();
+        let put = handler_fn(move |id: String, _| {
+            let put = client.put_item().table_name("things").item("id", AttributeValue::S(id));
+            async move { put.send().await.map(|_| Value::Null).map_err(HandlerError::from) }
+        });
+        app.handle("put", put).unwrap();
+        app
+    };
+    let stage =
+        Stage::builder().app_with(make).table("things", Layout::keyed_by("id")).start().await.unwrap();
+    let call = Call::dynamodb("PutItem").on("things").by("streamer-RouterFunction");
+    let throttled = stage.faults().add(Fault::throttle(call).times(1));
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("put", "r1", json!("t1")).await.unwrap();
+    let _ = ann.frames_until_terminal("r1").await.unwrap();
+    assert_eq!(throttled.hits(), 1);
+    ann.request("put", "r2", json!("t2")).await.unwrap();
+    assert_eq!(ann.complete("r2").await.unwrap(), Value::Null);
+    assert!(stage.items("things").await.unwrap().contains(&json!({"id": "t2"})));
+    stage.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_started_says_how_to_mend_it() {
     let no_code = Stage::builder().template(lambdas_template()).start().await.unwrap_err().to_string();
     assert!(
         no_code.starts_with("ConnectFunction is built from \"connect\", and there is nothing to run"),
         "{no_code}"
     );
+    let listening = builder().listener(listen(0).unwrap()).start().await.unwrap_err().to_string();
+    assert!(listening.starts_with("a stage in process does not listen: leave out"), "{listening}");
     let no_template = builder().template("nowhere.yaml").start().await.unwrap_err().to_string();
     assert!(no_template.contains("nowhere.yaml"), "{no_template}");
     let bad = builder().template(lambdas_template()).parameter("AllowedTenants", "acme");

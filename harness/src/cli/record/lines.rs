@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-const MARK: &str = "{\"streamer_record\":";
+/// The key that makes a line a recording.
+const MARK: &str = "streamer_record";
 
 /// What Lambda itself writes between a function's lines.
 const PLATFORM: [&str; 9] = [
@@ -93,17 +94,39 @@ impl Log {
             self.problems.push(format!("{at}: it has no message"));
             return;
         };
-        let Some(start) = line.find(MARK) else {
-            if is_known(line) {
+        let object = line.find('{').map(|start| serde_json::from_str(line[start..].trim_end()));
+        let mut object: Map<String, Value> = match object {
+            Some(Ok(object)) => object,
+            Some(Err(error)) if line.contains(MARK) => {
+                self.problems.push(format!("{at}: the recording cannot be read: {error}"));
+                return;
+            }
+            _ if is_known(line) => {
                 self.others += 1;
-            } else {
+                return;
+            }
+            _ => {
                 self.problems.push(format!(
                     "{at}: it is neither a recording, nor JSON, nor one of Lambda's own lines"
                 ));
+                return;
+            }
+        };
+        if !object.contains_key(MARK) {
+            if !line.contains(MARK) {
+                self.others += 1;
+                return;
+            }
+            // A log event as JSON, with the line in it.
+            match object.remove("message").or_else(|| object.remove("@message")) {
+                Some(Value::String(message)) if message.contains(MARK) => {
+                    self.line(at, Some(&message), pieces);
+                }
+                _ => self.problems.push(format!("{at}: there is a {MARK} in it, but not where one belongs")),
             }
             return;
-        };
-        let read = match serde_json::from_str::<Line>(line[start..].trim_end()) {
+        }
+        let read = match Line::deserialize(Value::Object(object)) {
             Ok(read) => read,
             Err(error) => {
                 self.problems.push(format!("{at}: the recording cannot be read: {error}"));
@@ -129,12 +152,9 @@ impl Log {
     }
 }
 
-/// Whether a line is one that a function or Lambda writes besides.
+/// Whether a line without JSON is one that Lambda writes.
 fn is_known(line: &str) -> bool {
-    let is_json = line.find('{').is_some_and(|start| {
-        serde_json::from_str::<BTreeMap<String, Value>>(line[start..].trim_end()).is_ok()
-    });
-    is_json || line.trim().is_empty() || PLATFORM.iter().any(|known| line.contains(known))
+    line.trim().is_empty() || PLATFORM.iter().any(|known| line.contains(known))
 }
 
 #[cfg(test)]
@@ -159,7 +179,22 @@ mod tests {
              2024-02-09T18:23:28.941000+00:00 2024/02/09/[$LATEST]1f {{\"level\":\"INFO\"}}\n"
         );
         let filtered = json!({"events": [{"message": format!("{recording}\n")}, {"message": reply}, {"message": "END RequestId: r"}]});
-        for (text, others) in [(tailed, 3), (filtered.to_string(), 2), (format!("{recording}\n\n"), 1)] {
+        let as_event = |key: &str, message: &str| json!({"timestamp": 1, key: message}).to_string();
+        let lines = [
+            as_event("message", &format!("{recording}\n")),
+            as_event("message", "END RequestId: r"),
+            as_event("@message", &reply),
+        ];
+        let reordered =
+            r#"{ "part": 1, "parts": 1, "json": {"a":1}, "request_id": "r", "streamer_record" : "event" }"#;
+        let forms = [
+            (tailed, 3),
+            (filtered.to_string(), 2),
+            (format!("{recording}\n\n"), 1),
+            (lines.join("\n"), 2),
+            (reordered.to_owned(), 0),
+        ];
+        for (text, others) in forms {
             let log = read(&text);
             assert_eq!((log.problems, log.others), (vec![], others), "{text}");
             assert_eq!(log.events.len(), 1);
@@ -180,6 +215,9 @@ mod tests {
             line(1, 1, "x")[..60].to_owned(),
             r#"{"streamer_record":"event","request_id":"r","part":1,"parts":1}"#.to_owned(),
             line(1, 2, "{"),
+            json!({"level": "INFO", "message": "a streamer_record is near"}).to_string(),
+            json!({"level": "INFO", "fields": {"streamer_record": "event"}}).to_string(),
+            "no streamer_record here".to_owned(),
         ];
         let log = read(&bad.join("\n"));
         assert!(log.events.is_empty());
@@ -187,6 +225,9 @@ mod tests {
             "line 1: it is neither",
             "line 2: the recording cannot",
             "line 3: the recording has",
+            "line 5: it is neither",
+            "line 6: there is a streamer_record in it",
+            "line 7: it is neither",
             "line 4: the event has 2 parts, and 1",
         ];
         assert_eq!(log.problems.len(), starts.len(), "{:?}", log.problems);

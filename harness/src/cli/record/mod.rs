@@ -3,6 +3,7 @@
 mod lines;
 mod scrub;
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,12 +38,14 @@ impl Record {
             .map_err(|error| format!("{} cannot be made: {error}", self.into.display()))?;
         let log = read(&text);
         let mut scrubber = Scrubber::new(self.action.iter().cloned());
+        let mut numbers = BTreeMap::new();
         for Recorded { event } in &log.events {
             let event = scrubber.scrub(event);
             let kind = kind(&event);
             let source =
                 "recorded from a deployed stage with STREAMER_RECORD; whatever is somebody's is replaced";
-            let file = write_new(&self.into, &kind, &json!({ "source": source, "event": event }))
+            let number = numbers.entry(kind.clone()).or_insert(1);
+            let file = write_new(&self.into, &kind, number, &json!({ "source": source, "event": event }))
                 .map_err(|error| format!("{} cannot be written to: {error}", self.into.display()))?;
             say(&format!("{}\n", file.display()))?;
         }
@@ -80,10 +83,12 @@ fn kind(event: &Value) -> String {
     }
 }
 
-/// Writes under the first number that is free: what is there already stays.
-fn write_new(folder: &Path, kind: &str, fixture: &Value) -> io::Result<PathBuf> {
-    for number in 1_u32.. {
+/// Writes under the first number from `number` on that is free, and leaves the one after it there: what is there already
+/// stays.
+fn write_new(folder: &Path, kind: &str, number: &mut u32, fixture: &Value) -> io::Result<PathBuf> {
+    while let Some(next) = number.checked_add(1) {
         let file = folder.join(format!("{kind}_{number}.json"));
+        *number = next;
         match OpenOptions::new().write(true).create_new(true).open(&file) {
             Ok(mut open) => {
                 open.write_all((serde_json::to_string_pretty(fixture)? + "\n").as_bytes())?;

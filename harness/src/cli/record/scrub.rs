@@ -169,6 +169,8 @@ const NUMBERS: &[&str] =
 pub(super) struct Scrubber {
     kept: BTreeSet<String>,
     names: BTreeMap<(&'static str, String), usize>,
+    /// The last number of each kind.
+    last: BTreeMap<&'static str, usize>,
     /// Within how many texts that are JSON: what stands there is the client's, whatever its key.
     depth: usize,
 }
@@ -177,7 +179,7 @@ impl Scrubber {
     /// Keeps the names of these actions besides.
     pub(super) fn new(actions: impl IntoIterator<Item = String>) -> Self {
         let texts = TEXTS.iter().map(|text| (*text).to_owned());
-        Self { kept: texts.chain(actions).collect(), names: BTreeMap::new(), depth: 0 }
+        Self { kept: texts.chain(actions).collect(), names: BTreeMap::new(), last: BTreeMap::new(), depth: 0 }
     }
 
     /// The event without what is somebody's.
@@ -329,8 +331,11 @@ impl Scrubber {
 
     /// Which one of its kind this is, in the order in which they came.
     fn number(&mut self, kind: &'static str, text: &str) -> usize {
-        let next = self.names.keys().filter(|(known, _)| *known == kind).count() + 1;
-        *self.names.entry((kind, text.to_owned())).or_insert(next)
+        *self.names.entry((kind, text.to_owned())).or_insert_with(|| {
+            let last = self.last.entry(kind).or_insert(0);
+            *last += 1;
+            *last
+        })
     }
 }
 
