@@ -14,6 +14,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use streamer::protocol::{ErrorBody, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -38,6 +39,8 @@ pub struct Client {
     channel: Box<dyn Channel>,
     headers: HeaderMap,
     patience: Duration,
+    /// How long it waits by the machine's own clock, where the tokio one that patience is measured by may be paused.
+    real_patience: Option<Duration>,
     /// Frames that came while others were waited for.
     aside: VecDeque<Frame>,
     /// Everything that came, as it came, for errors to show.
@@ -47,6 +50,9 @@ pub struct Client {
 impl Client {
     /// How long a client waits for the next frame, unless [it is told otherwise](Self::set_patience).
     const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// How often it looks at the machine's clock while it waits.
+    const LOOK_UP: Duration = Duration::from_secs(1);
 
     /// The most frames that are kept for errors to show.
     const SEEN: usize = 1_000;
@@ -73,12 +79,13 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
     {
-        Self::over(WebSocketStream::from_raw_socket(stream, Role::Client, None).await, headers, patience)
+        let channel = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        Self { real_patience: Some(Self::PATIENCE), ..Self::over(channel, headers, patience) }
     }
 
     fn over(channel: impl Channel + 'static, headers: HeaderMap, patience: Duration) -> Self {
         let channel = Box::new(channel);
-        Self { channel, headers, patience, aside: VecDeque::new(), seen: Vec::new() }
+        Self { channel, headers, patience, real_patience: None, aside: VecDeque::new(), seen: Vec::new() }
     }
 
     /// The headers of the answer that opened the connection, such as `Sec-WebSocket-Protocol`.
@@ -87,10 +94,10 @@ impl Client {
         &self.headers
     }
 
-    /// How long to wait for the next frame; by default 30 s over a socket, and in process 590 s: after 600 s the gateway
-    /// closes an idle connection.
+    /// How long to wait for the next frame; by default 30 s over a socket, and in process 590 s, as after 600 s
+    /// the gateway closes an idle connection, but no more than 30 s of the machine's own time.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+        (self.patience, self.real_patience) = (patience, None);
     }
 
     /// Asks for something.
@@ -127,22 +134,35 @@ impl Client {
     /// # Errors
     /// When none comes, or the connection is closed.
     pub async fn next_text(&mut self) -> Result<String, ClientError> {
-        let patience = self.patience;
-        let next = async {
-            loop {
-                match self.channel.next().await {
-                    Some(Ok(Message::Text(text))) => {
-                        self.keep(text.as_str());
-                        return Ok(text.as_str().to_owned());
-                    }
-                    Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(error.into()),
-                    None => return Err(ClientError::Closed { code: None, reason: String::new() }),
-                }
+        let (begun, deadline) = (std::time::Instant::now(), Instant::now() + self.patience);
+        loop {
+            // A paused clock leaps from one of these moments to the next, in no time of the machine's own.
+            let look_up = deadline.min(Instant::now() + Self::LOOK_UP);
+            if let Ok(next) = timeout_at(look_up, self.next_text_whenever()).await {
+                return next;
             }
-        };
-        tokio::time::timeout(patience, next).await.unwrap_or_else(|_| Err(self.silent(patience)))
+            if Instant::now() >= deadline {
+                return Err(self.silent(self.patience));
+            }
+            if let Some(patience) = self.real_patience.filter(|patience| begun.elapsed() >= *patience) {
+                return Err(self.silent(patience));
+            }
+        }
+    }
+
+    async fn next_text_whenever(&mut self) -> Result<String, ClientError> {
+        loop {
+            match self.channel.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    self.keep(text.as_str());
+                    return Ok(text.as_str().to_owned());
+                }
+                Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(ClientError::Closed { code: None, reason: String::new() }),
+            }
+        }
     }
 
     /// The next frame.
@@ -366,5 +386,25 @@ impl std::error::Error for ClientError {
             | Self::Failed { .. }
             | Self::Succeeded { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_time_is_real_a_client_in_process_gives_up_by_the_machines_clock() {
+        let (here, _there) = tokio::io::duplex(64);
+        let mut client = Client::on(here, HeaderMap::new(), Duration::from_secs(590)).await;
+        assert_eq!(client.real_patience, Some(Duration::from_secs(30)));
+        client.real_patience = Some(Duration::from_millis(1));
+        let silent = client.next_text().await.unwrap_err();
+        assert!(
+            matches!(silent, ClientError::Silent { patience, .. } if patience.as_millis() == 1),
+            "{silent}"
+        );
+        client.set_patience(Duration::from_millis(2));
+        assert_eq!(client.real_patience, None);
     }
 }
