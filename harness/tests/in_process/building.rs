@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
@@ -200,4 +202,55 @@ async fn what_cannot_be_started_says_how_to_mend_it() {
         no_stream.contains("Hear is mapped to the stream of table things, which has none"),
         "{no_stream}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_splits_under_a_running_mapping_keeps_the_order_of_each_item() {
+    const ITEMS: usize = 12;
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let hear = function_fn(move |event: Value| {
+        let heard = heard.clone();
+        async move {
+            for record in event["Records"].as_array().into_iter().flatten() {
+                let image = &record["dynamodb"]["NewImage"];
+                let text = |name: &str, kind: &str| image[name][kind].as_str().unwrap_or_default().to_owned();
+                let _ = heard.send((text("id", "S"), text("n", "N")));
+            }
+            Ok::<_, String>(Value::Null)
+        }
+    });
+    let stage = Stage::builder()
+        .table("things", Layout::keyed_by("id").with_stream(StreamViewType::NewImage))
+        .function("Hear", hear)
+        .mapping("things", Settings { batch_size: 3, ..Settings::new("m1", "Hear", "") })
+        .start()
+        .await
+        .unwrap();
+    let (client, streams) = (stage.dynamodb().client(), stage.dynamodb().streams());
+    let arn = streams.latest_stream_arn("things").unwrap();
+    let mut splits = 0;
+    for n in 0..4 {
+        for item in 0..ITEMS {
+            let id = AttributeValue::S(format!("item {item}"));
+            let put = client.put_item().table_name("things").item("id", id);
+            put.item("n", AttributeValue::N(n.to_string())).send().await.unwrap();
+        }
+        // The first shard, and then of its children the one that is open first.
+        let open = streams.shard_infos(&arn).unwrap().into_iter().find(|shard| !shard.closed).unwrap();
+        splits += streams.split_shard(&arn, &open.id).unwrap().len();
+        if n == 1 {
+            stage.advance(Duration::from_secs(2)).await;
+        }
+    }
+    assert_eq!(splits, 8);
+    let mut of_item: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for _ in 0..4 * ITEMS {
+        let (id, n) = hears.recv().await.unwrap();
+        of_item.entry(id).or_default().push(n);
+    }
+    assert_eq!(of_item.len(), ITEMS);
+    assert!(of_item.values().all(|numbers| numbers[..] == ["0", "1", "2", "3"]), "{of_item:?}");
+    stage.advance(Duration::from_secs(10)).await;
+    assert!(hears.try_recv().is_err(), "nothing comes twice");
+    stage.shutdown().await;
 }

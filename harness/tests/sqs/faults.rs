@@ -83,7 +83,8 @@ async fn a_lost_answer_over_http_ends_the_connection() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let router = queues.router();
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = client(None, &endpoint);
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    let client = client(Some(http), &endpoint);
     let _lost = faults.add(Fault::lose_answer(Call::send_message()));
     let send = client.send_message().queue_url(format!("{endpoint}/000000000000/q")).message_body("m");
     let lost = timeout(Duration::from_secs(30), send.send()).await.unwrap().unwrap_err();
