@@ -158,6 +158,9 @@ impl Functions {
     pub async fn shutdown(&self) {
         self.close();
         self.0.lifetimes.close().await;
+        for function in self.0.functions.values() {
+            function.idle().environments.clear();
+        }
     }
 
     /// Begins to end all that runs, as [`shutdown`](Self::shutdown) does, and does not wait for it.
