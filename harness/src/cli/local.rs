@@ -133,7 +133,7 @@ The stage is up.
 
   WebSocket       {ws_url}
   @connections    {management_url}
-  DynamoDB        {dynamodb_url}
+  AWS SDKs        {dynamodb_url}  (DynamoDB and its streams, SQS, Lambda)
   Token           {token}
 
 Paste into another terminal:

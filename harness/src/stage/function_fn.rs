@@ -11,7 +11,8 @@ use crate::lambda::{InProcess, InProcessEnvironment, InProcessEvent, Invocation,
 
 /// A function of the user's own in process: an async closure from its event to its reply.
 ///
-/// Its error is that of the invocation (`FunctionError: Unhandled`).
+/// Its error is that of the invocation (`FunctionError: Unhandled`). It is given neither the function's environment variables
+/// nor the stage's services: what needs them implements [`InProcess`].
 ///
 /// ```
 /// use serde_json::{Value, json};

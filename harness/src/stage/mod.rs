@@ -320,7 +320,8 @@ impl Stage {
         format!("http://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer; in process, they do so by [`DynamoDb::client`] alone.
+    /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer. In process they answer without it: [`DynamoDb::client`],
+    /// [`Queues::http_client`](crate::sqs::Queues::http_client), and [`Functions`] itself, for which there is no SDK client.
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", host(self.address))
