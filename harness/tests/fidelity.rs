@@ -40,7 +40,7 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// The functions of the sources below `folder` that are named as a row's tests are.
+/// The tests below `folder` that are named as a row's tests are, and run.
 fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -48,10 +48,23 @@ fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
             row_tests(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source = fs::read_to_string(&path).unwrap();
-            let functions = source.lines().filter_map(|line| line.trim_start().split_once("fn "));
-            let functions = functions.filter(|(before, _)| matches!(*before, "" | "async " | "pub "));
-            let names = functions.filter_map(|(_, rest)| rest.split(['(', '<']).next());
-            found.extend(names.filter(|name| name.contains(MARK)).map(str::to_owned));
+            let lines: Vec<_> = source.lines().map(str::trim).collect();
+            for (at, line) in lines.iter().enumerate() {
+                let Some((_, function)) =
+                    line.split_once("fn ").filter(|(before, _)| matches!(*before, "" | "async " | "pub "))
+                else {
+                    continue;
+                };
+                let name = function.split(['(', '<']).next().unwrap_or_default();
+                // Its attributes stand right above it.
+                let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+                let attributes: Vec<_> = above.collect();
+                let runs = attributes.iter().any(|attribute| attribute.contains("test"))
+                    && !attributes.iter().any(|attribute| attribute.contains("ignore"));
+                if name.contains(MARK) && runs {
+                    found.insert(name.to_owned());
+                }
+            }
         }
     }
 }
