@@ -252,7 +252,8 @@ impl Call {
         Self::new(Service::Sqs, Some("SendMessage"))
     }
 
-    /// The delivery of a table's stream records to a function.
+    /// A table's stream records on their way to a function: reads of them may be throttled or fail, and their deliveries be
+    /// late or come twice. What SDKs and HTTP clients read of the stream (`GetRecords`) can be throttled, fail or be late.
     #[must_use]
     pub fn records(table: &str) -> Self {
         Self { resource: Some(table.to_owned()), ..Self::new(Service::Streams, Some("GetRecords")) }

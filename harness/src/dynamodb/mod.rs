@@ -31,6 +31,7 @@
 //!   [`Builder::shard_lifetime`] is set.
 //! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`], or has it called
 //!   by [`DynamoDb::sweep_every`], as the stage does every 30 seconds.
+//! * The tables that a fault takes out of a batch are not checked: neither that they are there, nor how many items there are.
 //! * A transaction that is throttled or meets a conflict on request names the reason for each of its actions.
 //! * Capacity is counted by AWS's rules, with the exceptions that [`Ledger`] names.
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.

@@ -49,7 +49,7 @@ pub struct Ports {
     /// Where the ids of the invocations come from.
     pub entropy: Arc<dyn Entropy>,
     /// What goes wrong with deliveries on purpose ([`Call::records`](crate::faults::Call::records)): they come
-    /// twice, or late.
+    /// twice, or late, or a read that finds some fails and is made again.
     pub faults: Faults,
 }
 
