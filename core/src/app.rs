@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tower::layer::util::Identity as NoLayer;
 use tower::{BoxError, Layer, service_fn};
 
-use crate::handler::{IntoHandler, endpoint};
+use crate::handler::{Handler as _, IntoHandler, RetryPolicy, endpoint};
 use crate::middleware::{Call, CallError, Next, Reply, Step};
 use crate::protocol::{ErrorBody, ErrorCode, Message};
 
@@ -35,6 +35,8 @@ use crate::protocol::{ErrorBody, ErrorCode, Message};
 #[derive(Default)]
 pub struct App {
     ways: Ways,
+    retry_policies: HashMap<String, RetryPolicy>,
+    fallback_retry_policy: Option<RetryPolicy>,
     layers: Vec<AppLayer>,
     /// The layers around the ways, made for the first call.
     stack: OnceLock<Next>,
@@ -115,7 +117,9 @@ impl App {
         if self.ways.actions.contains_key(&action) {
             return Err(RegisterError::Duplicate(action));
         }
-        let way = Next::new(layer.layer(endpoint(handler.into_handler())));
+        let handler = handler.into_handler();
+        self.retry_policies.insert(action.clone(), handler.retry_policy());
+        let way = Next::new(layer.layer(endpoint(handler)));
         self.ways.actions.insert(action, way);
         self.stack.take();
         Ok(self)
@@ -130,7 +134,9 @@ impl App {
         if self.ways.fallback.is_some() {
             return Err(RegisterError::DuplicateFallback);
         }
-        self.ways.fallback = Some(endpoint(handler.into_handler()));
+        let handler = handler.into_handler();
+        self.fallback_retry_policy = Some(handler.retry_policy());
+        self.ways.fallback = Some(endpoint(handler));
         self.stack.take();
         Ok(self)
     }
@@ -164,6 +170,12 @@ impl App {
     /// Whether an action's requests are for anybody to answer.
     pub(crate) fn answers(&self, action: &str) -> bool {
         self.ways.fallback.is_some() || self.ways.knows(action)
+    }
+
+    /// When what was queued for an action, and failed, is tried again.
+    pub(crate) fn retry_policy(&self, action: &str) -> RetryPolicy {
+        let own = self.retry_policies.get(action);
+        own.or(self.fallback_retry_policy.as_ref()).cloned().unwrap_or_default()
     }
 
     /// Sends a call through all layers to its handler.

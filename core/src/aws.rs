@@ -1,6 +1,9 @@
 //! SDK clients that start fast: one TLS stack on ring, Amazon's own root certificates, credentials from the environment.
 
+mod lambda_workers;
 mod retries;
+mod service_error;
+mod sqs_dead_letters;
 mod stored_value;
 
 use std::time::Duration;
@@ -12,7 +15,10 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
+pub use lambda_workers::LambdaWorkers;
 pub use retries::RetryTransactions;
+pub use service_error::ServiceError;
+pub use sqs_dead_letters::SqsDeadLetters;
 pub use stored_value::{StoredValue, StoredValueError};
 
 use crate::config::Environment;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use crate::attempts::AttemptSettings;
 use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
 use crate::aws::{AwsEnvironment, StoredValue};
 use crate::ids::TenantId;
 use crate::ports::Timestamp;
-use crate::processor::ProcessorSettings;
 use crate::store::dynamodb::QueueSettings;
 use crate::telemetry::Causes;
 
@@ -94,20 +94,19 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         Duration::from_millis(self.number("ASYNC_THRESHOLD_MS", "milliseconds", 5_000, 0..=25_000))
     }
 
-    /// How the processor works; what has no variable is as by default.
+    /// How requests are run; what has no variable is as by default.
     ///
     /// | variable | meaning | unit | default | bounds |
     /// |---|---|---|---|---|
-    /// | `CONCURRENCY` | how many requests of a batch run at once | | 10 | 1 to 100 |
     /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
-    pub fn processor_settings(&mut self) -> ProcessorSettings {
-        let concurrency = self.number("CONCURRENCY", "requests", 10, 1..=100);
+    pub fn attempt_settings(&mut self) -> AttemptSettings {
         let lease = self.number("LEASE_MS", "milliseconds", 60_000, 30_000..=900_000);
-        ProcessorSettings {
-            concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
-            lease: Duration::from_millis(lease),
-            ..ProcessorSettings::default()
-        }
+        AttemptSettings { lease: Duration::from_millis(lease), ..AttemptSettings::default() }
+    }
+
+    /// How many requests of a batch the processor runs at once: `CONCURRENCY`, default 10, from 1 to 100.
+    pub fn concurrency(&mut self) -> usize {
+        usize::try_from(self.number("CONCURRENCY", "requests", 10, 1..=100)).unwrap_or(usize::MAX)
     }
 
     /// How requests are kept; what has no variable is as by default.

@@ -2,9 +2,11 @@
 
 mod endpoint;
 mod function;
+mod retry;
 mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
+pub use retry::RetryPolicy;
 
 pub(crate) use endpoint::endpoint;
 pub(crate) use task::{HandlerTask, handlers_runtime};
@@ -12,6 +14,7 @@ pub(crate) use task::{HandlerTask, handlers_runtime};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -97,10 +100,22 @@ pub trait Handler: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// How long one run may take, from its start to its end, or to where it goes on in a fresh invocation. Then it is told to
+    /// stop, and its request is tried again, or ends with `TIMEOUT`. Default as long as its invocation lasts.
+    fn timeout(&self, input: &Self::Input) -> Option<Duration> {
+        let _ = input;
+        None
+    }
+
+    /// When a queued request that failed is tried again. Quick requests never are.
+    fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
     /// Does the work.
     ///
     /// # Errors
-    /// A [`HandlerError`], which says what the client is told.
+    /// A [`HandlerError`], which says what the client is told, and whether the work is worth another attempt.
     fn process(
         &self,
         input: Self::Input,
@@ -126,8 +141,12 @@ pub struct Context {
     pub metadata: BTreeMap<String, String>,
     /// Which attempt this is, from 1; quick requests have one.
     pub attempt: u32,
+    /// How often the request has gone on from a checkpoint in a fresh invocation.
+    pub continuations: u32,
     /// Where to say how far the work has come.
     pub progress: ProgressReporter,
+    /// What was saved last: see [`checkpoint`](Self::checkpoint).
+    pub(crate) checkpoint: Option<Arc<Value>>,
 }
 
 impl Context {
@@ -149,26 +168,98 @@ impl Context {
             connection,
             metadata: BTreeMap::new(),
             attempt: 1,
+            continuations: 0,
             progress: ProgressReporter::disconnected(),
+            checkpoint: None,
         }
+    }
+
+    /// What was [saved](ProgressReporter::checkpoint) last, in an earlier invocation or attempt: what to go on from, if
+    /// there is anything.
+    ///
+    /// # Errors
+    /// When it is no `T`, as after a deployment that changed the type: a failure that another attempt does not mend.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, HandlerError> {
+        let Some(saved) = &self.checkpoint else { return Ok(None) };
+        serde_path_to_error::deserialize(saved.as_ref())
+            .map(Some)
+            .map_err(|error| HandlerError::from(error).fatal())
+    }
+
+    /// The same context, as it goes on from `state`: for tests of handlers.
+    #[must_use]
+    pub fn with_checkpoint(mut self, state: Value) -> Self {
+        self.checkpoint = Some(Arc::new(state));
+        self
     }
 }
 
-/// Why a handler did not do what was asked, and what its client is told.
+/// Why a handler did not do what was asked, what its client is told, and whether another attempt is worth it.
 ///
-/// Any other error becomes one through `?`: its text goes to the log, and the client is told
-/// `PROCESSING_FAILED` alone.
+/// | made by | client is told | another attempt |
+/// |---|---|---|
+/// | `?`, of any other error | `PROCESSING_FAILED` alone | yes |
+/// | [`failure`](Self::failure) | what it says | no |
+/// | [`retryable`](Self::retryable) | what it says, once no attempt is left | yes |
+/// | [`go_on_later`](Self::go_on_later) | nothing | goes on from its checkpoint |
 #[derive(Debug)]
 pub struct HandlerError {
     told: ErrorBody,
+    verdict: Verdict,
     source: Option<BoxError>,
 }
 
+/// What is to be done about a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// Another attempt would find it no better.
+    Final,
+    /// Another attempt may succeed: not before this time has passed, if it is given, else when the policy says.
+    Retryable(Option<Duration>),
+    /// It took longer than it may: the policy says whether it is tried again.
+    TimedOut,
+    /// It is no failure: the work goes on from its checkpoint in a fresh invocation.
+    Yielded,
+}
+
 impl HandlerError {
-    /// A failure that the client is told of in these words.
+    /// A failure for good, that the client is told of in these words.
     #[must_use]
     pub fn failure(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
-        Self { told: ErrorBody::new(code.into(), message), source: None }
+        Self { told: ErrorBody::new(code.into(), message), verdict: Verdict::Final, source: None }
+    }
+
+    /// A failure that another attempt may mend; if none is left, the client is told of it in these words.
+    #[must_use]
+    pub fn retryable(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Retryable(None), ..Self::failure(code, message) }
+    }
+
+    /// No failure: the handler has saved a [checkpoint](ProgressReporter::checkpoint), and is to be run again from there in a
+    /// fresh invocation, without using up an attempt.
+    ///
+    /// Returned by a handler that sees its [time](ProgressReporter::remaining) run out. Of a quick request, or without a
+    /// checkpoint, it is a failure.
+    #[must_use]
+    pub fn go_on_later() -> Self {
+        Self { told: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }
+    }
+
+    /// The same failure, that another attempt would not mend.
+    #[must_use]
+    pub fn fatal(self) -> Self {
+        Self { verdict: Verdict::Final, ..self }
+    }
+
+    /// The same failure, that another attempt may mend, but not before `wait` has passed.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { verdict: Verdict::Retryable(Some(wait)), ..self }
+    }
+
+    /// What took longer than it may.
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::TimedOut, ..Self::failure(ErrorCode::Timeout, message) }
     }
 
     /// Adds a fact that the client is told.
@@ -191,8 +282,8 @@ impl HandlerError {
         &self.told
     }
 
-    pub(crate) fn into_parts(self) -> (ErrorBody, Option<BoxError>) {
-        (self.told, self.source)
+    pub(crate) fn into_parts(self) -> (ErrorBody, Verdict, Option<BoxError>) {
+        (self.told, self.verdict, self.source)
     }
 }
 
@@ -209,7 +300,11 @@ impl fmt::Display for HandlerError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self { told: ErrorBody::processing_failed(), source: Some(Box::new(error)) }
+        Self {
+            told: ErrorBody::processing_failed(),
+            verdict: Verdict::Retryable(None),
+            source: Some(Box::new(error)),
+        }
     }
 }
 

@@ -26,21 +26,26 @@
 //!
 //! 1. What users write: [`app`], [`handler`], [`progress`], [`middleware`].
 //! 2. What goes over the wire: [`protocol`], and the names of things: [`ids`].
-//! 3. What happens to a request: [`router`], [`processor`].
+//! 3. What happens to a request: [`lifecycle`] decides it; [`router`], [`processor`], [`worker`](workers) and [`sweeper`]
+//!    carry it out, and [`dead_letters`] take what has failed for good.
 //! 4. Where it is kept: [`store`], and how clients are reached: [`connections`].
 //! 5. Who may connect: [`auth`].
 //! 6. What the functions are made of: [`functions`], [`lambda`], [`config`], [`aws`], [`telemetry`].
 //! 7. Time and chance, as arguments: [`ports`].
 
 pub mod app;
+pub mod attempts;
 pub mod auth;
 pub mod aws;
 pub mod config;
 pub mod connections;
+pub mod dead_letters;
+mod delivery;
 pub mod functions;
 pub mod handler;
 pub mod ids;
 pub mod lambda;
+pub mod lifecycle;
 pub mod middleware;
 pub mod ports;
 pub mod processor;
@@ -48,4 +53,7 @@ pub mod progress;
 pub mod protocol;
 pub mod router;
 pub mod store;
+pub mod sweeper;
 pub mod telemetry;
+pub mod worker;
+pub mod workers;

@@ -1,20 +1,57 @@
 //! How far a request has come: said by its handler, and taken up at the processor's own pace.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::store::Progress;
 
-/// Where a handler says how far its work has come.
+/// Where a handler says how far its work has come, and learns that it is to stop.
 ///
 /// Reporting never waits: the latest report wins, and those that come faster than they can be sent
-/// are passed over.
+/// are passed over. Only a [checkpoint](Self::checkpoint) is waited for, since what it saves is relied on.
 #[derive(Clone, Debug)]
 pub struct ProgressReporter {
-    latest: watch::Sender<Progress>,
+    latest: Arc<watch::Sender<Progress>>,
+    /// `None` where nothing is kept, as of a quick request.
+    checkpoints: Option<mpsc::Sender<Checkpoint>>,
+    stop: Arc<watch::Sender<Option<StopReason>>>,
+    /// Until when the handler may go on, if nothing else happens.
+    until: Arc<watch::Sender<Option<Instant>>>,
+}
+
+/// Why a handler is to stop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Its user or an operator wants the request to end.
+    Cancelled,
+    /// Another attempt has the request, or may have it: whatever this one does no longer counts.
+    LeaseLost,
+    /// Its time is up: its own, or its invocation's. Where it has saved a checkpoint since it was started, the request goes
+    /// on from the last one in a fresh invocation, unless its own time is up.
+    TimeIsUp,
+}
+
+/// What a handler wants to have saved, and where it waits to hear of it.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) state: Value,
+    pub(crate) saved: oneshot::Sender<Result<(), ProgressError>>,
+}
+
+/// The other end of a [`ProgressReporter`]: what an attempt sees of its handler, and tells it.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
+    pub(crate) stop: Arc<watch::Sender<Option<StopReason>>>,
+    pub(crate) until: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl ProgressReporter {
@@ -22,17 +59,27 @@ impl ProgressReporter {
     pub const MAX_MESSAGE_BYTES: usize = 1024;
     /// The most metadata of one request, in bytes of JSON.
     pub const MAX_METADATA_BYTES: usize = 8 * 1024;
+    /// The largest checkpoint, in bytes of JSON.
+    pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
 
-    /// A reporter, and where its reports can be seen.
-    pub(crate) fn channel() -> (Self, watch::Receiver<Progress>) {
-        let (latest, seen) = watch::channel(Progress::default());
-        (Self { latest }, seen)
+    /// A reporter that begins with this progress, and where its reports can be seen.
+    pub(crate) fn channel(begin: Progress) -> (Self, Reports) {
+        let (latest, progress) = watch::channel(begin);
+        let (checkpoints, saved) = mpsc::channel(1);
+        let (stop, until) = (Arc::new(watch::Sender::new(None)), Arc::new(watch::Sender::new(None)));
+        let reports = Reports {
+            progress,
+            checkpoints: saved,
+            stop: Arc::clone(&stop),
+            until: Arc::clone(&until),
+        };
+        (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 
-    /// A reporter for a request that is answered at once: its reports are checked, and go nowhere.
+    /// A reporter for a request that is answered at once: its reports and checkpoints are checked, and go nowhere.
     #[must_use]
     pub fn disconnected() -> Self {
-        Self::channel().0
+        Self { checkpoints: None, ..Self::channel(Progress::default()).0 }
     }
 
     /// Says how far the work has come, from 0 to 100, and what is being done.
@@ -40,8 +87,9 @@ impl ProgressReporter {
     /// A percentage below the last one is raised to it: within an attempt, progress never goes back.
     ///
     /// # Errors
-    /// When the percentage is not a number from 0 to 100, or the message is too long.
+    /// When the percentage is not a number from 0 to 100, the message is too long, or the handler is to stop.
     pub fn report(&self, percentage: f64, message: impl Into<String>) -> Result<(), ProgressError> {
+        self.go_on()?;
         if !(0.0..=100.0).contains(&percentage) {
             return Err(ProgressError::Percentage(percentage));
         }
@@ -61,8 +109,9 @@ impl ProgressReporter {
     /// Tells something about the work, beside its percentage.
     ///
     /// # Errors
-    /// When the value cannot be made JSON, or there is too much metadata.
+    /// When the value cannot be made JSON, there is too much metadata, or the handler is to stop.
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Serialize) -> Result<(), ProgressError> {
+        self.go_on()?;
         let key = key.into();
         let value = serde_json::to_value(value).map_err(|error| ProgressError::Metadata {
             key: key.clone(),
@@ -88,6 +137,81 @@ impl ProgressReporter {
         });
         refused.map_or(Ok(()), Err)
     }
+
+    /// Saves what the work can go on from, and waits until that is certain.
+    ///
+    /// Whatever begins anew goes on from the last state that was saved: the same attempt in a fresh invocation, as well as
+    /// an attempt that follows a failure or a crash. It is read by [`Context::checkpoint`](crate::handler::Context::checkpoint).
+    /// Saving costs a write each time: do it as often as work that is done twice would cost more.
+    ///
+    /// # Errors
+    /// When the state cannot be made JSON or is too large, when it was not saved, or when the lease is lost. A
+    /// handler that is to stop for another reason may still save one, in the moment that it is given.
+    pub async fn checkpoint(&self, state: impl Serialize) -> Result<(), ProgressError> {
+        let invalid = |problem: String| ProgressError::Checkpoint { problem };
+        let state = serde_json::to_value(state).map_err(|error| invalid(format!("cannot be made JSON: {error}")))?;
+        let bytes = serde_json::to_vec(&state).map_or(usize::MAX, |json| json.len());
+        if bytes > Self::MAX_CHECKPOINT_BYTES {
+            let max = Self::MAX_CHECKPOINT_BYTES;
+            return Err(invalid(format!("may have {max} bytes as JSON, and has {bytes}")));
+        }
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        let (saved, hears) = oneshot::channel();
+        let stopped = || ProgressError::Stopped(self.stop_reason().unwrap_or(StopReason::LeaseLost));
+        checkpoints.send(Checkpoint { state, saved }).await.map_err(|_| stopped())?;
+        hears.await.map_err(|_| stopped())?
+    }
+
+    /// How long the handler may go on before it is told to stop, unless something else stops it earlier.
+    ///
+    /// A handler that works in steps asks before each whether there is time for it.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        match *self.until.borrow() {
+            Some(until) => until.saturating_duration_since(Instant::now()),
+            None => Duration::MAX,
+        }
+    }
+
+    /// Why the handler is to stop, if it is. It has a moment to clean up, and is dropped then.
+    #[must_use]
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        *self.stop.borrow()
+    }
+
+    /// Waits until the handler is to stop, for a `select!` beside its work.
+    pub async fn stopped(&self) -> StopReason {
+        let mut stop = self.stop.subscribe();
+        loop {
+            if let Some(reason) = *stop.borrow_and_update() {
+                return reason;
+            }
+            // The sender is our own: it is not gone.
+            if stop.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Tells the handler to stop, unless it was told before.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());
+    }
+
+    /// Brings forward the moment at which the handler is told that its time is up.
+    pub(crate) fn end_by(&self, until: Instant) {
+        self.until.send_if_modified(|set| {
+            let is_earlier = set.is_none_or(|set| until < set);
+            if is_earlier {
+                *set = Some(until);
+            }
+            is_earlier
+        });
+    }
+
+    fn go_on(&self) -> Result<(), ProgressError> {
+        self.stop_reason().map_or(Ok(()), |reason| Err(ProgressError::Stopped(reason)))
+    }
 }
 
 fn json_bytes(metadata: &Map<String, Value>) -> usize {
@@ -102,6 +226,13 @@ pub enum ProgressError {
     Percentage(f64),
     /// The message has this many bytes.
     MessageTooLong(usize),
+    /// The handler is to stop, for this reason.
+    Stopped(StopReason),
+    /// This is no checkpoint, or it was not saved.
+    Checkpoint {
+        /// What is wrong.
+        problem: String,
+    },
     /// This metadata is too much, or no JSON.
     Metadata {
         /// Its key.
@@ -119,6 +250,12 @@ impl fmt::Display for ProgressError {
                 let max = ProgressReporter::MAX_MESSAGE_BYTES;
                 write!(f, "a progress message may have {max} bytes, and has {bytes}")
             }
+            Self::Stopped(reason) => f.write_str(match reason {
+                StopReason::Cancelled => "the request is cancelled",
+                StopReason::LeaseLost => "another attempt has the request",
+                StopReason::TimeIsUp => "the handler's time is up",
+            }),
+            Self::Checkpoint { problem } => write!(f, "a checkpoint {problem}"),
             Self::Metadata { key, problem } => write!(f, "progress metadata {key:?} {problem}"),
         }
     }
@@ -136,7 +273,8 @@ mod tests {
 
     #[test]
     fn the_latest_report_wins_and_never_goes_back() {
-        let (reporter, seen) = ProgressReporter::channel();
+        let (reporter, reports) = ProgressReporter::channel(Progress::default());
+        let seen = reports.progress;
         reporter.report(10.0, "a").unwrap();
         reporter.report(33.333_333, "b").unwrap();
         reporter.report(20.0, "c").unwrap();
@@ -148,7 +286,8 @@ mod tests {
 
     #[test]
     fn what_is_no_progress_is_refused_and_changes_nothing() {
-        let (reporter, seen) = ProgressReporter::channel();
+        let (reporter, reports) = ProgressReporter::channel(Progress::default());
+        let seen = reports.progress;
         let refused = [
             reporter.report(f64::NAN, "x").unwrap_err(),
             reporter.report(-0.1, "x").unwrap_err(),

@@ -13,16 +13,17 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
+use crate::connections::Connections;
 use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
 use crate::protocol::{
-    ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage, Seq,
+    ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage,
 };
 use crate::store::{
-    ConnectionStore, Ending, Enqueued, Identity, Progress, RateLimits, Request, RequestQueue, Status,
-    StoreError, StoreErrorKind,
+    ConnectionStore, Ending, Enqueued, Identity, RateLimits, Request, RequestQueue, Runner, Status, StoreError,
+    StoreErrorKind,
 };
 use crate::telemetry::Causes;
 use handlers::Handlers;
@@ -30,13 +31,15 @@ use identities::Identities;
 
 /// Routes messages to handlers.
 #[derive(Debug)]
-pub struct Router<C, Q> {
+pub struct Router<C, Q, P> {
     app: Arc<App>,
     connections: C,
     queue: Q,
+    clients: P,
     clock: Arc<dyn Clock>,
     handlers: Handlers,
     async_threshold: Duration,
+    inline_limit: Duration,
     rate_limits: Option<SharedRateLimits>,
     identities: Identities,
 }
@@ -50,7 +53,7 @@ struct Caller {
     now: Timestamp,
 }
 
-impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
+impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// The longest that an answer may take, all in all: the gateway itself gives up after 29 s, and names no request.
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// The most of it that is taken to have passed before we saw the message, as in a cold start.
@@ -59,22 +62,31 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
     const LAST_MOMENT: Duration = Duration::from_millis(500);
     /// The longest that an answer waits for its connection's sign of life to be noted.
     const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
-    const MAX_ATTEMPTS: u32 = 1;
 
-    /// A router of `app`'s actions, whose handlers run on the runtime that `handlers` belongs to.
+    /// A router of `app`'s actions, that answers who is known to `connections`, queues in `queue`, tells `clients` of the end of
+    /// requests that they ask about, and whose handlers run on the runtime that `handlers` belongs to.
     ///
     /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well. It
     /// cannot be stopped: where it holds the runtime's last thread, handlers run on a runtime of the router's own from
     /// then on, with one thread, and on another one when that is held as well.
     #[must_use]
-    pub fn new(app: Arc<App>, connections: C, queue: Q, clock: Arc<dyn Clock>, handlers: Handle) -> Self {
+    pub fn new(
+        app: Arc<App>,
+        connections: C,
+        queue: Q,
+        clients: P,
+        clock: Arc<dyn Clock>,
+        handlers: Handle,
+    ) -> Self {
         Self {
             app,
             connections,
             queue,
+            clients,
             clock,
             handlers: Handlers::on(handlers),
             async_threshold: Duration::from_secs(5),
+            inline_limit: Duration::from_secs(30),
             rate_limits: None,
             identities: Identities::new(),
         }
@@ -83,6 +95,12 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
     /// What is expected to take longer than this is queued. Default 5 s.
     pub fn set_async_threshold(&mut self, threshold: Duration) {
         self.async_threshold = threshold;
+    }
+
+    /// What is expected to take longer than this is run by the worker, alone; the rest by the processor, beside others.
+    /// Default 30 s.
+    pub fn set_inline_limit(&mut self, limit: Duration) {
+        self.inline_limit = limit;
     }
 
     /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
@@ -170,7 +188,9 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         message.payload = Arc::unwrap_or_clone(payload);
         match replied {
             Ok(Reply::Done(data)) => Ok(response(caller.id, data)),
-            Ok(Reply::Queue) => self.enqueue(caller, message).await,
+            Ok(Reply::Queue { estimated_duration }) => {
+                self.enqueue(caller, message, estimated_duration).await
+            }
             Ok(Reply::BuiltIn) => self.built_in(caller, &message).await,
             Err(error) => match error.kind() {
                 CallErrorKind::Refused => Err(error.into_told()),
@@ -229,28 +249,27 @@ impl<C: ConnectionStore, Q: RequestQueue> Router<C, Q> {
         }
     }
 
-    async fn enqueue(&self, caller: Caller, message: Message) -> Result<Frame, ErrorBody> {
+    async fn enqueue(
+        &self,
+        caller: Caller,
+        message: Message,
+        estimated_duration: Duration,
+    ) -> Result<Frame, ErrorBody> {
         let Message { action, payload, metadata, .. } = message;
+        let Identity { user, tenant, .. } = &*caller.identity;
         let request = Request {
-            id: caller.id.clone(),
-            user: caller.identity.user.clone(),
-            tenant: caller.identity.tenant.clone(),
-            connection: caller.connection.clone(),
-            action,
-            payload,
             metadata,
-            status: Status::Pending,
-            attempt: 0,
-            max_attempts: Self::MAX_ATTEMPTS,
-            epoch: 0,
-            lease: None,
-            progress: Progress::default(),
-            seq: Seq::default(),
-            ending: None,
-            subscribers: vec![caller.connection],
-            created_at: caller.now,
-            started_at: None,
-            finished_at: None,
+            max_attempts: self.app.retry_policy(&action).max_attempts,
+            runner: if estimated_duration > self.inline_limit { Runner::Worker } else { Runner::Processor },
+            ..Request::new(
+                caller.id.clone(),
+                user.clone(),
+                tenant.clone(),
+                caller.connection.clone(),
+                action,
+                payload,
+                caller.now,
+            )
         };
         let enqueued =
             self.queue.enqueue(&request).await.map_err(|error| store_failed(&caller.id, &error))?;

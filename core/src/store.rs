@@ -14,6 +14,11 @@ mod request;
 pub use connection::{Connection, ConnectionStore, Identity};
 pub use error::{StoreError, StoreErrorKind};
 pub use page::{Cursor, Page, PageRequest, pages};
-pub use queue::{Audience, Cancelled, Claimed, Enqueued, NewStatus, RequestQueue};
+pub use queue::{
+    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, NewStatus, RequestQueue, Subscribed,
+    Subscriber,
+};
 pub use rate_limits::{FullAt, Rate, RateLimits, Taken};
-pub use request::{Ending, Lease, Progress, Request, RequestSummary, Status};
+pub use request::{
+    AttemptOutcome, Ending, LastReport, Lease, PastAttempt, Progress, Request, RequestSummary, Runner, Status,
+};

@@ -10,14 +10,17 @@ use tokio::runtime::Handle;
 
 use super::{Connect, Disconnect};
 use crate::app::App;
-use crate::aws::AwsEnvironment;
+use crate::attempts::{AttemptSettings, Attempts};
+use crate::aws::{AwsEnvironment, LambdaWorkers, SqsDeadLetters};
 use crate::config::{ConfigError, Environment, TokenKey};
 use crate::connections::ApiGatewayConnections;
 use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy};
-use crate::processor::{Processor, ProcessorSettings};
+use crate::processor::Processor;
 use crate::router::Router;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
+use crate::sweeper::{Sweeper, SweeperSettings};
 use crate::telemetry::{MetricSink, StandardOutput};
+use crate::worker::Worker;
 
 /// What a function has of the machine that it runs on.
 #[derive(Clone, Debug)]
@@ -153,11 +156,12 @@ impl RouterSetup {
         app: Arc<App>,
         ports: &Ports,
         handlers: Handle,
-    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections> {
         let client = self.aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), self.connections);
         let queue = DynamoRequestQueue::new(client.clone(), self.requests, self.settings);
-        let mut router = Router::new(app, connections, queue, Arc::clone(&ports.clock), handlers);
+        let clients = ApiGatewayConnections::new(self.aws.management_api());
+        let mut router = Router::new(app, connections, queue, clients, Arc::clone(&ports.clock), handlers);
         router.set_async_threshold(self.threshold);
         if let Some(table) = self.rate_limits {
             router.set_rate_limits(DynamoRateLimits::new(client, table));
@@ -166,14 +170,57 @@ impl RouterSetup {
     }
 }
 
+/// What the functions that run requests have read alike.
+#[derive(Debug)]
+struct AttemptsSetup {
+    aws: AwsEnvironment,
+    requests: String,
+    dead_letters: String,
+    settings: AttemptSettings,
+    queue_settings: QueueSettings,
+}
+
+/// What runs requests on Lambda.
+pub type LambdaAttempts = Attempts<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+
+impl AttemptsSetup {
+    fn read<F: Fn(&str) -> Option<String>>(
+        environment: &mut Environment<F>,
+        http: SharedHttpClient,
+    ) -> Self {
+        let aws = AwsEnvironment::read_with(environment, http);
+        let requests = environment.required("REQUESTS_TABLE");
+        let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");
+        environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+        let (settings, queue_settings) = (environment.attempt_settings(), environment.queue_settings());
+        Self { aws, requests, dead_letters, settings, queue_settings }
+    }
+
+    fn attempts(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaAttempts {
+        Attempts {
+            app,
+            queue: DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
+            connections: ApiGatewayConnections::new(self.aws.management_api()),
+            dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
+            clock: Arc::clone(&ports.clock),
+            entropy: Arc::clone(&ports.entropy),
+            handlers,
+            settings: self.settings,
+        }
+    }
+}
+
 /// The `processor` function, whose environment has been read.
 #[derive(Debug)]
 pub struct ProcessorSetup {
-    aws: AwsEnvironment,
-    requests: String,
-    settings: ProcessorSettings,
-    queue_settings: QueueSettings,
+    attempts: AttemptsSetup,
+    worker: String,
+    concurrency: usize,
 }
+
+/// The processor as it stands on Lambda.
+pub type LambdaProcessor =
+    Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaWorkers>;
 
 impl ProcessorSetup {
     /// Reads what [`lambda::processor`](crate::lambda::processor) reads; its clients will call through `http`.
@@ -184,37 +231,99 @@ impl ProcessorSetup {
         mut environment: Environment<F>,
         http: SharedHttpClient,
     ) -> Result<Self, ConfigError> {
-        let aws = AwsEnvironment::read_with(&mut environment, http);
-        let requests = environment.required("REQUESTS_TABLE");
-        environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
-        let (settings, queue_settings) = (environment.processor_settings(), environment.queue_settings());
+        let attempts = AttemptsSetup::read(&mut environment, http);
+        let (worker, concurrency) = (environment.required("WORKER_FUNCTION"), environment.concurrency());
         environment.finish()?;
-        Ok(Self { aws, requests, settings, queue_settings })
+        Ok(Self { attempts, worker, concurrency })
     }
 
     /// How many requests it runs at once.
     #[must_use]
     pub fn concurrency(&self) -> usize {
-        self.settings.concurrency
+        self.concurrency
     }
 
-    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Processor::new`].
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Attempts::handlers`].
     #[must_use]
-    pub fn function(
-        self,
-        app: Arc<App>,
-        ports: &Ports,
-        handlers: Handle,
-    ) -> Processor<DynamoRequestQueue, ApiGatewayConnections> {
-        Processor::new(
-            app,
-            DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
-            ApiGatewayConnections::new(self.aws.management_api()),
-            Arc::clone(&ports.clock),
-            Arc::clone(&ports.entropy),
-            handlers,
-            self.settings,
-        )
+    pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaProcessor {
+        let workers = LambdaWorkers::new(self.attempts.aws.clone(), Arc::clone(&ports.clock), self.worker);
+        let mut processor = Processor::new(self.attempts.attempts(app, ports, handlers), workers);
+        processor.set_concurrency(self.concurrency);
+        processor
+    }
+}
+
+/// The `worker` function, whose environment has been read.
+#[derive(Debug)]
+pub struct WorkerSetup {
+    attempts: AttemptsSetup,
+}
+
+/// The worker as it stands on Lambda.
+pub type LambdaWorker = Worker<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+
+impl WorkerSetup {
+    /// Reads what [`lambda::worker`](crate::lambda::worker) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let attempts = AttemptsSetup::read(&mut environment, http);
+        environment.finish()?;
+        Ok(Self { attempts })
+    }
+
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Attempts::handlers`].
+    #[must_use]
+    pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaWorker {
+        Worker::new(self.attempts.attempts(app, ports, handlers))
+    }
+}
+
+/// The `sweeper` function, whose environment has been read.
+#[derive(Debug)]
+pub struct SweeperSetup {
+    aws: AwsEnvironment,
+    requests: String,
+    dead_letters: String,
+    settings: SweeperSettings,
+    queue_settings: QueueSettings,
+}
+
+/// The sweeper as it stands on Lambda.
+pub type LambdaSweeper = Sweeper<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+
+impl SweeperSetup {
+    /// Reads what [`lambda::sweeper`](crate::lambda::sweeper) reads; its clients will call through `http`.
+    ///
+    /// # Errors
+    /// All that is wrong with the environment.
+    pub fn read<F: Fn(&str) -> Option<String>>(
+        mut environment: Environment<F>,
+        http: SharedHttpClient,
+    ) -> Result<Self, ConfigError> {
+        let aws = AwsEnvironment::read_with(&mut environment, http);
+        let requests = environment.required("REQUESTS_TABLE");
+        let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");
+        environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+        let queue_settings = environment.queue_settings();
+        environment.finish()?;
+        Ok(Self { aws, requests, dead_letters, settings: SweeperSettings::default(), queue_settings })
+    }
+
+    /// Makes the function.
+    #[must_use]
+    pub fn function(self, ports: &Ports) -> LambdaSweeper {
+        Sweeper {
+            queue: DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
+            connections: ApiGatewayConnections::new(self.aws.management_api()),
+            dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
+            clock: Arc::clone(&ports.clock),
+            settings: self.settings,
+        }
     }
 }
 
@@ -250,6 +359,8 @@ mod tests {
                         "JWT_ALGORITHM" => "HS256",
                         "JWT_KEY" => "0123456789abcdef0123456789abcdef",
                         "CONCURRENCY" => "3",
+                        "WORKER_FUNCTION" => "worker",
+                        "DEAD_LETTER_QUEUE_URL" => "http://localhost/000000000000/dead-letters",
                         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
                         "CONNECTIONS_TABLE" | "REQUESTS_TABLE" | "RATE_LIMITS_TABLE" => "table",
                         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI" => "http://localhost/prod",

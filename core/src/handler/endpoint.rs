@@ -24,10 +24,11 @@ async fn answer<H: Handler>(handler: Arc<H>, call: Call) -> Result<Reply, CallEr
     let input: H::Input = read(&payload).map_err(CallError::refused)?;
     drop(payload);
     handler.validate(&input).map_err(|fields| CallError::refused(ErrorBody::invalid_fields(&fields)))?;
-    if let Phase::Routing(routing) = phase
-        && handler.estimated_duration(&input) > routing.async_threshold
-    {
-        return Ok(Reply::Queue);
+    if let Phase::Routing(routing) = phase {
+        let estimated_duration = handler.estimated_duration(&input);
+        if estimated_duration > routing.async_threshold {
+            return Ok(Reply::Queue { estimated_duration });
+        }
     }
     let output = handler.process(input, context).await?;
     Ok(Reply::Done(serde_json::to_value(output).map_err(HandlerError::from)?))

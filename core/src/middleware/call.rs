@@ -101,7 +101,10 @@ pub enum Reply {
     /// It is done: this is the handler's output.
     Done(Value),
     /// It is to be queued.
-    Queue,
+    Queue {
+        /// How long it is expected to take: what takes long is run alone, by the worker.
+        estimated_duration: Duration,
+    },
     /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS): it is for the router to answer.
     BuiltIn,
 }

@@ -6,7 +6,7 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower::timeout::error::Elapsed;
 
-use crate::handler::HandlerError;
+use crate::handler::{HandlerError, Verdict};
 use crate::protocol::{ErrorBody, ErrorCode};
 
 /// Why a call has no reply, and what its client is told.
@@ -14,6 +14,7 @@ use crate::protocol::{ErrorBody, ErrorCode};
 pub struct CallError {
     kind: CallErrorKind,
     told: ErrorBody,
+    verdict: Verdict,
     source: Option<BoxError>,
 }
 
@@ -31,7 +32,14 @@ impl CallError {
     /// A call that does not reach its handler, or is stopped there; `told` goes to the client.
     #[must_use]
     pub const fn refused(told: ErrorBody) -> Self {
-        Self { kind: CallErrorKind::Refused, told, source: None }
+        Self { kind: CallErrorKind::Refused, told, verdict: Verdict::Final, source: None }
+    }
+
+    /// The same error, that another attempt at a queued request may mend.
+    #[must_use]
+    pub const fn retryable(mut self) -> Self {
+        self.verdict = Verdict::Retryable(None);
+        self
     }
 
     /// Adds what caused it, for the log alone.
@@ -53,6 +61,11 @@ impl CallError {
         &self.told
     }
 
+    /// What is to be done about a queued request that failed so.
+    pub(crate) const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
     pub(crate) fn into_told(self) -> ErrorBody {
         self.told
     }
@@ -64,14 +77,19 @@ impl CallError {
 
     /// What a client is told of an error that a layer's service returned.
     pub(crate) fn read(error: &(dyn Error + 'static)) -> Option<Read> {
-        let refused = |told| Some(Read { kind: CallErrorKind::Refused, told, is_unexpected: false });
+        let refused =
+            |told, verdict| Some(Read { kind: CallErrorKind::Refused, told, verdict, is_unexpected: false });
         iter::successors(Some(error), |&error| error.source()).find_map(|cause| {
             if let Some(own) = cause.downcast_ref::<Self>() {
-                Some(Read { kind: own.kind, told: own.told.clone(), is_unexpected: own.is_unexpected() })
+                let (kind, told, verdict) = (own.kind, own.told.clone(), own.verdict);
+                Some(Read { kind, told, verdict, is_unexpected: own.is_unexpected() })
             } else if cause.is::<Elapsed>() {
-                refused(ErrorBody::new(ErrorCode::Timeout, "The request took longer than it may"))
+                let told = ErrorBody::new(ErrorCode::Timeout, "The request took longer than it may");
+                refused(told, Verdict::TimedOut)
             } else if cause.is::<Overloaded>() {
-                refused(ErrorBody::new(ErrorCode::RateLimited, "Too many requests are under way: try again"))
+                let told =
+                    ErrorBody::new(ErrorCode::RateLimited, "Too many requests are under way: try again");
+                refused(told, Verdict::Retryable(None))
             } else {
                 None
             }
@@ -83,14 +101,15 @@ impl CallError {
 pub(crate) struct Read {
     pub(crate) kind: CallErrorKind,
     pub(crate) told: ErrorBody,
+    verdict: Verdict,
     is_unexpected: bool,
 }
 
 /// A failure of the handler's own.
 impl From<HandlerError> for CallError {
     fn from(error: HandlerError) -> Self {
-        let (told, source) = error.into_parts();
-        Self { kind: CallErrorKind::Failed, told, source }
+        let (told, verdict, source) = error.into_parts();
+        Self { kind: CallErrorKind::Failed, told, verdict, source }
     }
 }
 
@@ -103,10 +122,11 @@ impl From<BoxError> for CallError {
         };
         match Self::read(&*error) {
             // What wraps it is kept with it, down to its source.
-            Some(Read { kind, told, is_unexpected }) => {
-                Self { kind, told, source: is_unexpected.then_some(error) }
+            Some(Read { kind, told, verdict, is_unexpected }) => {
+                Self { kind, told, verdict, source: is_unexpected.then_some(error) }
             }
-            None => Self::refused(ErrorBody::processing_failed()).with_source(error),
+            // What nobody knows may pass, as a handler's own unexpected error may.
+            None => Self::refused(ErrorBody::processing_failed()).retryable().with_source(error),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Outcome {
     fn of(result: &Result<Reply, BoxError>) -> Self {
         let error = match result {
             Ok(Reply::Done(_)) => return Self::Done,
-            Ok(Reply::Queue) => return Self::Queued,
+            Ok(Reply::Queue { .. }) => return Self::Queued,
             Ok(Reply::BuiltIn) => return Self::BuiltIn,
             Err(error) => error,
         };

@@ -2,8 +2,11 @@ use std::future::Future;
 
 use serde_json::Value;
 
-use super::{Lease, Page, PageRequest, Progress, Request, RequestSummary, Status, StoreError};
-use crate::ids::{ConnectionId, RequestKey};
+use super::{
+    LastReport, Lease, Page, PageRequest, PastAttempt, Progress, Request, RequestSummary, Runner, Status,
+    StoreError,
+};
+use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
 
@@ -25,23 +28,73 @@ pub enum Claimed {
     Unreadable(Lease, StoreError),
     /// It is ours under this lease, and what is stored of it cannot be read for now, since the store does not answer.
     OutOfReach(Lease, StoreError),
+    /// It is waiting for the worker, and whoever asked is not.
+    ForWorker,
     /// It is not waiting to be claimed.
     NotPending(Status),
     /// There is no such request.
     Missing,
 }
 
+/// A connection that listens to a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subscriber {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The last frame that it knows of, from a snapshot or from having been sent it: it is sent later ones alone, but for
+    /// the terminal frame, which everybody is sent.
+    pub seen: Seq,
+}
+
 /// Who is to be told, as a write that the lease's holder made has found it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Audience {
     /// The connections that are told of the request.
-    pub subscribers: Vec<ConnectionId>,
+    pub subscribers: Vec<Subscriber>,
     /// Whether its user or an operator wants it to end: stop, and write that it is
     /// [cancelled](RequestQueue::cancelled).
     pub cancel_requested: bool,
-    /// Whether the write that ended the request has seen to it that the payload expires with it, or has found that
+    /// Whether the write that ended the request has seen to it that its parts expire with it, or has found that
     /// nothing needs to be seen to. Pass it on to [`delivered`](RequestQueue::delivered), which does it otherwise.
-    pub payload_released: bool,
+    pub parts_released: bool,
+}
+
+/// What has been done about the end of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Delivery<'a> {
+    /// Those who have the terminal frame, or will never need it.
+    pub told: &'a [ConnectionId],
+    /// Whether nobody else is to be told, and no dead letter is left to be sent: nobody needs to look at it again, unless
+    /// somebody has come to listen since.
+    pub is_complete: bool,
+    /// Whether its dead letter was sent.
+    pub is_dead_letter_sent: bool,
+    /// As the write that ended it said; where it is not known, `false` costs a call.
+    pub parts_released: bool,
+}
+
+/// What becomes of a request whose lease has ended without a word.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Abandoned {
+    /// It is run again, by the worker.
+    Again,
+    /// It has had all its attempts: it ends with what its client is told.
+    Failed(ErrorBody),
+    /// Its end had been asked for.
+    Cancelled,
+}
+
+/// What became of a wish to listen to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subscribed {
+    /// The connection listens: this is how the request stands. What has a higher number than
+    /// [`seq`](Request::seq) is sent to it. If it has ended, its terminal frame is to be sent now; should that fail,
+    /// it is sent once the request's timer fires.
+    To(Box<Request>),
+    /// As many connections as may be listen already: these.
+    Full(Vec<ConnectionId>),
+    /// There is no such request.
+    Missing,
 }
 
 /// What became of an attempt to cancel a request.
@@ -56,7 +109,7 @@ pub enum Cancelled {
         /// The epoch under which their [delivery](RequestQueue::delivered) is noted.
         epoch: u64,
         /// As in an [`Audience`].
-        payload_released: bool,
+        parts_released: bool,
     },
     /// It runs: whoever holds its lease is asked to stop, and writes the end.
     Asked,
@@ -106,6 +159,9 @@ impl NewStatus {
 /// Lists are read from indexes, which lag a little behind: a request that was written a moment ago may not be listed
 /// yet. What is listed is as it stands, and what has moved on since does not appear.
 pub trait RequestQueue: Send + Sync {
+    /// How many connections may listen to one request.
+    const MAX_SUBSCRIBERS: usize = 16;
+
     /// Queues a request, unless its user has one of the same id.
     ///
     /// # Errors
@@ -118,7 +174,9 @@ pub trait RequestQueue: Send + Sync {
     /// When the store does not answer, or holds something that is no request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
 
-    /// Claims a pending request until `lease_end`: raises its epoch and counts an attempt.
+    /// Claims a pending request until `lease_end`, or one whose next attempt is due: raises its epoch and counts an attempt.
+    ///
+    /// The worker may claim any; a processor is told which are [for the worker](Claimed::ForWorker).
     ///
     /// # Errors
     /// When the store does not answer, or what it holds does not say where the request stands. Nothing is claimed then,
@@ -127,6 +185,7 @@ pub trait RequestQueue: Send + Sync {
         &self,
         key: &RequestKey,
         owner: &str,
+        runner: Runner,
         now: Timestamp,
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
@@ -170,7 +229,21 @@ pub trait RequestQueue: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request with a result; `seq` is that of its last frame.
+    /// Stores what the handler is to go on from, with how far it has come, and prolongs the lease until `lease_end`.
+    ///
+    /// # Errors
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    fn checkpoint(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        checkpoint: &Value,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Ends the request with a result.
     ///
     /// # Errors
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
@@ -179,11 +252,10 @@ pub trait RequestQueue: Send + Sync {
         key: &RequestKey,
         lease: &Lease,
         result: &Value,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request with an error; `seq` is that of its last frame.
+    /// Ends the request with an error, after the attempts of this history: its dead letter is due then.
     ///
     /// # Errors
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
@@ -192,11 +264,11 @@ pub trait RequestQueue: Send + Sync {
         key: &RequestKey,
         lease: &Lease,
         error: &ErrorBody,
-        seq: Seq,
-        now: Timestamp,
+        history: &[PastAttempt],
+        last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request because its end was asked for; `seq` is that of its last frame.
+    /// Ends the request because its end was asked for.
     ///
     /// # Errors
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
@@ -204,11 +276,11 @@ pub trait RequestQueue: Send + Sync {
         &self,
         key: &RequestKey,
         lease: &Lease,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Has the request wait until `due` for its next attempt; `error` is why this one failed. The lease is given back.
+    /// Has the request wait until `due` for its next attempt, which `runner` makes; the last entry of `history` is why this
+    /// one failed. The lease is given back.
     ///
     /// # Errors
     /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its end was asked for: it is to be
@@ -218,14 +290,27 @@ pub trait RequestQueue: Send + Sync {
         &self,
         key: &RequestKey,
         lease: &Lease,
-        error: &ErrorBody,
+        history: &[PastAttempt],
         due: Timestamp,
+        runner: Runner,
+        last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Takes those that have the terminal frame off the list of who must be told. When that is `everyone`, and
-    /// nobody has come to listen since, the request leaves the timer index as well.
+    /// Has the request go on from its checkpoint in a fresh invocation of the worker, within the same attempt. The lease
+    /// is given back, and the request is pending again.
     ///
-    /// `payload_released` is as the write that ended the request said; where it is not known, `false` costs a call.
+    /// # Errors
+    /// As [`retry_later`](Self::retry_later) has them.
+    fn continue_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        last: &LastReport,
+    ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
+
+    /// Notes what has been done about a request's end: takes those that have the terminal frame off the list of who must
+    /// be told, and when nothing is left to do, and nobody has come to listen since, the request off the timer index.
+    ///
     /// What a later epoch has taken over is left alone.
     ///
     /// # Errors
@@ -234,9 +319,69 @@ pub trait RequestQueue: Send + Sync {
         &self,
         key: &RequestKey,
         epoch: u64,
-        told: &[ConnectionId],
-        everyone: bool,
-        payload_released: bool,
+        delivery: Delivery<'_>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Has a pending request appear in the table's stream once more, since nobody has claimed it, unless it has moved on
+    /// from how it was `seen`. Says whether it did so.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn nudge(
+        &self,
+        seen: &RequestSummary,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Has somebody look at a request at `until` instead of at the `timer_at` that was seen, unless its timer was set anew
+    /// since. Says whether it did so.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn look_again(
+        &self,
+        key: &RequestKey,
+        timer_at: Timestamp,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Takes a request from an attempt whose lease has ended, with the history that this makes, unless the lease was renewed
+    /// or the request has moved on from how it was `seen`. Says whether it did so.
+    ///
+    /// When that ends it, its subscribers are told once its timer fires.
+    ///
+    /// # Errors
+    /// [`Misuse`](super::StoreErrorKind::Misuse) when it was not seen under a lease; else when the store does not
+    /// take it.
+    fn take_back(
+        &self,
+        seen: &RequestSummary,
+        verdict: &Abandoned,
+        history: &[PastAttempt],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Has a connection listen to a request, open or ended, from its frame after `seen` on, or after the last that is stored,
+    /// whichever is later. A connection may do so again.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds something that is no request.
+    fn subscribe(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        seen: Seq,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Subscribed, StoreError>> + Send;
+
+    /// Notes on a failed request which one was made from its dead letter.
+    ///
+    /// # Errors
+    /// [`NotFound`](super::StoreErrorKind::NotFound) when it is not there any more; else when the store does not answer.
+    fn redriven(
+        &self,
+        key: &RequestKey,
+        as_request: &RequestId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Gives a request that nobody runs another status. When that ends it, its subscribers are told once its timer

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
@@ -75,6 +76,77 @@ pub struct Progress {
     pub metadata: Map<String, Value>,
 }
 
+/// Which function runs a request.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Runner {
+    /// The processor, beside the others of its batch: what is expected to be over soon.
+    #[default]
+    Processor,
+    /// The worker, alone in an invocation: what takes long, what goes on from a checkpoint, and what has brought a process
+    /// down.
+    Worker,
+}
+
+/// An attempt that did not end its request well, as its history keeps it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PastAttempt {
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// Under which claim it ended.
+    pub epoch: u64,
+    /// When it was last claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended, or was found to have.
+    pub ended_at: Timestamp,
+    /// What became of it.
+    pub outcome: AttemptOutcome,
+    /// What its client would be told, cut short, and without details.
+    pub error: ErrorBody,
+}
+
+impl PastAttempt {
+    /// The most attempts that a history keeps: the latest. Each write of the request pays for them.
+    pub const MAX: usize = 10;
+    /// The most characters of an error's message that it keeps.
+    pub const MAX_MESSAGE_CHARS: usize = 120;
+
+    /// The history of a request with this attempt added to it: bounded, whatever came before.
+    #[must_use]
+    pub fn added_to(mut self, history: &[Self]) -> Vec<Self> {
+        let message = self.error.message.chars().take(Self::MAX_MESSAGE_CHARS).collect::<String>();
+        self.error = ErrorBody::new(self.error.code, message);
+        let kept = history.len().saturating_sub(Self::MAX - 1);
+        history[kept..].iter().cloned().chain([self]).collect()
+    }
+}
+
+/// What became of an attempt that did not end its request well.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// Its handler, or a layer, returned an error.
+    Failed,
+    /// It took longer than it may.
+    TimedOut,
+    /// Its handler, or a layer, panicked.
+    Panicked,
+    /// Its lease ended and nobody had said anything: its process died, or lost its way to the store.
+    Crashed,
+}
+
+/// What an attempt has last said of itself: it goes with every write by which the request leaves the attempt, so that
+/// nothing that was pushed is ever ahead of what is stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LastReport {
+    /// How far it has come.
+    pub progress: Progress,
+    /// The number of its last frame: of a write that ends the request, that of the terminal frame.
+    pub seq: Seq,
+    /// When the write is made.
+    pub at: Timestamp,
+}
+
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
@@ -121,16 +193,32 @@ pub struct Request {
     pub attempt: u32,
     /// How often it may be.
     pub max_attempts: u32,
+    /// How often it went on from a checkpoint in a fresh invocation; that counts as no attempt.
+    pub continuations: u32,
+    /// Which function runs it.
+    pub runner: Runner,
     /// Raised by each claim: writes of an earlier one are refused.
     pub epoch: u64,
     /// Whose claim holds, and until when.
     pub lease: Option<Lease>,
+    /// Whether its user or an operator wants it to end, and its handler goes on.
+    pub cancel_requested: bool,
     /// How far it has come.
     pub progress: Progress,
     /// The number of the last frame that was stored.
     pub seq: Seq,
+    /// What its handler saved last, to go on from.
+    pub checkpoint: Option<Value>,
+    /// Its attempts that did not end it well, the latest last; also those of the request that it is a redrive of.
+    pub history: Vec<PastAttempt>,
     /// How it ended, if it has.
     pub ending: Option<Ending>,
+    /// Whether it has failed for good and its dead letter is still to be sent.
+    pub is_dead_letter_due: bool,
+    /// The dead letter that it was made from: see [`DeadLetter::id`](crate::dead_letters::DeadLetter).
+    pub redrive_of: Option<String>,
+    /// The request that was made from its dead letter.
+    pub redriven_as: Option<RequestId>,
     /// The connections that are told of it.
     pub subscribers: Vec<ConnectionId>,
     /// When it was queued.
@@ -142,6 +230,48 @@ pub struct Request {
 }
 
 impl Request {
+    /// A new request, pending and never attempted, with one attempt, nothing kept with it, and its connection listening.
+    #[must_use]
+    pub fn new(
+        id: RequestId,
+        user: UserId,
+        tenant: TenantId,
+        connection: ConnectionId,
+        action: impl Into<String>,
+        payload: Value,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            user,
+            tenant,
+            connection: connection.clone(),
+            action: action.into(),
+            payload,
+            metadata: BTreeMap::new(),
+            status: Status::Pending,
+            attempt: 0,
+            max_attempts: 1,
+            continuations: 0,
+            runner: Runner::Processor,
+            epoch: 0,
+            lease: None,
+            cancel_requested: false,
+            progress: Progress::default(),
+            seq: Seq::default(),
+            checkpoint: None,
+            history: Vec::new(),
+            ending: None,
+            is_dead_letter_due: false,
+            redrive_of: None,
+            redriven_as: None,
+            subscribers: vec![connection],
+            created_at,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
     /// The key it is stored under.
     #[must_use]
     pub fn key(&self) -> RequestKey {
@@ -168,14 +298,20 @@ pub struct RequestSummary {
     pub attempt: u32,
     /// How often it may be.
     pub max_attempts: u32,
+    /// How often it went on from a checkpoint in a fresh invocation; that counts as no attempt.
+    pub continuations: u32,
+    /// Which function runs it.
+    pub runner: Runner,
     /// Raised by each claim: writes of an earlier one are refused.
     pub epoch: u64,
     /// Whose claim holds, and until when.
     pub lease: Option<Lease>,
     /// Whether its user or an operator wants it to end, and its handler goes on.
     pub cancel_requested: bool,
-    /// Why its last attempt failed, if another was left.
-    pub last_error: Option<ErrorBody>,
+    /// Its attempts that did not end it well, the latest last.
+    pub history: Vec<PastAttempt>,
+    /// Whether it has failed for good and its dead letter is still to be sent.
+    pub is_dead_letter_due: bool,
     /// How far it has come.
     pub progress: Progress,
     /// The number of the last frame that was stored.

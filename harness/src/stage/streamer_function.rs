@@ -19,11 +19,14 @@ use serde::de::DeserializeOwned;
 use streamer::app::App;
 use streamer::config::Environment;
 use streamer::connections::ApiGatewayConnections;
-use streamer::functions::setup::{ConnectSetup, DisconnectSetup, Ports, ProcessorSetup, RouterSetup};
+use streamer::functions::setup::{
+    ConnectSetup, DisconnectSetup, LambdaProcessor, LambdaSweeper, LambdaWorker, Ports, ProcessorSetup, RouterSetup,
+    SweeperSetup, WorkerSetup,
+};
 use streamer::functions::{Connect, Disconnect, route_response};
 use streamer::ports::{Clock, Entropy};
-use streamer::processor::Processor;
 use streamer::router::Router;
+use streamer::store::StoreError;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
 use streamer::telemetry::{self, MetricLine, MetricSink};
 use tokio::runtime::Handle;
@@ -46,6 +49,8 @@ pub(super) enum Kind {
     Disconnect,
     Router,
     Processor,
+    Worker,
+    Sweeper,
 }
 
 impl Kind {
@@ -55,6 +60,8 @@ impl Kind {
             "disconnect" => Some(Self::Disconnect),
             "router" => Some(Self::Router),
             "processor" => Some(Self::Processor),
+            "worker" => Some(Self::Worker),
+            "sweeper" => Some(Self::Sweeper),
             _ => None,
         }
     }
@@ -180,6 +187,11 @@ impl StreamerFunction {
             Kind::Processor => ProcessorSetup::read(environment, http).map(|setup| {
                 Running::Processor(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
             }),
+            Kind::Worker => WorkerSetup::read(environment, http).map(|setup| {
+                Running::Worker(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
+            }),
+            Kind::Sweeper => SweeperSetup::read(environment, http)
+                .map(|setup| Running::Sweeper(Box::new(setup.function(&ports)))),
         };
         made.map_err(|error| error.to_string())
     }
@@ -205,8 +217,10 @@ impl InProcess for StreamerFunction {
 enum Running {
     Connect(Box<Connect<DynamoConnectionStore>>),
     Disconnect(Box<Disconnect<DynamoConnectionStore, DynamoRequestQueue>>),
-    Router(Box<Router<DynamoConnectionStore, DynamoRequestQueue>>),
-    Processor(Box<Processor<DynamoRequestQueue, ApiGatewayConnections>>),
+    Router(Box<Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>>),
+    Processor(Box<LambdaProcessor>),
+    Worker(Box<LambdaWorker>),
+    Sweeper(Box<LambdaSweeper>),
 }
 
 /// A function that has started, and where its log goes.
@@ -235,6 +249,14 @@ impl InProcessEnvironment for Logging {
                     reply(&route_response(router.route_before(&event, deadline).await))
                 }
                 Running::Processor(processor) => reply(&processor.process(read(&payload)?, deadline).await),
+                Running::Worker(worker) => match worker.run(&read(&payload)?, deadline).await {
+                    Ok(()) => reply(&()),
+                    Err(error) => Err(failed(std::any::type_name::<StoreError>(), error.to_string())),
+                },
+                Running::Sweeper(sweeper) => {
+                    sweeper.sweep(deadline).await;
+                    reply(&())
+                }
             }
         };
         Box::pin(invocation.with_subscriber(logging.clone()))

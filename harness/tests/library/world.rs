@@ -7,16 +7,22 @@ use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use streamer::app::App;
+use streamer::attempts::{AttemptSettings, Attempts};
+use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError, SendErrorKind};
+use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
 use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue};
+use streamer::sweeper::{Sweeper, SweeperSettings};
+use streamer::worker::Worker;
+use streamer::workers::Workers;
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
@@ -88,14 +94,76 @@ impl Connections for Clients {
     }
 }
 
+/// The dead letters that were sent, and how many are refused first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Letters {
+    sent: Arc<Mutex<Vec<DeadLetter>>>,
+    failing: Arc<Mutex<u32>>,
+}
+
+impl Letters {
+    pub(crate) fn fail_times(&self, times: u32) {
+        *self.failing.lock().unwrap() = times;
+    }
+
+    pub(crate) fn sent(&self) -> Vec<DeadLetter> {
+        self.sent.lock().unwrap().clone()
+    }
+}
+
+impl DeadLetters for Letters {
+    async fn send(&self, letter: &DeadLetter) -> Result<(), ServiceError> {
+        let mut failing = self.failing.lock().unwrap();
+        if *failing > 0 {
+            *failing -= 1;
+            return Err(ServiceError::transient("send a dead letter", "the queue is throttled"));
+        }
+        self.sent.lock().unwrap().push(letter.clone());
+        Ok(())
+    }
+}
+
+/// The requests that were handed over to the worker, and how many hand-overs are refused first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HandedOver {
+    keys: Arc<Mutex<Vec<RequestKey>>>,
+    failing: Arc<Mutex<u32>>,
+}
+
+impl HandedOver {
+    pub(crate) fn fail_times(&self, times: u32) {
+        *self.failing.lock().unwrap() = times;
+    }
+
+    pub(crate) fn keys(&self) -> Vec<RequestKey> {
+        self.keys.lock().unwrap().clone()
+    }
+}
+
+impl Workers for HandedOver {
+    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+        let mut failing = self.failing.lock().unwrap();
+        if *failing > 0 {
+            *failing -= 1;
+            return Err(ServiceError::transient("hand over", "the function is throttled"));
+        }
+        self.keys.lock().unwrap().push(key.clone());
+        Ok(())
+    }
+}
+
+pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
+
 /// The tables of the template, a router and a processor on them, and clients.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) db: DynamoDb,
     pub(crate) clients: Clients,
+    pub(crate) letters: Letters,
+    pub(crate) workers: HandedOver,
     pub(crate) clock: TokioClock,
     pub(crate) app: Arc<App>,
-    pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue>,
+    pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
 }
 
 impl World {
@@ -105,15 +173,18 @@ impl World {
         let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
+        let clients = Clients::default();
         let connections = DynamoConnectionStore::new(db.client(), CONNECTIONS);
         let router = Router::new(
             Arc::clone(&app),
             connections.clone(),
             queue(&db),
+            clients.clone(),
             Arc::new(clock.clone()),
             Handle::current(),
         );
-        let world = Self { db, clients: Clients::default(), clock, app, router };
+        let (letters, workers) = (Letters::default(), HandedOver::default());
+        let world = Self { db, clients, letters, workers, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
@@ -156,7 +227,7 @@ impl World {
     }
 
     /// Another environment's router, of an app of its own.
-    pub(crate) fn router_of(&self, app: App) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+    pub(crate) fn router_of(&self, app: App) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         self.router_with(app, Handle::current())
     }
 
@@ -164,9 +235,10 @@ impl World {
         &self,
         app: App,
         handlers: Handle,
-    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         let connections = DynamoConnectionStore::new(self.db.client(), CONNECTIONS);
-        Router::new(Arc::new(app), connections, queue(&self.db), Arc::new(self.clock.clone()), handlers)
+        let clients = self.clients.clone();
+        Router::new(Arc::new(app), connections, queue(&self.db), clients, Arc::new(self.clock.clone()), handlers)
     }
 
     /// A router on tables of these names.
@@ -174,13 +246,14 @@ impl World {
         &self,
         connections: &str,
         requests: &str,
-    ) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+    ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         let connections = DynamoConnectionStore::new(self.db.client(), connections);
         let queue = DynamoRequestQueue::new(self.db.client(), requests, QueueSettings::default());
         Router::new(
             Arc::clone(&self.app),
             connections,
             queue,
+            self.clients.clone(),
             Arc::new(self.clock.clone()),
             Handle::current(),
         )
@@ -213,24 +286,43 @@ impl World {
         serde_json::from_str(&answer).unwrap()
     }
 
-    pub(crate) fn processor(&self) -> Processor<DynamoRequestQueue, Clients> {
+    pub(crate) fn processor(&self) -> TestProcessor<DynamoRequestQueue> {
         self.processor_with(queue(&self.db))
     }
 
-    pub(crate) fn processor_with<Q: RequestQueue>(&self, queue: Q) -> Processor<Q, Clients> {
+    pub(crate) fn processor_with<Q: RequestQueue>(&self, queue: Q) -> TestProcessor<Q> {
         self.processor_on(queue, Handle::current())
     }
 
-    pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> Processor<Q, Clients> {
-        Processor::new(
-            Arc::clone(&self.app),
+    pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
+        Processor::new(self.attempts_on(queue, handlers), self.workers.clone())
+    }
+
+    pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {
+        Worker::new(self.attempts_on(queue(&self.db), Handle::current()))
+    }
+
+    pub(crate) fn attempts_on<Q>(&self, queue: Q, handlers: Handle) -> Attempts<Q, Clients, Letters> {
+        Attempts {
+            app: Arc::clone(&self.app),
             queue,
-            self.clients.clone(),
-            Arc::new(self.clock.clone()),
-            Arc::new(SystemEntropy::new()),
+            connections: self.clients.clone(),
+            dead_letters: self.letters.clone(),
+            clock: Arc::new(self.clock.clone()),
+            entropy: Arc::new(SystemEntropy::new()),
             handlers,
-            ProcessorSettings::default(),
-        )
+            settings: AttemptSettings::default(),
+        }
+    }
+
+    pub(crate) fn sweeper(&self) -> Sweeper<DynamoRequestQueue, Clients, Letters> {
+        Sweeper {
+            queue: queue(&self.db),
+            connections: self.clients.clone(),
+            dead_letters: self.letters.clone(),
+            clock: Arc::new(self.clock.clone()),
+            settings: SweeperSettings::default(),
+        }
     }
 
     /// Every record of the requests' stream, oldest first within an item.

@@ -4,9 +4,9 @@
 //! | attribute | type | meaning |
 //! |---|---|---|
 //! | `request_id` | S | table key: that of the request |
-//! | `part` | S | table sort key: `payload`, or `result#{epoch}` |
+//! | `part` | S | table sort key: `payload`, `checkpoint`, or `result#{epoch}` |
 //! | `value` | S, JSON | |
-//! | `ttl` | N, s | DynamoDB's time to live. Of a result from the begin, so that a fenced attempt's expires too; of a payload once the request has ended |
+//! | `ttl` | N, s | DynamoDB's time to live. Of a result from the begin, so that a fenced attempt's expires too; of a payload or a checkpoint once the request has ended |
 //!
 //! A request names the parts that are its own: one that it does not name is an attempt's that came too late.
 
@@ -24,6 +24,9 @@ pub const MAX_INLINE_BYTES: usize = 1024;
 
 /// The part that is the request's payload.
 pub const PAYLOAD_PART: &str = "payload";
+
+/// The part that is what the handler saved last, to go on from.
+pub const CHECKPOINT_PART: &str = "checkpoint";
 
 /// The attribute that holds the value.
 const VALUE: &str = "value";

@@ -11,7 +11,9 @@
 //! | `metadata` | S, JSON | |
 //! | `status` | S | [`Status`] |
 //! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
-//! | `attempt`, `max_attempts`, `epoch`, `seq` | N | |
+//! | `attempt`, `max_attempts`, `continuations`, `epoch`, `seq` | N | |
+//! | `runner` | S | `worker`, where only the worker may run it |
+//! | `nudges` | N | how often it was made to appear in the stream once more, since nobody had claimed it |
 //! | `owner` | S | who holds the lease, or held it at the end: by it a lost answer is told from a lost lease |
 //! | `lease_expires_at` | N, ms | only while PROCESSING |
 //! | `cancel_requested` | BOOL | only while PROCESSING: whether whoever holds the lease is asked to stop |
@@ -21,8 +23,13 @@
 //! | `result` | S, JSON | only when COMPLETED, and unless it is big |
 //! | `result_part` | S | instead of it: the part that holds it |
 //! | `error` | S, JSON | only when FAILED |
-//! | `last_error` | S, JSON | why the last attempt failed that was not the last allowed |
-//! | `subscribers` | M of N, ms | connection ids, each with the time it was added |
+//! | `checkpoint` | S, JSON | what the handler saved last, unless it is big |
+//! | `checkpoint_part` | S | the part that holds it, or held an earlier one |
+//! | `history` | S, JSON | the attempts that did not end it well, the latest last, bounded |
+//! | `dead_letter` | BOOL | only when FAILED: whether its dead letter is still to be sent |
+//! | `redrive_of` | S | the dead letter that it was made from |
+//! | `redriven_as` | S | the client id of the request that was made from its dead letter |
+//! | `subscribers` | M of N | connection ids, each with the number of the last frame that it knew when it came to listen |
 //! | `created_at`, `started_at`, `finished_at` | N, ms | |
 //! | `timer_shard` | S | key of `timers`; gone when nothing is left to do |
 //! | `timer_at` | N, ms | when the sweeper must look at the request |
@@ -37,7 +44,7 @@ use super::part_item;
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
-use crate::store::{Ending, Lease, Progress, Request, RequestSummary, Status};
+use crate::store::{Ending, Lease, PastAttempt, Progress, Request, RequestSummary, Runner, Status, Subscriber};
 
 /// The table's key attribute.
 pub const KEY: &str = "request_id";
@@ -45,6 +52,11 @@ pub const KEY: &str = "request_id";
 pub const PART: &str = "part";
 /// The part that is the request itself.
 pub const REQUEST_PART: &str = "request";
+
+/// The attribute that says which function runs a request.
+pub const RUNNER: &str = "runner";
+/// Its value where that is the worker.
+pub const WORKER: &str = "worker";
 
 /// The key of a request's own item.
 #[must_use]
@@ -93,6 +105,9 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
         }
     };
     item.extend([value("payload", part_item::PAYLOAD_PART.to_owned(), &request.payload)]);
+    if let Some(checkpoint) = &request.checkpoint {
+        item.extend([value("checkpoint", part_item::CHECKPOINT_PART.to_owned(), checkpoint)]);
+    }
     if let Some(Ending::Completed(result)) = &request.ending {
         item.extend([value("result", part_item::result_part(request.epoch), result)]);
     }
@@ -107,11 +122,26 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
     put("status_shard", s(status_shard(request.status, &key_text, shards)));
     put("attempt", n(request.attempt));
     put("max_attempts", n(request.max_attempts));
+    if request.continuations > 0 {
+        put("continuations", n(request.continuations));
+    }
+    match request.runner {
+        Runner::Processor => {}
+        Runner::Worker => {
+            put(RUNNER, s(WORKER));
+        }
+    }
     put("epoch", n(request.epoch));
     put("seq", n(request.seq));
     if let Some(lease) = &request.lease {
         put("owner", s(&lease.owner));
         put("lease_expires_at", time(lease.expires_at));
+    }
+    if request.cancel_requested {
+        put("cancel_requested", AttributeValue::Bool(true));
+    }
+    if !request.history.is_empty() {
+        put("history", history_value(&request.history));
     }
     put("percentage", n(request.progress.percentage));
     put("progress_message", s(&request.progress.message));
@@ -119,7 +149,16 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
     if let Some(Ending::Failed(error)) = &request.ending {
         put("error", error_value(error));
     }
-    let subscribed = |id: &ConnectionId| (id.to_string(), time(request.created_at));
+    if request.is_dead_letter_due {
+        put("dead_letter", AttributeValue::Bool(true));
+    }
+    if let Some(letter) = &request.redrive_of {
+        put("redrive_of", s(letter));
+    }
+    if let Some(id) = &request.redriven_as {
+        put("redriven_as", s(id.as_str()));
+    }
+    let subscribed = |id: &ConnectionId| (id.to_string(), n(0));
     put("subscribers", AttributeValue::M(request.subscribers.iter().map(subscribed).collect()));
     put("created_at", time(request.created_at));
     if let Some(at) = request.started_at {
@@ -150,21 +189,35 @@ pub fn error_value(error: &crate::protocol::ErrorBody) -> AttributeValue {
     s(serde_json::to_string(error).expect("an error body is made of what JSON can say"))
 }
 
+/// The value of `history`.
+///
+/// # Panics
+/// Never: a past attempt is made of strings and numbers.
+#[must_use]
+pub fn history_value(history: &[PastAttempt]) -> AttributeValue {
+    s(serde_json::to_string(history).expect("a history is made of what JSON can say"))
+}
+
+/// The attributes that name the parts that live as long as the request is open, and expire once it has ended.
+pub(super) const OPEN_PARTS: [&str; 2] = ["payload_part", "checkpoint_part"];
+
 /// The names of the parts that an item needs to be read.
 ///
 /// # Errors
 /// When one of these attributes is no string.
 pub fn parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
     let result = Reader::new(item, KEY).optional_string("result_part")?;
-    Ok(payload_part(item)?.into_iter().chain(result).collect())
+    Ok(open_parts(item)?.into_iter().chain(result).collect())
 }
 
-/// The name of the part that holds the payload, if one does.
+/// The names of the parts that are to expire once the request has ended, if it has any.
 ///
 /// # Errors
-/// When the attribute is no string.
-pub fn payload_part(item: &Item) -> Result<Option<&str>, Corrupt> {
-    Reader::new(item, KEY).optional_string("payload_part")
+/// When one of these attributes is no string.
+pub fn open_parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
+    let read = Reader::new(item, KEY);
+    let parts = OPEN_PARTS.into_iter().filter_map(|attribute| read.optional_string(attribute).transpose());
+    parts.collect()
 }
 
 /// The request that an item and the [`parts`] that it names hold; attributes that are not known are passed over.
@@ -173,13 +226,20 @@ pub fn payload_part(item: &Item) -> Result<Option<&str>, Corrupt> {
 /// When an attribute or a part is missing, of the wrong type, or has no meaning.
 pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
-    let value = |attribute, part_attribute| {
-        let Some(name) = read.optional_string(part_attribute)? else { return read.json(attribute) };
+    let optional_value = |attribute, part_attribute| {
+        // A checkpoint that has become small leaves its part behind, to expire with the request.
+        if let Some(value) = read.optional_json(attribute)? {
+            return Ok(Some(value));
+        }
+        let Some(name) = read.optional_string(part_attribute)? else { return Ok(None) };
         let is_it = |part: &&Item| part_item::part(part) == Ok(name);
         let part = parts.iter().find(is_it).ok_or_else(|| {
             read.corrupt(part_attribute, format!("names the part {name:?}, which is not there"))
         })?;
-        part_item::decode(part)
+        part_item::decode(part).map(Some)
+    };
+    let value = |attribute, part_attribute| {
+        optional_value(attribute, part_attribute)?.ok_or_else(|| read.corrupt(attribute, "is missing"))
     };
     let summary = decode_summary(item)?;
     let ending = match summary.status {
@@ -199,11 +259,19 @@ pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
         status: summary.status,
         attempt: summary.attempt,
         max_attempts: summary.max_attempts,
+        continuations: summary.continuations,
+        runner: summary.runner,
         epoch: summary.epoch,
         lease: summary.lease,
+        cancel_requested: summary.cancel_requested,
         progress: summary.progress,
         seq: summary.seq,
+        checkpoint: optional_value("checkpoint", "checkpoint_part")?,
+        history: summary.history,
         ending,
+        is_dead_letter_due: summary.is_dead_letter_due,
+        redrive_of: read.optional_string("redrive_of")?.map(str::to_owned),
+        redriven_as: read.optional_string("redriven_as")?.map(RequestId::from),
         subscribers: summary.subscribers,
         created_at: summary.created_at,
         started_at: summary.started_at,
@@ -212,7 +280,7 @@ pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
 }
 
 /// The attributes that [`decode_summary`] reads.
-pub const SUMMARY_ATTRIBUTES: [&str; 23] = [
+pub const SUMMARY_ATTRIBUTES: [&str; 26] = [
     KEY,
     "client_id",
     "user_id",
@@ -222,11 +290,14 @@ pub const SUMMARY_ATTRIBUTES: [&str; 23] = [
     "status",
     "attempt",
     "max_attempts",
+    "continuations",
+    RUNNER,
     "epoch",
     "owner",
     "lease_expires_at",
     "cancel_requested",
-    "last_error",
+    "history",
+    "dead_letter",
     "percentage",
     "progress_message",
     "progress_metadata",
@@ -254,10 +325,13 @@ pub fn decode_summary(item: &Item) -> Result<RequestSummary, Corrupt> {
         status,
         attempt: read.number("attempt")?,
         max_attempts: read.number("max_attempts")?,
+        continuations: read.optional_number("continuations")?.unwrap_or_default(),
+        runner: runner(item)?,
         epoch: read.number("epoch")?,
         lease,
         cancel_requested: cancel_requested(item)?,
-        last_error: read.optional_json("last_error")?,
+        history: read.optional_json("history")?.unwrap_or_default(),
+        is_dead_letter_due: is_dead_letter_due(item)?,
         progress: Progress {
             percentage: read.number("percentage")?,
             message: read.string("progress_message")?.to_owned(),
@@ -294,6 +368,45 @@ pub fn standing(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
 pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     let map = Reader::new(item, KEY).map("subscribers")?.unwrap_or_default();
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
+}
+
+/// Who listens, and from which frame on, from an item or from the attributes that an update returned.
+///
+/// # Errors
+/// When the attribute is no map of numbers.
+pub fn listeners(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
+    let read = Reader::new(item, KEY);
+    let map = read.map("subscribers")?.unwrap_or_default();
+    map.into_iter()
+        .map(|(id, seen)| {
+            let number = seen.as_n().ok().and_then(|digits| digits.parse().ok());
+            let seen = number.ok_or_else(|| {
+                read.corrupt("subscribers", format!("expected the number of a frame for {id}, found {seen:?}"))
+            })?;
+            Ok(Subscriber { connection: ConnectionId::new(id.clone()), seen: Seq::from_stored(seen) })
+        })
+        .collect()
+}
+
+/// Which function runs the request, from an item, or from the attributes that an update returned.
+///
+/// # Errors
+/// When the attribute has no meaning.
+pub fn runner(item: &Item) -> Result<Runner, Corrupt> {
+    let read = Reader::new(item, KEY);
+    match read.optional_string(RUNNER)? {
+        None => Ok(Runner::Processor),
+        Some(WORKER) => Ok(Runner::Worker),
+        Some(other) => Err(read.corrupt(RUNNER, format!("expected {WORKER:?} or nothing, found {other:?}"))),
+    }
+}
+
+/// Whether the request has failed for good and its dead letter is still to be sent.
+///
+/// # Errors
+/// When the attribute is no flag.
+pub fn is_dead_letter_due(item: &Item) -> Result<bool, Corrupt> {
+    Reader::new(item, KEY).flag("dead_letter")
 }
 
 /// Whether the request's end is asked for, from an item or from the attributes that an update returned.

@@ -11,12 +11,12 @@ use self::unleased::Sparing;
 use super::codec::s;
 use super::index::{List, Order};
 use super::{request_item, store_error};
-use crate::ids::{ConnectionId, RequestKey};
+use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
 use crate::store::{
-    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
-    RequestQueue, RequestSummary, Status, StoreError,
+    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page, PageRequest,
+    PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError, Subscribed,
 };
 
 mod claim;
@@ -25,7 +25,9 @@ mod ending;
 mod enqueue;
 mod leased;
 mod lists;
+mod overdue;
 mod parts;
+mod subscribe;
 mod unleased;
 
 /// How requests are kept.
@@ -35,8 +37,11 @@ pub struct QueueSettings {
     pub shards: u8,
     /// How long an ended request is kept for. Default 7 days.
     pub ttl: Duration,
-    /// After how long a request that nobody claims is looked at. Default 60 s.
+    /// After how long a request that no processor claims is looked at. Default 60 s.
     pub unclaimed_after: Duration,
+    /// The same for one that the worker is to claim, or may be: longer than an asynchronous invocation may wait in Lambda's
+    /// queue. Default 150 s.
+    pub unclaimed_by_worker_after: Duration,
     /// How long after a lease's end the request is looked at, to allow for clocks that differ. Default 10 s.
     pub lease_grace: Duration,
     /// After how long a result that has not reached everyone is looked at. Default 30 s.
@@ -49,6 +54,7 @@ impl Default for QueueSettings {
             shards: 8,
             ttl: Duration::from_hours(7 * 24),
             unclaimed_after: Duration::from_secs(60),
+            unclaimed_by_worker_after: Duration::from_secs(150),
             lease_grace: Duration::from_secs(10),
             undelivered_after: Duration::from_secs(30),
         }
@@ -116,10 +122,11 @@ impl RequestQueue for DynamoRequestQueue {
         &self,
         key: &RequestKey,
         owner: &str,
+        runner: Runner,
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
-        self.claim_pending(key, owner, now, lease_end).await
+        self.claim_pending(key, owner, runner, now, lease_end).await
     }
 
     async fn dequeue(
@@ -151,19 +158,30 @@ impl RequestQueue for DynamoRequestQueue {
         self.store_progress(key, lease, progress, seq, lease_end).await
     }
 
+    async fn checkpoint(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        checkpoint: &Value,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.store_checkpoint(key, lease, checkpoint, progress, seq, lease_end).await
+    }
+
     async fn complete(
         &self,
         key: &RequestKey,
         lease: &Lease,
         result: &Value,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         let outcome = Some(match request_item::text_or_part(result) {
             Ok(text) => ("result", s(text)),
-            Err(text) => ("result_part", s(self.put_result(key, lease.epoch, text, now).await?)),
+            Err(text) => ("result_part", s(self.put_result(key, lease.epoch, text, last.at).await?)),
         });
-        self.end(key, lease, EndingValue { status: Status::Completed, outcome }, seq, now).await
+        self.end(key, lease, EndingValue::new(Status::Completed, outcome), last).await
     }
 
     async fn fail(
@@ -171,42 +189,86 @@ impl RequestQueue for DynamoRequestQueue {
         key: &RequestKey,
         lease: &Lease,
         error: &ErrorBody,
-        seq: Seq,
-        now: Timestamp,
+        history: &[PastAttempt],
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        let outcome = Some(("error", request_item::error_value(error)));
-        self.end(key, lease, EndingValue { status: Status::Failed, outcome }, seq, now).await
+        self.end(key, lease, EndingValue::failed(error).with_history(history), last).await
     }
 
     async fn cancelled(
         &self,
         key: &RequestKey,
         lease: &Lease,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        self.end(key, lease, EndingValue { status: Status::Cancelled, outcome: None }, seq, now).await
+        self.end(key, lease, EndingValue::new(Status::Cancelled, None), last).await
     }
 
     async fn retry_later(
         &self,
         key: &RequestKey,
         lease: &Lease,
-        error: &ErrorBody,
+        history: &[PastAttempt],
         due: Timestamp,
+        runner: Runner,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        self.give_back(key, lease, error, due).await
+        self.give_back(key, lease, history, due, runner, last).await
+    }
+
+    async fn continue_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        last: &LastReport,
+    ) -> Result<Audience, StoreError> {
+        self.give_on(key, lease, last).await
     }
 
     async fn delivered(
         &self,
         key: &RequestKey,
         epoch: u64,
-        told: &[ConnectionId],
-        everyone: bool,
-        payload_released: bool,
+        delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        self.note_delivery(key, epoch, told, everyone, payload_released).await
+        self.note_delivery(key, epoch, delivery).await
+    }
+
+    async fn nudge(&self, seen: &RequestSummary, now: Timestamp) -> Result<bool, StoreError> {
+        self.nudge_pending(seen, now).await
+    }
+
+    async fn look_again(
+        &self,
+        key: &RequestKey,
+        timer_at: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.postpone(key, timer_at, until).await
+    }
+
+    async fn take_back(
+        &self,
+        seen: &RequestSummary,
+        verdict: &Abandoned,
+        history: &[PastAttempt],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.take_from_holder(seen, verdict, history, now).await
+    }
+
+    async fn subscribe(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        seen: Seq,
+        now: Timestamp,
+    ) -> Result<Subscribed, StoreError> {
+        self.add_subscriber(key, connection, seen, now).await
+    }
+
+    async fn redriven(&self, key: &RequestKey, as_request: &RequestId) -> Result<(), StoreError> {
+        self.note_redrive(key, as_request).await
     }
 
     async fn update_status(

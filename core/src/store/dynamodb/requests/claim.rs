@@ -4,9 +4,22 @@ use super::DynamoRequestQueue;
 use super::lists::STATUS_TIME;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::store::dynamodb::codec::{n, s, time};
-use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{Claimed, PageRequest, Status, StoreError};
+use crate::store::dynamodb::codec::{Item, n, s, time};
+use crate::store::dynamodb::request_item::{self, RUNNER};
+use crate::store::dynamodb::{Refusal, store_error};
+use crate::store::{Claimed, PageRequest, Runner, Status, StoreError};
+
+/// Pending, or failed and due again: by `timer_at`, which is the due time as long as it is retrying.
+const IS_WAITING: &str =
+    "#status = :pending OR (#status = :retrying AND timer_at <= :now AND attempt < max_attempts)";
+
+fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(match status {
+        Status::Pending => true,
+        Status::Retrying => request_item::timer_at(item)?.is_some_and(|due| due <= now),
+        Status::Processing | Status::Completed | Status::Failed | Status::Cancelled => false,
+    })
+}
 
 impl DynamoRequestQueue {
     /// How many of the oldest are tried before the index is read again.
@@ -18,9 +31,14 @@ impl DynamoRequestQueue {
         &self,
         key: &RequestKey,
         owner: &str,
+        runner: Runner,
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
+        let may_claim = match runner {
+            Runner::Processor => format!("({IS_WAITING}) AND attribute_not_exists({RUNNER})"),
+            Runner::Worker => IS_WAITING.to_owned(),
+        };
         let update = self
             .update(key)
             .update_expression(
@@ -28,10 +46,11 @@ impl DynamoRequestQueue {
                  attempt = attempt + :one, #owner = :owner, lease_expires_at = :lease_end, \
                  started_at = :now, timer_shard = :timer_shard, timer_at = :timer",
             )
-            .condition_expression("#status = :pending")
+            .condition_expression(may_claim)
             .expression_attribute_names("#status", "status")
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":pending", s(Status::Pending.as_str()))
+            .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
             .expression_attribute_values(":shard", self.status_shard(Status::Processing, key))
             .expression_attribute_values(":one", n(1))
@@ -61,6 +80,12 @@ impl DynamoRequestQueue {
                     Err(error) => Claimed::Unreadable(lease, error),
                 })
             }
+            _ if runner == Runner::Processor
+                && is_waiting(&item, status, now)?
+                && request_item::runner(&item)? == Runner::Worker =>
+            {
+                Ok(Claimed::ForWorker)
+            }
             _ => Ok(Claimed::NotPending(status)),
         }
     }
@@ -78,9 +103,9 @@ impl DynamoRequestQueue {
             let (oldest, next) = list.keys(&page).await?;
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
-                match self.claim_pending(&key, owner, now, lease_end).await {
+                match self.claim_pending(&key, owner, Runner::Worker, now, lease_end).await {
                     // Somebody was quicker than the index.
-                    Ok(Claimed::NotPending(_) | Claimed::Missing) => {}
+                    Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
                     Ok(ours @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
                         return Ok(Some(ours));
                     }

@@ -6,7 +6,7 @@ use super::DynamoRequestQueue;
 use crate::ids::{ConnectionId, RequestKey};
 use crate::store::dynamodb::codec::{Item, n, s};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{Status, StoreError};
+use crate::store::{Delivery, Status, StoreError};
 
 /// The attributes without which nobody looks at the request again.
 const TIMER: &[&str] = &["timer_shard", "timer_at"];
@@ -15,9 +15,17 @@ const TIMER: &[&str] = &["timer_shard", "timer_at"];
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Removal {
     subscribers: Vec<ConnectionId>,
+    /// Whether nobody is left, and no dead letter is to be sent.
     is_last: bool,
-    /// Whether the payload's part has its time to live, or has none and needs none.
-    payload_released: bool,
+    is_dead_letter_sent: bool,
+    /// Whether the request's parts have their time to live, or there are none that need it.
+    parts_released: bool,
+}
+
+impl Removal {
+    fn is_nothing(&self) -> bool {
+        self.subscribers.is_empty() && !self.is_last && !self.is_dead_letter_sent
+    }
 }
 
 impl DynamoRequestQueue {
@@ -28,13 +36,13 @@ impl DynamoRequestQueue {
         &self,
         key: &RequestKey,
         epoch: u64,
-        told: &[ConnectionId],
-        everyone: bool,
-        payload_released: bool,
+        delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        let mut removal = Removal { subscribers: told.to_vec(), is_last: everyone, payload_released };
+        let Delivery { told, is_complete, is_dead_letter_sent, parts_released } = delivery;
+        let mut removal =
+            Removal { subscribers: told.to_vec(), is_last: is_complete, is_dead_letter_sent, parts_released };
         for _ in 0..Self::REMOVE_TRIES {
-            if removal.subscribers.is_empty() && !removal.is_last {
+            if removal.is_nothing() {
                 return Ok(());
             }
             let update = self
@@ -62,7 +70,12 @@ impl DynamoRequestQueue {
         connection: &ConnectionId,
     ) -> Result<(), StoreError> {
         let gone = std::slice::from_ref(connection);
-        let mut removal = Removal { subscribers: gone.to_vec(), is_last: false, payload_released: false };
+        let mut removal = Removal {
+            subscribers: gone.to_vec(),
+            is_last: false,
+            is_dead_letter_sent: false,
+            parts_released: false,
+        };
         for _ in 0..Self::REMOVE_TRIES {
             let update = if removal.is_last {
                 self.removal(key, &removal, None)
@@ -84,7 +97,7 @@ impl DynamoRequestQueue {
                 }
             };
             removal = self.next_removal(key, &old, &removal).await?;
-            if removal.subscribers.is_empty() && !removal.is_last {
+            if removal.is_nothing() {
                 return Ok(());
             }
         }
@@ -101,14 +114,21 @@ impl DynamoRequestQueue {
         let mut subscribers = request_item::subscribers(old)?;
         let listening = subscribers.len();
         subscribers.retain(|id| refused.subscribers.contains(id));
-        let is_last = subscribers.len() == listening && request_item::ttl(old)?.is_some();
-        if is_last && !refused.payload_released {
-            self.release_payload(key, old).await?;
+        let is_letter_due = request_item::is_dead_letter_due(old)?;
+        let is_settled = refused.is_dead_letter_sent || !is_letter_due;
+        let is_last = subscribers.len() == listening && is_settled && request_item::ttl(old)?.is_some();
+        if is_last && !refused.parts_released {
+            self.release_parts(key, old).await?;
         }
-        Ok(Removal { subscribers, is_last, payload_released: is_last || refused.payload_released })
+        Ok(Removal {
+            subscribers,
+            is_last,
+            is_dead_letter_sent: refused.is_dead_letter_sent && is_letter_due,
+            parts_released: is_last || refused.parts_released,
+        })
     }
 
-    /// A write that removes subscribers who all still listen, and the timer with the last of them.
+    /// A write that removes subscribers who all still listen, what was due of a dead letter, and the timer with the last.
     fn removal(
         &self,
         key: &RequestKey,
@@ -124,9 +144,16 @@ impl DynamoRequestQueue {
             conditions.push("attribute_exists(#ttl) AND size(subscribers) = :listening".to_owned());
             conditions.extend(names.iter().map(|name| format!("attribute_exists({name})")));
             removed.extend(TIMER.iter().map(ToString::to_string));
-            if !removal.payload_released {
-                conditions.push("attribute_not_exists(payload_part)".to_owned());
+            if !removal.parts_released {
+                let has_none = |part| format!("attribute_not_exists({part})");
+                conditions.extend(request_item::OPEN_PARTS.map(has_none));
             }
+            if !removal.is_dead_letter_sent {
+                conditions.push("attribute_not_exists(dead_letter)".to_owned());
+            }
+        }
+        if removal.is_dead_letter_sent {
+            removed.push("dead_letter".to_owned());
         }
         let mut update = self
             .update(key)

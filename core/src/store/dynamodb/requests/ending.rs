@@ -4,13 +4,37 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::DynamoRequestQueue;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::store::Status;
+use crate::protocol::ErrorBody;
 use crate::store::dynamodb::codec::{n, s, time};
+use crate::store::dynamodb::request_item;
+use crate::store::{PastAttempt, Status};
 
 /// A terminal status, and the attribute that says how it came to it.
 pub(super) struct EndingValue {
     pub(super) status: Status,
     pub(super) outcome: Option<(&'static str, AttributeValue)>,
+    /// What is set beside it, such as the last progress.
+    pub(super) beside: Vec<(&'static str, AttributeValue)>,
+}
+
+impl EndingValue {
+    pub(super) const fn new(status: Status, outcome: Option<(&'static str, AttributeValue)>) -> Self {
+        Self { status, outcome, beside: Vec::new() }
+    }
+
+    /// An end that is told in an error, and sent as a dead letter.
+    pub(super) fn failed(error: &ErrorBody) -> Self {
+        let outcome = Some(("error", request_item::error_value(error)));
+        Self { beside: vec![("dead_letter", AttributeValue::Bool(true))], ..Self::new(Status::Failed, outcome) }
+    }
+
+    /// The same, with the history that leads to it.
+    pub(super) fn with_history(mut self, history: &[PastAttempt]) -> Self {
+        if !history.is_empty() {
+            self.beside.push(("history", request_item::history_value(history)));
+        }
+        self
+    }
 }
 
 impl DynamoRequestQueue {
@@ -23,12 +47,17 @@ impl DynamoRequestQueue {
         seq: &str,
         now: Timestamp,
     ) -> UpdateItemFluentBuilder {
-        let EndingValue { status, outcome } = ending;
+        let EndingValue { status, outcome, beside } = ending;
         let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
+        let set_beside: String =
+            beside.iter().map(|(attribute, _)| format!("{attribute} = :{attribute}, ")).collect();
+        let update = beside.into_iter().fold(update, |update, (attribute, value)| {
+            update.expression_attribute_values(format!(":{attribute}"), value)
+        });
         let update = update
             .update_expression(format!(
-                "SET #status = :status, status_shard = :shard, {set_outcome}seq = {seq}, finished_at = :now, \
-                 #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer \
+                "SET #status = :status, status_shard = :shard, {set_outcome}{set_beside}seq = {seq}, \
+                 finished_at = :now, #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer \
                  REMOVE lease_expires_at, cancel_requested"
             ))
             .expression_attribute_names("#ttl", "ttl")

@@ -15,7 +15,7 @@ const IS_NEW: &str = "attribute_not_exists(request_id) OR #ttl < :now";
 impl DynamoRequestQueue {
     pub(super) async fn put_new(&self, request: &Request) -> Result<Enqueued, StoreError> {
         let key = request.key();
-        let timer_at = request.created_at + self.settings.unclaimed_after;
+        let timer_at = self.unclaimed_at(request.runner, request.created_at);
         let Encoded { item, parts } = request_item::encode(request, Some(timer_at), self.settings.shards);
         let now = n(request.created_at.as_secs());
         if parts.is_empty() {

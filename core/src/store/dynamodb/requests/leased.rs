@@ -1,20 +1,41 @@
 //! The writes of whoever holds the lease.
 
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
+use serde_json::Value;
 
 use super::DynamoRequestQueue;
 use super::ending::EndingValue;
+use super::parts::transaction_error;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::protocol::{ErrorBody, Seq};
+use crate::protocol::Seq;
 use crate::store::dynamodb::codec::{Item, json, n, s, time};
-use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{Audience, Lease, Progress, Status, StoreError, StoreErrorKind};
+use crate::store::dynamodb::{Refusal, part_item, request_item, store_error};
+use crate::store::{
+    Audience, LastReport, Lease, PastAttempt, Progress, Runner, Status, StoreError, StoreErrorKind,
+};
 
 /// What holds as long as nobody has claimed or ended the request since.
 const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
+
+/// What [`with_progress`] gives values for.
+const SET_PROGRESS: &str =
+    "percentage = :percentage, progress_message = :message, progress_metadata = :metadata";
+
+/// What [`hand_back`](DynamoRequestQueue::hand_back) gives values for.
+const SET_WAITING: &str =
+    "#status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer";
+
+fn with_progress(update: UpdateItemFluentBuilder, progress: &Progress) -> UpdateItemFluentBuilder {
+    update
+        .expression_attribute_values(":percentage", n(progress.percentage))
+        .expression_attribute_values(":message", s(&progress.message))
+        .expression_attribute_values(":metadata", json(&progress.metadata.clone().into()))
+}
 
 impl DynamoRequestQueue {
     /// A write that only the holder of the lease may make.
@@ -58,18 +79,85 @@ impl DynamoRequestQueue {
     ) -> Result<Audience, StoreError> {
         let update = self
             .fenced_update(key, lease)
-            .update_expression(
-                "SET percentage = :percentage, progress_message = :message, progress_metadata = :metadata, \
-                 seq = :seq, lease_expires_at = :lease_end",
-            )
-            .expression_attribute_values(":percentage", n(progress.percentage))
-            .expression_attribute_values(":message", s(&progress.message))
-            .expression_attribute_values(":metadata", json(&progress.metadata.clone().into()))
+            .update_expression(format!("SET {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end"))
             .expression_attribute_values(":seq", n(seq))
             .expression_attribute_values(":lease_end", time(lease_end));
-        match update.send().await.map_err(Refusal::from) {
+        match with_progress(update, progress).send().await.map_err(Refusal::from) {
             Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
             Err(refusal) => Err(self.fenced(refusal, "store progress of", key, lease)),
+        }
+    }
+
+    /// A checkpoint that is big lies in a part: then both are written in one transaction, so that no attempt that is fenced
+    /// overwrites what a later one goes on from.
+    pub(super) async fn store_checkpoint(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        checkpoint: &Value,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        const OPERATION: &str = "store the checkpoint of";
+        let text = match request_item::text_or_part(checkpoint) {
+            Ok(text) => {
+                let update = self
+                    .fenced_update(key, lease)
+                    .update_expression(format!(
+                        "SET checkpoint = :checkpoint, {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end"
+                    ))
+                    .expression_attribute_values(":checkpoint", s(text))
+                    .expression_attribute_values(":seq", n(seq))
+                    .expression_attribute_values(":lease_end", time(lease_end));
+                return match with_progress(update, progress).send().await.map_err(Refusal::from) {
+                    Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
+                    Err(refusal) => Err(self.fenced(refusal, OPERATION, key, lease)),
+                };
+            }
+            Err(text) => text,
+        };
+        self.store_big_checkpoint(key, lease, text).await?;
+        // Transactions return nothing of what they wrote: who listens is found by the write that follows.
+        self.store_progress(key, lease, progress, seq, lease_end).await
+    }
+
+    async fn store_big_checkpoint(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        text: String,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "store the checkpoint of";
+        let misuse = |error: BuildError| {
+            StoreError::new(StoreErrorKind::Misuse, self.context(OPERATION, key)).with_source(error)
+        };
+        let name = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(request_item::key(key)))
+            .update_expression("SET checkpoint_part = :part REMOVE checkpoint")
+            .condition_expression(FENCE)
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":epoch", n(lease.epoch))
+            .expression_attribute_values(":owner", s(&lease.owner))
+            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
+            .expression_attribute_values(":part", s(part_item::CHECKPOINT_PART))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(misuse)?;
+        let part = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(part_item::encode(key, part_item::CHECKPOINT_PART, text, None)))
+            .build()
+            .map_err(misuse)?;
+        let writes =
+            [TransactWriteItem::builder().update(name).build(), TransactWriteItem::builder().put(part).build()];
+        let transaction = self.client.transact_write_items().set_transact_items(Some(writes.into()));
+        match transaction.send().await.map_err(Refusal::from) {
+            Ok(_) => Ok(()),
+            Err(Refusal::Other(error)) => Err(transaction_error(self.context(OPERATION, key), error)),
+            Err(refusal @ Refusal::Condition(_)) => Err(self.fenced(refusal, OPERATION, key, lease)),
         }
     }
 
@@ -77,63 +165,116 @@ impl DynamoRequestQueue {
         &self,
         key: &RequestKey,
         lease: &Lease,
-        ending: EndingValue,
-        seq: Seq,
-        now: Timestamp,
+        mut ending: EndingValue,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         let status = ending.status;
+        ending.beside.extend([
+            ("percentage", n(last.progress.percentage)),
+            ("progress_message", s(&last.progress.message)),
+            ("progress_metadata", json(&last.progress.metadata.clone().into())),
+        ]);
         let update = self
-            .ending(self.fenced_update(key, lease), key, ending, ":seq", now)
-            .expression_attribute_values(":seq", n(seq));
+            .ending(self.fenced_update(key, lease), key, ending, ":seq", last.at)
+            .expression_attribute_values(":seq", n(last.seq));
         let ended = match update.send().await.map_err(Refusal::from) {
             Ok(updated) => updated.attributes.unwrap_or_default(),
             // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[status]) => old,
             Err(refusal) => return Err(self.fenced(refusal, "end", key, lease)),
         };
-        let payload_released = self.release_at_once(key, &ended).await;
-        Ok(Audience { payload_released, ..audience(&ended)? })
+        let parts_released = self.release_at_once(key, &ended).await;
+        Ok(Audience { parts_released, ..audience(&ended)? })
     }
 
     pub(super) async fn give_back(
         &self,
         key: &RequestKey,
         lease: &Lease,
-        error: &ErrorBody,
+        history: &[PastAttempt],
         due: Timestamp,
+        runner: Runner,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         // Above every number of this attempt, so that whoever ends the request without running it can go on from it.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
+        let set_runner = match runner {
+            Runner::Processor => "",
+            Runner::Worker => ", runner = :runner",
+        };
+        let mut update = self
+            .hand_back(key, lease, Status::Retrying, due)
+            .update_expression(format!(
+                "SET {SET_WAITING}, {SET_PROGRESS}, seq = :seq, history = :history{set_runner} \
+                 REMOVE lease_expires_at, cancel_requested"
+            ))
+            .expression_attribute_values(":history", request_item::history_value(history))
+            .expression_attribute_values(":seq", n(seq));
+        if runner == Runner::Worker {
+            update = update.expression_attribute_values(":runner", s(request_item::WORKER));
+        }
+        let left_as = [Status::Retrying, Status::Pending];
+        self.handed_back(with_progress(update, &last.progress), "hold back", key, lease, &left_as).await
+    }
+
+    /// The attempt is not over: the claim that follows counts it again.
+    pub(super) async fn give_on(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        last: &LastReport,
+    ) -> Result<Audience, StoreError> {
         let update = self
-            .fenced_update(key, lease)
-            .update_expression(
-                "SET #status = :status, status_shard = :shard, last_error = :error, seq = :seq, \
-                 timer_shard = :timer_shard, timer_at = :timer \
-                 REMOVE lease_expires_at, cancel_requested",
-            )
+            .hand_back(key, lease, Status::Pending, last.at + self.settings.unclaimed_by_worker_after)
+            .update_expression(format!(
+                "SET {SET_WAITING}, {SET_PROGRESS}, seq = :seq, runner = :runner, attempt = attempt - :one, \
+                 continuations = if_not_exists(continuations, :zero) + :one \
+                 REMOVE lease_expires_at, cancel_requested"
+            ))
+            .expression_attribute_values(":runner", s(request_item::WORKER))
+            .expression_attribute_values(":seq", n(last.seq))
+            .expression_attribute_values(":zero", n(0))
+            .expression_attribute_values(":one", n(1));
+        let update = with_progress(update, &last.progress);
+        self.handed_back(update, "continue", key, lease, &[Status::Pending]).await
+    }
+
+    /// A write by which the lease's holder has the request wait until somebody looks at it at `timer`.
+    fn hand_back(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        status: Status,
+        timer: Timestamp,
+    ) -> UpdateItemFluentBuilder {
+        self.fenced_update(key, lease)
             .condition_expression(format!(
                 "{FENCE} AND (attribute_not_exists(cancel_requested) OR cancel_requested = :not_requested)"
             ))
-            .expression_attribute_values(":status", s(Status::Retrying.as_str()))
-            .expression_attribute_values(":shard", self.status_shard(Status::Retrying, key))
-            .expression_attribute_values(":error", request_item::error_value(error))
-            .expression_attribute_values(":seq", n(seq))
+            .expression_attribute_values(":status", s(status.as_str()))
+            .expression_attribute_values(":shard", self.status_shard(status, key))
             .expression_attribute_values(":timer_shard", self.timer_shard(key))
-            .expression_attribute_values(":timer", time(due))
-            .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
+            .expression_attribute_values(":timer", time(timer))
+            .expression_attribute_values(":not_requested", AttributeValue::Bool(false))
+    }
+
+    async fn handed_back(
+        &self,
+        update: UpdateItemFluentBuilder,
+        operation: &str,
+        key: &RequestKey,
+        lease: &Lease,
+        left_as: &[Status],
+    ) -> Result<Audience, StoreError> {
         match update.send().await.map_err(Refusal::from) {
             Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
             // What we wrote, or what can only have followed it: the write had succeeded, and its answer was lost.
-            Err(Refusal::Condition(Some(old)))
-                if is_left_by(&old, lease, &[Status::Retrying, Status::Pending]) =>
-            {
-                audience(&old)
-            }
+            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, left_as) => audience(&old),
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
-                let context = self.context("hold back", key) + ": its end was asked for";
+                let context = self.context(operation, key) + ": its end was asked for";
                 Err(StoreError::new(StoreErrorKind::ConditionLost, context))
             }
-            Err(refusal) => Err(self.fenced(refusal, "hold back", key, lease)),
+            Err(refusal) => Err(self.fenced(refusal, operation, key, lease)),
         }
     }
 
@@ -155,9 +296,9 @@ impl DynamoRequestQueue {
 /// Who is to be told, as an item says it.
 fn audience(item: &Item) -> Result<Audience, StoreError> {
     Ok(Audience {
-        subscribers: request_item::subscribers(item)?,
+        subscribers: request_item::listeners(item)?,
         cancel_requested: request_item::cancel_requested(item)?,
-        payload_released: false,
+        parts_released: false,
     })
 }
 

@@ -22,7 +22,7 @@ impl DynamoRequestQueue {
     /// How often a part is read that is out of reach.
     const PART_TRIES: u32 = 4;
     const PART_PAUSE: Duration = Duration::from_millis(100);
-    /// How long those who are to be told of the end wait until the payload's part has its time to live.
+    /// How long those who are to be told of the end wait until the parts have their time to live.
     const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
     /// The request that an item holds, with the parts that it names.
@@ -80,28 +80,33 @@ impl DynamoRequestQueue {
         Ok(part)
     }
 
-    /// Right after a request has ended, gives its payload's part its time to live; says whether that is done, or not
+    /// Right after a request has ended, gives its parts their time to live; says whether that is done, or not
     /// needed. Where it fails, or takes long, nobody waits for it: it comes again before the timer is cleared.
     pub(super) async fn release_at_once(&self, key: &RequestKey, ended: &Item) -> bool {
-        match timeout(Self::RELEASE_PATIENCE, self.release_payload(key, ended)).await {
+        match timeout(Self::RELEASE_PATIENCE, self.release_parts(key, ended)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(request = %key, error = %Causes(&error), "the payload is not released yet");
+                tracing::warn!(request = %key, error = %Causes(&error), "the request's parts are not released yet");
                 false
             }
             Err(_) => {
-                tracing::warn!(request = %key, "the payload is not released yet: the store takes long");
+                tracing::warn!(request = %key, "the request's parts are not released yet: the store takes long");
                 false
             }
         }
     }
 
-    /// Gives the payload's part of an ended request its time to live.
+    /// Gives the parts of an ended request their time to live, but for its result's, which has it.
     ///
     /// It comes before the timer is cleared: where it fails, somebody looks at the request again.
-    pub(super) async fn release_payload(&self, key: &RequestKey, ended: &Item) -> Result<(), StoreError> {
-        let Some(part) = request_item::payload_part(ended)? else { return Ok(()) };
+    pub(super) async fn release_parts(&self, key: &RequestKey, ended: &Item) -> Result<(), StoreError> {
         let Some(ttl) = request_item::ttl(ended)? else { return Ok(()) };
+        let ttl = ttl.saturating_add(Self::PART_GRACE.as_secs());
+        let parts = request_item::open_parts(ended)?.into_iter().map(|part| self.release_part(key, part, ttl));
+        try_join_all(parts).await.map(|_| ())
+    }
+
+    async fn release_part(&self, key: &RequestKey, part: &str, ttl: u64) -> Result<(), StoreError> {
         let update = self
             .client
             .update_item()
@@ -110,11 +115,11 @@ impl DynamoRequestQueue {
             .update_expression("SET #ttl = :ttl")
             .condition_expression("attribute_exists(request_id)")
             .expression_attribute_names("#ttl", "ttl")
-            .expression_attribute_values(":ttl", n(ttl.saturating_add(Self::PART_GRACE.as_secs())));
+            .expression_attribute_values(":ttl", n(ttl));
         match update.send().await.map_err(Refusal::from) {
             Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
             Err(Refusal::Other(error)) => {
-                Err(store_error(self.context("release the payload of", key), error))
+                Err(store_error(self.context(&format!("release the {part} of"), key), error))
             }
         }
     }

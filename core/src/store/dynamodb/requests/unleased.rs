@@ -10,7 +10,7 @@ use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s, time};
 use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{Cancelled, NewStatus, Status, StoreError, StoreErrorKind};
+use crate::store::{Cancelled, NewStatus, Runner, Status, StoreError, StoreErrorKind};
 
 /// Whom a cancellation spares the request for.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +44,12 @@ impl DynamoRequestQueue {
         let updated = match to {
             NewStatus::Pending => self.make_pending(key, now).await,
             NewStatus::Failed(error) => {
-                let outcome = Some(("error", request_item::error_value(&error)));
-                self.end_unclaimed(key, &[from], Sparing::Nobody, EndingValue { status, outcome }, now).await
+                let ending = EndingValue::failed(&error);
+                self.end_unclaimed(key, &[from], Sparing::Nobody, ending, now).await
             }
             NewStatus::Cancelled => {
-                self.end_unclaimed(key, &[from], Sparing::Nobody, EndingValue { status, outcome: None }, now)
-                    .await
+                let ending = EndingValue::new(status, None);
+                self.end_unclaimed(key, &[from], Sparing::Nobody, ending, now).await
             }
         };
         match updated {
@@ -88,12 +88,12 @@ impl DynamoRequestQueue {
                 subscribers: request_item::subscribers(&item)?,
                 seq: request_item::seq(&item)?,
                 epoch: request_item::epoch(&item)?,
-                payload_released: self.release_at_once(key, &item).await,
+                parts_released: self.release_at_once(key, &item).await,
             })
         };
         let context = || self.context(OPERATION, key);
         for _ in 0..Self::CANCEL_TRIES {
-            let ending = EndingValue { status: Status::Cancelled, outcome: None };
+            let ending = EndingValue::new(Status::Cancelled, None);
             let unclaimed = [Status::Pending, Status::Retrying];
             let old = match self.end_unclaimed(key, &unclaimed, sparing, ending, now).await {
                 Ok(updated) => return now_cancelled(updated.unwrap_or_default()).await,
@@ -134,7 +134,8 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":status", s(Status::Pending.as_str()))
             .expression_attribute_values(":shard", self.status_shard(Status::Pending, key))
             .expression_attribute_values(":timer_shard", self.timer_shard(key))
-            .expression_attribute_values(":timer", time(now + self.settings.unclaimed_after));
+            // Which function is to claim it is not known here: the longer time does for both.
+            .expression_attribute_values(":timer", time(self.unclaimed_at(Runner::Worker, now)));
         Ok(update.send().await?.attributes)
     }
 
@@ -176,7 +177,7 @@ impl DynamoRequestQueue {
         Ok(if status.is_terminal() {
             request_item::finished_at(old)? == Some(now)
         } else {
-            request_item::timer_at(old)? == Some(now + self.settings.unclaimed_after)
+            request_item::timer_at(old)? == Some(self.unclaimed_at(Runner::Worker, now))
         })
     }
 

@@ -7,20 +7,22 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::Processor;
-use super::listeners::Listeners;
+use super::Attempts;
 use crate::connections::Connections;
+use crate::dead_letters::DeadLetters;
+use crate::delivery::{End, Listeners, settle, terminal_frame};
 use crate::handler::{Context, HandlerTask};
 use crate::ids::RequestKey;
 use crate::middleware::{Call, CallError, Phase, Reply};
-use crate::ports::Timestamp;
 use crate::progress::ProgressReporter;
-use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
-use crate::store::{Audience, Ending, Lease, Progress, Request, RequestQueue, StoreError, StoreErrorKind};
+use crate::protocol::{ErrorBody, ErrorCode, Frame, Seq};
+use crate::store::{
+    Audience, Ending, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue, StoreError, StoreErrorKind,
+};
 use crate::telemetry::Causes;
 
-pub(super) struct Attempt<'a, Q, P> {
-    processor: &'a Processor<Q, P>,
+pub(super) struct Attempt<'a, Q, P, D> {
+    attempts: &'a Attempts<Q, P, D>,
     key: RequestKey,
     request: Request,
     lease: Lease,
@@ -53,30 +55,28 @@ enum Report {
 /// How a stored report went, and when it was asked for.
 type Stored = (Instant, Result<Audience, StoreError>);
 
-impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
+impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// How long a handler that was told to stop may take to its next await.
     const STOP_PATIENCE: Duration = Duration::from_secs(1);
-    /// How much of the time is kept to note who has been told.
-    const NOTE_TIME: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
-        processor: &'a Processor<Q, P>,
+        attempts: &'a Attempts<Q, P, D>,
         request: Request,
         lease: Lease,
         claimed_at: Instant,
         deadline: Instant,
     ) -> Self {
         let key = request.key();
-        let settings = &processor.settings;
+        let settings = &attempts.settings;
         let listeners = Listeners::new(
-            &processor.connections,
+            &attempts.connections,
             key.clone(),
             settings.push_timeout,
             settings.lease_holds_until(claimed_at),
             request.subscribers.clone(),
         );
         Self {
-            processor,
+            attempts,
             listeners,
             key,
             seq: Seq::start_of(lease.epoch),
@@ -90,9 +90,9 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
 
     /// Runs the handler, and ends the request with what came of it.
     pub(super) async fn run(mut self) {
-        let (reporter, mut progress) = ProgressReporter::channel();
+        let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let mut task = self.start(reporter);
-        let outcome = self.watch(&mut task, &mut progress).await;
+        let outcome = self.watch(&mut task, &mut reports.progress).await;
         if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
             tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
         }
@@ -100,7 +100,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: stopping");
             return;
         };
-        let latest = progress.borrow().clone();
+        let latest = reports.progress.borrow().clone();
         self.push_progress(latest);
         self.finish(ending).await;
     }
@@ -117,11 +117,13 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             connection: request.connection.clone(),
             metadata: request.metadata.clone(),
             attempt: request.attempt,
+            continuations: request.continuations,
             progress,
+            checkpoint: None,
         };
         let call = Call::new(context, payload, Phase::Processing);
-        let app = self.processor.app.clone();
-        HandlerTask::spawn(&self.processor.handlers, async move { app.call(call).await })
+        let app = self.attempts.app.clone();
+        HandlerTask::spawn(&self.attempts.handlers, async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, and renews the lease, until the handler ends or its time is up.
@@ -130,8 +132,8 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
         task: &mut HandlerTask<Result<Reply, CallError>>,
         progress: &mut watch::Receiver<Progress>,
     ) -> Result<Ending, LeaseLost> {
-        let processor = self.processor;
-        let settings = &processor.settings;
+        let attempts = self.attempts;
+        let settings = &attempts.settings;
         let time_is_up = self.deadline.checked_sub(settings.deadline_margin).unwrap_or(self.deadline);
         let (mut push_at, mut asked_at) = (Instant::now(), self.renewed_at);
         let mut reporting = true;
@@ -168,7 +170,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
                     asked_at = Instant::now();
                     to_store = false;
                     let latest = progress.borrow().clone();
-                    storing = Some(Box::pin(store(processor, self.key.clone(), self.lease.clone(), latest, self.seq)));
+                    storing = Some(Box::pin(store(attempts, self.key.clone(), self.lease.clone(), latest, self.seq)));
                 }
                 () = sleep_until(push_at), if to_push => {
                     to_push = false;
@@ -184,7 +186,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     fn ending(&self, ended: Result<Result<Reply, CallError>, JoinError>) -> Ending {
         match ended {
             Ok(Ok(Reply::Done(output))) => Ending::Completed(output),
-            Ok(Ok(decision @ (Reply::Queue | Reply::BuiltIn))) => {
+            Ok(Ok(decision @ (Reply::Queue { .. } | Reply::BuiltIn))) => {
                 tracing::error!(request = %self.key, ?decision, "a layer has decided what is for the router alone");
                 Ending::Failed(ErrorBody::processing_failed())
             }
@@ -208,9 +210,9 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// One that was not stored is no reason to stop: the next is as good, and conditional on the epoch alike.
     fn stored(&mut self, (asked_at, stored): Stored) -> Result<Report, LeaseLost> {
         match stored {
-            Ok(Audience { subscribers, cancel_requested, payload_released: _ }) => {
+            Ok(Audience { subscribers, cancel_requested, parts_released: _ }) => {
                 self.renewed_at = asked_at;
-                self.listeners.renew(self.processor.settings.lease_holds_until(asked_at), subscribers);
+                self.listeners.renew(self.attempts.settings.lease_holds_until(asked_at), subscribers);
                 if cancel_requested {
                     tracing::info!(request = %self.key, "its end is asked for: stopping");
                     return Ok(Report::CancelRequested);
@@ -235,7 +237,7 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             request_id: self.request.id.clone(),
             percentage: progress.percentage,
             message: progress.message.clone(),
-            timestamp: self.processor.clock.now().as_secs(),
+            timestamp: self.attempts.clock.now().as_secs(),
             metadata: progress.metadata.clone(),
             seq: self.seq,
         };
@@ -246,17 +248,18 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
     /// Writes the end, then tells it, then notes who has been told.
     async fn finish(mut self, ending: Ending) {
         let seq = self.seq.next();
-        let now = self.processor.clock.now();
-        let (mut ending, mut frame) = last_frame(&self.request, ending, seq, now);
+        let now = self.attempts.clock.now();
+        let last = LastReport { progress: self.pushed.clone(), seq, at: now };
+        let (mut ending, _) = terminal_frame(&self.request.id, ending, seq, now);
         let end_of_time = self.deadline.checked_sub(LAST_MOMENT).unwrap_or(self.deadline);
-        let (processor, key, lease) = (self.processor, &self.key, &self.lease);
+        let (attempts, key, lease) = (self.attempts, &self.key, &self.lease);
         let written = async {
-            let mut written = write_end(processor, key, lease, &ending, seq, now).await;
+            let mut written = write_end(attempts, key, lease, &ending, &[], &last).await;
             if matches!(&written, Err(error) if error.kind() == StoreErrorKind::TooLarge) {
                 let error =
                     ErrorBody::new(ErrorCode::PayloadTooLarge, "The result is larger than can be stored");
-                (ending, frame) = last_frame(&self.request, Ending::Failed(error), seq, now);
-                written = write_end(processor, key, lease, &ending, seq, now).await;
+                ending = Ending::Failed(error);
+                written = write_end(attempts, key, lease, &ending, &[], &last).await;
             }
             written
         };
@@ -283,21 +286,18 @@ impl<'a, Q: RequestQueue, P: Connections> Attempt<'a, Q, P> {
             }
         };
         tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
-        let listening = audience.subscribers.len();
-        let note_until = end_of_time.checked_sub(Self::NOTE_TIME).unwrap_or(end_of_time);
-        let until = note_until.min(Instant::now() + processor.settings.push_timeout);
-        let told = self.listeners.tell(seq, frame, until, audience.subscribers).await;
-        let (everyone, released) = (told.len() == listening, audience.payload_released);
-        let delivered = processor.queue.delivered(&self.key, self.lease.epoch, &told, everyone, released);
-        match timeout_at(end_of_time, delivered).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(request = %self.key, error = %Causes(&error), "delivery was not noted");
-            }
-            Err(_) => {
-                tracing::error!(request = %self.key, "delivery was not noted before the invocation's end")
-            }
-        }
+        self.request.is_dead_letter_due = matches!(ending, Ending::Failed(_));
+        self.request.ending = Some(ending);
+        self.request.seq = seq;
+        self.request.finished_at = Some(now);
+        let end = End {
+            request: &self.request,
+            audience: audience.subscribers.into_iter().map(|listens| listens.connection).collect(),
+            parts_released: audience.parts_released,
+        };
+        let push_timeout = attempts.settings.push_timeout;
+        let dead_letters = Some(&attempts.dead_letters);
+        settle(&attempts.queue, dead_letters, self.listeners, end, end_of_time, push_timeout).await;
     }
 }
 
@@ -309,33 +309,33 @@ async fn running<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     }
 }
 
-async fn store<Q: RequestQueue, P>(
-    processor: &Processor<Q, P>,
+async fn store<Q: RequestQueue, P, D>(
+    attempts: &Attempts<Q, P, D>,
     key: RequestKey,
     lease: Lease,
     progress: Progress,
     seq: Seq,
 ) -> Stored {
     let asked_at = Instant::now();
-    let lease_end = processor.clock.now() + processor.settings.lease;
-    (asked_at, processor.queue.progress(&key, &lease, &progress, seq, lease_end).await)
+    let lease_end = attempts.clock.now() + attempts.settings.lease;
+    (asked_at, attempts.queue.progress(&key, &lease, &progress, seq, lease_end).await)
 }
 
 /// Writes the end, again and again until it stands: it is what the client was promised, and conditional
 /// on the epoch, so that it can do no harm however late it comes.
-pub(super) async fn write_end<Q: RequestQueue, P>(
-    processor: &Processor<Q, P>,
+pub(super) async fn write_end<Q: RequestQueue, P, D>(
+    attempts: &Attempts<Q, P, D>,
     key: &RequestKey,
     lease: &Lease,
     ending: &Ending,
-    seq: Seq,
-    now: Timestamp,
+    history: &[PastAttempt],
+    last: &LastReport,
 ) -> Result<Audience, StoreError> {
     loop {
         let written = match ending {
-            Ending::Completed(result) => processor.queue.complete(key, lease, result, seq, now).await,
-            Ending::Failed(error) => processor.queue.fail(key, lease, error, seq, now).await,
-            Ending::Cancelled => processor.queue.cancelled(key, lease, seq, now).await,
+            Ending::Completed(result) => attempts.queue.complete(key, lease, result, last).await,
+            Ending::Failed(error) => attempts.queue.fail(key, lease, error, history, last).await,
+            Ending::Cancelled => attempts.queue.cancelled(key, lease, last).await,
         };
         match written {
             Err(error) if error.is_transient() => {
@@ -345,41 +345,4 @@ pub(super) async fn write_end<Q: RequestQueue, P>(
             done => return done,
         }
     }
-}
-
-/// The frame that tells an ending; what no frame can carry ends the request as failed.
-fn last_frame(request: &Request, ending: Ending, seq: Seq, now: Timestamp) -> (Ending, String) {
-    let error_frame = |error| Frame::Error {
-        request_id: Some(request.id.clone()),
-        error,
-        timestamp: now.as_secs(),
-        seq: Some(seq),
-    };
-    let frame = match &ending {
-        Ending::Completed(result) => Frame::Complete {
-            request_id: request.id.clone(),
-            success: true,
-            result: result.clone(),
-            timestamp: now.as_secs(),
-            seq,
-        },
-        Ending::Failed(error) => error_frame(error.clone()),
-        Ending::Cancelled => error_frame(ErrorBody::cancelled()),
-    }
-    .to_json();
-    if frame.len() <= MAX_FRAME_BYTES {
-        return (ending, frame);
-    }
-    let error = match ending {
-        Ending::Completed(_) => ErrorBody::new(
-            ErrorCode::PayloadTooLarge,
-            format!(
-                "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
-                frame.len()
-            ),
-        ),
-        Ending::Failed(error) => error.without_its_text(),
-        Ending::Cancelled => ErrorBody::cancelled(),
-    };
-    last_frame(request, Ending::Failed(error), seq, now)
 }

@@ -12,13 +12,14 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::connections::{Connections, SendError, SendErrorKind};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::Seq;
+use crate::store::Subscriber;
 use crate::telemetry::Causes;
 
 /// Sends frames to a request's subscribers.
 ///
 /// Frames to one connection are serial. Who takes longer than others misses what came meanwhile, and is sent the
 /// latest then: nobody waits for anybody else.
-pub(super) struct Listeners<'a, P> {
+pub(crate) struct Listeners<'a, P> {
     connections: &'a P,
     key: RequestKey,
     /// How long one frame may take to one client.
@@ -32,6 +33,8 @@ pub(super) struct Listeners<'a, P> {
     end: Option<(Seq, Arc<str>, Instant)>,
     /// The last frame that was sent to each, unless it failed and is to be sent again.
     tried: BTreeMap<ConnectionId, Seq>,
+    /// Up to where those knew of the request's progress who came to listen meanwhile.
+    seen: BTreeMap<ConnectionId, Seq>,
     /// Those to whom a frame is on its way.
     sending: BTreeSet<ConnectionId>,
     sends: FuturesUnordered<BoxFuture<'a, Sent>>,
@@ -50,7 +53,7 @@ struct Sent {
 impl<'a, P: Connections> Listeners<'a, P> {
     const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-    pub(super) fn new(
+    pub(crate) fn new(
         connections: &'a P,
         key: RequestKey,
         push_timeout: Duration,
@@ -66,6 +69,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
             progress: None,
             end: None,
             tried: BTreeMap::new(),
+            seen: BTreeMap::new(),
             sending: BTreeSet::new(),
             sends: FuturesUnordered::new(),
             told: BTreeSet::new(),
@@ -74,14 +78,15 @@ impl<'a, P: Connections> Listeners<'a, P> {
     }
 
     /// Takes over what a stored write has found, and sends the latest progress to whoever lacks it.
-    pub(super) fn renew(&mut self, lease_holds_until: Instant, subscribers: Vec<ConnectionId>) {
+    pub(crate) fn renew(&mut self, lease_holds_until: Instant, subscribers: Vec<Subscriber>) {
         self.lease_holds_until = lease_holds_until;
-        self.subscribers = subscribers;
+        self.seen = subscribers.iter().map(|listens| (listens.connection.clone(), listens.seen)).collect();
+        self.subscribers = subscribers.into_iter().map(|listens| listens.connection).collect();
         self.send_to_all();
     }
 
     /// Starts to send progress to everyone who is not busy with an earlier frame.
-    pub(super) fn offer(&mut self, seq: Seq, frame: String) {
+    pub(crate) fn offer(&mut self, seq: Seq, frame: String) {
         self.progress = Some((seq, frame.into()));
         self.send_to_all();
     }
@@ -111,16 +116,20 @@ impl<'a, P: Connections> Listeners<'a, P> {
     /// The latest progress, and after it the end: each once, while there is time for it.
     fn next_for(&self, to: &ConnectionId) -> Option<(Seq, Arc<str>, Instant)> {
         let (now, tried) = (Instant::now(), self.tried.get(to).copied().unwrap_or_default());
-        let progress = self.progress.as_ref().map(|(seq, frame)| (*seq, frame, self.lease_holds_until));
-        let end = self.end.as_ref().map(|(seq, frame, until)| (*seq, frame, *until));
-        let next = progress.into_iter().chain(end).find(|(seq, _, until)| *seq > tried && *until > now);
+        // The end is for everybody, whatever they say that they have seen.
+        let known = tried.max(self.seen.get(to).copied().unwrap_or_default());
+        let progress = self.progress.as_ref().filter(|(seq, _)| *seq > known);
+        let progress = progress.map(|(seq, frame)| (*seq, frame, self.lease_holds_until));
+        let end = self.end.as_ref().filter(|(seq, ..)| *seq > tried);
+        let end = end.map(|(seq, frame, until)| (*seq, frame, *until));
+        let next = progress.into_iter().chain(end).find(|(_, _, until)| *until > now);
         next.map(|(seq, frame, until)| (seq, Arc::clone(frame), until.min(now + self.push_timeout)))
     }
 
     /// Goes on with what is being sent, until one frame has arrived or failed; without any, forever.
     ///
     /// Dropped before that, it has lost nothing.
-    pub(super) async fn advance(&mut self) {
+    pub(crate) async fn advance(&mut self) {
         let Some(Sent { to, seq, outcome }) = self.sends.next().await else {
             return std::future::pending().await;
         };
@@ -155,7 +164,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
 
     /// Sends the terminal frame to everyone who listens, again to those whom it does not reach at once, and
     /// returns who has it, or will never need it.
-    pub(super) async fn tell(
+    pub(crate) async fn tell(
         mut self,
         seq: Seq,
         frame: String,

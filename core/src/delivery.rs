@@ -1,0 +1,132 @@
+//! What follows a request's end: everyone who listens is told, its dead letter is sent, and both are noted.
+//!
+//! Whoever writes the end does it at once. Where they cannot, or not all of it, the request's timer has the sweeper do what
+//! is left, as often as it takes. The frame is made of what is stored, and so the same each time.
+
+mod listeners;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use listeners::Listeners;
+
+use crate::aws::ServiceError;
+use crate::connections::Connections;
+use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::ids::{ConnectionId, RequestId};
+use crate::ports::Timestamp;
+use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
+use crate::store::{Delivery, Ending, Request, RequestQueue};
+use crate::telemetry::Causes;
+
+/// How much of the time is kept to note who has been told.
+const NOTE_TIME: Duration = Duration::from_secs(1);
+
+/// The frame that tells an ending; what no frame can carry ends the request as failed.
+pub(crate) fn terminal_frame(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> (Ending, String) {
+    let error_frame =
+        |error| Frame::Error { request_id: Some(id.clone()), error, timestamp: at.as_secs(), seq: Some(seq) };
+    let frame = match &ending {
+        Ending::Completed(result) => Frame::Complete {
+            request_id: id.clone(),
+            success: true,
+            result: result.clone(),
+            timestamp: at.as_secs(),
+            seq,
+        },
+        Ending::Failed(error) => error_frame(error.clone()),
+        Ending::Cancelled => error_frame(ErrorBody::cancelled()),
+    }
+    .to_json();
+    if frame.len() <= MAX_FRAME_BYTES {
+        return (ending, frame);
+    }
+    let error = match ending {
+        Ending::Completed(_) => ErrorBody::new(
+            ErrorCode::PayloadTooLarge,
+            format!(
+                "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
+                frame.len()
+            ),
+        ),
+        Ending::Failed(error) => error.without_its_text(),
+        Ending::Cancelled => ErrorBody::cancelled(),
+    };
+    terminal_frame(id, Ending::Failed(error), seq, at)
+}
+
+/// The end of a request, and what is known of it beside what is stored.
+pub(crate) struct End<'r> {
+    /// The request as it ended, with its seq, ending and end. Its payload matters to a dead letter alone.
+    pub(crate) request: &'r Request,
+    /// Who is to be told.
+    pub(crate) audience: Vec<ConnectionId>,
+    /// As the write that ended it said, if that is known.
+    pub(crate) parts_released: bool,
+}
+
+/// Tells the end of a request through `listeners`, sends its dead letter if that is due, and notes what was done: until
+/// `until`, and to each client for `push_timeout` at most.
+///
+/// Without `dead_letters`, a letter that is due is left to whoever has them.
+pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
+    queue: &Q,
+    dead_letters: Option<&D>,
+    listeners: Listeners<'_, P>,
+    end: End<'_>,
+    until: Instant,
+    push_timeout: Duration,
+) {
+    let End { request, audience, parts_released } = end;
+    let Some(ending) = request.ending.clone() else { return };
+    let key = request.key();
+    let at = request.finished_at.unwrap_or_default();
+    let (_, frame) = terminal_frame(&request.id, ending, request.seq, at);
+    let listening = audience.len();
+    let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
+    let tell_until = note_until.min(Instant::now() + push_timeout);
+    let (told, letter) = tokio::join!(
+        listeners.tell(request.seq, frame, tell_until, audience),
+        send_letter(dead_letters, request, note_until)
+    );
+    let delivery = Delivery {
+        told: &told,
+        is_complete: told.len() == listening && letter != Letter::Owed,
+        is_dead_letter_sent: letter == Letter::Sent,
+        parts_released,
+    };
+    match timeout_at(until, queue.delivered(&key, request.epoch, delivery)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(request = %key, error = %Causes(&error), "delivery was not noted");
+        }
+        Err(_) => tracing::error!(request = %key, "delivery was not noted before the invocation's end"),
+    }
+}
+
+/// Where a dead letter stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Letter {
+    NotDue,
+    Sent,
+    Owed,
+}
+
+async fn send_letter<D: DeadLetters>(dead_letters: Option<&D>, request: &Request, until: Instant) -> Letter {
+    if !request.is_dead_letter_due {
+        return Letter::NotDue;
+    }
+    let (Some(dead_letters), Some(letter)) = (dead_letters, DeadLetter::of(request)) else {
+        return Letter::Owed;
+    };
+    let sent = timeout_at(until, dead_letters.send(&letter)).await;
+    let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than this invocation has"));
+    match sent.unwrap_or_else(late) {
+        Ok(()) => Letter::Sent,
+        Err(error) => {
+            tracing::error!(request = %request.key(), error = %Causes(&error), "the dead letter was not sent yet");
+            Letter::Owed
+        }
+    }
+}

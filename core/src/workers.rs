@@ -1,0 +1,40 @@
+//! Handing a request over to the worker, which runs it alone in an invocation of its own.
+
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+
+use crate::aws::ServiceError;
+use crate::ids::RequestKey;
+
+/// What the worker is invoked with: which request, and nothing else of it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HandOver {
+    /// The request's key.
+    pub request: String,
+}
+
+impl HandOver {
+    /// The event for this request.
+    #[must_use]
+    pub fn of(key: &RequestKey) -> Self {
+        Self { request: key.as_str().to_owned() }
+    }
+
+    /// The request's key.
+    #[must_use]
+    pub fn key(&self) -> RequestKey {
+        RequestKey::from_stored(self.request.clone())
+    }
+}
+
+/// The way to the worker.
+pub trait Workers: Send + Sync {
+    /// Has the worker take up a request, some time soon.
+    ///
+    /// It may be lost on the way: the request stays pending, and the sweeper brings it back.
+    ///
+    /// # Errors
+    /// When it is not known to have been taken.
+    fn hand_over(&self, key: &RequestKey) -> impl Future<Output = Result<(), ServiceError>> + Send;
+}
