@@ -174,4 +174,3 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
         format!("{:032x}", u128::from_be_bytes(bytes))
     }
 }
-

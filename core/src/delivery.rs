@@ -121,7 +121,8 @@ async fn send_letter<D: DeadLetters>(dead_letters: Option<&D>, request: &Request
         return Letter::Owed;
     };
     let sent = timeout_at(until, dead_letters.send(&letter)).await;
-    let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than this invocation has"));
+    let late =
+        |_| Err(ServiceError::transient("send a dead letter", "it took longer than this invocation has"));
     match sent.unwrap_or_else(late) {
         Ok(()) => Letter::Sent,
         Err(error) => {

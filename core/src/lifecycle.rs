@@ -176,7 +176,9 @@ fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &
 
 fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp, rules: &Rules) -> Step {
     match event {
-        Event::Claimed { until } if due <= now && budget.used < budget.allowed => claimed(budget, until, rules),
+        Event::Claimed { until } if due <= now && budget.used < budget.allowed => {
+            claimed(budget, until, rules)
+        }
         Event::CancelAsked => cancelled(),
         Event::TimerFired if now < due => {
             Step { state: State::Retrying(budget, due), effects: vec![Effect::LookAt(due)] }

@@ -67,12 +67,8 @@ impl ProgressReporter {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
         let (stop, until) = (Arc::new(watch::Sender::new(None)), Arc::new(watch::Sender::new(None)));
-        let reports = Reports {
-            progress,
-            checkpoints: saved,
-            stop: Arc::clone(&stop),
-            until: Arc::clone(&until),
-        };
+        let reports =
+            Reports { progress, checkpoints: saved, stop: Arc::clone(&stop), until: Arc::clone(&until) };
         (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 
@@ -149,7 +145,8 @@ impl ProgressReporter {
     /// handler that is to stop for another reason may still save one, in the moment that it is given.
     pub async fn checkpoint(&self, state: impl Serialize) -> Result<(), ProgressError> {
         let invalid = |problem: String| ProgressError::Checkpoint { problem };
-        let state = serde_json::to_value(state).map_err(|error| invalid(format!("cannot be made JSON: {error}")))?;
+        let state =
+            serde_json::to_value(state).map_err(|error| invalid(format!("cannot be made JSON: {error}")))?;
         let bytes = serde_json::to_vec(&state).map_or(usize::MAX, |json| json.len());
         if bytes > Self::MAX_CHECKPOINT_BYTES {
             let max = Self::MAX_CHECKPOINT_BYTES;

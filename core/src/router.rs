@@ -18,12 +18,10 @@ use crate::handler::{Context, HandlerTask};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
-use crate::protocol::{
-    ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage,
-};
+use crate::protocol::{ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage};
 use crate::store::{
-    ConnectionStore, Ending, Enqueued, Identity, RateLimits, Request, RequestQueue, Runner, Status, StoreError,
-    StoreErrorKind,
+    ConnectionStore, Ending, Enqueued, Identity, RateLimits, Request, RequestQueue, Runner, Status,
+    StoreError, StoreErrorKind,
 };
 use crate::telemetry::Causes;
 use handlers::Handlers;

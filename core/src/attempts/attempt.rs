@@ -17,7 +17,8 @@ use crate::middleware::{Call, CallError, Phase, Reply};
 use crate::progress::ProgressReporter;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, Seq};
 use crate::store::{
-    Audience, Ending, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue, StoreError, StoreErrorKind,
+    Audience, Ending, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue, StoreError,
+    StoreErrorKind,
 };
 use crate::telemetry::Causes;
 

@@ -184,10 +184,7 @@ struct AttemptsSetup {
 pub type LambdaAttempts = Attempts<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
 impl AttemptsSetup {
-    fn read<F: Fn(&str) -> Option<String>>(
-        environment: &mut Environment<F>,
-        http: SharedHttpClient,
-    ) -> Self {
+    fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>, http: SharedHttpClient) -> Self {
         let aws = AwsEnvironment::read_with(environment, http);
         let requests = environment.required("REQUESTS_TABLE");
         let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");

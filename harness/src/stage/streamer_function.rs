@@ -20,8 +20,8 @@ use streamer::app::App;
 use streamer::config::Environment;
 use streamer::connections::ApiGatewayConnections;
 use streamer::functions::setup::{
-    ConnectSetup, DisconnectSetup, LambdaProcessor, LambdaSweeper, LambdaWorker, Ports, ProcessorSetup, RouterSetup,
-    SweeperSetup, WorkerSetup,
+    ConnectSetup, DisconnectSetup, LambdaProcessor, LambdaSweeper, LambdaWorker, Ports, ProcessorSetup,
+    RouterSetup, SweeperSetup, WorkerSetup,
 };
 use streamer::functions::{Connect, Disconnect, route_response};
 use streamer::ports::{Clock, Entropy};

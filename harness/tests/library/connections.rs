@@ -11,7 +11,7 @@ use streamer::ports::Timestamp;
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
-use streamer::store::{Connection, ConnectionStore as _, RequestQueue as _, Status};
+use streamer::store::{Connection, ConnectionStore as _, RequestQueue as _, Runner, Status};
 use streamer::telemetry::{MetricLine, MetricSink};
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
@@ -177,7 +177,7 @@ async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled()
         bench.queue(id, 60).await;
     }
     let lease_end = now + Duration::from_secs(60);
-    queue(&world.db).claim(&key("runs"), "somebody", now, lease_end).await.unwrap();
+    queue(&world.db).claim(&key("runs"), "somebody", Runner::Processor, now, lease_end).await.unwrap();
     let db = world.db.clone();
     let subscribe = move || {
         for id in ["waits", "runs"] {
@@ -347,7 +347,8 @@ async fn a_sign_of_life_that_hangs_delays_the_answer_by_a_second_once_a_minute_a
     let connections =
         DynamoConnectionStore::new(client_without_answers_to(&world.db, "UpdateItem"), CONNECTIONS);
     let (app, clock) = (Arc::clone(&world.app), Arc::new(world.clock.clone()));
-    let router = Router::new(app, connections, queue(&world.db), clock, Handle::current());
+    let router =
+        Router::new(app, connections, queue(&world.db), world.clients.clone(), clock, Handle::current());
     let mut waited = Vec::new();
     let quick = |seconds| json!(json!({"action": "steps", "id": "q", "payload": seconds}).to_string());
     for (after, takes, has) in [(0, 0, 60), (60, 0, 60), (0, 0, 60), (60, 3, 60), (60, 0, 1)] {

@@ -12,13 +12,14 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use serde_json::Value;
-use streamer::ids::{ConnectionId, RequestKey};
+use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
-    RequestQueue, RequestSummary, Status, StoreError, StoreErrorKind,
+    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
+    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
+    StoreErrorKind, Subscribed,
 };
 use streamer_harness::dynamodb::DynamoDb;
 
@@ -158,10 +159,11 @@ impl RequestQueue for Flaky {
         &self,
         key: &RequestKey,
         owner: &str,
+        runner: Runner,
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
-        self.queue.claim(key, owner, now, lease_end).await
+        self.queue.claim(key, owner, runner, now, lease_end).await
     }
 
     async fn progress(
@@ -176,16 +178,28 @@ impl RequestQueue for Flaky {
         self.queue.progress(key, lease, progress, seq, lease_end).await
     }
 
+    async fn checkpoint(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        checkpoint: &Value,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.progress)?;
+        self.queue.checkpoint(key, lease, checkpoint, progress, seq, lease_end).await
+    }
+
     async fn complete(
         &self,
         key: &RequestKey,
         lease: &Lease,
         result: &Value,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.pass(&self.ends)?;
-        self.queue.complete(key, lease, result, seq, now).await
+        self.queue.complete(key, lease, result, last).await
     }
 
     async fn fail(
@@ -193,22 +207,67 @@ impl RequestQueue for Flaky {
         key: &RequestKey,
         lease: &Lease,
         error: &ErrorBody,
-        seq: Seq,
-        now: Timestamp,
+        history: &[PastAttempt],
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.pass(&self.ends)?;
-        self.queue.fail(key, lease, error, seq, now).await
+        self.queue.fail(key, lease, error, history, last).await
     }
 
     async fn delivered(
         &self,
         key: &RequestKey,
         epoch: u64,
-        told: &[ConnectionId],
-        everyone: bool,
-        payload_released: bool,
+        delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        self.queue.delivered(key, epoch, told, everyone, payload_released).await
+        self.queue.delivered(key, epoch, delivery).await
+    }
+
+    async fn continue_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        last: &LastReport,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
+        self.queue.continue_later(key, lease, last).await
+    }
+
+    async fn nudge(&self, seen: &RequestSummary, now: Timestamp) -> Result<bool, StoreError> {
+        self.queue.nudge(seen, now).await
+    }
+
+    async fn look_again(
+        &self,
+        key: &RequestKey,
+        timer_at: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.queue.look_again(key, timer_at, until).await
+    }
+
+    async fn take_back(
+        &self,
+        seen: &RequestSummary,
+        verdict: &Abandoned,
+        history: &[PastAttempt],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.queue.take_back(seen, verdict, history, now).await
+    }
+
+    async fn subscribe(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        seen: Seq,
+        now: Timestamp,
+    ) -> Result<Subscribed, StoreError> {
+        self.queue.subscribe(key, connection, seen, now).await
+    }
+
+    async fn redriven(&self, key: &RequestKey, as_request: &RequestId) -> Result<(), StoreError> {
+        self.queue.redriven(key, as_request).await
     }
 
     async fn dequeue(
@@ -234,21 +293,23 @@ impl RequestQueue for Flaky {
         &self,
         key: &RequestKey,
         lease: &Lease,
-        seq: Seq,
-        now: Timestamp,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.pass(&self.ends)?;
-        self.queue.cancelled(key, lease, seq, now).await
+        self.queue.cancelled(key, lease, last).await
     }
 
     async fn retry_later(
         &self,
         key: &RequestKey,
         lease: &Lease,
-        error: &ErrorBody,
+        history: &[PastAttempt],
         due: Timestamp,
+        runner: Runner,
+        last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        self.queue.retry_later(key, lease, error, due).await
+        self.pass(&self.ends)?;
+        self.queue.retry_later(key, lease, history, due, runner, last).await
     }
 
     async fn update_status(

@@ -302,8 +302,8 @@ async fn a_layer_answers_queues_and_changes_what_is_asked() {
     async fn first(mut call: Call, next: Next) -> Result<Reply, BoxError> {
         match (&call.phase, call.context.metadata.get("do").map(String::as_str)) {
             (_, Some("answer")) => Ok(Reply::Done(json!("from the cache"))),
-            (Phase::Routing(_), Some("queue")) => Ok(Reply::Queue),
-            (_, Some("queue again")) => Ok(Reply::Queue),
+            (Phase::Routing(_), Some("queue")) => Ok(Reply::Queue { estimated_duration: Duration::ZERO }),
+            (_, Some("queue again")) => Ok(Reply::Queue { estimated_duration: Duration::ZERO }),
             (_, Some("rename")) => {
                 call.context.action = "echo".into();
                 call.payload = json!("renamed").into();

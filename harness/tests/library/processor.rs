@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::connections::SendErrorKind;
 use streamer::handler::{Context, Handler, HandlerError};
+use streamer::ids::ConnectionId;
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Cancelled, Ending, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{Cancelled, Delivery, Ending, RequestQueue as _, Status, StoreErrorKind};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::{Flaky, queue_without, silent_queue};
@@ -476,6 +477,11 @@ async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
     assert_eq!(bench.frames().len(), 2, "and the end: {:?}", bench.frames());
 }
 
+/// Everybody is told, as far as is known.
+fn delivery(told: &[ConnectionId]) -> Delivery<'_> {
+    Delivery { told, is_complete: true, is_dead_letter_sent: false, parts_released: false }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
@@ -484,13 +490,13 @@ async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index(
     bench.world.process().await;
     bench.world.subscribe("r1", "c9").await;
     let queue = queue(&bench.world.db);
-    queue.delivered(&key("r1"), 1, &["c-ann".into()], true, false).await.unwrap();
+    queue.delivered(&key("r1"), 1, delivery(&["c-ann".into()])).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()]);
     assert!(bench.world.item("r1").await.contains_key("timer_at"));
 
-    queue.delivered(&key("r1"), 0, &["c9".into()], true, false).await.unwrap();
+    queue.delivered(&key("r1"), 0, delivery(&["c9".into()])).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()], "a passed epoch changes nothing");
-    queue.delivered(&key("r1"), 1, &["c9".into()], true, false).await.unwrap();
+    queue.delivered(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 

@@ -15,7 +15,7 @@ use streamer::store::{FullAt, RateLimits, StoreError, StoreErrorKind, Taken};
 use tokio::runtime::Builder;
 use tokio::time::advance;
 
-use crate::world::{RATE_LIMITS, World, message};
+use crate::world::{Clients, RATE_LIMITS, World, message};
 
 async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
@@ -34,7 +34,7 @@ async fn environment(
     world: &World,
     app: App,
     limits: impl RateLimits + 'static,
-) -> Router<DynamoConnectionStore, DynamoRequestQueue> {
+) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
     let mut router = world.router_of(app);
     router.set_rate_limits(limits);
     // Its identity is remembered from here on, and no layer has seen it: nobody answers this action.
@@ -42,13 +42,16 @@ async fn environment(
     router
 }
 
-async fn say(router: &Router<DynamoConnectionStore, DynamoRequestQueue>, connection: &str) -> String {
+async fn say(
+    router: &Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
+    connection: &str,
+) -> String {
     router.route(&message(connection, json!(ECHO), false)).await
 }
 
 /// How many of `calls` calls are let through.
 async fn granted(
-    routers: &[&Router<DynamoConnectionStore, DynamoRequestQueue>],
+    routers: &[&Router<DynamoConnectionStore, DynamoRequestQueue, Clients>],
     connection: &str,
     calls: usize,
 ) -> usize {

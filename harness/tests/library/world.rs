@@ -238,7 +238,14 @@ impl World {
     ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         let connections = DynamoConnectionStore::new(self.db.client(), CONNECTIONS);
         let clients = self.clients.clone();
-        Router::new(Arc::new(app), connections, queue(&self.db), clients, Arc::new(self.clock.clone()), handlers)
+        Router::new(
+            Arc::new(app),
+            connections,
+            queue(&self.db),
+            clients,
+            Arc::new(self.clock.clone()),
+            handlers,
+        )
     }
 
     /// A router on tables of these names.

@@ -44,7 +44,9 @@ use super::part_item;
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
-use crate::store::{Ending, Lease, PastAttempt, Progress, Request, RequestSummary, Runner, Status, Subscriber};
+use crate::store::{
+    Ending, Lease, PastAttempt, Progress, Request, RequestSummary, Runner, Status, Subscriber,
+};
 
 /// The table's key attribute.
 pub const KEY: &str = "request_id";
@@ -381,7 +383,10 @@ pub fn listeners(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
         .map(|(id, seen)| {
             let number = seen.as_n().ok().and_then(|digits| digits.parse().ok());
             let seen = number.ok_or_else(|| {
-                read.corrupt("subscribers", format!("expected the number of a frame for {id}, found {seen:?}"))
+                read.corrupt(
+                    "subscribers",
+                    format!("expected the number of a frame for {id}, found {seen:?}"),
+                )
             })?;
             Ok(Subscriber { connection: ConnectionId::new(id.clone()), seen: Seq::from_stored(seen) })
         })

@@ -15,8 +15,9 @@ use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
 use crate::store::{
-    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page, PageRequest,
-    PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError, Subscribed,
+    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
+    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
+    Subscribed,
 };
 
 mod claim;

@@ -25,7 +25,10 @@ impl EndingValue {
     /// An end that is told in an error, and sent as a dead letter.
     pub(super) fn failed(error: &ErrorBody) -> Self {
         let outcome = Some(("error", request_item::error_value(error)));
-        Self { beside: vec![("dead_letter", AttributeValue::Bool(true))], ..Self::new(Status::Failed, outcome) }
+        Self {
+            beside: vec![("dead_letter", AttributeValue::Bool(true))],
+            ..Self::new(Status::Failed, outcome)
+        }
     }
 
     /// The same, with the history that leads to it.

@@ -151,8 +151,10 @@ impl DynamoRequestQueue {
             .set_item(Some(part_item::encode(key, part_item::CHECKPOINT_PART, text, None)))
             .build()
             .map_err(misuse)?;
-        let writes =
-            [TransactWriteItem::builder().update(name).build(), TransactWriteItem::builder().put(part).build()];
+        let writes = [
+            TransactWriteItem::builder().update(name).build(),
+            TransactWriteItem::builder().put(part).build(),
+        ];
         let transaction = self.client.transact_write_items().set_transact_items(Some(writes.into()));
         match transaction.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),

@@ -72,7 +72,9 @@ impl DynamoRequestQueue {
         // A renewal changes the lease's end, and a claim the epoch: then the attempt lives.
         let update = self
             .update(&key)
-            .condition_expression("#status = :processing AND epoch = :epoch AND lease_expires_at = :lease_end")
+            .condition_expression(
+                "#status = :processing AND epoch = :epoch AND lease_expires_at = :lease_end",
+            )
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
             .expression_attribute_values(":epoch", n(lease.epoch))
@@ -99,9 +101,8 @@ impl DynamoRequestQueue {
             Abandoned::Failed(error) => EndingValue::failed(error).with_history(history),
             Abandoned::Cancelled => EndingValue::new(Status::Cancelled, None),
         };
-        let update = self
-            .ending(update, &key, ending, ":seq", now)
-            .expression_attribute_values(":seq", n(seq.next()));
+        let update =
+            self.ending(update, &key, ending, ":seq", now).expression_attribute_values(":seq", n(seq.next()));
         self.done_unless_moved_on(update, OPERATION, &key).await
     }
 

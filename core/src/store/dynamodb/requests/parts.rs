@@ -102,7 +102,8 @@ impl DynamoRequestQueue {
     pub(super) async fn release_parts(&self, key: &RequestKey, ended: &Item) -> Result<(), StoreError> {
         let Some(ttl) = request_item::ttl(ended)? else { return Ok(()) };
         let ttl = ttl.saturating_add(Self::PART_GRACE.as_secs());
-        let parts = request_item::open_parts(ended)?.into_iter().map(|part| self.release_part(key, part, ttl));
+        let parts =
+            request_item::open_parts(ended)?.into_iter().map(|part| self.release_part(key, part, ttl));
         try_join_all(parts).await.map(|_| ())
     }
 

@@ -53,10 +53,8 @@ impl DynamoRequestQueue {
                 return Ok(Subscribed::Full(subscribers));
             }
             let (status, _) = request_item::standing(&old)?;
-            listening = Listening {
-                is_ended: status.is_terminal(),
-                is_ahead: seen > request_item::seq(&old)?,
-            };
+            listening =
+                Listening { is_ended: status.is_terminal(), is_ahead: seen > request_item::seq(&old)? };
         }
         let problem = self.context(OPERATION, key) + ": it changed again and again";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
