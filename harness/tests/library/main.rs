@@ -9,6 +9,7 @@ mod connections;
 mod crossing;
 mod flaky;
 mod hostile;
+mod lifecycle;
 mod middleware;
 mod permissions;
 mod processor;
