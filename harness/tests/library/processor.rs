@@ -60,7 +60,7 @@ impl Handler for Slow {
     type Output = Value;
 
     fn estimated_duration(&self, _: &Value) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(10)
     }
 
     async fn process(&self, payload: Value, context: Context) -> Result<Value, HandlerError> {
@@ -508,7 +508,7 @@ impl Handler for Spins {
     type Output = bool;
 
     fn estimated_duration(&self, _: &Value) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(10)
     }
 
     async fn process(&self, _: Value, context: Context) -> Result<bool, HandlerError> {
