@@ -34,6 +34,10 @@ where
         Duration::from_secs(payload["takes"].as_u64().unwrap_or(10))
     }
 
+    fn timeout(&self, payload: &Value) -> Option<Duration> {
+        payload["limit"].as_u64().map(Duration::from_secs)
+    }
+
     fn retry_policy(&self) -> RetryPolicy {
         self.policy.clone()
     }
@@ -65,6 +69,11 @@ impl Bench {
     pub(crate) async fn queue(&self, id: &str) {
         let ack = self.world.ask("scripted", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
+    }
+
+    /// Queues what may take so many seconds.
+    pub(crate) async fn queue_limited(&self, id: &str, limit: u64) {
+        self.world.ask("scripted", id, json!({"limit": limit})).await;
     }
 
     /// Queues what only the worker may run.

@@ -121,3 +121,39 @@ async fn a_handler_that_does_not_listen_is_dropped_in_time_to_write_what_became_
         assert_eq!(bench.status("r1").await, Status::Retrying, "{margin} {grace}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_longer_than_its_handler_may_is_tried_again_and_goes_on_from_what_it_saved() {
+    let bench = Bench::new(RetryPolicy::attempts(2), async |context: Context| {
+        let saved = context.checkpoint::<u32>()?.unwrap_or(0);
+        context.progress.checkpoint(saved + 1).await?;
+        let remaining = context.progress.remaining().as_secs();
+        assert!((19..=20).contains(&remaining), "{remaining}");
+        std::future::pending().await
+    })
+    .await;
+    bench.queue_limited("r1", 20).await;
+    let began = Instant::now();
+    bench.world.process().await;
+    assert_eq!(began.elapsed().as_secs(), 25, "told after 20 s, and given five");
+    let request = bench.world.request("r1").await;
+    // It is its own time that was up: it does not go on in a fresh invocation for nothing.
+    assert_eq!((request.status, request.continuations), (Status::Retrying, 0));
+    assert_eq!((request.runner, request.checkpoint), (Runner::Processor, Some(json!(1))));
+    bench.until_it_ends("r1").await;
+    assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::TimedOut), (2, AttemptOutcome::TimedOut)]);
+    assert_eq!(bench.error().code, ErrorCode::Timeout);
+    assert_eq!(bench.error().message, "The request took longer than 20 s");
+    assert_eq!(bench.world.request("r1").await.attempt, 2);
+}
+
+/// Whichever time is up first is what the handler hears of.
+#[tokio::test(start_paused = true)]
+async fn a_handlers_own_time_ends_no_later_than_its_invocations() {
+    let bench = Bench::new(RetryPolicy::attempts(2), hangs).await;
+    bench.queue_limited("r1", 52).await;
+    let began = Instant::now();
+    bench.world.process_for(Duration::from_mins(1)).await;
+    assert_eq!(began.elapsed().as_secs(), 55, "told after 50 s, and given five");
+    assert_eq!((bench.status("r1").await, bench.runner("r1").await), (Status::Retrying, Runner::Worker));
+}
