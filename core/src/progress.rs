@@ -55,6 +55,11 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
+    /// Sets until when the handler may go on, if nothing else happens.
+    pub(crate) fn end_by(&self, until: Instant) {
+        self.until.send_replace(Some(until));
+    }
+
     /// Tells the handler to stop. What it was told before stands, unless the lease is lost.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| {
