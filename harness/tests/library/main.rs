@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broadcast;
 mod budgets;
 mod connections;
 mod crossing;
@@ -15,4 +16,5 @@ mod processor;
 mod rate_limits;
 mod router;
 mod stream_images;
+mod sweeper;
 mod world;
