@@ -54,6 +54,22 @@ pub(crate) struct Reports {
     pub(crate) until: Arc<watch::Sender<Option<Instant>>>,
 }
 
+impl Reports {
+    /// Tells the handler to stop. What it was told before stands, unless the lease is lost.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        self.stop.send_if_modified(|stop| {
+            let is_news = stop.is_none() || reason == StopReason::LeaseLost;
+            is_news && stop.replace(reason) != Some(reason)
+        });
+    }
+
+    /// Refuses the checkpoints that the handler waits for, and any more.
+    pub(crate) fn refuse_checkpoints(&mut self) {
+        self.checkpoints.close();
+        while self.checkpoints.try_recv().is_ok() {}
+    }
+}
+
 impl ProgressReporter {
     /// The longest message, in bytes.
     pub const MAX_MESSAGE_BYTES: usize = 1024;
