@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broadcast;
 mod budgets;
 mod cancel_running;
 mod checkpoints;
@@ -24,5 +25,6 @@ mod scripted;
 mod store;
 mod store_costs;
 mod stream_images;
+mod sweeper;
 mod timeouts;
 mod world;
