@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod budgets;
+mod cancel;
 mod connections;
 mod crossing;
 mod flaky;
@@ -15,4 +16,5 @@ mod processor;
 mod rate_limits;
 mod router;
 mod stream_images;
+mod subscriptions;
 mod world;
