@@ -148,7 +148,22 @@ async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_
     };
     let (_, asked) = tokio::join!(world.process(), cancels);
     assert_snapshot!(asked);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     ledger.take();
     world.ask("cancel", "x3", json!({"request_id": "r2"})).await;
+    assert_snapshot!(ledger.take());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_about_a_request_reads_nothing_of_what_it_is_run_with() {
+    let mut app = App::new();
+    let echo = handler_fn(|_: Value, _| async move { Ok(1) }).estimated(Duration::from_secs(10));
+    app.handle("work", echo).unwrap();
+    let world = World::new(app).await;
+    world.ask("work", "r1", json!("x".repeat(100_000))).await;
+    let ledger = world.db.ledger();
+    for action in ["status", "subscribe"] {
+        world.ask(action, "s1", json!({"request_id": "r1"})).await;
+    }
     assert_snapshot!(ledger.take());
 }

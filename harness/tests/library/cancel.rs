@@ -14,7 +14,7 @@ use streamer::store::Status;
 use tokio::time::{Instant, sleep};
 
 use crate::subscriptions::{code_of, over, snapshot_of};
-use crate::world::World;
+use crate::world::{CONNECTIONS, World, message};
 
 /// How often handlers were told to stop, and took the time to clean up.
 type Cleaned = Arc<AtomicU32>;
@@ -169,6 +169,18 @@ async fn only_its_user_can_cancel_a_request() {
     }
     assert_eq!(world.request("r1").await.status, Status::Pending);
     assert_eq!(world.clients.frames("c-ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_an_internal_error_and_tells_nobody_anything() {
+    let (world, _) = world().await;
+    let router = world.router_on(CONNECTIONS, "no-such-table");
+    let mut answers = Vec::new();
+    for action in ["status", "subscribe", "cancel"] {
+        let ask = json!({"action": action, "id": "x1", "payload": {"request_id": "r1"}}).to_string();
+        answers.push(router.route(&message("c-ann", json!(ask), false)).await);
+    }
+    assert_snapshot!(answers.join("\n"));
 }
 
 #[tokio::test(start_paused = true)]
