@@ -6,6 +6,7 @@
 
 mod broadcast;
 mod budgets;
+mod cancel;
 mod cancel_running;
 mod checkpoints;
 mod connections;
@@ -25,6 +26,7 @@ mod scripted;
 mod store;
 mod store_costs;
 mod stream_images;
+mod subscriptions;
 mod sweeper;
 mod timeouts;
 mod world;
