@@ -169,6 +169,13 @@ impl Scene {
         self.world.sweeper().sweep(self.world.now() + INVOCATION).await
     }
 
+    /// One that looks twice, where many runs are made.
+    async fn sweep_slowly(&self) -> Swept {
+        let mut sweeper = self.world.sweeper();
+        sweeper.settings.pace = Duration::from_secs(30);
+        sweeper.sweep(self.world.now() + INVOCATION).await
+    }
+
     /// The stage's other functions, for that long: what the stream shows is processed, and what is handed over worked on.
     async fn run_functions(&self, duration: Duration) {
         let end = Instant::now() + duration;
@@ -429,13 +436,13 @@ async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_a
     scene.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     let mut tries = 0;
     for _ in 0..60 {
-        tries += scene.sweep().await.untold;
+        tries += scene.sweep_slowly().await.untold;
     }
     // After 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then every 15 minutes.
     assert_eq!(tries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {
-        scene.sweep().await;
+        scene.sweep_slowly().await;
     }
     assert_eq!(scene.frames().len(), 1);
     assert_eq!(scene.timer_at("r1").await, None);
@@ -514,7 +521,7 @@ async fn two_sweepers_at_once_act_once() {
 
 /// Polls a run so often, and then drops it. Says whether it had ended before.
 async fn sweep_and_die(scene: &Scene, polls: usize) -> bool {
-    let mut sweeping = pin!(scene.sweep());
+    let mut sweeping = pin!(scene.sweep_slowly());
     let mut left = polls;
     std::future::poll_fn(|context| {
         if left == 0 {
@@ -535,7 +542,7 @@ async fn a_sweeper_that_is_killed_at_any_moment_leaves_nothing_lost() {
         let ended = sweep_and_die(&scene, polls).await;
         drop(slow);
         for _ in 0..3 {
-            scene.sweep().await;
+            scene.sweep_slowly().await;
         }
         assert_all_is_done_once(&scene, 4).await;
         if ended {
