@@ -15,6 +15,8 @@ mod permissions;
 mod processor;
 mod rate_limits;
 mod router;
+mod store;
+mod store_costs;
 mod stream_images;
 mod sweeper;
 mod world;
