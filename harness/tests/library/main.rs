@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broadcast;
 mod budgets;
 mod cancel;
 mod cancel_running;
@@ -26,5 +27,6 @@ mod store;
 mod store_costs;
 mod stream_images;
 mod subscriptions;
+mod sweeper;
 mod timeouts;
 mod world;

@@ -24,9 +24,11 @@ use streamer::store::{
     Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
 };
 use streamer::sweeper::{Sweeper, SweeperSettings};
+use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::Worker;
 use streamer::workers::{HandOver, Workers};
 use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::faults::Faults;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 use tokio::runtime::Handle;
@@ -155,15 +157,33 @@ impl Workers for HandedOver {
     }
 }
 
+/// The metrics that were written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics(Arc<Mutex<Vec<String>>>);
+
+impl Metrics {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl MetricSink for Metrics {
+    fn write(&self, line: &MetricLine) {
+        self.0.lock().unwrap().push(line.to_json());
+    }
+}
+
 pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
 
 /// The tables of the template, a router and a processor on them, and clients.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) db: DynamoDb,
+    pub(crate) faults: Faults,
     pub(crate) clients: Clients,
     pub(crate) letters: Letters,
     pub(crate) workers: HandedOver,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: TokioClock,
     pub(crate) app: Arc<App>,
     pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
@@ -173,7 +193,9 @@ impl World {
     /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock { started: Instant::now() };
-        let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
+        let faults = Faults::default();
+        let db =
+            DynamoDb::builder().clock(Arc::new(clock.clone())).faults(faults.clone()).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
         let clients = Clients::default();
@@ -186,8 +208,8 @@ impl World {
             Arc::new(clock.clone()),
             Handle::current(),
         );
-        let (letters, workers) = (Letters::default(), HandedOver::default());
-        let world = Self { db, clients, letters, workers, clock, app, router };
+        let (letters, workers, metrics) = (Letters::default(), HandedOver::default(), Metrics::default());
+        let world = Self { db, faults, clients, letters, workers, metrics, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
@@ -331,6 +353,7 @@ impl World {
             connections: self.clients.clone(),
             dead_letters: self.letters.clone(),
             clock: Arc::new(self.clock.clone()),
+            metrics: Arc::new(self.metrics.clone()),
             settings: SweeperSettings::default(),
         }
     }
