@@ -20,7 +20,7 @@ impl Handler for Work {
     type Output = u64;
 
     fn estimated_duration(&self, _: &u64) -> Duration {
-        Duration::from_mins(1)
+        Duration::from_secs(10)
     }
 
     async fn process(&self, seconds: u64, context: Context) -> Result<u64, HandlerError> {

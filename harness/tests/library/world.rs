@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
@@ -19,10 +20,12 @@ use streamer::router::Router;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
-use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue};
+use streamer::store::{
+    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
+};
 use streamer::sweeper::{Sweeper, SweeperSettings};
 use streamer::worker::Worker;
-use streamer::workers::Workers;
+use streamer::workers::{HandOver, Workers};
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
@@ -349,9 +352,28 @@ impl World {
         self.records().into_iter().filter(is_pending).collect()
     }
 
-    /// Hands every pending record to a processor, as an invocation of 15 minutes.
+    /// Hands every pending record to a processor, as an invocation of 15 minutes, and what it hands over to the worker.
     pub(crate) async fn process(&self) -> BatchResponse {
-        self.process_for(Duration::from_mins(15)).await
+        let before = self.workers.keys().len();
+        let response = self.process_for(Duration::from_mins(15)).await;
+        let runs = self.workers.keys().split_off(before).into_iter().map(|key| self.work(key));
+        join_all(runs).await;
+        response
+    }
+
+    /// Has the worker run a request, in an invocation of 15 minutes.
+    pub(crate) async fn work(&self, key: RequestKey) {
+        let deadline = self.now() + Duration::from_mins(15);
+        self.worker().run(&HandOver::of(&key), deadline).await.unwrap();
+    }
+
+    /// Brings a request whose next attempt is due back, as the sweeper does, once it is.
+    pub(crate) async fn retry(&self, id: &str) {
+        let due = queue(&self.db).due(self.now() + Duration::from_hours(24), PageRequest::first(100)).await;
+        let seen = due.unwrap().items.into_iter().find(|seen| seen.key() == key(id)).unwrap();
+        tokio::time::sleep(seen.timer_at.unwrap().since(self.now())).await;
+        let (from, to) = (Status::Retrying, NewStatus::Pending);
+        queue(&self.db).update_status(&key(id), from, to, self.now()).await.unwrap();
     }
 
     pub(crate) async fn process_for(&self, invocation: Duration) -> BatchResponse {
