@@ -66,6 +66,15 @@ pub(crate) struct End<'r> {
     pub(crate) parts_released: bool,
 }
 
+/// What came of telling an end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Settled {
+    /// Everybody has heard of it, its dead letter is sent, and that is noted.
+    Fully,
+    /// Something of that is still to be done.
+    Owed,
+}
+
 /// Tells the end of a request through `listeners`, sends its dead letter if that is due, and notes what was done: until
 /// `until`, and to each client for `push_timeout` at most.
 ///
@@ -77,9 +86,9 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
     end: End<'_>,
     until: Instant,
     push_timeout: Duration,
-) {
+) -> Settled {
     let End { request, audience, parts_released } = end;
-    let Some(ending) = request.ending.clone() else { return };
+    let Some(ending) = request.ending.clone() else { return Settled::Owed };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
     let (_, frame) = terminal_frame(&request.id, ending, request.seq, at);
@@ -97,12 +106,14 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
         parts_released,
     };
     match timeout_at(until, queue.delivered(&key, request.epoch, delivery)).await {
+        Ok(Ok(())) if delivery.is_complete => return Settled::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::error!(request = %key, error = %Causes(&error), "delivery was not noted");
         }
         Err(_) => tracing::error!(request = %key, "delivery was not noted before the invocation's end"),
     }
+    Settled::Owed
 }
 
 /// Where a dead letter stands.

@@ -319,6 +319,7 @@ impl SweeperSetup {
             connections: ApiGatewayConnections::new(self.aws.management_api()),
             dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
+            metrics: Arc::clone(&ports.metrics),
             settings: self.settings,
         }
     }

@@ -24,6 +24,7 @@ use streamer::store::{
     Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
 };
 use streamer::sweeper::{Sweeper, SweeperSettings};
+use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::Worker;
 use streamer::workers::{HandOver, Workers};
 use streamer_harness::dynamodb::DynamoDb;
@@ -155,6 +156,22 @@ impl Workers for HandedOver {
     }
 }
 
+/// The metrics that were written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics(Arc<Mutex<Vec<String>>>);
+
+impl Metrics {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl MetricSink for Metrics {
+    fn write(&self, line: &MetricLine) {
+        self.0.lock().unwrap().push(line.to_json());
+    }
+}
+
 pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
 
 /// The tables of the template, a router and a processor on them, and clients.
@@ -164,6 +181,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) letters: Letters,
     pub(crate) workers: HandedOver,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: TokioClock,
     pub(crate) app: Arc<App>,
     pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
@@ -186,8 +204,8 @@ impl World {
             Arc::new(clock.clone()),
             Handle::current(),
         );
-        let (letters, workers) = (Letters::default(), HandedOver::default());
-        let world = Self { db, clients, letters, workers, clock, app, router };
+        let (letters, workers, metrics) = (Letters::default(), HandedOver::default(), Metrics::default());
+        let world = Self { db, clients, letters, workers, metrics, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
@@ -331,6 +349,7 @@ impl World {
             connections: self.clients.clone(),
             dead_letters: self.letters.clone(),
             clock: Arc::new(self.clock.clone()),
+            metrics: Arc::new(self.metrics.clone()),
             settings: SweeperSettings::default(),
         }
     }
