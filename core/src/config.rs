@@ -12,8 +12,10 @@ use crate::attempts::AttemptSettings;
 use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
 use crate::aws::{AwsEnvironment, StoredValue};
 use crate::ids::TenantId;
+use crate::lifecycle::Rules;
 use crate::ports::Timestamp;
 use crate::store::dynamodb::QueueSettings;
+use crate::sweeper::SweeperSettings;
 use crate::telemetry::Causes;
 
 /// Reads settings, and gathers what is wrong with them.
@@ -94,14 +96,46 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         Duration::from_millis(self.number("ASYNC_THRESHOLD_MS", "milliseconds", 5_000, 0..=25_000))
     }
 
+    /// What is expected to take longer is run by the worker, alone, and not by the processor, beside others: `INLINE_LIMIT_MS`, in
+    /// milliseconds, default 30,000, at most 870,000.
+    ///
+    /// It is also how much time an invocation of the processor must have left to start a request. With 0, the worker runs whatever
+    /// is expected to take any time.
+    pub fn inline_limit(&mut self) -> Duration {
+        Duration::from_millis(self.number("INLINE_LIMIT_MS", "milliseconds", 30_000, 0..=870_000))
+    }
+
     /// How requests are run; what has no variable is as by default.
     ///
     /// | variable | meaning | unit | default | bounds |
     /// |---|---|---|---|---|
     /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
+    /// | `MAX_CONTINUATIONS` | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
     pub fn attempt_settings(&mut self) -> AttemptSettings {
         let lease = self.number("LEASE_MS", "milliseconds", 60_000, 30_000..=900_000);
-        AttemptSettings { lease: Duration::from_millis(lease), ..AttemptSettings::default() }
+        AttemptSettings {
+            lease: Duration::from_millis(lease),
+            max_continuations: self.max_continuations(),
+            ..AttemptSettings::default()
+        }
+    }
+
+    fn max_continuations(&mut self) -> u32 {
+        let default = Rules::default().max_continuations;
+        let times = self.number("MAX_CONTINUATIONS", "times", default.into(), 0..=10_000);
+        u32::try_from(times).unwrap_or(default)
+    }
+
+    /// How the sweeper works; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `SWEEPER_PACE_MS` | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
+    /// | `MAX_CONTINUATIONS` | as for [what runs requests](Self::attempt_settings) | | | |
+    pub fn sweeper_settings(&mut self) -> SweeperSettings {
+        let pace = self.number("SWEEPER_PACE_MS", "milliseconds", 5_000, 1_000..=60_000);
+        let rules = Rules { max_continuations: self.max_continuations(), ..Rules::default() };
+        SweeperSettings { pace: Duration::from_millis(pace), rules, ..SweeperSettings::default() }
     }
 
     /// How many requests of a batch the processor runs at once: `CONCURRENCY`, default 10, from 1 to 100.
@@ -301,8 +335,12 @@ mod tests {
     fn what_is_not_set_is_as_by_default() {
         let mut environment = environment(&[]);
         assert_eq!(environment.async_threshold(), Duration::from_secs(5));
-        let (processor, queue) = (environment.processor_settings(), environment.queue_settings());
-        assert_eq!(format!("{processor:?}"), format!("{:?}", ProcessorSettings::default()));
+        assert_eq!(environment.inline_limit(), Duration::from_secs(30));
+        assert_eq!(environment.concurrency(), 10);
+        let (attempts, sweeper) = (environment.attempt_settings(), environment.sweeper_settings());
+        let queue = environment.queue_settings();
+        assert_eq!(format!("{attempts:?}"), format!("{:?}", AttemptSettings::default()));
+        assert_eq!(format!("{sweeper:?}"), format!("{:?}", SweeperSettings::default()));
         assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
         assert!(!environment.cancel_on_disconnect() && !environment.is_recording());
         assert_eq!(environment.finish(), Ok(()));
@@ -312,29 +350,42 @@ mod tests {
     fn a_setting_is_taken_within_its_bounds() {
         let mut within = environment(&[
             ("ASYNC_THRESHOLD_MS", "0"),
+            ("INLINE_LIMIT_MS", "870000"),
             ("CONCURRENCY", "100"),
             ("LEASE_MS", "30000"),
+            ("MAX_CONTINUATIONS", "0"),
+            ("SWEEPER_PACE_MS", "60000"),
             ("REQUEST_TTL_S", "3600"),
             ("CANCEL_ON_DISCONNECT", "true"),
             ("STREAMER_RECORD", "true"),
         ]);
         assert_eq!(within.async_threshold(), Duration::ZERO);
-        let processor = within.processor_settings();
-        assert_eq!((processor.concurrency, processor.lease), (100, Duration::from_secs(30)));
+        assert_eq!(within.inline_limit(), Duration::from_secs(870));
+        assert_eq!(within.concurrency(), 100);
+        let attempts = within.attempt_settings();
+        assert_eq!((attempts.lease, attempts.max_continuations), (Duration::from_secs(30), 0));
+        let sweeper = within.sweeper_settings();
+        assert_eq!((sweeper.pace, sweeper.rules.max_continuations), (Duration::from_mins(1), 0));
         assert_eq!(within.queue_settings().ttl, Duration::from_hours(1));
         assert!(within.cancel_on_disconnect() && within.is_recording());
         assert_eq!(within.finish(), Ok(()));
 
         let mut without = environment(&[
             ("ASYNC_THRESHOLD_MS", "25001"),
+            ("INLINE_LIMIT_MS", "870001"),
             ("CONCURRENCY", "-1"),
             ("LEASE_MS", "60s"),
+            ("MAX_CONTINUATIONS", "10001"),
+            ("SWEEPER_PACE_MS", "999"),
             ("REQUEST_TTL_S", "99999999999999999999"),
             ("CANCEL_ON_DISCONNECT", "yes"),
             ("STREAMER_RECORD", "1"),
         ]);
         without.async_threshold();
-        without.processor_settings();
+        without.inline_limit();
+        without.concurrency();
+        without.attempt_settings();
+        without.sweeper_settings();
         without.queue_settings();
         without.cancel_on_disconnect();
         without.is_recording();

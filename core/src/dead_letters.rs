@@ -54,6 +54,10 @@ pub struct DeadLetter {
     /// The letter that it had been made from itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
+    /// What was too large for a message, and is not here: which part (`payload` first), and how many bytes it had as JSON.
+    /// Without its payload a letter can only be redriven as long as its request is still stored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, usize>,
 }
 
 impl DeadLetter {
@@ -78,6 +82,7 @@ impl DeadLetter {
             created_at: request.created_at,
             failed_at: request.finished_at.unwrap_or_default(),
             redrive_of: request.redrive_of.clone(),
+            left_out: BTreeMap::new(),
         })
     }
 

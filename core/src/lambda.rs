@@ -6,8 +6,10 @@
 //! |---|---|---|
 //! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](Environment::token_key) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
 //! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](Environment::cancel_on_disconnect), [`REQUEST_TTL_S`](Environment::queue_settings) |
-//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold), [`REQUEST_TTL_S`](Environment::queue_settings), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
-//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`CONCURRENCY`, `LEASE_MS`](Environment::processor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold), [`INLINE_LIMIT_MS`](Environment::inline_limit), [`REQUEST_TTL_S`](Environment::queue_settings), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
+//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](Environment::concurrency), [`INLINE_LIMIT_MS`](Environment::inline_limit), [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::attempt_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::attempt_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`sweeper`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`SWEEPER_PACE_MS`, `MAX_CONTINUATIONS`](Environment::sweeper_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
 //!
@@ -25,17 +27,21 @@ use std::sync::Arc;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lambda_runtime::LambdaEvent;
+use serde_json::Value;
 use tokio::runtime::Builder;
 
 use crate::app::App;
 use crate::aws::http_client;
 use crate::config::Environment;
 use crate::functions::route_response;
-use crate::functions::setup::{ConnectSetup, DisconnectSetup, Ports, ProcessorSetup, RouterSetup};
+use crate::functions::setup::{
+    ConnectSetup, DisconnectSetup, Ports, ProcessorSetup, RouterSetup, SweeperSetup, WorkerSetup,
+};
 use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::processor::StreamBatch;
 use crate::telemetry::{self, record::run};
+use crate::workers::HandOver;
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -107,7 +113,7 @@ pub fn router(app: App) -> Result<(), Error> {
     })
 }
 
-/// The `processor` function: runs queued requests.
+/// The `processor` function: runs queued requests that do not take long, and hands the others over to the worker.
 ///
 /// Handlers run on threads of their own, so that one that burns CPU keeps neither the leases of its
 /// batch from being renewed nor its frames from being pushed.
@@ -127,6 +133,54 @@ pub fn processor(app: App) -> Result<(), Error> {
         run(recording, move |event: LambdaEvent<StreamBatch>| async move {
             let deadline = deadline(&event.context);
             Ok::<_, Error>(processor.process(event.payload, deadline).await)
+        })
+        .await
+    })
+}
+
+/// The `worker` function: runs one request alone, for as long as an invocation lasts.
+///
+/// Its handler runs on a thread of its own, so that one that burns CPU keeps neither its lease from being renewed nor its frames
+/// from being pushed.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn worker(app: App) -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
+    let setup = WorkerSetup::read(environment, http_client())?;
+    let handlers = handlers_runtime(1)?;
+    let handle = handlers.handle().clone();
+    on_one_thread(async {
+        let worker = setup.function(Arc::new(app), &Ports::system(), handle);
+        let worker = &worker;
+        run(recording, move |event: LambdaEvent<HandOver>| async move {
+            let deadline = deadline(&event.context);
+            // Boxed, since it holds a whole attempt.
+            Box::pin(worker.run(&event.payload, deadline)).await.map_err(Error::from)
+        })
+        .await
+    })
+}
+
+/// The `sweeper` function: brings back, once a minute, whatever was lost.
+///
+/// What the schedule says to it is of no interest.
+///
+/// # Errors
+/// When the environment is wrong, or Lambda's Runtime API is not there.
+pub fn sweeper() -> Result<(), Error> {
+    let mut environment = Environment::of_process();
+    telemetry::init(environment.log_level());
+    let recording = environment.is_recording();
+    let setup = SweeperSetup::read(environment, http_client())?;
+    on_one_thread(async {
+        let sweeper = setup.function(&Ports::system());
+        let sweeper = &sweeper;
+        run(recording, move |event: LambdaEvent<Value>| async move {
+            sweeper.sweep(deadline(&event.context)).await;
+            Ok::<_, Error>(())
         })
         .await
     })

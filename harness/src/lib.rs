@@ -37,6 +37,7 @@ pub mod event_source;
 pub mod faults;
 pub mod gateway;
 pub mod lambda;
+mod sdk;
 pub mod signing_key;
 pub mod sqs;
 pub mod stage;

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use super::signed_call::{Patience, SignedCall};
 use super::{AwsEnvironment, ServiceError};
 use crate::ids::RequestKey;
 use crate::ports::Clock;
-use crate::workers::Workers;
+use crate::workers::{HandOver, Workers};
 
 /// The worker as a Lambda function, invoked asynchronously.
 #[derive(Clone, Debug)]
@@ -19,11 +20,120 @@ impl LambdaWorkers {
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, function: impl Into<String>) -> Self {
         Self { aws, clock, function: function.into() }
     }
+
+    /// `Invoke` of Lambda's API (2015-03-31), which answers 202 when the event is in its queue.
+    fn call(&self, hand_over: &HandOver) -> Result<SignedCall, serde_json::Error> {
+        Ok(SignedCall {
+            service: "lambda",
+            endpoint: self.aws.lambda_endpoint.as_ref().or(self.aws.endpoint.as_ref()).cloned(),
+            path: format!("/2015-03-31/functions/{}/invocations", percent_encoded(&self.function)),
+            headers: vec![("content-type", "application/json"), ("x-amz-invocation-type", "Event")],
+            body: serde_json::to_string(hand_over)?,
+        })
+    }
 }
 
 impl Workers for LambdaWorkers {
     async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
-        let _ = (&self.aws, &self.clock);
-        Err(ServiceError::refused(format!("hand {key} over to {}", self.function), "not there yet"))
+        let what = format!("request {key} was not handed over to {}", self.function);
+        let call = match self.call(&HandOver::of(key)) {
+            Ok(call) => call,
+            Err(error) => return Err(ServiceError::refused(what, error)),
+        };
+        call.make(&self.aws, self.clock.now(), Patience::SHORT, &what).await.map(drop)
+    }
+}
+
+/// A part of a path as it is written in a URL: an ARN has colons (RFC 3986, section 2.3, says what need not be encoded).
+fn percent_encoded(part: &str) -> String {
+    part.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
+    use super::*;
+    use crate::ports::{SystemClock, Timestamp};
+    use crate::telemetry::Causes;
+
+    /// When the calls are made.
+    #[derive(Debug)]
+    struct At(Timestamp);
+
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+
+    fn key() -> RequestKey {
+        RequestKey::new(&"acme".into(), &"ann".into(), &"r1".into())
+    }
+
+    async fn hand_over(function: &str, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
+        let (url, requests) = serve(answers);
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE), ("AWS_ENDPOINT_URL_LAMBDA", &url)]);
+        let clock = Arc::new(At(Timestamp::from_secs(1_700_000_000)));
+        let handed_over = LambdaWorkers::new(aws, clock, function).hand_over(&key()).await;
+        (handed_over, requests.join().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_request_is_handed_over_with_one_signed_call() {
+        let mut calls = Vec::new();
+        for function in ["streamer-worker", "arn:aws:lambda:eu-west-1:123456789012:function:streamer-worker"]
+        {
+            let (handed_over, requests) = hand_over(function, &[(202, "")]).await;
+            handed_over.unwrap();
+            let [request] = &requests[..] else { panic!("{requests:?}") };
+            calls.push(sent(request));
+        }
+        insta::assert_snapshot!(calls.join("\n\n"));
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_tried_three_times_and_what_is_refused_once() {
+        let busy = (
+            429,
+            r#"{"Reason":"ReservedFunctionConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}"#,
+        );
+        let (handed_over, requests) = hand_over("w", &[busy, (503, ""), (202, "")]).await;
+        assert_eq!((handed_over.is_ok(), requests.len()), (true, 3));
+
+        let (handed_over, requests) = hand_over("w", &[busy, (500, ""), busy]).await;
+        let error = handed_over.unwrap_err();
+        assert_eq!((error.is_transient(), requests.len()), (true, 3));
+        assert!(Causes(&error).to_string().ends_with("HTTP 429, Rate Exceeded."), "{}", Causes(&error));
+
+        let missing = (404, r#"{"Type":"User","Message":"Function not found: w"}"#);
+        let (handed_over, requests) = hand_over("w", &[missing]).await;
+        let error = handed_over.unwrap_err();
+        assert_eq!((error.is_transient(), requests.len()), (false, 1));
+        insta::assert_snapshot!(Causes(&error), @"");
+    }
+
+    #[tokio::test]
+    async fn a_lambda_that_is_out_of_reach_may_come_back() {
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE)]);
+        let error = LambdaWorkers::new(aws, Arc::new(SystemClock), "w").hand_over(&key()).await.unwrap_err();
+        assert!(error.is_transient() && Causes(&error).to_string().contains("refused"), "{}", Causes(&error));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lambda_that_does_not_answer_is_given_up_within_five_seconds() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let workers =
+            LambdaWorkers::new(with_endpoints(&[("AWS_ENDPOINT_URL", &url)]), Arc::new(SystemClock), "w");
+        let asked = tokio::time::Instant::now();
+        assert!(workers.hand_over(&key()).await.unwrap_err().is_transient());
+        assert!(asked.elapsed() <= std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 }

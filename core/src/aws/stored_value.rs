@@ -1,21 +1,12 @@
 use std::error::Error;
 use std::fmt;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::http::{HttpConnector as _, HttpConnectorSettings};
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
 
-use super::{AwsEnvironment, amazon_roots};
+use super::signed_call::{Patience, SignedCall};
+use super::{AwsEnvironment, ServiceError};
 use crate::ports::Timestamp;
-use crate::telemetry::Causes;
 
 /// A value that is kept outside of a function's environment, and read once, when it starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,41 +18,31 @@ pub enum StoredValue {
 }
 
 impl StoredValue {
-    const TRIES: u32 = 3;
-    const TIMEOUT: Duration = Duration::from_millis(2_500);
-    const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+    const PATIENCE: Patience =
+        Patience { tries: 3, timeout: Duration::from_millis(2_500), interval: Duration::from_millis(200) };
 
     /// Reads the value.
     ///
-    /// One signed POST, which adds 21 KB to `connect` for both services; the SDK's client of Secrets Manager alone would add
-    /// 162 KB. It is tried three times, and given up well within the ten seconds that Lambda gives a function to start.
+    /// One signed POST, for which no SDK client is linked: that of Secrets Manager alone would add 162 KB to `connect`. It is
+    /// tried three times, and given up well within the ten seconds that Lambda gives a function to start.
     ///
     /// # Errors
     /// When there is no such value, it is not permitted to be read, is no text, or its service does not answer.
     pub async fn read(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<String, StoredValueError> {
-        let connector = connector();
-        let mut tries = 1;
-        loop {
-            let read = timeout(Self::TIMEOUT, self.try_to_read(aws, now, &connector)).await;
-            let failed = match read.unwrap_or_else(|_| Err(Failed::later("it did not answer in time"))) {
-                Ok(value) => return Ok(value),
-                Err(failed) => failed,
-            };
-            if failed.is_final || tries == Self::TRIES {
-                return Err(StoredValueError { value: self.to_string(), source: failed.source });
-            }
-            tracing::warn!(error = %Causes(failed.source.as_ref()), "{self} was not read: trying again");
-            sleep(Self::RETRY_INTERVAL * tries).await;
-            tries += 1;
-        }
+        let what = format!("{self} cannot be read");
+        let body = self.call(aws).make(aws, now, Self::PATIENCE, &what).await.map_err(StoredValueError)?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (text, what_else) = match self {
+            Self::SsmParameter(_) => (&body["Parameter"]["Value"], "the answer has no Parameter.Value"),
+            Self::Secret(_) => (&body["SecretString"], "it is binary, and must be text"),
+        };
+        text.as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| StoredValueError(ServiceError::refused(what, what_else)))
     }
 
-    async fn try_to_read(
-        &self,
-        aws: &AwsEnvironment,
-        now: Timestamp,
-        connector: &Connector,
-    ) -> Result<String, Failed> {
+    /// Of AWS's JSON protocol (1.1).
+    fn call(&self, aws: &AwsEnvironment) -> SignedCall {
         let (service, target, own_endpoint, body) = match self {
             Self::SsmParameter(name) => (
                 "ssm",
@@ -76,26 +57,13 @@ impl StoredValue {
                 json!({"SecretId": id}),
             ),
         };
-        let endpoint = own_endpoint.as_ref().or(aws.endpoint.as_ref()).cloned().unwrap_or_else(|| {
-            let suffix =
-                if aws.region.as_ref().starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-            format!("https://{service}.{}.{suffix}", aws.region)
-        });
-        let request =
-            signed(aws, service, target, &endpoint, body.to_string(), now).map_err(Failed::for_good)?;
-        let response = connector.call(request).await.map_err(Failed::later)?;
-        let status = response.status();
-        let body = ByteStream::new(response.into_body()).collect().await.map_err(Failed::later)?;
-        let body: Value = serde_json::from_slice(&body.into_bytes()).unwrap_or_default();
-        if !status.is_success() {
-            let refused = Refused::new(status.as_u16(), &body);
-            return Err(if refused.may_pass { Failed::later(refused) } else { Failed::for_good(refused) });
+        SignedCall {
+            service,
+            endpoint: own_endpoint.as_ref().or(aws.endpoint.as_ref()).cloned(),
+            path: "/".to_owned(),
+            headers: vec![("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)],
+            body: body.to_string(),
         }
-        let (text, what_else) = match self {
-            Self::SsmParameter(_) => (&body["Parameter"]["Value"], "the answer has no Parameter.Value"),
-            Self::Secret(_) => (&body["SecretString"], "it is binary, and must be text"),
-        };
-        text.as_str().map(str::to_owned).ok_or_else(|| Failed::for_good(what_else))
     }
 }
 
@@ -108,128 +76,30 @@ impl fmt::Display for StoredValue {
     }
 }
 
-/// A connector of its own: it is used once, and what it connects to never again.
-fn connector() -> Connector {
-    let settings = HttpConnectorSettings::builder().connect_timeout(AwsEnvironment::CONNECT_TIMEOUT).build();
-    Connector::builder()
-        .connector_settings(settings)
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(amazon_roots())
-        .build()
-}
-
-type Request = aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-
-/// The request of AWS's JSON protocol (1.1), signed with Signature Version 4.
-fn signed(
-    aws: &AwsEnvironment,
-    service: &str,
-    target: &str,
-    endpoint: &str,
-    body: String,
-    now: Timestamp,
-) -> Result<Request, Box<dyn Error + Send + Sync>> {
-    let url = format!("{}/", endpoint.trim_end_matches('/'));
-    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
-    let identity = aws.credentials.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(aws.region.as_ref())
-        .name(service)
-        .time(UNIX_EPOCH + Duration::from_millis(now.as_millis()))
-        .settings(SigningSettings::default())
-        .build()?
-        .into();
-    let signable = SignableRequest::new(
-        "POST",
-        url.as_str(),
-        headers.into_iter(),
-        SignableBody::Bytes(body.as_bytes()),
-    )?;
-    let (instructions, _) = sign(signable, &params)?.into_parts();
-    let mut request = http::Request::post(&url);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let mut request = request.body(SdkBody::from(body))?;
-    instructions.apply_to_request_http1x(&mut request);
-    Ok(Request::try_from(request)?)
-}
-
-/// A try that failed.
-struct Failed {
-    is_final: bool,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-impl Failed {
-    fn later(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { is_final: false, source: source.into() }
-    }
-
-    fn for_good(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { is_final: true, source: source.into() }
-    }
-}
-
-/// What the service said instead of the value.
-#[derive(Debug)]
-struct Refused {
-    status: u16,
-    code: String,
-    message: String,
-    may_pass: bool,
-}
-
-impl Refused {
-    fn new(status: u16, body: &Value) -> Self {
-        let text = |names: [&str; 2]| names.iter().find_map(|name| body[name].as_str()).unwrap_or_default();
-        let code = text(["__type", "code"]);
-        // A namespace may stand before it.
-        let code = code.rsplit('#').next().unwrap_or_default().to_owned();
-        let may_pass = status >= 500 || code.contains("Throttl") || code.contains("LimitExceeded");
-        Self { status, code, message: text(["message", "Message"]).to_owned(), may_pass }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP {}", self.status)?;
-        [&self.code, &self.message]
-            .into_iter()
-            .filter(|text| !text.is_empty())
-            .try_for_each(|text| write!(f, ", {text}"))
-    }
-}
-
-impl Error for Refused {}
-
 /// A stored value that could not be read.
 #[derive(Debug)]
-pub struct StoredValueError {
-    value: String,
-    source: Box<dyn Error + Send + Sync>,
-}
+pub struct StoredValueError(ServiceError);
 
 impl fmt::Display for StoredValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be read", self.value)
+        self.0.fmt(f)
     }
 }
 
 impl Error for StoredValueError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.source.as_ref())
+        self.0.source()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOWHERE, serve, with_endpoints};
+    use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
     use super::*;
     use crate::auth::test_keys::TestKey;
     use crate::auth::{Algorithm, TokenSettings};
     use crate::config::TokenKey;
+    use crate::telemetry::Causes;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -254,22 +124,14 @@ mod tests {
             (parameter(), r#"{"Parameter":{"Name":"/streamer/jwt-key","Value":"the key"}}"#),
             (secret(), r#"{"Name":"streamer/JWKS","SecretString":"the key","VersionStages":["AWSCURRENT"]}"#),
         ];
-        let mut sent = Vec::new();
+        let mut calls = Vec::new();
         for (value, answer) in kept {
             let (read, requests) = read(&value, &[(200, answer)]).await;
             assert_eq!(read.as_deref(), Ok("the key"));
             let [request] = &requests[..] else { panic!("{requests:?}") };
-            let request = request.replace("\r\n", "\n");
-            let (head, body) = request.split_once("\n\n").unwrap();
-            let mut lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("host: ")).collect();
-            // The signature is over the host as well, whose port is another each time.
-            for line in &mut lines {
-                *line = line.split_once("signature=").map_or(*line, |(before, _)| before);
-            }
-            lines[1..].sort_unstable();
-            sent.push(format!("{}\n{body}", lines.join("\n")));
+            calls.push(sent(request));
         }
-        insta::assert_snapshot!(sent.join("\n\n"));
+        insta::assert_snapshot!(calls.join("\n\n"));
     }
 
     #[tokio::test]

@@ -125,6 +125,7 @@ pub struct RouterSetup {
     requests: String,
     rate_limits: Option<String>,
     threshold: Duration,
+    inline_limit: Duration,
     settings: QueueSettings,
 }
 
@@ -141,9 +142,11 @@ impl RouterSetup {
         let connections = environment.required("CONNECTIONS_TABLE");
         let requests = environment.required("REQUESTS_TABLE");
         let rate_limits = environment.optional("RATE_LIMITS_TABLE");
-        let (threshold, settings) = (environment.async_threshold(), environment.queue_settings());
+        environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
+        let (threshold, inline_limit) = (environment.async_threshold(), environment.inline_limit());
+        let settings = environment.queue_settings();
         environment.finish()?;
-        Ok(Self { aws, connections, requests, rate_limits, threshold, settings })
+        Ok(Self { aws, connections, requests, rate_limits, threshold, inline_limit, settings })
     }
 
     /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Router::new`].
@@ -163,6 +166,7 @@ impl RouterSetup {
         let clients = ApiGatewayConnections::new(self.aws.management_api());
         let mut router = Router::new(app, connections, queue, clients, Arc::clone(&ports.clock), handlers);
         router.set_async_threshold(self.threshold);
+        router.set_inline_limit(self.inline_limit);
         if let Some(table) = self.rate_limits {
             router.set_rate_limits(DynamoRateLimits::new(client, table));
         }
@@ -306,9 +310,9 @@ impl SweeperSetup {
         let requests = environment.required("REQUESTS_TABLE");
         let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");
         environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
-        let queue_settings = environment.queue_settings();
+        let (settings, queue_settings) = (environment.sweeper_settings(), environment.queue_settings());
         environment.finish()?;
-        Ok(Self { aws, requests, dead_letters, settings: SweeperSettings::default(), queue_settings })
+        Ok(Self { aws, requests, dead_letters, settings, queue_settings })
     }
 
     /// Makes the function.
@@ -338,14 +342,20 @@ mod tests {
             DisconnectSetup::read(bare(), http_client()).unwrap_err(),
             RouterSetup::read(bare(), http_client()).unwrap_err(),
             ProcessorSetup::read(bare(), http_client()).unwrap_err(),
+            WorkerSetup::read(bare(), http_client()).unwrap_err(),
+            SweeperSetup::read(bare(), http_client()).unwrap_err(),
         ];
-        for (error, names) in lacking.iter().map(ToString::to_string).zip([
-            ["AWS_REGION", "CONNECTIONS_TABLE", "JWT_ALGORITHM"],
-            ["AWS_REGION", "CONNECTIONS_TABLE", "REQUESTS_TABLE"],
-            ["AWS_REGION", "CONNECTIONS_TABLE", "REQUESTS_TABLE"],
-            ["AWS_REGION", "REQUESTS_TABLE", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"],
-        ]) {
-            for name in names {
+        let management = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
+        let all_that_is_lacking: [&[&str]; 6] = [
+            &["CONNECTIONS_TABLE", "JWT_ALGORITHM"],
+            &["CONNECTIONS_TABLE", "REQUESTS_TABLE"],
+            &["CONNECTIONS_TABLE", "REQUESTS_TABLE", management],
+            &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", "WORKER_FUNCTION", management],
+            &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
+            &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
+        ];
+        for (error, names) in lacking.iter().map(ToString::to_string).zip(all_that_is_lacking) {
+            for name in names.iter().copied().chain(["AWS_REGION"]) {
                 assert!(error.contains(&format!("{name} is not set")), "{error}");
             }
         }
@@ -357,6 +367,7 @@ mod tests {
                         "JWT_ALGORITHM" => "HS256",
                         "JWT_KEY" => "0123456789abcdef0123456789abcdef",
                         "CONCURRENCY" => "3",
+                        "SWEEPER_PACE_MS" => "1000",
                         "WORKER_FUNCTION" => "worker",
                         "DEAD_LETTER_QUEUE_URL" => "http://localhost/000000000000/dead-letters",
                         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
@@ -374,8 +385,11 @@ mod tests {
         let _ = DisconnectSetup::read(full(), http.clone()).unwrap().function(&ports);
         let router = RouterSetup::read(full(), http.clone()).unwrap();
         let _ = router.function(Arc::clone(&app), &ports, Handle::current());
-        let processor = ProcessorSetup::read(full(), http).unwrap();
+        let processor = ProcessorSetup::read(full(), http.clone()).unwrap();
         assert_eq!(processor.concurrency(), 3);
-        let _ = processor.function(app, &ports, Handle::current());
+        let _ = processor.function(Arc::clone(&app), &ports, Handle::current());
+        let _ = WorkerSetup::read(full(), http.clone()).unwrap().function(app, &ports, Handle::current());
+        let sweeper = SweeperSetup::read(full(), http).unwrap().function(&ports);
+        assert_eq!(sweeper.settings.pace, Duration::from_secs(1));
     }
 }

@@ -5,18 +5,15 @@ use std::future;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpClient};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 use super::{DynamoDb, Response, faults};
 use crate::faults::{Caller, Effect};
+use crate::sdk;
 
 /// The content type of DynamoDB's protocol.
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
@@ -25,14 +22,14 @@ impl DynamoDb {
     /// An HTTP client for any AWS SDK client of DynamoDB or its streams, whose answers come from this database.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess::new(self, None))
+        sdk::client(InProcess::new(self, None))
     }
 
     /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
     /// alone, and may kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess::new(self, Some(caller)))
+        sdk::client(InProcess::new(self, Some(caller)))
     }
 
     /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never
@@ -54,7 +51,7 @@ impl DynamoDb {
     /// As [`client`](Self::client), for the harness itself: no fault strikes it, and no ledger has its calls. All answers
     /// are there at once.
     pub(crate) fn quiet_client(&self) -> aws_sdk_dynamodb::Client {
-        self.client_with(SharedHttpClient::new(InProcess { quiet: true, ..InProcess::new(self, None) }))
+        self.client_with(sdk::client(InProcess { quiet: true, ..InProcess::new(self, None) }))
     }
 
     fn client_with(&self, http_client: SharedHttpClient) -> aws_sdk_dynamodb::Client {
@@ -152,11 +149,5 @@ impl HttpConnector for InProcess {
             return HttpConnectorFuture::ready(self.respond(self.db.handle(target, body)));
         }
         HttpConnectorFuture::new(self.clone().suffer(effects, request))
-    }
-}
-
-impl HttpClient for InProcess {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
     }
 }

@@ -2,23 +2,14 @@
 
 use std::convert::Infallible;
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use axum::Router;
-use axum::body::{Body, to_bytes};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use bytes::Bytes;
 use tokio::io::{DuplexStream, duplex};
-use tower::ServiceExt;
 
 use super::{Gateway, upgrade};
 use crate::faults::Caller;
+use crate::sdk::{self, whole};
 
 /// A WebSocket that was opened in process.
 #[derive(Debug)]
@@ -61,52 +52,12 @@ impl Gateway {
     /// gateway. Their endpoint is any host with the stage as its path, such as `http://gateway.localhost/prod`.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { router: self.router(), caller: None })
+        sdk::client_of_router(self.router(), None)
     }
 
     /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { router: self.router(), caller: Some(caller) })
-    }
-}
-
-/// An answer with its body read, which is in memory already.
-async fn whole(answer: Response<Body>) -> Response<Bytes> {
-    let (head, body) = answer.into_parts();
-    Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
-}
-
-#[derive(Clone, Debug)]
-struct InProcess {
-    router: Router,
-    caller: Option<Caller>,
-}
-
-impl InProcess {
-    async fn answer(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let mut request =
-            request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?.map(|body| {
-                // The management API's requests have their bodies in memory.
-                Body::from(body.bytes().map(Bytes::copy_from_slice).unwrap_or_default())
-            });
-        if let Some(caller) = self.caller {
-            request.extensions_mut().insert(caller);
-        }
-        let Ok(answer) = self.router.oneshot(request).await;
-        let answer = whole(answer).await.map(SdkBody::from);
-        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
-    }
-}
-
-impl HttpConnector for InProcess {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::new(self.clone().answer(request))
-    }
-}
-
-impl HttpClient for InProcess {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+        sdk::client_of_router(self.router(), Some(caller))
     }
 }

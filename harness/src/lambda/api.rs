@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -17,6 +18,7 @@ use super::identifiers::function_name;
 use super::runtime_api::read_to_end;
 use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
 use crate::aws_forms::uuid;
+use crate::sdk;
 
 impl Functions {
     /// Lambda's API (2015-03-31): `Invoke` and `GetFunction`. Signatures are not checked. `LogType: Tail` gets no
@@ -26,6 +28,12 @@ impl Functions {
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
             .route("/2015-03-31/functions/{name}", get(get_function))
             .with_state(self.clone())
+    }
+
+    /// An HTTP client for AWS's SDKs, and for signed calls without one, of Lambda's API: the functions here answer.
+    #[must_use]
+    pub fn http_client(&self) -> SharedHttpClient {
+        sdk::client_of_router(self.router(), None)
     }
 }
 

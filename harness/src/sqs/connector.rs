@@ -2,19 +2,16 @@
 
 use std::future::pending;
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpClient};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 use super::Queues;
 use crate::aws_forms::uuid;
 use crate::faults::Caller;
+use crate::sdk;
 
 /// The content type of SQS's protocol.
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
@@ -26,14 +23,14 @@ impl Queues {
     /// An HTTP client for any AWS SDK client of SQS, whose answers come from these queues.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { queues: self.clone(), caller: None })
+        sdk::client(InProcess { queues: self.clone(), caller: None })
     }
 
     /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
     /// alone, and may kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { queues: self.clone(), caller: Some(caller) })
+        sdk::client(InProcess { queues: self.clone(), caller: Some(caller) })
     }
 }
 
@@ -68,11 +65,5 @@ impl InProcess {
 impl HttpConnector for InProcess {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         HttpConnectorFuture::new(self.clone().answer(request))
-    }
-}
-
-impl HttpClient for InProcess {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
     }
 }

@@ -41,7 +41,7 @@ use crate::signing_key::{SigningKey, TokenFor};
 use crate::sqs::Queues;
 use crate::template::{Finding, Template};
 use clock::TokioClock;
-use streamer_function::{Ground, LateGateway};
+use streamer_function::{Ground, Late};
 
 /// A running stage.
 ///
@@ -61,7 +61,8 @@ pub struct Stage {
     queues: Queues,
     functions: Functions,
     gateway: Gateway,
-    late_gateway: LateGateway,
+    late_gateway: Late<Gateway>,
+    late_functions: Late<Functions>,
     tasks: JoinSet<()>,
     stop_polling: watch::Sender<bool>,
     stop_serving: watch::Sender<bool>,
@@ -133,7 +134,7 @@ impl Stage {
 
         let api = builder.api_config(api);
         let stage_name = api.stage.clone();
-        let late_gateway = LateGateway::default();
+        let (late_gateway, late_functions) = (Late::default(), Late::default());
         let ground = Ground {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -141,6 +142,7 @@ impl Stage {
             dynamodb: dynamodb.clone(),
             queues: queues.clone(),
             gateway: late_gateway.clone(),
+            functions: late_functions.clone(),
         };
         let root = format!("http://{}", host(address));
         let endpoints = BTreeMap::from([
@@ -209,6 +211,7 @@ impl Stage {
             });
         }
         late_gateway.set(Some(gateway.clone()));
+        late_functions.set(Some(functions.clone()));
 
         let (probing, of_template) = (&functions, &of_template);
         let starts = running.iter().map(|name| async move {
@@ -223,6 +226,7 @@ impl Stage {
         if let Err(error) = try_join_all(starts).await {
             functions.shutdown().await;
             late_gateway.set(None);
+            late_functions.set(None);
             return Err(error);
         }
 
@@ -249,6 +253,7 @@ impl Stage {
             functions,
             gateway,
             late_gateway,
+            late_functions,
             tasks,
             stop_polling,
             stop_serving,
@@ -321,7 +326,7 @@ impl Stage {
     }
 
     /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer. In process they answer without it: [`DynamoDb::client`],
-    /// [`Queues::http_client`](crate::sqs::Queues::http_client), and [`Functions`] itself, for which there is no SDK client.
+    /// [`Queues::http_client`](crate::sqs::Queues::http_client) and [`Functions::http_client`].
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", host(self.address))
@@ -377,6 +382,7 @@ impl Stage {
         self.stop_polling.send_replace(true);
         self.functions.shutdown().await;
         self.late_gateway.set(None);
+        self.late_functions.set(None);
         self.stop_serving.send_replace(true);
         // Clients that keep an idle connection open are not waited for.
         let ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -422,6 +428,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.gateway.close();
         self.late_gateway.set(None);
+        self.late_functions.set(None);
         self.stop_polling.send_replace(true);
         self.functions.close();
     }

@@ -38,7 +38,7 @@ use crate::dynamodb::DynamoDb;
 use crate::faults::Caller;
 use crate::gateway::Gateway;
 use crate::lambda::{
-    InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
+    Functions, InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
 };
 use crate::sqs::Queues;
 
@@ -79,7 +79,7 @@ pub(super) enum Apps {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Services {
-    /// The way to the stage's DynamoDB, SQS and `@connections`, for the configuration of any SDK client of these: what is
+    /// The way to the stage's DynamoDB, SQS, Lambda and `@connections`, for the configuration of any SDK client of these: what is
     /// called this way is called by this function, as faults see it.
     pub http_client: SharedHttpClient,
     /// The function's environment variables, such as the names of tables.
@@ -116,21 +116,29 @@ pub(super) struct Ground {
     pub(super) log: Arc<dyn LogSink>,
     pub(super) dynamodb: DynamoDb,
     pub(super) queues: Queues,
-    pub(super) gateway: LateGateway,
+    pub(super) gateway: Late<Gateway>,
+    pub(super) functions: Late<Functions>,
 }
 
-/// The stage's gateway, which calls functions and is called by them: there once it is made, and gone with the stage,
-/// so that neither keeps the other alive.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LateGateway(Arc<Mutex<Option<Gateway>>>);
+/// What calls functions and is called by them, as the stage's gateway: there once it is made, and gone with the stage, so
+/// that neither keeps the other alive.
+#[derive(Clone, Debug)]
+pub(super) struct Late<T>(Arc<Mutex<Option<T>>>);
 
-impl LateGateway {
-    pub(super) fn set(&self, gateway: Option<Gateway>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
+impl<T> Default for Late<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone> Late<T> {
+    pub(super) fn set(&self, made: Option<T>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = made;
     }
 
-    fn gateway(&self) -> Option<Gateway> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn get(&self) -> Result<T, ConnectorError> {
+        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        made.ok_or_else(|| ConnectorError::io("this part of the stage is not there: it has ended".into()))
     }
 }
 
@@ -158,13 +166,14 @@ impl StreamerFunction {
     where
         V: Fn(&str) -> Option<String>,
     {
-        let Ground { clock, entropy, log, dynamodb, queues, gateway } = &self.ground;
+        let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
         let ports = Ports { clock: Arc::clone(clock), entropy: Arc::clone(entropy), metrics };
         let http = SharedHttpClient::new(Clients {
             dynamodb: dynamodb.http_client_of(caller.clone()),
             queues: queues.http_client_of(caller.clone()),
             gateway: gateway.clone(),
+            functions: functions.clone(),
             caller,
         });
         let services = Services {
@@ -296,7 +305,8 @@ impl MetricSink for MetricsToLog {
 struct Clients {
     dynamodb: SharedHttpClient,
     queues: SharedHttpClient,
-    gateway: LateGateway,
+    gateway: Late<Gateway>,
+    functions: Late<Functions>,
     caller: Caller,
 }
 
@@ -309,10 +319,12 @@ impl Clients {
         if target.starts_with("AmazonSQS") {
             return Ok(self.queues.clone());
         }
+        // Before connections: a function may be named anything.
+        if request.uri().contains("/2015-03-31/functions/") {
+            return Ok(self.functions.get()?.http_client());
+        }
         if request.uri().contains("connections/") {
-            let gateway = self.gateway.gateway();
-            let gone = || ConnectorError::io("the stage's gateway is not there: it has ended".into());
-            return Ok(gateway.ok_or_else(gone)?.http_client_of(self.caller.clone()));
+            return Ok(self.gateway.get()?.http_client_of(self.caller.clone()));
         }
         let message = format!("the stage in process has no service that answers {target} {}", request.uri());
         Err(ConnectorError::user(message.into()))

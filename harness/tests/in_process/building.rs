@@ -59,10 +59,13 @@ async fn the_stage_without_a_template_is_that_of_the_template_that_deploys() {
                 let elsewhere = ["LOG_LEVEL", "STREAMER_RECORD", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"];
                 let variables = set.filter(|(name, _)| !elsewhere.contains(&name.as_str()));
                 let variables: Vec<_> = variables.map(|(n, v)| (n.clone(), v.clone())).collect();
-                (function.name.clone(), function.binary.clone(), function.timeout, variables)
+                let asynchronous = format!("{:?}", function.asynchronous);
+                (function.name.clone(), function.binary.clone(), function.timeout, variables, asynchronous)
             })
             .collect();
-        (tables, functions, format!("{:?}", template.mappings), format!("{:?}", template.api))
+        let queues: Vec<_> = template.queues.iter().map(|queue| queue.name.clone()).collect();
+        let (mappings, api) = (format!("{:?}", template.mappings), format!("{:?}", template.api));
+        (tables, functions, queues, template.schedules.clone(), mappings, api)
     };
     assert_eq!(essence(&ours), essence(&deployed));
 }

@@ -1,0 +1,70 @@
+//! AWS's SDKs in process: HTTP clients whose answers come without a socket.
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Response;
+use bytes::Bytes;
+use tower::ServiceExt as _;
+
+use crate::faults::Caller;
+
+/// An HTTP client whose requests `connector` answers, whatever timeouts are asked for: connecting takes no time.
+pub(crate) fn client(connector: impl HttpConnector + Clone + 'static) -> SharedHttpClient {
+    SharedHttpClient::new(InProcess(connector))
+}
+
+/// An HTTP client whose requests `router` answers; it finds who calls among a request's extensions.
+pub(crate) fn client_of_router(router: Router, caller: Option<Caller>) -> SharedHttpClient {
+    client(Routed { router, caller })
+}
+
+#[derive(Debug)]
+struct InProcess<C>(C);
+
+impl<C: HttpConnector + Clone + 'static> HttpClient for InProcess<C> {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.0.clone())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Routed {
+    router: Router,
+    caller: Option<Caller>,
+}
+
+impl Routed {
+    async fn answer(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let mut request =
+            request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?.map(|body| {
+                // The requests that come this way have their bodies in memory.
+                Body::from(body.bytes().map(Bytes::copy_from_slice).unwrap_or_default())
+            });
+        if let Some(caller) = self.caller {
+            request.extensions_mut().insert(caller);
+        }
+        let Ok(answer) = self.router.oneshot(request).await;
+        let answer = whole(answer).await.map(SdkBody::from);
+        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+    }
+}
+
+impl HttpConnector for Routed {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(self.clone().answer(request))
+    }
+}
+
+/// An answer with its body read, which is in memory already.
+pub(crate) async fn whole(answer: Response<Body>) -> Response<Bytes> {
+    let (head, body) = answer.into_parts();
+    Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
+}

@@ -1,0 +1,5 @@
+//! The `sweeper` function.
+
+fn main() -> Result<(), streamer::lambda::Error> {
+    streamer::lambda::sweeper()
+}
