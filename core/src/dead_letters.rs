@@ -136,6 +136,8 @@ pub enum Redriven {
     Already(RequestId),
     /// Its user has another request of the id that the new one would have: none was made.
     Conflict(RequestId),
+    /// The letter lacks what was too large for it, such as the payload, and the request itself has expired: none was made.
+    Incomplete,
 }
 
 /// Makes a new request from a letter, and notes on the old one, where that has not expired, which it is. The letter may be
@@ -148,9 +150,21 @@ pub async fn redrive<Q: RequestQueue>(
     letter: &DeadLetter,
     now: Timestamp,
 ) -> Result<Redriven, StoreError> {
+    let failed = queue.get(&letter.key()).await?;
+    // After it has expired, its id may be another request's.
+    let failed = failed.filter(|request| request.epoch == letter.epoch);
     // What is known no more may be of any length: the worker runs whatever it is.
-    let runner = queue.get(&letter.key()).await?.map_or(Runner::Worker, |request| request.runner);
-    let request = letter.redrive(runner, now);
+    let runner = failed.as_ref().map_or(Runner::Worker, |request| request.runner);
+    let request = match failed {
+        _ if letter.left_out.is_empty() => letter.redrive(runner, now),
+        Some(failed) => Request {
+            payload: failed.payload,
+            metadata: failed.metadata,
+            history: failed.history,
+            ..letter.redrive(runner, now)
+        },
+        None => return Ok(Redriven::Incomplete),
+    };
     let id = request.id.clone();
     let redriven = match queue.enqueue(&request).await? {
         Enqueued::New => Redriven::New(id),

@@ -139,6 +139,7 @@ fn letter(id: &str, failed_at: u64) -> DeadLetter {
         created_at: Timestamp::from_secs(1_772_323_200),
         failed_at: Timestamp::from_secs(failed_at),
         redrive_of: None,
+        left_out: BTreeMap::new(),
     }
 }
 
@@ -257,4 +258,22 @@ async fn the_resources_of_a_deployed_stack_are_found_by_its_name() {
     assert!(services.get("r1.redrive.2").await.is_some());
     let elsewhere = services.dlq(&["list", "--queue-url", "http://127.0.0.1/000000000000/other"]);
     assert!(elsewhere.starts_with("1\n") && elsewhere.contains("cannot be read"), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn what_was_too_large_for_a_letter_is_taken_from_its_request_as_long_as_that_is_there() {
+    let services = Services::new();
+    let whole = services.failed("kept").await;
+    let cut = |letter: DeadLetter| DeadLetter {
+        payload: Value::Null,
+        left_out: BTreeMap::from([("payload".to_owned(), 2_000_000)]),
+        ..letter
+    };
+    services.send(&cut(whole));
+    services.send(&cut(letter("expired", 1)));
+    let said = services.dlq(&["redrive", "--all"]);
+    assert!(said.contains("acme/ann/kept#1: queued anew as kept.redrive.1\n"), "{said}");
+    assert!(said.contains("acme/ann/expired#2: left in the queue: its payload was too large"), "{said}");
+    assert_eq!(services.get("kept.redrive.1").await.unwrap().payload, json!({"pages": 3}));
+    assert_eq!(services.bodies().len(), 1);
 }

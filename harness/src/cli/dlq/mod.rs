@@ -171,6 +171,11 @@ impl Redrive<'_> {
                     letter.user, letter.tenant
                 ));
             }
+            Redriven::Incomplete => {
+                return Err("its payload was too large for the letter, and the request itself has expired: \
+                            its client must send it again"
+                    .to_owned());
+            }
         };
         match self.letters.delete(found).await {
             Ok(()) => Ok(made),

@@ -71,6 +71,9 @@ pub(super) fn letter(found: &Found) -> String {
     if !metadata.is_empty() {
         fact("metadata", &json!(metadata).to_string());
     }
+    for (part, bytes) in &found.letter.left_out {
+        fact("left out", &format!("{part}, which has {bytes} bytes"));
+    }
     if found.receipts.len() > 1 {
         fact("messages", &found.receipts.len().to_string());
     }
