@@ -97,7 +97,8 @@ fn seq(frame: &Frame) -> Option<Seq> {
 async fn scan(pages: u32) -> (Followed, Scan, Value) {
     let (mut app, scan) = (App::new(), Scan::default());
     app.handle("scan", scan.clone()).unwrap();
-    let stage = Stage::builder().app(app).start().await.unwrap();
+    // Nothing here is the sweeper's to do, and thousands of looks take their time.
+    let stage = Stage::builder().app(app).variable("SWEEPER_PACE_MS", "60000").start().await.unwrap();
     let mut ann = stage.connect(&ann()).await.unwrap();
     let asked = stage.now();
     ann.request("scan", "r1", json!(pages)).await.unwrap();

@@ -1,7 +1,7 @@
 //! What becomes of requests whose work fails, and whose functions, queues and connections do.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use streamer::protocol::{Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer_harness::client::Client;
 use streamer_harness::faults::{Call, Fault};
+use streamer_harness::lambda::Functions;
 use streamer_harness::stage::Stage;
 use tokio::time::Instant;
 
@@ -32,6 +33,8 @@ struct Seen {
     begun: Mutex<Vec<Instant>>,
     is_mended: AtomicBool,
     runs: AtomicU32,
+    /// Those that a poisonous request brings down.
+    functions: OnceLock<Functions>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +44,9 @@ struct Order {
     /// How many attempts fail; `u32::MAX` all, until it is mended.
     #[serde(default)]
     failures: u32,
+    /// Whether it brings the processes down that run requests.
+    #[serde(default)]
+    is_poison: bool,
 }
 
 const fn six() -> u32 {
@@ -70,6 +76,9 @@ impl Handler for Work {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let percentage = f64::from(second) / f64::from(order.secs) * 100.0;
             context.progress.report(percentage, format!("Second {second}"))?;
+            if let (true, 3, Some(functions)) = (order.is_poison, second, self.0.functions.get()) {
+                [PROCESSOR, WORKER].map(|function| functions.kill(function).unwrap());
+            }
         }
         Ok(order.secs)
     }
@@ -219,30 +228,16 @@ async fn a_request_whose_process_died_is_rerun_by_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_brings_its_process_down_each_time_ends_as_a_dead_letter() {
-    let (stage, _, mut ann) = stage().await;
-    ann.set_patience(Duration::from_mins(20));
-    let faults = [PROCESSOR, WORKER].map(|function| {
-        // Each attempt's second report.
-        let report = Call::dynamodb("UpdateItem").on(REQUESTS).by(function);
-        stage.faults().add(Fault::kill(report).after(2))
-    });
-    ann.request("work", "r1", json!({"secs": 20})).await.unwrap();
-    let mut pings = 0;
-    let error = loop {
-        match tokio::time::timeout(Duration::from_mins(5), ann.failure("r1")).await {
-            Ok(error) => break error.unwrap(),
-            // Who says nothing for ten minutes is closed.
-            Err(_) => {
-                pings += 1;
-                ann.request("ping", &format!("p{pings}"), Value::Null).await.unwrap();
-            }
-        }
-    };
-    assert_eq!(error.code.as_str(), "PROCESSING_FAILED");
-    drop(faults);
+async fn a_request_that_brings_its_process_down_each_time_ends_as_a_dead_letter_and_its_neighbour_right() {
+    let (stage, work, mut ann) = stage().await;
+    work.0.functions.set(stage.functions().clone()).unwrap();
+    ann.request("work", "r2", json!({"secs": 10})).await.unwrap();
+    ann.request("work", "r1", json!({"secs": 6, "is_poison": true})).await.unwrap();
+    assert_eq!(ann.failure("r1").await.unwrap().code.as_str(), "PROCESSING_FAILED");
+    assert_eq!(ann.complete("r2").await.unwrap(), 10);
     stage.advance(Duration::from_mins(5)).await;
     let [letter] = &letters(&stage)[..] else { panic!("{:?}", letters(&stage)) };
-    assert_eq!((letter.attempts, letter.history.len()), (3, 3));
+    assert_eq!((letter.request_id.as_str(), letter.attempts, letter.history.len()), ("r1", 3, 3));
+    assert!(item(&stage, "r2").await["attempt"].as_u64().unwrap() <= 2, "each is rerun alone");
     stage.shutdown().await;
 }
