@@ -122,7 +122,7 @@ pub enum Cancelled {
 /// A status that a request can be given by somebody who does not hold its lease.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NewStatus {
-    /// From RETRYING, while it has attempts left: the next is due.
+    /// From RETRYING, once the next of the attempts that it has left is due.
     Pending,
     /// From PENDING or RETRYING: it ends with what its client is told.
     Failed(ErrorBody),
@@ -348,6 +348,9 @@ pub trait RequestQueue: Send + Sync {
     /// Takes a request from an attempt whose lease has ended, with the history that this makes, unless the lease was renewed
     /// or the request has moved on from how it was `seen`. Says whether it did so.
     ///
+    /// Whether its end is asked for decides the verdict: it is not taken back to be run again, or to fail, once that is so, and not
+    /// cancelled before.
+    ///
     /// When that ends it, its subscribers are told once its timer fires.
     ///
     /// # Errors
@@ -390,7 +393,7 @@ pub trait RequestQueue: Send + Sync {
     /// # Errors
     /// [`Misuse`](super::StoreErrorKind::Misuse) when `to` [may not follow](NewStatus::may_follow) `from`;
     /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when it does not stand as `from` says (any more), or is
-    /// to be pending and has had all its attempts: it is to be given up;
+    /// to be pending and has had all its attempts, so that it is to be given up, or is not due;
     /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such request;
     /// else when the store does not take it.
     fn update_status(

@@ -14,5 +14,7 @@ mod permissions;
 mod processor;
 mod rate_limits;
 mod router;
+mod store;
+mod store_costs;
 mod stream_images;
 mod world;

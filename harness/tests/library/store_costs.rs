@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
-use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::protocol::Seq;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Claimed, Connection, ConnectionStore as _, FullAt, Identity, Lease, NewStatus, PageRequest, Progress,
-    Rate, RateLimits as _, Request, RequestQueue as _, Status, Taken,
+    Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity, LastReport, Lease, NewStatus,
+    PageRequest, Progress, Rate, RateLimits as _, Request, RequestQueue as _, Runner, Status, Taken,
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
 
-use crate::store::{LEASE, at, ids, request};
+use crate::store::{LEASE, at, ids, last, out_of_paper, past, request, told};
 use crate::world::{CONNECTIONS, REQUESTS, create_tables_of_template};
 
 /// Both ports on the template's tables, and a bill of what was done.
@@ -60,7 +60,7 @@ impl Bill {
     }
 
     async fn claim(&self, key: &RequestKey) -> Lease {
-        let claimed = self.queue.claim(key, "owner", at(1), at(1) + LEASE).await.unwrap();
+        let claimed = self.queue.claim(key, "owner", Runner::Worker, at(1), at(1) + LEASE).await.unwrap();
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         lease
     }
@@ -82,8 +82,10 @@ fn connection(id: &str, user: &str) -> Connection {
     }
 }
 
-fn out_of_paper() -> ErrorBody {
-    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "There is no paper")
+/// Half way, at that many seconds.
+fn half(epoch: u64, seconds: u64) -> LastReport {
+    let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
+    LastReport { progress, ..last(epoch, seconds) }
 }
 
 /// Beyond what an item holds itself, and below 8 KiB.
@@ -146,7 +148,7 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("get");
     let lease = bill.claim(&key).await;
     bill.enter("claim");
-    bill.queue.claim(&key, "other", at(1), at(61)).await.unwrap();
+    bill.queue.claim(&key, "other", Runner::Worker, at(1), at(61)).await.unwrap();
     bill.enter("claim what is claimed");
     bill.queue.renew(&key, &lease, at(90)).await.unwrap();
     bill.enter("renew");
@@ -155,17 +157,20 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("progress");
     bill.queue.cancel(&key, at(3)).await.unwrap();
     bill.enter("cancel what runs");
-    bill.queue.complete(&key, &lease, &small(), seq, at(4)).await.unwrap();
+    bill.queue.complete(&key, &lease, &small(), &half(1, 4)).await.unwrap();
     bill.enter("complete");
     bill.queue.cancel(&key, at(5)).await.unwrap();
     bill.enter("cancel what has ended");
-    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    bill.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
     bill.enter("delivered");
 
     let key = bill.enqueue("r2", small()).await;
     let lease = bill.claim(&key).await;
     bill.skip();
-    bill.queue.retry_later(&key, &lease, &out_of_paper(), at(30)).await.unwrap();
+    bill.queue
+        .retry_later(&key, &lease, &[past(1, 2)], at(30), Runner::Processor, &half(1, 2))
+        .await
+        .unwrap();
     bill.enter("retry_later");
     bill.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(31)).await.unwrap();
     bill.enter("update_status to PENDING");
@@ -174,7 +179,7 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("progress of a fenced attempt");
     let lease = bill.claim(&key).await;
     bill.skip();
-    bill.queue.fail(&key, &lease, &out_of_paper(), seq, at(32)).await.unwrap();
+    bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 2), past(2, 32)], &half(2, 32)).await.unwrap();
     bill.enter("fail");
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     bill.enter("unsubscribe the last from what has ended");
@@ -191,7 +196,7 @@ async fn what_each_operation_on_requests_costs() {
     let key = bill.enqueue("r4", small()).await;
     let lease = bill.claim(&key).await;
     bill.skip();
-    bill.queue.cancelled(&key, &lease, seq, at(3)).await.unwrap();
+    bill.queue.cancelled(&key, &lease, &half(1, 3)).await.unwrap();
     bill.enter("cancelled");
 
     bill.enqueue("r5", small()).await;
@@ -215,18 +220,25 @@ async fn what_a_big_payload_and_a_big_result_cost() {
     bill.enter("claim");
     bill.queue.progress(&key, &lease, &Progress::default(), seq, at(120)).await.unwrap();
     bill.enter("progress");
-    let ended = bill.queue.complete(&key, &lease, &big(), seq, at(4)).await.unwrap();
+    let ended = bill.queue.complete(&key, &lease, &big(), &half(1, 4)).await.unwrap();
     bill.enter("complete");
-    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, ended.payload_released).await.unwrap();
+    bill.queue
+        .delivered(
+            &key,
+            lease.epoch,
+            Delivery { parts_released: ended.parts_released, ..told(&ids(&["c1"]), true) },
+        )
+        .await
+        .unwrap();
     bill.enter("delivered");
     bill.queue.get(&key).await.unwrap();
     bill.enter("get");
 
     let key = bill.enqueue("r2", big()).await;
     let lease = bill.claim(&key).await;
-    bill.queue.complete(&key, &lease, &json!(1), seq, at(4)).await.unwrap();
+    bill.queue.complete(&key, &lease, &json!(1), &half(1, 4)).await.unwrap();
     bill.skip();
-    bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    bill.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
     bill.enter("delivered, where it is not known whether the payload is released");
     assert_snapshot!(bill.text);
 }
@@ -245,9 +257,16 @@ async fn what_payloads_and_results_of_each_size_cost() {
         bill.enter("  claim");
         bill.queue.progress(&key, &lease, &progress, seq, at(120)).await.unwrap();
         bill.enter("  progress");
-        let ended = bill.queue.complete(&key, &lease, &value, seq, at(4)).await.unwrap();
+        let ended = bill.queue.complete(&key, &lease, &value, &half(1, 4)).await.unwrap();
         bill.enter("  complete");
-        bill.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, ended.payload_released).await.unwrap();
+        bill.queue
+            .delivered(
+                &key,
+                lease.epoch,
+                Delivery { parts_released: ended.parts_released, ..told(&ids(&["c1"]), true) },
+            )
+            .await
+            .unwrap();
         bill.enter("  delivered");
     }
     assert_snapshot!(bill.text);

@@ -14,7 +14,7 @@
 //! | `attempt`, `max_attempts`, `continuations`, `epoch`, `seq` | N | |
 //! | `runner` | S | `worker`, where only the worker may run it |
 //! | `nudges` | N | how often it was made to appear in the stream once more, since nobody had claimed it |
-//! | `owner` | S | who holds the lease, or held it at the end: by it a lost answer is told from a lost lease |
+//! | `owner` | S | who holds the lease, or has given it back or ended the request: by it a lost answer is told from a lost lease. Gone once the request is taken back, or ended by somebody else |
 //! | `lease_expires_at` | N, ms | only while PROCESSING |
 //! | `cancel_requested` | BOOL | only while PROCESSING: whether whoever holds the lease is asked to stop |
 //! | `percentage` | N | |
@@ -24,7 +24,7 @@
 //! | `result_part` | S | instead of it: the part that holds it |
 //! | `error` | S, JSON | only when FAILED |
 //! | `checkpoint` | S, JSON | what the handler saved last, unless it is big |
-//! | `checkpoint_part` | S | the part that holds it, or held an earlier one |
+//! | `checkpoint_part` | S | the part that holds it; beside a `checkpoint`, the part that held an earlier one |
 //! | `history` | S, JSON | the attempts that did not end it well, the latest last, bounded |
 //! | `dead_letter` | BOOL | only when FAILED: whether its dead letter is still to be sent |
 //! | `redrive_of` | S | the dead letter that it was made from |
@@ -208,8 +208,15 @@ pub(super) const OPEN_PARTS: [&str; 2] = ["payload_part", "checkpoint_part"];
 /// # Errors
 /// When one of these attributes is no string.
 pub fn parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
-    let result = Reader::new(item, KEY).optional_string("result_part")?;
-    Ok(open_parts(item)?.into_iter().chain(result).collect())
+    let read = Reader::new(item, KEY);
+    // A checkpoint that has become small leaves its part behind, to expire with the request.
+    let is_checkpoint_inside = read.optional_string("checkpoint")?.is_some();
+    let mut parts = Vec::new();
+    for attribute in ["payload_part", "checkpoint_part", "result_part"] {
+        let is_left_behind = attribute == "checkpoint_part" && is_checkpoint_inside;
+        parts.extend(read.optional_string(attribute)?.filter(|_| !is_left_behind));
+    }
+    Ok(parts)
 }
 
 /// The names of the parts that are to expire once the request has ended, if it has any.
@@ -229,7 +236,7 @@ pub fn open_parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
 pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
     let optional_value = |attribute, part_attribute| {
-        // A checkpoint that has become small leaves its part behind, to expire with the request.
+        // What lies inside is the latest: see `parts`.
         if let Some(value) = read.optional_json(attribute)? {
             return Ok(Some(value));
         }
@@ -406,6 +413,16 @@ pub fn runner(item: &Item) -> Result<Runner, Corrupt> {
     }
 }
 
+/// Whether the request may be attempted once more, from an item.
+///
+/// # Errors
+/// When one of these attributes is missing or no number.
+pub fn has_attempts_left(item: &Item) -> Result<bool, Corrupt> {
+    let read = Reader::new(item, KEY);
+    let (used, allowed): (u32, u32) = (read.number("attempt")?, read.number("max_attempts")?);
+    Ok(used < allowed)
+}
+
 /// Whether the request has failed for good and its dead letter is still to be sent.
 ///
 /// # Errors
@@ -481,6 +498,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::{ErrorBody, ErrorCode};
+    use crate::store::AttemptOutcome;
 
     fn json_values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
@@ -517,6 +535,45 @@ mod tests {
         ]
     }
 
+    fn past_attempts() -> impl Strategy<Value = Vec<PastAttempt>> {
+        let outcome = prop::sample::select(vec![
+            AttemptOutcome::Failed,
+            AttemptOutcome::TimedOut,
+            AttemptOutcome::Panicked,
+            AttemptOutcome::Crashed,
+        ]);
+        let times = (proptest::option::of(0..4_000_000_000_000_u64), 0..4_000_000_000_000_u64);
+        let past = (any::<u32>(), any::<u64>(), times, outcome, "[A-Z_]{1,12}", "\\PC{0,16}").prop_map(
+            |(attempt, epoch, (started_at, ended_at), outcome, code, message)| PastAttempt {
+                attempt,
+                epoch,
+                started_at: started_at.map(Timestamp::from_millis),
+                ended_at: Timestamp::from_millis(ended_at),
+                outcome,
+                error: ErrorBody::new(ErrorCode::from(code.as_str()), message),
+            },
+        );
+        proptest::collection::vec(past, 0..4)
+    }
+
+    prop_compose! {
+        /// What was kept of a request that was run, or is to be, more than once.
+        fn kept()(
+            checkpoint in proptest::option::of(payloads()), history in past_attempts(), continuations in any::<u32>(),
+            runner in prop::sample::select(vec![Runner::Processor, Runner::Worker]),
+            flags in any::<(bool, bool)>(), redrives in proptest::array::uniform2(proptest::option::of("\\PC{1,16}")),
+        ) -> Request {
+            let nobody = Request::new(
+                "r".into(), "u".into(), "t".into(), "c".into(), "a", Value::Null, Timestamp::default(),
+            );
+            let [redrive_of, redriven_as] = redrives;
+            Request {
+                checkpoint, history, continuations, runner, cancel_requested: flags.0, is_dead_letter_due: flags.1,
+                redrive_of, redriven_as: redriven_as.map(RequestId::new), ..nobody
+            }
+        }
+    }
+
     prop_compose! {
         fn requests()(
             texts in proptest::array::uniform5("\\PC{1,16}"), payload in payloads(),
@@ -525,7 +582,7 @@ mod tests {
             owner in proptest::option::of("[0-9a-f]{32}"), percentage in 0.0..=100.0_f64,
             note in json_values(), (status, ending) in stands(),
             subscribers in proptest::collection::btree_set("[A-Za-z0-9_-]{15}=", 0..4),
-            times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(),
+            times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(), kept in kept(),
         ) -> Request {
             let [id, user, tenant, connection, action] = texts;
             let (attempt, max_attempts, epoch, seq) = counts;
@@ -540,6 +597,7 @@ mod tests {
                 seq: Seq::from_stored(seq), ending,
                 subscribers: subscribers.into_iter().map(ConnectionId::new).collect(),
                 created_at, started_at: ran.then_some(started_at), finished_at: ran.then_some(finished_at),
+                ..kept
             }
         }
     }
@@ -550,7 +608,7 @@ mod tests {
             let Encoded { mut item, parts } = encode(&request, timer.map(Timestamp::from_millis), 8);
             item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
             let lies_inside = |text: &AttributeValue| text.as_s().unwrap().len() <= part_item::MAX_INLINE_BYTES;
-            prop_assert!(["payload", "result"].into_iter().filter_map(|value| item.get(value)).all(lies_inside));
+            prop_assert!(["payload", "checkpoint", "result"].into_iter().filter_map(|value| item.get(value)).all(lies_inside));
             prop_assert_eq!(decode(&item, &parts).unwrap(), request);
         }
 
@@ -560,7 +618,8 @@ mod tests {
             let unread = ["request_id", "part", "status_shard"];
             let attributes: BTreeSet<String> = item.keys().filter(|key| !unread.contains(&key.as_str())).cloned().collect();
             let attribute = pick.get(&attributes.into_iter().collect::<Vec<_>>()).clone();
-            item.insert(attribute.clone(), AttributeValue::Bool(true));
+            let is_flag = matches!(item[&attribute], AttributeValue::Bool(_));
+            item.insert(attribute.clone(), if is_flag { n(1) } else { AttributeValue::Bool(true) });
             let corrupt = decode(&item, &parts).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
             prop_assert_eq!(corrupt.key, request.key().to_string());
@@ -568,13 +627,16 @@ mod tests {
 
         /// What a list reads is all that its summary needs, and says the same as the whole.
         #[test]
-        fn a_summary_reads_no_more_than_its_attributes(request in requests(), cancel_requested in any::<bool>()) {
+        fn a_summary_reads_no_more_than_its_attributes(request in requests()) {
             let mut item = encode(&request, Some(request.created_at), 8).item;
-            item.insert("cancel_requested".into(), AttributeValue::Bool(cancel_requested));
             item.retain(|attribute, _| SUMMARY_ATTRIBUTES.contains(&attribute.as_str()));
             let summary = decode_summary(&item).unwrap();
             prop_assert_eq!(summary.key(), request.key());
-            prop_assert_eq!(summary.cancel_requested, cancel_requested);
+            prop_assert_eq!(summary.cancel_requested, request.cancel_requested);
+            prop_assert_eq!((summary.attempt, summary.max_attempts), (request.attempt, request.max_attempts));
+            prop_assert_eq!((summary.continuations, summary.runner), (request.continuations, request.runner));
+            prop_assert_eq!(summary.history, request.history);
+            prop_assert_eq!(summary.is_dead_letter_due, request.is_dead_letter_due);
             prop_assert_eq!(summary.timer_at, Some(request.created_at));
             prop_assert_eq!((summary.status, summary.lease), (request.status, request.lease));
             prop_assert_eq!((summary.progress, summary.seq), (request.progress, request.seq));
@@ -593,26 +655,19 @@ mod tests {
     }
 
     fn pending() -> Item {
+        let created_at = Timestamp::from_secs(1_700_000_000);
+        let payload = json!({"a": [true]});
         let request = Request {
-            id: "r1".into(),
-            user: "ann".into(),
-            tenant: "acme".into(),
-            connection: "c1".into(),
-            action: "report".into(),
-            payload: json!({"a": [true]}),
             metadata: [("k".to_owned(), "v".to_owned())].into(),
-            status: Status::Pending,
-            attempt: 0,
-            max_attempts: 1,
-            epoch: 0,
-            lease: None,
-            progress: Progress::default(),
-            seq: Seq::default(),
-            ending: None,
-            subscribers: vec!["c1".into()],
-            created_at: Timestamp::from_secs(1_700_000_000),
-            started_at: None,
-            finished_at: None,
+            ..Request::new(
+                "r1".into(),
+                "ann".into(),
+                "acme".into(),
+                "c1".into(),
+                "report",
+                payload,
+                created_at,
+            )
         };
         encode(&request, Some(Timestamp::from_secs(1_700_000_060)), 8).item
     }

@@ -1,14 +1,14 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
-use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::protocol::{ErrorBody, ErrorCode};
 use streamer::store::dynamodb::{QueueSettings, part_item};
 use streamer::store::{
-    Cancelled, Claimed, Ending, Enqueued, NewStatus, PageRequest, Request, RequestQueue as _, Status,
-    StoreErrorKind,
+    Cancelled, Claimed, Delivery, Ending, Enqueued, NewStatus, PageRequest, Request, RequestQueue as _,
+    Runner, Status, StoreErrorKind,
 };
 
-use super::{Store, at, ids, number, request, string};
+use super::{Store, at, ids, last, number, request, string, told};
 
 /// A value whose JSON has that many bytes.
 fn value_of(bytes: usize) -> Value {
@@ -57,10 +57,10 @@ async fn a_payload_lies_in_its_own_part_from_the_first_byte_too_many() {
 async fn a_claim_brings_a_big_payload_along() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
-    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
     let Claimed::Won(won, _) = claimed else { panic!("{claimed:?}") };
     assert_eq!(won.payload, big());
-    let again = store.queue.claim(&key, "second", at(1), at(61)).await.unwrap();
+    let again = store.try_claim(&key, "second", Runner::Processor, 1).await;
     assert!(matches!(again, Claimed::NotPending(Status::Processing)), "{again:?}");
 }
 
@@ -85,8 +85,7 @@ async fn a_repeated_id_is_compared_with_the_payload_that_is_stored() {
 async fn a_big_result_lies_in_a_part_that_expires_with_its_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
-    let seq = Seq::start_of(1).next();
-    store.queue.complete(&key, &lease, &big(), seq, at(5)).await.unwrap();
+    store.queue.complete(&key, &lease, &big(), &last(1, 5)).await.unwrap();
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(big())));
     assert_eq!(store.item(&key).await["result_part"], string("result#1"));
     assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
@@ -100,14 +99,13 @@ async fn a_big_result_lies_in_a_part_that_expires_with_its_request() {
 async fn a_big_result_that_came_too_late_is_never_seen() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
-    let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
-    store.queue.retry_later(&key, &first, &error, at(2)).await.unwrap();
+    store.queue.retry_later(&key, &first, &[], at(2), Runner::Processor, &last(1, 2)).await.unwrap();
     store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(3)).await.unwrap();
     let second = store.claim(&key, "second", 4).await;
-    let late = store.queue.complete(&key, &first, &value_of(9_000), Seq::start_of(1).next(), at(5)).await;
+    let late = store.queue.complete(&key, &first, &value_of(9_000), &last(1, 5)).await;
     assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Fenced);
     assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
-    store.queue.complete(&key, &second, &value_of(8_000), Seq::start_of(2).next(), at(6)).await.unwrap();
+    store.queue.complete(&key, &second, &value_of(8_000), &last(2, 6)).await.unwrap();
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
 }
 
@@ -115,13 +113,12 @@ async fn a_big_result_that_came_too_late_is_never_seen() {
 #[tokio::test]
 async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
     let store = Store::new().await;
-    let seq = Seq::start_of(1).next();
     for name in ["complete", "fail", "cancelled", "cancel", "update_status"] {
         let key = enqueue_big(&store, name).await;
         let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
         let released = match name {
             "cancel" => match store.queue.cancel(&key, at(5)).await.unwrap() {
-                Cancelled::Now { payload_released, .. } => payload_released,
+                Cancelled::Now { parts_released, .. } => parts_released,
                 other @ (Cancelled::Asked | Cancelled::Ended(_) | Cancelled::Heard) => panic!("{other:?}"),
             },
             "update_status" => {
@@ -132,18 +129,21 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
             _ => {
                 let lease = store.claim(&key, "first", 1).await;
                 let ended = match name {
-                    "complete" => store.queue.complete(&key, &lease, &json!(1), seq, at(5)).await,
-                    "fail" => store.queue.fail(&key, &lease, &error, seq, at(5)).await,
-                    _ => store.queue.cancelled(&key, &lease, seq, at(5)).await,
+                    "complete" => store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await,
+                    "fail" => store.queue.fail(&key, &lease, &error, &[], &last(1, 5)).await,
+                    _ => store.queue.cancelled(&key, &lease, &last(1, 5)).await,
                 };
-                ended.unwrap().payload_released
+                ended.unwrap().parts_released
             }
         };
         assert!(released, "{name}");
         assert_eq!(payload_ttl(&store, &key).await, Some(over(5)), "{name}");
         assert!(store.is_in_timers(&key).await, "{name}: nobody has been told yet");
         let epoch = store.get(&key).await.epoch;
-        store.queue.delivered(&key, epoch, &ids(&["c1"]), true, released).await.unwrap();
+        let is_dead_letter_sent = store.get(&key).await.is_dead_letter_due;
+        let told_to = ids(&["c1"]);
+        let delivery = Delivery { is_dead_letter_sent, parts_released: released, ..told(&told_to, true) };
+        store.queue.delivered(&key, epoch, delivery).await.unwrap();
         assert!(!store.is_in_timers(&key).await, "{name}");
         assert_eq!(store.get(&key).await.payload, big(), "{name}");
     }
@@ -162,7 +162,7 @@ async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer
         forget.send().await.unwrap();
         assert_eq!(payload_ttl(&store, &key).await, None, "{name}");
         match name {
-            "delivered" => store.queue.delivered(&key, 0, &ids(&["c1"]), true, false).await.unwrap(),
+            "delivered" => store.queue.delivered(&key, 0, told(&ids(&["c1"]), true)).await.unwrap(),
             _ => store.queue.unsubscribe(&key, &"c1".into()).await.unwrap(),
         }
         assert_eq!(payload_ttl(&store, &key).await, Some(over(7)), "{name}");
@@ -176,7 +176,7 @@ async fn a_big_payload_of_an_open_request_never_expires() {
     let key = enqueue_big(&store, "r1").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let lease = store.claim(&key, "first", 1).await;
-    store.queue.delivered(&key, lease.epoch, &[], true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&[], true)).await.unwrap();
     assert_eq!(payload_ttl(&store, &key).await, None);
     assert!(store.is_in_timers(&key).await, "what has not ended is looked at again");
 }
@@ -206,7 +206,7 @@ async fn a_part_that_is_not_there_is_named() {
                    names the part \"payload\", which is not there";
     let error = store.queue.get(&key).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, problem));
-    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
     let Claimed::Unreadable(_, error) = claimed else { panic!("{claimed:?}") };
     assert_eq!(error.to_string(), problem);
 }

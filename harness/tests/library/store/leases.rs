@@ -2,31 +2,32 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
 use streamer::ports::Timestamp;
-use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::protocol::Seq;
 use streamer::store::dynamodb::QueueSettings;
 use streamer::store::{
-    Audience, Cancelled, Claimed, Ending, Enqueued, Lease, NewStatus, Progress, Request, RequestQueue as _,
-    Status, StoreError, StoreErrorKind,
+    Audience, Cancelled, Claimed, Delivery, Ending, Enqueued, LastReport, Lease, NewStatus, Progress,
+    Request, RequestQueue as _, Runner, Status, StoreError, StoreErrorKind, Subscriber,
 };
 
-use super::{LEASE, Store, at, ids, request, string};
+use super::{LEASE, Store, at, ids, last, out_of_paper, past, request, string, told};
 
 fn audience(names: &[&str], cancel_requested: bool) -> Audience {
-    Audience { subscribers: ids(names), cancel_requested, payload_released: false }
+    audience_seeing(Seq::default(), names, cancel_requested)
+}
+
+fn audience_seeing(seen: Seq, names: &[&str], cancel_requested: bool) -> Audience {
+    let subscribers = ids(names).into_iter().map(|connection| Subscriber { connection, seen }).collect();
+    Audience { subscribers, cancel_requested, parts_released: false }
 }
 
 /// Who is told of an end, after which the payload needs nothing more.
 fn ended(names: &[&str]) -> Audience {
-    Audience { payload_released: true, ..audience(names, false) }
+    Audience { parts_released: true, ..audience(names, false) }
 }
 
 fn half() -> Progress {
     let metadata = [("rows".to_owned(), json!(7))].into_iter().collect();
     Progress { percentage: 50.0, message: "Half".to_owned(), metadata }
-}
-
-fn out_of_paper() -> ErrorBody {
-    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "The printer is out of paper")
 }
 
 fn millis(time: Timestamp) -> AttributeValue {
@@ -42,20 +43,34 @@ async fn write(
     seconds: u64,
 ) -> Result<Audience, StoreError> {
     let (queue, now, seq) = (&store.queue, at(seconds), Seq::start_of(lease.epoch).next());
+    let (last, history) = (LastReport { progress: half(), seq, at: now }, [past(1, seconds)]);
     match name {
         "renew" => queue.renew(key, lease, now + LEASE).await,
         "progress" => queue.progress(key, lease, &half(), seq, now + LEASE).await,
-        "complete" => queue.complete(key, lease, &json!({"pages": 3}), seq, now).await,
-        "complete with a big value" => queue.complete(key, lease, &json!("x".repeat(5_000)), seq, now).await,
-        "fail" => queue.fail(key, lease, &out_of_paper(), seq, now).await,
-        "cancelled" => queue.cancelled(key, lease, seq, now).await,
-        "retry_later" => queue.retry_later(key, lease, &out_of_paper(), at(seconds + 30)).await,
+        "checkpoint" => queue.checkpoint(key, lease, &json!({"page": 7}), &half(), seq, now + LEASE).await,
+        "complete" => queue.complete(key, lease, &json!({"pages": 3}), &last).await,
+        "complete with a big value" => queue.complete(key, lease, &json!("x".repeat(5_000)), &last).await,
+        "fail" => queue.fail(key, lease, &out_of_paper(), &history, &last).await,
+        "cancelled" => queue.cancelled(key, lease, &last).await,
+        "retry_later" => {
+            queue.retry_later(key, lease, &history, at(seconds + 30), Runner::Processor, &last).await
+        }
+        "continue_later" => queue.continue_later(key, lease, &last).await,
         _ => panic!("{name} is no write of a lease's holder"),
     }
 }
 
-const WRITES: [&str; 7] =
-    ["renew", "progress", "complete", "complete with a big value", "fail", "cancelled", "retry_later"];
+const WRITES: [&str; 9] = [
+    "renew",
+    "progress",
+    "checkpoint",
+    "complete",
+    "complete with a big value",
+    "fail",
+    "cancelled",
+    "retry_later",
+    "continue_later",
+];
 
 #[tokio::test]
 async fn an_id_is_one_request_until_its_time_is_over() {
@@ -83,7 +98,7 @@ async fn an_id_is_one_request_until_its_time_is_over() {
 async fn a_claim_is_won_once() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
-    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
     let Claimed::Won(won, lease) = claimed else { panic!("{claimed:?}") };
     assert_eq!(lease, Lease { epoch: 1, owner: "first".to_owned(), expires_at: at(61) });
     let expected = Request {
@@ -95,13 +110,13 @@ async fn a_claim_is_won_once() {
         ..request("r1")
     };
     assert_eq!(*won, expected);
-    let second = store.queue.claim(&key, "second", at(2), at(62)).await.unwrap();
+    let second = store.try_claim(&key, "second", Runner::Processor, 2).await;
     assert!(matches!(second, Claimed::NotPending(Status::Processing)), "{second:?}");
-    let again = store.queue.claim(&key, "first", at(2), at(62)).await.unwrap();
+    let again = store.try_claim(&key, "first", Runner::Processor, 2).await;
     let Claimed::Won(_, held) = again else { panic!("its own claim is not known: {again:?}") };
     assert_eq!(held, lease, "as it was claimed first");
     let nowhere = RequestKey::from_stored("acme/ann/r2");
-    let missing = store.queue.claim(&nowhere, "first", at(1), at(61)).await.unwrap();
+    let missing = store.try_claim(&nowhere, "first", Runner::Processor, 1).await;
     assert!(matches!(missing, Claimed::Missing), "{missing:?}");
     assert_eq!(store.queue.get(&nowhere).await.unwrap(), None, "and is not made by asking");
 }
@@ -149,7 +164,10 @@ async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
         let expected = Request {
             status: ending.status(),
             lease: None,
+            progress: half(),
             seq: Seq::start_of(1).next(),
+            history: if name == "fail" { vec![past(1, 5)] } else { Vec::new() },
+            is_dead_letter_due: name == "fail",
             ending: Some(ending),
             finished_at: Some(at(5)),
             ..before
@@ -183,7 +201,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
     write(&store, "complete with a big value", &key, &second, 50).await.unwrap();
     let (ended, whole) = (store.item(&key).await, store.get(&key).await);
     // Even its own holder cannot end it in another way, or go on with it.
-    for name in ["renew", "progress", "fail", "cancelled", "retry_later"] {
+    for name in ["renew", "progress", "checkpoint", "fail", "cancelled", "retry_later", "continue_later"] {
         for lease in [&first, &second] {
             let error = write(&store, name, &key, lease, 51).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
@@ -193,7 +211,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
         let error = write(&store, name, &key, &first, 51).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
     }
-    store.queue.delivered(&key, first.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    store.queue.delivered(&key, first.epoch, told(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.item(&key).await, ended);
     assert_eq!(store.get(&key).await, whole);
     let nowhere = RequestKey::from_stored("acme/ann/r2");
@@ -221,13 +239,13 @@ async fn a_failed_attempt_waits_for_the_next_which_begins_above_it() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     write(&store, "progress", &key, &first, 2).await.unwrap();
-    let told = write(&store, "retry_later", &key, &first, 3).await.unwrap();
-    assert_eq!(told, audience(&["c1"], false));
+    let told_all = write(&store, "retry_later", &key, &first, 3).await.unwrap();
+    assert_eq!(told_all, audience(&["c1"], false));
     let waiting = store.get(&key).await;
     assert_eq!((waiting.status, waiting.lease, waiting.ending), (Status::Retrying, None, None));
     assert_eq!((waiting.attempt, waiting.seq), (1, Seq::start_of(2)));
     assert_eq!(store.item(&key).await["timer_at"], millis(at(33)));
-    let refused = store.queue.claim(&key, "second", at(4), at(64)).await.unwrap();
+    let refused = store.try_claim(&key, "second", Runner::Processor, 4).await;
     assert!(matches!(refused, Claimed::NotPending(Status::Retrying)), "{refused:?}");
     store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(33)).await.unwrap();
     let second = store.claim(&key, "second", 34).await;
@@ -265,18 +283,18 @@ async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
 async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
-    store.queue.delivered(&key, lease.epoch, &ids(&["c2"]), false, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c2"]), false)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
     // c3 has come to listen since, and c1 was told.
     store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
-    store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
     assert!(store.is_in_timers(&key).await);
-    store.queue.delivered(&key, lease.epoch, &ids(&["c3"]), true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c3"]), true)).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
-    store.queue.delivered(&key, lease.epoch, &ids(&["c3"]), true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c3"]), true)).await.unwrap();
 }
 
 /// As many listen as were told, but they are not the same.
@@ -288,7 +306,7 @@ async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
     store
         .edit(&key, "SET subscribers.c2 = :value REMOVE subscribers.c1", AttributeValue::N("1".to_owned()))
         .await;
-    store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c2"]));
     assert!(store.is_in_timers(&key).await);
 }
@@ -298,7 +316,7 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
-    store.queue.delivered(&key, lease.epoch, &ids(&["c1", "c2"]), true, false).await.unwrap();
+    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1", "c2"]), true)).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
 }
@@ -306,8 +324,13 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
 #[tokio::test]
 async fn what_a_later_version_added_survives_every_write() {
     let store = Store::new().await;
-    let steps: [&[&str]; 4] =
-        [&["renew", "progress", "retry_later"], &["complete"], &["fail"], &["complete with a big value"]];
+    let told_to = ids(&["c1"]);
+    let steps: [&[&str]; 4] = [
+        &["renew", "progress", "checkpoint", "retry_later"],
+        &["complete"],
+        &["fail"],
+        &["complete with a big value"],
+    ];
     for (n, names) in steps.into_iter().enumerate() {
         let key = store.enqueue(&format!("r{n}"), 0).await;
         store.edit(&key, "SET added_later = :value", string("kept")).await;
@@ -320,7 +343,9 @@ async fn what_a_later_version_added_survives_every_write() {
             store.queue.cancel(&key, at(41)).await.unwrap();
             store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
         } else {
-            store.queue.delivered(&key, lease.epoch, &ids(&["c1"]), true, false).await.unwrap();
+            let is_dead_letter_sent = names.contains(&"fail");
+            let delivery = Delivery { is_dead_letter_sent, ..told(&told_to, true) };
+            store.queue.delivered(&key, lease.epoch, delivery).await.unwrap();
         }
         assert_eq!(store.item(&key).await["added_later"], string("kept"), "{names:?}");
         assert!(!store.is_in_timers(&key).await, "{names:?}");
@@ -338,11 +363,11 @@ async fn what_cannot_be_read_names_its_key_and_attribute() {
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
     let error = store.queue.enqueue(&request("r1")).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
-    let claimed = store.queue.claim(&key, "first", at(1), at(61)).await.unwrap();
+    let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
     let Claimed::Unreadable(lease, error) = claimed else { panic!("{claimed:?}") };
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
-    let told = store.queue.fail(&key, &lease, &out_of_paper(), Seq::start_of(1).next(), at(2)).await.unwrap();
-    assert_eq!(told, ended(&["c1"]));
+    let audience = store.queue.fail(&key, &lease, &out_of_paper(), &[], &last(1, 2)).await.unwrap();
+    assert_eq!(audience, ended(&["c1"]));
     let value: Value = serde_json::from_str(store.item(&key).await["error"].as_s().unwrap()).unwrap();
     assert_eq!(value["code"], "OUT_OF_PAPER");
 }

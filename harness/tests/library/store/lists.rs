@@ -3,14 +3,14 @@ use std::collections::BTreeSet;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use streamer::ports::Timestamp;
-use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::protocol::Seq;
 use streamer::store::dynamodb::request_item;
 use streamer::store::{
     Claimed, Cursor, NewStatus, Page, PageRequest, Progress, Request, RequestQueue as _, RequestSummary,
-    Status, StoreErrorKind, pages,
+    Runner, Status, StoreErrorKind, pages,
 };
 
-use super::{LEASE, Store, at, ids, request, string};
+use super::{LEASE, Store, at, ids, last, past, request, string};
 
 fn names(requests: &[RequestSummary]) -> Vec<&str> {
     requests.iter().map(|request| request.id.as_str()).collect()
@@ -104,7 +104,10 @@ async fn a_summary_says_all_but_what_was_sent_and_what_came_of_it() {
         epoch: 1,
         lease: Some(lease.clone()),
         cancel_requested: true,
-        last_error: None,
+        continuations: 0,
+        runner: Runner::Processor,
+        history: Vec::new(),
+        is_dead_letter_due: false,
         progress: Progress::default(),
         seq: Seq::default(),
         subscribers: ids(&["c1"]),
@@ -116,10 +119,11 @@ async fn a_summary_says_all_but_what_was_sent_and_what_came_of_it() {
     assert_eq!(*running, expected);
     assert_eq!(running.key(), key);
     let (key, lease) = store.claimed("r2").await;
-    let error = ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m");
-    store.queue.retry_later(&key, &lease, &error, at(30)).await.unwrap();
+    let history = vec![past(1, 2)];
+    store.queue.retry_later(&key, &lease, &history, at(30), Runner::Worker, &last(1, 2)).await.unwrap();
     let waiting = &by_status(&store, Status::Retrying).await.items[0];
-    assert_eq!((&waiting.last_error, waiting.timer_at), (&Some(error), Some(at(30))));
+    assert_eq!((&waiting.history, waiting.timer_at), (&history, Some(at(30))));
+    assert_eq!(waiting.runner, Runner::Worker);
 }
 
 #[tokio::test]
@@ -134,11 +138,7 @@ async fn requests_of_a_connection_are_listed_wherever_they_stand() {
         store.queue.enqueue(&request).await.unwrap();
     }
     let lease = store.claim(&request("r2").key(), "first", 20).await;
-    store
-        .queue
-        .complete(&request("r2").key(), &lease, &json!(1), Seq::start_of(1).next(), at(21))
-        .await
-        .unwrap();
+    store.queue.complete(&request("r2").key(), &lease, &json!(1), &last(1, 21)).await.unwrap();
     let listed = store.queue.get_by_connection(&"c1".into(), PageRequest::default()).await.unwrap();
     assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "the newest first");
     let connection = "c1".into();
@@ -326,8 +326,7 @@ async fn a_request_is_listed_under_the_status_that_it_has() {
     assert_eq!(listed().await, [Status::Pending]);
     let lease = store.claim(&key, "first", 1).await;
     assert_eq!(listed().await, [Status::Processing]);
-    let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
-    store.queue.retry_later(&key, &lease, &error, at(2)).await.unwrap();
+    store.queue.retry_later(&key, &lease, &[], at(2), Runner::Processor, &last(1, 2)).await.unwrap();
     assert_eq!(listed().await, [Status::Retrying]);
     store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(3)).await.unwrap();
     assert_eq!(listed().await, [Status::Pending]);

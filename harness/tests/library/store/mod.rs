@@ -19,11 +19,14 @@ use streamer::aws::AwsEnvironment;
 use streamer::config::Environment as Variables;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
-use streamer::protocol::Seq;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item, part_item, request_item,
 };
-use streamer::store::{Claimed, Enqueued, Lease, Progress, Request, RequestQueue as _, Status};
+use streamer::store::{
+    AttemptOutcome, Claimed, Delivery, Enqueued, LastReport, Lease, PastAttempt, Request, RequestQueue as _,
+    RequestSummary, Runner,
+};
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::tables::Tables;
 use streamer_harness::template::{Environment, Template};
@@ -89,9 +92,24 @@ impl Store {
     }
 
     pub(super) async fn claim(&self, key: &RequestKey, owner: &str, seconds: u64) -> Lease {
-        let claimed = self.queue.claim(key, owner, at(seconds), at(seconds) + LEASE).await.unwrap();
+        let claimed = self.try_claim(key, owner, Runner::Worker, seconds).await;
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         lease
+    }
+
+    pub(super) async fn try_claim(
+        &self,
+        key: &RequestKey,
+        owner: &str,
+        runner: Runner,
+        seconds: u64,
+    ) -> Claimed {
+        self.queue.claim(key, owner, runner, at(seconds), at(seconds) + LEASE).await.unwrap()
+    }
+
+    /// The request as whoever looks at it when its timer fires sees it.
+    pub(super) async fn seen(&self, key: &RequestKey) -> RequestSummary {
+        request_item::decode_summary(&self.item(key).await).unwrap()
     }
 
     pub(super) async fn get(&self, key: &RequestKey) -> Request {
@@ -136,27 +154,38 @@ impl Store {
 
 /// ann's request `id`, queued at the begin.
 pub(super) fn request(id: &str) -> Request {
+    let (payload, connection) = (json!({"format": "pdf"}), "c1".into());
     Request {
-        id: id.into(),
-        user: "ann".into(),
-        tenant: "acme".into(),
-        connection: "c1".into(),
-        action: "report".into(),
-        payload: json!({"format": "pdf"}),
         metadata: [("k".to_owned(), "v".to_owned())].into(),
-        status: Status::Pending,
-        attempt: 0,
         max_attempts: 3,
-        epoch: 0,
-        lease: None,
-        progress: Progress::default(),
-        seq: Seq::default(),
-        ending: None,
-        subscribers: vec!["c1".into()],
-        created_at: NOW,
-        started_at: None,
-        finished_at: None,
+        ..Request::new(id.into(), "ann".into(), "acme".into(), connection, "report", payload, NOW)
     }
+}
+
+/// What an attempt has last said: nothing of how far it has come, and its first frame, at that many seconds.
+pub(super) fn last(epoch: u64, seconds: u64) -> LastReport {
+    LastReport { seq: Seq::start_of(epoch).next(), at: at(seconds), ..LastReport::default() }
+}
+
+pub(super) fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "The printer is out of paper")
+}
+
+/// The attempt of that number, and of the claim of that number, which failed at that many seconds.
+pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
+    PastAttempt {
+        attempt,
+        epoch: attempt.into(),
+        started_at: Some(at(1)),
+        ended_at: at(seconds),
+        outcome: AttemptOutcome::Failed,
+        error: out_of_paper(),
+    }
+}
+
+/// These have been told of the end, and nothing else is known.
+pub(super) fn told(told: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+    Delivery { told, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
 pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {

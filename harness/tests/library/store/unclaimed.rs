@@ -4,10 +4,10 @@ use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode, Seq};
 use streamer::store::dynamodb::QueueSettings;
 use streamer::store::{
-    Cancelled, Claimed, Ending, NewStatus, Request, RequestQueue as _, Status, StoreErrorKind,
+    Cancelled, Claimed, Ending, NewStatus, Request, RequestQueue as _, Runner, Status, StoreErrorKind,
 };
 
-use super::{Store, at, ids, request};
+use super::{Store, at, ids, last, past, request};
 
 fn attempts_used_up() -> ErrorBody {
     ErrorBody::new(ErrorCode::ProcessingFailed, "It failed three times")
@@ -20,20 +20,20 @@ async fn standing(store: &Store, id: &str, status: Status) -> RequestKey {
         return key;
     }
     let lease = store.claim(&key, "first", 1).await;
-    let (queue, seq) = (&store.queue, Seq::start_of(1).next());
+    let (queue, last) = (&store.queue, last(1, 2));
     match status {
         Status::Pending | Status::Processing => {}
         Status::Retrying => {
-            queue.retry_later(&key, &lease, &attempts_used_up(), at(30)).await.unwrap();
+            queue.retry_later(&key, &lease, &[past(1, 2)], at(30), Runner::Processor, &last).await.unwrap();
         }
         Status::Completed => {
-            queue.complete(&key, &lease, &json!(1), seq, at(2)).await.unwrap();
+            queue.complete(&key, &lease, &json!(1), &last).await.unwrap();
         }
         Status::Failed => {
-            queue.fail(&key, &lease, &attempts_used_up(), seq, at(2)).await.unwrap();
+            queue.fail(&key, &lease, &attempts_used_up(), &[past(1, 2)], &last).await.unwrap();
         }
         Status::Cancelled => {
-            queue.cancelled(&key, &lease, seq, at(2)).await.unwrap();
+            queue.cancelled(&key, &lease, &last).await.unwrap();
         }
     }
     assert_eq!(store.get(&key).await.status, status);
@@ -50,7 +50,7 @@ async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again
         let before = store.get(&key).await;
         let cancelled = store.queue.cancel(&key, at(10)).await.unwrap();
         let (subscribers, epoch) = (ids(&["c1"]), before.epoch);
-        assert_eq!(cancelled, Cancelled::Now { subscribers, seq, epoch, payload_released: true });
+        assert_eq!(cancelled, Cancelled::Now { subscribers, seq, epoch, parts_released: true });
         let expected = Request {
             status: Status::Cancelled,
             ending: Some(Ending::Cancelled),
@@ -63,7 +63,7 @@ async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again
         let ttl = at(10) + QueueSettings::default().ttl;
         assert_eq!(item["ttl"], AttributeValue::N(ttl.as_secs().to_string()));
         assert_eq!(item["timer_at"], AttributeValue::N(at(40).as_millis().to_string()));
-        let claimed = store.queue.claim(&key, "late", at(11), at(71)).await.unwrap();
+        let claimed = store.try_claim(&key, "late", Runner::Worker, 11).await;
         assert!(matches!(claimed, Claimed::NotPending(Status::Cancelled)), "{claimed:?}");
     }
 }
@@ -167,8 +167,10 @@ async fn a_connection_is_taken_off_wherever_the_request_stands() {
         assert_eq!(left("nobody").await, (ids(&["c1", "c2"]), true), "{status:?}");
         assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
         assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
-        assert_eq!(left("c2").await, (Vec::new(), !status.is_terminal()), "{status:?}");
-        assert_eq!(left("c2").await, (Vec::new(), !status.is_terminal()), "{status:?}");
+        // A dead letter that is still to be sent keeps the timer.
+        let keeps_timer = !status.is_terminal() || status == Status::Failed;
+        assert_eq!(left("c2").await, (Vec::new(), keeps_timer), "{status:?}");
+        assert_eq!(left("c2").await, (Vec::new(), keeps_timer), "{status:?}");
         assert_eq!(store.get(&key).await.status, status);
     }
     let nowhere = RequestKey::from_stored("acme/ann/r9");
@@ -240,7 +242,8 @@ async fn a_request_that_has_had_all_its_attempts_is_not_made_pending_again() {
     };
     for attempt in 1..=3 {
         let lease = store.claim(&key, "first", attempt * 10).await;
-        store.queue.retry_later(&key, &lease, &attempts_used_up(), at(attempt * 10 + 5)).await.unwrap();
+        let (last, due) = (last(attempt, attempt * 10 + 1), at(attempt * 10 + 5));
+        store.queue.retry_later(&key, &lease, &[], due, Runner::Processor, &last).await.unwrap();
         if attempt < 3 {
             again(attempt * 10 + 5).await.unwrap();
         }

@@ -16,7 +16,10 @@ const IS_WAITING: &str =
 fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
     Ok(match status {
         Status::Pending => true,
-        Status::Retrying => request_item::timer_at(item)?.is_some_and(|due| due <= now),
+        Status::Retrying => {
+            request_item::timer_at(item)?.is_some_and(|due| due <= now)
+                && request_item::has_attempts_left(item)?
+        }
         Status::Processing | Status::Completed | Status::Failed | Status::Cancelled => false,
     })
 }

@@ -80,8 +80,8 @@ impl DynamoRequestQueue {
             let update = if removal.is_last {
                 self.removal(key, &removal, None)
             } else {
-                let others_stay =
-                    "(size(subscribers) > :one OR #status IN (:pending, :processing, :retrying))";
+                let others_stay = "(size(subscribers) > :one OR #status IN (:pending, :processing, :retrying) \
+                                    OR attribute_exists(dead_letter))";
                 self.removal(key, &removal, Some(others_stay))
                     .expression_attribute_names("#status", "status")
                     .expression_attribute_values(":one", n(1))

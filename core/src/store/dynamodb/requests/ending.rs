@@ -15,11 +15,13 @@ pub(super) struct EndingValue {
     pub(super) outcome: Option<(&'static str, AttributeValue)>,
     /// What is set beside it, such as the last progress.
     pub(super) beside: Vec<(&'static str, AttributeValue)>,
+    /// Whether it is the lease's holder who ends it. Else no owner is left, so that no attempt takes the end for its own.
+    is_holders: bool,
 }
 
 impl EndingValue {
     pub(super) const fn new(status: Status, outcome: Option<(&'static str, AttributeValue)>) -> Self {
-        Self { status, outcome, beside: Vec::new() }
+        Self { status, outcome, beside: Vec::new(), is_holders: true }
     }
 
     /// An end that is told in an error, and sent as a dead letter.
@@ -38,10 +40,16 @@ impl EndingValue {
         }
         self
     }
+
+    /// The same, written by somebody who does not hold the lease.
+    pub(super) const fn of_nobody(mut self) -> Self {
+        self.is_holders = false;
+        self
+    }
 }
 
 impl DynamoRequestQueue {
-    /// Has an update end the request; `seq` is the expression of its last frame's number.
+    /// Has an update end the request; `seq` is the expression of its last frame's number. It must name `#owner`.
     pub(super) fn ending(
         &self,
         update: UpdateItemFluentBuilder,
@@ -50,7 +58,8 @@ impl DynamoRequestQueue {
         seq: &str,
         now: Timestamp,
     ) -> UpdateItemFluentBuilder {
-        let EndingValue { status, outcome, beside } = ending;
+        let EndingValue { status, outcome, beside, is_holders } = ending;
+        let no_owner = if is_holders { "" } else { ", #owner" };
         let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
         let set_beside: String =
             beside.iter().map(|(attribute, _)| format!("{attribute} = :{attribute}, ")).collect();
@@ -61,7 +70,7 @@ impl DynamoRequestQueue {
             .update_expression(format!(
                 "SET #status = :status, status_shard = :shard, {set_outcome}{set_beside}seq = {seq}, \
                  finished_at = :now, #ttl = :ttl, timer_shard = :timer_shard, timer_at = :timer \
-                 REMOVE lease_expires_at, cancel_requested"
+                 REMOVE lease_expires_at, cancel_requested{no_owner}"
             ))
             .expression_attribute_names("#ttl", "ttl")
             .expression_attribute_values(":status", s(status.as_str()))

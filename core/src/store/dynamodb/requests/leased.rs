@@ -22,6 +22,10 @@ use crate::store::{
 /// What holds as long as nobody has claimed or ended the request since.
 const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
 
+/// What holds unless the request's end is asked for, where `:not_requested` is false.
+pub(super) const NOT_ASKED: &str =
+    "(attribute_not_exists(cancel_requested) OR cancel_requested = :not_requested)";
+
 /// What [`with_progress`] gives values for.
 const SET_PROGRESS: &str =
     "percentage = :percentage, progress_message = :message, progress_metadata = :metadata";
@@ -117,9 +121,9 @@ impl DynamoRequestQueue {
             }
             Err(text) => text,
         };
-        self.store_big_checkpoint(key, lease, text).await?;
+        self.store_big_checkpoint(key, lease, text, progress, seq, lease_end).await?;
         // Transactions return nothing of what they wrote: who listens is found by the write that follows.
-        self.store_progress(key, lease, progress, seq, lease_end).await
+        self.renew_lease(key, lease, lease_end).await
     }
 
     async fn store_big_checkpoint(
@@ -127,6 +131,9 @@ impl DynamoRequestQueue {
         key: &RequestKey,
         lease: &Lease,
         text: String,
+        progress: &Progress,
+        seq: Seq,
+        lease_end: Timestamp,
     ) -> Result<(), StoreError> {
         const OPERATION: &str = "store the checkpoint of";
         let misuse = |error: BuildError| {
@@ -135,7 +142,10 @@ impl DynamoRequestQueue {
         let name = Update::builder()
             .table_name(&self.table)
             .set_key(Some(request_item::key(key)))
-            .update_expression("SET checkpoint_part = :part REMOVE checkpoint")
+            .update_expression(format!(
+                "SET checkpoint_part = :part, {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end \
+                 REMOVE checkpoint"
+            ))
             .condition_expression(FENCE)
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#status", "status")
@@ -143,6 +153,11 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":owner", s(&lease.owner))
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
             .expression_attribute_values(":part", s(part_item::CHECKPOINT_PART))
+            .expression_attribute_values(":percentage", n(progress.percentage))
+            .expression_attribute_values(":message", s(&progress.message))
+            .expression_attribute_values(":metadata", json(&progress.metadata.clone().into()))
+            .expression_attribute_values(":seq", n(seq))
+            .expression_attribute_values(":lease_end", time(lease_end))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
             .map_err(misuse)?;
@@ -250,9 +265,7 @@ impl DynamoRequestQueue {
         timer: Timestamp,
     ) -> UpdateItemFluentBuilder {
         self.fenced_update(key, lease)
-            .condition_expression(format!(
-                "{FENCE} AND (attribute_not_exists(cancel_requested) OR cancel_requested = :not_requested)"
-            ))
+            .condition_expression(format!("{FENCE} AND {NOT_ASKED}"))
             .expression_attribute_values(":status", s(status.as_str()))
             .expression_attribute_values(":shard", self.status_shard(status, key))
             .expression_attribute_values(":timer_shard", self.timer_shard(key))

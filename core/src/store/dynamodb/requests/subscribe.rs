@@ -14,10 +14,20 @@ use crate::store::{RequestQueue, Status, StoreError, StoreErrorKind, Subscribed}
 /// What is set of a request that somebody comes to listen to, by where it stands.
 #[derive(Clone, Copy, Debug)]
 struct Listening {
-    /// It has ended: somebody must see to it that the terminal frame is sent.
-    is_ended: bool,
+    stands: Standing,
     /// The client has seen more than is stored.
     is_ahead: bool,
+}
+
+/// Where a request stands that somebody comes to listen to.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    /// It has a timer, and comes to its end.
+    Open,
+    /// It has ended, and is looked at soon: the terminal frame is sent then.
+    EndedTimed,
+    /// It has ended, and is not looked at any more, or much later: it has to be, for the terminal frame.
+    EndedUntimed,
 }
 
 impl DynamoRequestQueue {
@@ -32,7 +42,8 @@ impl DynamoRequestQueue {
         now: Timestamp,
     ) -> Result<Subscribed, StoreError> {
         const OPERATION: &str = "subscribe to";
-        let mut listening = Listening { is_ended: false, is_ahead: false };
+        let soon = now + self.settings.undelivered_after;
+        let mut listening = Listening { stands: Standing::Open, is_ahead: false };
         for _ in 0..Self::SUBSCRIBE_TRIES {
             let update = self.subscription(key, connection, seen, now, listening);
             let old = match update.send().await.map_err(Refusal::from) {
@@ -53,8 +64,14 @@ impl DynamoRequestQueue {
                 return Ok(Subscribed::Full(subscribers));
             }
             let (status, _) = request_item::standing(&old)?;
-            listening =
-                Listening { is_ended: status.is_terminal(), is_ahead: seen > request_item::seq(&old)? };
+            let stands = if !status.is_terminal() {
+                Standing::Open
+            } else if request_item::timer_at(&old)?.is_some_and(|timer| timer <= soon) {
+                Standing::EndedTimed
+            } else {
+                Standing::EndedUntimed
+            };
+            listening = Listening { stands, is_ahead: seen > request_item::seq(&old)? };
         }
         let problem = self.context(OPERATION, key) + ": it changed again and again";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
@@ -68,19 +85,25 @@ impl DynamoRequestQueue {
         now: Timestamp,
         listening: Listening,
     ) -> UpdateItemFluentBuilder {
-        let Listening { is_ended, is_ahead } = listening;
+        const IS_OPEN: &str = "#status IN (:pending, :processing, :retrying)";
+        const IS_ENDED: &str = "NOT #status IN (:pending, :processing, :retrying) AND #ttl >= :now";
+        let Listening { stands, is_ahead } = listening;
         let (value, compared) = if is_ahead { (":seen", "seq < :seen") } else { ("seq", "seq >= :seen") };
-        let (timer, stands, not_expired) = if is_ended {
-            (", timer_shard = :timer_shard, timer_at = :timer", "NOT #status", " AND #ttl >= :now")
-        } else {
-            ("", "#status", "")
+        // An earlier timer stays: else who asks again and again would put off whatever else is still to be done.
+        let (set_timer, stands_so) = match stands {
+            Standing::Open => ("", IS_OPEN.to_owned()),
+            Standing::EndedTimed => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
+            Standing::EndedUntimed => (
+                ", timer_shard = :timer_shard, timer_at = :timer",
+                format!("{IS_ENDED} AND (attribute_not_exists(timer_at) OR timer_at > :timer)"),
+            ),
         };
         let mut update = self
             .update(key)
-            .update_expression(format!("SET subscribers.#connection = {value}{timer}"))
+            .update_expression(format!("SET subscribers.#connection = {value}{set_timer}"))
             .condition_expression(format!(
-                "{stands} IN (:pending, :processing, :retrying) AND {compared}{not_expired} AND \
-                 (size(subscribers) < :most OR attribute_exists(subscribers.#connection))"
+                "{stands_so} AND {compared} AND (size(subscribers) < :most OR \
+                 attribute_exists(subscribers.#connection))"
             ))
             .expression_attribute_names("#connection", connection.as_str())
             .expression_attribute_names("#status", "status")
@@ -90,13 +113,17 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":seen", n(seen))
             .expression_attribute_values(":most", n(Self::MAX_SUBSCRIBERS))
             .return_values(ReturnValue::AllNew);
-        if is_ended {
-            update = update
-                .expression_attribute_names("#ttl", "ttl")
-                .expression_attribute_values(":now", n(now.as_secs()))
-                .expression_attribute_values(":timer_shard", self.timer_shard(key))
-                .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
+        match stands {
+            Standing::Open => return update,
+            Standing::EndedTimed => {}
+            Standing::EndedUntimed => {
+                update = update.expression_attribute_values(":timer_shard", self.timer_shard(key));
+            }
         }
+        update = update
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":now", n(now.as_secs()))
+            .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
         update
     }
 

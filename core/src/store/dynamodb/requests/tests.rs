@@ -15,10 +15,10 @@ use super::*;
 use crate::aws::AwsEnvironment;
 use crate::config::Environment;
 use crate::protocol::ErrorCode;
-use crate::store::StoreErrorKind;
 use crate::store::dynamodb::Item;
 use crate::store::dynamodb::codec::n;
 use crate::store::dynamodb::test_answers::{client, condition_failed, error_answer, http, wire_item};
+use crate::store::{AttemptOutcome, StoreErrorKind, Subscriber};
 
 mod errors;
 mod lists;
@@ -39,26 +39,12 @@ fn queue_of<'a>(rules: impl IntoIterator<Item = &'a Rule>, settings: QueueSettin
 }
 
 fn request() -> Request {
+    let (payload, connection) = (json_value!({"format": "pdf"}), "c1".into());
     Request {
-        id: "r1".into(),
-        user: "ann".into(),
-        tenant: "acme".into(),
-        connection: "c1".into(),
-        action: "report".into(),
-        payload: json_value!({"format": "pdf"}),
         metadata: [("k".to_owned(), "v".to_owned())].into(),
-        status: Status::Pending,
-        attempt: 0,
         max_attempts: 3,
-        epoch: 0,
-        lease: None,
-        progress: Progress::default(),
-        seq: Seq::default(),
-        ending: None,
         subscribers: vec!["c1".into(), "c2".into()],
-        created_at: NOW,
-        started_at: None,
-        finished_at: None,
+        ..Request::new("r1".into(), "ann".into(), "acme".into(), connection, "report", payload, NOW)
     }
 }
 
@@ -69,6 +55,39 @@ fn key() -> RequestKey {
 /// The lease of the second claim.
 fn lease() -> Lease {
     Lease { epoch: 2, owner: OURS.to_owned(), expires_at: NOW + Duration::from_secs(60) }
+}
+
+/// What the second attempt has last said.
+fn last() -> LastReport {
+    LastReport { progress: half(), seq: Seq::start_of(2).next(), at: NOW }
+}
+
+fn half() -> Progress {
+    Progress {
+        percentage: 45.5,
+        message: "half".to_owned(),
+        metadata: [("rows".to_owned(), json_value!(7))].into_iter().collect(),
+    }
+}
+
+/// An attempt that has failed.
+fn past(attempt: u32) -> PastAttempt {
+    PastAttempt {
+        attempt,
+        epoch: attempt.into(),
+        started_at: Some(NOW),
+        ended_at: NOW + Duration::from_secs(9),
+        outcome: AttemptOutcome::Failed,
+        error: out_of_paper(),
+    }
+}
+
+fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m")
+}
+
+fn told_all(told: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+    Delivery { told, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
 /// The request as the second claim, made by `owner`, left it.
@@ -147,18 +166,24 @@ fn told(connections: &[&str]) -> Option<Item> {
 }
 
 fn audience_of(connections: &[&str]) -> Audience {
-    let subscribers = connections.iter().map(|id| ConnectionId::from(*id)).collect();
-    Audience { subscribers, cancel_requested: false, payload_released: false }
+    audience_seeing(1, connections)
+}
+
+/// Who is told, each of whom has seen the frame of that number.
+fn audience_seeing(seen: u64, connections: &[&str]) -> Audience {
+    let seen = Seq::from_stored(seen);
+    let subscribers = connections.iter().map(|id| Subscriber { connection: (*id).into(), seen }).collect();
+    Audience { subscribers, cancel_requested: false, parts_released: false }
 }
 
 fn cancelled_now() -> Cancelled {
     let subscribers = vec!["c1".into(), "c2".into()];
-    Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, payload_released: true }
+    Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, parts_released: true }
 }
 
 /// What the write of an end returns that has nothing to release.
 fn ended_before(connections: &[&str]) -> Audience {
-    Audience { payload_released: true, ..audience_of(connections) }
+    Audience { parts_released: true, ..audience_of(connections) }
 }
 
 #[tokio::test]
@@ -242,7 +267,7 @@ async fn a_request_is_read_consistently_by_its_key() {
 }
 
 async fn claim(rule: &Rule) -> Result<Claimed, StoreError> {
-    queue(rule).claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await
+    queue(rule).claim(&key(), OURS, Runner::Processor, NOW, NOW + Duration::from_secs(60)).await
 }
 
 fn shown(claimed: &Claimed) -> String {
@@ -301,11 +326,7 @@ async fn an_item_that_is_ours_and_cannot_be_read_is_told_from_one_that_is_not_ou
 }
 
 async fn report(rule: &Rule) -> Result<Audience, StoreError> {
-    let progress = Progress {
-        percentage: 45.5,
-        message: "half".to_owned(),
-        metadata: [("rows".to_owned(), json_value!(7))].into_iter().collect(),
-    };
+    let progress = half();
     let lease_end = NOW + Duration::from_secs(90);
     queue(rule).progress(&key(), &lease(), &progress, Seq::start_of(2).next(), lease_end).await
 }
@@ -328,12 +349,12 @@ async fn progress_whose_answer_was_lost_is_stored_again() {
 
 async fn complete(rule: &Rule) -> Result<Audience, StoreError> {
     let result = json_value!({"url": "s3://reports/1"});
-    queue(rule).complete(&key(), &lease(), &result, Seq::start_of(2).next(), NOW).await
+    queue(rule).complete(&key(), &lease(), &result, &last()).await
 }
 
 async fn fail(rule: &Rule) -> Result<Audience, StoreError> {
     let error = ErrorBody::new(ErrorCode::Timeout, "too slow").with_detail("after_s", 30);
-    queue(rule).fail(&key(), &lease(), &error, Seq::start_of(2).next(), NOW).await
+    queue(rule).fail(&key(), &lease(), &error, &[past(2)], &last()).await
 }
 
 #[tokio::test]
@@ -353,10 +374,16 @@ async fn a_failed_request_keeps_its_error_and_waits_for_delivery() {
 #[tokio::test(start_paused = true)]
 async fn an_ending_whose_answer_was_lost_knows_its_own_lease_and_status() {
     let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
-    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1", "c2"]));
+    assert_eq!(
+        complete(&rule).await.unwrap(),
+        Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
+    );
     assert_eq!(rule.num_calls(), 2);
     let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
-    assert_eq!(fail(&rule).await.unwrap(), ended_before(&["c1", "c2"]));
+    assert_eq!(
+        fail(&rule).await.unwrap(),
+        Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
+    );
     assert_eq!(rule.num_calls(), 2);
 }
 
@@ -406,7 +433,7 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
     for (told, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_taken(None);
         let told: Vec<ConnectionId> = told.into_iter().map(ConnectionId::from).collect();
-        queue(&rule).delivered(&key(), lease().epoch, &told, everyone, false).await.unwrap();
+        queue(&rule).delivered(&key(), lease().epoch, told_all(&told, everyone)).await.unwrap();
         report.push(sent.lock().unwrap().clone());
     }
     insta::assert_snapshot!(report.join("\n\n"));
@@ -415,14 +442,14 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
 #[tokio::test]
 async fn a_delivery_that_reached_nobody_makes_no_call() {
     let (rule, _) = update_taken(None);
-    queue(&rule).delivered(&key(), lease().epoch, &[], false, false).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, told_all(&[], false)).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
 async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
     let rule = update_answered(|| condition_failed(None));
-    queue(&rule).delivered(&key(), lease().epoch, &["c1".into()], true, false).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, told_all(&["c1".into()], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -436,7 +463,7 @@ async fn a_request_that_has_not_ended_keeps_its_timer_though_nobody_listens() {
         .http_response(move || condition_failed(Some(&open)))
         .repeatedly()
         .build();
-    queue(&rule).delivered(&key(), lease().epoch, &[], true, false).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, told_all(&[], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -450,7 +477,10 @@ async fn settings_reach_the_items() {
     };
     let (rule, sent) = update_taken(told(&[]));
     let queue = queue_of([&rule], settings);
-    queue.complete(&key(), &lease(), &Value::Null, Seq::default(), NOW).await.unwrap();
+    queue
+        .complete(&key(), &lease(), &Value::Null, &LastReport { at: NOW, ..LastReport::default() })
+        .await
+        .unwrap();
     let sent = sent.lock().unwrap();
     for line in
         [r#":shard = S("COMPLETED#0")"#, r#":ttl = N("1700000010")"#, r#":timer = N("1700000005000")"#]

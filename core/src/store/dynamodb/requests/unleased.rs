@@ -63,7 +63,9 @@ impl DynamoRequestQueue {
                     self.release_at_once(key, &old).await;
                     return Ok(());
                 }
-                let why = if stands == from {
+                let why = if stands == from && request_item::has_attempts_left(&old)? {
+                    "its next attempt is not due".to_owned()
+                } else if stands == from {
                     "it has had all its attempts".to_owned()
                 } else {
                     format!("it is {}, not {}", stands.as_str(), from.as_str())
@@ -128,9 +130,10 @@ impl DynamoRequestQueue {
             .update_expression(
                 "SET #status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer",
             )
-            .condition_expression("#status = :retrying AND attempt < max_attempts")
+            .condition_expression("#status = :retrying AND timer_at <= :now AND attempt < max_attempts")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
+            .expression_attribute_values(":now", time(now))
             .expression_attribute_values(":status", s(Status::Pending.as_str()))
             .expression_attribute_values(":shard", self.status_shard(Status::Pending, key))
             .expression_attribute_values(":timer_shard", self.timer_shard(key))
@@ -153,13 +156,14 @@ impl DynamoRequestQueue {
         let mut update = sparing
             .condition(self.update(key), condition)
             .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":one", n(1))
             .return_values(ReturnValue::AllNew);
         for (name, status) in names.into_iter().zip(from) {
             update = update.expression_attribute_values(name, s(status.as_str()));
         }
         // Nobody numbers frames of a request that nobody runs: the next number is the last frame's.
-        Ok(self.ending(update, key, ending, "seq + :one", now).send().await?.attributes)
+        Ok(self.ending(update, key, ending.of_nobody(), "seq + :one", now).send().await?.attributes)
     }
 
     async fn ask_to_stop(&self, key: &RequestKey, sparing: Sparing<'_>) -> Update {

@@ -125,13 +125,16 @@ async fn a_payload_that_is_out_of_reach_for_a_while_is_read_again() {
             .repeatedly()
             .build();
         let queue = queue_of([&claim, &part], QueueSettings::default());
-        match queue.claim(&key(), OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap() {
+        match queue.claim(&key(), OURS, Runner::Worker, NOW, NOW + Duration::from_secs(60)).await.unwrap() {
             Claimed::Won(won, _) => assert!(failures < 12 && *won == claimed, "{failures} failures"),
             Claimed::OutOfReach(_, error) => {
                 // Four tries of three attempts each.
                 assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
             }
-            other @ (Claimed::NotPending(_) | Claimed::Missing | Claimed::Unreadable(..)) => {
+            other @ (Claimed::NotPending(_)
+            | Claimed::ForWorker
+            | Claimed::Missing
+            | Claimed::Unreadable(..)) => {
                 panic!("{other:?}")
             }
         }
@@ -156,8 +159,7 @@ async fn a_big_result_is_stored_before_it_is_named() {
         UpdateItemOutput::builder().set_attributes(told(&["c1"])).build()
     });
     let queue = queue_of([&put, &update], QueueSettings::default());
-    let seq = Seq::start_of(2).next();
-    let told = queue.complete(&key(), &lease(), &big_request().payload, seq, NOW).await.unwrap();
+    let told = queue.complete(&key(), &lease(), &big_request().payload, &last()).await.unwrap();
     assert_eq!(told, ended_before(&["c1"]));
 }
 
@@ -178,7 +180,7 @@ async fn a_payload_is_released_before_the_timer_is_cleared() {
         .http_response(|| http(200, &json_value!({})))
         .http_response(|| http(200, &json_value!({})))
         .build();
-    queue(&rule).delivered(&key(), lease().epoch, &["c1".into(), "c2".into()], true, false).await.unwrap();
+    queue(&rule).delivered(&key(), lease().epoch, told_all(&["c1".into(), "c2".into()], true)).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
@@ -202,10 +204,11 @@ async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
         .http_response(|| http(200, &json_value!({})))
         .build();
     let queue = queue(&rule);
-    let audience =
-        queue.complete(&key(), &lease(), &json_value!(1), Seq::start_of(2).next(), NOW).await.unwrap();
-    assert_eq!(audience, ended_before(&["c1", "c2"]));
-    queue.delivered(&key(), 2, &audience.subscribers, true, audience.payload_released).await.unwrap();
+    let audience = queue.complete(&key(), &lease(), &json_value!(1), &last()).await.unwrap();
+    assert_eq!(audience, Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) });
+    let told: Vec<_> = audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
+    let delivery = Delivery { parts_released: audience.parts_released, ..told_all(&told, true) };
+    queue.delivered(&key(), 2, delivery).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
@@ -230,12 +233,12 @@ async fn a_payload_that_cannot_be_released_at_once_holds_nobody_up() {
         };
         let queue = queue_of([&ended, &release], QueueSettings::default());
         let began = tokio::time::Instant::now();
-        let audience = queue.cancelled(&key(), &lease(), Seq::start_of(2).next(), NOW).await.unwrap();
-        assert_eq!(audience, audience_of(&["c1", "c2"]));
+        let audience = queue.cancelled(&key(), &lease(), &last()).await.unwrap();
+        assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
         assert!(began.elapsed() <= Duration::from_millis(500), "{:?}", began.elapsed());
-        let Cancelled::Now { epoch, payload_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
+        let Cancelled::Now { epoch, parts_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
             panic!("nobody runs it");
         };
-        assert_eq!((epoch, payload_released), (2, false));
+        assert_eq!((epoch, parts_released), (2, false));
     }
 }

@@ -132,11 +132,11 @@ async fn what_a_renewal_and_a_retry_send() {
     assert_eq!(queue(&rule).renew(&key(), &lease(), NOW).await.unwrap(), audience_of(&["c1"]));
     report.push(sent.lock().unwrap().clone());
     let (rule, sent) = update_taken(told(&["c1"]));
-    let error = ErrorBody::new(ErrorCode::Timeout, "m");
-    queue(&rule).retry_later(&key(), &lease(), &error, NOW).await.unwrap();
+    let retry = queue(&rule);
+    retry.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Processor, &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
     let (rule, sent) = update_taken(told(&["c1"]));
-    queue(&rule).cancelled(&key(), &lease(), Seq::start_of(2).next(), NOW).await.unwrap();
+    queue(&rule).cancelled(&key(), &lease(), &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
     insta::assert_snapshot!(report.join("\n\n"));
 }
@@ -149,8 +149,14 @@ async fn whoever_holds_the_lease_learns_that_its_end_is_asked_for() {
     assert!(report(&rule).await.unwrap().cancel_requested);
     let mut asked = item_of(&claimed_by(OURS));
     asked.insert("cancel_requested".to_owned(), AttributeValue::Bool(true));
-    let rule = update_answered(move || condition_failed(Some(&asked)));
-    let error = ErrorBody::new(ErrorCode::Timeout, "m");
-    let error = queue(&rule).retry_later(&key(), &lease(), &error, NOW).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
+    let rule = mock!(Client::update_item)
+        .sequence()
+        .http_response(move || condition_failed(Some(&asked)))
+        .repeatedly()
+        .build();
+    let queue = queue(&rule);
+    let retried = queue.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Processor, &last()).await;
+    assert_eq!(retried.unwrap_err().kind(), StoreErrorKind::ConditionLost);
+    let continued = queue.continue_later(&key(), &lease(), &last()).await;
+    assert_eq!(continued.unwrap_err().kind(), StoreErrorKind::ConditionLost);
 }

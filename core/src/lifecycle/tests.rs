@@ -1,0 +1,305 @@
+//! Every state, every event, and every moment that makes a difference.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::Lease;
+
+/// Until when the lease of a state holds, and when the next attempt of one is due.
+const THEN: Timestamp = Timestamp::from_secs(100);
+/// When the next lease would end, and the next attempt be due.
+const NEXT: Timestamp = Timestamp::from_secs(200);
+
+fn rules() -> Rules {
+    Rules { max_continuations: 3, lease_grace: Duration::from_secs(10) }
+}
+
+/// Before, at and after [`THEN`], and the same of the moment at which a lease is lost.
+const MOMENTS: [u64; 5] = [99, 100, 109, 110, 111];
+
+const EVENTS: [Event; 8] = [
+    Event::Claimed { until: NEXT },
+    Event::Succeeded,
+    Event::Failed { next: Some(NEXT) },
+    Event::Failed { next: None },
+    Event::Yielded,
+    Event::Stopped,
+    Event::CancelAsked,
+    Event::TimerFired,
+];
+
+/// Every state, with budgets below their limits and at them.
+fn states() -> Vec<State> {
+    let budget = |used, continuations| Budget { used, allowed: 2, continuations };
+    let mut states = vec![State::Pending(budget(0, 0)), State::Pending(budget(1, 3))];
+    for (used, continuations) in [(1, 2), (1, 3), (2, 2), (2, 3)] {
+        for cancel_requested in [false, true] {
+            let hold = Hold { until: THEN, cancel_requested };
+            states.push(State::Processing(budget(used, continuations), hold));
+        }
+    }
+    states.extend([State::Retrying(budget(1, 3), THEN), State::Retrying(budget(2, 0), THEN)]);
+    states.extend([State::Completed, State::Failed, State::Cancelled]);
+    states
+}
+
+fn seconds(time: Timestamp) -> u64 {
+    time.as_millis() / 1000
+}
+
+fn text_of_budget(budget: Budget) -> String {
+    format!("{} of {}, continued {}", budget.used, budget.allowed, budget.continuations)
+}
+
+fn text_of(state: &State) -> String {
+    match state {
+        State::Pending(budget) => format!("PENDING {}", text_of_budget(*budget)),
+        State::Processing(budget, hold) => {
+            let asked = if hold.cancel_requested { ", asked to stop" } else { "" };
+            format!("PROCESSING {}, until {}{asked}", text_of_budget(*budget), seconds(hold.until))
+        }
+        State::Retrying(budget, due) => {
+            format!("RETRYING {}, due {}", text_of_budget(*budget), seconds(*due))
+        }
+        State::Completed | State::Failed | State::Cancelled => state.status().as_str().to_owned(),
+    }
+}
+
+fn text_of_effect(effect: &Effect) -> String {
+    match effect {
+        Effect::LookAt(at) => format!("look at {}", seconds(*at)),
+        Effect::Run | Effect::Announce | Effect::AskHolder | Effect::Tell | Effect::SendDeadLetter => {
+            format!("{effect:?}")
+        }
+    }
+}
+
+fn text_of_event(event: Event) -> &'static str {
+    match event {
+        Event::Claimed { .. } => "claimed",
+        Event::Succeeded => "succeeded",
+        Event::Failed { next: Some(_) } => "failed",
+        Event::Failed { next: None } => "failed for good",
+        Event::Yielded => "yielded",
+        Event::Stopped => "stopped",
+        Event::CancelAsked => "cancel asked",
+        Event::TimerFired => "timer fired",
+    }
+}
+
+/// The whole function. Where the moment makes no difference, one line stands for all of them.
+#[test]
+fn what_every_event_makes_of_every_state_at_every_moment() {
+    let mut report = Vec::new();
+    for state in states() {
+        report.push(text_of(&state));
+        for event in EVENTS {
+            let outcome = |now: u64| {
+                let Step { state: next, effects } = step(state, event, Timestamp::from_secs(now), &rules());
+                let effects: Vec<String> = effects.iter().map(text_of_effect).collect();
+                let next = if next == state { "stays".to_owned() } else { text_of(&next) };
+                format!("{next} [{}]", effects.join(", "))
+            };
+            let outcomes = MOMENTS.map(outcome);
+            if outcomes.iter().all(|other| *other == outcomes[0]) {
+                report.push(format!("  {}: {}", text_of_event(event), outcomes[0]));
+                continue;
+            }
+            for (now, outcome) in MOMENTS.into_iter().zip(outcomes) {
+                report.push(format!("  {} at {now}: {outcome}", text_of_event(event)));
+            }
+        }
+    }
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+/// From where to where, whatever the budgets and the moment: what DESIGN.md draws, and nothing else.
+#[test]
+fn every_change_of_status_is_one_that_is_drawn() {
+    use Status::{Cancelled, Completed, Failed, Pending, Processing, Retrying};
+    let drawn = [
+        (Pending, "claimed", Processing),
+        (Pending, "cancel asked", Cancelled),
+        (Processing, "succeeded", Completed),
+        (Processing, "failed", Retrying),
+        (Processing, "failed", Failed),
+        (Processing, "failed", Cancelled),
+        (Processing, "failed for good", Failed),
+        (Processing, "failed for good", Cancelled),
+        (Processing, "yielded", Pending),
+        (Processing, "yielded", Failed),
+        (Processing, "yielded", Cancelled),
+        (Processing, "stopped", Cancelled),
+        (Processing, "timer fired", Pending),
+        (Processing, "timer fired", Failed),
+        (Processing, "timer fired", Cancelled),
+        (Retrying, "claimed", Processing),
+        (Retrying, "cancel asked", Cancelled),
+        (Retrying, "timer fired", Pending),
+        (Retrying, "timer fired", Failed),
+    ];
+    let mut found = Vec::new();
+    for (state, event, now) in states()
+        .into_iter()
+        .flat_map(|state| EVENTS.map(|event| (state, event)))
+        .flat_map(|(state, event)| MOMENTS.map(|now| (state, event, Timestamp::from_secs(now))))
+    {
+        let next = step(state, event, now, &rules()).state;
+        let change = (state.status(), text_of_event(event), next.status());
+        if change.0 != change.2 && !found.contains(&change) {
+            found.push(change);
+        }
+    }
+    for change in &found {
+        assert!(drawn.contains(change), "{change:?} is not drawn");
+    }
+    assert_eq!(found.len(), drawn.len(), "each that is drawn happens: {found:?}");
+}
+
+fn request(status: Status) -> RequestSummary {
+    let request = Request {
+        attempt: 2,
+        max_attempts: 3,
+        continuations: 4,
+        status,
+        ..Request::new(
+            "r1".into(),
+            "ann".into(),
+            "acme".into(),
+            "c1".into(),
+            "report",
+            serde_json::Value::Null,
+            Timestamp::default(),
+        )
+    };
+    RequestSummary {
+        id: request.id,
+        user: request.user,
+        tenant: request.tenant,
+        connection: request.connection,
+        action: request.action,
+        status,
+        attempt: request.attempt,
+        max_attempts: request.max_attempts,
+        continuations: request.continuations,
+        runner: request.runner,
+        epoch: 2,
+        lease: Some(Lease { epoch: 2, owner: "first".to_owned(), expires_at: THEN }),
+        cancel_requested: true,
+        history: request.history,
+        is_dead_letter_due: false,
+        progress: request.progress,
+        seq: request.seq,
+        subscribers: request.subscribers,
+        created_at: request.created_at,
+        started_at: None,
+        finished_at: None,
+        timer_at: Some(NEXT),
+    }
+}
+
+#[test]
+fn a_summary_says_which_state_it_is() {
+    let budget = Budget { used: 2, allowed: 3, continuations: 4 };
+    for status in Status::ALL {
+        let state = State::from(&request(status));
+        let expected = match status {
+            Status::Pending => State::Pending(budget),
+            Status::Processing => State::Processing(budget, Hold { until: THEN, cancel_requested: true }),
+            Status::Retrying => State::Retrying(budget, NEXT),
+            Status::Completed => State::Completed,
+            Status::Failed => State::Failed,
+            Status::Cancelled => State::Cancelled,
+        };
+        assert_eq!((state, state.status()), (expected, status));
+    }
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let moment = || (0..400_u64).prop_map(Timestamp::from_secs);
+    prop_oneof![
+        3 => moment().prop_map(|until| Event::Claimed { until }),
+        1 => Just(Event::Succeeded),
+        2 => proptest::option::weighted(0.8, moment()).prop_map(|next| Event::Failed { next }),
+        2 => Just(Event::Yielded),
+        1 => Just(Event::Stopped),
+        1 => Just(Event::CancelAsked),
+        3 => Just(Event::TimerFired),
+    ]
+}
+
+const fn budget_of(state: &State) -> Option<Budget> {
+    match state {
+        State::Pending(budget) | State::Processing(budget, _) | State::Retrying(budget, _) => Some(*budget),
+        State::Completed | State::Failed | State::Cancelled => None,
+    }
+}
+
+proptest! {
+    /// A life of a request, event by event, in whatever order and at whatever time they come.
+    #[test]
+    fn no_life_breaks_the_rules(
+        life in proptest::collection::vec((events(), 0..400_u64), 1..60), allowed in 1..5_u32,
+    ) {
+        let rules = rules();
+        let mut state = State::Pending(Budget { used: 0, allowed, continuations: 0 });
+        let mut runs = 0;
+        for (event, now) in life {
+            let now = Timestamp::from_secs(now);
+            let Step { state: next, effects } = step(state, event, now, &rules);
+            if state.status().is_terminal() {
+                prop_assert_eq!(next, state, "a terminal state never changes");
+                let may_be = |effect: &Effect| match effect {
+                    Effect::Tell => event == Event::TimerFired,
+                    Effect::SendDeadLetter => event == Event::TimerFired && state == State::Failed,
+                    Effect::Run | Effect::Announce | Effect::AskHolder | Effect::LookAt(_) => false,
+                };
+                prop_assert!(effects.iter().all(may_be), "{state:?} {event:?}: {effects:?}");
+            }
+            if let Some(Budget { used, allowed, continuations }) = budget_of(&next) {
+                prop_assert!(used <= allowed, "{next:?}");
+                prop_assert!(continuations <= rules.max_continuations, "{next:?}");
+                let waits = next.status() != Status::Processing;
+                let is_spent = used == allowed && next.status() == Status::Pending;
+                prop_assert!(!(waits && is_spent), "what is pending may be run: {next:?}");
+            }
+            let is_run = effects.contains(&Effect::Run);
+            prop_assert_eq!(
+                is_run,
+                state.status() != Status::Processing && next.status() == Status::Processing,
+                "it is run by whoever claims it, once"
+            );
+            runs += u32::from(is_run);
+            prop_assert!(runs <= allowed + rules.max_continuations, "{runs} runs");
+            let is_told = effects.contains(&Effect::Tell);
+            prop_assert_eq!(
+                is_told,
+                next.status().is_terminal() && (next != state || event == Event::TimerFired),
+                "everyone is told of the end, and of nothing else"
+            );
+            let sends_letter = effects.contains(&Effect::SendDeadLetter);
+            prop_assert_eq!(sends_letter, is_told && next == State::Failed);
+            // Whatever has not ended is looked at by somebody: at some time, or since it is announced.
+            let is_new = next.status() != state.status() && !next.status().is_terminal();
+            let is_timed = effects.iter().any(|effect| matches!(effect, Effect::LookAt(_) | Effect::Announce));
+            prop_assert!(!is_new || is_timed, "{state:?} {event:?}: {next:?} {effects:?}");
+            state = next;
+        }
+    }
+
+    /// Once its end is asked for, an attempt leads to the end.
+    #[test]
+    fn what_is_asked_to_end_is_never_run_again(
+        life in proptest::collection::vec((events(), 0..400_u64), 1..30), used in 1..3_u32,
+    ) {
+        let hold = Hold { until: THEN, cancel_requested: true };
+        let mut state = State::Processing(Budget { used, allowed: 3, continuations: 0 }, hold);
+        for (event, now) in life {
+            let Step { state: next, effects } = step(state, event, Timestamp::from_secs(now), &rules());
+            prop_assert!(!effects.contains(&Effect::Run) && !effects.contains(&Effect::Announce));
+            let may_be = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
+            prop_assert!(may_be, "{next:?}");
+            state = next;
+        }
+    }
+}
