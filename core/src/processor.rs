@@ -102,14 +102,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
         let mut running = FuturesUnordered::new();
         let mut batch_item_failures = Vec::new();
         loop {
+            if running.is_empty() && queue.is_empty() {
+                // What waits now would be waited for with nothing else to do.
+                return BatchResponse { batch_item_failures };
+            }
             while running.len() < self.concurrency {
                 let Some(work) = next(&mut waiting, &mut queue) else { break };
                 // Boxed, since each holds a whole attempt.
                 running.push(Box::pin(self.carry_out(work, deadline)));
-            }
-            if running.is_empty() {
-                // What waits now would be waited for with nothing else to do.
-                return BatchResponse { batch_item_failures };
             }
             let due = waiting.peek().map(|Reverse((due, _))| *due);
             let has_room = running.len() < self.concurrency;

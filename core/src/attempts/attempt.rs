@@ -403,6 +403,10 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     is_replaced = true;
                     parting = Parting::too_large(&self.request, &self.lease, now);
                 }
+                StoreErrorKind::Fenced => {
+                    tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
+                    return Ran::Done;
+                }
                 _ => {
                     tracing::error!(request = %self.key, error = %Causes(&error), "what becomes of it was not stored");
                     return Ran::Done;

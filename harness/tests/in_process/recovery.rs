@@ -77,7 +77,9 @@ impl Handler for Work {
             let percentage = f64::from(second) / f64::from(order.secs) * 100.0;
             context.progress.report(percentage, format!("Second {second}"))?;
             if let (true, 3, Some(functions)) = (order.is_poison, second, self.0.functions.get()) {
-                [PROCESSOR, WORKER].map(|function| functions.kill(function).unwrap());
+                for function in [PROCESSOR, WORKER] {
+                    functions.kill(function).unwrap();
+                }
             }
         }
         Ok(order.secs)
