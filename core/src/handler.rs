@@ -161,8 +161,9 @@ pub trait Handler: Send + Sync + 'static {
     /// its invocation lasts.
     ///
     /// Then it is [told](ProgressReporter::stopped) to stop, and has a moment to clean up: 5 s, or half a second where a client
-    /// waits for the answer. Whatever it returns then, its request is tried again as its [policy](RetryPolicy::retries_timeouts)
-    /// says, or ends with `TIMEOUT`. A handler that never awaits is stopped with its invocation alone.
+    /// waits for the answer. If it has nothing to show by then, its request is tried again as its
+    /// [policy](RetryPolicy::retries_timeouts) says, or ends with `TIMEOUT`, whatever error it returns. A handler that never
+    /// awaits is stopped with its invocation alone.
     fn timeout(&self, input: &Self::Input) -> Option<Duration> {
         let _ = input;
         None

@@ -236,14 +236,15 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     writing = None;
                     self.written(written, &mut pace, reports);
                 }
-                () = sleep_until(write_at), if is_ours && writing.is_none() => {
-                    writing = Some(self.next_write(&mut pace, reports));
-                }
                 () = sleep_until(pace.push_at), if is_ours && pace.to_push => {
                     pace.to_push = false;
                     pace.push_at = Instant::now() + attempts.settings.push_interval;
                     let latest = reports.progress.borrow().clone();
                     self.push_progress(latest);
+                }
+                // After the push: what is stored has a number then.
+                () = sleep_until(write_at), if is_ours && writing.is_none() => {
+                    writing = Some(self.next_write(&mut pace, reports));
                 }
                 () = self.listeners.advance(), if is_ours => {}
             }
@@ -267,10 +268,11 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             None if pace.to_store => Write::Report,
             None => Write::Renewal,
         };
-        pace.to_store = false;
+        // What has no number yet is not stored under that of the frame before it: who came to listen would be told it twice.
+        let numbered = self.pushed.clone();
+        pace.to_store = *reports.progress.borrow() != numbered;
         pace.asked_at = Instant::now();
-        let latest = reports.progress.borrow().clone();
-        Box::pin(carry_out(self.attempts, write, self.key.clone(), self.lease.clone(), latest, self.seq))
+        Box::pin(carry_out(self.attempts, write, self.key.clone(), self.lease.clone(), numbered, self.seq))
     }
 
     /// Takes note of a write, which has renewed the lease and says who is listening.

@@ -66,14 +66,12 @@ async fn process<H: Handler>(
         return ended;
     }
     progress.stop(StopReason::TimeIsUp);
-    // Whatever it returns now has come too late: it may only clean up.
-    let has_stopped = timeout(grace, work).await.is_ok();
     let error = HandlerError::timed_out(format!("The request took longer than {}", shown(limit)));
-    Err(if has_stopped {
-        error
-    } else {
-        error.with_source("the handler did not stop when it was told to, and was dropped")
-    })
+    match timeout(grace, work).await {
+        // What it has done in the moment that it had left counts; how it put that it had to stop does not.
+        Ok(ended) => ended.map_err(|_| error),
+        Err(_) => Err(error.with_source("the handler did not stop when it was told to, and was dropped")),
+    }
 }
 
 fn shown(limit: Duration) -> String {
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handler_whose_time_is_up_is_told_and_whatever_it_returns_then_has_timed_out() {
+    async fn a_handler_whose_time_is_up_is_told_and_however_it_puts_that_it_has_to_stop_has_timed_out() {
         let told = Arc::new(Mutex::new(None));
         let tells = Arc::clone(&told);
         let work = handler_fn(move |(): (), context: Context| {
@@ -163,7 +161,8 @@ mod tests {
             async move {
                 let reason = context.progress.stopped().await;
                 sleep(Duration::from_secs(1)).await;
-                *told.lock().unwrap() = Some((reason, context.progress.report(1.0, "late").is_err()));
+                *told.lock().unwrap() = Some(reason);
+                context.progress.report(1.0, "late")?;
                 Ok(())
             }
         });
@@ -173,8 +172,28 @@ mod tests {
         assert_eq!(error.told().code, ErrorCode::Timeout);
         assert_eq!(error.told().message, "The request took longer than 2 s");
         assert!(!error.is_unexpected());
-        assert_eq!(*told.lock().unwrap(), Some((StopReason::TimeIsUp, true)));
+        assert_eq!(*told.lock().unwrap(), Some(StopReason::TimeIsUp));
         assert_eq!(took, Duration::from_secs(3));
+
+        let yields = handler_fn(|(): (), context: Context| async move {
+            context.progress.stopped().await;
+            Err::<(), _>(HandlerError::go_on_later())
+        });
+        let (reply, _) = ended(yields.timeout(LIMIT), Phase::Processing).await;
+        assert_eq!(
+            reply.unwrap_err().verdict(),
+            Verdict::TimedOut,
+            "it would have its time anew, again and again"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_handler_has_done_in_the_moment_that_it_had_left_counts() {
+        let work = handler_fn(|(): (), context: Context| async move {
+            Ok(context.progress.stopped().await == StopReason::TimeIsUp)
+        });
+        let (reply, took) = ended(work.timeout(LIMIT), Phase::Processing).await;
+        assert_eq!((reply.unwrap(), took), (Reply::Done(json!(true)), LIMIT));
     }
 
     #[tokio::test(start_paused = true)]

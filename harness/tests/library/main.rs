@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broadcast;
 mod budgets;
+mod cancel;
 mod cancel_running;
 mod checkpoints;
 mod connections;
@@ -24,5 +26,7 @@ mod scripted;
 mod store;
 mod store_costs;
 mod stream_images;
+mod subscriptions;
+mod sweeper;
 mod timeouts;
 mod world;

@@ -28,6 +28,7 @@ use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::Worker;
 use streamer::workers::{HandOver, Workers};
 use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::faults::Faults;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 use tokio::runtime::Handle;
@@ -178,6 +179,7 @@ pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) db: DynamoDb,
+    pub(crate) faults: Faults,
     pub(crate) clients: Clients,
     pub(crate) letters: Letters,
     pub(crate) workers: HandedOver,
@@ -191,7 +193,9 @@ impl World {
     /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock { started: Instant::now() };
-        let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
+        let faults = Faults::default();
+        let db =
+            DynamoDb::builder().clock(Arc::new(clock.clone())).faults(faults.clone()).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
         let clients = Clients::default();
@@ -205,7 +209,7 @@ impl World {
             Handle::current(),
         );
         let (letters, workers, metrics) = (Letters::default(), HandedOver::default(), Metrics::default());
-        let world = Self { db, clients, letters, workers, metrics, clock, app, router };
+        let world = Self { db, faults, clients, letters, workers, metrics, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
