@@ -23,6 +23,9 @@ use crate::telemetry::Causes;
 /// How much of the time is kept to note who has been told.
 const NOTE_TIME: Duration = Duration::from_secs(1);
 
+/// How long a dead letter may take: what is told to clients is noted after it.
+const LETTER_TIME: Duration = Duration::from_secs(10);
+
 /// The frame that tells an ending; what no frame can carry ends the request as failed.
 pub(crate) fn terminal_frame(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> (Ending, String) {
     let error_frame =
@@ -95,9 +98,10 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
     let listening = audience.len();
     let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
     let tell_until = note_until.min(Instant::now() + push_timeout);
+    let letter_until = note_until.min(Instant::now() + LETTER_TIME);
     let (told, letter) = tokio::join!(
         listeners.tell(request.seq, frame, tell_until, audience),
-        send_letter(dead_letters, request, note_until)
+        send_letter(dead_letters, request, letter_until)
     );
     let delivery = Delivery {
         told: &told,
@@ -132,8 +136,7 @@ async fn send_letter<D: DeadLetters>(dead_letters: Option<&D>, request: &Request
         return Letter::Owed;
     };
     let sent = timeout_at(until, dead_letters.send(&letter)).await;
-    let late =
-        |_| Err(ServiceError::transient("send a dead letter", "it took longer than this invocation has"));
+    let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than it may"));
     match sent.unwrap_or_else(late) {
         Ok(()) => Letter::Sent,
         Err(error) => {

@@ -3,27 +3,33 @@
 use std::collections::BTreeSet;
 use std::future::Future as _;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::app::App;
+use streamer::aws::ServiceError;
 use streamer::connections::SendErrorKind;
+use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::handler::{Context, Handler, HandlerError};
 use streamer::ids::RequestId;
 use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, ErrorCode, Frame, Seq};
+use streamer::store::dynamodb::part_item;
 use streamer::store::{
     AttemptOutcome, Claimed, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue as _, Runner,
     Status,
 };
-use streamer::sweeper::Swept;
+use streamer::sweeper::{Sweeper, Swept};
 use streamer_harness::faults::{Call, Fault};
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::world::{World, key, queue};
+use crate::world::{REQUESTS, World, batch, key, queue};
 
 /// Works for a second.
 struct Work;
@@ -39,6 +45,39 @@ impl Handler for Work {
     async fn process(&self, payload: Value, _: Context) -> Result<Value, HandlerError> {
         sleep(Duration::from_secs(1)).await;
         Ok(payload)
+    }
+}
+
+/// Fails at first, or never ends, and then works.
+#[derive(Clone, Default)]
+struct Shaky {
+    hangs: bool,
+    started: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Handler for Shaky {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn process(&self, payload: Value, context: Context) -> Result<Value, HandlerError> {
+        let starts = {
+            let mut started = self.started.lock().unwrap();
+            started.push(Instant::now());
+            started.len()
+        };
+        context.progress.report(10.0, "Working")?;
+        sleep(Duration::from_millis(500)).await;
+        match (starts, self.hangs) {
+            (1, true) => std::future::pending().await,
+            (1, false) => {
+                Err(HandlerError::retryable("PAPER_JAM", "Try again").retry_after(Duration::from_secs(5)))
+            }
+            _ => Ok(payload),
+        }
     }
 }
 
@@ -130,6 +169,41 @@ impl Scene {
         self.world.sweeper().sweep(self.world.now() + INVOCATION).await
     }
 
+    /// One that looks twice, where many runs are made.
+    async fn sweep_slowly(&self) -> Swept {
+        let mut sweeper = self.world.sweeper();
+        sweeper.settings.pace = Duration::from_secs(30);
+        sweeper.sweep(self.world.now() + INVOCATION).await
+    }
+
+    /// The stage's other functions, for that long: what the stream shows is processed, and what is handed over worked on.
+    async fn run_functions(&self, duration: Duration) {
+        let end = Instant::now() + duration;
+        let (mut seen, mut handed_over) = (BTreeSet::new(), self.world.workers.keys().len());
+        let mut running = FuturesUnordered::new();
+        while Instant::now() < end {
+            for record in self.world.pending() {
+                if seen.insert(record["eventID"].to_string()) {
+                    running.push(
+                        async {
+                            let deadline = self.world.now() + Duration::from_mins(15);
+                            self.world.processor().process(batch(vec![record]), deadline).await;
+                        }
+                        .boxed_local(),
+                    );
+                }
+            }
+            for key in self.world.workers.keys().split_off(handed_over) {
+                handed_over += 1;
+                running.push(self.world.work(key).boxed_local());
+            }
+            tokio::select! {
+                Some(()) = running.next() => {}
+                () = sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    }
+
     async fn timer_at(&self, id: &str) -> Option<Timestamp> {
         let item = self.world.item(id).await;
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
@@ -186,7 +260,7 @@ async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
     assert_eq!(scene.world.pending().len(), 2, "it appears in the stream once more");
     let record = scene.world.pending().remove(1);
     let processor = scene.world.processor();
-    let answer = processor.process(crate::world::batch(vec![record]), scene.world.now() + INVOCATION).await;
+    let answer = processor.process(batch(vec![record]), scene.world.now() + INVOCATION).await;
     assert_eq!(answer.batch_item_failures, []);
     assert_eq!(scene.world.request("r1").await.status, Status::Completed);
     assert_eq!(scene.frames().len(), 1);
@@ -362,19 +436,37 @@ async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_a
     scene.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     let mut tries = 0;
     for _ in 0..60 {
-        tries += scene.sweep().await.untold;
+        tries += scene.sweep_slowly().await.untold;
     }
     // After 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then every 15 minutes.
     assert_eq!(tries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {
-        scene.sweep().await;
+        scene.sweep_slowly().await;
     }
     assert_eq!(scene.frames().len(), 1);
     assert_eq!(scene.timer_at("r1").await, None);
 }
 
-/// Five requests, each with something to be done about it.
+#[tokio::test(start_paused = true)]
+async fn the_payload_of_what_it_has_ended_expires_with_it() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 1).await;
+    // As a request is stored whose payload is big.
+    let (big, of) = (json!("x".repeat(5_000)), key("big"));
+    let request = Request { id: "big".into(), payload: big, ..scene.world.request("r1").await };
+    queue(&scene.world.db).enqueue(&request).await.unwrap();
+    scene.claim("big").await;
+    advance(Duration::from_secs(70)).await;
+    scene.sweep().await;
+    let part = part_item::key(&of, part_item::PAYLOAD_PART);
+    let found = scene.world.db.client().get_item().table_name(REQUESTS).set_key(Some(part)).send().await;
+    assert!(found.unwrap().item.unwrap().contains_key("ttl"));
+    assert_eq!(scene.timer_at("big").await, None);
+    assert_eq!(scene.world.letters.sent()[0].payload, request.payload);
+}
+
+/// Six requests, each with something to be done about it.
 async fn troubles(scene: &Scene) {
     scene.complete("completed").await;
     scene.fail("failed").await;
@@ -429,7 +521,7 @@ async fn two_sweepers_at_once_act_once() {
 
 /// Polls a run so often, and then drops it. Says whether it had ended before.
 async fn sweep_and_die(scene: &Scene, polls: usize) -> bool {
-    let mut sweeping = pin!(scene.sweep());
+    let mut sweeping = pin!(scene.sweep_slowly());
     let mut left = polls;
     std::future::poll_fn(|context| {
         if left == 0 {
@@ -450,7 +542,7 @@ async fn a_sweeper_that_is_killed_at_any_moment_leaves_nothing_lost() {
         let ended = sweep_and_die(&scene, polls).await;
         drop(slow);
         for _ in 0..3 {
-            scene.sweep().await;
+            scene.sweep_slowly().await;
         }
         assert_all_is_done_once(&scene, 4).await;
         if ended {
@@ -576,6 +668,99 @@ async fn a_run_ends_before_its_invocation_does() {
     assert!(begun.elapsed() <= Duration::from_secs(7), "{:?}", begun.elapsed());
     let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(3)).await;
     assert_eq!(swept.seen_to, 0, "it has no time to begin anything");
+}
+
+/// A queue of dead letters that never answers.
+#[derive(Debug)]
+struct Hanging;
+
+impl DeadLetters for Hanging {
+    async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_nobody_takes_delay_neither_clients_nor_what_is_noted_of_them() {
+    let scene = Scene::new().await;
+    for n in 0..100 {
+        scene.fail(&format!("r{n}")).await;
+    }
+    advance(Duration::from_secs(30)).await;
+    let Sweeper { queue, connections, clock, metrics, settings, .. } = scene.world.sweeper();
+    let sweeper = Sweeper { queue, connections, dead_letters: Hanging, clock, metrics, settings };
+    let begun = Instant::now();
+    let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
+    assert!(swept.owed >= 100, "{swept:?}");
+    for n in 0..100 {
+        let id = format!("r{n}");
+        let request = scene.world.request(&id).await;
+        assert_eq!((request.subscribers, request.is_dead_letter_due), (vec![], true));
+        assert_eq!(scene.frames_of(&id).len(), 1, "who has been told is not told again");
+    }
+    assert!(scene.world.clients.times().iter().all(|at| *at - begun < Duration::from_secs(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_found_done() {
+    for fault in [Fault::lose_answer, Fault::fail_after_apply] {
+        let scene = Scene::new().await;
+        troubles(&scene).await;
+        let lost = scene.world.faults.add(fault(Call::dynamodb("UpdateItem")).times(8));
+        for _ in 0..3 {
+            scene.sweep().await;
+        }
+        assert!(lost.hits() >= 6, "{}", lost.hits());
+        drop(lost);
+        assert_all_is_done_once(&scene, 4).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_fails_is_followed_by_another_when_that_is_due() {
+    let (mut app, shaky) = (App::new(), Shaky::default());
+    app.handle("shaky", shaky.clone()).unwrap();
+    let scene = Scene { world: World::new(app).await };
+    scene.world.ask("shaky", "r1", json!(1)).await;
+    tokio::join!(scene.run_functions(Duration::from_secs(10)), scene.sweep());
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.attempt), (Status::Completed, 2));
+    let started = shaky.started.lock().unwrap().clone();
+    let [first, second] = started[..] else { panic!("{started:?}") };
+    // It fails after half a second, and the functions look at the stream ten times a second.
+    let wait = second - first - Duration::from_millis(500);
+    assert!((5.0..5.3).contains(&wait.as_secs_f64()), "{wait:?}");
+    let frames = scene.frames();
+    assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
+    assert_eq!(scene.frames_of("r1").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_process_dies_is_run_again_by_the_worker_and_ends_well() {
+    let (mut app, shaky) = (App::new(), Shaky { hangs: true, ..Shaky::default() });
+    app.handle("shaky", shaky.clone()).unwrap();
+    let scene = Scene { world: World::new(app).await };
+    scene.world.ask("shaky", "r1", json!(1)).await;
+    // The process dies with its first attempt.
+    timeout(Duration::from_secs(2), scene.world.process()).await.unwrap_err();
+    tokio::join!(scene.run_functions(Duration::from_secs(120)), async {
+        scene.sweep().await;
+        scene.sweep().await;
+    });
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.attempt, request.runner), (Status::Completed, 2, Runner::Worker));
+    assert_eq!(request.history.len(), 1);
+    assert_eq!(request.history[0].outcome, AttemptOutcome::Crashed);
+    assert_eq!(shaky.started.lock().unwrap().len(), 2);
+    let seqs: Vec<Seq> = scene
+        .frames()
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => Some(*seq),
+            Frame::Error { .. } | Frame::Response { .. } | Frame::Acknowledgment { .. } => None,
+        })
+        .collect();
+    assert!(seqs.len() >= 3 && seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
 }
 
 #[tokio::test(start_paused = true)]
