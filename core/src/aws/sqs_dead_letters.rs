@@ -162,9 +162,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_looked_for_at_an_endpoint_that_is_set() {
-        for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"] {
+        for specific in [true, false] {
             let (url, requests) = serve(&[(200, "{}")]);
-            let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE), (variable, &url)][..]);
+            let (own, general) = if specific { (url.as_str(), NOWHERE) } else { ("", url.as_str()) };
+            let aws = with_endpoints(&[("AWS_ENDPOINT_URL", general), ("AWS_ENDPOINT_URL_SQS", own)]);
             let queue_url = "https://sqs.eu-west-1.amazonaws.com/123456789012/dead-letters";
             SqsDeadLetters::new(aws, Arc::new(Then), queue_url).send(&letter(Value::Null)).await.unwrap();
             assert!(requests.join().unwrap()[0].contains(queue_url));
