@@ -51,6 +51,7 @@ pub(crate) struct Reports {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
     pub(crate) stop: Arc<watch::Sender<Option<StopReason>>>,
+    until: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl Reports {
@@ -87,7 +88,12 @@ impl ProgressReporter {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
         let (stop, until) = (Arc::new(watch::Sender::new(None)), Arc::new(watch::Sender::new(None)));
-        let reports = Reports { progress, checkpoints: saved, stop: Arc::clone(&stop) };
+        let reports = Reports {
+            progress,
+            checkpoints: saved,
+            stop: Arc::clone(&stop),
+            until: Arc::clone(&until),
+        };
         (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 
