@@ -88,12 +88,8 @@ impl ProgressReporter {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
         let (stop, until) = (Arc::new(watch::Sender::new(None)), Arc::new(watch::Sender::new(None)));
-        let reports = Reports {
-            progress,
-            checkpoints: saved,
-            stop: Arc::clone(&stop),
-            until: Arc::clone(&until),
-        };
+        let reports =
+            Reports { progress, checkpoints: saved, stop: Arc::clone(&stop), until: Arc::clone(&until) };
         (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 
