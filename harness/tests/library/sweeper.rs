@@ -550,7 +550,7 @@ async fn a_sweeper_that_is_killed_at_any_moment_leaves_nothing_lost() {
         }
         assert_all_is_done_once(&scene, 4).await;
         if ended {
-            assert!(polls > 30, "it was killed at {polls} moments only");
+            assert!(polls > 10, "it was killed at {polls} moments only");
             break;
         }
     }
