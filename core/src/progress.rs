@@ -51,9 +51,15 @@ pub(crate) struct Reports {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
     pub(crate) stop: Arc<watch::Sender<Option<StopReason>>>,
+    until: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl Reports {
+    /// Sets until when the handler may go on, if nothing else happens.
+    pub(crate) fn end_by(&self, until: Instant) {
+        self.until.send_replace(Some(until));
+    }
+
     /// Tells the handler to stop. What it was told before stands, unless the lease is lost.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| {
@@ -82,7 +88,8 @@ impl ProgressReporter {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
         let (stop, until) = (Arc::new(watch::Sender::new(None)), Arc::new(watch::Sender::new(None)));
-        let reports = Reports { progress, checkpoints: saved, stop: Arc::clone(&stop) };
+        let reports =
+            Reports { progress, checkpoints: saved, stop: Arc::clone(&stop), until: Arc::clone(&until) };
         (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 

@@ -169,7 +169,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             let identity = timeout_at(until, self.identify(&connection, now)).await.map_err(too_late)??;
             let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now, until };
             let (answer, ()) = tokio::join!(
-                timeout_at(until, self.answer(caller, message)),
+                // Boxed, since the SDK's futures are large.
+                timeout_at(until, Box::pin(self.answer(caller, message))),
                 self.note_sign_of_life(&connection, now, until)
             );
             if answer.is_err() {

@@ -110,7 +110,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     ///
     /// Whatever goes wrong is logged, and found again by the next look, or the next run.
     pub async fn sweep(&self, deadline: Timestamp) -> Swept {
-        let swept = Run::new(self, deadline).to_its_end().await;
+        let swept = Run::new(self, deadline).finish().await;
         self.metrics.write(&swept.metrics(self.clock.now()));
         if swept.seen_to > 0 || swept.failed_looks > 0 {
             tracing::info!(

@@ -150,7 +150,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             return self.part(Outcome::Stopped).await;
         }
         let (reporter, mut reports) = ProgressReporter::channel(self.pushed.clone());
-        reporter.end_by(self.time_is_up());
+        reports.end_by(self.time_is_up());
         let mut task = self.start(reporter);
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
@@ -312,9 +312,10 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 if error.is_transient() && try_at < unsaved.give_up_at {
                     pace.unsaved = Some(Unsaved { try_at, ..unsaved });
                 } else {
-                    let problem = match error.kind() {
-                        StoreErrorKind::TooLarge => "was not saved: it is larger than can be stored",
-                        _ => "was not saved: the store did not take it",
+                    let problem = if error.kind() == StoreErrorKind::TooLarge {
+                        "was not saved: it is larger than can be stored"
+                    } else {
+                        "was not saved: the store did not take it"
                     };
                     unsaved.answer(Err(ProgressError::Checkpoint { problem: problem.to_owned() }));
                 }
@@ -395,24 +396,23 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 Ok(Ok(audience)) => break (last, audience),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    tracing::error!(request = %self.key, ?parting, "what becomes of it is not known to be stored before the invocation's end");
+                    tracing::error!(request = %self.key, "what becomes of it is not known to be stored before the invocation's end");
                     return Ran::Done;
                 }
             };
-            match error.kind() {
-                StoreErrorKind::ConditionLost if !parting.is_end() => parting = Parting::cancelled(),
-                StoreErrorKind::TooLarge if parting.is_end() && !is_replaced => {
-                    is_replaced = true;
-                    parting = Parting::too_large(&self.request, &self.lease, now);
-                }
-                StoreErrorKind::Fenced => {
-                    tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
-                    return Ran::Done;
-                }
-                _ => {
-                    tracing::error!(request = %self.key, error = %Causes(&error), "what becomes of it was not stored");
-                    return Ran::Done;
-                }
+            let kind = error.kind();
+            if kind == StoreErrorKind::ConditionLost && !parting.is_end() {
+                // Its end is asked for, and the attempt had not heard of it.
+                parting = Parting::cancelled();
+            } else if kind == StoreErrorKind::TooLarge && parting.is_end() && !is_replaced {
+                is_replaced = true;
+                parting = Parting::too_large(&self.request, &self.lease, now);
+            } else if kind == StoreErrorKind::Fenced {
+                tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
+                return Ran::Done;
+            } else {
+                tracing::error!(request = %self.key, error = %Causes(&error), "what becomes of it was not stored");
+                return Ran::Done;
             }
         };
         match parting {

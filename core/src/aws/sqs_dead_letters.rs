@@ -62,6 +62,9 @@ fn origin(url: &str) -> Option<&str> {
     Some(&url[..url.len() - rest.len() + path])
 }
 
+/// Takes a part out of a letter, and names it.
+type LeaveOut = fn(&mut DeadLetter) -> (&'static str, Value);
+
 /// The letter as a message's body: without what makes it too large, the least needed first.
 fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::Error> {
     let mut message = text(letter)?;
@@ -69,7 +72,7 @@ fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::
         return Ok(message);
     }
     let mut letter = letter.clone();
-    let parts: [fn(&mut DeadLetter) -> (&'static str, Value); 4] = [
+    let parts: [LeaveOut; 4] = [
         |letter| ("payload", letter.payload.take()),
         |letter| ("error.details", json!(std::mem::take(&mut letter.error.details))),
         |letter| ("history", json!(std::mem::take(&mut letter.history))),

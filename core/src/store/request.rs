@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
-use crate::protocol::{ErrorBody, Seq};
+use crate::protocol::{ErrorBody, ErrorCode, Seq};
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -110,12 +110,15 @@ impl PastAttempt {
     pub const MAX: usize = 10;
     /// The most characters of an error's message that it keeps.
     pub const MAX_MESSAGE_CHARS: usize = 120;
+    /// The most characters of an error's code that it keeps.
+    pub const MAX_CODE_CHARS: usize = 64;
 
     /// The history of a request with this attempt added to it: bounded, whatever came before.
     #[must_use]
     pub fn added_to(mut self, history: &[Self]) -> Vec<Self> {
-        let message = self.error.message.chars().take(Self::MAX_MESSAGE_CHARS).collect::<String>();
-        self.error = ErrorBody::new(self.error.code, message);
+        let message: String = self.error.message.chars().take(Self::MAX_MESSAGE_CHARS).collect();
+        let code: String = self.error.code.as_str().chars().take(Self::MAX_CODE_CHARS).collect();
+        self.error = ErrorBody::new(ErrorCode::from(code.as_str()), message);
         let kept = history.len().saturating_sub(Self::MAX - 1);
         history[kept..].iter().cloned().chain([self]).collect()
     }
@@ -345,4 +348,46 @@ pub struct Lease {
     pub owner: String,
     /// Until when no one else may claim the request.
     pub expires_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(attempt: u32, error: ErrorBody) -> PastAttempt {
+        PastAttempt {
+            attempt,
+            epoch: attempt.into(),
+            started_at: None,
+            ended_at: Timestamp::default(),
+            outcome: AttemptOutcome::Failed,
+            error,
+        }
+    }
+
+    #[test]
+    fn a_history_keeps_the_latest_and_of_each_no_more_than_it_says() {
+        let mut history = Vec::new();
+        for attempt in 1..=25 {
+            let error = ErrorBody::new(ErrorCode::from("C".repeat(900).as_str()), "\u{e4}".repeat(9_000))
+                .with_detail("rows", 7);
+            history = past(attempt, error).added_to(&history);
+            assert_eq!(history.len(), PastAttempt::MAX.min(attempt as usize));
+            assert_eq!(history.last().map(|past| past.attempt), Some(attempt));
+        }
+        assert_eq!(history[0].attempt, 16);
+        let kept = ErrorBody::new(ErrorCode::from("C".repeat(64).as_str()), "\u{e4}".repeat(120));
+        assert!(history.iter().all(|past| past.error == kept));
+        let bytes = serde_json::to_string(&history).unwrap().len();
+        assert!(bytes < 5 * 1024, "{bytes}");
+        // One that came from elsewhere with more than that.
+        let long: Vec<_> = (0..40).map(|n| past(n, kept.clone())).collect();
+        assert_eq!(past(40, kept).added_to(&long).len(), PastAttempt::MAX);
+    }
+
+    #[test]
+    fn a_short_error_is_kept_as_it_is() {
+        let error = ErrorBody::new(ErrorCode::Timeout, "too slow");
+        assert_eq!(past(1, error.clone()).added_to(&[])[0].error, error);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Sweeper;
 use crate::connections::Connections;
@@ -212,13 +212,18 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     /// Its timer fires after this was begun: what is not done by then is tried again.
     pub(super) async fn tell(&self, untold: &Untold, until: Instant) -> Option<Settled> {
         let Untold { key, timer_at } = untold;
-        let request = match self.queue.get(key).await {
-            Ok(request) => request.filter(|request| request.status.is_terminal())?,
-            Err(error) => {
+        let until = until.min(Instant::now() + TELL_TIME);
+        let request = match timeout_at(until, self.queue.get(key)).await {
+            Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
+            Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "its end cannot be told: it cannot be read");
                 if let (StoreErrorKind::Corrupt, Some(timer_at)) = (error.kind(), timer_at) {
                     self.put_off(key, *timer_at).await;
                 }
+                return Some(Settled::Owed);
+            }
+            Err(_) => {
+                tracing::error!(request = %key, "its end is not told yet: the store has not answered");
                 return Some(Settled::Owed);
             }
         };
@@ -226,7 +231,6 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         // Nobody holds a lease: there is no progress to be sent, only the end.
         let listeners =
             Listeners::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
-        let until = until.min(Instant::now() + TELL_TIME);
         let end = End { audience: request.subscribers.clone(), parts_released: false, request: &request };
         let settled =
             settle(&self.queue, Some(&self.dead_letters), listeners, end, until, push_timeout).await;

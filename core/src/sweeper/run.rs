@@ -93,7 +93,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         }
     }
 
-    pub(super) async fn to_its_end(mut self) -> Swept {
+    pub(super) async fn finish(mut self) -> Swept {
         while Instant::now() < self.finish_by {
             if self.is_over() {
                 self.look = None;

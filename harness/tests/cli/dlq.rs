@@ -174,7 +174,7 @@ fn letters_are_listed_for_programs_with_all_that_is_known() {
     let expected = letter("r1", 1_772_323_300);
     assert_eq!(
         serde_json::from_value::<Vec<DeadLetter>>(listed["letters"].clone()).unwrap(),
-        [expected.clone()]
+        std::slice::from_ref(&expected)
     );
     assert_eq!(listed["unreadable"][0]["problem"], "missing field `id` at line 1 column 2");
     let shown = json(&["show", "--json", "acme/ann/r1#2"]);

@@ -131,7 +131,10 @@ fn assert_whole(followed: &Followed, pages: u32) {
     assert!(seqs.is_sorted_by(|earlier, later| earlier < later), "{seqs:?}");
     let percentages = followed.frames.iter().filter_map(|frame| match frame {
         Frame::Progress { percentage, .. } => Some(*percentage),
-        _ => None,
+        Frame::Response { .. }
+        | Frame::Acknowledgment { .. }
+        | Frame::Complete { .. }
+        | Frame::Error { .. } => None,
     });
     assert!(percentages.is_sorted(), "it goes on from where it was");
 }

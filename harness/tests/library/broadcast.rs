@@ -53,9 +53,10 @@ async fn outcomes(broadcast: &Broadcast<DynamoConnectionStore, crate::world::Cli
     let mut outcomes: Vec<String> = targets
         .into_iter()
         .map(|target| {
-            let outcome = match target.outcome {
-                Outcome::Failed(error) => format!("failed, {:?}", error.kind()),
-                other => format!("{other:?}").to_lowercase(),
+            let outcome = if let Outcome::Failed(error) = &target.outcome {
+                format!("failed, {:?}", error.kind())
+            } else {
+                format!("{:?}", target.outcome).to_lowercase()
             };
             format!("{}: {outcome}", target.connection)
         })

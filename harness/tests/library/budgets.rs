@@ -109,7 +109,7 @@ async fn to_listen_costs_a_write_and_after_the_end_two_more_and_a_push() {
     world.say("c-ann2", &subscribe).await;
     assert_snapshot!(ledger.take());
     world.process().await;
-    ledger.take();
+    let _ = ledger.take();
     let before = world.clients.frames("c-ann2").len();
     world.say("c-ann2", &subscribe).await;
     assert_snapshot!(ledger.take());
@@ -142,14 +142,14 @@ async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_
     assert_eq!(world.clients.frames("c-ann").len(), 1);
     let cancels = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        ledger.take();
+        let _ = ledger.take();
         world.ask("cancel", "x2", json!({"request_id": "r2"})).await;
         ledger.take()
     };
     let (_, asked) = tokio::join!(world.process(), cancels);
     assert_snapshot!(asked);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    ledger.take();
+    let _ = ledger.take();
     world.ask("cancel", "x3", json!({"request_id": "r2"})).await;
     assert_snapshot!(ledger.take());
 }

@@ -51,17 +51,25 @@ async fn cleans_up(
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_can_clean_up_and_what_it_returns_then_does_not_count() {
-    let returns: [fn() -> Result<Value, HandlerError>; 4] = [
-        || Ok(json!("done")),
-        || Err(HandlerError::failure("A", "a")),
-        || Err(HandlerError::retryable("A", "a")),
-        || Err(HandlerError::go_on_later()),
+    let errors: [Option<fn() -> HandlerError>; 4] = [
+        None,
+        Some(|| HandlerError::failure("A", "a")),
+        Some(|| HandlerError::retryable("A", "a")),
+        Some(HandlerError::go_on_later),
     ];
-    for returns in returns {
+    for error in errors {
         let cleaned = Count::default();
         let counts = cleaned.clone();
         let bench = Bench::new(RetryPolicy::attempts(3), move |context| {
-            cleans_up(context, Duration::from_secs(3), counts.clone(), returns())
+            cleans_up(
+                context,
+                Duration::from_secs(3),
+                counts.clone(),
+                match error {
+                    None => Ok(json!("done")),
+                    Some(error) => Err(error()),
+                },
+            )
         })
         .await;
         bench.queue("r1").await;

@@ -51,13 +51,12 @@ async fn a_job_of_three_hours_goes_on_from_invocation_to_invocation_within_one_a
     assert!(began.elapsed() < Duration::from_mins(200), "{:?}", began.elapsed());
     let frames = bench.frames();
     assert_in_order(&frames);
-    let percentages: Vec<f64> = frames
-        .iter()
-        .filter_map(|frame| match frame {
-            Frame::Progress { percentage, .. } => Some(*percentage),
-            _ => None,
-        })
-        .collect();
+    let mut percentages = Vec::new();
+    for frame in &frames {
+        if let Frame::Progress { percentage, .. } = frame {
+            percentages.push(*percentage);
+        }
+    }
     assert_eq!(percentages.len(), 180, "each report is pushed once");
     assert!(percentages.is_sorted(), "it never goes back: {percentages:?}");
 }

@@ -128,9 +128,9 @@ async fn users_and_tenants_of_any_names_share_no_request() {
 #[tokio::test(start_paused = true)]
 async fn anothers_request_is_as_one_that_does_not_exist() {
     let world = world().await;
-    let code = |answer: &Frame| match answer {
-        Frame::Error { error, .. } => error.code.clone(),
-        other => panic!("{other:?}"),
+    let code = |answer: &Frame| {
+        let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
+        error.code.clone()
     };
     for (owner, _) in USERS.into_iter().enumerate() {
         let id = format!("of-{owner}");
@@ -185,15 +185,15 @@ async fn ids_of_any_names_are_listened_to_and_cancelled_by_their_own_user_alone(
         let told = world.clients.frames(&connection(user));
         assert_eq!(told.len(), IDS.len());
         for frame in told {
-            match frame {
-                Frame::Error { error, .. } if user % 2 == 0 => assert_eq!(error.code, ErrorCode::Cancelled),
-                Frame::Complete { result, .. } if user % 2 == 1 => {
-                    assert_eq!(
-                        (&result[0], &result[1], &result[2][0]),
-                        (&json!(tenant), &json!(name), &json!(user))
-                    );
-                }
-                other => panic!("{user}: {other:?}"),
+            if user % 2 == 0 {
+                let Frame::Error { error, .. } = frame else { panic!("{user}: {frame:?}") };
+                assert_eq!(error.code, ErrorCode::Cancelled);
+            } else {
+                let Frame::Complete { result, .. } = frame else { panic!("{user}: {frame:?}") };
+                assert_eq!(
+                    (&result[0], &result[1], &result[2][0]),
+                    (&json!(tenant), &json!(name), &json!(user))
+                );
             }
         }
     }

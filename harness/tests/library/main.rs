@@ -15,6 +15,7 @@ mod crossing;
 mod flaky;
 mod hand_over;
 mod hostile;
+mod lifecycle;
 mod middleware;
 mod permissions;
 mod processor;

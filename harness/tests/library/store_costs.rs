@@ -8,8 +8,9 @@ use streamer::ids::RequestKey;
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity, LastReport, Lease, NewStatus,
-    PageRequest, Progress, Rate, RateLimits as _, Request, RequestQueue as _, Runner, Status, Taken,
+    Abandoned, Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity, LastReport, Lease,
+    NewStatus, PageRequest, Progress, Rate, RateLimits as _, Request, RequestQueue as _, RequestSummary,
+    Runner, Status, Taken,
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
 
@@ -57,6 +58,13 @@ impl Bill {
         let request = Request { payload, ..request(id) };
         self.queue.enqueue(&request).await.unwrap();
         request.key()
+    }
+
+    /// As whoever looks at it sees it; left off the bill.
+    async fn seen(&self, key: &RequestKey) -> RequestSummary {
+        let due = self.queue.due(at(1_000), PageRequest::default()).await.unwrap().items;
+        self.skip();
+        due.into_iter().find(|request| request.key() == *key).unwrap()
     }
 
     async fn claim(&self, key: &RequestKey) -> Lease {
@@ -205,6 +213,61 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("dequeue");
     assert!(bill.queue.dequeue("owner", at(1), at(61)).await.unwrap().is_none());
     bill.enter("dequeue from nothing");
+    assert_snapshot!(bill.text);
+}
+
+#[tokio::test]
+async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
+    let mut bill = Bill::new();
+    let small = || json!({"format": "pdf"});
+    let key = bill.enqueue("r1", small()).await;
+    bill.skip();
+    let seen = bill.seen(&key).await;
+    assert!(bill.queue.nudge(&seen, at(60)).await.unwrap());
+    bill.enter("nudge");
+    assert!(!bill.queue.nudge(&seen, at(61)).await.unwrap());
+    bill.enter("nudge what somebody else has nudged");
+    bill.queue.subscribe(&key, &"c2".into(), Seq::default(), at(61)).await.unwrap();
+    bill.enter("subscribe to what is open");
+    let lease = bill.claim(&key).await;
+    bill.skip();
+    let last = half(1, 2);
+    bill.queue.checkpoint(&key, &lease, &json!({"page": 7}), &last.progress, last.seq, at(90)).await.unwrap();
+    bill.enter("checkpoint");
+    bill.queue.checkpoint(&key, &lease, &big(), &last.progress, last.seq, at(90)).await.unwrap();
+    bill.enter("checkpoint of 7 KB");
+    bill.queue.continue_later(&key, &lease, &last).await.unwrap();
+    bill.enter("continue_later");
+    bill.queue.claim(&key, "processor", Runner::Processor, at(3), at(63)).await.unwrap();
+    bill.enter("claim by a processor what is for the worker");
+    let lease = bill.claim(&key).await;
+    bill.enter("claim with a checkpoint of 7 KB");
+    assert!(bill.queue.look_again(&key, at(71), at(100)).await.unwrap());
+    bill.enter("look_again");
+    let seen = bill.seen(&key).await;
+    assert!(bill.queue.take_back(&seen, &Abandoned::Again, &[past(1, 71)], at(71)).await.unwrap());
+    bill.enter("take_back, to be run again");
+    bill.queue.renew(&key, &lease, at(90)).await.unwrap_err();
+    bill.enter("renew by whom it was taken from");
+    let lease = bill.claim(&key).await;
+    bill.skip();
+    bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 71), past(2, 80)], &half(3, 80)).await.unwrap();
+    bill.enter("fail with a checkpoint of 7 KB");
+    let told_to = ids(&["c1", "c2"]);
+    let sent = Delivery { is_dead_letter_sent: true, parts_released: true, ..told(&told_to, true) };
+    bill.queue.delivered(&key, lease.epoch, sent).await.unwrap();
+    bill.enter("delivered, with its dead letter");
+    bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
+    bill.enter("subscribe to what has ended");
+    bill.queue.redriven(&key, &"r2".into()).await.unwrap();
+    bill.enter("redriven");
+
+    let key = bill.enqueue("r2", small()).await;
+    let lease = bill.claim(&key).await;
+    bill.queue.complete(&key, &lease, &small(), &half(1, 4)).await.unwrap();
+    bill.skip();
+    bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    bill.enter("unsubscribe the last from what was completed");
     assert_snapshot!(bill.text);
 }
 

@@ -58,17 +58,13 @@ async fn subscribe(world: &World, connection: &str, id: &str, seq: u64) -> Frame
 }
 
 pub(crate) fn snapshot_of(answer: Frame) -> Value {
-    match answer {
-        Frame::Response { success: true, data: Some(data), .. } => data,
-        other => panic!("{other:?}"),
-    }
+    let Frame::Response { success: true, data: Some(data), .. } = answer else { panic!("{answer:?}") };
+    data
 }
 
 pub(crate) fn code_of(answer: &Frame) -> ErrorCode {
-    match answer {
-        Frame::Error { error, .. } => error.code.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
+    error.code.clone()
 }
 
 /// The numbers of the frames of a request's life that a connection was sent.
@@ -76,7 +72,9 @@ fn seqs(world: &World, connection: &str) -> Vec<u64> {
     let seq_of = |frame: Frame| match frame {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => seq,
         Frame::Error { seq: Some(seq), .. } => seq,
-        other => panic!("{other:?}"),
+        Frame::Error { seq: None, .. } | Frame::Response { .. } | Frame::Acknowledgment { .. } => {
+            panic!("{frame:?}")
+        }
     };
     world.clients.frames(connection).into_iter().map(|frame| seq_of(frame).as_u64()).collect()
 }
@@ -84,7 +82,10 @@ fn seqs(world: &World, connection: &str) -> Vec<u64> {
 fn percentages(world: &World, connection: &str) -> Vec<f64> {
     let percentage = |frame: &Frame| match frame {
         Frame::Progress { percentage, .. } => Some(*percentage),
-        _ => None,
+        Frame::Response { .. }
+        | Frame::Acknowledgment { .. }
+        | Frame::Complete { .. }
+        | Frame::Error { .. } => None,
     };
     world.clients.frames(connection).iter().filter_map(percentage).collect()
 }

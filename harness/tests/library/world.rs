@@ -309,7 +309,8 @@ impl World {
 
     /// Sends a message over a connection, and returns the answer as it goes over the wire.
     pub(crate) async fn say(&self, connection: &str, body: impl ToString) -> String {
-        self.router.route(&message(connection, json!(body.to_string()), false)).await
+        // Boxed, since a message on its way is large.
+        Box::pin(self.router.route(&message(connection, json!(body.to_string()), false))).await
     }
 
     /// Asks for an action as ann, and returns the answer.

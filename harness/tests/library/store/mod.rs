@@ -3,9 +3,12 @@
 //! Each test makes tables of its own and names its own times, so that any implementation of DynamoDB can be asked.
 
 mod big_values;
+mod checkpoints;
 mod connections;
 mod leases;
+mod listeners;
 mod lists;
+mod overdue;
 mod unclaimed;
 
 use std::path::Path;

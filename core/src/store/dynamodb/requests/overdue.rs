@@ -76,9 +76,9 @@ impl DynamoRequestQueue {
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         };
         // Its end may be asked for until the very moment: that is never forgotten.
-        let asked = match verdict {
-            Abandoned::Again | Abandoned::Failed(_) => NOT_ASKED,
-            Abandoned::Cancelled => "cancel_requested <> :not_requested",
+        let (asked, flag, is_set) = match verdict {
+            Abandoned::Again | Abandoned::Failed(_) => (NOT_ASKED, ":not_requested", false),
+            Abandoned::Cancelled => ("cancel_requested = :requested", ":requested", true),
         };
         // A renewal changes the lease's end, and a claim the epoch: then the attempt lives.
         let update = self
@@ -91,7 +91,7 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":processing", s(Status::Processing.as_str()))
             .expression_attribute_values(":epoch", n(lease.epoch))
             .expression_attribute_values(":lease_end", time(lease.expires_at))
-            .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
+            .expression_attribute_values(flag, AttributeValue::Bool(is_set));
         // Above whatever the attempt may have pushed.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let ending = match verdict {

@@ -22,6 +22,7 @@ use crate::store::{AttemptOutcome, StoreErrorKind, Subscriber};
 
 mod errors;
 mod lists;
+mod overdue;
 mod parts;
 mod unleased;
 

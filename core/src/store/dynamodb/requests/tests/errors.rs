@@ -143,6 +143,59 @@ async fn every_operation_that_is_throttled_for_a_while_succeeds() {
     }
 }
 
+/// An item that is to be looked at after that many seconds.
+fn timed(request: &Request, seconds: u64) -> Item {
+    request_item::encode(request, Some(NOW + Duration::from_secs(seconds)), 8).item
+}
+
+/// The request after its second attempt was taken for crashed.
+fn taken_back() -> Request {
+    Request {
+        status: Status::Pending,
+        lease: None,
+        runner: Runner::Worker,
+        seq: Seq::start_of(3),
+        history: vec![past(2)],
+        ..claimed_by(OURS)
+    }
+}
+
+/// What looks like it, and is another's.
+#[tokio::test]
+async fn what_somebody_else_has_written_is_not_taken_for_ones_own() {
+    let ended = Request { status: Status::Failed, finished_at: Some(NOW), ..taken_back() };
+    for (name, left) in [
+        ("nudge", timed(&request(), 61)),
+        ("nudge", timed(&claimed_by(THEIRS), 60)),
+        ("look_again", timed(&claimed_by(OURS), 2)),
+        ("take_back", timed(&taken_back(), 151)),
+        ("take_back", timed(&Request { epoch: 3, ..taken_back() }, 150)),
+        ("take_back", timed(&ended, 150)),
+        ("take_back", timed(&claimed_by(OURS), 150)),
+    ] {
+        let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
+        let rule = update_answered(move || condition_failed(Some(&left)));
+        assert_eq!(operation(queue(&rule)).await.unwrap(), "false", "{name}");
+    }
+}
+
+/// The verdicts that end it: known by the moment at which that was written.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_a_take_back_wrote_is_known_again() {
+    for (verdict, status) in
+        [(Abandoned::Failed(out_of_paper()), Status::Failed), (Abandoned::Cancelled, Status::Cancelled)]
+    {
+        for (finished_at, is_ours) in [(NOW, true), (NOW + Duration::from_millis(1), false)] {
+            let seq = Seq::start_of(3).next();
+            let left = Request { status, finished_at: Some(finished_at), seq, ..taken_back() };
+            let rule = update_answered_late(move || condition_failed(Some(&item_of(&left))));
+            let seen = seen(&claimed_by(OURS));
+            let taken = queue(&rule).take_back(&seen, &verdict, &[past(2)], NOW).await.unwrap();
+            assert_eq!((taken, rule.num_calls()), (is_ours, 2), "{verdict:?}");
+        }
+    }
+}
+
 /// The item that a first try has left, whose answer was lost, is what the second finds.
 #[tokio::test(start_paused = true)]
 async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
@@ -166,7 +219,11 @@ async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
         ("cancelled", ended_by(OURS, Status::Cancelled), ended),
         ("retry_later", ended_by(OURS, Status::Retrying), told.clone()),
         // Somebody has seen that it is due since.
-        ("retry_later", ended_by(OURS, Status::Pending), told),
+        ("retry_later", ended_by(OURS, Status::Pending), told.clone()),
+        ("continue_later", ended_by(OURS, Status::Pending), told),
+        ("nudge", timed(&request(), 60), "true".to_owned()),
+        ("look_again", timed(&claimed_by(OURS), 1), "true".to_owned()),
+        ("take_back", timed(&taken_back(), 150), "true".to_owned()),
         ("delivered", without_subscribers(ended_by(THEIRS, Status::Completed)), "()".to_owned()),
         ("update_status", left_cancelled.clone(), "()".to_owned()),
         ("cancel", left_cancelled, format!("{:?}", cancelled_now())),

@@ -1,0 +1,98 @@
+//! What is sent about requests that wait, are looked at, or are listened to.
+
+use super::errors::seen;
+use super::*;
+use crate::store::{Subscribed, dynamodb::request_item};
+
+#[tokio::test]
+async fn what_the_writes_of_whoever_looks_at_a_request_send() {
+    let mut report = Vec::new();
+    let cancelled = Abandoned::Cancelled;
+    let failed = Abandoned::Failed(out_of_paper());
+    for operation in ["nudge", "look_again", "again", "failed", "cancelled", "subscribe", "redriven"] {
+        let (rule, sent) = update_taken(Some(item_of(&request())));
+        let (queue, running) = (queue(&rule), seen(&claimed_by(THEIRS)));
+        let take = async |verdict| queue.take_back(&running, verdict, &[past(2)], NOW).await.unwrap();
+        match operation {
+            "nudge" => assert!(queue.nudge(&seen(&request()), NOW).await.unwrap()),
+            "look_again" => {
+                assert!(queue.look_again(&key(), NOW, NOW + Duration::from_secs(9)).await.unwrap());
+            }
+            "again" => assert!(take(&Abandoned::Again).await),
+            "failed" => assert!(take(&failed).await),
+            "cancelled" => assert!(take(&cancelled).await),
+            "subscribe" => {
+                let listened = queue.subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
+                assert_eq!(listened, Subscribed::To(Box::new(request())));
+            }
+            _ => queue.redriven(&key(), &"r2".into()).await.unwrap(),
+        }
+        report.push(format!("{operation}\n{}", sent.lock().unwrap()));
+    }
+    insta::assert_snapshot!(report.join("\n\n"));
+}
+
+#[tokio::test]
+async fn what_is_sent_to_save_a_checkpoint_to_go_on_and_to_be_retried_by_the_worker() {
+    let mut report = Vec::new();
+    for operation in ["checkpoint", "continue_later", "retry_later"] {
+        let (rule, sent) = update_taken(told(&["c1"]));
+        let queue = queue(&rule);
+        let told = match operation {
+            "checkpoint" => {
+                let (value, lease_end) = (json_value!({"page": 7}), NOW + Duration::from_secs(90));
+                queue.checkpoint(&key(), &lease(), &value, &half(), last().seq, lease_end).await
+            }
+            "continue_later" => queue.continue_later(&key(), &lease(), &last()).await,
+            _ => {
+                let due = NOW + Duration::from_secs(5);
+                queue.retry_later(&key(), &lease(), &[past(2)], due, Runner::Worker, &last()).await
+            }
+        };
+        assert_eq!(told.unwrap(), audience_of(&["c1"]));
+        report.push(format!("{operation}\n{}", sent.lock().unwrap()));
+    }
+    insta::assert_snapshot!(report.join("\n\n"));
+}
+
+/// What has ended is known from the item that comes back with the refusal, and so is what the timer needs.
+#[tokio::test]
+async fn a_subscription_follows_a_request_that_moves_on() {
+    let ended = |timer: Option<u64>| {
+        let request = Request { status: Status::Cancelled, finished_at: Some(NOW), ..request() };
+        let timer = timer.map(|seconds| NOW + Duration::from_secs(seconds));
+        let mut item = request_item::encode(&request, timer, 8).item;
+        item.insert("ttl".to_owned(), n(NOW.as_secs()));
+        item
+    };
+    for (old, sets_timer) in [(ended(None), true), (ended(Some(30)), false), (ended(Some(31)), true)] {
+        let answer = old.clone();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&sent);
+        let rule = mock!(Client::update_item)
+            .match_requests(move |update: &UpdateItemInput| {
+                kept.lock().unwrap().push(text_of_update(update));
+                true
+            })
+            .sequence()
+            .http_response(move || condition_failed(Some(&old)))
+            .http_response(move || http(200, &json_value!({"Attributes": wire_item(&answer)})))
+            .build();
+        let listened = queue(&rule).subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
+        assert!(matches!(listened, Subscribed::To(_)), "{listened:?}");
+        let sent = sent.lock().unwrap();
+        assert_eq!(sent.last().unwrap().contains("timer_shard = :timer_shard"), sets_timer);
+        assert_eq!(rule.num_calls(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_gives_up_on_a_request_that_never_holds_still() {
+    let rule = mock!(Client::update_item)
+        .sequence()
+        .http_response(|| condition_failed(Some(&item_of(&request()))))
+        .repeatedly()
+        .build();
+    let error = queue(&rule).subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap_err();
+    assert_eq!((error.kind(), rule.num_calls()), (StoreErrorKind::ConditionLost, 4));
+}

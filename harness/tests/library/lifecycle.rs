@@ -1,0 +1,251 @@
+//! The store does what the pure function says: for each state and each event, the operation that carries it out leaves the
+//! request in the state that [`step`] makes of it, or is refused where that stays as it was.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use streamer::ids::RequestKey;
+use streamer::lifecycle::{Budget, Effect, Event, Hold, Rules, State, Step, step};
+use streamer::ports::Timestamp;
+use streamer::store::{
+    Abandoned, Cancelled, Claimed, Lease, NewStatus, PastAttempt, Request, RequestQueue as _, Runner, Status,
+    StoreErrorKind,
+};
+
+use crate::store::{LEASE, Store, at, last, out_of_paper, past, request};
+
+const FIRST: &str = "first";
+/// Two, so that an attempt may be the last or not; and as many continuations.
+const ALLOWED: u32 = 2;
+const RULES: Rules = Rules { max_continuations: 1, lease_grace: std::time::Duration::from_secs(10) };
+
+/// A request in a state, and the lease under which it was last run.
+struct Specimen {
+    key: RequestKey,
+    lease: Option<Lease>,
+}
+
+async fn retry(store: &Store, key: &RequestKey, lease: &Lease, due: u64) {
+    let (last, runner) = (last(lease.epoch, due - 5), Runner::Processor);
+    store.queue.retry_later(key, lease, &[], at(due), runner, &last).await.unwrap();
+}
+
+/// The request that stands so, by the writes of the port alone. Leases end, and attempts are due, at 100.
+async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
+    let request = Request { max_attempts: ALLOWED, ..request(id) };
+    store.queue.enqueue(&request).await.unwrap();
+    let key = request.key();
+    let claim = async |seconds: u64| {
+        let until = if seconds == 40 { at(100) } else { at(seconds) + LEASE };
+        let claimed = store.queue.claim(&key, FIRST, Runner::Worker, at(seconds), until).await.unwrap();
+        let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
+        lease
+    };
+    let advance = async |budget: Budget, claims: u32| {
+        for n in 0..budget.continuations {
+            let lease = claim(u64::from(n)).await;
+            store.queue.continue_later(&key, &lease, &last(lease.epoch, 1)).await.unwrap();
+        }
+        for n in 0..claims {
+            let lease = claim(10 * u64::from(n) + 10).await;
+            retry(store, &key, &lease, 10 * u64::from(n) + 18).await;
+        }
+    };
+    let mut lease = None;
+    match state {
+        State::Pending(budget) => {
+            advance(budget, budget.used).await;
+            if budget.used > 0 {
+                store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(40)).await.unwrap();
+            }
+        }
+        State::Processing(budget, hold) => {
+            advance(budget, budget.used - 1).await;
+            lease = Some(claim(40).await);
+            if hold.cancel_requested {
+                assert_eq!(store.queue.cancel(&key, at(41)).await.unwrap(), Cancelled::Asked);
+            }
+        }
+        State::Retrying(budget, _) => {
+            advance(budget, budget.used - 1).await;
+            let held = claim(40).await;
+            retry(store, &key, &held, 100).await;
+            lease = Some(held);
+        }
+        State::Completed | State::Failed | State::Cancelled => {
+            let held = claim(40).await;
+            let last = last(1, 50);
+            match state.status() {
+                Status::Completed => store.queue.complete(&key, &held, &json!(1), &last).await.map(drop),
+                Status::Failed => {
+                    store.queue.fail(&key, &held, &out_of_paper(), &[past(1, 50)], &last).await.map(drop)
+                }
+                Status::Pending | Status::Processing | Status::Retrying | Status::Cancelled => {
+                    store.queue.cancelled(&key, &held, &last).await.map(drop)
+                }
+            }
+            .unwrap();
+            lease = Some(held);
+        }
+    }
+    assert_eq!(state_of(store, &key).await, state, "{id}");
+    if state.status() != Status::Processing {
+        // Another's: the holder's own write, made twice, is told that it was made.
+        lease = lease.map(|lease| Lease { owner: "another".to_owned(), ..lease });
+    }
+    Specimen { key, lease }
+}
+
+async fn state_of(store: &Store, key: &RequestKey) -> State {
+    State::from(&store.seen(key).await)
+}
+
+/// Carries an event out by the operation that is there for what it leads to. Says whether the store did as it was asked.
+async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timestamp, next: &Step) -> bool {
+    let (queue, key) = (&store.queue, &specimen.key);
+    let seen = store.seen(key).await;
+    let held = specimen.lease.clone().unwrap_or_else(|| Lease {
+        epoch: 0,
+        owner: FIRST.to_owned(),
+        expires_at: at(100),
+    });
+    let last = streamer::store::LastReport { at: now, ..last(held.epoch, 0) };
+    let history: Vec<PastAttempt> = Vec::new();
+    let written = match event {
+        Event::Claimed { until } => {
+            let claimed = queue.claim(key, "second", Runner::Worker, now, until).await.unwrap();
+            return matches!(claimed, Claimed::Won(..));
+        }
+        Event::CancelAsked => {
+            return !matches!(queue.cancel(key, now).await.unwrap(), Cancelled::Ended(_));
+        }
+        // An attempt that asks what to do learns of the wish to end it from the store at the latest.
+        Event::Succeeded => queue.complete(key, &held, &json!(1), &last).await,
+        Event::Stopped => queue.cancelled(key, &held, &last).await,
+        Event::Failed { .. } | Event::Yielded => match (&next.state, event) {
+            (State::Retrying(_, due), _) => {
+                queue.retry_later(key, &held, &history, *due, Runner::Processor, &last).await
+            }
+            (State::Pending(_), _) if seen.status == Status::Processing => {
+                queue.continue_later(key, &held, &last).await
+            }
+            (State::Failed, _) if seen.status == Status::Processing => {
+                queue.fail(key, &held, &out_of_paper(), &history, &last).await
+            }
+            (State::Cancelled, Event::Yielded) if seen.status == Status::Processing => {
+                let refused = queue.continue_later(key, &held, &last).await.unwrap_err();
+                assert_eq!(refused.kind(), StoreErrorKind::ConditionLost);
+                queue.cancelled(key, &held, &last).await
+            }
+            (State::Cancelled, _) if seen.status == Status::Processing => {
+                let runner = Runner::Processor;
+                let refused = queue.retry_later(key, &held, &history, at(200), runner, &last).await;
+                assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
+                queue.cancelled(key, &held, &last).await
+            }
+            // It comes too late: what it would have written is refused.
+            (_, Event::Yielded) => queue.continue_later(key, &held, &last).await,
+            _ => queue.fail(key, &held, &out_of_paper(), &history, &last).await,
+        },
+        Event::TimerFired => {
+            let effects = &next.effects;
+            return match (seen.status, &next.state) {
+                (Status::Pending, _) => queue.nudge(&seen, now).await.unwrap(),
+                (Status::Processing | Status::Retrying, _) if matches!(effects[..], [Effect::LookAt(_)]) => {
+                    let [Effect::LookAt(until)] = effects[..] else { unreachable!() };
+                    queue.look_again(key, seen.timer_at.unwrap(), until).await.unwrap()
+                }
+                (Status::Processing, after) => {
+                    let verdict = match after {
+                        State::Pending(_) => Abandoned::Again,
+                        State::Failed => Abandoned::Failed(out_of_paper()),
+                        State::Cancelled => Abandoned::Cancelled,
+                        State::Processing(..) | State::Retrying(..) | State::Completed => panic!("{after:?}"),
+                    };
+                    queue.take_back(&seen, &verdict, &history, now).await.unwrap()
+                }
+                (Status::Retrying, after) => {
+                    let to = if let State::Pending(_) = after {
+                        NewStatus::Pending
+                    } else {
+                        NewStatus::Failed(out_of_paper())
+                    };
+                    queue.update_status(key, Status::Retrying, to, now).await.is_ok()
+                }
+                (Status::Completed | Status::Failed | Status::Cancelled, _) => {
+                    queue.look_again(key, seen.timer_at.unwrap(), now + LEASE).await.unwrap()
+                }
+            };
+        }
+    };
+    match written {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), StoreErrorKind::Fenced, "{event:?}: {error}");
+            false
+        }
+    }
+}
+
+fn states() -> Vec<State> {
+    let budget = |used, continuations| Budget { used, allowed: ALLOWED, continuations };
+    let mut states: Vec<State> = [(0, 0), (1, 0), (0, 1), (1, 1)]
+        .into_iter()
+        .map(|(used, n)| State::Pending(budget(used, n)))
+        .collect();
+    for (used, continuations) in [(1, 0), (2, 0), (1, 1), (2, 1)] {
+        for cancel_requested in [false, true] {
+            let hold = Hold { until: at(100), cancel_requested };
+            states.push(State::Processing(budget(used, continuations), hold));
+        }
+        states.push(State::Retrying(budget(used, continuations), at(100)));
+    }
+    states.extend([State::Completed, State::Failed, State::Cancelled]);
+    states
+}
+
+#[tokio::test]
+async fn every_operation_leaves_a_request_as_the_pure_function_says() {
+    let store = Store::new().await;
+    let events = [
+        Event::Claimed { until: at(200) },
+        Event::Succeeded,
+        Event::Failed { next: Some(at(200)) },
+        Event::Failed { next: None },
+        Event::Yielded,
+        Event::Stopped,
+        Event::CancelAsked,
+        Event::TimerFired,
+    ];
+    let (mut n, mut reached) = (0, BTreeSet::new());
+    for state in states() {
+        for event in events {
+            // Before, at and after what the moment makes a difference to.
+            let is_timed = matches!(event, Event::Claimed { .. } | Event::TimerFired);
+            let moments: &[u64] = if is_timed { &[99, 100, 109, 110] } else { &[110] };
+            for &seconds in moments {
+                n += 1;
+                let specimen = specimen(&store, &format!("r{n}"), state).await;
+                let now = at(seconds);
+                let expected = step(state, event, now, &RULES);
+                let before = store.item(&specimen.key).await;
+                let context = format!("{state:?}, {event:?} at {seconds}: {expected:?}");
+                let done = carry_out(&store, &specimen, event, now, &expected).await;
+                let (item, found) = (store.item(&specimen.key).await, state_of(&store, &specimen.key).await);
+                assert_eq!(found, expected.state, "{context}");
+                let is_refused = expected.effects.is_empty();
+                assert_eq!(done, !is_refused, "{context}");
+                if is_refused {
+                    assert_eq!(item, before, "{context}: nothing is written");
+                }
+                let owes_letter = item.contains_key("dead_letter");
+                assert_eq!(owes_letter, found == State::Failed, "{context}");
+                assert!(item.contains_key("timer_at"), "{context}: somebody looks at it");
+                assert_eq!(item.contains_key("ttl"), found.status().is_terminal(), "{context}");
+                assert_eq!(item.contains_key("lease_expires_at"), found.status() == Status::Processing);
+                reached.insert((state.status().as_str(), found.status().as_str()));
+            }
+        }
+    }
+    assert_eq!(reached.len(), 6 + 2 + 5 + 4, "{reached:?}");
+}

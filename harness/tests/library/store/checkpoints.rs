@@ -1,0 +1,143 @@
+//! What a handler saves to go on from, and requests that go on in another invocation.
+
+use serde_json::{Value, json};
+use streamer::protocol::Seq;
+use streamer::store::dynamodb::{QueueSettings, part_item};
+use streamer::store::{
+    Cancelled, Claimed, LastReport, Lease, Progress, Request, RequestQueue as _, Runner, Status,
+    StoreErrorKind,
+};
+
+use super::{Store, at, ids, last, number, told};
+
+/// A value whose JSON has that many bytes.
+fn value_of(bytes: usize) -> Value {
+    json!("x".repeat(bytes - 2))
+}
+
+fn half() -> Progress {
+    Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() }
+}
+
+fn seq(n: usize) -> Seq {
+    (0..n).fold(Seq::start_of(1), |seq, _| seq.next())
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_what_was_saved_last_however_big_it_is() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let before = store.get(&key).await;
+    assert_eq!(before.checkpoint, None);
+    let limit = part_item::MAX_INLINE_BYTES;
+    for (n, bytes) in [limit, limit + 1, 9_000, limit, 100, limit + 1].into_iter().enumerate() {
+        let (value, until) = (value_of(bytes), at(100 + n as u64));
+        let saved = store.queue.checkpoint(&key, &lease, &value, &half(), seq(n + 1), until).await.unwrap();
+        assert_eq!(saved.subscribers[0].connection, "c1".into());
+        let is_part = bytes > limit;
+        let item = store.item(&key).await;
+        assert_eq!(item.contains_key("checkpoint"), !is_part, "{n}: {bytes}");
+        // A part that is not needed now is named still, so that it expires with the request.
+        assert_eq!(item.contains_key("checkpoint_part"), n > 0, "{n}: {bytes}");
+        let expected = Request {
+            checkpoint: Some(value),
+            progress: half(),
+            seq: seq(n + 1),
+            lease: Some(Lease { expires_at: until, ..lease.clone() }),
+            ..before.clone()
+        };
+        assert_eq!(store.get(&key).await, expected, "{n}: {bytes}");
+    }
+}
+
+/// Neither the value nor how far it has come.
+#[tokio::test]
+async fn a_checkpoint_of_an_attempt_that_lost_its_lease_is_not_saved() {
+    let store = Store::new().await;
+    let (key, first) = store.claimed("r1").await;
+    store.queue.checkpoint(&key, &first, &value_of(3_000), &half(), seq(1), at(90)).await.unwrap();
+    store.queue.continue_later(&key, &first, &last(1, 3)).await.unwrap();
+    let second = store.claim(&key, "second", 4).await;
+    store.queue.checkpoint(&key, &second, &value_of(4_000), &half(), Seq::start_of(2), at(90)).await.unwrap();
+    let running = store.item(&key).await;
+    for bytes in [10, 5_000] {
+        let late = store.queue.checkpoint(&key, &first, &value_of(bytes), &half(), seq(5), at(95)).await;
+        assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Fenced);
+    }
+    assert_eq!(store.item(&key).await, running);
+    assert_eq!(store.get(&key).await.checkpoint, Some(value_of(4_000)));
+}
+
+#[tokio::test]
+async fn a_request_that_goes_on_is_pending_for_the_worker_within_the_same_attempt() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    store.queue.checkpoint(&key, &lease, &json!({"page": 7}), &half(), seq(1), at(90)).await.unwrap();
+    let before = store.get(&key).await;
+    let last_report = LastReport { progress: half(), seq: seq(2), at: at(5) };
+    store.queue.continue_later(&key, &lease, &last_report).await.unwrap();
+    let expected = Request {
+        status: Status::Pending,
+        runner: Runner::Worker,
+        attempt: 0,
+        continuations: 1,
+        lease: None,
+        seq: seq(2),
+        ..before
+    };
+    assert_eq!(store.get(&key).await, expected);
+    assert_eq!(store.item(&key).await["timer_at"], number(at(155).as_millis()));
+    // The same write again is one whose answer was lost.
+    let written = store.item(&key).await;
+    store.queue.continue_later(&key, &lease, &last_report).await.unwrap();
+    assert_eq!(store.item(&key).await, written);
+    let refused = store.try_claim(&key, "processor", Runner::Processor, 6).await;
+    assert!(matches!(refused, Claimed::ForWorker), "{refused:?}");
+    let won = store.try_claim(&key, "worker", Runner::Worker, 6).await;
+    let Claimed::Won(won, second) = won else { panic!("{won:?}") };
+    assert_eq!((won.attempt, won.continuations, second.epoch), (1, 1, 2));
+    assert_eq!((won.checkpoint, won.progress), (Some(json!({"page": 7})), half()));
+    store.queue.continue_later(&key, &second, &last(2, 7)).await.unwrap();
+    assert_eq!(store.get(&key).await.continuations, 2);
+}
+
+#[tokio::test]
+async fn a_request_whose_end_is_asked_for_does_not_go_on() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+    let before = store.item(&key).await;
+    let error = store.queue.continue_later(&key, &lease, &last(1, 3)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
+    assert_eq!(store.item(&key).await, before);
+}
+
+/// Nothing of a request stays for good, also where its checkpoint was big once and is small now.
+#[tokio::test]
+async fn a_big_checkpoint_expires_with_its_request() {
+    let store = Store::new().await;
+    let ttl = |seconds| number((at(seconds) + QueueSettings::default().ttl).as_secs() + 48 * 3600);
+    for (n, sizes) in [&[3_000][..], &[3_000, 10]].into_iter().enumerate() {
+        for end in ["complete", "cancel while it waits"] {
+            let (key, lease) = store.claimed(&format!("{end} {n}")).await;
+            for bytes in sizes {
+                let (value, half) = (value_of(*bytes), half());
+                store.queue.checkpoint(&key, &lease, &value, &half, seq(1), at(90)).await.unwrap();
+            }
+            let part = async || store.part(&key, part_item::CHECKPOINT_PART).await.unwrap();
+            assert!(!part().await.contains_key("ttl"), "{end}: it is open");
+            if end == "complete" {
+                let ended = store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await.unwrap();
+                assert!(ended.parts_released);
+            } else {
+                store.queue.continue_later(&key, &lease, &last(1, 4)).await.unwrap();
+                store.queue.cancel(&key, at(5)).await.unwrap();
+            }
+            assert_eq!(part().await["ttl"], ttl(5), "{end}");
+            store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+            assert!(!store.is_in_timers(&key).await);
+            let checkpoint = store.get(&key).await.checkpoint;
+            assert_eq!(checkpoint, sizes.last().map(|bytes| value_of(*bytes)));
+        }
+    }
+}

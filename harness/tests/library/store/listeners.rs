@@ -1,0 +1,160 @@
+//! Who comes to listen, while the request is open and after it has ended.
+
+use serde_json::json;
+use streamer::ids::{ConnectionId, RequestKey};
+use streamer::protocol::Seq;
+use streamer::store::dynamodb::QueueSettings;
+use streamer::store::{Audience, Ending, Request, RequestQueue as _, Runner, Status, Subscribed, Subscriber};
+
+use super::{Store, at, ids, last, number, past, request, told};
+
+async fn subscribe(store: &Store, key: &RequestKey, id: &str, seen: Seq, seconds: u64) -> Subscribed {
+    store.queue.subscribe(key, &id.into(), seen, at(seconds)).await.unwrap()
+}
+
+fn request_of(subscribed: Subscribed) -> Request {
+    let Subscribed::To(request) = subscribed else { panic!("{subscribed:?}") };
+    *request
+}
+
+fn seen_by(audience: &Audience, id: &str) -> Option<Seq> {
+    let found = audience.subscribers.iter().find(|subscriber| subscriber.connection == id.into());
+    found.map(|Subscriber { seen, .. }| *seen)
+}
+
+#[tokio::test]
+async fn whoever_comes_to_listen_is_told_of_what_is_not_in_the_answer() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let last = last(1, 2);
+    store.queue.progress(&key, &lease, &last.progress, last.seq, at(62)).await.unwrap();
+    let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
+    assert_eq!(snapshot, store.get(&key).await);
+    assert_eq!((snapshot.seq, snapshot.subscribers), (last.seq, ids(&["c1", "c2"])));
+    // It has seen a frame that was pushed and not stored.
+    let ahead = last.seq.next().next();
+    request_of(subscribe(&store, &key, "c3", ahead, 4).await);
+    let audience = store.queue.renew(&key, &lease, at(90)).await.unwrap();
+    assert_eq!(seen_by(&audience, "c1"), Some(Seq::default()));
+    assert_eq!(seen_by(&audience, "c2"), Some(last.seq));
+    assert_eq!(seen_by(&audience, "c3"), Some(ahead));
+    // Again, from where it stands now.
+    store.queue.progress(&key, &lease, &last.progress, ahead.next(), at(95)).await.unwrap();
+    request_of(subscribe(&store, &key, "c2", Seq::default(), 5).await);
+    let audience = store.queue.renew(&key, &lease, at(100)).await.unwrap();
+    assert_eq!(seen_by(&audience, "c2"), Some(ahead.next()));
+    assert_eq!(audience.subscribers.len(), 3);
+}
+
+/// The timer of what is open stays as it is; what has ended gets one, so that the terminal frame is not lost.
+#[tokio::test]
+async fn a_request_is_listened_to_wherever_it_stands() {
+    let store = Store::new().await;
+    for (n, status) in Status::ALL.into_iter().enumerate() {
+        let key = store.enqueue(&format!("r{n}"), 0).await;
+        if status != Status::Pending {
+            let lease = store.claim(&key, "first", 1).await;
+            let (queue, last) = (&store.queue, last(1, 2));
+            match status {
+                Status::Pending | Status::Processing => {}
+                Status::Retrying => {
+                    queue
+                        .retry_later(&key, &lease, &[], at(30), Runner::Worker, &last)
+                        .await
+                        .map(drop)
+                        .unwrap();
+                }
+                Status::Completed => queue.complete(&key, &lease, &json!(1), &last).await.map(drop).unwrap(),
+                Status::Failed => {
+                    let error = super::out_of_paper();
+                    queue.fail(&key, &lease, &error, &[past(1, 2)], &last).await.map(drop).unwrap();
+                }
+                Status::Cancelled => queue.cancelled(&key, &lease, &last).await.map(drop).unwrap(),
+            }
+        }
+        let timer = store.item(&key).await["timer_at"].clone();
+        let listened = request_of(subscribe(&store, &key, "c2", Seq::default(), 10).await);
+        assert_eq!((listened.status, &listened.subscribers), (status, &ids(&["c1", "c2"])));
+        assert_eq!(store.get(&key).await, listened);
+        assert_eq!(store.item(&key).await["timer_at"], timer, "{status:?}: an earlier timer stays");
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_and_was_delivered_is_looked_at_again_for_who_comes_later() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
+    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+    assert!(!store.is_in_timers(&key).await);
+    let listened = request_of(subscribe(&store, &key, "c2", last(1, 2).seq, 100).await);
+    assert_eq!(listened.ending, Some(Ending::Completed(json!(1))));
+    assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
+    // Whoever asks again and again puts nothing off.
+    request_of(subscribe(&store, &key, "c2", Seq::default(), 120).await);
+    assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
+    // One that was put off far is brought near.
+    assert!(store.queue.look_again(&key, at(130), at(4_000)).await.unwrap());
+    request_of(subscribe(&store, &key, "c3", Seq::default(), 140).await);
+    assert_eq!(store.item(&key).await["timer_at"], number(at(170).as_millis()));
+    assert!(store.is_in_timers(&key).await);
+    // Whoever noted the delivery to those before has not told these.
+    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+    assert!(store.is_in_timers(&key).await);
+    store.queue.delivered(&key, 1, told(&ids(&["c2", "c3"]), true)).await.unwrap();
+    assert!(!store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn as_many_as_may_listen_do_and_no_more() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let names: Vec<String> = (1..=17).map(|n| format!("c{n}")).collect();
+    for name in &names[1..16] {
+        request_of(subscribe(&store, &key, name, Seq::default(), 1).await);
+    }
+    assert_eq!(store.get(&key).await.subscribers.len(), 16);
+    let before = store.item(&key).await;
+    let Subscribed::Full(mut listening) = subscribe(&store, &key, "c17", Seq::default(), 2).await else {
+        panic!("a 17th listens");
+    };
+    listening.sort();
+    let mut sixteen: Vec<ConnectionId> = names[..16].iter().map(|name| name.as_str().into()).collect();
+    sixteen.sort();
+    assert_eq!(listening, sixteen);
+    assert_eq!(store.item(&key).await, before);
+    // Who listens already may do so again, and who leaves makes place.
+    request_of(subscribe(&store, &key, "c16", Seq::default(), 3).await);
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let listened = request_of(subscribe(&store, &key, "c17", Seq::default(), 4).await);
+    assert_eq!(listened.subscribers.len(), 16);
+    // The same once it has ended.
+    store.queue.cancel(&key, at(5)).await.unwrap();
+    let full = subscribe(&store, &key, "c1", Seq::default(), 6).await;
+    assert!(matches!(full, Subscribed::Full(_)), "{full:?}");
+    request_of(subscribe(&store, &key, "c17", Seq::default(), 7).await);
+}
+
+#[tokio::test]
+async fn nobody_listens_to_what_is_not_there_or_is_over() {
+    let store = Store::new().await;
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    assert_eq!(subscribe(&store, &nowhere, "c1", Seq::default(), 1).await, Subscribed::Missing);
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    let key = store.enqueue("r1", 0).await;
+    store.queue.cancel(&key, at(1)).await.unwrap();
+    let expiry = 1 + QueueSettings::default().ttl.as_secs();
+    request_of(subscribe(&store, &key, "c2", Seq::default(), expiry).await);
+    let before = store.item(&key).await;
+    assert_eq!(subscribe(&store, &key, "c3", Seq::default(), expiry + 1).await, Subscribed::Missing);
+    assert_eq!(store.item(&key).await, before);
+}
+
+#[tokio::test]
+async fn a_big_payload_is_in_the_answer() {
+    let store = Store::new().await;
+    let request = Request { payload: json!("x".repeat(5_000)), ..request("r1") };
+    store.queue.enqueue(&request).await.unwrap();
+    let listened = request_of(subscribe(&store, &request.key(), "c2", Seq::default(), 1).await);
+    assert_eq!(listened, Request { subscribers: ids(&["c1", "c2"]), ..request });
+}

@@ -1,0 +1,377 @@
+//! Requests that somebody has to look at: nudged, postponed, taken back.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
+use streamer::ids::RequestKey;
+use streamer::protocol::{ErrorBody, ErrorCode, Seq};
+use streamer::store::{
+    Abandoned, AttemptOutcome, Cancelled, Claimed, Delivery, Ending, Lease, NewStatus, PastAttempt, Request,
+    RequestQueue as _, Runner, Status, StoreErrorKind,
+};
+
+use super::{Store, at, ids, last, number, out_of_paper, past, request, told};
+
+/// The first attempt, whose process died.
+fn crash(seconds: u64) -> PastAttempt {
+    PastAttempt { outcome: AttemptOutcome::Crashed, ..past(1, seconds) }
+}
+
+fn crashed_too_often() -> ErrorBody {
+    ErrorBody::new(ErrorCode::ProcessingFailed, "Its process died again and again")
+}
+
+fn verdicts() -> [Abandoned; 3] {
+    [Abandoned::Again, Abandoned::Failed(crashed_too_often()), Abandoned::Cancelled]
+}
+
+/// A request that runs, and whose end is asked for where the verdict is that it ends so.
+async fn abandoned(store: &Store, id: &str, verdict: &Abandoned) -> (RequestKey, Lease) {
+    let (key, lease) = store.claimed(id).await;
+    if *verdict == Abandoned::Cancelled {
+        assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+    }
+    (key, lease)
+}
+
+async fn timer_at(store: &Store, key: &RequestKey) -> Option<AttributeValue> {
+    store.item(key).await.get("timer_at").cloned()
+}
+
+fn millis(seconds: u64) -> AttributeValue {
+    number(at(seconds).as_millis())
+}
+
+#[tokio::test]
+async fn a_pending_request_is_nudged_once_for_each_time_that_its_timer_fires() {
+    let store = Store::new().await;
+    for (id, runner, first, next) in [("r1", Runner::Processor, 60, 120), ("r2", Runner::Worker, 150, 210)] {
+        let request = Request { runner, ..request(id) };
+        store.queue.enqueue(&request).await.unwrap();
+        let (key, seen) = (request.key(), store.seen(&request.key()).await);
+        assert_eq!(seen.timer_at, Some(at(first)));
+        assert!(store.queue.nudge(&seen, at(60)).await.unwrap());
+        let item = store.item(&key).await;
+        assert_eq!((&item["nudges"], &item["timer_at"]), (&number(1), &millis(next)));
+        assert_eq!(store.get(&key).await, request, "nothing else has changed");
+        // Somebody else saw it as it was before.
+        assert!(!store.queue.nudge(&seen, at(61)).await.unwrap());
+        assert_eq!(store.item(&key).await, item);
+        let seen = store.seen(&key).await;
+        assert!(store.queue.nudge(&seen, at(next)).await.unwrap());
+        assert_eq!(store.item(&key).await["nudges"], number(2));
+    }
+}
+
+#[tokio::test]
+async fn what_is_pending_no_more_is_not_nudged() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let seen = store.seen(&key).await;
+    store.claim(&key, "first", 1).await;
+    let running = store.item(&key).await;
+    assert!(!store.queue.nudge(&seen, at(60)).await.unwrap());
+    assert!(!store.queue.nudge(&store.seen(&key).await, at(60)).await.unwrap());
+    assert_eq!(store.item(&key).await, running);
+    let nowhere = Request { id: "r2".into(), ..request("r2") };
+    let mut missing = seen;
+    missing.id = nowhere.id.clone();
+    assert!(!store.queue.nudge(&missing, at(60)).await.unwrap());
+    assert_eq!(store.queue.get(&nowhere.key()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_timer_is_put_off_unless_it_was_set_anew() {
+    let store = Store::new().await;
+    let (key, _) = store.claimed("r1").await;
+    let before = store.get(&key).await;
+    assert!(store.queue.look_again(&key, at(71), at(100)).await.unwrap());
+    assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
+    assert_eq!(store.get(&key).await, before);
+    assert!(!store.queue.look_again(&key, at(71), at(200)).await.unwrap());
+    // The same wish twice is one whose answer was lost.
+    assert!(store.queue.look_again(&key, at(71), at(100)).await.unwrap());
+    assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    assert!(!store.queue.look_again(&nowhere, at(71), at(100)).await.unwrap());
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
+
+/// Neither a timer that is gone is set again.
+#[tokio::test]
+async fn what_nobody_has_to_look_at_any_more_gets_no_timer() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
+    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+    assert!(!store.queue.look_again(&key, at(32), at(100)).await.unwrap());
+    assert!(!store.is_in_timers(&key).await);
+}
+
+#[tokio::test]
+async fn a_request_whose_process_died_is_run_again_by_the_worker_alone() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let before = store.get(&key).await;
+    let seen = store.seen(&key).await;
+    assert!(store.queue.take_back(&seen, &Abandoned::Again, &[crash(71)], at(71)).await.unwrap());
+    let expected = Request {
+        status: Status::Pending,
+        runner: Runner::Worker,
+        lease: None,
+        history: vec![crash(71)],
+        seq: Seq::start_of(2),
+        ..before
+    };
+    assert_eq!(store.get(&key).await, expected);
+    assert_eq!(timer_at(&store, &key).await, Some(millis(71 + 150)));
+    assert!(!store.item(&key).await.contains_key("owner"));
+    let refused = store.try_claim(&key, "processor", Runner::Processor, 72).await;
+    assert!(matches!(refused, Claimed::ForWorker), "{refused:?}");
+    // Its own token, from before, gives no right to it.
+    let again = store.try_claim(&key, &lease.owner, Runner::Processor, 72).await;
+    assert!(matches!(again, Claimed::ForWorker), "{again:?}");
+    let second = store.claim(&key, "worker", 73).await;
+    assert_eq!((second.epoch, store.get(&key).await.attempt), (2, 2));
+}
+
+#[tokio::test]
+async fn a_request_that_is_taken_back_for_good_has_ended_and_owes_what_an_end_owes() {
+    let store = Store::new().await;
+    for (id, verdict) in [("r1", Abandoned::Failed(crashed_too_often())), ("r2", Abandoned::Cancelled)] {
+        let (key, _) = abandoned(&store, id, &verdict).await;
+        let before = store.get(&key).await;
+        let seen = store.seen(&key).await;
+        assert!(store.queue.take_back(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
+        let is_failed = id == "r1";
+        let ending = if is_failed { Ending::Failed(crashed_too_often()) } else { Ending::Cancelled };
+        let expected = Request {
+            status: ending.status(),
+            ending: Some(ending),
+            lease: None,
+            cancel_requested: false,
+            history: vec![crash(71)],
+            is_dead_letter_due: is_failed,
+            seq: Seq::start_of(2).next(),
+            finished_at: Some(at(71)),
+            ..before
+        };
+        assert_eq!(store.get(&key).await, expected);
+        assert_eq!(timer_at(&store, &key).await, Some(millis(71 + 30)));
+        assert!(store.item(&key).await.contains_key("ttl"));
+        // The letter, and whoever listens, are settled in one write.
+        let c1 = ids(&["c1"]);
+        let delivery = Delivery { is_dead_letter_sent: is_failed, ..told(&c1, true) };
+        store.queue.delivered(&key, 1, delivery).await.unwrap();
+        assert!(!store.is_in_timers(&key).await);
+        assert!(!store.get(&key).await.is_dead_letter_due);
+    }
+}
+
+/// Invariant 3, for one that takes itself to hold the lease still.
+#[tokio::test]
+async fn a_holder_that_comes_back_changes_nothing_and_learns_that_it_is_fenced() {
+    let store = Store::new().await;
+    for (n, verdict) in verdicts().into_iter().enumerate() {
+        let (key, lease) = abandoned(&store, &format!("r{n}"), &verdict).await;
+        let seen = store.seen(&key).await;
+        assert!(store.queue.take_back(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
+        let taken = store.item(&key).await;
+        let (queue, last, error) = (&store.queue, last(1, 72), out_of_paper());
+        let (half, seq) = (&last.progress, last.seq);
+        let big = json!("x".repeat(5_000));
+        for (name, written) in [
+            ("renew", queue.renew(&key, &lease, at(130)).await),
+            ("progress", queue.progress(&key, &lease, half, seq, at(130)).await),
+            ("checkpoint", queue.checkpoint(&key, &lease, &json!(7), half, seq, at(130)).await),
+            ("complete", queue.complete(&key, &lease, &json!(1), &last).await),
+            ("complete, big", queue.complete(&key, &lease, &big, &last).await),
+            ("fail", queue.fail(&key, &lease, &error, &[past(1, 72)], &last).await),
+            ("cancelled", queue.cancelled(&key, &lease, &last).await),
+            ("retry", queue.retry_later(&key, &lease, &[], at(90), Runner::Processor, &last).await),
+            ("continue", queue.continue_later(&key, &lease, &last).await),
+        ] {
+            assert_eq!(written.unwrap_err().kind(), StoreErrorKind::Fenced, "{name} after {verdict:?}");
+            assert_eq!(store.item(&key).await, taken, "{name} after {verdict:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_take_it_back_at_once_one_does() {
+    let store = Store::new().await;
+    for (n, verdict) in verdicts().into_iter().enumerate() {
+        let (key, _) = abandoned(&store, &format!("r{n}"), &verdict).await;
+        let seen = store.seen(&key).await;
+        let take = |seconds| {
+            let (queue, seen, verdict) = (&store.queue, &seen, &verdict);
+            async move { queue.take_back(seen, verdict, &[crash(seconds)], at(seconds)).await.unwrap() }
+        };
+        let taken = tokio::join!(take(71), take(72));
+        assert!(taken.0 != taken.1, "{verdict:?}: {taken:?}");
+        let history = store.get(&key).await.history;
+        assert_eq!(history, [crash(if taken.0 { 71 } else { 72 })], "{verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_nudge_at_once_one_does() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let seen = store.seen(&key).await;
+    let nudged = tokio::join!(store.queue.nudge(&seen, at(60)), store.queue.nudge(&seen, at(61)));
+    assert!(nudged.0.unwrap() != nudged.1.unwrap());
+    assert_eq!(store.item(&key).await["nudges"], number(1));
+}
+
+#[tokio::test]
+async fn a_request_that_moves_on_is_not_taken_back() {
+    let store = Store::new().await;
+    for verdict in [Abandoned::Again, Abandoned::Failed(crashed_too_often())] {
+        for (n, what) in
+            ["renewed", "completed", "retried and claimed", "asked to end"].into_iter().enumerate()
+        {
+            let (key, lease) = store.claimed(&format!("r{n}-{}", verdict == Abandoned::Again)).await;
+            let seen = store.seen(&key).await;
+            match what {
+                "renewed" => drop(store.queue.renew(&key, &lease, at(90)).await.unwrap()),
+                "completed" => {
+                    store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
+                }
+                "asked to end" => drop(store.queue.cancel(&key, at(3)).await.unwrap()),
+                _ => {
+                    let runner = Runner::Processor;
+                    store.queue.retry_later(&key, &lease, &[], at(3), runner, &last(1, 2)).await.unwrap();
+                    store.claim(&key, "second", 3).await;
+                }
+            }
+            let before = store.item(&key).await;
+            assert!(!store.queue.take_back(&seen, &verdict, &[], at(71)).await.unwrap(), "{what}");
+            assert_eq!(store.item(&key).await, before, "{what}");
+        }
+    }
+    // Nor cancelled, unless that was asked for.
+    let (key, _) = store.claimed("nobody asked").await;
+    let (seen, before) = (store.seen(&key).await, store.item(&key).await);
+    assert!(!store.queue.take_back(&seen, &Abandoned::Cancelled, &[], at(71)).await.unwrap());
+    assert_eq!(store.item(&key).await, before);
+}
+
+#[tokio::test]
+async fn only_what_was_seen_under_a_lease_is_taken_back() {
+    let store = Store::new().await;
+    let key = store.enqueue("r1", 0).await;
+    let before = store.item(&key).await;
+    let seen = store.seen(&key).await;
+    let error = store.queue.take_back(&seen, &Abandoned::Again, &[], at(71)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misuse);
+    assert_eq!(store.item(&key).await, before);
+}
+
+/// Two who look at once, the second of whom comes when the next attempt has failed already.
+#[tokio::test]
+async fn nothing_is_pending_again_before_it_is_due() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let retry = async |lease: &Lease, due| {
+        let (last, runner) = (last(lease.epoch, due - 5), Runner::Processor);
+        store.queue.retry_later(&key, lease, &[], at(due), runner, &last).await.unwrap();
+    };
+    retry(&lease, 10).await;
+    let again = async |seconds| {
+        store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(seconds)).await
+    };
+    let early = again(9).await.unwrap_err();
+    assert_eq!(early.kind(), StoreErrorKind::ConditionLost);
+    assert!(early.to_string().ends_with("its next attempt is not due"), "{early}");
+    again(10).await.unwrap();
+    let second = store.claim(&key, "second", 11).await;
+    retry(&second, 60).await;
+    assert_eq!(again(12).await.unwrap_err().kind(), StoreErrorKind::ConditionLost);
+    assert_eq!(store.get(&key).await.status, Status::Retrying);
+}
+
+#[tokio::test]
+async fn what_waits_for_its_next_attempt_is_claimed_once_that_is_due_and_by_whom_it_waits_for() {
+    let store = Store::new().await;
+    for (id, runner) in [("r1", Runner::Processor), ("r2", Runner::Worker)] {
+        let (key, lease) = store.claimed(id).await;
+        store.queue.retry_later(&key, &lease, &[past(1, 2)], at(10), runner, &last(1, 2)).await.unwrap();
+        assert_eq!(store.get(&key).await.runner, runner);
+        for asks in [Runner::Processor, Runner::Worker] {
+            let early = store.try_claim(&key, "early", asks, 9).await;
+            assert!(matches!(early, Claimed::NotPending(Status::Retrying)), "{early:?}");
+        }
+        if runner == Runner::Worker {
+            let refused = store.try_claim(&key, "processor", Runner::Processor, 10).await;
+            assert!(matches!(refused, Claimed::ForWorker), "{refused:?}");
+        }
+        let won = store.try_claim(&key, "second", runner, 10).await;
+        let Claimed::Won(won, lease) = won else { panic!("{won:?}") };
+        assert_eq!((won.attempt, lease.epoch), (2, 2));
+        assert_eq!(won.history, [past(1, 2)]);
+    }
+    // One that has had all its attempts is for nobody.
+    let only = Request { max_attempts: 1, ..request("r3") };
+    store.queue.enqueue(&only).await.unwrap();
+    let (lease, last) = (store.claim(&only.key(), "first", 1).await, last(1, 2));
+    store.queue.retry_later(&only.key(), &lease, &[], at(10), Runner::Worker, &last).await.unwrap();
+    for asks in [Runner::Processor, Runner::Worker] {
+        let spent = store.try_claim(&only.key(), "second", asks, 20).await;
+        assert!(matches!(spent, Claimed::NotPending(Status::Retrying)), "{spent:?}");
+    }
+}
+
+/// A dead letter that is due keeps the request in the timers, whoever leaves.
+#[tokio::test]
+async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
+    let store = Store::new().await;
+    let failed = async |id: &str| {
+        let (key, lease) = store.claimed(id).await;
+        store.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 2)], &last(1, 2)).await.unwrap();
+        key
+    };
+    let c1 = ids(&["c1"]);
+    let sent = |told_to, is_complete| Delivery { is_dead_letter_sent: true, ..told(told_to, is_complete) };
+    let key = failed("everyone is told first").await;
+    store.queue.delivered(&key, 1, told(&c1, true)).await.unwrap();
+    let request = store.get(&key).await;
+    assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
+    store.queue.delivered(&key, 1, sent(&[], true)).await.unwrap();
+    assert!(!store.get(&key).await.is_dead_letter_due && !store.is_in_timers(&key).await);
+
+    let key = failed("the letter is sent first").await;
+    store.queue.delivered(&key, 1, sent(&[], false)).await.unwrap();
+    assert!(!store.get(&key).await.is_dead_letter_due && store.is_in_timers(&key).await);
+    store.queue.delivered(&key, 1, told(&c1, true)).await.unwrap();
+    assert!(!store.is_in_timers(&key).await);
+
+    let key = failed("the last listener leaves").await;
+    store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
+    let request = store.get(&key).await;
+    assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
+    store.queue.delivered(&key, 1, sent(&[], true)).await.unwrap();
+    assert!(!store.is_in_timers(&key).await);
+
+    // Failed by somebody who looked at it, not by its attempt.
+    let key = store.enqueue("never run", 0).await;
+    let failed = NewStatus::Failed(out_of_paper());
+    store.queue.update_status(&key, Status::Pending, failed, at(5)).await.unwrap();
+    assert!(store.get(&key).await.is_dead_letter_due);
+}
+
+#[tokio::test]
+async fn a_redrive_is_noted_on_what_has_failed() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    let early = store.queue.redriven(&key, &"r2".into()).await.unwrap_err();
+    assert_eq!(early.kind(), StoreErrorKind::NotFound);
+    store.queue.fail(&key, &lease, &out_of_paper(), &[], &last(1, 2)).await.unwrap();
+    for _ in 0..2 {
+        store.queue.redriven(&key, &"r2".into()).await.unwrap();
+        assert_eq!(store.get(&key).await.redriven_as, Some("r2".into()));
+    }
+    let nowhere = RequestKey::from_stored("acme/ann/r9");
+    let error = store.queue.redriven(&nowhere, &"r2".into()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotFound);
+    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+}
