@@ -93,7 +93,7 @@ impl App {
     ///
     /// # Errors
     /// When the name is empty, longer than a message's may be, has control characters, is one of
-    /// [`Self::BUILT_IN_ACTIONS`], or has a handler already.
+    /// [`Self::BUILT_IN_ACTIONS`], or has a handler already; and when the handler's retry policy makes no sense.
     pub fn handle<Kind>(
         &mut self,
         action: impl Into<String>,
@@ -118,7 +118,8 @@ impl App {
             return Err(RegisterError::Duplicate(action));
         }
         let handler = handler.into_handler();
-        self.retry_policies.insert(action.clone(), handler.retry_policy());
+        let policy = sound(handler.retry_policy(), Some(&action))?;
+        self.retry_policies.insert(action.clone(), policy);
         let way = Next::new(layer.layer(endpoint(handler)));
         self.ways.actions.insert(action, way);
         self.stack.take();
@@ -129,13 +130,13 @@ impl App {
     /// answered `INVALID_ACTION`.
     ///
     /// # Errors
-    /// When there is a fallback already.
+    /// When there is a fallback already, or the handler's retry policy makes no sense.
     pub fn fallback<Kind>(&mut self, handler: impl IntoHandler<Kind>) -> Result<&mut Self, RegisterError> {
         if self.ways.fallback.is_some() {
             return Err(RegisterError::DuplicateFallback);
         }
         let handler = handler.into_handler();
-        self.fallback_retry_policy = Some(handler.retry_policy());
+        self.fallback_retry_policy = Some(sound(handler.retry_policy(), None)?);
         self.ways.fallback = Some(endpoint(handler));
         self.stack.take();
         Ok(self)
@@ -207,6 +208,14 @@ fn usable(action: String) -> Result<String, RegisterError> {
     }
 }
 
+/// A policy whose numbers make sense; `None` is the fallback's.
+fn sound(policy: RetryPolicy, action: Option<&str>) -> Result<RetryPolicy, RegisterError> {
+    match policy.check() {
+        Ok(()) => Ok(policy),
+        Err(problem) => Err(RegisterError::RetryPolicy { action: action.map(str::to_owned), problem }),
+    }
+}
+
 /// The answer to an action that nothing answers.
 pub(crate) fn unknown_action(action: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidAction, format!("Unknown action: {action}"))
@@ -234,6 +243,13 @@ pub enum RegisterError {
     Duplicate(String),
     /// The app has a fallback already.
     DuplicateFallback,
+    /// The handler's [`RetryPolicy`] makes no sense.
+    RetryPolicy {
+        /// The handler's action; `None` is the fallback.
+        action: Option<String>,
+        /// What is wrong with the policy.
+        problem: String,
+    },
 }
 
 impl fmt::Display for RegisterError {
@@ -254,6 +270,12 @@ impl fmt::Display for RegisterError {
             }
             Self::Duplicate(action) => write!(f, "the action {action:?} has a handler already"),
             Self::DuplicateFallback => f.write_str("the app has a fallback already"),
+            Self::RetryPolicy { action: Some(action), problem } => {
+                write!(f, "the retry policy of the action {action:?} {problem}")
+            }
+            Self::RetryPolicy { action: None, problem } => {
+                write!(f, "the fallback's retry policy {problem}")
+            }
         }
     }
 }
@@ -296,6 +318,27 @@ mod tests {
             .to_vec();
         refused.push(app.fallback(echo).unwrap_err().to_string());
         insta::assert_snapshot!(refused.join("\n"));
+    }
+
+    #[test]
+    fn a_retry_policy_without_sense_is_refused_when_its_handler_is_registered() {
+        let retried = |attempts| {
+            handler_fn(|_: (), _| async { Ok(()) }).retry(RetryPolicy::attempts(attempts).without_panics())
+        };
+        let mut app = App::new();
+        let refused = [
+            app.handle("a", retried(0)).unwrap_err().to_string(),
+            app.fallback(retried(101)).unwrap_err().to_string(),
+        ];
+        insta::assert_snapshot!(refused.join("\n"));
+        assert!(app.actions().is_empty() && !app.answers("a"), "what is refused is not registered");
+
+        app.handle("a", retried(7)).unwrap().handle("b", echo).unwrap();
+        assert_eq!(app.retry_policy("a"), RetryPolicy::attempts(7).without_panics());
+        assert_eq!(app.retry_policy("b"), RetryPolicy::default());
+        assert_eq!(app.retry_policy("c"), RetryPolicy::default());
+        app.fallback(retried(9)).unwrap();
+        assert_eq!((app.retry_policy("b").max_attempts, app.retry_policy("c").max_attempts), (3, 9));
     }
 
     #[tokio::test]

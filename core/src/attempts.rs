@@ -1,6 +1,7 @@
 //! Running requests: claimed, run, reported on, ended. The processor and the worker both do it this way.
 
 mod attempt;
+mod outcome;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use crate::ids::RequestKey;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Entropy};
 use crate::protocol::{ErrorBody, ErrorCode, Seq};
-use crate::store::{Claimed, Ending, LastReport, Lease, RequestQueue, Runner, StoreError};
+use crate::store::{Claimed, Ending, LastReport, Lease, RequestQueue, Runner, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
-use attempt::{Attempt, LAST_MOMENT, write_end};
+use attempt::{Attempt, LAST_MOMENT, write};
+use outcome::Parting;
 
 /// How requests are run.
 #[derive(Clone, Debug)]
@@ -104,7 +106,6 @@ pub(crate) enum Ran {
     /// It is for the worker.
     ForWorker,
     /// Its next attempt is due then.
-    #[expect(dead_code, reason = "an attempt does not say so yet")]
     RetryAt(Instant),
 }
 
@@ -116,27 +117,34 @@ pub(crate) enum NotClaimed {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
-    /// Claims a request and runs it to its end.
+    /// Claims a request and runs it until it ends, or is to go on later. It must have this much time `at_least` before its
+    /// handler would be told that the invocation ends.
     pub(crate) async fn run(
         &self,
         key: &RequestKey,
         runner: Runner,
+        at_least: Duration,
         deadline: Instant,
     ) -> Result<Ran, NotClaimed> {
         // Before the claim: the lease cannot have begun earlier.
         let asked_at = Instant::now();
-        if asked_at + self.settings.deadline_margin >= deadline {
+        if asked_at + self.settings.deadline_margin + at_least >= deadline {
             return Err(NotClaimed::NoTimeLeft);
         }
         let (now, owner) = (self.clock.now(), self.owner_token());
         let claim = self.queue.claim(key, &owner, runner, now, now + self.settings.lease);
         // A claim that comes later than this leaves its handler no time.
         let claimed = timeout_at(deadline - self.settings.deadline_margin, claim).await;
-        match claimed.map_err(|_| NotClaimed::NoTimeLeft)?.map_err(NotClaimed::Store)? {
+        let late = |_| {
+            let context = format!("claim {key}: no answer in the time that this invocation has");
+            Err(StoreError::new(StoreErrorKind::Unavailable, context))
+        };
+        match claimed.unwrap_or_else(late).map_err(NotClaimed::Store)? {
             Claimed::Won(request, lease) => {
                 tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
-                Attempt::new(self, *request, lease, asked_at, deadline).run().await;
+                return Ok(Box::pin(Attempt::new(self, *request, lease, asked_at, deadline).run()).await);
             }
+            // To give it back would take the store that does not answer: it costs an attempt.
             Claimed::OutOfReach(_, error) => {
                 tracing::error!(request = %key, error = %Causes(&error), "claimed, and left to its lease's end");
             }
@@ -157,7 +165,9 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
         let seq = Seq::start_of(lease.epoch).next();
         let last = LastReport { seq, at: self.clock.now(), ..LastReport::default() };
         let end_of_time = deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline);
-        match timeout_at(end_of_time, write_end(self, key, lease, &Ending::Failed(told), &[], &last)).await {
+        // Its history, which nobody can read either, stays as it is.
+        let parting = Parting::Ended(Ending::Failed(told), Vec::new());
+        match timeout_at(end_of_time, write(self, key, lease, &parting, &last)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
@@ -166,6 +176,13 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
                 tracing::error!(request = %key, "the end is not known to be stored before the invocation's own")
             }
         }
+    }
+
+    /// A number from 0 to 1.
+    fn chance(&self) -> f64 {
+        let mut bytes = [0; 4];
+        self.entropy.fill(&mut bytes);
+        f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
     }
 
     fn owner_token(&self) -> String {

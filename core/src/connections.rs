@@ -1,4 +1,6 @@
-//! Sending frames to clients, over the gateway's management API.
+//! Sending frames to clients, over the gateway's management API: to one, or to [all](Broadcast) of a user or a tenant.
+
+mod broadcast;
 
 use std::error::Error;
 use std::fmt;
@@ -7,6 +9,8 @@ use std::future::Future;
 use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
+
+pub use broadcast::{Broadcast, BroadcastSettings, FrameTooLarge, NotTried, Outcome, Tally, Target};
 
 use crate::ids::ConnectionId;
 

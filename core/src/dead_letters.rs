@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::aws::ServiceError;
-use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
+use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId, fnv1a};
 use crate::ports::Timestamp;
 use crate::protocol::ErrorBody;
-use crate::store::{Ending, PastAttempt, Request};
+use crate::store::{
+    Ending, Enqueued, PastAttempt, Request, RequestQueue, Runner, StoreError, StoreErrorKind,
+};
 
 /// All that is needed to know why a request failed, and to make it anew, though its item may have expired.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -89,6 +91,90 @@ impl DeadLetter {
     pub fn key(&self) -> RequestKey {
         RequestKey::new(&self.tenant, &self.user, &self.request_id)
     }
+
+    /// The id of the request that is made from this letter: always the same, so that a letter whose redrive was interrupted
+    /// makes no second one.
+    #[must_use]
+    pub fn redriven_id(&self) -> RequestId {
+        let (id, end) = (self.request_id.as_str(), format!(".redrive.{}", self.epoch));
+        let room = RequestId::MAX_CHARS - end.len();
+        if id.chars().count() <= room {
+            return RequestId::new(format!("{id}{end}"));
+        }
+        // Ids that begin alike stay apart by a hash of the whole.
+        let hash = format!("~{:016x}", fnv1a(&self.id));
+        let kept: String = id.chars().take(room - hash.len()).collect();
+        RequestId::new(format!("{kept}{hash}{end}"))
+    }
+
+    /// A new request for the same work, with all its attempts before it, that nobody listens to yet.
+    ///
+    /// It has come over no connection: the end of that which the first came over does not concern it.
+    #[must_use]
+    pub fn redrive(&self, runner: Runner, now: Timestamp) -> Request {
+        let connection = ConnectionId::new(format!("redrive-{:016x}", fnv1a(&self.id)));
+        let (user, tenant) = (self.user.clone(), self.tenant.clone());
+        let (action, payload) = (self.action.clone(), self.payload.clone());
+        Request {
+            metadata: self.metadata.clone(),
+            max_attempts: self.max_attempts.max(1),
+            runner,
+            history: self.history.clone(),
+            redrive_of: Some(self.id.clone()),
+            subscribers: Vec::new(),
+            ..Request::new(self.redriven_id(), user, tenant, connection, action, payload, now)
+        }
+    }
+}
+
+/// What became of a wish to have a failed request made anew.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Redriven {
+    /// There is a new request, which is queued.
+    New(RequestId),
+    /// It had been made before, by somebody who did not come to an end with it.
+    Already(RequestId),
+    /// Its user has another request of the id that the new one would have: none was made.
+    Conflict(RequestId),
+    /// The letter lacks what was too large for it, such as the payload, and the request itself has expired: none was made.
+    Incomplete,
+}
+
+/// Makes a new request from a letter, and notes on the old one, where that has not expired, which it is. The letter may be
+/// thrown away then; as long as it is not, this can be repeated, and makes no second one.
+///
+/// # Errors
+/// When the store does not take it: the letter is to be kept, and tried again.
+pub async fn redrive<Q: RequestQueue>(
+    queue: &Q,
+    letter: &DeadLetter,
+    now: Timestamp,
+) -> Result<Redriven, StoreError> {
+    let failed = queue.get(&letter.key()).await?;
+    // After it has expired, its id may be another request's.
+    let failed = failed.filter(|request| request.epoch == letter.epoch);
+    // What is known no more may be of any length: the worker runs whatever it is.
+    let runner = failed.as_ref().map_or(Runner::Worker, |request| request.runner);
+    let request = match failed {
+        _ if letter.left_out.is_empty() => letter.redrive(runner, now),
+        Some(failed) => Request {
+            payload: failed.payload,
+            metadata: failed.metadata,
+            history: failed.history,
+            ..letter.redrive(runner, now)
+        },
+        None => return Ok(Redriven::Incomplete),
+    };
+    let id = request.id.clone();
+    let redriven = match queue.enqueue(&request).await? {
+        Enqueued::New => Redriven::New(id),
+        Enqueued::Existing(found) if found.redrive_of == request.redrive_of => Redriven::Already(id),
+        Enqueued::Existing(_) => return Ok(Redriven::Conflict(id)),
+    };
+    match queue.redriven(&letter.key(), &request.id).await {
+        Err(error) if error.kind() != StoreErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(redriven),
+    }
 }
 
 /// Where dead letters go.
@@ -98,4 +184,86 @@ pub trait DeadLetters: Send + Sync {
     /// # Errors
     /// When it is not known to have been taken: it is to be sent again, and may come twice.
     fn send(&self, letter: &DeadLetter) -> impl Future<Output = Result<(), ServiceError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::AttemptOutcome;
+
+    fn letter(id: &str) -> DeadLetter {
+        let mut request = Request::new(
+            id.into(),
+            "ann".into(),
+            "acme".into(),
+            "c-ann".into(),
+            "print",
+            json!({"pages": 3}),
+            Timestamp::from_secs(1),
+        );
+        let error = ErrorBody::new("OUT_OF_PAPER".into(), "No paper");
+        let (attempt, epoch, outcome) = (2, 5, AttemptOutcome::Failed);
+        let ended_at = Timestamp::from_secs(9);
+        let past = PastAttempt { attempt, epoch, started_at: None, ended_at, outcome, error: error.clone() };
+        request.metadata.insert("k".into(), "v".into());
+        (request.attempt, request.max_attempts, request.epoch) = (2, 2, 5);
+        request.history = past.added_to(&[]);
+        request.ending = Some(Ending::Failed(error));
+        request.finished_at = Some(ended_at);
+        DeadLetter::of(&request).unwrap()
+    }
+
+    #[test]
+    fn a_redrive_is_a_new_request_for_the_same_work_that_keeps_the_history() {
+        let letter = letter("r1");
+        let request = letter.redrive(Runner::Worker, Timestamp::from_secs(20));
+        let expected = Request {
+            metadata: [("k".to_owned(), "v".to_owned())].into(),
+            max_attempts: 2,
+            runner: Runner::Worker,
+            history: letter.history.clone(),
+            redrive_of: Some("acme/ann/r1#5".into()),
+            subscribers: Vec::new(),
+            ..Request::new(
+                "r1.redrive.5".into(),
+                "ann".into(),
+                "acme".into(),
+                request.connection.clone(),
+                "print",
+                json!({"pages": 3}),
+                Timestamp::from_secs(20),
+            )
+        };
+        assert_eq!(request, expected);
+        assert_ne!(request.connection, letter.connection);
+    }
+
+    #[test]
+    fn the_id_of_a_redrive_is_always_the_same_and_never_too_long() {
+        let mut seen = std::collections::BTreeSet::new();
+        for id in ["r1".to_owned(), "é".repeat(128), "é".repeat(127) + "f", "x".repeat(118)] {
+            let redriven = letter(&id).redriven_id();
+            assert_eq!(redriven, letter(&id).redriven_id());
+            assert_eq!(RequestId::parse(redriven.as_str()), Ok(redriven.clone()));
+            assert!(redriven.as_str().ends_with(".redrive.5"), "{redriven}");
+            assert!(seen.insert(redriven));
+        }
+        // And of a redrive's redrive.
+        let (mut id, mut last) = (letter("r1").request_id, None);
+        for _ in 0..40 {
+            id = letter(id.as_str()).redriven_id();
+            assert!(RequestId::parse(id.as_str()).is_ok() && last.as_ref() != Some(&id), "{id}");
+            last = Some(id.clone());
+        }
+    }
+
+    #[test]
+    fn a_letter_reads_as_it_was_written() {
+        let letter = letter("r1");
+        let text = serde_json::to_string(&letter).unwrap();
+        assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap(), letter);
+        insta::assert_snapshot!(text);
+    }
 }

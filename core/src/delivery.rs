@@ -23,6 +23,9 @@ use crate::telemetry::Causes;
 /// How much of the time is kept to note who has been told.
 const NOTE_TIME: Duration = Duration::from_secs(1);
 
+/// How long a dead letter may take: what is told to clients is noted after it.
+const LETTER_TIME: Duration = Duration::from_secs(10);
+
 /// The frame that tells an ending; what no frame can carry ends the request as failed.
 pub(crate) fn terminal_frame(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> (Ending, String) {
     let error_frame =
@@ -66,6 +69,15 @@ pub(crate) struct End<'r> {
     pub(crate) parts_released: bool,
 }
 
+/// What came of telling an end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Settled {
+    /// Everybody has heard of it, its dead letter is sent, and that is noted.
+    Fully,
+    /// Something of that is still to be done.
+    Owed,
+}
+
 /// Tells the end of a request through `listeners`, sends its dead letter if that is due, and notes what was done: until
 /// `until`, and to each client for `push_timeout` at most.
 ///
@@ -77,18 +89,19 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
     end: End<'_>,
     until: Instant,
     push_timeout: Duration,
-) {
+) -> Settled {
     let End { request, audience, parts_released } = end;
-    let Some(ending) = request.ending.clone() else { return };
+    let Some(ending) = request.ending.clone() else { return Settled::Owed };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
     let (_, frame) = terminal_frame(&request.id, ending, request.seq, at);
     let listening = audience.len();
     let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
     let tell_until = note_until.min(Instant::now() + push_timeout);
+    let letter_until = note_until.min(Instant::now() + LETTER_TIME);
     let (told, letter) = tokio::join!(
         listeners.tell(request.seq, frame, tell_until, audience),
-        send_letter(dead_letters, request, note_until)
+        send_letter(dead_letters, request, letter_until)
     );
     let delivery = Delivery {
         told: &told,
@@ -97,12 +110,14 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
         parts_released,
     };
     match timeout_at(until, queue.delivered(&key, request.epoch, delivery)).await {
+        Ok(Ok(())) if delivery.is_complete => return Settled::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::error!(request = %key, error = %Causes(&error), "delivery was not noted");
         }
         Err(_) => tracing::error!(request = %key, "delivery was not noted before the invocation's end"),
     }
+    Settled::Owed
 }
 
 /// Where a dead letter stands.
@@ -121,8 +136,7 @@ async fn send_letter<D: DeadLetters>(dead_letters: Option<&D>, request: &Request
         return Letter::Owed;
     };
     let sent = timeout_at(until, dead_letters.send(&letter)).await;
-    let late =
-        |_| Err(ServiceError::transient("send a dead letter", "it took longer than this invocation has"));
+    let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than it may"));
     match sent.unwrap_or_else(late) {
         Ok(()) => Letter::Sent,
         Err(error) => {

@@ -65,6 +65,63 @@ use crate::telemetry::Causes;
 ///     }
 /// }
 /// ```
+///
+/// What takes hours goes on from [checkpoints](ProgressReporter::checkpoint), since no invocation lasts longer than 15
+/// minutes; what calls others says which of their failures are worth another attempt:
+///
+/// ```
+/// use std::time::Duration;
+/// use serde::{Deserialize, Serialize};
+/// use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
+///
+/// #[derive(Default, Deserialize, Serialize)]
+/// struct Done { pages: u32 }
+///
+/// struct Import;
+///
+/// impl Handler for Import {
+///     type Input = u32;
+///     type Output = Done;
+///
+///     fn estimated_duration(&self, pages: &u32) -> Duration {
+///         Duration::from_mins(1) * *pages
+///     }
+///
+///     fn retry_policy(&self) -> RetryPolicy {
+///         RetryPolicy::attempts(5).base(Duration::from_secs(30))
+///     }
+///
+///     async fn process(&self, pages: u32, context: Context) -> Result<Done, HandlerError> {
+///         let mut done: Done = context.checkpoint()?.unwrap_or_default();
+///         while done.pages < pages {
+///             if context.progress.remaining() < Duration::from_mins(2) {
+///                 return Err(HandlerError::go_on_later());
+///             }
+///             import(done.pages).await?;
+///             done.pages += 1;
+///             context.progress.checkpoint(&done).await?;
+///             let percentage = f64::from(done.pages) / f64::from(pages) * 100.0;
+///             context.progress.report(percentage, "Importing")?;
+///         }
+///         Ok(done)
+///     }
+/// }
+///
+/// async fn import(page: u32) -> Result<(), HandlerError> {
+///     match page {
+///         13 => Err(HandlerError::failure("NO_SUCH_PAGE", "There is no page 13")),
+///         42 => {
+///             let busy = HandlerError::retryable("SOURCE_BUSY", "The source is busy");
+///             Err(busy.retry_after(Duration::from_secs(60)))
+///         }
+///         _ => Ok(()),
+///     }
+/// }
+/// # let context = Context::new("import", "r1".into(), "ann".into(), "acme".into(), "c1".into());
+/// # let context = context.with_checkpoint(serde_json::json!({"pages": 2}));
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # assert_eq!(runtime.block_on(Import.process(5, context)).unwrap().pages, 5);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no `Handler`",
     label = "`Handler` is not implemented for this",
@@ -100,14 +157,20 @@ pub trait Handler: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// How long one run may take, from its start to its end, or to where it goes on in a fresh invocation. Then it is told to
-    /// stop, and its request is tried again, or ends with `TIMEOUT`. Default as long as its invocation lasts.
+    /// How long one run may take, from its start to its end, or to where it goes on in a fresh invocation. Default as long as
+    /// its invocation lasts.
+    ///
+    /// Then it is [told](ProgressReporter::stopped) to stop, and has a moment to clean up: 5 s, or half a second where a client
+    /// waits for the answer. If it has nothing to show by then, its request is tried again as its
+    /// [policy](RetryPolicy::retries_timeouts) says, or ends with `TIMEOUT`, whatever error it returns. A handler that never
+    /// awaits is stopped with its invocation alone.
     fn timeout(&self, input: &Self::Input) -> Option<Duration> {
         let _ = input;
         None
     }
 
-    /// When a queued request that failed is tried again. Quick requests never are.
+    /// When a queued request that failed is tried again. Quick requests never are. It is asked once, when the handler is
+    /// registered.
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::default()
     }
@@ -251,10 +314,10 @@ impl HandlerError {
         Self { verdict: Verdict::Final, ..self }
     }
 
-    /// The same failure, that another attempt may mend, but not before `wait` has passed.
+    /// The same failure, that another attempt may mend, but not before `wait` has passed, which is 24 hours at most.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
-        Self { verdict: Verdict::Retryable(Some(wait)), ..self }
+        Self { verdict: Verdict::Retryable(Some(wait.min(RetryPolicy::MAX_CAP))), ..self }
     }
 
     /// What took longer than it may.

@@ -2,16 +2,20 @@
 
 mod batch;
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
 use crate::attempts::{Attempts, NotClaimed, Ran};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::{RequestQueue, Runner};
 use crate::telemetry::Causes;
@@ -24,16 +28,43 @@ pub struct Processor<Q, P, D, W> {
     attempts: Attempts<Q, P, D>,
     workers: W,
     concurrency: usize,
+    inline_limit: Duration,
+    wait_in_place: Duration,
+}
+
+/// What a slot is filled with.
+enum Work {
+    Record(Read),
+    /// A request of this batch whose next attempt is due.
+    Retry(RequestKey),
+}
+
+/// What came of it.
+enum Done {
+    With,
+    ComesAgain(BatchItemFailure),
+    /// The request's next attempt is due then.
+    RetryAt(Instant, RequestKey),
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P, D, W> {
     /// How many requests of a batch run at once, unless it is [set](Self::set_concurrency).
     pub const CONCURRENCY: usize = 10;
+    /// See [`set_inline_limit`](Self::set_inline_limit).
+    pub const INLINE_LIMIT: Duration = Duration::from_secs(30);
+    /// See [`set_wait_in_place`](Self::set_wait_in_place).
+    pub const WAIT_IN_PLACE: Duration = Duration::from_secs(5);
 
     /// A processor that runs requests so, and hands over to these workers.
     #[must_use]
     pub fn new(attempts: Attempts<Q, P, D>, workers: W) -> Self {
-        Self { attempts, workers, concurrency: Self::CONCURRENCY }
+        Self {
+            attempts,
+            workers,
+            concurrency: Self::CONCURRENCY,
+            inline_limit: Self::INLINE_LIMIT,
+            wait_in_place: Self::WAIT_IN_PLACE,
+        }
     }
 
     /// How many requests of a batch run at once; at least one. Default 10.
@@ -41,46 +72,133 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
         self.concurrency = concurrency.max(1);
     }
 
+    /// How long what is run here is expected to take at most, as the router has it: a request that would not have that
+    /// long before its invocation's end is handed over instead. Default 30 s.
+    pub fn set_inline_limit(&mut self, limit: Duration) {
+        self.inline_limit = limit;
+    }
+
+    /// How long a request of a batch is waited for that failed and is to be tried again, as long as others of the batch
+    /// are running: the sweeper sees to it otherwise. Default 5 s.
+    pub fn set_wait_in_place(&mut self, wait: Duration) {
+        self.wait_in_place = wait;
+    }
+
     /// Runs the requests of a batch, and names the records that must come again.
     ///
-    /// Those are the ones whose request could not be claimed for a reason other than that somebody else has. Once
-    /// it is claimed, the request itself says how it goes on: its record is done with.
+    /// Those are the ones whose request could not be claimed for a reason other than that somebody else has, or not be
+    /// handed over. Once it is claimed, the request itself says how it goes on: its record is done with.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
         let deadline = Instant::now() + deadline.since(self.attempts.clock.now());
         let mut seen = HashSet::new();
-        // Boxed, since each holds a whole attempt.
-        let runs: Vec<_> = batch
+        let mut queue: VecDeque<Read> = batch
             .into_records()
             .filter(|read| match read {
                 Read::Request { key, .. } => seen.insert(key.clone()),
                 Read::Nothing | Read::Undecodable { .. } => true,
             })
-            .map(|read| Box::pin(self.process_record(read, deadline)))
             .collect();
-        let failures: Vec<Option<BatchItemFailure>> =
-            stream::iter(runs).buffer_unordered(self.concurrency).collect().await;
-        BatchResponse { batch_item_failures: failures.into_iter().flatten().collect() }
+        let mut waiting = BinaryHeap::new();
+        let mut running = FuturesUnordered::new();
+        let mut batch_item_failures = Vec::new();
+        loop {
+            if running.is_empty() && queue.is_empty() {
+                // What waits now would be waited for with nothing else to do.
+                return BatchResponse { batch_item_failures };
+            }
+            while running.len() < self.concurrency {
+                let Some(work) = next(&mut waiting, &mut queue) else { break };
+                // Boxed, since each holds a whole attempt.
+                running.push(Box::pin(self.carry_out(work, deadline)));
+            }
+            let due = waiting.peek().map(|Reverse((due, _))| *due);
+            let has_room = running.len() < self.concurrency;
+            tokio::select! {
+                Some(done) = running.next() => match done {
+                    Done::With => {}
+                    Done::ComesAgain(failure) => batch_item_failures.push(failure),
+                    Done::RetryAt(due, key) if due <= Instant::now() + self.wait_in_place => {
+                        waiting.push(Reverse((due, key)));
+                    }
+                    Done::RetryAt(..) => {}
+                },
+                () = sleep_until(due.unwrap_or(deadline)), if has_room && due.is_some() => {}
+            }
+        }
     }
 
-    async fn process_record(&self, read: Read, deadline: Instant) -> Option<BatchItemFailure> {
-        let (sequence_number, key) = match read {
-            Read::Nothing => return None,
-            Read::Undecodable { sequence_number, problem } => {
+    async fn carry_out(&self, work: Work, deadline: Instant) -> Done {
+        let (sequence_number, key, runner) = match work {
+            Work::Record(Read::Nothing) => return Done::With,
+            Work::Record(Read::Undecodable { sequence_number, problem }) => {
                 tracing::error!(sequence_number, problem, "a stream record cannot be read");
-                return Some(BatchItemFailure { item_identifier: sequence_number });
+                return Done::ComesAgain(BatchItemFailure { item_identifier: sequence_number });
             }
-            Read::Request { sequence_number, key } => (sequence_number, key),
+            Work::Record(Read::Request { sequence_number, key, runner }) => {
+                (Some(sequence_number), key, runner)
+            }
+            Work::Retry(key) => (None, key, Runner::Processor),
         };
-        let refused = match self.attempts.run(&key, Runner::Processor, deadline).await {
-            Ok(Ran::Done | Ran::RetryAt(_)) => return None,
-            Ok(Ran::ForWorker) => match self.workers.hand_over(&key).await {
-                Ok(()) => return None,
-                Err(error) => Causes(&error).to_string(),
-            },
-            Err(NotClaimed::NoTimeLeft) => "this invocation has no time left for it".to_owned(),
-            Err(NotClaimed::Store(error)) => Causes(&error).to_string(),
+        let refused = match self.run_or_hand_over(&key, runner, deadline).await {
+            Ok(Ran::Done | Ran::ForWorker) => return Done::With,
+            Ok(Ran::RetryAt(due)) => return Done::RetryAt(due, key),
+            Err(refused) => refused,
         };
-        tracing::error!(request = %key, error = refused, "the request was not claimed");
-        Some(BatchItemFailure { item_identifier: sequence_number })
+        match sequence_number {
+            Some(sequence_number) => {
+                tracing::error!(request = %key, error = refused, "neither claimed nor handed over: its record comes again");
+                Done::ComesAgain(BatchItemFailure { item_identifier: sequence_number })
+            }
+            // It stands in the timer index.
+            None => {
+                tracing::warn!(request = %key, error = refused, "not claimed again: left to the sweeper");
+                Done::With
+            }
+        }
     }
+
+    /// Runs what there is time for and what is not the worker's; an error says why nothing has happened.
+    async fn run_or_hand_over(
+        &self,
+        key: &RequestKey,
+        runner: Runner,
+        deadline: Instant,
+    ) -> Result<Ran, String> {
+        match runner {
+            // As its record says; if it is out of date, the worker finds out.
+            Runner::Worker => {}
+            Runner::Processor => {
+                match self.attempts.run(key, Runner::Processor, self.inline_limit, deadline).await {
+                    Ok(Ran::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
+                    Ok(ran @ (Ran::Done | Ran::RetryAt(_))) => return Ok(ran),
+                    Err(NotClaimed::Store(error)) => return Err(Causes(&error).to_string()),
+                }
+            }
+        }
+        let in_time = deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(deadline);
+        match timeout_at(in_time, self.workers.hand_over(key)).await {
+            Ok(Ok(())) => {
+                tracing::info!(request = %key, "handed over to the worker");
+                Ok(Ran::ForWorker)
+            }
+            Ok(Err(error)) => Err(Causes(&error).to_string()),
+            Err(_) => Err("it was not handed over before the invocation's end".to_owned()),
+        }
+    }
+
+    /// How long before the invocation's end it is over with handing over.
+    const LAST_MOMENT: Duration = Duration::from_millis(500);
+}
+
+/// A request that is due again, or else a record that is new.
+fn next(
+    waiting: &mut BinaryHeap<Reverse<(Instant, RequestKey)>>,
+    queue: &mut VecDeque<Read>,
+) -> Option<Work> {
+    if waiting.peek().is_some_and(|Reverse((due, _))| *due <= Instant::now())
+        && let Some(Reverse((_, key))) = waiting.pop()
+    {
+        return Some(Work::Retry(key));
+    }
+    queue.pop_front().map(Work::Record)
 }

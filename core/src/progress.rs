@@ -51,7 +51,28 @@ pub(crate) struct Reports {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) checkpoints: mpsc::Receiver<Checkpoint>,
     pub(crate) stop: Arc<watch::Sender<Option<StopReason>>>,
-    pub(crate) until: Arc<watch::Sender<Option<Instant>>>,
+    until: Arc<watch::Sender<Option<Instant>>>,
+}
+
+impl Reports {
+    /// Sets until when the handler may go on, if nothing else happens.
+    pub(crate) fn end_by(&self, until: Instant) {
+        self.until.send_replace(Some(until));
+    }
+
+    /// Tells the handler to stop. What it was told before stands, unless the lease is lost.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        self.stop.send_if_modified(|stop| {
+            let is_news = stop.is_none() || reason == StopReason::LeaseLost;
+            is_news && stop.replace(reason) != Some(reason)
+        });
+    }
+
+    /// Refuses the checkpoints that the handler waits for, and any more.
+    pub(crate) fn refuse_checkpoints(&mut self) {
+        self.checkpoints.close();
+        while self.checkpoints.try_recv().is_ok() {}
+    }
 }
 
 impl ProgressReporter {
@@ -93,8 +114,8 @@ impl ProgressReporter {
         if message.len() > Self::MAX_MESSAGE_BYTES {
             return Err(ProgressError::MessageTooLong(message.len()));
         }
-        // Two decimals are more than anybody sees, and keep frames and items short.
-        let percentage = (percentage * 100.0).round() / 100.0;
+        // Two decimals are more than anybody sees, and keep frames and items short. Nobody sees a negative zero at all.
+        let percentage = (percentage * 100.0).round() / 100.0 + 0.0;
         self.latest.send_modify(|progress| {
             progress.percentage = progress.percentage.max(percentage);
             progress.message = message;
@@ -151,6 +172,9 @@ impl ProgressReporter {
         if bytes > Self::MAX_CHECKPOINT_BYTES {
             let max = Self::MAX_CHECKPOINT_BYTES;
             return Err(invalid(format!("may have {max} bytes as JSON, and has {bytes}")));
+        }
+        if let Some(reason @ StopReason::LeaseLost) = self.stop_reason() {
+            return Err(ProgressError::Stopped(reason));
         }
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
         let (saved, hears) = oneshot::channel();
@@ -296,6 +320,83 @@ mod tests {
         assert_eq!(*seen.borrow(), Progress::default());
         assert!(!seen.has_changed().unwrap());
         insta::assert_snapshot!(refused.map(|error| error.to_string()).join("\n"));
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_reports_nothing_more_and_is_told_why_once() {
+        let (reporter, reports) = ProgressReporter::channel(Progress::default());
+        assert_eq!(reporter.stop_reason(), None);
+        let waits = tokio::spawn({
+            let reporter = reporter.clone();
+            async move { reporter.stopped().await }
+        });
+        tokio::task::yield_now().await;
+        reporter.stop(StopReason::Cancelled);
+        reporter.stop(StopReason::TimeIsUp);
+        assert_eq!(waits.await.unwrap(), StopReason::Cancelled, "the first reason is the one");
+        assert_eq!(reporter.stopped().await, StopReason::Cancelled);
+        let stopped = Err(ProgressError::Stopped(StopReason::Cancelled));
+        assert_eq!((reporter.report(1.0, "x"), reporter.set_metadata("k", 1)), (stopped.clone(), stopped));
+        assert_eq!(*reports.progress.borrow(), Progress::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_the_time_shrinks_and_is_never_put_off() {
+        let reporter = ProgressReporter::disconnected();
+        assert_eq!(reporter.remaining(), Duration::MAX);
+        let now = Instant::now();
+        reporter.end_by(now + Duration::from_secs(10));
+        reporter.end_by(now + Duration::from_secs(20));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(reporter.remaining(), Duration::from_secs(6));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(reporter.remaining(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_waited_for_until_it_is_saved_and_fails_if_nobody_does() {
+        let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
+        let saves = tokio::spawn({
+            let reporter = reporter.clone();
+            async move { reporter.checkpoint(json!({"page": 3})).await }
+        });
+        let Checkpoint { state, saved } = reports.checkpoints.recv().await.unwrap();
+        assert_eq!(state, json!({"page": 3}));
+        assert!(!saves.is_finished());
+        saved.send(Ok(())).unwrap();
+        assert_eq!(saves.await.unwrap(), Ok(()));
+
+        let asks = tokio::spawn({
+            let reporter = reporter.clone();
+            async move { reporter.checkpoint(4).await }
+        });
+        drop(reports.checkpoints.recv().await.unwrap());
+        let lost = Err(ProgressError::Stopped(StopReason::LeaseLost));
+        assert_eq!(asks.await.unwrap(), lost, "who does not hear of it does not know that it is saved");
+        drop(reports);
+        assert_eq!(reporter.checkpoint(5).await, lost);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_is_none_is_refused_and_one_for_a_lost_lease_as_well() {
+        let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
+        let largest = "x".repeat(ProgressReporter::MAX_CHECKPOINT_BYTES - 2);
+        let refused = [
+            reporter.checkpoint(format!("{largest}x")).await.unwrap_err(),
+            reporter.checkpoint(HashMap::from([((1, 2), 3)])).await.unwrap_err(),
+        ];
+        reporter.stop(StopReason::LeaseLost);
+        let lost = reporter.checkpoint(1).await.unwrap_err();
+        assert!(reports.checkpoints.try_recv().is_err(), "nothing of it is asked to be saved");
+        insta::assert_snapshot!(
+            [refused.to_vec(), vec![lost]]
+                .concat()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
+        assert_eq!(ProgressReporter::disconnected().checkpoint(largest).await, Ok(()));
     }
 
     #[test]

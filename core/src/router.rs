@@ -1,29 +1,30 @@
 //! From a client's message to its answer: quick requests are run at once, slow ones are queued.
 
+mod about;
 mod handlers;
 mod identities;
+mod requests;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerTask};
-use crate::ids::{ConnectionId, RequestId, RequestKey};
+use crate::handler::{Context, HandlerTask, Verdict};
+use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
-use crate::protocol::{ErrorBody, ErrorCode, FieldError, Frame, MAX_FRAME_BYTES, Message, RejectedMessage};
-use crate::store::{
-    ConnectionStore, Ending, Enqueued, Identity, RateLimits, Request, RequestQueue, Runner, Status,
-    StoreError, StoreErrorKind,
-};
+use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Message, RejectedMessage};
+use crate::store::{ConnectionStore, Identity, RateLimits, RequestQueue, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
+use about::About;
 use handlers::Handlers;
 use identities::Identities;
 
@@ -49,6 +50,8 @@ struct Caller {
     /// The client's own id for the request, or else the gateway's for the message.
     id: RequestId,
     now: Timestamp,
+    /// When the answer is due.
+    until: Instant,
 }
 
 impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
@@ -164,9 +167,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let connection = ConnectionId::from(connection);
         let answer = async {
             let identity = timeout_at(until, self.identify(&connection, now)).await.map_err(too_late)??;
-            let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now };
+            let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now, until };
             let (answer, ()) = tokio::join!(
-                timeout_at(until, self.answer(caller, message)),
+                // Boxed, since the SDK's futures are large.
+                timeout_at(until, Box::pin(self.answer(caller, message))),
                 self.note_sign_of_life(&connection, now, until)
             );
             if answer.is_err() {
@@ -216,6 +220,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             caller.connection.clone(),
         );
         context.metadata.clone_from(&message.metadata);
+        context.progress.end_by(caller.until);
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
         routing.async_threshold = self.async_threshold;
         routing.rate_limits = self.rate_limits.clone();
@@ -231,6 +236,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         })?;
         match &replied {
             Ok(_) => {}
+            Err(error) if error.verdict() == Verdict::Yielded => {
+                tracing::error!(request_id = %caller.id, "a quick request cannot go on later: its handler's estimate is too short");
+            }
             Err(error) if error.is_unexpected() => {
                 tracing::warn!(request_id = %caller.id, error = %Causes(error), "the request failed");
             }
@@ -242,69 +250,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     async fn built_in(&self, caller: Caller, message: &Message) -> Result<Frame, ErrorBody> {
         match message.action.as_str() {
             "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
-            "status" => self.status(caller, &message.payload).await,
-            later => Err(unknown_action(later)),
-        }
-    }
-
-    async fn enqueue(
-        &self,
-        caller: Caller,
-        message: Message,
-        estimated_duration: Duration,
-    ) -> Result<Frame, ErrorBody> {
-        let Message { action, payload, metadata, .. } = message;
-        let Identity { user, tenant, .. } = &*caller.identity;
-        let request = Request {
-            metadata,
-            max_attempts: self.app.retry_policy(&action).max_attempts,
-            runner: if estimated_duration > self.inline_limit { Runner::Worker } else { Runner::Processor },
-            ..Request::new(
-                caller.id.clone(),
-                user.clone(),
-                tenant.clone(),
-                caller.connection.clone(),
-                action,
-                payload,
-                caller.now,
-            )
-        };
-        let enqueued =
-            self.queue.enqueue(&request).await.map_err(|error| store_failed(&caller.id, &error))?;
-        let status = match enqueued {
-            Enqueued::New => {
-                tracing::info!(request = %request.key(), action = request.action, "queued");
-                Status::Pending
-            }
-            Enqueued::Existing(old) if old.action == request.action && old.payload == request.payload => {
-                old.status
-            }
-            Enqueued::Existing(_) => {
-                return Err(ErrorBody::new(
-                    ErrorCode::Conflict,
-                    "The id is in use for a request with another action or payload",
-                ));
-            }
-        };
-        Ok(Frame::Acknowledgment {
-            request_id: caller.id,
-            status: status.as_protocol().to_owned(),
-            message: acknowledgment(status).to_owned(),
-        })
-    }
-
-    async fn status(&self, caller: Caller, payload: &Value) -> Result<Frame, ErrorBody> {
-        let Some(id) = payload.get("request_id").and_then(Value::as_str) else {
-            let problem =
-                FieldError::new("request_id", "must be a string: the id of the request that is asked for");
-            return Err(ErrorBody::invalid_fields(&[problem]));
-        };
-        let id = RequestId::parse(id)
-            .map_err(|problem| ErrorBody::invalid_fields(&[FieldError::new("request_id", problem)]))?;
-        let key = RequestKey::new(&caller.identity.tenant, &caller.identity.user, &id);
-        match self.queue.get(&key).await.map_err(|error| store_failed(&caller.id, &error))? {
-            Some(request) => Ok(response(caller.id, snapshot(&request))),
-            None => Err(ErrorBody::new(ErrorCode::NotFound, "No such request is known")),
+            "status" => self.status(caller, About::request(&message.payload)?).await,
+            "subscribe" => self.subscribe(caller, About::subscription(&message.payload)?).await,
+            "cancel" => self.cancel(caller, About::request(&message.payload)?).await,
+            other => Err(unknown_action(other)),
         }
     }
 
@@ -368,46 +317,4 @@ fn store_failed(id: &RequestId, error: &StoreError) -> ErrorBody {
     }
     tracing::error!(request_id = %id, error = %Causes(error), "the store failed");
     internal_error()
-}
-
-const fn acknowledgment(status: Status) -> &'static str {
-    match status {
-        Status::Pending => "Request queued for async processing",
-        Status::Processing => "Request is being processed",
-        Status::Retrying => "Request is waiting for its next attempt",
-        Status::Completed => "Request has completed",
-        Status::Failed => "Request has failed",
-        Status::Cancelled => "Request was cancelled",
-    }
-}
-
-/// What a client is told about a request of its own.
-fn snapshot(request: &Request) -> Value {
-    let mut data = Map::new();
-    data.insert("request_id".into(), json!(request.id));
-    data.insert("status".into(), json!(request.status.as_protocol()));
-    data.insert("percentage".into(), json!(request.progress.percentage));
-    data.insert("message".into(), json!(request.progress.message));
-    data.insert("seq".into(), json!(request.seq));
-    data.insert("attempt".into(), json!(request.attempt));
-    data.insert("created_at".into(), json!(request.created_at.as_secs()));
-    if let Some(at) = request.started_at {
-        data.insert("started_at".into(), json!(at.as_secs()));
-    }
-    if let Some(at) = request.finished_at {
-        data.insert("finished_at".into(), json!(at.as_secs()));
-    }
-    match &request.ending {
-        None => {}
-        Some(Ending::Completed(result)) => {
-            data.insert("result".into(), result.clone());
-        }
-        Some(Ending::Failed(error)) => {
-            data.insert("error".into(), json!(error));
-        }
-        Some(Ending::Cancelled) => {
-            data.insert("error".into(), json!(ErrorBody::cancelled()));
-        }
-    }
-    Value::Object(data)
 }

@@ -1,10 +1,26 @@
 //! What brings back whatever was lost: once a minute, through the timer index alone.
+//!
+//! Every open request, and every ended one that somebody still has to hear of, has one timer. A run looks at the timers
+//! that fire until its next look, and sees to each request when its moment has come: a pending one that nobody has claimed
+//! is made to appear in the stream again, one whose lease has ended is taken back, one whose next attempt is due is made
+//! pending, and what has ended is told to whoever has not heard of it.
+//!
+//! Each write is conditional on how the request was seen. So two runs at once act once, and a run that is killed anywhere
+//! leaves nothing that the next one does not find.
+
+mod act;
+mod run;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::connections::Connections;
+use crate::dead_letters::DeadLetters;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Timestamp};
+use crate::store::RequestQueue;
+use crate::telemetry::{MetricLine, MetricSink};
+use run::Run;
 
 /// How the sweeper works.
 #[derive(Clone, Debug)]
@@ -13,7 +29,8 @@ pub struct SweeperSettings {
     pub run: Duration,
     /// How often it looks for what falls due. Default 5 s.
     pub pace: Duration,
-    /// How many requests are seen to at once. Default 16.
+    /// How many requests are seen to at once; four times as many ends are told at once, since clients can be slow.
+    /// Default 16.
     pub concurrency: usize,
     /// How many requests are seen to in a run. Default 10,000.
     pub most: usize,
@@ -47,6 +64,8 @@ pub struct Sweeper<Q, P, D> {
     pub dead_letters: D,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Where it is told what each run has done.
+    pub metrics: Arc<dyn MetricSink>,
     /// How it works.
     pub settings: SweeperSettings,
 }
@@ -55,16 +74,84 @@ pub struct Sweeper<Q, P, D> {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Requests that were seen to.
+    /// Requests that were seen to: the sum of all that follow but [`settled`](Self::settled), [`owed`](Self::owed) and
+    /// [`failed_looks`](Self::failed_looks).
     pub seen_to: usize,
-    /// Requests that could not be, and are looked at again.
+    /// Pending requests that nobody had claimed, and that appear in the stream once more.
+    pub nudged: usize,
+    /// Requests whose lease lives: they are looked at again when it has ended.
+    pub held: usize,
+    /// Requests whose next attempt was due, and that are pending.
+    pub retried: usize,
+    /// Requests whose process had died, and that the worker runs again.
+    pub taken_back: usize,
+    /// Requests that it has ended: their attempts were used up, or their end had been asked for.
+    pub ended: usize,
+    /// Requests that had ended before, and of whose end somebody had not heard.
+    pub untold: usize,
+    /// Requests that had moved on when their turn came.
+    pub moved_on: usize,
+    /// Requests that cannot be read or written to: they are looked at again in a quarter of an hour, and an operator must.
+    pub unreadable: usize,
+    /// Requests for which the store had no answer: the next look finds them again.
     pub failed: usize,
+    /// Ends of which everybody has heard now.
+    pub settled: usize,
+    /// Ends of which not everybody could be told yet.
+    pub owed: usize,
+    /// Looks that the store did not answer.
+    pub failed_looks: usize,
+    /// By how much the latest was seen to after its timer.
+    pub latest: Duration,
 }
 
-impl<Q, P, D> Sweeper<Q, P, D> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     /// Sees to whatever falls due until the run is over, or `deadline` is near, when the invocation ends.
+    ///
+    /// Whatever goes wrong is logged, and found again by the next look, or the next run.
     pub async fn sweep(&self, deadline: Timestamp) -> Swept {
-        let _ = deadline;
-        Swept::default()
+        let swept = Run::new(self, deadline).finish().await;
+        self.metrics.write(&swept.metrics(self.clock.now()));
+        if swept.seen_to > 0 || swept.failed_looks > 0 {
+            tracing::info!(
+                seen_to = swept.seen_to,
+                nudged = swept.nudged,
+                held = swept.held,
+                retried = swept.retried,
+                taken_back = swept.taken_back,
+                ended = swept.ended,
+                untold = swept.untold,
+                settled = swept.settled,
+                owed = swept.owed,
+                moved_on = swept.moved_on,
+                unreadable = swept.unreadable,
+                failed = swept.failed,
+                failed_looks = swept.failed_looks,
+                "swept"
+            );
+        }
+        swept
+    }
+}
+
+impl Swept {
+    fn metrics(&self, at: Timestamp) -> MetricLine {
+        let counts = [
+            ("RequestsNudged", self.nudged),
+            ("LeasesHeld", self.held),
+            ("RetriesDue", self.retried),
+            ("RequestsTakenBack", self.taken_back),
+            ("RequestsEnded", self.ended),
+            ("EndsUntold", self.untold),
+            ("EndsSettled", self.settled),
+            ("EndsOwed", self.owed),
+            ("RequestsMovedOn", self.moved_on),
+            ("RequestsUnreadable", self.unreadable),
+            ("RequestsFailed", self.failed),
+            ("LooksFailed", self.failed_looks),
+        ];
+        let line = MetricLine::at(at).by("Function", "sweeper");
+        let line = counts.into_iter().fold(line, |line, (name, count)| line.count(name, count as u64));
+        line.duration("Lateness", self.latest)
     }
 }

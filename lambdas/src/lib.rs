@@ -1,7 +1,9 @@
 //! The demo application: its handlers, registered once, for the router and the processor alike.
 
+pub mod charge_card;
 pub mod echo_async;
 mod generated;
+pub mod index_archive;
 pub mod process_data;
 pub mod report;
 
@@ -9,11 +11,14 @@ use serde_json::Value;
 use streamer::app::{App, RegisterError};
 use streamer::handler::HandlerError;
 
+use crate::charge_card::ChargeCard;
 use crate::echo_async::EchoAsync;
+use crate::index_archive::IndexArchive;
 use crate::process_data::ProcessData;
 use crate::report::GenerateReport;
 
-/// The demo's actions: `echo` answers at once; `generate_report`, `process_data` and `echo_async` are queued.
+/// The demo's actions: `echo` answers at once; `generate_report`, `process_data` and `echo_async` are queued; `index_archive`
+/// goes on from checkpoints, and `charge_card` is tried again.
 ///
 /// # Errors
 /// When an action is registered twice, which the test below rules out.
@@ -22,7 +27,9 @@ pub fn app() -> Result<App, RegisterError> {
     app.handle("echo", echo)?
         .handle("generate_report", GenerateReport)?
         .handle("process_data", ProcessData)?
-        .handle("echo_async", EchoAsync)?;
+        .handle("echo_async", EchoAsync)?
+        .handle("index_archive", IndexArchive)?
+        .handle("charge_card", ChargeCard)?;
     Ok(app)
 }
 
@@ -34,10 +41,10 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_demo_has_four_actions() {
+    fn the_demo_has_six_actions() {
         assert_eq!(
             super::app().unwrap().actions(),
-            ["echo", "echo_async", "generate_report", "process_data"]
+            ["charge_card", "echo", "echo_async", "generate_report", "index_archive", "process_data"]
         );
     }
 }

@@ -14,7 +14,9 @@ use streamer_harness::lambda::{CapturedLog, Invoke as _, InvokeError};
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Executables, Stage};
 
-const FUNCTIONS: [&str; 4] = ["ConnectFunction", "DisconnectFunction", "RouterFunction", "ProcessorFunction"];
+/// All but the sweeper, which takes whatever comes and then runs for a minute.
+const FUNCTIONS: [&str; 5] =
+    ["ConnectFunction", "DisconnectFunction", "RouterFunction", "ProcessorFunction", "WorkerFunction"];
 
 fn fixtures() -> BTreeMap<String, Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../harness/fixtures");

@@ -83,6 +83,7 @@ impl SignedCall {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
     async fn try_once(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<Vec<u8>, Failed> {
         let endpoint = self.endpoint.clone().unwrap_or_else(|| aws.own_endpoint(self.service));
         let endpoint = endpoint.trim_end_matches('/');
@@ -115,7 +116,7 @@ impl SignedCall {
                 if refused.may_pass { Failed::later(refused) } else { Failed::for_good(refused) }
             }
             SdkError::ConstructionFailure(_) => Failed::for_good(error),
-            error => match error.into_source() {
+            _ => match error.into_source() {
                 Ok(source) => Failed::later(source),
                 Err(error) => Failed::later(error),
             },

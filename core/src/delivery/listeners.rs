@@ -162,6 +162,16 @@ impl<'a, P: Connections> Listeners<'a, P> {
         self.send_next(to);
     }
 
+    /// Goes on with what is being sent until all of it has arrived or failed, or that long.
+    pub(crate) async fn flush(&mut self, until: Instant) {
+        while !self.sends.is_empty() {
+            tokio::select! {
+                () = self.advance() => {}
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+
     /// Sends the terminal frame to everyone who listens, again to those whom it does not reach at once, and
     /// returns who has it, or will never need it.
     pub(crate) async fn tell(

@@ -217,6 +217,7 @@ pub struct ProcessorSetup {
     attempts: AttemptsSetup,
     worker: String,
     concurrency: usize,
+    inline_limit: Duration,
 }
 
 /// The processor as it stands on Lambda.
@@ -233,9 +234,10 @@ impl ProcessorSetup {
         http: SharedHttpClient,
     ) -> Result<Self, ConfigError> {
         let attempts = AttemptsSetup::read(&mut environment, http);
-        let (worker, concurrency) = (environment.required("WORKER_FUNCTION"), environment.concurrency());
+        let worker = environment.required("WORKER_FUNCTION");
+        let (concurrency, inline_limit) = (environment.concurrency(), environment.inline_limit());
         environment.finish()?;
-        Ok(Self { attempts, worker, concurrency })
+        Ok(Self { attempts, worker, concurrency, inline_limit })
     }
 
     /// How many requests it runs at once.
@@ -250,6 +252,7 @@ impl ProcessorSetup {
         let workers = LambdaWorkers::new(self.attempts.aws.clone(), Arc::clone(&ports.clock), self.worker);
         let mut processor = Processor::new(self.attempts.attempts(app, ports, handlers), workers);
         processor.set_concurrency(self.concurrency);
+        processor.set_inline_limit(self.inline_limit);
         processor
     }
 }
@@ -323,6 +326,7 @@ impl SweeperSetup {
             connections: ApiGatewayConnections::new(self.aws.management_api()),
             dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
+            metrics: Arc::clone(&ports.metrics),
             settings: self.settings,
         }
     }

@@ -105,11 +105,15 @@ pub(crate) struct Read {
     is_unexpected: bool,
 }
 
-/// A failure of the handler's own.
+/// A failure of the handler's own, unless it was stopped.
 impl From<HandlerError> for CallError {
     fn from(error: HandlerError) -> Self {
         let (told, verdict, source) = error.into_parts();
-        Self { kind: CallErrorKind::Failed, told, verdict, source }
+        let kind = match verdict {
+            Verdict::TimedOut => CallErrorKind::Refused,
+            Verdict::Final | Verdict::Retryable(_) | Verdict::Yielded => CallErrorKind::Failed,
+        };
+        Self { kind, told, verdict, source }
     }
 }
 

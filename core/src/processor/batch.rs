@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::RequestKey;
-use crate::store::dynamodb::request_item::{KEY, PART, REQUEST_PART};
+use crate::store::Runner;
+use crate::store::dynamodb::request_item::{KEY, PART, REQUEST_PART, WORKER};
 
 /// The records that a DynamoDB stream's event source mapping hands over.
 ///
@@ -32,8 +33,8 @@ pub struct BatchItemFailure {
 /// What a record says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Read {
-    /// A request was written.
-    Request { sequence_number: String, key: RequestKey },
+    /// A request was written, which waited for this runner then.
+    Request { sequence_number: String, key: RequestKey, runner: Runner },
     /// Nothing that is to be run.
     Nothing,
     /// It cannot be read.
@@ -51,6 +52,15 @@ struct Record {
 #[serde(rename_all = "PascalCase")]
 struct Change {
     keys: Keys,
+    #[serde(default)]
+    new_image: Option<Image>,
+}
+
+/// All that is read of an image: whatever else stands in it is decided by the claim.
+#[derive(Deserialize)]
+struct Image {
+    #[serde(default)]
+    runner: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -75,10 +85,13 @@ fn read(record: Value) -> Read {
     let sequence_number =
         record.pointer("/dynamodb/SequenceNumber").and_then(Value::as_str).unwrap_or_default().to_owned();
     match serde_path_to_error::deserialize::<_, Record>(record) {
-        Ok(Record { event_name, dynamodb: Change { keys } })
+        Ok(Record { event_name, dynamodb: Change { keys, new_image } })
             if event_name != "REMOVE" && keys.part.text == REQUEST_PART =>
         {
-            Read::Request { sequence_number, key: RequestKey::from_stored(keys.request_id.text) }
+            let runner = new_image.and_then(|image| image.runner);
+            let is_for_worker = runner.is_some_and(|runner| runner["S"] == WORKER);
+            let runner = if is_for_worker { Runner::Worker } else { Runner::Processor };
+            Read::Request { sequence_number, key: RequestKey::from_stored(keys.request_id.text), runner }
         }
         Ok(_) => Read::Nothing,
         Err(error) => {
@@ -106,12 +119,31 @@ mod tests {
                 "Keys": {"request_id": {"S": "acme/ann/r1"}, "part": {"S": part}}, "SequenceNumber": "1",
             }})
         };
-        let request =
-            Read::Request { sequence_number: "1".into(), key: RequestKey::from_stored("acme/ann/r1") };
+        let request = Read::Request {
+            sequence_number: "1".into(),
+            key: RequestKey::from_stored("acme/ann/r1"),
+            runner: Runner::Processor,
+        };
         assert_eq!(read_one(record("INSERT", "request")), request);
         assert_eq!(read_one(record("MODIFY", "request")), request);
         assert_eq!(read_one(record("REMOVE", "request")), Read::Nothing);
         assert_eq!(read_one(record("INSERT", "payload")), Read::Nothing);
+    }
+
+    #[test]
+    fn an_image_says_who_runs_the_request_and_nothing_else_is_read_of_it() {
+        let runner = |image: Value| {
+            let read = read_one(json!({"eventName": "MODIFY", "dynamodb": {
+                "Keys": {"request_id": {"S": "acme/ann/r1"}, "part": {"S": "request"}}, "SequenceNumber": "1",
+                "NewImage": image,
+            }}));
+            let Read::Request { runner, .. } = read else { panic!("{read:?}") };
+            runner
+        };
+        assert_eq!(runner(json!({"runner": {"S": "worker"}, "status": 7})), Runner::Worker);
+        for other in [json!({}), json!(null), json!({"runner": {"S": "else"}}), json!({"runner": 1})] {
+            assert_eq!(runner(other), Runner::Processor, "the claim says who is right");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::ports::Timestamp;
+
 /// A store that did not do what it was asked to.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
     context: String,
+    entry: Option<(String, Timestamp)>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -37,7 +40,7 @@ impl StoreError {
     /// An error of this kind; `context` says what was being done to what.
     #[must_use]
     pub fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: context.into(), entry: None, source: None }
     }
 
     /// Adds what caused it.
@@ -45,6 +48,19 @@ impl StoreError {
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Names the entry of a list that it is about, by its key and the time that the list is sorted by.
+    #[must_use]
+    pub fn of_entry(mut self, key: impl Into<String>, at: Timestamp) -> Self {
+        self.entry = Some((key.into(), at));
+        self
+    }
+
+    /// The entry of a list that cannot be read: its key, and the time that the list is sorted by.
+    #[must_use]
+    pub fn entry(&self) -> Option<(&str, Timestamp)> {
+        self.entry.as_ref().map(|(key, at)| (key.as_str(), *at))
     }
 
     /// What to do about it.

@@ -87,8 +87,8 @@ pub enum Abandoned {
 /// What became of a wish to listen to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subscribed {
-    /// The connection listens: this is how the request stands. What has a higher number than
-    /// [`seq`](Request::seq) is sent to it. If it has ended, its terminal frame is to be sent now; should that fail,
+    /// The connection listens: this is how the request stands, as it is [looked up](RequestQueue::look_up). What has a higher
+    /// number than [`seq`](Request::seq) is sent to it. If it has ended, its terminal frame is to be sent now; should that fail,
     /// it is sent once the request's timer fires.
     To(Box<Request>),
     /// As many connections as may be listen already: these.
@@ -173,6 +173,15 @@ pub trait RequestQueue: Send + Sync {
     /// # Errors
     /// When the store does not answer, or holds something that is no request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
+
+    /// How the request of this key stands, read consistently: what its client may ask about. A payload or a checkpoint that
+    /// is costly to read may be missing from it, null and none then.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) has them.
+    fn look_up(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send {
+        self.get(key)
+    }
 
     /// Claims a pending request until `lease_end`, or one whose next attempt is due: raises its epoch and counts an attempt.
     ///

@@ -1,4 +1,8 @@
+mod aws;
+mod cancel;
+mod dlq;
 mod local;
+mod place;
 mod ready;
 mod record;
 mod tables;
@@ -43,6 +47,11 @@ enum Command {
     /// Make, check or delete the template's tables at any endpoint of DynamoDB
     #[command(subcommand)]
     Tables(tables::Tables),
+    /// Look at the requests that have failed for good, and make them anew
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
+    /// End a request, wherever it stands
+    Cancel(cancel::Cancel),
     /// Make fixtures of the events that functions with STREAMER_RECORD wrote to their logs, without what is somebody's
     Record(record::Record),
 }
@@ -61,6 +70,8 @@ impl Cli {
             Some(Command::Try(trial)) => trial.run(),
             Some(Command::Token(token)) => token.run(),
             Some(Command::Tables(tables)) => tables.run(),
+            Some(Command::Dlq(dlq)) => dlq.run(),
+            Some(Command::Cancel(cancel)) => cancel.run(),
             Some(Command::Record(record)) => record.run(),
         }
     }

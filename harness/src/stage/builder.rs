@@ -75,7 +75,8 @@ impl StageBuilder {
     }
 
     /// Runs Streamer's functions in this process, with the handlers of `app`: each function of the template that is built
-    /// from a binary `connect`, `disconnect`, `router` or `processor`, with the environment variables that it has there.
+    /// from a binary `connect`, `disconnect`, `router`, `processor`, `worker` or `sweeper`, with the environment variables that it has
+    /// there.
     ///
     /// All environments share this one app, and what its layers remember.
     pub fn app(mut self, app: App) -> Self {

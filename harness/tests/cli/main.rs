@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bad_input;
+mod cancel;
+mod dlq;
 mod local;
 mod record;
 mod tables;

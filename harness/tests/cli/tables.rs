@@ -1,10 +1,8 @@
 //! `streamer tables` over HTTP, against the harness's own DynamoDB and against endpoints that make trouble.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,21 +14,7 @@ use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 
-use crate::workspace::{IDLE, Workspace};
-
-/// An endpoint on a port of its own, for as long as the test runs.
-fn serve(router: Router) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    listener.set_nonblocking(true).unwrap();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
-        });
-    });
-    url
-}
+use crate::workspace::{IDLE, Workspace, serve, told};
 
 /// An endpoint that answers by a function of the operation and the request.
 fn answering<F>(answer: F) -> String
@@ -62,24 +46,7 @@ fn tables_of(db: &DynamoDb) -> Value {
 
 /// The command, in an environment that has nothing of AWS.
 fn command(workspace: &Workspace, arguments: &[&str]) -> Command {
-    let mut command = workspace.command(&[&["tables"], arguments].concat());
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
-            command.env_remove(name);
-        }
-    }
-    command
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("AWS_EC2_METADATA_DISABLED", "true");
-    command
-}
-
-/// What it printed, after what it ended with.
-fn told(output: &Output) -> String {
-    let code = output.status.code().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    format!("{code}\n{}{}", text(&output.stdout), text(&output.stderr))
+    workspace.command_without_aws(&[&["tables"], arguments].concat())
 }
 
 fn run(workspace: &Workspace, arguments: &[&str]) -> String {

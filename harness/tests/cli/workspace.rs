@@ -1,12 +1,36 @@
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
+use axum::Router;
 use tempfile::TempDir;
 
 /// A Cargo workspace with a template and one function.
 pub(crate) struct Workspace {
     folder: TempDir,
+}
+
+/// What a command printed, after what it ended with.
+pub(crate) fn told(output: &Output) -> String {
+    let code = output.status.code().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    format!("{code}\n{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// An endpoint on a port of its own, for as long as the test runs.
+pub(crate) fn serve(router: Router) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
+        });
+    });
+    url
 }
 
 /// Asks its Runtime API for an event, and waits for it.
@@ -67,6 +91,21 @@ impl Workspace {
             .current_dir(self.path())
             .env("CARGO_TARGET_DIR", self.path().join("target"))
             .stdin(Stdio::null());
+        command
+    }
+
+    /// The same in an environment that has nothing of AWS.
+    pub(crate) fn command_without_aws(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
         command
     }
 

@@ -144,7 +144,7 @@ async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory()
         app()
     };
     let stage = Stage::builder().app_of_each(make).start().await.unwrap();
-    assert_eq!(made.load(Ordering::Relaxed), 2, "the router's and the processor's");
+    assert_eq!(made.load(Ordering::Relaxed), 3, "the router's, the processor's and the worker's");
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("echo", "r1", json!(1)).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap(), 1);

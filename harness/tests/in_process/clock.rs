@@ -41,3 +41,16 @@ async fn an_ended_request_is_deleted_by_its_time_to_live() {
     assert!(stage.items("RequestsTable").await.unwrap().is_empty());
     stage.shutdown().await;
 }
+
+/// The sweeper runs each minute, and looks at each shard of the timers every five seconds, at nothing else.
+#[tokio::test(start_paused = true)]
+async fn an_idle_hour_costs_looks_at_the_timers_alone() {
+    let stage = crate::stage().await;
+    let ledger = stage.dynamodb().ledger();
+    stage.advance(std::time::Duration::from_hours(1)).await;
+    let calls = ledger.take();
+    assert!(calls.iter().all(|call| call.operation == "Query"), "{calls:?}");
+    let most = 60 * 12 * 8;
+    assert!((1..=most).contains(&calls.iter().count()), "{} calls", calls.iter().count());
+    stage.shutdown().await;
+}

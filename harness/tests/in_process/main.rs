@@ -6,6 +6,8 @@ mod building;
 mod clients;
 mod clock;
 mod faults;
+mod hours;
+mod recovery;
 mod requests;
 
 use std::time::Duration;

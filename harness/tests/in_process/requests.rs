@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use serde_json::json;
 use streamer::protocol::Frame;
+use streamer_harness::lambda::CapturedLog;
 
-use crate::{ann, bob, stage};
+use crate::{ann, bob, builder, stage};
 
 #[tokio::test(start_paused = true)]
 async fn a_quick_request_is_answered() {
@@ -32,6 +35,19 @@ async fn a_slow_request_is_queued_reported_on_and_completed() {
     let items = stage.items("RequestsTable").await.unwrap();
     let statuses: Vec<_> = items.iter().filter_map(|item| item["status"].as_str()).collect();
     assert_eq!(statuses, ["COMPLETED"], "{items:?}");
+    stage.shutdown().await;
+}
+
+/// Above the limit of what runs beside others: the processor hands it over through Lambda's API.
+#[tokio::test(start_paused = true)]
+async fn a_long_request_is_run_by_the_worker() {
+    let log = Arc::new(CapturedLog::new());
+    let stage = builder().log(log.clone()).start().await.unwrap();
+    let mut ann = stage.connect(&ann()).await.unwrap();
+    ann.request("print", "r1", json!({"pages": 31})).await.unwrap();
+    assert_eq!(ann.complete("r1").await.unwrap()["pages"], 31);
+    let claimed = log.wait_for("streamer-WorkerFunction", r#""claimed""#).await;
+    assert!(claimed.contains("ann"), "{claimed}");
     stage.shutdown().await;
 }
 

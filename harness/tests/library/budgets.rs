@@ -20,7 +20,7 @@ impl Handler for Work {
     type Output = u64;
 
     fn estimated_duration(&self, _: &u64) -> Duration {
-        Duration::from_mins(1)
+        Duration::from_secs(10)
     }
 
     async fn process(&self, seconds: u64, context: Context) -> Result<u64, HandlerError> {
@@ -95,5 +95,75 @@ async fn a_repeated_request_costs_one_refused_write() {
     world.ask("work", "r1", json!(1)).await;
     assert_snapshot!(ledger.take());
     world.ask("status", "r2", json!({"request_id": "r1"})).await;
+    assert_snapshot!(ledger.take());
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_listen_costs_a_write_and_after_the_end_two_more_and_a_push() {
+    let world = world(0).await;
+    world.connect("c-ann2", "acme", "ann").await;
+    world.ask("work", "r1", json!(1)).await;
+    let subscribe = json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}});
+    world.say("c-ann2", r#"{"action":"ping"}"#).await;
+    let ledger = world.db.ledger();
+    world.say("c-ann2", &subscribe).await;
+    assert_snapshot!(ledger.take());
+    world.process().await;
+    let _ = ledger.take();
+    let before = world.clients.frames("c-ann2").len();
+    world.say("c-ann2", &subscribe).await;
+    assert_snapshot!(ledger.take());
+    assert_eq!(world.clients.frames("c-ann2").len() - before, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_comes_again_over_another_connection_costs_a_refused_write_and_a_subscription() {
+    let world = world(0).await;
+    world.connect("c-ann2", "acme", "ann").await;
+    world.ask("work", "r1", json!(1)).await;
+    world.say("c-ann2", r#"{"action":"ping"}"#).await;
+    let ledger = world.db.ledger();
+    let again = json!({"action": "work", "id": "r1", "payload": 1});
+    world.say("c-ann2", &again).await;
+    assert_snapshot!(ledger.take());
+    world.say("c-ann2", &again).await;
+    assert_snapshot!(ledger.take());
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_note() {
+    let world = world(0).await;
+    for id in ["r1", "r2"] {
+        world.ask("work", id, json!(30)).await;
+    }
+    let ledger = world.db.ledger();
+    world.ask("cancel", "x1", json!({"request_id": "r1"})).await;
+    assert_snapshot!(ledger.take());
+    assert_eq!(world.clients.frames("c-ann").len(), 1);
+    let cancels = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let _ = ledger.take();
+        world.ask("cancel", "x2", json!({"request_id": "r2"})).await;
+        ledger.take()
+    };
+    let (_, asked) = tokio::join!(world.process(), cancels);
+    assert_snapshot!(asked);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _ = ledger.take();
+    world.ask("cancel", "x3", json!({"request_id": "r2"})).await;
+    assert_snapshot!(ledger.take());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_about_a_request_reads_nothing_of_what_it_is_run_with() {
+    let mut app = App::new();
+    let echo = handler_fn(|_: Value, _| async move { Ok(1) }).estimated(Duration::from_secs(10));
+    app.handle("work", echo).unwrap();
+    let world = World::new(app).await;
+    world.ask("work", "r1", json!("x".repeat(100_000))).await;
+    let ledger = world.db.ledger();
+    for action in ["status", "subscribe"] {
+        world.ask(action, "s1", json!({"request_id": "r1"})).await;
+    }
     assert_snapshot!(ledger.take());
 }

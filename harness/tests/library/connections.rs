@@ -148,7 +148,8 @@ async fn where_it_is_so_set_a_connections_end_cancels_what_runs_and_what_waits()
     assert_eq!(bench.counted(), (2, 2));
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Cancelled);
-    assert!(request.finished_at.unwrap().since(ended_at) <= Duration::from_millis(1_100));
+    // Seen at its next stored report, at most a second later, and heard at the handler's next, another second later.
+    assert!(request.finished_at.unwrap().since(ended_at) <= Duration::from_millis(2_100));
     for id in ["r1", "r2"] {
         assert!(!bench.has_timer(id).await, "{id}: nobody is left to be told");
     }
@@ -177,7 +178,7 @@ async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled()
         bench.queue(id, 60).await;
     }
     let lease_end = now + Duration::from_secs(60);
-    queue(&world.db).claim(&key("runs"), "somebody", Runner::Processor, now, lease_end).await.unwrap();
+    queue(&world.db).claim(&key("runs"), "somebody", Runner::Worker, now, lease_end).await.unwrap();
     let db = world.db.clone();
     let subscribe = move || {
         for id in ["waits", "runs"] {

@@ -81,8 +81,15 @@ async fn say(world: &World, user: usize, message: Value) -> Frame {
     serde_json::from_str(&world.say(&connection(user), message).await).unwrap()
 }
 
+/// The actions that are about a request.
+const ABOUT: [&str; 3] = ["status", "subscribe", "cancel"];
+
+async fn about(world: &World, action: &str, user: usize, id: &str) -> Frame {
+    say(world, user, json!({"action": action, "id": "s", "payload": {"request_id": id, "seq": 0}})).await
+}
+
 async fn status(world: &World, user: usize, id: &str) -> Frame {
-    say(world, user, json!({"action": "status", "id": "s", "payload": {"request_id": id}})).await
+    about(world, "status", user, id).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,22 +128,74 @@ async fn users_and_tenants_of_any_names_share_no_request() {
 #[tokio::test(start_paused = true)]
 async fn anothers_request_is_as_one_that_does_not_exist() {
     let world = world().await;
+    let code = |answer: &Frame| {
+        let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
+        error.code.clone()
+    };
     for (owner, _) in USERS.into_iter().enumerate() {
         let id = format!("of-{owner}");
         say(&world, owner, json!({"action": "report", "id": id, "payload": 1})).await;
         for other in (0..USERS.len()).filter(|other| *other != owner) {
-            let nobodys = status(&world, other, "nobodys").await;
-            assert!(matches!(&nobodys, Frame::Error { error, .. } if error.code == ErrorCode::NotFound));
-            assert_eq!(status(&world, other, &id).await, nobodys, "{other} asks for {id}");
+            for action in ABOUT {
+                let nobodys = about(&world, action, other, "nobodys").await;
+                assert_eq!(code(&nobodys), ErrorCode::NotFound);
+                assert_eq!(about(&world, action, other, &id).await, nobodys, "{other}: {action} {id}");
+            }
         }
     }
-    // Nor under its stored key, or what leads to it.
-    for id in ["acme/eve/of-0", "../eve/of-0", "eve/of-0", "acme%2Feve%2Fof-0"] {
-        let answer = status(&world, 1, id).await;
-        assert!(
-            matches!(&answer, Frame::Error { error, .. } if error.code == ErrorCode::NotFound),
-            "{answer:?}"
-        );
+    // Nor under its stored key, or what leads to it, or as whoever a payload claims to be.
+    for id in ["acme/eve/of-0", "../eve/of-0", "eve/of-0", "acme%2Feve%2Fof-0", "of-0#request", "of-0 "] {
+        for action in ABOUT {
+            assert_eq!(code(&about(&world, action, 1, id).await), ErrorCode::NotFound, "{action} {id}");
+        }
+    }
+    for action in ABOUT {
+        let payload = json!({"request_id": "of-0", "user": "eve", "tenant": "acme", "connection_id": "c-0"});
+        let answer = say(&world, 1, json!({"action": action, "payload": payload})).await;
+        assert_eq!(code(&answer), ErrorCode::NotFound);
+    }
+    // Whatever was tried, each is run, and told to its user alone.
+    world.process().await;
+    for (user, _) in USERS.into_iter().enumerate() {
+        let told = world.clients.frames(&connection(user));
+        assert!(matches!(&told[..], [Frame::Complete { .. }]), "{user}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_of_any_names_are_listened_to_and_cancelled_by_their_own_user_alone() {
+    let world = world().await;
+    for id in IDS {
+        for user in 0..USERS.len() {
+            say(&world, user, json!({"action": "report", "id": id, "payload": [user, id]})).await;
+        }
+    }
+    for id in IDS {
+        for user in 0..USERS.len() {
+            // Every other user cancels, the others listen.
+            let (action, stands) =
+                if user % 2 == 0 { ("cancel", "cancelled") } else { ("subscribe", "queued") };
+            let answer = about(&world, action, user, id).await;
+            let Frame::Response { data: Some(snapshot), .. } = answer else { panic!("{answer:?}") };
+            assert_eq!((&snapshot["request_id"], &snapshot["status"]), (&json!(id), &json!(stands)));
+        }
+    }
+    world.process().await;
+    for (user, (tenant, name)) in USERS.into_iter().enumerate() {
+        let told = world.clients.frames(&connection(user));
+        assert_eq!(told.len(), IDS.len());
+        for frame in told {
+            if user % 2 == 0 {
+                let Frame::Error { error, .. } = frame else { panic!("{user}: {frame:?}") };
+                assert_eq!(error.code, ErrorCode::Cancelled);
+            } else {
+                let Frame::Complete { result, .. } = frame else { panic!("{user}: {frame:?}") };
+                assert_eq!(
+                    (&result[0], &result[1], &result[2][0]),
+                    (&json!(tenant), &json!(name), &json!(user))
+                );
+            }
+        }
     }
 }
 

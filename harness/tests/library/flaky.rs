@@ -132,7 +132,7 @@ pub(crate) struct Flaky {
     pub(crate) queue: DynamoRequestQueue,
     /// How many calls of `progress` and `renew` fail from now on.
     pub(crate) progress: Arc<AtomicU32>,
-    /// How many calls of `complete`, `fail` and `cancelled` fail from now on.
+    /// How many calls fail from now on of those by which a request leaves its attempt.
     pub(crate) ends: Arc<AtomicU32>,
     /// As what they fail.
     pub(crate) kind: StoreErrorKind,
@@ -230,6 +230,7 @@ impl RequestQueue for Flaky {
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.pass(&self.ends)?;
+        self.pass(&self.ends)?;
         self.queue.continue_later(key, lease, last).await
     }
 
@@ -308,6 +309,7 @@ impl RequestQueue for Flaky {
         runner: Runner,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
         self.pass(&self.ends)?;
         self.queue.retry_later(key, lease, history, due, runner, last).await
     }

@@ -84,6 +84,33 @@ fn cases() -> Vec<(&'static str, String)> {
             "a status of an id that is none",
             text(r#"{"id":"r1","action":"status","payload":{"request_id":""}}"#),
         ),
+        ("a subscription to nothing", text(r#"{"id":"r1","action":"subscribe"}"#)),
+        (
+            "a subscription from before all frames",
+            text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":-1}}"#),
+        ),
+        (
+            "a subscription from between two frames",
+            text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":["r2"],"seq":"1"}}"#),
+        ),
+        (
+            "a subscription from above 64 bits",
+            text(
+                r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":18446744073709551616}}"#,
+            ),
+        ),
+        (
+            "a cancellation of control characters",
+            text(r#"{"id":"r1","action":"cancel","payload":{"request_id":"\u0000"}}"#),
+        ),
+        (
+            "a cancellation of a long id",
+            format!(
+                r#"{{"id":"r1","action":"cancel","payload":{{"request_id":"{}"}}}}"#,
+                "x".repeat(100_000)
+            ),
+        ),
+        ("a cancellation of all", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
     ]
 }
 
@@ -98,6 +125,20 @@ async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it
     }
     assert_snapshot!(answers);
     assert_eq!(world.records().len(), 0, "nothing of it is stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_requests_that_are_not_there_leaves_nothing_behind() {
+    let world = World::new(app()).await;
+    for id in ["r1", "#", "subscribers", "a.b[0]", ":seen", "../x", "%", "\u{202e}", " ", "😀"] {
+        for action in ["status", "subscribe", "cancel"] {
+            let payload = json!({"request_id": id, "seq": u64::MAX});
+            let answer = world.say("c-ann", json!({"action": action, "id": "x1", "payload": payload})).await;
+            assert!(answer.contains("\"NOT_FOUND\""), "{action} {id}: {answer}");
+        }
+    }
+    assert_eq!(world.records().len(), 0);
+    assert_eq!(world.clients.frames("c-ann"), []);
 }
 
 #[derive(Clone, Default)]

@@ -80,7 +80,9 @@ async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
                 Status::Failed => {
                     store.queue.fail(&key, &held, &out_of_paper(), &[past(1, 50)], &last).await.map(drop)
                 }
-                _ => store.queue.cancelled(&key, &held, &last).await.map(drop),
+                Status::Pending | Status::Processing | Status::Retrying | Status::Cancelled => {
+                    store.queue.cancelled(&key, &held, &last).await.map(drop)
+                }
             }
             .unwrap();
             lease = Some(held);
@@ -163,9 +165,10 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                     queue.take_back(&seen, &verdict, &history, now).await.unwrap()
                 }
                 (Status::Retrying, after) => {
-                    let to = match after {
-                        State::Pending(_) => NewStatus::Pending,
-                        _ => NewStatus::Failed(out_of_paper()),
+                    let to = if let State::Pending(_) = after {
+                        NewStatus::Pending
+                    } else {
+                        NewStatus::Failed(out_of_paper())
                     };
                     queue.update_status(key, Status::Retrying, to, now).await.is_ok()
                 }
@@ -218,10 +221,8 @@ async fn every_operation_leaves_a_request_as_the_pure_function_says() {
     for state in states() {
         for event in events {
             // Before, at and after what the moment makes a difference to.
-            let moments: &[u64] = match event {
-                Event::Claimed { .. } | Event::TimerFired => &[99, 100, 109, 110],
-                _ => &[110],
-            };
+            let is_timed = matches!(event, Event::Claimed { .. } | Event::TimerFired);
+            let moments: &[u64] = if is_timed { &[99, 100, 109, 110] } else { &[110] };
             for &seconds in moments {
                 n += 1;
                 let specimen = specimen(&store, &format!("r{n}"), state).await;

@@ -4,18 +4,30 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broadcast;
 mod budgets;
+mod cancel;
+mod cancel_running;
+mod checkpoints;
 mod connections;
+mod crashes;
 mod crossing;
 mod flaky;
+mod hand_over;
 mod hostile;
 mod lifecycle;
 mod middleware;
 mod permissions;
 mod processor;
 mod rate_limits;
+mod reports;
+mod retries;
 mod router;
+mod scripted;
 mod store;
 mod store_costs;
 mod stream_images;
+mod subscriptions;
+mod sweeper;
+mod timeouts;
 mod world;

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use streamer::app::App;
-use streamer::handler::{Context, Handler, HandlerError};
+use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
 use streamer::middleware::{
     BoxError, Call, CallError, Logging, Metrics, Next, Phase, Reply, RequirePermission, from_fn,
     when_processing, when_routing,
@@ -36,6 +36,10 @@ impl Handler for Takes {
 
     fn estimated_duration(&self, seconds: &u64) -> Duration {
         Duration::from_secs(*seconds)
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy::never()
     }
 
     async fn process(&self, seconds: u64, _: Context) -> Result<u64, HandlerError> {
@@ -763,5 +767,5 @@ async fn of_attempts_at_queued_requests_only_those_that_nobody_brought_about_at_
     for id in ["r1", "r2"] {
         assert_eq!(world.request(id).await.status, Status::Failed);
     }
-    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the request failed","request":"acme/ann/r2","error":"CARD_DECLINED: The card was declined: the bank is shut","target":"streamer::processor::attempt"}"#);
+    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the attempt failed","request":"acme/ann/r2","error":"CARD_DECLINED: The card was declined: the bank is shut","target":"streamer::attempts::outcome"}"#);
 }

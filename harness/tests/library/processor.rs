@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::connections::SendErrorKind;
-use streamer::handler::{Context, Handler, HandlerError};
+use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
 use streamer::ids::ConnectionId;
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
@@ -60,7 +60,11 @@ impl Handler for Slow {
     type Output = Value;
 
     fn estimated_duration(&self, _: &Value) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(10)
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy::never()
     }
 
     async fn process(&self, payload: Value, context: Context) -> Result<Value, HandlerError> {
@@ -229,7 +233,11 @@ async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
     bench.queue("r1").await;
     let began = Instant::now();
     bench.world.process_for(Duration::from_mins(5)).await;
-    assert_eq!(began.elapsed().as_secs(), 290, "ten seconds before the invocation's end");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        295,
+        "told ten seconds before the invocation's end, and given five"
+    );
     tokio::task::yield_now().await;
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
     assert_snapshot!(bench.wire());
@@ -272,7 +280,8 @@ async fn a_running_request_whose_end_is_asked_for_is_stopped_at_its_next_report(
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let went_on = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    assert!(went_on <= Duration::from_millis(1_100), "{went_on:?}");
+    // Seen at its next stored report, and heard by the handler at the one after that.
+    assert!(went_on <= Duration::from_millis(1_500), "{went_on:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
     let request = bench.world.request("r1").await;
@@ -293,7 +302,8 @@ async fn a_silent_handler_is_stopped_when_its_lease_is_renewed() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
     let went_on = cancel_after(&bench, Duration::from_secs(25)).await;
-    assert!(went_on <= Duration::from_secs(16), "{went_on:?}");
+    // It is told when its lease is renewed after 40 s, and does not listen.
+    assert!(went_on <= Duration::from_secs(21), "{went_on:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
     assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
     assert_eq!(bench.frames().len(), 1);
@@ -508,7 +518,7 @@ impl Handler for Spins {
     type Output = bool;
 
     fn estimated_duration(&self, _: &Value) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(10)
     }
 
     async fn process(&self, _: Value, context: Context) -> Result<bool, HandlerError> {
@@ -622,11 +632,12 @@ async fn an_item_that_cannot_be_read_is_ended_by_a_store_that_fails_for_a_while(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_invocation_has_no_time_for_is_left_as_it_was() {
+async fn what_an_invocation_has_no_time_for_is_handed_over_as_it_is() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
-    let response = bench.world.process_for(Duration::from_secs(10)).await;
-    assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
+    let response = bench.world.process_for(Duration::from_secs(40)).await;
+    assert_eq!(response.batch_item_failures, []);
+    assert_eq!(bench.world.workers.keys(), [key("r1")]);
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
 }

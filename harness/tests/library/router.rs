@@ -3,9 +3,9 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::app::App;
-use streamer::handler::{Context, Handler, HandlerError, handler_fn};
+use streamer::handler::{Context, Handler, HandlerError, RetryPolicy, handler_fn};
 use streamer::protocol::{ErrorCode, Frame};
-use streamer::store::Status;
+use streamer::store::{Runner, Status};
 
 use crate::world::{CONNECTIONS, REQUESTS, World, message};
 
@@ -230,4 +230,40 @@ async fn a_store_that_fails_is_an_internal_error_that_names_its_request_and_tell
         answers.push(router.route(&message("c-ann", json!(slow), false)).await);
     }
     assert_snapshot!(answers.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_handler_is_held_to_its_own_time_and_told_what_the_answer_leaves_it() {
+    let mut app = App::new();
+    let hang = |(): (), _: Context| async { std::future::pending::<Result<(), HandlerError>>().await };
+    let asks = |(): (), context: Context| async move { Ok(context.progress.remaining()) };
+    app.handle("hang", handler_fn(hang).timeout(Duration::from_millis(1_500)))
+        .unwrap()
+        .handle("asks", handler_fn(asks).timeout(Duration::from_secs(40)))
+        .unwrap()
+        .handle("yields", handler_fn(|(): (), _| async { Err::<(), _>(HandlerError::go_on_later()) }))
+        .unwrap();
+    let world = World::new(app).await;
+    let asked = tokio::time::Instant::now();
+    let timed_out = world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await;
+    assert_eq!(asked.elapsed(), Duration::from_secs(2), "and a moment to clean up");
+    let left = world.say("c-ann", r#"{"action":"asks","id":"r2"}"#).await;
+    let yielded = world.say("c-ann", r#"{"action":"yields","id":"r3"}"#).await;
+    assert_snapshot!(format!("{timed_out}\n{left}\n{yielded}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_function_that_says_how_long_it_takes_is_queued_for_whom_it_is() {
+    let mut app = App::new();
+    for (action, seconds) in [("short", 30), ("long", 31)] {
+        let policy = RetryPolicy::attempts(7);
+        let work = handler_fn(|(): (), _| async { Ok(()) });
+        app.handle(action, work.estimated(Duration::from_secs(seconds)).retry(policy)).unwrap();
+    }
+    let world = World::new(app).await;
+    for (action, runner) in [("short", Runner::Processor), ("long", Runner::Worker)] {
+        assert!(matches!(world.ask(action, action, json!(null)).await, Frame::Acknowledgment { .. }));
+        let request = world.request(action).await;
+        assert_eq!((request.runner, request.max_attempts), (runner, 7), "{action}");
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
@@ -19,11 +20,15 @@ use streamer::router::Router;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
-use streamer::store::{Connection, ConnectionStore as _, Identity, Request, RequestQueue};
+use streamer::store::{
+    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
+};
 use streamer::sweeper::{Sweeper, SweeperSettings};
+use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::Worker;
-use streamer::workers::Workers;
+use streamer::workers::{HandOver, Workers};
 use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::faults::Faults;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 use tokio::runtime::Handle;
@@ -152,15 +157,33 @@ impl Workers for HandedOver {
     }
 }
 
+/// The metrics that were written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics(Arc<Mutex<Vec<String>>>);
+
+impl Metrics {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl MetricSink for Metrics {
+    fn write(&self, line: &MetricLine) {
+        self.0.lock().unwrap().push(line.to_json());
+    }
+}
+
 pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
 
 /// The tables of the template, a router and a processor on them, and clients.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) db: DynamoDb,
+    pub(crate) faults: Faults,
     pub(crate) clients: Clients,
     pub(crate) letters: Letters,
     pub(crate) workers: HandedOver,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: TokioClock,
     pub(crate) app: Arc<App>,
     pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
@@ -170,7 +193,9 @@ impl World {
     /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock { started: Instant::now() };
-        let db = DynamoDb::builder().clock(Arc::new(clock.clone())).in_memory().unwrap();
+        let faults = Faults::default();
+        let db =
+            DynamoDb::builder().clock(Arc::new(clock.clone())).faults(faults.clone()).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
         let clients = Clients::default();
@@ -183,8 +208,8 @@ impl World {
             Arc::new(clock.clone()),
             Handle::current(),
         );
-        let (letters, workers) = (Letters::default(), HandedOver::default());
-        let world = Self { db, clients, letters, workers, clock, app, router };
+        let (letters, workers, metrics) = (Letters::default(), HandedOver::default(), Metrics::default());
+        let world = Self { db, faults, clients, letters, workers, metrics, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
@@ -284,7 +309,8 @@ impl World {
 
     /// Sends a message over a connection, and returns the answer as it goes over the wire.
     pub(crate) async fn say(&self, connection: &str, body: impl ToString) -> String {
-        self.router.route(&message(connection, json!(body.to_string()), false)).await
+        // Boxed, since a message on its way is large.
+        Box::pin(self.router.route(&message(connection, json!(body.to_string()), false))).await
     }
 
     /// Asks for an action as ann, and returns the answer.
@@ -328,6 +354,7 @@ impl World {
             connections: self.clients.clone(),
             dead_letters: self.letters.clone(),
             clock: Arc::new(self.clock.clone()),
+            metrics: Arc::new(self.metrics.clone()),
             settings: SweeperSettings::default(),
         }
     }
@@ -349,9 +376,28 @@ impl World {
         self.records().into_iter().filter(is_pending).collect()
     }
 
-    /// Hands every pending record to a processor, as an invocation of 15 minutes.
+    /// Hands every pending record to a processor, as an invocation of 15 minutes, and what it hands over to the worker.
     pub(crate) async fn process(&self) -> BatchResponse {
-        self.process_for(Duration::from_mins(15)).await
+        let before = self.workers.keys().len();
+        let response = self.process_for(Duration::from_mins(15)).await;
+        let runs = self.workers.keys().split_off(before).into_iter().map(|key| self.work(key));
+        join_all(runs).await;
+        response
+    }
+
+    /// Has the worker run a request, in an invocation of 15 minutes.
+    pub(crate) async fn work(&self, key: RequestKey) {
+        let deadline = self.now() + Duration::from_mins(15);
+        self.worker().run(&HandOver::of(&key), deadline).await.unwrap();
+    }
+
+    /// Brings a request whose next attempt is due back, as the sweeper does, once it is.
+    pub(crate) async fn retry(&self, id: &str) {
+        let due = queue(&self.db).due(self.now() + Duration::from_hours(24), PageRequest::first(100)).await;
+        let seen = due.unwrap().items.into_iter().find(|seen| seen.key() == key(id)).unwrap();
+        tokio::time::sleep(seen.timer_at.unwrap().since(self.now())).await;
+        let (from, to) = (Status::Retrying, NewStatus::Pending);
+        queue(&self.db).update_status(&key(id), from, to, self.now()).await.unwrap();
     }
 
     pub(crate) async fn process_for(&self, invocation: Duration) -> BatchResponse {

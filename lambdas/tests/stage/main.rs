@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod connections;
+mod crashes;
 mod failures;
 mod hostile;
 mod requests;

@@ -87,13 +87,16 @@ impl List<'_> {
         let (entries, next) = self.keys(&page).await?;
         let mut found = self.items(&entries, attributes).await?;
         let mut page = Page { items: Vec::new(), unreadable: Vec::new(), next };
-        for Entry { key, .. } in entries {
+        for Entry { key, at } in entries {
             let is_it =
                 |item: &Item| item.get(self.index.key).and_then(|value| value.as_s().ok()) == Some(&key);
             let Some(position) = found.iter().position(is_it) else { continue };
             match decode(&found.swap_remove(position)) {
                 Ok(item) => page.items.extend(item),
-                Err(corrupt) => page.unreadable.push(corrupt.into()),
+                Err(corrupt) => {
+                    let error = StoreError::from(corrupt).of_entry(key, Timestamp::from_millis(at));
+                    page.unreadable.push(error);
+                }
             }
         }
         Ok(page)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use self::ending::EndingValue;
 use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
 use self::unleased::Sparing;
-use super::codec::s;
+use super::codec::{Item, s};
 use super::index::{List, Order};
 use super::{request_item, store_error};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
@@ -81,6 +81,19 @@ impl DynamoRequestQueue {
         format!("{operation} request {key} in table {}", self.table)
     }
 
+    async fn read(&self, key: &RequestKey) -> Result<Option<Item>, StoreError> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(request_item::key(key)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| store_error(self.context("get", key), error))?;
+        Ok(found.item)
+    }
+
     fn update(&self, key: &RequestKey) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
@@ -104,17 +117,15 @@ impl RequestQueue for DynamoRequestQueue {
     }
 
     async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
-        let found = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(request_item::key(key)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| store_error(self.context("get", key), error))?;
-        match found.item {
+        match self.read(key).await? {
             Some(item) => self.whole(key, &item).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn look_up(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+        match self.read(key).await? {
+            Some(item) => self.standing(key, item).await.map(Some),
             None => Ok(None),
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::DynamoRequestQueue;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::store::dynamodb::codec::{Item, n};
+use crate::store::dynamodb::codec::{Item, n, s};
 use crate::store::dynamodb::{Refusal, part_item, request_item, store_error};
 use crate::store::{Request, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
@@ -30,6 +30,15 @@ impl DynamoRequestQueue {
         let parts = request_item::parts(item)?.into_iter().map(|part| self.part(key, part));
         let parts: Vec<Item> = try_join_all(parts).await?.into_iter().flatten().collect();
         Ok(request_item::decode(item, &parts)?)
+    }
+
+    /// How the request that an item holds stands, with its result: what it is run with is not read where it is big.
+    pub(super) async fn standing(&self, key: &RequestKey, mut item: Item) -> Result<Request, StoreError> {
+        if item.remove("payload_part").is_some() {
+            item.insert("payload".to_owned(), s("null"));
+        }
+        item.remove("checkpoint_part");
+        self.whole(key, &item).await
     }
 
     /// As [`whole`](Self::whole), again and again while the store is out of reach: there is a lease to lose.

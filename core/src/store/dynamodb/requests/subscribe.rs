@@ -49,7 +49,7 @@ impl DynamoRequestQueue {
             let old = match update.send().await.map_err(Refusal::from) {
                 Ok(updated) => {
                     let item = updated.attributes.unwrap_or_default();
-                    return Ok(Subscribed::To(Box::new(self.whole(key, &item).await?)));
+                    return Ok(Subscribed::To(Box::new(self.standing(key, item).await?)));
                 }
                 Err(Refusal::Condition(None)) => return Ok(Subscribed::Missing),
                 Err(Refusal::Condition(Some(old))) => old,

@@ -1,0 +1,245 @@
+//! What is done about one request whose timer has fired.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Sweeper;
+use crate::connections::Connections;
+use crate::dead_letters::DeadLetters;
+use crate::delivery::{End, Listeners, Settled, settle};
+use crate::ids::RequestKey;
+use crate::lifecycle::{Effect, Event, State, Step, step};
+use crate::ports::Timestamp;
+use crate::protocol::ErrorBody;
+use crate::store::{
+    Abandoned, AttemptOutcome, NewStatus, PastAttempt, RequestQueue, RequestSummary, Status, StoreError,
+    StoreErrorKind,
+};
+use crate::telemetry::Causes;
+
+/// After how long somebody who could not be told of an end is tried again, at the least.
+const SHORTEST_WAIT: Duration = Duration::from_secs(30);
+/// The same at the most; and after how long that is looked at again which only an operator can mend.
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
+
+/// How long it may take to tell an end, with its dead letter, and to note that.
+const TELL_TIME: Duration = Duration::from_secs(15);
+
+/// Something that is to be done when its timer fires.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// A request, as it was seen.
+    Request(Box<RequestSummary>),
+    /// One that cannot be read, and whose timer was seen to fire then.
+    Unreadable(Timestamp, StoreError),
+}
+
+/// An end that is ours to tell.
+#[derive(Debug)]
+pub(super) struct Untold {
+    pub(super) key: RequestKey,
+    /// When its timer fires again, where that is known.
+    timer_at: Option<Timestamp>,
+}
+
+/// What was done about a request.
+#[derive(Debug)]
+pub(super) enum Acted {
+    Nudged,
+    Held,
+    Retried,
+    TakenBack,
+    /// It has ended by that, and is to be told.
+    Ended(Untold),
+    /// It had ended before, and is to be told.
+    Untold(Untold),
+    MovedOn,
+    Unreadable,
+    /// The store has not done it.
+    Failed(StoreErrorKind),
+}
+
+impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
+    /// Does what is to be done about a request by the rules.
+    pub(super) async fn see_to(&self, key: &RequestKey, due: &Due) -> Acted {
+        let (done, timer_at) = match due {
+            Due::Request(seen) => {
+                let timer_at = seen.timer_at.unwrap_or_default();
+                (self.act(key, seen, timer_at).await, timer_at)
+            }
+            Due::Unreadable(timer_at, error) => {
+                tracing::error!(request = %key, error = %Causes(error), "it is due, and cannot be read");
+                return self.put_off(key, *timer_at).await;
+            }
+        };
+        match done {
+            Ok(Some(acted)) => acted,
+            Ok(None) => Acted::MovedOn,
+            Err(error) => match error.kind() {
+                StoreErrorKind::Throttled | StoreErrorKind::Unavailable => {
+                    tracing::warn!(request = %key, error = %Causes(&error), "not seen to: the next look finds it again");
+                    Acted::Failed(error.kind())
+                }
+                StoreErrorKind::NotFound | StoreErrorKind::ConditionLost | StoreErrorKind::Fenced => {
+                    tracing::debug!(request = %key, %error, "it has moved on");
+                    Acted::MovedOn
+                }
+                StoreErrorKind::AlreadyExists
+                | StoreErrorKind::TooLarge
+                | StoreErrorKind::Corrupt
+                | StoreErrorKind::Misuse => {
+                    tracing::error!(request = %key, error = %Causes(&error), "it is due, and nothing can be done about it");
+                    self.put_off(key, timer_at).await
+                }
+            },
+        }
+    }
+
+    /// Carries out what the rules say; `None` where the request has moved on from how it was seen.
+    async fn act(
+        &self,
+        key: &RequestKey,
+        seen: &RequestSummary,
+        timer_at: Timestamp,
+    ) -> Result<Option<Acted>, StoreError> {
+        let now = self.clock.now();
+        let state = State::from(seen);
+        let Step { state: next, effects } = step(state, Event::TimerFired, now, &self.settings.rules);
+        let look_at = |effect: &Effect| if let Effect::LookAt(at) = effect { Some(*at) } else { None };
+        if let Some(at) = effects.iter().find_map(look_at) {
+            let done = self.queue.look_again(key, timer_at, at).await?;
+            return Ok(done.then_some(Acted::Held));
+        }
+        match state {
+            State::Pending(_) => {
+                let done = self.queue.nudge(seen, now).await?;
+                if done {
+                    tracing::warn!(request = %key, "nobody has claimed it: it appears in the stream once more");
+                }
+                Ok(done.then_some(Acted::Nudged))
+            }
+            State::Processing(..) => self.take_back(key, seen, &next, now).await,
+            State::Retrying(..) => self.retry(key, seen, &next, now).await,
+            State::Completed | State::Failed | State::Cancelled => {
+                // Of two who are here at once, one moves the timer, and so it is one who tells; and should this one be killed,
+                // the timer fires again.
+                let waited = now.since(seen.finished_at.unwrap_or_default());
+                let again_at = now + waited.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                let done = self.queue.look_again(key, timer_at, again_at).await?;
+                let untold = Untold { key: key.clone(), timer_at: Some(again_at) };
+                Ok(done.then_some(Acted::Untold(untold)))
+            }
+        }
+    }
+
+    /// Takes a request from an attempt of which nobody has heard since its lease ended.
+    async fn take_back(
+        &self,
+        key: &RequestKey,
+        seen: &RequestSummary,
+        next: &State,
+        now: Timestamp,
+    ) -> Result<Option<Acted>, StoreError> {
+        let error = ErrorBody::processing_failed();
+        let crash = PastAttempt {
+            attempt: seen.attempt,
+            epoch: seen.epoch,
+            started_at: seen.started_at,
+            ended_at: now,
+            outcome: AttemptOutcome::Crashed,
+            error: error.clone(),
+        };
+        let history = crash.added_to(&seen.history);
+        let verdict = match next {
+            State::Cancelled => Abandoned::Cancelled,
+            State::Failed => Abandoned::Failed(error),
+            State::Pending(_) | State::Processing(..) | State::Retrying(..) | State::Completed => {
+                Abandoned::Again
+            }
+        };
+        if !self.queue.take_back(seen, &verdict, &history, now).await? {
+            return Ok(None);
+        }
+        let (attempt, status) = (seen.attempt, next.status().as_str());
+        tracing::warn!(request = %key, attempt, status, "its lease has ended without a word: it was taken back");
+        Ok(Some(match verdict {
+            Abandoned::Again => Acted::TakenBack,
+            Abandoned::Failed(_) | Abandoned::Cancelled => {
+                Acted::Ended(Untold { key: key.clone(), timer_at: None })
+            }
+        }))
+    }
+
+    /// Has a request's next attempt be made, or gives it up where it has had them all.
+    async fn retry(
+        &self,
+        key: &RequestKey,
+        seen: &RequestSummary,
+        next: &State,
+        now: Timestamp,
+    ) -> Result<Option<Acted>, StoreError> {
+        let (to, acted) = match next {
+            State::Failed => {
+                let last = seen.history.last().map(|attempt| attempt.error.clone());
+                let to = NewStatus::Failed(last.unwrap_or_else(ErrorBody::processing_failed));
+                (to, Acted::Ended(Untold { key: key.clone(), timer_at: None }))
+            }
+            State::Pending(_)
+            | State::Processing(..)
+            | State::Retrying(..)
+            | State::Completed
+            | State::Cancelled => (NewStatus::Pending, Acted::Retried),
+        };
+        self.queue.update_status(key, Status::Retrying, to, now).await?;
+        tracing::info!(request = %key, attempt = seen.attempt, status = next.status().as_str(), "its wait is over");
+        Ok(Some(acted))
+    }
+
+    /// Keeps what only an operator can mend out of the way of everything else.
+    async fn put_off(&self, key: &RequestKey, timer_at: Timestamp) -> Acted {
+        match self.queue.look_again(key, timer_at, self.clock.now() + LONGEST_WAIT).await {
+            Ok(_) => Acted::Unreadable,
+            Err(error) => {
+                tracing::error!(request = %key, error = %Causes(&error), "it was not put off");
+                Acted::Failed(error.kind())
+            }
+        }
+    }
+
+    /// Tells an end to whoever has not heard of it, and says where that stands; `None` if it has no end.
+    ///
+    /// Its timer fires after this was begun: what is not done by then is tried again.
+    pub(super) async fn tell(&self, untold: &Untold, until: Instant) -> Option<Settled> {
+        let Untold { key, timer_at } = untold;
+        let until = until.min(Instant::now() + TELL_TIME);
+        let request = match timeout_at(until, self.queue.get(key)).await {
+            Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
+            Ok(Err(error)) => {
+                tracing::error!(request = %key, error = %Causes(&error), "its end cannot be told: it cannot be read");
+                if let (StoreErrorKind::Corrupt, Some(timer_at)) = (error.kind(), timer_at) {
+                    self.put_off(key, *timer_at).await;
+                }
+                return Some(Settled::Owed);
+            }
+            Err(_) => {
+                tracing::error!(request = %key, "its end is not told yet: the store has not answered");
+                return Some(Settled::Owed);
+            }
+        };
+        let push_timeout = self.settings.push_timeout;
+        // Nobody holds a lease: there is no progress to be sent, only the end.
+        let listeners =
+            Listeners::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
+        let end = End { audience: request.subscribers.clone(), parts_released: false, request: &request };
+        let settled =
+            settle(&self.queue, Some(&self.dead_letters), listeners, end, until, push_timeout).await;
+        match settled {
+            Settled::Fully => tracing::info!(request = %key, "its end is told"),
+            Settled::Owed => {
+                tracing::warn!(request = %key, "not everybody could be told of its end yet");
+            }
+        }
+        Some(settled)
+    }
+}

@@ -1,0 +1,184 @@
+//! Frames to all of a user and of a tenant, on the embedded database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::connections::{
+    Broadcast, Connections, NotTried, Outcome, SendError, SendErrorKind, Tally, Target,
+};
+use streamer::ids::ConnectionId;
+use streamer::store::ConnectionStore as _;
+use streamer::store::dynamodb::DynamoConnectionStore;
+use streamer_harness::faults::{Call, Fault};
+use tokio::time::Instant;
+
+use crate::world::{CONNECTIONS, World};
+
+/// Clients that each frame takes 100 ms to reach, unless one hangs or fails.
+#[derive(Clone, Debug, Default)]
+struct Slow {
+    at_once: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Connections for Slow {
+    async fn send(&self, _: &ConnectionId, _: &str) -> Result<(), SendError> {
+        let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        self.sent.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn broadcast<P: Connections>(world: &World, connections: P) -> Broadcast<DynamoConnectionStore, P> {
+    let store = DynamoConnectionStore::new(world.db.client(), CONNECTIONS);
+    Broadcast::new(store, connections, Arc::new(world.clock.clone()))
+}
+
+fn frame() -> Value {
+    json!({"type": "response", "request_id": "none", "success": true, "data": "We are back"})
+}
+
+async fn outcomes(broadcast: &Broadcast<DynamoConnectionStore, crate::world::Clients>) -> Vec<String> {
+    let tenant = "acme".into();
+    let targets: Vec<Target> =
+        broadcast.to_tenant(&tenant, &frame()).unwrap().map(Result::unwrap).collect().await;
+    let mut outcomes: Vec<String> = targets
+        .into_iter()
+        .map(|target| {
+            let outcome = if let Outcome::Failed(error) = &target.outcome {
+                format!("failed, {:?}", error.kind())
+            } else {
+                format!("{:?}", target.outcome).to_lowercase()
+            };
+            format!("{}: {outcome}", target.connection)
+        })
+        .collect();
+    outcomes.sort();
+    outcomes
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_connection_of_a_tenant_has_its_own_outcome_and_who_is_gone_is_forgotten() {
+    let world = World::new(App::new()).await;
+    for id in ["c-gone", "c-refused", "c-throttled", "c-slow", "c-once"] {
+        world.connect(id, "acme", "ann").await;
+    }
+    world.connect("c-other", "other", "ann").await;
+    let mut expired = world.connections().get(&"c-bob".into()).await.unwrap().unwrap();
+    expired.id = "c-expired".into();
+    expired.identity.expires_at = world.now();
+    world.connections().save(&expired).await.unwrap();
+    let clients = &world.clients;
+    clients.fail("c-gone", SendErrorKind::Gone);
+    clients.fail("c-refused", SendErrorKind::Refused);
+    clients.fail("c-throttled", SendErrorKind::Unavailable);
+    clients.fail_times("c-once", SendErrorKind::Unavailable, 1);
+    clients.hang("c-slow");
+    let begun = Instant::now();
+    assert_eq!(
+        outcomes(&broadcast(&world, clients.clone())).await,
+        [
+            "c-ann: sent",
+            "c-bob: sent",
+            "c-expired: expired",
+            "c-gone: gone",
+            "c-once: sent",
+            "c-refused: failed, Refused",
+            "c-slow: failed, Unavailable",
+            "c-throttled: failed, Unavailable",
+        ]
+    );
+    assert_eq!(begun.elapsed().as_secs(), 3, "the slow one is given up");
+    assert!(clients.times()[..3].iter().all(|at| *at - begun < Duration::from_secs(1)));
+    assert_eq!(clients.frames("c-expired"), []);
+    assert_eq!(clients.frames("c-other"), [], "another tenant's");
+    let known = async |id: &str| world.connections().get(&id.into()).await.unwrap().is_some();
+    assert!(!known("c-gone").await && known("c-refused").await && known("c-slow").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_is_reached_wherever_they_are_connected_in_one_tenant() {
+    let world = World::new(App::new()).await;
+    world.connect("c-ann2", "acme", "ann").await;
+    world.connect("c-ann3", "other", "ann").await;
+    let broadcast = broadcast(&world, world.clients.clone());
+    let (tenant, user) = ("acme".into(), "ann".into());
+    let tally: Tally = broadcast.to_user(&tenant, &user, &frame()).unwrap().collect().await;
+    assert_eq!((tally.sent, tally.gone, tally.expired, tally.failed, tally.unread), (2, 0, 0, 0, 0));
+    let count = |id: &str| world.clients.frames(id).len();
+    assert_eq!((count("c-ann"), count("c-ann2"), count("c-ann3"), count("c-bob")), (1, 1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_connection_is_sent_to_unless_it_is_not_there() {
+    let world = World::new(App::new()).await;
+    let broadcast = broadcast(&world, world.clients.clone());
+    assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await.unwrap(), Outcome::Sent));
+    assert!(matches!(broadcast.send(&"c-none".into(), &frame()).await.unwrap(), Outcome::Gone));
+    world.clients.fail("c-bob", SendErrorKind::Gone);
+    assert!(matches!(broadcast.send(&"c-bob".into(), &frame()).await.unwrap(), Outcome::Gone));
+    assert!(world.connections().get(&"c-bob".into()).await.unwrap().is_none());
+    let _broken = world.faults.add(Fault::fail(Call::dynamodb("GetItem")));
+    assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await, Err(NotTried::Store(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_no_gateway_carries_is_refused_before_anybody_is_sent_it() {
+    let world = World::new(App::new()).await;
+    let broadcast = broadcast(&world, Slow::default());
+    // As JSON text it is two bytes longer.
+    let (largest, too_large) = (json!("x".repeat(128 * 1024 - 2)), json!("x".repeat(128 * 1024 - 1)));
+    let tenant = "acme".into();
+    let refused = broadcast.to_tenant(&tenant, &too_large).err().unwrap();
+    assert_eq!(refused.to_string(), "the frame has 131073 bytes; the gateway carries at most 131072");
+    assert!(broadcast.to_user(&tenant, &"ann".into(), &too_large).is_err());
+    assert!(matches!(broadcast.send(&"c-ann".into(), &too_large).await, Err(NotTried::TooLarge(_))));
+    assert_eq!(broadcast.connections.sent.load(Ordering::SeqCst), 0);
+    let tally: Tally = broadcast.to_tenant(&tenant, &largest).unwrap().collect().await;
+    assert_eq!(tally.sent, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_are_reached_page_by_page_ten_at_once_and_no_further_than_the_stream_is_read() {
+    let world = World::new(App::new()).await;
+    for n in 0..350 {
+        world.connect(&format!("c{n}"), "acme", &format!("u{n}")).await;
+    }
+    let slow = Slow::default();
+    let broadcast = broadcast(&world, slow.clone());
+    let tenant = "acme".into();
+    let ledger = world.db.ledger();
+    drop(ledger.take());
+    let some: Vec<_> = broadcast.to_tenant(&tenant, &frame()).unwrap().take(20).collect().await;
+    assert_eq!(some.len(), 20);
+    let queries = |calls: &[_]| calls.len();
+    assert_eq!(queries(&ledger.take()), 2, "one page: a query, and what its keys lead to");
+    assert!(slow.sent.load(Ordering::SeqCst) <= 30);
+    let begun = Instant::now();
+    let tally: Tally = broadcast.to_tenant(&tenant, &frame()).unwrap().collect().await;
+    assert_eq!(tally.sent, 352);
+    assert_eq!(slow.most_at_once.load(Ordering::SeqCst), 10);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_says_so_after_what_was_sent() {
+    let world = World::new(App::new()).await;
+    for n in 0..150 {
+        world.connect(&format!("c{n}"), "acme", "ann").await;
+    }
+    let _broken = world.faults.add(Fault::fail(Call::dynamodb("Query")).after(1));
+    let tenant = "acme".into();
+    let broadcast = broadcast(&world, world.clients.clone());
+    let tally: Tally = broadcast.to_tenant(&tenant, &frame()).unwrap().collect().await;
+    assert_eq!((tally.sent, tally.unread), (100, 1));
+    assert!(tally.last_error.unwrap().is_transient());
+}

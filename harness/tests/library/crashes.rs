@@ -1,0 +1,134 @@
+//! Attempts whose process dies, or falls asleep, and what the next one finds.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamer::handler::{Context, HandlerError, RetryPolicy};
+use streamer::protocol::{ErrorCode, Frame};
+use streamer::store::{AttemptOutcome, Ending, Runner, Status};
+use tokio::time::{sleep, timeout};
+
+use crate::scripted::{Bench, Count, CountsDrop, assert_in_order};
+use crate::world::key;
+
+/// Saves its attempt's number after each second, reports it, and returns what it had begun with.
+async fn works(context: Context, seconds: u32) -> Result<Value, HandlerError> {
+    let begin = context.checkpoint::<u32>()?;
+    for n in begin.unwrap_or(0)..seconds {
+        sleep(Duration::from_secs(1)).await;
+        context.progress.report(f64::from(n), format!("Attempt {}", context.attempt))?;
+        context.progress.checkpoint(n + 1).await?;
+    }
+    Ok(json!({"attempt": context.attempt, "begin": begin}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_process_died_is_run_again_from_its_checkpoint_alone_in_the_worker() {
+    let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
+    bench.queue("r1").await;
+    // Dropped in the middle, nothing of it goes on.
+    assert!(timeout(Duration::from_millis(5_500), bench.world.process()).await.is_err());
+    assert_eq!(bench.status("r1").await, Status::Processing);
+    let told = bench.frames().len();
+    bench.take_back("r1").await;
+    assert_eq!((bench.frames().len(), bench.runner("r1").await), (told, Runner::Worker));
+
+    bench.world.process().await;
+    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    let request = bench.world.request("r1").await;
+    assert_eq!(request.ending, Some(Ending::Completed(json!({"attempt": 2, "begin": 5}))));
+    assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Crashed)]);
+    assert_in_order(&bench.frames());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_costs_an_attempt() {
+    let bench = Bench::new(RetryPolicy::attempts(2), async |_| {
+        sleep(Duration::from_secs(2)).await;
+        Err(HandlerError::retryable("BUSY", "busy"))
+    })
+    .await;
+    bench.queue("r1").await;
+    assert!(timeout(Duration::from_secs(1), bench.world.process()).await.is_err());
+    bench.take_back("r1").await;
+    bench.world.process().await;
+    assert_eq!(bench.status("r1").await, Status::Failed);
+    assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Crashed), (2, AttemptOutcome::Failed)]);
+    assert_eq!(bench.error().code, ErrorCode::Custom("BUSY".into()));
+}
+
+/// A process that is frozen in the middle of an attempt, and thaws when another has long run the request.
+#[tokio::test(start_paused = true)]
+async fn a_zombie_that_wakes_up_after_its_lease_changes_nothing_and_says_nothing() {
+    let dropped = Count::default();
+    let counts = dropped.clone();
+    let bench = Bench::new(RetryPolicy::attempts(2), move |context: Context| {
+        let guard = CountsDrop(counts.clone());
+        async move {
+            let result = works(context, 20).await;
+            drop(guard);
+            result
+        }
+    })
+    .await;
+    bench.queue("r1").await;
+    let zombie = bench.world.process();
+    tokio::pin!(zombie);
+    assert!(timeout(Duration::from_millis(3_500), &mut zombie).await.is_err());
+    // Its handler has a thread of its own, and goes on until it waits for what its process no longer does.
+    bench.take_back("r1").await;
+    bench.world.process().await;
+    let (item, frames) = (bench.world.item("r1").await, bench.frames());
+    assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
+
+    assert_eq!(zombie.await.batch_item_failures, []);
+    assert_eq!((bench.world.item("r1").await, bench.frames()), (item, frames));
+    assert_eq!(dropped.get(), 2, "nothing of it is left running");
+}
+
+/// It wakes up while the other attempt is still running.
+#[tokio::test(start_paused = true)]
+async fn a_zombie_beside_a_living_attempt_says_nothing() {
+    let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
+    bench.queue("r1").await;
+    let zombie = bench.world.process();
+    tokio::pin!(zombie);
+    assert!(timeout(Duration::from_millis(3_500), &mut zombie).await.is_err());
+    bench.take_back("r1").await;
+    let wakes = async {
+        sleep(Duration::from_secs(8)).await;
+        zombie.await
+    };
+    tokio::join!(bench.world.process(), wakes);
+    let frames = bench.frames();
+    assert_in_order(&frames);
+    let from = frames.iter().position(|frame| is_of_attempt(frame, 2)).unwrap();
+    assert!(!frames[from..].iter().any(|frame| is_of_attempt(frame, 1)), "{frames:?}");
+    let ending = bench.world.request("r1").await.ending;
+    assert!(matches!(ending, Some(Ending::Completed(result)) if result["attempt"] == 2));
+}
+
+fn is_of_attempt(frame: &Frame, attempt: u32) -> bool {
+    matches!(frame, Frame::Progress { message, .. } if *message == format!("Attempt {attempt}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_costs_its_own_attempt_alone() {
+    let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
+        sleep(Duration::from_secs(1)).await;
+        assert!(context.request_id.as_str() != "r3" || context.attempt > 1, "a bug in the handler");
+        sleep(Duration::from_secs(9)).await;
+        Ok(json!(context.attempt))
+    })
+    .await;
+    for n in 0..6 {
+        bench.queue(&format!("r{n}")).await;
+    }
+    bench.world.process().await;
+    for n in 0..6 {
+        let request = bench.world.request(&format!("r{n}")).await;
+        // It was waited for while the others ran.
+        assert_eq!(request.ending, Some(Ending::Completed(json!(if n == 3 { 2 } else { 1 }))));
+    }
+    assert_eq!(bench.history("r3").await, [(1, AttemptOutcome::Panicked)]);
+}

@@ -1,0 +1,93 @@
+//! What a handler says last, before its request leaves the attempt.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamer::connections::SendErrorKind;
+use streamer::handler::{Context, HandlerError, RetryPolicy};
+use streamer::protocol::Frame;
+use streamer::store::Status;
+use tokio::time::{Instant, sleep};
+
+use crate::scripted::{Bench, assert_in_order};
+
+/// Reports once right after it begins, and then, faster than anything is pushed, until its end.
+async fn reports(context: Context, end: Result<Value, HandlerError>) -> Result<Value, HandlerError> {
+    context.progress.report(1.0, "Begun")?;
+    sleep(Duration::from_millis(20)).await;
+    for n in 2..=99 {
+        context.progress.report(f64::from(n), format!("Step {n}"))?;
+    }
+    context.progress.set_metadata("rows", 7)?;
+    end
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_report_is_pushed_before_the_end_and_stored_with_it() {
+    for succeeds in [true, false] {
+        let bench = Bench::new(RetryPolicy::never(), move |context| {
+            let failed = Err(HandlerError::failure("A", "a"));
+            reports(context, if succeeds { Ok(json!(1)) } else { failed })
+        })
+        .await;
+        bench.queue("r1").await;
+        bench.world.process().await;
+        let frames = bench.frames();
+        assert_in_order(&frames);
+        let [Frame::Progress { .. }, Frame::Progress { percentage, metadata, .. }, end] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert!(end.is_terminal());
+        assert_eq!((*percentage, &metadata["rows"]), (99.0, &json!(7)));
+        let stored = bench.world.request("r1").await.progress;
+        assert_eq!((stored.percentage, stored.message.as_str()), (99.0, "Step 99"));
+        let status = bench.world.ask("status", "r2", json!({"request_id": "r1"})).await;
+        let Frame::Response { data, .. } = status else { panic!("{status:?}") };
+        let data = serde_json::to_value(data).unwrap();
+        assert_eq!((&data["percentage"], &data["message"]), (&json!(99.0), &json!("Step 99")));
+    }
+}
+
+/// What was pushed is never ahead of what is stored, also of a request that is tried again.
+#[tokio::test(start_paused = true)]
+async fn the_last_report_is_pushed_and_stored_before_a_request_is_tried_again() {
+    let error = || HandlerError::retryable("BUSY", "busy");
+    let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.progress.percentage), (Status::Retrying, 99.0));
+    assert!(matches!(bench.frames().last(), Some(Frame::Progress { percentage: 99.0, .. })));
+
+    // The next attempt begins anew, under higher numbers.
+    bench.until_it_ends("r1").await;
+    assert_in_order(&bench.frames());
+    assert!(bench.frames().iter().filter(|frame| is_at(frame, 1.0)).count() == 2);
+}
+
+fn is_at(frame: &Frame, at: f64) -> bool {
+    matches!(frame, Frame::Progress { percentage, .. } if *percentage == at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_holds_up_what_becomes_of_a_request_for_a_moment_only() {
+    let error = || HandlerError::retryable("BUSY", "busy").retry_after(Duration::from_secs(60));
+    let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
+    bench.world.clients.hang("c-ann");
+    bench.queue("r1").await;
+    let began = Instant::now();
+    bench.world.process().await;
+    assert_eq!(bench.status("r1").await, Status::Retrying);
+    assert!(began.elapsed() <= Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// What is not pushed is still stored.
+#[tokio::test(start_paused = true)]
+async fn a_report_that_reaches_nobody_is_stored() {
+    let bench = Bench::new(RetryPolicy::never(), |context| reports(context, Ok(Value::Null))).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.progress.percentage), (Status::Completed, 99.0));
+}

@@ -1,0 +1,305 @@
+//! Attempts that fail, and what follows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamer::connections::SendErrorKind;
+use streamer::handler::{Context, HandlerError, RetryPolicy};
+use streamer::ports::Entropy;
+use streamer::processor::Processor;
+use streamer::protocol::{ErrorBody, ErrorCode, Frame};
+use streamer::store::{AttemptOutcome, Ending, Runner, Status, StoreErrorKind};
+use streamer::worker::Worker;
+use streamer::workers::HandOver;
+use tokio::time::{Instant, sleep};
+
+use crate::flaky::Flaky;
+use crate::scripted::{Bench, assert_in_order};
+use crate::world::{batch, key, queue};
+
+fn busy() -> HandlerError {
+    HandlerError::retryable("BUSY", "The printer is busy")
+}
+
+/// Fails until this attempt.
+async fn succeeds_at(attempt: u32, context: Context) -> Result<Value, HandlerError> {
+    if context.attempt < attempt { Err(busy()) } else { Ok(json!(context.attempt)) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_fails_is_followed_by_others_until_one_succeeds() {
+    let bench = Bench::new(RetryPolicy::attempts(3), |context| succeeds_at(3, context)).await;
+    bench.queue("r1").await;
+    for (attempt, longest) in [(1, 1_000), (2, 2_000)] {
+        assert_eq!(bench.world.process().await.batch_item_failures, []);
+        let request = bench.world.request("r1").await;
+        assert_eq!((request.status, request.attempt, request.lease), (Status::Retrying, attempt, None));
+        assert!(bench.wait("r1").await <= Duration::from_millis(longest));
+        assert_eq!(bench.frames(), [], "a client hears of the end alone");
+        bench.world.retry("r1").await;
+    }
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!(request.ending, Some(Ending::Completed(json!(3))));
+    assert_eq!((request.attempt, request.epoch, request.is_dead_letter_due), (3, 3, false));
+    assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed), (2, AttemptOutcome::Failed)]);
+    assert!(matches!(bench.frames()[..], [Frame::Complete { .. }]));
+    assert_eq!((bench.started(), bench.world.letters.sent()), (3, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_each_time_ends_with_its_last_error_and_a_dead_letter() {
+    let bench = Bench::new(RetryPolicy::attempts(3), async |_| Err(busy())).await;
+    bench.queue("r1").await;
+    bench.until_it_ends("r1").await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.attempt, bench.started()), (Status::Failed, 3, 3));
+    assert_eq!(bench.error(), ErrorBody::new("BUSY".into(), "The printer is busy"));
+    let epochs: Vec<_> = request.history.iter().map(|past| (past.attempt, past.epoch)).collect();
+    assert_eq!(epochs, [(1, 1), (2, 2), (3, 3)]);
+    assert!(request.history.iter().all(|past| past.error == bench.error() && past.started_at.is_some()));
+
+    let [letter] = &bench.world.letters.sent()[..] else { panic!("one letter") };
+    assert_eq!((letter.id.as_str(), letter.attempts, letter.epoch), ("acme/ann/r1#3", 3, 3));
+    assert_eq!((&letter.payload, &letter.error), (&json!({"n": 1}), &bench.error()));
+    assert_eq!(letter.history, request.history);
+    assert_eq!(Some(letter.failed_at), request.finished_at);
+    assert!(!request.is_dead_letter_due, "it is sent");
+    assert!(!bench.world.item("r1").await.contains_key("timer_at"), "nothing is left to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_is_not_taken_is_owed() {
+    let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
+    bench.world.letters.fail_times(1);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.status, request.is_dead_letter_due), (Status::Failed, true));
+    assert_eq!((request.subscribers, bench.world.letters.sent()), (vec![], vec![]));
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody looks at it again");
+    assert_eq!(bench.error().code, ErrorCode::Custom("BUSY".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sent_dead_letter_is_struck_out_though_its_client_is_out_of_reach() {
+    let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
+    bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    bench.queue("r1").await;
+    bench.world.process().await;
+    let request = bench.world.request("r1").await;
+    assert_eq!((request.is_dead_letter_due, request.subscribers), (false, vec!["c-ann".into()]));
+    assert_eq!(bench.world.letters.sent().len(), 1);
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "ann is still to be told");
+}
+
+/// What each kind of error makes of a request that has attempts left.
+#[tokio::test(start_paused = true)]
+async fn an_error_says_itself_whether_another_attempt_is_worth_it() {
+    fn unexpected() -> HandlerError {
+        "no number".parse::<u32>().unwrap_err().into()
+    }
+    let errors: [(fn() -> HandlerError, Status); 6] = [
+        (unexpected, Status::Retrying),
+        (busy, Status::Retrying),
+        (|| HandlerError::failure("A", "a").retry_after(Duration::from_secs(1)), Status::Retrying),
+        (|| HandlerError::failure("CARD_DECLINED", "no"), Status::Failed),
+        (|| busy().fatal(), Status::Failed),
+        (|| unexpected().fatal(), Status::Failed),
+    ];
+    for (n, (error, status)) in errors.into_iter().enumerate() {
+        let bench = Bench::new(RetryPolicy::attempts(2), move |_| std::future::ready(Err(error()))).await;
+        bench.queue("r1").await;
+        bench.world.process().await;
+        assert_eq!(bench.status("r1").await, status, "error {n}");
+        assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)], "error {n}");
+        assert_eq!(bench.frames().len(), usize::from(status == Status::Failed), "error {n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_that_an_error_asks_for_is_the_least_and_never_without_end() {
+    for (asked, least) in [(60, 60), (u64::MAX, 24 * 3_600)] {
+        let error = move || busy().retry_after(Duration::from_secs(asked));
+        let bench = Bench::new(RetryPolicy::attempts(2), move |_| async move { Err(error()) }).await;
+        bench.queue("r1").await;
+        bench.world.process().await;
+        assert_eq!(bench.wait("r1").await.as_secs(), least);
+    }
+}
+
+/// Chance that always comes out the same, and tokens that do not.
+#[derive(Debug)]
+struct Fixed(u8, std::sync::atomic::AtomicU8);
+
+impl Entropy for Fixed {
+    fn fill(&self, bytes: &mut [u8]) {
+        let n = self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        bytes.fill(if bytes.len() == 4 { self.0 } else { n });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
+    for (chance, waits) in [
+        (u8::MAX, [2_000, 6_000, 18_000, 20_000, 20_000]),
+        (128, [1_003, 3_011, 9_035, 10_039, 10_039]),
+        (0, [0; 5]),
+    ] {
+        let policy =
+            RetryPolicy::attempts(6).base(Duration::from_secs(2)).factor(3.0).cap(Duration::from_secs(20));
+        let bench = Bench::new(policy, async |_| Err(busy())).await;
+        bench.queue("r1").await;
+        let entropy: Arc<dyn Entropy> = Arc::new(Fixed(chance, 0.into()));
+        for wait in waits {
+            let attempts = bench.world.attempts_on(queue(&bench.world.db), tokio::runtime::Handle::current());
+            let processor = Processor::new(
+                streamer::attempts::Attempts { entropy: Arc::clone(&entropy), ..attempts },
+                bench.world.workers.clone(),
+            );
+            let deadline = bench.world.now() + Duration::from_mins(15);
+            processor.process(batch(bench.world.pending()), deadline).await;
+            assert_eq!(bench.wait("r1").await, Duration::from_millis(wait), "{chance}");
+            bench.world.retry("r1").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_tried_again_if_its_policy_says_so() {
+    async fn panics(_: Context) -> Result<Value, HandlerError> {
+        panic!("a bug in the handler")
+    }
+    let mut never = RetryPolicy::attempts(2);
+    never.retries_panics = false;
+    for (policy, history) in [
+        (RetryPolicy::attempts(2), vec![(1, AttemptOutcome::Panicked), (2, AttemptOutcome::Panicked)]),
+        (never, vec![(1, AttemptOutcome::Panicked)]),
+    ] {
+        let bench = Bench::new(policy, panics).await;
+        bench.queue("r1").await;
+        bench.until_it_ends("r1").await;
+        assert_eq!(bench.history("r1").await, history);
+        assert_eq!(bench.error().code, ErrorCode::ProcessingFailed);
+        assert!(!bench.error().message.contains("bug"));
+        assert_eq!(bench.world.letters.sent().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_history_is_bounded_whatever_is_said_and_however_often() {
+    let long = || HandlerError::retryable("LONG", "x".repeat(5_000)).with_detail("all", "y".repeat(5_000));
+    let bench = Bench::new(RetryPolicy::attempts(14), move |_| async move { Err(long()) }).await;
+    bench.queue("r1").await;
+    bench.until_it_ends("r1").await;
+    let history = bench.world.request("r1").await.history;
+    let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
+    assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the latest");
+    assert!(history.iter().all(|past| past.error.message.len() == 120 && past.error.details.is_empty()));
+    assert_eq!(bench.error().message.len(), 5_000, "its client is told all of it");
+}
+
+/// The first request fails at once, and those after it take ten seconds.
+async fn first_fails(context: Context, wait: Duration) -> Result<Value, HandlerError> {
+    if context.request_id.as_str() == "r1" {
+        return match context.attempt {
+            1 => Err(busy().retry_after(wait)),
+            attempt => Ok(json!(attempt)),
+        };
+    }
+    sleep(Duration::from_secs(10)).await;
+    Ok(Value::Null)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_wait_is_waited_for_in_place_as_long_as_others_run() {
+    let wait = Duration::from_secs(4);
+    let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_fails(context, wait)).await;
+    bench.queue("r1").await;
+    bench.queue("r2").await;
+    let began = Instant::now();
+    assert_eq!(bench.world.process().await.batch_item_failures, []);
+    assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(2))));
+    let last = *bench.starts().last().unwrap() - began;
+    assert!((4_000..4_100).contains(&last.as_millis()), "{last:?}");
+    assert_eq!(began.elapsed().as_secs(), 10, "it took nobody's time");
+    assert_in_order(&bench.frames()[..1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_left_to_the_sweeper_when_it_is_long_or_nobody_else_runs() {
+    for (wait, beside) in [(4, false), (6, true)] {
+        let wait = Duration::from_secs(wait);
+        let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_fails(context, wait)).await;
+        bench.queue("r1").await;
+        if beside {
+            bench.queue("r2").await;
+        }
+        let began = Instant::now();
+        bench.world.process().await;
+        assert_eq!(bench.status("r1").await, Status::Retrying);
+        assert_eq!(began.elapsed().as_secs(), if beside { 10 } else { 0 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_waited_for_in_place_is_run_once_though_the_sweeper_brings_it_back_too() {
+    let wait = Duration::from_secs(3);
+    let bench = Bench::new(RetryPolicy::attempts(3), move |context| first_fails(context, wait)).await;
+    bench.queue("r1").await;
+    bench.queue("r2").await;
+    let sweeps = async {
+        sleep(Duration::from_secs(1)).await;
+        bench.world.retry("r1").await;
+        bench.world.process().await;
+    };
+    tokio::join!(bench.world.process(), sweeps);
+    assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(2))));
+    assert_eq!(bench.started(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_waits_for_nothing() {
+    let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
+    bench.queue_long("r1").await;
+    let began = Instant::now();
+    bench.world.process().await;
+    assert_eq!((bench.status("r1").await, bench.started()), (Status::Retrying, 1));
+    assert_eq!(began.elapsed().as_secs(), 0);
+    assert_eq!(bench.runner("r1").await, Runner::Worker, "and it is the worker's again");
+    bench.until_it_ends("r1").await;
+    assert_eq!((bench.started(), bench.error().code), (2, ErrorCode::Custom("BUSY".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_written_until_it_stands() {
+    let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
+    bench.queue("r1").await;
+    let flaky = Flaky {
+        queue: queue(&bench.world.db),
+        progress: Arc::default(),
+        ends: Arc::new(5.into()),
+        kind: StoreErrorKind::Throttled,
+    };
+    let deadline = bench.world.now() + Duration::from_mins(1);
+    bench.world.processor_with(flaky).process(batch(bench.world.pending()), deadline).await;
+    assert_eq!(bench.status("r1").await, Status::Retrying);
+    assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)]);
+}
+
+/// Attempts are the request's own: how many it was queued with.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_changes_meanwhile_changes_no_request_that_is_queued() {
+    let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
+    bench.queue("r1").await;
+    let later = Bench::new(RetryPolicy::attempts(9), async |_| Err(busy())).await;
+    let attempts = bench.world.attempts_on(queue(&bench.world.db), tokio::runtime::Handle::current());
+    let worker = Worker::new(streamer::attempts::Attempts { app: Arc::clone(&later.world.app), ..attempts });
+    let deadline = bench.world.now() + Duration::from_mins(15);
+    worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+    assert_eq!(bench.status("r1").await, Status::Retrying);
+    bench.world.retry("r1").await;
+    worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+    assert_eq!(bench.status("r1").await, Status::Failed);
+}

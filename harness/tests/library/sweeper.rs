@@ -1,0 +1,823 @@
+//! What the sweeper brings back, and when: on the embedded database, in virtual time.
+
+use std::collections::BTreeSet;
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::aws::ServiceError;
+use streamer::connections::SendErrorKind;
+use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::handler::{Context, Handler, HandlerError};
+use streamer::ids::RequestId;
+use streamer::ports::Timestamp;
+use streamer::protocol::{ErrorBody, ErrorCode, Frame, Seq};
+use streamer::store::dynamodb::part_item;
+use streamer::store::{
+    AttemptOutcome, Claimed, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue as _, Runner,
+    Status,
+};
+use streamer::sweeper::{Sweeper, Swept};
+use streamer_harness::faults::{Call, Fault};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use crate::world::{REQUESTS, World, batch, key, queue};
+
+/// Works for a second.
+struct Work;
+
+impl Handler for Work {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn process(&self, payload: Value, _: Context) -> Result<Value, HandlerError> {
+        sleep(Duration::from_secs(1)).await;
+        Ok(payload)
+    }
+}
+
+/// Fails at first, or never ends, and then works.
+#[derive(Clone, Default)]
+struct Shaky {
+    hangs: bool,
+    started: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Handler for Shaky {
+    type Input = Value;
+    type Output = Value;
+
+    fn estimated_duration(&self, _: &Value) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn process(&self, payload: Value, context: Context) -> Result<Value, HandlerError> {
+        let starts = {
+            let mut started = self.started.lock().unwrap();
+            started.push(Instant::now());
+            started.len()
+        };
+        context.progress.report(10.0, "Working")?;
+        sleep(Duration::from_millis(500)).await;
+        match (starts, self.hangs) {
+            (1, true) => std::future::pending().await,
+            (1, false) => {
+                Err(HandlerError::retryable("PAPER_JAM", "Try again").retry_after(Duration::from_secs(5)))
+            }
+            _ => Ok(payload),
+        }
+    }
+}
+
+/// Ann's requests, and what may happen to them.
+struct Scene {
+    world: World,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let mut app = App::new();
+        app.handle("work", Work).unwrap();
+        Self { world: World::new(app).await }
+    }
+
+    /// Queues a request, which nothing takes up.
+    async fn queue(&self, id: &str) {
+        let ack = self.world.ask("work", id, json!({"n": 1})).await;
+        assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
+    }
+
+    /// Queues one that may be attempted so often, without a word to anybody.
+    async fn queue_with(&self, id: &str, max_attempts: u32) {
+        let request = Request::new(
+            id.into(),
+            "ann".into(),
+            "acme".into(),
+            "c-ann".into(),
+            "work",
+            json!({"n": 1}),
+            self.world.now(),
+        );
+        queue(&self.world.db).enqueue(&Request { max_attempts, ..request }).await.unwrap();
+    }
+
+    /// Claims one, as a process would that dies at once.
+    async fn claim(&self, id: &str) -> Lease {
+        let (now, queue) = (self.world.now(), queue(&self.world.db));
+        let claimed = queue.claim(&key(id), "it", Runner::Worker, now, now + LEASE).await.unwrap();
+        let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
+        lease
+    }
+
+    fn last(&self, lease: &Lease) -> LastReport {
+        let seq = Seq::start_of(lease.epoch).next();
+        LastReport { progress: Progress::default(), seq, at: self.world.now() }
+    }
+
+    /// Ends one with a result, as a process would that dies before it tells anybody.
+    async fn complete(&self, id: &str) {
+        self.queue_with(id, 1).await;
+        let lease = self.claim(id).await;
+        let last = self.last(&lease);
+        queue(&self.world.db).complete(&key(id), &lease, &json!({"n": 1}), &last).await.unwrap();
+    }
+
+    /// The same with an error.
+    async fn fail(&self, id: &str) {
+        self.queue_with(id, 1).await;
+        let lease = self.claim(id).await;
+        let last = self.last(&lease);
+        let history = [self.past(&lease)];
+        queue(&self.world.db).fail(&key(id), &lease, &out_of_paper(), &history, &last).await.unwrap();
+    }
+
+    /// Has one wait that long for its next attempt.
+    async fn retry_in(&self, id: &str, wait: Duration) {
+        self.queue_with(id, 3).await;
+        let lease = self.claim(id).await;
+        let (last, history) = (self.last(&lease), [self.past(&lease)]);
+        let due = self.world.now() + wait;
+        let queue = queue(&self.world.db);
+        queue.retry_later(&key(id), &lease, &history, due, Runner::Processor, &last).await.unwrap();
+    }
+
+    fn past(&self, lease: &Lease) -> PastAttempt {
+        PastAttempt {
+            attempt: 1,
+            epoch: lease.epoch,
+            started_at: None,
+            ended_at: self.world.now(),
+            outcome: AttemptOutcome::Failed,
+            error: out_of_paper(),
+        }
+    }
+
+    /// One run of a minute.
+    async fn sweep(&self) -> Swept {
+        self.world.sweeper().sweep(self.world.now() + INVOCATION).await
+    }
+
+    /// One that looks twice, where many runs are made.
+    async fn sweep_slowly(&self) -> Swept {
+        let mut sweeper = self.world.sweeper();
+        sweeper.settings.pace = Duration::from_secs(30);
+        sweeper.sweep(self.world.now() + INVOCATION).await
+    }
+
+    /// The stage's other functions, for that long: what the stream shows is processed, and what is handed over worked on.
+    async fn run_functions(&self, duration: Duration) {
+        let end = Instant::now() + duration;
+        let (mut seen, mut handed_over) = (BTreeSet::new(), self.world.workers.keys().len());
+        let mut running = FuturesUnordered::new();
+        while Instant::now() < end {
+            for record in self.world.pending() {
+                if seen.insert(record["eventID"].to_string()) {
+                    running.push(
+                        async {
+                            let deadline = self.world.now() + Duration::from_mins(15);
+                            self.world.processor().process(batch(vec![record]), deadline).await;
+                        }
+                        .boxed_local(),
+                    );
+                }
+            }
+            for key in self.world.workers.keys().split_off(handed_over) {
+                handed_over += 1;
+                running.push(self.world.work(key).boxed_local());
+            }
+            tokio::select! {
+                Some(()) = running.next() => {}
+                () = sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    }
+
+    async fn timer_at(&self, id: &str) -> Option<Timestamp> {
+        let item = self.world.item(id).await;
+        item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
+    }
+
+    /// When a retry was made pending, by the timer that it was given then.
+    async fn pending_since(&self, id: &str) -> Timestamp {
+        assert_eq!(self.world.request(id).await.status, Status::Pending);
+        let timer = self.timer_at(id).await.unwrap();
+        Timestamp::from_millis(timer.as_millis() - 150_000)
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        self.world.clients.frames("c-ann")
+    }
+
+    fn frames_of(&self, id: &str) -> Vec<Frame> {
+        let id = RequestId::from(id);
+        self.frames()
+            .into_iter()
+            .filter(|frame| match frame {
+                Frame::Complete { request_id, .. } => *request_id == id,
+                Frame::Error { request_id, .. } => request_id.as_ref() == Some(&id),
+                Frame::Progress { .. } | Frame::Response { .. } | Frame::Acknowledgment { .. } => false,
+            })
+            .collect()
+    }
+
+    async fn nudges(&self, id: &str) -> u64 {
+        let item = self.world.item(id).await;
+        item.get("nudges").map_or(0, |nudges| nudges.as_n().unwrap().parse().unwrap())
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+const INVOCATION: Duration = Duration::from_secs(90);
+
+fn out_of_paper() -> ErrorBody {
+    ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "There is no paper")
+}
+
+fn code(frame: &Frame) -> &ErrorCode {
+    let Frame::Error { error, .. } = frame else { panic!("{frame:?}") };
+    &error.code
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
+    let scene = Scene::new().await;
+    scene.queue("r1").await;
+    assert_eq!(scene.sweep().await.seen_to, 0, "a processor has a minute");
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.nudged, swept.failed), (1, 1, 0));
+    assert_eq!(scene.world.pending().len(), 2, "it appears in the stream once more");
+    let record = scene.world.pending().remove(1);
+    let processor = scene.world.processor();
+    let answer = processor.process(batch(vec![record]), scene.world.now() + INVOCATION).await;
+    assert_eq!(answer.batch_item_failures, []);
+    assert_eq!(scene.world.request("r1").await.status, Status::Completed);
+    assert_eq!(scene.frames().len(), 1);
+    assert_eq!(scene.sweep().await.seen_to, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_process_has_died_is_for_the_worker_and_has_used_an_attempt() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 3).await;
+    let begun = scene.world.now();
+    scene.claim("r1").await;
+    assert_eq!(scene.sweep().await.seen_to, 0, "its lease lives");
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.taken_back), (1, 1));
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.runner), (Status::Pending, Runner::Worker));
+    assert_eq!((request.attempt, request.epoch, request.lease), (1, 1, None));
+    let [crash] = request.history.as_slice() else { panic!("{:?}", request.history) };
+    assert_eq!((crash.attempt, crash.epoch, crash.outcome), (1, 1, AttemptOutcome::Crashed));
+    assert_eq!(crash.error.code, ErrorCode::ProcessingFailed);
+    assert_eq!(crash.started_at, Some(begun));
+    assert_eq!(crash.ended_at, begun + Duration::from_secs(70), "ten seconds after its lease");
+    assert_eq!(scene.frames(), []);
+
+    let record = scene.world.pending().pop().unwrap();
+    assert_eq!(record["dynamodb"]["NewImage"]["runner"]["S"], "worker");
+    let lease = scene.claim("r1").await;
+    assert_eq!(lease.epoch, 2);
+    assert_eq!(scene.world.request("r1").await.attempt, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_brought_down_every_process_ends_and_leaves_a_dead_letter() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 2).await;
+    for attempt in 1..=2 {
+        assert_eq!(scene.claim("r1").await.epoch, attempt);
+        scene.sweep().await;
+        scene.sweep().await;
+    }
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.attempt, request.history.len()), (Status::Failed, 2, 2));
+    assert_eq!(request.subscribers, []);
+    assert!(!request.is_dead_letter_due);
+    let frames = scene.frames();
+    assert_eq!(frames.len(), 1);
+    assert_eq!(code(&frames[0]), &ErrorCode::ProcessingFailed);
+    let letters = scene.world.letters.sent();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2", 2));
+    assert_eq!((&letters[0].payload, letters[0].history.len()), (&json!({"n": 1}), 2));
+    assert_eq!(scene.timer_at("r1").await, None, "nothing is left to do");
+    assert_eq!(scene.sweep().await.seen_to, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_end_was_asked_for_ends_so_when_its_process_has_died() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 3).await;
+    scene.claim("r1").await;
+    queue(&scene.world.db).cancel(&key("r1"), scene.world.now()).await.unwrap();
+    scene.sweep().await;
+    let swept = scene.sweep().await;
+    assert_eq!((swept.ended, swept.settled), (1, 1));
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.subscribers), (Status::Cancelled, vec![]));
+    assert_eq!(scene.frames().len(), 1);
+    assert_eq!(code(&scene.frames()[0]), &ErrorCode::Cancelled);
+    assert_eq!(scene.world.letters.sent(), []);
+    assert_eq!(scene.timer_at("r1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_lives_is_left_alone_and_looked_at_when_it_has_ended() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 3).await;
+    let begun = scene.world.now();
+    let lease = scene.claim("r1").await;
+    advance(Duration::from_secs(50)).await;
+    let until = begun + Duration::from_secs(110);
+    queue(&scene.world.db).renew(&key("r1"), &lease, until).await.unwrap();
+    let before = scene.world.request("r1").await;
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.held), (1, 1));
+    assert_eq!(scene.world.request("r1").await, before);
+    assert_eq!(scene.timer_at("r1").await, Some(until + Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_due_when_it_says_so_and_waited_for() {
+    let scene = Scene::new().await;
+    let begun = scene.world.now();
+    for (id, wait) in [("r1", 5_000), ("r2", 7_000), ("r3", 12_345), ("r4", 59_999)] {
+        scene.retry_in(id, Duration::from_millis(wait)).await;
+    }
+    let ledger = scene.world.db.ledger();
+    drop(ledger.take());
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.retried, swept.latest), (4, 4, Duration::ZERO));
+    let calls = ledger.take();
+    let writes = calls.iter().filter(|call| call.operation == "UpdateItem").count();
+    assert_eq!(writes, 4, "{calls}");
+    for (id, wait) in [("r1", 5_000), ("r2", 7_000), ("r3", 12_345), ("r4", 59_999)] {
+        assert_eq!(scene.pending_since(id).await, begun + Duration::from_millis(wait), "{id}");
+        assert_eq!(scene.world.request(id).await.history.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_has_no_attempt_left_ends_with_its_last_error() {
+    let scene = Scene::new().await;
+    scene.retry_in("r1", Duration::from_secs(5)).await;
+    scene.world.edit("r1", "SET max_attempts = :value", AttributeValue::N("1".into())).await;
+    let swept = scene.sweep().await;
+    assert_eq!((swept.ended, swept.settled), (1, 1));
+    assert_eq!(scene.world.request("r1").await.status, Status::Failed);
+    assert_eq!(code(&scene.frames()[0]).as_str(), "OUT_OF_PAPER");
+    assert_eq!(scene.world.letters.sent().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time() {
+    let scene = Scene::new().await;
+    scene.complete("r1").await;
+    scene.world.subscribe("r1", "bob").await;
+    scene.world.clients.fail("bob", SendErrorKind::Unavailable);
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.untold, swept.settled, swept.owed), (1, 1, 0, 1));
+    let request = scene.world.request("r1").await;
+    assert_eq!(request.subscribers, ["bob".into()], "who has it is off the list");
+    scene.world.clients.fail_times("bob", SendErrorKind::Unavailable, 0);
+    assert_eq!(scene.sweep().await.settled, 1);
+    let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
+    assert_eq!((ann.len(), &ann), (1, &bob));
+    assert_snapshot!(ann[0].to_json());
+    assert_eq!(scene.timer_at("r1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_is_gone_is_taken_off_and_the_others_are_told() {
+    let scene = Scene::new().await;
+    scene.complete("r1").await;
+    scene.world.subscribe("r1", "bob").await;
+    scene.world.clients.fail("c-ann", SendErrorKind::Gone);
+    assert_eq!(scene.sweep().await.settled, 1);
+    assert_eq!((scene.frames().len(), scene.world.clients.frames("bob").len()), (0, 1));
+    assert_eq!(scene.world.request("r1").await.subscribers, []);
+    assert_eq!(scene.timer_at("r1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_is_owed_is_sent_until_it_is_taken() {
+    let scene = Scene::new().await;
+    scene.fail("r1").await;
+    scene.world.letters.fail_times(2);
+    for _ in 0..3 {
+        scene.sweep().await;
+    }
+    let letters = scene.world.letters.sent();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].id, "acme/ann/r1#1");
+    assert_eq!(letters[0].error.code.as_str(), "OUT_OF_PAPER");
+    assert!(!scene.world.request("r1").await.is_dead_letter_due);
+    assert_eq!(scene.frames().len(), 1, "who was told is not told again");
+    assert_eq!(scene.timer_at("r1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_and_then_told() {
+    let scene = Scene::new().await;
+    scene.complete("r1").await;
+    scene.world.clients.fail("c-ann", SendErrorKind::Unavailable);
+    let mut tries = 0;
+    for _ in 0..60 {
+        tries += scene.sweep_slowly().await.untold;
+    }
+    // After 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then every 15 minutes.
+    assert_eq!(tries, 8);
+    scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
+    for _ in 0..16 {
+        scene.sweep_slowly().await;
+    }
+    assert_eq!(scene.frames().len(), 1);
+    assert_eq!(scene.timer_at("r1").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_payload_of_what_it_has_ended_expires_with_it() {
+    let scene = Scene::new().await;
+    scene.queue_with("r1", 1).await;
+    // As a request is stored whose payload is big.
+    let (big, of) = (json!("x".repeat(5_000)), key("big"));
+    let request = Request { id: "big".into(), payload: big, ..scene.world.request("r1").await };
+    queue(&scene.world.db).enqueue(&request).await.unwrap();
+    scene.claim("big").await;
+    advance(Duration::from_secs(70)).await;
+    scene.sweep().await;
+    let part = part_item::key(&of, part_item::PAYLOAD_PART);
+    let found = scene.world.db.client().get_item().table_name(REQUESTS).set_key(Some(part)).send().await;
+    assert!(found.unwrap().item.unwrap().contains_key("ttl"));
+    assert_eq!(scene.timer_at("big").await, None);
+    assert_eq!(scene.world.letters.sent()[0].payload, request.payload);
+}
+
+/// Six requests, each with something to be done about it.
+async fn troubles(scene: &Scene) {
+    scene.complete("completed").await;
+    scene.fail("failed").await;
+    scene.retry_in("retrying", Duration::from_secs(40)).await;
+    scene.queue_with("crashed", 3).await;
+    scene.claim("crashed").await;
+    scene.queue_with("crashed_for_good", 1).await;
+    scene.claim("crashed_for_good").await;
+    scene.queue_with("pending", 1).await;
+    advance(Duration::from_secs(75)).await;
+}
+
+/// Everything is as one sweeper would have left it, whoever did it.
+async fn assert_all_is_done_once(scene: &Scene, letters: usize) {
+    let request = async |id: &str| scene.world.request(id).await;
+    for (id, status) in
+        [("completed", Status::Completed), ("failed", Status::Failed), ("crashed_for_good", Status::Failed)]
+    {
+        let request = request(id).await;
+        assert_eq!((request.status, request.subscribers), (status, vec![]), "{id}");
+        assert_eq!(scene.timer_at(id).await, None, "{id}");
+        let frames = scene.frames_of(id);
+        assert!(frames.windows(2).all(|pair| pair[0] == pair[1]), "{frames:?}");
+        assert!(!frames.is_empty(), "{id}");
+    }
+    for (id, attempt) in [("retrying", 1), ("crashed", 1), ("pending", 0)] {
+        let request = request(id).await;
+        assert_eq!((request.status, request.attempt), (Status::Pending, attempt), "{id}");
+        assert_eq!(request.history.len(), usize::from(attempt == 1), "{id}");
+    }
+    let sent = scene.world.letters.sent();
+    let ids: BTreeSet<String> = sent.iter().map(|letter| letter.id.clone()).collect();
+    assert_eq!(Vec::from_iter(ids), ["acme/ann/crashed_for_good#1", "acme/ann/failed#1"]);
+    assert!(sent.len() <= letters, "{}", sent.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_sweepers_at_once_act_once() {
+    let scene = Scene::new().await;
+    troubles(&scene).await;
+    // Calls that take their time, so that the two meet.
+    let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
+    // What both write in the very same millisecond is one write, of which each believes that it was its own.
+    let later = async {
+        sleep(Duration::from_millis(7)).await;
+        scene.sweep().await
+    };
+    let (one, other) = tokio::join!(scene.sweep(), later);
+    assert_all_is_done_once(&scene, 2).await;
+    assert_eq!(scene.frames().len(), 3);
+    assert_eq!(scene.nudges("pending").await, 1);
+    assert_eq!((one.failed, other.failed), (0, 0));
+    assert_eq!((one.taken_back + other.taken_back, one.nudged + other.nudged), (1, 1));
+    assert_eq!(one.moved_on + other.moved_on, 6, "{one:?} {other:?}");
+}
+
+/// Polls a run so often, and then drops it. Says whether it had ended before.
+async fn sweep_and_die(scene: &Scene, polls: usize) -> bool {
+    let mut sweeping = pin!(scene.sweep_slowly());
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(false);
+        }
+        left -= 1;
+        sweeping.as_mut().poll(context).map(|_| true)
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweeper_that_is_killed_at_any_moment_leaves_nothing_lost() {
+    for polls in 1.. {
+        let scene = Scene::new().await;
+        troubles(&scene).await;
+        let slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
+        let ended = sweep_and_die(&scene, polls).await;
+        drop(slow);
+        for _ in 0..3 {
+            scene.sweep_slowly().await;
+        }
+        assert_all_is_done_once(&scene, 4).await;
+        if ended {
+            assert!(polls > 30, "it was killed at {polls} moments only");
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_that_fall_due_at_once_are_seen_to_by_one_run() {
+    let scene = Scene::new().await;
+    for n in 0..500 {
+        scene.queue_with(&format!("r{n}"), 1).await;
+    }
+    advance(Duration::from_secs(60)).await;
+    let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
+    let swept = scene.sweep().await;
+    assert_eq!((swept.seen_to, swept.nudged), (500, 500));
+    assert!(swept.latest < Duration::from_secs(3), "{:?}", swept.latest);
+    assert_eq!(scene.world.pending().len(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_does_as_much_as_it_may_and_the_next_goes_on_there() {
+    let scene = Scene::new().await;
+    for n in 0..25 {
+        scene.queue_with(&format!("r{n}"), 1).await;
+    }
+    advance(Duration::from_secs(60)).await;
+    let mut sweeper = scene.world.sweeper();
+    sweeper.settings.most = 10;
+    for done in [10, 10, 5] {
+        let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
+        assert_eq!((swept.seen_to, swept.nudged), (done, done));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_put_off_and_keeps_nobody_from_the_others() {
+    let scene = Scene::new().await;
+    for n in 0..150 {
+        let id = format!("bad{n}");
+        scene.queue_with(&id, 1).await;
+        scene.world.edit(&id, "SET history = :value", AttributeValue::N("1".into())).await;
+    }
+    // Its item can be listed, and not read.
+    scene.complete("half").await;
+    scene.world.edit("half", "SET metadata = :value", AttributeValue::N("1".into())).await;
+    advance(Duration::from_millis(100)).await;
+    scene.queue_with("good", 1).await;
+    advance(Duration::from_secs(60)).await;
+    let swept = scene.sweep().await;
+    assert_eq!((swept.unreadable, swept.nudged, swept.untold, swept.owed), (150, 1, 1, 1), "{swept:?}");
+    assert_eq!(swept.failed, 0);
+    for _ in 0..14 {
+        let swept = scene.sweep().await;
+        assert_eq!((swept.unreadable, swept.owed), (0, 0), "a quarter of an hour has not passed");
+    }
+    assert_eq!(scene.sweep().await.unreadable, 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_throttles_is_asked_less_and_all_is_done_in_the_end() {
+    let scene = Scene::new().await;
+    for n in 0..100 {
+        scene.queue_with(&format!("r{n}"), 1).await;
+    }
+    advance(Duration::from_secs(60)).await;
+    let throttle = scene.world.faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).times(90));
+    let swept = scene.sweep().await;
+    assert_eq!(throttle.hits(), 90);
+    assert!(swept.failed > 0, "{swept:?}");
+    assert_eq!(swept.nudged, 100);
+    for n in 0..100 {
+        assert_eq!(scene.nudges(&format!("r{n}")).await, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_is_followed_by_another() {
+    let scene = Scene::new().await;
+    scene.retry_in("r1", Duration::from_secs(5)).await;
+    let broken = scene.world.faults.add(Fault::fail(Call::dynamodb("Query")));
+    let (swept, ()) = tokio::join!(scene.sweep(), async {
+        sleep(Duration::from_secs(30)).await;
+        drop(broken);
+    });
+    assert!((2..=7).contains(&swept.failed_looks), "{swept:?}");
+    assert_eq!(swept.retried, 1);
+    assert!(swept.latest < Duration::from_secs(32), "{swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_delays_no_retry_and_nobody_else() {
+    let scene = Scene::new().await;
+    scene.world.clients.hang("c-ann");
+    for n in 0..200 {
+        scene.complete(&format!("done{n}")).await;
+    }
+    scene.complete("other").await;
+    scene.world.subscribe("other", "bob").await;
+    advance(Duration::from_secs(30)).await;
+    scene.retry_in("r1", Duration::from_secs(2)).await;
+    let due = scene.world.now() + Duration::from_secs(2);
+    let begun = Instant::now();
+    let swept = scene.sweep().await;
+    assert_eq!(scene.pending_since("r1").await, due);
+    assert_eq!(scene.world.clients.frames("bob").len(), 1);
+    assert!(scene.world.clients.times()[0] - begun < Duration::from_secs(15));
+    assert!(swept.owed >= 201, "{swept:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_before_its_invocation_does() {
+    let scene = Scene::new().await;
+    scene.world.clients.hang("c-ann");
+    scene.complete("r1").await;
+    advance(Duration::from_secs(28)).await;
+    let begun = Instant::now();
+    let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(8)).await;
+    assert_eq!(swept.untold, 1);
+    assert!(begun.elapsed() <= Duration::from_secs(7), "{:?}", begun.elapsed());
+    let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(3)).await;
+    assert_eq!(swept.seen_to, 0, "it has no time to begin anything");
+}
+
+/// A queue of dead letters that never answers.
+#[derive(Debug)]
+struct Hanging;
+
+impl DeadLetters for Hanging {
+    async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_nobody_takes_delay_neither_clients_nor_what_is_noted_of_them() {
+    let scene = Scene::new().await;
+    for n in 0..100 {
+        scene.fail(&format!("r{n}")).await;
+    }
+    advance(Duration::from_secs(30)).await;
+    let Sweeper { queue, connections, clock, metrics, settings, .. } = scene.world.sweeper();
+    let sweeper = Sweeper { queue, connections, dead_letters: Hanging, clock, metrics, settings };
+    let begun = Instant::now();
+    let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
+    assert!(swept.owed >= 100, "{swept:?}");
+    for n in 0..100 {
+        let id = format!("r{n}");
+        let request = scene.world.request(&id).await;
+        assert_eq!((request.subscribers, request.is_dead_letter_due), (vec![], true));
+        assert_eq!(scene.frames_of(&id).len(), 1, "who has been told is not told again");
+    }
+    assert!(scene.world.clients.times().iter().all(|at| *at - begun < Duration::from_secs(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_found_done() {
+    for fault in [Fault::lose_answer, Fault::fail_after_apply] {
+        let scene = Scene::new().await;
+        troubles(&scene).await;
+        let lost = scene.world.faults.add(fault(Call::dynamodb("UpdateItem")).times(8));
+        for _ in 0..3 {
+            scene.sweep().await;
+        }
+        assert!(lost.hits() >= 6, "{}", lost.hits());
+        drop(lost);
+        assert_all_is_done_once(&scene, 4).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_fails_is_followed_by_another_when_that_is_due() {
+    let (mut app, shaky) = (App::new(), Shaky::default());
+    app.handle("shaky", shaky.clone()).unwrap();
+    let scene = Scene { world: World::new(app).await };
+    scene.world.ask("shaky", "r1", json!(1)).await;
+    tokio::join!(scene.run_functions(Duration::from_secs(10)), scene.sweep());
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.attempt), (Status::Completed, 2));
+    let started = shaky.started.lock().unwrap().clone();
+    let [first, second] = started[..] else { panic!("{started:?}") };
+    // It fails after half a second, and the functions look at the stream ten times a second.
+    let wait = second - first - Duration::from_millis(500);
+    assert!((5.0..5.3).contains(&wait.as_secs_f64()), "{wait:?}");
+    let frames = scene.frames();
+    assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
+    assert_eq!(scene.frames_of("r1").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_process_dies_is_run_again_by_the_worker_and_ends_well() {
+    let (mut app, shaky) = (App::new(), Shaky { hangs: true, ..Shaky::default() });
+    app.handle("shaky", shaky.clone()).unwrap();
+    let scene = Scene { world: World::new(app).await };
+    scene.world.ask("shaky", "r1", json!(1)).await;
+    // The process dies with its first attempt.
+    timeout(Duration::from_secs(2), scene.world.process()).await.unwrap_err();
+    tokio::join!(scene.run_functions(Duration::from_secs(120)), async {
+        scene.sweep().await;
+        scene.sweep().await;
+    });
+    let request = scene.world.request("r1").await;
+    assert_eq!((request.status, request.attempt, request.runner), (Status::Completed, 2, Runner::Worker));
+    assert_eq!(request.history.len(), 1);
+    assert_eq!(request.history[0].outcome, AttemptOutcome::Crashed);
+    assert_eq!(shaky.started.lock().unwrap().len(), 2);
+    let seqs: Vec<Seq> = scene
+        .frames()
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => Some(*seq),
+            Frame::Error { .. } | Frame::Response { .. } | Frame::Acknowledgment { .. } => None,
+        })
+        .collect();
+    assert!(seqs.len() >= 3 && seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_has_done_is_measured() {
+    let scene = Scene::new().await;
+    troubles(&scene).await;
+    scene.sweep().await;
+    assert_snapshot!(scene.world.metrics.lines().join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_sweeper_costs() {
+    let scene = Scene::new().await;
+    let ledger = scene.world.db.ledger();
+    let mut bill = String::new();
+    let mut enter = |of: &str, calls: String| {
+        assert!(!calls.contains("Scan"), "{calls}");
+        bill += &format!("{of}\n");
+        calls.lines().for_each(|line| bill += &format!("  {line}\n"));
+    };
+    drop(ledger.take());
+    let mut sweeper = scene.world.sweeper();
+    sweeper.settings.run = Duration::from_secs(1);
+    let sweep = async || {
+        drop(ledger.take());
+        sweeper.sweep(scene.world.now() + INVOCATION).await;
+        ledger.take().to_string()
+    };
+    enter("a look that finds nothing", sweep().await);
+    scene.queue_with("pending", 1).await;
+    advance(Duration::from_secs(60)).await;
+    enter("a nudge", sweep().await);
+    scene.queue_with("held", 1).await;
+    let lease = scene.claim("held").await;
+    let until = scene.world.now() + Duration::from_secs(200);
+    queue(&scene.world.db).renew(&key("held"), &lease, until).await.unwrap();
+    advance(Duration::from_secs(70)).await;
+    scene.world.edit("pending", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
+    enter("a lease that lives", sweep().await);
+    scene.world.edit("held", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
+    scene.retry_in("retrying", Duration::from_secs(1)).await;
+    advance(Duration::from_secs(1)).await;
+    enter("a retry that is due", sweep().await);
+    scene.world.edit("retrying", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
+    scene.queue_with("crashed", 2).await;
+    scene.claim("crashed").await;
+    advance(Duration::from_secs(70)).await;
+    enter("a request that is taken back", sweep().await);
+    scene.claim("crashed").await;
+    advance(Duration::from_secs(70)).await;
+    enter("one that is taken back for good, and told", sweep().await);
+    scene.complete("untold").await;
+    advance(Duration::from_secs(30)).await;
+    enter("an end that was not told", sweep().await);
+    assert_snapshot!(bill);
+}
