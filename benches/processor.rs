@@ -402,7 +402,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn redriven(&self, _: &RequestKey, _: &RequestId) -> Result<(), StoreError> {
+    async fn redriven(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 

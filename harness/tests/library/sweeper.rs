@@ -311,7 +311,7 @@ async fn a_request_that_has_brought_down_every_process_ends_and_leaves_a_dead_le
     assert_eq!(code(&frames[0]), &ErrorCode::ProcessingFailed);
     let letters = scene.world.letters.sent();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2", 2));
+    assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2@1700000000000", 2));
     assert_eq!((&letters[0].payload, letters[0].history.len()), (&json!({"n": 1}), 2));
     assert_eq!(scene.timer_at("r1").await, None, "nothing is left to do");
     assert_eq!(scene.sweep().await.seen_to, 0);
@@ -422,7 +422,7 @@ async fn a_dead_letter_that_is_owed_is_sent_until_it_is_taken() {
     }
     let letters = scene.world.letters.sent();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].id, "acme/ann/r1#1");
+    assert_eq!(letters[0].id, "acme/ann/r1#1@1700000000000");
     assert_eq!(letters[0].error.code.as_str(), "OUT_OF_PAPER");
     assert!(!scene.world.request("r1").await.is_dead_letter_due);
     assert_eq!(scene.frames().len(), 1, "who was told is not told again");
@@ -499,7 +499,10 @@ async fn assert_all_is_done_once(scene: &Scene, letters: usize) {
     }
     let sent = scene.world.letters.sent();
     let ids: BTreeSet<String> = sent.iter().map(|letter| letter.id.clone()).collect();
-    assert_eq!(Vec::from_iter(ids), ["acme/ann/crashed_for_good#1", "acme/ann/failed#1"]);
+    assert_eq!(
+        Vec::from_iter(ids),
+        ["acme/ann/crashed_for_good#1@1700000000000", "acme/ann/failed#1@1700000000000"]
+    );
     assert!(sent.len() <= letters, "{}", sent.len());
 }
 
