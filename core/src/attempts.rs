@@ -7,12 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::handler::Handlers;
 use crate::ids::RequestKey;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Entropy};
@@ -80,8 +80,9 @@ pub struct Attempts<Q, P, D> {
     /// Where owner tokens and the chance in waits come from.
     pub entropy: Arc<dyn Entropy>,
     /// The runtime that handlers run on. Where that is not the one that attempts are made on, a handler that burns CPU keeps
-    /// neither leases from being renewed nor frames from being pushed.
-    pub handlers: Handle,
+    /// neither leases from being renewed nor frames from being pushed; and one that holds its last thread past its time holds
+    /// up nobody who comes after it, who runs on a fresh one.
+    pub handlers: Handlers,
     /// How requests are run.
     pub settings: AttemptSettings,
 }

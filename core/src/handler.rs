@@ -2,10 +2,12 @@
 
 mod endpoint;
 mod function;
+mod handlers;
 mod retry;
 mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
+pub use handlers::Handlers;
 pub use retry::RetryPolicy;
 
 pub(crate) use endpoint::endpoint;

@@ -1,7 +1,6 @@
 //! From a client's message to its answer: quick requests are run at once, slow ones are queued.
 
 mod about;
-mod handlers;
 mod identities;
 mod requests;
 mod snapshot;
@@ -17,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerTask, Verdict};
+use crate::handler::{Context, HandlerTask, Handlers, Verdict};
 use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
@@ -25,7 +24,6 @@ use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Message, Rej
 use crate::store::{ConnectionStore, Identity, RateLimits, RequestQueue, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
 use about::About;
-use handlers::Handlers;
 use identities::Identities;
 
 /// Routes messages to handlers.

@@ -155,6 +155,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
             tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
+            self.attempts.handlers.replace_if_stuck().await;
         }
         let Ok(outcome) = outcome else {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
@@ -188,7 +189,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         };
         let call = Call::new(context, Arc::clone(&self.payload), Phase::Processing);
         let app = self.attempts.app.clone();
-        HandlerTask::spawn(&self.attempts.handlers, async move { app.call(call).await })
+        HandlerTask::spawn(&self.attempts.handlers.handle(), async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, saves checkpoints and renews the lease, until the handler ends; tells it when it is to
@@ -354,9 +355,14 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             (Some(StopReason::TimeIsUp), Some(outcome @ (Outcome::Succeeded(_) | Outcome::Yielded))) => {
                 Ok(outcome)
             }
-            (Some(StopReason::TimeIsUp), Some(outcome)) if outcome.is_timeout() => Ok(outcome),
+            // So does that another attempt would find it no better.
+            (Some(StopReason::TimeIsUp), Some(outcome)) if outcome.is_timeout() || outcome.is_final() => {
+                Ok(outcome)
+            }
             (Some(StopReason::TimeIsUp), _) if self.has_saved => Ok(Outcome::Yielded),
-            (Some(StopReason::TimeIsUp) | None, _) => Ok(Outcome::out_of_time(&self.policy)),
+            (Some(StopReason::TimeIsUp) | None, _) => {
+                Ok(Outcome::out_of_time(&self.policy, self.request.runner))
+            }
         }
     }
 

@@ -96,14 +96,25 @@ impl Outcome {
         Self::Failed(Failure { told: error.into_told(), outcome, again, runner: None })
     }
 
-    /// What has come of a handler whose invocation ends: the next attempt has one of its own.
-    pub(super) fn out_of_time(policy: &RetryPolicy) -> Self {
+    /// What has come of a handler whose invocation ends: the next attempt has one of its own, which one that shared its
+    /// first with others always gets.
+    pub(super) fn out_of_time(policy: &RetryPolicy, runner: Runner) -> Self {
         Self::Failed(Failure {
             told: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation may"),
             outcome: AttemptOutcome::TimedOut,
-            again: Again::if_so(policy.retries_timeouts),
+            again: Again::if_so(policy.retries_timeouts || runner == Runner::Processor),
             runner: Some(Runner::Worker),
         })
+    }
+
+    /// Whether its handler says that another attempt would not mend it.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Failed(failure) => {
+                failure.outcome == AttemptOutcome::Failed && failure.again == Again::Never
+            }
+            Self::Succeeded(_) | Self::Yielded | Self::Stopped => false,
+        }
     }
 
     /// Whether it took longer than it may.

@@ -181,6 +181,11 @@ impl<'a, P: Connections> Listeners<'a, P> {
         until: Instant,
         subscribers: Vec<ConnectionId>,
     ) -> Vec<ConnectionId> {
+        // Who has come to listen since the last write knows of the progress from a snapshot, or of the end: nothing of it
+        // may follow that.
+        for newcomer in subscribers.iter().filter(|id| !self.subscribers.contains(id)) {
+            self.seen.insert(newcomer.clone(), Seq::from_stored(u64::MAX));
+        }
         self.subscribers = subscribers;
         self.end = Some((seq, frame.into(), until));
         self.send_to_all();

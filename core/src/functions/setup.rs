@@ -14,6 +14,7 @@ use crate::attempts::{AttemptSettings, Attempts};
 use crate::aws::{AwsEnvironment, LambdaWorkers, SqsDeadLetters};
 use crate::config::{ConfigError, Environment, TokenKey};
 use crate::connections::ApiGatewayConnections;
+use crate::handler::Handlers;
 use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::processor::Processor;
 use crate::router::Router;
@@ -205,7 +206,7 @@ impl AttemptsSetup {
             dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
-            handlers,
+            handlers: Handlers::on(handlers),
             settings: self.settings,
         }
     }

@@ -15,7 +15,7 @@ use super::ready::Ready;
 #[derive(Args, Debug)]
 pub(super) struct Place {
     /// What the names of the stack's table and queue begin with: NAME-RequestsTable, NAME-DeadLetterQueue
-    /// [default: streamer, on this machine]
+    /// [default: streamer, at an --endpoint and on this machine]
     #[arg(long, value_name = "NAME", value_parser = prefix)]
     prefix: Option<String>,
     /// The requests table [default: the one of that prefix]
@@ -29,7 +29,8 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct At {
     pub(super) config: SdkConfig,
-    prefix: String,
+    /// Not known of a stack on AWS that nobody has named: what it has is to be named one by one.
+    prefix: Option<String>,
     requests_table: Option<String>,
 }
 
@@ -53,9 +54,10 @@ impl Place {
             };
             whereto.endpoint = Some(ready.dynamodb_url.parse()?);
         }
+        let is_endpoint_named = whereto.endpoint.is_some();
         let (config, _) = whereto.config().await?;
         expect_credentials(&config).await?;
-        let prefix = prefix.unwrap_or_else(|| Self::LOCAL_PREFIX.to_owned());
+        let prefix = prefix.or_else(|| is_endpoint_named.then(|| Self::LOCAL_PREFIX.to_owned()));
         Ok(At { config, prefix, requests_table })
     }
 }
@@ -67,6 +69,7 @@ impl At {
         let table = match &self.requests_table {
             Some(table) => table.clone(),
             None => {
+                self.stack("table", "--requests-table NAME")?;
                 let pages = client.list_tables().into_paginator().items().send();
                 let names = pages.try_collect().await.map_err(|error| {
                     format!("the tables cannot be listed: {}; name it by --requests-table", innermost(&error))
@@ -85,7 +88,7 @@ impl At {
         names: impl IntoIterator<Item = String>,
         by: &str,
     ) -> Result<String, String> {
-        let wanted = format!("{}-{resource}", self.prefix);
+        let wanted = format!("{}-{resource}", self.stack(what, by)?);
         let is_of_stack = |name: &str| {
             let name = name.rsplit('/').next().unwrap_or(name);
             name.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -105,8 +108,18 @@ impl At {
     }
 
     /// What the names of the stack's queues begin with, if they are of this resource.
-    pub(super) fn name_of(&self, resource: &str) -> String {
-        format!("{}-{resource}", self.prefix)
+    pub(super) fn name_of(&self, resource: &str) -> Result<String, String> {
+        Ok(format!("{}-{resource}", self.stack("queue", "--queue-url URL")?))
+    }
+
+    /// The stack's name. It is never guessed on AWS: requests of one stack must not be made anew in another.
+    fn stack(&self, what: &str, by: &str) -> Result<&str, String> {
+        let unnamed = || {
+            format!(
+                "which {what} is meant is not known: name the stack by --prefix NAME, or the {what} by {by}"
+            )
+        };
+        self.prefix.as_deref().ok_or_else(unnamed)
     }
 }
 
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn a_name_is_that_of_the_stack_alone_or_with_random_letters() {
         let config = SdkConfig::builder().build();
-        let at = At { config, prefix: "prod".into(), requests_table: None };
+        let at = At { config, prefix: Some("prod".into()), requests_table: None };
         let one = |names: &[&str]| {
             at.the_one("queue", "DeadLetterQueue", names.iter().map(ToString::to_string), "--queue-url URL")
         };

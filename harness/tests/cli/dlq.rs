@@ -244,6 +244,19 @@ async fn without_a_word_the_local_stage_that_runs_is_meant_and_never_aws() {
     assert!(run().contains("acme/ann/r1#2"));
 }
 
+/// Nothing is called: what is not named is said before.
+#[tokio::test]
+async fn on_aws_the_stack_of_a_table_or_a_queue_is_never_guessed() {
+    let services = Services::new();
+    for named in [["--queue-url", "https://sqs.eu-west-1.amazonaws.com/1/q"], ["--requests-table", "t"]] {
+        let arguments = [&["dlq", "redrive", "--all", "--region", "eu-west-1"][..], &named].concat();
+        let mut command = services.workspace.command_without_aws(&arguments);
+        command.env("AWS_ACCESS_KEY_ID", "none").env("AWS_SECRET_ACCESS_KEY", "none");
+        let refused = told(&command.output().unwrap());
+        assert!(refused.starts_with("1\nstreamer: which ") && refused.contains("--prefix NAME"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn the_resources_of_a_deployed_stack_are_found_by_its_name() {
     let services = Services::called("prod", "-1A2B3C");

@@ -69,6 +69,8 @@ impl LetterBox {
     /// SQS asks all of its servers only where it may wait.
     const WAIT_SECS: i32 = 1;
     const MOST_AT_ONCE: usize = 10;
+    /// After how many answers without anything new the reading ends, and does not count as whole.
+    const MOST_REPEATS: u32 = 10;
 
     /// The queue of this URL, or else the stack's.
     pub(super) async fn open(at: &At, url: Option<String>) -> Result<Self, Box<dyn Error>> {
@@ -76,7 +78,7 @@ impl LetterBox {
         if let Some(url) = url {
             return Ok(Self { client, url });
         }
-        let list = client.list_queues().queue_name_prefix(at.name_of(Self::RESOURCE));
+        let list = client.list_queues().queue_name_prefix(at.name_of(Self::RESOURCE)?);
         let urls = list.into_paginator().items().send().try_collect().await;
         let urls = urls.map_err(|error| {
             format!("the queues cannot be listed: {}; name yours by --queue-url", said(&error))
@@ -94,6 +96,7 @@ impl LetterBox {
         let mut reading = Reading::default();
         let mut letters: BTreeMap<String, Found> = BTreeMap::new();
         let mut seen = BTreeSet::new();
+        let mut repeats = 0;
         while seen.len() < limit as usize {
             let receive = self
                 .client
@@ -110,6 +113,10 @@ impl LetterBox {
                     return Err(format!("{} cannot be read: {}", self.url, said(&error)).into());
                 }
             };
+            if received.is_empty() {
+                reading.is_whole = true;
+                break;
+            }
             let mut is_new = false;
             for message in received {
                 let message_id = message.message_id.unwrap_or_default();
@@ -127,9 +134,9 @@ impl LetterBox {
                     }
                 }
             }
-            // Nothing, or what has come again since it was hidden for long enough.
-            if !is_new {
-                reading.is_whole = true;
+            // A queue may deliver again what is hidden, and does once that is over: others may still be behind it.
+            repeats = if is_new { 0 } else { repeats + 1 };
+            if repeats == Self::MOST_REPEATS {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use streamer::ports::{Clock as _, SystemClock};
 use streamer::store::dynamodb::DynamoRequestQueue;
 
 use self::letter_box::{Found, LetterBox, Reading};
-use super::place::{At, Place};
+use super::place::Place;
 use super::{Outcome, runtime, say};
 
 /// The `dlq` command.
@@ -64,7 +64,7 @@ impl Dlq {
         runtime()?.block_on(async {
             match self {
                 Self::List { from, json } => {
-                    let (_, letters, reading) = from.read().await?;
+                    let (letters, reading) = from.read().await?;
                     let said = if json {
                         shown::list_as_json(&reading)
                     } else {
@@ -75,22 +75,21 @@ impl Dlq {
                     Ok(ExitCode::SUCCESS)
                 }
                 Self::Show { id, from, json } => {
-                    let (_, letters, reading) = from.read().await?;
+                    let (letters, reading) = from.read().await?;
                     letters.give_back(&reading.receipts()).await;
                     let found = reading.letter(&id).ok_or_else(|| unknown(&id, &reading))?;
                     say(&if json { shown::letter_as_json(found) } else { shown::letter(found) })?;
                     Ok(ExitCode::SUCCESS)
                 }
                 Self::Redrive { ids, all, from } => {
-                    let (at, letters, reading) = from.read().await?;
-                    let outcome = match at.requests().await {
-                        Ok(requests) => {
-                            Redrive { letters: &letters, requests: &requests, reading: &reading }
-                                .run(if all { None } else { Some(&ids) })
-                                .await
-                        }
-                        Err(error) => Err(error),
-                    };
+                    let at = from.place.find(from.queue_url.is_some()).await?;
+                    // First of all: where it is not known to whom the letters belong, none is touched.
+                    let requests = at.requests().await?;
+                    let letters = LetterBox::open(&at, from.queue_url).await?;
+                    let reading = letters.read(from.limit).await?;
+                    let outcome = Redrive { letters: &letters, requests: &requests, reading: &reading }
+                        .run(if all { None } else { Some(&ids) })
+                        .await;
                     // Those whose messages were deleted are gone, whatever is asked of them.
                     letters.give_back(&reading.receipts()).await;
                     outcome
@@ -101,11 +100,11 @@ impl Dlq {
 }
 
 impl From {
-    async fn read(self) -> Result<(At, LetterBox, Reading), Box<dyn std::error::Error>> {
+    async fn read(self) -> Result<(LetterBox, Reading), Box<dyn std::error::Error>> {
         let at = self.place.find(self.queue_url.is_some()).await?;
         let letters = LetterBox::open(&at, self.queue_url).await?;
         let reading = letters.read(self.limit).await?;
-        Ok((at, letters, reading))
+        Ok((letters, reading))
     }
 }
 

@@ -17,6 +17,9 @@ struct Listening {
     stands: Standing,
     /// The client has seen more than is stored.
     is_ahead: bool,
+    /// Whoever claims it next numbers its frames above all that anybody has seen. And a write that changes such an item
+    /// appears in the stream: it must not be for the client to say how often.
+    is_pending: bool,
 }
 
 /// Where a request stands that somebody comes to listen to.
@@ -43,7 +46,7 @@ impl DynamoRequestQueue {
     ) -> Result<Subscribed, StoreError> {
         const OPERATION: &str = "subscribe to";
         let soon = now + self.settings.undelivered_after;
-        let mut listening = Listening { stands: Standing::Open, is_ahead: false };
+        let mut listening = Listening { stands: Standing::Open, is_ahead: false, is_pending: false };
         for _ in 0..Self::SUBSCRIBE_TRIES {
             let update = self.subscription(key, connection, seen, now, listening);
             let old = match update.send().await.map_err(Refusal::from) {
@@ -71,7 +74,8 @@ impl DynamoRequestQueue {
             } else {
                 Standing::EndedUntimed
             };
-            listening = Listening { stands, is_ahead: seen > request_item::seq(&old)? };
+            let is_ahead = seen > request_item::seq(&old)?;
+            listening = Listening { stands, is_ahead, is_pending: status == Status::Pending };
         }
         let problem = self.context(OPERATION, key) + ": it changed again and again";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
@@ -87,8 +91,9 @@ impl DynamoRequestQueue {
     ) -> UpdateItemFluentBuilder {
         const IS_OPEN: &str = "#status IN (:pending, :processing, :retrying)";
         const IS_ENDED: &str = "NOT #status IN (:pending, :processing, :retrying) AND #ttl >= :now";
-        let Listening { stands, is_ahead } = listening;
-        let (value, compared) = if is_ahead { (":seen", "seq < :seen") } else { ("seq", "seq >= :seen") };
+        let Listening { stands, is_ahead, is_pending } = listening;
+        let value = if is_ahead && !is_pending { ":seen" } else { "seq" };
+        let compared = if is_ahead { "seq < :seen" } else { "seq >= :seen" };
         // An earlier timer stays: else who asks again and again would put off whatever else is still to be done.
         let (set_timer, stands_so) = match stands {
             Standing::Open => ("", IS_OPEN.to_owned()),

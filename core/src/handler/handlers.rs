@@ -4,11 +4,11 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout;
 
-use crate::handler::handlers_runtime;
+use super::handlers_runtime;
 
-/// The runtime that handlers run on: the one that the router was given, until a handler holds its threads past its time.
+/// The runtime that handlers run on: the one that was given, until a handler holds its threads past its time.
 #[derive(Debug)]
-pub(super) struct Handlers(Mutex<Current>);
+pub struct Handlers(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
@@ -22,11 +22,13 @@ impl Handlers {
     /// How long a runtime may take to show that it still has a thread.
     const PATIENCE: Duration = Duration::from_millis(100);
 
-    pub(super) fn on(handle: Handle) -> Self {
+    /// Handlers on the runtime that `handle` belongs to.
+    #[must_use]
+    pub fn on(handle: Handle) -> Self {
         Self(Mutex::new(Current { handle, fresh: Vec::new() }))
     }
 
-    pub(super) fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         self.lock().handle.clone()
     }
 
@@ -35,7 +37,7 @@ impl Handlers {
     ///
     /// Its thread goes on until the task awaits or ends, and with it stands still what a handler's own clients drive there,
     /// such as pooled connections. Nothing bounds how many there may be: each is an `error` in the log.
-    pub(super) async fn replace_if_stuck(&self) {
+    pub(crate) async fn replace_if_stuck(&self) {
         let (handle, stuck) = {
             let current = self.lock();
             (current.handle.clone(), current.fresh.len())
