@@ -15,17 +15,22 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use streamer::app::App;
+use streamer::attempts::{AttemptSettings, Attempts};
+use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError};
+use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::handler::{Context, handler_fn};
-use streamer::ids::{ConnectionId, RequestKey};
+use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, StreamBatch};
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Audience, Cancelled, Claimed, Enqueued, Lease, NewStatus, Page, PageRequest, Progress, Request,
-    RequestQueue, RequestSummary, Status, StoreError,
+    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
+    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
+    Subscribed, Subscriber,
 };
+use streamer::workers::Workers;
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Table, Template};
@@ -89,9 +94,17 @@ fn alone(criterion: &mut Criterion) {
 async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: Handle) -> (Duration, usize) {
     let frames = Arc::new(AtomicUsize::new(0));
     let connections = Listeners(Arc::clone(&frames));
-    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
-    let settings = ProcessorSettings::default();
-    let processor = Processor::new(app(), queue, connections, clock, entropy, handlers, settings);
+    let attempts = Attempts {
+        app: app(),
+        queue,
+        connections,
+        dead_letters: NotNeeded,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy::new()),
+        handlers,
+        settings: AttemptSettings::default(),
+    };
+    let processor = Processor::new(attempts, NotNeeded);
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -136,26 +149,15 @@ fn count(iterations: u64) -> usize {
 fn requests(count: usize) -> Vec<Request> {
     let payload =
         json!({"customer": "c-1042", "lines": [{"article": "a-7", "quantity": 3}], "express": true});
-    let request = |number| Request {
-        id: format!("r-{number}").as_str().into(),
-        user: "ann".into(),
-        tenant: "acme".into(),
-        connection: "L0SM9cOFvHcCIhw=".into(),
-        action: "echo".into(),
-        payload: payload.clone(),
-        metadata: BTreeMap::from([("client_version".to_owned(), "1.0.0".to_owned())]),
-        status: Status::Pending,
-        attempt: 0,
-        max_attempts: 3,
-        epoch: 0,
-        lease: None,
-        progress: Progress::default(),
-        seq: Seq::default(),
-        ending: None,
-        subscribers: vec!["L0SM9cOFvHcCIhw=".into()],
-        created_at: SystemClock.now(),
-        started_at: None,
-        finished_at: None,
+    let request = |number| {
+        let id = format!("r-{number}").as_str().into();
+        let connection = "L0SM9cOFvHcCIhw=".into();
+        let created_at = SystemClock.now();
+        Request {
+            metadata: BTreeMap::from([("client_version".to_owned(), "1.0.0".to_owned())]),
+            max_attempts: 3,
+            ..Request::new(id, "ann".into(), "acme".into(), connection, "echo", payload.clone(), created_at)
+        }
     };
     (0..count).map(request).collect()
 }
@@ -220,6 +222,21 @@ impl Connections for Listeners {
     }
 }
 
+/// No request fails, and none is handed over.
+struct NotNeeded;
+
+impl DeadLetters for NotNeeded {
+    async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
+        unreachable!("no request fails")
+    }
+}
+
+impl Workers for NotNeeded {
+    async fn hand_over(&self, _: &RequestKey) -> Result<(), ServiceError> {
+        unreachable!("every request is run where its record is read")
+    }
+}
+
 /// A queue that grants everything at once, and remembers nothing but how many requests it saw complete.
 struct ImmediateQueue {
     requests: HashMap<RequestKey, Request>,
@@ -233,8 +250,10 @@ impl ImmediateQueue {
     }
 
     fn audience(&self, key: &RequestKey) -> Audience {
-        let subscribers = self.requests[key].subscribers.clone();
-        Audience { subscribers, cancel_requested: false, payload_released: true }
+        let listening = self.requests[key].subscribers.iter().cloned();
+        let subscribers =
+            listening.map(|connection| Subscriber { connection, seen: Seq::default() }).collect();
+        Audience { subscribers, cancel_requested: false, parts_released: true }
     }
 }
 
@@ -253,6 +272,7 @@ impl RequestQueue for ImmediateQueue {
         &self,
         key: &RequestKey,
         owner: &str,
+        _: Runner,
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
@@ -280,13 +300,24 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
+    async fn checkpoint(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: &Value,
+        _: &Progress,
+        _: Seq,
+        _: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
+    }
+
     async fn complete(
         &self,
         key: &RequestKey,
         _: &Lease,
         _: &Value,
-        _: Seq,
-        _: Timestamp,
+        _: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.completed.fetch_add(1, Ordering::Relaxed);
         Ok(self.audience(key))
@@ -297,20 +328,13 @@ impl RequestQueue for ImmediateQueue {
         key: &RequestKey,
         _: &Lease,
         _: &ErrorBody,
-        _: Seq,
-        _: Timestamp,
+        _: &[PastAttempt],
+        _: &LastReport,
     ) -> Result<Audience, StoreError> {
         Ok(self.audience(key))
     }
 
-    async fn delivered(
-        &self,
-        _: &RequestKey,
-        _: u64,
-        _: &[ConnectionId],
-        _: bool,
-        _: bool,
-    ) -> Result<(), StoreError> {
+    async fn delivered(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -318,13 +342,7 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn cancelled(
-        &self,
-        key: &RequestKey,
-        _: &Lease,
-        _: Seq,
-        _: Timestamp,
-    ) -> Result<Audience, StoreError> {
+    async fn cancelled(&self, key: &RequestKey, _: &Lease, _: &LastReport) -> Result<Audience, StoreError> {
         Ok(self.audience(key))
     }
 
@@ -332,10 +350,53 @@ impl RequestQueue for ImmediateQueue {
         &self,
         key: &RequestKey,
         _: &Lease,
-        _: &ErrorBody,
+        _: &[PastAttempt],
         _: Timestamp,
+        _: Runner,
+        _: &LastReport,
     ) -> Result<Audience, StoreError> {
         Ok(self.audience(key))
+    }
+
+    async fn continue_later(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: &LastReport,
+    ) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
+    }
+
+    async fn nudge(&self, _: &RequestSummary, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn look_again(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn take_back(
+        &self,
+        _: &RequestSummary,
+        _: &Abandoned,
+        _: &[PastAttempt],
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn subscribe(
+        &self,
+        _: &RequestKey,
+        _: &ConnectionId,
+        _: Seq,
+        _: Timestamp,
+    ) -> Result<Subscribed, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn redriven(&self, _: &RequestKey, _: &RequestId) -> Result<(), StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
     }
 
     async fn dequeue(&self, _: &str, _: Timestamp, _: Timestamp) -> Result<Option<Claimed>, StoreError> {

@@ -14,7 +14,9 @@ use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use streamer::app::App;
+use streamer::connections::{Connections, SendError};
 use streamer::handler::{Context, Handler, HandlerError};
+use streamer::ids::ConnectionId;
 use streamer::middleware::{Call, Next, Rate, RateLimit, RequirePermission, from_fn, when_processing};
 use streamer::ports::{Clock as _, SystemClock};
 use streamer::router::Router;
@@ -97,8 +99,17 @@ fn limited() -> App {
     app
 }
 
+/// No request ends here that anybody would be told of.
+struct Nobody;
+
+impl Connections for Nobody {
+    async fn send(&self, _: &ConnectionId, frame: &str) -> Result<(), SendError> {
+        unreachable!("nothing is pushed: {frame}")
+    }
+}
+
 struct Stage {
-    router: Router<DynamoConnectionStore, DynamoRequestQueue>,
+    router: Router<DynamoConnectionStore, DynamoRequestQueue, Nobody>,
     /// No id comes twice, or it would be one request.
     messages: AtomicUsize,
 }
@@ -116,7 +127,7 @@ impl Stage {
         connections.save(&connection()).await.expect("the database takes a connection");
         let queue = DynamoRequestQueue::new(dynamodb.client(), REQUESTS, QueueSettings::default());
         let clock = Arc::new(SystemClock);
-        let router = Router::new(Arc::new(app), connections, queue, clock, handlers.handle().clone());
+        let router = Router::new(Arc::new(app), connections, queue, Nobody, clock, handlers.handle().clone());
         let stage = Self { router, messages: AtomicUsize::new(0) };
         let first = stage.router.route(&stage.message("echo")).await;
         assert!(first.contains(r#""success":true"#), "{first}");
