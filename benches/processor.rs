@@ -98,13 +98,13 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         app: app(),
         queue,
         connections,
-        dead_letters: NotNeeded,
+        dead_letters: Nowhere,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         handlers,
         settings: AttemptSettings::default(),
     };
-    let processor = Processor::new(attempts, NotNeeded);
+    let processor = Processor::new(attempts, Nowhere);
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -149,15 +149,18 @@ fn count(iterations: u64) -> usize {
 fn requests(count: usize) -> Vec<Request> {
     let payload =
         json!({"customer": "c-1042", "lines": [{"article": "a-7", "quantity": 3}], "express": true});
-    let request = |number| {
-        let id = format!("r-{number}").as_str().into();
-        let connection = "L0SM9cOFvHcCIhw=".into();
-        let created_at = SystemClock.now();
-        Request {
-            metadata: BTreeMap::from([("client_version".to_owned(), "1.0.0".to_owned())]),
-            max_attempts: 3,
-            ..Request::new(id, "ann".into(), "acme".into(), connection, "echo", payload.clone(), created_at)
-        }
+    let request = |number| Request {
+        metadata: BTreeMap::from([("client_version".to_owned(), "1.0.0".to_owned())]),
+        max_attempts: 3,
+        ..Request::new(
+            format!("r-{number}").as_str().into(),
+            "ann".into(),
+            "acme".into(),
+            "L0SM9cOFvHcCIhw=".into(),
+            "echo",
+            payload.clone(),
+            SystemClock.now(),
+        )
     };
     (0..count).map(request).collect()
 }
@@ -222,18 +225,18 @@ impl Connections for Listeners {
     }
 }
 
-/// No request fails, and none is handed over.
-struct NotNeeded;
+/// Neither dead letters nor a worker: nothing here fails, or takes long.
+struct Nowhere;
 
-impl DeadLetters for NotNeeded {
-    async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
-        unreachable!("no request fails")
+impl DeadLetters for Nowhere {
+    async fn send(&self, letter: &DeadLetter) -> Result<(), ServiceError> {
+        unreachable!("{} has failed", letter.id)
     }
 }
 
-impl Workers for NotNeeded {
-    async fn hand_over(&self, _: &RequestKey) -> Result<(), ServiceError> {
-        unreachable!("every request is run where its record is read")
+impl Workers for Nowhere {
+    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+        unreachable!("{key} is handed over")
     }
 }
 
@@ -250,10 +253,14 @@ impl ImmediateQueue {
     }
 
     fn audience(&self, key: &RequestKey) -> Audience {
-        let listening = self.requests[key].subscribers.iter().cloned();
-        let subscribers =
-            listening.map(|connection| Subscriber { connection, seen: Seq::default() }).collect();
-        Audience { subscribers, cancel_requested: false, parts_released: true }
+        let subscribers = self.requests[key].subscribers.iter();
+        let listens =
+            |connection: &ConnectionId| Subscriber { connection: connection.clone(), seen: Seq::default() };
+        Audience {
+            subscribers: subscribers.map(listens).collect(),
+            cancel_requested: false,
+            parts_released: true,
+        }
     }
 }
 
@@ -302,14 +309,14 @@ impl RequestQueue for ImmediateQueue {
 
     async fn checkpoint(
         &self,
-        key: &RequestKey,
+        _: &RequestKey,
         _: &Lease,
         _: &Value,
         _: &Progress,
         _: Seq,
         _: Timestamp,
     ) -> Result<Audience, StoreError> {
-        Ok(self.audience(key))
+        unreachable!("{NOT_ASKED_FOR}")
     }
 
     async fn complete(
@@ -348,23 +355,23 @@ impl RequestQueue for ImmediateQueue {
 
     async fn retry_later(
         &self,
-        key: &RequestKey,
+        _: &RequestKey,
         _: &Lease,
         _: &[PastAttempt],
         _: Timestamp,
         _: Runner,
         _: &LastReport,
     ) -> Result<Audience, StoreError> {
-        Ok(self.audience(key))
+        unreachable!("{NOT_ASKED_FOR}")
     }
 
     async fn continue_later(
         &self,
-        key: &RequestKey,
+        _: &RequestKey,
         _: &Lease,
         _: &LastReport,
     ) -> Result<Audience, StoreError> {
-        Ok(self.audience(key))
+        unreachable!("{NOT_ASKED_FOR}")
     }
 
     async fn nudge(&self, _: &RequestSummary, _: Timestamp) -> Result<bool, StoreError> {
@@ -395,7 +402,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn redriven(&self, _: &RequestKey, _: &RequestId) -> Result<(), StoreError> {
+    async fn redriven(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 

@@ -99,12 +99,12 @@ fn limited() -> App {
     app
 }
 
-/// No request ends here that anybody would be told of.
+/// No client: no message here asks about a request that has ended.
 struct Nobody;
 
 impl Connections for Nobody {
     async fn send(&self, _: &ConnectionId, frame: &str) -> Result<(), SendError> {
-        unreachable!("nothing is pushed: {frame}")
+        unreachable!("nobody is told {frame}")
     }
 }
 

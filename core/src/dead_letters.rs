@@ -20,7 +20,8 @@ use crate::store::{
 /// All that is needed to know why a request failed, and to make it anew, though its item may have expired.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeadLetter {
-    /// The request's key and the epoch in which it failed: letters with the same id are the same letter.
+    /// The request's key, the epoch in which it failed, and when it was queued, in milliseconds: `{key}#{epoch}@{created_at}`.
+    /// Letters with the same id are the same letter; a request that has taken the id of one that expired has another.
     pub id: String,
     /// As its client names it.
     pub request_id: RequestId,
@@ -54,7 +55,8 @@ pub struct DeadLetter {
     /// The letter that it had been made from itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
-    /// What was too large for a message, and is not here: which part (`payload` first), and how many bytes it had as JSON.
+    /// What was too large for a message, and is not here: which part (`payload` first), and how many bytes it had as JSON; 0
+    /// of a payload that could not be read.
     /// Without its payload a letter can only be redriven as long as its request is still stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, usize>,
@@ -66,7 +68,7 @@ impl DeadLetter {
     pub fn of(request: &Request) -> Option<Self> {
         let Some(Ending::Failed(error)) = &request.ending else { return None };
         Some(Self {
-            id: format!("{}#{}", request.key(), request.epoch),
+            id: format!("{}#{}@{}", request.key(), request.epoch, request.created_at.as_millis()),
             request_id: request.id.clone(),
             user: request.user.clone(),
             tenant: request.tenant.clone(),
@@ -152,9 +154,11 @@ pub async fn redrive<Q: RequestQueue>(
 ) -> Result<Redriven, StoreError> {
     let failed = queue.get(&letter.key()).await?;
     // After it has expired, its id may be another request's.
-    let failed = failed.filter(|request| request.epoch == letter.epoch);
+    let failed =
+        failed.filter(|request| DeadLetter::of(request).is_some_and(|of_request| of_request.id == letter.id));
     // What is known no more may be of any length: the worker runs whatever it is.
     let runner = failed.as_ref().map_or(Runner::Worker, |request| request.runner);
+    let is_kept = failed.is_some();
     let request = match failed {
         _ if letter.left_out.is_empty() => letter.redrive(runner, now),
         Some(failed) => Request {
@@ -171,7 +175,10 @@ pub async fn redrive<Q: RequestQueue>(
         Enqueued::Existing(found) if found.redrive_of == request.redrive_of => Redriven::Already(id),
         Enqueued::Existing(_) => return Ok(Redriven::Conflict(id)),
     };
-    match queue.redriven(&letter.key(), &request.id).await {
+    if !is_kept {
+        return Ok(redriven);
+    }
+    match queue.redriven(&letter.key(), letter.epoch, &request.id).await {
         Err(error) if error.kind() != StoreErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(redriven),
     }
@@ -224,7 +231,7 @@ mod tests {
             max_attempts: 2,
             runner: Runner::Worker,
             history: letter.history.clone(),
-            redrive_of: Some("acme/ann/r1#5".into()),
+            redrive_of: Some("acme/ann/r1#5@1000".into()),
             subscribers: Vec::new(),
             ..Request::new(
                 "r1.redrive.5".into(),

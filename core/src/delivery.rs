@@ -67,6 +67,8 @@ pub(crate) struct End<'r> {
     pub(crate) audience: Vec<ConnectionId>,
     /// As the write that ended it said, if that is known.
     pub(crate) parts_released: bool,
+    /// Whether its payload cannot be read: its dead letter goes without.
+    pub(crate) is_payload_lost: bool,
 }
 
 /// What came of telling an end.
@@ -90,7 +92,7 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
     until: Instant,
     push_timeout: Duration,
 ) -> Settled {
-    let End { request, audience, parts_released } = end;
+    let End { request, audience, parts_released, is_payload_lost } = end;
     let Some(ending) = request.ending.clone() else { return Settled::Owed };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
@@ -101,7 +103,7 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
     let letter_until = note_until.min(Instant::now() + LETTER_TIME);
     let (told, letter) = tokio::join!(
         listeners.tell(request.seq, frame, tell_until, audience),
-        send_letter(dead_letters, request, letter_until)
+        send_letter(dead_letters, request, is_payload_lost, letter_until)
     );
     let delivery = Delivery {
         told: &told,
@@ -128,13 +130,21 @@ enum Letter {
     Owed,
 }
 
-async fn send_letter<D: DeadLetters>(dead_letters: Option<&D>, request: &Request, until: Instant) -> Letter {
+async fn send_letter<D: DeadLetters>(
+    dead_letters: Option<&D>,
+    request: &Request,
+    is_payload_lost: bool,
+    until: Instant,
+) -> Letter {
     if !request.is_dead_letter_due {
         return Letter::NotDue;
     }
-    let (Some(dead_letters), Some(letter)) = (dead_letters, DeadLetter::of(request)) else {
+    let (Some(dead_letters), Some(mut letter)) = (dead_letters, DeadLetter::of(request)) else {
         return Letter::Owed;
     };
+    if is_payload_lost {
+        letter.left_out.insert("payload".to_owned(), 0);
+    }
     let sent = timeout_at(until, dead_letters.send(&letter)).await;
     let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than it may"));
     match sent.unwrap_or_else(late) {

@@ -181,6 +181,11 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
                 tracing::info!(request = %key, "handed over to the worker");
                 Ok(Ran::ForWorker)
             }
+            // Its record would find it no better: the request stays pending, and comes again when its timer fires.
+            Ok(Err(error)) if !error.is_transient() => {
+                tracing::error!(request = %key, error = %Causes(&error), "the hand-over is refused: an operator must see to it");
+                Ok(Ran::ForWorker)
+            }
             Ok(Err(error)) => Err(Causes(&error).to_string()),
             Err(_) => Err("it was not handed over before the invocation's end".to_owned()),
         }

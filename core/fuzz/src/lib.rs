@@ -15,23 +15,28 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
 use streamer::app::App;
+use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::auth::{Algorithm, TokenVerifier};
+use streamer::aws::ServiceError;
 use streamer::connections::ApiGatewayConnections;
+use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::functions::{Connect, Disconnect};
 use streamer::handler::{Context, Handler, HandlerError};
+use streamer::ids::RequestKey;
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::{Processor, ProcessorSettings};
+use streamer::processor::Processor;
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
+use streamer::workers::Workers;
 use tokio::runtime::{Builder, Runtime};
 
 /// The functions, and the runtime that they run on.
 pub struct Functions {
     pub connect: Connect<DynamoConnectionStore>,
     pub disconnect: Disconnect<DynamoConnectionStore, DynamoRequestQueue>,
-    pub router: Router<DynamoConnectionStore, DynamoRequestQueue>,
-    pub processor: Processor<DynamoRequestQueue, ApiGatewayConnections>,
+    pub router: Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>,
+    pub processor: Processor<DynamoRequestQueue, ApiGatewayConnections, Anywhere, Anywhere>,
     pub runtime: Runtime,
 }
 
@@ -54,6 +59,22 @@ struct Read;
 impl MetricSink for Read {
     fn write(&self, line: &MetricLine) {
         serde_json::from_str::<Value>(&line.to_json()).unwrap();
+    }
+}
+
+/// Takes every dead letter, and every request that is handed over.
+#[derive(Debug)]
+pub struct Anywhere;
+
+impl DeadLetters for Anywhere {
+    async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
+        Ok(())
+    }
+}
+
+impl Workers for Anywhere {
+    async fn hand_over(&self, _: &RequestKey) -> Result<(), ServiceError> {
+        Ok(())
     }
 }
 
@@ -100,17 +121,22 @@ impl Functions {
                 Arc::clone(&app),
                 connections,
                 queue.clone(),
+                ApiGatewayConnections::new(management_api()),
                 Arc::new(Stopped),
                 runtime.handle().clone(),
             ),
             processor: Processor::new(
-                app,
-                queue,
-                ApiGatewayConnections::new(management_api()),
-                Arc::new(Stopped),
-                Arc::new(SystemEntropy::new()),
-                runtime.handle().clone(),
-                ProcessorSettings::default(),
+                Attempts {
+                    app,
+                    queue,
+                    connections: ApiGatewayConnections::new(management_api()),
+                    dead_letters: Anywhere,
+                    clock: Arc::new(Stopped),
+                    entropy: Arc::new(SystemEntropy::new()),
+                    handlers: runtime.handle().clone(),
+                    settings: AttemptSettings::default(),
+                },
+                Anywhere,
             ),
             runtime,
         };

@@ -487,6 +487,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             request: &self.request,
             audience: audience.subscribers.into_iter().map(|listens| listens.connection).collect(),
             parts_released: audience.parts_released,
+            is_payload_lost: false,
         };
         let (push_timeout, dead_letters) = (attempts.settings.push_timeout, Some(&attempts.dead_letters));
         settle(&attempts.queue, dead_letters, self.listeners, end, until, push_timeout).await;

@@ -195,7 +195,9 @@ impl Refused {
         // A namespace may stand before it, and a URL after it.
         let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
         let passing = ["Throttl", "LimitExceeded", "TooManyRequests"];
-        let may_pass = status >= 500 || status == 429 || passing.iter().any(|part| code.contains(part));
+        // 409: the function is just being updated.
+        let may_pass =
+            status >= 500 || matches!(status, 409 | 429) || passing.iter().any(|part| code.contains(part));
         let message = text(["message", "Message"]).unwrap_or_default().to_owned();
         Self { status, code: code.to_owned(), message, may_pass }
     }

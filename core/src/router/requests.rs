@@ -121,7 +121,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             Cancelled::Now { subscribers, seq, epoch, parts_released } => {
                 tracing::info!(request = %key, "cancelled");
                 let ended = self.cancelled(&caller, &about, seq, epoch);
-                let end = End { request: &ended, audience: subscribers, parts_released };
+                let end =
+                    End { request: &ended, audience: subscribers, parts_released, is_payload_lost: false };
                 // Told whatever becomes of the answer.
                 tokio::join!(self.tell(&caller, end), self.queue.look_up(&key)).1
             }
@@ -186,7 +187,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         };
         if request.ending.is_some() {
             let audience = vec![connection.clone()];
-            self.tell(caller, End { request: &request, audience, parts_released: false }).await;
+            let end = End { request: &request, audience, parts_released: false, is_payload_lost: false };
+            self.tell(caller, end).await;
         }
         Ok(Some(request))
     }

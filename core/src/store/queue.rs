@@ -386,13 +386,14 @@ pub trait RequestQueue: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Subscribed, StoreError>> + Send;
 
-    /// Notes on a failed request which one was made from its dead letter.
+    /// Notes on a request that failed in this epoch which one was made from its dead letter.
     ///
     /// # Errors
     /// [`NotFound`](super::StoreErrorKind::NotFound) when it is not there any more; else when the store does not answer.
     fn redriven(
         &self,
         key: &RequestKey,
+        epoch: u64,
         as_request: &RequestId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 

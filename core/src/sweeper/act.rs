@@ -213,7 +213,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     pub(super) async fn tell(&self, untold: &Untold, until: Instant) -> Option<Settled> {
         let Untold { key, timer_at } = untold;
         let until = until.min(Instant::now() + TELL_TIME);
-        let request = match timeout_at(until, self.queue.get(key)).await {
+        let (read, is_payload_lost) = match timeout_at(until, self.queue.get(key)).await {
+            Ok(Err(error)) if error.kind() == StoreErrorKind::Corrupt => {
+                tracing::error!(request = %key, error = %Causes(&error), "it cannot be read as a whole: its end is told all the same");
+                (timeout_at(until, self.queue.look_up(key)).await, true)
+            }
+            read => (read, false),
+        };
+        let request = match read {
             Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "its end cannot be told: it cannot be read");
@@ -231,7 +238,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         // Nobody holds a lease: there is no progress to be sent, only the end.
         let listeners =
             Listeners::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
-        let end = End { audience: request.subscribers.clone(), parts_released: false, request: &request };
+        let audience = request.subscribers.clone();
+        let end = End { audience, parts_released: false, is_payload_lost, request: &request };
         let settled =
             settle(&self.queue, Some(&self.dead_letters), listeners, end, until, push_timeout).await;
         match settled {

@@ -2,7 +2,7 @@ use streamer::app::App;
 use streamer::middleware::{BoxError, Call, Reply, from_fn};
 
 async fn queue_all(_: Call) -> Result<Reply, BoxError> {
-    Ok(Reply::Queue)
+    Ok(Reply::BuiltIn)
 }
 
 fn main() {

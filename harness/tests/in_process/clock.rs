@@ -45,9 +45,9 @@ async fn an_ended_request_is_deleted_by_its_time_to_live() {
 /// The sweeper runs each minute, and looks at each shard of the timers every five seconds, at nothing else.
 #[tokio::test(start_paused = true)]
 async fn an_idle_hour_costs_looks_at_the_timers_alone() {
-    let stage = crate::stage().await;
+    let stage = stage().await;
     let ledger = stage.dynamodb().ledger();
-    stage.advance(std::time::Duration::from_hours(1)).await;
+    stage.advance(Duration::from_hours(1)).await;
     let calls = ledger.take();
     assert!(calls.iter().all(|call| call.operation == "Query"), "{calls:?}");
     let most = 60 * 12 * 8;

@@ -267,8 +267,8 @@ impl RequestQueue for Flaky {
         self.queue.subscribe(key, connection, seen, now).await
     }
 
-    async fn redriven(&self, key: &RequestKey, as_request: &RequestId) -> Result<(), StoreError> {
-        self.queue.redriven(key, as_request).await
+    async fn redriven(&self, key: &RequestKey, epoch: u64, as_request: &RequestId) -> Result<(), StoreError> {
+        self.queue.redriven(key, epoch, as_request).await
     }
 
     async fn dequeue(

@@ -61,7 +61,7 @@ async fn what_fails_each_time_ends_with_its_last_error_and_a_dead_letter() {
     assert!(request.history.iter().all(|past| past.error == bench.error() && past.started_at.is_some()));
 
     let [letter] = &bench.world.letters.sent()[..] else { panic!("one letter") };
-    assert_eq!((letter.id.as_str(), letter.attempts, letter.epoch), ("acme/ann/r1#3", 3, 3));
+    assert_eq!((letter.id.as_str(), letter.attempts, letter.epoch), ("acme/ann/r1#3@1700000000000", 3, 3));
     assert_eq!((&letter.payload, &letter.error), (&json!({"n": 1}), &bench.error()));
     assert_eq!(letter.history, request.history);
     assert_eq!(Some(letter.failed_at), request.finished_at);

@@ -259,7 +259,7 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.enter("delivered, with its dead letter");
     bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
     bill.enter("subscribe to what has ended");
-    bill.queue.redriven(&key, &"r2".into()).await.unwrap();
+    bill.queue.redriven(&key, lease.epoch, &"r2".into()).await.unwrap();
     bill.enter("redriven");
 
     let key = bill.enqueue("r2", small()).await;

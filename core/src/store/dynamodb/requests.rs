@@ -279,8 +279,8 @@ impl RequestQueue for DynamoRequestQueue {
         self.add_subscriber(key, connection, seen, now).await
     }
 
-    async fn redriven(&self, key: &RequestKey, as_request: &RequestId) -> Result<(), StoreError> {
-        self.note_redrive(key, as_request).await
+    async fn redriven(&self, key: &RequestKey, epoch: u64, as_request: &RequestId) -> Result<(), StoreError> {
+        self.note_redrive(key, epoch, as_request).await
     }
 
     async fn update_status(

@@ -363,15 +363,15 @@ async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
 async fn a_redrive_is_noted_on_what_has_failed() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
-    let early = store.queue.redriven(&key, &"r2".into()).await.unwrap_err();
+    let early = store.queue.redriven(&key, 1, &"r2".into()).await.unwrap_err();
     assert_eq!(early.kind(), StoreErrorKind::NotFound);
     store.queue.fail(&key, &lease, &out_of_paper(), &[], &last(1, 2)).await.unwrap();
     for _ in 0..2 {
-        store.queue.redriven(&key, &"r2".into()).await.unwrap();
+        store.queue.redriven(&key, 1, &"r2".into()).await.unwrap();
         assert_eq!(store.get(&key).await.redriven_as, Some("r2".into()));
     }
     let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let error = store.queue.redriven(&nowhere, &"r2".into()).await.unwrap_err();
+    let error = store.queue.redriven(&nowhere, 1, &"r2".into()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
     assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
 }

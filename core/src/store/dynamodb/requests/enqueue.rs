@@ -10,7 +10,10 @@ use crate::store::dynamodb::{Refusal, store_error};
 use crate::store::{Enqueued, Request, StoreError, StoreErrorKind};
 
 /// Deletion lags behind the time to live: what has expired no longer counts.
-const IS_NEW: &str = "attribute_not_exists(request_id) OR #ttl < :now";
+///
+/// But what still owes its dead letter keeps its id until that is sent.
+const IS_NEW: &str =
+    "attribute_not_exists(request_id) OR (#ttl < :now AND attribute_not_exists(dead_letter))";
 
 impl DynamoRequestQueue {
     pub(super) async fn put_new(&self, request: &Request) -> Result<Enqueued, StoreError> {

@@ -130,15 +130,17 @@ impl DynamoRequestQueue {
     pub(super) async fn note_redrive(
         &self,
         key: &RequestKey,
+        epoch: u64,
         as_request: &RequestId,
     ) -> Result<(), StoreError> {
         const OPERATION: &str = "note the redrive of";
         let update = self
             .update(key)
             .update_expression("SET redriven_as = :id")
-            .condition_expression("#status = :failed")
+            .condition_expression("#status = :failed AND epoch = :epoch")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":failed", s(Status::Failed.as_str()))
+            .expression_attribute_values(":epoch", n(epoch))
             .expression_attribute_values(":id", s(as_request.as_str()));
         match update.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),

@@ -41,7 +41,7 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "look_again": |queue| queue.look_again(&key(), NOW, NOW + Duration::from_secs(1));
     "take_back": |queue| queue.take_back(&seen(&claimed_by(OURS)), &Abandoned::Again, &[past(2)], NOW);
     "subscribe": |queue| queue.subscribe(&key(), &"c3".into(), SEQ, NOW);
-    "redriven": |queue| queue.redriven(&key(), &"r2".into());
+    "redriven": |queue| queue.redriven(&key(), 1, &"r2".into());
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
     "cancel": |queue| queue.cancel(&key(), NOW);
     "cancel_unheard": |queue| queue.cancel_unheard(&key(), &"c1".into(), NOW);

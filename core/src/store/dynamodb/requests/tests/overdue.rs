@@ -25,7 +25,7 @@ async fn what_the_writes_of_whoever_looks_at_a_request_send() {
                 let listened = queue.subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
                 assert_eq!(listened, Subscribed::To(Box::new(request())));
             }
-            _ => queue.redriven(&key(), &"r2".into()).await.unwrap(),
+            _ => queue.redriven(&key(), 1, &"r2".into()).await.unwrap(),
         }
         report.push(format!("{operation}\n{}", sent.lock().unwrap()));
     }

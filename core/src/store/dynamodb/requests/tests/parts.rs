@@ -30,7 +30,9 @@ async fn a_big_payload_is_put_with_its_request_or_not_at_all() {
         let puts: Vec<_> = sent.transact_items().iter().map(|write| write.put().unwrap()).collect();
         assert_eq!((puts.len(), puts[0].item(), puts[1].item()), (2, &item, &payload));
         assert!(puts.iter().all(|put| put.table_name() == "requests"));
-        assert_eq!(puts[0].condition_expression(), Some("attribute_not_exists(request_id) OR #ttl < :now"));
+        let is_new =
+            "attribute_not_exists(request_id) OR (#ttl < :now AND attribute_not_exists(dead_letter))";
+        assert_eq!(puts[0].condition_expression(), Some(is_new));
         assert_eq!(puts[1].condition_expression(), None);
         TransactWriteItemsOutput::builder().build()
     });
