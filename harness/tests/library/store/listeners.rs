@@ -1,6 +1,6 @@
 //! Who comes to listen, while the request is open and after it has ended.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::QueueSettings;
@@ -150,11 +150,23 @@ async fn nobody_listens_to_what_is_not_there_or_is_over() {
     assert_eq!(store.item(&key).await, before);
 }
 
+/// Whoever listens asks how it stands and what came of it, not what it was sent with.
 #[tokio::test]
-async fn a_big_payload_is_not_read_for_who_listens() {
+async fn a_big_result_is_in_the_answer_and_a_big_payload_is_not() {
     let store = Store::new().await;
-    let request = Request { payload: json!("x".repeat(5_000)), ..request("r1") };
+    let big = || json!("x".repeat(5_000));
+    let request = Request { payload: big(), ..request("r1") };
     store.queue.enqueue(&request).await.unwrap();
-    let listened = request_of(subscribe(&store, &request.key(), "c2", Seq::default(), 1).await);
-    assert_eq!(listened, Request { subscribers: ids(&["c1", "c2"]), payload: json!(null), ..request });
+    let key = request.key();
+    let lease = store.claim(&key, "first", 1).await;
+    let last = last(1, 2);
+    store.queue.checkpoint(&key, &lease, &big(), &last.progress, last.seq, at(90)).await.unwrap();
+    store.queue.complete(&key, &lease, &big(), &last).await.unwrap();
+    let listened = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
+    let whole = store.get(&key).await;
+    assert_eq!((&whole.payload, &whole.checkpoint), (&big(), &Some(big())));
+    let expected = Request { payload: Value::Null, checkpoint: None, ..whole };
+    assert_eq!(listened.ending, Some(Ending::Completed(big())));
+    assert_eq!(listened, expected);
+    assert_eq!(store.queue.look_up(&key).await.unwrap(), Some(expected));
 }
