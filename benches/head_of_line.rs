@@ -127,4 +127,7 @@ fn main() {
     report("with the worker    ", with);
     report("without the worker ", without);
     println!("p99 without / with: {:.0}", without[1].as_secs_f64() / with[1].as_secs_f64());
+    // Time is virtual: these are facts, not measurements.
+    assert!(with[2] < Duration::from_secs(1), "nobody quick waits for anybody long");
+    assert!(without[1] > LONG / 2, "else the long ones were not in the way, and this shows nothing");
 }

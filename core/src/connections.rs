@@ -36,8 +36,10 @@ pub struct SendError {
 pub enum SendErrorKind {
     /// The connection is closed for good: forget it.
     Gone,
-    /// The gateway is throttling, does not let us, or did not answer: it may arrive later.
+    /// The gateway is throttling, or does not let us: it may arrive later.
     Unavailable,
+    /// The gateway did not answer, or failed: it may have arrived, and would come twice.
+    Unanswered,
     /// The gateway will never take this frame for this connection.
     Refused,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for SendError {
         f.write_str(match self.kind {
             SendErrorKind::Gone => "the connection is closed",
             SendErrorKind::Unavailable => "the gateway did not take the frame",
+            SendErrorKind::Unanswered => "whether the gateway took the frame is not known",
             SendErrorKind::Refused => "the gateway refuses the frame",
         })
     }
@@ -101,7 +104,8 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> SendErrorKind {
         (Some("GoneException"), _) | (_, 410) => SendErrorKind::Gone,
         (_, 400 | 413) => SendErrorKind::Refused,
         // A permission that is missing is given later: the frame is as good then.
-        _ => SendErrorKind::Unavailable,
+        (_, 403 | 429) => SendErrorKind::Unavailable,
+        _ => SendErrorKind::Unanswered,
     }
 }
 
@@ -137,7 +141,7 @@ mod tests {
         let answers = [
             (410, "GoneException", "", SendErrorKind::Gone),
             (429, "LimitExceededException", r#"{"message":"slow"}"#, SendErrorKind::Unavailable),
-            (500, "InternalServerErrorException", "{}", SendErrorKind::Unavailable),
+            (500, "InternalServerErrorException", "{}", SendErrorKind::Unanswered),
             (413, "PayloadTooLargeException", r#"{"message":"large"}"#, SendErrorKind::Refused),
             (400, "BadRequestException", r#"{"message":"Invalid connectionId: c1"}"#, SendErrorKind::Refused),
             (403, "ForbiddenException", r#"{"message":"no"}"#, SendErrorKind::Unavailable),

@@ -55,6 +55,8 @@ impl Handler for IndexArchive {
 
     async fn process(&self, input: Archive, context: Context) -> Result<Index, HandlerError> {
         let mut index: Index = context.checkpoint()?.unwrap_or_default();
+        // There must be one to go on from, should there be no time for a first volume.
+        context.progress.checkpoint(&index).await?;
         while index.volumes < input.volumes {
             if context.progress.remaining() < TO_SPARE {
                 return Err(HandlerError::go_on_later());

@@ -269,7 +269,7 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
         loop {
             left -= 1;
             let Ok(sent) = timeout(send_timeout, self.connections.send(id, frame)).await else {
-                return Outcome::Failed(SendError::new(SendErrorKind::Unavailable));
+                return Outcome::Failed(SendError::new(SendErrorKind::Unanswered));
             };
             let Err(error) = sent else { return Outcome::Sent };
             match error.kind() {
@@ -282,7 +282,7 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
                     sleep(wait).await;
                     wait = wait.saturating_mul(2);
                 }
-                SendErrorKind::Unavailable | SendErrorKind::Refused => {
+                SendErrorKind::Unavailable | SendErrorKind::Unanswered | SendErrorKind::Refused => {
                     tracing::warn!(connection = %id, error = %Causes(&error), "not sent");
                     return Outcome::Failed(error);
                 }

@@ -108,7 +108,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
         let connections = self.connections;
         self.sends.push(Box::pin(async move {
             let sent = timeout_at(until, connections.send(&to, &frame)).await;
-            let outcome = sent.unwrap_or_else(|_| Err(SendError::new(SendErrorKind::Unavailable)));
+            let outcome = sent.unwrap_or_else(|_| Err(SendError::new(SendErrorKind::Unanswered)));
             Sent { to, seq, outcome }
         }));
     }
@@ -150,7 +150,11 @@ impl<'a, P: Connections> Listeners<'a, P> {
                     self.told.insert(to.clone());
                 }
             }
-            Err((SendErrorKind::Unavailable, error)) => {
+            // It may have arrived: progress is not said twice under one number. What is newer goes at once.
+            Err((SendErrorKind::Unanswered, error)) if !is_end => {
+                tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "perhaps not pushed");
+            }
+            Err((SendErrorKind::Unavailable | SendErrorKind::Unanswered, error)) => {
                 tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "not pushed");
                 // Sent again when the lease is renewed, or while the end is told; something newer goes at once.
                 if self.next_for(&to).is_none() {

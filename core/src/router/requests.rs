@@ -87,7 +87,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Has a connection over which a request comes again listen to it, and says where it stands.
     async fn repeated(&self, caller: &Caller, old: Request) -> Result<Status, ErrorBody> {
         let connection = &caller.connection;
-        if old.subscribers.contains(connection) {
+        if old.connection == *connection || old.subscribers.contains(connection) {
             return Ok(old.status);
         }
         match self.listen(caller, &old.key(), Seq::default()).await? {

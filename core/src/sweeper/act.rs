@@ -213,13 +213,23 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     pub(super) async fn tell(&self, untold: &Untold, until: Instant) -> Option<Settled> {
         let Untold { key, timer_at } = untold;
         let until = until.min(Instant::now() + TELL_TIME);
-        let (read, is_payload_lost) = match timeout_at(until, self.queue.get(key)).await {
-            Ok(Err(error)) if error.kind() == StoreErrorKind::Corrupt => {
-                tracing::error!(request = %key, error = %Causes(&error), "it cannot be read as a whole: its end is told all the same");
-                (timeout_at(until, self.queue.look_up(key)).await, true)
+        let mut is_payload_lost = false;
+        let read = timeout_at(until, async {
+            // What is told needs neither the payload nor a checkpoint; a dead letter needs the payload.
+            let found = self.queue.look_up(key).await?;
+            if !found.as_ref().is_some_and(|request| request.is_dead_letter_due) {
+                return Ok(found);
             }
-            read => (read, false),
-        };
+            match self.queue.get(key).await {
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    tracing::error!(request = %key, error = %Causes(&error), "its payload cannot be read: its letter goes without");
+                    is_payload_lost = true;
+                    Ok(found)
+                }
+                whole => whole,
+            }
+        })
+        .await;
         let request = match read {
             Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
             Ok(Err(error)) => {

@@ -92,7 +92,7 @@ async fn each_connection_of_a_tenant_has_its_own_outcome_and_who_is_gone_is_forg
             "c-gone: gone",
             "c-once: sent",
             "c-refused: failed, Refused",
-            "c-slow: failed, Unavailable",
+            "c-slow: failed, Unanswered",
             "c-throttled: failed, Unavailable",
         ]
     );

@@ -10,8 +10,9 @@ use streamer::processor::Processor;
 use streamer::progress::StopReason;
 use streamer::protocol::ErrorCode;
 use streamer::store::{AttemptOutcome, Ending, Runner, Status};
+use streamer::workers::HandOver;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use crate::scripted::{Bench, Count, CountsDrop};
 use crate::world::{batch, key, queue};
@@ -48,7 +49,14 @@ async fn a_timeout_is_final_if_its_policy_says_so() {
     let bench = Bench::new(policy, hangs).await;
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_mins(1)).await;
+    // It shared that minute with others: it gets an invocation of its own, whatever its policy says.
+    let summary = bench.summary("r1").await;
+    assert_eq!((summary.status, summary.runner), (Status::Retrying, Runner::Worker));
+    advance(Duration::from_secs(2)).await;
+    let deadline = bench.world.now() + Duration::from_mins(1);
+    bench.world.worker().run(&HandOver::of(&key("r1")), deadline).await.unwrap();
     assert_eq!((bench.status("r1").await, bench.error().code), (Status::Failed, ErrorCode::Timeout));
+    assert_eq!(bench.world.request("r1").await.attempt, 2);
 }
 
 #[tokio::test(start_paused = true)]
