@@ -87,6 +87,18 @@ async fn a_record_whose_request_is_not_handed_over_comes_again() {
     assert_eq!((bench.status("r3").await, bench.world.workers.keys()), (Status::Pending, vec![]));
 }
 
+/// Its record would find it no better, and would hold up whatever comes behind it in its shard.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_is_refused_for_good_blocks_nobody_and_is_left_to_the_sweeper() {
+    let bench = bench().await;
+    bench.queue_long("r1").await;
+    bench.queue("r2").await;
+    bench.world.workers.refuse();
+    assert_eq!(bench.world.process_for(Duration::from_mins(15)).await.batch_item_failures, []);
+    assert_eq!((bench.status("r1").await, bench.status("r2").await), (Status::Pending, Status::Completed));
+    assert!(bench.summary("r1").await.timer_at.is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_is_handed_over_once_however_many_of_its_records_are_in_a_batch() {
     let bench = bench().await;

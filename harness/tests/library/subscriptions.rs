@@ -120,6 +120,22 @@ async fn who_resumes_midway_is_told_how_it_stands_and_then_all_that_follows_once
     assert!(matches!(last, Frame::Complete { result, .. } if result == "done"));
 }
 
+/// Nothing is stored or renewed in between: it is the write of the end that finds who has come.
+#[tokio::test(start_paused = true)]
+async fn who_comes_a_moment_before_the_end_is_told_the_end_alone() {
+    let world = world().await;
+    ask(&world, "silent", Value::Null).await;
+    let resumes = async {
+        sleep(Duration::from_secs(45)).await;
+        snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await)
+    };
+    let (_, snapshot) = tokio::join!(world.process(), resumes);
+    assert_eq!(snapshot["percentage"], 50.0);
+    let told = world.clients.frames("c-ann2");
+    assert!(matches!(&told[..], [Frame::Complete { .. }]), "the progress is in the snapshot: {told:?}");
+    assert_eq!(percentages(&world, "c-ann"), [50.0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_seen_more_than_is_stored_is_told_nothing_of_it_again() {
     let world = world().await;

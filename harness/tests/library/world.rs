@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -134,9 +135,15 @@ impl DeadLetters for Letters {
 pub(crate) struct HandedOver {
     keys: Arc<Mutex<Vec<RequestKey>>>,
     failing: Arc<Mutex<u32>>,
+    refusing: Arc<AtomicBool>,
 }
 
 impl HandedOver {
+    /// Has every hand-over be refused for good.
+    pub(crate) fn refuse(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn fail_times(&self, times: u32) {
         *self.failing.lock().unwrap() = times;
     }
@@ -148,6 +155,9 @@ impl HandedOver {
 
 impl Workers for HandedOver {
     async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+        if self.refusing.load(Ordering::SeqCst) {
+            return Err(ServiceError::refused("hand over", "there is no such function"));
+        }
         let mut failing = self.failing.lock().unwrap();
         if *failing > 0 {
             *failing -= 1;
