@@ -26,7 +26,7 @@
 //!
 //! 1. What users write: [`app`], [`handler`], [`progress`], [`middleware`].
 //! 2. What goes over the wire: [`protocol`], and the names of things: [`ids`].
-//! 3. What happens to a request: [`lifecycle`] decides it; [`router`], [`processor`], [`worker`](workers) and [`sweeper`]
+//! 3. What happens to a request: [`lifecycle`] decides it; [`router`], [`processor`], [`worker`] and [`sweeper`]
 //!    carry it out, and [`dead_letters`] take what has failed for good.
 //! 4. Where it is kept: [`store`], and how clients are reached: [`connections`].
 //! 5. Who may connect: [`auth`].

@@ -29,7 +29,8 @@ pub struct RetryPolicy {
     pub factor: f64,
     /// The longest wait of all. At most 24 h, default 5 min.
     pub cap: Duration,
-    /// Whether what took longer than it may is tried again. Default yes.
+    /// Whether what took longer than it may is tried again. Default yes. What shared its invocation with others when that
+    /// ended is in any case tried again, in one of its own, if an attempt is left.
     pub retries_timeouts: bool,
     /// Whether a handler that panicked is tried again. Default yes.
     pub retries_panics: bool,
