@@ -150,7 +150,8 @@ impl Client {
         }
     }
 
-    async fn next_text_whenever(&mut self) -> Result<String, ClientError> {
+    /// The next frame, as text, however long it takes; cancelled, nothing is lost.
+    pub(crate) async fn next_text_whenever(&mut self) -> Result<String, ClientError> {
         loop {
             match self.channel.next().await {
                 Some(Ok(Message::Text(text))) => {

@@ -14,14 +14,21 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::sight::{Observer, Sight};
+
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<Rules>>);
+pub struct Faults {
+    rules: Arc<Mutex<Rules>>,
+    /// Who is told what the fakes do, and what goes wrong with it.
+    observer: Arc<OnceLock<Arc<dyn Observer>>>,
+}
 
 #[derive(Debug, Default)]
 struct Rules {
@@ -91,9 +98,21 @@ impl Faults {
         (effects, on)
     }
 
+    /// Has `observer` told of everything that the fakes do, from now on. There can be one.
+    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// Tells whoever watches, if anybody does, what there is to see.
+    pub(crate) fn tell(&self, sight: impl FnOnce() -> Sight) {
+        if let Some(observer) = self.observer.get() {
+            observer.saw(sight());
+        }
+    }
+
     /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Rules> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -322,12 +341,20 @@ impl Drop for FaultGuard {
 }
 
 /// One execution environment of a function that runs in process, as the calls that it makes name it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Caller(Arc<Life>);
+
+/// As `Processor#7`: the function, and which of the stage's environments it is.
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.0.function, self.0.number)
+    }
+}
 
 #[derive(Debug)]
 struct Life {
     function: String,
+    number: u64,
     killed: watch::Sender<bool>,
 }
 
@@ -335,7 +362,22 @@ impl Caller {
     /// A new environment of `function`.
     #[must_use]
     pub fn new(function: impl Into<String>) -> Self {
-        Self(Arc::new(Life { function: function.into(), killed: watch::Sender::new(false) }))
+        Self::numbered(function, 0)
+    }
+
+    /// The stage's environment of this number.
+    pub(crate) fn numbered(function: impl Into<String>, number: u64) -> Self {
+        Self(Arc::new(Life { function: function.into(), number, killed: watch::Sender::new(false) }))
+    }
+
+    /// Which of the stage's environments it is, in the order in which they were started.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Whether the environment is dead.
+    pub(crate) fn is_killed(&self) -> bool {
+        *self.0.killed.borrow()
     }
 
     /// The function's name.

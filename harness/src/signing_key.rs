@@ -81,6 +81,15 @@ impl SigningKey {
         }
     }
 
+    /// The same key for the same seed: for a simulation, whose tokens nobody else sees.
+    pub(crate) fn of_seed(seed: u64) -> io::Result<Self> {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let pair = Ed25519KeyPair::from_seed_unchecked(&bytes)
+            .map_err(|_| io::Error::other("32 bytes are a seed of Ed25519"))?;
+        Ok(Self { pair })
+    }
+
     fn from_pkcs8(pkcs8: &[u8]) -> io::Result<Self> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| {
             io::Error::new(

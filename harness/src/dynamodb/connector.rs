@@ -115,14 +115,16 @@ impl InProcess {
             return future::pending().await;
         }
         let (target, body) = Self::parts(&request)?;
+        let caller = self.caller.as_ref();
         let answer = if effects.delay.is_zero() {
-            faults::suffer(&self.db, &effects, target, body)
+            faults::suffer(&self.db, caller, &effects, target, body)
         } else {
             let (db, target, body) = (self.db.clone(), target.to_owned(), body.to_vec());
+            let caller = caller.cloned();
             // Whoever calls may stop waiting; the call takes effect all the same.
             let delayed = tokio::spawn(async move {
                 tokio::time::sleep(effects.delay).await;
-                faults::suffer(&db, &effects, &target, &body)
+                faults::suffer(&db, caller.as_ref(), &effects, &target, &body)
             });
             delayed.await.map_err(|error| ConnectorError::other(error.into(), None))?
         };
@@ -146,7 +148,8 @@ impl HttpConnector for InProcess {
         }
         let effects = faults::strike(&self.db, self.caller.as_ref(), target, body);
         if effects.are_none() {
-            return HttpConnectorFuture::ready(self.respond(self.db.handle(target, body)));
+            let answer = faults::call(&self.db, self.caller.as_ref(), target, body);
+            return HttpConnectorFuture::ready(self.respond(answer));
         }
         HttpConnectorFuture::new(self.clone().suffer(effects, request))
     }

@@ -18,7 +18,7 @@ use super::ledger::Ledgers;
 use super::open::FolderLock;
 use super::time_to_live::Swept;
 use super::{idempotency, nesting, outbox, removal, stale, streams, tables};
-use crate::faults::Faults;
+use crate::faults::{Caller, Faults};
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
 pub(super) const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
@@ -48,6 +48,8 @@ pub(super) struct Engine {
     swept: Option<Swept>,
     /// The folder may be another's by now.
     released: bool,
+    /// Who makes the call that is answered now, where that is known.
+    caller: Option<Caller>,
 }
 
 impl Engine {
@@ -68,6 +70,7 @@ impl Engine {
             folder_lock,
             swept: None,
             released: false,
+            caller: None,
         };
         for table in engine.storage.list_table_names()? {
             tables::reconcile_stream(&engine, &table)?;
@@ -97,6 +100,14 @@ impl Engine {
     /// Whether nobody is to write any more.
     pub(super) fn is_released(&self) -> bool {
         self.released
+    }
+
+    pub(super) fn set_caller(&mut self, caller: Option<Caller>) {
+        self.caller = caller;
+    }
+
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -9,6 +9,7 @@ use super::ledger::{self, Ledgers};
 use super::{DynamoDb, Response, capacity, stale};
 use crate::dynamodb::engine::{Engine, STREAMS_TARGET, read, write};
 use crate::faults::{Caller, Effect, Occasion, Service};
+use crate::sight::{Answer, Sight};
 
 const TRANSACTIONS: [&str; 3] = ["TransactWriteItems", "TransactGetItems", "ExecuteTransaction"];
 
@@ -59,8 +60,64 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
 
 /// Answers a call with which something goes wrong, or leaves it without an answer. Whoever calls it has waited for
 /// its delay, and has killed whom it should.
-pub(super) fn suffer(db: &DynamoDb, troubles: &Troubles, target: &str, body: &[u8]) -> Option<Response> {
-    let engine = &mut *db.lock();
+pub(super) fn suffer(
+    db: &DynamoDb,
+    caller: Option<&Caller>,
+    troubles: &Troubles,
+    target: &str,
+    body: &[u8],
+) -> Option<Response> {
+    let answer = {
+        let engine = &mut *db.lock();
+        engine.set_caller(caller.cloned());
+        let answer = answer(engine, troubles, target, body);
+        engine.set_caller(None);
+        answer
+    };
+    tell(db, caller, target, body, answer.as_ref());
+    answer
+}
+
+/// Answers a call with which nothing goes wrong.
+pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Response {
+    let answer = {
+        let engine = &mut *db.lock();
+        engine.set_caller(caller.cloned());
+        let answer = respond(ledger::call(engine, target, body));
+        engine.set_caller(None);
+        answer
+    };
+    tell(db, caller, target, body, Some(&answer));
+    answer
+}
+
+/// Tells who watches of a call that has been answered, or never will be.
+fn tell(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], answer: Option<&Response>) {
+    let Some(faults) = &db.settings.faults else { return };
+    faults.tell(|| {
+        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        Sight::Called {
+            caller: caller.cloned(),
+            operation: operation(target).to_owned(),
+            tables: tables(&request).join(","),
+            index: request["IndexName"].as_str().map(str::to_owned),
+            answer: match answer {
+                None => Answer::Never,
+                Some(answer) if answer.status == 200 => Answer::Done,
+                Some(answer) => Answer::Refused(error_name(answer)),
+            },
+        }
+    });
+}
+
+/// The name of the error that was answered, without its namespace.
+fn error_name(answer: &Response) -> String {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let name = body["__type"].as_str().and_then(|name| name.rsplit('#').next());
+    name.map_or_else(|| answer.status.to_string(), str::to_owned)
+}
+
+fn answer(engine: &mut Engine, troubles: &Troubles, target: &str, body: &[u8]) -> Option<Response> {
     if engine.is_released() {
         // A delayed call whose stage has ended meanwhile: the folder may be another's.
         return None;

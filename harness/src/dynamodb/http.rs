@@ -57,7 +57,7 @@ async fn post(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Res
 async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Response> {
     let effects = faults::strike(db, None, &target, &body);
     let (db, delay) = (db.clone(), effects.delay);
-    let work = move || faults::suffer(&db, &effects, &target, &body);
+    let work = move || faults::suffer(&db, None, &effects, &target, &body);
     let answered = if delay.is_zero() {
         tokio::task::spawn_blocking(work).await
     } else {

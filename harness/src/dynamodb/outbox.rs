@@ -10,6 +10,7 @@ use streamer::ports::Timestamp;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::streams::store::{self, NewRecord, Stream};
+use crate::sight::Sight;
 
 /// One record as the engine left it.
 struct Entry {
@@ -30,7 +31,12 @@ pub(super) fn take(engine: &Engine) -> Result<(), ApiError> {
     let transaction = engine.conn().unchecked_transaction()?;
     for entry in entries {
         if let Some(stream) = store::open_stream_of(&transaction, &entry.table)? {
-            append(&transaction, &stream, entry, now, engine.settings().shard_lifetime)?;
+            let table = entry.table.clone();
+            let record = append(&transaction, &stream, entry, now, engine.settings().shard_lifetime)?;
+            if let (Some((keys, image)), Some(faults)) = (record, &engine.settings().faults) {
+                let caller = engine.caller().cloned();
+                faults.tell(|| Sight::Wrote { caller, table, keys, image });
+            }
         }
     }
     transaction.prepare_cached("DELETE FROM _stream_records WHERE id <= ?1")?.execute([last])?;
@@ -57,20 +63,22 @@ fn entries(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
     rows.collect()
 }
 
+/// Gives the keys of what has changed, and how it is now, unless it was no change.
 fn append(
     conn: &Connection,
     stream: &Stream,
     entry: Entry,
     now: Timestamp,
     shard_lifetime: Option<Duration>,
-) -> Result<(), ApiError> {
+) -> Result<Option<(Value, Option<Value>)>, ApiError> {
     let keys = canonical(&entry.keys)?;
     let new_image = entry.new_image.as_deref().map(canonical).transpose()?;
     let old_image = entry.old_image.as_deref().map(canonical).transpose()?;
     if new_image.is_some() && new_image == old_image {
         // AWS emits no record for a write that changes nothing.
-        return Ok(());
+        return Ok(None);
     }
+    let now_is = new_image.clone();
     let new_image = new_image.filter(|_| stream.view_type.has_new_image());
     let old_image = old_image.filter(|_| stream.view_type.has_old_image());
     let size_bytes =
@@ -90,7 +98,7 @@ fn append(
         },
         shard_lifetime,
     )?;
-    Ok(())
+    Ok(Some((keys, now_is)))
 }
 
 /// An item with its attributes and sets in a fixed order, so that equal items are equal texts.

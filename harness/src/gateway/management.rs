@@ -19,6 +19,7 @@ use super::event::Identity;
 use super::ids::{ConnectionId, RequestId};
 use crate::aws_forms::{iso_8601, uuid};
 use crate::faults::{Caller, Effect, Occasion, Service};
+use crate::sight::{Answer, Sight};
 
 /// `PostToConnection`: sends the body to the client as one text frame.
 pub(super) async fn post(
@@ -84,12 +85,12 @@ impl Api {
             Some(Effect::Gone) => Err(Refusal::GONE),
             Some(Effect::Deny) => Err(Refusal::ACCESS_DENIED),
             Some(Effect::FailAfterApply) => {
-                self.post(id, body).await?;
+                self.post(id, caller, body).await?;
                 Err(Refusal::INTERNAL_SERVER_ERROR)
             }
             Some(Effect::LoseAnswer) => {
                 // Whatever came of it, nobody learns.
-                drop(self.post(id, body).await);
+                drop(self.post(id, caller, body).await);
                 pending().await
             }
             Some(Effect::Kill) => match caller {
@@ -97,11 +98,11 @@ impl Api {
                     caller.kill();
                     pending().await
                 }
-                None => self.post(id, body).await,
+                None => self.post(id, caller, body).await,
             },
             // These do not happen to posts.
             Some(Effect::Delay(_) | Effect::Conflict | Effect::Stale(_) | Effect::Duplicate) | None => {
-                self.post(id, body).await
+                self.post(id, caller, body).await
             }
         }
     }
@@ -111,10 +112,24 @@ impl Api {
         if self.rates.request(None) { well_formed(id) } else { Err(Refusal::LIMIT_EXCEEDED) }
     }
 
-    async fn post(&self, id: &str, body: Body) -> Result<(), Refusal> {
+    async fn post(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
         let id = self.known(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
-        let connection = self.connections.find(&id).ok_or(Refusal::GONE)?;
+        let posted = self.deliver(&id, frame.clone()).await;
+        self.faults().tell(|| Sight::Posted {
+            caller: caller.cloned(),
+            connection: id.to_string(),
+            frame: frame.as_str().to_owned(),
+            answer: match &posted {
+                Ok(()) => Answer::Done,
+                Err(refusal) => Answer::Refused(refusal.status.as_u16().to_string()),
+            },
+        });
+        posted
+    }
+
+    async fn deliver(&self, id: &ConnectionId, frame: Utf8Bytes) -> Result<(), Refusal> {
+        let connection = self.connections.find(id).ok_or(Refusal::GONE)?;
         match timeout(self.config.limits.post_timeout, connection.send(frame)).await {
             Ok(sent) => sent.map_err(|_| Refusal::GONE),
             Err(_) => Err(Refusal::LIMIT_EXCEEDED),

@@ -27,6 +27,7 @@ use super::integration::{Failure, notice};
 use super::reply::ProxyReply;
 use super::{Api, socket};
 use crate::aws_forms::trace_root;
+use crate::sight::Sight;
 
 /// Answers once the `$connect` integration has ended: 101, or what it refused with.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
@@ -98,6 +99,7 @@ async fn open<U, S, E>(
     // Known before the client can know: what it does at once, such as passing on its id, must find it.
     let (connection, frames) = Connection::new(subject, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
+    api.faults().tell(|| Sight::Opened { connection: connection.id().to_string() });
     drop(answer.send(switching_protocols(accept, protocol)));
     match upgraded.await {
         Ok(stream) => socket::run(api, connection, frames, stream).await,

@@ -13,6 +13,7 @@ use super::functions::{self, Enlisted, Options};
 use super::identifiers::log_stream;
 use super::process::Lifetimes;
 use super::runtime_api::{Event, Reply};
+use crate::faults::Caller;
 use local::Local;
 use sandbox::Sandbox;
 
@@ -62,6 +63,11 @@ impl Environment {
             }
         };
         Ok(Self { enlisted, code })
+    }
+
+    /// Whose calls it makes.
+    pub(super) const fn caller(&self) -> &Caller {
+        self.enlisted.caller()
     }
 
     /// Whether the environment, which has answered its last event, can take another.

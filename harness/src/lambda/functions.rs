@@ -1,6 +1,7 @@
 //! The functions of a stage and the environments that run them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
 use crate::destination::Destination;
 use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
+use crate::sight::Sight;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
@@ -85,6 +87,8 @@ pub(super) struct Inner {
     functions: BTreeMap<String, Arc<Function>>,
     pub(super) options: Options,
     pub(super) lifetimes: Lifetimes,
+    /// How many environments there have been.
+    started: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -127,7 +131,8 @@ impl Functions {
             (config.name.clone(), Arc::new(Function { config, concurrency, idle, callers }))
         });
         let lifetimes = Lifetimes::new(options.shutdown);
-        Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes })))
+        let started = AtomicU64::new(0);
+        Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started })))
     }
 
     /// Starts an environment of `function`, unless one stands ready, and waits until it asks for an event.
@@ -287,7 +292,23 @@ impl Inner {
             function_arn: function.config.arn(),
             payload,
         };
-        match environment.invoke(event, timeout, doomed).await {
+        let (faults, caller) = (&self.options.faults, environment.caller().clone());
+        let request_id = event.request_id.clone();
+        faults.tell(|| Sight::Invoked {
+            environment: caller.clone(),
+            request_id: request_id.clone(),
+            payload: event.payload.clone(),
+        });
+        let ended = environment.invoke(event, timeout, doomed).await;
+        faults.tell(|| Sight::Returned {
+            environment: caller,
+            request_id,
+            outcome: match &ended {
+                Ok(Ok(reply)) => Ok(reply.clone()),
+                Ok(Err(error)) | Err(error) => Err(error.to_string()),
+            },
+        });
+        match ended {
             Ok(reply) => {
                 function.release(environment, self.options.idle_timeout);
                 reply
@@ -317,7 +338,10 @@ impl Inner {
         match found {
             Some(environment) => Ok(environment),
             None => {
-                let caller = function.callers.enlist(&function.config.name);
+                let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+                let caller = function.callers.enlist(&function.config.name, number);
+                let environment = caller.caller().clone();
+                self.options.faults.tell(|| Sight::Started { environment });
                 Environment::start(caller, &function.config, &self.options, &self.lifetimes, request_id).await
             }
         }
@@ -366,12 +390,10 @@ async fn end_idle(function: Weak<Function>, timeout: Duration) {
 struct Callers(Arc<Mutex<BTreeMap<u64, Caller>>>);
 
 impl Callers {
-    fn enlist(&self, function: &str) -> Enlisted {
-        let caller = Caller::new(function);
-        let mut callers = self.lock();
-        let id = callers.last_key_value().map_or(0, |(last, _)| last + 1);
-        callers.insert(id, caller.clone());
-        Enlisted { id, caller, callers: self.clone() }
+    fn enlist(&self, function: &str, number: u64) -> Enlisted {
+        let caller = Caller::numbered(function, number);
+        self.lock().insert(number, caller.clone());
+        Enlisted { caller, callers: self.clone() }
     }
 
     fn kill(&self) -> usize {
@@ -388,7 +410,6 @@ impl Callers {
 /// An environment that is there until this is dropped.
 #[derive(Debug)]
 pub(super) struct Enlisted {
-    id: u64,
     caller: Caller,
     callers: Callers,
 }
@@ -401,7 +422,7 @@ impl Enlisted {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
-        self.callers.lock().remove(&self.id);
+        self.callers.lock().remove(&self.caller.number());
     }
 }
 

@@ -17,6 +17,7 @@ use super::message::{MessageAttribute, MessageAttributes, check, md5, md5_of_att
 use super::store::{Queue, Stored};
 use super::{Queues, State, moves};
 use crate::aws_forms::uuid;
+use crate::sight::Sight;
 
 const MAX_BATCH: usize = 10;
 const MAX_VISIBILITY_SECS: u64 = 43_200;
@@ -298,6 +299,13 @@ impl Queues {
     }
 
     fn send_message(&self, state: &State, queue: &Queue, message: Message) -> Answer {
+        let (name, body) = (queue.name.clone(), message.message_body.clone());
+        let sent = self.put(state, queue, message)?;
+        self.faults.tell(|| Sight::Queued { queue: name, body });
+        Ok(sent)
+    }
+
+    fn put(&self, state: &State, queue: &Queue, message: Message) -> Answer {
         let attributes = message.message_attributes.unwrap_or_default();
         let system = message.message_system_attributes.unwrap_or_default();
         let bytes = check(&message.message_body, &attributes)?;

@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use streamer::app::App;
-use streamer::ports::Timestamp;
+use streamer::ports::{Entropy, Timestamp};
 
 use super::streamer_function::{Apps, Ground, Kind, Services, StreamerFunction};
 use super::{Executables, Stage, StageError};
@@ -40,12 +41,19 @@ pub struct StageBuilder {
     pub(super) signing_key: Option<SigningKey>,
     pub(super) log: Option<Arc<dyn LogSink>>,
     pub(super) starts_at: Timestamp,
+    pub(super) entropy: Option<Arc<dyn Entropy>>,
+    pub(super) shards: Option<u16>,
+    pub(super) shard_lifetime: Option<Duration>,
+    pub(super) concurrency: BTreeMap<String, u32>,
     pub(super) faults: Faults,
     pub(super) environment: Environment,
     pub(super) variables: BTreeMap<String, String>,
 }
 
 impl StageBuilder {
+    /// When the clock of a stage in process starts: 2023-11-14, 22:13:20 UTC.
+    pub(crate) const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
+
     pub(super) fn new() -> Self {
         Self {
             template: None,
@@ -61,7 +69,11 @@ impl StageBuilder {
             data: None,
             signing_key: None,
             log: None,
-            starts_at: Timestamp::from_secs(1_700_000_000),
+            starts_at: Self::STARTS_AT,
+            entropy: None,
+            shards: None,
+            shard_lifetime: None,
+            concurrency: BTreeMap::new(),
             faults: Faults::default(),
             environment: Environment::default(),
             variables: BTreeMap::new(),
@@ -188,6 +200,31 @@ impl StageBuilder {
         self
     }
 
+    /// Where the stage's ids and its handlers' chances come from. Default: the operating system.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = Some(entropy);
+        self
+    }
+
+    /// How many shards each stream has. Default: 4.
+    pub fn shards_per_stream(mut self, shards: u16) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// How long a shard takes records before it is closed and has a child. Default: for ever; on AWS about four hours.
+    pub fn shard_lifetime(mut self, lifetime: Duration) -> Self {
+        self.shard_lifetime = Some(lifetime);
+        self
+    }
+
+    /// How many invocations of a function, named by its binary, may run at once, instead of the template's
+    /// `ReservedConcurrentExecutions`.
+    pub fn concurrency(mut self, function: impl Into<String>, reserved: u32) -> Self {
+        self.concurrency.insert(function.into(), reserved);
+        self
+    }
+
     /// The region. Default `us-east-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.environment.region = region.into();
@@ -276,7 +313,11 @@ impl StageBuilder {
                 environment,
                 timeout: function.timeout,
                 memory_mib: function.memory_mib,
-                reserved_concurrency: function.reserved_concurrency,
+                reserved_concurrency: self
+                    .concurrency
+                    .get(&function.binary)
+                    .copied()
+                    .or(function.reserved_concurrency),
                 recursive_loop: function.recursive_loop,
                 asynchronous: function.asynchronous.clone(),
                 ..code

@@ -3,14 +3,14 @@ use tokio::time::Instant;
 
 /// Tokio's time from a given moment on: real, unless a test has paused it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TokioClock {
+pub(crate) struct TokioClock {
     epoch: Timestamp,
     started: Instant,
 }
 
 impl TokioClock {
     /// It is `epoch` now.
-    pub(super) fn starting_at(epoch: Timestamp) -> Self {
+    pub(crate) fn starting_at(epoch: Timestamp) -> Self {
         Self { epoch, started: Instant::now() }
     }
 }

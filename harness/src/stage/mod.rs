@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde_json::Value;
-use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
+use streamer::ports::{Clock, SystemClock, SystemEntropy, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -40,7 +40,7 @@ use crate::lambda::{Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
 use crate::sqs::Queues;
 use crate::template::{Finding, Template};
-use clock::TokioClock;
+pub(crate) use clock::TokioClock;
 use streamer_function::{Ground, Late};
 
 /// A running stage.
@@ -105,7 +105,7 @@ impl Stage {
         } else {
             Arc::new(SystemClock)
         };
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+        let entropy = builder.entropy.take().unwrap_or_else(|| Arc::new(SystemEntropy::new()));
         let log: Arc<dyn LogSink> = match builder.log.take() {
             Some(log) => log,
             None if in_process => Arc::new(TestOutput),
@@ -118,6 +118,11 @@ impl Stage {
             .faults(builder.faults.clone())
             .region(&builder.environment.region)
             .account_id(&builder.environment.account_id);
+        let dynamodb = match builder.shards {
+            Some(shards) => dynamodb.shards_per_stream(shards),
+            None => dynamodb,
+        };
+        let dynamodb = dynamodb.shard_lifetime(builder.shard_lifetime);
         let dynamodb = match &builder.data {
             Some(folder) => dynamodb.open(folder)?,
             None => dynamodb.in_memory()?,
@@ -260,6 +265,11 @@ impl Stage {
         })
     }
 
+    /// The pipe of a WebSocket that is opened in process, without a client of ours on it.
+    pub(crate) async fn pipe(&self, request: http::Request<()>) -> Result<crate::gateway::Opened, u16> {
+        self.gateway.connect(request).await.map_err(|refusal| refusal.status().as_u16())
+    }
+
     /// Connects a client as `whom`.
     ///
     /// # Errors
@@ -378,6 +388,11 @@ impl Stage {
 
     /// Closes every connection, ends every process, and returns when nothing is left running.
     pub async fn shutdown(mut self) {
+        self.end().await;
+    }
+
+    /// As [`shutdown`](Self::shutdown).
+    pub(crate) async fn end(&mut self) {
         self.gateway.shutdown().await;
         self.stop_polling.send_replace(true);
         self.functions.shutdown().await;

@@ -1,0 +1,34 @@
+//! Chance, from a seed: the same numbers on every machine.
+
+use std::sync::{Mutex, PoisonError};
+
+use fastrand::Rng;
+use streamer::ports::Entropy;
+
+/// A generator for one purpose. Purposes of one seed do not disturb each other: what one of them draws more of
+/// changes nothing for the others.
+pub(super) fn rng(seed: u64, purpose: &str) -> Rng {
+    // FNV-1a, over the seed and the purpose's name.
+    let bytes = seed.to_le_bytes();
+    let all = bytes.iter().chain(purpose.as_bytes());
+    let hash = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Rng::with_seed(hash)
+}
+
+/// The source of ids of a stage that is simulated.
+#[derive(Debug)]
+pub(super) struct Seeded(Mutex<Rng>);
+
+impl Seeded {
+    pub(super) fn new(seed: u64, purpose: &str) -> Self {
+        Self(Mutex::new(rng(seed, purpose)))
+    }
+}
+
+impl Entropy for Seeded {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
+    }
+}
