@@ -12,14 +12,17 @@ use crate::store::{Audience, Ending, LastReport, PastAttempt, RequestQueue};
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
     /// Does before the end is written what is to follow it.
     pub(super) async fn before_it_is_written(
-        &self,
+        &mut self,
         ending: &Ending,
         history: &[PastAttempt],
         last: &LastReport,
     ) {
+        let attempts = self.attempts;
         if bugs::is(Bug::PushBeforeWrite) {
             let (_, frame) = terminal_frame(&self.request.id, ending.clone(), last.seq, last.at);
-            self.say(&self.request.subscribers, &frame).await;
+            for listening in &self.request.subscribers {
+                let _ = attempts.connections.send(listening, &frame).await;
+            }
         }
         if bugs::is(Bug::DeadLetterBeforeStatus) {
             let mut failed = self.request.clone();
@@ -29,7 +32,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             failed.finished_at = Some(last.at);
             failed.ending = Some(ending.clone());
             if let Some(letter) = DeadLetter::of(&failed) {
-                let _ = self.attempts.dead_letters.send(&letter).await;
+                let _ = attempts.dead_letters.send(&letter).await;
             }
         }
     }
@@ -50,11 +53,5 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         .to_json();
         let to = audience.subscribers.iter();
         to.map(|listens| (listens.connection.clone(), frame.clone())).collect()
-    }
-
-    async fn say(&self, to: &[ConnectionId], frame: &str) {
-        for connection in to {
-            let _ = self.attempts.connections.send(connection, frame).await;
-        }
     }
 }
