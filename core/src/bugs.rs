@@ -88,3 +88,25 @@ bugs! {
     /// A request has its time to live from its beginning.
     TtlAtEnqueue => "time to live at enqueue",
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_bug_is_chosen_for_its_thread_alone() {
+        set(Some(Bug::IdsUnscoped));
+        assert!(is(Bug::IdsUnscoped) && !is(Bug::TenantForgotten));
+        assert!(std::thread::spawn(|| Bug::ALL.iter().all(|bug| !is(*bug))).join().unwrap());
+        set(None);
+        assert!(!is(Bug::IdsUnscoped));
+    }
+
+    #[test]
+    fn each_bug_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+    }
+}
