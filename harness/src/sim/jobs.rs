@@ -142,8 +142,7 @@ struct Saved {
 /// The app of the simulated stage.
 pub(super) fn app(recorder: &Recorder) -> App {
     let mut app = App::new();
-    let kinds =
-        [(WORK, Kind::Work), (ONCE, Kind::Once), (BRITTLE, Kind::Brittle), (GUARDED, Kind::Guarded)];
+    let kinds = [(WORK, Kind::Work), (ONCE, Kind::Once), (BRITTLE, Kind::Brittle), (GUARDED, Kind::Guarded)];
     for (action, kind) in kinds {
         let work = Work { recorder: recorder.clone(), kind };
         app.handle(action, work).expect("each action is registered once, with a policy that makes sense");
@@ -202,6 +201,21 @@ impl Job {
     /// How much of an invocation it leaves unused when it goes on in another.
     const MARGIN: Duration = Duration::from_secs(5);
 
+    /// How long it takes at most, as far as it is for it to say: an hour's wait ends with its time.
+    pub(super) fn takes_ms(&self) -> u64 {
+        let waits = self.steps.iter().map(|step| match step {
+            JobStep::Wait(ms) => *ms,
+            JobStep::Report(_)
+            | JobStep::Flood(_)
+            | JobStep::Note
+            | JobStep::Wild(_)
+            | JobStep::Checkpoint
+            | JobStep::BigCheckpoint(_) => 0,
+        });
+        let takes: u64 = waits.sum();
+        if self.timeout_ms > 0 { takes.min(self.timeout_ms) } else { takes }
+    }
+
     async fn do_steps(&self, context: &Context) -> Result<(), HandlerError> {
         let progress = &context.progress;
         let saved: Option<Saved> = context.checkpoint()?;
@@ -219,7 +233,9 @@ impl Job {
                     }
                     self.wait(time, progress).await?;
                 }
-                JobStep::Report(percentage) => self.said(progress.report(*percentage, format!("step {at}")))?,
+                JobStep::Report(percentage) => {
+                    self.said(progress.report(*percentage, format!("step {at}")))?
+                }
                 JobStep::Flood(reports) => {
                     for report in 0..*reports {
                         let percentage = f64::from(report) / f64::from(*reports) * 100.0;
@@ -311,9 +327,7 @@ impl Wild {
             Self::Above => progress.report(1e9, "wild"),
             Self::LongMessage => progress.report(1.0, ballast(ProgressReporter::MAX_MESSAGE_BYTES + 1)),
             Self::FatMetadata => progress.set_metadata("fat", ballast(ProgressReporter::MAX_METADATA_BYTES)),
-            Self::FatCheckpoint => {
-                progress.checkpoint(ballast(ProgressReporter::MAX_CHECKPOINT_BYTES)).await
-            }
+            Self::FatCheckpoint => progress.checkpoint(ballast(ProgressReporter::MAX_CHECKPOINT_BYTES)).await,
         };
         match said {
             Ok(()) => Err(HandlerError::failure("TAKEN", format!("{self:?} was taken"))),
