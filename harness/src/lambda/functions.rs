@@ -20,7 +20,7 @@ use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
 use crate::destination::Destination;
-use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
+use crate::faults::{Caller, Skew, Effect, Effects, Faults, Occasion, Service};
 use crate::sight::Sight;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
@@ -391,7 +391,7 @@ struct Callers(Arc<Mutex<BTreeMap<u64, Caller>>>);
 
 impl Callers {
     fn enlist(&self, function: &str, number: u64) -> Enlisted {
-        let caller = Caller::numbered(function, number);
+        let caller = Caller::numbered(function, number, 1, Skew::default());
         self.lock().insert(number, caller.clone());
         Enlisted { caller, callers: self.clone() }
     }
