@@ -86,7 +86,8 @@ impl<'a> Person<'a> {
         if self.connection.is_some() {
             return;
         }
-        let whom = TokenFor::new(&self.plan.user, &self.plan.tenant);
+        let whom =
+            TokenFor::new(&self.plan.user, &self.plan.tenant).with_permissions(self.plan.permissions.clone());
         let url = format!("{}?token={}", self.stage.ws_url(), self.stage.token(&whom));
         let Ok(mut request) = url.into_client_request() else { return };
         // A client's own is left to chance, and stands in the event of `$connect`.

@@ -25,7 +25,7 @@ impl Plan {
                 });
             }
             steps.sort_by_key(|step| step.at_ms);
-            ClientPlan { user: user.to_owned(), tenant: "acme".to_owned(), steps }
+            ClientPlan { user: user.to_owned(), tenant: "acme".to_owned(), permissions: Vec::new(), steps }
         };
         let clients = vec![client("ann", &mut rng), client("bob", &mut rng)];
         Self { seed, trouble_ms: 60_000, stage: StagePlan::default(), clients, faults: Vec::new() }

@@ -48,6 +48,9 @@ pub struct ClientPlan {
     pub user: String,
     /// The token's `tenant_id`.
     pub tenant: String,
+    /// The token's `permissions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<String>,
     /// What it does, in the order of time.
     pub steps: Vec<Step>,
 }
