@@ -18,9 +18,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::sight::{Observer, Sight};
+use crate::watch;
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]

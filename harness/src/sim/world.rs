@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamer::app::App;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chance::{self, Seeded};
@@ -18,6 +17,7 @@ use crate::faults::Faults;
 use crate::lambda::LogSink;
 use crate::signing_key::SigningKey;
 use crate::stage::{Stage, StageBuilder, StageError, TokioClock};
+use crate::watch;
 
 /// Whose handlers run.
 #[derive(Clone)]
