@@ -12,14 +12,33 @@
 //! let slow = faults.add(Fault::delay(Call::post(), Duration::from_secs(1)).after(3));
 //! assert_eq!((throttled.hits(), slow.hits()), (0, 0));
 //! ```
+//!
+//! Most go wrong with a call, at the moment at which it is made. Some go wrong with a function that runs in process, and
+//! last: its [start](Call::init) is slow or fails, its clock is [off](Fault::skew) for its life, and amid an
+//! [invocation](Call::invoke), at one of its awaits, it [dies](Fault::kill_midway), [stands still](Fault::freeze) for a while
+//! or [for good](Fault::hang).
+//!
+//! What is left to chance, [whether](Fault::rate) a fault strikes and [how hard](Fault::varied), comes from the fault's
+//! [seed](Fault::seeded): the same calls in the same order are struck alike.
+
+mod caller;
+mod rule;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+<<<<<<< HEAD
 use crate::sight::{Observer, Sight};
 use crate::watch;
+=======
+use fastrand::Rng;
+
+use crate::sight::{Observer, Sight};
+pub use caller::Caller;
+pub use rule::{Call, Fault};
+pub(crate) use rule::{Effect, Occasion, Service, Skew};
+>>>>>>> main
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +57,19 @@ struct Rules {
 #[derive(Debug)]
 struct Standing {
     fault: Fault,
+    chance: Rng,
     seen: u32,
     hits: u32,
+}
+
+impl Standing {
+    /// Whether it strikes a call that it matches; it has seen the call then.
+    fn is_due(&mut self) -> bool {
+        self.seen = self.seen.saturating_add(1);
+        self.seen > self.fault.after
+            && self.fault.times.is_none_or(|times| self.hits < times)
+            && self.fault.rate.is_none_or(|rate| rate.strikes(&mut self.chance))
+    }
 }
 
 impl Faults {
@@ -49,13 +79,14 @@ impl Faults {
         let mut rules = self.lock();
         let id = rules.next;
         rules.next += 1;
-        rules.standing.insert(id, Standing { fault, seen: 0, hits: 0 });
+        let chance = Rng::with_seed(fault.seed);
+        rules.standing.insert(id, Standing { fault, chance, seen: 0, hits: 0 });
         FaultGuard { id, faults: self.clone(), kept: false }
     }
 
-    /// Whether there is any rule.
-    pub(crate) fn any(&self) -> bool {
-        !self.lock().standing.is_empty()
+    /// Whether there is any rule about these calls.
+    pub(crate) fn are_about(&self, service: Service, operation: &str) -> bool {
+        self.lock().standing.values().any(|standing| standing.fault.call.is_of(service, operation))
     }
 
     /// What is to go wrong with a call that is made now, of the effects that are possible with it. Each rule of these that it
@@ -74,27 +105,61 @@ impl Faults {
         possible: impl Fn(Effect) -> bool,
     ) -> (Effects, Option<String>) {
         let (mut effects, mut on) = (Effects::default(), None);
+        let mut struck = Vec::new();
         for standing in self.lock().standing.values_mut() {
-            let Standing { fault, seen, hits } = standing;
-            if !fault.call.matches(occasion)
-                || !possible(fault.effect)
-                || (effects.effect.is_some() && !fault.effect.is_delay())
+            if !standing.fault.call.matches(occasion)
+                || standing.fault.effect.is_midway()
+                || !possible(standing.fault.effect)
+                || (effects.effect.is_some() && !standing.fault.effect.is_delay())
+                || !standing.is_due()
             {
                 continue;
             }
-            *seen = seen.saturating_add(1);
-            if *seen <= fault.after || fault.times.is_some_and(|times| *hits >= times) {
-                continue;
-            }
-            *hits = hits.saturating_add(1);
-            if let Effect::Delay(delay) = fault.effect {
+            standing.hits = standing.hits.saturating_add(1);
+            struck.push(standing.fault.name());
+            let effect = standing.fault.drawn(&mut standing.chance);
+            if let Effect::Delay(delay) = effect {
                 effects.delay = effects.delay.saturating_add(delay);
             } else {
-                effects.effect = Some(fault.effect);
-                on.clone_from(&fault.call.resource);
+                effects.effect = Some(effect);
+                on.clone_from(&standing.fault.call.resource);
             }
         }
+        for fault in struck {
+            self.tell_of(fault, occasion.operation, occasion.resources);
+        }
         (effects, on)
+    }
+
+    /// What is to happen amid an invocation that begins now. It has not struck until [`befell`](Self::befell) says so: the
+    /// invocation may end before.
+    pub(crate) fn ordeal(&self, occasion: &Occasion<'_>) -> Option<Ordeal> {
+        self.lock().standing.iter_mut().find_map(|(rule, standing)| {
+            let (call, effect) = (&standing.fault.call, standing.fault.effect);
+            let is_due = effect.is_midway() && call.matches(occasion) && standing.is_due();
+            is_due.then(|| Ordeal { rule: *rule, effect: standing.fault.drawn(&mut standing.chance) })
+        })
+    }
+
+    /// An ordeal has come to pass, unless its fault no longer holds; gives whether it has.
+    pub(crate) fn befell(&self, ordeal: &Ordeal, operation: &str, resource: &str) -> bool {
+        let mut rules = self.lock();
+        let standing = rules.standing.get_mut(&ordeal.rule);
+        let Some(standing) =
+            standing.filter(|standing| standing.fault.times.is_none_or(|times| standing.hits < times))
+        else {
+            return false;
+        };
+        standing.hits = standing.hits.saturating_add(1);
+        let name = standing.fault.name();
+        drop(rules);
+        self.tell_of(name, operation, &[resource]);
+        true
+    }
+
+    fn tell_of(&self, fault: &'static str, operation: &str, resources: &[&str]) {
+        let (operation, resource) = (operation.to_owned(), || resources.join(","));
+        self.tell(|| Sight::Struck { fault, operation, resource: resource() });
     }
 
     /// Has `observer` told of everything that the fakes do, from now on. There can be one.
@@ -112,201 +177,6 @@ impl Faults {
     /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One fault: what goes wrong, with which calls, and how often.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fault {
-    call: Call,
-    effect: Effect,
-    after: u32,
-    times: Option<u32>,
-}
-
-impl Fault {
-    fn new(call: Call, effect: Effect) -> Self {
-        Self { call, effect, after: 0, times: None }
-    }
-
-    /// The call is refused for its rate, and has no effect: `ThrottlingException` of DynamoDB (of a provisioned table
-    /// `ProvisionedThroughputExceededException`, of a transaction a reason why it is cancelled),
-    /// `LimitExceededException` (429) of a post, `TooManyRequestsException` of an invocation.
-    ///
-    /// A batch of DynamoDB that names other tables than that which the fault is [`on`](Call::on) does the rest, and
-    /// says what it left unprocessed.
-    #[must_use]
-    pub fn throttle(call: Call) -> Self {
-        Self::new(call, Effect::Throttle)
-    }
-
-    /// The call fails with status 500, and has no effect; of a batch, as with [`throttle`](Self::throttle). An invocation
-    /// fails as if its process had crashed at once.
-    #[must_use]
-    pub fn fail(call: Call) -> Self {
-        Self::new(call, Effect::Fail)
-    }
-
-    /// The call takes effect, and its caller gets status 500.
-    #[must_use]
-    pub fn fail_after_apply(call: Call) -> Self {
-        Self::new(call, Effect::FailAfterApply)
-    }
-
-    /// The call takes effect, and its caller never gets an answer.
-    #[must_use]
-    pub fn lose_answer(call: Call) -> Self {
-        Self::new(call, Effect::LoseAnswer)
-    }
-
-    /// The call takes effect this much later, whether or not its caller still waits then, and so does everything that
-    /// waits for it.
-    #[must_use]
-    pub fn delay(call: Call, delay: Duration) -> Self {
-        Self::new(call, Effect::Delay(delay))
-    }
-
-    /// The write meets a transaction: `TransactionConflictException`, or within a transaction
-    /// `TransactionCanceledException` with the reason `TransactionConflict`.
-    #[must_use]
-    pub fn conflict(call: Call) -> Self {
-        Self::new(call, Effect::Conflict)
-    }
-
-    /// The query or scan of an index does not see what was written within the last `lag`.
-    #[must_use]
-    pub fn stale(call: Call, lag: Duration) -> Self {
-        Self::new(call, Effect::Stale(lag))
-    }
-
-    /// The post finds its connection gone (410), though it is open.
-    #[must_use]
-    pub fn gone(call: Call) -> Self {
-        Self::new(call, Effect::Gone)
-    }
-
-    /// The caller may not post: 403 `AccessDeniedException`.
-    #[must_use]
-    pub fn deny(call: Call) -> Self {
-        Self::new(call, Effect::Deny)
-    }
-
-    /// The records of a stream that were read are delivered twice.
-    #[must_use]
-    pub fn duplicate(call: Call) -> Self {
-        Self::new(call, Effect::Duplicate)
-    }
-
-    /// The function that makes the call dies before the call has an effect, as by SIGKILL. Of a [`Call::invoke`], the
-    /// function that is invoked dies as soon as it has its event.
-    #[must_use]
-    pub fn kill(call: Call) -> Self {
-        Self::new(call, Effect::Kill)
-    }
-
-    /// Lets this many matching calls pass first.
-    #[must_use]
-    pub fn after(mut self, calls: u32) -> Self {
-        self.after = calls;
-        self
-    }
-
-    /// Happens this often at most. Default: always.
-    #[must_use]
-    pub fn times(mut self, times: u32) -> Self {
-        self.times = Some(times);
-        self
-    }
-}
-
-/// Which calls a fault is about. What is not narrowed down matches anything.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Call {
-    service: Service,
-    operation: Option<String>,
-    resource: Option<String>,
-    index: Option<String>,
-    caller: Option<String>,
-}
-
-impl Call {
-    fn new(service: Service, operation: Option<&str>) -> Self {
-        Self { service, operation: operation.map(str::to_owned), resource: None, index: None, caller: None }
-    }
-
-    /// An operation of DynamoDB, such as `UpdateItem`.
-    #[must_use]
-    pub fn dynamodb(operation: &str) -> Self {
-        Self::new(Service::DynamoDb, Some(operation))
-    }
-
-    /// Every operation of DynamoDB.
-    #[must_use]
-    pub fn any_dynamodb() -> Self {
-        Self::new(Service::DynamoDb, None)
-    }
-
-    /// A frame that is posted to a client (`PostToConnection`); [`on`](Self::on) takes the connection's id.
-    #[must_use]
-    pub fn post() -> Self {
-        Self::new(Service::Connections, Some("PostToConnection"))
-    }
-
-    /// The `$disconnect` event of a connection: one that fails never comes, which AWS does not rule out.
-    #[must_use]
-    pub fn disconnect() -> Self {
-        Self::new(Service::Connections, Some("$disconnect"))
-    }
-
-    /// The invocation of a function.
-    #[must_use]
-    pub fn invoke(function: &str) -> Self {
-        Self { resource: Some(function.to_owned()), ..Self::new(Service::Lambda, Some("Invoke")) }
-    }
-
-    /// A message that is sent to a queue.
-    #[must_use]
-    pub fn send_message() -> Self {
-        Self::new(Service::Sqs, Some("SendMessage"))
-    }
-
-    /// A table's stream records on their way to a function: reads of them may be throttled or fail, and their deliveries be
-    /// late or come twice. What SDKs and HTTP clients read of the stream (`GetRecords`) can be throttled, fail or be late.
-    #[must_use]
-    pub fn records(table: &str) -> Self {
-        Self { resource: Some(table.to_owned()), ..Self::new(Service::Streams, Some("GetRecords")) }
-    }
-
-    /// Only on this table, connection or queue.
-    #[must_use]
-    pub fn on(mut self, resource: &str) -> Self {
-        self.resource = Some(resource.to_owned());
-        self
-    }
-
-    /// Only on this index.
-    #[must_use]
-    pub fn index(mut self, index: &str) -> Self {
-        self.index = Some(index.to_owned());
-        self
-    }
-
-    /// Only when this function makes it, which is known of functions that run in process.
-    #[must_use]
-    pub fn by(mut self, function: &str) -> Self {
-        self.caller = Some(function.to_owned());
-        self
-    }
-
-    fn matches(&self, occasion: &Occasion<'_>) -> bool {
-        let fits = |wanted: &Option<String>, given: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
-        };
-        self.service == occasion.service
-            && fits(&self.operation, Some(occasion.operation))
-            && self.resource.as_deref().is_none_or(|wanted| occasion.resources.contains(&wanted))
-            && fits(&self.index, occasion.index)
-            && fits(&self.caller, occasion.caller)
     }
 }
 
@@ -339,86 +209,6 @@ impl Drop for FaultGuard {
     }
 }
 
-/// One execution environment of a function that runs in process, as the calls that it makes name it.
-#[derive(Clone)]
-pub struct Caller(Arc<Life>);
-
-/// As `Processor#7`: the function, and which of the stage's environments it is.
-impl fmt::Debug for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.0.function, self.0.number)
-    }
-}
-
-#[derive(Debug)]
-struct Life {
-    function: String,
-    number: u64,
-    killed: watch::Sender<bool>,
-}
-
-impl Caller {
-    /// A new environment of `function`.
-    #[must_use]
-    pub fn new(function: impl Into<String>) -> Self {
-        Self::numbered(function, 0)
-    }
-
-    /// The stage's environment of this number.
-    pub(crate) fn numbered(function: impl Into<String>, number: u64) -> Self {
-        Self(Arc::new(Life { function: function.into(), number, killed: watch::Sender::new(false) }))
-    }
-
-    /// Which of the stage's environments it is, in the order in which they were started.
-    pub(crate) fn number(&self) -> u64 {
-        self.0.number
-    }
-
-    /// Whether the environment is dead.
-    pub(crate) fn is_killed(&self) -> bool {
-        *self.0.killed.borrow()
-    }
-
-    /// The function's name.
-    #[must_use]
-    pub fn function(&self) -> &str {
-        &self.0.function
-    }
-
-    /// Has the environment die: whoever runs it waits for [`killed`](Self::killed), and drops what it runs.
-    pub fn kill(&self) {
-        self.0.killed.send_replace(true);
-    }
-
-    /// Waits until the environment is killed.
-    pub async fn killed(&self) {
-        // The sender lives as long as we do.
-        let _ = self.0.killed.subscribe().wait_for(|killed| *killed).await;
-    }
-}
-
-/// What is called.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Service {
-    DynamoDb,
-    Streams,
-    Connections,
-    Lambda,
-    Sqs,
-}
-
-/// One call, as a fake sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Occasion<'a> {
-    pub(crate) service: Service,
-    pub(crate) operation: &'a str,
-    /// The tables, the connection, the function or the queue that it is about.
-    pub(crate) resources: &'a [&'a str],
-    pub(crate) index: Option<&'a str>,
-    /// The function that makes it, where that is known.
-    pub(crate) caller: Option<&'a str>,
-}
-
 /// What is to go wrong with a call.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Effects {
@@ -428,26 +218,12 @@ pub(crate) struct Effects {
     pub(crate) effect: Option<Effect>,
 }
 
-/// How a call goes wrong. A fake ignores what cannot happen to its calls.
+/// What is to happen amid an invocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Effect {
-    Throttle,
-    Fail,
-    FailAfterApply,
-    LoseAnswer,
-    Delay(Duration),
-    Conflict,
-    Stale(Duration),
-    Gone,
-    Deny,
-    Duplicate,
-    Kill,
-}
-
-impl Effect {
-    const fn is_delay(self) -> bool {
-        matches!(self, Self::Delay(_))
-    }
+pub(crate) struct Ordeal {
+    rule: u64,
+    /// One that is [midway](Effect::is_midway).
+    pub(crate) effect: Effect,
 }
 
 #[cfg(test)]

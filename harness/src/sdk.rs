@@ -21,9 +21,37 @@ pub(crate) fn client(connector: impl HttpConnector + Clone + 'static) -> SharedH
     SharedHttpClient::new(InProcess(connector))
 }
 
+/// As [`client`], for the calls of `caller`: while it stands still they wait, and once it is dead none has an effect, nor an answer.
+pub(crate) fn client_of(connector: impl HttpConnector + Clone + 'static, caller: Caller) -> SharedHttpClient {
+    client(Calling { connector, caller })
+}
+
 /// An HTTP client whose requests `router` answers; it finds who calls among a request's extensions.
 pub(crate) fn client_of_router(router: Router, caller: Option<Caller>) -> SharedHttpClient {
-    client(Routed { router, caller })
+    match caller {
+        Some(caller) => client_of(Routed { router, caller: Some(caller.clone()) }, caller),
+        None => client(Routed { router, caller: None }),
+    }
+}
+
+/// The connector of a process that may stand still, or die.
+#[derive(Clone, Debug)]
+struct Calling<C> {
+    connector: C,
+    caller: Caller,
+}
+
+impl<C: HttpConnector + Clone + 'static> HttpConnector for Calling<C> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Self { connector, caller } = self.clone();
+        HttpConnectorFuture::new(async move {
+            caller.at_work().await;
+            let answer = connector.call(request).await;
+            // What has been sent takes effect without its sender; it alone does not learn of it.
+            caller.at_work().await;
+            answer
+        })
+    }
 }
 
 #[derive(Debug)]

@@ -29,7 +29,7 @@ impl DynamoDb {
     /// alone, and may kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        sdk::client(InProcess::new(self, Some(caller)))
+        sdk::client_of(InProcess::new(self, Some(caller.clone())), caller)
     }
 
     /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never

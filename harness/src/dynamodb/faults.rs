@@ -32,12 +32,13 @@ impl Troubles {
 
 /// What is to go wrong with a call.
 pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Troubles {
-    let Some(faults) = db.settings.faults.as_ref().filter(|faults| faults.any()) else {
+    let operation = operation(target);
+    let service = if target.starts_with(STREAMS_TARGET) { Service::Streams } else { Service::DynamoDb };
+    let faults = db.settings.faults.as_ref();
+    let Some(faults) = faults.filter(|faults| faults.are_about(service, operation)) else {
         return Troubles::default();
     };
-    let operation = operation(target);
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
-    let service = if target.starts_with(STREAMS_TARGET) { Service::Streams } else { Service::DynamoDb };
     let occasion = Occasion {
         service,
         operation,
@@ -53,7 +54,13 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         Effect::Conflict => can_conflict(operation),
         Effect::Stale(_) => can_be_stale,
         Effect::Kill => caller.is_some(),
-        Effect::Gone | Effect::Deny | Effect::Duplicate => false,
+        Effect::Gone
+        | Effect::Deny
+        | Effect::Duplicate
+        | Effect::KillMidway { .. }
+        | Effect::Freeze { .. }
+        | Effect::Hang { .. }
+        | Effect::Skew(_) => false,
     });
     Troubles { delay: effects.delay, effect: effects.effect, table }
 }
@@ -147,9 +154,19 @@ fn answer(engine: &mut Engine, troubles: &Troubles, target: &str, body: &[u8]) -
                 ledger::call(engine, target, body)
             })))
         }
-        Some(Effect::Delay(_) | Effect::Gone | Effect::Deny | Effect::Duplicate | Effect::Kill) | None => {
-            Some(respond(ledger::call(engine, target, body)))
-        }
+        // The others do not happen to calls of DynamoDB, or have happened already.
+        Some(
+            Effect::Delay(_)
+            | Effect::Gone
+            | Effect::Deny
+            | Effect::Duplicate
+            | Effect::Kill
+            | Effect::KillMidway { .. }
+            | Effect::Freeze { .. }
+            | Effect::Hang { .. }
+            | Effect::Skew(_),
+        )
+        | None => Some(respond(ledger::call(engine, target, body))),
     }
 }
 

@@ -65,7 +65,13 @@ impl Api {
             caller: caller.map(Caller::function),
         };
         let effects = self.faults().strike_where(&occasion, |effect| match effect {
-            Effect::Conflict | Effect::Stale(_) | Effect::Duplicate => false,
+            Effect::Conflict
+            | Effect::Stale(_)
+            | Effect::Duplicate
+            | Effect::KillMidway { .. }
+            | Effect::Freeze { .. }
+            | Effect::Hang { .. }
+            | Effect::Skew(_) => false,
             // A process that we know nothing of is not ours to kill.
             Effect::Kill => caller.is_some(),
             Effect::Throttle
@@ -101,9 +107,17 @@ impl Api {
                 None => self.post(id, caller, body).await,
             },
             // These do not happen to posts.
-            Some(Effect::Delay(_) | Effect::Conflict | Effect::Stale(_) | Effect::Duplicate) | None => {
-                self.post(id, caller, body).await
-            }
+            Some(
+                Effect::Delay(_)
+                | Effect::Conflict
+                | Effect::Stale(_)
+                | Effect::Duplicate
+                | Effect::KillMidway { .. }
+                | Effect::Freeze { .. }
+                | Effect::Hang { .. }
+                | Effect::Skew(_),
+            )
+            | None => self.post(id, caller, body).await,
         }
     }
 

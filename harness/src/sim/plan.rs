@@ -40,7 +40,8 @@ pub struct StagePlan {
     pub cancel_on_disconnect: bool,
 }
 
-/// One client: a user at one device, over one connection at a time.
+/// One client: a user at one device, over one connection at a time. One that loses its connection comes back by itself,
+/// and goes on with what it waits for.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPlan {
@@ -48,8 +49,27 @@ pub struct ClientPlan {
     pub user: String,
     /// The token's `tenant_id`.
     pub tenant: String,
+    /// The token's `permissions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<String>,
+    /// How long each of its tokens is valid, in milliseconds; 0: for a day.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub token_ttl_ms: u64,
+    /// Whether it leaves it at that when a message was not answered, and never sends it again.
+    #[serde(default, skip_serializing_if = "is_not_so")]
+    pub gives_up: bool,
     /// What it does, in the order of time.
     pub steps: Vec<Step>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+const fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+const fn is_not_so(is_so: &bool) -> bool {
+    !*is_so
 }
 
 /// One thing that a client does.
@@ -72,6 +92,8 @@ pub enum Act {
     Close,
     /// Is gone without a word.
     Vanish,
+    /// Is cut off so that the gateway does not notice: what is sent to it from then on goes nowhere.
+    CutOff,
     /// Sends a request; the same id again, or with another payload, is a client that repeats itself.
     Ask {
         /// The request's id.

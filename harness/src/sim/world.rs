@@ -94,6 +94,8 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     recorder.record(What::World(WorldEvent::Settled));
     let mut last = look(&stage, &recorder).await?;
     stage.end().await;
+    // Who is told to end needs a turn to do so.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     recorder.record(What::World(WorldEvent::End));
 

@@ -30,7 +30,7 @@ impl Queues {
     /// alone, and may kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        sdk::client(InProcess { queues: self.clone(), caller: Some(caller) })
+        sdk::client_of(InProcess { queues: self.clone(), caller: Some(caller.clone()) }, caller)
     }
 }
 

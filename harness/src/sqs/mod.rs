@@ -268,7 +268,15 @@ impl Queues {
             | Effect::Delay(_) => true,
             // Without a caller, nobody dies.
             Effect::Kill => caller.is_some(),
-            Effect::Conflict | Effect::Stale(_) | Effect::Gone | Effect::Deny | Effect::Duplicate => false,
+            Effect::Conflict
+            | Effect::Stale(_)
+            | Effect::Gone
+            | Effect::Deny
+            | Effect::Duplicate
+            | Effect::KillMidway { .. }
+            | Effect::Freeze { .. }
+            | Effect::Hang { .. }
+            | Effect::Skew(_) => false,
         });
         if !effects.delay.is_zero() {
             tokio::time::sleep(effects.delay).await;

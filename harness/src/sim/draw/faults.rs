@@ -1,0 +1,79 @@
+//! What goes wrong.
+
+use fastrand::Rng;
+
+use super::super::plan::{FaultKind, FaultPlan};
+use super::{happens, of_any_order, one_of};
+
+/// Some kinds of faults, each with a rate and a while.
+pub(super) fn drawn(rng: &mut Rng, trouble_ms: u64) -> Vec<FaultPlan> {
+    let (kinds, calmer): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
+        // What a world costs in which nothing goes wrong is known exactly.
+        0..5 => (Vec::new(), 1.0),
+        5..15 => (vec![one_of(rng, FaultKind::ALL)], 1.0),
+        15..25 => (FaultKind::ALL.to_vec(), 10.0),
+        _ => {
+            let probability = one_of(rng, &[0.06, 0.12, 0.25, 0.5]);
+            let kinds = FaultKind::ALL.iter().copied().filter(|_| happens(rng, probability)).collect();
+            (kinds, 1.0 + probability * 4.0)
+        }
+    };
+    kinds.into_iter().map(|kind| fault(rng, kind, calmer, trouble_ms)).collect()
+}
+
+fn fault(rng: &mut Rng, kind: FaultKind, calmer: f64, trouble_ms: u64) -> FaultPlan {
+    let (least, most) = rates(kind);
+    let rate = of_any_order(rng, least, most / calmer);
+    // As many decimals as anybody reads in a plan's file.
+    let rate = ((rate * 10_000.0).round() / 10_000.0).max(0.0001);
+    let (from_ms, until_ms) = if happens(rng, 0.6) {
+        (0, u64::MAX)
+    } else {
+        let from_ms = rng.u64(0..trouble_ms * 3 / 4);
+        (from_ms, from_ms + rng.u64(trouble_ms / 10..=trouble_ms))
+    };
+    FaultPlan { kind, rate, from_ms, until_ms }
+}
+
+/// From which rate to which a kind is to be met, by how often it can happen.
+const fn rates(kind: FaultKind) -> (f64, f64) {
+    match kind {
+        // At each call of DynamoDB.
+        FaultKind::Throttle
+        | FaultKind::FailBefore
+        | FaultKind::FailAfter
+        | FaultKind::LoseAnswer
+        | FaultKind::SlowCall
+        | FaultKind::Conflict
+        | FaultKind::KillAtCall => (0.002, 0.25),
+        // At each query of an index, and each read of a stream.
+        FaultKind::StaleIndex
+        | FaultKind::DuplicateRecords
+        | FaultKind::LateRecords
+        | FaultKind::FailedReads => (0.01, 0.5),
+        // At each invocation.
+        FaultKind::Kill
+        | FaultKind::Freeze
+        | FaultKind::Hang
+        | FaultKind::InvokeThrottled
+        | FaultKind::InvokeFailed
+        | FaultKind::InvokeTwice => (0.005, 0.3),
+        // At each frame.
+        FaultKind::PostGone
+        | FaultKind::PostThrottled
+        | FaultKind::PostFailed
+        | FaultKind::PostUnanswered
+        | FaultKind::SlowPost => (0.005, 0.4),
+        // Now and then.
+        FaultKind::SlowStart
+        | FaultKind::FailedStart
+        | FaultKind::HandOverFailed
+        | FaultKind::EventLost
+        | FaultKind::DisconnectLost
+        | FaultKind::QueueFailed
+        | FaultKind::QueueUnanswered
+        | FaultKind::SplitShard
+        | FaultKind::Deploy => (0.02, 0.6),
+        FaultKind::ClockSkew => (0.2, 1.0),
+    }
+}
