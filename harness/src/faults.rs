@@ -28,17 +28,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-<<<<<<< HEAD
-use crate::sight::{Observer, Sight};
-use crate::watch;
-=======
 use fastrand::Rng;
 
 use crate::sight::{Observer, Sight};
 pub use caller::Caller;
 pub use rule::{Call, Fault};
 pub(crate) use rule::{Effect, Occasion, Service, Skew};
->>>>>>> main
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
 
-
 use super::rule::Skew;
 
 use crate::watch;
