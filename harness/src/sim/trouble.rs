@@ -237,8 +237,14 @@ mod tests {
         let going =
             [(30_000, Act::Vanish), (40_000, Act::Connect), (60_000, Act::Close), (61_000, Act::Connect)];
         steps.extend(going.map(|(at_ms, act)| Step { at_ms, act }));
-        let client =
-            |user: &str, steps| ClientPlan { user: user.to_owned(), tenant: "acme".to_owned(), steps };
+        let client = |user: &str, steps| ClientPlan {
+            user: user.to_owned(),
+            tenant: "acme".to_owned(),
+            permissions: Vec::new(),
+            token_ttl_ms: 0,
+            gives_up: false,
+            steps,
+        };
         let clients = vec![client("ann", steps), client("bob", bob)];
         let faults = vec![FaultPlan { kind, rate, from_ms: 1_000, until_ms: u64::MAX }];
         Plan { seed: 3, trouble_ms: 130_000, stage: StagePlan::default(), clients, faults }
