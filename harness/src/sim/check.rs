@@ -181,8 +181,7 @@ impl Checker {
             calm_at: None,
         };
         for client in &plan.clients {
-            let owner =
-                Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) };
+            let owner = Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) };
             client.steps.iter().for_each(|step| checker.may_ask(&owner, &step.act));
         }
         checker

@@ -224,6 +224,8 @@ mod tests {
             user: format!("user{user}"),
             tenant: "acme".into(),
             permissions: Vec::new(),
+            token_ttl_ms: 0,
+            gives_up: false,
             steps: (0..20).map(step).collect(),
         };
         let fault = |kind: &FaultKind| FaultPlan { kind: *kind, rate: 0.1, from_ms: 10, until_ms: 90 };

@@ -237,8 +237,14 @@ mod tests {
         let bob = steps.clone();
         let going = [(30_000, Act::Vanish), (40_000, Act::Connect), (60_000, Act::Close)];
         steps.extend(going.map(|(at_ms, act)| Step { at_ms, act }));
-        let client =
-            |user: &str, steps| ClientPlan { user: user.to_owned(), tenant: "acme".to_owned(), steps };
+        let client = |user: &str, steps| ClientPlan {
+            user: user.to_owned(),
+            tenant: "acme".to_owned(),
+            permissions: Vec::new(),
+            token_ttl_ms: 0,
+            gives_up: false,
+            steps,
+        };
         let clients = vec![client("ann", steps), client("bob", bob)];
         let fault =
             |(kind, rate): &_| FaultPlan { kind: *kind, rate: *rate, from_ms: 1_000, until_ms: u64::MAX };

@@ -10,9 +10,21 @@ fn probe() {
         let started = std::time::Instant::now();
         match std::panic::catch_unwind(|| run(&plan, &Cast::Jobs)) {
             Ok(Ok(world)) => {
-                println!("seed {seed}: {} events, {:?}, {} violations, faults {:?}", world.events.len(), started.elapsed(), world.violations.len(), plan.faults.iter().map(|f| (f.kind, f.rate)).collect::<Vec<_>>());
+                println!(
+                    "seed {seed}: {} events, {:?}, {} violations, faults {:?}",
+                    world.events.len(),
+                    started.elapsed(),
+                    world.violations.len(),
+                    plan.faults.iter().map(|f| (f.kind, f.rate)).collect::<Vec<_>>()
+                );
                 for v in world.violations.iter().take(6) {
-                    println!("   {} @{} {:?}: {}", v.rule, v.at, v.request, v.message.chars().take(700).collect::<String>());
+                    println!(
+                        "   {} @{} {:?}: {}",
+                        v.rule,
+                        v.at,
+                        v.request,
+                        v.message.chars().take(700).collect::<String>()
+                    );
                 }
             }
             Ok(Err(error)) => println!("seed {seed}: {error}"),
