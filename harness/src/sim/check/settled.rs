@@ -11,7 +11,7 @@ use streamer::store::Status;
 use super::image::{has, subscribers, text};
 use super::request::Life;
 use super::{Checker, Final, rules};
-use crate::sim::jobs::{Job, JobEnd, JobStep, WORK};
+use crate::sim::jobs::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK};
 
 /// How long an invocation lasts at the most.
 const INVOCATION: Duration = Duration::from_mins(15);
@@ -49,7 +49,7 @@ impl Checker {
     fn longest<'a>(&self, lives: impl Iterator<Item = &'a Life>) -> Duration {
         let mut all = INVOCATION;
         for life in lives {
-            let at_work = job_of(life).map_or(INVOCATION, |job| time_of(&job));
+            let at_work = job_of(life).map_or(INVOCATION, |job| Duration::from_millis(job.takes_ms()));
             let attempts = life.stand.max_attempts.max(1);
             let ends_open = life.ended_at.zip(self.calm_at).is_none_or(|(ended, calm)| ended > calm);
             if ends_open {
@@ -104,32 +104,40 @@ impl Checker {
     fn ended_as_its_job(&mut self, at: Timestamp, key: &str, life: &Life) {
         let Some(job) = job_of(life) else { return };
         let (status, attempts) = (life.stand.status, life.stand.attempt);
-        let succeeds = match job.end {
-            JobEnd::Succeed => true,
-            JobEnd::FailUntil(attempt) | JobEnd::PanicUntil(attempt) => attempt <= life.stand.max_attempts,
-            JobEnd::Fail => false,
+        // The attempt with which it succeeds at the earliest.
+        let first = match job.end {
+            JobEnd::Succeed | JobEnd::SucceedWith(_) | JobEnd::GoOnUntil(_) => 1,
+            JobEnd::FailUntil(attempt)
+            | JobEnd::BreakUntil(attempt)
+            | JobEnd::PanicUntil(attempt)
+            | JobEnd::RetryAfter { until: attempt, .. } => attempt,
+            JobEnd::Fail | JobEnd::FailWith(_) => u32::MAX,
         };
-        let too_early = match job.end {
-            JobEnd::FailUntil(attempt) | JobEnd::PanicUntil(attempt) => attempts < attempt,
-            JobEnd::Fail => true,
-            JobEnd::Succeed => false,
-        };
-        if status == Status::Completed && too_early {
+        if status == Status::Completed && attempts < first {
             let message = format!("it has completed with attempt {attempts}, and its job is {job:?}");
             self.found.broken(rules::ENDS_AS_ITS_JOB, at, Some(key), message);
         }
-        let is_plain = job.steps.iter().all(|step| match step {
-            JobStep::Report(percentage) => percentage.is_finite(),
-            JobStep::Wait(_) | JobStep::Flood(_) | JobStep::Checkpoint => true,
-        });
-        let is_short = time_of(&job) < INVOCATION / 2;
-        if self.setting.is_faultless
-            && status == Status::Failed
-            && succeeds
-            && is_plain
-            && is_short
+        let is_tried_again = text(&life.image, "action") == Some(WORK);
+        let is_plain = is_tried_again
             && !self.setting.is_concurrency_limited
-        {
+            && job.timeout_ms == 0
+            && Duration::from_millis(job.takes_ms()) < INVOCATION / 2
+            && job.steps.iter().all(|step| match step {
+                JobStep::Report(percentage) => (0.0..=100.0).contains(percentage),
+                JobStep::Wait(_) | JobStep::Flood(_) | JobStep::Note | JobStep::Checkpoint => true,
+                JobStep::BigCheckpoint(_) | JobStep::Wild(_) => false,
+            })
+            && match job.end {
+                JobEnd::Succeed | JobEnd::FailUntil(_) | JobEnd::PanicUntil(_) => true,
+                JobEnd::SucceedWith(_)
+                | JobEnd::BreakUntil(_)
+                | JobEnd::RetryAfter { .. }
+                | JobEnd::Fail
+                | JobEnd::FailWith(_)
+                | JobEnd::GoOnUntil(_) => false,
+            };
+        let may_fail = !self.setting.is_faultless || first > life.stand.max_attempts;
+        if status == Status::Failed && is_plain && !may_fail {
             let message = format!("it has failed with {:?}, and its job is {job:?}", life.error_code());
             self.found.broken(rules::ENDS_AS_ITS_JOB, at, Some(key), message);
         }
@@ -200,7 +208,7 @@ impl Checker {
                 let seemed_gone =
                     self.setting.may_seem_gone && self.calm_at.is_none_or(|calm_at| *since < calm_at);
                 let is_due = at.since(ended_at.max(*since)) > Duration::from_mins(1);
-                if is_due && !seemed_gone && !client.session.ended.contains(id) {
+                if is_due && !seemed_gone && !client.ended.contains(id) {
                     let message = format!(
                         "client {number} listens since {since}, and has not heard that it ended at {ended_at}"
                     );
@@ -230,18 +238,10 @@ impl Checker {
     }
 }
 
-/// What a request is to do, where it is of the simulator's own handler.
+/// What a request is to do, where it is of the simulator's own handlers.
 fn job_of(life: &Life) -> Option<Job> {
-    let is_work = text(&life.image, "action") == Some(WORK);
+    let is_ours =
+        text(&life.image, "action").is_some_and(|action| [WORK, ONCE, BRITTLE, GUARDED].contains(&action));
     let payload: Value = serde_json::from_str(text(&life.image, "payload")?).ok()?;
-    is_work.then(|| serde_json::from_value(payload).ok())?
-}
-
-/// How long it works in all.
-fn time_of(job: &Job) -> Duration {
-    let waits = job.steps.iter().map(|step| match step {
-        JobStep::Wait(ms) => *ms,
-        JobStep::Report(_) | JobStep::Flood(_) | JobStep::Checkpoint => 0,
-    });
-    Duration::from_millis(waits.fold(0, u64::saturating_add))
+    is_ours.then(|| serde_json::from_value(payload).ok())?
 }
