@@ -89,6 +89,12 @@ impl RequestKey {
     /// The key of `user`'s request `id`.
     #[must_use]
     pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
+        #[cfg(feature = "seeded-bugs")]
+        if crate::bugs::is(crate::bugs::Bug::IdsUnscoped) {
+            return Self(joined([id.as_str()]));
+        } else if crate::bugs::is(crate::bugs::Bug::TenantForgotten) {
+            return Self(joined([user.as_str(), id.as_str()]));
+        }
         Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))
     }
 

@@ -10,6 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::outcome::{Circumstances, Failure, HandlerEnd, Outcome, Parting};
 use super::{Attempts, Ran};
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::delivery::{End, Listeners, settle, terminal_frame};
@@ -24,6 +26,9 @@ use crate::store::{
     Audience, Ending, LastReport, Lease, Progress, Request, RequestQueue, StoreError, StoreErrorKind,
 };
 use crate::telemetry::Causes;
+
+#[cfg(feature = "seeded-bugs")]
+mod mistakes;
 
 pub(super) struct Attempt<'a, Q, P, D> {
     attempts: &'a Attempts<Q, P, D>,
@@ -123,6 +128,9 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             settings.lease_holds_until(claimed_at),
             request.subscribers.clone(),
         );
+        let seq = Seq::start_of(lease.epoch);
+        #[cfg(feature = "seeded-bugs")]
+        let seq = bugs::instead(Bug::SeqBeginsAnew, Seq::start_of(0), seq);
         // What goes on goes on from there; what begins anew begins at zero.
         let pushed =
             if request.checkpoint.is_some() { request.progress.clone() } else { Progress::default() };
@@ -132,7 +140,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             key,
             payload: Arc::new(std::mem::take(&mut request.payload)),
             policy: attempts.app.retry_policy(&request.action),
-            seq: Seq::start_of(lease.epoch),
+            seq,
             had_checkpoint: request.checkpoint.is_some(),
             request,
             lease,
@@ -467,6 +475,10 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
 
     /// Writes how the request leaves the attempt; of one that has ended, the last report is on its way meanwhile.
     async fn write(&mut self, parting: &Parting, last: &LastReport) -> Result<Audience, StoreError> {
+        #[cfg(feature = "seeded-bugs")]
+        if let Parting::Ended(ending, history) = parting {
+            Box::pin(self.before_it_is_written(ending, history, last)).await;
+        }
         let written = write(self.attempts, &self.key, &self.lease, parting, last);
         tokio::pin!(written);
         loop {
@@ -480,6 +492,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// Tells the end, and notes who has been told.
     async fn settle(mut self, ending: Ending, last: &LastReport, audience: Audience, until: Instant) {
         let attempts = self.attempts;
+        #[cfg(feature = "seeded-bugs")]
+        let late_reports = self.late_reports(&audience);
         tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
         self.request.status = ending.status();
         self.request.is_dead_letter_due = matches!(ending, Ending::Failed(_));
@@ -497,6 +511,10 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         };
         let (push_timeout, dead_letters) = (attempts.settings.push_timeout, Some(&attempts.dead_letters));
         settle(&attempts.queue, dead_letters, self.listeners, end, until, push_timeout).await;
+        #[cfg(feature = "seeded-bugs")]
+        for (to, frame) in late_reports {
+            let _ = attempts.connections.send(&to, &frame).await;
+        }
     }
 }
 
@@ -535,6 +553,8 @@ async fn carry_out<Q: RequestQueue, P, D>(
 ) -> Written {
     let asked_at = Instant::now();
     let (queue, lease_end) = (&attempts.queue, attempts.clock.now() + attempts.settings.lease);
+    #[cfg(feature = "seeded-bugs")]
+    let lease_end = bugs::instead(Bug::LeaseNeverRenewed, lease.expires_at, lease_end);
     let answer = match &write {
         Write::Renewal => queue.renew(&key, &lease, lease_end).await,
         Write::Report => queue.progress(&key, &lease, &progress, seq, lease_end).await,

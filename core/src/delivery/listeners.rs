@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::connections::{Connections, SendError, SendErrorKind};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::Seq;
@@ -99,7 +101,10 @@ impl<'a, P: Connections> Listeners<'a, P> {
 
     /// Starts to send what comes next for a client, if anything does and nothing is on its way.
     fn send_next(&mut self, to: ConnectionId) {
-        if self.gone.contains(&to) || self.sending.contains(&to) || !self.subscribers.contains(&to) {
+        let is_busy = self.sending.contains(&to);
+        #[cfg(feature = "seeded-bugs")]
+        let is_busy = bugs::instead(Bug::PushesOverlap, false, is_busy);
+        if self.gone.contains(&to) || is_busy || !self.subscribers.contains(&to) {
             return;
         }
         let Some((seq, frame, until)) = self.next_for(&to) else { return };
@@ -205,6 +210,10 @@ impl<'a, P: Connections> Listeners<'a, P> {
                     retry_at = Instant::now() + Self::RETRY_INTERVAL;
                 }
             }
+        }
+        #[cfg(feature = "seeded-bugs")]
+        if bugs::is(Bug::DeliveryAssumed) {
+            return self.subscribers;
         }
         self.subscribers.iter().filter(|id| self.is_done_with(id)).cloned().collect()
     }

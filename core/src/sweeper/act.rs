@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Sweeper;
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::delivery::{End, Listeners, Settled, settle};
@@ -105,13 +107,18 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     ) -> Result<Option<Acted>, StoreError> {
         let now = self.clock.now();
         let state = State::from(seen);
-        let Step { state: next, effects } = step(state, Event::TimerFired, now, &self.settings.rules);
+        let judged_at = now;
+        #[cfg(feature = "seeded-bugs")]
+        let judged_at = bugs::instead(Bug::SweeperIgnoresLeases, now + Duration::from_hours(24), judged_at);
+        let Step { state: next, effects } = step(state, Event::TimerFired, judged_at, &self.settings.rules);
         let look_at = |effect: &Effect| if let Effect::LookAt(at) = effect { Some(*at) } else { None };
         if let Some(at) = effects.iter().find_map(look_at) {
             let done = self.queue.look_again(key, timer_at, at).await?;
             return Ok(done.then_some(Acted::Held));
         }
         match state {
+            #[cfg(feature = "seeded-bugs")]
+            State::Pending(_) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Acted::Nudged)),
             State::Pending(_) => {
                 let done = self.queue.nudge(seen, now).await?;
                 if done {

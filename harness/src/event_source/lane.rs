@@ -178,7 +178,18 @@ impl Lane {
     async fn invoke(&self, batch: &mut Batch) -> Outcome {
         batch.request_id = uuid(&*self.ports.entropy);
         let (function, request_id) = (&self.settings.function, batch.request_id.clone());
-        let reply = self.ports.invoke.invoke_as(function, request_id, payload(&batch.items)).await;
+        let payload = payload(&batch.items);
+        let once = || self.ports.invoke.invoke_as(function, request_id.clone(), payload.clone());
+        let effects = self.troubles();
+        if !effects.delay.is_zero() {
+            sleep(effects.delay).await;
+        }
+        // What the second one replies changes nothing.
+        let reply = if effects.effect == Some(Effect::Duplicate) {
+            tokio::join!(once(), once()).0
+        } else {
+            once().await
+        };
         if let Err(InvokeError::Throttled | InvokeError::NotFound(_) | InvokeError::Service) = reply {
             return Outcome::Refused;
         }
@@ -193,6 +204,15 @@ impl Lane {
             Ok(_) => Outcome::Done,
             Err(_) => Outcome::Failed { from: 0, function_error: Some("Unhandled") },
         }
+    }
+
+    /// What is to go wrong with a batch on its way to the function.
+    fn troubles(&self) -> Effects {
+        let resources: &[&str] = &[&self.settings.function];
+        let (service, operation) = (Service::Lambda, Occasion::EVENT);
+        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let possible = |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate);
+        self.ports.faults.strike_where(&occasion, possible)
     }
 
     /// Gives up on the records that are too old, the first ones.

@@ -1,8 +1,10 @@
 //! Lambda's own API, as far as an SDK needs it to invoke functions.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -12,12 +14,14 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::functions::{Functions, MAX_PAYLOAD_BYTES};
 use super::identifiers::function_name;
 use super::runtime_api::read_to_end;
 use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
 use crate::aws_forms::uuid;
+use crate::faults::{Caller, Effect, Occasion, Service};
 use crate::sdk;
 
 impl Functions {
@@ -35,6 +39,12 @@ impl Functions {
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client_of_router(self.router(), None)
     }
+
+    /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
+    #[must_use]
+    pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
+        sdk::client_of_router(self.router(), Some(caller))
+    }
 }
 
 async fn invoke(
@@ -42,22 +52,80 @@ async fn invoke(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    caller: Option<Extension<Caller>>,
     body: Body,
 ) -> Response {
     let request_id = uuid(&*functions.0.options.entropy);
-    let answer = answer(&functions, &name, query.as_deref(), &headers, body, &request_id).await;
+    let (query, caller) = (query.as_deref(), caller.as_deref());
+    let answer = answer_or_fail(&functions, &name, query, &headers, caller, body, &request_id).await;
     answer.unwrap_or_else(|refusal| refusal.answer(&request_id))
 }
 
-async fn answer(
+/// Answers, unless a fault is in the way.
+async fn answer_or_fail(
     functions: &Functions,
     name: &str,
     query: Option<&str>,
     headers: &HeaderMap,
+    caller: Option<&Caller>,
     body: Body,
     request_id: &str,
 ) -> Result<Response, Refusal> {
     let config = named(functions, name, query)?;
+    let occasion = Occasion {
+        service: Service::Lambda,
+        operation: Occasion::INVOKE_API,
+        resources: &[&config.name],
+        index: None,
+        caller: caller.map(Caller::function),
+    };
+    let effects = functions.0.options.faults.strike_where(&occasion, |effect| match effect {
+        Effect::Throttle | Effect::Fail | Effect::FailAfterApply | Effect::LoseAnswer | Effect::Delay(_) => {
+            true
+        }
+        // A process that we know nothing of is not ours to kill.
+        Effect::Kill => caller.is_some(),
+        Effect::Conflict
+        | Effect::Stale(_)
+        | Effect::Gone
+        | Effect::Deny
+        | Effect::Duplicate
+        | Effect::KillMidway { .. }
+        | Effect::Freeze { .. }
+        | Effect::Hang { .. }
+        | Effect::Skew(_) => false,
+    });
+    if !effects.delay.is_zero() {
+        sleep(effects.delay).await;
+    }
+    if effects.effect == Some(Effect::Throttle) {
+        return Err(Refusal::invoke(&InvokeError::Throttled, config));
+    }
+    if effects.effect == Some(Effect::Fail) {
+        return Err(Refusal::invoke(&InvokeError::Service, config));
+    }
+    if let (Some(Effect::Kill), Some(caller)) = (effects.effect, caller) {
+        caller.kill();
+        return pending().await;
+    }
+    let answer = answer(functions, config, headers, body, request_id).await;
+    if effects.effect == Some(Effect::LoseAnswer) {
+        return pending().await;
+    }
+    if effects.effect == Some(Effect::FailAfterApply) {
+        answer?;
+        return Err(Refusal::invoke(&InvokeError::Service, config));
+    }
+    answer
+}
+
+async fn answer(
+    functions: &Functions,
+    config: &FunctionConfig,
+    headers: &HeaderMap,
+    body: Body,
+    request_id: &str,
+) -> Result<Response, Refusal> {
     let kind =
         headers.get("x-amz-invocation-type").map_or(Some("RequestResponse"), |kind| kind.to_str().ok());
     let limit = if kind == Some("Event") { asynchronous::MAX_PAYLOAD_BYTES } else { MAX_PAYLOAD_BYTES };

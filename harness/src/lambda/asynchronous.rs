@@ -12,6 +12,7 @@ use super::identifiers::function_name;
 use super::{EXECUTED_VERSION, InvokeError, error_payload};
 use crate::aws_forms::{iso_8601, uuid};
 use crate::destination::{Destination, NoDestination};
+use crate::faults::{Effect, Effects, Occasion, Service};
 
 /// The most that the payload of an asynchronous invocation may hold: 1 MB, which was 256 KB until October 2025
 /// (Lambda's API reference, `Invoke`).
@@ -171,10 +172,19 @@ impl Event {
         }
         loop {
             let inner = functions.upgrade()?;
-            let name = &self.function.config.name;
-            let reply = inner
-                .requested(name, self.request_id.clone(), self.payload.clone(), self.caused_by.as_deref())
-                .await;
+            let effects = self.troubles(&inner);
+            if !effects.delay.is_zero() {
+                sleep(effects.delay).await;
+            }
+            if effects.effect == Some(Effect::Fail) {
+                // It is lost, and nobody is told.
+                return None;
+            }
+            let reply = if effects.effect == Some(Effect::Duplicate) {
+                tokio::join!(self.request(&inner), self.request(&inner)).0
+            } else {
+                self.request(&inner).await
+            };
             if reply == Err(InvokeError::Recursion) {
                 return Some(Outcome { condition: "RetriesExhausted", invocations, response });
             }
@@ -204,6 +214,21 @@ impl Event {
                 return Some(Outcome { condition: "EventAgeExceeded", invocations, response });
             }
         }
+    }
+
+    async fn request(&self, functions: &Arc<Inner>) -> Result<Bytes, InvokeError> {
+        let (name, request_id) = (&self.function.config.name, self.request_id.clone());
+        let functions = Arc::clone(functions);
+        functions.requested(name, request_id, self.payload.clone(), self.caused_by.as_deref()).await
+    }
+
+    /// What is to go wrong with the event on its way out of the queue.
+    fn troubles(&self, functions: &Inner) -> Effects {
+        let resources: &[&str] = &[&self.function.config.name];
+        let (service, operation) = (Service::Lambda, Occasion::EVENT);
+        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let possible = |effect| matches!(effect, Effect::Delay(_) | Effect::Fail | Effect::Duplicate);
+        functions.options.faults.strike_where(&occasion, possible)
     }
 
     /// The invocation record that a destination gets (Lambda's guide, «Capturing records of asynchronous

@@ -5,17 +5,17 @@ mod sandbox;
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-
 use super::InvokeError;
 use super::config::{Code, FunctionConfig};
 use super::functions::{self, Enlisted, Options};
 use super::identifiers::log_stream;
+use super::in_process::Starting;
 use super::process::Lifetimes;
 use super::runtime_api::{Event, Reply};
-use crate::faults::Caller;
+use crate::faults::{Caller, Effects, Faults, Ordeal};
 use local::Local;
 use sandbox::Sandbox;
+use tokio::time::sleep;
 
 /// An environment, which is killed when it is dropped.
 #[derive(Debug)]
@@ -49,20 +49,32 @@ impl Environment {
         options: &Options,
         lifetimes: &Lifetimes,
         request_id: &str,
+        troubles: Effects,
     ) -> Result<Self, InvokeError> {
         let stream = log_stream(&*options.entropy, options.clock.now());
         let caller = enlisted.caller();
         let code = match &config.code {
-            Code::Program(program) => Running::Process(
-                Sandbox::start(caller, program, &stream, config, options, lifetimes, request_id).await?,
-            ),
+            Code::Program(program) => {
+                suffer(troubles, request_id).await?;
+                Running::Process(
+                    Sandbox::start(caller, program, &stream, config, options, lifetimes, request_id).await?,
+                )
+            }
             Code::InProcess(code) => {
                 let variables = config.variables(&stream);
-                let starting = code.start(caller.clone(), variables);
+                let starting: Starting<'_> = Box::pin(async {
+                    suffer(troubles, request_id).await?;
+                    code.start(caller.clone(), variables).await
+                });
                 Running::InProcess(Local::start(caller, starting, options, lifetimes, request_id).await?)
             }
         };
         Ok(Self { enlisted, code })
+    }
+
+    /// Whether the function has been deployed since it was started.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.enlisted.is_outdated()
     }
 
     /// Whose calls it makes.
@@ -74,14 +86,13 @@ impl Environment {
     pub(super) async fn readiness(&mut self) -> Readiness {
         match &self.code {
             Running::Process(sandbox) => sandbox.readiness().await,
-            Running::InProcess(_) if self.enlisted.caller().killed().now_or_never().is_some() => {
-                Readiness::Gone
-            }
+            Running::InProcess(_) if self.enlisted.caller().is_killed() => Readiness::Gone,
             Running::InProcess(_) => Readiness::Ready,
         }
     }
 
-    /// Runs one event, for which the function has `timeout`; `doomed`, it dies as soon as it has the event.
+    /// Runs one event, for which the function has `timeout`; `doomed`, it dies as soon as it has the event. In process, it
+    /// goes through `ordeal`.
     ///
     /// # Errors
     /// When the environment did not survive; it is to be ended then.
@@ -90,6 +101,7 @@ impl Environment {
         event: Event,
         timeout: Duration,
         doomed: bool,
+        ordeal: Option<(&Faults, Ordeal)>,
     ) -> Result<Reply, InvokeError> {
         match &mut self.code {
             Running::Process(sandbox) => {
@@ -103,7 +115,7 @@ impl Environment {
                 if doomed {
                     self.enlisted.caller().kill();
                 }
-                local.invoke(self.enlisted.caller(), event, timeout).await
+                local.invoke(event, timeout, ordeal).await
             }
         }
     }
@@ -114,6 +126,17 @@ impl Environment {
             Running::Process(sandbox) => sandbox.kill().await,
             Running::InProcess(_) => {}
         }
+    }
+}
+
+/// What goes wrong with a start before the function's own code has its turn.
+async fn suffer(troubles: Effects, request_id: &str) -> Result<(), InvokeError> {
+    if !troubles.delay.is_zero() {
+        sleep(troubles.delay).await;
+    }
+    match troubles.effect {
+        Some(_) => Err(exited(request_id, "Runtime exited with error: exit status 1")),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The functions of a stage and the environments that run them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::config::{ConfigError, FunctionConfig, check};
+use super::config::{Code, ConfigError, FunctionConfig, check};
 use super::environment::{Environment, Readiness, exited};
 use super::identifiers::trace_id;
 use super::lineage;
@@ -20,7 +20,7 @@ use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
 use crate::aws_forms::uuid;
 use crate::destination::Destination;
-use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service, Skew};
+use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Ordeal, Service, Skew};
 use crate::sight::Sight;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
@@ -89,6 +89,8 @@ pub(super) struct Inner {
     pub(super) lifetimes: Lifetimes,
     /// How many environments there have been.
     started: AtomicU64,
+    /// How often something was deployed, and one more.
+    version: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,8 @@ impl Functions {
             (config.name.clone(), Arc::new(Function { config, concurrency, idle, callers }))
         });
         let lifetimes = Lifetimes::new(options.shutdown);
-        let started = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started })))
+        let (started, version) = (AtomicU64::new(0), AtomicU32::new(1));
+        Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
     }
 
     /// Starts an environment of `function`, unless one stands ready, and waits until it asks for an event.
@@ -143,7 +145,7 @@ impl Functions {
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.0.options.entropy)).await?;
-        function.release(environment, self.0.options.idle_timeout);
+        self.0.take_back(&function, environment).await;
         Ok(())
     }
 
@@ -156,6 +158,30 @@ impl Functions {
         let killed = function.callers.kill();
         function.idle().environments.clear();
         Ok(killed)
+    }
+
+    /// Puts the next version of every function into place, as a deploy does, and gives its number: environments that wait for
+    /// an event end now, those that have one when they have answered it. What an app does with the version, which
+    /// [`Services`](crate::stage::Services) name, is its own affair.
+    pub fn deploy(&self) -> u32 {
+        let version = self.0.version.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.renew();
+        version
+    }
+
+    /// Has every environment make room for a new one, of the present version.
+    pub(crate) fn renew(&self) {
+        for function in self.0.functions.values() {
+            function.callers.outdate();
+            function.idle().environments.clear();
+        }
+    }
+
+    /// Has whatever stands still go on.
+    pub(crate) fn thaw(&self) {
+        for function in self.0.functions.values() {
+            function.callers.thaw();
+        }
     }
 
     /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
@@ -202,7 +228,7 @@ impl Inner {
             return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
         }
         let resources: &[&str] = &[name];
-        let (service, operation) = (Service::Lambda, "Invoke");
+        let (service, operation) = (Service::Lambda, Occasion::INVOKE);
         let occasion = Occasion { service, operation, resources, index: None, caller: None };
         let Effects { delay, effect } = self.options.faults.strike_where(&occasion, |effect| {
             matches!(
@@ -229,11 +255,15 @@ impl Inner {
         let patience = function.config.timeout + LOST_AFTER;
         let began = Instant::now();
         let doomed = effect == Some(Effect::Kill);
+        let ordeal = match &function.config.code {
+            Code::InProcess(_) => self.options.faults.ordeal(&occasion),
+            Code::Program(_) => None,
+        };
         // A task of its own: as on AWS, the function runs on when its caller goes away, and the
         // environment finds its way back.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
-            self.invoke(&function, request_id, trace_id, payload, doomed).await
+            self.invoke(&function, request_id, trace_id, payload, doomed, ordeal).await
         });
         let reply =
             invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
@@ -281,6 +311,7 @@ impl Inner {
         trace_id: String,
         payload: Bytes,
         doomed: bool,
+        ordeal: Option<Ordeal>,
     ) -> Result<Bytes, InvokeError> {
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
@@ -299,7 +330,8 @@ impl Inner {
             request_id: request_id.clone(),
             payload: event.payload.clone(),
         });
-        let ended = environment.invoke(event, timeout, doomed).await;
+        let ordeal = ordeal.map(|ordeal| (faults, ordeal));
+        let ended = environment.invoke(event, timeout, doomed, ordeal).await;
         faults.tell(|| Sight::Returned {
             environment: caller,
             request_id,
@@ -310,13 +342,22 @@ impl Inner {
         });
         match ended {
             Ok(reply) => {
-                function.release(environment, self.options.idle_timeout);
+                self.take_back(function, environment).await;
                 reply
             }
             Err(error) => {
                 environment.end().await;
                 Err(error)
             }
+        }
+    }
+
+    /// Keeps an environment that has answered for the next event.
+    async fn take_back(&self, function: &Arc<Function>, environment: Environment) {
+        if environment.is_outdated() {
+            environment.end().await;
+        } else {
+            function.release(environment, self.options.idle_timeout);
         }
     }
 
@@ -337,14 +378,28 @@ impl Inner {
         function.idle().environments.splice(..0, busy);
         match found {
             Some(environment) => Ok(environment),
-            None => {
-                let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-                let caller = function.callers.enlist(&function.config.name, number);
-                let environment = caller.caller().clone();
-                self.options.faults.tell(|| Sight::Started { environment });
-                Environment::start(caller, &function.config, &self.options, &self.lifetimes, request_id).await
-            }
+            None => self.start(function, request_id).await,
         }
+    }
+
+    async fn start(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
+        let Options { faults, .. } = &self.options;
+        let resources: &[&str] = &[&function.config.name];
+        let (service, operation) = (Service::Lambda, Occasion::INIT);
+        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let troubles =
+            faults.strike_where(&occasion, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
+        let is_here = matches!(function.config.code, Code::InProcess(_));
+        let off = faults.strike_where(&occasion, |effect| is_here && matches!(effect, Effect::Skew(_)));
+        let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        let version = self.version.load(Ordering::Relaxed);
+        let caller = Caller::numbered(&function.config.name, number, version, skew);
+        let enlisted = function.callers.enlist(caller);
+        let environment = enlisted.caller().clone();
+        faults.tell(|| Sight::Started { environment });
+        let (options, lifetimes) = (&self.options, &self.lifetimes);
+        Environment::start(enlisted, &function.config, options, lifetimes, request_id, troubles).await
     }
 }
 
@@ -387,22 +442,37 @@ async fn end_idle(function: Weak<Function>, timeout: Duration) {
 
 /// The environments of a function that are there, to be killed.
 #[derive(Clone, Debug, Default)]
-struct Callers(Arc<Mutex<BTreeMap<u64, Caller>>>);
+struct Callers(Arc<Mutex<BTreeMap<u64, Present>>>);
+
+#[derive(Debug)]
+struct Present {
+    caller: Caller,
+    is_outdated: Arc<AtomicBool>,
+}
 
 impl Callers {
-    fn enlist(&self, function: &str, number: u64) -> Enlisted {
-        let caller = Caller::numbered(function, number, 1, Skew::default());
-        self.lock().insert(number, caller.clone());
-        Enlisted { caller, callers: self.clone() }
+    fn enlist(&self, caller: Caller) -> Enlisted {
+        let is_outdated = Arc::<AtomicBool>::default();
+        let present = Present { caller: caller.clone(), is_outdated: Arc::clone(&is_outdated) };
+        self.lock().insert(caller.number(), present);
+        Enlisted { caller, is_outdated, callers: self.clone() }
     }
 
     fn kill(&self) -> usize {
         let callers = self.lock();
-        callers.values().for_each(Caller::kill);
+        callers.values().for_each(|present| present.caller.kill());
         callers.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Caller>> {
+    fn thaw(&self) {
+        self.lock().values().for_each(|present| present.caller.thaw());
+    }
+
+    fn outdate(&self) {
+        self.lock().values().for_each(|present| present.is_outdated.store(true, Ordering::Relaxed));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Present>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -411,12 +481,17 @@ impl Callers {
 #[derive(Debug)]
 pub(super) struct Enlisted {
     caller: Caller,
+    is_outdated: Arc<AtomicBool>,
     callers: Callers,
 }
 
 impl Enlisted {
     pub(super) const fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated.load(Ordering::Relaxed)
     }
 }
 

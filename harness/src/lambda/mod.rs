@@ -13,6 +13,7 @@ mod identifiers;
 mod in_process;
 mod lineage;
 mod log;
+mod ordeal;
 mod output;
 mod process;
 mod runtime_api;

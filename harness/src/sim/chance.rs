@@ -1,5 +1,6 @@
 //! Chance, from a seed: the same numbers on every machine.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
@@ -30,5 +31,36 @@ impl Seeded {
 impl Entropy for Seeded {
     fn fill(&self, bytes: &mut [u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
+    }
+}
+
+/// What is left to chance in a payload, from the world's seed: see [`Sim::asking`](super::Sim::asking).
+#[derive(Debug)]
+pub struct Chance(Rng);
+
+impl Chance {
+    pub(super) fn new(seed: u64, purpose: &str) -> Self {
+        Self(rng(seed, purpose))
+    }
+
+    /// A number of the range.
+    ///
+    /// # Panics
+    /// When the range is empty.
+    pub fn number(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.0.u64(range)
+    }
+
+    /// True once in so many times; with 0, never.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        times > 0 && self.0.u64(0..times) == 0
+    }
+
+    /// One of these.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
+        &these[self.0.usize(0..these.len())]
     }
 }

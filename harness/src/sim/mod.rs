@@ -1,19 +1,46 @@
 //! A deterministic simulation of the whole stage: many worlds, each on its own clock and from one seed, in which all
 //! goes wrong that can.
+//!
+//! [`Sim`] runs them. A world is made from a [`Plan`], which is drawn from a seed or stands in a file; what it came to is a
+//! [`World`], and what many came to a [`Report`].
 
+mod asks;
 mod chance;
 mod check;
 mod client;
 mod draw;
+mod finished;
+mod history;
 mod jobs;
+mod panics;
 mod plan;
+mod plan_file;
 mod record;
+mod report;
+mod runner;
+mod shrink;
+mod simulator;
+mod summary;
+mod tally;
+mod timeline;
 mod trace;
 mod trouble;
 mod world;
 
+pub use chance::Chance;
 pub use check::Violation;
+pub use finished::World;
+pub use history::{History, RequestHistory, Seen};
 pub use plan::{Act, ClientPlan, FaultKind, FaultPlan, Plan, StagePlan, Step};
+pub use plan_file::PlanError;
+pub use report::{Failure, Report};
+pub use shrink::Shrunk;
+pub use simulator::Sim;
+pub use summary::Summary;
+pub use timeline::Timeline;
+
+/// When every world begins.
+const BEGIN: streamer::ports::Timestamp = crate::stage::StageBuilder::STARTS_AT;
 
 #[cfg(test)]
 mod tests {

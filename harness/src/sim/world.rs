@@ -33,6 +33,8 @@ pub(super) enum Cast {
 pub(super) struct Outcome {
     pub(super) events: Vec<Event>,
     pub(super) violations: Vec<Violation>,
+    /// How all stood in the end.
+    pub(super) last: Final,
     /// How much time has passed in it.
     pub(super) lasted: Duration,
 }
@@ -102,6 +104,7 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     Ok(Outcome {
         events: std::mem::take(&mut kept.events),
         violations: kept.checker.violations().to_vec(),
+        last,
         lasted: begun.elapsed(),
     })
 }

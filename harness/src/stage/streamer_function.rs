@@ -34,6 +34,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 use tracing::level_filters::LevelFilter;
 
+use super::clock::OffClock;
 use crate::dynamodb::DynamoDb;
 use crate::faults::Caller;
 use crate::gateway::Gateway;
@@ -84,8 +85,10 @@ pub struct Services {
     pub http_client: SharedHttpClient,
     /// The function's environment variables, such as the names of tables.
     pub variables: BTreeMap<String, String>,
-    /// The stage's clock.
+    /// The environment's clock: the stage's, unless a [fault](crate::faults::Fault::skew) has it go before or after that.
     pub clock: Arc<dyn Clock>,
+    /// Which version of the function this is: 1, and after each [deploy](Functions::deploy) one more.
+    pub version: u32,
     /// The stage's source of identifiers.
     pub entropy: Arc<dyn Entropy>,
 }
@@ -167,8 +170,10 @@ impl StreamerFunction {
         V: Fn(&str) -> Option<String>,
     {
         let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
+        let clock: Arc<dyn Clock> = Arc::new(OffClock::new(Arc::clone(clock), caller.skew()));
+        let version = caller.version();
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
-        let ports = Ports { clock: Arc::clone(clock), entropy: Arc::clone(entropy), metrics };
+        let ports = Ports { clock: Arc::clone(&clock), entropy: Arc::clone(entropy), metrics };
         let http = SharedHttpClient::new(Clients {
             dynamodb: dynamodb.http_client_of(caller.clone()),
             queues: queues.http_client_of(caller.clone()),
@@ -179,7 +184,8 @@ impl StreamerFunction {
         let services = Services {
             http_client: http.clone(),
             variables: variables.clone(),
-            clock: Arc::clone(clock),
+            clock,
+            version,
             entropy: Arc::clone(entropy),
         };
         let handlers = Handle::current();
@@ -321,7 +327,7 @@ impl Clients {
         }
         // Before connections: a function may be named anything.
         if request.uri().contains("/2015-03-31/functions/") {
-            return Ok(self.functions.get()?.http_client());
+            return Ok(self.functions.get()?.http_client_of(self.caller.clone()));
         }
         if request.uri().contains("connections/") {
             return Ok(self.gateway.get()?.http_client_of(self.caller.clone()));

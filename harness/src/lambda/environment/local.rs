@@ -7,10 +7,11 @@ use futures_util::FutureExt as _;
 use streamer::ports::Timestamp;
 
 use super::{exited, timed_out};
-use crate::faults::Caller;
+use crate::faults::{Caller, Faults, Ordeal};
 use crate::lambda::InvokeError;
 use crate::lambda::functions::Options;
 use crate::lambda::in_process::{InProcessEnvironment, InProcessEvent, Starting};
+use crate::lambda::ordeal::endure;
 use crate::lambda::process::Lifetimes;
 use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
 
@@ -23,6 +24,18 @@ const TERMINATED: &str = "Runtime exited with error: signal: terminated";
 pub(super) struct Local {
     environment: Box<dyn InProcessEnvironment>,
     lifetimes: Lifetimes,
+    process: Process,
+}
+
+/// Stands for the process that the environment would be: with it ends all that it has left running, as far as anybody can
+/// tell.
+#[derive(Debug)]
+struct Process(Caller);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
 }
 
 impl Local {
@@ -38,6 +51,7 @@ impl Local {
         request_id: &str,
     ) -> Result<Self, InvokeError> {
         let _alive = lifetimes.enter();
+        let process = Process(caller.clone());
         let started = tokio::select! {
             biased;
             () = caller.killed() => return Err(exited(request_id, KILLED)),
@@ -48,7 +62,7 @@ impl Local {
             }
         };
         let environment = started.unwrap_or_else(|_| Err(exited(request_id, PANICKED)))?;
-        Ok(Self { environment, lifetimes: lifetimes.clone() })
+        Ok(Self { environment, lifetimes: lifetimes.clone(), process })
     }
 
     /// Runs one event; what it runs is dropped when it is killed or takes too long.
@@ -57,15 +71,20 @@ impl Local {
     /// When the environment did not survive.
     pub(super) async fn invoke(
         &mut self,
-        caller: &Caller,
         event: Event,
         timeout: Duration,
+        ordeal: Option<(&Faults, Ordeal)>,
     ) -> Result<Reply, InvokeError> {
         let _alive = self.lifetimes.enter();
+        let caller = &self.process.0;
         let Event { request_id, trace_id, deadline_ms, payload, .. } = event;
         let deadline = Timestamp::from_millis(deadline_ms);
         let event = InProcessEvent { request_id: request_id.clone(), deadline, trace_id, payload };
         let invocation = self.environment.invoke(event);
+        let invocation = match ordeal {
+            Some((faults, ordeal)) => Box::pin(endure(invocation, caller, faults, ordeal)),
+            None => invocation,
+        };
         tokio::select! {
             // Killed by a call of its own, it does not come to the reply any more.
             biased;

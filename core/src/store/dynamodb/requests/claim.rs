@@ -2,6 +2,8 @@ use aws_sdk_dynamodb::types::ReturnValue;
 
 use super::DynamoRequestQueue;
 use super::lists::STATUS_TIME;
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s, time};
@@ -42,6 +44,12 @@ impl DynamoRequestQueue {
             Runner::Processor => format!("({IS_WAITING}) AND attribute_not_exists({RUNNER})"),
             Runner::Worker => IS_WAITING.to_owned(),
         };
+        #[cfg(feature = "seeded-bugs")]
+        let may_claim = bugs::instead(
+            Bug::ClaimUnconditional,
+            format!("attribute_exists(request_id) OR {may_claim}"),
+            may_claim,
+        );
         let update = self
             .update(key)
             .update_expression(

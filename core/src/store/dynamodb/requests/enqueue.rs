@@ -3,6 +3,8 @@ use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Transact
 
 use super::DynamoRequestQueue;
 use super::parts::transaction_error;
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::ids::RequestKey;
 use crate::store::dynamodb::codec::{Item, n};
 use crate::store::dynamodb::request_item::{self, Encoded};
@@ -20,6 +22,13 @@ impl DynamoRequestQueue {
         let key = request.key();
         let timer_at = self.unclaimed_at(request.runner, request.created_at);
         let Encoded { item, parts } = request_item::encode(request, Some(timer_at), self.settings.shards);
+        #[cfg(feature = "seeded-bugs")]
+        let item = if bugs::is(Bug::TtlAtEnqueue) {
+            let ttl = n((request.created_at + self.settings.ttl).as_secs());
+            item.into_iter().chain([("ttl".to_owned(), ttl)]).collect()
+        } else {
+            item
+        };
         let now = n(request.created_at.as_secs());
         if parts.is_empty() {
             let put = self

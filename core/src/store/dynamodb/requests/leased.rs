@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::DynamoRequestQueue;
 use super::ending::EndingValue;
 use super::parts::transaction_error;
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
@@ -21,6 +23,15 @@ use crate::store::{
 
 /// What holds as long as nobody has claimed or ended the request since.
 const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
+
+/// [`FENCE`], unless it is left open on purpose.
+fn fence() -> &'static str {
+    #[cfg(feature = "seeded-bugs")]
+    if bugs::is(Bug::NoEpochCheck) {
+        return "(epoch = :epoch AND #owner = :owner OR #status = :processing)";
+    }
+    FENCE
+}
 
 /// What holds unless the request's end is asked for, where `:not_requested` is false.
 pub(super) const NOT_ASKED: &str =
@@ -48,7 +59,7 @@ impl DynamoRequestQueue {
     /// returned item costs nothing.
     fn fenced_update(&self, key: &RequestKey, lease: &Lease) -> UpdateItemFluentBuilder {
         self.update(key)
-            .condition_expression(FENCE)
+            .condition_expression(fence())
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":epoch", n(lease.epoch))
@@ -146,7 +157,7 @@ impl DynamoRequestQueue {
                 "SET checkpoint_part = :part, {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end \
                  REMOVE checkpoint"
             ))
-            .condition_expression(FENCE)
+            .condition_expression(fence())
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":epoch", n(lease.epoch))
@@ -194,6 +205,12 @@ impl DynamoRequestQueue {
         let update = self
             .ending(self.fenced_update(key, lease), key, ending, ":seq", last.at)
             .expression_attribute_values(":seq", n(last.seq));
+        #[cfg(feature = "seeded-bugs")]
+        let update = if bugs::is(Bug::TerminalWriteUnconditional) {
+            update.condition_expression(format!("attribute_exists(request_id) OR {FENCE}"))
+        } else {
+            update
+        };
         let ended = match update.send().await.map_err(Refusal::from) {
             Ok(updated) => updated.attributes.unwrap_or_default(),
             // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
@@ -219,14 +236,21 @@ impl DynamoRequestQueue {
             Runner::Processor => "",
             Runner::Worker => ", runner = :runner",
         };
+        let set_attempt = "";
+        #[cfg(feature = "seeded-bugs")]
+        let set_attempt = bugs::instead(Bug::RetryLosesAttempts, ", attempt = :uncounted", set_attempt);
         let mut update = self
             .hand_back(key, lease, Status::Retrying, due)
             .update_expression(format!(
-                "SET {SET_WAITING}, {SET_PROGRESS}, seq = :seq, history = :history{set_runner} \
+                "SET {SET_WAITING}, {SET_PROGRESS}, seq = :seq, history = :history{set_runner}{set_attempt} \
                  REMOVE lease_expires_at, cancel_requested"
             ))
             .expression_attribute_values(":history", request_item::history_value(history))
             .expression_attribute_values(":seq", n(seq));
+        #[cfg(feature = "seeded-bugs")]
+        if bugs::is(Bug::RetryLosesAttempts) {
+            update = update.expression_attribute_values(":uncounted", n(0));
+        }
         if runner == Runner::Worker {
             update = update.expression_attribute_values(":runner", s(request_item::WORKER));
         }
@@ -264,8 +288,15 @@ impl DynamoRequestQueue {
         status: Status,
         timer: Timestamp,
     ) -> UpdateItemFluentBuilder {
+        let not_asked = NOT_ASKED;
+        #[cfg(feature = "seeded-bugs")]
+        let not_asked = bugs::instead(
+            Bug::CancelForgotten,
+            "(attribute_exists(request_id) OR cancel_requested = :not_requested)",
+            not_asked,
+        );
         self.fenced_update(key, lease)
-            .condition_expression(format!("{FENCE} AND {NOT_ASKED}"))
+            .condition_expression(format!("{} AND {not_asked}", fence()))
             .expression_attribute_values(":status", s(status.as_str()))
             .expression_attribute_values(":shard", self.status_shard(status, key))
             .expression_attribute_values(":timer_shard", self.timer_shard(key))
@@ -320,6 +351,10 @@ fn audience(item: &Item) -> Result<Audience, StoreError> {
 /// Whether the item stands as the lease's holder left it, in one of these statuses.
 fn is_left_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
     let text = |attribute: &str| old.get(attribute).and_then(|value| value.as_s().ok());
+    #[cfg(feature = "seeded-bugs")]
+    if bugs::is(Bug::ForeignEndTaken) {
+        return text("status").is_some_and(|found| statuses.iter().any(|status| status.as_str() == found));
+    }
     text("status").is_some_and(|found| statuses.iter().any(|status| status.as_str() == found))
         && text("owner").is_some_and(|found| *found == lease.owner)
         && old.get("epoch") == Some(&n(lease.epoch))

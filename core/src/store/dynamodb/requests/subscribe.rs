@@ -4,6 +4,8 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::ReturnValue;
 
 use super::DynamoRequestQueue;
+#[cfg(feature = "seeded-bugs")]
+use crate::bugs::{self, Bug};
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
@@ -47,11 +49,15 @@ impl DynamoRequestQueue {
         const OPERATION: &str = "subscribe to";
         let soon = now + self.settings.undelivered_after;
         let mut listening = Listening { stands: Standing::Open, is_ahead: false, is_pending: false };
+        #[cfg(feature = "seeded-bugs")]
+        let before = if bugs::is(Bug::SubscribeGap) { self.read(key).await? } else { None };
         for _ in 0..Self::SUBSCRIBE_TRIES {
             let update = self.subscription(key, connection, seen, now, listening);
             let old = match update.send().await.map_err(Refusal::from) {
                 Ok(updated) => {
                     let item = updated.attributes.unwrap_or_default();
+                    #[cfg(feature = "seeded-bugs")]
+                    let item = before.unwrap_or(item);
                     return Ok(Subscribed::To(Box::new(self.standing(key, item).await?)));
                 }
                 Err(Refusal::Condition(None)) => return Ok(Subscribed::Missing),
@@ -96,6 +102,10 @@ impl DynamoRequestQueue {
         let compared = if is_ahead { "seq < :seen" } else { "seq >= :seen" };
         // An earlier timer stays: else who asks again and again would put off whatever else is still to be done.
         let (set_timer, stands_so) = match stands {
+            #[cfg(feature = "seeded-bugs")]
+            Standing::Open if bugs::is(Bug::SubscribeGap) => {
+                ("", format!("(attribute_exists(request_id) OR {IS_OPEN})"))
+            }
             Standing::Open => ("", IS_OPEN.to_owned()),
             Standing::EndedTimed => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
             Standing::EndedUntimed => (

@@ -1,0 +1,76 @@
+//! What happens to a function in process amid an invocation: it dies, or stands still.
+
+use std::future::{pending, poll_fn};
+use std::task::Poll;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::{Invocation, InvokeError};
+use crate::faults::{Caller, Effect, Faults, Occasion, Ordeal};
+
+/// Runs an invocation up to the await at which `ordeal` comes to pass, and on from there if it goes on. It does not where
+/// `caller` has died, or stands still for good: whoever runs it sees to that.
+pub(super) async fn endure(
+    mut invocation: Invocation<'_>,
+    caller: &Caller,
+    faults: &Faults,
+    ordeal: Ordeal,
+) -> Result<Bytes, InvokeError> {
+    let (Effect::KillMidway { awaits } | Effect::Freeze { awaits, .. } | Effect::Hang { awaits }) = ordeal.effect
+    else {
+        return invocation.await;
+    };
+    let mut left = awaits;
+    let ended = poll_fn(|context| {
+        while left > 0 {
+            match invocation.as_mut().poll(context) {
+                Poll::Ready(reply) => return Poll::Ready(Some(reply)),
+                Poll::Pending => left -= 1,
+            }
+            if left > 0 {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(None)
+    });
+    if let Some(reply) = ended.await {
+        return reply;
+    }
+    if !faults.befell(&ordeal, Occasion::INVOKE, &format!("{caller:?}")) {
+        return invocation.await;
+    }
+    match ordeal.effect {
+        Effect::Freeze { time, .. } => {
+            caller.freeze();
+            tokio::select! {
+                biased;
+                // Somebody may have it go on before.
+                () = caller.at_work() => {}
+                () = sleep(time) => caller.thaw(),
+            }
+        }
+        Effect::Hang { .. } => {
+            caller.freeze();
+            caller.at_work().await;
+        }
+        // The others do not happen amid an invocation.
+        Effect::KillMidway { .. }
+        | Effect::Throttle
+        | Effect::Fail
+        | Effect::FailAfterApply
+        | Effect::LoseAnswer
+        | Effect::Delay(_)
+        | Effect::Conflict
+        | Effect::Stale(_)
+        | Effect::Gone
+        | Effect::Deny
+        | Effect::Duplicate
+        | Effect::Kill
+        | Effect::Skew(_) => {
+            caller.kill();
+            pending().await
+        }
+    }
+    invocation.await
+}

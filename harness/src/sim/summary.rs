@@ -1,0 +1,115 @@
+//! What many worlds have reached, as a table.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::plan::FaultKind;
+use super::report::Report;
+use super::tally::{FRAMES, TRANSITIONS};
+
+/// What many worlds have reached, and what none of them has.
+#[derive(Debug)]
+pub struct Summary<'a>(&'a Report);
+
+impl<'a> Summary<'a> {
+    pub(super) const fn new(report: &'a Report) -> Self {
+        Self(report)
+    }
+
+    /// What there is, and no world has reached: kinds of faults, changes of a request's state, types of frames.
+    #[must_use]
+    pub fn never(&self) -> Vec<String> {
+        self.0.tally.never()
+    }
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        let tally = &report.tally;
+        writeln!(
+            f,
+            "{} worlds in {}: {:.1} a second, {} of their time at {} times real time",
+            grouped(report.worlds),
+            span(report.took),
+            report.worlds_per_second(),
+            span(report.lasted),
+            grouped(report.times_real_time().round() as u64),
+        )?;
+        writeln!(
+            f,
+            "{} requests and questions, {} runs of handlers, {} events",
+            grouped(tally.asked),
+            grouped(tally.runs),
+            grouped(tally.events),
+        )?;
+        let faults = FaultKind::ALL.iter().filter_map(|kind| tally.faults.get_key_value(kind.name()));
+        table(f, "faults", faults.map(|(kind, times)| ((*kind).to_owned(), *times)))?;
+        // In the order of a request's life; what is not of it, which a check complains of, at the end.
+        let known = TRANSITIONS.iter().filter_map(|change| tally.transitions.get_key_value(change));
+        let others = tally.transitions.iter().filter(|(change, _)| !TRANSITIONS.contains(change));
+        let changes = known.chain(others);
+        table(f, "changes of state", changes.map(|((from, to), times)| (format!("{from} → {to}"), *times)))?;
+        let known = FRAMES.iter().filter_map(|kind| tally.frames.get_key_value(*kind));
+        let others = tally.frames.iter().filter(|(kind, _)| !FRAMES.contains(&kind.as_str()));
+        table(f, "frames", known.chain(others).map(|(kind, times)| (kind.clone(), *times)))?;
+        table(f, "codes of errors", tally.codes.iter().map(|(code, times)| (code.clone(), *times)))?;
+        let never = self.never();
+        if never.is_empty() { Ok(()) } else { writeln!(f, "\nnever: {}", never.join(", ")) }
+    }
+}
+
+/// Two columns, each of names and numbers.
+fn table(f: &mut fmt::Formatter<'_>, title: &str, rows: impl Iterator<Item = (String, u64)>) -> fmt::Result {
+    let cells: Vec<String> = rows.map(|(name, times)| format!("{name:<25} {:>12}", grouped(times))).collect();
+    if cells.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{title}")?;
+    let height = cells.len().div_ceil(2);
+    for row in 0..height {
+        let pair = [cells.get(row), cells.get(row + height)];
+        let pair: Vec<&str> = pair.into_iter().flatten().map(String::as_str).collect();
+        writeln!(f, "  {}", pair.join("    "))?;
+    }
+    Ok(())
+}
+
+/// With a comma at each thousand.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A duration as a person says it: in its two largest units, or in seconds below a minute.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{:.1} s", duration.as_secs_f64()),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{} d {hours} h", grouped(days)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_for_people() {
+        let numbers = [0, 999, 1_000, 12_345, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "12,345", "1,234,567"]);
+        let times = [1_500, 59_960, 61_000, 3_600_000, 90_000_000, 86_400_000_000];
+        let times = times.map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(times, ["1.5 s", "60.0 s", "1 min 1 s", "1 h 0 min", "1 d 1 h", "1,000 d 0 h"]);
+    }
+}

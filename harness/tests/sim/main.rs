@@ -1,0 +1,5 @@
+//! The simulator: many worlds, and what comes of them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod reports;
