@@ -459,3 +459,4 @@ impl Skew {
         Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
     }
 }
+
