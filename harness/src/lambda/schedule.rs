@@ -55,6 +55,7 @@ impl Schedule {
         stop: impl Future<Output = ()>,
     ) {
         tokio::select! {
+            biased;
             () = stop => {}
             never = self.invoke_for_ever(&functions, &*clock, &*entropy) => match never {},
         }
