@@ -9,8 +9,6 @@ mod posts;
 mod request;
 mod rules;
 mod settled;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -4,3 +4,5 @@
 
 mod determinism;
 mod reports;
+mod seeds;
+mod users;
