@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chance::Chance;
-use super::jobs::WORK;
+use super::jobs::ACTIONS;
 use super::plan::{Act, Plan};
 
 /// What may be asked for.
@@ -45,7 +45,7 @@ impl Asks {
         for client in &mut plan.clients {
             for step in &mut client.steps {
                 let Act::Ask { id, action, payload } = &mut step.act else { continue };
-                if action != WORK {
+                if !ACTIONS.contains(&action.as_str()) {
                     continue;
                 }
                 let same = format!("{}/{}/{id}/{payload}", client.tenant, client.user);
@@ -83,7 +83,7 @@ mod tests {
             asked.collect()
         };
         let (first, all) = (asked(&plan), asked(&plan).len());
-        assert!(first.iter().all(|(action, _)| action != WORK));
+        assert!(first.iter().all(|(action, _)| !ACTIONS.contains(&action.as_str())));
         let mut again = Plan::of_seed(3);
         asks.replace_jobs(&mut again);
         let once = asked(&again);

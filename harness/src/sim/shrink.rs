@@ -223,8 +223,8 @@ mod tests {
         let client = |user: usize| ClientPlan {
             user: format!("user{user}"),
             tenant: "acme".into(),
-            permissions: Vec::new(),
             steps: (0..20).map(step).collect(),
+            ..ClientPlan::default()
         };
         let fault = |kind: &FaultKind| FaultPlan { kind: *kind, rate: 0.1, from_ms: 10, until_ms: 90 };
         Plan {

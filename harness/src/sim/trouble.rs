@@ -161,7 +161,9 @@ fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
         FaultKind::FailedReads => vec![Fault::fail(Call::any_records())],
         FaultKind::Kill => vec![Fault::kill_midway(Call::any_invoke(), AWAITS).varied()],
         FaultKind::KillAtCall => {
-            [Call::any_dynamodb(), Call::post(), Call::send_message(), Call::invoke_api()].map(Fault::kill).into()
+            [Call::any_dynamodb(), Call::post(), Call::send_message(), Call::invoke_api()]
+                .map(Fault::kill)
+                .into()
         }
         FaultKind::Freeze => vec![Fault::freeze(Call::any_invoke(), AWAITS, FREEZE).varied()],
         FaultKind::Hang => vec![Fault::hang(Call::any_invoke(), AWAITS).varied()],
@@ -220,19 +222,27 @@ mod tests {
     /// Two clients, one of which goes without a word and comes back, with requests of every length, of which some fail.
     fn plan(kind: FaultKind, rate: f64) -> Plan {
         let ask = |n: u64, estimate_ms: u64, end: JobEnd| {
-            let steps = vec![JobStep::Wait(estimate_ms / 4), JobStep::Report(50.0), JobStep::Wait(estimate_ms / 4)];
+            let steps =
+                vec![JobStep::Wait(estimate_ms / 4), JobStep::Report(50.0), JobStep::Wait(estimate_ms / 4)];
             let job = Job { estimate_ms, steps, end, ..Job::default() };
             let act = Act::Ask { id: format!("r{n}"), action: WORK.to_owned(), payload: json!(job) };
             Step { at_ms: n * 4_000, act }
         };
         let mut steps = vec![Step { at_ms: 0, act: Act::Connect }];
-        for (n, estimate_ms) in [(1, 10_000), (2, 60_000), (3, 1_000), (4, 10_000), (5, 60_000), (6, 20_000)] {
+        for (n, estimate_ms) in [(1, 10_000), (2, 60_000), (3, 1_000), (4, 10_000), (5, 60_000), (6, 20_000)]
+        {
             steps.push(ask(n, estimate_ms, if n % 2 == 0 { JobEnd::Fail } else { JobEnd::Succeed }));
         }
         let bob = steps.clone();
-        let going = [(30_000, Act::Vanish), (40_000, Act::Connect), (60_000, Act::Close), (61_000, Act::Connect)];
+        let going =
+            [(30_000, Act::Vanish), (40_000, Act::Connect), (60_000, Act::Close), (61_000, Act::Connect)];
         steps.extend(going.map(|(at_ms, act)| Step { at_ms, act }));
-        let client = |user: &str, steps| ClientPlan { user: user.to_owned(), tenant: "acme".to_owned(), steps };
+        let client = |user: &str, steps| ClientPlan {
+            user: user.to_owned(),
+            tenant: "acme".to_owned(),
+            steps,
+            ..ClientPlan::default()
+        };
         let clients = vec![client("ann", steps), client("bob", bob)];
         let faults = vec![FaultPlan { kind, rate, from_ms: 1_000, until_ms: u64::MAX }];
         Plan { seed: 3, trouble_ms: 130_000, stage: StagePlan::default(), clients, faults }
@@ -249,7 +259,8 @@ mod tests {
             if struck == 0 {
                 silent.push(kind);
             }
-            let calm = world.events.iter().position(|event| matches!(event.what, What::World(WorldEvent::Calm)));
+            let calm =
+                world.events.iter().position(|event| matches!(event.what, What::World(WorldEvent::Calm)));
             let after = world.events.get(calm.unwrap()..).unwrap();
             let late = after.iter().find(|event| matches!(event.what, What::Fake(Sight::Struck { .. })));
             assert!(late.is_none(), "{late:?}");

@@ -15,14 +15,11 @@ use super::chance;
 use super::plan::Plan;
 
 /// What a client asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Asked {
-    pub(super) action: String,
-    pub(super) payload: Value,
+#[derive(Clone, Debug)]
+struct Asked {
+    action: String,
+    payload: Value,
 }
-
-/// Draws what a client asks for.
-pub(super) type Asking<'a> = &'a dyn Fn(&mut Rng) -> Asked;
 
 /// How long a world is in trouble, and what that leaves room for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,23 +55,11 @@ impl Plan {
     /// The scenario of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        Self::drawn(seed, None)
-    }
-
-    /// The scenario of a seed in which clients ask for this.
-    pub(super) fn of_seed_asking(seed: u64, asking: Asking<'_>) -> Self {
-        Self::drawn(seed, Some(asking))
-    }
-
-    fn drawn(seed: u64, asking: Option<Asking<'_>>) -> Self {
         let mut rng = chance::rng(seed, "plan");
         let span = Span::drawn(&mut rng);
         let trouble_ms = span.trouble_ms(&mut rng);
-        let of_jobs = asks::Jobs::drawn(&mut rng, span);
-        let clients = match asking {
-            Some(asking) => people::drawn(&mut rng, span, trouble_ms, asking),
-            None => people::drawn(&mut rng, span, trouble_ms, &|rng| of_jobs.ask(rng)),
-        };
+        let jobs = asks::Jobs::drawn(&mut rng, span);
+        let clients = people::drawn(&mut rng, span, trouble_ms, &jobs);
         let stage = settings::drawn(&mut rng, &clients);
         let faults = faults::drawn(&mut rng, trouble_ms);
         Self { seed, trouble_ms, stage, clients, faults }

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::super::jobs::PERMISSION;
 use super::super::plan::{Act, ClientPlan, Step};
-use super::{Asked, Asking, Span, happens, ms_of_any_order, of_any_order, one_of};
+use super::asks::Jobs;
+use super::{Asked, Span, happens, ms_of_any_order, of_any_order, one_of};
 
 /// Users and tenants, some of whose names run into each other unless the delimiter between them is escaped.
 const PEOPLE: [(&str, &str); 12] = [
@@ -59,7 +60,7 @@ impl Habits {
 }
 
 /// Draws the clients of a world.
-pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, asking: Asking<'_>) -> Vec<ClientPlan> {
+pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, jobs: &Jobs) -> Vec<ClientPlan> {
     let habits = Habits::drawn(rng);
     let identities = identities(rng);
     // From a few to many; many at once cost most.
@@ -72,7 +73,7 @@ pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, asking: Asking<'
     let mut named = BTreeSet::new();
     for number in 0..requests {
         let who = rng.usize(..clients.len());
-        let asked = asking(rng);
+        let asked = jobs.ask(rng);
         let at_ms = if habits.is_a_rush { rng.u64(0..5_000) } else { rng.u64(0..trouble_ms * 4 / 5) };
         let mut id = id(rng, habits, number);
         let ClientPlan { user, tenant, .. } = &clients[who].plan;
