@@ -39,8 +39,10 @@ fn each_bug_is_caught_within_a_thousand_seeds_that_are_right_without_it() {
             Search::Caught(seeds, violation) => println!("{name:<34} {seeds:>5}  {}", violation.rule),
             Search::WrongWithout(seed, violation) => {
                 println!("{name:<34} {:>5}  –", "?");
-                let _ =
-                    writeln!(problems, "seed {seed} is wrong without any bug: {violation:?} (seen for {name})");
+                let _ = writeln!(
+                    problems,
+                    "seed {seed} is wrong without any bug: {violation:?} (seen for {name})"
+                );
             }
             Search::Missed => {
                 println!("{name:<34} {:>5}  –", "–");

@@ -160,6 +160,7 @@ impl Stop {
 
     async fn requested(&mut self) {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => {}
             _ = self.hangup.recv() => {}
             _ = self.terminate.recv() => {}

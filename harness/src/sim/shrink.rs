@@ -223,6 +223,12 @@ mod tests {
         let client = |user: usize| ClientPlan {
             user: format!("user{user}"),
             tenant: "acme".into(),
+<<<<<<< HEAD
+=======
+            permissions: Vec::new(),
+            token_ttl_ms: 0,
+            gives_up: false,
+>>>>>>> main
             steps: (0..20).map(step).collect(),
             ..ClientPlan::default()
         };

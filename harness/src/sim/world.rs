@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamer::app::App;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chance::{self, Seeded};
@@ -18,6 +17,7 @@ use crate::faults::Faults;
 use crate::lambda::LogSink;
 use crate::signing_key::SigningKey;
 use crate::stage::{Stage, StageBuilder, StageError, TokioClock};
+use crate::watch;
 
 /// Whose handlers run.
 #[derive(Clone)]
@@ -96,6 +96,8 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     recorder.record(What::World(WorldEvent::Settled));
     let mut last = look(&stage, &recorder).await?;
     stage.end().await;
+    // Who is told to end needs a turn to do so.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     recorder.record(What::World(WorldEvent::End));
 

@@ -41,7 +41,9 @@ fn a_world_that_is_wrong_is_shrunk_and_told() {
     assert!(world.breaks("no such request"));
     assert_eq!(world.timeline().to_string(), failure.timeline);
     let told = failure.to_string();
-    for expected in ["Seed 1 is wrong", "no such request", "new → PENDING", "WRONG", "\"seed\"", "run_seed(1)"] {
+    for expected in
+        ["Seed 1 is wrong", "no such request", "new → PENDING", "WRONG", "\"seed\"", "run_seed(1)"]
+    {
         assert!(told.contains(expected), "{expected} is not in:\n{told}");
     }
 }
