@@ -53,6 +53,9 @@ const AFTERMATH: Duration = Duration::from_mins(2);
 /// How often is looked whether all has settled.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What a task may wait for after the stage's end: for an environment to have been idle for ten minutes.
+const LAST_TASKS: Duration = Duration::from_mins(11);
+
 /// Runs a plan to its end, on this thread.
 pub(super) fn run(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     // The SDK's jitter and its tokens come from this thread's generator.
@@ -96,10 +99,10 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     recorder.record(What::World(WorldEvent::Settled));
     let mut last = look(&stage, &recorder).await?;
     stage.end().await;
-    // Who is told to end needs a turn to do so.
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     recorder.record(What::World(WorldEvent::End));
+    let lasted = begun.elapsed();
+    tokio::time::sleep(LAST_TASKS).await;
+    last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
 
     let mut kept = recorder.kept();
     kept.checker.finish(&last);
@@ -107,7 +110,7 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
         events: std::mem::take(&mut kept.events),
         violations: kept.checker.violations().to_vec(),
         last,
-        lasted: begun.elapsed(),
+        lasted,
     })
 }
 
