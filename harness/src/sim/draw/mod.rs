@@ -44,7 +44,7 @@ impl Span {
     fn trouble_ms(self, rng: &mut Rng) -> u64 {
         const MINUTE: u64 = 60_000;
         match self {
-            Self::Minutes => rng.u64(MINUTE..8 * MINUTE),
+            Self::Minutes => ms_of_any_order(rng, 40_000, 480_000),
             Self::Invocations => rng.u64(13 * MINUTE..35 * MINUTE),
             Self::Connections => rng.u64(125 * MINUTE..150 * MINUTE),
         }
@@ -60,7 +60,7 @@ impl Plan {
         let trouble_ms = span.trouble_ms(&mut rng);
         let jobs = asks::Jobs::drawn(&mut rng, span);
         let clients = people::drawn(&mut rng, span, trouble_ms, &jobs);
-        let stage = settings::drawn(&mut rng, &clients);
+        let stage = settings::drawn(&mut rng, span, &clients);
         let faults = faults::drawn(&mut rng, trouble_ms);
         Self { seed, trouble_ms, stage, clients, faults }
     }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_one_plan_and_its_file_is_the_same() {
-        for plan in plans(300) {
+        for plan in plans(200) {
             assert_eq!(Plan::of_seed(plan.seed), plan);
             let json = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan, "seed {}", plan.seed);
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_plan_makes_sense() {
-        for plan in plans(3_000) {
+        for plan in plans(1_000) {
             let seed = plan.seed;
             assert!((1..=6).contains(&plan.clients.len()), "seed {seed}");
             for client in &plan.clients {
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn many_seeds_together_have_everything_and_none_has_it_all() {
         let (mut seen, mut quiet): (BTreeMap<String, u32>, u32) = (BTreeMap::new(), 0);
-        for plan in plans(2_000) {
+        for plan in plans(1_000) {
             quiet += u32::from(plan.faults.is_empty());
             for fault in &plan.faults {
                 *seen.entry(fault.kind.name().to_owned()).or_default() += 1;
@@ -158,7 +158,7 @@ mod tests {
                 }
             }
         }
-        assert!((50..=200).contains(&quiet), "{quiet} of 2,000 worlds have no faults");
+        assert!((25..=100).contains(&quiet), "{quiet} of 1,000 worlds have no faults");
         let kinds = FaultKind::ALL.iter().map(|kind| kind.name());
         let others = [
             "connect",
@@ -188,7 +188,7 @@ mod tests {
             "BigCheckpoint",
         ];
         for kind in kinds.chain(others) {
-            assert!(seen.get(kind).is_some_and(|times| *times >= 20), "{kind} comes too seldom: {seen:?}");
+            assert!(seen.get(kind).is_some_and(|times| *times >= 10), "{kind} comes too seldom: {seen:?}");
         }
     }
 }
