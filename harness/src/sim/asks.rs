@@ -76,9 +76,9 @@ mod tests {
         asks.replace_jobs(&mut plan);
         let asked = |from: &Plan| -> Vec<(String, Value)> {
             let steps = from.clients.iter().flat_map(|client| &client.steps);
-            let asked = steps.filter_map(|step| match &step.act {
-                Act::Ask { action, payload, .. } => Some((action.clone(), payload.clone())),
-                _ => None,
+            let asked = steps.filter_map(|step| {
+                let Act::Ask { action, payload, .. } = &step.act else { return None };
+                Some((action.clone(), payload.clone()))
             });
             asked.collect()
         };
