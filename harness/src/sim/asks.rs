@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chance::Chance;
-use super::jobs::WORK;
+use super::jobs::ACTIONS;
 use super::plan::{Act, Plan};
 
 /// What may be asked for.
@@ -45,7 +45,7 @@ impl Asks {
         for client in &mut plan.clients {
             for step in &mut client.steps {
                 let Act::Ask { id, action, payload } = &mut step.act else { continue };
-                if action != WORK {
+                if !ACTIONS.contains(&action.as_str()) {
                     continue;
                 }
                 let same = format!("{}/{}/{id}/{payload}", client.tenant, client.user);
@@ -76,14 +76,14 @@ mod tests {
         asks.replace_jobs(&mut plan);
         let asked = |from: &Plan| -> Vec<(String, Value)> {
             let steps = from.clients.iter().flat_map(|client| &client.steps);
-            let asked = steps.filter_map(|step| match &step.act {
-                Act::Ask { action, payload, .. } => Some((action.clone(), payload.clone())),
-                _ => None,
+            let asked = steps.filter_map(|step| {
+                let Act::Ask { action, payload, .. } = &step.act else { return None };
+                Some((action.clone(), payload.clone()))
             });
             asked.collect()
         };
         let (first, all) = (asked(&plan), asked(&plan).len());
-        assert!(first.iter().all(|(action, _)| action != WORK));
+        assert!(first.iter().all(|(action, _)| !ACTIONS.contains(&action.as_str())));
         let mut again = Plan::of_seed(3);
         asks.replace_jobs(&mut again);
         let once = asked(&again);
