@@ -9,6 +9,8 @@ mod posts;
 mod request;
 mod rules;
 mod settled;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
