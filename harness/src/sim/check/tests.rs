@@ -117,7 +117,26 @@ fn what_is_stored_otherwise_breaks_its_rule() {
             story.row("ended", |row| row.n("progress_message", 1));
         }),
         ("no status at all", rules::ITEM_IS_SOUND, |story| story.row("stored", |row| row.gone("status"))),
-        ("it is left with a timer", rules::NOTHING_IS_LEFT, |story| story.remove(&["noted"])),
+        ("it is left with a timer", rules::NOTHING_IS_LEFT, |story| {
+            story.remove(&["noted"]);
+            story.last_at_secs = 3_600;
+        }),
+        ("nobody looks when its timer fires", rules::DUE_IS_SEEN_TO, |story| story.remove(&["noted"])),
+        ("its timer is moved on too late", rules::DUE_IS_SEEN_TO, |story| {
+            story.swap("noted", "calm");
+            story.late(&["noted"], 500);
+        }),
+        ("a listener is taken off without a word", rules::LISTENERS_STAY, |story| {
+            story.remove(&["told", "heard the end"]);
+        }),
+        ("a listener is taken off while it runs", rules::LISTENERS_STAY, |story| {
+            story.row("stored", |row| row.subscribers(&[]));
+        }),
+        ("calls in vain", rules::WITHIN_BUDGET, |story| {
+            for _ in 0..60 {
+                story.calls_after("noted", PROCESSOR);
+            }
+        }),
         ("its part in the costs is too large", rules::WITHIN_BUDGET, |story| {
             for n in 0..3 {
                 story.write_after("noted", PROCESSOR, 2, |row| row.n("timer_at", 1_700_000_900_000 + n));

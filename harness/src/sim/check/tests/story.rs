@@ -407,6 +407,18 @@ impl Story {
         self.insert_named(&after, "written", What::Fake(written));
     }
 
+    /// A function asks the table something.
+    pub(super) fn calls_after(&mut self, name: &str, function: &str) {
+        let called = Sight::Called {
+            caller: Some(caller(function, 2)),
+            operation: "GetItem".to_owned(),
+            tables: "streamer-RequestsTable".to_owned(),
+            index: None,
+            answer: Answer::Done,
+        };
+        self.insert_after(name, What::Fake(called));
+    }
+
     pub(super) fn delete_after(&mut self, name: &str) {
         let table = "streamer-RequestsTable".to_owned();
         let keys = keys();
