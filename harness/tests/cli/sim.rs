@@ -25,7 +25,8 @@ fn with_plan(plan: &str) -> Workspace {
 fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
     let workspace = with_plan(QUIET);
     let shown = told(&workspace.run(&["sim", "--plan", "plan.json"]));
-    for expected in ["0 ann@acme", "acme/ann/r1: new → PENDING", "PROCESSING → COMPLETED", "has settled"] {
+    for expected in ["0 ann@acme", "acme/ann/r1: new → PENDING", "PROCESSING → COMPLETED", "has settled"]
+    {
         assert!(shown.contains(expected), "{expected} is not in:\n{shown}");
     }
     assert!(!shown.contains('\u{1b}'), "no terminal, no colours:\n{shown}");
