@@ -68,7 +68,7 @@ fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
             "faults[0].rate: must be from 0 to 1, and is 3",
         ),
         (QUIET.replacen("\"connect\"", "\"sleep\"", 1), "clients[0].steps[0].act: unknown variant `sleep`"),
-        (QUIET[..40].to_owned(), "EOF while parsing an object"),
+        (QUIET[..40].to_owned(), "EOF while parsing a value"),
     ];
     for (plan, expected) in wrong {
         let said = with_plan(&plan).refusal(&["sim", "--plan", "plan.json"]);
