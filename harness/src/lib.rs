@@ -27,7 +27,7 @@
 //! ```
 //!
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
-//! [`lambda`], [`event_source`] and [`sqs`]; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
+//! [`lambda`], [`event_source`] and [`sqs`]; [`sim`] has all go wrong with it, from a seed; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
 mod aws_forms;
 pub mod client;

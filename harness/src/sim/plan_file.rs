@@ -16,7 +16,8 @@ pub struct PlanError {
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, message } = self;
-        if place == "." { write!(f, "{message}") } else { write!(f, "{place}: {message}") }
+        // So a path says that it is about the whole, or that the text ends where no name is known yet.
+        if place == "." || place == "?" { write!(f, "{message}") } else { write!(f, "{place}: {message}") }
     }
 }
 

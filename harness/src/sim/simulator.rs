@@ -179,8 +179,11 @@ impl Sim {
     /// The scenario of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
-        let mut plan = Plan::of_seed(seed);
-        self.asks.replace_jobs(&mut plan);
+        let mut plan = if self.asks.is_empty() {
+            Plan::of_seed(seed)
+        } else {
+            Plan::of_seed_asking(seed, &|rng| self.asks.ask(rng))
+        };
         for client in &mut plan.clients {
             client.permissions.extend(self.permissions.iter().cloned());
         }

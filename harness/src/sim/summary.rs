@@ -55,8 +55,24 @@ impl fmt::Display for Summary<'_> {
         table(f, "frames", known.chain(others).map(|(kind, times)| (kind.clone(), *times)))?;
         table(f, "codes of errors", tally.codes.iter().map(|(code, times)| (code.clone(), *times)))?;
         let never = self.never();
-        if never.is_empty() { Ok(()) } else { writeln!(f, "\nnever: {}", never.join(", ")) }
+        if never.is_empty() { Ok(()) } else { write!(f, "\n{}", wrapped("never: ", &never)) }
     }
+}
+
+/// A list on as many lines as it takes, of 80 characters.
+fn wrapped(title: &str, words: &[String]) -> String {
+    const WIDTH: usize = 80;
+    let (mut text, mut line) = (String::new(), title.to_owned());
+    for (at, word) in words.iter().enumerate() {
+        let comma = if at + 1 < words.len() { ", " } else { "" };
+        if line.chars().count() + word.chars().count() + 1 > WIDTH {
+            text += line.trim_end();
+            text.push('\n');
+            line = " ".repeat(title.len());
+        }
+        line = line + word + comma;
+    }
+    text + line.trim_end() + "\n"
 }
 
 /// Two columns, each of names and numbers.
@@ -103,6 +119,16 @@ fn span(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_is_on_many_lines() {
+        let words: Vec<String> = (0..40).map(|number| format!("word{number}")).collect();
+        let text = wrapped("never: ", &words);
+        assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() > 3, "{text}");
+        let all = text.replace(['\n', ' '], "");
+        assert_eq!(all, format!("never:{}", words.join(",")));
+        assert_eq!(wrapped("never: ", &["kill".to_owned()]), "never: kill\n");
+    }
 
     #[test]
     fn numbers_and_times_are_for_people() {

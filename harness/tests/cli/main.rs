@@ -7,6 +7,7 @@ mod cancel;
 mod dlq;
 mod local;
 mod record;
+mod sim;
 mod tables;
 mod token;
 mod workspace;

@@ -1,0 +1,112 @@
+//! `streamer sim`, on plans that are small enough for a build without optimisation.
+
+use std::fs;
+
+use crate::workspace::{BROKEN, Workspace, told};
+
+/// One client, one request, nothing that goes wrong.
+const QUIET: &str = r#"{
+    "seed": 1, "trouble_ms": 1000,
+    "clients": [{"user": "ann", "tenant": "acme", "steps": [
+        {"at_ms": 0, "act": "connect"},
+        {"at_ms": 100, "act": {"ask": {"id": "r1", "action": "work", "payload": {"estimate_ms": 10000}}}}
+    ]}]
+}"#;
+
+fn with_plan(plan: &str) -> Workspace {
+    let workspace = Workspace::new(BROKEN);
+    fs::write(workspace.path().join("plan.json"), plan).unwrap();
+    workspace
+}
+
+#[test]
+fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
+    let workspace = with_plan(QUIET);
+    let shown = told(&workspace.run(&["sim", "--plan", "plan.json"]));
+    for expected in ["0 ann@acme", "acme/ann/r1: new → PENDING", "PROCESSING → COMPLETED", "has settled"]
+    {
+        assert!(shown.contains(expected), "{expected} is not in:\n{shown}");
+    }
+    assert!(!shown.contains('\u{1b}'), "no terminal, no colours:\n{shown}");
+    let trace = || workspace.run(&["sim", "--plan", "plan.json", "--trace"]);
+    let (first, second) = (trace(), trace());
+    assert!(first.status.success() && first.stdout.len() > 1_000, "{}", told(&first));
+    assert_eq!(first.stdout, second.stdout);
+}
+
+#[test]
+fn of_a_request_alone_is_shown_what_is_about_it() {
+    let plan = QUIET.replacen(
+        "{\"at_ms\": 100,",
+        "{\"at_ms\": 50, \"act\": {\"ask\": {\"id\": \"r0\", \"action\": \"work\", \"payload\": {}}}}, {\"at_ms\": 100,",
+        1,
+    );
+    let workspace = with_plan(&plan);
+    let shown = told(&workspace.run(&["sim", "--plan", "plan.json", "--request", "acme/ann/r1"]));
+    assert!(shown.contains("acme/ann/r1: new → PENDING") && !shown.contains("\"r0\""), "{shown}");
+}
+
+#[test]
+fn the_plan_of_a_seed_can_be_saved_to_be_changed() {
+    let workspace = with_plan(QUIET);
+    let saved = workspace.run(&["sim", "--plan", "plan.json", "--save", "of/mine.json"]);
+    assert!(saved.status.success(), "{}", told(&saved));
+    let again = workspace.run(&["sim", "--plan", "of/mine.json"]);
+    assert_eq!(told(&saved), told(&again));
+}
+
+#[test]
+fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
+    let wrong = [
+        (QUIET.replacen("\"seed\"", "\"sed\"", 1), "sed: unknown field `sed`"),
+        (
+            QUIET.replacen("\"at_ms\": 100", "\"at_ms\": -1", 1),
+            "clients[0].steps[1].at_ms: invalid value: integer `-1`",
+        ),
+        (
+            QUIET.replacen("]}]\n", "]}], \"faults\": [{\"kind\": \"kill\", \"rate\": 3}]\n", 1),
+            "faults[0].rate: must be from 0 to 1, and is 3",
+        ),
+        (QUIET.replacen("\"connect\"", "\"sleep\"", 1), "clients[0].steps[0].act: unknown variant `sleep`"),
+        (QUIET[..40].to_owned(), "EOF while parsing a value"),
+    ];
+    for (plan, expected) in wrong {
+        let said = with_plan(&plan).refusal(&["sim", "--plan", "plan.json"]);
+        assert!(said.starts_with(&format!("streamer: plan.json is no plan: {expected}")), "{said}");
+    }
+    let missing = with_plan(QUIET).refusal(&["sim", "--plan", "nowhere.json"]);
+    assert!(missing.contains("nowhere.json cannot be read"), "{missing}");
+}
+
+#[test]
+fn a_stage_that_a_plan_cannot_have_is_a_failure() {
+    let workspace = with_plan(&QUIET.replacen(
+        "\"clients\"",
+        "\"stage\": {\"variables\": {\"LEASE_MS\": \"soon\"}}, \"clients\"",
+        1,
+    ));
+    let output = workspace.run(&["sim", "--plan", "plan.json"]);
+    assert!(!output.status.success());
+    assert!(told(&output).contains("LEASE_MS"), "{}", told(&output));
+}
+
+#[test]
+fn what_is_about_one_world_is_refused_for_many() {
+    let workspace = with_plan(QUIET);
+    for arguments in [&["sim", "--trace"][..], &["sim", "--request", "a/b/c"], &["sim", "--save", "x.json"]] {
+        let said = workspace.refusal(arguments);
+        assert!(said.contains("name it with --seed or --plan"), "{said}");
+    }
+    let both = workspace.run(&["sim", "--seed", "1", "--seeds", "5"]);
+    assert_eq!(both.status.code(), Some(2), "{}", told(&both));
+}
+
+#[test]
+fn many_seeds_end_with_a_summary() {
+    let workspace = with_plan(QUIET);
+    let output = workspace.run(&["sim", "--seeds", "2", "--from", "7", "--jobs", "2", "--keep-going"]);
+    let said = told(&output);
+    for expected in ["2 worlds in", "new → PENDING", "frames", "never: "] {
+        assert!(said.contains(expected), "{expected} is not in:\n{said}");
+    }
+}
