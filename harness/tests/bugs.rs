@@ -28,25 +28,30 @@ enum Search {
     Missed,
 }
 
+impl Search {
+    fn told(&self) -> String {
+        match self {
+            Self::Caught(seeds, violation) => format!("caught by seed {}: {violation}", seeds - 1),
+            Self::WrongWithout(seed, violation) => format!("seed {seed} is wrong without it: {violation}"),
+            Self::Missed => format!("not caught by {MOST_SEEDS} seeds"),
+        }
+    }
+}
+
 #[test]
 fn each_bug_is_caught_within_a_thousand_seeds_that_are_right_without_it() {
     let found = search_all();
     let mut problems = String::new();
     println!("{:<34} {:>5}  the rule that was broken first", "bug", "seeds");
     for (bug, search) in &found {
-        let name = bug.name();
-        match search {
-            Search::Caught(seeds, violation) => println!("{name:<34} {seeds:>5}  {}", violation.rule),
-            Search::WrongWithout(seed, violation) => {
-                println!("{name:<34} {:>5}  –", "?");
-                let _ =
-                    writeln!(problems, "seed {seed} is wrong without any bug: {violation:?} (seen for {name})");
+        let (seeds, rule) = match search {
+            Search::Caught(seeds, violation) => (seeds.to_string(), violation.rule.as_str()),
+            Search::WrongWithout(..) | Search::Missed => {
+                let _ = writeln!(problems, "{}: {}", bug.name(), search.told());
+                ("–".to_owned(), "–")
             }
-            Search::Missed => {
-                println!("{name:<34} {:>5}  –", "–");
-                let _ = writeln!(problems, "{name}: not caught by {MOST_SEEDS} seeds");
-            }
-        }
+        };
+        println!("{:<34} {seeds:>5}  {rule}", bug.name());
     }
     assert_eq!(found.len(), Bug::ALL.len());
     assert!(problems.is_empty(), "{problems}");
@@ -58,6 +63,8 @@ fn search_all() -> BTreeMap<Bug, Search> {
     let work = || {
         while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
             let search = search(*bug);
+            // Some take minutes.
+            eprintln!("{}: {}", bug.name(), search.told());
             found.lock().unwrap().insert(*bug, search);
         }
     };
