@@ -7,11 +7,13 @@ mod signed_call;
 mod sqs_dead_letters;
 mod stored_value;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::config::{
     Credentials, Region, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig,
 };
+use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -23,6 +25,7 @@ pub use sqs_dead_letters::SqsDeadLetters;
 pub use stored_value::{StoredValue, StoredValueError};
 
 use crate::config::Environment;
+use crate::ports::{Clock, SystemClock};
 
 /// The roots that every AWS endpoint's certificate leads to, from Amazon Trust Services.
 const AMAZON_ROOTS: &[u8] = include_bytes!("aws/amazon-roots.pem");
@@ -33,6 +36,8 @@ pub struct AwsEnvironment {
     http: SharedHttpClient,
     region: Region,
     credentials: Credentials,
+    /// What its requests are dated by.
+    time: SharedTimeSource,
     /// `AWS_ENDPOINT_URL`, and the variable of each service, which goes before it: as the SDKs read them.
     endpoint: Option<String>,
     dynamodb_endpoint: Option<String>,
@@ -73,6 +78,7 @@ impl AwsEnvironment {
             http,
             region: Region::new(region),
             credentials: Credentials::new(access_key, secret_key, session_token, None, "environment"),
+            time: SharedTimeSource::new(ClockTime(Arc::new(SystemClock))),
             endpoint: environment.optional("AWS_ENDPOINT_URL"),
             dynamodb_endpoint: environment.optional("AWS_ENDPOINT_URL_DYNAMODB"),
             management_endpoint: environment.optional("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"),
@@ -81,6 +87,12 @@ impl AwsEnvironment {
             lambda_endpoint: environment.optional("AWS_ENDPOINT_URL_LAMBDA"),
             sqs_endpoint: environment.optional("AWS_ENDPOINT_URL_SQS"),
         }
+    }
+
+    /// The same, with requests that are dated by `clock`.
+    #[must_use]
+    pub fn dated_by(self, clock: &Arc<dyn Clock>) -> Self {
+        Self { time: SharedTimeSource::new(ClockTime(Arc::clone(clock))), ..self }
     }
 
     /// A DynamoDB client.
@@ -106,6 +118,7 @@ impl AwsEnvironment {
             .http_client(self.http.clone())
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
+            .time_source(self.time.clone())
             .retry_config(retries)
             .retry_classifier(RetryTransactions)
             .timeout_config(Self::timeouts());
@@ -122,6 +135,7 @@ impl AwsEnvironment {
             .http_client(self.http.clone())
             .region(self.region.clone())
             .credentials_provider(self.credentials.clone())
+            .time_source(self.time.clone())
             .retry_config(RetryConfig::disabled())
             .timeout_config(Self::timeouts());
         config.set_endpoint_url(self.management_endpoint.clone().or_else(|| self.endpoint.clone()));
@@ -141,6 +155,16 @@ impl AwsEnvironment {
             .operation_attempt_timeout(Self::ATTEMPT_TIMEOUT)
             .operation_timeout(Self::OPERATION_TIMEOUT)
             .build()
+    }
+}
+
+/// The clock that signatures and the lives of credentials are reckoned by.
+#[derive(Debug)]
+struct ClockTime(Arc<dyn Clock>);
+
+impl TimeSource for ClockTime {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.now().as_millis())
     }
 }
 

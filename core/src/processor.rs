@@ -114,6 +114,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             let due = waiting.peek().map(|Reverse((due, _))| *due);
             let has_room = running.len() < self.concurrency;
             tokio::select! {
+                biased;
+                // Whatever ends, what is due by then is looked for as well.
                 Some(done) = running.next() => match done {
                     Done::With => {}
                     Done::ComesAgain(failure) => batch_item_failures.push(failure),

@@ -243,6 +243,59 @@ mod tests {
     }
 
     #[test]
+    fn chances_are_those_of_the_faults_seed_and_of_its_rate() {
+        let pattern = |rate: f64, seed: u64| -> Vec<bool> {
+            let faults = Faults::default();
+            let _guard = faults.add(Fault::fail(Call::any_dynamodb()).rate(rate).seeded(seed));
+            (0..1_000).map(|_| faults.strike_where(&update(&["t"]), |_| true).effect.is_some()).collect()
+        };
+        let often = |pattern: &[bool]| pattern.iter().filter(|struck| **struck).count();
+        let tenth = pattern(0.1, 7);
+        assert!((70..130).contains(&often(&tenth)), "{}", often(&tenth));
+        assert_eq!(pattern(0.1, 7), tenth);
+        assert_ne!(pattern(0.1, 8), tenth);
+        assert_eq!((often(&pattern(0.0, 7)), often(&pattern(1.0, 7))), (0, 1_000));
+        let more = pattern(0.2, 7);
+        assert!(
+            tenth.iter().zip(&more).all(|(rare, more)| !rare || *more),
+            "a higher rate strikes more of the same"
+        );
+    }
+
+    #[test]
+    fn what_varies_stays_within_what_was_given() {
+        let (faults, most) = (Faults::default(), Duration::from_secs(2));
+        let _delay = faults.add(Fault::delay(Call::any_dynamodb(), most).varied());
+        let delays: Vec<_> = (0..100).map(|_| faults.strike_where(&update(&["t"]), |_| true).delay).collect();
+        assert!(delays.iter().all(|delay| *delay <= most));
+        assert!(
+            delays.iter().any(|delay| *delay < most / 4) && delays.iter().any(|delay| *delay > most * 3 / 4)
+        );
+        let _freeze = faults.add(Fault::freeze(Call::any_dynamodb(), 64, most).varied());
+        for _ in 0..100 {
+            let ordeal = faults.ordeal(&update(&["t"])).unwrap();
+            let Effect::Freeze { awaits, time } = ordeal.effect else { panic!("{ordeal:?}") };
+            assert!(awaits <= 64 && time <= most, "{ordeal:?}");
+        }
+    }
+
+    #[test]
+    fn an_ordeal_has_struck_once_it_has_come_to_pass_and_as_often_as_its_fault_may() {
+        let faults = Faults::default();
+        let guard = faults.add(Fault::hang(Call::any_dynamodb(), 3).times(1));
+        let side_by_side = [(); 2].map(|()| faults.ordeal(&update(&["t"])).unwrap());
+        assert_eq!(guard.hits(), 0);
+        assert_eq!(side_by_side.map(|ordeal| faults.befell(&ordeal, "Invoke", "f")), [true, false]);
+        assert_eq!((guard.hits(), faults.ordeal(&update(&["t"]))), (1, None));
+        assert!(
+            faults.strike_where(&update(&["t"]), |_| true).effect.is_none(),
+            "it is about invocations alone"
+        );
+        drop(guard);
+        assert!(!faults.befell(&side_by_side[0], "Invoke", "f"));
+    }
+
+    #[test]
     fn a_fault_is_about_the_calls_that_it_names() {
         let call = Call::dynamodb("UpdateItem");
         for (call, expected) in [

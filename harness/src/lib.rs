@@ -45,3 +45,4 @@ pub mod sqs;
 pub mod stage;
 pub mod tables;
 pub mod template;
+pub mod watch;

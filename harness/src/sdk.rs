@@ -96,3 +96,62 @@ pub(crate) async fn whole(answer: Response<Body>) -> Response<Bytes> {
     let (head, body) = answer.into_parts();
     Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use aws_smithy_runtime_api::http::StatusCode;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_hours(1);
+
+    /// Counts its calls, each of which takes a second.
+    #[derive(Clone, Debug, Default)]
+    struct Counted(Arc<AtomicU32>);
+
+    impl HttpConnector for Counted {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            HttpConnectorFuture::new(async {
+                sleep(Duration::from_secs(1)).await;
+                Ok(HttpResponse::new(StatusCode::try_from(200).unwrap(), SdkBody::empty()))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_still_calls_once_it_goes_on_and_who_is_dead_does_not_at_all() {
+        let (counted, caller) = (Counted::default(), Caller::new("f"));
+        let calling = Calling { connector: counted.clone(), caller: caller.clone() };
+        let calls = || counted.0.load(Ordering::Relaxed);
+        let call = || timeout(LONG, calling.call(HttpRequest::empty()));
+        assert!(call().await.is_ok());
+        assert_eq!(calls(), 1);
+
+        caller.freeze();
+        assert!(call().await.is_err());
+        assert_eq!(calls(), 1);
+        let (called, ()) = tokio::join!(call(), async {
+            sleep(LONG / 2).await;
+            caller.thaw();
+        });
+        assert!(called.is_ok());
+        assert_eq!(calls(), 2);
+
+        // Under way already: only the answer is not heard.
+        let (called, ()) = tokio::join!(call(), async {
+            sleep(Duration::from_millis(500)).await;
+            caller.kill();
+        });
+        assert!(called.is_err());
+        assert_eq!(calls(), 3);
+        caller.thaw();
+        assert!(call().await.is_err(), "the dead do not come back");
+        assert_eq!(calls(), 3);
+    }
+}

@@ -351,6 +351,7 @@ async fn a_caller_that_goes_away_leaves_the_environment_free() {
     config.reserved_concurrency = Some(1);
     let (stage, meeting) = (Stage::new(config), Meeting::new().await);
     let met = tokio::select! {
+        biased;
         met = meeting.met() => met,
         reply = stage.invoke(meeting.event("meet")) => panic!("nobody has released it: {reply:?}"),
     };

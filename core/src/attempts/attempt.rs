@@ -483,6 +483,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         tokio::pin!(written);
         loop {
             tokio::select! {
+                biased;
+                // Begun first: whether the attempt may still say anything is for the write to find.
                 written = &mut written => return written,
                 () = self.listeners.advance(), if parting.is_end() => {}
             }

@@ -95,6 +95,7 @@ impl SignedCall {
             .http_client(aws.http.clone())
             .endpoint_url(endpoint)
             .sleep_impl(TokioSleep::new())
+            .time_source(aws.time.clone())
             .timeout_config(timeouts)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .no_auth()

@@ -175,6 +175,8 @@ impl<'a, P: Connections> Listeners<'a, P> {
     pub(crate) async fn flush(&mut self, until: Instant) {
         while !self.sends.is_empty() {
             tokio::select! {
+                biased;
+                // There are only so many to come: what has arrived by then counts.
                 () = self.advance() => {}
                 () = sleep_until(until) => return,
             }
@@ -201,6 +203,8 @@ impl<'a, P: Connections> Listeners<'a, P> {
         let mut retry_at = Instant::now() + Self::RETRY_INTERVAL;
         while !self.subscribers.iter().all(|id| self.is_done_with(id)) {
             tokio::select! {
+                biased;
+                // Each ends, and none is begun again before its time: the others have their turns.
                 () = self.advance() => {}
                 () = sleep_until(until) => break,
                 () = sleep_until(retry_at) => {

@@ -75,7 +75,8 @@ impl ConnectSetup {
     /// When the key that tokens are verified with lies elsewhere and cannot be read, or is none.
     pub async fn function(self, ports: &Ports) -> Result<Connect<DynamoConnectionStore>, ConfigError> {
         let verifier = self.key.verifier(&self.aws, ports.clock.now()).await?;
-        let store = DynamoConnectionStore::new(self.aws.dynamodb(), self.connections);
+        let client = self.aws.dated_by(&ports.clock).dynamodb();
+        let store = DynamoConnectionStore::new(client, self.connections);
         Ok(Connect::new(verifier, store, Arc::clone(&ports.clock)))
     }
 }
@@ -110,7 +111,8 @@ impl DisconnectSetup {
     /// Makes the function.
     #[must_use]
     pub fn function(self, ports: &Ports) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
-        let client = self.aws.dynamodb();
+        let aws = self.aws.dated_by(&ports.clock);
+        let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), self.connections);
         let queue = DynamoRequestQueue::new(client, self.requests, self.settings);
         let (clock, metrics) = (Arc::clone(&ports.clock), Arc::clone(&ports.metrics));
@@ -161,10 +163,11 @@ impl RouterSetup {
         ports: &Ports,
         handlers: Handle,
     ) -> Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections> {
-        let client = self.aws.dynamodb();
+        let aws = self.aws.dated_by(&ports.clock);
+        let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), self.connections);
         let queue = DynamoRequestQueue::new(client.clone(), self.requests, self.settings);
-        let clients = ApiGatewayConnections::new(self.aws.management_api());
+        let clients = ApiGatewayConnections::new(aws.management_api());
         let mut router = Router::new(app, connections, queue, clients, Arc::clone(&ports.clock), handlers);
         router.set_async_threshold(self.threshold);
         router.set_inline_limit(self.inline_limit);
@@ -199,11 +202,12 @@ impl AttemptsSetup {
     }
 
     fn attempts(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaAttempts {
+        let aws = self.aws.dated_by(&ports.clock);
         Attempts {
             app,
-            queue: DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
-            connections: ApiGatewayConnections::new(self.aws.management_api()),
-            dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
+            queue: DynamoRequestQueue::new(aws.dynamodb(), self.requests, self.queue_settings),
+            connections: ApiGatewayConnections::new(aws.management_api()),
+            dead_letters: SqsDeadLetters::new(aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
             handlers: Handlers::on(handlers),
@@ -250,7 +254,8 @@ impl ProcessorSetup {
     /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Attempts::handlers`].
     #[must_use]
     pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaProcessor {
-        let workers = LambdaWorkers::new(self.attempts.aws.clone(), Arc::clone(&ports.clock), self.worker);
+        let aws = self.attempts.aws.clone().dated_by(&ports.clock);
+        let workers = LambdaWorkers::new(aws, Arc::clone(&ports.clock), self.worker);
         let mut processor = Processor::new(self.attempts.attempts(app, ports, handlers), workers);
         processor.set_concurrency(self.concurrency);
         processor.set_inline_limit(self.inline_limit);
@@ -322,10 +327,11 @@ impl SweeperSetup {
     /// Makes the function.
     #[must_use]
     pub fn function(self, ports: &Ports) -> LambdaSweeper {
+        let aws = self.aws.dated_by(&ports.clock);
         Sweeper {
-            queue: DynamoRequestQueue::new(self.aws.dynamodb(), self.requests, self.queue_settings),
-            connections: ApiGatewayConnections::new(self.aws.management_api()),
-            dead_letters: SqsDeadLetters::new(self.aws, Arc::clone(&ports.clock), self.dead_letters),
+            queue: DynamoRequestQueue::new(aws.dynamodb(), self.requests, self.queue_settings),
+            connections: ApiGatewayConnections::new(aws.management_api()),
+            dead_letters: SqsDeadLetters::new(aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
             metrics: Arc::clone(&ports.metrics),
             settings: self.settings,

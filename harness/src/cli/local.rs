@@ -44,8 +44,9 @@ impl Local {
             // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
             let mut stop = Stop::listen()?;
             let mut stage = tokio::select! {
-                stage = config.start() => stage?,
+                biased;
                 () = stop.requested() => return Ok(ExitCode::SUCCESS),
+                stage = config.start() => stage?,
             };
             let ready = ready(&stage);
             let running = state.running();
@@ -59,6 +60,7 @@ impl Local {
             let ended = match told {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
+                    biased;
                     () = stop.requested() => Ok(()),
                     error = stage.failed() => Err(error.to_string()),
                 },

@@ -5,6 +5,7 @@ mod local;
 mod place;
 mod ready;
 mod record;
+mod sim;
 mod tables;
 mod token;
 mod trial;
@@ -54,15 +55,19 @@ enum Command {
     Cancel(cancel::Cancel),
     /// Make fixtures of the events that functions with STREAMER_RECORD wrote to their logs, without what is somebody's
     Record(record::Record),
+    /// Run thousands of simulated worlds in which all goes wrong that can, and check what comes of them
+    Sim(sim::Sim),
 }
 
 impl Cli {
     pub(crate) fn run(self) -> Outcome {
         let log =
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+        // Worlds are full of what is to be warned of.
+        let least =
+            if matches!(self.command, Some(Command::Sim(_))) { LevelFilter::OFF } else { LevelFilter::WARN };
         // What keeps the credentials from being found is said by the command that wants them.
-        let heard =
-            Targets::new().with_default(LevelFilter::WARN).with_target("aws_config", LevelFilter::OFF);
+        let heard = Targets::new().with_default(least).with_target("aws_config", LevelFilter::OFF);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.with_filter(heard)))?;
         match self.command {
             None => local::Local::default().run(),
@@ -73,6 +78,7 @@ impl Cli {
             Some(Command::Dlq(dlq)) => dlq.run(),
             Some(Command::Cancel(cancel)) => cancel.run(),
             Some(Command::Record(record)) => record.run(),
+            Some(Command::Sim(sim)) => sim.run(),
         }
     }
 }
@@ -160,6 +166,7 @@ impl Stop {
 
     async fn requested(&mut self) {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => {}
             _ = self.hangup.recv() => {}
             _ = self.terminate.recv() => {}

@@ -46,16 +46,18 @@ impl Try {
                 Some(config) => {
                     eprintln!("No stage is running: starting one for this request ...");
                     tokio::select! {
-                        stage = config.start() => Some(stage?),
+                        biased;
                         () = stop.requested() => return Err("interrupted".into()),
+                        stage = config.start() => Some(stage?),
                     }
                 }
             };
             let url =
                 stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url)).unwrap_or_default();
             let outcome = tokio::select! {
-                outcome = self.watch(&url, &token, &payload) => outcome,
+                biased;
                 () = stop.requested() => Err("interrupted".into()),
+                outcome = self.watch(&url, &token, &payload) => outcome,
             };
             if let Some(stage) = stage {
                 stage.shutdown().await;

@@ -58,9 +58,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use engine::{Engine, Settings};
+
+use crate::watch;
 pub(crate) use http::without_an_answer;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};

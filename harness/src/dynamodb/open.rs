@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use dynoxide::storage::Storage;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
-use tokio::sync::watch;
 
 use super::DynamoDb;
 use super::engine::{Engine, Settings};
 use crate::faults::Faults;
+use crate::watch;
 
 const DATABASE_FILE: &str = "dynamodb.sqlite3";
 const LOCK_FILE: &str = "dynamodb.lock";

@@ -20,11 +20,11 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 
 use streamer::ports::{Clock, Entropy};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::faults::Faults;
 use crate::lambda::Invoke;
+use crate::watch;
 use pace::Pace;
 
 pub use filter::{FilterError, FilterPattern};
@@ -75,6 +75,7 @@ impl EventSourceMapping {
     /// What is being invoked then is not waited for, and is delivered again by the next run.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         tokio::select! {
+            biased;
             () = shutdown => {}
             () = self.poll(), if self.settings.enabled => {}
         }
@@ -96,8 +97,9 @@ impl EventSourceMapping {
                 }
             }
             tokio::select! {
-                () = pace.next(listed.is_ok(), pending()) => {}
+                biased;
                 () = passed_on(&mut readers, &mut read) => {}
+                () = pace.next(listed.is_ok(), pending()) => {}
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::source::RecordSource;
+
+use crate::watch;
 
 /// Polls on a grid of points in time. A poll that would find nothing has no effect, so those are left out of a source
 /// that says when it changes: an idle mapping needs no timer.
@@ -32,6 +33,7 @@ impl Pace {
         if idle && let Some(changes) = &mut self.changes {
             // Of a source that is gone, the next poll says so.
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 () = told => {}
             }

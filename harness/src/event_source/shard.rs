@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Ports;
@@ -14,6 +14,7 @@ use super::pace::Pace;
 use super::settings::Settings;
 use super::source::{Record, RecordSource, SourceError};
 use crate::faults::{Effect, Occasion, Service};
+use crate::watch;
 
 /// The most records of one read, as `GetRecords` has it.
 const READ_LIMIT: usize = 1_000;
@@ -53,16 +54,18 @@ pub(super) async fn read(
             Err(error) => tracing::warn!(shard = reader.shard, %error, "the shard cannot be read"),
         }
         tokio::select! {
-            () = pace.next(idle, told(&mut closed)) => {}
+            biased;
             () = passed_on(&mut tasks) => {}
+            () = pace.next(idle, told(&mut closed)) => {}
         }
     }
     // Its records are as old as the shard: the lanes give up on what they still have.
     reader.checkpoint.forget();
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
-            () = pace.next(false, pending()) => {}
+            biased;
             () = passed_on(&mut tasks) => {}
+            () = pace.next(false, pending()) => {}
         }
     }
     reader.shard

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 use streamer::ports::Timestamp;
-use tokio::sync::watch;
+
+use crate::watch;
 
 /// A stream, as far as a mapping has to know it, with the place to keep what has been read.
 ///

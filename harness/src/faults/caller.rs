@@ -4,9 +4,9 @@ use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::rule::Skew;
+
+use crate::watch;
 
 /// One execution environment of a function that runs in process, as the calls that it makes name it.
 ///

@@ -459,4 +459,3 @@ impl Skew {
         Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
     }
 }
-

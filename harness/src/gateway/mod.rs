@@ -26,7 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::routing::{any, get};
 use streamer::ports::{Clock, Entropy};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::authorizer::Authorizer;
@@ -40,6 +39,7 @@ pub use self::rates::Throttle;
 use self::selection::RouteSelection;
 use crate::faults::Faults;
 use crate::lambda::Invoke;
+use crate::watch;
 
 /// A running WebSocket API. Clones share it.
 #[derive(Clone, Debug)]

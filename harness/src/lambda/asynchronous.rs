@@ -86,8 +86,9 @@ impl Functions {
         let (inner, lifetimes) = (Arc::downgrade(&self.0), self.0.lifetimes.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = event.deliver(inner) => {}
+                biased;
                 () = lifetimes.closed() => {}
+                () = event.deliver(inner) => {}
             }
         });
         Ok(request_id)

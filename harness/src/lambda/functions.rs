@@ -184,6 +184,14 @@ impl Functions {
         }
     }
 
+    /// How many environments of `function` there are.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn environments(&self, function: &str) -> Result<usize, InvokeError> {
+        Ok(self.0.function(function)?.callers.lock().len())
+    }
+
     /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
     /// and what runs in this one, and returns when nothing is left. Invocations are throttled from now on.
     pub async fn shutdown(&self) {

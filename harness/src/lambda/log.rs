@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use crate::watch;
 
 /// Something that takes what functions write to their standard output and error, line by line.
 pub trait LogSink: fmt::Debug + Send + Sync {

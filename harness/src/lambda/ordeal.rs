@@ -17,7 +17,8 @@ pub(super) async fn endure(
     faults: &Faults,
     ordeal: Ordeal,
 ) -> Result<Bytes, InvokeError> {
-    let (Effect::KillMidway { awaits } | Effect::Freeze { awaits, .. } | Effect::Hang { awaits }) = ordeal.effect
+    let (Effect::KillMidway { awaits } | Effect::Freeze { awaits, .. } | Effect::Hang { awaits }) =
+        ordeal.effect
     else {
         return invocation.await;
     };

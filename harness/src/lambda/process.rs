@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::log::LogSink;
 use super::output::{Tail, forward};
 use crate::faults::Caller;
+use crate::watch;
 
 /// How long the rest of a dead process's output is waited for. Only a grandchild that has left the process
 /// group can hold the pipe open that long.
@@ -180,6 +181,7 @@ async fn supervise(
     grace: Duration,
 ) -> String {
     let asked = tokio::select! {
+        biased;
         status = child.wait() => Asked::Nothing(status),
         _ = dropped => Asked::Kill,
         () = caller.killed() => Asked::Kill,

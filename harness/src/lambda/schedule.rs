@@ -55,6 +55,7 @@ impl Schedule {
         stop: impl Future<Output = ()>,
     ) {
         tokio::select! {
+            biased;
             () = stop => {}
             never = self.invoke_for_ever(&functions, &*clock, &*entropy) => match never {},
         }
@@ -67,8 +68,8 @@ impl Schedule {
         entropy: &dyn Entropy,
     ) -> Infallible {
         let start = clock.now();
-        let mut after = start;
-        while let Some(next) = self.expression.next(start, after) {
+        let mut coming = self.first(start);
+        while let Some(next) = coming {
             loop {
                 let left = next.since(clock.now());
                 if left.is_zero() {
@@ -81,10 +82,22 @@ impl Schedule {
                 let line = format!("{} did not invoke it: {error}", self.arn);
                 functions.0.options.log.line(&self.function, &line);
             }
-            after = next.max(clock.now());
+            coming = self.expression.next(start, next.max(clock.now()));
         }
         // There is no such moment any more, which is no end of the stage.
         std::future::pending().await
+    }
+
+    /// The first moment of a schedule that was made at `start`: of a schedule with a rate that very moment, since it names no
+    /// other (`EventBridge` Scheduler's guide, «Schedule types»: without a `StartDate`, it «starts invoking the target
+    /// immediately»); of a rule only after its interval.
+    fn first(&self, start: Timestamp) -> Option<Timestamp> {
+        match (self.service, &self.expression.0) {
+            (Scheduler::Schedule, When::Rate(_)) => Some(start),
+            (Scheduler::Rule, When::Rate(_)) | (_, When::At(_) | When::Cron(_)) => {
+                self.expression.next(start, start)
+            }
+        }
     }
 
     /// The event as `EventBridge` makes it (its guide, «Creating a rule that runs on a schedule»).

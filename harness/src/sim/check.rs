@@ -9,8 +9,6 @@ mod posts;
 mod request;
 mod rules;
 mod settled;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -181,8 +179,7 @@ impl Checker {
             calm_at: None,
         };
         for client in &plan.clients {
-            let owner =
-                Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) };
+            let owner = Owner { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) };
             client.steps.iter().for_each(|step| checker.may_ask(&owner, &step.act));
         }
         checker

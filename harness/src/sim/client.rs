@@ -11,7 +11,6 @@ use http::HeaderValue;
 use http::header::SEC_WEBSOCKET_KEY;
 use serde_json::{Value, json};
 use streamer::protocol::Frame;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -20,6 +19,7 @@ use super::record::{ClientEvent, Recorder, What};
 use crate::client::{Client, ClientError};
 use crate::signing_key::TokenFor;
 use crate::stage::Stage;
+use crate::watch;
 use view::{Turn, View};
 
 /// A client at work.

@@ -100,17 +100,8 @@ const PARTS: &[Part] = &[
 /// What the simulator's own jobs do, in the order of the plan.
 fn job_steps(plan: &mut Plan) -> Vec<&mut Vec<Value>> {
     let steps = plan.clients.iter_mut().flat_map(|client| &mut client.steps);
-    let payloads = steps.filter_map(|step| match &mut step.act {
-        Act::Ask { payload, .. } => Some(payload),
-        Act::Connect
-        | Act::Close
-        | Act::Vanish
-        | Act::CutOff
-        | Act::Cancel { .. }
-        | Act::Subscribe { .. }
-        | Act::Status { .. }
-        | Act::Say { .. } => None,
-    });
+    let payloads = steps
+        .filter_map(|step| if let Act::Ask { payload, .. } = &mut step.act { Some(payload) } else { None });
     payloads.filter_map(|payload| payload.get_mut("steps")?.as_array_mut()).collect()
 }
 
@@ -212,19 +203,20 @@ impl<F: Fn(&Plan) -> bool + Sync> Search<F> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::sim::{ClientPlan, FaultKind, FaultPlan, StagePlan, Step};
 
     fn large() -> Plan {
         let step = |at: u64| {
-            let payload = serde_json::json!({"steps": [{"wait": 40}, {"wait": 80}, {"report": 1.0}]});
+            let payload = json!({"steps": [{"wait": 40}, {"wait": 80}, {"report": 1.0}]});
             Step { at_ms: at * 1_500, act: Act::Ask { id: format!("r{at}"), action: "work".into(), payload } }
         };
-        let client = |user: usize| ClientPlan {
-            user: format!("user{user}"),
-            tenant: "acme".into(),
-            permissions: Vec::new(),
-            steps: (0..20).map(step).collect(),
+        let client = |user: usize| -> ClientPlan {
+            let steps: Vec<Step> = (0..20).map(step).collect();
+            let client = json!({"user": format!("user{user}"), "tenant": "acme", "steps": steps});
+            serde_json::from_value(client).unwrap()
         };
         let fault = |kind: &FaultKind| FaultPlan { kind: *kind, rate: 0.1, from_ms: 10, until_ms: 90 };
         Plan {

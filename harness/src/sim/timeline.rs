@@ -136,7 +136,7 @@ struct Teller<'a> {
     plan: &'a Plan,
     /// The requests' items, by key.
     items: BTreeMap<String, Value>,
-    /// Whose each connection is.
+    /// Whose each connection is that a request came over.
     users: BTreeMap<String, String>,
 }
 
@@ -183,18 +183,19 @@ impl Teller<'_> {
                     format!("{operation} {tables}{index} {outcome}"),
                 )
             }
-            Sight::Wrote { caller, table, keys, image } => {
-                return self.wrote(&whom(caller.as_ref()), table, keys, image.as_ref());
+            Sight::Wrote { caller, keys, image, .. } => {
+                return self.wrote(&whom(caller.as_ref()), keys, image.as_ref());
             }
             Sight::Posted { caller, connection, frame, answer } => {
-                let user = self.users.get(connection).map_or("nobody", String::as_str);
+                let user = self.users.get(connection).map(String::as_str);
                 let outcome = match answer {
                     Answer::Done => String::new(),
                     Answer::Refused(why) => format!(" which is refused: {why}"),
                     Answer::Never => " which is not answered".to_owned(),
                 };
-                let about = request_of(frame).map(|id| format!("{user}/{id}"));
-                let what = format!("posts to {user} at {connection}{outcome}: {}", short(frame, 120));
+                let about = request_of(frame).and_then(|id| Some(format!("{}/{id}", user?)));
+                let whose = user.map(|user| format!("{user} at ")).unwrap_or_default();
+                let what = format!("posts to {whose}{connection}{outcome}: {}", short(frame, 120));
                 Line::new(Tone::Plain, whom(caller.as_ref()), what).about(about)
             }
             Sight::Opened { connection } => {
@@ -220,22 +221,15 @@ impl Teller<'_> {
         Some(line)
     }
 
-    fn wrote(&mut self, who: &str, table: &str, keys: &Value, image: Option<&Value>) -> Option<Line> {
-        if table.ends_with("ConnectionsTable") {
-            let connection = text(keys, "connection_id")?;
-            let user = image.and_then(|image| Some((text(image, "tenant_id")?, text(image, "user_id")?)));
-            let what = match user {
-                Some((tenant, user)) => {
-                    self.users.insert(connection.to_owned(), format!("{tenant}/{user}"));
-                    format!("{connection} is stored, of {tenant}/{user}")
-                }
-                None => format!("{connection} is not stored any more"),
-            };
-            return Some(Line::new(Tone::Plain, who, what));
-        }
+    fn wrote(&mut self, who: &str, keys: &Value, image: Option<&Value>) -> Option<Line> {
         let (key, part) = (text(keys, "request_id")?, text(keys, "part").unwrap_or("request"));
         let what = match (part, image) {
             ("request", Some(image)) => {
+                if let Some(((connection, tenant), user)) =
+                    text(image, "connection_id").zip(text(image, "tenant_id")).zip(text(image, "user_id"))
+                {
+                    self.users.entry(connection.to_owned()).or_insert_with(|| format!("{tenant}/{user}"));
+                }
                 let before = self.items.insert(key.to_owned(), image.clone());
                 change(before.as_ref(), image)
             }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamer::app::App;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chance::{self, Seeded};
@@ -18,6 +17,7 @@ use crate::faults::Faults;
 use crate::lambda::LogSink;
 use crate::signing_key::SigningKey;
 use crate::stage::{Stage, StageBuilder, StageError, TokioClock};
+use crate::watch;
 
 /// Whose handlers run.
 #[derive(Clone)]
@@ -52,6 +52,9 @@ const PATIENCE: Duration = Duration::from_mins(60);
 const AFTERMATH: Duration = Duration::from_mins(2);
 /// How often is looked whether all has settled.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// What a task may wait for after the stage's end: for an environment to have been idle for ten minutes.
+const LAST_TASKS: Duration = Duration::from_mins(11);
 
 /// Runs a plan to its end, on this thread.
 pub(super) fn run(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
@@ -96,8 +99,10 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     recorder.record(What::World(WorldEvent::Settled));
     let mut last = look(&stage, &recorder).await?;
     stage.end().await;
-    last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     recorder.record(What::World(WorldEvent::End));
+    let lasted = begun.elapsed();
+    tokio::time::sleep(LAST_TASKS).await;
+    last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
 
     let mut kept = recorder.kept();
     kept.checker.finish(&last);
@@ -105,7 +110,7 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
         events: std::mem::take(&mut kept.events),
         violations: kept.checker.violations().to_vec(),
         last,
-        lasted: begun.elapsed(),
+        lasted,
     })
 }
 

@@ -442,6 +442,7 @@ impl Queues {
             let wake =
                 next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
             tokio::select! {
+                biased;
                 // The sender lives as long as we do.
                 _ = changes.changed() => {}
                 () = sleep_until(wake) => {}

@@ -49,10 +49,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rusqlite::Connection;
 use streamer::ports::{Clock, Entropy, Timestamp};
-use tokio::sync::watch;
 
 use crate::destination::{Destination, NoDestination};
 use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
+use crate::watch;
 use error::ApiError;
 use store::Store;
 

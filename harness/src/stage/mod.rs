@@ -20,7 +20,6 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use serde_json::Value;
 use streamer::ports::{Clock, SystemClock, SystemEntropy, Timestamp};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -40,6 +39,7 @@ use crate::lambda::{Functions, LogSink, Options, TerminalLog};
 use crate::signing_key::{SigningKey, TokenFor};
 use crate::sqs::Queues;
 use crate::template::{Finding, Template};
+use crate::watch;
 pub(crate) use clock::TokioClock;
 use streamer_function::{Ground, Late};
 

@@ -46,6 +46,7 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
 /// Deletes, again and again, what the tables' time to live has ended.
 pub(super) async fn sweep(dynamodb: DynamoDb, every: Duration, stopped: impl Future<Output = ()>) {
     tokio::select! {
+        biased;
         () = stopped => {}
         () = dynamodb.sweep_every(every) => {}
     }

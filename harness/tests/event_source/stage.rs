@@ -15,7 +15,7 @@ use streamer_harness::event_source::{
 };
 use streamer_harness::faults::Faults;
 use streamer_harness::lambda::{Invocation, Invoke, InvokeError};
-use tokio::sync::watch;
+use streamer_harness::watch;
 use tokio::time::{Instant, sleep};
 
 pub(crate) const STREAM: &str =

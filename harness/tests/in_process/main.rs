@@ -5,6 +5,7 @@
 mod building;
 mod clients;
 mod clock;
+mod environments;
 mod faults;
 mod hours;
 mod recovery;

@@ -75,5 +75,7 @@ async fn schedule_row_a_schedule_has_another_source_and_an_input_is_the_event() 
     assert_eq!(invoked[0].1["detail"], "{}");
     let invoked = invocations(schedule("rate(8 hours)", Scheduler::Rule, Some("{\"sweep\":true}"))).await;
     let expected = [8, 16, 24].map(|hours| (hours * 3_600, json!({ "sweep": true })));
-    assert_eq!(invoked, expected);
+    assert_eq!(invoked, expected, "a rule first waits for as long");
+    let invoked = invocations(schedule("rate(8 hours)", Scheduler::Schedule, Some("{}"))).await;
+    assert_eq!(invoked, [0, 8, 16, 24].map(|hours| (hours * 3_600, json!({}))), "a schedule starts at once");
 }

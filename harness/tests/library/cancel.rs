@@ -27,6 +27,7 @@ async fn world() -> (World, Cleaned) {
         async move {
             context.progress.report(10.0, "Begun")?;
             tokio::select! {
+                biased;
                 reason = context.progress.stopped() => {
                     sleep(Duration::from_secs(1)).await;
                     cleaned.fetch_add(1, Ordering::SeqCst);

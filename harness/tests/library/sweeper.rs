@@ -198,6 +198,7 @@ impl Scene {
                 running.push(self.world.work(key).boxed_local());
             }
             tokio::select! {
+                biased;
                 Some(()) = running.next() => {}
                 () = sleep(Duration::from_millis(100)) => {}
             }

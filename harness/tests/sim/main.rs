@@ -3,3 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod reports;
+mod seeds;
+mod users;

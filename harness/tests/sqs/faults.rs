@@ -44,6 +44,7 @@ async fn faults_make_calls_go_wrong_in_the_way_they_say() {
     drop(guard);
     let _guard = faults.add(Fault::kill(call().by("Processor")));
     tokio::select! {
+        biased;
         () = caller.killed() => {}
         _ = send("q") => panic!("the caller is dead"),
     }

@@ -12,13 +12,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::DynamoDb;
 use super::engine::Engine;
 pub use record::{EventName, StreamRecord, StreamViewType, UserIdentity};
 use shards::Shard;
 use store::Stream;
+
+use crate::watch;
 
 /// How long a stream keeps its records, and how long a disabled stream can still be read.
 pub(super) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);

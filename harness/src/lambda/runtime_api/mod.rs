@@ -11,11 +11,13 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::InvokeError;
 use super::process::Group;
 use messages::{Accepted, Refusal, reported_error};
+
+use crate::watch;
 pub(super) use messages::{MAX_REPLY_BYTES, read_to_end, response_too_large};
 
 /// What the function is called with.

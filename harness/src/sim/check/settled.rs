@@ -240,8 +240,8 @@ impl Checker {
 
 /// What a request is to do, where it is of the simulator's own handlers.
 fn job_of(life: &Life) -> Option<Job> {
-    let is_ours = text(&life.image, "action")
-        .is_some_and(|action| [WORK, ONCE, BRITTLE, GUARDED].contains(&action));
+    let is_ours =
+        text(&life.image, "action").is_some_and(|action| [WORK, ONCE, BRITTLE, GUARDED].contains(&action));
     let payload: Value = serde_json::from_str(text(&life.image, "payload")?).ok()?;
     is_ours.then(|| serde_json::from_value(payload).ok())?
 }
