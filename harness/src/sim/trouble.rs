@@ -314,6 +314,19 @@ mod tests {
     }
 
     #[test]
+    fn one_plan_strikes_at_the_same_moments() {
+        let strikes = || -> Vec<String> {
+            let world = run(&plan(TOGETHER[1]), &Cast::Jobs).unwrap();
+            let struck =
+                world.events.iter().filter(|event| matches!(event.what, What::Fake(Sight::Struck { .. })));
+            struck.map(|event| format!("{event:?}")).collect()
+        };
+        let first = strikes();
+        assert!(!first.is_empty());
+        assert_eq!(strikes(), first);
+    }
+
+    #[test]
     fn what_is_never_due_never_strikes() {
         let none: Vec<_> = FaultKind::ALL.iter().map(|kind| (*kind, 0.0)).collect();
         let world = run(&plan(&none), &Cast::Jobs).unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
@@ -37,7 +38,9 @@ pub(crate) fn client(http: Option<SharedHttpClient>, endpoint: &str) -> Client {
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(endpoint)
-        .retry_config(RetryConfig::disabled());
+        .retry_config(RetryConfig::disabled())
+        // It measures on the machine's clock, and gives up on an hour of paused time where that takes seconds.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     config.set_http_client(http);
     Client::from_conf(config.build())
 }
