@@ -164,7 +164,8 @@ fn progressed(setting: &Setting, life: &mut Life, post: &Post<'_>) -> Wrongs {
         && stand.lease_end.is_some_and(|end| *at <= end + setting.skew);
     let heard = life.heard.entry((*connection).to_owned()).or_default();
     let mut is_late = false;
-    if !is_held && !(is_own_end && !heard.has_end) {
+    let may_speak = is_held || (is_own_end && !heard.has_end);
+    if !may_speak {
         let late = heard.late.entry(epoch).or_default();
         *late += 1;
         is_late = setting.may_be_late && *late == 1;

@@ -79,7 +79,7 @@ pub(super) struct Life {
     pub(super) terminal_frame: Option<String>,
     /// What each connection was told.
     pub(super) heard: BTreeMap<String, Heard>,
-    /// The values that lie beside it, each with its time to live and, of a result, the value.
+    /// The values that lie beside it.
     pub(super) parts: BTreeMap<String, Part>,
     /// When its holder was asked to stop.
     pub(super) asked_to_stop: Option<Timestamp>,
@@ -104,7 +104,7 @@ pub(super) struct Claim {
 /// A value that lies beside its request.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) has_ttl: bool,
+    /// What it is, if it is a result.
     pub(super) value: Option<String>,
 }
 
@@ -387,7 +387,7 @@ impl Checker {
         };
         let is_result = part != part_item::PAYLOAD_PART && part != part_item::CHECKPOINT_PART;
         let value = text(image, "value").filter(|_| is_result).map(str::to_owned);
-        life.parts.insert(part.to_owned(), Part { has_ttl: has(image, "ttl"), value });
+        life.parts.insert(part.to_owned(), Part { value });
     }
 
     fn gone(&mut self, at: Timestamp, key: &str) {
