@@ -17,6 +17,7 @@ use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime::client::retries::RetryPartition;
 
 pub use lambda_workers::LambdaWorkers;
 pub use retries::RetryTransactions;
@@ -36,6 +37,8 @@ pub struct AwsEnvironment {
     http: SharedHttpClient,
     region: Region,
     credentials: Credentials,
+    /// What retries draw on: this function's own, where many run in one process.
+    retries: RetryPartition,
     /// What its requests are dated by.
     time: SharedTimeSource,
     /// `AWS_ENDPOINT_URL`, and the variable of each service, which goes before it: as the SDKs read them.
@@ -78,6 +81,7 @@ impl AwsEnvironment {
             http,
             region: Region::new(region),
             credentials: Credentials::new(access_key, secret_key, session_token, None, "environment"),
+            retries: RetryPartition::custom("function").build(),
             time: SharedTimeSource::new(ClockTime(Arc::new(SystemClock))),
             endpoint: environment.optional("AWS_ENDPOINT_URL"),
             dynamodb_endpoint: environment.optional("AWS_ENDPOINT_URL_DYNAMODB"),
@@ -120,6 +124,7 @@ impl AwsEnvironment {
             .credentials_provider(self.credentials.clone())
             .time_source(self.time.clone())
             .retry_config(retries)
+            .retry_partition(self.retries.clone())
             .retry_classifier(RetryTransactions)
             .timeout_config(Self::timeouts());
         config.set_endpoint_url(self.dynamodb_endpoint.clone().or_else(|| self.endpoint.clone()));

@@ -365,7 +365,7 @@ impl Inner {
         if environment.is_outdated() {
             environment.end().await;
         } else {
-            function.release(environment, self.options.idle_timeout);
+            function.release(environment, self.options.idle_timeout, &self.lifetimes);
         }
     }
 
@@ -421,12 +421,24 @@ impl Function {
         self.idle().environments.pop()
     }
 
-    fn release(self: &Arc<Self>, environment: Environment, idle_timeout: Option<Duration>) {
+    fn release(
+        self: &Arc<Self>,
+        environment: Environment,
+        idle_timeout: Option<Duration>,
+        lifetimes: &Lifetimes,
+    ) {
         let mut idle = self.idle();
         idle.environments.push((environment, Instant::now()));
         if let Some(timeout) = idle_timeout.filter(|_| !idle.watched) {
             idle.watched = true;
-            tokio::spawn(end_idle(Arc::downgrade(self), timeout));
+            let (function, lifetimes) = (Arc::downgrade(self), lifetimes.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = lifetimes.closed() => {}
+                    () = end_idle(function, timeout) => {}
+                }
+            });
         }
     }
 

@@ -9,6 +9,8 @@ mod posts;
 mod request;
 mod rules;
 mod settled;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use streamer::ports::Timestamp;
 
 use super::plan::{FaultKind, Plan};
 use super::record::{Event, What, WorldEvent};
+use crate::faults::Caller;
 use crate::sight::Sight;
 use clients::{Asked, ClientView};
 use request::Life;
@@ -67,6 +70,9 @@ pub(super) struct Checker {
     /// Whose each connection is, as its token says.
     owners: HashMap<String, Owner>,
     open: BTreeSet<String>,
+    /// Connections that a fault had somebody find gone.
+    seemed_gone: BTreeSet<String>,
+    ledger: Ledger,
     clients: Vec<ClientView>,
     /// What was sent under a key.
     asked: BTreeMap<String, Asked>,
@@ -88,6 +94,14 @@ impl Owner {
     fn key(&self, id: &str) -> RequestKey {
         RequestKey::new(&self.tenant, &self.user, &id.into())
     }
+}
+
+/// What all requests together have cost, as far as those pay who run them and answer about them.
+#[derive(Debug, Default)]
+struct Ledger {
+    calls: u64,
+    writes: u64,
+    messages: u64,
 }
 
 /// What of a plan decides on what is allowed.
@@ -160,6 +174,13 @@ const CONNECT: &str = "ConnectFunction";
 const DISCONNECT: &str = "DisconnectFunction";
 const PROCESSOR: &str = "ProcessorFunction";
 const WORKER: &str = "WorkerFunction";
+/// The table that requests lie in.
+const REQUESTS: &str = "RequestsTable";
+
+/// Whether what a function calls is in the budget of requests: the sweeper looks around whether there are any or not.
+fn pays(caller: &Caller) -> bool {
+    [ROUTER, PROCESSOR, WORKER].iter().any(|function| caller.function().ends_with(function))
+}
 
 impl Checker {
     pub(super) fn new(plan: &Plan) -> Self {
@@ -172,6 +193,8 @@ impl Checker {
             requests: BTreeMap::new(),
             owners: HashMap::new(),
             open: BTreeSet::new(),
+            seemed_gone: BTreeSet::new(),
+            ledger: Ledger::default(),
             clients: clients.collect(),
             asked: BTreeMap::new(),
             asks_without_id: BTreeSet::new(),
@@ -190,7 +213,8 @@ impl Checker {
         let at = event.at;
         match &event.what {
             What::Fake(Sight::Wrote { caller, table, keys, image }) => {
-                if table.ends_with("RequestsTable") {
+                if table.ends_with(REQUESTS) {
+                    self.ledger.writes += u64::from(caller.as_ref().is_some_and(pays));
                     self.wrote(at, caller.as_ref(), keys, image.as_ref());
                 }
             }
@@ -213,9 +237,16 @@ impl Checker {
                     self.lettered(at, body);
                 }
             }
-            What::Fake(
-                Sight::Called { .. } | Sight::Started { .. } | Sight::Returned { .. } | Sight::Struck { .. },
-            ) => {}
+            What::Fake(Sight::Called { caller, tables, .. }) => {
+                let is_paid = tables.ends_with(REQUESTS) && caller.as_ref().is_some_and(pays);
+                self.ledger.calls += u64::from(is_paid);
+            }
+            What::Fake(Sight::Struck { fault, resource, .. }) => {
+                if *fault == FaultKind::PostGone.name() {
+                    self.seemed_gone.insert(resource.clone());
+                }
+            }
+            What::Fake(Sight::Started { .. } | Sight::Returned { .. }) => {}
             What::Client(number, event) => self.client(at, *number, event),
             What::Handler(event) => self.ran(at, event),
             What::World(WorldEvent::Calm) => self.calm_at = Some(at),

@@ -19,6 +19,8 @@ pub(super) const ONCE: &str = "once";
 pub(super) const BRITTLE: &str = "brittle";
 /// The action of jobs that take [`PERMISSION`].
 pub(super) const GUARDED: &str = "guarded";
+/// All of these.
+pub(super) const ACTIONS: [&str; 4] = [WORK, ONCE, BRITTLE, GUARDED];
 /// What a token must grant for [`GUARDED`].
 pub(super) const PERMISSION: &str = "guards";
 

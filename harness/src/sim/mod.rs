@@ -25,6 +25,7 @@ mod tally;
 mod timeline;
 mod trace;
 mod trouble;
+mod warm_up;
 mod world;
 
 pub use chance::Chance;

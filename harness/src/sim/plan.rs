@@ -42,7 +42,7 @@ pub struct StagePlan {
 
 /// One client: a user at one device, over one connection at a time. One that loses its connection comes back by itself,
 /// and goes on with what it waits for.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPlan {
     /// The token's `sub`.

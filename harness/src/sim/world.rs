@@ -12,6 +12,7 @@ use super::client::Person;
 use super::plan::Plan;
 use super::record::{Event, Recorder, What, WorldEvent};
 use super::trouble::Trouble;
+use super::warm_up::warm_up;
 use super::{jobs, trace};
 use crate::faults::Faults;
 use crate::lambda::LogSink;
@@ -58,6 +59,7 @@ const LAST_TASKS: Duration = Duration::from_mins(11);
 
 /// Runs a plan to its end, on this thread.
 pub(super) fn run(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
+    warm_up()?;
     // The SDK's jitter and its tokens come from this thread's generator.
     fastrand::seed(chance::rng(plan.seed, "sdk").u64(..));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod determinism;
 mod reports;
 mod seeds;
 mod users;

@@ -144,6 +144,7 @@ impl Checker {
     }
 
     fn sent(&mut self, number: usize, text: &str) {
+        self.ledger.messages += 1;
         let owner = self.clients[number].owner.clone();
         let message = Message::parse(text);
         let id = match &message {
@@ -242,7 +243,7 @@ impl Checker {
             return;
         }
         if question.action == "subscribe" {
-            client.session.listens.entry(question.about.clone()).or_insert(at);
+            client.session.listens.insert(question.about.clone(), at);
         }
         let key = self.key(number, &question.about);
         let data = &frame["data"];

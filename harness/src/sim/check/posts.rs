@@ -47,7 +47,7 @@ pub(super) struct Heard {
     last: BTreeMap<(Option<u64>, u64), u64>,
     /// From which attempts a frame came too late.
     late: BTreeMap<u64, u32>,
-    has_end: bool,
+    pub(super) has_end: bool,
 }
 
 /// A frame on its way, and to whom.

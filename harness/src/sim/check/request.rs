@@ -58,6 +58,8 @@ const ATTEMPTS_OWN: [&str; 18] = [
 const UNCLAIMED: Duration = Duration::from_secs(150);
 /// How long after its lease's end a request is looked at.
 const LEASE_GRACE: Duration = Duration::from_secs(10);
+/// The longest that something that is due waits for the sweeper.
+const DUE_IS_SEEN_TO: Duration = Duration::from_mins(4);
 /// The least time between two stored reports.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -307,8 +309,9 @@ impl Checker {
     }
 
     fn changed(&mut self, at: Timestamp, key: &str, caller: Option<&Caller>, image: &Value, stand: Stand) {
-        let Self { requests, found, setting, .. } = self;
+        let Self { requests, found, setting, open, seemed_gone, calm_at, .. } = self;
         let Some(life) = requests.get_mut(key) else { return };
+        is_seen_to(found, *calm_at, at, key, life);
         let before = std::mem::replace(&mut life.image, image.clone());
         let changed = changed(&before, image);
         let write = Write { at, key, caller, old: life.stand, new: stand, changed, before: &before, image };
@@ -329,6 +332,18 @@ impl Checker {
             check_seq(found, &write);
         }
         account(setting, found, &write, life);
+        let has_heard = |connection: &str| life.heard.get(connection).is_some_and(|heard| heard.has_end);
+        let is_dropped = |connection: &&str| {
+            open.contains(*connection) && !seemed_gone.contains(*connection) && !has_heard(connection)
+        };
+        let gone = subscribers(&before).filter(|one| !subscribers(image).any(|other| other == *one));
+        if let Some(connection) = gone.into_iter().find(is_dropped) {
+            write.says(
+                found,
+                rules::LISTENERS_STAY,
+                format!("takes off {connection}, which has not heard the end"),
+            );
+        }
         let ends = !has_ended && stand.status.is_terminal();
         let (is_asked, was_asked) = (stand.cancel_requested, write.old.cancel_requested);
         let comes_to_listen = write.has_changed("subscribers");
@@ -550,6 +565,24 @@ fn account(setting: &Setting, found: &mut Found, write: &Write<'_>, life: &mut L
     if u128::from(claim.stored) > most && new.status == Status::Processing && setting.is_faultless {
         let message = format!("stores {} reports within {seconds} s", claim.stored);
         write.says(found, rules::PACED, message);
+    }
+}
+
+/// What falls due is seen to within some minutes, once nothing goes wrong any more: the sweeper comes each minute, and may
+/// have to wait for the one before it to be done.
+pub(super) fn is_seen_to(
+    found: &mut Found,
+    calm_at: Option<Timestamp>,
+    at: Timestamp,
+    key: &str,
+    life: &Life,
+) {
+    let (Some(calm_at), Some(timer_at)) = (calm_at, life.stand.timer_at) else { return };
+    let late = at.since(timer_at.max(calm_at));
+    if late > DUE_IS_SEEN_TO {
+        let message =
+            format!("its timer fired at {timer_at}, {late:?} ago, and it stands as {:?}", life.stand);
+        found.broken(rules::DUE_IS_SEEN_TO, at, Some(key), message);
     }
 }
 

@@ -6,6 +6,8 @@
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is stored";
 /// Once nothing goes wrong any more, whatever is acknowledged ends, within a time that hangs on the plan.
 pub(super) const ENDS_IN_TIME: &str = "1: every request ends in bounded time";
+/// Once nothing goes wrong any more, whatever falls due is looked at within some minutes: its timer moves on, or goes.
+pub(super) const DUE_IS_SEEN_TO: &str = "1: what falls due is seen to";
 /// What is open, and what somebody has not heard the end of, is found in the timer index.
 pub(super) const HAS_A_TIMER: &str = "1: what is not settled has a timer";
 /// A request goes from status to status as `lifecycle` says, by whoever may move it.
@@ -35,6 +37,8 @@ pub(super) const ONE_TERMINAL_FRAME: &str = "4: the terminal frame is what is st
 ///
 /// Who was found gone by a fault, though he was there, has to come back first, and is looked at again then.
 pub(super) const END_IS_TOLD: &str = "5: whoever listens receives the terminal frame";
+/// Nobody is taken off who is there and has not been told.
+pub(super) const LISTENERS_STAY: &str = "5: a listener stays until it is told";
 /// One key is one request, from its queueing on until it expires.
 pub(super) const ONE_REQUEST: &str = "6: an id is one request";
 /// A claim runs its handler once.

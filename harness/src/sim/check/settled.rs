@@ -1,6 +1,6 @@
 //! How all must stand in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,8 +9,8 @@ use streamer::ports::Timestamp;
 use streamer::store::Status;
 
 use super::image::{has, subscribers, text};
-use super::request::Life;
-use super::{Checker, Final, rules};
+use super::request::{Life, is_seen_to};
+use super::{Checker, Final, Ledger, rules};
 use crate::sim::jobs::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK};
 
 /// How long an invocation lasts at the most.
@@ -18,6 +18,10 @@ const INVOCATION: Duration = Duration::from_mins(15);
 /// How long a request may lie about between two attempts: its lease's grace, the longest wait, the time until nobody has
 /// claimed it, and the sweeper's pace.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(5);
+
+/// How long an end may wait to be told: its client may be cut off until the gateway finds it idle, and the sweeper looks again
+/// ever less often.
+const LONGEST_TELLING: Duration = Duration::from_mins(40);
 
 impl Checker {
     /// Looks at how all stands in the end.
@@ -29,10 +33,12 @@ impl Checker {
         let requests = std::mem::take(&mut self.requests);
         let longest = self.longest(requests.values());
         for (key, life) in &requests {
+            is_seen_to(&mut self.found, self.calm_at, last.at, key, life);
             self.has_settled(last.at, key, life, longest);
             self.cost_what_it_should(last.at, key, life);
             self.ended_as_its_job(last.at, key, life);
         }
+        self.all_cost_what_they_should(last.at, &requests);
         self.requests = requests;
         self.tables_are_as_seen(last);
         self.letters_are_failures(last);
@@ -70,8 +76,7 @@ impl Checker {
             let message = format!("it stands as {:?}, {took:?} after all was well again", life.stand);
             self.found.broken(rules::ENDS_IN_TIME, at, Some(key), message);
         }
-        if life.ended_at.is_none() || at.since(calm_at.max(ended_at)) < INVOCATION.min(Duration::from_mins(2))
-        {
+        if life.ended_at.is_none() || at.since(calm_at.max(ended_at)) < LONGEST_TELLING {
             return;
         }
         let listening: Vec<&str> = subscribers(&life.image).collect();
@@ -97,6 +102,21 @@ impl Checker {
             let message =
                 format!("it cost {cost:?}: no more than {most} notes and one frame for each who listens");
             self.found.broken(rules::WITHIN_BUDGET, at, Some(key), message);
+        }
+    }
+
+    /// Without a fault, few calls are in vain: a claim reads what lies beside the request, a message may find it changed, and an
+    /// end may be noted together with another's.
+    fn all_cost_what_they_should(&mut self, at: Timestamp, requests: &BTreeMap<String, Life>) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let claims: usize = requests.values().map(|life| life.claims.len()).sum();
+        let Ledger { calls, writes, messages } = self.ledger;
+        let most = writes + 3 * count(claims) + 8 * messages + 4 * count(requests.len());
+        if self.setting.is_faultless && calls > most {
+            let message = format!(
+                "{calls} calls for {writes} writes, {claims} claims and {messages} messages: at most {most} are due"
+            );
+            self.found.broken(rules::WITHIN_BUDGET, at, None, message);
         }
     }
 
@@ -207,7 +227,9 @@ impl Checker {
                 let Some(ended_at) = life.ended_at else { continue };
                 let seemed_gone =
                     self.setting.may_seem_gone && self.calm_at.is_none_or(|calm_at| *since < calm_at);
-                let is_due = at.since(ended_at.max(*since)) > Duration::from_mins(1);
+                // As long as its timer stands, it is still to be told.
+                let waited = at.since(ended_at.max(*since));
+                let is_due = waited > LONGEST_TELLING || life.stand.timer_at.is_none();
                 if is_due && !seemed_gone && !client.ended.contains(id) {
                     let message = format!(
                         "client {number} listens since {since}, and has not heard that it ended at {ended_at}"

@@ -15,14 +15,11 @@ use super::chance;
 use super::plan::Plan;
 
 /// What a client asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Asked {
-    pub(super) action: String,
-    pub(super) payload: Value,
+#[derive(Clone, Debug)]
+struct Asked {
+    action: String,
+    payload: Value,
 }
-
-/// Draws what a client asks for.
-pub(super) type Asking<'a> = &'a dyn Fn(&mut Rng) -> Asked;
 
 /// How long a world is in trouble, and what that leaves room for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,7 +44,7 @@ impl Span {
     fn trouble_ms(self, rng: &mut Rng) -> u64 {
         const MINUTE: u64 = 60_000;
         match self {
-            Self::Minutes => rng.u64(MINUTE..8 * MINUTE),
+            Self::Minutes => ms_of_any_order(rng, 40_000, 480_000),
             Self::Invocations => rng.u64(13 * MINUTE..35 * MINUTE),
             Self::Connections => rng.u64(125 * MINUTE..150 * MINUTE),
         }
@@ -58,24 +55,12 @@ impl Plan {
     /// The scenario of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        Self::drawn(seed, None)
-    }
-
-    /// The scenario of a seed in which clients ask for this.
-    pub(super) fn of_seed_asking(seed: u64, asking: Asking<'_>) -> Self {
-        Self::drawn(seed, Some(asking))
-    }
-
-    fn drawn(seed: u64, asking: Option<Asking<'_>>) -> Self {
         let mut rng = chance::rng(seed, "plan");
         let span = Span::drawn(&mut rng);
         let trouble_ms = span.trouble_ms(&mut rng);
-        let of_jobs = asks::Jobs::drawn(&mut rng, span);
-        let clients = match asking {
-            Some(asking) => people::drawn(&mut rng, span, trouble_ms, asking),
-            None => people::drawn(&mut rng, span, trouble_ms, &|rng| of_jobs.ask(rng)),
-        };
-        let stage = settings::drawn(&mut rng, &clients);
+        let jobs = asks::Jobs::drawn(&mut rng, span);
+        let clients = people::drawn(&mut rng, span, trouble_ms, &jobs);
+        let stage = settings::drawn(&mut rng, span, &clients);
         let faults = faults::drawn(&mut rng, trouble_ms);
         Self { seed, trouble_ms, stage, clients, faults }
     }
@@ -118,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_one_plan_and_its_file_is_the_same() {
-        for plan in plans(300) {
+        for plan in plans(200) {
             assert_eq!(Plan::of_seed(plan.seed), plan);
             let json = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan, "seed {}", plan.seed);
@@ -127,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_plan_makes_sense() {
-        for plan in plans(3_000) {
+        for plan in plans(1_000) {
             let seed = plan.seed;
             assert!((1..=6).contains(&plan.clients.len()), "seed {seed}");
             for client in &plan.clients {
@@ -152,7 +137,7 @@ mod tests {
     #[test]
     fn many_seeds_together_have_everything_and_none_has_it_all() {
         let (mut seen, mut quiet): (BTreeMap<String, u32>, u32) = (BTreeMap::new(), 0);
-        for plan in plans(2_000) {
+        for plan in plans(1_000) {
             quiet += u32::from(plan.faults.is_empty());
             for fault in &plan.faults {
                 *seen.entry(fault.kind.name().to_owned()).or_default() += 1;
@@ -173,7 +158,7 @@ mod tests {
                 }
             }
         }
-        assert!((50..=200).contains(&quiet), "{quiet} of 2,000 worlds have no faults");
+        assert!((25..=100).contains(&quiet), "{quiet} of 1,000 worlds have no faults");
         let kinds = FaultKind::ALL.iter().map(|kind| kind.name());
         let others = [
             "connect",
@@ -203,7 +188,7 @@ mod tests {
             "BigCheckpoint",
         ];
         for kind in kinds.chain(others) {
-            assert!(seen.get(kind).is_some_and(|times| *times >= 20), "{kind} comes too seldom: {seen:?}");
+            assert!(seen.get(kind).is_some_and(|times| *times >= 10), "{kind} comes too seldom: {seen:?}");
         }
     }
 }

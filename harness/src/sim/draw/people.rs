@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::super::jobs::PERMISSION;
+use super::super::jobs::{Job, PERMISSION};
 use super::super::plan::{Act, ClientPlan, Step};
-use super::{Asked, Asking, Span, happens, ms_of_any_order, of_any_order, one_of};
+use super::asks::Jobs;
+use super::{Asked, Span, happens, ms_of_any_order, of_any_order, one_of};
 
 /// Users and tenants, some of whose names run into each other unless the delimiter between them is escaped.
 const PEOPLE: [(&str, &str); 12] = [
@@ -59,7 +60,7 @@ impl Habits {
 }
 
 /// Draws the clients of a world.
-pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, asking: Asking<'_>) -> Vec<ClientPlan> {
+pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, jobs: &Jobs) -> Vec<ClientPlan> {
     let habits = Habits::drawn(rng);
     let identities = identities(rng);
     // From a few to many; many at once cost most.
@@ -72,7 +73,7 @@ pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, asking: Asking<'
     let mut named = BTreeSet::new();
     for number in 0..requests {
         let who = rng.usize(..clients.len());
-        let asked = asking(rng);
+        let asked = jobs.ask(rng);
         let at_ms = if habits.is_a_rush { rng.u64(0..5_000) } else { rng.u64(0..trouble_ms * 4 / 5) };
         let mut id = id(rng, habits, number);
         let ClientPlan { user, tenant, .. } = &clients[who].plan;
@@ -129,7 +130,13 @@ fn request(
 ) {
     let ask = |asked: Asked| Act::Ask { id: id.to_owned(), action: asked.action, payload: asked.payload };
     let id_alone = || id.to_owned();
-    let soon = |rng: &mut Rng| at_ms + ms_of_any_order(rng, 1, 120_000);
+    // What meets the moment at which it is taken or ends finds most.
+    let takes = serde_json::from_value::<Job>(asked.payload.clone()).map_or(0, |job| job.takes_ms());
+    let moment = |rng: &mut Rng| match rng.u32(0..3) {
+        0 => at_ms + rng.u64(0..100),
+        1 => at_ms + takes.saturating_sub(300) + rng.u64(0..1_500),
+        _ => at_ms + ms_of_any_order(rng, 1, 120_000),
+    };
     // What another device of the same user does, and what a stranger does with what is not theirs.
     let (user, tenant) = (clients[who].plan.user.clone(), clients[who].plan.tenant.clone());
     let is_same = |client: &Drawing| client.plan.user == user && client.plan.tenant == tenant;
@@ -141,29 +148,29 @@ fn request(
     while happens(rng, habits.repeats) {
         let device = anybody(rng);
         // A stranger who repeats an id has a request of their own: that is what ids are scoped for.
-        let at_ms = if happens(rng, 0.3) { at_ms + rng.u64(0..50) } else { soon(rng) };
+        let at_ms = moment(rng);
         clients[device].does(at_ms, ask(asked.clone()));
     }
     if happens(rng, habits.contradicts) {
-        let at_ms = soon(rng);
+        let at_ms = moment(rng);
         let payload = json!({"estimate_ms": 6_000, "steps": [{"wait": rng.u64(0..3_000)}]});
         clients[who].does(at_ms, ask(Asked { payload, ..asked }));
     }
     while happens(rng, habits.follows) {
-        let (device, at_ms) = (anybody(rng), soon(rng));
+        let (device, at_ms) = (anybody(rng), moment(rng));
         // Not knowing of it is no reason not to ask.
         let id = if happens(rng, 0.05) { "never-asked-for".to_owned() } else { id_alone() };
         clients[device].does(at_ms, Act::Subscribe { id });
     }
     if happens(rng, habits.asks_how_it_stands) {
-        let (device, at_ms) = (anybody(rng), soon(rng));
+        let (device, at_ms) = (anybody(rng), moment(rng));
         clients[device].does(at_ms, Act::Status { id: id_alone() });
     }
     if happens(rng, habits.cancels) {
         let device = anybody(rng);
-        // At once, while it waits, while it runs, long after its end; and again, to be sure.
-        let at_ms = if happens(rng, 0.3) { at_ms + rng.u64(0..100) } else { soon(rng) };
+        let at_ms = moment(rng);
         clients[device].does(at_ms, Act::Cancel { id: id_alone() });
+        // And again, to be sure.
         if happens(rng, 0.2) && is_same(&clients[device]) {
             clients[device].does(at_ms + rng.u64(0..2_000), Act::Cancel { id: id_alone() });
         }
@@ -204,7 +211,9 @@ impl Drawing {
         let mut departures = 0;
         while happens(rng, habits.departures / (1.0 + habits.departures)) && departures < 20 {
             departures += 1;
-            let at_ms = rng.u64(0..self.trouble_ms);
+            // Most go when they have just said something.
+            let said = one_of(rng, &self.plan.steps).at_ms + ms_of_any_order(rng, 1, 10_000);
+            let at_ms = if rng.bool() { said } else { rng.u64(0..self.trouble_ms) };
             self.does(at_ms, one_of(rng, &[Act::Close, Act::Vanish, Act::CutOff]));
             // Some do not come back before it is all over.
             if happens(rng, 0.9) {
