@@ -179,11 +179,8 @@ impl Sim {
     /// The scenario of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
-        let mut plan = if self.asks.is_empty() {
-            Plan::of_seed(seed)
-        } else {
-            Plan::of_seed_asking(seed, &|rng| self.asks.ask(rng))
-        };
+        let mut plan = Plan::of_seed(seed);
+        self.asks.replace_jobs(&mut plan);
         for client in &mut plan.clients {
             client.permissions.extend(self.permissions.iter().cloned());
         }
