@@ -89,8 +89,10 @@ pub struct Sim {
 #[derive(Clone)]
 struct Check {
     name: String,
-    holds: Arc<dyn Fn(&History) -> Result<(), String> + Send + Sync>,
+    holds: Arc<Holds>,
 }
+
+type Holds = dyn Fn(&History) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
