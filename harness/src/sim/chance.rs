@@ -39,8 +39,8 @@ impl Entropy for Seeded {
 pub struct Chance(Rng);
 
 impl Chance {
-    pub(super) const fn of(rng: Rng) -> Self {
-        Self(rng)
+    pub(super) fn new(seed: u64, purpose: &str) -> Self {
+        Self(rng(seed, purpose))
     }
 
     /// A number of the range.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::plan::{Act, Plan};
-use super::runner::side_by_side;
+use super::runner::{real_time, side_by_side};
 
 /// A plan that was made smaller.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ const MOST_TRIES: u32 = 400;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool + Sync) -> Shrunk {
-    let mut search = Search { best: plan, tried: 0, threads, begun: Instant::now(), breaks };
+    let mut search = Search { best: plan, tried: 0, threads, begun: real_time(), breaks };
     loop {
         let before = search.best.clone();
         for part in PARTS {

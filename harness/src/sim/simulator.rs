@@ -89,8 +89,10 @@ pub struct Sim {
 #[derive(Clone)]
 struct Check {
     name: String,
-    holds: Arc<dyn Fn(&History) -> Result<(), String> + Send + Sync>,
+    holds: Arc<Holds>,
 }
+
+type Holds = dyn Fn(&History) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,11 +181,8 @@ impl Sim {
     /// The scenario of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
-        let mut plan = if self.asks.is_empty() {
-            Plan::of_seed(seed)
-        } else {
-            Plan::of_seed_asking(seed, &|rng| self.asks.ask(rng))
-        };
+        let mut plan = Plan::of_seed(seed);
+        self.asks.replace_jobs(&mut plan);
         for client in &mut plan.clients {
             client.permissions.extend(self.permissions.iter().cloned());
         }

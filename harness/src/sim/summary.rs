@@ -34,7 +34,7 @@ impl fmt::Display for Summary<'_> {
             span(report.took),
             report.worlds_per_second(),
             span(report.lasted),
-            grouped(report.times_real_time().round() as u64),
+            grouped(times_real_time(report)),
         )?;
         writeln!(
             f,
@@ -73,6 +73,12 @@ fn wrapped(title: &str, words: &[String]) -> String {
         line = line + word + comma;
     }
     text + line.trim_end() + "\n"
+}
+
+/// How much faster time passes in the worlds than here, in whole numbers.
+fn times_real_time(report: &Report) -> u64 {
+    let times = report.lasted.as_millis() / report.took.as_millis().max(1);
+    u64::try_from(times).unwrap_or(u64::MAX)
 }
 
 /// Two columns, each of names and numbers.

@@ -15,10 +15,8 @@ fn without(id: &'static str) -> impl Fn(&History) -> Result<(), String> + Send +
 
 fn asks(plan: &Plan) -> Vec<&str> {
     let steps = plan.clients.iter().flat_map(|client| &client.steps);
-    let asked = steps.filter_map(|step| match &step.act {
-        Act::Ask { id, .. } => Some(id.as_str()),
-        _ => None,
-    });
+    let asked =
+        steps.filter_map(|step| if let Act::Ask { id, .. } = &step.act { Some(id.as_str()) } else { None });
     asked.collect()
 }
 
