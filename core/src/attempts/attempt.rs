@@ -415,7 +415,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 }
             };
             let kind = error.kind();
-            if kind == StoreErrorKind::ConditionLost && !parting.is_end() {
+            if kind == StoreErrorKind::ConditionLost && !parting.is_cancelled() {
                 // Its end is asked for, and the attempt had not heard of it.
                 parting = Parting::cancelled();
             } else if kind == StoreErrorKind::TooLarge && parting.is_end() && !is_replaced {

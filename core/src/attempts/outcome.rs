@@ -219,6 +219,10 @@ impl Parting {
         Self::Ended(Ending::Failed(told), history)
     }
 
+    pub(super) const fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Ended(Ending::Cancelled, _))
+    }
+
     pub(super) const fn is_end(&self) -> bool {
         match self {
             Self::Ended(..) => true,

@@ -267,7 +267,9 @@ pub trait RequestQueue: Send + Sync {
     /// Ends the request with an error, after the attempts of this history: its dead letter is due then.
     ///
     /// # Errors
-    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost, and
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its end was asked for, so that it is to be
+    /// [`cancelled`](Self::cancelled) instead; else when the store does not take it.
     fn fail(
         &self,
         key: &RequestKey,

@@ -137,6 +137,11 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                 assert_eq!(refused.kind(), StoreErrorKind::ConditionLost);
                 queue.cancelled(key, &held, &last).await
             }
+            (State::Cancelled, Event::Failed { next: None }) if seen.status == Status::Processing => {
+                let refused = queue.fail(key, &held, &out_of_paper(), &history, &last).await;
+                assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
+                queue.cancelled(key, &held, &last).await
+            }
             (State::Cancelled, _) if seen.status == Status::Processing => {
                 let runner = Runner::Processor;
                 let refused = queue.retry_later(key, &held, &history, at(200), runner, &last).await;

@@ -202,9 +202,15 @@ impl DynamoRequestQueue {
             ("progress_message", s(&last.progress.message)),
             ("progress_metadata", json(&last.progress.metadata.clone().into())),
         ]);
-        let update = self
+        let mut update = self
             .ending(self.fenced_update(key, lease), key, ending, ":seq", last.at)
             .expression_attribute_values(":seq", n(last.seq));
+        if status == Status::Failed {
+            // What its user wanted to end has not failed for good, and is no dead letter.
+            update = update
+                .condition_expression(format!("{} AND {NOT_ASKED}", fence()))
+                .expression_attribute_values(":not_requested", AttributeValue::Bool(false));
+        }
         #[cfg(feature = "seeded-bugs")]
         let update = if bugs::is(Bug::TerminalWriteUnconditional) {
             update.condition_expression(format!("attribute_exists(request_id) OR {FENCE}"))
@@ -215,6 +221,9 @@ impl DynamoRequestQueue {
             Ok(updated) => updated.attributes.unwrap_or_default(),
             // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[status]) => old,
+            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
+                return Err(self.end_asked_for("end", key));
+            }
             Err(refusal) => return Err(self.fenced(refusal, "end", key, lease)),
         };
         let parts_released = self.release_at_once(key, &ended).await;
@@ -317,11 +326,15 @@ impl DynamoRequestQueue {
             // What we wrote, or what can only have followed it: the write had succeeded, and its answer was lost.
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, left_as) => audience(&old),
             Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
-                let context = self.context(operation, key) + ": its end was asked for";
-                Err(StoreError::new(StoreErrorKind::ConditionLost, context))
+                Err(self.end_asked_for(operation, key))
             }
             Err(refusal) => Err(self.fenced(refusal, operation, key, lease)),
         }
+    }
+
+    fn end_asked_for(&self, operation: &str, key: &RequestKey) -> StoreError {
+        let context = self.context(operation, key) + ": its end was asked for";
+        StoreError::new(StoreErrorKind::ConditionLost, context)
     }
 
     fn fenced<E>(&self, refusal: Refusal<E>, operation: &str, key: &RequestKey, lease: &Lease) -> StoreError
