@@ -35,9 +35,9 @@ pub(crate) enum Sight {
     /// An environment has begun its init phase.
     Started { environment: Caller },
     /// An environment has an event.
-    Invoked { environment: Caller, request_id: String, payload: Bytes },
+    Invoked { environment: Caller, payload: Bytes },
     /// An invocation is over: with its reply, or with what went wrong.
-    Returned { environment: Caller, request_id: String, outcome: Result<Bytes, String> },
+    Returned { environment: Caller, outcome: Result<Bytes, String> },
     /// A message was sent to a queue, and taken.
     Queued { queue: String, body: String },
     /// A fault has struck.

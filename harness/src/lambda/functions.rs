@@ -332,17 +332,11 @@ impl Inner {
             payload,
         };
         let (faults, caller) = (&self.options.faults, environment.caller().clone());
-        let request_id = event.request_id.clone();
-        faults.tell(|| Sight::Invoked {
-            environment: caller.clone(),
-            request_id: request_id.clone(),
-            payload: event.payload.clone(),
-        });
+        faults.tell(|| Sight::Invoked { environment: caller.clone(), payload: event.payload.clone() });
         let ordeal = ordeal.map(|ordeal| (faults, ordeal));
         let ended = environment.invoke(event, timeout, doomed, ordeal).await;
         faults.tell(|| Sight::Returned {
             environment: caller,
-            request_id,
             outcome: match &ended {
                 Ok(Ok(reply)) => Ok(reply.clone()),
                 Ok(Err(error)) | Err(error) => Err(error.to_string()),

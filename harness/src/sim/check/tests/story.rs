@@ -162,7 +162,7 @@ impl Story {
             });
             let environment = caller("streamer-ConnectFunction", 8);
             let payload = event.to_string().into();
-            story.sees("connecting", 0, Sight::Invoked { environment, request_id: "i".to_owned(), payload });
+            story.sees("connecting", 0, Sight::Invoked { environment, payload });
             story.sees("opened", 0, Sight::Opened { connection: connection.to_owned() });
             story.happens("connected", 0, What::Client(number, ClientEvent::Connected));
         }
