@@ -218,6 +218,7 @@ pub(super) fn read(
     limit: usize,
     region: &str,
 ) -> rusqlite::Result<Vec<StreamRecord>> {
+    // A bare parameter after LIMIT would have SQLite prepare the statement anew each time.
     conn.prepare_cached(
         "SELECT sequence, event_name, keys, new_image, old_image, user_identity, size_bytes, created_ms
          FROM _streamer_records WHERE stream = ?1 AND shard = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4 + 0",
