@@ -14,7 +14,8 @@ use streamer::store::dynamodb::{item_of_image, part_item, request_item};
 use super::image::{Stand, changed, epoch_of, has, number, subscribers, text, time};
 use super::posts::Heard;
 use super::{
-    CONNECT, Checker, DISCONNECT, Found, Owner, PROCESSOR, ROUTER, SWEEPER, Setting, WORKER, request_of, rules,
+    CONNECT, Checker, DISCONNECT, Found, Owner, PROCESSOR, ROUTER, SWEEPER, Setting, WORKER, request_of,
+    rules,
 };
 use crate::faults::Caller;
 use crate::sim::record::{Did, HandlerEvent};
@@ -255,7 +256,8 @@ impl Checker {
         keys: &Value,
         image: Option<&Value>,
     ) {
-        let (Some(stored), Some(part)) = (text(keys, request_item::KEY), text(keys, request_item::PART)) else {
+        let (Some(stored), Some(part)) = (text(keys, request_item::KEY), text(keys, request_item::PART))
+        else {
             return;
         };
         let known = self.stored.get(stored).filter(|key| self.requests.contains_key(*key)).cloned();

@@ -195,11 +195,8 @@ impl Checker {
             .filter_map(|body| serde_json::from_str::<DeadLetter>(body).ok())
             .map(|letter| letter.id)
             .collect();
-        let owed: Vec<(String, String)> = self
-            .requests
-            .iter()
-            .filter_map(|(key, life)| Some((key.clone(), life.letter_id()?)))
-            .collect();
+        let owed: Vec<(String, String)> =
+            self.requests.iter().filter_map(|(key, life)| Some((key.clone(), life.letter_id()?))).collect();
         for (key, id) in &owed {
             if !lying.contains(id) {
                 let message = format!("it has failed, and there is no letter {id}");
