@@ -38,6 +38,8 @@ pub(super) struct Attempt<'a, Q, P, D> {
     payload: Arc<Value>,
     policy: RetryPolicy,
     lease: Lease,
+    /// Until when its holder has asked for the lease last.
+    lease_until: Timestamp,
     /// Before the claim, or the renewal, was asked for: by then at the latest the lease began.
     renewed_at: Instant,
     /// When the invocation ends.
@@ -74,7 +76,8 @@ const LEAST_WRITE_TIME: Duration = Duration::from_secs(2);
 /// How long to wait between two tries to write.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A write of a running attempt. There is one at a time: none overwrites what a later one has said.
+/// A write of a running attempt. There is one at a time, and each asks for a later end of the lease than the one before: none
+/// overwrites what a later one has said.
 enum Write {
     /// Says only that the attempt lives.
     Renewal,
@@ -143,6 +146,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             seq,
             had_checkpoint: request.checkpoint.is_some(),
             request,
+            lease_until: lease.expires_at,
             lease,
             renewed_at: claimed_at,
             deadline,
@@ -271,7 +275,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     }
 
     /// The write that is due; a checkpoint goes along with the latest report.
-    fn next_write(&self, pace: &mut Pace, reports: &Reports) -> BoxFuture<'a, Written> {
+    fn next_write(&mut self, pace: &mut Pace, reports: &Reports) -> BoxFuture<'a, Written> {
         let write = match pace.unsaved.take_if(|unsaved| unsaved.try_at <= Instant::now()) {
             Some(unsaved) => Write::Checkpoint(unsaved),
             None if pace.to_store => Write::Report,
@@ -281,7 +285,11 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let numbered = self.pushed.clone();
         pace.to_store = *reports.progress.borrow() != numbered;
         pace.asked_at = Instant::now();
-        Box::pin(carry_out(self.attempts, write, self.key.clone(), self.lease.clone(), numbered, self.seq))
+        // Later each time, whatever the clock says: a write that arrives after those that followed it changes nothing.
+        let next = self.lease_until + Duration::from_millis(1);
+        self.lease_until = next.max(self.attempts.clock.now() + self.attempts.settings.lease);
+        let (key, lease) = (self.key.clone(), self.lease.clone());
+        Box::pin(carry_out(self.attempts, write, key, lease, self.lease_until, numbered, self.seq))
     }
 
     /// Takes note of a write, which has renewed the lease and says who is listening.
@@ -550,11 +558,11 @@ async fn carry_out<Q: RequestQueue, P, D>(
     write: Write,
     key: RequestKey,
     lease: Lease,
+    lease_end: Timestamp,
     progress: Progress,
     seq: Seq,
 ) -> Written {
-    let asked_at = Instant::now();
-    let (queue, lease_end) = (&attempts.queue, attempts.clock.now() + attempts.settings.lease);
+    let (asked_at, queue) = (Instant::now(), &attempts.queue);
     #[cfg(feature = "seeded-bugs")]
     let lease_end = bugs::instead(Bug::LeaseNeverRenewed, lease.expires_at, lease_end);
     let answer = match &write {

@@ -217,7 +217,9 @@ pub trait RequestQueue: Send + Sync {
     /// Prolongs the lease until `lease_end`, without a word on how far the request has come.
     ///
     /// # Errors
-    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not answer.
+    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost;
+    /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its holder has prolonged it beyond `lease_end` already, so
+    /// that a write that arrives late changes nothing; else when the store does not answer.
     fn renew(
         &self,
         key: &RequestKey,
@@ -228,7 +230,7 @@ pub trait RequestQueue: Send + Sync {
     /// Stores how far the request has come, and prolongs the lease until `lease_end`.
     ///
     /// # Errors
-    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not answer.
+    /// As [`renew`](Self::renew) has them.
     fn progress(
         &self,
         key: &RequestKey,
@@ -241,7 +243,7 @@ pub trait RequestQueue: Send + Sync {
     /// Stores what the handler is to go on from, with how far it has come, and prolongs the lease until `lease_end`.
     ///
     /// # Errors
-    /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    /// As [`renew`](Self::renew) has them; also when the store does not take it.
     fn checkpoint(
         &self,
         key: &RequestKey,

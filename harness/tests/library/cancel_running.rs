@@ -113,13 +113,19 @@ async fn while_it_cleans_up_its_lease_is_renewed_and_a_checkpoint_saved() {
     assert_cancelled(&bench).await;
 }
 
-/// It fails, or wants to go on later, before its attempt has seen that its end is asked for: the write finds it.
+/// It fails, or wants to go on later, before its attempt has seen that its end is asked for: the write finds it. What
+/// has failed for good is no dead letter then.
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_has_not_heard_of_it_neither_retries_nor_goes_on() {
-    let errors: [fn() -> HandlerError; 2] =
-        [|| HandlerError::retryable("BUSY", "busy"), HandlerError::go_on_later];
-    for error in errors {
-        let bench = Bench::new(RetryPolicy::attempts(3), move |context: Context| async move {
+async fn an_attempt_that_has_not_heard_of_it_neither_fails_nor_retries_nor_goes_on() {
+    let endings: [(RetryPolicy, fn() -> HandlerError); 4] = [
+        (RetryPolicy::attempts(3), || HandlerError::retryable("BUSY", "busy")),
+        (RetryPolicy::attempts(3), HandlerError::go_on_later),
+        (RetryPolicy::attempts(3), || HandlerError::failure("BROKEN", "broken")),
+        // No attempt is left.
+        (RetryPolicy::never(), || HandlerError::retryable("BUSY", "busy")),
+    ];
+    for (policy, error) in endings {
+        let bench = Bench::new(policy, move |context: Context| async move {
             context.progress.checkpoint(1).await?;
             sleep(Duration::from_secs(5)).await;
             Err(error())

@@ -28,6 +28,9 @@ const MANY_OCCASIONS: [FaultKind; 7] = [
     FaultKind::KillAtCall,
 ];
 
+/// What strikes the queue of dead letters, where only what has failed for good is sent.
+const FEW_OCCASIONS: [FaultKind; 2] = [FaultKind::QueueFailed, FaultKind::QueueUnanswered];
+
 fn all_goes_wrong() -> Plan {
     let client = |user: &str| {
         let asks = (0_u64..12).map(|n| {
@@ -52,11 +55,12 @@ fn all_goes_wrong() -> Plan {
         ClientPlan { user, tenant, permissions: Vec::new(), token_ttl_ms: 0, gives_up: false, steps }
     };
     let faults = FaultKind::ALL.iter().map(|kind| {
-        let rate = match kind {
-            // Only what has failed for good is sent there.
-            FaultKind::QueueFailed | FaultKind::QueueUnanswered => 0.6,
-            kind if MANY_OCCASIONS.contains(kind) => 0.03,
-            _ => 0.25,
+        let rate = if MANY_OCCASIONS.contains(kind) {
+            0.03
+        } else if FEW_OCCASIONS.contains(kind) {
+            0.6
+        } else {
+            0.25
         };
         FaultPlan { kind: *kind, rate, from_ms: 0, until_ms: 120_000 }
     });

@@ -116,7 +116,7 @@ impl Checker {
     }
 
     fn asked_under(&mut self, owner: &Owner, id: &str) -> &mut Asked {
-        self.asked.entry(owner.key(id).as_str().to_owned()).or_default()
+        self.asked.entry(owner.key(id)).or_default()
     }
 
     fn asks(&mut self, owner: &Owner, id: &str, action: &str, payload: &Value) {
@@ -155,7 +155,7 @@ impl Checker {
         let Ok(message) = message else { return };
         self.says(&owner, &message);
         if let (Some(id), Some(about)) = (&message.id, about(&message)) {
-            let was_there = self.requests.contains_key(owner.key(about).as_str());
+            let was_there = self.requests.contains_key(&owner.key(about));
             let question = Question { action: message.action.clone(), about: about.to_owned(), was_there };
             self.clients[number].questions.insert(id.as_str().to_owned(), question);
         }
@@ -180,7 +180,7 @@ impl Checker {
     }
 
     fn key(&self, number: usize, id: &str) -> String {
-        self.clients[number].owner.key(id).as_str().to_owned()
+        self.clients[number].owner.key(id)
     }
 
     fn nameless(&mut self, at: Timestamp, number: usize, text: &str) {

@@ -77,10 +77,9 @@ impl Checker {
             return;
         }
         let key = owner.key(id);
-        let key = key.as_str();
         let post = Post { at, by: caller, connection, text: frame, seq };
         let Self { requests, found, setting, .. } = self;
-        let wrongs = match requests.get_mut(key) {
+        let wrongs = match requests.get_mut(&key) {
             None => vec![(rules::ITS_USERS_ALONE, "there is no such request of its user's".to_owned())],
             Some(life) if head.is_end() => ended(life, &post),
             Some(life) => progressed(setting, life, &post),
@@ -88,7 +87,7 @@ impl Checker {
         for (rule, wrong) in wrongs {
             let by = caller.map_or_else(|| "somebody".to_owned(), |caller| format!("{caller:?}"));
             let frame: String = frame.chars().take(160).collect();
-            found.broken(rule, at, Some(key), format!("{by} sends {connection} {frame}, and {wrong}"));
+            found.broken(rule, at, Some(&key), format!("{by} sends {connection} {frame}, and {wrong}"));
         }
     }
 }

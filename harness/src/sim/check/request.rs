@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use streamer::dead_letters::DeadLetter;
-use streamer::ids::{RequestId, RequestKey, TenantId, UserId};
+use streamer::ids::{TenantId, UserId};
 use streamer::lifecycle::{Event as Happened, step};
 use streamer::ports::Timestamp;
 use streamer::store::Status;
@@ -13,7 +13,10 @@ use streamer::store::dynamodb::{item_of_image, part_item, request_item};
 
 use super::image::{Stand, changed, epoch_of, has, number, subscribers, text, time};
 use super::posts::Heard;
-use super::{CONNECT, Checker, DISCONNECT, Found, Owner, PROCESSOR, ROUTER, SWEEPER, Setting, WORKER, rules};
+use super::{
+    CONNECT, Checker, DISCONNECT, Found, Owner, PROCESSOR, ROUTER, SWEEPER, Setting, WORKER, request_of,
+    rules,
+};
 use crate::faults::Caller;
 use crate::sim::record::{Did, HandlerEvent};
 
@@ -68,6 +71,8 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Life {
     pub(super) owner: Owner,
     pub(super) id: String,
+    /// The key that it is stored under.
+    pub(super) stored: String,
     pub(super) image: Value,
     pub(super) stand: Stand,
     /// By epoch.
@@ -120,12 +125,13 @@ pub(super) struct Cost {
 }
 
 impl Life {
-    fn new(image: &Value, stand: Stand) -> Self {
+    fn new(stored: &str, image: &Value, stand: Stand) -> Self {
         let name = |attribute| text(image, attribute).unwrap_or_default().to_owned();
         let owner = Owner { user: UserId::new(name("user_id")), tenant: TenantId::new(name("tenant_id")) };
         Self {
             owner,
             id: name("client_id"),
+            stored: stored.to_owned(),
             image: image.clone(),
             stand,
             claims: BTreeMap::new(),
@@ -171,15 +177,15 @@ impl Life {
     }
 
     /// The id of the dead letter that it owes, if it has failed.
-    pub(super) fn letter_id(&self, key: &str) -> Option<String> {
+    pub(super) fn letter_id(&self) -> Option<String> {
+        let key = &self.stored;
         let created_at = number(&self.image, "created_at").unwrap_or_default();
         (self.stand.status == Status::Failed).then(|| format!("{key}#{}@{created_at}", self.stand.epoch))
     }
 
     /// How a dead letter differs from its request, if it does.
     pub(super) fn mismatch_of(&self, letter: &DeadLetter) -> Option<String> {
-        let key = letter.key();
-        let Some(id) = self.letter_id(key.as_str()) else {
+        let Some(id) = self.letter_id() else {
             return Some(format!("the request is {}", self.stand.status.as_str()));
         };
         if letter.id != id {
@@ -250,17 +256,25 @@ impl Checker {
         keys: &Value,
         image: Option<&Value>,
     ) {
-        let (Some(key), Some(part)) = (text(keys, request_item::KEY), text(keys, request_item::PART)) else {
+        let (Some(stored), Some(part)) = (text(keys, request_item::KEY), text(keys, request_item::PART))
+        else {
             return;
         };
+        let known = self.stored.get(stored).filter(|key| self.requests.contains_key(*key)).cloned();
         if part != request_item::REQUEST_PART {
-            self.wrote_part(key, part, image);
+            // A part can come before its request, in one transaction.
+            if let Some(key) = known {
+                self.wrote_part(&key, part, image);
+            }
             return;
         }
         let Some(image) = image else {
-            self.gone(at, key);
+            if let Some(key) = known {
+                self.gone(at, &key);
+            }
             return;
         };
+        let key = known.as_deref().unwrap_or(stored);
         let Some(stand) = Stand::of(image) else {
             self.found.broken(rules::ITEM_IS_SOUND, at, Some(key), format!("it cannot be read: {image}"));
             return;
@@ -273,23 +287,25 @@ impl Checker {
                     && life.image.get("created_at") != image.get("created_at")
             }
         };
-        if is_new {
-            self.queued(at, key, image, stand);
+        let key = if is_new {
+            self.queued(at, stored, image, stand)
         } else {
             self.changed(at, key, caller, image, stand);
-        }
-        if let Some(life) = self.requests.get_mut(key) {
+            key.to_owned()
+        };
+        if let Some(life) = self.requests.get_mut(&key) {
             life.note_status();
-            is_sound(&self.setting, &mut self.found, at, key, life);
+            is_sound(&self.setting, &mut self.found, at, &key, life);
         }
     }
 
     /// A request is queued, under a key that was free, or is free again.
-    fn queued(&mut self, at: Timestamp, key: &str, image: &Value, stand: Stand) {
-        let mut life = Life::new(image, stand);
-        let whose = RequestKey::new(&life.owner.tenant, &life.owner.user, &RequestId::new(&life.id));
+    fn queued(&mut self, at: Timestamp, stored: &str, image: &Value, stand: Stand) -> String {
+        let mut life = Life::new(stored, image, stand);
+        let name = life.owner.key(&life.id);
+        let key = name.as_str();
         let was_asked = self.asked.contains_key(key) || self.asks_without_id.contains(&life.owner);
-        if whose.as_str() != key || !was_asked {
+        if !was_asked {
             let message =
                 format!("{:?} of {:?} has sent no such request, and it is stored", life.id, life.owner);
             self.found.broken(rules::ITS_USERS_ALONE, at, Some(key), message);
@@ -297,7 +313,8 @@ impl Checker {
         if (stand.status, stand.attempt, stand.continuations, stand.epoch) != (Status::Pending, 0, 0, 0) {
             self.found.broken(rules::LEGAL_STEP, at, Some(key), format!("it begins as {stand:?}"));
         }
-        if let Some(before) = self.requests.remove(key) {
+        let before = self.stored.insert(stored.to_owned(), name.clone());
+        if let Some(before) = before.and_then(|before| self.requests.remove(&before)) {
             if !before.has_expired(at + self.setting.skew) {
                 let message = "it is queued anew before it has expired".to_owned();
                 self.found.broken(rules::ONE_REQUEST, at, Some(key), message);
@@ -305,7 +322,11 @@ impl Checker {
             life.parts = before.parts;
         }
         listens(&self.owners, &mut self.found, at, key, &life);
-        self.requests.insert(key.to_owned(), life);
+        if let Some(other) = self.requests.insert(name.clone(), life) {
+            let message = format!("it is queued as {stored}, and is stored as {} already", other.stored);
+            self.found.broken(rules::ONE_REQUEST, at, Some(&name), message);
+        }
+        name
     }
 
     fn changed(&mut self, at: Timestamp, key: &str, caller: Option<&Caller>, image: &Value, stand: Stand) {
@@ -379,7 +400,6 @@ impl Checker {
     }
 
     fn wrote_part(&mut self, key: &str, part: &str, image: Option<&Value>) {
-        // A part can come before its request, in one transaction.
         let Some(life) = self.requests.get_mut(key) else { return };
         let Some(image) = image else {
             life.parts.remove(part);
@@ -400,11 +420,7 @@ impl Checker {
 
     /// A handler has begun to run a request, or is done with it.
     pub(super) fn ran(&mut self, at: Timestamp, event: &HandlerEvent) {
-        let key = RequestKey::new(
-            &TenantId::new(&event.tenant),
-            &UserId::new(&event.user),
-            &RequestId::new(&event.id),
-        );
+        let key = request_of(&event.tenant, &event.user, &event.id);
         let key = key.as_str();
         // What is quick leaves no record, and may bear the same id.
         if event.did != Did::Begin || self.asked.get(key).is_none_or(|asked| asked.may_be_quick) {

@@ -168,7 +168,8 @@ impl Checker {
         let mut keys = BTreeSet::new();
         for item in &last.requests {
             let (key, part) = (item["request_id"].as_str().unwrap_or_default(), item["part"].as_str());
-            let life = self.requests.get(key);
+            let name = self.stored.get(key).map_or(key, String::as_str);
+            let life = self.requests.get(name);
             if part == Some("request") {
                 keys.insert(key.to_owned());
                 continue;
@@ -176,13 +177,13 @@ impl Checker {
             let is_left = life.is_none_or(|life| life.ended_at.is_some() && !has(&life.image, "timer_shard"));
             if is_left && item.get("ttl").is_none() {
                 let message = format!("its part {part:?} never expires");
-                self.found.broken(rules::EXPIRES_ONLY_ENDED, last.at, Some(key), message);
+                self.found.broken(rules::EXPIRES_ONLY_ENDED, last.at, Some(name), message);
             }
         }
-        let missing = self.requests.keys().find(|key| !keys.contains(*key)).cloned();
-        if let Some(key) = missing {
+        let missing = self.requests.iter().find(|(_, life)| !keys.contains(&life.stored));
+        if let Some((key, _)) = missing {
             let message = "it was stored, and is not there".to_owned();
-            self.found.broken(rules::ENDS_IN_TIME, last.at, Some(&key), message);
+            self.found.broken(rules::ENDS_IN_TIME, last.at, Some(key), message);
         }
     }
 
@@ -194,11 +195,8 @@ impl Checker {
             .filter_map(|body| serde_json::from_str::<DeadLetter>(body).ok())
             .map(|letter| letter.id)
             .collect();
-        let owed: Vec<(String, String)> = self
-            .requests
-            .iter()
-            .filter_map(|(key, life)| Some((key.clone(), life.letter_id(key)?)))
-            .collect();
+        let owed: Vec<(String, String)> =
+            self.requests.iter().filter_map(|(key, life)| Some((key.clone(), life.letter_id()?))).collect();
         for (key, id) in &owed {
             if !lying.contains(id) {
                 let message = format!("it has failed, and there is no letter {id}");
@@ -223,7 +221,7 @@ impl Checker {
             }
             for (id, since) in &client.session.listens {
                 let key = client.owner.key(id);
-                let Some(life) = self.requests.get(key.as_str()) else { continue };
+                let Some(life) = self.requests.get(&key) else { continue };
                 let Some(ended_at) = life.ended_at else { continue };
                 let seemed_gone =
                     self.setting.may_seem_gone && self.calm_at.is_none_or(|calm_at| *since < calm_at);
@@ -234,7 +232,7 @@ impl Checker {
                     let message = format!(
                         "client {number} listens since {since}, and has not heard that it ended at {ended_at}"
                     );
-                    self.found.broken(rules::END_IS_TOLD, at, Some(key.as_str()), message);
+                    self.found.broken(rules::END_IS_TOLD, at, Some(&key), message);
                 }
             }
         }

@@ -87,6 +87,13 @@ fn what_is_stored_otherwise_breaks_its_rule() {
                 row.n("created_at", 1_700_000_500_000)
             });
         }),
+        ("it is stored under two keys", rules::ONE_REQUEST, |story| {
+            let mut again = story.event("queued");
+            if let What::Fake(Sight::Wrote { keys, .. }) = &mut again {
+                keys["request_id"] = json!({"S": "r1"});
+            }
+            story.insert_after("noted", again);
+        }),
         ("nobody has sent it", rules::ITS_USERS_ALONE, |story| story.asks = false),
         ("its key is another's", rules::ITS_USERS_ALONE, |story| {
             story.row("queued", |row| row.s("user_id", "bob"));

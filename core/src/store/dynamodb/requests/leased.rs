@@ -33,6 +33,10 @@ fn fence() -> &'static str {
     FENCE
 }
 
+/// What holds unless the holder has written something later: each of its writes asks for a later end of the lease. A write
+/// that was given up on and arrives all the same would else take back what has followed it.
+const NOTHING_LATER: &str = "lease_expires_at <= :lease_end";
+
 /// What holds unless the request's end is asked for, where `:not_requested` is false.
 pub(super) const NOT_ASKED: &str =
     "(attribute_not_exists(cancel_requested) OR cancel_requested = :not_requested)";
@@ -68,6 +72,46 @@ impl DynamoRequestQueue {
             .return_values(ReturnValue::AllNew)
     }
 
+    /// A write that renews the lease until then.
+    fn renewing_update(&self, key: &RequestKey, lease: &Lease, until: Timestamp) -> UpdateItemFluentBuilder {
+        self.fenced_update(key, lease)
+            .condition_expression(format!("{} AND {NOTHING_LATER}", fence()))
+            .expression_attribute_values(":lease_end", time(until))
+    }
+
+    /// What has come of a write that renews the lease.
+    async fn renewed(
+        &self,
+        update: UpdateItemFluentBuilder,
+        operation: &str,
+        key: &RequestKey,
+        lease: &Lease,
+    ) -> Result<Audience, StoreError> {
+        match update.send().await.map_err(Refusal::from) {
+            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
+            Err(refusal) => Err(self.not_renewed(refusal, operation, key, lease)),
+        }
+    }
+
+    fn not_renewed<E>(
+        &self,
+        refusal: Refusal<E>,
+        operation: &str,
+        key: &RequestKey,
+        lease: &Lease,
+    ) -> StoreError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        match &refusal {
+            Refusal::Condition(Some(old)) if is_left_by(old, lease, &[Status::Processing]) => {
+                let context = self.context(operation, key) + ": a later write of the same attempt stands";
+                StoreError::new(StoreErrorKind::ConditionLost, context)
+            }
+            Refusal::Condition(_) | Refusal::Other(_) => self.fenced(refusal, operation, key, lease),
+        }
+    }
+
     pub(super) async fn renew_lease(
         &self,
         key: &RequestKey,
@@ -75,13 +119,9 @@ impl DynamoRequestQueue {
         lease_end: Timestamp,
     ) -> Result<Audience, StoreError> {
         let update = self
-            .fenced_update(key, lease)
-            .update_expression("SET lease_expires_at = :lease_end")
-            .expression_attribute_values(":lease_end", time(lease_end));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
-            Err(refusal) => Err(self.fenced(refusal, "renew the lease of", key, lease)),
-        }
+            .renewing_update(key, lease, lease_end)
+            .update_expression("SET lease_expires_at = :lease_end");
+        self.renewed(update, "renew the lease of", key, lease).await
     }
 
     pub(super) async fn store_progress(
@@ -93,14 +133,10 @@ impl DynamoRequestQueue {
         lease_end: Timestamp,
     ) -> Result<Audience, StoreError> {
         let update = self
-            .fenced_update(key, lease)
+            .renewing_update(key, lease, lease_end)
             .update_expression(format!("SET {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end"))
-            .expression_attribute_values(":seq", n(seq))
-            .expression_attribute_values(":lease_end", time(lease_end));
-        match with_progress(update, progress).send().await.map_err(Refusal::from) {
-            Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
-            Err(refusal) => Err(self.fenced(refusal, "store progress of", key, lease)),
-        }
+            .expression_attribute_values(":seq", n(seq));
+        self.renewed(with_progress(update, progress), "store progress of", key, lease).await
     }
 
     /// A checkpoint that is big lies in a part: then both are written in one transaction, so that no attempt that is fenced
@@ -118,17 +154,13 @@ impl DynamoRequestQueue {
         let text = match request_item::text_or_part(checkpoint) {
             Ok(text) => {
                 let update = self
-                    .fenced_update(key, lease)
+                    .renewing_update(key, lease, lease_end)
                     .update_expression(format!(
                         "SET checkpoint = :checkpoint, {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end"
                     ))
                     .expression_attribute_values(":checkpoint", s(text))
-                    .expression_attribute_values(":seq", n(seq))
-                    .expression_attribute_values(":lease_end", time(lease_end));
-                return match with_progress(update, progress).send().await.map_err(Refusal::from) {
-                    Ok(updated) => audience(&updated.attributes.unwrap_or_default()),
-                    Err(refusal) => Err(self.fenced(refusal, OPERATION, key, lease)),
-                };
+                    .expression_attribute_values(":seq", n(seq));
+                return self.renewed(with_progress(update, progress), OPERATION, key, lease).await;
             }
             Err(text) => text,
         };
@@ -157,7 +189,7 @@ impl DynamoRequestQueue {
                 "SET checkpoint_part = :part, {SET_PROGRESS}, seq = :seq, lease_expires_at = :lease_end \
                  REMOVE checkpoint"
             ))
-            .condition_expression(fence())
+            .condition_expression(format!("{} AND {NOTHING_LATER}", fence()))
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":epoch", n(lease.epoch))
@@ -185,7 +217,7 @@ impl DynamoRequestQueue {
         match transaction.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),
             Err(Refusal::Other(error)) => Err(transaction_error(self.context(OPERATION, key), error)),
-            Err(refusal @ Refusal::Condition(_)) => Err(self.fenced(refusal, OPERATION, key, lease)),
+            Err(refusal @ Refusal::Condition(_)) => Err(self.not_renewed(refusal, OPERATION, key, lease)),
         }
     }
 
