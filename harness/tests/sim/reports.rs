@@ -34,7 +34,7 @@ fn a_world_that_is_wrong_is_shrunk_and_told() {
         let steps = [&[json!({"at_ms": 0, "act": "connect"})], &steps[..]].concat();
         json!({"user": user, "tenant": "acme", "steps": steps})
     };
-    let plan = json!({"seed": 1, "trouble_ms": 2_000, "clients": [client("ann"), client("bob")], "faults": [
+    let plan = json!({"seed": 1, "trouble_ms": 2, "clients": [client("ann"), client("bob")], "faults": [
         {"kind": "throttle", "rate": 0.01}
     ]});
     let sim = Sim::default().check("no such request", without("r2"));
