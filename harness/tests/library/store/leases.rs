@@ -75,8 +75,7 @@ const WRITES: [&str; 9] = [
 #[tokio::test]
 async fn a_write_that_arrives_late_takes_back_nothing() {
     let store = Store::new().await;
-    let key = store.enqueue("r1").await;
-    let lease = store.claim(&key, "first", 10).await;
+    let (key, lease) = store.claimed("r1").await;
     for big in [json!({"page": 9}), json!("x".repeat(5_000))] {
         let seq = Seq::start_of(lease.epoch).next().next();
         store.queue.checkpoint(&key, &lease, &big, &half(), seq, at(40) + LEASE).await.unwrap();
@@ -85,8 +84,9 @@ async fn a_write_that_arrives_late_takes_back_nothing() {
             let late = write(&store, name, &key, &lease, 39).await.unwrap_err();
             assert_eq!(late.kind(), StoreErrorKind::ConditionLost, "{name}: {late}");
         }
-        let late = store.queue.checkpoint(&key, &lease, &json!("y".repeat(5_000)), &half(), seq, at(39) + LEASE);
-        assert_eq!(late.await.unwrap_err().kind(), StoreErrorKind::ConditionLost);
+        let (older, until) = (json!("y".repeat(5_000)), at(39) + LEASE);
+        let late = store.queue.checkpoint(&key, &lease, &older, &half(), seq, until).await.unwrap_err();
+        assert_eq!(late.kind(), StoreErrorKind::ConditionLost, "{late}");
         assert_eq!(store.item(&key).await, stored);
     }
     // The same write again, since its answer was lost, is no later one.
