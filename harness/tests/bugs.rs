@@ -82,7 +82,7 @@ impl Search {
             while let Some((bug, seed)) = self.next() {
                 let Some(violation) = self.catch(bug, seed) else { continue };
                 eprintln!("{}, by seed {seed}: {violation}", bug.name());
-                let mut caught = self.caught.lock().unwrap();
+                let mut caught = self.caught.lock().expect("no searcher panics");
                 if caught.get(&bug).is_none_or(|known| known.seed > seed) {
                     caught.insert(bug, Caught { seed, violation });
                 }
@@ -107,7 +107,7 @@ impl Search {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             let bug = self.bugs[number % self.bugs.len()];
             let seed = u64::try_from(number / self.bugs.len()).ok().filter(|seed| *seed < MOST_SEEDS)?;
-            let caught = self.caught.lock().unwrap();
+            let caught = self.caught.lock().expect("no searcher panics");
             if self.bugs.iter().all(|bug| caught.contains_key(bug) || !self.is_missed(*bug)) {
                 return None;
             }
@@ -123,11 +123,11 @@ impl Search {
         if with.is_empty() {
             return None;
         }
-        let known = self.without.lock().unwrap().get(&seed).cloned();
+        let known = self.without.lock().expect("no searcher panics").get(&seed).cloned();
         let without = known.unwrap_or_else(|| violations(None, seed));
         let is_due_to_it = |found: &Violation| without.iter().all(|other| other.rule != found.rule);
         let violation = with.into_iter().find(is_due_to_it);
-        self.without.lock().unwrap().insert(seed, without);
+        self.without.lock().expect("no searcher panics").insert(seed, without);
         violation
     }
 }
