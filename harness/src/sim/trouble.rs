@@ -205,7 +205,7 @@ mod tests {
 
     use super::super::jobs::{Job, JobEnd, JobStep, WORK};
     use super::super::plan::{Act, ClientPlan, StagePlan, Step};
-    use super::super::world::{Cast, Outcome, run};
+    use super::super::world::{Cast, Outcome, Until, run};
     use super::*;
     use crate::sight::Sight;
 
@@ -302,7 +302,7 @@ mod tests {
     fn every_fault_strikes_and_none_once_all_is_calm() {
         let mut silent: Vec<FaultKind> = FaultKind::ALL.to_vec();
         for faults in TOGETHER {
-            let world = run(&plan(faults), &Cast::Jobs).unwrap();
+            let world = run(&plan(faults), &Cast::Jobs, &Until::End).unwrap();
             silent.retain(|kind| strikes(&world, *kind) == 0);
             let calm =
                 world.events.iter().position(|event| matches!(event.what, What::World(WorldEvent::Calm)));
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn one_plan_strikes_at_the_same_moments() {
         let strikes = || -> Vec<String> {
-            let world = run(&plan(TOGETHER[1]), &Cast::Jobs).unwrap();
+            let world = run(&plan(TOGETHER[1]), &Cast::Jobs, &Until::End).unwrap();
             let struck =
                 world.events.iter().filter(|event| matches!(event.what, What::Fake(Sight::Struck { .. })));
             struck.map(|event| format!("{event:?}")).collect()
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn what_is_never_due_never_strikes() {
         let none: Vec<_> = FaultKind::ALL.iter().map(|kind| (*kind, 0.0)).collect();
-        let world = run(&plan(&none), &Cast::Jobs).unwrap();
+        let world = run(&plan(&none), &Cast::Jobs, &Until::End).unwrap();
         let struck: Vec<_> = FaultKind::ALL.iter().filter(|kind| strikes(&world, **kind) > 0).collect();
         assert!(struck.is_empty(), "{struck:?}");
     }
