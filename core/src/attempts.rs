@@ -168,7 +168,16 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
         let end_of_time = deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline);
         // Its history, which nobody can read either, stays as it is.
         let parting = Parting::Ended(Ending::Failed(told), Vec::new());
-        match timeout_at(end_of_time, write(self, key, lease, &parting, &last)).await {
+        let written = async {
+            match write(self, key, lease, &parting, &last).await {
+                // Its end was asked for meanwhile.
+                Err(error) if error.kind() == StoreErrorKind::ConditionLost => {
+                    write(self, key, lease, &Parting::cancelled(), &last).await
+                }
+                written => written,
+            }
+        };
+        match timeout_at(end_of_time, written).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");

@@ -187,6 +187,9 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// The worker may claim any; a processor is told which are [for the worker](Claimed::ForWorker).
     ///
+    /// `owner` is a token of this claim alone: where it has held the request last, the claim is one that arrives once more, and claims
+    /// nothing.
+    ///
     /// # Errors
     /// When the store does not answer, or what it holds does not say where the request stands. Nothing is claimed then,
     /// as far as is known; a claim whose answer was lost is found again under the same `owner`.

@@ -24,7 +24,7 @@ pub(super) struct Sim {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// How many worlds to run side by side; by default one for each core
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     jobs: Option<u16>,
     /// Begin no world after this time: 90s, 15m, 1h or 7d
     #[arg(long, value_parser = duration)]
@@ -98,13 +98,21 @@ impl Sim {
         });
         bar.finish();
         say(&report.summary().to_string())?;
+        let was_interrupted = stopped.load(Ordering::Relaxed);
+        if report.worlds < self.seeds {
+            eprintln!("\n{} of {} seeds were run.", report.worlds, self.seeds);
+        }
         if report.failures.is_empty() {
             if report.worlds == 0 {
                 return Err("no world has come to its end".into());
             }
-            return Ok(ExitCode::SUCCESS);
+            return Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS });
         }
         tell_failures(&report);
+        if was_interrupted {
+            eprintln!("\nEach is shown by: cargo run --release -- sim --seed N");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
         eprintln!("\nMaking the first one smaller ...");
         report.shrink(&sim);
         if let Some(failure) = &report.smallest {
@@ -137,9 +145,9 @@ fn tell_failures(report: &Report) {
 
 fn tell_smallest(failure: &Failure) -> Result<(), Box<dyn Error>> {
     let Failure { seed, smallest, plan, timeline, tried, .. } = failure;
+    say(&format!("\n{timeline}\n"))?;
     let file = folder()?.join(format!("seed-{seed}.json"));
     write(&file, plan)?;
-    say(&format!("\n{timeline}\n"))?;
     let steps: usize = plan.clients.iter().map(|client| client.steps.len()).sum();
     let (clients, faults) = (plan.clients.len(), plan.faults.len());
     eprintln!("streamer: {smallest}");
@@ -176,9 +184,11 @@ fn write(file: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// How a shell says that a process was ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
 /// Turns true at the first Ctrl-C: what has begun is ended, and told. The second ends it all.
 fn stop_on_request() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
-    const INTERRUPTED: i32 = 130;
     let runtime = runtime()?;
     let mut stop = runtime.block_on(async { Stop::listen() })?;
     let stopped = Arc::new(AtomicBool::new(false));
@@ -189,7 +199,7 @@ fn stop_on_request() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
             told.store(true, Ordering::Relaxed);
             eprintln!("\nEnding the worlds that have begun ...");
             stop.requested().await;
-            std::process::exit(INTERRUPTED);
+            std::process::exit(INTERRUPTED.into());
         });
     });
     Ok(stopped)

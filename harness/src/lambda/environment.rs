@@ -13,7 +13,7 @@ use super::in_process::Starting;
 use super::process::Lifetimes;
 use super::runtime_api::{Event, Reply};
 use crate::faults::{Caller, Effects, Faults, Ordeal};
-use local::Local;
+use local::{KILLED, Local, TERMINATED};
 use sandbox::Sandbox;
 use tokio::time::sleep;
 
@@ -55,7 +55,14 @@ impl Environment {
         let caller = enlisted.caller();
         let code = match &config.code {
             Code::Program(program) => {
-                suffer(troubles, request_id).await?;
+                let delayed = tokio::select! {
+                    biased;
+                    () = caller.killed() => Err(exited(request_id, KILLED)),
+                    () = lifetimes.closed() => Err(exited(request_id, TERMINATED)),
+                    suffered = suffer(troubles, request_id) => suffered,
+                    () = sleep(options.init_timeout) => Err(timed_out(request_id, options.init_timeout)),
+                };
+                delayed?;
                 Running::Process(
                     Sandbox::start(caller, program, &stream, config, options, lifetimes, request_id).await?,
                 )

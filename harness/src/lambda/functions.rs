@@ -165,15 +165,19 @@ impl Functions {
     /// [`Services`](crate::stage::Services) name, is its own affair.
     pub fn deploy(&self) -> u32 {
         let version = self.0.version.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        self.renew();
+        self.renew(|_| true);
         version
     }
 
-    /// Has every environment make room for a new one, of the present version.
-    pub(crate) fn renew(&self) {
+    /// Has every environment whose clock is off make room for another.
+    pub(crate) fn renew_what_is_off(&self) {
+        self.renew(|caller| caller.skew() != Skew::default());
+    }
+
+    fn renew(&self, which: impl Fn(&Caller) -> bool) {
         for function in self.0.functions.values() {
-            function.callers.outdate();
-            function.idle().environments.clear();
+            function.callers.outdate(&which);
+            function.idle().environments.retain(|(environment, _)| !environment.is_outdated());
         }
     }
 
@@ -369,6 +373,8 @@ impl Inner {
         let mut found = None;
         while let Some((mut environment, since)) = function.take() {
             match environment.readiness().await {
+                // A deploy did not see it meanwhile.
+                Readiness::Ready | Readiness::Busy if environment.is_outdated() => environment.end().await,
                 Readiness::Ready => {
                     found = Some(environment);
                     break;
@@ -395,9 +401,10 @@ impl Inner {
         let off = faults.strike_where(&occasion, |effect| is_here && matches!(effect, Effect::Skew(_)));
         let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-        let version = self.version.load(Ordering::Relaxed);
-        let caller = Caller::numbered(&function.config.name, number, version, skew);
-        let enlisted = function.callers.enlist(caller);
+        let enlisted = function.callers.enlist(|| {
+            let version = self.version.load(Ordering::Relaxed);
+            Caller::numbered(&function.config.name, number, version, skew)
+        });
         let environment = enlisted.caller().clone();
         faults.tell(|| Sight::Started { environment });
         let (options, lifetimes) = (&self.options, &self.lifetimes);
@@ -422,6 +429,10 @@ impl Function {
         lifetimes: &Lifetimes,
     ) {
         let mut idle = self.idle();
+        if environment.is_outdated() {
+            // A deploy has just cleared the list.
+            return;
+        }
         idle.environments.push((environment, Instant::now()));
         if let Some(timeout) = idle_timeout.filter(|_| !idle.watched) {
             idle.watched = true;
@@ -465,10 +476,14 @@ struct Present {
 }
 
 impl Callers {
-    fn enlist(&self, caller: Caller) -> Enlisted {
+    /// What `start` makes is of the present version: a deploy comes before it, or finds it here.
+    fn enlist(&self, start: impl FnOnce() -> Caller) -> Enlisted {
         let is_outdated = Arc::<AtomicBool>::default();
+        let mut callers = self.lock();
+        let caller = start();
         let present = Present { caller: caller.clone(), is_outdated: Arc::clone(&is_outdated) };
-        self.lock().insert(caller.number(), present);
+        callers.insert(caller.number(), present);
+        drop(callers);
         Enlisted { caller, is_outdated, callers: self.clone() }
     }
 
@@ -482,8 +497,10 @@ impl Callers {
         self.lock().values().for_each(|present| present.caller.thaw());
     }
 
-    fn outdate(&self) {
-        self.lock().values().for_each(|present| present.is_outdated.store(true, Ordering::Relaxed));
+    fn outdate(&self, which: impl Fn(&Caller) -> bool) {
+        let callers = self.lock();
+        let of_those = callers.values().filter(|present| which(&present.caller));
+        of_those.for_each(|present| present.is_outdated.store(true, Ordering::Relaxed));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Present>> {

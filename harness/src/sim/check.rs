@@ -1,7 +1,7 @@
 //! What must hold: each invariant, as soon as it can be told, and at the end.
 //!
-//! The checks know nothing of the code that they check: they see what the fakes saw (every write, every frame, who made
-//! it), what clients sent and heard, and what handlers did. What is legal they take from the state machine alone.
+//! The checks see what the fakes saw (every write, every frame, who made it), what clients sent and heard, and what handlers did. Of
+//! the code that they check they use the state machine, which says what is legal, and what reads messages, items and letters.
 
 mod clients;
 mod image;

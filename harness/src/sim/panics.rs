@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
@@ -12,6 +13,21 @@ pub(super) struct Panicked {
     pub(super) file: String,
     pub(super) line: u32,
     pub(super) message: String,
+}
+
+impl Panicked {
+    /// Whether it is Streamer's own code that has panicked: the crates that lie where this one does.
+    pub(super) fn is_of_streamer(&self) -> bool {
+        let ours = file!().strip_suffix("harness/src/sim/panics.rs").unwrap_or_default();
+        let within = self.file.strip_prefix(ours).unwrap_or_default();
+        within.starts_with("harness/src/") || within.starts_with("core/src/")
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.message)
+    }
 }
 
 thread_local! {

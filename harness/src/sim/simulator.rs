@@ -21,6 +21,7 @@ use super::report::Report;
 use super::runner;
 use super::shrink::{Shrunk, shrink};
 use super::world::{self, Cast, Until};
+use crate::stage::Services;
 
 /// The simulator: it makes worlds from seeds, and checks what comes of them.
 ///
@@ -119,6 +120,16 @@ impl Sim {
     /// [`asking`](Self::asking) says what its clients ask for.
     #[must_use]
     pub fn new(app: impl Fn() -> App + Send + Sync + 'static) -> Self {
+        Self::with(move |_| app())
+    }
+
+    /// As [`new`](Self::new), for handlers that need the time of day or chance, or call AWS: they take these from the stage's
+    /// services, as with [`StageBuilder::app_with`](crate::stage::StageBuilder::app_with).
+    ///
+    /// A client of an AWS SDK keeps worlds alike if it has the services' HTTP client, a time source that reads their clock, a
+    /// retry partition of its own, and no stalled-stream protection, which reads the machine's clock.
+    #[must_use]
+    pub fn with(app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         Self::of(Cast::Users(Arc::new(app)))
     }
 
@@ -192,21 +203,20 @@ impl Sim {
     /// The world of a seed, on this thread; not within a tokio runtime.
     #[must_use]
     pub fn run_seed(&self, seed: u64) -> World {
-        self.run_plan(self.plan(seed))
+        match panics::watched(|| self.plan(seed)) {
+            (Some(plan), _) => self.run_plan(plan),
+            (None, panicked) => {
+                let message = panicked.last().map_or_else(String::new, ToString::to_string);
+                let asking = violation("what clients ask for can be drawn", BEGIN, message);
+                World::broken(Plan::of_seed(seed), vec![asking])
+            }
+        }
     }
 
     /// The world of a plan, on this thread; not within a tokio runtime.
     #[must_use]
     pub fn run_plan(&self, plan: Plan) -> World {
         self.run_until(plan, &Until::End)
-    }
-
-    /// As [`run_plan`](Self::run_plan), but no further than to the first thing that is wrong: for a search among many worlds.
-    ///
-    /// One that stops there has no end, and so no [check](Self::check) is asked about it.
-    #[must_use]
-    pub fn run_plan_until_wrong(&self, plan: Plan) -> World {
-        self.run_until(plan, &Until::Wrong)
     }
 
     fn run_until(&self, plan: Plan, until: &Until) -> World {
@@ -216,17 +226,25 @@ impl Sim {
             Some(Err(error)) => {
                 World::broken(plan, vec![violation("the stage starts", BEGIN, error.to_string())])
             }
-            None => World::broken(plan, Vec::new()),
+            None => {
+                let message = panicked.last().map_or_else(String::new, ToString::to_string);
+                World::broken(plan, vec![violation("the world comes to its end", BEGIN, message)])
+            }
         };
         let end = BEGIN + world.lasted;
         if let Some(panicked) = panicked.iter().find(|panicked| !self.may_panic(panicked)) {
-            let Panicked { file, line, message } = panicked;
-            world.violations.push(violation("nothing panics", end, format!("{file}:{line}: {message}")));
+            world.violations.push(violation("nothing panics", end, panicked.to_string()));
         }
         if !self.checks.is_empty() && !world.was_stopped() {
             let history = world.history();
             for Check { name, holds } in &self.checks {
-                if let Err(message) = holds(&history) {
+                let said = match panics::watched(|| holds(&history)) {
+                    (Some(said), _) => said,
+                    (None, panicked) => Err(panicked
+                        .last()
+                        .map_or_else(String::new, |panicked| format!("it panics: {panicked}"))),
+                };
+                if let Err(message) = said {
                     world.violations.push(violation(name, end, message));
                 }
             }
@@ -238,9 +256,7 @@ impl Sim {
     fn may_panic(&self, panicked: &Panicked) -> bool {
         match self.cast {
             Cast::Jobs => panicked.file.ends_with("sim/jobs.rs"),
-            Cast::Users(_) => {
-                !panicked.file.contains("/harness/src/") && !panicked.file.contains("/core/src/")
-            }
+            Cast::Users(_) => !panicked.is_of_streamer(),
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) const TRANSITIONS: &[(&str, &str)] = &[
     ("PROCESSING", "RETRYING"),
     ("PROCESSING", "PENDING"),
     ("RETRYING", "PENDING"),
+    ("RETRYING", "PROCESSING"),
     ("RETRYING", "CANCELLED"),
 ];
 

@@ -93,7 +93,7 @@ impl Trouble {
         lock(&self.standing).clear();
         drop(self.comings);
         self.functions.thaw();
-        self.functions.renew();
+        self.functions.renew_what_is_off();
     }
 }
 

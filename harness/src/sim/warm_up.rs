@@ -20,10 +20,17 @@ thread_local! {
 pub(super) fn warm_up() -> Result<(), StageError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+    // The world below comes here as well.
     if IS_WARM.replace(true) {
         return Ok(());
     }
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let warmed = warm(&ONE_AT_A_TIME);
+    IS_WARM.set(warmed.is_ok());
+    warmed
+}
+
+fn warm(one_at_a_time: &Mutex<()>) -> Result<(), StageError> {
+    let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
     let ask = |id: &str, estimate_ms: u64| {
         let payload = json!({ "estimate_ms": estimate_ms });
         Step { at_ms: 1, act: Act::Ask { id: id.to_owned(), action: WORK.to_owned(), payload } }

@@ -17,7 +17,7 @@ use super::{jobs, trace};
 use crate::faults::Faults;
 use crate::lambda::LogSink;
 use crate::signing_key::SigningKey;
-use crate::stage::{Stage, StageBuilder, StageError, TokioClock};
+use crate::stage::{Services, Stage, StageBuilder, StageError, TokioClock};
 use crate::watch;
 
 /// Whose handlers run.
@@ -26,7 +26,7 @@ pub(super) enum Cast {
     /// The simulator's own, which do what each request says.
     Jobs,
     /// A user's.
-    Users(Arc<dyn Fn() -> App + Send + Sync>),
+    Users(Arc<dyn Fn(&Services) -> App + Send + Sync>),
 }
 
 /// How far a world goes.
@@ -34,9 +34,7 @@ pub(super) enum Cast {
 pub(super) enum Until {
     /// To its end.
     End,
-    /// To the first thing that is wrong with it: what it does after that, it may do for an hour.
-    Wrong,
-    /// To the first that breaks this rule.
+    /// To the first thing that breaks this rule: what it does after that, it may do for an hour.
     Broken(String),
 }
 
@@ -44,7 +42,6 @@ impl Until {
     pub(super) fn is_reached(&self, violation: &Violation) -> bool {
         match self {
             Self::End => false,
-            Self::Wrong => true,
             Self::Broken(rule) => violation.rule == *rule,
         }
     }
@@ -146,7 +143,10 @@ async fn story(plan: &Plan, cast: &Cast, recorder: &Recorder) -> Result<(Final, 
     recorder.record(What::World(WorldEvent::End));
     let lasted = begun.elapsed();
     tokio::time::sleep(LAST_TASKS).await;
-    last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    if let Cast::Jobs = cast {
+        // What a user's handlers have spawned ends with their process on AWS, and here with the world.
+        last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    }
     Ok((last, lasted))
 }
 
@@ -169,7 +169,7 @@ fn builder(
         }
         Cast::Users(app) => {
             let app = Arc::clone(app);
-            builder.app_of_each(move || app())
+            builder.app_with(move |services| app(services))
         }
     };
     for (name, value) in &plan.stage.variables {

@@ -106,6 +106,7 @@ fn many_seeds_end_with_a_summary() {
     let workspace = with_plan(QUIET);
     let output = workspace.run(&["sim", "--seeds", "2", "--from", "7", "--jobs", "2", "--keep-going"]);
     let said = told(&output);
+    assert!(output.status.success(), "{said}");
     for expected in ["2 worlds in", "new → PENDING", "frames", "never: "] {
         assert!(said.contains(expected), "{expected} is not in:\n{said}");
     }

@@ -37,7 +37,8 @@ async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
     let key = request.key();
     let claim = async |seconds: u64| {
         let until = if seconds == 40 { at(100) } else { at(seconds) + LEASE };
-        let claimed = store.queue.claim(&key, FIRST, Runner::Worker, at(seconds), until).await.unwrap();
+        let owner = format!("{FIRST} at {seconds}");
+        let claimed = store.queue.claim(&key, &owner, Runner::Worker, at(seconds), until).await.unwrap();
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         lease
     };

@@ -1,5 +1,7 @@
 //! What each operation of the ports costs: its calls, and their capacity units.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use std::fmt::Write as _;
 
 use insta::assert_snapshot;
@@ -68,7 +70,10 @@ impl Bill {
     }
 
     async fn claim(&self, key: &RequestKey) -> Lease {
-        let claimed = self.queue.claim(key, "owner", Runner::Worker, at(1), at(1) + LEASE).await.unwrap();
+        // Another token for each claim, of one length.
+        static CLAIMS: AtomicU32 = AtomicU32::new(0);
+        let owner = format!("o{:04}", CLAIMS.fetch_add(1, Ordering::Relaxed));
+        let claimed = self.queue.claim(key, &owner, Runner::Worker, at(1), at(1) + LEASE).await.unwrap();
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         lease
     }

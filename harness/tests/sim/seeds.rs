@@ -21,6 +21,7 @@ fn what_was_mended_stays_mended() {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
     files.sort();
+    assert!(!files.is_empty());
     let sim = Sim::default();
     for file in files {
         let plan = Plan::from_json(&fs::read_to_string(&file).unwrap())

@@ -17,8 +17,8 @@ use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_lar
 
 /// How a process of Rust ends whose main thread panicked.
 const PANICKED: &str = "Runtime exited with error: exit status 101";
-const KILLED: &str = "Runtime exited with error: signal: killed";
-const TERMINATED: &str = "Runtime exited with error: signal: terminated";
+pub(super) const KILLED: &str = "Runtime exited with error: signal: killed";
+pub(super) const TERMINATED: &str = "Runtime exited with error: signal: terminated";
 
 #[derive(Debug)]
 pub(super) struct Local {

@@ -229,7 +229,14 @@ impl Checker {
             let message = format!("client {number} hears {text}, and its end is {told:?}");
             self.found.broken(rules::ONE_TERMINAL_FRAME, at, Some(&key), message);
         }
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let client = &mut self.clients[number];
+        let last = client.session.seqs.get(id).copied();
+        if !client.session.ended.contains(id) && last.is_some_and(|last| frame["seq"].as_u64() <= Some(last))
+        {
+            let message = format!("client {number} hears {text} after number {last:?}");
+            self.found.broken(rules::SEQ_RISES, at, Some(&key), message);
+        }
         client.session.ended.insert(id.to_owned());
         client.ended.insert(id.to_owned());
     }

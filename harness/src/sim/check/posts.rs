@@ -113,6 +113,10 @@ fn ended(life: &mut Life, post: &Post<'_>) -> Wrongs {
         }
         None => life.terminal_frame = Some((*text).to_owned()),
     }
+    // A client that has heard a higher number would drop it.
+    if let Some(last) = heard.last.values().max().filter(|last| *last >= seq) {
+        wrongs.push((rules::SEQ_RISES, format!("it was told number {last} before")));
+    }
     if *seq != life.stand.seq {
         wrongs.push((rules::ONE_TERMINAL_FRAME, format!("the number that is stored is {}", life.stand.seq)));
     }

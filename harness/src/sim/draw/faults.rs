@@ -8,7 +8,7 @@ use super::{happens, of_any_order, one_of};
 /// Some kinds of faults, each with a rate and a while.
 pub(super) fn drawn(rng: &mut Rng, trouble_ms: u64) -> Vec<FaultPlan> {
     let (kinds, calmer): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
-        // What a world costs in which nothing goes wrong is known exactly.
+        // What costs more than it should shows where nothing goes wrong.
         0..5 => (Vec::new(), 1.0),
         5..15 => (vec![one_of(rng, FaultKind::ALL)], 1.0),
         15..25 => (FaultKind::ALL.to_vec(), 10.0),

@@ -94,6 +94,21 @@ async fn a_write_that_arrives_late_takes_back_nothing() {
 }
 
 #[tokio::test]
+async fn a_claim_that_arrives_once_more_holds_nothing() {
+    let store = Store::new().await;
+    let (key, lease) = store.claimed("r1").await;
+    for runner in [Runner::Worker, Runner::Processor] {
+        store.queue.continue_later(&key, &lease, &last(lease.epoch, 5)).await.unwrap();
+        let stored = store.item(&key).await;
+        let late = store.try_claim(&key, "first", runner, 6).await;
+        assert!(!matches!(late, Claimed::Won(..)), "{late:?}");
+        assert_eq!(store.item(&key).await, stored, "it is there for somebody else");
+    }
+    let Claimed::Won(request, _) = store.try_claim(&key, "second", Runner::Worker, 7).await else { panic!() };
+    assert_eq!((request.attempt, request.continuations), (1, 1));
+}
+
+#[tokio::test]
 async fn an_id_is_one_request_until_its_time_is_over() {
     let store = Store::new().await;
     let first = request("r1");

@@ -241,7 +241,7 @@ async fn a_request_that_has_had_all_its_attempts_is_not_made_pending_again() {
         store.queue.update_status(&key, Status::Retrying, NewStatus::Pending, at(seconds)).await
     };
     for attempt in 1..=3 {
-        let lease = store.claim(&key, "first", attempt * 10).await;
+        let lease = store.claim(&key, &format!("try {attempt}"), attempt * 10).await;
         let (last, due) = (last(attempt, attempt * 10 + 1), at(attempt * 10 + 5));
         store.queue.retry_later(&key, &lease, &[], due, Runner::Processor, &last).await.unwrap();
         if attempt < 3 {

@@ -15,6 +15,10 @@ use crate::store::{Claimed, PageRequest, Runner, Status, StoreError};
 const IS_WAITING: &str =
     "#status = :pending OR (#status = :retrying AND timer_at <= :now AND attempt < max_attempts)";
 
+/// Whoever claims has a token of its own for each claim. Where it has held the request already, this is the claim that won, made
+/// once more by the SDK and arrived late: it would hold the request for nobody.
+const NOT_HELD_BEFORE: &str = "(attribute_not_exists(#owner) OR #owner <> :owner)";
+
 fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
     Ok(match status {
         Status::Pending => true,
@@ -41,8 +45,10 @@ impl DynamoRequestQueue {
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
         let may_claim = match runner {
-            Runner::Processor => format!("({IS_WAITING}) AND attribute_not_exists({RUNNER})"),
-            Runner::Worker => IS_WAITING.to_owned(),
+            Runner::Processor => {
+                format!("({IS_WAITING}) AND {NOT_HELD_BEFORE} AND attribute_not_exists({RUNNER})")
+            }
+            Runner::Worker => format!("({IS_WAITING}) AND {NOT_HELD_BEFORE}"),
         };
         #[cfg(feature = "seeded-bugs")]
         let may_claim = bugs::instead(
