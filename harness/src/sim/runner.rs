@@ -70,16 +70,48 @@ pub(super) fn run(sim: &Sim, mut go_on: impl FnMut(&Report) -> bool) -> Report {
     report
 }
 
-/// Does `work` for each item on so many threads, all begun at once.
-pub(super) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Threads that each do one thing at a time, for as long as they are needed: what a thread makes once, it makes once.
+pub(super) struct Crew<T, R>(Vec<(mpsc::Sender<T>, mpsc::Receiver<R>)>);
+
+/// Has a crew of so many threads do `work`, for as long as `lead` lasts.
+pub(super) fn with_crew<T: Send, R: Send, O>(
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+    lead: impl FnOnce(&Crew<T, R>) -> O,
+) -> O {
     let work = &work;
     thread::scope(|scope| {
-        let threads = items.iter().map(|item| {
-            let thread = thread::Builder::new().stack_size(STACK_BYTES);
-            thread.spawn_scoped(scope, move || work(item)).expect("the machine has room for another thread")
+        let hands = (0..threads.max(1)).map(|number| {
+            let (give, given) = mpsc::channel::<T>();
+            let (tell, told) = mpsc::channel();
+            let thread = thread::Builder::new().name(format!("crew {number}")).stack_size(STACK_BYTES);
+            let work_off = move || {
+                for item in given {
+                    if tell.send(work(&item)).is_err() {
+                        break;
+                    }
+                }
+            };
+            thread.spawn_scoped(scope, work_off).expect("the machine has room for another thread");
+            (give, told)
         });
-        let threads: Vec<_> = threads.collect();
-        let done = threads.into_iter().map(|thread| thread.join().expect("a world's panics are caught"));
-        done.collect()
+        lead(&Crew(hands.collect()))
     })
+}
+
+impl<T: Clone, R> Crew<T, R> {
+    /// How many things are done at once.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Does the work for each item, of which there are no more than [hands](Self::len).
+    pub(super) fn do_all(&self, items: &[T]) -> Vec<R> {
+        for ((give, _), item) in self.0.iter().zip(items) {
+            // A thread that has ended shows below.
+            let _ = give.send(item.clone());
+        }
+        let done = self.0.iter().take(items.len());
+        done.map(|(_, told)| told.recv().expect("a world's panics are caught")).collect()
+    }
 }

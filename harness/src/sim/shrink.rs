@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::plan::{Act, Plan};
-use super::runner::{real_time, side_by_side};
+use super::runner::{Crew, real_time, with_crew};
 
 /// A plan that was made smaller.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,27 +24,28 @@ const MOST_TRIES: u32 = 400;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool + Sync) -> Shrunk {
-    let mut search = Search { best: plan, tried: 0, threads, begun: real_time(), breaks };
-    loop {
-        let before = search.best.clone();
-        for part in PARTS {
-            search.leave_out(part);
+    with_crew(threads, breaks, |crew| {
+        let mut search = Search { best: plan, tried: 0, begun: real_time(), crew };
+        loop {
+            let before = search.best.clone();
+            for part in PARTS {
+                search.leave_out(part);
+            }
+            for simpler in SIMPLER {
+                search.simplify(*simpler);
+            }
+            if search.best == before || search.is_over() {
+                return Shrunk { plan: search.best, tried: search.tried };
+            }
         }
-        for simpler in SIMPLER {
-            search.simplify(*simpler);
-        }
-        if search.best == before || search.is_over() {
-            return Shrunk { plan: search.best, tried: search.tried };
-        }
-    }
+    })
 }
 
-struct Search<F> {
+struct Search<'a> {
     best: Plan,
     tried: u32,
-    threads: usize,
     begun: Instant,
-    breaks: F,
+    crew: &'a Crew<Plan, bool>,
 }
 
 /// A list in a plan, whose members can be left out.
@@ -142,7 +143,7 @@ fn waits(plan: &mut Plan, times: u64, of: u64) {
     }
 }
 
-impl<F: Fn(&Plan) -> bool + Sync> Search<F> {
+impl Search<'_> {
     fn is_over(&self) -> bool {
         self.tried >= MOST_TRIES || self.begun.elapsed() >= PATIENCE
     }
@@ -184,11 +185,11 @@ impl<F: Fn(&Plan) -> bool + Sync> Search<F> {
     /// Some are tried side by side, and it is the first in order that counts: the outcome does not hang on how many.
     fn first_that_breaks(&mut self, candidates: Vec<Plan>) -> Option<usize> {
         let mut done = 0;
-        for some in candidates.chunks(self.threads) {
+        for some in candidates.chunks(self.crew.len()) {
             if self.is_over() {
                 return None;
             }
-            let broken = side_by_side(some, &self.breaks);
+            let broken = self.crew.do_all(some);
             let found = broken.iter().position(|breaks| *breaks);
             self.tried += u32::try_from(found.map_or(some.len(), |at| at + 1)).unwrap_or(u32::MAX);
             if let Some(found) = found {
