@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, connect_async};
 
@@ -54,6 +54,9 @@ impl Client {
     /// How often it looks at the machine's clock while it waits.
     const LOOK_UP: Duration = Duration::from_secs(1);
 
+    /// Most frames fit into it.
+    const READ_BUFFER_BYTES: usize = 4 * 1024;
+
     /// The most frames that are kept for errors to show.
     const SEEN: usize = 1_000;
 
@@ -79,7 +82,9 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
     {
-        let channel = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        // Each read begins by clearing it all: one of 128 KiB, as by default, would cost more than most messages.
+        let config = WebSocketConfig::default().read_buffer_size(Self::READ_BUFFER_BYTES);
+        let channel = WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await;
         Self { real_patience: Some(Self::PATIENCE), ..Self::over(channel, headers, patience) }
     }
 

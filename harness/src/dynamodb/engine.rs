@@ -21,6 +21,9 @@ use super::{idempotency, nesting, outbox, removal, stale, streams, tables};
 use crate::faults::{Caller, Faults};
 
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
+
+/// How many statements stay prepared: all that a stage's tables have need of, or else preparing them is most of what a call costs.
+const PREPARED_STATEMENTS: usize = 512;
 pub(super) const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
 
 /// What a database is told once, when it is made.
@@ -60,6 +63,7 @@ impl Engine {
         folder_lock: Option<FolderLock>,
     ) -> Result<Self, ApiError> {
         let storage = storage.with_clock(Arc::new(EngineClock(Arc::clone(&settings.clock))));
+        storage.conn().set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
         streams::store::create_tables(storage.conn())?;
         let engine = Self {
             storage,
@@ -133,9 +137,13 @@ impl Engine {
     fn route(&mut self, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         if let Some(operation) = target.strip_prefix(TABLES_TARGET) {
             nesting::check(body)?;
+            let written = self.conn().total_changes();
             let answer = self.on_tables(operation, body);
-            outbox::take(self)?;
-            stale::mark(self)?;
+            // A read leaves nothing to see to.
+            if self.conn().total_changes() != written {
+                outbox::take(self)?;
+                stale::mark(self)?;
+            }
             return answer;
         }
         let operation = target.strip_prefix(STREAMS_TARGET).ok_or_else(ApiError::unknown_operation)?;

@@ -1,7 +1,10 @@
 //! Calls that go wrong on request: which faults a call can have, and what becomes of it then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -38,12 +41,12 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
     let Some(faults) = faults.filter(|faults| faults.are_about(service, operation)) else {
         return Troubles::default();
     };
-    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let request = Named::of(body);
     let occasion = Occasion {
         service,
         operation,
-        resources: &tables(&request),
-        index: request["IndexName"].as_str(),
+        resources: &request.tables(),
+        index: request.index.as_deref(),
         caller: caller.map(Caller::function),
     };
     let can_be_stale = can_be_stale(db, operation, &request);
@@ -102,12 +105,12 @@ pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &
 fn tell(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], answer: Option<&Response>) {
     let Some(faults) = &db.settings.faults else { return };
     faults.tell(|| {
-        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        let request = Named::of(body);
         Sight::Called {
             caller: caller.cloned(),
             operation: operation(target).to_owned(),
-            tables: tables(&request).join(","),
-            index: request["IndexName"].as_str().map(str::to_owned),
+            tables: request.tables().join(","),
+            index: request.index,
             answer: match answer {
                 None => Answer::Never,
                 Some(answer) if answer.status == 200 => Answer::Done,
@@ -147,12 +150,10 @@ fn answer(engine: &mut Engine, troubles: &Troubles, target: &str, body: &[u8]) -
             None
         }
         Some(Effect::Stale(lag)) => {
-            let request: Value = serde_json::from_slice(body).unwrap_or_default();
-            let table = tables(&request).first().copied().unwrap_or_default().to_owned();
-            let index = request["IndexName"].as_str().unwrap_or_default();
-            Some(respond(stale::read(engine, &table, index, lag, |engine| {
-                ledger::call(engine, target, body)
-            })))
+            let request = Named::of(body);
+            let table = request.tables().first().copied().unwrap_or_default();
+            let index = request.index.as_deref().unwrap_or_default();
+            Some(respond(stale::read(engine, table, index, lag, |engine| ledger::call(engine, target, body))))
         }
         // The others do not happen to calls of DynamoDB, or have happened already.
         Some(
@@ -195,16 +196,43 @@ fn operation(target: &str) -> &str {
     target.rsplit('.').next().unwrap_or_default()
 }
 
-/// The tables that a call names, whether by name or by ARN; those of PartiQL's statements are not looked for.
-fn tables(request: &Value) -> Vec<&str> {
-    let named = ["TableName", "StreamArn", "ShardIterator"].map(|member| &request[member]);
-    let batched = request["RequestItems"].as_object().into_iter().flat_map(Map::keys).map(String::as_str);
-    let transacted = capacity::members(&request["TransactItems"]).map(|action| &action["TableName"]);
-    let mut tables: Vec<_> =
-        named.into_iter().chain(transacted).filter_map(Value::as_str).chain(batched).map(name).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    tables
+/// What a call is about, without all else that stands in it: every call is asked for it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Named {
+    table_name: Option<String>,
+    stream_arn: Option<String>,
+    shard_iterator: Option<String>,
+    request_items: BTreeMap<String, IgnoredAny>,
+    transact_items: Vec<BTreeMap<String, Action>>,
+    #[serde(rename = "IndexName")]
+    index: Option<String>,
+}
+
+/// One of a transaction.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Action {
+    table_name: Option<String>,
+}
+
+impl Named {
+    /// What is no request is about nothing, and refused in any case.
+    fn of(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    /// The tables that it names, whether by name or by ARN; those of PartiQL's statements are not looked for.
+    fn tables(&self) -> Vec<&str> {
+        let named = [&self.table_name, &self.stream_arn, &self.shard_iterator];
+        let transacted =
+            self.transact_items.iter().flat_map(BTreeMap::values).map(|action| &action.table_name);
+        let named = named.into_iter().chain(transacted).flatten();
+        let mut tables: Vec<_> = named.chain(self.request_items.keys()).map(|table| name(table)).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
 }
 
 /// The name of a table that may be given as an ARN, or as that of its stream.
@@ -218,9 +246,9 @@ fn can_conflict(operation: &str) -> bool {
 }
 
 /// Only a global index can be: a local one is read as it is.
-fn can_be_stale(db: &DynamoDb, operation: &str, request: &Value) -> bool {
-    let (Some(index), "Query" | "Scan") = (request["IndexName"].as_str(), operation) else { return false };
-    let table = request["TableName"].as_str().map(name).unwrap_or_default();
+fn can_be_stale(db: &DynamoDb, operation: &str, request: &Named) -> bool {
+    let (Some(index), "Query" | "Scan") = (request.index.as_deref(), operation) else { return false };
+    let table = request.table_name.as_deref().map(name).unwrap_or_default();
     stale::is_watched(&db.lock(), table, index)
 }
 
@@ -274,7 +302,8 @@ fn throttled(engine: &Engine, operation: &str, request: &Value) -> ApiError {
                              https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html";
     const PROVISIONED: &str = "The level of configured provisioned throughput for the table was exceeded. Consider \
                                increasing your provisioning level with the UpdateTable API.";
-    let tables = tables(request);
+    let named = Named::deserialize(request).unwrap_or_default();
+    let tables = named.tables();
     let Some(kind) = capacity::kind(operation, request) else {
         return ApiError::throttling("Rate of requests exceeds the allowed throughput.", &[]);
     };

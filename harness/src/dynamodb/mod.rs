@@ -153,6 +153,17 @@ impl DerefMut for Locked<'_> {
     }
 }
 
+impl Locked<'_> {
+    /// What was written so far concerns nobody who reads a stream.
+    fn hush(&self) {
+        let written = self.engine.conn().total_changes();
+        self.changes.send_if_modified(|known| {
+            *known = written;
+            false
+        });
+    }
+}
+
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let written = self.engine.conn().total_changes();

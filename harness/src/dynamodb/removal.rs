@@ -3,15 +3,30 @@
 //! The engine stores an item of the bare key instead. Whether such an update may create is decided by its
 //! expression alone, so only those that do nothing but remove pay for a second look.
 
+use std::borrow::Cow;
+
 use dynoxide::actions::{delete_item, get_item};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::engine::{Engine, read, write};
 use super::error::ApiError;
 
+/// What of an update decides.
+#[derive(Default, Deserialize)]
+struct Update<'a> {
+    #[serde(borrow, default, rename = "UpdateExpression")]
+    expression: Option<Cow<'a, str>>,
+}
+
 pub(super) fn update_item(engine: &Engine, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    // What cannot be read here is refused there.
+    let update: Update<'_> = serde_json::from_slice(body).unwrap_or_default();
+    if !update.expression.is_some_and(|expression| only_removes(&expression)) {
+        return engine.run("UpdateItem", body);
+    }
     let request: Value = read("UpdateItem", body)?;
-    if !request["UpdateExpression"].as_str().is_some_and(only_removes) || exists(engine, &request) {
+    if exists(engine, &request) {
         return engine.run("UpdateItem", body);
     }
     // Run it all the same, since every check of the request and its condition is in there.

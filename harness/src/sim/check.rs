@@ -45,7 +45,7 @@ pub struct Violation {
 }
 
 /// How a world stands when all is over.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Final {
     pub(super) at: Timestamp,
     /// Every item of the requests table.

@@ -57,6 +57,11 @@ impl World {
         }
     }
 
+    /// Whether it was stopped before its end.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|outcome| outcome.was_stopped)
+    }
+
     pub(super) fn tally(&self) -> Tally {
         self.outcome.as_ref().map(|outcome| Tally::of(&outcome.events)).unwrap_or_default()
     }

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn one_seed_is_one_trace() {
         let plan = Plan::of_seed(7);
-        let run = || world::run(&plan, &world::Cast::Jobs).expect("the stage starts");
+        let run = || world::run(&plan, &world::Cast::Jobs, &world::Until::End).expect("the stage starts");
         let (first, second) = (run(), run());
         let (first_trace, second_trace) = (first.trace(), second.trace());
         let differs = first_trace.lines().zip(second_trace.lines()).position(|(one, two)| one != two);

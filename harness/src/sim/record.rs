@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use streamer::ports::{Clock, Timestamp};
+use tokio::sync::Notify;
 
 use super::check::Checker;
 use super::plan::FaultKind;
+use super::world::Until;
 use crate::sight::{Observer, Sight};
 
 /// Something that happened.
@@ -89,6 +91,9 @@ pub(super) struct Recorder(Arc<Recording>);
 struct Recording {
     clock: Arc<dyn Clock>,
     kept: Mutex<Kept>,
+    until: Until,
+    /// Told when `until` is reached, and not before: whoever waits for it disturbs nothing.
+    is_enough: Notify,
 }
 
 /// What was recorded.
@@ -99,8 +104,14 @@ pub(super) struct Kept {
 }
 
 impl Recorder {
-    pub(super) fn new(clock: Arc<dyn Clock>, checker: Checker) -> Self {
-        Self(Arc::new(Recording { clock, kept: Mutex::new(Kept { events: Vec::new(), checker }) }))
+    pub(super) fn new(clock: Arc<dyn Clock>, checker: Checker, until: Until) -> Self {
+        let kept = Mutex::new(Kept { events: Vec::new(), checker });
+        Self(Arc::new(Recording { clock, kept, until, is_enough: Notify::new() }))
+    }
+
+    /// Waits until something has happened that a world goes no further than.
+    pub(super) async fn until(&self) {
+        self.0.is_enough.notified().await;
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -111,8 +122,13 @@ impl Recorder {
         let event = Event { at: self.now(), what };
         let mut kept = self.kept();
         let kept = &mut *kept;
+        let known = kept.checker.violations().len();
         kept.checker.saw(&event);
         kept.events.push(event);
+        let new = kept.checker.violations().get(known..).unwrap_or_default();
+        if new.iter().any(|violation| self.0.until.is_reached(violation)) {
+            self.0.is_enough.notify_one();
+        }
     }
 
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {

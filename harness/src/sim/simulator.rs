@@ -20,7 +20,7 @@ use super::plan::Plan;
 use super::report::Report;
 use super::runner;
 use super::shrink::{Shrunk, shrink};
-use super::world::{self, Cast};
+use super::world::{self, Cast, Until};
 
 /// The simulator: it makes worlds from seeds, and checks what comes of them.
 ///
@@ -198,7 +198,19 @@ impl Sim {
     /// The world of a plan, on this thread; not within a tokio runtime.
     #[must_use]
     pub fn run_plan(&self, plan: Plan) -> World {
-        let (outcome, panicked) = panics::watched(|| world::run(&plan, &self.cast));
+        self.run_until(plan, &Until::End)
+    }
+
+    /// As [`run_plan`](Self::run_plan), but no further than to the first thing that is wrong: for a search among many worlds.
+    ///
+    /// One that stops there has no end, and so no [check](Self::check) is asked about it.
+    #[must_use]
+    pub fn run_plan_until_wrong(&self, plan: Plan) -> World {
+        self.run_until(plan, &Until::Wrong)
+    }
+
+    fn run_until(&self, plan: Plan, until: &Until) -> World {
+        let (outcome, panicked) = panics::watched(|| world::run(&plan, &self.cast, until));
         let mut world = match outcome {
             Some(Ok(outcome)) => World::of(plan, outcome),
             Some(Err(error)) => {
@@ -211,7 +223,7 @@ impl Sim {
             let Panicked { file, line, message } = panicked;
             world.violations.push(violation("nothing panics", end, format!("{file}:{line}: {message}")));
         }
-        if !self.checks.is_empty() {
+        if !self.checks.is_empty() && !world.was_stopped() {
             let history = world.history();
             for Check { name, holds } in &self.checks {
                 if let Err(message) = holds(&history) {
@@ -252,7 +264,8 @@ impl Sim {
     /// Makes a plan that breaks this rule smaller, for as long as it still does.
     #[must_use]
     pub fn shrink(&self, plan: Plan, rule: &str) -> Shrunk {
-        shrink(plan, self.threads, |candidate| self.run_plan(candidate.clone()).breaks(rule))
+        let until = Until::Broken(rule.to_owned());
+        shrink(plan, self.threads, |candidate| self.run_until(candidate.clone(), &until).breaks(rule))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::jobs::WORK;
 use super::plan::{Act, ClientPlan, Plan, StagePlan, Step};
-use super::world::{Cast, run};
+use super::world::{Cast, Until, run};
 use crate::stage::StageError;
 
 thread_local! {
@@ -39,5 +39,5 @@ pub(super) fn warm_up() -> Result<(), StageError> {
         ClientPlan { user, tenant, permissions: Vec::new(), token_ttl_ms: 0, gives_up: false, steps };
     let stage = StagePlan::default();
     let plan = Plan { seed: 0, trouble_ms: 2_000, stage, clients: vec![client], faults: Vec::new() };
-    run(&plan, &Cast::Jobs).map(drop)
+    run(&plan, &Cast::Jobs, &Until::End).map(drop)
 }

@@ -29,13 +29,36 @@ pub(super) enum Cast {
     Users(Arc<dyn Fn() -> App + Send + Sync>),
 }
 
+/// How far a world goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Until {
+    /// To its end.
+    End,
+    /// To the first thing that is wrong with it: what it does after that, it may do for an hour.
+    Wrong,
+    /// To the first that breaks this rule.
+    Broken(String),
+}
+
+impl Until {
+    pub(super) fn is_reached(&self, violation: &Violation) -> bool {
+        match self {
+            Self::End => false,
+            Self::Wrong => true,
+            Self::Broken(rule) => violation.rule == *rule,
+        }
+    }
+}
+
 /// What a world came to.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) events: Vec<Event>,
     pub(super) violations: Vec<Violation>,
-    /// How all stood in the end.
+    /// How all stood in the end; empty if it was stopped before.
     pub(super) last: Final,
+    /// Whether it was stopped before its end.
+    pub(super) was_stopped: bool,
     /// How much time has passed in it.
     pub(super) lasted: Duration,
 }
@@ -49,16 +72,17 @@ impl Outcome {
 
 /// The longest that anything may take to end once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_mins(60);
-/// How long the stage is left alone at the end, so that what should not happen any more can.
-const AFTERMATH: Duration = Duration::from_mins(2);
+/// How long the stage is left alone at the end, so that what should not happen any more can: a whole run of the sweeper lies
+/// within.
+const AFTERMATH: Duration = Duration::from_secs(65);
 /// How often is looked whether all has settled.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What a task may wait for after the stage's end: for an environment to have been idle for ten minutes.
 const LAST_TASKS: Duration = Duration::from_mins(11);
 
-/// Runs a plan to its end, on this thread.
-pub(super) fn run(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
+/// Runs a plan, on this thread.
+pub(super) fn run(plan: &Plan, cast: &Cast, until: &Until) -> Result<Outcome, StageError> {
     warm_up()?;
     // The SDK's jitter and its tokens come from this thread's generator.
     fastrand::seed(chance::rng(plan.seed, "sdk").u64(..));
@@ -67,23 +91,41 @@ pub(super) fn run(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
         .start_paused(true)
         .build()
         .map_err(|error| StageError::Stopped(format!("there is no runtime to be had: {error}")))?;
-    runtime.block_on(live(plan, cast))
+    runtime.block_on(live(plan, cast, until))
 }
 
-async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
+async fn live(plan: &Plan, cast: &Cast, until: &Until) -> Result<Outcome, StageError> {
     let begun = Instant::now();
     let clock = Arc::new(TokioClock::starting_at(StageBuilder::STARTS_AT));
-    let recorder = Recorder::new(clock, Checker::new(plan));
+    let recorder = Recorder::new(clock, Checker::new(plan), until.clone());
+    let ended = tokio::select! {
+        biased;
+        () = recorder.until() => None,
+        ended = Box::pin(story(plan, cast, &recorder)) => Some(ended?),
+    };
+    let was_stopped = ended.is_none();
+    let (last, lasted) = ended.unwrap_or_else(|| (Final::default(), begun.elapsed()));
+    let mut kept = recorder.kept();
+    if !was_stopped {
+        kept.checker.finish(&last);
+    }
+    let violations = kept.checker.violations().to_vec();
+    Ok(Outcome { events: std::mem::take(&mut kept.events), violations, last, was_stopped, lasted })
+}
+
+/// All of it: gives how it stands in the end, and how long that took.
+async fn story(plan: &Plan, cast: &Cast, recorder: &Recorder) -> Result<(Final, Duration), StageError> {
+    let begun = Instant::now();
     let faults = Faults::default();
     faults.observe(Arc::new(recorder.clone()));
-    let mut stage = Box::pin(builder(plan, cast, &recorder, faults)?.start()).await?;
+    let mut stage = Box::pin(builder(plan, cast, recorder, faults)?.start()).await?;
 
     recorder.record(What::World(WorldEvent::Begin));
-    let trouble = Trouble::begin(plan, &stage, &recorder);
+    let trouble = Trouble::begin(plan, &stage, recorder);
     let calm = watch::Sender::new(false);
     let clients = plan.clients.iter().enumerate();
     let persons = clients.map(|(number, client)| {
-        Person::new(number, client, &stage, &recorder).live(calm.subscribe(), PATIENCE)
+        Person::new(number, client, &stage, recorder).live(calm.subscribe(), PATIENCE)
     });
     let weather = async {
         tokio::time::sleep(Duration::from_millis(plan.trouble_ms)).await;
@@ -99,21 +141,13 @@ async fn live(plan: &Plan, cast: &Cast) -> Result<Outcome, StageError> {
     }
     tokio::time::sleep(AFTERMATH).await;
     recorder.record(What::World(WorldEvent::Settled));
-    let mut last = look(&stage, &recorder).await?;
+    let mut last = look(&stage, recorder).await?;
     stage.end().await;
     recorder.record(What::World(WorldEvent::End));
     let lasted = begun.elapsed();
     tokio::time::sleep(LAST_TASKS).await;
     last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-
-    let mut kept = recorder.kept();
-    kept.checker.finish(&last);
-    Ok(Outcome {
-        events: std::mem::take(&mut kept.events),
-        violations: kept.checker.violations().to_vec(),
-        last,
-        lasted,
-    })
+    Ok((last, lasted))
 }
 
 fn builder(

@@ -6,7 +6,7 @@ use std::path::Path;
 use streamer_harness::sim::{Plan, Sim};
 
 /// As many as fit into a minute of a busy laptop, unoptimised; `cargo run --release -- sim` runs more.
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 8;
 
 #[test]
 fn nothing_is_wrong_with_these_worlds() {

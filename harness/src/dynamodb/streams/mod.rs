@@ -131,7 +131,10 @@ impl Streams {
         shard: &ShardId,
         sequence_number: &SequenceNumber,
     ) -> Result<(), StreamError> {
-        Ok(store::save_checkpoint(self.db.lock().conn(), mapping, shard.as_str(), *sequence_number)?)
+        let engine = self.db.lock();
+        store::save_checkpoint(engine.conn(), mapping, shard.as_str(), *sequence_number)?;
+        engine.hush();
+        Ok(())
     }
 }
 

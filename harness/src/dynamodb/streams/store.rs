@@ -218,9 +218,10 @@ pub(super) fn read(
     limit: usize,
     region: &str,
 ) -> rusqlite::Result<Vec<StreamRecord>> {
+    // A bare parameter after LIMIT would have SQLite prepare the statement anew each time.
     conn.prepare_cached(
         "SELECT sequence, event_name, keys, new_image, old_image, user_identity, size_bytes, created_ms
-         FROM _streamer_records WHERE stream = ?1 AND shard = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4",
+         FROM _streamer_records WHERE stream = ?1 AND shard = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4 + 0",
     )?
     .query_map(
         params![stream.id, shard, to_sql(after.0), i64::try_from(limit).unwrap_or(i64::MAX)],
