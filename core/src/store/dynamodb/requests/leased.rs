@@ -245,7 +245,9 @@ impl DynamoRequestQueue {
         }
         #[cfg(feature = "seeded-bugs")]
         let update = if bugs::is(Bug::TerminalWriteUnconditional) {
-            update.condition_expression(format!("attribute_exists(request_id) OR {FENCE}"))
+            // With the right one in it, since DynamoDB refuses values that nothing names.
+            let right = update.get_condition_expression().clone().unwrap_or_default();
+            update.condition_expression(format!("attribute_exists(request_id) OR {right}"))
         } else {
             update
         };
