@@ -50,20 +50,10 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         caller: caller.map(Caller::function),
     };
     let can_be_stale = can_be_stale(db, operation, &request);
-    let (effects, table) = faults.strike_one(&occasion, |effect| match effect {
-        Effect::Throttle | Effect::Fail | Effect::FailAfterApply | Effect::LoseAnswer | Effect::Delay(_) => {
-            true
-        }
-        Effect::Conflict => can_conflict(operation),
-        Effect::Stale(_) => can_be_stale,
-        Effect::Kill => caller.is_some(),
-        Effect::Gone
-        | Effect::Deny
-        | Effect::Duplicate
-        | Effect::KillMidway { .. }
-        | Effect::Freeze { .. }
-        | Effect::Hang { .. }
-        | Effect::Skew(_) => false,
+    let (effects, table) = faults.strike_one(&occasion, |effect| {
+        effect.can_befall_any_call(caller)
+            || (effect == Effect::Conflict && can_conflict(operation))
+            || (matches!(effect, Effect::Stale(_)) && can_be_stale)
     });
     Troubles { delay: effects.delay, effect: effects.effect, table }
 }

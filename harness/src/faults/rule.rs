@@ -5,6 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use streamer::ports::Timestamp;
 
+use super::Caller;
+
 /// One fault: what goes wrong, with which calls, and how often.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fault {
@@ -415,6 +417,23 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    /// Whether it can happen to a call of whichever service. A process that we know nothing of is not ours to kill.
+    pub(crate) const fn can_befall_any_call(self, caller: Option<&Caller>) -> bool {
+        match self {
+            Self::Throttle | Self::Fail | Self::FailAfterApply | Self::LoseAnswer | Self::Delay(_) => true,
+            Self::Kill => caller.is_some(),
+            Self::Conflict
+            | Self::Stale(_)
+            | Self::Gone
+            | Self::Deny
+            | Self::Duplicate
+            | Self::KillMidway { .. }
+            | Self::Freeze { .. }
+            | Self::Hang { .. }
+            | Self::Skew(_) => false,
+        }
+    }
+
     pub(super) const fn is_delay(self) -> bool {
         matches!(self, Self::Delay(_))
     }

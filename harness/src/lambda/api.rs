@@ -79,22 +79,8 @@ async fn answer_or_fail(
         index: None,
         caller: caller.map(Caller::function),
     };
-    let effects = functions.0.options.faults.strike_where(&occasion, |effect| match effect {
-        Effect::Throttle | Effect::Fail | Effect::FailAfterApply | Effect::LoseAnswer | Effect::Delay(_) => {
-            true
-        }
-        // A process that we know nothing of is not ours to kill.
-        Effect::Kill => caller.is_some(),
-        Effect::Conflict
-        | Effect::Stale(_)
-        | Effect::Gone
-        | Effect::Deny
-        | Effect::Duplicate
-        | Effect::KillMidway { .. }
-        | Effect::Freeze { .. }
-        | Effect::Hang { .. }
-        | Effect::Skew(_) => false,
-    });
+    let effects =
+        functions.0.options.faults.strike_where(&occasion, |effect| effect.can_befall_any_call(caller));
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;
     }

@@ -260,24 +260,8 @@ impl Queues {
         };
         let queue = api::queue_of(body);
         let queue = queue.as_deref();
-        let effects = self.struck(operation, queue, caller.map(Caller::function), |effect| match effect {
-            Effect::Throttle
-            | Effect::Fail
-            | Effect::FailAfterApply
-            | Effect::LoseAnswer
-            | Effect::Delay(_) => true,
-            // Without a caller, nobody dies.
-            Effect::Kill => caller.is_some(),
-            Effect::Conflict
-            | Effect::Stale(_)
-            | Effect::Gone
-            | Effect::Deny
-            | Effect::Duplicate
-            | Effect::KillMidway { .. }
-            | Effect::Freeze { .. }
-            | Effect::Hang { .. }
-            | Effect::Skew(_) => false,
-        });
+        let possible = |effect: Effect| effect.can_befall_any_call(caller);
+        let effects = self.struck(operation, queue, caller.map(Caller::function), possible);
         if !effects.delay.is_zero() {
             tokio::time::sleep(effects.delay).await;
         }
