@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bugs::{self, Bug};
+
 macro_rules! string_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -89,10 +91,9 @@ impl RequestKey {
     /// The key of `user`'s request `id`.
     #[must_use]
     pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
-        #[cfg(feature = "seeded-bugs")]
-        if crate::bugs::is(crate::bugs::Bug::IdsUnscoped) {
+        if bugs::is(Bug::IdsUnscoped) {
             return Self(joined([id.as_str()]));
-        } else if crate::bugs::is(crate::bugs::Bug::TenantForgotten) {
+        } else if bugs::is(Bug::TenantForgotten) {
             return Self(joined([user.as_str(), id.as_str()]));
         }
         Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))

@@ -37,6 +37,8 @@ pub mod app;
 pub mod attempts;
 pub mod auth;
 pub mod aws;
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
 pub mod config;
