@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::protocol::RequestId;
+
 use crate::bugs::{self, Bug};
 
 macro_rules! string_id {
@@ -53,33 +55,6 @@ string_id! {
     /// A tenant: the `tenant_id` of a token.
     TenantId
 }
-string_id! {
-    /// A request, as its client names it. Unique within its user only.
-    RequestId
-}
-
-impl RequestId {
-    /// The longest id that a client may choose, in characters.
-    pub const MAX_CHARS: usize = 128;
-
-    /// Takes an id that a client chose, if it is one.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let chars = text.chars().count();
-        if chars == 0 {
-            Err("must not be empty".to_owned())
-        } else if chars > Self::MAX_CHARS {
-            Err(format!("has {chars} characters; at most {} are taken", Self::MAX_CHARS))
-        } else if text.chars().any(char::is_control) {
-            Err("must not contain control characters".to_owned())
-        } else {
-            Ok(Self::new(text))
-        }
-    }
-}
-
 /// A request, as it is stored: tenant, user and client id in one key.
 ///
 /// The three parts are joined by `/`, each with its own `%` and `/` escaped, so that two users, or

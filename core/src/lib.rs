@@ -54,10 +54,11 @@ pub mod middleware;
 pub mod ports;
 pub mod processor;
 pub mod progress;
-pub mod protocol;
 pub mod router;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
 pub mod workers;
+
+pub use streamer_protocol as protocol;
