@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
-use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::handler::{Context, HandlerRuntime, handler_fn};

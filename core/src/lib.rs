@@ -55,10 +55,12 @@ pub mod ports;
 pub mod processor;
 pub mod progress;
 pub mod router;
+mod service_error;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
 pub mod workers;
 
+pub use service_error::ServiceError;
 pub use streamer_protocol as protocol;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::auth::{Algorithm, TokenVerifier};
-use streamer::aws::ServiceError;
+use streamer::ServiceError;
 use streamer::connections::ApiGatewayConnections;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::functions::{Connect, Disconnect};
