@@ -138,7 +138,7 @@ impl Runtimes {
     }
 
     fn handlers(&self) -> Handle {
-        self.handler_runtime.handle().clone()
+        self.handlers.handle().clone()
     }
 }
 
