@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
-use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
-use streamer::handler::{Context, Handlers, handler_fn};
+use streamer::handler::{Context, HandlerRuntime, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use streamer::processor::{BatchResponse, Processor, StreamBatch};
@@ -101,7 +101,7 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         dead_letters: Nowhere,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
-        handlers: Handlers::on(handlers),
+        handler_runtime: HandlerRuntime::on(handlers),
         settings: AttemptSettings::default(),
     };
     let processor = Processor::new(attempts, Nowhere);

@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use listeners::Listeners;
 
-use crate::aws::ServiceError;
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::ids::{ConnectionId, RequestId};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
+use crate::service_error::ServiceError;
 use crate::store::{Delivery, Ending, Request, RequestQueue};
 use crate::telemetry::Causes;
 

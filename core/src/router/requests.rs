@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::about::About;
 use super::snapshot::snapshot;
 use super::{Caller, Router, store_failed};
-use crate::aws::ServiceError;
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::delivery::{End, Listeners, settle};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::{ErrorBody, ErrorCode, Frame, Message, Seq};
+use crate::service_error::ServiceError;
 use crate::store::{
     Cancelled, ConnectionStore, Ending, Enqueued, Identity, Request, RequestQueue, Runner, Status,
     StoreErrorKind, Subscribed,
