@@ -45,10 +45,10 @@ impl<C: HttpConnector + Clone + 'static> HttpConnector for Calling<C> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Self { connector, caller } = self.clone();
         HttpConnectorFuture::new(async move {
-            caller.at_work().await;
+            caller.running().await;
             let answer = connector.call(request).await;
             // What has been sent takes effect without its sender; it alone does not learn of it.
-            caller.at_work().await;
+            caller.running().await;
             answer
         })
     }

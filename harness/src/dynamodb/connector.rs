@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 use super::{DynamoDb, Response, faults};
-use crate::faults::{Caller, Effect};
+use crate::faults::{Caller, Effect, Effects};
 use crate::sdk;
 
 /// The content type of DynamoDB's protocol.
@@ -102,11 +102,7 @@ impl InProcess {
     }
 
     /// Answers a call with which something goes wrong; a caller that is killed, or whose answer is lost, waits for ever.
-    async fn suffer(
-        self,
-        effects: faults::Troubles,
-        request: HttpRequest,
-    ) -> Result<HttpResponse, ConnectorError> {
+    async fn call_with(self, effects: Effects, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         if let (Some(Effect::Kill), Some(caller)) = (effects.effect, &self.caller) {
             if !effects.delay.is_zero() {
                 tokio::time::sleep(effects.delay).await;
@@ -117,14 +113,14 @@ impl InProcess {
         let (target, body) = Self::parts(&request)?;
         let caller = self.caller.as_ref();
         let answer = if effects.delay.is_zero() {
-            faults::suffer(&self.db, caller, &effects, target, body)
+            faults::call_with(&self.db, caller, &effects, target, body)
         } else {
             let (db, target, body) = (self.db.clone(), target.to_owned(), body.to_vec());
             let caller = caller.cloned();
             // Whoever calls may stop waiting; the call takes effect all the same.
             let delayed = tokio::spawn(async move {
                 tokio::time::sleep(effects.delay).await;
-                faults::suffer(&db, caller.as_ref(), &effects, &target, &body)
+                faults::call_with(&db, caller.as_ref(), &effects, &target, &body)
             });
             delayed.await.map_err(|error| ConnectorError::other(error.into(), None))?
         };
@@ -146,11 +142,11 @@ impl HttpConnector for InProcess {
             let answer = self.db.lock().call(target, body);
             return HttpConnectorFuture::ready(self.respond(faults::respond(answer)));
         }
-        let effects = faults::strike(&self.db, self.caller.as_ref(), target, body);
+        let effects = faults::effects(&self.db, self.caller.as_ref(), target, body);
         if effects.are_none() {
             let answer = faults::call(&self.db, self.caller.as_ref(), target, body);
             return HttpConnectorFuture::ready(self.respond(answer));
         }
-        HttpConnectorFuture::new(self.clone().suffer(effects, request))
+        HttpConnectorFuture::new(self.clone().call_with(effects, request))
     }
 }

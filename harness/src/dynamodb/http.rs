@@ -55,9 +55,9 @@ async fn post(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Res
 
 /// Answers off the threads that serve: a call may wait for another that holds the database.
 async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Response> {
-    let effects = faults::strike(db, None, &target, &body);
+    let effects = faults::effects(db, None, &target, &body);
     let (db, delay) = (db.clone(), effects.delay);
-    let work = move || faults::suffer(&db, None, &effects, &target, &body);
+    let work = move || faults::call_with(&db, None, &effects, &target, &body);
     let answered = if delay.is_zero() {
         tokio::task::spawn_blocking(work).await
     } else {

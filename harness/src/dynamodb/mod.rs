@@ -155,7 +155,7 @@ impl DerefMut for Locked<'_> {
 
 impl Locked<'_> {
     /// What was written so far concerns nobody who reads a stream.
-    fn hush(&self) {
+    fn skip_notification(&self) {
         let written = self.engine.conn().total_changes();
         self.changes.send_if_modified(|known| {
             *known = written;

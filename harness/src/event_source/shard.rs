@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::pace::Pace;
 use super::settings::Settings;
 use super::source::{Record, RecordSource, SourceError};
-use crate::faults::{Effect, Occasion, Service};
+use crate::faults::{CallContext, Effect, Service};
 use crate::watch;
 
 /// The most records of one read, as `GetRecords` has it.
@@ -122,10 +122,10 @@ impl Reader {
     }
 
     /// A read that found something fails on request, as if it had not been.
-    fn suffer(&self, records: &[Record]) -> Result<(), SourceError> {
+    fn inject_read_fault(&self, records: &[Record]) -> Result<(), SourceError> {
         let Some(first) = records.first() else { return Ok(()) };
         let table = first.table();
-        let occasion = Occasion {
+        let context = CallContext {
             service: Service::Streams,
             operation: "GetRecords",
             resources: table.as_slice(),
@@ -133,7 +133,7 @@ impl Reader {
             caller: Some(&self.settings.function),
         };
         let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail);
-        match self.ports.faults.strike_where(&occasion, possible).effect {
+        match self.ports.faults.inject(&context, possible).effect {
             Some(Effect::Throttle) => Err(SourceError::new("GetRecords is throttled, as a fault has it")),
             Some(_) => Err(SourceError::new("GetRecords fails, as a fault has it")),
             None => Ok(()),
@@ -152,7 +152,7 @@ impl Reader {
             .min(READ_LIMIT);
         let records =
             if room == 0 { Vec::new() } else { self.source.read(&self.shard, after.as_deref(), room)? };
-        self.suffer(&records)?;
+        self.inject_read_fault(&records)?;
         let last = records.last().map(|record| record.sequence_number.clone());
         self.cursor = Cursor::After(last.or(after));
 

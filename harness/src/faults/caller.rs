@@ -13,7 +13,7 @@ use crate::watch;
 /// Its calls are a process's: once it is [killed](Self::kill), none takes effect any more, and none is answered, whatever of it is
 /// still left running here.
 #[derive(Clone)]
-pub struct Caller(Arc<Life>);
+pub struct Caller(Arc<Inner>);
 
 /// As `Processor#7`: the function, and which of the stage's environments it is.
 impl fmt::Debug for Caller {
@@ -23,7 +23,7 @@ impl fmt::Debug for Caller {
 }
 
 #[derive(Debug)]
-struct Life {
+struct Inner {
     function: String,
     number: u64,
     version: u32,
@@ -33,7 +33,7 @@ struct Life {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    AtWork,
+    Running,
     Frozen,
     Dead,
 }
@@ -47,8 +47,8 @@ impl Caller {
 
     /// The stage's environment of this number, with this version of the function, and a clock that is off by this much.
     pub(crate) fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
-        let (function, state) = (function.into(), watch::Sender::new(State::AtWork));
-        Self(Arc::new(Life { function, number, version, skew, state }))
+        let (function, state) = (function.into(), watch::Sender::new(State::Running));
+        Self(Arc::new(Inner { function, number, version, skew, state }))
     }
 
     /// Which of the stage's environments it is, in the order in which they were started.
@@ -91,12 +91,12 @@ impl Caller {
 
     /// Has the environment stand still, with its calls, until it [thaws](Self::thaw).
     pub(crate) fn freeze(&self) {
-        self.become_from(State::AtWork, State::Frozen);
+        self.become_from(State::Running, State::Frozen);
     }
 
     /// Has the environment go on.
     pub(crate) fn thaw(&self) {
-        self.become_from(State::Frozen, State::AtWork);
+        self.become_from(State::Frozen, State::Running);
     }
 
     fn become_from(&self, from: State, to: State) {
@@ -110,13 +110,13 @@ impl Caller {
     }
 
     /// Waits until the environment is at work: at once if it is, and for ever if it is dead.
-    pub(crate) async fn at_work(&self) {
-        if *self.0.state.borrow() == State::AtWork {
+    pub(crate) async fn running(&self) {
+        if *self.0.state.borrow() == State::Running {
             return;
         }
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| *state != State::Frozen).await.map(|state| *state) {
-            Ok(State::AtWork) => {}
+            Ok(State::Running) => {}
             Ok(State::Frozen | State::Dead) | Err(_) => pending().await,
         }
     }

@@ -283,7 +283,7 @@ impl Call {
     /// Every invocation of a function.
     #[must_use]
     pub fn any_invoke() -> Self {
-        Self::new(Service::Lambda, Some(Occasion::INVOKE))
+        Self::new(Service::Lambda, Some(CallContext::INVOKE))
     }
 
     /// The call of Lambda's API by which somebody, such as another function, invokes a function or queues an event for it, and
@@ -291,20 +291,20 @@ impl Call {
     /// function that is called.
     #[must_use]
     pub fn invoke_api() -> Self {
-        Self::new(Service::Lambda, Some(Occasion::INVOKE_API))
+        Self::new(Service::Lambda, Some(CallContext::INVOKE_API))
     }
 
     /// An event that Lambda itself hands to a function, out of its queue or from a stream: it may come late, and twice, side by
     /// side; one from the queue may [fail](Fault::fail) to come, which is told to nobody. [`on`](Self::on) takes the function.
     #[must_use]
     pub fn event() -> Self {
-        Self::new(Service::Lambda, Some(Occasion::EVENT))
+        Self::new(Service::Lambda, Some(CallContext::EVENT))
     }
 
     /// The start of an environment: it may be late, fail, or have a clock that is off; [`on`](Self::on) takes the function.
     #[must_use]
     pub fn init() -> Self {
-        Self::new(Service::Lambda, Some(Occasion::INIT))
+        Self::new(Service::Lambda, Some(CallContext::INIT))
     }
 
     /// A message that is sent to a queue.
@@ -352,14 +352,14 @@ impl Call {
         self.service == service && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
     }
 
-    pub(super) fn matches(&self, occasion: &Occasion<'_>) -> bool {
+    pub(super) fn matches(&self, context: &CallContext<'_>) -> bool {
         let fits = |wanted: &Option<String>, given: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
         };
-        self.is_of(occasion.service, occasion.operation)
-            && self.resource.as_deref().is_none_or(|wanted| occasion.resources.contains(&wanted))
-            && fits(&self.index, occasion.index)
-            && fits(&self.caller, occasion.caller)
+        self.is_of(context.service, context.operation)
+            && self.resource.as_deref().is_none_or(|wanted| context.resources.contains(&wanted))
+            && fits(&self.index, context.index)
+            && fits(&self.caller, context.caller)
     }
 }
 
@@ -375,7 +375,7 @@ pub(crate) enum Service {
 
 /// One call, as a fake sees it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Occasion<'a> {
+pub(crate) struct CallContext<'a> {
     pub(crate) service: Service,
     pub(crate) operation: &'a str,
     /// The tables, the connection, the function or the queue that it is about.
@@ -385,7 +385,7 @@ pub(crate) struct Occasion<'a> {
     pub(crate) caller: Option<&'a str>,
 }
 
-impl Occasion<'_> {
+impl CallContext<'_> {
     /// A function is to run.
     pub(crate) const INVOKE: &'static str = "Invoke";
     /// Lambda's API is called for it.
@@ -418,7 +418,7 @@ pub(crate) enum Effect {
 
 impl Effect {
     /// Whether it can happen to a call of whichever service. A process that we know nothing of is not ours to kill.
-    pub(crate) const fn can_befall_any_call(self, caller: Option<&Caller>) -> bool {
+    pub(crate) const fn applies_to_any_call(self, caller: Option<&Caller>) -> bool {
         match self {
             Self::Throttle | Self::Fail | Self::FailAfterApply | Self::LoseAnswer | Self::Delay(_) => true,
             Self::Kill => caller.is_some(),

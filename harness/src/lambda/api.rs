@@ -20,8 +20,8 @@ use super::functions::{Functions, MAX_PAYLOAD_BYTES};
 use super::identifiers::function_name;
 use super::runtime_api::read_to_end;
 use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
-use crate::aws_forms::uuid;
-use crate::faults::{Caller, Effect, Occasion, Service};
+use crate::aws_format::uuid;
+use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::sdk;
 
 impl Functions {
@@ -72,15 +72,14 @@ async fn answer_or_fail(
     request_id: &str,
 ) -> Result<Response, Refusal> {
     let config = named(functions, name, query)?;
-    let occasion = Occasion {
+    let context = CallContext {
         service: Service::Lambda,
-        operation: Occasion::INVOKE_API,
+        operation: CallContext::INVOKE_API,
         resources: &[&config.name],
         index: None,
         caller: caller.map(Caller::function),
     };
-    let effects =
-        functions.0.options.faults.strike_where(&occasion, |effect| effect.can_befall_any_call(caller));
+    let effects = functions.0.options.faults.inject(&context, |effect| effect.applies_to_any_call(caller));
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;
     }

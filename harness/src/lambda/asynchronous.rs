@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use super::functions::{Function, Functions, Inner};
 use super::identifiers::function_name;
 use super::{EXECUTED_VERSION, InvokeError, error_payload};
-use crate::aws_forms::{iso_8601, uuid};
+use crate::aws_format::{iso_8601, uuid};
 use crate::destination::{Destination, NoDestination};
-use crate::faults::{Effect, Effects, Occasion, Service};
+use crate::faults::{CallContext, Effect, Effects, Service};
 
 /// The most that the payload of an asynchronous invocation may hold: 1 MB, which was 256 KB until October 2025
 /// (Lambda's API reference, `Invoke`).
@@ -173,7 +173,7 @@ impl Event {
         }
         loop {
             let inner = functions.upgrade()?;
-            let effects = self.troubles(&inner);
+            let effects = self.effects(&inner);
             if !effects.delay.is_zero() {
                 sleep(effects.delay).await;
             }
@@ -224,12 +224,12 @@ impl Event {
     }
 
     /// What is to go wrong with the event on its way out of the queue.
-    fn troubles(&self, functions: &Inner) -> Effects {
+    fn effects(&self, functions: &Inner) -> Effects {
         let resources: &[&str] = &[&self.function.config.name];
-        let (service, operation) = (Service::Lambda, Occasion::EVENT);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let (service, operation) = (Service::Lambda, CallContext::EVENT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
         let possible = |effect| matches!(effect, Effect::Delay(_) | Effect::Fail | Effect::Duplicate);
-        functions.options.faults.strike_where(&occasion, possible)
+        functions.options.faults.inject(&context, possible)
     }
 
     /// The invocation record that a destination gets (Lambda's guide, «Capturing records of asynchronous

@@ -12,7 +12,7 @@ use super::identifiers::log_stream;
 use super::in_process::Starting;
 use super::process::Lifetimes;
 use super::runtime_api::{Event, Reply};
-use crate::faults::{Caller, Effects, Faults, Ordeal};
+use crate::faults::{Caller, Effects, Faults, MidwayFault};
 use local::{KILLED, Local, TERMINATED};
 use sandbox::Sandbox;
 use tokio::time::sleep;
@@ -49,7 +49,7 @@ impl Environment {
         options: &Options,
         lifetimes: &Lifetimes,
         request_id: &str,
-        troubles: Effects,
+        effects: Effects,
     ) -> Result<Self, InvokeError> {
         let stream = log_stream(&*options.entropy, options.clock.now());
         let caller = enlisted.caller();
@@ -59,7 +59,7 @@ impl Environment {
                     biased;
                     () = caller.killed() => Err(exited(request_id, KILLED)),
                     () = lifetimes.closed() => Err(exited(request_id, TERMINATED)),
-                    suffered = suffer(troubles, request_id) => suffered,
+                    injected = inject(effects, request_id) => injected,
                     () = sleep(options.init_timeout) => Err(timed_out(request_id, options.init_timeout)),
                 };
                 delayed?;
@@ -70,7 +70,7 @@ impl Environment {
             Code::InProcess(code) => {
                 let variables = config.variables(&stream);
                 let starting: Starting<'_> = Box::pin(async {
-                    suffer(troubles, request_id).await?;
+                    inject(effects, request_id).await?;
                     code.start(caller.clone(), variables).await
                 });
                 Running::InProcess(Local::start(caller, starting, options, lifetimes, request_id).await?)
@@ -99,7 +99,7 @@ impl Environment {
     }
 
     /// Runs one event, for which the function has `timeout`; `doomed`, it dies as soon as it has the event. In process, it
-    /// goes through `ordeal`.
+    /// goes through `midway_fault`.
     ///
     /// # Errors
     /// When the environment did not survive; it is to be ended then.
@@ -108,7 +108,7 @@ impl Environment {
         event: Event,
         timeout: Duration,
         doomed: bool,
-        ordeal: Option<(&Faults, Ordeal)>,
+        midway_fault: Option<(&Faults, MidwayFault)>,
     ) -> Result<Reply, InvokeError> {
         match &mut self.code {
             Running::Process(sandbox) => {
@@ -122,7 +122,7 @@ impl Environment {
                 if doomed {
                     self.enlisted.caller().kill();
                 }
-                local.invoke(event, timeout, ordeal).await
+                local.invoke(event, timeout, midway_fault).await
             }
         }
     }
@@ -137,11 +137,11 @@ impl Environment {
 }
 
 /// What goes wrong with a start before the function's own code has its turn.
-async fn suffer(troubles: Effects, request_id: &str) -> Result<(), InvokeError> {
-    if !troubles.delay.is_zero() {
-        sleep(troubles.delay).await;
+async fn inject(effects: Effects, request_id: &str) -> Result<(), InvokeError> {
+    if !effects.delay.is_zero() {
+        sleep(effects.delay).await;
     }
-    match troubles.effect {
+    match effects.effect {
         Some(_) => Err(exited(request_id, "Runtime exited with error: exit status 1")),
         None => Ok(()),
     }

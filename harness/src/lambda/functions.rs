@@ -18,10 +18,10 @@ use super::log::{LogSink, TerminalLog};
 use super::process::{Alive, Lifetimes};
 use super::runtime_api::Event;
 use super::{Invocation, Invoke, InvokeError};
-use crate::aws_forms::uuid;
+use crate::aws_format::uuid;
 use crate::destination::Destination;
-use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Ordeal, Service, Skew};
-use crate::sight::Sight;
+use crate::faults::{CallContext, Caller, Effect, Effects, Faults, MidwayFault, Service, Skew};
+use crate::observe::Observation;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
@@ -170,7 +170,7 @@ impl Functions {
     }
 
     /// Has every environment whose clock is off make room for another.
-    pub(crate) fn renew_what_is_off(&self) {
+    pub(crate) fn replace_skewed(&self) {
         self.renew(|caller| caller.skew() != Skew::default());
     }
 
@@ -240,9 +240,9 @@ impl Inner {
             return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
         }
         let resources: &[&str] = &[name];
-        let (service, operation) = (Service::Lambda, Occasion::INVOKE);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
-        let Effects { delay, effect } = self.options.faults.strike_where(&occasion, |effect| {
+        let (service, operation) = (Service::Lambda, CallContext::INVOKE);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let Effects { delay, effect, .. } = self.options.faults.inject(&context, |effect| {
             matches!(
                 effect,
                 Effect::Throttle
@@ -267,15 +267,15 @@ impl Inner {
         let patience = function.config.timeout + LOST_AFTER;
         let began = Instant::now();
         let doomed = effect == Some(Effect::Kill);
-        let ordeal = match &function.config.code {
-            Code::InProcess(_) => self.options.faults.ordeal(&occasion),
+        let midway_fault = match &function.config.code {
+            Code::InProcess(_) => self.options.faults.midway_fault(&context),
             Code::Program(_) => None,
         };
         // A task of its own: as on AWS, the function runs on when its caller goes away, and the
         // environment finds its way back.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
-            self.invoke(&function, request_id, trace_id, payload, doomed, ordeal).await
+            self.invoke(&function, request_id, trace_id, payload, doomed, midway_fault).await
         });
         let reply =
             invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
@@ -323,7 +323,7 @@ impl Inner {
         trace_id: String,
         payload: Bytes,
         doomed: bool,
-        ordeal: Option<Ordeal>,
+        midway_fault: Option<MidwayFault>,
     ) -> Result<Bytes, InvokeError> {
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
@@ -336,10 +336,11 @@ impl Inner {
             payload,
         };
         let (faults, caller) = (&self.options.faults, environment.caller().clone());
-        faults.tell(|| Sight::Invoked { environment: caller.clone(), payload: event.payload.clone() });
-        let ordeal = ordeal.map(|ordeal| (faults, ordeal));
-        let ended = environment.invoke(event, timeout, doomed, ordeal).await;
-        faults.tell(|| Sight::Returned {
+        faults
+            .notify(|| Observation::Invoked { environment: caller.clone(), payload: event.payload.clone() });
+        let midway_fault = midway_fault.map(|midway_fault| (faults, midway_fault));
+        let ended = environment.invoke(event, timeout, doomed, midway_fault).await;
+        faults.notify(|| Observation::Returned {
             environment: caller,
             outcome: match &ended {
                 Ok(Ok(reply)) => Ok(reply.clone()),
@@ -393,12 +394,11 @@ impl Inner {
     async fn start(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
         let Options { faults, .. } = &self.options;
         let resources: &[&str] = &[&function.config.name];
-        let (service, operation) = (Service::Lambda, Occasion::INIT);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
-        let troubles =
-            faults.strike_where(&occasion, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
+        let (service, operation) = (Service::Lambda, CallContext::INIT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let effects = faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
         let is_here = matches!(function.config.code, Code::InProcess(_));
-        let off = faults.strike_where(&occasion, |effect| is_here && matches!(effect, Effect::Skew(_)));
+        let off = faults.inject(&context, |effect| is_here && matches!(effect, Effect::Skew(_)));
         let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let enlisted = function.callers.enlist(|| {
@@ -406,9 +406,9 @@ impl Inner {
             Caller::numbered(&function.config.name, number, version, skew)
         });
         let environment = enlisted.caller().clone();
-        faults.tell(|| Sight::Started { environment });
+        faults.notify(|| Observation::Started { environment });
         let (options, lifetimes) = (&self.options, &self.lifetimes);
-        Environment::start(enlisted, &function.config, options, lifetimes, request_id, troubles).await
+        Environment::start(enlisted, &function.config, options, lifetimes, request_id, effects).await
     }
 }
 

@@ -13,7 +13,7 @@ mod identifiers;
 mod in_process;
 mod lineage;
 mod log;
-mod ordeal;
+mod midway_fault;
 mod output;
 mod process;
 mod runtime_api;

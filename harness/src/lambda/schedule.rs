@@ -14,7 +14,7 @@ use serde_json::json;
 use streamer::ports::{Clock, Entropy, Timestamp};
 
 use super::Functions;
-use crate::aws_forms::{iso_8601, uuid};
+use crate::aws_format::{iso_8601, uuid};
 
 /// The most that the clock is waited for at once, since it may be set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);

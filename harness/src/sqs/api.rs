@@ -16,8 +16,8 @@ use super::error::ApiError;
 use super::message::{MessageAttribute, MessageAttributes, check, md5, md5_of_attributes};
 use super::store::{Queue, Stored};
 use super::{Queues, State, moves};
-use crate::aws_forms::uuid;
-use crate::sight::Sight;
+use crate::aws_format::uuid;
+use crate::observe::Observation;
 
 const MAX_BATCH: usize = 10;
 const MAX_VISIBILITY_SECS: u64 = 43_200;
@@ -301,7 +301,7 @@ impl Queues {
     fn send_message(&self, state: &State, queue: &Queue, message: Message) -> Answer {
         let (name, body) = (queue.name.clone(), message.message_body.clone());
         let sent = self.put(state, queue, message)?;
-        self.faults.tell(|| Sight::Queued { queue: name, body });
+        self.faults.notify(|| Observation::Queued { queue: name, body });
         Ok(sent)
     }
 

@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
 use super::Queues;
-use crate::aws_forms::uuid;
+use crate::aws_format::uuid;
 use crate::faults::Caller;
 use crate::sdk;
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::{Queues, TARGET, connector};
-use crate::aws_forms::uuid;
+use crate::aws_format::uuid;
 use crate::dynamodb::without_an_answer;
 
 /// What the largest batch needs at most, written out as JSON.

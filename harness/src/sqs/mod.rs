@@ -51,7 +51,7 @@ use rusqlite::Connection;
 use streamer::ports::{Clock, Entropy, Timestamp};
 
 use crate::destination::{Destination, NoDestination};
-use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Service};
+use crate::faults::{CallContext, Caller, Effect, Effects, Faults, Service};
 use crate::watch;
 use error::ApiError;
 use store::Store;
@@ -260,8 +260,8 @@ impl Queues {
         };
         let queue = api::queue_of(body);
         let queue = queue.as_deref();
-        let possible = |effect: Effect| effect.can_befall_any_call(caller);
-        let effects = self.struck(operation, queue, caller.map(Caller::function), possible);
+        let possible = |effect: Effect| effect.applies_to_any_call(caller);
+        let effects = self.inject(operation, queue, caller.map(Caller::function), possible);
         if !effects.delay.is_zero() {
             tokio::time::sleep(effects.delay).await;
         }
@@ -288,7 +288,7 @@ impl Queues {
         })
     }
 
-    fn struck(
+    fn inject(
         &self,
         operation: &str,
         queue: Option<&str>,
@@ -296,8 +296,8 @@ impl Queues {
         possible: impl Fn(Effect) -> bool,
     ) -> Effects {
         let resources = queue.as_slice();
-        let occasion = Occasion { service: Service::Sqs, operation, resources, index: None, caller };
-        self.faults.strike_where(&occasion, possible)
+        let context = CallContext { service: Service::Sqs, operation, resources, index: None, caller };
+        self.faults.inject(&context, possible)
     }
 
     fn now(&self) -> Timestamp {
@@ -326,7 +326,7 @@ impl Destination for Queues {
         }
         // Lambda does not wait for its destinations, so none of what takes time can happen here.
         let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail | Effect::FailAfterApply);
-        let effect = self.struck("SendMessage", Some(api::name_in(arn)), None, possible).effect;
+        let effect = self.inject("SendMessage", Some(api::name_in(arn)), None, possible).effect;
         let sent = match effect {
             Some(Effect::Throttle) => Err(ApiError::throttled()),
             Some(Effect::Fail) => Err(on_purpose()),

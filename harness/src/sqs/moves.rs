@@ -9,7 +9,7 @@ use super::api::name_in;
 use super::error::ApiError;
 use super::store::Stored;
 use super::{Queues, State};
-use crate::aws_forms::uuid;
+use crate::aws_format::uuid;
 
 /// A task that has ended.
 #[derive(Debug)]

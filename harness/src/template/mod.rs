@@ -104,7 +104,7 @@ impl Default for Environment {
 impl Environment {
     /// `AWS::Partition`, which follows from the region.
     fn partition(&self) -> &'static str {
-        crate::aws_forms::partition(&self.region)
+        crate::aws_format::partition(&self.region)
     }
 
     /// `AWS::URLSuffix`, which follows from the region.

@@ -7,11 +7,11 @@ use futures_util::FutureExt as _;
 use streamer::ports::Timestamp;
 
 use super::{exited, timed_out};
-use crate::faults::{Caller, Faults, Ordeal};
+use crate::faults::{Caller, Faults, MidwayFault};
 use crate::lambda::InvokeError;
 use crate::lambda::functions::Options;
 use crate::lambda::in_process::{InProcessEnvironment, InProcessEvent, Starting};
-use crate::lambda::ordeal::endure;
+use crate::lambda::midway_fault::with_midway_fault;
 use crate::lambda::process::Lifetimes;
 use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
 
@@ -73,7 +73,7 @@ impl Local {
         &mut self,
         event: Event,
         timeout: Duration,
-        ordeal: Option<(&Faults, Ordeal)>,
+        midway_fault: Option<(&Faults, MidwayFault)>,
     ) -> Result<Reply, InvokeError> {
         let _alive = self.lifetimes.enter();
         let caller = &self.process.0;
@@ -81,8 +81,10 @@ impl Local {
         let deadline = Timestamp::from_millis(deadline_ms);
         let event = InProcessEvent { request_id: request_id.clone(), deadline, trace_id, payload };
         let invocation = self.environment.invoke(event);
-        let invocation = match ordeal {
-            Some((faults, ordeal)) => Box::pin(endure(invocation, caller, faults, ordeal)),
+        let invocation = match midway_fault {
+            Some((faults, midway_fault)) => {
+                Box::pin(with_midway_fault(invocation, caller, faults, midway_fault))
+            }
             None => invocation,
         };
         tokio::select! {
