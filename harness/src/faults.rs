@@ -21,8 +21,9 @@
 //! What is left to chance, [whether](Fault::rate) a fault strikes and [how hard](Fault::varied), comes from the fault's
 //! [seed](Fault::seeded): the same calls in the same order are struck alike.
 
-mod caller;
-mod rule;
+mod call;
+mod effect;
+mod fault;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -30,10 +31,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+pub use call::Call;
+pub(crate) use call::{CallContext, Service};
+pub(crate) use effect::Effect;
+pub use fault::Fault;
+
+pub use crate::caller::Caller;
+pub(crate) use crate::caller::Skew;
 use crate::observe::{Observation, Observer};
-pub use caller::Caller;
-pub use rule::{Call, Fault};
-pub(crate) use rule::{CallContext, Effect, Service, Skew};
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]

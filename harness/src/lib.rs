@@ -30,6 +30,7 @@
 //! [`lambda`], [`event_source`] and [`sqs`]; [`sim`] has all go wrong with it, from a seed; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
 mod aws_format;
+mod caller;
 pub mod client;
 pub mod destination;
 pub mod dynamodb;

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::faults::Caller;
+use crate::caller::Caller;
 
 /// Who is told what the fakes do, at the moment at which they do it.
 pub(crate) trait Observer: fmt::Debug + Send + Sync {

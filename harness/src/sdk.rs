@@ -14,7 +14,7 @@ use axum::http::Response;
 use bytes::Bytes;
 use tower::ServiceExt as _;
 
-use crate::faults::Caller;
+use crate::caller::Caller;
 
 /// An HTTP client whose requests `connector` answers, whatever timeouts are asked for: connecting takes no time.
 pub(crate) fn client(connector: impl HttpConnector + Clone + 'static) -> SharedHttpClient {

@@ -8,18 +8,11 @@ use streamer::ports::Timestamp;
 
 use super::authorizer::Context;
 use super::config::{ApiConfig, CONNECT, DISCONNECT};
-use super::handshake::{Headers, Parameters};
+use super::headers::Headers;
+use super::identity::Identity;
 use super::ids::{ConnectionId, RequestId};
+use super::query::QueryParameters;
 use crate::aws_format::{clf, partition};
-
-/// Who is at the other end of a connection, as every event of it tells.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Identity {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<String>,
-    pub(super) source_ip: String,
-}
 
 /// What all events of one connection have in common.
 #[derive(Clone, Debug)]
@@ -65,7 +58,7 @@ pub(super) fn connect(
     subject: &Subject,
     stamp: &RequestStamp,
     headers: &Headers,
-    query: Option<&Parameters>,
+    query: Option<&QueryParameters>,
     authorizer: Option<&Context>,
 ) -> Bytes {
     let context = RequestContext::new(config, subject, stamp, CONNECT, "CONNECT");
@@ -84,7 +77,7 @@ pub(super) fn authorize(
     subject: &Subject,
     stamp: &RequestStamp,
     headers: &Headers,
-    query: Option<&Parameters>,
+    query: Option<&QueryParameters>,
     arn: &str,
 ) -> Bytes {
     #[derive(Serialize)]
@@ -95,7 +88,7 @@ pub(super) fn authorize(
         #[serde(flatten)]
         headers: &'a Headers,
         #[serde(flatten)]
-        query: &'a Parameters,
+        query: &'a QueryParameters,
         stage_variables: BTreeMap<String, String>,
         request_context: RequestContext<'a>,
     }
@@ -104,7 +97,7 @@ pub(super) fn authorize(
         r#type: "REQUEST",
         method_arn: arn,
         headers,
-        query: query.unwrap_or(&Parameters::default()),
+        query: query.unwrap_or(&QueryParameters::default()),
         stage_variables: BTreeMap::new(),
         request_context,
     })
@@ -173,7 +166,7 @@ struct Event<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     headers: Option<&'a Headers>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    query: Option<&'a Parameters>,
+    query: Option<&'a QueryParameters>,
     request_context: RequestContext<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'a str>,

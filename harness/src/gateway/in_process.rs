@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use bytes::Bytes;
 use tokio::io::{DuplexStream, duplex};
 
-use super::{Gateway, upgrade};
+use super::server::Gateway;
+use super::upgrade;
 use crate::faults::Caller;
 use crate::sdk::{self, whole};
 

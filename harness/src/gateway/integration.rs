@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Api;
+use super::api::Api;
 use super::authorizer::{self, Authorizer, Context, Denial};
 use super::config::{CONNECT, DEFAULT, DISCONNECT, Route};
 use super::connections::Connection;

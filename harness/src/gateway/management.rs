@@ -13,9 +13,9 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Api;
+use super::api::Api;
 use super::connections::Connection;
-use super::event::Identity;
+use super::identity::Identity;
 use super::ids::{ConnectionId, RequestId};
 use crate::aws_format::{iso_8601, uuid};
 use crate::faults::{CallContext, Caller, Effect, Service};

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::Api;
+use super::api::Api;
 use super::connections::Connection;
 use super::event::Ending;
 use super::limits::{Limits, Unconfirmed};

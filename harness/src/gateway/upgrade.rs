@@ -21,11 +21,15 @@ use super::authorizer::{self, Denial};
 use super::config::CONNECT;
 use super::connections::Connection;
 use super::event::{self, Ending, Subject};
-use super::handshake::{self, Headers, NoUpgrade, Parameters};
+use super::api::Api;
+use super::handshake::{self, NoUpgrade};
+use super::headers::Headers;
+use super::identity::Identity;
 use super::ids::ConnectionId;
 use super::integration::{Failure, notice};
+use super::query::QueryParameters;
 use super::reply::ProxyReply;
-use super::{Api, socket};
+use super::socket;
 use crate::aws_format::trace_root;
 use crate::observe::Observation;
 
@@ -87,7 +91,7 @@ async fn open<U, S, E>(
     let mut subject = Subject {
         connection_id: ConnectionId::random(&*api.entropy),
         connected_at: api.clock.now(),
-        identity: handshake::identity(&parts),
+        identity: Identity::of(&parts),
         custom_domain: handshake::custom_domain(&parts, &api.config.custom_domains),
         authorizer: None,
     };
@@ -125,7 +129,7 @@ impl Api {
         }
         let Some(route) = route else { return Ok(self.unasked_protocol(parts)) };
         let trace_id = trace_root(&*self.entropy, stamp.at);
-        let query = Parameters::decode(parts.uri.query());
+        let query = QueryParameters::decode(parts.uri.query());
         let mut authorized = None;
         if let Some(authorizer) = &route.authorizer {
             let asked = Instant::now();

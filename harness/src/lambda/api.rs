@@ -16,10 +16,13 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::asynchronous;
+use super::config::{Code, FunctionConfig};
 use super::functions::{Functions, MAX_PAYLOAD_BYTES};
 use super::identifiers::function_name;
+use super::invoke::{EXECUTED_VERSION, InvokeError, error_payload};
 use super::runtime_api::read_to_end;
-use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
+
 use crate::aws_format::uuid;
 use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::sdk;
@@ -55,7 +58,7 @@ async fn invoke(
     caller: Option<Extension<Caller>>,
     body: Body,
 ) -> Response {
-    let request_id = uuid(&*functions.0.options.entropy);
+    let request_id = uuid(&*functions.options().entropy);
     let (query, caller) = (query.as_deref(), caller.as_deref());
     let answer = answer_or_fail(&functions, &name, query, &headers, caller, body, &request_id).await;
     answer.unwrap_or_else(|refusal| refusal.answer(&request_id))
@@ -79,7 +82,7 @@ async fn answer_or_fail(
         index: None,
         caller: caller.map(Caller::function),
     };
-    let effects = functions.0.options.faults.inject(&context, |effect| effect.applies_to_any_call(caller));
+    let effects = functions.options().faults.inject(&context, |effect| effect.applies_to_any_call(caller));
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;
     }
@@ -172,7 +175,7 @@ async fn get_function(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let request_id = uuid(&*functions.0.options.entropy);
+    let request_id = uuid(&*functions.options().entropy);
     let config = match named(&functions, &name, query.as_deref()) {
         Ok(config) => config,
         Err(refusal) => return refusal.answer(&request_id),

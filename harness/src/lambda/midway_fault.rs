@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{Invocation, InvokeError};
+use super::invoke::{Invocation, InvokeError};
 use crate::faults::{CallContext, Caller, Effect, Faults, MidwayFault};
 
 /// Runs an invocation up to the await at which `midway_fault` comes to pass, and on from there if it goes on. It does not where
@@ -24,16 +24,16 @@ pub(super) async fn with_midway_fault(
     };
     let mut left = awaits;
     let ended = poll_fn(|context| {
-        while left > 0 {
-            match invocation.as_mut().poll(context) {
-                Poll::Ready(reply) => return Poll::Ready(Some(reply)),
-                Poll::Pending => left -= 1,
-            }
-            if left > 0 {
-                return Poll::Pending;
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        match invocation.as_mut().poll(context) {
+            Poll::Ready(reply) => Poll::Ready(Some(reply)),
+            Poll::Pending => {
+                left -= 1;
+                if left == 0 { Poll::Ready(None) } else { Poll::Pending }
             }
         }
-        Poll::Ready(None)
     });
     if let Some(reply) = ended.await {
         return reply;

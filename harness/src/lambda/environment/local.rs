@@ -6,12 +6,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use streamer::ports::Timestamp;
 
-use super::{exited, timed_out};
 use crate::faults::{Caller, Faults, MidwayFault};
-use crate::lambda::InvokeError;
-use crate::lambda::functions::Options;
 use crate::lambda::in_process::{InProcessEnvironment, InProcessEvent, Starting};
+use crate::lambda::invoke::InvokeError;
 use crate::lambda::midway_fault::with_midway_fault;
+use crate::lambda::options::Options;
 use crate::lambda::process::Lifetimes;
 use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
 
@@ -54,14 +53,14 @@ impl Local {
         let process = Process(caller.clone());
         let started = tokio::select! {
             biased;
-            () = caller.killed() => return Err(exited(request_id, KILLED)),
-            () = lifetimes.closed() => return Err(exited(request_id, TERMINATED)),
+            () = caller.killed() => return Err(InvokeError::exited(request_id, KILLED)),
+            () = lifetimes.closed() => return Err(InvokeError::exited(request_id, TERMINATED)),
             started = AssertUnwindSafe(starting).catch_unwind() => started,
             () = tokio::time::sleep(options.init_timeout) => {
-                return Err(timed_out(request_id, options.init_timeout));
+                return Err(InvokeError::timed_out(request_id, options.init_timeout));
             }
         };
-        let environment = started.unwrap_or_else(|_| Err(exited(request_id, PANICKED)))?;
+        let environment = started.unwrap_or_else(|_| Err(InvokeError::exited(request_id, PANICKED)))?;
         Ok(Self { environment, lifetimes: lifetimes.clone(), process })
     }
 
@@ -90,14 +89,14 @@ impl Local {
         tokio::select! {
             // Killed by a call of its own, it does not come to the reply any more.
             biased;
-            () = caller.killed() => Err(exited(&request_id, KILLED)),
-            () = self.lifetimes.closed() => Err(exited(&request_id, TERMINATED)),
+            () = caller.killed() => Err(InvokeError::exited(&request_id, KILLED)),
+            () = self.lifetimes.closed() => Err(InvokeError::exited(&request_id, TERMINATED)),
             reply = AssertUnwindSafe(invocation).catch_unwind() => match reply {
                 Ok(Ok(reply)) if reply.len() > MAX_REPLY_BYTES => Ok(Err(response_too_large())),
                 Ok(reply) => Ok(reply),
-                Err(_) => Err(exited(&request_id, PANICKED)),
+                Err(_) => Err(InvokeError::exited(&request_id, PANICKED)),
             },
-            () = tokio::time::sleep(timeout) => Err(timed_out(&request_id, timeout)),
+            () = tokio::time::sleep(timeout) => Err(InvokeError::timed_out(&request_id, timeout)),
         }
     }
 }

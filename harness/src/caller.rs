@@ -3,8 +3,10 @@
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::rule::Skew;
+use fastrand::Rng;
+use streamer::ports::Timestamp;
 
 use crate::watch;
 
@@ -119,5 +121,25 @@ impl Caller {
             Ok(State::Running) => {}
             Ok(State::Frozen | State::Dead) | Err(_) => pending().await,
         }
+    }
+}
+
+/// How far a clock is before the stage's, in milliseconds; it is behind where this is below nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Skew(i64);
+
+impl Skew {
+    pub(crate) fn of(off: Duration) -> Self {
+        Self(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// What such a clock shows now.
+    pub(crate) fn applied(self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
+    }
+
+    /// A clock that is off by at most as much as this one, before or after the stage's.
+    pub(crate) fn drawn(self, chance: &mut Rng) -> Self {
+        Self(chance.i64(-self.0.abs()..=self.0.abs()))
     }
 }
