@@ -37,7 +37,7 @@
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
 
 mod capacity;
-mod connector;
+mod client;
 mod engine;
 mod error;
 mod faults;
@@ -62,7 +62,6 @@ use bytes::Bytes;
 use engine::{Engine, Settings};
 
 use crate::watch;
-pub(crate) use http::without_an_answer;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Ports;
 use super::batch::{Item, fit, payload};
 use super::checkpoint::Checkpoint;
 use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext};
+use super::ports::Ports;
 use super::reply::{Verdict, verdict};
 use super::settings::Settings;
 use super::source::table_of;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Ports;
 use super::batch::{self, Item};
 use super::checkpoint::Checkpoint;
 use super::lane::Lane;
-use super::pace::Pace;
+use super::poll_timer::PollTimer;
+use super::ports::Ports;
 use super::settings::Settings;
 use super::source::{Record, RecordSource, SourceError};
+use super::tasks::next_ended;
 use crate::faults::{CallContext, Effect, Service};
 use crate::watch;
 
@@ -39,9 +40,9 @@ pub(super) async fn read(
         lanes.push(inlet);
     }
     let mut reader = Reader { shard, settings, ports, source, checkpoint, lanes, cursor: Cursor::Unknown };
-    let mut pace = Pace::new(reader.settings.poll_interval, &*reader.source);
+    let mut timer = PollTimer::new(reader.settings.poll_interval, &*reader.source);
     loop {
-        pace.look();
+        timer.mark_seen();
         // Before the read: what was added until it was closed is read then.
         let is_closed = *closed.borrow_and_update();
         let mut idle = false;
@@ -55,8 +56,8 @@ pub(super) async fn read(
         }
         tokio::select! {
             biased;
-            () = passed_on(&mut tasks) => {}
-            () = pace.next(idle, told(&mut closed)) => {}
+            () = next_ended(&mut tasks) => {}
+            () = timer.next(idle, closed_changed(&mut closed)) => {}
         }
     }
     // Its records are as old as the shard: the lanes give up on what they still have.
@@ -64,31 +65,19 @@ pub(super) async fn read(
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
             biased;
-            () = passed_on(&mut tasks) => {}
-            () = pace.next(false, pending()) => {}
+            () = next_ended(&mut tasks) => {}
+            () = timer.next(false, pending()) => {}
         }
     }
     reader.shard
 }
 
 /// Waits until the mapping says whether the shard is closed.
-async fn told(closed: &mut watch::Receiver<bool>) {
+async fn closed_changed(closed: &mut watch::Receiver<bool>) {
     if closed.changed().await.is_err() {
         // The mapping no longer lists the shard; that it is gone, the next read finds.
         pending().await
     }
-}
-
-/// Waits for a panic in one of the lanes, which else run for ever, and passes it on.
-async fn passed_on(lanes: &mut JoinSet<()>) {
-    while let Some(ended) = lanes.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-    pending().await
 }
 
 struct Reader {

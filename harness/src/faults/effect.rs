@@ -51,7 +51,7 @@ impl Effect {
         matches!(self, Self::KillMidway { .. } | Self::Freeze { .. } | Self::Hang { .. })
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Throttle => "throttle",
             Self::Fail => "fail",

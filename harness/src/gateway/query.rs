@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded_and_the_last_value_stands_in_the_single_map() {
-        let decoded = QueryParameters::decode(Some("token=a%20b%3D&x=1&x=2&empty&plus=a+b&bad=%ff%zz")).unwrap();
+        let decoded =
+            QueryParameters::decode(Some("token=a%20b%3D&x=1&x=2&empty&plus=a+b&bad=%ff%zz")).unwrap();
         assert_eq!(decoded.query_string_parameters["token"], "a b=");
         assert_eq!(decoded.query_string_parameters["x"], "2");
         assert_eq!(decoded.multi_value_query_string_parameters["x"], ["1", "2"]);

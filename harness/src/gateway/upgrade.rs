@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::api::Api;
 use super::authorizer::{self, Denial};
 use super::config::CONNECT;
 use super::connections::Connection;
 use super::event::{self, Ending, Subject};
-use super::api::Api;
 use super::handshake::{self, NoUpgrade};
 use super::headers::Headers;
 use super::identity::Identity;

@@ -40,13 +40,13 @@ impl Functions {
     /// An HTTP client for AWS's SDKs, and for signed calls without one, of Lambda's API: the functions here answer.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), None)
+        sdk::client(self.router(), None)
     }
 
     /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), Some(caller))
+        sdk::client(self.router(), Some(caller))
     }
 }
 

@@ -62,9 +62,9 @@ impl Functions {
         check(&configs, options.account_concurrency)?;
         let reserved: u32 = configs.iter().filter_map(|config| config.reserved_concurrency).sum();
         let unreserved = semaphore(options.account_concurrency - reserved);
-        let functions = configs.into_iter().map(|config| {
-            (config.name.clone(), Arc::new(Function::new(config, &unreserved)))
-        });
+        let functions = configs
+            .into_iter()
+            .map(|config| (config.name.clone(), Arc::new(Function::new(config, &unreserved))));
         let lifetimes = Lifetimes::new(options.shutdown);
         let (started, version) = (AtomicU64::new(0), AtomicU32::new(1));
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
@@ -213,8 +213,9 @@ impl Inner {
             let _admitted = admitted;
             self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
         });
-        let reply =
-            invocation.await.unwrap_or_else(|error| Err(InvokeError::function("Sandbox.Failure", error.to_string())));
+        let reply = invocation
+            .await
+            .unwrap_or_else(|error| Err(InvokeError::function("Sandbox.Failure", error.to_string())));
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
             Some(Effect::LoseAnswer) => {
