@@ -2,7 +2,6 @@
 
 mod lambda_workers;
 mod retries;
-mod service_error;
 mod signed_call;
 mod sqs_dead_letters;
 mod stored_value;
@@ -21,7 +20,6 @@ use aws_smithy_runtime::client::retries::RetryPartition;
 
 pub use lambda_workers::LambdaWorkers;
 pub use retries::RetryTransactions;
-pub use service_error::ServiceError;
 pub use sqs_dead_letters::SqsDeadLetters;
 pub use stored_value::{StoredValue, StoredValueError};
 
