@@ -341,7 +341,7 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn delivered(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
+    async fn record_delivery(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -349,7 +349,12 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn cancelled(&self, key: &RequestKey, _: &Lease, _: &LastReport) -> Result<Audience, StoreError> {
+    async fn confirm_cancel(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: &LastReport,
+    ) -> Result<Audience, StoreError> {
         Ok(self.audience(key))
     }
 
@@ -378,7 +383,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn look_again(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
+    async fn postpone(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
@@ -402,7 +407,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn redriven(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
+    async fn record_redrive(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
@@ -424,7 +429,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn cancel_unheard(
+    async fn cancel_unless_subscribed(
         &self,
         _: &RequestKey,
         _: &ConnectionId,

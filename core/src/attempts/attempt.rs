@@ -591,7 +591,7 @@ pub(super) async fn write<Q: RequestQueue, P, D>(
             Parting::Ended(Ending::Failed(error), history) => {
                 queue.fail(key, lease, error, history, last).await
             }
-            Parting::Ended(Ending::Cancelled, _) => queue.cancelled(key, lease, last).await,
+            Parting::Ended(Ending::Cancelled, _) => queue.confirm_cancel(key, lease, last).await,
             Parting::Retried { due, runner, history } => {
                 queue.retry_later(key, lease, history, *due, *runner, last).await
             }
