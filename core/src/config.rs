@@ -108,7 +108,10 @@ impl<'a> Environment<'a> {
     }
 
     /// Ends the reading with what was read, which is there unless there was a problem.
-    pub(crate) fn finish_with<T>(self, read: Option<T>) -> Result<T, ConfigError> {
+    ///
+    /// # Errors
+    /// All that was wrong.
+    pub fn finish_with<T>(self, read: Option<T>) -> Result<T, ConfigError> {
         let Self { problems, .. } = self;
         match read {
             Some(read) if problems.is_empty() => Ok(read),

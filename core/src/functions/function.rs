@@ -1,3 +1,4 @@
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::telemetry::{MetricSink, StandardOutput};
 ///
 /// It starts in two steps. First it reads its settings, so that everything that is wrong with the environment is reported at
 /// once. Then it is made, on the clock and with the clients of its host.
-pub trait Function: Sized + Send + Sync + 'static {
+pub trait Function: fmt::Debug + Sized + Send + Sync + 'static {
     /// What it reads from its environment.
     type Setup: Send;
     /// What it is invoked with.
