@@ -11,7 +11,8 @@ pub(super) struct FolderLock(File);
 impl FolderLock {
     /// Takes the lock of a folder, unless another process has it.
     pub(super) fn take(dir: &Path) -> Result<Self, TryLockError> {
-        let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE))?;
+        let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE));
+        let file = file.map_err(TryLockError::Error)?;
         file.try_lock()?;
         Ok(Self(file))
     }
