@@ -85,7 +85,7 @@ impl Faults {
     }
 
     /// Whether there is any rule about these calls.
-    pub(crate) fn are_about(&self, service: Service, operation: &str) -> bool {
+    pub(crate) fn concern(&self, service: Service, operation: &str) -> bool {
         self.lock().active.values().any(|active| active.fault.call.is_of(service, operation))
     }
 
