@@ -37,14 +37,15 @@ pub(crate) use effect::Effect;
 pub use fault::Fault;
 
 pub use crate::caller::Caller;
-pub(crate) use crate::caller::Skew;
+#[doc(hidden)]
+pub use crate::caller::Skew;
 use crate::observe::{Observation, Observer};
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Rules>>,
-    /// Who is told what the fakes do, and what goes wrong with it.
+    /// Told what the fakes do, and which faults are injected.
     observer: Arc<OnceLock<Arc<dyn Observer>>>,
 }
 
@@ -151,12 +152,13 @@ impl Faults {
         self.notify(|| Observation::Injected { fault, operation, resource: resource() });
     }
 
-    /// Has `observer` told of everything that the fakes do, from now on. There can be one.
-    pub(crate) fn set_observer(&self, observer: Arc<dyn Observer>) {
+    /// Tells `observer` from now on what the fakes that share these faults do. Only the first observer counts.
+    #[doc(hidden)]
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
     }
 
-    /// Tells whoever watches, if anybody does, what there is to see.
+    /// Tells the observer, if there is one, what a fake did.
     pub(crate) fn notify(&self, observation: impl FnOnce() -> Observation) {
         if let Some(observer) = self.observer.get() {
             observer.observe(observation());

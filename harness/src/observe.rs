@@ -1,4 +1,7 @@
-//! What the fakes do, as whoever watches a stage sees it.
+//! What the fakes do, as they tell an observer.
+//!
+//! [`Faults::set_observer`](crate::faults::Faults::set_observer) registers the observer of all fakes that share these faults.
+//! The simulator is such an observer: it checks its rules against what it observes.
 
 use std::fmt;
 
@@ -7,49 +10,107 @@ use serde_json::Value;
 
 use crate::caller::Caller;
 
-/// Who is told what the fakes do, at the moment at which they do it.
-pub(crate) trait Observer: fmt::Debug + Send + Sync {
+/// Observes what the fakes do.
+pub trait Observer: fmt::Debug + Send + Sync {
+    /// Called by a fake at the moment at which it does what `observation` says, on the fake's own task: it must not block, and must
+    /// not call the fake.
     fn observe(&self, observation: Observation);
 }
 
 /// One thing that a fake did.
 #[derive(Clone, Debug)]
-pub(crate) enum Observation {
-    /// A call of DynamoDB has had its effect, if it has one.
+pub enum Observation {
+    /// DynamoDB answered a call, after the call took effect.
     Called {
+        /// The environment that made the call, if a function in process made it.
         caller: Option<Caller>,
+        /// As DynamoDB names it, such as `PutItem`.
         operation: String,
-        /// The tables that it names, in order, with a comma between them.
+        /// The tables that the call names, in order, with a comma between them.
         tables: String,
+        /// The index that the call reads.
         index: Option<String>,
+        /// What the caller learns.
         answer: Answer,
     },
-    /// An item of a table that has a stream has changed; without an image it is gone.
-    Wrote { caller: Option<Caller>, table: String, keys: Value, image: Option<Value> },
+    /// An item of a table that has a stream changed.
+    Wrote {
+        /// The environment that made the change, if a function in process made it.
+        caller: Option<Caller>,
+        /// The table's name.
+        table: String,
+        /// The item's key, as DynamoDB JSON.
+        keys: Value,
+        /// The item after the change, as DynamoDB JSON; `None` if it was deleted.
+        image: Option<Value>,
+    },
     /// A frame was posted to a connection.
-    Posted { caller: Option<Caller>, connection: String, frame: String, answer: Answer },
-    /// A WebSocket was opened, and its `$connect` accepted.
-    Opened { connection: String },
-    /// A WebSocket has ended, with the code of `$disconnect`.
-    Ended { connection: String, code: u16 },
-    /// An environment has begun its init phase.
-    Started { environment: Caller },
-    /// An environment has an event.
-    Invoked { environment: Caller, payload: Bytes },
-    /// An invocation is over: with its reply, or with what went wrong.
-    Returned { environment: Caller, outcome: Result<Bytes, String> },
-    /// A message was sent to a queue, and taken.
-    Queued { queue: String, body: String },
-    /// A fault was injected.
-    Injected { fault: &'static str, operation: String, resource: String },
+    Posted {
+        /// The environment that posted it, if a function in process did.
+        caller: Option<Caller>,
+        /// The connection's id.
+        connection: String,
+        /// The frame's text.
+        frame: String,
+        /// What the caller learns.
+        answer: Answer,
+    },
+    /// A WebSocket opened: its `$connect` was accepted.
+    Opened {
+        /// The connection's id.
+        connection: String,
+    },
+    /// A WebSocket ended.
+    Ended {
+        /// The connection's id.
+        connection: String,
+        /// The status code of its `$disconnect`.
+        code: u16,
+    },
+    /// An execution environment began its init phase.
+    Started {
+        /// The environment.
+        environment: Caller,
+    },
+    /// An execution environment received an event.
+    Invoked {
+        /// The environment.
+        environment: Caller,
+        /// The event as JSON.
+        payload: Bytes,
+    },
+    /// An invocation ended.
+    Returned {
+        /// The environment.
+        environment: Caller,
+        /// The function's reply, or the error's text.
+        outcome: Result<Bytes, String>,
+    },
+    /// A queue took a message.
+    Queued {
+        /// The queue's name.
+        queue: String,
+        /// The message's body.
+        body: String,
+    },
+    /// A fault was injected into a call.
+    Injected {
+        /// The fault's name, such as `throttle`.
+        fault: &'static str,
+        /// The operation that it was injected into.
+        operation: String,
+        /// The tables, connection, function or queue of the call, with a comma between them.
+        resource: String,
+    },
 }
 
-/// What became of a call.
+/// What the caller learns of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Answer {
+pub enum Answer {
+    /// The call succeeded.
     Done,
-    /// The name of the error, or the status where it has none.
+    /// The call failed, with the error's name, or with the status where the error has no name.
     Refused(String),
-    /// Whatever came of it, its caller does not learn.
+    /// Nothing: the answer is lost, whether or not the call took effect.
     Never,
 }

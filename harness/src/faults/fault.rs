@@ -187,9 +187,10 @@ impl Fault {
         self
     }
 
-    /// What those who watch are told that it is.
+    /// The name under which an observer hears of it. Default: the kind of fault, such as `throttle`.
     #[must_use]
-    pub(crate) fn named(mut self, name: &'static str) -> Self {
+    #[doc(hidden)]
+    pub fn named(mut self, name: &'static str) -> Self {
         self.name = Some(name);
         self
     }

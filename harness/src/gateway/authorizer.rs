@@ -61,8 +61,10 @@ impl Authorizer {
     }
 }
 
-/// Whether `text` names what a handshake can carry for an authorizer.
-pub(crate) fn is_identity_source(text: &str) -> bool {
+/// Whether `text` names an identity source of an authorizer: a header or a query parameter of the handshake.
+#[must_use]
+#[doc(hidden)]
+pub fn is_identity_source(text: &str) -> bool {
     Source::parse(text).is_some()
 }
 

@@ -28,7 +28,8 @@ mod throttle;
 mod upgrade;
 
 pub use authorizer::Authorizer;
-pub(crate) use authorizer::is_identity_source;
+#[doc(hidden)]
+pub use authorizer::is_identity_source;
 pub use config::{ApiConfig, ConfigError, Route};
 pub use in_process::Opened;
 pub use limits::{Limits, Unconfirmed};

@@ -72,8 +72,9 @@ impl Gateway {
         self.api.connections.len()
     }
 
-    /// Refuses new connections, and has every open one close with 1001.
-    pub(crate) fn close(&self) {
+    /// Refuses new connections, and closes every open one with 1001, without waiting for them.
+    #[doc(hidden)]
+    pub fn close(&self) {
         self.api.active.close();
     }
 

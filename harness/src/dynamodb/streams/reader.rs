@@ -97,8 +97,10 @@ impl Streams {
         Some(stream.last)
     }
 
-    /// What changes whenever a record or a shard may have come or gone.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    /// Changes whenever a record or a shard may have been added or removed.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.db.changes.subscribe()
     }
 
