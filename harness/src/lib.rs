@@ -30,7 +30,8 @@
 //! [`lambda`], [`event_source`] and [`sqs`]; [`sim`] has all go wrong with it, from a seed; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
 mod aws_format;
-mod caller;
+#[doc(hidden)]
+pub mod caller;
 pub mod client;
 pub mod destination;
 pub mod dynamodb;
@@ -38,7 +39,8 @@ pub mod event_source;
 pub mod faults;
 pub mod gateway;
 pub mod lambda;
-mod observe;
+#[doc(hidden)]
+pub mod observe;
 mod sdk;
 pub mod signing_key;
 pub mod sim;
