@@ -7,7 +7,7 @@ use crate::store::dynamodb::request_item;
 use crate::store::{Page, PageRequest, ReadRequests, Request, RequestSummary, Status, StoreError};
 
 /// The requests that came over a connection.
-static CONNECTION_REQUESTS: Index = Index {
+pub(super) static CONNECTION_REQUESTS: Index = Index {
     name: "connection-requests",
     partition: "connection_id",
     sort: "created_at",
