@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aws_forms;
+use crate::aws_format;
 
 /// What CloudFormation would know from outside of the template.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Default for Environment {
 impl Environment {
     /// `AWS::Partition`, which follows from the region.
     pub(super) fn partition(&self) -> &'static str {
-        aws_forms::partition(&self.region)
+        aws_format::partition(&self.region)
     }
 
     /// `AWS::URLSuffix`, which follows from the region.

@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde_json::{Value, json as json_value};
 
 use super::*;
-use crate::aws::AwsEnvironment;
+use crate::aws::{AwsEnvironment, http_client};
 use crate::config::Environment;
 use crate::ids::ConnectionId;
 use crate::protocol::{ErrorBody, ErrorCode, Seq};
