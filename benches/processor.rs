@@ -15,22 +15,22 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use streamer::app::App;
-use streamer::attempts::{AttemptSettings, Attempts};
-use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, Handlers, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use streamer::processor::{BatchResponse, Processor, StreamBatch};
 use streamer::protocol::{ErrorBody, Seq};
+use streamer::service_error::ServiceError;
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
     Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
     PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
     Subscribed, Subscriber,
 };
-use streamer::workers::Workers;
+use streamer::worker::dispatch::WorkerDispatch;
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Table, Template};
@@ -94,7 +94,7 @@ fn alone(criterion: &mut Criterion) {
 async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: Handle) -> (Duration, usize) {
     let frames = Arc::new(AtomicUsize::new(0));
     let connections = Listeners(Arc::clone(&frames));
-    let attempts = Attempts {
+    let executor = Executor {
         app: app(),
         queue,
         connections,
@@ -102,9 +102,9 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         handlers: Handlers::on(handlers),
-        settings: AttemptSettings::default(),
+        settings: ExecutorSettings::default(),
     };
-    let processor = Processor::new(attempts, Nowhere);
+    let processor = Processor::new(executor, Nowhere);
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -234,8 +234,8 @@ impl DeadLetters for Nowhere {
     }
 }
 
-impl Workers for Nowhere {
-    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for Nowhere {
+    async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         unreachable!("{key} is handed over")
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::attempts::AttemptSettings;
 use crate::auth::{Algorithm, TokenSettings, TokenVerifier};
 use crate::aws::{AwsEnvironment, StoredValue};
+use crate::executor::ExecutorSettings;
 use crate::ids::TenantId;
 use crate::lifecycle::Rules;
 use crate::ports::Timestamp;
@@ -111,12 +111,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// |---|---|---|---|---|
     /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
     /// | `MAX_CONTINUATIONS` | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
-    pub fn attempt_settings(&mut self) -> AttemptSettings {
+    pub fn executor_settings(&mut self) -> ExecutorSettings {
         let lease = self.number("LEASE_MS", "milliseconds", 60_000, 30_000..=900_000);
-        AttemptSettings {
+        ExecutorSettings {
             lease: Duration::from_millis(lease),
             max_continuations: self.max_continuations(),
-            ..AttemptSettings::default()
+            ..ExecutorSettings::default()
         }
     }
 
@@ -131,7 +131,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// | variable | meaning | unit | default | bounds |
     /// |---|---|---|---|---|
     /// | `SWEEPER_PACE_MS` | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
-    /// | `MAX_CONTINUATIONS` | as for [what runs requests](Self::attempt_settings) | | | |
+    /// | `MAX_CONTINUATIONS` | as for [what runs requests](Self::executor_settings) | | | |
     pub fn sweeper_settings(&mut self) -> SweeperSettings {
         let pace = self.number("SWEEPER_PACE_MS", "milliseconds", 5_000, 1_000..=60_000);
         let rules = Rules { max_continuations: self.max_continuations(), ..Rules::default() };
@@ -337,9 +337,9 @@ mod tests {
         assert_eq!(environment.async_threshold(), Duration::from_secs(5));
         assert_eq!(environment.inline_limit(), Duration::from_secs(30));
         assert_eq!(environment.concurrency(), 10);
-        let (attempts, sweeper) = (environment.attempt_settings(), environment.sweeper_settings());
+        let (executor, sweeper) = (environment.executor_settings(), environment.sweeper_settings());
         let queue = environment.queue_settings();
-        assert_eq!(format!("{attempts:?}"), format!("{:?}", AttemptSettings::default()));
+        assert_eq!(format!("{executor:?}"), format!("{:?}", ExecutorSettings::default()));
         assert_eq!(format!("{sweeper:?}"), format!("{:?}", SweeperSettings::default()));
         assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
         assert!(!environment.cancel_on_disconnect() && !environment.is_recording());
@@ -362,8 +362,8 @@ mod tests {
         assert_eq!(within.async_threshold(), Duration::ZERO);
         assert_eq!(within.inline_limit(), Duration::from_secs(870));
         assert_eq!(within.concurrency(), 100);
-        let attempts = within.attempt_settings();
-        assert_eq!((attempts.lease, attempts.max_continuations), (Duration::from_secs(30), 0));
+        let executor = within.executor_settings();
+        assert_eq!((executor.lease, executor.max_continuations), (Duration::from_secs(30), 0));
         let sweeper = within.sweeper_settings();
         assert_eq!((sweeper.pace, sweeper.rules.max_continuations), (Duration::from_mins(1), 0));
         assert_eq!(within.queue_settings().ttl, Duration::from_hours(1));
@@ -384,7 +384,7 @@ mod tests {
         without.async_threshold();
         without.inline_limit();
         without.concurrency();
-        without.attempt_settings();
+        without.executor_settings();
         without.sweeper_settings();
         without.queue_settings();
         without.cancel_on_disconnect();

@@ -7,8 +7,8 @@
 //! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](Environment::token_key) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
 //! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](Environment::cancel_on_disconnect), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`ASYNC_THRESHOLD_MS`](Environment::async_threshold), [`INLINE_LIMIT_MS`](Environment::inline_limit), [`REQUEST_TTL_S`](Environment::queue_settings), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
-//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](Environment::concurrency), [`INLINE_LIMIT_MS`](Environment::inline_limit), [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::attempt_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
-//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::attempt_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](Environment::concurrency), [`INLINE_LIMIT_MS`](Environment::inline_limit), [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::executor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
+//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](Environment::executor_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //! | [`sweeper`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`SWEEPER_PACE_MS`, `MAX_CONTINUATIONS`](Environment::sweeper_settings), [`REQUEST_TTL_S`](Environment::queue_settings) |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
@@ -41,7 +41,7 @@ use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::processor::StreamBatch;
 use crate::telemetry::{self, record::run};
-use crate::workers::HandOver;
+use crate::worker::dispatch::WorkerEvent;
 
 /// Why a function could not start, or could not go on.
 pub type Error = lambda_runtime::Error;
@@ -155,7 +155,7 @@ pub fn worker(app: App) -> Result<(), Error> {
     on_one_thread(async {
         let worker = setup.function(Arc::new(app), &Ports::system(), handle);
         let worker = &worker;
-        run(recording, move |event: LambdaEvent<HandOver>| async move {
+        run(recording, move |event: LambdaEvent<WorkerEvent>| async move {
             let deadline = deadline(&event.context);
             // Boxed, since it holds a whole attempt.
             Box::pin(worker.run(&event.payload, deadline)).await.map_err(Error::from)

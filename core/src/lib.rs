@@ -34,7 +34,6 @@
 //! 7. Time and chance, as arguments: [`ports`].
 
 pub mod app;
-pub mod attempts;
 pub mod auth;
 pub mod aws;
 #[cfg(feature = "seeded-bugs")]
@@ -43,6 +42,7 @@ pub mod config;
 pub mod connections;
 pub mod dead_letters;
 mod delivery;
+pub mod executor;
 pub mod functions;
 pub mod handler;
 pub mod ids;
@@ -54,8 +54,8 @@ pub mod processor;
 pub mod progress;
 pub mod protocol;
 pub mod router;
+pub mod service_error;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
-pub mod workers;

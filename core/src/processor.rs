@@ -12,21 +12,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
-use crate::attempts::{Attempts, NotClaimed, Ran};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::executor::{Executor, NotClaimed, Ran};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::{RequestQueue, Runner};
 use crate::telemetry::Causes;
-use crate::workers::Workers;
+use crate::worker::dispatch::WorkerDispatch;
 use batch::Read;
 
 /// Runs queued requests that do not take long, and hands the others over to the worker.
 #[derive(Debug)]
 pub struct Processor<Q, P, D, W> {
-    attempts: Attempts<Q, P, D>,
-    workers: W,
+    executor: Executor<Q, P, D>,
+    dispatch: W,
     concurrency: usize,
     inline_limit: Duration,
     wait_in_place: Duration,
@@ -47,7 +47,7 @@ enum Done {
     RetryAt(Instant, RequestKey),
 }
 
-impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P, D, W> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
     /// How many requests of a batch run at once, unless it is [set](Self::set_concurrency).
     pub const CONCURRENCY: usize = 10;
     /// See [`set_inline_limit`](Self::set_inline_limit).
@@ -57,10 +57,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
 
     /// A processor that runs requests so, and hands over to these workers.
     #[must_use]
-    pub fn new(attempts: Attempts<Q, P, D>, workers: W) -> Self {
+    pub fn new(executor: Executor<Q, P, D>, dispatch: W) -> Self {
         Self {
-            attempts,
-            workers,
+            executor,
+            dispatch,
             concurrency: Self::CONCURRENCY,
             inline_limit: Self::INLINE_LIMIT,
             wait_in_place: Self::WAIT_IN_PLACE,
@@ -89,7 +89,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
     /// Those are the ones whose request could not be claimed for a reason other than that somebody else has, or not be
     /// handed over. Once it is claimed, the request itself says how it goes on: its record is done with.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
-        let deadline = Instant::now() + deadline.since(self.attempts.clock.now());
+        let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         let mut seen = HashSet::new();
         let mut queue: VecDeque<Read> = batch
             .into_records()
@@ -141,7 +141,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             }
             Work::Retry(key) => (None, key, Runner::Processor),
         };
-        let refused = match self.run_or_hand_over(&key, runner, deadline).await {
+        let refused = match self.run_or_dispatch(&key, runner, deadline).await {
             Ok(Ran::Done | Ran::ForWorker) => return Done::With,
             Ok(Ran::RetryAt(due)) => return Done::RetryAt(due, key),
             Err(refused) => refused,
@@ -160,7 +160,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
     }
 
     /// Runs what there is time for and what is not the worker's; an error says why nothing has happened.
-    async fn run_or_hand_over(
+    async fn run_or_dispatch(
         &self,
         key: &RequestKey,
         runner: Runner,
@@ -170,7 +170,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             // As its record says; if it is out of date, the worker finds out.
             Runner::Worker => {}
             Runner::Processor => {
-                match self.attempts.run(key, Runner::Processor, self.inline_limit, deadline).await {
+                match self.executor.run(key, Runner::Processor, self.inline_limit, deadline).await {
                     Ok(Ran::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
                     Ok(ran @ (Ran::Done | Ran::RetryAt(_))) => return Ok(ran),
                     Err(NotClaimed::Store(error)) => return Err(Causes(&error).to_string()),
@@ -178,7 +178,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             }
         }
         let in_time = deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(deadline);
-        match timeout_at(in_time, self.workers.hand_over(key)).await {
+        match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "handed over to the worker");
                 Ok(Ran::ForWorker)

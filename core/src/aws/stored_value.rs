@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::AwsEnvironment;
 use super::signed_call::{Patience, SignedCall};
-use super::{AwsEnvironment, ServiceError};
 use crate::ports::Timestamp;
+use crate::service_error::ServiceError;
 
 /// A value that is kept outside of a function's environment, and read once, when it starts.
 #[derive(Clone, Debug, Eq, PartialEq)]

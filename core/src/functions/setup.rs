@@ -10,10 +10,10 @@ use tokio::runtime::Handle;
 
 use super::{Connect, Disconnect};
 use crate::app::App;
-use crate::attempts::{AttemptSettings, Attempts};
-use crate::aws::{AwsEnvironment, LambdaWorkers, SqsDeadLetters};
+use crate::aws::{AwsEnvironment, LambdaDispatch, SqsDeadLetters};
 use crate::config::{ConfigError, Environment, TokenKey};
 use crate::connections::ApiGatewayConnections;
+use crate::executor::{Executor, ExecutorSettings};
 use crate::handler::Handlers;
 use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::processor::Processor;
@@ -180,30 +180,30 @@ impl RouterSetup {
 
 /// What the functions that run requests have read alike.
 #[derive(Debug)]
-struct AttemptsSetup {
+struct ExecutorSetup {
     aws: AwsEnvironment,
     requests: String,
     dead_letters: String,
-    settings: AttemptSettings,
+    settings: ExecutorSettings,
     queue_settings: QueueSettings,
 }
 
 /// What runs requests on Lambda.
-pub type LambdaAttempts = Attempts<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+pub type LambdaExecutor = Executor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
-impl AttemptsSetup {
+impl ExecutorSetup {
     fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>, http: SharedHttpClient) -> Self {
         let aws = AwsEnvironment::read_with(environment, http);
         let requests = environment.required("REQUESTS_TABLE");
         let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");
         environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
-        let (settings, queue_settings) = (environment.attempt_settings(), environment.queue_settings());
+        let (settings, queue_settings) = (environment.executor_settings(), environment.queue_settings());
         Self { aws, requests, dead_letters, settings, queue_settings }
     }
 
-    fn attempts(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaAttempts {
+    fn into_executor(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaExecutor {
         let aws = self.aws.dated_by(&ports.clock);
-        Attempts {
+        Executor {
             app,
             queue: DynamoRequestQueue::new(aws.dynamodb(), self.requests, self.queue_settings),
             connections: ApiGatewayConnections::new(aws.management_api()),
@@ -219,7 +219,7 @@ impl AttemptsSetup {
 /// The `processor` function, whose environment has been read.
 #[derive(Debug)]
 pub struct ProcessorSetup {
-    attempts: AttemptsSetup,
+    executor: ExecutorSetup,
     worker: String,
     concurrency: usize,
     inline_limit: Duration,
@@ -227,7 +227,7 @@ pub struct ProcessorSetup {
 
 /// The processor as it stands on Lambda.
 pub type LambdaProcessor =
-    Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaWorkers>;
+    Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaDispatch>;
 
 impl ProcessorSetup {
     /// Reads what [`lambda::processor`](crate::lambda::processor) reads; its clients will call through `http`.
@@ -238,11 +238,11 @@ impl ProcessorSetup {
         mut environment: Environment<F>,
         http: SharedHttpClient,
     ) -> Result<Self, ConfigError> {
-        let attempts = AttemptsSetup::read(&mut environment, http);
+        let executor = ExecutorSetup::read(&mut environment, http);
         let worker = environment.required("WORKER_FUNCTION");
         let (concurrency, inline_limit) = (environment.concurrency(), environment.inline_limit());
         environment.finish()?;
-        Ok(Self { attempts, worker, concurrency, inline_limit })
+        Ok(Self { executor, worker, concurrency, inline_limit })
     }
 
     /// How many requests it runs at once.
@@ -251,12 +251,12 @@ impl ProcessorSetup {
         self.concurrency
     }
 
-    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Attempts::handlers`].
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handlers`].
     #[must_use]
     pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaProcessor {
-        let aws = self.attempts.aws.clone().dated_by(&ports.clock);
-        let workers = LambdaWorkers::new(aws, Arc::clone(&ports.clock), self.worker);
-        let mut processor = Processor::new(self.attempts.attempts(app, ports, handlers), workers);
+        let aws = self.executor.aws.clone().dated_by(&ports.clock);
+        let dispatch = LambdaDispatch::new(aws, Arc::clone(&ports.clock), self.worker);
+        let mut processor = Processor::new(self.executor.into_executor(app, ports, handlers), dispatch);
         processor.set_concurrency(self.concurrency);
         processor.set_inline_limit(self.inline_limit);
         processor
@@ -266,7 +266,7 @@ impl ProcessorSetup {
 /// The `worker` function, whose environment has been read.
 #[derive(Debug)]
 pub struct WorkerSetup {
-    attempts: AttemptsSetup,
+    executor: ExecutorSetup,
 }
 
 /// The worker as it stands on Lambda.
@@ -281,15 +281,15 @@ impl WorkerSetup {
         mut environment: Environment<F>,
         http: SharedHttpClient,
     ) -> Result<Self, ConfigError> {
-        let attempts = AttemptsSetup::read(&mut environment, http);
+        let executor = ExecutorSetup::read(&mut environment, http);
         environment.finish()?;
-        Ok(Self { attempts })
+        Ok(Self { executor })
     }
 
-    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Attempts::handlers`].
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handlers`].
     #[must_use]
     pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaWorker {
-        Worker::new(self.attempts.attempts(app, ports, handlers))
+        Worker::new(self.executor.into_executor(app, ports, handlers))
     }
 }
 

@@ -24,7 +24,7 @@ use outcome::Parting;
 
 /// How requests are run.
 #[derive(Clone, Debug)]
-pub struct AttemptSettings {
+pub struct ExecutorSettings {
     /// How long a claim holds without being renewed; it is renewed at a third. Default 60 s.
     pub lease: Duration,
     /// The least time between two progress frames of a request. Default 100 ms.
@@ -43,7 +43,7 @@ pub struct AttemptSettings {
     pub max_continuations: u32,
 }
 
-impl Default for AttemptSettings {
+impl Default for ExecutorSettings {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(60),
@@ -58,7 +58,7 @@ impl Default for AttemptSettings {
     }
 }
 
-impl AttemptSettings {
+impl ExecutorSettings {
     /// Until when a lease that was asked for at `asked_at` surely holds, whatever the clocks of others say.
     fn lease_holds_until(&self, asked_at: Instant) -> Instant {
         asked_at + self.lease.saturating_sub(self.clock_skew)
@@ -66,7 +66,7 @@ impl AttemptSettings {
 }
 
 /// What runs requests: all that an attempt stands on.
-pub struct Attempts<Q, P, D> {
+pub struct Executor<Q, P, D> {
     /// The handlers.
     pub app: Arc<App>,
     /// Where requests are claimed, and end.
@@ -84,12 +84,12 @@ pub struct Attempts<Q, P, D> {
     /// up nobody who comes after it, who runs on a fresh one.
     pub handlers: Handlers,
     /// How requests are run.
-    pub settings: AttemptSettings,
+    pub settings: ExecutorSettings,
 }
 
-impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Attempts<Q, P, D> {
+impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Executor<Q, P, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempts")
+        f.debug_struct("Executor")
             .field("app", &self.app)
             .field("queue", &self.queue)
             .field("connections", &self.connections)
@@ -117,7 +117,7 @@ pub(crate) enum NotClaimed {
     Store(StoreError),
 }
 
-impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
     /// Claims a request and runs it until it ends, or is to go on later. It must have this much time `at_least` before its
     /// handler would be told that the invocation ends.
     pub(crate) async fn run(
