@@ -77,14 +77,14 @@ pub(crate) enum Delivered {
     /// Everybody has heard of it, its dead letter is sent, and that is noted.
     Fully,
     /// Something of that is still to be done.
-    Owed,
+    Partly,
 }
 
 /// Tells the end of a request through `fan_out`, sends its dead letter if that is due, and notes what was done: until
 /// `until`, and to each client for `push_timeout` at most.
 ///
 /// Without `dead_letters`, a letter that is due is left to whoever has them.
-pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
+pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,
     dead_letters: Option<&D>,
     fan_out: FanOut<'_, P>,

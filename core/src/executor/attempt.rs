@@ -513,7 +513,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         self.request.ending = Some(ending);
         self.request.seq = last.seq;
         self.request.finished_at = Some(last.at);
-        let end = End {
+        let end = EndedRequest {
             request: &self.request,
             audience: audience.subscribers.into_iter().map(|listens| listens.connection).collect(),
             parts_released: audience.parts_released,

@@ -50,7 +50,7 @@ pub(super) struct Run<'a, Q, P, D> {
     query: Option<DueQuery<'a>>,
     next_query_at: Instant,
     /// What is to be done, by its time.
-    waiting: BTreeMap<(Timestamp, RequestKey), Due>,
+    waiting: BTreeMap<(Timestamp, RequestKey), DueItem>,
     handling: FuturesUnordered<BoxFuture<'a, (RequestKey, Handled)>>,
     undelivered: VecDeque<Undelivered>,
     delivering: FuturesUnordered<BoxFuture<'a, (RequestKey, Option<Delivered>)>>,
