@@ -178,7 +178,7 @@ pub async fn redrive<Q: RequestQueue>(
     if !is_kept {
         return Ok(redriven);
     }
-    match queue.redriven(&letter.key(), letter.epoch, &request.id).await {
+    match queue.record_redrive(&letter.key(), letter.epoch, &request.id).await {
         Err(error) if error.kind() != StoreErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(redriven),
     }

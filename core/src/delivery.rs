@@ -106,12 +106,12 @@ pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
         send_letter(dead_letters, request, is_payload_lost, letter_until)
     );
     let delivery = Delivery {
-        told: &delivered,
+        delivered: &delivered,
         is_complete: delivered.len() == listening && letter != Letter::Owed,
         is_dead_letter_sent: letter == Letter::Sent,
         parts_released,
     };
-    match timeout_at(until, queue.delivered(&key, request.epoch, delivery)).await {
+    match timeout_at(until, queue.record_delivery(&key, request.epoch, delivery)).await {
         Ok(Ok(())) if delivery.is_complete => return Delivered::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {

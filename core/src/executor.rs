@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::app::App;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::handler::Handlers;
+use crate::handler::HandlerRuntime;
 use crate::ids::RequestKey;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Entropy};
@@ -82,7 +82,7 @@ pub struct Executor<Q, P, D> {
     /// The runtime that handlers run on. Where that is not the one that attempts are made on, a handler that burns CPU keeps
     /// neither leases from being renewed nor frames from being pushed; and one that holds its last thread past its time holds
     /// up nobody who comes after it, who runs on a fresh one.
-    pub handlers: Handlers,
+    pub handler_runtime: HandlerRuntime,
     /// How requests are run.
     pub settings: ExecutorSettings,
 }

@@ -36,6 +36,8 @@
 pub mod app;
 pub mod auth;
 pub mod aws;
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
 pub mod config;
@@ -52,10 +54,12 @@ pub mod middleware;
 pub mod ports;
 pub mod processor;
 pub mod progress;
-pub mod protocol;
 pub mod router;
-pub mod service_error;
+mod service_error;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
+
+pub use service_error::ServiceError;
+pub use streamer_protocol as protocol;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerTask, Handlers, Verdict};
+use crate::handler::{Context, HandlerRuntime, HandlerTask, Verdict};
 use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
@@ -34,7 +34,7 @@ pub struct Router<C, Q, P> {
     queue: Q,
     clients: P,
     clock: Arc<dyn Clock>,
-    handlers: Handlers,
+    handler_runtime: HandlerRuntime,
     async_threshold: Duration,
     inline_limit: Duration,
     rate_limits: Option<SharedRateLimits>,
@@ -83,7 +83,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             queue,
             clients,
             clock,
-            handlers: Handlers::on(handlers),
+            handler_runtime: HandlerRuntime::on(handlers),
             async_threshold: Duration::from_secs(5),
             inline_limit: Duration::from_secs(30),
             rate_limits: None,
@@ -172,7 +172,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 self.note_sign_of_life(&connection, now, until)
             );
             if answer.is_err() {
-                self.handlers.replace_if_stuck().await;
+                self.handler_runtime.replace_if_stuck().await;
             }
             answer.map_err(too_late)?
         };
@@ -225,7 +225,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let call = Call::new(context, payload, Phase::Routing(routing));
         // A handler that holds its thread keeps nobody from asking how things stand.
         let runtime =
-            if App::is_built_in(&message.action) { Handle::current() } else { self.handlers.handle() };
+            if App::is_built_in(&message.action) { Handle::current() } else { self.handler_runtime.handle() };
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&runtime, async move { app.call(call).await });
         let replied = task.ended().await.map_err(|panic| {

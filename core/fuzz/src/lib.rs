@@ -17,11 +17,11 @@ use serde_json::Value;
 use streamer::app::App;
 use streamer::executor::{ExecutorSettings, Executor};
 use streamer::auth::{Algorithm, TokenVerifier};
-use streamer::service_error::ServiceError;
+use streamer::ServiceError;
 use streamer::connections::ApiGatewayConnections;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::functions::{Connect, Disconnect};
-use streamer::handler::{Context, Handler, HandlerError, Handlers};
+use streamer::handler::{Context, Handler, HandlerError, HandlerRuntime};
 use streamer::ids::RequestKey;
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
 use streamer::processor::Processor;
@@ -133,7 +133,7 @@ impl Functions {
                     dead_letters: Anywhere,
                     clock: Arc::new(Stopped),
                     entropy: Arc::new(SystemEntropy::new()),
-                    handlers: Handlers::on(runtime.handle().clone()),
+                    handler_runtime: HandlerRuntime::on(runtime.handle().clone()),
                     settings: ExecutorSettings::default(),
                 },
                 Anywhere,

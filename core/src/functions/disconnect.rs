@@ -167,12 +167,12 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         let key = request.key();
         // First the end, which somebody has to be told of: then nobody is left, and nothing to do.
         if self.cancels(request, id) {
-            match self.queue.cancel_unheard(&key, id, self.clock.now()).await? {
-                Cancelled::Now { .. } | Cancelled::Asked => {
+            match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
+                Cancelled::Now { .. } | Cancelled::Requested => {
                     left.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
                 // Somebody has come to listen since it was read.
-                Cancelled::Heard | Cancelled::Ended(_) => {}
+                Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => {}
             }
         }
         if request.subscribers.contains(id) {

@@ -14,7 +14,7 @@ use crate::aws::{AwsEnvironment, LambdaDispatch, SqsDeadLetters};
 use crate::config::{ConfigError, Environment, TokenKey};
 use crate::connections::ApiGatewayConnections;
 use crate::executor::{Executor, ExecutorSettings};
-use crate::handler::Handlers;
+use crate::handler::HandlerRuntime;
 use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::processor::Processor;
 use crate::router::Router;
@@ -210,7 +210,7 @@ impl ExecutorSetup {
             dead_letters: SqsDeadLetters::new(aws, Arc::clone(&ports.clock), self.dead_letters),
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
-            handlers: Handlers::on(handlers),
+            handler_runtime: HandlerRuntime::on(handlers),
             settings: self.settings,
         }
     }
@@ -251,7 +251,7 @@ impl ProcessorSetup {
         self.concurrency
     }
 
-    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handlers`].
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handler_runtime`].
     #[must_use]
     pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaProcessor {
         let aws = self.executor.aws.clone().dated_by(&ports.clock);
@@ -286,7 +286,7 @@ impl WorkerSetup {
         Ok(Self { executor })
     }
 
-    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handlers`].
+    /// Makes the function, whose handlers run on the runtime that `handlers` belongs to: see [`Executor::handler_runtime`].
     #[must_use]
     pub fn function(self, app: Arc<App>, ports: &Ports, handlers: Handle) -> LambdaWorker {
         Worker::new(self.executor.into_executor(app, ports, handlers))

@@ -99,7 +99,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
 
     pub(super) async fn status(&self, caller: Caller, about: About) -> Result<Frame, ErrorBody> {
         let key = key_of(&caller, &about);
-        let found = self.queue.look_up(&key).await.map_err(|error| store_failed(&caller.id, &error))?;
+        let found = self.queue.snapshot(&key).await.map_err(|error| store_failed(&caller.id, &error))?;
         Ok(snapshot(caller.id, &found.ok_or_else(not_found)?))
     }
 
@@ -128,13 +128,13 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                     is_payload_lost: false,
                 };
                 // Told whatever becomes of the answer.
-                tokio::join!(self.deliver_end(&caller, end), self.queue.look_up(&key)).1
+                tokio::join!(self.deliver_end(&caller, end), self.queue.snapshot(&key)).1
             }
-            Cancelled::Asked => {
+            Cancelled::Requested => {
                 tracing::info!(request = %key, "its holder is asked to stop");
-                self.queue.look_up(&key).await
+                self.queue.snapshot(&key).await
             }
-            Cancelled::Heard | Cancelled::Ended(_) => self.queue.look_up(&key).await,
+            Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => self.queue.snapshot(&key).await,
         };
         Ok(snapshot(caller.id.clone(), &found.map_err(failed)?.ok_or_else(not_found)?))
     }

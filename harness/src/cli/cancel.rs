@@ -32,7 +32,7 @@ impl Cancel {
             let key = RequestKey::new(&tenant.as_str().into(), &user.as_str().into(), &id);
             let became = match requests.cancel(&key, SystemClock.now()).await {
                 Ok(Cancelled::Now { .. }) => "cancelled; whoever listens is told within a minute or two",
-                Ok(Cancelled::Asked) => {
+                Ok(Cancelled::Requested) => {
                     "it runs: whoever runs it is asked to stop, and learns of it at the next report or heartbeat"
                 }
                 Ok(Cancelled::Ended(Status::Cancelled)) => "it was cancelled already",
@@ -40,7 +40,7 @@ impl Cancel {
                     return Err(format!("{key} has ended already: it is {}", status.as_str()).into());
                 }
                 // Only a connection's end spares what others listen to.
-                Ok(Cancelled::Heard) => return Err(format!("{key} goes on, since somebody listens").into()),
+                Ok(Cancelled::HasOtherSubscribers) => return Err(format!("{key} goes on, since somebody listens").into()),
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     return Err(format!(
                         "there is no request {id} of user {user} in tenant {tenant}: quick ones keep no record, and \

@@ -26,7 +26,7 @@ use streamer::ports::Timestamp;
 use super::plan::{FaultKind, Plan};
 use super::record::{Event, What, WorldEvent};
 use crate::faults::Caller;
-use crate::sight::Sight;
+use crate::observe::Observation;
 use clients::{Asked, ClientView};
 use request::Life;
 
@@ -223,41 +223,41 @@ impl Checker {
     pub(super) fn saw(&mut self, event: &Event) {
         let at = event.at;
         match &event.what {
-            What::Fake(Sight::Wrote { caller, table, keys, image }) => {
+            What::Fake(Observation::Wrote { caller, table, keys, image }) => {
                 if table.ends_with(REQUESTS) {
                     self.ledger.writes += u64::from(caller.as_ref().is_some_and(pays));
                     self.wrote(at, caller.as_ref(), keys, image.as_ref());
                 }
             }
-            What::Fake(Sight::Posted { caller, connection, frame, answer }) => {
+            What::Fake(Observation::Posted { caller, connection, frame, answer }) => {
                 self.posted(at, caller.as_ref(), connection, frame, answer);
             }
-            What::Fake(Sight::Invoked { environment, payload, .. }) => {
+            What::Fake(Observation::Invoked { environment, payload, .. }) => {
                 if environment.function().ends_with(CONNECT) {
                     self.connecting(payload);
                 }
             }
-            What::Fake(Sight::Opened { connection }) => {
+            What::Fake(Observation::Opened { connection }) => {
                 self.open.insert(connection.clone());
             }
-            What::Fake(Sight::Ended { connection, .. }) => {
+            What::Fake(Observation::Ended { connection, .. }) => {
                 self.open.remove(connection);
             }
-            What::Fake(Sight::Queued { queue, body }) => {
+            What::Fake(Observation::Queued { queue, body }) => {
                 if queue.ends_with("DeadLetterQueue") {
                     self.lettered(at, body);
                 }
             }
-            What::Fake(Sight::Called { caller, tables, .. }) => {
+            What::Fake(Observation::Called { caller, tables, .. }) => {
                 let is_paid = tables.ends_with(REQUESTS) && caller.as_ref().is_some_and(pays);
                 self.ledger.calls += u64::from(is_paid);
             }
-            What::Fake(Sight::Struck { fault, resource, .. }) => {
+            What::Fake(Observation::Injected { fault, resource, .. }) => {
                 if *fault == FaultKind::PostGone.name() {
                     self.seemed_gone.insert(resource.clone());
                 }
             }
-            What::Fake(Sight::Started { .. } | Sight::Returned { .. }) => {}
+            What::Fake(Observation::Started { .. } | Observation::Returned { .. }) => {}
             What::Client(number, event) => self.client(at, *number, event),
             What::Handler(event) => self.ran(at, event),
             What::World(WorldEvent::Calm) => self.calm_at = Some(at),

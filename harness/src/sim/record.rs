@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::check::Checker;
 use super::plan::FaultKind;
 use super::world::Until;
-use crate::sight::{Observer, Sight};
+use crate::observe::{Observation, Observer};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Event {
 #[derive(Clone, Debug)]
 pub(super) enum What {
     /// A fake did something.
-    Fake(Sight),
+    Fake(Observation),
     /// A client did something, or something happened to it. Clients are numbered as in the plan.
     Client(usize, ClientEvent),
     /// A handler did something.
@@ -137,7 +137,7 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn saw(&self, sight: Sight) {
-        self.record(What::Fake(sight));
+    fn observe(&self, observation: Observation) {
+        self.record(What::Fake(observation));
     }
 }

@@ -7,7 +7,7 @@ use streamer::store::Status;
 
 use super::plan::FaultKind;
 use super::record::{ClientEvent, Did, Event, What, WorldEvent};
-use crate::sight::Sight;
+use crate::observe::Observation;
 
 /// How often each thing has happened.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,9 +51,9 @@ impl Tally {
         let mut states = States::default();
         for event in events {
             match &event.what {
-                What::Fake(Sight::Struck { fault, .. }) => count(&mut tally.faults, *fault),
+                What::Fake(Observation::Injected { fault, .. }) => count(&mut tally.faults, *fault),
                 What::World(WorldEvent::Fault { kind, .. }) => count(&mut tally.faults, kind.name()),
-                What::Fake(Sight::Wrote { table, keys, image, .. }) => {
+                What::Fake(Observation::Wrote { table, keys, image, .. }) => {
                     if let Some(change) = states.wrote(table, keys, image.as_ref()) {
                         count(&mut tally.transitions, change);
                     }

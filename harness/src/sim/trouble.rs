@@ -93,7 +93,7 @@ impl Trouble {
         lock(&self.standing).clear();
         drop(self.comings);
         self.functions.thaw();
-        self.functions.renew_what_is_off();
+        self.functions.replace_skewed();
     }
 }
 
@@ -207,12 +207,12 @@ mod tests {
     use super::super::plan::{Act, ClientPlan, StagePlan, Step};
     use super::super::world::{Cast, Outcome, Until, run};
     use super::*;
-    use crate::sight::Sight;
+    use crate::observe::Observation;
 
     /// How often each fault has struck, as is told of it.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
         let is_it = |what: &What| match what {
-            What::Fake(Sight::Struck { fault, .. }) => *fault == kind.name(),
+            What::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
             What::World(WorldEvent::Fault { kind: told, .. }) => *told == kind,
             What::Fake(_) | What::Client(..) | What::Handler(_) | What::World(_) => false,
         };
@@ -307,7 +307,8 @@ mod tests {
             let calm =
                 world.events.iter().position(|event| matches!(event.what, What::World(WorldEvent::Calm)));
             let after = world.events.get(calm.unwrap()..).unwrap();
-            let late = after.iter().find(|event| matches!(event.what, What::Fake(Sight::Struck { .. })));
+            let late =
+                after.iter().find(|event| matches!(event.what, What::Fake(Observation::Injected { .. })));
             assert!(late.is_none(), "{late:?}");
         }
         assert!(silent.is_empty(), "these never strike: {silent:?}");
@@ -317,8 +318,10 @@ mod tests {
     fn one_plan_strikes_at_the_same_moments() {
         let strikes = || -> Vec<String> {
             let world = run(&plan(TOGETHER[1]), &Cast::Jobs, &Until::End).unwrap();
-            let struck =
-                world.events.iter().filter(|event| matches!(event.what, What::Fake(Sight::Struck { .. })));
+            let struck = world
+                .events
+                .iter()
+                .filter(|event| matches!(event.what, What::Fake(Observation::Injected { .. })));
             struck.map(|event| format!("{event:?}")).collect()
         };
         let first = strikes();

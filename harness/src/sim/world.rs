@@ -114,7 +114,7 @@ async fn live(plan: &Plan, cast: &Cast, until: &Until) -> Result<Outcome, StageE
 async fn story(plan: &Plan, cast: &Cast, recorder: &Recorder) -> Result<(Final, Duration), StageError> {
     let begun = Instant::now();
     let faults = Faults::default();
-    faults.observe(Arc::new(recorder.clone()));
+    faults.set_observer(Arc::new(recorder.clone()));
     let mut stage = Box::pin(builder(plan, cast, recorder, faults)?.start()).await?;
 
     recorder.record(What::World(WorldEvent::Begin));

@@ -50,11 +50,18 @@ pub struct StageBuilder {
     pub(super) variables: BTreeMap<String, String>,
 }
 
+impl Stage {
+    /// What a stage is to be made from.
+    pub fn builder() -> StageBuilder {
+        StageBuilder::new()
+    }
+}
+
 impl StageBuilder {
     /// When the clock of a stage in process starts: 2023-11-14, 22:13:20 UTC.
     pub(crate) const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             template: None,
             apps: None,
@@ -241,15 +248,6 @@ impl StageBuilder {
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
-    }
-
-    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
-    ///
-    /// # Errors
-    /// When the port is taken, the template cannot be used, the data folder cannot be opened, a function has no code or
-    /// does not start: each with what to do about it. Nothing is left running then.
-    pub async fn start(self) -> Result<Stage, StageError> {
-        Stage::start(self).await
     }
 
     /// The template; where there is none, one of nothing.

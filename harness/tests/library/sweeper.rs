@@ -12,6 +12,8 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
+use streamer::ServiceError;
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::connections::SendErrorKind;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
@@ -19,7 +21,6 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer::ids::RequestId;
 use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, ErrorCode, Frame, Seq};
-use streamer::service_error::ServiceError;
 use streamer::store::dynamodb::part_item;
 use streamer::store::{
     AttemptOutcome, Claimed, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue as _, Runner,

@@ -8,17 +8,17 @@ use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::connections::{Connections, SendError, SendErrorKind};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::executor::{Executor, ExecutorSettings};
-use streamer::handler::Handlers;
+use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
 use streamer::processor::{BatchResponse, Processor, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
-use streamer::service_error::ServiceError;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
@@ -354,7 +354,7 @@ impl World {
             dead_letters: self.letters.clone(),
             clock: Arc::new(self.clock.clone()),
             entropy: Arc::new(SystemEntropy::new()),
-            handlers: Handlers::on(handlers),
+            handler_runtime: HandlerRuntime::on(handlers),
             settings: ExecutorSettings::default(),
         }
     }

@@ -123,7 +123,7 @@ impl RequestQueue for DynamoRequestQueue {
         }
     }
 
-    async fn look_up(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+    async fn snapshot(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
         match self.read(key).await? {
             Some(item) => self.standing(key, item).await.map(Some),
             None => Ok(None),
@@ -207,7 +207,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.end(key, lease, EndingValue::failed(error).with_history(history), last).await
     }
 
-    async fn cancelled(
+    async fn confirm_cancel(
         &self,
         key: &RequestKey,
         lease: &Lease,
@@ -237,7 +237,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.give_on(key, lease, last).await
     }
 
-    async fn delivered(
+    async fn record_delivery(
         &self,
         key: &RequestKey,
         epoch: u64,
@@ -250,7 +250,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.nudge_pending(seen, now).await
     }
 
-    async fn look_again(
+    async fn postpone(
         &self,
         key: &RequestKey,
         timer_at: Timestamp,
@@ -279,7 +279,12 @@ impl RequestQueue for DynamoRequestQueue {
         self.add_subscriber(key, connection, seen, now).await
     }
 
-    async fn redriven(&self, key: &RequestKey, epoch: u64, as_request: &RequestId) -> Result<(), StoreError> {
+    async fn record_redrive(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        as_request: &RequestId,
+    ) -> Result<(), StoreError> {
         self.note_redrive(key, epoch, as_request).await
     }
 
@@ -297,7 +302,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.cancel_or_ask(key, Sparing::Nobody, now).await
     }
 
-    async fn cancel_unheard(
+    async fn cancel_unless_subscribed(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,

@@ -12,7 +12,7 @@ use super::image::{epoch_of, place_of};
 use super::request::Life;
 use super::{Checker, Setting, rules};
 use crate::faults::Caller;
-use crate::sight::Answer;
+use crate::observe::Answer;
 
 /// What a frame is, without what it tells.
 #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use streamer::protocol::Seq;
 use super::super::plan::{FaultKind, FaultPlan};
 use super::super::record::{ClientEvent, Did, What};
 use super::rules;
-use crate::sight::Sight;
+use crate::observe::Observation;
 use story::{PROCESSOR, ROUTER, SWEEPER, Story, WORKER};
 
 #[test]
@@ -89,7 +89,7 @@ fn what_is_stored_otherwise_breaks_its_rule() {
         }),
         ("it is stored under two keys", rules::ONE_REQUEST, |story| {
             let mut again = story.event("queued");
-            if let What::Fake(Sight::Wrote { keys, .. }) = &mut again {
+            if let What::Fake(Observation::Wrote { keys, .. }) = &mut again {
                 keys["request_id"] = json!({"S": "r1"});
             }
             story.insert_after("noted", again);
@@ -377,6 +377,6 @@ fn what_quick_handlers_do_is_nobodys_claim() {
     assert_eq!(story.broken(), Vec::<String>::new());
     let is_begin = |what: &What| matches!(what, What::Handler(event) if event.did == Did::Begin);
     assert!(is_begin(&story.event("ran")));
-    assert!(matches!(story.event("told"), What::Fake(Sight::Posted { .. })));
+    assert!(matches!(story.event("told"), What::Fake(Observation::Posted { .. })));
     assert!(matches!(story.event("heard"), What::Client(0, ClientEvent::Got(_))));
 }

@@ -187,8 +187,8 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
 }
 
 /// These have been told of the end, and nothing else is known.
-pub(super) fn told(told: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
-    Delivery { told, is_complete, is_dead_letter_sent: false, parts_released: false }
+pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+    Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
 pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {

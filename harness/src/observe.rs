@@ -5,16 +5,16 @@ use std::fmt;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::faults::Caller;
+use crate::caller::Caller;
 
 /// Who is told what the fakes do, at the moment at which they do it.
 pub(crate) trait Observer: fmt::Debug + Send + Sync {
-    fn saw(&self, sight: Sight);
+    fn observe(&self, observation: Observation);
 }
 
 /// One thing that a fake did.
 #[derive(Clone, Debug)]
-pub(crate) enum Sight {
+pub(crate) enum Observation {
     /// A call of DynamoDB has had its effect, if it has one.
     Called {
         caller: Option<Caller>,
@@ -40,8 +40,8 @@ pub(crate) enum Sight {
     Returned { environment: Caller, outcome: Result<Bytes, String> },
     /// A message was sent to a queue, and taken.
     Queued { queue: String, body: String },
-    /// A fault has struck.
-    Struck { fault: &'static str, operation: String, resource: String },
+    /// A fault was injected.
+    Injected { fault: &'static str, operation: String, resource: String },
 }
 
 /// What became of a call.

@@ -23,18 +23,21 @@ impl ErrorBody {
         Self { code, message: message.into(), details: Map::new() }
     }
 
-    /// What a client is told of a failure that is nothing for it to know more of.
-    pub(crate) fn processing_failed() -> Self {
+    /// A failure that the client learns nothing more of.
+    #[must_use]
+    pub fn processing_failed() -> Self {
         Self::new(ErrorCode::ProcessingFailed, "The request could not be processed")
     }
 
-    /// What a client is told of a request whose end was asked for.
-    pub(crate) fn cancelled() -> Self {
+    /// The error of a request that was cancelled.
+    #[must_use]
+    pub fn cancelled() -> Self {
         Self::new(ErrorCode::Cancelled, "The request was cancelled")
     }
 
     /// The same kind of error, for a frame that cannot carry its message and details.
-    pub(crate) fn without_its_text(self) -> Self {
+    #[must_use]
+    pub fn without_its_text(self) -> Self {
         const MAX_CODE_BYTES: usize = 128;
         let code =
             if self.code.as_str().len() <= MAX_CODE_BYTES { self.code } else { ErrorCode::ProcessingFailed };

@@ -27,10 +27,12 @@ mod error;
 mod frame;
 mod message;
 mod outline;
+mod request_id;
 
 pub use error::{ErrorBody, ErrorCode, FieldError};
 pub use frame::{Frame, Seq};
 pub use message::{Message, RejectedMessage};
+pub use request_id::RequestId;
 
 /// The largest message or frame body that the gateway carries, in bytes: 128 KiB.
 pub const MAX_FRAME_BYTES: usize = 128 * 1024;

@@ -8,7 +8,7 @@ use super::handlers_runtime;
 
 /// The runtime that handlers run on: the one that was given, until a handler holds its threads past its time.
 #[derive(Debug)]
-pub struct Handlers(Mutex<Current>);
+pub struct HandlerRuntime(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
@@ -18,11 +18,11 @@ struct Current {
     fresh: Vec<Runtime>,
 }
 
-impl Handlers {
+impl HandlerRuntime {
     /// How long a runtime may take to show that it still has a thread.
     const PATIENCE: Duration = Duration::from_millis(100);
 
-    /// Handlers on the runtime that `handle` belongs to.
+    /// Handlers run on the runtime that `handle` belongs to.
     #[must_use]
     pub fn on(handle: Handle) -> Self {
         Self(Mutex::new(Current { handle, fresh: Vec::new() }))

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::rule::Skew;
+use fastrand::Rng;
+use streamer::ports::Timestamp;
 
 use crate::watch;
 
@@ -13,7 +15,7 @@ use crate::watch;
 /// Its calls are a process's: once it is [killed](Self::kill), none takes effect any more, and none is answered, whatever of it is
 /// still left running here.
 #[derive(Clone)]
-pub struct Caller(Arc<Life>);
+pub struct Caller(Arc<Inner>);
 
 /// As `Processor#7`: the function, and which of the stage's environments it is.
 impl fmt::Debug for Caller {
@@ -23,7 +25,7 @@ impl fmt::Debug for Caller {
 }
 
 #[derive(Debug)]
-struct Life {
+struct Inner {
     function: String,
     number: u64,
     version: u32,
@@ -33,7 +35,7 @@ struct Life {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    AtWork,
+    Running,
     Frozen,
     Dead,
 }
@@ -47,8 +49,8 @@ impl Caller {
 
     /// The stage's environment of this number, with this version of the function, and a clock that is off by this much.
     pub(crate) fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
-        let (function, state) = (function.into(), watch::Sender::new(State::AtWork));
-        Self(Arc::new(Life { function, number, version, skew, state }))
+        let (function, state) = (function.into(), watch::Sender::new(State::Running));
+        Self(Arc::new(Inner { function, number, version, skew, state }))
     }
 
     /// Which of the stage's environments it is, in the order in which they were started.
@@ -91,12 +93,12 @@ impl Caller {
 
     /// Has the environment stand still, with its calls, until it [thaws](Self::thaw).
     pub(crate) fn freeze(&self) {
-        self.become_from(State::AtWork, State::Frozen);
+        self.become_from(State::Running, State::Frozen);
     }
 
     /// Has the environment go on.
     pub(crate) fn thaw(&self) {
-        self.become_from(State::Frozen, State::AtWork);
+        self.become_from(State::Frozen, State::Running);
     }
 
     fn become_from(&self, from: State, to: State) {
@@ -110,14 +112,34 @@ impl Caller {
     }
 
     /// Waits until the environment is at work: at once if it is, and for ever if it is dead.
-    pub(crate) async fn at_work(&self) {
-        if *self.0.state.borrow() == State::AtWork {
+    pub(crate) async fn running(&self) {
+        if *self.0.state.borrow() == State::Running {
             return;
         }
         let mut state = self.0.state.subscribe();
         match state.wait_for(|state| *state != State::Frozen).await.map(|state| *state) {
-            Ok(State::AtWork) => {}
+            Ok(State::Running) => {}
             Ok(State::Frozen | State::Dead) | Err(_) => pending().await,
         }
+    }
+}
+
+/// How far a clock is before the stage's, in milliseconds; it is behind where this is below nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Skew(i64);
+
+impl Skew {
+    pub(crate) fn of(off: Duration) -> Self {
+        Self(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// What such a clock shows now.
+    pub(crate) fn applied(self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
+    }
+
+    /// A clock that is off by at most as much as this one, before or after the stage's.
+    pub(crate) fn drawn(self, chance: &mut Rng) -> Self {
+        Self(chance.i64(-self.0.abs()..=self.0.abs()))
     }
 }

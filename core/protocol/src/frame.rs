@@ -3,8 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ErrorBody;
-use crate::ids::RequestId;
+use crate::{ErrorBody, RequestId};
 
 /// What we send to a client. Timestamps are whole seconds since the Unix epoch.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -161,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::{ErrorCode, FieldError};
+    use crate::{ErrorCode, FieldError};
 
     fn every_frame() -> Vec<Frame> {
         let id = RequestId::new("r1");

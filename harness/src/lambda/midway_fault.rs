@@ -6,54 +6,54 @@ use std::task::Poll;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{Invocation, InvokeError};
-use crate::faults::{Caller, Effect, Faults, Occasion, Ordeal};
+use super::invoke::{Invocation, InvokeError};
+use crate::faults::{CallContext, Caller, Effect, Faults, MidwayFault};
 
-/// Runs an invocation up to the await at which `ordeal` comes to pass, and on from there if it goes on. It does not where
+/// Runs an invocation up to the await at which `midway_fault` comes to pass, and on from there if it goes on. It does not where
 /// `caller` has died, or stands still for good: whoever runs it sees to that.
-pub(super) async fn endure(
+pub(super) async fn with_midway_fault(
     mut invocation: Invocation<'_>,
     caller: &Caller,
     faults: &Faults,
-    ordeal: Ordeal,
+    midway_fault: MidwayFault,
 ) -> Result<Bytes, InvokeError> {
     let (Effect::KillMidway { awaits } | Effect::Freeze { awaits, .. } | Effect::Hang { awaits }) =
-        ordeal.effect
+        midway_fault.effect
     else {
         return invocation.await;
     };
     let mut left = awaits;
     let ended = poll_fn(|context| {
-        while left > 0 {
-            match invocation.as_mut().poll(context) {
-                Poll::Ready(reply) => return Poll::Ready(Some(reply)),
-                Poll::Pending => left -= 1,
-            }
-            if left > 0 {
-                return Poll::Pending;
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        match invocation.as_mut().poll(context) {
+            Poll::Ready(reply) => Poll::Ready(Some(reply)),
+            Poll::Pending => {
+                left -= 1;
+                if left == 0 { Poll::Ready(None) } else { Poll::Pending }
             }
         }
-        Poll::Ready(None)
     });
     if let Some(reply) = ended.await {
         return reply;
     }
-    if !faults.befell(&ordeal, Occasion::INVOKE, &format!("{caller:?}")) {
+    if !faults.inject_midway(&midway_fault, CallContext::INVOKE, &format!("{caller:?}")) {
         return invocation.await;
     }
-    match ordeal.effect {
+    match midway_fault.effect {
         Effect::Freeze { time, .. } => {
             caller.freeze();
             tokio::select! {
                 biased;
                 // Somebody may have it go on before.
-                () = caller.at_work() => {}
+                () = caller.running() => {}
                 () = sleep(time) => caller.thaw(),
             }
         }
         Effect::Hang { .. } => {
             caller.freeze();
-            caller.at_work().await;
+            caller.running().await;
         }
         // The others do not happen amid an invocation.
         Effect::KillMidway { .. }

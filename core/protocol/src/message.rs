@@ -2,9 +2,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::outline::{BYTE_ORDER_MARK, Outline};
-use super::{ErrorBody, ErrorCode, MAX_FRAME_BYTES};
-use crate::ids::RequestId;
+use crate::outline::{BYTE_ORDER_MARK, Outline};
+use crate::{ErrorBody, ErrorCode, MAX_FRAME_BYTES, RequestId};
 
 /// What a client sends.
 ///
