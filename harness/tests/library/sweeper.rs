@@ -13,7 +13,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::ServiceError;
-use streamer::ServiceError;
 use streamer::app::App;
 use streamer::connections::SendErrorKind;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
@@ -395,7 +394,7 @@ async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time(
     let request = scene.world.request("r1").await;
     assert_eq!(request.subscribers, ["bob".into()], "who has it is off the list");
     scene.world.clients.fail_times("bob", SendErrorKind::Unavailable, 0);
-    assert_eq!(scene.sweep().await.settled, 1);
+    assert_eq!(scene.sweep().await.delivered, 1);
     let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
     assert_eq!((ann.len(), &ann), (1, &bob));
     assert_snapshot!(ann[0].to_json());
@@ -408,7 +407,7 @@ async fn a_subscriber_that_is_gone_is_taken_off_and_the_others_are_told() {
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
     scene.world.clients.fail("c-ann", SendErrorKind::Gone);
-    assert_eq!(scene.sweep().await.settled, 1);
+    assert_eq!(scene.sweep().await.delivered, 1);
     assert_eq!((scene.frames().len(), scene.world.clients.frames("bob").len()), (0, 1));
     assert_eq!(scene.world.request("r1").await.subscribers, []);
     assert_eq!(scene.timer_at("r1").await, None);
