@@ -22,7 +22,7 @@ use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerRuntime, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
@@ -104,7 +104,7 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         handler_runtime: HandlerRuntime::on(handlers),
         settings: ExecutorSettings::default(),
     };
-    let processor = Processor::new(executor, Nowhere);
+    let processor = Processor::new(executor, Nowhere, ProcessorSettings::default());
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {

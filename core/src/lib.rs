@@ -43,6 +43,7 @@ pub mod bugs;
 pub mod config;
 pub mod connections;
 pub mod dead_letters;
+mod deadline;
 mod delivery;
 pub mod executor;
 pub mod functions;

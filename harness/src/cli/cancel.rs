@@ -5,8 +5,9 @@ use streamer::ids::{RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock};
 use streamer::store::{Cancelled, RequestQueue as _, Status, StoreErrorKind};
 
+use super::arguments::name;
 use super::place::Place;
-use super::{Outcome, name, runtime, say};
+use super::process::{CommandResult, runtime, say};
 
 /// The `cancel` command.
 #[derive(Args, Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Cancel {
 }
 
 impl Cancel {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let Self { id, user, tenant, place } = self;
         runtime()?.block_on(async {
             let requests = place.find(false).await?.requests().await?;

@@ -16,7 +16,7 @@ use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{
@@ -339,7 +339,11 @@ impl World {
     }
 
     pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
-        Processor::new(self.executor_on(queue, handlers), self.dispatched.clone())
+        Processor::new(
+            self.executor_on(queue, handlers),
+            self.dispatched.clone(),
+            ProcessorSettings::default(),
+        )
     }
 
     pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {

@@ -11,6 +11,7 @@ use self::unleased::Sparing;
 use super::codec::{Item, s};
 use super::index::{List, Order};
 use super::{request_item, store_error};
+use crate::config::Environment;
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
@@ -59,6 +60,19 @@ impl Default for QueueSettings {
             lease_grace: Duration::from_secs(10),
             undelivered_after: Duration::from_secs(30),
         }
+    }
+}
+
+impl QueueSettings {
+    /// Reads how requests are kept; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `REQUEST_TTL_S` | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        Self { ttl: environment.seconds("REQUEST_TTL_S", defaults.ttl, 3_600..=31_536_000), ..defaults }
     }
 }
 

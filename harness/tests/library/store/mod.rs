@@ -18,7 +18,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
-use streamer::aws::AwsEnvironment;
+use streamer::aws::{AwsEnvironment, http_client};
 use streamer::config::Environment as Variables;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
@@ -213,5 +213,5 @@ fn client() -> Client {
         "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
         _ => None,
     };
-    AwsEnvironment::read(&mut Variables::new(lookup)).dynamodb()
+    AwsEnvironment::from_env(&mut Variables::new(lookup), http_client()).dynamodb()
 }

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde_json::json as json_value;
 
 use super::*;
-use crate::aws::AwsEnvironment;
+use crate::aws::{AwsEnvironment, http_client};
 use crate::config::Environment;
 use crate::protocol::ErrorCode;
 use crate::store::dynamodb::Item;

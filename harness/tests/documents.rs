@@ -1,4 +1,4 @@
-//! `docs/fidelity.md` and the tests that it names keep each other honest.
+//! The tests that `docs/fidelity.md` and `ARCHITECTURE.md` name exist.
 
 #![cfg(test)]
 
@@ -40,12 +40,12 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// The tests below `folder` that are named as a row's tests are, and run.
-fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
+/// Collects the names of the tests below `folder`, but for ignored ones.
+fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            row_tests(&path, found);
+        if path.is_dir() && !path.ends_with("target") {
+            tests_below(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source = fs::read_to_string(&path).unwrap();
             let lines: Vec<_> = source.lines().map(str::trim).collect();
@@ -61,7 +61,7 @@ fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
                 let attributes: Vec<_> = above.collect();
                 let runs = attributes.iter().any(|attribute| attribute.contains("test"))
                     && !attributes.iter().any(|attribute| attribute.contains("ignore"));
-                if name.contains(MARK) && runs {
+                if runs {
                     found.insert(name.to_owned());
                 }
             }
@@ -69,12 +69,18 @@ fn row_tests(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
+fn tests_in<const N: usize>(folders: [&str; N]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
+        tests_below(&workspace().join(folder), &mut found);
+    }
+    found
+}
+
 #[test]
 fn the_document_and_the_tests_name_each_other() {
-    let mut there = BTreeSet::new();
-    for folder in ["harness/src", "harness/tests", "lambdas/tests"] {
-        row_tests(&workspace().join(folder), &mut there);
-    }
+    let mut there = tests_in(["harness", "lambdas/tests"]);
+    there.retain(|test| test.contains(MARK));
     let rows = rows();
     assert!(rows.len() > 60, "the tables are read: {}", rows.len());
     let mut problems = Vec::new();
@@ -103,4 +109,31 @@ fn the_document_and_the_tests_name_each_other() {
         there.iter().filter(|test| !named.contains_key(test)).map(|test| format!("{test} is in no row")),
     );
     assert!(problems.is_empty(), "docs/fidelity.md:\n{}", problems.join("\n"));
+}
+
+#[test]
+fn each_invariant_names_tests_that_exist() {
+    let there = tests_in(["core", "harness", "lambdas"]);
+    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = text.split_once("\n## Invariants\n").unwrap();
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    let mut problems = Vec::new();
+    let mut expected = 1..;
+    for line in section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| number")) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, _, tests] = cells[..] else { panic!("a row has three cells: {line}") };
+        if number.parse() != Ok(expected.next().unwrap_or_default()) {
+            problems.push(format!("{number}: the numbers are consecutive, from 1"));
+        }
+        if quoted(tests).next().is_none() {
+            problems.push(format!("{number}: an invariant names its tests"));
+        }
+        problems.extend(
+            quoted(tests)
+                .filter(|test| !there.contains(*test))
+                .map(|test| format!("{number}: no test {test}")),
+        );
+    }
+    assert!(expected.start > 18, "the table is read: {} rows", expected.start - 1);
+    assert!(problems.is_empty(), "ARCHITECTURE.md:\n{}", problems.join("\n"));
 }
