@@ -148,7 +148,7 @@ impl Client {
         loop {
             // A paused clock leaps from one of these moments to the next, in no time of the machine's own.
             let look_up = deadline.min(Instant::now() + Self::LOOK_UP);
-            if let Ok(next) = timeout_at(look_up, self.next_text_whenever()).await {
+            if let Ok(next) = timeout_at(look_up, self.next_text_without_timeout()).await {
                 return next;
             }
             if Instant::now() >= deadline {
@@ -161,7 +161,10 @@ impl Client {
     }
 
     /// The next frame, as text, however long it takes; cancelled, nothing is lost.
-    pub(crate) async fn next_text_whenever(&mut self) -> Result<String, ClientError> {
+    ///
+    /// # Errors
+    /// When the connection is closed or fails.
+    pub async fn next_text_without_timeout(&mut self) -> Result<String, ClientError> {
         loop {
             match self.channel.next().await {
                 Some(Ok(Message::Text(text))) => {

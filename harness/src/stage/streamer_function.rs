@@ -34,14 +34,14 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 use tracing::level_filters::LevelFilter;
 
-use super::clock::OffClock;
-use crate::dynamodb::DynamoDb;
-use crate::faults::Caller;
-use crate::gateway::Gateway;
-use crate::lambda::{
+use super::clock::SkewedClock;
+use streamer_fakes::dynamodb::DynamoDb;
+use streamer_fakes::faults::Caller;
+use streamer_fakes::gateway::Gateway;
+use streamer_fakes::lambda::{
     Functions, InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
 };
-use crate::sqs::Queues;
+use streamer_fakes::sqs::Queues;
 
 /// Which of Streamer's functions, by the name of its binary.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,7 +85,7 @@ pub struct Services {
     pub http_client: SharedHttpClient,
     /// The function's environment variables, such as the names of tables.
     pub variables: BTreeMap<String, String>,
-    /// The environment's clock: the stage's, unless a [fault](crate::faults::Fault::skew) has it go before or after that.
+    /// The environment's clock: the stage's, unless a [fault](streamer_fakes::faults::Fault::skew) has it go before or after that.
     pub clock: Arc<dyn Clock>,
     /// Which version of the function this is: 1, and after each [deploy](Functions::deploy) one more.
     pub version: u32,
@@ -170,7 +170,7 @@ impl StreamerFunction {
         V: Fn(&str) -> Option<String>,
     {
         let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
-        let clock: Arc<dyn Clock> = Arc::new(OffClock::new(Arc::clone(clock), caller.skew()));
+        let clock: Arc<dyn Clock> = Arc::new(SkewedClock::new(Arc::clone(clock), caller.skew()));
         let version = caller.version();
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
         let ports = Ports { clock: Arc::clone(&clock), entropy: Arc::clone(entropy), metrics };

@@ -1,0 +1,469 @@
+//! Takes out of an event whatever is somebody's, and leaves its shape.
+//!
+//! What may stay is listed here: every other text, number and key is replaced, also where no event of AWS's has had one
+//! so far. The same is replaced by the same throughout one run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Number, Value};
+
+/// Keys of the events themselves, and of the items of Streamer's tables; any other is replaced.
+const KEYS: &[&str] = &[
+    "headers",
+    "multiValueHeaders",
+    "queryStringParameters",
+    "multiValueQueryStringParameters",
+    "stageVariables",
+    "requestContext",
+    "body",
+    "isBase64Encoded",
+    "routeKey",
+    "disconnectStatusCode",
+    "disconnectReason",
+    "messageId",
+    "eventType",
+    "extendedRequestId",
+    "requestTime",
+    "messageDirection",
+    "stage",
+    "connectedAt",
+    "requestTimeEpoch",
+    "identity",
+    "userAgent",
+    "sourceIp",
+    "requestId",
+    "domainName",
+    "connectionId",
+    "apiId",
+    "authorizer",
+    "principalId",
+    "integrationLatency",
+    "methodArn",
+    "type",
+    "Records",
+    "eventID",
+    "eventName",
+    "eventVersion",
+    "eventSource",
+    "awsRegion",
+    "dynamodb",
+    "eventSourceARN",
+    "userIdentity",
+    "ApproximateCreationDateTime",
+    "Keys",
+    "NewImage",
+    "OldImage",
+    "SequenceNumber",
+    "SizeBytes",
+    "StreamViewType",
+    "S",
+    "N",
+    "B",
+    "SS",
+    "NS",
+    "BS",
+    "M",
+    "L",
+    "BOOL",
+    "NULL",
+    "request_id",
+    "part",
+    "client_id",
+    "user_id",
+    "tenant_id",
+    "connection_id",
+    "action",
+    "payload",
+    "metadata",
+    "status",
+    "status_shard",
+    "attempt",
+    "max_attempts",
+    "epoch",
+    "percentage",
+    "progress_message",
+    "progress_metadata",
+    "seq",
+    "subscribers",
+    "created_at",
+    "timer_at",
+    "timer_shard",
+    "owner",
+    "lease_expires_at",
+    "started_at",
+    "finished_at",
+    "cancel_requested",
+    "result",
+    "error",
+    "ttl",
+    "text",
+    "id",
+    "token",
+    "Authorization",
+    // Headers.
+    "Host",
+    "User-Agent",
+    "X-Amzn-Trace-Id",
+    "X-Forwarded-For",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+    "x-api-key",
+    "x-restapi",
+];
+
+/// Texts that are AWS's or the protocol's own, wherever they stand.
+const TEXTS: &[&str] = &[
+    "",
+    "$connect",
+    "$disconnect",
+    "$default",
+    "CONNECT",
+    "MESSAGE",
+    "DISCONNECT",
+    "IN",
+    "REQUEST",
+    "INSERT",
+    "MODIFY",
+    "REMOVE",
+    "1.1",
+    "aws:dynamodb",
+    "KEYS_ONLY",
+    "NEW_IMAGE",
+    "OLD_IMAGE",
+    "NEW_AND_OLD_IMAGES",
+    "Service",
+    "dynamodb.amazonaws.com",
+    "request",
+    "payload",
+    "result",
+    "checkpoint",
+    "PENDING",
+    "PROCESSING",
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "RETRYING",
+    "443",
+    "https",
+    "http",
+    "80",
+    "13",
+    "ping",
+    "status",
+    "subscribe",
+    "cancel",
+    "Going away",
+    "Client-side close frame status not set",
+];
+
+/// Keys whose numbers are moments, sizes and codes of AWS's.
+const NUMBERS: &[&str] =
+    &["connectedAt", "requestTimeEpoch", "disconnectStatusCode", "ApproximateCreationDateTime", "SizeBytes"];
+
+/// Replaces what is somebody's, the same by the same.
+#[derive(Debug)]
+pub(super) struct Scrubber {
+    kept: BTreeSet<String>,
+    names: BTreeMap<(&'static str, String), usize>,
+    /// The last number of each kind.
+    last: BTreeMap<&'static str, usize>,
+    /// Within how many texts that are JSON: what stands there is the client's, whatever its key.
+    depth: usize,
+}
+
+impl Scrubber {
+    /// Keeps the names of these actions besides.
+    pub(super) fn new(actions: impl IntoIterator<Item = String>) -> Self {
+        let texts = TEXTS.iter().map(|text| (*text).to_owned());
+        Self { kept: texts.chain(actions).collect(), names: BTreeMap::new(), last: BTreeMap::new(), depth: 0 }
+    }
+
+    /// The event without what is somebody's.
+    pub(super) fn scrub(&mut self, event: &Value) -> Value {
+        self.value("", event)
+    }
+
+    fn value(&mut self, key: &str, value: &Value) -> Value {
+        match value {
+            Value::Null => Value::Null,
+            Value::Bool(flag) => Value::Bool(*flag),
+            Value::Number(number) if self.depth == 0 && NUMBERS.contains(&key) => {
+                Value::Number(number.clone())
+            }
+            Value::Number(number) => Value::Number(like(number)),
+            Value::String(text) => Value::String(self.text(key, text)),
+            Value::Array(values) => values.iter().map(|value| self.value(key, value)).collect(),
+            Value::Object(members) => Value::Object(self.object(key, members)),
+        }
+    }
+
+    fn object(&mut self, key: &str, members: &Map<String, Value>) -> Map<String, Value> {
+        let mut scrubbed = Map::new();
+        for (name, value) in members {
+            // The types of DynamoDB's values say nothing of what the value is: that is the attribute's name.
+            let is_type = matches!(name.as_str(), "S" | "N" | "B" | "SS" | "NS" | "BS");
+            let value = match value {
+                Value::String(text) if name == "N" => Value::String(digits(text)),
+                Value::Array(texts) if name == "NS" => texts
+                    .iter()
+                    .map(|text| Value::String(digits(text.as_str().unwrap_or_default())))
+                    .collect(),
+                Value::String(_) if name == "B" => Value::String("AAAA".to_owned()),
+                Value::Array(texts) if name == "BS" => {
+                    (0..texts.len()).map(|_| Value::String("AAAA".to_owned())).collect()
+                }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)
+                | Value::Object(_) => self.value(if is_type { key } else { name }, value),
+            };
+            scrubbed.insert(self.key(name), value);
+        }
+        scrubbed
+    }
+
+    fn key(&mut self, name: &str) -> String {
+        if KEYS.contains(&name) {
+            name.to_owned()
+        } else if is_gateway_id(name) {
+            self.gateway_id(name)
+        } else {
+            format!("key-{}", self.number("key", name))
+        }
+    }
+
+    fn text(&mut self, key: &str, text: &str) -> String {
+        let may_be_ours = self.depth == 0 || matches!(key, "action" | "type");
+        if may_be_ours && self.kept.contains(text) {
+            return text.to_owned();
+        }
+        if is_gateway_id(text) {
+            return self.gateway_id(text);
+        }
+        match key {
+            "body" | "payload" | "result" | "metadata" | "progress_metadata" | "error" => self.json(text),
+            "sourceIp" | "X-Forwarded-For" => self.each(text, ", ", Self::address),
+            "userAgent" | "User-Agent" => format!("client/{}.0", self.number("agent", text)),
+            "domainName" | "Host" => self.domain(text),
+            "apiId" => self.api(text),
+            "awsRegion" => "us-east-1".to_owned(),
+            "requestTime" => "09/Feb/2024:18:23:28 +0000".to_owned(),
+            "stage" => format!("stage-{}", self.number("stage", text)),
+            "eventID" => format!("{:032x}", self.number("event", text)),
+            "SequenceNumber" => format!("1{:020}", self.number("sequence", text)),
+            "eventSourceARN" => {
+                let (table, label) = (self.number("table", text), "2024-02-09T18:00:00.000");
+                format!("arn:aws:dynamodb:us-east-1:123456789012:table/table-{table}/stream/{label}")
+            }
+            "methodArn" => {
+                "arn:aws:execute-api:us-east-1:123456789012:api0000001/stage-1/$connect".to_owned()
+            }
+            "token" | "Authorization" => match text.split_once(' ') {
+                Some((_, token)) => format!("Bearer {}", self.token(token)),
+                None => self.token(text),
+            },
+            "Sec-WebSocket-Protocol" => self.each(text, ", ", |this, offered| {
+                if offered.matches('.').count() == 2 {
+                    this.token(offered)
+                } else {
+                    format!("protocol-{}", this.number("protocol", offered))
+                }
+            }),
+            "Sec-WebSocket-Key" => "dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+            "Sec-WebSocket-Extensions" => "permessage-deflate".to_owned(),
+            "X-Amzn-Trace-Id" => "Root=1-65c66da0-000000000000000000000001".to_owned(),
+            "request_id" => self.each(text, "/", |this, part| format!("name-{}", this.number("name", part))),
+            "id" | "client_id" | "user_id" | "tenant_id" | "action" | "principalId" => {
+                format!("name-{}", self.number("name", text))
+            }
+            _ => like_text(text),
+        }
+    }
+
+    /// A text that may be JSON: then its shape stays.
+    fn json(&mut self, text: &str) -> String {
+        match serde_json::from_str::<Value>(text) {
+            Ok(value @ (Value::Object(_) | Value::Array(_))) => {
+                self.depth += 1;
+                let scrubbed = self.value("", &value).to_string();
+                self.depth -= 1;
+                scrubbed
+            }
+            _ => like_text(text),
+        }
+    }
+
+    fn each(&mut self, text: &str, between: &str, replace: impl Fn(&mut Self, &str) -> String) -> String {
+        let parts: Vec<_> = text.split(between.trim()).map(|part| replace(self, part.trim())).collect();
+        parts.join(between)
+    }
+
+    fn address(&mut self, text: &str) -> String {
+        let number = self.number("address", text);
+        if text.contains(':') { format!("2001:db8::{number:x}") } else { format!("192.0.2.{}", number % 255) }
+    }
+
+    fn api(&mut self, text: &str) -> String {
+        format!("api{:07}", self.number("api", text))
+    }
+
+    fn domain(&mut self, text: &str) -> String {
+        match text.split_once(".execute-api.") {
+            Some((api, _)) => format!("{}.execute-api.us-east-1.amazonaws.com", self.api(api)),
+            None => format!("host-{}.example", self.number("domain", text)),
+        }
+    }
+
+    fn token(&mut self, text: &str) -> String {
+        // {"alg":"none"}, an empty object, and a signature that is none.
+        format!("eyJhbGciOiJub25lIn0.e30.token-{}", self.number("token", text))
+    }
+
+    fn gateway_id(&mut self, text: &str) -> String {
+        format!("R{:013}A=", self.number("gateway", text))
+    }
+
+    /// Which one of its kind this is, in the order in which they came.
+    fn number(&mut self, kind: &'static str, text: &str) -> usize {
+        *self.names.entry((kind, text.to_owned())).or_insert_with(|| {
+            let last = self.last.entry(kind).or_insert(0);
+            *last += 1;
+            *last
+        })
+    }
+}
+
+/// Whether a text has the form of the gateway's ids.
+fn is_gateway_id(text: &str) -> bool {
+    let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    text.len() == 16 && text.strip_suffix('=').is_some_and(|id| id.bytes().all(is_of_it))
+}
+
+/// A number of the same kind and about the same size.
+fn like(number: &Number) -> Number {
+    if number.is_f64() {
+        return Number::from_f64(1.5).unwrap_or_else(|| Number::from(1));
+    }
+    let digits = digits(&number.to_string());
+    digits
+        .parse::<i64>()
+        .map(Number::from)
+        .or_else(|_| digits.parse::<u64>().map(Number::from))
+        .unwrap_or_else(|_| Number::from(1))
+}
+
+/// The same count of digits.
+fn digits(text: &str) -> String {
+    let one = |c: char| if c.is_ascii_digit() { '1' } else { c };
+    match text.parse::<f64>() {
+        Ok(_) if text == "0" => "0".to_owned(),
+        Ok(number) if number.is_finite() => text.chars().map(one).collect(),
+        _ => "1".to_owned(),
+    }
+}
+
+/// A text of the same class of length: the next power of two.
+fn like_text(text: &str) -> String {
+    "x".repeat(if text.is_empty() { 0 } else { text.len().next_power_of_two() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &str = "hunter2";
+
+    fn fixtures() -> Vec<Value> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
+        let files = std::fs::read_dir(folder).unwrap();
+        files
+            .map(|file| {
+                let fixture: Value =
+                    serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+                fixture["event"].clone()
+            })
+            .collect()
+    }
+
+    /// Plants the secret in every text, and beside every text as a key of its own, down into JSON within texts.
+    fn plant(value: &Value, plant_text: &dyn Fn(&str) -> String) -> Value {
+        match value {
+            Value::String(text) => match serde_json::from_str::<Value>(text) {
+                Ok(inner @ Value::Object(_)) => Value::String(plant(&inner, plant_text).to_string()),
+                _ => Value::String(plant_text(text)),
+            },
+            Value::Array(values) => values.iter().map(|value| plant(value, plant_text)).collect(),
+            Value::Object(members) => {
+                let mut planted: Map<_, _> =
+                    members.iter().map(|(key, value)| (key.clone(), plant(value, plant_text))).collect();
+                planted.insert(format!("{SECRET}-key"), json!({SECRET: SECRET}));
+                Value::Object(planted)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        }
+    }
+
+    #[test]
+    fn no_secret_survives_wherever_it_is_planted() {
+        let ways: [&dyn Fn(&str) -> String; 4] = [
+            &|_| SECRET.to_owned(),
+            &|text| format!("{text}{SECRET}"),
+            &|text| format!("{SECRET}.{text}.{SECRET}"),
+            &|text| format!("{SECRET}, {text} / {SECRET}"),
+        ];
+        for event in fixtures() {
+            for way in ways {
+                let scrubbed = Scrubber::new([]).scrub(&plant(&event, way)).to_string();
+                assert!(!scrubbed.contains(SECRET), "{scrubbed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_tells_nothing_by_keys_that_are_known_elsewhere() {
+        let payload = json!({"SizeBytes": 4_711, "connectedAt": 4_711, "status": "FAILED", "N": "4711", "B": "4711", "S": 4_711.25});
+        let event = json!({"body": json!({"payload": payload, "metadata": {"part": "4711"}}).to_string()});
+        let scrubbed = Scrubber::new([]).scrub(&event).to_string();
+        assert!(!scrubbed.contains("4711") && !scrubbed.contains("FAILED"), "{scrubbed}");
+    }
+
+    #[test]
+    fn the_shape_stays_and_the_same_is_replaced_by_the_same() {
+        let mut scrubber = Scrubber::new(["echo".to_owned()]);
+        let event = json!({
+            "headers": {"Host": "zzz9.execute-api.eu-west-1.amazonaws.com", "Authorization": "Bearer ey.secret.x", "X-Mine": "me"},
+            "queryStringParameters": {"token": "ey.secret.x", "email": "ann@corp"},
+            "requestContext": {
+                "eventType": "CONNECT", "connectionId": "Q9kmxc2VNjMCFIA=", "apiId": "zzz9", "connectedAt": 1_707_503_008_941_u64,
+                "identity": {"sourceIp": "203.0.113.9", "userAgent": "Ann's phone"},
+            },
+            "body": "{\"action\":\"echo\",\"id\":\"order-4711\",\"payload\":{\"iban\":\"DE02\",\"n\":[12,1.25,-7,null,true]}}",
+        });
+        insta::assert_json_snapshot!(scrubber.scrub(&event));
+        let same =
+            json!({"Keys": {"connection_id": {"S": "Q9kmxc2VNjMCFIA="}}, "dynamodb": {"M": {"N": "120.5"}}});
+        let scrubbed = scrubber.scrub(&same);
+        assert_eq!(scrubbed["Keys"]["connection_id"]["S"], "R0000000000001A=");
+        assert_eq!(scrubbed["dynamodb"]["M"]["N"], "111.1");
+    }
+
+    #[test]
+    fn every_fixture_keeps_its_known_keys() {
+        for event in fixtures().iter().filter(|event| event.get("Records").is_some()) {
+            let scrubbed = Scrubber::new([]).scrub(event);
+            let (before, after) = (&event["Records"][0], &scrubbed["Records"][0]);
+            let keys = |record: &Value| record.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(before), keys(after));
+            assert_eq!(before["eventName"], after["eventName"]);
+            assert_ne!(before["eventSourceARN"], after["eventSourceARN"]);
+        }
+    }
+}
