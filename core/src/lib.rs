@@ -44,6 +44,7 @@ pub mod bugs;
 pub mod config;
 pub mod connections;
 pub mod dead_letters;
+mod deadline;
 mod delivery;
 pub mod functions;
 pub mod handler;

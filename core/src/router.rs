@@ -3,7 +3,10 @@
 mod about;
 mod identities;
 mod requests;
+mod settings;
 mod snapshot;
+
+pub use settings::RouterSettings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
+use crate::deadline::LAST_MOMENT;
 use crate::handler::{Context, HandlerRuntime, HandlerTask, Verdict};
 use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
@@ -35,8 +39,7 @@ pub struct Router<C, Q, P> {
     clients: P,
     clock: Arc<dyn Clock>,
     handler_runtime: HandlerRuntime,
-    async_threshold: Duration,
-    inline_limit: Duration,
+    settings: RouterSettings,
     rate_limits: Option<SharedRateLimits>,
     identities: Identities,
 }
@@ -57,8 +60,6 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// The most of it that is taken to have passed before we saw the message, as in a cold start.
     const MAX_DELAY: Duration = Duration::from_secs(10);
-    /// How long before its invocation's end an answer is given.
-    const LAST_MOMENT: Duration = Duration::from_millis(500);
     /// The longest that an answer waits for its connection's sign of life to be noted.
     const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -84,22 +85,20 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             clients,
             clock,
             handler_runtime: HandlerRuntime::on(handlers),
-            async_threshold: Duration::from_secs(5),
-            inline_limit: Duration::from_secs(30),
+            settings: RouterSettings::default(),
             rate_limits: None,
             identities: Identities::new(),
         }
     }
 
-    /// What is expected to take longer than this is queued. Default 5 s.
-    pub fn set_async_threshold(&mut self, threshold: Duration) {
-        self.async_threshold = threshold;
+    /// The router decides by these settings. Default: [`RouterSettings::default`].
+    pub fn set_settings(&mut self, settings: RouterSettings) {
+        self.settings = settings;
     }
 
-    /// What is expected to take longer than this is run by the worker, alone; the rest by the processor, beside others.
-    /// Default 30 s.
-    pub fn set_inline_limit(&mut self, limit: Duration) {
-        self.inline_limit = limit;
+    /// What is expected to take longer than this is queued: see [`RouterSettings::async_threshold`].
+    pub fn set_async_threshold(&mut self, threshold: Duration) {
+        self.settings.async_threshold = threshold;
     }
 
     /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
@@ -156,7 +155,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let now = self.clock.now();
         let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
         let delay = now.since(sent_at).min(Self::MAX_DELAY);
-        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(Self::LAST_MOMENT));
+        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(LAST_MOMENT));
         let until = Instant::now() + time_left;
         let too_late = |_: Elapsed| {
             let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
@@ -220,7 +219,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         context.metadata.clone_from(&message.metadata);
         context.progress.end_by(caller.until);
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
-        routing.async_threshold = self.async_threshold;
+        routing.async_threshold = self.settings.async_threshold;
         routing.rate_limits = self.rate_limits.clone();
         let call = Call::new(context, payload, Phase::Routing(routing));
         // A handler that holds its thread keeps nobody from asking how things stand.

@@ -77,8 +77,9 @@ impl Client {
         Ok(Self::over(socket, response.headers().clone(), Self::PATIENCE))
     }
 
-    /// The client's end of a connection that is open.
-    pub(crate) async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
+    /// A client on the byte stream of a WebSocket that is open, such as [`Stage::open_stream`](crate::stage::Stage::open_stream)
+    /// returns. `headers` are those of the handshake's answer; `patience` is how long it waits for a frame.
+    pub async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
     where
         S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
     {

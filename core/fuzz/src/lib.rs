@@ -24,7 +24,7 @@ use streamer::functions::{Connect, Disconnect};
 use streamer::handler::{Context, Handler, HandlerError, HandlerRuntime};
 use streamer::ids::RequestKey;
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::Processor;
+use streamer::processor::{Processor, ProcessorSettings};
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
@@ -137,6 +137,7 @@ impl Functions {
                     settings: AttemptSettings::default(),
                 },
                 Anywhere,
+                ProcessorSettings::default(),
             ),
             runtime,
         };

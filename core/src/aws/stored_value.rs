@@ -97,9 +97,9 @@ impl Error for StoredValueError {
 mod tests {
     use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
     use super::*;
+    use crate::auth::TokenKey;
     use crate::auth::test_keys::TestKey;
     use crate::auth::{Algorithm, TokenSettings};
-    use crate::config::TokenKey;
     use crate::telemetry::Causes;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);

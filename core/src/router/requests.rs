@@ -49,7 +49,11 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let request = Request {
             metadata,
             max_attempts: self.app.retry_policy(&action).max_attempts,
-            runner: if estimated_duration > self.inline_limit { Runner::Worker } else { Runner::Processor },
+            runner: if estimated_duration > self.settings.inline_limit {
+                Runner::Worker
+            } else {
+                Runner::Processor
+            },
             ..Request::new(
                 caller.id.clone(),
                 user.clone(),

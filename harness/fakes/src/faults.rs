@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use streamer_harness::faults::{Call, Fault, Faults};
+//! use streamer_fakes::faults::{Call, Fault, Faults};
 //!
 //! let faults = Faults::default();
 //! let throttled = faults.add(Fault::throttle(Call::dynamodb("UpdateItem").on("streamer-RequestsTable")).times(2));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use streamer::app::App;
 use streamer::ports::{Entropy, Timestamp};
 
-use super::streamer_function::{Apps, Ground, Kind, Services, StreamerFunction};
+use super::streamer_function::{Apps, Ground, Services, code_of};
 use super::{Executables, Stage, StageError};
 use crate::signing_key::SigningKey;
 use crate::tables::Layout;
@@ -340,17 +340,12 @@ impl StageBuilder {
         if let Some(executables) = &self.executables {
             return Ok(FunctionConfig::new(&function.name, executables.path(&function.binary)?));
         }
-        match (&self.apps, Kind::of_binary(&function.binary)) {
-            (Some(apps), Some(kind)) => {
-                let (apps, ground) = (apps.clone(), ground.clone());
-                let code = Arc::new(StreamerFunction { kind, apps, ground });
-                Ok(FunctionConfig::in_process(&function.name, code))
-            }
-            _ => Err(StageError::NoCode {
-                function: function.logical_id.clone(),
-                binary: function.binary.clone(),
-            }),
-        }
+        let code = self.apps.as_ref().and_then(|apps| code_of(&function.binary, apps, ground));
+        let code = code.ok_or_else(|| StageError::NoCode {
+            function: function.logical_id.clone(),
+            binary: function.binary.clone(),
+        })?;
+        Ok(FunctionConfig::in_process(&function.name, code))
     }
 
     /// The WebSocket API as the template has it, with what is given beyond it.

@@ -16,14 +16,15 @@ use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
 use streamer::store::{
-    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
+    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, ReadRequests as _, Request,
+    RequestQueue, Status, SweepRequests as _,
 };
 use streamer::sweeper::{Sweeper, SweeperSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
@@ -339,7 +340,7 @@ impl World {
     }
 
     pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
-        Processor::new(self.attempts_on(queue, handlers), self.workers.clone())
+        Processor::new(self.attempts_on(queue, handlers), self.workers.clone(), ProcessorSettings::default())
     }
 
     pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {

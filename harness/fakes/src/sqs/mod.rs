@@ -11,7 +11,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use streamer::ports::{SystemClock, SystemEntropy};
-//! use streamer_harness::sqs::Queues;
+//! use streamer_fakes::sqs::Queues;
 //!
 //! let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
 //! let queues = Queues::in_memory(clock, entropy, "us-east-1", "000000000000")?;

@@ -25,7 +25,7 @@ const LONGEST_TELLING: Duration = Duration::from_mins(40);
 
 impl Checker {
     /// Looks at how all stands in the end.
-    pub(in crate::sim) fn finish(&mut self, last: &Final) {
+    pub(crate) fn finish(&mut self, last: &Final) {
         if last.tasks_left > 0 {
             let message = format!("{} tasks are left though the stage has ended", last.tasks_left);
             self.found.broken(rules::NO_TASK_IS_LEFT, last.at, None, message);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
-use streamer::aws::AwsEnvironment;
+use streamer::aws::{AwsEnvironment, http_client};
 use streamer::config::Environment as Variables;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
@@ -27,8 +27,8 @@ use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item, part_item, request_item,
 };
 use streamer::store::{
-    AttemptOutcome, Claimed, Delivery, Enqueued, LastReport, Lease, PastAttempt, Request, RequestQueue as _,
-    RequestSummary, Runner,
+    AttemptOutcome, ClaimRequests as _, Claimed, Delivery, Enqueued, LastReport, Lease, PastAttempt,
+    ReadRequests as _, Request, RequestSummary, Runner, SubmitRequests as _,
 };
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::tables::Tables;
@@ -213,5 +213,5 @@ fn client() -> Client {
         "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
         _ => None,
     };
-    AwsEnvironment::read(&mut Variables::new(lookup)).dynamodb()
+    AwsEnvironment::from_env(&mut Variables::new(lookup), http_client()).dynamodb()
 }

@@ -253,7 +253,7 @@ async fn a_store_that_nobody_answers_for_is_unavailable() {
         let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
         Some(value.to_owned())
     });
-    let client = AwsEnvironment::read(&mut nowhere).dynamodb();
+    let client = AwsEnvironment::from_env(&mut nowhere, http_client()).dynamodb();
     for (name, operation) in OPERATIONS {
         let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
         let error = operation(queue).await.unwrap_err();
