@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamer::app::App;
+use streamer::ports::TokioClock;
 use tokio::time::Instant;
 
 use super::chance::{self, Seeded};
@@ -17,7 +18,7 @@ use super::{jobs, trace};
 use crate::faults::Faults;
 use crate::lambda::LogSink;
 use crate::signing_key::SigningKey;
-use crate::stage::{Services, Stage, StageBuilder, StageError, TokioClock};
+use crate::stage::{Services, Stage, StageBuilder, StageError};
 use crate::watch;
 
 /// Whose handlers run.

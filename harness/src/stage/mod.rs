@@ -39,7 +39,6 @@ use crate::signing_key::{SigningKey, TokenFor};
 use crate::sqs::Queues;
 use crate::template::Finding;
 use crate::watch;
-pub(crate) use clock::TokioClock;
 use streamer_function::Late;
 
 /// A running stage.
