@@ -100,7 +100,7 @@ impl RequestKey {
     }
 }
 
-/// FNV-1a, which is the same in every process and every version.
+/// FNV-1a, which is the same in every build: stored keys depend on it.
 pub(crate) fn fnv1a(text: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(text.as_bytes());
@@ -114,7 +114,8 @@ impl fmt::Display for RequestKey {
 }
 
 /// The key of a user within its tenant, as the `user-connections` index has it.
-pub(crate) fn user_key(tenant: &TenantId, user: &UserId) -> String {
+#[must_use]
+pub fn user_key(tenant: &TenantId, user: &UserId) -> String {
     joined([tenant.as_str(), user.as_str()])
 }
 

@@ -11,7 +11,8 @@ use streamer::ports::Timestamp;
 
 use super::engine::Engine;
 use super::error::ApiError;
-use super::streams::store::{self, NewRecord, Stream};
+use super::streams::store::{self, NewRecord};
+use super::streams::stream::Stream;
 use crate::observe::Observation;
 
 /// One record as the engine left it.

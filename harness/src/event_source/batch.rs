@@ -73,7 +73,7 @@ pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let mut keys: Vec<_> =
         keys.into_iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
     keys.sort_unstable();
-    // FNV-1a: the same lanes in every run and on every machine.
+    // The lanes are the same in every run and on every machine, unlike with std's default hasher.
     let mut hasher = FnvHasher::default();
     hasher.write(keys.join("&").as_bytes());
     let lanes = u64::try_from(lanes).unwrap_or(1).max(1);

@@ -11,7 +11,6 @@ use streamer::ports::Entropy;
 /// A generator for one purpose. Purposes of one seed do not disturb each other: what one of them draws more of
 /// changes nothing for the others.
 pub(super) fn rng(seed: u64, purpose: &str) -> Rng {
-    // FNV-1a, over the seed and the purpose's name.
     let mut hasher = FnvHasher::default();
     hasher.write(&seed.to_le_bytes());
     hasher.write(purpose.as_bytes());

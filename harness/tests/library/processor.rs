@@ -12,7 +12,9 @@ use streamer::ids::ConnectionId;
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Cancelled, Delivery, Ending, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{
+    Cancelled, Delivery, Ending, Status, StoreErrorKind, SubmitRequests as _, SubscribeToRequests as _,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::{Flaky, queue_without, silent_queue};

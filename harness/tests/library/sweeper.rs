@@ -22,8 +22,8 @@ use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::part_item;
 use streamer::store::{
-    AttemptOutcome, Claimed, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue as _, Runner,
-    Status,
+    AttemptOutcome, ClaimRequests as _, Claimed, LastReport, Lease, PastAttempt, Progress, Request,
+    RunRequests as _, Runner, Status, SubmitRequests as _,
 };
 use streamer::sweeper::{Sweeper, Swept};
 use streamer_harness::faults::{Call, Fault};

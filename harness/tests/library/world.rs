@@ -23,7 +23,8 @@ use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
 use streamer::store::{
-    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
+    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, ReadRequests as _, Request,
+    RequestQueue, Status, SweepRequests as _,
 };
 use streamer::sweeper::{Sweeper, SweeperSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
