@@ -16,9 +16,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use serde_json::{Value, json};
 use streamer::ServiceError;
 use streamer::app::App;
-use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerRuntime, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
@@ -31,7 +31,7 @@ use streamer::store::{
     RunRequests, Runner, Status, StoreError, SubmitRequests, SubscribeToRequests, Subscribed, Subscriber,
     SweepRequests,
 };
-use streamer::workers::Workers;
+use streamer::worker::dispatch::WorkerDispatch;
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Table, Template};
@@ -95,7 +95,7 @@ fn alone(criterion: &mut Criterion) {
 async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: Handle) -> (Duration, usize) {
     let frames = Arc::new(AtomicUsize::new(0));
     let connections = Listeners(Arc::clone(&frames));
-    let attempts = Attempts {
+    let executor = Executor {
         app: app(),
         queue,
         connections,
@@ -103,9 +103,9 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         handler_runtime: HandlerRuntime::on(handlers),
-        settings: AttemptSettings::default(),
+        settings: ExecutorSettings::default(),
     };
-    let processor = Processor::new(attempts, Nowhere, ProcessorSettings::default());
+    let processor = Processor::new(executor, Nowhere, ProcessorSettings::default());
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -235,8 +235,8 @@ impl DeadLetters for Nowhere {
     }
 }
 
-impl Workers for Nowhere {
-    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for Nowhere {
+    async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         unreachable!("{key} is handed over")
     }
 }

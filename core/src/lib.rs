@@ -52,8 +52,6 @@ pub use service_error::ServiceError;
 
 // What the six functions are made of. Public for this workspace's harness, tests and benches alone: it may change at any time.
 #[doc(hidden)]
-pub mod attempts;
-#[doc(hidden)]
 pub mod auth;
 #[doc(hidden)]
 pub mod aws;
@@ -62,6 +60,8 @@ pub mod aws;
 pub mod bugs;
 #[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
+pub mod executor;
 #[doc(hidden)]
 pub mod functions;
 #[doc(hidden)]
@@ -74,8 +74,6 @@ pub mod router;
 pub mod sweeper;
 #[doc(hidden)]
 pub mod worker;
-#[doc(hidden)]
-pub mod workers;
 
 #[cfg(not(feature = "seeded-bugs"))]
 mod bugs;

@@ -640,7 +640,7 @@ async fn what_an_invocation_has_no_time_for_is_handed_over_as_it_is() {
     bench.queue("r1").await;
     let response = bench.world.process_for(Duration::from_secs(40)).await;
     assert_eq!(response.batch_item_failures, []);
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
 }
