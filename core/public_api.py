@@ -4,8 +4,8 @@
     python3 core/public_api.py            writes core/public-api.txt
     python3 core/public_api.py --check    fails if core/public-api.txt is out of date
 
-A line is an item with its signature, or a trait that a type implements. Items that are `#[doc(hidden)]` are not listed: they
-are for this workspace. The items come from rustdoc's JSON, which a stable rustdoc writes with RUSTC_BOOTSTRAP=1. Only rustdoc
+A line is an item with its signature, or the traits that a type implements. Items that are `#[doc(hidden)]` are not listed:
+they are for this workspace. The items come from rustdoc's JSON, which a stable rustdoc writes with RUSTC_BOOTSTRAP=1. Only rustdoc
 gets that variable, so that no dependency is compiled again.
 """
 
@@ -40,16 +40,27 @@ class Listing:
 
     def __init__(self, crate):
         self.index = {str(key): item for key, item in crate["index"].items()}
-        self.paths = {str(key): path for key, path in crate["paths"].items()}
-        self.lines = set()
+        # Each line, by the path of its item and by its place below that path.
+        self.lines = {}
         root = self.index[str(crate["root"])]
         self.module(root, root["name"])
 
     def item(self, identifier):
         return self.index.get(str(identifier))
 
+    def add(self, path, line, place=0):
+        self.lines[(*path.split("::"),), place] = line
+
+    def __str__(self):
+        modules = sum(line.startswith("mod ") for line in self.lines.values())
+        parts = ("mod", "field", "variant", "impl")
+        items = sum(line.split()[0] not in parts for line in self.lines.values())
+        root, = {path[0] for path, _ in self.lines}
+        lines = [line for _, line in sorted(self.lines.items())]
+        return "\n".join([f"# {root}: modules: {modules}, other items, without fields and variants: {items}", "", *lines, ""])
+
     def module(self, module, path):
-        self.lines.add(f"mod {path}")
+        self.add(path, f"mod {path}")
         for identifier in module["inner"]["module"]["items"]:
             if child := self.item(identifier):
                 self.any(child, path)
@@ -62,40 +73,41 @@ class Listing:
         elif kind == "module":
             self.module(item, path)
         elif kind == "function":
-            self.lines.add(self.function(inner, path))
+            self.add(path, self.function(inner, path))
         elif kind in ("struct", "enum", "union"):
-            self.lines.add(f"{self.marks(item)}{kind} {path}{self.generics(inner['generics'])}")
+            self.add(path, f"{self.marks(item)}{kind} {path}{self.generics(inner['generics'])}")
             getattr(self, kind)(inner, path)
             self.impls(inner, path)
         elif kind == "trait":
             bounds = self.bounds(inner["bounds"])
-            self.lines.add(f"trait {path}{self.generics(inner['generics'])}{': ' + bounds if bounds else ''}")
+            self.add(path, f"trait {path}{self.generics(inner['generics'])}{': ' + bounds if bounds else ''}")
             self.members(inner["items"], path)
         elif kind == "type_alias":
-            self.lines.add(f"type {path}{self.generics(inner['generics'])} = {self.type(inner['type'])}")
+            self.add(path, f"type {path}{self.generics(inner['generics'])} = {self.type(inner['type'])}")
         elif kind == "constant":
-            self.lines.add(f"const {path}: {self.type(inner['type'])}")
+            self.add(path, f"const {path}: {self.type(inner['type'])}")
         elif kind == "static":
-            self.lines.add(f"static {path}: {self.type(inner['type'])}")
+            self.add(path, f"static {path}: {self.type(inner['type'])}")
         elif kind == "assoc_const":
-            self.lines.add(f"const {path}: {self.type(inner['type'])}")
+            self.add(path, f"const {path}: {self.type(inner['type'])}")
         elif kind == "assoc_type":
             value = f" = {self.type(inner['type'])}" if inner.get("type") else ""
             bounds = self.bounds(inner["bounds"])
-            self.lines.add(f"type {path}{': ' + bounds if bounds else ''}{value}")
+            self.add(path, f"type {path}{': ' + bounds if bounds else ''}{value}")
         elif kind == "struct_field":
-            self.lines.add(f"field {path}: {self.type(inner)}")
+            self.add(path, f"field {path}: {self.type(inner)}")
         elif kind == "variant":
             self.variant(inner, path)
         elif kind in ("macro", "proc_macro"):
-            self.lines.add(f"macro {path}")
+            self.add(path, f"macro {path}")
         else:
             sys.exit(f"public_api.py does not know what to make of a {kind}: {path}")
 
     def reexport(self, inner, parent):
         target = self.item(inner["id"]) if inner["id"] is not None else None
         if target is None:
-            self.lines.add(f"use {parent}::{'*' if inner['is_glob'] else inner['name']} = {inner['source']}")
+            name = "*" if inner["is_glob"] else inner["name"]
+            self.add(f"{parent}::{name}", f"use {parent}::{name} = {inner['source']}")
         elif inner["is_glob"]:
             for identifier in target["inner"]["module"]["items"]:
                 if child := self.item(identifier):
@@ -123,13 +135,13 @@ class Listing:
     def variant(self, inner, path):
         kind = inner["kind"]
         if kind == "plain":
-            self.lines.add(f"variant {path}")
+            self.add(path, f"variant {path}")
         elif "tuple" in kind:
             fields = (self.item(field) for field in kind["tuple"] if field is not None)
             types = ", ".join(self.type(field["inner"]["struct_field"]) for field in fields if field)
-            self.lines.add(f"variant {path}({types})")
+            self.add(path, f"variant {path}({types})")
         else:
-            self.lines.add(f"variant {path} {{ .. }}")
+            self.add(path, f"variant {path} {{ .. }}")
             self.members(kind["struct"]["fields"], path)
 
     def members(self, identifiers, path):
@@ -138,6 +150,7 @@ class Listing:
                 self.any(member, path)
 
     def impls(self, inner, path):
+        traits = set()
         for identifier in inner["impls"]:
             item = self.item(identifier)
             implementation = item["inner"]["impl"]
@@ -147,8 +160,9 @@ class Listing:
             if trait is None:
                 self.members(implementation["items"], path)
             elif not trait["path"].startswith("Structural"):
-                generics = self.generics(implementation["generics"])
-                self.lines.add(f"impl{generics} {self.path(trait)} for {path}")
+                traits.add(self.path(trait))
+        if traits:
+            self.add(path, f"impl {' + '.join(sorted(traits))} for {path}", place=1)
 
     def function(self, inner, path):
         header, signature = inner["header"], inner["sig"]
@@ -159,7 +173,9 @@ class Listing:
             inputs.append({"Self": "self", "&Self": "&self", "&mut Self": "&mut self"}.get(text) if name == "self" else None)
             inputs[-1] = inputs[-1] or f"{name}: {text}"
         output = f" -> {self.type(signature['output'])}" if signature["output"] else ""
-        return f"{marks}fn {path}{self.generics(inner['generics'])}({', '.join(inputs)}){output}"
+        parameters, _, clauses = self.generics(inner["generics"]).partition(" where ")
+        where = f" where {clauses}" if clauses else ""
+        return f"{marks}fn {path}{parameters}({', '.join(inputs)}){output}{where}"
 
     def generics(self, generics):
         parameters = []
@@ -179,7 +195,7 @@ class Listing:
             if kind == "bound_predicate":
                 clauses.append(f"{self.type(inner['type'])}: {self.bounds(inner['bounds'])}")
         text = f"<{', '.join(parameters)}>" if parameters else ""
-        return text + (f" where {', '.join(clauses)};" if clauses else "")
+        return text + (f" where {', '.join(clauses)}" if clauses else "")
 
     def bounds(self, bounds):
         return " + ".join(filter(None, map(self.bound, bounds)))
@@ -194,14 +210,8 @@ class Listing:
         return None
 
     def path(self, path):
-        known = self.paths.get(str(path["id"]))
         name = path.get("path") or path.get("name")
-        # Short names of what everybody knows; whole ones of what is ours.
-        if known and known["crate_id"] == 0:
-            name = "::".join(known["path"])
-        else:
-            name = name.rsplit("::", 1)[-1]
-        return name + self.arguments(path.get("args"))
+        return name.rsplit("::", 1)[-1] + self.arguments(path.get("args"))
 
     def arguments(self, arguments):
         if not arguments:
@@ -263,21 +273,8 @@ class Listing:
         return "_"
 
 
-def sort_key(line):
-    """By the item's path, so that what belongs to a type stands below it, and its traits last."""
-    is_impl = line.startswith("impl")
-    subject = line.rsplit(" for ", 1)[1] if is_impl else line.split("::", 1)[-1] if "::" in line else ""
-    path = subject.removeprefix("streamer::").removeprefix("streamer_protocol::")
-    return (path.split("(")[0].split("<")[0].split(":")[0:], is_impl, line)
-
-
 def listing():
-    lines = []
-    for package in PACKAGES:
-        crate = Listing(rustdoc_json(package))
-        lines += [f"# {package}: {sum(not line.startswith('impl') for line in crate.lines)} items", ""]
-        lines += sorted(crate.lines, key=sort_key) + [""]
-    return "\n".join(lines)
+    return "\n".join(str(Listing(rustdoc_json(package))) for package in PACKAGES)
 
 
 def main():
