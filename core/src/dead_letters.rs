@@ -130,6 +130,7 @@ impl DeadLetter {
 }
 
 /// What became of a wish to have a failed request made anew.
+#[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Redriven {
     /// There is a new request, which is queued.
@@ -147,6 +148,7 @@ pub enum Redriven {
 ///
 /// # Errors
 /// When the store does not take it: the letter is to be kept, and tried again.
+#[doc(hidden)]
 pub async fn redrive<Q: RequestQueue>(
     queue: &Q,
     letter: &DeadLetter,
@@ -271,6 +273,6 @@ mod tests {
         let letter = letter("r1");
         let text = serde_json::to_string(&letter).unwrap();
         assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap(), letter);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"{"id":"acme/ann/r1#5@1000","request_id":"r1","user":"ann","tenant":"acme","connection":"c-ann","action":"print","payload":{"pages":3},"metadata":{"k":"v"},"error":{"code":"OUT_OF_PAPER","message":"No paper"},"attempts":2,"max_attempts":2,"epoch":5,"history":[{"attempt":2,"epoch":5,"ended_at":9000,"outcome":"failed","error":{"code":"OUT_OF_PAPER","message":"No paper"}}],"created_at":1000,"failed_at":9000}"#);
     }
 }
