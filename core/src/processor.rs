@@ -15,6 +15,7 @@ pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::deadline::{LAST_MOMENT, before};
 use crate::executor::{Executor, NotClaimed, Ran};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
@@ -190,7 +191,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 }
             }
         }
-        let in_time = deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(deadline);
+        let in_time = before(deadline, LAST_MOMENT);
         match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "handed over to the worker");
@@ -205,9 +206,6 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
             Err(_) => Err("it was not handed over before the invocation's end".to_owned()),
         }
     }
-
-    /// How long before the invocation's end it is over with handing over.
-    const LAST_MOMENT: Duration = Duration::from_millis(500);
 }
 
 /// A request that is due again, or else a record that is new.
