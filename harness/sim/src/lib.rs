@@ -1,0 +1,66 @@
+//! A deterministic simulation of the whole stage: many worlds, each on its own clock and from one seed, in which all
+//! goes wrong that can.
+//!
+//! [`Sim`] runs them. A world is made from a [`Plan`], which is drawn from a seed or stands in a file; what it came to is a
+//! [`World`], and what many came to a [`Report`].
+
+mod asks;
+mod chance;
+mod check;
+mod client;
+mod draw;
+mod finished;
+mod history;
+mod jobs;
+mod panics;
+mod plan;
+mod plan_file;
+mod record;
+mod report;
+mod runner;
+mod shrink;
+mod simulator;
+mod summary;
+mod tally;
+mod timeline;
+mod trace;
+mod trouble;
+mod warm_up;
+mod world;
+
+pub use chance::Chance;
+pub use check::Violation;
+pub use finished::World;
+pub use history::{History, RequestHistory, Seen};
+pub use plan::{Act, ClientPlan, FaultKind, FaultPlan, Plan, StagePlan, Step};
+pub use plan_file::PlanError;
+pub use report::{Failure, Report};
+pub use shrink::Shrunk;
+pub use simulator::Sim;
+pub use summary::Summary;
+pub use timeline::Timeline;
+
+/// When every world begins.
+const BEGIN: streamer::ports::Timestamp = streamer_harness::stage::StageBuilder::STARTS_AT;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_is_one_trace() {
+        let plan = Plan::of_seed(7);
+        let run = || world::run(&plan, &world::Cast::Jobs, &world::Until::End).expect("the stage starts");
+        let (first, second) = (run(), run());
+        let (first_trace, second_trace) = (first.trace(), second.trace());
+        let differs = first_trace.lines().zip(second_trace.lines()).position(|(one, two)| one != two);
+        if let Some(at) = differs {
+            let lines =
+                |text: &str| text.lines().skip(at.saturating_sub(3)).take(5).collect::<Vec<_>>().join("\n");
+            panic!("line {at} differs:\n{}\n\n{}", lines(&first_trace), lines(&second_trace));
+        }
+        assert_eq!(first_trace.len(), second_trace.len());
+        assert_eq!(first.violations, []);
+        assert!(first.events.len() > 100);
+    }
+}
