@@ -8,6 +8,7 @@ mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
 pub use retry::RetryPolicy;
+#[doc(hidden)]
 pub use runtime::HandlerRuntime;
 
 pub(crate) use endpoint::endpoint;

@@ -52,12 +52,7 @@ impl Default for ProcessorSettings {
 }
 
 impl ProcessorSettings {
-    /// Reads how the processor works; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `CONCURRENCY` | how many requests of a batch run at once | requests | 10 | 1 to 100 |
-    /// | `INLINE_LIMIT_MS` | what is expected to take longer is run by the worker, alone, and not by the processor, beside others; also how much time an invocation of the processor must have left to start a request; with 0, the worker runs whatever is expected to take any time | ms | 30,000 | 0 to 870,000 |
+    /// Reads `CONCURRENCY` and `INLINE_LIMIT_MS`, as [`lambda`](crate::lambda) has them.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();

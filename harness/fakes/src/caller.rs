@@ -1,4 +1,4 @@
-//! Who calls, and whether it can.
+//! Who calls a fake: one execution environment of a function, which may be frozen or killed.
 
 use std::fmt;
 use std::future::pending;
@@ -10,10 +10,10 @@ use streamer::ports::Timestamp;
 
 use crate::watch;
 
-/// One execution environment of a function that runs in process, as the calls that it makes name it.
+/// One execution environment of a function that runs in process, and the identity of the calls that it makes.
 ///
-/// Its calls are a process's: once it is [killed](Self::kill), none takes effect any more, and none is answered, whatever of it is
-/// still left running here.
+/// While an environment is frozen, its calls wait. Once it is [killed](Self::kill), none of its calls takes effect or is answered,
+/// even if tasks of it still run in this process. All clones are one environment.
 #[derive(Clone)]
 pub struct Caller(Arc<Inner>);
 
@@ -47,23 +47,30 @@ impl Caller {
         Self::numbered(function, 0, 1, Skew::default())
     }
 
-    /// The stage's environment of this number, with this version of the function, and a clock that is off by this much.
+    /// The environment of `function` that was started as the stage's `number`th, with this version of the code, and a clock that
+    /// is off by `skew`.
+    #[must_use]
+    #[doc(hidden)]
     pub fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
         let (function, state) = (function.into(), watch::Sender::new(State::Running));
         Self(Arc::new(Inner { function, number, version, skew, state }))
     }
 
-    /// Which of the stage's environments it is, in the order in which they were started.
+    /// How many environments the stage had started, this one included, when it started this one; 0 if no stage started it.
+    #[must_use]
+    #[doc(hidden)]
     pub fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// How far its clock is off.
+    /// How far the environment's clock is off from the stage's.
+    #[must_use]
+    #[doc(hidden)]
     pub fn skew(&self) -> Skew {
         self.0.skew
     }
 
-    /// Whether the environment is dead.
+    /// Whether the environment was killed.
     pub(crate) fn is_killed(&self) -> bool {
         *self.0.state.borrow() == State::Dead
     }
@@ -80,7 +87,7 @@ impl Caller {
         self.0.version
     }
 
-    /// Has the environment die: whoever runs it waits for [`killed`](Self::killed), and drops what it runs.
+    /// Kills the environment, as SIGKILL does. What runs the environment waits for [`killed`](Self::killed), and drops it.
     pub fn kill(&self) {
         self.0.state.send_replace(State::Dead);
     }
@@ -91,12 +98,12 @@ impl Caller {
         let _ = self.0.state.subscribe().wait_for(|state| *state == State::Dead).await;
     }
 
-    /// Has the environment stand still, with its calls, until it [thaws](Self::thaw).
+    /// Freezes the environment and its calls until it is [thawed](Self::thaw). Does nothing to one that was killed.
     pub(crate) fn freeze(&self) {
         self.become_from(State::Running, State::Frozen);
     }
 
-    /// Has the environment go on.
+    /// Lets a frozen environment go on.
     pub(crate) fn thaw(&self) {
         self.become_from(State::Frozen, State::Running);
     }
@@ -111,7 +118,7 @@ impl Caller {
         });
     }
 
-    /// Waits until the environment is at work: at once if it is, and for ever if it is dead.
+    /// Waits until the environment runs: not at all if it is neither frozen nor killed, and for ever if it was killed.
     pub(crate) async fn running(&self) {
         if *self.0.state.borrow() == State::Running {
             return;
@@ -124,8 +131,9 @@ impl Caller {
     }
 }
 
-/// How far a clock is before the stage's, in milliseconds; it is behind where this is below nothing.
+/// How far a clock is ahead of the stage's, in milliseconds; negative if it is behind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[doc(hidden)]
 pub struct Skew(i64);
 
 impl Skew {
@@ -133,7 +141,8 @@ impl Skew {
         Self(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// What such a clock shows now.
+    /// The time on such a clock when the stage's clock shows `now`.
+    #[must_use]
     pub fn applied(self, now: Timestamp) -> Timestamp {
         Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
     }

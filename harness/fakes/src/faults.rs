@@ -37,6 +37,7 @@ pub(crate) use effect::Effect;
 pub use fault::Fault;
 
 pub use crate::caller::Caller;
+#[doc(hidden)]
 pub use crate::caller::Skew;
 use crate::observe::{Observation, Observer};
 
@@ -44,7 +45,7 @@ use crate::observe::{Observation, Observer};
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Rules>>,
-    /// Who is told what the fakes do, and what goes wrong with it.
+    /// Told what the fakes do, and which faults are injected.
     observer: Arc<OnceLock<Arc<dyn Observer>>>,
 }
 
@@ -85,7 +86,7 @@ impl Faults {
     }
 
     /// Whether there is any rule about these calls.
-    pub(crate) fn are_about(&self, service: Service, operation: &str) -> bool {
+    pub(crate) fn concern(&self, service: Service, operation: &str) -> bool {
         self.lock().active.values().any(|active| active.fault.call.is_of(service, operation))
     }
 
@@ -151,12 +152,13 @@ impl Faults {
         self.notify(|| Observation::Injected { fault, operation, resource: resource() });
     }
 
-    /// Has `observer` told of everything that the fakes do, from now on. There can be one.
+    /// Tells `observer` from now on what the fakes that share these faults do. Only the first observer counts.
+    #[doc(hidden)]
     pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
     }
 
-    /// Tells whoever watches, if anybody does, what there is to see.
+    /// Tells the observer, if there is one, what a fake did.
     pub(crate) fn notify(&self, observation: impl FnOnce() -> Observation) {
         if let Some(observer) = self.observer.get() {
             observer.observe(observation());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamer::app::App;
+use streamer::ports::TokioClock;
 use tokio::time::Instant;
 
 use super::chance::{self, Seeded};
@@ -18,7 +19,7 @@ use streamer_fakes::faults::Faults;
 use streamer_fakes::lambda::LogSink;
 use streamer_fakes::watch;
 use streamer_harness::signing_key::SigningKey;
-use streamer_harness::stage::{Services, Stage, StageBuilder, StageError, TokioClock};
+use streamer_harness::stage::{Services, Stage, StageBuilder, StageError};
 
 /// Whose handlers run.
 #[derive(Clone)]

@@ -33,7 +33,6 @@ pub use tables::create as create_tables;
 use crate::client::{Client, ClientError};
 use crate::signing_key::{SigningKey, TokenFor};
 use crate::template::Finding;
-pub use clock::TokioClock;
 use streamer_fakes::dynamodb::DynamoDb;
 use streamer_fakes::faults::Faults;
 use streamer_fakes::gateway::Gateway;

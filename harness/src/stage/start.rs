@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy, TokioClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::builder::StageBuilder;
-use super::clock::TokioClock;
 use super::streamer_function::{Ground, Late};
 use super::{Stage, StageError, host, listen, queues, stream, tables};
 use crate::signing_key::SigningKey;

@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::json::write;
 use super::ledger::{Call, Charge};
 
-const ASK: &str = "ReturnConsumedCapacity";
-const TOLD: &str = "ConsumedCapacity";
+const REQUEST_MEMBER: &str = "ReturnConsumedCapacity";
+const ANSWER_MEMBER: &str = "ConsumedCapacity";
 
 /// Answers one call, and enters it in the ledgers that are open.
 pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
@@ -35,16 +35,16 @@ fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, A
     let operation = target.rsplit('.').next().unwrap_or_default();
     // What is no JSON object is refused in any case, and in the engine's words.
     let request = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_default();
-    let axis = Axis::of(operation, &request);
-    let (answer, consumed) = match axis {
-        Some(_) if request.is_object() => asking(engine, target, request.clone()),
+    let kind = UnitKind::of(operation, &request);
+    let (answer, consumed) = match kind {
+        Some(_) if request.is_object() => call_with_consumption(engine, target, request.clone()),
         _ => (dispatch::call(engine, target, body), Value::Null),
     };
     let error = answer.as_ref().err().map(ApiError::name);
-    let mut charges = match (axis, error.as_deref()) {
-        (Some(axis), None) => entries(&consumed).flat_map(|entry| axis.charges(entry)).collect(),
-        (Some(Axis::Write), Some("ConditionalCheckFailedException")) => refused(engine, [&request], 1.0),
-        (Some(Axis::Write), Some("TransactionCanceledException")) => {
+    let mut charges = match (kind, error.as_deref()) {
+        (Some(kind), None) => entries(&consumed).flat_map(|entry| kind.charges(entry)).collect(),
+        (Some(UnitKind::Write), Some("ConditionalCheckFailedException")) => refused(engine, [&request], 1.0),
+        (Some(UnitKind::Write), Some("TransactionCanceledException")) => {
             refused(engine, members(&request["TransactItems"]), TRANSACTIONAL_CAPACITY_FACTOR)
         }
         (_, None | Some(_)) => Vec::new(),
@@ -64,20 +64,20 @@ pub(super) fn refused_call(operation: &str, request: &Value, error: &ApiError) -
 
 /// `Read` or `Write`, if the operation consumes either.
 pub(super) fn kind(operation: &str, request: &Value) -> Option<&'static str> {
-    Axis::of(operation, request).map(|axis| match axis {
-        Axis::Read => "Read",
-        Axis::Write => "Write",
+    UnitKind::of(operation, request).map(|kind| match kind {
+        UnitKind::Read => "Read",
+        UnitKind::Write => "Write",
     })
 }
 
 /// Whether an operation consumes read or write units; those that manage tables consume none.
 #[derive(Clone, Copy, Debug)]
-enum Axis {
+enum UnitKind {
     Read,
     Write,
 }
 
-impl Axis {
+impl UnitKind {
     fn of(operation: &str, request: &Value) -> Option<Self> {
         match operation {
             "GetItem" | "BatchGetItem" | "TransactGetItems" | "Query" | "Scan" => Some(Self::Read),
@@ -129,11 +129,15 @@ impl Axis {
 }
 
 /// Runs a call that is asked to say what it consumed; gives its answer as the caller wants it, and what it said.
-fn asking(engine: &mut Engine, target: &str, mut request: Value) -> (Result<Vec<u8>, ApiError>, Value) {
-    let asked = request[ASK].as_str().map(str::to_owned);
+fn call_with_consumption(
+    engine: &mut Engine,
+    target: &str,
+    mut request: Value,
+) -> (Result<Vec<u8>, ApiError>, Value) {
+    let asked = request[REQUEST_MEMBER].as_str().map(str::to_owned);
     // A value that DynamoDB does not know is left for it to refuse.
-    if request[ASK].is_null() || matches!(asked.as_deref(), Some("NONE" | "TOTAL")) {
-        request[ASK] = json!("INDEXES");
+    if request[REQUEST_MEMBER].is_null() || matches!(asked.as_deref(), Some("NONE" | "TOTAL")) {
+        request[REQUEST_MEMBER] = json!("INDEXES");
     }
     let answer = match dispatch::call(engine, target, request.to_string().as_bytes()) {
         Ok(answer) => answer,
@@ -142,12 +146,12 @@ fn asking(engine: &mut Engine, target: &str, mut request: Value) -> (Result<Vec<
     let Ok(mut told) = serde_json::from_slice::<Map<String, Value>>(&answer) else {
         return (Ok(answer), Value::Null);
     };
-    let consumed = told.get(TOLD).cloned().unwrap_or_default();
+    let consumed = told.get(ANSWER_MEMBER).cloned().unwrap_or_default();
     match asked.as_deref() {
         Some("INDEXES") => return (Ok(answer), consumed),
-        Some("TOTAL") => told.get_mut(TOLD).into_iter().flat_map(entries_mut).for_each(keep_total),
+        Some("TOTAL") => told.get_mut(ANSWER_MEMBER).into_iter().flat_map(entries_mut).for_each(keep_total),
         Some(_) | None => {
-            told.shift_remove(TOLD);
+            told.shift_remove(ANSWER_MEMBER);
         }
     }
     (write(&told), consumed)
@@ -179,15 +183,15 @@ fn refused<'a>(engine: &Engine, writes: impl IntoIterator<Item = &'a Value>, fac
     let mut units: BTreeMap<&str, f64> = BTreeMap::new();
     for write in writes {
         if let Some(table) = write["TableName"].as_str() {
-            let stands = standing_size(engine, table, write);
+            let stands = stored_size(engine, table, write);
             *units.entry(table).or_default() += factor * table_write_capacity_units(stands, None);
         }
     }
-    units.into_iter().map(|(table, units)| Axis::Write.charge(table, None, units)).collect()
+    units.into_iter().map(|(table, units)| UnitKind::Write.charge(table, None, units)).collect()
 }
 
 /// The size in bytes of the item that a write is about; `None` where there is none.
-fn standing_size(engine: &Engine, table: &str, write: &Value) -> Option<usize> {
+fn stored_size(engine: &Engine, table: &str, write: &Value) -> Option<usize> {
     let key = match write.get("Key") {
         Some(key) => key.clone(),
         None => key_of(engine, table, &write["Item"])?,
@@ -213,7 +217,7 @@ fn uncharged(request: &Value) -> Vec<Charge> {
     let mut tables: Vec<_> = named
         .into_iter()
         .chain(batched.map(String::as_str).chain(transacted).map(|table| (table, None)))
-        .map(|(table, index)| Axis::Read.charge(table, index, 0.0))
+        .map(|(table, index)| UnitKind::Read.charge(table, index, 0.0))
         .collect();
     tables.sort_by(|a, b| a.table.cmp(&b.table));
     tables.dedup();

@@ -41,8 +41,10 @@ impl DynamoDb {
         self.client_with(self.http_client_of(caller))
     }
 
-    /// As [`client`](Self::client), for the harness itself: no fault strikes it, and no ledger has its calls. All answers
-    /// are there at once.
+    /// As [`client`](Self::client), for the harness itself: no fault is injected into its calls, no observer hears of them, and
+    /// no ledger has them. All answers are there immediately.
+    #[must_use]
+    #[doc(hidden)]
     pub fn quiet_client(&self) -> aws_sdk_dynamodb::Client {
         self.client_with(sdk::client(self.quiet_router(), None))
     }

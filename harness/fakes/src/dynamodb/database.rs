@@ -24,7 +24,9 @@ impl DynamoDb {
         self.lock().ledgers().open()
     }
 
-    /// Lets go of the folder, for whoever goes on in it: for when nobody is left to write, whoever still has a clone.
+    /// Releases the lock on the folder, so that another database can open it. Call it when nobody writes any more, even if
+    /// clones of this database are left.
+    #[doc(hidden)]
     pub fn release_folder(&self) {
         self.lock().release_folder();
     }

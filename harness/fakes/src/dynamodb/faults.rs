@@ -36,7 +36,7 @@ pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body
     let operation = operation(target);
     let service = if target.starts_with(STREAMS_TARGET) { Service::Streams } else { Service::DynamoDb };
     let faults = db.settings.faults.as_ref();
-    let Some(faults) = faults.filter(|faults| faults.are_about(service, operation)) else {
+    let Some(faults) = faults.filter(|faults| faults.concern(service, operation)) else {
         return Effects::default();
     };
     let request = Named::of(body);

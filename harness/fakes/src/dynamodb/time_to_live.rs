@@ -179,9 +179,9 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Hand(AtomicU64);
+    struct ManualClock(AtomicU64);
 
-    impl Clock for Hand {
+    impl Clock for ManualClock {
         fn now(&self) -> Timestamp {
             Timestamp::from_secs(self.0.load(Ordering::Relaxed))
         }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn items_are_looked_at_only_when_one_may_be_due() {
         const NOW: u64 = 1_704_067_200;
-        let clock = Arc::new(Hand(AtomicU64::new(NOW)));
+        let clock = Arc::new(ManualClock(AtomicU64::new(NOW)));
         let set = |now: u64| clock.0.store(now, Ordering::Relaxed);
         let db = DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("memory is enough");
         let schema = json!([{ "AttributeName": "pk", "KeyType": "HASH" }]);

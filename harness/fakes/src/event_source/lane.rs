@@ -68,7 +68,7 @@ impl Lane {
     }
 
     pub(super) async fn run(mut self) {
-        while let Some(items) = self.gather().await {
+        while let Some(items) = self.next_batch().await {
             let Effects { delay, effect, .. } = self.delivery_effects(&items);
             if !delay.is_zero() {
                 sleep(delay).await;
@@ -76,9 +76,9 @@ impl Lane {
             if effect == Some(Effect::Duplicate) {
                 // Side by side, as two invocations of one event may be.
                 self.checkpoint.again(items.iter().map(|item| item.position));
-                tokio::join!(self.work_off(items.clone()), self.work_off(items));
+                tokio::join!(self.process(items.clone()), self.process(items));
             } else {
-                self.work_off(items).await;
+                self.process(items).await;
             }
         }
     }
@@ -97,7 +97,7 @@ impl Lane {
     }
 
     /// The next batch: full, or what has come in within the window.
-    async fn gather(&mut self) -> Option<Vec<Item>> {
+    async fn next_batch(&mut self) -> Option<Vec<Item>> {
         if self.waiting.is_empty() {
             self.waiting.extend(self.inbox.recv().await?);
         }
@@ -115,7 +115,7 @@ impl Lane {
     }
 
     /// Tries a batch until each of its records is done or given up on.
-    async fn work_off(&self, items: Vec<Item>) {
+    async fn process(&self, items: Vec<Item>) {
         let first = Batch { items, failures: 0, invocations: 0, refusals: 0, request_id: String::new() };
         // The last is worked off first, so that the parts of a split batch keep their order.
         let mut left = vec![first];

@@ -187,8 +187,9 @@ impl Fault {
         self
     }
 
-    /// What those who watch are told that it is.
+    /// The name under which an observer hears of it. Default: the kind of fault, such as `throttle`.
     #[must_use]
+    #[doc(hidden)]
     pub fn named(mut self, name: &'static str) -> Self {
         self.name = Some(name);
         self
@@ -204,12 +205,12 @@ impl Fault {
             return self.effect;
         }
         match self.effect {
-            Effect::Delay(most) => Effect::Delay(shorter(most, chance)),
-            Effect::Stale(most) => Effect::Stale(shorter(most, chance)),
-            Effect::KillMidway { awaits } => Effect::KillMidway { awaits: fewer(awaits, chance) },
-            Effect::Hang { awaits } => Effect::Hang { awaits: fewer(awaits, chance) },
+            Effect::Delay(most) => Effect::Delay(draw_duration(most, chance)),
+            Effect::Stale(most) => Effect::Stale(draw_duration(most, chance)),
+            Effect::KillMidway { awaits } => Effect::KillMidway { awaits: draw_awaits(awaits, chance) },
+            Effect::Hang { awaits } => Effect::Hang { awaits: draw_awaits(awaits, chance) },
             Effect::Freeze { awaits, time } => {
-                Effect::Freeze { awaits: fewer(awaits, chance), time: shorter(time, chance) }
+                Effect::Freeze { awaits: draw_awaits(awaits, chance), time: draw_duration(time, chance) }
             }
             Effect::Skew(most) => Effect::Skew(most.drawn(chance)),
             Effect::Throttle
@@ -226,12 +227,12 @@ impl Fault {
 }
 
 /// Whole milliseconds, of which all are as likely.
-fn shorter(most: Duration, chance: &mut Rng) -> Duration {
+fn draw_duration(most: Duration, chance: &mut Rng) -> Duration {
     Duration::from_millis(chance.u64(0..=u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// As likely in each order of magnitude: most invocations have few awaits, and some have many.
-fn fewer(most: u32, chance: &mut Rng) -> u32 {
+fn draw_awaits(most: u32, chance: &mut Rng) -> u32 {
     let magnitude = chance.u32(0..=most.checked_ilog2().unwrap_or_default());
     chance.u32(0..=most.min(2_u32.saturating_pow(magnitude)))
 }

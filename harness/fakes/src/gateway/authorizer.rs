@@ -61,7 +61,9 @@ impl Authorizer {
     }
 }
 
-/// Whether `text` names what a handshake can carry for an authorizer.
+/// Whether `text` names an identity source of an authorizer: a header or a query parameter of the handshake.
+#[must_use]
+#[doc(hidden)]
 pub fn is_identity_source(text: &str) -> bool {
     Source::parse(text).is_some()
 }

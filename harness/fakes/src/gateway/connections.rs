@@ -8,13 +8,13 @@ use streamer::ports::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::event::Subject;
+use super::event::ConnectionInfo;
 use super::ids::ConnectionId;
 
 /// One open connection: a handle that its socket's task, its messages' tasks and the management API share.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) subject: Subject,
+    pub(super) info: ConnectionInfo,
     /// Told once, when `DELETE @connections` wants the socket closed.
     pub(super) deleted: Notify,
     last_active: AtomicU64,
@@ -23,14 +23,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A handle, and the queue of frames that its socket must send, in which `frames_waiting` find room.
-    pub(super) fn new(subject: Subject, frames_waiting: usize) -> (Arc<Self>, mpsc::Receiver<Utf8Bytes>) {
+    pub(super) fn new(info: ConnectionInfo, frames_waiting: usize) -> (Arc<Self>, mpsc::Receiver<Utf8Bytes>) {
         let (frames, queue) = mpsc::channel(frames_waiting);
-        let last_active = AtomicU64::new(subject.connected_at.as_millis());
-        (Arc::new(Self { subject, deleted: Notify::new(), last_active, frames }), queue)
+        let last_active = AtomicU64::new(info.connected_at.as_millis());
+        (Arc::new(Self { info, deleted: Notify::new(), last_active, frames }), queue)
     }
 
     pub(super) fn id(&self) -> &ConnectionId {
-        &self.subject.connection_id
+        &self.info.connection_id
     }
 
     /// Waits for room in the queue and puts `frame` there.

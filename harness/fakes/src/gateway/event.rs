@@ -16,7 +16,7 @@ use crate::aws_format::{clf, partition};
 
 /// What all events of one connection have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Subject {
+pub(super) struct ConnectionInfo {
     pub(super) connection_id: ConnectionId,
     pub(super) connected_at: Timestamp,
     pub(super) identity: Identity,
@@ -26,7 +26,7 @@ pub(super) struct Subject {
     pub(super) authorizer: Option<Context>,
 }
 
-impl Subject {
+impl ConnectionInfo {
     fn domain_name<'a>(&'a self, config: &'a ApiConfig) -> &'a str {
         self.custom_domain.as_deref().unwrap_or(&config.domain_name)
     }
@@ -41,12 +41,12 @@ pub(super) struct RequestStamp {
 
 /// The code and the words with which a connection ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Ending {
+pub(super) struct DisconnectStatus {
     pub(super) code: u16,
     pub(super) reason: String,
 }
 
-impl Ending {
+impl DisconnectStatus {
     pub(super) fn new(code: u16, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
@@ -55,13 +55,13 @@ impl Ending {
 /// The event of a connection that asks to be opened. An authorizer's context has one more key here than later.
 pub(super) fn connect(
     config: &ApiConfig,
-    subject: &Subject,
+    info: &ConnectionInfo,
     stamp: &RequestStamp,
     headers: &Headers,
     query: Option<&QueryParameters>,
     authorizer: Option<&Context>,
 ) -> Bytes {
-    let context = RequestContext::new(config, subject, stamp, CONNECT, "CONNECT");
+    let context = RequestContext::new(config, info, stamp, CONNECT, "CONNECT");
     to_bytes(&Event {
         headers: Some(headers),
         query,
@@ -74,7 +74,7 @@ pub(super) fn connect(
 /// The event that asks an authorizer about a connection.
 pub(super) fn authorize(
     config: &ApiConfig,
-    subject: &Subject,
+    info: &ConnectionInfo,
     stamp: &RequestStamp,
     headers: &Headers,
     query: Option<&QueryParameters>,
@@ -92,7 +92,7 @@ pub(super) fn authorize(
         stage_variables: BTreeMap<String, String>,
         request_context: RequestContext<'a>,
     }
-    let request_context = RequestContext::new(config, subject, stamp, CONNECT, "CONNECT");
+    let request_context = RequestContext::new(config, info, stamp, CONNECT, "CONNECT");
     to_bytes(&Event {
         r#type: "REQUEST",
         method_arn: arn,
@@ -113,13 +113,13 @@ pub(super) fn method_arn(config: &ApiConfig) -> String {
 /// The event of a message from a client. It has no headers.
 pub(super) fn message(
     config: &ApiConfig,
-    subject: &Subject,
+    info: &ConnectionInfo,
     stamp: &RequestStamp,
     message_id: &RequestId,
     route_key: &str,
     body: &str,
 ) -> Bytes {
-    let context = RequestContext::new(config, subject, stamp, route_key, "MESSAGE");
+    let context = RequestContext::new(config, info, stamp, route_key, "MESSAGE");
     to_bytes(&Event {
         headers: None,
         query: None,
@@ -132,17 +132,17 @@ pub(super) fn message(
 /// The event of a connection that has ended.
 pub(super) fn disconnect(
     config: &ApiConfig,
-    subject: &Subject,
+    info: &ConnectionInfo,
     stamp: &RequestStamp,
-    ending: &Ending,
+    ending: &DisconnectStatus,
 ) -> Bytes {
     let headers = Headers::from_iter([
-        ("Host", subject.domain_name(config)),
+        ("Host", info.domain_name(config)),
         ("x-api-key", ""),
         ("X-Forwarded-For", ""),
         ("x-restapi", ""),
     ]);
-    let context = RequestContext::new(config, subject, stamp, DISCONNECT, "DISCONNECT");
+    let context = RequestContext::new(config, info, stamp, DISCONNECT, "DISCONNECT");
     to_bytes(&Event {
         headers: Some(&headers),
         query: None,
@@ -202,7 +202,7 @@ struct RequestContext<'a> {
 impl<'a> RequestContext<'a> {
     fn new(
         config: &'a ApiConfig,
-        subject: &'a Subject,
+        info: &'a ConnectionInfo,
         stamp: &'a RequestStamp,
         route_key: &'a str,
         event_type: &'static str,
@@ -216,14 +216,14 @@ impl<'a> RequestContext<'a> {
             request_time: clf(stamp.at),
             message_direction: "IN",
             disconnect_reason: None,
-            authorizer: subject.authorizer.as_ref(),
+            authorizer: info.authorizer.as_ref(),
             stage: &config.stage,
-            connected_at: subject.connected_at,
+            connected_at: info.connected_at,
             request_time_epoch: stamp.at,
-            identity: &subject.identity,
+            identity: &info.identity,
             request_id: &stamp.request_id,
-            domain_name: subject.domain_name(config),
-            connection_id: &subject.connection_id,
+            domain_name: info.domain_name(config),
+            connection_id: &info.connection_id,
             api_id: &config.api_id,
         }
     }

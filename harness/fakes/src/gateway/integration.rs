@@ -12,7 +12,7 @@ use super::api::Api;
 use super::authorizer::{self, Authorizer, Context, Denial};
 use super::config::{CONNECT, DEFAULT, DISCONNECT, Route};
 use super::connections::Connection;
-use super::event::{self, Ending, RequestStamp, Subject};
+use super::event::{self, ConnectionInfo, DisconnectStatus, RequestStamp};
 use super::ids::{ConnectionId, RequestId};
 use super::reply::{MalformedReply, ProxyReply};
 use crate::faults::{self, Effect, Service};
@@ -42,7 +42,7 @@ impl Api {
             None => Some(notice("Forbidden", connection.id(), &stamp.request_id)),
             Some(route) => {
                 let id = RequestId::random(&*self.entropy);
-                let event = event::message(&self.config, &connection.subject, &stamp, &id, &route.key, &body);
+                let event = event::message(&self.config, &connection.info, &stamp, &id, &route.key, &body);
                 let outcome = self.call(route, event).await;
                 let frame = self.answer(route, outcome);
                 frame.unwrap_or_else(|failure| {
@@ -89,12 +89,12 @@ impl Api {
     }
 
     /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
-    pub(super) async fn disconnected(&self, subject: &Subject, ending: &Ending) {
+    pub(super) async fn disconnected(&self, info: &ConnectionInfo, ending: &DisconnectStatus) {
         let Some(route) = self.route(DISCONNECT) else { return };
         let context = faults::CallContext {
             service: Service::Connections,
             operation: DISCONNECT,
-            resources: &[&subject.connection_id.to_string()],
+            resources: &[&info.connection_id.to_string()],
             index: None,
             caller: None,
         };
@@ -106,9 +106,9 @@ impl Api {
         if effects.effect == Some(Effect::Fail) {
             return;
         }
-        let event = event::disconnect(&self.config, subject, &self.stamp(), ending);
+        let event = event::disconnect(&self.config, info, &self.stamp(), ending);
         if let Err(failure) = self.call(route, event).await {
-            tracing::warn!(connection = %subject.connection_id, %failure, "$disconnect failed");
+            tracing::warn!(connection = %info.connection_id, %failure, "$disconnect failed");
         }
     }
 

@@ -34,14 +34,14 @@ pub(super) async fn post(
 
 /// `GetConnection`: tells who is connected, and since when.
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    let found = api.known(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
+    let found = api.connection_id(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
     api.respond(found.map(|connection| (StatusCode::OK, describe(&connection))))
 }
 
 /// `DeleteConnection`: closes the socket, at which `$disconnect` fires.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
     // Gone for the next caller at once, though the client may take its time to close.
-    let taken = api.known(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
+    let taken = api.connection_id(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
     let deleted = taken.map(|connection| {
         connection.deleted.notify_one();
         (StatusCode::NO_CONTENT, Bytes::new())
@@ -122,12 +122,12 @@ impl Api {
     }
 
     /// The id that a call is about, unless there are too many calls.
-    fn known(&self, id: &str) -> Result<ConnectionId, Refusal> {
+    fn connection_id(&self, id: &str) -> Result<ConnectionId, Refusal> {
         if self.rates.request(None) { well_formed(id) } else { Err(Refusal::LIMIT_EXCEEDED) }
     }
 
     async fn post(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
-        let id = self.known(id)?;
+        let id = self.connection_id(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
         let posted = self.deliver(&id, frame.clone()).await;
         self.faults().notify(|| Observation::Posted {
@@ -207,10 +207,10 @@ fn describe(connection: &Connection) -> Bytes {
         #[serde(skip_serializing_if = "Option::is_none")]
         user_agent: Option<&'a str>,
     }
-    let Identity { user_agent, source_ip } = &connection.subject.identity;
+    let Identity { user_agent, source_ip } = &connection.info.identity;
     let description = Description {
         identity: DescribedIdentity { source_ip, user_agent: user_agent.as_deref() },
-        connected_at: iso_8601(connection.subject.connected_at),
+        connected_at: iso_8601(connection.info.connected_at),
         last_active_at: iso_8601(connection.last_active()),
     };
     serde_json::to_vec(&description).expect("it has string keys and string values").into()

@@ -28,6 +28,7 @@ mod throttle;
 mod upgrade;
 
 pub use authorizer::Authorizer;
+#[doc(hidden)]
 pub use authorizer::is_identity_source;
 pub use config::{ApiConfig, ConfigError, Route};
 pub use in_process::Opened;

@@ -58,7 +58,7 @@ impl ProxyReply {
     }
 
     /// As [`status`](Self::status), where one must be told.
-    pub(super) fn told_status(&self) -> Result<u16, MalformedReply> {
+    pub(super) fn explicit_status(&self) -> Result<u16, MalformedReply> {
         self.status
             .ok_or_else(|| MalformedReply("it has no statusCode, which $connect must reply".to_owned()))
     }

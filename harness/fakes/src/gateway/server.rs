@@ -72,7 +72,8 @@ impl Gateway {
         self.api.connections.len()
     }
 
-    /// Refuses new connections, and has every open one close with 1001.
+    /// Refuses new connections, and closes every open one with 1001, without waiting for them.
+    #[doc(hidden)]
     pub fn close(&self) {
         self.api.active.close();
     }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::api::Api;
 use super::connections::Connection;
-use super::event::Ending;
+use super::event::DisconnectStatus;
 use super::limits::{Limits, Unconfirmed};
 use crate::observe::Observation;
 
@@ -36,7 +36,7 @@ pub(super) async fn run<S>(
         .max_frame_size(Some(limits.frame_bytes))
         .max_message_size(Some(limits.message_bytes));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    let mut open = Open { api: &api, connection: &connection, frames, socket };
+    let mut open = OpenSocket { api: &api, connection: &connection, frames, socket };
     let mut messages = JoinSet::new();
     let end = open.serve(&mut messages).await;
     // A message that came just before the end is a message: its function is called all the same.
@@ -53,51 +53,51 @@ pub(super) async fn run<S>(
         open.close(end, limits).await;
         drop(open);
     };
-    tokio::join!(closed, api.disconnected(&connection.subject, &ending));
+    tokio::join!(closed, api.disconnected(&connection.info, &ending));
 }
 
 /// The default of 128 KiB would be most of what an idle connection costs.
 const READ_BUFFER_BYTES: usize = 4_096;
 
 /// Why a socket ended.
-enum End {
+enum SocketEnd {
     /// The client sent a close frame.
     Client(Option<CloseFrame>),
     /// The client went without one.
     Vanished,
     /// The gateway ends it.
-    Gateway(Ending),
+    Gateway(DisconnectStatus),
     /// The gateway ends it since what the client sends cannot be read any further.
-    Unreadable(Ending),
+    Unreadable(DisconnectStatus),
 }
 
-impl End {
+impl SocketEnd {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "whatever else went wrong, the client is out of reach"
     )]
     fn of_error(error: &Error) -> Self {
         match error {
-            Error::Capacity(_) => Self::Unreadable(Ending::new(1009, "Message too big")),
-            Error::Utf8(_) => Self::Unreadable(Ending::new(1007, "Invalid frame payload data")),
+            Error::Capacity(_) => Self::Unreadable(DisconnectStatus::new(1009, "Message too big")),
+            Error::Utf8(_) => Self::Unreadable(DisconnectStatus::new(1007, "Invalid frame payload data")),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Vanished,
-            Error::Protocol(_) => Self::Unreadable(Ending::new(1002, "Protocol error")),
+            Error::Protocol(_) => Self::Unreadable(DisconnectStatus::new(1002, "Protocol error")),
             _ => Self::Vanished,
         }
     }
 
     /// The pair that `$disconnect` is told.
-    fn ending(&self, unconfirmed: &Unconfirmed) -> Ending {
+    fn ending(&self, unconfirmed: &Unconfirmed) -> DisconnectStatus {
         match self {
-            Self::Client(Some(frame)) => Ending::new(frame.code.into(), frame.reason.as_str()),
-            Self::Client(None) => Ending::new(1005, "Client-side close frame status not set"),
-            Self::Vanished => Ending::new(1006, &*unconfirmed.abnormal_close_reason),
+            Self::Client(Some(frame)) => DisconnectStatus::new(frame.code.into(), frame.reason.as_str()),
+            Self::Client(None) => DisconnectStatus::new(1005, "Client-side close frame status not set"),
+            Self::Vanished => DisconnectStatus::new(1006, &*unconfirmed.abnormal_close_reason),
             Self::Gateway(ending) | Self::Unreadable(ending) => ending.clone(),
         }
     }
 }
 
-struct Open<'a, S> {
+struct OpenSocket<'a, S> {
     api: &'a Arc<Api>,
     connection: &'a Arc<Connection>,
     frames: mpsc::Receiver<Utf8Bytes>,
@@ -105,13 +105,13 @@ struct Open<'a, S> {
 }
 
 /// What the socket itself has to say.
-enum Turn {
+enum SocketEvent {
     Flushed(Result<(), Error>),
     Received(Option<Result<Message, Error>>),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
-    async fn serve(&mut self, messages: &mut JoinSet<()>) -> End {
+impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
+    async fn serve(&mut self, messages: &mut JoinSet<()>) -> SocketEnd {
         let config = &self.api.config;
         let limits = &config.limits;
         let expires = Instant::now() + limits.connection_lifetime;
@@ -126,25 +126,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
             // Reading stops while enough messages are in flight, so that TCP makes a flood wait.
             let reading = messages.len() < limits.messages_in_flight;
             let socket = &mut self.socket;
-            let turn = poll_fn(|cx| {
+            let event = poll_fn(|cx| {
                 if sending && let Poll::Ready(flushed) = socket.poll_flush_unpin(cx) {
-                    return Poll::Ready(Turn::Flushed(flushed));
+                    return Poll::Ready(SocketEvent::Flushed(flushed));
                 }
-                if reading { socket.poll_next_unpin(cx).map(Turn::Received) } else { Poll::Pending }
+                if reading { socket.poll_next_unpin(cx).map(SocketEvent::Received) } else { Poll::Pending }
             });
-            let turn = tokio::select! {
+            let event = tokio::select! {
                 biased;
-                () = &mut closing => return End::Gateway(Ending::new(1001, "Going away")),
+                () = &mut closing => return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away")),
                 () = &mut deleted => {
                     let (code, reason) = &config.unconfirmed.delete_close;
-                    return End::Gateway(Ending::new(*code, reason));
+                    return SocketEnd::Gateway(DisconnectStatus::new(*code, reason));
                 }
                 () = &mut timer => {
                     let now = Instant::now();
                     if now >= expires {
-                        return End::Gateway(Ending::new(1001, &*config.unconfirmed.lifetime_close_reason));
+                        return SocketEnd::Gateway(DisconnectStatus::new(1001, &*config.unconfirmed.lifetime_close_reason));
                     } else if now >= idles {
-                        return End::Gateway(Ending::new(1001, "Going away"));
+                        return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away"));
                     }
                     // Moved only here, not with every message.
                     timer.as_mut().reset(idles.min(expires));
@@ -158,31 +158,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
                 }
                 Some(frame) = self.frames.recv(), if !sending => {
                     if let Err(error) = self.socket.start_send_unpin(Message::Text(frame)) {
-                        return End::of_error(&error);
+                        return SocketEnd::of_error(&error);
                     }
                     sending = true;
                     continue;
                 }
-                turn = turn => turn,
+                event = event => event,
             };
-            let active = match turn {
-                Turn::Flushed(Ok(())) => {
+            let active = match event {
+                SocketEvent::Flushed(Ok(())) => {
                     sending = false;
                     true
                 }
-                Turn::Received(Some(Ok(Message::Text(body)))) => {
+                SocketEvent::Received(Some(Ok(Message::Text(body)))) => {
                     let api = Arc::clone(self.api);
                     messages.spawn(api.message(Arc::clone(connection), body));
                     true
                 }
-                Turn::Received(Some(Ok(Message::Ping(_)))) => config.unconfirmed.ping_resets_idle,
-                Turn::Received(Some(Ok(Message::Pong(_) | Message::Frame(_)))) => false,
-                Turn::Received(Some(Ok(Message::Binary(_)))) => {
-                    return End::Gateway(Ending::new(1003, "Unsupported data"));
+                SocketEvent::Received(Some(Ok(Message::Ping(_)))) => config.unconfirmed.ping_resets_idle,
+                SocketEvent::Received(Some(Ok(Message::Pong(_) | Message::Frame(_)))) => false,
+                SocketEvent::Received(Some(Ok(Message::Binary(_)))) => {
+                    return SocketEnd::Gateway(DisconnectStatus::new(1003, "Unsupported data"));
                 }
-                Turn::Received(Some(Ok(Message::Close(frame)))) => return End::Client(frame),
-                Turn::Received(None) => return End::Vanished,
-                Turn::Flushed(Err(error)) | Turn::Received(Some(Err(error))) => return End::of_error(&error),
+                SocketEvent::Received(Some(Ok(Message::Close(frame)))) => return SocketEnd::Client(frame),
+                SocketEvent::Received(None) => return SocketEnd::Vanished,
+                SocketEvent::Flushed(Err(error)) | SocketEvent::Received(Some(Err(error))) => {
+                    return SocketEnd::of_error(&error);
+                }
             };
             if active {
                 idles = Instant::now() + limits.idle_timeout;
@@ -192,16 +194,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
     }
 
     /// Ends the socket as the protocol wants it, as far as the client plays along in time.
-    async fn close(&mut self, end: End, limits: &Limits) {
+    async fn close(&mut self, end: SocketEnd, limits: &Limits) {
         let closed = timeout(limits.close_timeout, async {
             match end {
-                End::Vanished => Ok(()),
-                End::Client(_) => self.drain().await,
-                End::Gateway(ending) => {
+                SocketEnd::Vanished => Ok(()),
+                SocketEnd::Client(_) => self.drain().await,
+                SocketEnd::Gateway(ending) => {
                     self.send_rest(ending).await?;
                     self.drain().await
                 }
-                End::Unreadable(ending) => {
+                SocketEnd::Unreadable(ending) => {
                     self.send_rest(ending).await?;
                     self.drain_raw().await.map_err(Error::Io)
                 }
@@ -213,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<'_, S> {
     }
 
     /// Sends the frames that were accepted before the end, and the close frame.
-    async fn send_rest(&mut self, ending: Ending) -> Result<(), Error> {
+    async fn send_rest(&mut self, ending: DisconnectStatus) -> Result<(), Error> {
         while let Some(frame) = self.frames.recv().await {
             self.socket.feed(Message::Text(frame)).await?;
         }

@@ -21,7 +21,7 @@ use super::api::Api;
 use super::authorizer::{self, Denial};
 use super::config::CONNECT;
 use super::connections::Connection;
-use super::event::{self, Ending, Subject};
+use super::event::{self, ConnectionInfo, DisconnectStatus};
 use super::handshake::{self, NoUpgrade};
 use super::headers::Headers;
 use super::identity::Identity;
@@ -88,7 +88,7 @@ async fn open<U, S, E>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
     E: fmt::Display,
 {
-    let mut subject = Subject {
+    let mut info = ConnectionInfo {
         connection_id: ConnectionId::random(&*api.entropy),
         connected_at: api.clock.now(),
         identity: Identity::of(&parts),
@@ -96,12 +96,12 @@ async fn open<U, S, E>(
         authorizer: None,
     };
     // Whoever no longer waits for the answer shows below, as an upgrade that fails.
-    let protocol = match api.admit(&mut subject, &parts).await {
+    let protocol = match api.admit(&mut info, &parts).await {
         Ok(protocol) => protocol,
         Err(refusal) => return drop(answer.send(refusal)),
     };
     // Known before the client can know: what it does at once, such as passing on its id, must find it.
-    let (connection, frames) = Connection::new(subject, api.config.limits.frames_waiting);
+    let (connection, frames) = Connection::new(info, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
     api.faults().notify(|| Observation::Opened { connection: connection.id().to_string() });
     drop(answer.send(switching_protocols(accept, protocol)));
@@ -110,8 +110,8 @@ async fn open<U, S, E>(
         Err(error) => {
             tracing::debug!(connection = %connection.id(), %error, "a client went during its handshake");
             api.connections.remove(connection.id());
-            let ending = Ending::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
-            api.disconnected(&connection.subject, &ending).await;
+            let ending = DisconnectStatus::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
+            api.disconnected(&connection.info, &ending).await;
         }
     }
 }
@@ -119,12 +119,12 @@ async fn open<U, S, E>(
 impl Api {
     /// Asks the `$connect` route, and its authorizer first. Accepted, the subprotocol to announce; refused, the answer to
     /// give.
-    async fn admit(&self, subject: &mut Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
+    async fn admit(&self, info: &mut ConnectionInfo, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
         let stamp = self.stamp();
         let route = self.route(CONNECT);
         if !self.rates.connection(route) {
-            tracing::debug!(connection = %subject.connection_id, "a handshake was throttled");
-            let body = notice("Too Many Requests", &subject.connection_id, &stamp.request_id);
+            tracing::debug!(connection = %info.connection_id, "a handshake was throttled");
+            let body = notice("Too Many Requests", &info.connection_id, &stamp.request_id);
             return Err(json(StatusCode::TOO_MANY_REQUESTS, body.as_str().to_owned()));
         }
         let Some(route) = route else { return Ok(self.unasked_protocol(parts)) };
@@ -133,28 +133,27 @@ impl Api {
         let mut authorized = None;
         if let Some(authorizer) = &route.authorizer {
             let asked = Instant::now();
-            let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id.clone(), true);
+            let headers = Headers::of_handshake(&parts.headers, &info.identity, trace_id.clone(), true);
             let outcome = if authorizer.is_identified(&parts.headers, query.as_ref()) {
                 let arn = event::method_arn(&self.config);
-                let event = event::authorize(&self.config, subject, &stamp, &headers, query.as_ref(), &arn);
+                let event = event::authorize(&self.config, info, &stamp, &headers, query.as_ref(), &arn);
                 self.authorize(authorizer, event, &arn).await
             } else {
                 Err(Denial::Unauthorized)
             };
             let context = outcome.map_err(|denial| {
-                tracing::warn!(connection = %subject.connection_id, %denial, "the authorizer lets nobody in");
-                let body = notice(denial.notice(), &subject.connection_id, &stamp.request_id);
+                tracing::warn!(connection = %info.connection_id, %denial, "the authorizer lets nobody in");
+                let body = notice(denial.notice(), &info.connection_id, &stamp.request_id);
                 json(status_code(denial.status()), body.as_str().to_owned())
             })?;
             authorized = Some(authorizer::with_latency(&context, asked.elapsed()));
-            subject.authorizer = Some(context);
+            info.authorizer = Some(context);
         }
-        let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id, false);
-        let event =
-            event::connect(&self.config, subject, &stamp, &headers, query.as_ref(), authorized.as_ref());
+        let headers = Headers::of_handshake(&parts.headers, &info.identity, trace_id, false);
+        let event = event::connect(&self.config, info, &stamp, &headers, query.as_ref(), authorized.as_ref());
         let outcome = self.call(route, event).await.and_then(|reply| {
             if !self.config.unconfirmed.connect_without_status {
-                reply.told_status().map_err(Failure::Malformed)?;
+                reply.explicit_status().map_err(Failure::Malformed)?;
             }
             Ok(reply)
         });
@@ -165,7 +164,7 @@ impl Api {
             }
             Ok(reply) => Err(self.refusal(reply)),
             Err(failure) => {
-                tracing::warn!(connection = %subject.connection_id, %failure, "$connect failed");
+                tracing::warn!(connection = %info.connection_id, %failure, "$connect failed");
                 let status = match failure {
                     Failure::TimedOut => self.config.unconfirmed.connect_timeout_status,
                     Failure::Function(_)
@@ -175,7 +174,7 @@ impl Api {
                     | Failure::TooLarge(_)
                     | Failure::NotText => 502,
                 };
-                let body = notice(failure.notice(), &subject.connection_id, &stamp.request_id);
+                let body = notice(failure.notice(), &info.connection_id, &stamp.request_id);
                 Err(json(status_code(status), body.as_str().to_owned()))
             }
         }

@@ -101,7 +101,8 @@ impl Functions {
         version
     }
 
-    /// Has every environment whose clock is off make room for another.
+    /// Ends every environment whose clock is off from the stage's: now if it is idle, else when it has answered.
+    #[doc(hidden)]
     pub fn replace_skewed(&self) {
         self.renew(|caller| caller.skew() != Skew::default());
     }
@@ -113,7 +114,8 @@ impl Functions {
         }
     }
 
-    /// Has whatever stands still go on.
+    /// Lets every frozen environment go on.
+    #[doc(hidden)]
     pub fn thaw(&self) {
         for function in self.0.functions.values() {
             function.registry.thaw();

@@ -54,10 +54,10 @@ impl Queues {
         if operation == "ReceiveMessage" {
             return self.receive(&read(body)?).await;
         }
-        self.at_once(operation, body, origin)
+        self.answer_now(operation, body, origin)
     }
 
-    fn at_once(&self, operation: &str, body: &[u8], origin: &str) -> Answer {
+    fn answer_now(&self, operation: &str, body: &[u8], origin: &str) -> Answer {
         let answer = match operation {
             "CreateQueue" => {
                 let Named { queue_name, attributes } = read(body)?;

@@ -20,6 +20,10 @@ impl Queues {
     }
 
     /// Sets a queue to exactly these attributes, as when a stack is deployed again.
+    ///
+    /// # Errors
+    /// When SQS would refuse, with its error.
+    #[doc(hidden)]
     pub fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
         Ok(self.deploy_queue(name, attributes)?)
     }

@@ -29,7 +29,7 @@ impl Queues {
         queue: &Queue,
         request: &ReceiptRequest,
     ) -> Result<(), ApiError> {
-        if let Some(message) = found(state, queue, &request.receipt_handle)? {
+        if let Some(message) = find_by_receipt(state, queue, &request.receipt_handle)? {
             state.store.delete(message.number)?;
         }
         Ok(())
@@ -43,7 +43,7 @@ impl Queues {
     ) -> Result<(), ApiError> {
         let timeout = request.visibility_timeout.ok_or_else(|| ApiError::missing("VisibilityTimeout"))?;
         let (timeout, now) = (visibility(timeout)?, self.now());
-        match found(state, queue, &request.receipt_handle)? {
+        match find_by_receipt(state, queue, &request.receipt_handle)? {
             Some(message) if message.visible > now => {
                 Ok(state.store.set_visible(message.number, now + timeout)?)
             }
@@ -67,7 +67,7 @@ pub(super) fn receipt(message: &Stored, nonce: &str) -> String {
 }
 
 /// The message that was last received with `handle`; nothing when it is gone, or was received again since.
-fn found(state: &State, queue: &Queue, handle: &str) -> Result<Option<Stored>, ApiError> {
+fn find_by_receipt(state: &State, queue: &Queue, handle: &str) -> Result<Option<Stored>, ApiError> {
     let number = || {
         let text = String::from_utf8(BASE64_STANDARD.decode(handle).ok()?).ok()?;
         let mut parts = text.split('/');

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use streamer::ports::{Clock, Entropy, Timestamp};
+use streamer::ports::{Entropy, Timestamp, TokioClock};
 use streamer_fakes::event_source::{
     EventSourceMapping, FailureRecord, OnFailure, Ports, Record, RecordSource, Settings, SettingsError,
     Shard, SourceError,
@@ -21,16 +21,6 @@ use tokio::time::{Instant, sleep};
 pub(crate) const STREAM: &str =
     "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-03-01T00:00:00.000";
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
-
-/// The paused clock of the runtime, as a port.
-#[derive(Debug)]
-struct TokioClock(Instant);
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        START + self.0.elapsed()
-    }
-}
 
 #[derive(Debug)]
 struct Counting(AtomicU8);
@@ -269,7 +259,7 @@ fn ports(stream: &Arc<Stream>, invoke: Arc<dyn Invoke>, on_failure: Arc<dyn OnFa
         source: stream.clone(),
         invoke,
         on_failure,
-        clock: Arc::new(TokioClock(Instant::now())),
+        clock: Arc::new(TokioClock::starting_at(START)),
         entropy: Arc::new(Counting(AtomicU8::new(1))),
         faults: stream.faults.clone(),
     }

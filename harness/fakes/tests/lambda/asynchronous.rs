@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use streamer::ports::TokioClock;
 use streamer_fakes::destination::{Destination, NoDestination};
 use streamer_fakes::faults::{Call, Caller, Fault, Faults};
 use streamer_fakes::lambda::{
@@ -15,7 +16,7 @@ use streamer_fakes::lambda::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::in_process::{TokioClock, function_error};
+use super::in_process::{START, function_error};
 
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:";
 const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:failed";
@@ -83,7 +84,7 @@ impl Stage {
         let (sender, queue) = mpsc::unbounded_channel();
         let (faults, log) = (Faults::default(), Arc::new(CapturedLog::new()));
         let options = Options {
-            clock: TokioClock::new(),
+            clock: Arc::new(TokioClock::starting_at(START)),
             faults: faults.clone(),
             destination: Some(Arc::new(Queue(sender, Instant::now()))),
             log: log.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use streamer::ports::{Clock, Timestamp};
+use streamer::ports::{Timestamp, TokioClock};
 use streamer_fakes::faults::{Call, Caller, Fault, Faults};
 use streamer_fakes::lambda::{
     FunctionConfig, Functions, InProcess, InProcessEnvironment, InProcessEvent, Invocation, Invoke,
@@ -15,23 +15,7 @@ use streamer_fakes::lambda::{
 };
 use tokio::time::Instant;
 
-const START: Timestamp = Timestamp::from_secs(1_772_323_200);
-
-/// Tokio's time, as the moment that it stands for.
-#[derive(Debug)]
-pub(crate) struct TokioClock(Instant);
-
-impl TokioClock {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Instant::now()))
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        START + self.0.elapsed()
-    }
-}
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
 
 /// A function that does what its events tell it.
 #[derive(Debug, Default)]
@@ -103,7 +87,7 @@ fn config(start: &'static str) -> FunctionConfig {
 }
 
 pub(crate) fn functions(config: FunctionConfig, options: Options) -> Functions {
-    let options = Options { clock: TokioClock::new(), ..options };
+    let options = Options { clock: Arc::new(TokioClock::starting_at(START)), ..options };
     Functions::new(vec![config], options).unwrap()
 }
 

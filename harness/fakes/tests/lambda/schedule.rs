@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use streamer::ports::SystemEntropy;
+use streamer::ports::{SystemEntropy, TokioClock};
 use streamer_fakes::lambda::{AsyncSettings, Schedule, Scheduler};
 use tokio::sync::oneshot;
 
 use super::asynchronous::{Scripted, Stage, config};
-use super::in_process::TokioClock;
+use super::in_process::START;
 
 fn schedule(expression: &str, service: Scheduler, input: Option<&str>) -> Schedule {
     let kind = match service {
@@ -32,7 +32,7 @@ async fn invocations(schedule: Schedule) -> Vec<(u64, Value)> {
     let stopped = async {
         let _ = stopped.await;
     };
-    let (clock, entropy) = (TokioClock::new(), Arc::new(SystemEntropy::new()));
+    let (clock, entropy) = (Arc::new(TokioClock::starting_at(START)), Arc::new(SystemEntropy::new()));
     let running = tokio::spawn(schedule.run(stage.functions.clone(), clock, entropy, stopped));
     tokio::time::sleep(Duration::from_hours(25)).await;
     assert!(!running.is_finished(), "it ends when it is told to");

@@ -9,23 +9,13 @@ use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use streamer::ports::{Clock, SystemEntropy, Timestamp};
+use streamer::ports::{Clock, SystemEntropy, Timestamp, TokioClock};
 use streamer_fakes::sqs::Queues;
-use tokio::time::Instant;
 
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
 
-#[derive(Debug)]
-struct TokioClock(Instant);
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        START + self.0.elapsed()
-    }
-}
-
 pub(crate) fn clock() -> Arc<dyn Clock> {
-    Arc::new(TokioClock(Instant::now()))
+    Arc::new(TokioClock::starting_at(START))
 }
 
 pub(crate) fn queues() -> Queues {

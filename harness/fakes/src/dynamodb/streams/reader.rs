@@ -97,7 +97,9 @@ impl Streams {
         Some(stream.last)
     }
 
-    /// What changes whenever a record or a shard may have come or gone.
+    /// Changes whenever a record or a shard may have been added or removed.
+    #[must_use]
+    #[doc(hidden)]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.db.changes.subscribe()
     }

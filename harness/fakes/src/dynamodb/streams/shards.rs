@@ -105,7 +105,7 @@ pub(super) fn by_name(
 }
 
 /// The shard that takes the items of a hash now, after it was rolled if it is older than `lifetime`.
-pub(super) fn taking(
+pub(super) fn open_shard_for(
     conn: &Connection,
     stream: &Stream,
     hash: u64,
@@ -117,7 +117,7 @@ pub(super) fn taking(
     };
     if lifetime.is_some_and(|lifetime| now.since(shard.created) >= lifetime) {
         let same = [(shard.modulus, shard.remainder)];
-        return Ok(succeed(conn, stream, &shard, &same, now)?.pop().map(|child| child.number));
+        return Ok(replace(conn, stream, &shard, &same, now)?.pop().map(|child| child.number));
     }
     Ok(Some(shard.number))
 }
@@ -138,7 +138,7 @@ pub(super) fn split(
     }
     let doubled = 2 * shard.modulus;
     let halves = [(doubled, shard.remainder), (doubled, shard.remainder + shard.modulus)];
-    Ok(succeed(conn, stream, shard, &halves, now)?)
+    Ok(replace(conn, stream, shard, &halves, now)?)
 }
 
 /// Replaces the shards that are older than `lifetime` by one child each.
@@ -149,7 +149,7 @@ pub(super) fn roll(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     for shard in open(conn, stream)?.iter().filter(|shard| now.since(shard.created) >= lifetime) {
-        succeed(conn, stream, shard, &[(shard.modulus, shard.remainder)], now)?;
+        replace(conn, stream, shard, &[(shard.modulus, shard.remainder)], now)?;
     }
     Ok(())
 }
@@ -190,7 +190,7 @@ fn open(conn: &Connection, stream: &Stream) -> rusqlite::Result<Vec<Shard>> {
 }
 
 /// Closes a shard and has children take its items, all of whose sequence numbers are above its last.
-fn succeed(
+fn replace(
     conn: &Connection,
     stream: &Stream,
     shard: &Shard,

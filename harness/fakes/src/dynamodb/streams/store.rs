@@ -178,7 +178,8 @@ pub(in crate::dynamodb) fn append(
     shard_lifetime: Option<Duration>,
 ) -> rusqlite::Result<()> {
     // Between them, the open shards of an open stream take every hash.
-    let Some(shard) = shards::taking(conn, stream, record.hash, shard_lifetime, record.created)? else {
+    let Some(shard) = shards::open_shard_for(conn, stream, record.hash, shard_lifetime, record.created)?
+    else {
         return Err(rusqlite::Error::QueryReturnedNoRows);
     };
     let sequence: i64 = conn
