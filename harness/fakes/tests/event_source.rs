@@ -405,7 +405,7 @@ async fn failure_record_row_to_a_queue() {
     }
     let messages = queues.messages("failures").unwrap();
     let bodies: Vec<_> = messages.iter().map(|message| &*message.body).collect();
-    insta::assert_snapshot!(bodies.join("\n"));
+    insta::assert_snapshot!(bodies.join("\n"), @r#"{"requestContext":{"requestId":"02020202-0202-4202-8202-020202020202","functionArn":"arn:processor","condition":"RetryAttemptsExhausted","approximateInvokeCount":2},"responseContext":{"statusCode":200,"executedVersion":"$LATEST","functionError":null},"version":"1.0","timestamp":"2026-03-01T00:00:00.250Z","DDBStreamBatchInfo":{"shardId":"shard","startSequenceNumber":"2","endSequenceNumber":"3","approximateArrivalOfFirstRecord":"2026-03-01T00:00:00.000Z","approximateArrivalOfLastRecord":"2026-03-01T00:00:00.000Z","batchSize":2,"streamArn":"arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-03-01T00:00:00.000"}}"#);
 }
 
 #[tokio::test(start_paused = true)]

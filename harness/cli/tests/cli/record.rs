@@ -56,7 +56,12 @@ fn bad_lines_are_reported_and_the_good_ones_written() {
     let output =
         record(folder.path(), &format!("START RequestId: r\n{}\nwho wrote this?\n{good}", &good[..200]));
     assert_eq!(output.status.code(), Some(1));
-    assert_snapshot!(format!("{}{}", said(&output.stdout), said(&output.stderr)));
+    assert_snapshot!(format!("{}{}", said(&output.stdout), said(&output.stderr)), @r"
+    made/here/message_1.json
+    1 fixtures; 1 other lines of the log
+    streamer: line 2: the recording cannot be read: EOF while parsing a string at line 1 column 151
+    streamer: line 3: it is neither a recording, nor JSON, nor one of Lambda's own lines
+    ");
 }
 
 #[test]

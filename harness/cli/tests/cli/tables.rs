@@ -93,7 +93,14 @@ fn tables_are_deleted_once_the_prefix_is_typed_and_not_before() {
         assert!(refused.starts_with("1\n") && refused.contains("nothing is deleted"), "{typed:?}: {refused}");
         assert_eq!(tables_of(&db), json!(["demo-Table"]), "{typed:?}");
     }
-    assert_snapshot!(typing(&workspace, &delete, "demo\n").replace(&url, "[endpoint]"));
+    assert_snapshot!(typing(&workspace, &delete, "demo\n").replace(&url, "[endpoint]"), @r"
+    0
+    This deletes, with everything in them, at [endpoint]:
+
+      arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table
+
+    Type the prefix (demo) to go on: demo-Table: deleted
+    ");
     assert_eq!(tables_of(&db), json!([]));
 }
 
