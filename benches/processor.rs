@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
-use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
-use streamer::handler::{Context, Handlers, handler_fn};
+use streamer::handler::{Context, HandlerRuntime, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
@@ -101,10 +101,10 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         dead_letters: Nowhere,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
-        handlers: Handlers::on(handlers),
+        handler_runtime: HandlerRuntime::on(handlers),
         settings: AttemptSettings::default(),
     };
-    let processor = Processor::new(attempts, Nowhere);
+    let processor = Processor::new(attempts, Nowhere, ProcessorSettings::default());
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -341,7 +341,7 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn delivered(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
+    async fn record_delivery(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -349,7 +349,12 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn cancelled(&self, key: &RequestKey, _: &Lease, _: &LastReport) -> Result<Audience, StoreError> {
+    async fn confirm_cancel(
+        &self,
+        key: &RequestKey,
+        _: &Lease,
+        _: &LastReport,
+    ) -> Result<Audience, StoreError> {
         Ok(self.audience(key))
     }
 
@@ -378,7 +383,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn look_again(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
+    async fn postpone(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
@@ -402,7 +407,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn redriven(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
+    async fn record_redrive(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
@@ -424,7 +429,7 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn cancel_unheard(
+    async fn cancel_unless_subscribed(
         &self,
         _: &RequestKey,
         _: &ConnectionId,

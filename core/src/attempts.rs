@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
+use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::handler::Handlers;
+use crate::handler::HandlerRuntime;
 use crate::ids::RequestKey;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Entropy};
@@ -59,6 +60,22 @@ impl Default for AttemptSettings {
 }
 
 impl AttemptSettings {
+    /// Reads how requests are run; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
+    /// | `MAX_CONTINUATIONS` | as in [`Rules::from_env`] | | | |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        Self {
+            lease: environment.milliseconds("LEASE_MS", defaults.lease, 30_000..=900_000),
+            max_continuations: Rules::from_env(environment).max_continuations,
+            ..defaults
+        }
+    }
+
     /// Until when a lease that was asked for at `asked_at` surely holds, whatever the clocks of others say.
     fn lease_holds_until(&self, asked_at: Instant) -> Instant {
         asked_at + self.lease.saturating_sub(self.clock_skew)
@@ -82,7 +99,7 @@ pub struct Attempts<Q, P, D> {
     /// The runtime that handlers run on. Where that is not the one that attempts are made on, a handler that burns CPU keeps
     /// neither leases from being renewed nor frames from being pushed; and one that holds its last thread past its time holds
     /// up nobody who comes after it, who runs on a fresh one.
-    pub handlers: Handlers,
+    pub handler_runtime: HandlerRuntime,
     /// How requests are run.
     pub settings: AttemptSettings,
 }

@@ -2,7 +2,6 @@
 
 mod lambda_workers;
 mod retries;
-mod service_error;
 mod signed_call;
 mod sqs_dead_letters;
 mod stored_value;
@@ -21,7 +20,6 @@ use aws_smithy_runtime::client::retries::RetryPartition;
 
 pub use lambda_workers::LambdaWorkers;
 pub use retries::RetryTransactions;
-pub use service_error::ServiceError;
 pub use sqs_dead_letters::SqsDeadLetters;
 pub use stored_value::{StoredValue, StoredValueError};
 
@@ -61,18 +59,11 @@ impl AwsEnvironment {
     /// The longest wait before the second attempt, doubled for each that follows; how much of it is waited is left to chance.
     const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
-    /// Reads what Lambda, and nobody else, puts into a function's environment.
+    /// Reads what Lambda, and nobody else, puts into a function's environment; the clients call through `http`.
     ///
     /// What is missing is left to `environment` to report.
-    pub fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>) -> Self {
-        Self::read_with(environment, http_client())
-    }
-
-    /// The same, with clients that call through `http`: for functions that run where there are no sockets.
-    pub fn read_with<F: Fn(&str) -> Option<String>>(
-        environment: &mut Environment<F>,
-        http: SharedHttpClient,
-    ) -> Self {
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>, http: SharedHttpClient) -> Self {
         let region = environment.required("AWS_REGION");
         let access_key = environment.required("AWS_ACCESS_KEY_ID");
         let secret_key = environment.required("AWS_SECRET_ACCESS_KEY");
@@ -174,7 +165,8 @@ impl TimeSource for ClockTime {
 }
 
 /// The HTTP client of a function on Lambda.
-pub(crate) fn http_client() -> SharedHttpClient {
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(amazon_roots()).build_https()
 }
 
@@ -209,16 +201,10 @@ mod tests {
         ("AWS_SESSION_TOKEN", "session"),
     ];
 
-    fn environment(variables: &[(&str, &str)]) -> Environment<impl Fn(&str) -> Option<String>> {
-        Environment::new(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
     pub(super) fn with_endpoints(endpoints: &[(&str, &str)]) -> AwsEnvironment {
         let variables = [&LAMBDA, endpoints].concat();
-        let mut environment = environment(&variables);
-        let aws = AwsEnvironment::read(&mut environment);
+        let mut environment = Environment::of_variables(&variables);
+        let aws = AwsEnvironment::from_env(&mut environment, http_client());
         assert_eq!(environment.finish(), Ok(()));
         aws
     }
@@ -275,8 +261,9 @@ mod tests {
 
     #[test]
     fn every_missing_variable_is_reported_at_once() {
-        let mut environment = environment(&[("AWS_SESSION_TOKEN", "session"), ("AWS_REGION", "")]);
-        AwsEnvironment::read(&mut environment);
+        let mut environment =
+            Environment::of_variables(&[("AWS_SESSION_TOKEN", "session"), ("AWS_REGION", "")]);
+        let _ = AwsEnvironment::from_env(&mut environment, http_client());
         let error = environment.finish().unwrap_err().to_string();
         for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
             assert!(error.contains(&format!("{name} is not set")), "{error}");

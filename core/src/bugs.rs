@@ -2,25 +2,43 @@
 //!
 //! Each is a mistake that somebody could make at that very place, and is there in builds with the feature `seeded-bugs` alone,
 //! which nobody deploys. At most one is chosen, for the thread that sets it: a simulated world lives on one thread.
+//! Without the feature, [`is`] is false and [`instead`] takes the right value, so the compiler removes every bug.
 
+#![cfg_attr(
+    not(feature = "seeded-bugs"),
+    allow(unreachable_pub, reason = "this module is public with the feature alone")
+)]
+
+#[cfg(feature = "seeded-bugs")]
 use std::cell::Cell;
 
+#[cfg(feature = "seeded-bugs")]
 thread_local! {
     static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
 /// Chooses the bug that this thread's code has from now on, or none.
+#[cfg(feature = "seeded-bugs")]
 pub fn set(bug: Option<Bug>) {
     CHOSEN.set(bug);
 }
 
 /// Whether this thread's code has the bug.
+#[cfg(feature = "seeded-bugs")]
 #[must_use]
 pub fn is(bug: Bug) -> bool {
     CHOSEN.get() == Some(bug)
 }
 
+/// Whether this thread's code has the bug: never, without the feature.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}
+
 /// What is wrong where this thread's code has the bug, and what is right elsewhere.
+#[inline]
 pub(crate) fn instead<T>(bug: Bug, wrong: T, right: T) -> T {
     if is(bug) { wrong } else { right }
 }
@@ -33,6 +51,7 @@ macro_rules! bugs {
             $($(#[$doc])* $variant,)+
         }
 
+        #[cfg(feature = "seeded-bugs")]
         impl Bug {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
@@ -89,7 +108,7 @@ bugs! {
     TtlAtEnqueue => "time to live at enqueue",
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "seeded-bugs"))]
 mod tests {
     use std::collections::BTreeSet;
 

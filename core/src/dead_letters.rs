@@ -9,10 +9,10 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::aws::ServiceError;
 use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId, fnv1a};
 use crate::ports::Timestamp;
 use crate::protocol::ErrorBody;
+use crate::service_error::ServiceError;
 use crate::store::{
     Ending, Enqueued, PastAttempt, Request, RequestQueue, Runner, StoreError, StoreErrorKind,
 };
@@ -178,7 +178,7 @@ pub async fn redrive<Q: RequestQueue>(
     if !is_kept {
         return Ok(redriven);
     }
-    match queue.redriven(&letter.key(), letter.epoch, &request.id).await {
+    match queue.record_redrive(&letter.key(), letter.epoch, &request.id).await {
         Err(error) if error.kind() != StoreErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(redriven),
     }

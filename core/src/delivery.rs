@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use listeners::Listeners;
 
-use crate::aws::ServiceError;
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::ids::{ConnectionId, RequestId};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Seq};
+use crate::service_error::ServiceError;
 use crate::store::{Delivery, Ending, Request, RequestQueue};
 use crate::telemetry::Causes;
 
@@ -106,12 +106,12 @@ pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
         send_letter(dead_letters, request, is_payload_lost, letter_until)
     );
     let delivery = Delivery {
-        told: &told,
+        delivered: &told,
         is_complete: told.len() == listening && letter != Letter::Owed,
         is_dead_letter_sent: letter == Letter::Sent,
         parts_released,
     };
-    match timeout_at(until, queue.delivered(&key, request.epoch, delivery)).await {
+    match timeout_at(until, queue.record_delivery(&key, request.epoch, delivery)).await {
         Ok(Ok(())) if delivery.is_complete => return Settled::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {

@@ -1,47 +1,25 @@
-//! What each function does with its event: everything between Lambda's runtime and the library.
+//! The six functions: what each reads from its environment, and what it does with an event.
+//!
+//! [`lambda`](crate::lambda) runs them on AWS. A test runs the same [`Function`]s in its own process.
 
 mod connect;
 mod disconnect;
-pub mod setup;
+mod executor;
+mod function;
+mod processor;
+mod reply;
+mod router;
+mod sweeper;
 #[cfg(test)]
 mod test_world;
+#[cfg(test)]
+mod tests;
+mod worker;
 
-pub use connect::Connect;
-pub use disconnect::Disconnect;
-
-use std::future::Future;
-use std::time::Duration;
-
-use aws_lambda_events::apigw::ApiGatewayProxyResponse;
-use aws_lambda_events::encodings::Body;
-
-use crate::ports::Timestamp;
-
-/// A reply to the gateway.
-fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyResponse {
-    let mut reply = ApiGatewayProxyResponse::default();
-    reply.status_code = status;
-    reply.body = body.map(Body::Text);
-    reply
-}
-
-/// The router's reply to a message: the frame goes back as the route response.
-#[must_use]
-pub fn route_response(frame: String) -> ApiGatewayProxyResponse {
-    reply(200, Some(frame))
-}
-
-/// How long before an invocation's end its answer is given.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
-
-/// What comes of `work`, if it does so in time to answer before the invocation's end.
-fn in_time<T>(
-    now: Timestamp,
-    deadline: Timestamp,
-    work: impl Future<Output = T> + Send,
-) -> impl Future<Output = Option<T>> + Send {
-    // Boxed, since the SDK's futures are large.
-    let work = Box::pin(work);
-    let time_left = deadline.since(now).saturating_sub(LAST_MOMENT);
-    async move { tokio::time::timeout(time_left, work).await.ok() }
-}
+pub use connect::{Connect, LambdaConnect};
+pub use disconnect::{Disconnect, LambdaDisconnect};
+pub use function::{Function, Host};
+pub use processor::LambdaProcessor;
+pub use router::LambdaRouter;
+pub use sweeper::LambdaSweeper;
+pub use worker::LambdaWorker;

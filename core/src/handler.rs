@@ -2,13 +2,13 @@
 
 mod endpoint;
 mod function;
-mod handlers;
 mod retry;
+mod runtime;
 mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
-pub use handlers::Handlers;
 pub use retry::RetryPolicy;
+pub use runtime::HandlerRuntime;
 
 pub(crate) use endpoint::endpoint;
 pub(crate) use task::{HandlerTask, handlers_runtime};

@@ -4,6 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::protocol::RequestId;
+
+use crate::bugs::{self, Bug};
+
 macro_rules! string_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -51,33 +55,6 @@ string_id! {
     /// A tenant: the `tenant_id` of a token.
     TenantId
 }
-string_id! {
-    /// A request, as its client names it. Unique within its user only.
-    RequestId
-}
-
-impl RequestId {
-    /// The longest id that a client may choose, in characters.
-    pub const MAX_CHARS: usize = 128;
-
-    /// Takes an id that a client chose, if it is one.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let chars = text.chars().count();
-        if chars == 0 {
-            Err("must not be empty".to_owned())
-        } else if chars > Self::MAX_CHARS {
-            Err(format!("has {chars} characters; at most {} are taken", Self::MAX_CHARS))
-        } else if text.chars().any(char::is_control) {
-            Err("must not contain control characters".to_owned())
-        } else {
-            Ok(Self::new(text))
-        }
-    }
-}
-
 /// A request, as it is stored: tenant, user and client id in one key.
 ///
 /// The three parts are joined by `/`, each with its own `%` and `/` escaped, so that two users, or
@@ -89,10 +66,9 @@ impl RequestKey {
     /// The key of `user`'s request `id`.
     #[must_use]
     pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
-        #[cfg(feature = "seeded-bugs")]
-        if crate::bugs::is(crate::bugs::Bug::IdsUnscoped) {
+        if bugs::is(Bug::IdsUnscoped) {
             return Self(joined([id.as_str()]));
-        } else if crate::bugs::is(crate::bugs::Bug::TenantForgotten) {
+        } else if bugs::is(Bug::TenantForgotten) {
             return Self(joined([user.as_str(), id.as_str()]));
         }
         Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))

@@ -37,11 +37,14 @@ pub mod app;
 pub mod attempts;
 pub mod auth;
 pub mod aws;
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
 pub mod config;
 pub mod connections;
 pub mod dead_letters;
+mod deadline;
 mod delivery;
 pub mod functions;
 pub mod handler;
@@ -52,10 +55,13 @@ pub mod middleware;
 pub mod ports;
 pub mod processor;
 pub mod progress;
-pub mod protocol;
 pub mod router;
+mod service_error;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
 pub mod workers;
+
+pub use service_error::ServiceError;
+pub use streamer_protocol as protocol;

@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use crate::config::Environment;
 use crate::ports::Timestamp;
 use crate::store::{Request, RequestSummary, Status};
 
@@ -107,6 +108,21 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self { max_continuations: 100, lease_grace: Duration::from_secs(10) }
+    }
+}
+
+impl Rules {
+    /// Reads the rules; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `MAX_CONTINUATIONS` | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        let default = defaults.max_continuations;
+        let times = environment.number("MAX_CONTINUATIONS", "times", default.into(), 0..=10_000);
+        Self { max_continuations: u32::try_from(times).unwrap_or(default), ..defaults }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
 use crate::attempts::{Attempts, NotClaimed, Ran};
+use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::ids::RequestKey;
@@ -27,9 +28,50 @@ use batch::Read;
 pub struct Processor<Q, P, D, W> {
     attempts: Attempts<Q, P, D>,
     workers: W,
-    concurrency: usize,
-    inline_limit: Duration,
-    wait_in_place: Duration,
+    settings: ProcessorSettings,
+}
+
+/// How the processor works.
+#[derive(Clone, Debug)]
+pub struct ProcessorSettings {
+    /// How many requests of a batch run at once; at least one. Default 10.
+    pub concurrency: usize,
+    /// How long what is run here is expected to take at most, as the router has it: a request that would not have that
+    /// long before its invocation's end is handed over instead. Default 30 s.
+    pub inline_limit: Duration,
+    /// How long a request of a batch is waited for that failed and is to be tried again, as long as others of the batch
+    /// are running: the sweeper sees to it otherwise. Default 5 s.
+    pub wait_in_place: Duration,
+}
+
+impl Default for ProcessorSettings {
+    fn default() -> Self {
+        Self { concurrency: 10, inline_limit: Duration::from_secs(30), wait_in_place: Duration::from_secs(5) }
+    }
+}
+
+impl ProcessorSettings {
+    /// Reads how the processor works; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `CONCURRENCY` | how many requests of a batch run at once | requests | 10 | 1 to 100 |
+    /// | `INLINE_LIMIT_MS` | what is expected to take longer is run by the worker, alone, and not by the processor, beside others; also how much time an invocation of the processor must have left to start a request; with 0, the worker runs whatever is expected to take any time | ms | 30,000 | 0 to 870,000 |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        let concurrency = environment.number("CONCURRENCY", "requests", defaults.concurrency as u64, 1..=100);
+        Self {
+            concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+            inline_limit: Self::inline_limit_from_env(environment),
+            ..defaults
+        }
+    }
+
+    /// Reads `INLINE_LIMIT_MS`, which the router goes by as well.
+    pub(crate) fn inline_limit_from_env(environment: &mut Environment<'_>) -> Duration {
+        environment.milliseconds("INLINE_LIMIT_MS", Self::default().inline_limit, 0..=870_000)
+    }
 }
 
 /// What a slot is filled with.
@@ -48,40 +90,11 @@ enum Done {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P, D, W> {
-    /// How many requests of a batch run at once, unless it is [set](Self::set_concurrency).
-    pub const CONCURRENCY: usize = 10;
-    /// See [`set_inline_limit`](Self::set_inline_limit).
-    pub const INLINE_LIMIT: Duration = Duration::from_secs(30);
-    /// See [`set_wait_in_place`](Self::set_wait_in_place).
-    pub const WAIT_IN_PLACE: Duration = Duration::from_secs(5);
-
     /// A processor that runs requests so, and hands over to these workers.
     #[must_use]
-    pub fn new(attempts: Attempts<Q, P, D>, workers: W) -> Self {
-        Self {
-            attempts,
-            workers,
-            concurrency: Self::CONCURRENCY,
-            inline_limit: Self::INLINE_LIMIT,
-            wait_in_place: Self::WAIT_IN_PLACE,
-        }
-    }
-
-    /// How many requests of a batch run at once; at least one. Default 10.
-    pub fn set_concurrency(&mut self, concurrency: usize) {
-        self.concurrency = concurrency.max(1);
-    }
-
-    /// How long what is run here is expected to take at most, as the router has it: a request that would not have that
-    /// long before its invocation's end is handed over instead. Default 30 s.
-    pub fn set_inline_limit(&mut self, limit: Duration) {
-        self.inline_limit = limit;
-    }
-
-    /// How long a request of a batch is waited for that failed and is to be tried again, as long as others of the batch
-    /// are running: the sweeper sees to it otherwise. Default 5 s.
-    pub fn set_wait_in_place(&mut self, wait: Duration) {
-        self.wait_in_place = wait;
+    pub fn new(attempts: Attempts<Q, P, D>, workers: W, settings: ProcessorSettings) -> Self {
+        let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
+        Self { attempts, workers, settings }
     }
 
     /// Runs the requests of a batch, and names the records that must come again.
@@ -106,20 +119,20 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
                 // What waits now would be waited for with nothing else to do.
                 return BatchResponse { batch_item_failures };
             }
-            while running.len() < self.concurrency {
+            while running.len() < self.settings.concurrency {
                 let Some(work) = next(&mut waiting, &mut queue) else { break };
                 // Boxed, since each holds a whole attempt.
                 running.push(Box::pin(self.carry_out(work, deadline)));
             }
             let due = waiting.peek().map(|Reverse((due, _))| *due);
-            let has_room = running.len() < self.concurrency;
+            let has_room = running.len() < self.settings.concurrency;
             tokio::select! {
                 biased;
                 // Whatever ends, what is due by then is looked for as well.
                 Some(done) = running.next() => match done {
                     Done::With => {}
                     Done::ComesAgain(failure) => batch_item_failures.push(failure),
-                    Done::RetryAt(due, key) if due <= Instant::now() + self.wait_in_place => {
+                    Done::RetryAt(due, key) if due <= Instant::now() + self.settings.wait_in_place => {
                         waiting.push(Reverse((due, key)));
                     }
                     Done::RetryAt(..) => {}
@@ -170,7 +183,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             // As its record says; if it is out of date, the worker finds out.
             Runner::Worker => {}
             Runner::Processor => {
-                match self.attempts.run(key, Runner::Processor, self.inline_limit, deadline).await {
+                match self.attempts.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
                     Ok(Ran::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
                     Ok(ran @ (Ran::Done | Ran::RetryAt(_))) => return Ok(ran),
                     Err(NotClaimed::Store(error)) => return Err(Causes(&error).to_string()),

@@ -3,7 +3,10 @@
 mod about;
 mod identities;
 mod requests;
+mod settings;
 mod snapshot;
+
+pub use settings::RouterSettings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +19,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
-use crate::handler::{Context, HandlerTask, Handlers, Verdict};
+use crate::deadline::LAST_MOMENT;
+use crate::handler::{Context, HandlerRuntime, HandlerTask, Verdict};
 use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
 use crate::ports::{Clock, Timestamp};
@@ -34,9 +38,8 @@ pub struct Router<C, Q, P> {
     queue: Q,
     clients: P,
     clock: Arc<dyn Clock>,
-    handlers: Handlers,
-    async_threshold: Duration,
-    inline_limit: Duration,
+    handler_runtime: HandlerRuntime,
+    settings: RouterSettings,
     rate_limits: Option<SharedRateLimits>,
     identities: Identities,
 }
@@ -57,8 +60,6 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// The most of it that is taken to have passed before we saw the message, as in a cold start.
     const MAX_DELAY: Duration = Duration::from_secs(10);
-    /// How long before its invocation's end an answer is given.
-    const LAST_MOMENT: Duration = Duration::from_millis(500);
     /// The longest that an answer waits for its connection's sign of life to be noted.
     const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -83,23 +84,21 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             queue,
             clients,
             clock,
-            handlers: Handlers::on(handlers),
-            async_threshold: Duration::from_secs(5),
-            inline_limit: Duration::from_secs(30),
+            handler_runtime: HandlerRuntime::on(handlers),
+            settings: RouterSettings::default(),
             rate_limits: None,
             identities: Identities::new(),
         }
     }
 
-    /// What is expected to take longer than this is queued. Default 5 s.
-    pub fn set_async_threshold(&mut self, threshold: Duration) {
-        self.async_threshold = threshold;
+    /// The router decides by these settings. Default: [`RouterSettings::default`].
+    pub fn set_settings(&mut self, settings: RouterSettings) {
+        self.settings = settings;
     }
 
-    /// What is expected to take longer than this is run by the worker, alone; the rest by the processor, beside others.
-    /// Default 30 s.
-    pub fn set_inline_limit(&mut self, limit: Duration) {
-        self.inline_limit = limit;
+    /// What is expected to take longer than this is queued: see [`RouterSettings::async_threshold`].
+    pub fn set_async_threshold(&mut self, threshold: Duration) {
+        self.settings.async_threshold = threshold;
     }
 
     /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
@@ -156,7 +155,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let now = self.clock.now();
         let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
         let delay = now.since(sent_at).min(Self::MAX_DELAY);
-        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(Self::LAST_MOMENT));
+        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(LAST_MOMENT));
         let until = Instant::now() + time_left;
         let too_late = |_: Elapsed| {
             let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
@@ -172,7 +171,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 self.note_sign_of_life(&connection, now, until)
             );
             if answer.is_err() {
-                self.handlers.replace_if_stuck().await;
+                self.handler_runtime.replace_if_stuck().await;
             }
             answer.map_err(too_late)?
         };
@@ -220,12 +219,12 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         context.metadata.clone_from(&message.metadata);
         context.progress.end_by(caller.until);
         let mut routing = Routing::new(Arc::clone(&caller.identity), caller.now);
-        routing.async_threshold = self.async_threshold;
+        routing.async_threshold = self.settings.async_threshold;
         routing.rate_limits = self.rate_limits.clone();
         let call = Call::new(context, payload, Phase::Routing(routing));
         // A handler that holds its thread keeps nobody from asking how things stand.
         let runtime =
-            if App::is_built_in(&message.action) { Handle::current() } else { self.handlers.handle() };
+            if App::is_built_in(&message.action) { Handle::current() } else { self.handler_runtime.handle() };
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&runtime, async move { app.call(call).await });
         let replied = task.ended().await.map_err(|panic| {

@@ -14,6 +14,7 @@ mod run;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::lifecycle::Rules;
@@ -49,6 +50,24 @@ impl Default for SweeperSettings {
             most: 10_000,
             push_timeout: Duration::from_secs(3),
             rules: Rules::default(),
+        }
+    }
+}
+
+impl SweeperSettings {
+    /// Reads how the sweeper works; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `SWEEPER_PACE_MS` | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
+    /// | `MAX_CONTINUATIONS` | as in [`Rules::from_env`] | | | |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        Self {
+            pace: environment.milliseconds("SWEEPER_PACE_MS", defaults.pace, 1_000..=60_000),
+            rules: Rules::from_env(environment),
+            ..defaults
         }
     }
 }

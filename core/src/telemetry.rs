@@ -15,7 +15,14 @@ use tracing::dispatcher;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::config::Environment;
+
 pub use emf::{MetricLine, MetricSink, StandardOutput};
+
+/// How much is logged: `LOG_LEVEL`, default `info`.
+pub fn log_level(environment: &mut Environment<'_>) -> LevelFilter {
+    environment.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
+}
 
 /// Writes every event of `level` and above to standard output, as JSON.
 ///

@@ -4,8 +4,8 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::ServiceError;
 use crate::ids::RequestKey;
+use crate::service_error::ServiceError;
 
 /// What the worker is invoked with: which request, and nothing else of it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

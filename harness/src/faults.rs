@@ -21,8 +21,9 @@
 //! What is left to chance, [whether](Fault::rate) a fault strikes and [how hard](Fault::varied), comes from the fault's
 //! [seed](Fault::seeded): the same calls in the same order are struck alike.
 
-mod caller;
-mod rule;
+mod call;
+mod effect;
+mod fault;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -30,10 +31,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::sight::{Observer, Sight};
-pub use caller::Caller;
-pub use rule::{Call, Fault};
-pub(crate) use rule::{Effect, Occasion, Service, Skew};
+pub use call::Call;
+pub(crate) use call::{CallContext, Service};
+pub(crate) use effect::Effect;
+pub use fault::Fault;
+
+pub use crate::caller::Caller;
+pub(crate) use crate::caller::Skew;
+use crate::observe::{Observation, Observer};
 
 /// The rules that hold; cheap to clone, and all clones are one set.
 #[derive(Clone, Debug, Default)]
@@ -46,18 +51,18 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct Rules {
     next: u64,
-    standing: BTreeMap<u64, Standing>,
+    active: BTreeMap<u64, ActiveFault>,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct ActiveFault {
     fault: Fault,
     chance: Rng,
     seen: u32,
     hits: u32,
 }
 
-impl Standing {
+impl ActiveFault {
     /// Whether it strikes a call that it matches; it has seen the call then.
     fn is_due(&mut self) -> bool {
         self.seen = self.seen.saturating_add(1);
@@ -75,97 +80,86 @@ impl Faults {
         let id = rules.next;
         rules.next += 1;
         let chance = Rng::with_seed(fault.seed);
-        rules.standing.insert(id, Standing { fault, chance, seen: 0, hits: 0 });
+        rules.active.insert(id, ActiveFault { fault, chance, seen: 0, hits: 0 });
         FaultGuard { id, faults: self.clone(), kept: false }
     }
 
     /// Whether there is any rule about these calls.
     pub(crate) fn are_about(&self, service: Service, operation: &str) -> bool {
-        self.lock().standing.values().any(|standing| standing.fault.call.is_of(service, operation))
+        self.lock().active.values().any(|active| active.fault.call.is_of(service, operation))
     }
 
     /// What is to go wrong with a call that is made now, of the effects that are possible with it. Each rule of these that it
     /// matches has seen it then; the others' have not.
     ///
     /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
-    pub(crate) fn strike_where(&self, occasion: &Occasion<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
-        self.strike_one(occasion, possible).0
-    }
-
-    /// As [`strike_where`](Self::strike_where). Also gives the one resource that the rule of the effect (not of a delay)
-    /// is about, if it names one.
-    pub(crate) fn strike_one(
-        &self,
-        occasion: &Occasion<'_>,
-        possible: impl Fn(Effect) -> bool,
-    ) -> (Effects, Option<String>) {
-        let (mut effects, mut on) = (Effects::default(), None);
-        let mut struck = Vec::new();
-        for standing in self.lock().standing.values_mut() {
-            if !standing.fault.call.matches(occasion)
-                || standing.fault.effect.is_midway()
-                || !possible(standing.fault.effect)
-                || (effects.effect.is_some() && !standing.fault.effect.is_delay())
-                || !standing.is_due()
+    pub(crate) fn inject(&self, context: &CallContext<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
+        let mut effects = Effects::default();
+        let mut injected = Vec::new();
+        for active in self.lock().active.values_mut() {
+            if !active.fault.call.matches(context)
+                || active.fault.effect.is_midway()
+                || !possible(active.fault.effect)
+                || (effects.effect.is_some() && !active.fault.effect.is_delay())
+                || !active.is_due()
             {
                 continue;
             }
-            standing.hits = standing.hits.saturating_add(1);
-            struck.push(standing.fault.name());
-            let effect = standing.fault.drawn(&mut standing.chance);
+            active.hits = active.hits.saturating_add(1);
+            injected.push(active.fault.name());
+            let effect = active.fault.drawn(&mut active.chance);
             if let Effect::Delay(delay) = effect {
                 effects.delay = effects.delay.saturating_add(delay);
             } else {
                 effects.effect = Some(effect);
-                on.clone_from(&standing.fault.call.resource);
+                effects.resource.clone_from(&active.fault.call.resource);
             }
         }
-        for fault in struck {
-            self.tell_of(fault, occasion.operation, occasion.resources);
+        for fault in injected {
+            self.notify_injected(fault, context.operation, context.resources);
         }
-        (effects, on)
+        effects
     }
 
-    /// What is to happen amid an invocation that begins now. It has not struck until [`befell`](Self::befell) says so: the
+    /// What is to happen amid an invocation that begins now. It has not struck until [`inject_midway`](Self::inject_midway) says so: the
     /// invocation may end before.
-    pub(crate) fn ordeal(&self, occasion: &Occasion<'_>) -> Option<Ordeal> {
-        self.lock().standing.iter_mut().find_map(|(rule, standing)| {
-            let (call, effect) = (&standing.fault.call, standing.fault.effect);
-            let is_due = effect.is_midway() && call.matches(occasion) && standing.is_due();
-            is_due.then(|| Ordeal { rule: *rule, effect: standing.fault.drawn(&mut standing.chance) })
+    pub(crate) fn midway_fault(&self, context: &CallContext<'_>) -> Option<MidwayFault> {
+        self.lock().active.iter_mut().find_map(|(rule, active)| {
+            let (call, effect) = (&active.fault.call, active.fault.effect);
+            let is_due = effect.is_midway() && call.matches(context) && active.is_due();
+            is_due.then(|| MidwayFault { rule: *rule, effect: active.fault.drawn(&mut active.chance) })
         })
     }
 
-    /// An ordeal has come to pass, unless its fault no longer holds; gives whether it has.
-    pub(crate) fn befell(&self, ordeal: &Ordeal, operation: &str, resource: &str) -> bool {
+    /// A midway fault has come to pass, unless its fault no longer holds; gives whether it has.
+    pub(crate) fn inject_midway(&self, midway_fault: &MidwayFault, operation: &str, resource: &str) -> bool {
         let mut rules = self.lock();
-        let standing = rules.standing.get_mut(&ordeal.rule);
-        let Some(standing) =
-            standing.filter(|standing| standing.fault.times.is_none_or(|times| standing.hits < times))
+        let active = rules.active.get_mut(&midway_fault.rule);
+        let Some(active) = active.filter(|active| active.fault.times.is_none_or(|times| active.hits < times))
         else {
             return false;
         };
-        standing.hits = standing.hits.saturating_add(1);
-        let name = standing.fault.name();
+        active.hits = active.hits.saturating_add(1);
+        let name = active.fault.name();
         drop(rules);
-        self.tell_of(name, operation, &[resource]);
+        self.notify_injected(name, operation, &[resource]);
         true
     }
 
-    fn tell_of(&self, fault: &'static str, operation: &str, resources: &[&str]) {
+    fn notify_injected(&self, fault: &'static str, operation: &str, resources: &[&str]) {
         let (operation, resource) = (operation.to_owned(), || resources.join(","));
-        self.tell(|| Sight::Struck { fault, operation, resource: resource() });
+        self.notify(|| Observation::Injected { fault, operation, resource: resource() });
     }
 
     /// Has `observer` told of everything that the fakes do, from now on. There can be one.
-    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
+    pub(crate) fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
     }
 
     /// Tells whoever watches, if anybody does, what there is to see.
-    pub(crate) fn tell(&self, sight: impl FnOnce() -> Sight) {
+    pub(crate) fn notify(&self, observation: impl FnOnce() -> Observation) {
         if let Some(observer) = self.observer.get() {
-            observer.saw(sight());
+            observer.observe(observation());
         }
     }
 
@@ -187,7 +181,7 @@ impl FaultGuard {
     /// How often the fault has happened.
     #[must_use]
     pub fn hits(&self) -> u32 {
-        self.faults.lock().standing.get(&self.id).map_or(0, |standing| standing.hits)
+        self.faults.lock().active.get(&self.id).map_or(0, |active| active.hits)
     }
 
     /// Keeps the fault in force for as long as the stage lives.
@@ -199,23 +193,31 @@ impl FaultGuard {
 impl Drop for FaultGuard {
     fn drop(&mut self) {
         if !self.kept {
-            self.faults.lock().standing.remove(&self.id);
+            self.faults.lock().active.remove(&self.id);
         }
     }
 }
 
 /// What is to go wrong with a call.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Effects {
     /// How much later it takes effect.
     pub(crate) delay: Duration,
     /// What else; never a delay.
     pub(crate) effect: Option<Effect>,
+    /// The resource that the rule of `effect` names, if it names one.
+    pub(crate) resource: Option<String>,
+}
+
+impl Effects {
+    pub(crate) fn are_none(&self) -> bool {
+        self.delay.is_zero() && self.effect.is_none()
+    }
 }
 
 /// What is to happen amid an invocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Ordeal {
+pub(crate) struct MidwayFault {
     rule: u64,
     /// One that is [midway](Effect::is_midway).
     pub(crate) effect: Effect,
@@ -225,21 +227,21 @@ pub(crate) struct Ordeal {
 mod tests {
     use super::*;
 
-    fn update<'a>(tables: &'a [&'a str]) -> Occasion<'a> {
+    fn update<'a>(tables: &'a [&'a str]) -> CallContext<'a> {
         let (service, operation) = (Service::DynamoDb, "UpdateItem");
-        Occasion { service, operation, resources: tables, index: None, caller: Some("Processor") }
+        CallContext { service, operation, resources: tables, index: None, caller: Some("Processor") }
     }
 
     #[test]
     fn a_fault_strikes_after_so_many_calls_so_often_and_until_its_guard_is_dropped() {
         let faults = Faults::default();
         let guard = faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).after(1).times(2));
-        let struck: Vec<_> = (0..4).map(|_| faults.strike_where(&update(&["t"]), |_| true).effect).collect();
+        let struck: Vec<_> = (0..4).map(|_| faults.inject(&update(&["t"]), |_| true).effect).collect();
         assert_eq!(struck, [None, Some(Effect::Throttle), Some(Effect::Throttle), None]);
         assert_eq!(guard.hits(), 2);
         drop(guard);
         faults.add(Fault::fail(Call::any_dynamodb())).forever();
-        assert_eq!(faults.strike_where(&update(&["t"]), |_| true).effect, Some(Effect::Fail));
+        assert_eq!(faults.inject(&update(&["t"]), |_| true).effect, Some(Effect::Fail));
     }
 
     #[test]
@@ -247,7 +249,7 @@ mod tests {
         let pattern = |rate: f64, seed: u64| -> Vec<bool> {
             let faults = Faults::default();
             let _guard = faults.add(Fault::fail(Call::any_dynamodb()).rate(rate).seeded(seed));
-            (0..1_000).map(|_| faults.strike_where(&update(&["t"]), |_| true).effect.is_some()).collect()
+            (0..1_000).map(|_| faults.inject(&update(&["t"]), |_| true).effect.is_some()).collect()
         };
         let often = |pattern: &[bool]| pattern.iter().filter(|struck| **struck).count();
         let tenth = pattern(0.1, 7);
@@ -266,33 +268,33 @@ mod tests {
     fn what_varies_stays_within_what_was_given() {
         let (faults, most) = (Faults::default(), Duration::from_secs(2));
         let _delay = faults.add(Fault::delay(Call::any_dynamodb(), most).varied());
-        let delays: Vec<_> = (0..100).map(|_| faults.strike_where(&update(&["t"]), |_| true).delay).collect();
+        let delays: Vec<_> = (0..100).map(|_| faults.inject(&update(&["t"]), |_| true).delay).collect();
         assert!(delays.iter().all(|delay| *delay <= most));
         assert!(
             delays.iter().any(|delay| *delay < most / 4) && delays.iter().any(|delay| *delay > most * 3 / 4)
         );
         let _freeze = faults.add(Fault::freeze(Call::any_dynamodb(), 64, most).varied());
         for _ in 0..100 {
-            let ordeal = faults.ordeal(&update(&["t"])).unwrap();
-            let Effect::Freeze { awaits, time } = ordeal.effect else { panic!("{ordeal:?}") };
-            assert!(awaits <= 64 && time <= most, "{ordeal:?}");
+            let midway_fault = faults.midway_fault(&update(&["t"])).unwrap();
+            let Effect::Freeze { awaits, time } = midway_fault.effect else { panic!("{midway_fault:?}") };
+            assert!(awaits <= 64 && time <= most, "{midway_fault:?}");
         }
     }
 
     #[test]
-    fn an_ordeal_has_struck_once_it_has_come_to_pass_and_as_often_as_its_fault_may() {
+    fn a_midway_fault_has_struck_once_it_has_come_to_pass_and_as_often_as_its_fault_may() {
         let faults = Faults::default();
         let guard = faults.add(Fault::hang(Call::any_dynamodb(), 3).times(1));
-        let side_by_side = [(); 2].map(|()| faults.ordeal(&update(&["t"])).unwrap());
+        let side_by_side = [(); 2].map(|()| faults.midway_fault(&update(&["t"])).unwrap());
         assert_eq!(guard.hits(), 0);
-        assert_eq!(side_by_side.map(|ordeal| faults.befell(&ordeal, "Invoke", "f")), [true, false]);
-        assert_eq!((guard.hits(), faults.ordeal(&update(&["t"]))), (1, None));
-        assert!(
-            faults.strike_where(&update(&["t"]), |_| true).effect.is_none(),
-            "it is about invocations alone"
+        assert_eq!(
+            side_by_side.map(|midway_fault| faults.inject_midway(&midway_fault, "Invoke", "f")),
+            [true, false]
         );
+        assert_eq!((guard.hits(), faults.midway_fault(&update(&["t"]))), (1, None));
+        assert!(faults.inject(&update(&["t"]), |_| true).effect.is_none(), "it is about invocations alone");
         drop(guard);
-        assert!(!faults.befell(&side_by_side[0], "Invoke", "f"));
+        assert!(!faults.inject_midway(&side_by_side[0], "Invoke", "f"));
     }
 
     #[test]
@@ -323,9 +325,9 @@ mod tests {
         let first = faults.add(Fault::lose_answer(Call::any_dynamodb()).times(1));
         let later = faults.add(Fault::conflict(Call::any_dynamodb()));
         let _delays = [1, 2].map(|n| faults.add(Fault::delay(Call::any_dynamodb(), n * second)));
-        let both = Effects { delay: 3 * second, effect: Some(Effect::LoseAnswer) };
-        assert_eq!(faults.strike_where(&update(&["t"]), |_| true), both);
+        let both = Effects { delay: 3 * second, effect: Some(Effect::LoseAnswer), resource: None };
+        assert_eq!(faults.inject(&update(&["t"]), |_| true), both);
         assert_eq!((first.hits(), later.hits()), (1, 0));
-        assert_eq!(faults.strike_where(&update(&["t"]), |_| true).effect, Some(Effect::Conflict));
+        assert_eq!(faults.inject(&update(&["t"]), |_| true).effect, Some(Effect::Conflict));
     }
 }

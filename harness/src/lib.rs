@@ -29,7 +29,8 @@
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
 //! [`lambda`], [`event_source`] and [`sqs`]; [`sim`] has all go wrong with it, from a seed; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
 
-mod aws_forms;
+mod aws_format;
+mod caller;
 pub mod client;
 pub mod destination;
 pub mod dynamodb;
@@ -37,8 +38,8 @@ pub mod event_source;
 pub mod faults;
 pub mod gateway;
 pub mod lambda;
+mod observe;
 mod sdk;
-mod sight;
 pub mod signing_key;
 pub mod sim;
 pub mod sqs;

@@ -1,4 +1,7 @@
-//! AWS's SDKs in process: HTTP clients whose answers come without a socket.
+//! AWS's SDKs in process: HTTP clients whose answers come from a router, without a socket.
+
+use std::future::{self, pending};
+use std::io;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -11,90 +14,77 @@ use aws_smithy_types::body::SdkBody;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Response;
+use axum::response::IntoResponse;
 use bytes::Bytes;
+use futures_util::stream;
 use tower::ServiceExt as _;
 
-use crate::faults::Caller;
+use crate::caller::Caller;
 
-/// An HTTP client whose requests `connector` answers, whatever timeouts are asked for: connecting takes no time.
-pub(crate) fn client(connector: impl HttpConnector + Clone + 'static) -> SharedHttpClient {
-    SharedHttpClient::new(InProcess(connector))
+/// An HTTP client whose requests `router` answers, whatever timeouts are asked for: connecting takes no time.
+///
+/// The router finds [`InProcess`] among a request's extensions, and `caller` if there is one. While a caller is frozen its
+/// calls wait; once it is dead, no call has an effect or an answer.
+pub(crate) fn client(router: Router, caller: Option<Caller>) -> SharedHttpClient {
+    SharedHttpClient::new(Connector { router, caller })
 }
 
-/// As [`client`], for the calls of `caller`: while it stands still they wait, and once it is dead none has an effect, nor an answer.
-pub(crate) fn client_of(connector: impl HttpConnector + Clone + 'static, caller: Caller) -> SharedHttpClient {
-    client(Calling { connector, caller })
-}
+/// Marks a request that came without a socket, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InProcess;
 
-/// An HTTP client whose requests `router` answers; it finds who calls among a request's extensions.
-pub(crate) fn client_of_router(router: Router, caller: Option<Caller>) -> SharedHttpClient {
-    match caller {
-        Some(caller) => client_of(Routed { router, caller: Some(caller.clone()) }, caller),
-        None => client(Routed { router, caller: None }),
-    }
-}
-
-/// The connector of a process that may stand still, or die.
-#[derive(Clone, Debug)]
-struct Calling<C> {
-    connector: C,
-    caller: Caller,
-}
-
-impl<C: HttpConnector + Clone + 'static> HttpConnector for Calling<C> {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Self { connector, caller } = self.clone();
-        HttpConnectorFuture::new(async move {
-            caller.at_work().await;
-            let answer = connector.call(request).await;
-            // What has been sent takes effect without its sender; it alone does not learn of it.
-            caller.at_work().await;
-            answer
-        })
-    }
-}
-
-#[derive(Debug)]
-struct InProcess<C>(C);
-
-impl<C: HttpConnector + Clone + 'static> HttpClient for InProcess<C> {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.0.clone())
-    }
+/// The answer to a call whose caller is to get none. Its body fails before the first byte: over HTTP the connection is closed
+/// before anything of the answer is written, and in process the caller waits for ever.
+pub(crate) fn lost_answer() -> Response<Body> {
+    let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "the answer is lost, as a fault has it");
+    Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()
 }
 
 #[derive(Clone, Debug)]
-struct Routed {
+struct Connector {
     router: Router,
     caller: Option<Caller>,
 }
 
-impl Routed {
+impl Connector {
     async fn answer(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let Self { router, caller } = self;
+        if let Some(caller) = &caller {
+            caller.running().await;
+        }
         let mut request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?.map(|body| {
                 // The requests that come this way have their bodies in memory.
                 Body::from(body.bytes().map(Bytes::copy_from_slice).unwrap_or_default())
             });
-        if let Some(caller) = self.caller {
+        request.extensions_mut().insert(InProcess);
+        if let Some(caller) = caller.clone() {
             request.extensions_mut().insert(caller);
         }
-        let Ok(answer) = self.router.oneshot(request).await;
-        let answer = whole(answer).await.map(SdkBody::from);
-        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+        let Ok(answer) = router.oneshot(request).await;
+        let (head, body) = answer.into_parts();
+        let body = to_bytes(body, usize::MAX).await;
+        if let Some(caller) = &caller {
+            // What has been sent takes effect without its sender; it alone does not learn of it.
+            caller.running().await;
+        }
+        // Only the body of a lost answer cannot be read.
+        let Ok(body) = body else { return pending().await };
+        HttpResponse::try_from(Response::from_parts(head, SdkBody::from(body)))
+            .map_err(|error| ConnectorError::other(error.into(), None))
     }
 }
 
-impl HttpConnector for Routed {
+impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         HttpConnectorFuture::new(self.clone().answer(request))
     }
 }
 
-/// An answer with its body read, which is in memory already.
-pub(crate) async fn whole(answer: Response<Body>) -> Response<Bytes> {
-    let (head, body) = answer.into_parts();
-    Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
+impl HttpClient for Connector {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +93,6 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
-    use aws_smithy_runtime_api::http::StatusCode;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -111,25 +100,19 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     /// Counts its calls, each of which takes a second.
-    #[derive(Clone, Debug, Default)]
-    struct Counted(Arc<AtomicU32>);
-
-    impl HttpConnector for Counted {
-        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            HttpConnectorFuture::new(async {
-                sleep(Duration::from_secs(1)).await;
-                Ok(HttpResponse::new(StatusCode::try_from(200).unwrap(), SdkBody::empty()))
-            })
-        }
+    fn counted(calls: Arc<AtomicU32>) -> Router {
+        Router::new().fallback(move || async move {
+            calls.fetch_add(1, Ordering::Relaxed);
+            sleep(Duration::from_secs(1)).await;
+        })
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_stands_still_calls_once_it_goes_on_and_who_is_dead_does_not_at_all() {
-        let (counted, caller) = (Counted::default(), Caller::new("f"));
-        let calling = Calling { connector: counted.clone(), caller: caller.clone() };
-        let calls = || counted.0.load(Ordering::Relaxed);
-        let call = || timeout(LONG, calling.call(HttpRequest::empty()));
+        let (count, caller) = (Arc::<AtomicU32>::default(), Caller::new("f"));
+        let connector = Connector { router: counted(Arc::clone(&count)), caller: Some(caller.clone()) };
+        let calls = || count.load(Ordering::Relaxed);
+        let call = || timeout(LONG, connector.call(HttpRequest::empty()));
         assert!(call().await.is_ok());
         assert_eq!(calls(), 1);
 

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::ToSpan;
 use jiff::civil::Date;
+use pdf_writer::{Content, Finish as _, Name, Pdf, Rect, Ref, Str};
 use serde::{Deserialize, Serialize};
 use streamer::handler::{Context, Handler, HandlerError};
 use streamer::protocol::FieldError;
@@ -173,35 +174,26 @@ fn render_pdf(order: &Order, totals: &Totals) -> Vec<u8> {
     for ((year, month, _), cents) in totals {
         *months.entry((*year, *month)).or_default() += cents;
     }
-    let mut text = format!(
-        "BT /F1 18 Tf 72 770 Td (Sales from {} to {}) Tj /F1 12 Tf",
-        order.start_date, order.end_date
-    );
+    let helvetica = Name(b"F1");
+    let mut text = Content::new();
+    let title = format!("Sales from {} to {}", order.start_date, order.end_date);
+    text.begin_text().set_font(helvetica, 18.0).next_line(72.0, 770.0).show(Str(title.as_bytes()));
+    text.set_font(helvetica, 12.0);
     for ((year, month), cents) in &months {
-        let _ = write!(text, " 0 -24 Td ({year:04}-{month:02}: {}) Tj", euros(*cents));
+        let line = format!("{year:04}-{month:02}: {}", euros(*cents));
+        text.next_line(0.0, -24.0).show(Str(line.as_bytes()));
     }
-    text.push_str(" ET");
-    let objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R \
-         /Resources << /Font << /F1 5 0 R >> >> >>"
-            .to_owned(),
-        format!("<< /Length {} >>\nstream\n{text}\nendstream", text.len()),
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
-    ];
-    let mut pdf = String::from("%PDF-1.4\n");
-    let mut offsets = Vec::new();
-    for (number, object) in (1..).zip(&objects) {
-        offsets.push(pdf.len());
-        let _ = write!(pdf, "{number} 0 obj\n{object}\nendobj\n");
-    }
-    let table = pdf.len();
-    let _ = write!(pdf, "xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
-    for offset in offsets {
-        let _ = writeln!(pdf, "{offset:010} 00000 n ");
-    }
-    let size = objects.len() + 1;
-    let _ = write!(pdf, "trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n");
-    pdf.into_bytes()
+    text.end_text();
+
+    let [catalog, pages, page, content, font] = [1, 2, 3, 4, 5].map(Ref::new);
+    let mut pdf = Pdf::new();
+    pdf.catalog(catalog).pages(pages);
+    pdf.pages(pages).kids([page]).count(1);
+    let mut a4 = pdf.page(page);
+    a4.parent(pages).media_box(Rect::new(0.0, 0.0, 595.0, 842.0)).contents(content);
+    a4.resources().fonts().pair(helvetica, font);
+    a4.finish();
+    pdf.stream(content, &text.finish());
+    pdf.type1_font(font).base_font(Name(b"Helvetica"));
+    pdf.finish()
 }

@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use streamer::protocol::{Frame, MAX_FRAME_BYTES};
+use streamer_protocol::{Frame, MAX_FRAME_BYTES};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;

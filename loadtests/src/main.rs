@@ -16,7 +16,6 @@ use std::sync::Arc;
 use goose::client::GooseClientBuilder;
 use goose::config::GooseConfiguration;
 use goose::{GooseAttack, GooseError};
-use streamer::ports::SystemEntropy;
 
 use crate::tally::Tally;
 use crate::tokens::Tokens;
@@ -49,7 +48,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let attack = GooseAttack::initialize_with_config(configuration)?
         // Goose makes an HTTP client for each user, though none is used here; without cookies all share one.
         .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies())?
-        .register_scenario(visit::scenario(tokens, Arc::clone(&tally), &SystemEntropy::new()));
+        .register_scenario(visit::scenario(tokens, Arc::clone(&tally)));
     let ended = Box::pin(attack.execute()).await;
     // Thresholds that are not met do not hide which requests failed.
     let verdict = if drives_nothing { Ok(()) } else { tally.verdict() };

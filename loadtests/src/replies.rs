@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamer::ids::RequestId;
-use streamer::protocol::{ErrorBody, Frame, Seq};
+use streamer_protocol::{ErrorBody, Frame, RequestId, Seq};
 
 use crate::measure::{Failure, Measured, Metric};
 
@@ -227,7 +226,7 @@ const fn kind(frame: &Frame) -> &'static str {
 #[cfg(test)]
 mod tests {
     use serde_json::Map;
-    use streamer::protocol::ErrorCode;
+    use streamer_protocol::ErrorCode;
 
     use super::*;
 
@@ -305,7 +304,7 @@ mod tests {
         for (text, action) in
             [(echo().message(), "echo"), (SlowRequest::new("r1".into()).message(), "echo_async")]
         {
-            let message = streamer::protocol::Message::parse(&text).unwrap();
+            let message = streamer_protocol::Message::parse(&text).unwrap();
             assert_eq!((message.action.as_str(), message.id), (action, Some("r1".into())));
             assert_eq!(message.payload["message"], "r1");
         }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use goose::goose::{GooseUser, Scenario, Transaction, TransactionError, TransactionResult};
-use streamer::ids::RequestId;
-use streamer::ports::Entropy;
+use streamer_protocol::RequestId;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::Connector;
 
@@ -17,14 +16,12 @@ use crate::tally::Tally;
 use crate::tokens::Tokens;
 
 /// A client that connects, asks quick and slow things, and leaves; then the next comes.
-pub(crate) fn scenario(tokens: Tokens, tally: Arc<Tally>, entropy: &dyn Entropy) -> Scenario {
-    let mut run = [0; 8];
-    entropy.fill(&mut run);
+pub(crate) fn scenario(tokens: Tokens, tally: Arc<Tally>) -> Scenario {
     let plan = Arc::new(Plan {
         tokens,
         tally,
         tls: connection::tls(),
-        run: u64::from_be_bytes(run),
+        run: fastrand::u64(..),
         requests: AtomicU64::new(0),
     });
     let visit = Transaction::new(Arc::new(move |user| {

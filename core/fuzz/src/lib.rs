@@ -17,14 +17,14 @@ use serde_json::Value;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::auth::{Algorithm, TokenVerifier};
-use streamer::aws::ServiceError;
+use streamer::ServiceError;
 use streamer::connections::ApiGatewayConnections;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::functions::{Connect, Disconnect};
-use streamer::handler::{Context, Handler, HandlerError, Handlers};
+use streamer::handler::{Context, Handler, HandlerError, HandlerRuntime};
 use streamer::ids::RequestKey;
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::Processor;
+use streamer::processor::{Processor, ProcessorSettings};
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
@@ -133,10 +133,11 @@ impl Functions {
                     dead_letters: Anywhere,
                     clock: Arc::new(Stopped),
                     entropy: Arc::new(SystemEntropy::new()),
-                    handlers: Handlers::on(runtime.handle().clone()),
+                    handler_runtime: HandlerRuntime::on(runtime.handle().clone()),
                     settings: AttemptSettings::default(),
                 },
                 Anywhere,
+                ProcessorSettings::default(),
             ),
             runtime,
         };

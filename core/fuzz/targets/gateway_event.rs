@@ -19,9 +19,9 @@ fuzz_target!(|event: &[u8]| {
     FUNCTIONS.with(|functions| {
         let deadline = NOW + Duration::from_secs(10);
         functions.runtime.block_on(async {
-            let connected = functions.connect.handle(&event, deadline).await;
+            let connected = functions.connect.answer(&event, deadline).await;
             assert!([200, 401, 500].contains(&connected.status_code), "{connected:?}");
-            let disconnected = functions.disconnect.handle(&event, deadline).await;
+            let disconnected = functions.disconnect.answer(&event, deadline).await;
             assert_eq!(disconnected.status_code, 200);
             let frame = functions.router.route(&event).await;
             assert!(frame.len() <= MAX_FRAME_BYTES, "{} bytes", frame.len());

@@ -167,7 +167,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
             tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
-            self.attempts.handlers.replace_if_stuck().await;
+            self.attempts.handler_runtime.replace_if_stuck().await;
         }
         let Ok(outcome) = outcome else {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
@@ -201,7 +201,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         };
         let call = Call::new(context, Arc::clone(&self.payload), Phase::Processing);
         let app = self.attempts.app.clone();
-        HandlerTask::spawn(&self.attempts.handlers.handle(), async move { app.call(call).await })
+        HandlerTask::spawn(&self.attempts.handler_runtime.handle(), async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, saves checkpoints and renews the lease, until the handler ends; tells it when it is to
@@ -591,7 +591,7 @@ pub(super) async fn write<Q: RequestQueue, P, D>(
             Parting::Ended(Ending::Failed(error), history) => {
                 queue.fail(key, lease, error, history, last).await
             }
-            Parting::Ended(Ending::Cancelled, _) => queue.cancelled(key, lease, last).await,
+            Parting::Ended(Ending::Cancelled, _) => queue.confirm_cancel(key, lease, last).await,
             Parting::Retried { due, runner, history } => {
                 queue.retry_later(key, lease, history, *due, *runner, last).await
             }

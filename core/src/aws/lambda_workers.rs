@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use super::AwsEnvironment;
 use super::signed_call::{Patience, SignedCall};
-use super::{AwsEnvironment, ServiceError};
 use crate::ids::RequestKey;
 use crate::ports::Clock;
+use crate::service_error::ServiceError;
 use crate::workers::{HandOver, Workers};
 
 /// The worker as a Lambda function, invoked asynchronously.

@@ -16,8 +16,9 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use super::{AwsEnvironment, ServiceError};
+use super::AwsEnvironment;
 use crate::ports::Timestamp;
+use crate::service_error::ServiceError;
 use crate::telemetry::Causes;
 
 type Source = Box<dyn Error + Send + Sync>;

@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::AwsEnvironment;
 use super::signed_call::{Patience, SignedCall};
-use super::{AwsEnvironment, ServiceError};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::ports::Clock;
+use crate::service_error::ServiceError;
 
 /// Dead letters as messages of an SQS queue: the body of each is the [`DeadLetter`] as JSON.
 ///

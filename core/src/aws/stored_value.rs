@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::AwsEnvironment;
 use super::signed_call::{Patience, SignedCall};
-use super::{AwsEnvironment, ServiceError};
 use crate::ports::Timestamp;
+use crate::service_error::ServiceError;
 
 /// A value that is kept outside of a function's environment, and read once, when it starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,9 +97,9 @@ impl Error for StoredValueError {
 mod tests {
     use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
     use super::*;
+    use crate::auth::TokenKey;
     use crate::auth::test_keys::TestKey;
     use crate::auth::{Algorithm, TokenSettings};
-    use crate::config::TokenKey;
     use crate::telemetry::Causes;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);

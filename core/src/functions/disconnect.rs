@@ -1,12 +1,21 @@
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest};
+use aws_sdk_dynamodb::config::SharedHttpClient;
 use futures_util::{StreamExt as _, stream};
 
-use super::{in_time, reply};
+use super::reply::{in_time, reply};
+use super::{Function, Host};
+use crate::app::App;
+use crate::aws::AwsEnvironment;
+use crate::config::{ConfigError, Environment};
 use crate::ids::ConnectionId;
 use crate::ports::{Clock, Timestamp};
+use crate::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
 use crate::store::{
     Cancelled, Connection, ConnectionStore, PageRequest, RequestQueue, RequestSummary, StoreError,
 };
@@ -60,7 +69,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
     }
 
     /// Always 200, since nobody is left to be answered. Before `deadline`, when the invocation ends, it is done.
-    pub async fn handle(
+    pub async fn answer(
         &self,
         event: &ApiGatewayWebsocketProxyRequest,
         deadline: Timestamp,
@@ -167,12 +176,12 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         let key = request.key();
         // First the end, which somebody has to be told of: then nobody is left, and nothing to do.
         if self.cancels(request, id) {
-            match self.queue.cancel_unheard(&key, id, self.clock.now()).await? {
-                Cancelled::Now { .. } | Cancelled::Asked => {
+            match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
+                Cancelled::Now { .. } | Cancelled::Requested => {
                     left.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
                 // Somebody has come to listen since it was read.
-                Cancelled::Heard | Cancelled::Ended(_) => {}
+                Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => {}
             }
         }
         if request.subscribers.contains(id) {
@@ -202,172 +211,56 @@ fn status_code(code: Option<i64>) -> &'static str {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use aws_sdk_dynamodb::Client;
-    use std::sync::Mutex;
-    use std::time::Duration;
+/// Whether a connection's end cancels its requests that nobody else listens to: `CANCEL_ON_DISCONNECT`, `true` or `false`,
+/// default `false`.
+pub(super) fn cancel_on_disconnect(environment: &mut Environment<'_>) -> bool {
+    environment.or_default("CANCEL_ON_DISCONNECT", false, "true or false")
+}
 
-    use aws_sdk_dynamodb::operation::delete_item::{DeleteItemError, DeleteItemOutput};
-    use aws_sdk_dynamodb::operation::query::{QueryError, QueryOutput};
-    use aws_sdk_dynamodb::types::AttributeValue;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use serde_json::json;
+/// The `disconnect` function as it runs on Lambda.
+pub type LambdaDisconnect = Disconnect<DynamoConnectionStore, DynamoRequestQueue>;
 
-    use super::super::test_world::{At, silent};
-    use super::*;
-    use crate::store::Identity;
-    use crate::store::dynamodb::{
-        DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item,
-    };
+/// What the `disconnect` function has read from its environment.
+#[derive(Debug)]
+pub struct DisconnectSetup {
+    aws: AwsEnvironment,
+    connections: String,
+    requests: String,
+    is_cancelling: bool,
+    queue_settings: QueueSettings,
+}
 
-    const OK: &str = r#"{"statusCode":200,"headers":{},"multiValueHeaders":{},"isBase64Encoded":false}"#;
+impl Function for LambdaDisconnect {
+    type Setup = DisconnectSetup;
+    type Event = ApiGatewayWebsocketProxyRequest;
+    type Reply = ApiGatewayProxyResponse;
 
-    /// As the gateway sends it when a client closes its socket without a reason.
-    fn event() -> ApiGatewayWebsocketProxyRequest {
-        let headers = json!({
-            "Host": "abcde12345.execute-api.eu-west-1.amazonaws.com",
-            "X-Forwarded-For": "",
-            "x-api-key": "",
-            "x-restapi": "",
-        });
-        let event = json!({
-            "headers": headers,
-            "multiValueHeaders": headers,
-            "requestContext": {
-                "routeKey": "$disconnect",
-                "disconnectStatusCode": 1005,
-                "eventType": "DISCONNECT",
-                "extendedRequestId": "R1kmxc2VNjMCFIA=",
-                "requestTime": "09/Feb/2024:18:23:30 +0000",
-                "messageDirection": "IN",
-                "disconnectReason": "Client-side close frame status not set",
-                "stage": "prod",
-                "connectedAt": 1_707_503_008_941_u64,
-                "requestTimeEpoch": 1_707_503_010_486_u64,
-                "identity": {"sourceIp": "192.0.2.1"},
-                "requestId": "R1kmxc2VNjMCFIA=",
-                "domainName": "abcde12345.execute-api.eu-west-1.amazonaws.com",
-                "connectionId": "R1kmxcLQtjMCFxw=",
-                "apiId": "abcde12345",
-            },
-            "isBase64Encoded": false,
-        });
-        serde_json::from_value(event).unwrap()
+    fn read(environment: &mut Environment<'_>, http: SharedHttpClient) -> Option<DisconnectSetup> {
+        let aws = AwsEnvironment::from_env(environment, http);
+        let connections = environment.required("CONNECTIONS_TABLE");
+        let requests = environment.required("REQUESTS_TABLE");
+        let is_cancelling = cancel_on_disconnect(environment);
+        let queue_settings = QueueSettings::from_env(environment);
+        Some(DisconnectSetup { aws, connections, requests, is_cancelling, queue_settings })
     }
 
-    fn stored() -> Item {
-        connection_item::encode(&Connection {
-            id: "R1kmxcLQtjMCFxw=".into(),
-            identity: Identity {
-                user: "ann".into(),
-                tenant: "acme".into(),
-                permissions: Vec::new(),
-                expires_at: Timestamp::from_secs(1_707_506_609),
-            },
-            endpoint: "https://api.example/prod".into(),
-            connected_at: Timestamp::from_millis(1_707_503_009_250),
-            last_ping: Timestamp::from_millis(1_707_503_009_250),
-            metadata: [].into(),
-        })
+    async fn start(
+        setup: DisconnectSetup,
+        host: &Host,
+        _: impl FnOnce() -> Arc<App> + Send,
+    ) -> Result<Self, ConfigError> {
+        let client = setup.aws.dated_by(&host.clock).dynamodb();
+        let connections = DynamoConnectionStore::new(client.clone(), setup.connections);
+        let queue = DynamoRequestQueue::new(client, setup.requests, setup.queue_settings);
+        let (clock, metrics) = (Arc::clone(&host.clock), Arc::clone(&host.metrics));
+        Ok(Self::new(connections, queue, clock, metrics).cancelling(setup.is_cancelling))
     }
 
-    /// A table that answers a deletion of the event's connection, and of no other, with `old`.
-    fn table_of(old: Option<Item>) -> Rule {
-        mock!(Client::delete_item)
-            .match_requests(|delete| {
-                delete.table_name() == Some("connections")
-                    && delete.key().is_some_and(|key| {
-                        key["connection_id"] == AttributeValue::S("R1kmxcLQtjMCFxw=".to_owned())
-                    })
-            })
-            .then_output(move || DeleteItemOutput::builder().set_attributes(old.clone()).build())
-    }
-
-    #[derive(Debug, Default)]
-    struct Written(Mutex<Vec<String>>);
-
-    impl MetricSink for Written {
-        fn write(&self, line: &MetricLine) {
-            self.0.lock().unwrap().push(line.to_json());
-        }
-    }
-
-    /// The reply, and the metrics, of a connection without requests.
-    async fn outcome(rule: &Rule, event: &ApiGatewayWebsocketProxyRequest) -> (String, Vec<String>) {
-        let none = mock!(Client::query)
-            .match_requests(|query| query.index_name() == Some("connection-requests"))
-            .then_output(|| QueryOutput::builder().build());
-        outcome_with(rule, &none, event).await
-    }
-
-    async fn outcome_with(
-        delete: &Rule,
-        query: &Rule,
-        event: &ApiGatewayWebsocketProxyRequest,
-    ) -> (String, Vec<String>) {
-        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [delete, query]);
-        let now = Timestamp::from_millis(1_707_503_010_500);
-        let connections = DynamoConnectionStore::new(client.clone(), "connections");
-        let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
-        let metrics = Arc::new(Written::default());
-        let disconnect = Disconnect::new(connections, queue, Arc::new(At(now)), metrics.clone());
-        let reply = disconnect.handle(event, now + Duration::from_secs(10)).await;
-        let lines = std::mem::take(&mut *metrics.0.lock().unwrap());
-        (serde_json::to_string(&reply).unwrap(), lines)
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_forgotten_and_counted_whether_or_not_it_was_known() {
-        let mut half = stored();
-        half.remove("user_id");
-        let mut metrics = Vec::new();
-        for old in [Some(stored()), None, Some(half)] {
-            let rule = table_of(old);
-            let (reply, lines) = outcome(&rule, &event()).await;
-            assert_eq!((reply.as_str(), rule.num_calls()), (OK, 1));
-            metrics.extend(lines);
-        }
-        insta::assert_snapshot!(metrics.join("\n"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_fails_is_not_the_gateways_business() {
-        let failing =
-            mock!(Client::delete_item).then_error(|| DeleteItemError::unhandled("the table is out of reach"));
-        let unlisted = mock!(Client::query).then_error(|| QueryError::unhandled("the table is out of reach"));
-        let (reply, lines) = outcome_with(&failing, &unlisted, &event()).await;
-        assert_eq!((reply.as_str(), lines.len()), (OK, 1));
-        assert_eq!((failing.num_calls(), unlisted.num_calls()), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn an_event_without_a_connection_id_deletes_nothing() {
-        let mut event = event();
-        event.request_context.connection_id = None;
-        let rule = table_of(None);
-        assert_eq!(outcome(&rule, &event).await, (OK.to_owned(), vec![]));
-        assert_eq!(rule.num_calls(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tables_that_do_not_answer_do_not_hold_the_function_up() {
-        let client = silent();
-        let now = Timestamp::from_millis(1_707_503_010_500);
-        let connections = DynamoConnectionStore::new(client.clone(), "connections");
-        let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
-        let metrics = Arc::new(Written::default());
-        let disconnect = Disconnect::new(connections, queue, Arc::new(At(now)), metrics.clone());
-        let asked = tokio::time::Instant::now();
-        disconnect.handle(&event(), now + Duration::from_secs(10)).await;
-        assert_eq!(asked.elapsed(), Duration::from_millis(9_500));
-        assert_eq!(metrics.0.lock().unwrap().len(), 1, "it is counted all the same");
-    }
-
-    #[test]
-    fn no_client_can_choose_a_dimension() {
-        let codes = (-5..70_000).map(|code| status_code(Some(code)));
-        let different: std::collections::BTreeSet<&str> = codes.chain([status_code(None)]).collect();
-        assert_eq!(different.len(), 12);
+    async fn handle(
+        &self,
+        event: ApiGatewayWebsocketProxyRequest,
+        deadline: Timestamp,
+    ) -> Result<ApiGatewayProxyResponse, StoreError> {
+        Ok(self.answer(&event, deadline).await)
     }
 }

@@ -76,10 +76,13 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// A message that came at `received_at`, with the threshold of 5 s that a router has by default.
+    /// The threshold that a router has by default.
+    pub const DEFAULT_ASYNC_THRESHOLD: Duration = Duration::from_secs(5);
+
+    /// A message that came at `received_at`, with the threshold that a router has by default.
     #[must_use]
     pub fn new(identity: impl Into<Arc<Identity>>, received_at: Timestamp) -> Self {
-        let async_threshold = Duration::from_secs(5);
+        let async_threshold = Self::DEFAULT_ASYNC_THRESHOLD;
         Self { identity: identity.into(), received_at, async_threshold, rate_limits: None }
     }
 

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::about::About;
 use super::snapshot::snapshot;
 use super::{Caller, Router, store_failed};
-use crate::aws::ServiceError;
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::delivery::{End, Listeners, settle};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::{ErrorBody, ErrorCode, Frame, Message, Seq};
+use crate::service_error::ServiceError;
 use crate::store::{
     Cancelled, ConnectionStore, Ending, Enqueued, Identity, Request, RequestQueue, Runner, Status,
     StoreErrorKind, Subscribed,
@@ -49,7 +49,11 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let request = Request {
             metadata,
             max_attempts: self.app.retry_policy(&action).max_attempts,
-            runner: if estimated_duration > self.inline_limit { Runner::Worker } else { Runner::Processor },
+            runner: if estimated_duration > self.settings.inline_limit {
+                Runner::Worker
+            } else {
+                Runner::Processor
+            },
             ..Request::new(
                 caller.id.clone(),
                 user.clone(),
@@ -99,7 +103,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
 
     pub(super) async fn status(&self, caller: Caller, about: About) -> Result<Frame, ErrorBody> {
         let key = key_of(&caller, &about);
-        let found = self.queue.look_up(&key).await.map_err(|error| store_failed(&caller.id, &error))?;
+        let found = self.queue.snapshot(&key).await.map_err(|error| store_failed(&caller.id, &error))?;
         Ok(snapshot(caller.id, &found.ok_or_else(not_found)?))
     }
 
@@ -124,13 +128,13 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 let end =
                     End { request: &ended, audience: subscribers, parts_released, is_payload_lost: false };
                 // Told whatever becomes of the answer.
-                tokio::join!(self.tell(&caller, end), self.queue.look_up(&key)).1
+                tokio::join!(self.tell(&caller, end), self.queue.snapshot(&key)).1
             }
-            Cancelled::Asked => {
+            Cancelled::Requested => {
                 tracing::info!(request = %key, "its holder is asked to stop");
-                self.queue.look_up(&key).await
+                self.queue.snapshot(&key).await
             }
-            Cancelled::Heard | Cancelled::Ended(_) => self.queue.look_up(&key).await,
+            Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => self.queue.snapshot(&key).await,
         };
         Ok(snapshot(caller.id.clone(), &found.map_err(failed)?.ok_or_else(not_found)?))
     }

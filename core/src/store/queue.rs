@@ -52,10 +52,10 @@ pub struct Audience {
     /// The connections that are told of the request.
     pub subscribers: Vec<Subscriber>,
     /// Whether its user or an operator wants it to end: stop, and write that it is
-    /// [cancelled](RequestQueue::cancelled).
+    /// [cancelled](RequestQueue::confirm_cancel).
     pub cancel_requested: bool,
     /// Whether the write that ended the request has seen to it that its parts expire with it, or has found that
-    /// nothing needs to be seen to. Pass it on to [`delivered`](RequestQueue::delivered), which does it otherwise.
+    /// nothing needs to be seen to. Pass it on to [`record_delivery`](RequestQueue::record_delivery), which does it otherwise.
     pub parts_released: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct Audience {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Delivery<'a> {
     /// Those who have the terminal frame, or will never need it.
-    pub told: &'a [ConnectionId],
+    pub delivered: &'a [ConnectionId],
     /// Whether nobody else is to be told, and no dead letter is left to be sent: nobody needs to look at it again, unless
     /// somebody has come to listen since.
     pub is_complete: bool,
@@ -87,7 +87,7 @@ pub enum Abandoned {
 /// What became of a wish to listen to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subscribed {
-    /// The connection listens: this is how the request stands, as it is [looked up](RequestQueue::look_up). What has a higher
+    /// The connection listens: this is how the request stands, as it is [looked up](RequestQueue::snapshot). What has a higher
     /// number than [`seq`](Request::seq) is sent to it. If it has ended, its terminal frame is to be sent now; should that fail,
     /// it is sent once the request's timer fires.
     To(Box<Request>),
@@ -106,15 +106,15 @@ pub enum Cancelled {
         subscribers: Vec<ConnectionId>,
         /// The number of the frame that tells them.
         seq: Seq,
-        /// The epoch under which their [delivery](RequestQueue::delivered) is noted.
+        /// The epoch under which their [delivery](RequestQueue::record_delivery) is noted.
         epoch: u64,
         /// As in an [`Audience`].
         parts_released: bool,
     },
     /// It runs: whoever holds its lease is asked to stop, and writes the end.
-    Asked,
-    /// Others than [who cancels](RequestQueue::cancel_unheard) listen to it: it goes on.
-    Heard,
+    Requested,
+    /// Others than [who cancels](RequestQueue::cancel_unless_subscribed) listen to it: it goes on.
+    HasOtherSubscribers,
     /// It has ended already, so.
     Ended(Status),
 }
@@ -179,7 +179,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// As [`get`](Self::get) has them.
-    fn look_up(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send {
+    fn snapshot(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send {
         self.get(key)
     }
 
@@ -274,7 +274,7 @@ pub trait RequestQueue: Send + Sync {
     /// # Errors
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost, and
     /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its end was asked for, so that it is to be
-    /// [`cancelled`](Self::cancelled) instead; else when the store does not take it.
+    /// [`confirm_cancel`](Self::confirm_cancel) instead; else when the store does not take it.
     fn fail(
         &self,
         key: &RequestKey,
@@ -288,7 +288,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
-    fn cancelled(
+    fn confirm_cancel(
         &self,
         key: &RequestKey,
         lease: &Lease,
@@ -300,7 +300,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// [`ConditionLost`](super::StoreErrorKind::ConditionLost) when its end was asked for: it is to be
-    /// [cancelled](Self::cancelled) instead;
+    /// [cancelled](Self::confirm_cancel) instead;
     /// [`Fenced`](super::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
     fn retry_later(
         &self,
@@ -331,7 +331,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn delivered(
+    fn record_delivery(
         &self,
         key: &RequestKey,
         epoch: u64,
@@ -354,7 +354,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// When the store does not answer.
-    fn look_again(
+    fn postpone(
         &self,
         key: &RequestKey,
         timer_at: Timestamp,
@@ -397,7 +397,7 @@ pub trait RequestQueue: Send + Sync {
     ///
     /// # Errors
     /// [`NotFound`](super::StoreErrorKind::NotFound) when it is not there any more; else when the store does not answer.
-    fn redriven(
+    fn record_redrive(
         &self,
         key: &RequestKey,
         epoch: u64,
@@ -434,11 +434,11 @@ pub trait RequestQueue: Send + Sync {
     ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
 
     /// [Cancels](Self::cancel) a request unless another connection than this one listens to it, also one that came to do
-    /// so a moment ago: then it is [`Heard`](Cancelled::Heard), and goes on.
+    /// so a moment ago: then it is [`HasOtherSubscribers`](Cancelled::HasOtherSubscribers), and goes on.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel) has them.
-    fn cancel_unheard(
+    fn cancel_unless_subscribed(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,

@@ -113,7 +113,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let Step { state: next, effects } = step(state, Event::TimerFired, judged_at, &self.settings.rules);
         let look_at = |effect: &Effect| if let Effect::LookAt(at) = effect { Some(*at) } else { None };
         if let Some(at) = effects.iter().find_map(look_at) {
-            let done = self.queue.look_again(key, timer_at, at).await?;
+            let done = self.queue.postpone(key, timer_at, at).await?;
             return Ok(done.then_some(Acted::Held));
         }
         match state {
@@ -133,7 +133,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 // the timer fires again.
                 let waited = now.since(seen.finished_at.unwrap_or_default());
                 let again_at = now + waited.clamp(SHORTEST_WAIT, LONGEST_WAIT);
-                let done = self.queue.look_again(key, timer_at, again_at).await?;
+                let done = self.queue.postpone(key, timer_at, again_at).await?;
                 let untold = Untold { key: key.clone(), timer_at: Some(again_at) };
                 Ok(done.then_some(Acted::Untold(untold)))
             }
@@ -205,7 +205,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
 
     /// Keeps what only an operator can mend out of the way of everything else.
     async fn put_off(&self, key: &RequestKey, timer_at: Timestamp) -> Acted {
-        match self.queue.look_again(key, timer_at, self.clock.now() + LONGEST_WAIT).await {
+        match self.queue.postpone(key, timer_at, self.clock.now() + LONGEST_WAIT).await {
             Ok(_) => Acted::Unreadable,
             Err(error) => {
                 tracing::error!(request = %key, error = %Causes(&error), "it was not put off");
@@ -223,7 +223,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let mut is_payload_lost = false;
         let read = timeout_at(until, async {
             // What is told needs neither the payload nor a checkpoint; a dead letter needs the payload.
-            let found = self.queue.look_up(key).await?;
+            let found = self.queue.snapshot(key).await?;
             if !found.as_ref().is_some_and(|request| request.is_dead_letter_due) {
                 return Ok(found);
             }

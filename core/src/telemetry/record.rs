@@ -9,12 +9,22 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::Environment;
+
 /// The longest text that a line holds whole, and the longest piece of a longer one, in bytes.
 ///
 /// CloudWatch takes 1 MiB an event, and took 256 KiB until April 2025; but Lambda has been seen to cut a line where the
 /// pipe ends that it comes through, at 64 KiB. Escaped, a piece is at most twice as long.
 const MAX_WHOLE_BYTES: usize = 60_000;
 const MAX_PIECE_BYTES: usize = 28_000;
+
+/// Whether every event and its reply goes to the log, for fixtures to be made of: `STREAMER_RECORD`, `true` or `false`,
+/// default `false`.
+///
+/// Tokens and payloads are in them: it is for a while, and for a stage whose log may hold that.
+pub(crate) fn is_recording(environment: &mut Environment<'_>) -> bool {
+    environment.or_default("STREAMER_RECORD", false, "true or false")
+}
 
 /// Runs `handler` under Lambda's runtime, and with `recording` writes each event and its reply to the log.
 ///

@@ -5,8 +5,9 @@ use streamer::ids::{RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock};
 use streamer::store::{Cancelled, RequestQueue as _, Status, StoreErrorKind};
 
+use super::arguments::name;
 use super::place::Place;
-use super::{Outcome, name, runtime, say};
+use super::process::{CommandResult, runtime, say};
 
 /// The `cancel` command.
 #[derive(Args, Debug)]
@@ -25,14 +26,14 @@ pub(super) struct Cancel {
 }
 
 impl Cancel {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let Self { id, user, tenant, place } = self;
         runtime()?.block_on(async {
             let requests = place.find(false).await?.requests().await?;
             let key = RequestKey::new(&tenant.as_str().into(), &user.as_str().into(), &id);
             let became = match requests.cancel(&key, SystemClock.now()).await {
                 Ok(Cancelled::Now { .. }) => "cancelled; whoever listens is told within a minute or two",
-                Ok(Cancelled::Asked) => {
+                Ok(Cancelled::Requested) => {
                     "it runs: whoever runs it is asked to stop, and learns of it at the next report or heartbeat"
                 }
                 Ok(Cancelled::Ended(Status::Cancelled)) => "it was cancelled already",
@@ -40,7 +41,7 @@ impl Cancel {
                     return Err(format!("{key} has ended already: it is {}", status.as_str()).into());
                 }
                 // Only a connection's end spares what others listen to.
-                Ok(Cancelled::Heard) => return Err(format!("{key} goes on, since somebody listens").into()),
+                Ok(Cancelled::HasOtherSubscribers) => return Err(format!("{key} goes on, since somebody listens").into()),
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     return Err(format!(
                         "there is no request {id} of user {user} in tenant {tenant}: quick ones keep no record, and \

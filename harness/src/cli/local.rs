@@ -9,8 +9,9 @@ use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Stage, StageBuilder, listen};
 use streamer_harness::template::{Environment, FindingKind, Template};
 
+use super::process::{CommandResult, Stop, runtime, say};
 use super::ready::Ready;
-use super::{Outcome, State, Stop, runtime, say};
+use super::state::State;
 
 /// The `local` command.
 #[derive(Args, Debug, Default)]
@@ -32,7 +33,7 @@ pub(super) struct Local {
 const DEFAULT_PORT: u16 = 4000;
 
 impl Local {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let state = State::of(self.template.as_deref())?;
         // Before the build, which takes longer.
         let listener = listen(self.port.unwrap_or(DEFAULT_PORT))?;

@@ -7,9 +7,9 @@ use clap::Args;
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer_harness::tables::innermost;
 
-use super::State;
 use super::aws::{Whereto, expect_credentials, prefix};
 use super::ready::Ready;
+use super::state::State;
 
 /// Which stage. Where nothing is said, it is the local stage of this workspace.
 #[derive(Args, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Place {
     #[arg(long, value_name = "NAME", value_parser = prefix)]
     prefix: Option<String>,
     /// The requests table [default: the one of that prefix]
-    #[arg(long, value_name = "NAME", value_parser = super::name)]
+    #[arg(long, value_name = "NAME", value_parser = super::arguments::name)]
     requests_table: Option<String>,
     #[command(flatten)]
     whereto: Whereto,

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use streamer_harness::sim::{self, Failure, Plan, Report, World};
 use streamer_harness::stage::Workspace;
 
-use super::{Outcome, Stop, duration, runtime, say};
+use super::arguments::duration;
+use super::process::{CommandResult, Stop, runtime, say};
 
 /// The `sim` command.
 #[derive(Args, Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Sim {
 }
 
 impl Sim {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         match (&self.plan, self.seed) {
             (Some(file), _) => self.show(read(file)?),
             (None, Some(seed)) => self.show(Plan::of_seed(seed)),
@@ -62,7 +63,7 @@ impl Sim {
     }
 
     /// One world, with all that happens in it.
-    fn show(&self, plan: Plan) -> Outcome {
+    fn show(&self, plan: Plan) -> CommandResult {
         if let Some(file) = &self.save {
             write(file, &plan)?;
         }
@@ -79,7 +80,7 @@ impl Sim {
         Ok(verdict(&world))
     }
 
-    fn run_many(&self) -> Outcome {
+    fn run_many(&self) -> CommandResult {
         let to = self
             .from
             .checked_add(self.seeds)

@@ -15,7 +15,8 @@ use streamer_harness::tables::{self as at, Comparison, Encryption};
 use streamer_harness::template::{Environment, Table, Template};
 
 use super::aws::{Whereto, expect_credentials, prefix};
-use super::{Outcome, State, runtime, say};
+use super::process::{CommandResult, runtime, say};
+use super::state::State;
 
 /// The `tables` command.
 #[derive(Debug, Subcommand)]
@@ -55,7 +56,7 @@ pub(super) struct Place {
 }
 
 impl Tables {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let place = match &self {
             Self::Create(place) | Self::Check(place) | Self::Delete { place, .. } => place,
         };
@@ -72,7 +73,7 @@ impl Tables {
     }
 }
 
-async fn create(at: &at::Tables, tables: &[Table]) -> Outcome {
+async fn create(at: &at::Tables, tables: &[Table]) -> CommandResult {
     let mut differences = 0;
     for table in tables {
         let created = at.create(&table.name, &table.layout).await?;
@@ -91,7 +92,7 @@ async fn create(at: &at::Tables, tables: &[Table]) -> Outcome {
     .into())
 }
 
-async fn check(at: &at::Tables, tables: &[Table]) -> Outcome {
+async fn check(at: &at::Tables, tables: &[Table]) -> CommandResult {
     let mut differences = 0;
     for table in tables {
         let Some(comparison) = at.check(&table.name, &table.layout).await? else {
@@ -109,7 +110,7 @@ async fn check(at: &at::Tables, tables: &[Table]) -> Outcome {
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> Outcome {
+async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> CommandResult {
     let mut standing = Vec::new();
     for table in tables {
         if let Some(arn) = at.arn(&table.name).await? {

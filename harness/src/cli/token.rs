@@ -3,7 +3,9 @@ use std::process::ExitCode;
 use clap::Args;
 use streamer::ports::{Clock as _, SystemClock};
 
-use super::{Outcome, State, Whom, say};
+use super::arguments::Whom;
+use super::process::{CommandResult, say};
+use super::state::State;
 
 /// The `token` command.
 #[derive(Args, Debug)]
@@ -13,7 +15,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let key = State::of(None)?.signing_key()?;
         say(&(key.sign(&self.whom.into(), SystemClock.now()) + "\n"))?;
         Ok(ExitCode::SUCCESS)

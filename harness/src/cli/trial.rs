@@ -11,9 +11,11 @@ use streamer::protocol::{ErrorBody, Frame, Seq};
 use streamer_harness::client::Client;
 use streamer_harness::stage::{Stage, listen};
 
+use super::arguments::{Whom, duration};
 use super::local::stage_config;
+use super::process::{CommandResult, Stop, runtime, say};
 use super::ready::Ready;
-use super::{Outcome, State, Stop, Whom, duration, runtime, say};
+use super::state::State;
 
 /// The `try` command.
 #[derive(Args, Debug)]
@@ -31,7 +33,7 @@ pub(super) struct Try {
 }
 
 impl Try {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let payload: Value = serde_json::from_str(&self.payload).map_err(|error| {
             format!("the payload is not valid JSON ({error}): quote it for the shell, as in '{{\"message\":\"hi\"}}'")
         })?;

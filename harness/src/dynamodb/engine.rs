@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use streamer::ports::{Clock, Entropy, Timestamp};
 
 use super::error::ApiError;
-use super::idempotency::Tokens;
+use super::idempotency::ClientTokens;
 use super::ledger::Ledgers;
 use super::open::FolderLock;
 use super::time_to_live::Swept;
@@ -43,7 +43,7 @@ pub(super) struct Settings {
 pub(super) struct Engine {
     storage: Storage,
     lifecycle: VectorIndexLifecycle,
-    tokens: Tokens,
+    client_tokens: ClientTokens,
     ledgers: Ledgers,
     settings: Arc<Settings>,
     /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
@@ -68,7 +68,7 @@ impl Engine {
         let engine = Self {
             storage,
             lifecycle: VectorIndexLifecycle::new(),
-            tokens: Tokens::default(),
+            client_tokens: ClientTokens::default(),
             ledgers: Ledgers::default(),
             settings,
             folder_lock,
@@ -178,8 +178,8 @@ impl Engine {
         &mut self.ledgers
     }
 
-    pub(super) fn tokens(&mut self) -> &mut Tokens {
-        &mut self.tokens
+    pub(super) fn client_tokens(&mut self) -> &mut ClientTokens {
+        &mut self.client_tokens
     }
 
     /// Runs one operation of the engine.

@@ -1,7 +1,6 @@
 //! Calls that go wrong on request: which faults a call can have, and what becomes of it then.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -11,38 +10,21 @@ use super::error::ApiError;
 use super::ledger::{self, Ledgers};
 use super::{DynamoDb, Response, capacity, stale};
 use crate::dynamodb::engine::{Engine, STREAMS_TARGET, read, write};
-use crate::faults::{Caller, Effect, Occasion, Service};
-use crate::sight::{Answer, Sight};
+use crate::faults::{CallContext, Caller, Effect, Effects, Service};
+use crate::observe::{Answer, Observation};
 
 const TRANSACTIONS: [&str; 3] = ["TransactWriteItems", "TransactGetItems", "ExecuteTransaction"];
 
 /// What is to go wrong with a call.
-#[derive(Debug, Default)]
-pub(super) struct Troubles {
-    /// How much later it takes effect.
-    pub(super) delay: Duration,
-    /// What else.
-    pub(super) effect: Option<Effect>,
-    /// The table that the effect is about, where it is about one alone.
-    table: Option<String>,
-}
-
-impl Troubles {
-    pub(super) fn are_none(&self) -> bool {
-        self.delay.is_zero() && self.effect.is_none()
-    }
-}
-
-/// What is to go wrong with a call.
-pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Troubles {
+pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Effects {
     let operation = operation(target);
     let service = if target.starts_with(STREAMS_TARGET) { Service::Streams } else { Service::DynamoDb };
     let faults = db.settings.faults.as_ref();
     let Some(faults) = faults.filter(|faults| faults.are_about(service, operation)) else {
-        return Troubles::default();
+        return Effects::default();
     };
     let request = Named::of(body);
-    let occasion = Occasion {
+    let context = CallContext {
         service,
         operation,
         resources: &request.tables(),
@@ -50,31 +32,30 @@ pub(super) fn strike(db: &DynamoDb, caller: Option<&Caller>, target: &str, body:
         caller: caller.map(Caller::function),
     };
     let can_be_stale = can_be_stale(db, operation, &request);
-    let (effects, table) = faults.strike_one(&occasion, |effect| {
-        effect.can_befall_any_call(caller)
+    faults.inject(&context, |effect| {
+        effect.applies_to_any_call(caller)
             || (effect == Effect::Conflict && can_conflict(operation))
             || (matches!(effect, Effect::Stale(_)) && can_be_stale)
-    });
-    Troubles { delay: effects.delay, effect: effects.effect, table }
+    })
 }
 
 /// Answers a call with which something goes wrong, or leaves it without an answer. Whoever calls it has waited for
 /// its delay, and has killed whom it should.
-pub(super) fn suffer(
+pub(super) fn call_with(
     db: &DynamoDb,
     caller: Option<&Caller>,
-    troubles: &Troubles,
+    effects: &Effects,
     target: &str,
     body: &[u8],
 ) -> Option<Response> {
     let answer = {
         let engine = &mut *db.lock();
         engine.set_caller(caller.cloned());
-        let answer = answer(engine, troubles, target, body);
+        let answer = answer(engine, effects, target, body);
         engine.set_caller(None);
         answer
     };
-    tell(db, caller, target, body, answer.as_ref());
+    notify(db, caller, target, body, answer.as_ref());
     answer
 }
 
@@ -87,16 +68,16 @@ pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &
         engine.set_caller(None);
         answer
     };
-    tell(db, caller, target, body, Some(&answer));
+    notify(db, caller, target, body, Some(&answer));
     answer
 }
 
 /// Tells who watches of a call that has been answered, or never will be.
-fn tell(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], answer: Option<&Response>) {
+fn notify(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], answer: Option<&Response>) {
     let Some(faults) = &db.settings.faults else { return };
-    faults.tell(|| {
+    faults.notify(|| {
         let request = Named::of(body);
-        Sight::Called {
+        Observation::Called {
             caller: caller.cloned(),
             operation: operation(target).to_owned(),
             tables: request.tables().join(","),
@@ -117,17 +98,17 @@ fn error_name(answer: &Response) -> String {
     name.map_or_else(|| answer.status.to_string(), str::to_owned)
 }
 
-fn answer(engine: &mut Engine, troubles: &Troubles, target: &str, body: &[u8]) -> Option<Response> {
+fn answer(engine: &mut Engine, effects: &Effects, target: &str, body: &[u8]) -> Option<Response> {
     if engine.is_released() {
         // A delayed call whose stage has ended meanwhile: the folder may be another's.
         return None;
     }
-    if let (Some(Effect::Throttle | Effect::Fail), Some(table)) = (troubles.effect, &troubles.table)
+    if let (Some(Effect::Throttle | Effect::Fail), Some(table)) = (effects.effect, &effects.resource)
         && let Some(batch) = Batch::without(table, target, body)
     {
         return Some(respond(batch.run(engine, target)));
     }
-    match troubles.effect {
+    match effects.effect {
         Some(Effect::Throttle) => Some(refuse(engine, target, body, throttled)),
         Some(Effect::Fail) => Some(refuse(engine, target, body, |_, _, _| failed())),
         Some(Effect::Conflict) => Some(refuse(engine, target, body, conflicted)),

@@ -1,22 +1,26 @@
-//! DynamoDB over HTTP, for any AWS SDK and the AWS CLI.
+//! DynamoDB over HTTP, for any AWS SDK and the AWS CLI; in process, the same without sockets.
 
-use std::future;
-use std::io::{self, Read};
+use std::future::pending;
+use std::io::Read;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use flate2::Crc;
 use flate2::read::MultiGzDecoder;
-use futures_util::stream;
 
 use super::error::ApiError;
-use super::{DynamoDb, connector, faults};
+use super::{DynamoDb, faults};
+use crate::faults::{Caller, Effect};
+use crate::sdk::{InProcess, lost_answer};
+
+/// The content type of DynamoDB's protocol.
+const PROTOCOL: &str = "application/x-amz-json-1.0";
 
 /// The largest body that DynamoDB takes, before and after it is inflated.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -24,7 +28,12 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 impl DynamoDb {
     /// DynamoDB's HTTP endpoint: `POST /` takes calls, `GET /` tells that it is healthy.
     pub fn router(&self) -> Router {
-        Router::new().route("/", get(health).post(post)).with_state(self.clone())
+        Router::new().route("/", routing::get(health).post(post)).with_state(self.clone())
+    }
+
+    /// The endpoint for the harness itself: no fault strikes its calls, and no ledger has them.
+    pub(super) fn quiet_router(&self) -> Router {
+        Router::new().route("/", routing::post(post_quietly)).with_state(self.clone())
     }
 }
 
@@ -38,44 +47,80 @@ async fn health(State(db): State<DynamoDb>) -> Response {
     )
 }
 
-async fn post(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Response {
+async fn post(
+    State(db): State<DynamoDb>,
+    in_process: Option<Extension<InProcess>>,
+    caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let caller = caller.map(|Extension(caller)| caller);
     let answer = match read(&headers, body).await {
-        Ok(body) => {
-            let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-            match answer(&db, target.unwrap_or_default().to_owned(), body).await {
-                Some(answer) => answer,
-                None => return without_an_answer(),
-            }
-        }
+        Ok(body) => match answer(&db, in_process.is_some(), caller, target(&headers), body).await {
+            Some(answer) => answer,
+            None => return lost_answer(),
+        },
         Err(error) => error.into_response(),
     };
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_headers(&db, status, connector::CONTENT_TYPE, answer.body)
+    respond(&db, answer)
 }
 
-/// Answers off the threads that serve: a call may wait for another that holds the database.
-async fn answer(db: &DynamoDb, target: String, body: Bytes) -> Option<super::Response> {
-    let effects = faults::strike(db, None, &target, &body);
-    let (db, delay) = (db.clone(), effects.delay);
-    let work = move || faults::suffer(&db, None, &effects, &target, &body);
-    let answered = if delay.is_zero() {
-        tokio::task::spawn_blocking(work).await
-    } else {
-        // Whoever calls may hang up; the call takes effect all the same.
-        let delayed = tokio::spawn(async move {
+async fn post_quietly(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Response {
+    let answer = match read(&headers, body).await {
+        Ok(body) => faults::respond(db.lock().call(target(&headers), &body)),
+        Err(error) => error.into_response(),
+    };
+    respond(&db, answer)
+}
+
+fn target(headers: &HeaderMap) -> &str {
+    headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default()
+}
+
+/// Answers a call, unless a fault has it go without an answer.
+async fn answer(
+    db: &DynamoDb,
+    in_process: bool,
+    caller: Option<Caller>,
+    target: &str,
+    body: Bytes,
+) -> Option<super::Response> {
+    let effects = faults::effects(db, caller.as_ref(), target, &body);
+    if in_process && effects.are_none() {
+        return Some(faults::call(db, caller.as_ref(), target, &body));
+    }
+    let (effect, delay) = (effects.effect, effects.delay);
+    if let (Some(Effect::Kill), Some(caller)) = (effect, &caller) {
+        if !delay.is_zero() {
             tokio::time::sleep(delay).await;
-            tokio::task::spawn_blocking(work).await
-        });
-        delayed.await.and_then(|answered| answered)
+        }
+        caller.kill();
+        return pending().await;
+    }
+    let (db, target) = (db.clone(), target.to_owned());
+    let work = move || faults::call_with(&db, caller.as_ref(), &effects, &target, &body);
+    let answered = match (in_process, delay.is_zero()) {
+        (true, true) => return work(),
+        // Off the threads that serve: a call may wait for another that holds the database.
+        (false, true) => tokio::task::spawn_blocking(work).await,
+        // Whoever calls may hang up, or die; the call takes effect all the same.
+        (true, false) => {
+            let delayed = async move {
+                tokio::time::sleep(delay).await;
+                work()
+            };
+            tokio::spawn(delayed).await
+        }
+        (false, false) => {
+            let delayed = async move {
+                tokio::time::sleep(delay).await;
+                tokio::task::spawn_blocking(work).await
+            };
+            tokio::spawn(delayed).await.and_then(|answered| answered)
+        }
     };
     let failed = || ApiError::internal("The request processing has failed").into_response();
     answered.unwrap_or_else(|_| Some(failed()))
-}
-
-/// A body that fails before its first byte: the connection is closed before anything of the answer is written.
-pub(crate) fn without_an_answer() -> Response {
-    let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "the answer is lost, as a fault has it");
-    Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
@@ -99,6 +144,11 @@ fn inflate(body: &[u8]) -> Result<Bytes, ApiError> {
         return Err(ApiError::request_too_large(MAX_BODY_BYTES));
     }
     Ok(inflated.into())
+}
+
+fn respond(db: &DynamoDb, answer: super::Response) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    with_headers(db, status, PROTOCOL, answer.body)
 }
 
 fn with_headers(db: &DynamoDb, status: StatusCode, content_type: &'static str, body: Bytes) -> Response {

@@ -16,7 +16,7 @@ const MAX_TOKEN_LENGTH: usize = 36;
 
 /// Transactions that succeeded, by operation and token.
 #[derive(Debug, Default)]
-pub(super) struct Tokens(BTreeMap<(String, String), Remembered>);
+pub(super) struct ClientTokens(BTreeMap<(String, String), Remembered>);
 
 #[derive(Debug)]
 struct Remembered {
@@ -45,7 +45,7 @@ pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<
     let payload = payload.to_string();
 
     let now = engine.now();
-    let tokens = &mut engine.tokens().0;
+    let tokens = &mut engine.client_tokens().0;
     tokens.retain(|_, remembered| now.since(remembered.ended) < WINDOW);
     let key = (operation.to_owned(), token);
     match tokens.get(&key) {
@@ -59,6 +59,6 @@ pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<
         None => {}
     }
     let answer = engine.run(operation, body)?;
-    engine.tokens().0.insert(key, Remembered { ended: now, payload, answer: answer.clone() });
+    engine.client_tokens().0.insert(key, Remembered { ended: now, payload, answer: answer.clone() });
     Ok(answer)
 }

@@ -37,7 +37,7 @@
 //! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
 
 mod capacity;
-mod connector;
+mod client;
 mod engine;
 mod error;
 mod faults;
@@ -62,7 +62,6 @@ use bytes::Bytes;
 use engine::{Engine, Settings};
 
 use crate::watch;
-pub(crate) use http::without_an_answer;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
 pub use streams::{
@@ -155,7 +154,7 @@ impl DerefMut for Locked<'_> {
 
 impl Locked<'_> {
     /// What was written so far concerns nobody who reads a stream.
-    fn hush(&self) {
+    fn skip_notification(&self) {
         let written = self.engine.conn().total_changes();
         self.changes.send_if_modified(|known| {
             *known = written;

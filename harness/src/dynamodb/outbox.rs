@@ -10,7 +10,7 @@ use streamer::ports::Timestamp;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::streams::store::{self, NewRecord, Stream};
-use crate::sight::Sight;
+use crate::observe::Observation;
 
 /// One record as the engine left it.
 struct Entry {
@@ -35,7 +35,7 @@ pub(super) fn take(engine: &Engine) -> Result<(), ApiError> {
             let record = append(&transaction, &stream, entry, now, engine.settings().shard_lifetime)?;
             if let (Some((keys, image)), Some(faults)) = (record, &engine.settings().faults) {
                 let caller = engine.caller().cloned();
-                faults.tell(|| Sight::Wrote { caller, table, keys, image });
+                faults.notify(|| Observation::Wrote { caller, table, keys, image });
             }
         }
     }

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::stale;
 use super::streams::StreamViewType;
 use super::streams::store::{self, NewStream};
-use crate::aws_forms::stream_label;
+use crate::aws_format::stream_label;
 
 /// What every ARN of the engine begins with.
 const ENGINE_ARN_PREFIX: &str = "arn:aws:dynamodb:dynoxide:000000000000:";

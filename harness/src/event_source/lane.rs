@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Ports;
 use super::batch::{Item, fit, payload};
 use super::checkpoint::Checkpoint;
 use super::on_failure::{BatchInfo, Condition, FailureRecord, RequestContext, ResponseContext};
+use super::ports::Ports;
 use super::reply::{Verdict, verdict};
 use super::settings::Settings;
 use super::source::table_of;
-use crate::aws_forms::{iso_8601, uuid};
-use crate::faults::{Effect, Effects, Occasion, Service};
+use crate::aws_format::{iso_8601, uuid};
+use crate::faults::{CallContext, Effect, Effects, Service};
 use crate::lambda::InvokeError;
 
 /// How long a stream keeps a record: no longer can a mapping try it.
@@ -69,7 +69,7 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         while let Some(items) = self.gather().await {
-            let Effects { delay, effect } = self.struck(&items);
+            let Effects { delay, effect, .. } = self.delivery_effects(&items);
             if !delay.is_zero() {
                 sleep(delay).await;
             }
@@ -84,18 +84,16 @@ impl Lane {
     }
 
     /// What is to go wrong with the delivery of a batch.
-    fn struck(&self, items: &[Item]) -> Effects {
+    fn delivery_effects(&self, items: &[Item]) -> Effects {
         let table = items.first().and_then(|item| table_of(&item.stream_arn));
-        let occasion = Occasion {
+        let context = CallContext {
             service: Service::Streams,
             operation: "GetRecords",
             resources: table.as_slice(),
             index: None,
             caller: Some(&self.settings.function),
         };
-        self.ports
-            .faults
-            .strike_where(&occasion, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
+        self.ports.faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
     }
 
     /// The next batch: full, or what has come in within the window.
@@ -180,7 +178,7 @@ impl Lane {
         let (function, request_id) = (&self.settings.function, batch.request_id.clone());
         let payload = payload(&batch.items);
         let once = || self.ports.invoke.invoke_as(function, request_id.clone(), payload.clone());
-        let effects = self.troubles();
+        let effects = self.invocation_effects();
         if !effects.delay.is_zero() {
             sleep(effects.delay).await;
         }
@@ -207,12 +205,12 @@ impl Lane {
     }
 
     /// What is to go wrong with a batch on its way to the function.
-    fn troubles(&self) -> Effects {
+    fn invocation_effects(&self) -> Effects {
         let resources: &[&str] = &[&self.settings.function];
-        let (service, operation) = (Service::Lambda, Occasion::EVENT);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let (service, operation) = (Service::Lambda, CallContext::EVENT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
         let possible = |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate);
-        self.ports.faults.strike_where(&occasion, possible)
+        self.ports.faults.inject(&context, possible)
     }
 
     /// Gives up on the records that are too old, the first ones.

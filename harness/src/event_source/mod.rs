@@ -9,49 +9,32 @@ mod checkpoint;
 mod filter;
 mod lane;
 mod on_failure;
-mod pace;
+mod poll_timer;
+mod ports;
 mod reply;
 mod settings;
 mod shard;
 mod source;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
 use std::sync::Arc;
 
-use streamer::ports::{Clock, Entropy};
 use tokio::task::JoinSet;
 
-use crate::faults::Faults;
-use crate::lambda::Invoke;
 use crate::watch;
-use pace::Pace;
+use poll_timer::PollTimer;
+use tasks::next_ended;
 
 pub use filter::{FilterError, FilterPattern};
 pub use on_failure::{
     BatchInfo, Condition, FailureRecord, LogFailures, OnFailure, RequestContext, ResponseContext,
     SendFailures,
 };
+pub use ports::Ports;
 pub use settings::{Backoff, Settings, SettingsError, StartingPosition};
 pub use source::{Record, RecordSource, Shard, SourceError};
-
-/// What a mapping stands on.
-#[derive(Clone, Debug)]
-pub struct Ports {
-    /// The stream.
-    pub source: Arc<dyn RecordSource>,
-    /// What runs the function.
-    pub invoke: Arc<dyn Invoke>,
-    /// Where batches go that were given up on.
-    pub on_failure: Arc<dyn OnFailure>,
-    /// What the age of records is reckoned by.
-    pub clock: Arc<dyn Clock>,
-    /// Where the ids of the invocations come from.
-    pub entropy: Arc<dyn Entropy>,
-    /// What goes wrong with deliveries on purpose ([`Call::records`](crate::faults::Call::records)): they come
-    /// twice, or late, or a read that finds some fails and is made again.
-    pub faults: Faults,
-}
 
 /// One event source mapping.
 #[derive(Debug)]
@@ -86,9 +69,9 @@ impl EventSourceMapping {
         let mut readers = JoinSet::new();
         let mut read = BTreeMap::new();
         let mut start = Start::Unknown;
-        let mut pace = Pace::new(self.settings.poll_interval, &*self.ports.source);
+        let mut timer = PollTimer::new(self.settings.poll_interval, &*self.ports.source);
         loop {
-            pace.look();
+            timer.mark_seen();
             let listed = self.shards(&mut start);
             match &listed {
                 Ok(shards) => self.read_on(shards, &mut read, &mut readers),
@@ -98,8 +81,10 @@ impl EventSourceMapping {
             }
             tokio::select! {
                 biased;
-                () = passed_on(&mut readers, &mut read) => {}
-                () = pace.next(listed.is_ok(), pending()) => {}
+                shard = next_ended(&mut readers) => {
+                    read.insert(shard, Progress::Done);
+                }
+                () = timer.next(listed.is_ok(), pending()) => {}
             }
         }
     }
@@ -191,20 +176,4 @@ enum Progress {
     Reading(watch::Sender<bool>),
     /// Nothing is left of it to do.
     Done,
-}
-
-/// Waits until a shard is read to its end and done, or until one of `readers` panics, and passes the panic on: a mapping
-/// that stood still in silence would be the harder to explain.
-async fn passed_on(readers: &mut JoinSet<String>, read: &mut BTreeMap<String, Progress>) {
-    match readers.join_next().await {
-        Some(Ok(shard)) => {
-            read.insert(shard, Progress::Done);
-        }
-        Some(Err(error)) => {
-            if let Ok(panic) = error.try_into_panic() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-        None => pending().await,
-    }
 }

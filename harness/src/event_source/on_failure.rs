@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::batch::Item;
-use crate::aws_forms::iso_8601;
+use crate::aws_format::iso_8601;
 use crate::destination::Destination;
 
 /// Where failure records go: a mapping's on-failure destination.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Ports;
 use super::batch::{self, Item};
 use super::checkpoint::Checkpoint;
 use super::lane::Lane;
-use super::pace::Pace;
+use super::poll_timer::PollTimer;
+use super::ports::Ports;
 use super::settings::Settings;
 use super::source::{Record, RecordSource, SourceError};
-use crate::faults::{Effect, Occasion, Service};
+use super::tasks::next_ended;
+use crate::faults::{CallContext, Effect, Service};
 use crate::watch;
 
 /// The most records of one read, as `GetRecords` has it.
@@ -39,9 +40,9 @@ pub(super) async fn read(
         lanes.push(inlet);
     }
     let mut reader = Reader { shard, settings, ports, source, checkpoint, lanes, cursor: Cursor::Unknown };
-    let mut pace = Pace::new(reader.settings.poll_interval, &*reader.source);
+    let mut timer = PollTimer::new(reader.settings.poll_interval, &*reader.source);
     loop {
-        pace.look();
+        timer.mark_seen();
         // Before the read: what was added until it was closed is read then.
         let is_closed = *closed.borrow_and_update();
         let mut idle = false;
@@ -55,8 +56,8 @@ pub(super) async fn read(
         }
         tokio::select! {
             biased;
-            () = passed_on(&mut tasks) => {}
-            () = pace.next(idle, told(&mut closed)) => {}
+            () = next_ended(&mut tasks) => {}
+            () = timer.next(idle, closed_changed(&mut closed)) => {}
         }
     }
     // Its records are as old as the shard: the lanes give up on what they still have.
@@ -64,31 +65,19 @@ pub(super) async fn read(
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
             biased;
-            () = passed_on(&mut tasks) => {}
-            () = pace.next(false, pending()) => {}
+            () = next_ended(&mut tasks) => {}
+            () = timer.next(false, pending()) => {}
         }
     }
     reader.shard
 }
 
 /// Waits until the mapping says whether the shard is closed.
-async fn told(closed: &mut watch::Receiver<bool>) {
+async fn closed_changed(closed: &mut watch::Receiver<bool>) {
     if closed.changed().await.is_err() {
         // The mapping no longer lists the shard; that it is gone, the next read finds.
         pending().await
     }
-}
-
-/// Waits for a panic in one of the lanes, which else run for ever, and passes it on.
-async fn passed_on(lanes: &mut JoinSet<()>) {
-    while let Some(ended) = lanes.join_next().await {
-        if let Err(error) = ended
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-    pending().await
 }
 
 struct Reader {
@@ -122,10 +111,10 @@ impl Reader {
     }
 
     /// A read that found something fails on request, as if it had not been.
-    fn suffer(&self, records: &[Record]) -> Result<(), SourceError> {
+    fn inject_read_fault(&self, records: &[Record]) -> Result<(), SourceError> {
         let Some(first) = records.first() else { return Ok(()) };
         let table = first.table();
-        let occasion = Occasion {
+        let context = CallContext {
             service: Service::Streams,
             operation: "GetRecords",
             resources: table.as_slice(),
@@ -133,7 +122,7 @@ impl Reader {
             caller: Some(&self.settings.function),
         };
         let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail);
-        match self.ports.faults.strike_where(&occasion, possible).effect {
+        match self.ports.faults.inject(&context, possible).effect {
             Some(Effect::Throttle) => Err(SourceError::new("GetRecords is throttled, as a fault has it")),
             Some(_) => Err(SourceError::new("GetRecords fails, as a fault has it")),
             None => Ok(()),
@@ -152,7 +141,7 @@ impl Reader {
             .min(READ_LIMIT);
         let records =
             if room == 0 { Vec::new() } else { self.source.read(&self.shard, after.as_deref(), room)? };
-        self.suffer(&records)?;
+        self.inject_read_fault(&records)?;
         let last = records.last().map(|record| record.sequence_number.clone());
         self.cursor = Cursor::After(last.or(after));
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::handshake::Parameters;
+use super::query::QueryParameters;
 use crate::lambda::InvokeError;
 
 /// A function that decides who may connect.
@@ -51,7 +51,7 @@ impl Authorizer {
     }
 
     /// Whether a handshake carries all that it must.
-    pub(super) fn is_identified(&self, headers: &HeaderMap, query: Option<&Parameters>) -> bool {
+    pub(super) fn is_identified(&self, headers: &HeaderMap, query: Option<&QueryParameters>) -> bool {
         self.identity_sources.iter().filter_map(|source| Source::parse(source)).all(|source| match source {
             Source::Header(name) => headers.get(name).is_some_and(|value| !value.is_empty()),
             Source::Query(name) => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::authorizer::Authorizer;
 use super::limits::{Limits, Unconfirmed};
-use super::rates::Throttle;
 use super::selection::RouteSelection;
+use super::throttle::Throttle;
 
 /// One WebSocket API with one stage.
 #[derive(Clone, Debug)]

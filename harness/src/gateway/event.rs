@@ -8,18 +8,11 @@ use streamer::ports::Timestamp;
 
 use super::authorizer::Context;
 use super::config::{ApiConfig, CONNECT, DISCONNECT};
-use super::handshake::{Headers, Parameters};
+use super::headers::Headers;
+use super::identity::Identity;
 use super::ids::{ConnectionId, RequestId};
-use crate::aws_forms::{clf, partition};
-
-/// Who is at the other end of a connection, as every event of it tells.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Identity {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<String>,
-    pub(super) source_ip: String,
-}
+use super::query::QueryParameters;
+use crate::aws_format::{clf, partition};
 
 /// What all events of one connection have in common.
 #[derive(Clone, Debug)]
@@ -39,9 +32,9 @@ impl Subject {
     }
 }
 
-/// When something happened, and under which request id.
+/// The id of a request, and the time at which it came.
 #[derive(Clone, Debug)]
-pub(super) struct Occasion {
+pub(super) struct RequestStamp {
     pub(super) request_id: RequestId,
     pub(super) at: Timestamp,
 }
@@ -63,12 +56,12 @@ impl Ending {
 pub(super) fn connect(
     config: &ApiConfig,
     subject: &Subject,
-    occasion: &Occasion,
+    stamp: &RequestStamp,
     headers: &Headers,
-    query: Option<&Parameters>,
+    query: Option<&QueryParameters>,
     authorizer: Option<&Context>,
 ) -> Bytes {
-    let context = RequestContext::new(config, subject, occasion, CONNECT, "CONNECT");
+    let context = RequestContext::new(config, subject, stamp, CONNECT, "CONNECT");
     to_bytes(&Event {
         headers: Some(headers),
         query,
@@ -82,9 +75,9 @@ pub(super) fn connect(
 pub(super) fn authorize(
     config: &ApiConfig,
     subject: &Subject,
-    occasion: &Occasion,
+    stamp: &RequestStamp,
     headers: &Headers,
-    query: Option<&Parameters>,
+    query: Option<&QueryParameters>,
     arn: &str,
 ) -> Bytes {
     #[derive(Serialize)]
@@ -95,16 +88,16 @@ pub(super) fn authorize(
         #[serde(flatten)]
         headers: &'a Headers,
         #[serde(flatten)]
-        query: &'a Parameters,
+        query: &'a QueryParameters,
         stage_variables: BTreeMap<String, String>,
         request_context: RequestContext<'a>,
     }
-    let request_context = RequestContext::new(config, subject, occasion, CONNECT, "CONNECT");
+    let request_context = RequestContext::new(config, subject, stamp, CONNECT, "CONNECT");
     to_bytes(&Event {
         r#type: "REQUEST",
         method_arn: arn,
         headers,
-        query: query.unwrap_or(&Parameters::default()),
+        query: query.unwrap_or(&QueryParameters::default()),
         stage_variables: BTreeMap::new(),
         request_context,
     })
@@ -121,12 +114,12 @@ pub(super) fn method_arn(config: &ApiConfig) -> String {
 pub(super) fn message(
     config: &ApiConfig,
     subject: &Subject,
-    occasion: &Occasion,
+    stamp: &RequestStamp,
     message_id: &RequestId,
     route_key: &str,
     body: &str,
 ) -> Bytes {
-    let context = RequestContext::new(config, subject, occasion, route_key, "MESSAGE");
+    let context = RequestContext::new(config, subject, stamp, route_key, "MESSAGE");
     to_bytes(&Event {
         headers: None,
         query: None,
@@ -140,7 +133,7 @@ pub(super) fn message(
 pub(super) fn disconnect(
     config: &ApiConfig,
     subject: &Subject,
-    occasion: &Occasion,
+    stamp: &RequestStamp,
     ending: &Ending,
 ) -> Bytes {
     let headers = Headers::from_iter([
@@ -149,7 +142,7 @@ pub(super) fn disconnect(
         ("X-Forwarded-For", ""),
         ("x-restapi", ""),
     ]);
-    let context = RequestContext::new(config, subject, occasion, DISCONNECT, "DISCONNECT");
+    let context = RequestContext::new(config, subject, stamp, DISCONNECT, "DISCONNECT");
     to_bytes(&Event {
         headers: Some(&headers),
         query: None,
@@ -173,7 +166,7 @@ struct Event<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     headers: Option<&'a Headers>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    query: Option<&'a Parameters>,
+    query: Option<&'a QueryParameters>,
     request_context: RequestContext<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'a str>,
@@ -210,7 +203,7 @@ impl<'a> RequestContext<'a> {
     fn new(
         config: &'a ApiConfig,
         subject: &'a Subject,
-        occasion: &'a Occasion,
+        stamp: &'a RequestStamp,
         route_key: &'a str,
         event_type: &'static str,
     ) -> Self {
@@ -219,16 +212,16 @@ impl<'a> RequestContext<'a> {
             disconnect_status_code: None,
             message_id: None,
             event_type,
-            extended_request_id: &occasion.request_id,
-            request_time: clf(occasion.at),
+            extended_request_id: &stamp.request_id,
+            request_time: clf(stamp.at),
             message_direction: "IN",
             disconnect_reason: None,
             authorizer: subject.authorizer.as_ref(),
             stage: &config.stage,
             connected_at: subject.connected_at,
-            request_time_epoch: occasion.at,
+            request_time_epoch: stamp.at,
             identity: &subject.identity,
-            request_id: &occasion.request_id,
+            request_id: &stamp.request_id,
             domain_name: subject.domain_name(config),
             connection_id: &subject.connection_id,
             api_id: &config.api_id,

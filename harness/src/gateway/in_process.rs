@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use bytes::Bytes;
 use tokio::io::{DuplexStream, duplex};
 
-use super::{Gateway, upgrade};
+use super::server::Gateway;
+use super::upgrade;
 use crate::faults::Caller;
-use crate::sdk::{self, whole};
+use crate::sdk;
 
 /// A WebSocket that was opened in process.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl Gateway {
         let path = request.uri().path();
         let stage = path.strip_suffix('/').unwrap_or(path).strip_prefix('/');
         if stage != Some(&self.api.config.stage) {
-            return Err(whole(upgrade::forbidden()).await);
+            return Err(refusal(upgrade::forbidden()).await);
         }
         let (ours, theirs) = duplex(PIPE_BYTES);
         let (parts, ()) = request.into_parts();
@@ -44,7 +46,7 @@ impl Gateway {
             let (head, _) = answer.into_parts();
             Ok(Opened { headers: head.headers, stream: ours })
         } else {
-            Err(whole(answer).await)
+            Err(refusal(answer).await)
         }
     }
 
@@ -52,12 +54,18 @@ impl Gateway {
     /// gateway. Their endpoint is any host with the stage as its path, such as `http://gateway.localhost/prod`.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), None)
+        sdk::client(self.router(), None)
     }
 
     /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), Some(caller))
+        sdk::client(self.router(), Some(caller))
     }
+}
+
+/// An answer with its body, which is in memory already.
+async fn refusal(answer: Response<Body>) -> Response<Bytes> {
+    let (head, body) = answer.into_parts();
+    Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
 }

@@ -8,20 +8,20 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Api;
+use super::api::Api;
 use super::authorizer::{self, Authorizer, Context, Denial};
 use super::config::{CONNECT, DEFAULT, DISCONNECT, Route};
 use super::connections::Connection;
-use super::event::{self, Ending, Occasion, Subject};
+use super::event::{self, Ending, RequestStamp, Subject};
 use super::ids::{ConnectionId, RequestId};
 use super::reply::{MalformedReply, ProxyReply};
 use crate::faults::{self, Effect, Service};
 use crate::lambda::InvokeError;
 
 impl Api {
-    /// An occasion that happens now.
-    pub(super) fn occasion(&self) -> Occasion {
-        Occasion { request_id: RequestId::random(&*self.entropy), at: self.clock.now() }
+    /// A new request id, and the present time.
+    pub(super) fn stamp(&self) -> RequestStamp {
+        RequestStamp { request_id: RequestId::random(&*self.entropy), at: self.clock.now() }
     }
 
     /// The route of this key.
@@ -31,24 +31,23 @@ impl Api {
 
     /// Handles one message of an open connection: selects its route, calls the function, sends what is to be sent.
     pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
-        let occasion = self.occasion();
+        let stamp = self.stamp();
         let route = self.select_route(&body);
         let frame = match route {
             _ if !self.rates.request(route) => {
                 tracing::debug!(connection = %connection.id(), "a message was throttled");
                 let told = self.config.unconfirmed.throttled_message_frame;
-                told.then(|| notice("Too Many Requests", connection.id(), &occasion.request_id))
+                told.then(|| notice("Too Many Requests", connection.id(), &stamp.request_id))
             }
-            None => Some(notice("Forbidden", connection.id(), &occasion.request_id)),
+            None => Some(notice("Forbidden", connection.id(), &stamp.request_id)),
             Some(route) => {
                 let id = RequestId::random(&*self.entropy);
-                let event =
-                    event::message(&self.config, &connection.subject, &occasion, &id, &route.key, &body);
+                let event = event::message(&self.config, &connection.subject, &stamp, &id, &route.key, &body);
                 let outcome = self.call(route, event).await;
                 let frame = self.answer(route, outcome);
                 frame.unwrap_or_else(|failure| {
                     tracing::warn!(connection = %connection.id(), route = route.key, %failure, "a message failed");
-                    Some(notice(failure.notice(), connection.id(), &occasion.request_id))
+                    Some(notice(failure.notice(), connection.id(), &stamp.request_id))
                 })
             }
         };
@@ -92,7 +91,7 @@ impl Api {
     /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
     pub(super) async fn disconnected(&self, subject: &Subject, ending: &Ending) {
         let Some(route) = self.route(DISCONNECT) else { return };
-        let occasion = faults::Occasion {
+        let context = faults::CallContext {
             service: Service::Connections,
             operation: DISCONNECT,
             resources: &[&subject.connection_id.to_string()],
@@ -100,14 +99,14 @@ impl Api {
             caller: None,
         };
         let possible = |effect| matches!(effect, Effect::Fail | Effect::Delay(_));
-        let effects = self.faults().strike_where(&occasion, possible);
+        let effects = self.faults().inject(&context, possible);
         if !effects.delay.is_zero() {
             sleep(effects.delay).await;
         }
         if effects.effect == Some(Effect::Fail) {
             return;
         }
-        let event = event::disconnect(&self.config, subject, &self.occasion(), ending);
+        let event = event::disconnect(&self.config, subject, &self.stamp(), ending);
         if let Err(failure) = self.call(route, event).await {
             tracing::warn!(connection = %subject.connection_id, %failure, "$disconnect failed");
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rates::Throttle;
+use super::throttle::{FAR, Throttle};
 
 /// The quotas and timeouts of a WebSocket API, AWS's by default.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,9 +82,6 @@ impl Limits {
         }
     }
 }
-
-/// Deadlines are sums of `Instant` and `Duration`, which overflow when one is absurd.
-pub(super) const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What AWS does where no source says: each field is one such question, its default the likelier answer.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -13,13 +13,13 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Api;
+use super::api::Api;
 use super::connections::Connection;
-use super::event::Identity;
+use super::identity::Identity;
 use super::ids::{ConnectionId, RequestId};
-use crate::aws_forms::{iso_8601, uuid};
-use crate::faults::{Caller, Effect, Occasion, Service};
-use crate::sight::{Answer, Sight};
+use crate::aws_format::{iso_8601, uuid};
+use crate::faults::{CallContext, Caller, Effect, Service};
+use crate::observe::{Answer, Observation};
 
 /// `PostToConnection`: sends the body to the client as one text frame.
 pub(super) async fn post(
@@ -57,14 +57,14 @@ pub(super) async fn forbidden(State(api): State<Arc<Api>>) -> Response {
 impl Api {
     /// Posts, unless a fault is in the way.
     async fn post_or_fail(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
-        let occasion = Occasion {
+        let context = CallContext {
             service: Service::Connections,
             operation: "PostToConnection",
             resources: &[id],
             index: None,
             caller: caller.map(Caller::function),
         };
-        let effects = self.faults().strike_where(&occasion, |effect| match effect {
+        let effects = self.faults().inject(&context, |effect| match effect {
             Effect::Conflict
             | Effect::Stale(_)
             | Effect::Duplicate
@@ -130,7 +130,7 @@ impl Api {
         let id = self.known(id)?;
         let frame = read(body, self.config.limits.message_bytes).await?;
         let posted = self.deliver(&id, frame.clone()).await;
-        self.faults().tell(|| Sight::Posted {
+        self.faults().notify(|| Observation::Posted {
             caller: caller.cloned(),
             connection: id.to_string(),
             frame: frame.as_str().to_owned(),
@@ -196,20 +196,20 @@ fn describe(connection: &Connection) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Description<'a> {
-        identity: Whom<'a>,
+        identity: DescribedIdentity<'a>,
         connected_at: String,
         last_active_at: String,
     }
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Whom<'a> {
+    struct DescribedIdentity<'a> {
         source_ip: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         user_agent: Option<&'a str>,
     }
     let Identity { user_agent, source_ip } = &connection.subject.identity;
     let description = Description {
-        identity: Whom { source_ip, user_agent: user_agent.as_deref() },
+        identity: DescribedIdentity { source_ip, user_agent: user_agent.as_deref() },
         connected_at: iso_8601(connection.subject.connected_at),
         last_active_at: iso_8601(connection.last_active()),
     };

@@ -1,176 +1,36 @@
 //! The WebSocket gateway: an API Gateway WebSocket API with its management API, on the stage's port.
 //!
-//! In reading order: what an API is made of (`config`, `limits`, `selection`), how a request becomes a socket (`upgrade`, `rates`,
-//! `handshake`, `authorizer`),
+//! In reading order: what an API is made of (`config`, `limits`, `throttle`, `selection`), the API and what serves it (`api`,
+//! `server`), how a request becomes a socket (`upgrade`, `rates`, `handshake`, `identity`, `headers`, `query`, `authorizer`),
 //! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
 //! clients (`management`, `connections`). `in_process` does both without sockets.
 
+mod api;
 mod authorizer;
 mod config;
 mod connections;
 mod event;
 mod handshake;
+mod headers;
+mod identity;
 mod ids;
 mod in_process;
 mod integration;
 mod limits;
 mod management;
+mod query;
 mod rates;
 mod reply;
 mod selection;
+mod server;
 mod socket;
+mod throttle;
 mod upgrade;
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use axum::Router;
-use axum::routing::{any, get};
-use streamer::ports::{Clock, Entropy};
-use tokio::time::timeout;
-
-pub use self::authorizer::Authorizer;
-pub(crate) use self::authorizer::is_identity_source;
-pub use self::config::{ApiConfig, ConfigError, Route};
-use self::connections::Connections;
-pub use self::in_process::Opened;
-pub use self::limits::{Limits, Unconfirmed};
-use self::rates::Rates;
-pub use self::rates::Throttle;
-use self::selection::RouteSelection;
-use crate::faults::Faults;
-use crate::lambda::Invoke;
-use crate::watch;
-
-/// A running WebSocket API. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Gateway {
-    api: Arc<Api>,
-}
-
-impl Gateway {
-    /// An API that calls its functions through `invoke`, with no connection yet.
-    ///
-    /// # Errors
-    /// When `config` has a value that AWS would refuse; the error tells all of them.
-    pub fn new(
-        config: ApiConfig,
-        invoke: Arc<dyn Invoke>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, ConfigError> {
-        let selection = config.validate()?;
-        let (connections, active, faults) = (Connections::default(), Active::default(), Mutex::default());
-        let rates = Rates::new(&config);
-        let api = Api { config, rates, selection, invoke, clock, entropy, connections, active, faults };
-        Ok(Self { api: Arc::new(api) })
-    }
-
-    /// Has posts to clients fail as `faults` say: `throttle` is 429 `LimitExceededException`, `fail` and
-    /// `fail_after_apply` are 500, `gone` is 410, `deny` is 403, an answer that is lost never comes, and `kill` ends the function that
-    /// posts, if it runs in this process. A `$disconnect` that fails never comes.
-    #[must_use]
-    pub fn with_faults(self, faults: Faults) -> Self {
-        *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
-        self
-    }
-
-    /// The routes to serve: `GET /{stage}` becomes a WebSocket, `/{stage}/@connections/{connection_id}` takes
-    /// `POST`, `GET` and `DELETE`; of any other stage they are forbidden (403). Paths beyond these are left to whoever merges this router.
-    ///
-    /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: that address is `sourceIp`, which
-    /// otherwise is `127.0.0.1`.
-    pub fn router(&self) -> Router {
-        let stage = &self.api.config.stage;
-        let connection = get(management::get).post(management::post).delete(management::delete);
-        Router::new()
-            .route(&format!("/{stage}"), get(upgrade::upgrade))
-            .route(&format!("/{stage}/"), get(upgrade::upgrade))
-            .route(&format!("/{stage}/@connections/{{connection_id}}"), connection.clone())
-            // Routes match the path as it is written, and some clients encode the at sign.
-            .route(&format!("/{stage}/%40connections/{{connection_id}}"), connection)
-            .route("/{stage}/@connections/{connection_id}", any(management::forbidden))
-            .with_state(Arc::clone(&self.api))
-    }
-
-    /// How many connections are open: past their `$connect`, and not yet closing.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.api.connections.len()
-    }
-
-    /// Refuses new connections, and has every open one close with 1001.
-    pub(crate) fn close(&self) {
-        self.api.active.close();
-    }
-
-    /// Refuses new connections, closes every open one with 1001, and waits until each `$disconnect` has ended,
-    /// but no longer than [`Limits::shutdown_timeout`].
-    pub async fn shutdown(&self) {
-        self.close();
-        if timeout(self.api.config.limits.shutdown_timeout, self.api.active.drained()).await.is_err() {
-            tracing::warn!("some connections had not ended when the gateway stopped waiting for them");
-        }
-    }
-}
-
-/// What the parts of the gateway share.
-#[derive(Debug)]
-struct Api {
-    config: ApiConfig,
-    rates: Rates,
-    selection: RouteSelection,
-    invoke: Arc<dyn Invoke>,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    connections: Connections,
-    active: Active,
-    faults: Mutex<Faults>,
-}
-
-impl Api {
-    fn faults(&self) -> Faults {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Counts the tasks that serve connections, and tells them when to stop.
-#[derive(Debug, Default)]
-struct Active {
-    count: watch::Sender<usize>,
-    closing: watch::Sender<bool>,
-}
-
-impl Active {
-    /// Counts one more task until the guard is dropped, or refuses because the gateway is closing.
-    fn enter(&self) -> Option<ActiveGuard> {
-        // Counted before it looks, so that `drained` cannot miss it.
-        self.count.send_modify(|count| *count += 1);
-        let guard = ActiveGuard(self.count.clone());
-        (!*self.closing.borrow()).then_some(guard)
-    }
-
-    /// Waits for the gateway to close.
-    fn closing(&self) -> impl Future<Output = ()> + use<> {
-        let mut closing = self.closing.subscribe();
-        // A gateway that is gone is closed, too.
-        async move { drop(closing.wait_for(|closing| *closing).await) }
-    }
-
-    fn close(&self) {
-        self.closing.send_replace(true);
-    }
-
-    async fn drained(&self) {
-        // The sender lives in `self`, so the wait ends only when the count is zero.
-        drop(self.count.subscribe().wait_for(|count| *count == 0).await);
-    }
-}
-
-#[derive(Debug)]
-struct ActiveGuard(watch::Sender<usize>);
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
+pub use authorizer::Authorizer;
+pub(crate) use authorizer::is_identity_source;
+pub use config::{ApiConfig, ConfigError, Route};
+pub use in_process::Opened;
+pub use limits::{Limits, Unconfirmed};
+pub use server::Gateway;
+pub use throttle::Throttle;

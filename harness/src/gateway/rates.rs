@@ -2,32 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::{ApiConfig, Route};
-use super::limits::FAR;
-
-/// A steady rate, and how far a burst may go beyond it: a bucket of `burst` tokens, filled with one each `interval`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Throttle {
-    /// How long one token takes to come.
-    pub interval: Duration,
-    /// How many tokens there may be at once; 0 lets nothing through.
-    pub burst: u32,
-}
-
-impl Throttle {
-    /// `rate` requests a second, which may be part of one or none, with bursts of `burst`.
-    #[must_use]
-    pub fn per_second(rate: f64, burst: u32) -> Self {
-        // What cannot be told from never, such as one in a thousand years, is never.
-        let interval = Duration::try_from_secs_f64(1.0 / rate).map_or(FAR, |interval| interval.min(FAR));
-        Self { interval, burst }
-    }
-}
+use super::throttle::Throttle;
 
 /// The bucket of one throttle. Rather than to count tokens, it keeps when it will be full again.
 #[derive(Debug)]
@@ -91,6 +70,8 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

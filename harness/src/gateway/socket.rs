@@ -15,11 +15,11 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::Api;
+use super::api::Api;
 use super::connections::Connection;
 use super::event::Ending;
 use super::limits::{Limits, Unconfirmed};
-use crate::sight::Sight;
+use crate::observe::Observation;
 
 /// Serves a connection to its end, and tells `$disconnect`.
 pub(super) async fn run<S>(
@@ -46,7 +46,7 @@ pub(super) async fn run<S>(
     open.frames.close();
     let ending = end.ending(&api.config.unconfirmed);
     let id = connection.id();
-    api.faults().tell(|| Sight::Ended { connection: id.to_string(), code: ending.code });
+    api.faults().notify(|| Observation::Ended { connection: id.to_string(), code: ending.code });
     // `$disconnect` does not wait for the client to finish the closing handshake.
     // Nor does the client wait for `$disconnect`: its socket goes as soon as it is closed.
     let closed = async move {

@@ -17,17 +17,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::api::Api;
 use super::authorizer::{self, Denial};
 use super::config::CONNECT;
 use super::connections::Connection;
 use super::event::{self, Ending, Subject};
-use super::handshake::{self, Headers, NoUpgrade, Parameters};
+use super::handshake::{self, NoUpgrade};
+use super::headers::Headers;
+use super::identity::Identity;
 use super::ids::ConnectionId;
 use super::integration::{Failure, notice};
+use super::query::QueryParameters;
 use super::reply::ProxyReply;
-use super::{Api, socket};
-use crate::aws_forms::trace_root;
-use crate::sight::Sight;
+use super::socket;
+use crate::aws_format::trace_root;
+use crate::observe::Observation;
 
 /// Answers once the `$connect` integration has ended: 101, or what it refused with.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
@@ -87,7 +91,7 @@ async fn open<U, S, E>(
     let mut subject = Subject {
         connection_id: ConnectionId::random(&*api.entropy),
         connected_at: api.clock.now(),
-        identity: handshake::identity(&parts),
+        identity: Identity::of(&parts),
         custom_domain: handshake::custom_domain(&parts, &api.config.custom_domains),
         authorizer: None,
     };
@@ -99,7 +103,7 @@ async fn open<U, S, E>(
     // Known before the client can know: what it does at once, such as passing on its id, must find it.
     let (connection, frames) = Connection::new(subject, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
-    api.faults().tell(|| Sight::Opened { connection: connection.id().to_string() });
+    api.faults().notify(|| Observation::Opened { connection: connection.id().to_string() });
     drop(answer.send(switching_protocols(accept, protocol)));
     match upgraded.await {
         Ok(stream) => socket::run(api, connection, frames, stream).await,
@@ -116,31 +120,30 @@ impl Api {
     /// Asks the `$connect` route, and its authorizer first. Accepted, the subprotocol to announce; refused, the answer to
     /// give.
     async fn admit(&self, subject: &mut Subject, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
-        let occasion = self.occasion();
+        let stamp = self.stamp();
         let route = self.route(CONNECT);
         if !self.rates.connection(route) {
             tracing::debug!(connection = %subject.connection_id, "a handshake was throttled");
-            let body = notice("Too Many Requests", &subject.connection_id, &occasion.request_id);
+            let body = notice("Too Many Requests", &subject.connection_id, &stamp.request_id);
             return Err(json(StatusCode::TOO_MANY_REQUESTS, body.as_str().to_owned()));
         }
         let Some(route) = route else { return Ok(self.unasked_protocol(parts)) };
-        let trace_id = trace_root(&*self.entropy, occasion.at);
-        let query = Parameters::decode(parts.uri.query());
+        let trace_id = trace_root(&*self.entropy, stamp.at);
+        let query = QueryParameters::decode(parts.uri.query());
         let mut authorized = None;
         if let Some(authorizer) = &route.authorizer {
             let asked = Instant::now();
             let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id.clone(), true);
             let outcome = if authorizer.is_identified(&parts.headers, query.as_ref()) {
                 let arn = event::method_arn(&self.config);
-                let event =
-                    event::authorize(&self.config, subject, &occasion, &headers, query.as_ref(), &arn);
+                let event = event::authorize(&self.config, subject, &stamp, &headers, query.as_ref(), &arn);
                 self.authorize(authorizer, event, &arn).await
             } else {
                 Err(Denial::Unauthorized)
             };
             let context = outcome.map_err(|denial| {
                 tracing::warn!(connection = %subject.connection_id, %denial, "the authorizer lets nobody in");
-                let body = notice(denial.notice(), &subject.connection_id, &occasion.request_id);
+                let body = notice(denial.notice(), &subject.connection_id, &stamp.request_id);
                 json(status_code(denial.status()), body.as_str().to_owned())
             })?;
             authorized = Some(authorizer::with_latency(&context, asked.elapsed()));
@@ -148,7 +151,7 @@ impl Api {
         }
         let headers = Headers::of_handshake(&parts.headers, &subject.identity, trace_id, false);
         let event =
-            event::connect(&self.config, subject, &occasion, &headers, query.as_ref(), authorized.as_ref());
+            event::connect(&self.config, subject, &stamp, &headers, query.as_ref(), authorized.as_ref());
         let outcome = self.call(route, event).await.and_then(|reply| {
             if !self.config.unconfirmed.connect_without_status {
                 reply.told_status().map_err(Failure::Malformed)?;
@@ -172,7 +175,7 @@ impl Api {
                     | Failure::TooLarge(_)
                     | Failure::NotText => 502,
                 };
-                let body = notice(failure.notice(), &subject.connection_id, &occasion.request_id);
+                let body = notice(failure.notice(), &subject.connection_id, &stamp.request_id);
                 Err(json(status_code(status), body.as_str().to_owned()))
             }
         }

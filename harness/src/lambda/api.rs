@@ -16,12 +16,15 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::asynchronous;
+use super::config::{Code, FunctionConfig};
 use super::functions::{Functions, MAX_PAYLOAD_BYTES};
 use super::identifiers::function_name;
+use super::invoke::{EXECUTED_VERSION, InvokeError, error_payload};
 use super::runtime_api::read_to_end;
-use super::{Code, EXECUTED_VERSION, FunctionConfig, InvokeError, asynchronous, error_payload};
-use crate::aws_forms::uuid;
-use crate::faults::{Caller, Effect, Occasion, Service};
+
+use crate::aws_format::uuid;
+use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::sdk;
 
 impl Functions {
@@ -37,13 +40,13 @@ impl Functions {
     /// An HTTP client for AWS's SDKs, and for signed calls without one, of Lambda's API: the functions here answer.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), None)
+        sdk::client(self.router(), None)
     }
 
     /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
-        sdk::client_of_router(self.router(), Some(caller))
+        sdk::client(self.router(), Some(caller))
     }
 }
 
@@ -55,7 +58,7 @@ async fn invoke(
     caller: Option<Extension<Caller>>,
     body: Body,
 ) -> Response {
-    let request_id = uuid(&*functions.0.options.entropy);
+    let request_id = uuid(&*functions.options().entropy);
     let (query, caller) = (query.as_deref(), caller.as_deref());
     let answer = answer_or_fail(&functions, &name, query, &headers, caller, body, &request_id).await;
     answer.unwrap_or_else(|refusal| refusal.answer(&request_id))
@@ -72,15 +75,14 @@ async fn answer_or_fail(
     request_id: &str,
 ) -> Result<Response, Refusal> {
     let config = named(functions, name, query)?;
-    let occasion = Occasion {
+    let context = CallContext {
         service: Service::Lambda,
-        operation: Occasion::INVOKE_API,
+        operation: CallContext::INVOKE_API,
         resources: &[&config.name],
         index: None,
         caller: caller.map(Caller::function),
     };
-    let effects =
-        functions.0.options.faults.strike_where(&occasion, |effect| effect.can_befall_any_call(caller));
+    let effects = functions.options().faults.inject(&context, |effect| effect.applies_to_any_call(caller));
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;
     }
@@ -173,7 +175,7 @@ async fn get_function(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let request_id = uuid(&*functions.0.options.entropy);
+    let request_id = uuid(&*functions.options().entropy);
     let config = match named(&functions, &name, query.as_deref()) {
         Ok(config) => config,
         Err(refusal) => return refusal.answer(&request_id),

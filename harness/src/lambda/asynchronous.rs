@@ -7,12 +7,13 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::functions::{Function, Functions, Inner};
+use super::function::Function;
+use super::functions::{Functions, Inner};
 use super::identifiers::function_name;
-use super::{EXECUTED_VERSION, InvokeError, error_payload};
-use crate::aws_forms::{iso_8601, uuid};
+use super::invoke::{EXECUTED_VERSION, InvokeError, error_payload};
+use crate::aws_format::{iso_8601, uuid};
 use crate::destination::{Destination, NoDestination};
-use crate::faults::{Effect, Effects, Occasion, Service};
+use crate::faults::{CallContext, Effect, Effects, Service};
 
 /// The most that the payload of an asynchronous invocation may hold: 1 MB, which was 256 KB until October 2025
 /// (Lambda's API reference, `Invoke`).
@@ -25,34 +26,6 @@ const RETRIES: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 /// How long an event that was throttled waits at first; each time twice as long, up to [`MAX_BACKOFF`] (same source).
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
-
-/// What becomes of asynchronous invocations of a function (`EventInvokeConfig`, and `DeadLetterQueue`).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AsyncSettings {
-    /// How often a function that failed is invoked again: 0 to 2 times (default 2).
-    pub maximum_retry_attempts: u32,
-    /// How long an event may stay in the queue: 60 s to 6 h (default 6 h).
-    pub maximum_event_age: Duration,
-    /// The ARN of the queue or function that gets a record of each invocation that succeeded.
-    pub on_success: Option<String>,
-    /// The ARN of the queue or function that gets a record of each event that was given up on.
-    pub on_failure: Option<String>,
-    /// The ARN of the queue that gets each event itself that was given up on. The attributes that AWS adds to its
-    /// message (`RequestID`, `ErrorCode`, `ErrorMessage`) are left out here.
-    pub dead_letter: Option<String>,
-}
-
-impl Default for AsyncSettings {
-    fn default() -> Self {
-        Self {
-            maximum_retry_attempts: 2,
-            maximum_event_age: Duration::from_hours(6),
-            on_success: None,
-            on_failure: None,
-            dead_letter: None,
-        }
-    }
-}
 
 impl Functions {
     /// Queues an invocation of `function` and returns its request id, under which it is retried as well.
@@ -80,7 +53,7 @@ impl Functions {
         if self.0.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);
         }
-        let request_id = uuid(&*self.0.options.entropy);
+        let request_id = uuid(&*self.options().entropy);
         let caused_by = caused_by.map(str::to_owned);
         let event = Event { request_id: request_id.clone(), payload, caused_by, function };
         let (inner, lifetimes) = (Arc::downgrade(&self.0), self.0.lifetimes.clone());
@@ -100,7 +73,7 @@ impl Destination for Functions {
     /// [`Options::destination`](super::Options::destination).
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
         let own = function_name(arn).filter(|name| arn.starts_with("arn:") && self.0.function(name).is_ok());
-        match (own, &self.0.options.destination) {
+        match (own, &self.options().destination) {
             (Some(name), _) => {
                 let sent = self.invoke_async(name, Bytes::from(message));
                 sent.map(drop).map_err(|error| NoDestination(format!("{arn} ({error})")))
@@ -143,7 +116,7 @@ impl Event {
         let functions = Functions(inner);
         if failed && record.is_none() && settings.dead_letter.is_none() {
             let line = format!("RequestId: {} Error: event given up: {}", self.request_id, outcome.condition);
-            functions.0.options.log.line(&self.function.config.name, &line);
+            functions.options().log.line(&self.function.config.name, &line);
         }
         if let Some(arn) = record {
             self.send(&functions, arn, self.record(&outcome, &functions).to_string());
@@ -157,7 +130,7 @@ impl Event {
     fn send(&self, functions: &Functions, arn: &str, message: String) {
         if let Err(error) = functions.send(arn, message) {
             let line = format!("DestinationDeliveryFailures: {error}");
-            functions.0.options.log.line(&self.function.config.name, &line);
+            functions.options().log.line(&self.function.config.name, &line);
         }
     }
 
@@ -173,7 +146,7 @@ impl Event {
         }
         loop {
             let inner = functions.upgrade()?;
-            let effects = self.troubles(&inner);
+            let effects = self.effects(&inner);
             if !effects.delay.is_zero() {
                 sleep(effects.delay).await;
             }
@@ -224,12 +197,12 @@ impl Event {
     }
 
     /// What is to go wrong with the event on its way out of the queue.
-    fn troubles(&self, functions: &Inner) -> Effects {
+    fn effects(&self, functions: &Inner) -> Effects {
         let resources: &[&str] = &[&self.function.config.name];
-        let (service, operation) = (Service::Lambda, Occasion::EVENT);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
+        let (service, operation) = (Service::Lambda, CallContext::EVENT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
         let possible = |effect| matches!(effect, Effect::Delay(_) | Effect::Fail | Effect::Duplicate);
-        functions.options.faults.strike_where(&occasion, possible)
+        functions.options.faults.inject(&context, possible)
     }
 
     /// The invocation record that a destination gets (Lambda's guide, «Capturing records of asynchronous
@@ -237,7 +210,7 @@ impl Event {
     fn record(&self, outcome: &Outcome, functions: &Functions) -> Value {
         let mut record = json!({
             "version": "1.0",
-            "timestamp": iso_8601(functions.0.options.clock.now()),
+            "timestamp": iso_8601(functions.options().clock.now()),
             "requestContext": {
                 "requestId": self.request_id,
                 "functionArn": format!("{}:{EXECUTED_VERSION}", self.function.config.arn()),

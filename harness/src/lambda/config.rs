@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asynchronous::AsyncSettings;
 use super::in_process::InProcess;
 
 /// What a process needs of the machine it runs on; nothing else of the stage's own environment reaches a
@@ -55,6 +54,34 @@ pub struct FunctionConfig {
     pub region: String,
     /// The account in the function's ARN (default `000000000000`).
     pub account_id: String,
+}
+
+/// What becomes of asynchronous invocations of a function (`EventInvokeConfig`, and `DeadLetterQueue`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AsyncSettings {
+    /// How often a function that failed is invoked again: 0 to 2 times (default 2).
+    pub maximum_retry_attempts: u32,
+    /// How long an event may stay in the queue: 60 s to 6 h (default 6 h).
+    pub maximum_event_age: Duration,
+    /// The ARN of the queue or function that gets a record of each invocation that succeeded.
+    pub on_success: Option<String>,
+    /// The ARN of the queue or function that gets a record of each event that was given up on.
+    pub on_failure: Option<String>,
+    /// The ARN of the queue that gets each event itself that was given up on. The attributes that AWS adds to its
+    /// message (`RequestID`, `ErrorCode`, `ErrorMessage`) are left out here.
+    pub dead_letter: Option<String>,
+}
+
+impl Default for AsyncSettings {
+    fn default() -> Self {
+        Self {
+            maximum_retry_attempts: 2,
+            maximum_event_age: Duration::from_hours(6),
+            on_success: None,
+            on_failure: None,
+            dead_letter: None,
+        }
+    }
 }
 
 impl FunctionConfig {

@@ -5,22 +5,24 @@ mod sandbox;
 
 use std::time::Duration;
 
-use super::InvokeError;
 use super::config::{Code, FunctionConfig};
-use super::functions::{self, Enlisted, Options};
 use super::identifiers::log_stream;
 use super::in_process::Starting;
+use super::invoke::InvokeError;
+use super::options::Options;
 use super::process::Lifetimes;
+use super::registry::Registration;
 use super::runtime_api::{Event, Reply};
-use crate::faults::{Caller, Effects, Faults, Ordeal};
+use crate::faults::{Caller, Effects, Faults, MidwayFault};
 use local::{KILLED, Local, TERMINATED};
+pub(super) use sandbox::Readiness;
 use sandbox::Sandbox;
 use tokio::time::sleep;
 
 /// An environment, which is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Environment {
-    enlisted: Enlisted,
+    registration: Registration,
     code: Running,
 }
 
@@ -30,37 +32,29 @@ enum Running {
     InProcess(Local),
 }
 
-/// Whether an environment can take an event.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Readiness {
-    Ready,
-    Busy,
-    Gone,
-}
-
 impl Environment {
     /// Starts an environment and waits until it can take an event.
     ///
     /// # Errors
     /// When it cannot be started, ends, reports an error or does nothing within the time it has.
     pub(super) async fn start(
-        enlisted: Enlisted,
+        registration: Registration,
         config: &FunctionConfig,
         options: &Options,
         lifetimes: &Lifetimes,
         request_id: &str,
-        troubles: Effects,
+        effects: Effects,
     ) -> Result<Self, InvokeError> {
         let stream = log_stream(&*options.entropy, options.clock.now());
-        let caller = enlisted.caller();
+        let caller = registration.caller();
         let code = match &config.code {
             Code::Program(program) => {
                 let delayed = tokio::select! {
                     biased;
-                    () = caller.killed() => Err(exited(request_id, KILLED)),
-                    () = lifetimes.closed() => Err(exited(request_id, TERMINATED)),
-                    suffered = suffer(troubles, request_id) => suffered,
-                    () = sleep(options.init_timeout) => Err(timed_out(request_id, options.init_timeout)),
+                    () = caller.killed() => Err(InvokeError::exited(request_id, KILLED)),
+                    () = lifetimes.closed() => Err(InvokeError::exited(request_id, TERMINATED)),
+                    injected = inject(effects, request_id) => injected,
+                    () = sleep(options.init_timeout) => Err(InvokeError::timed_out(request_id, options.init_timeout)),
                 };
                 delayed?;
                 Running::Process(
@@ -70,36 +64,36 @@ impl Environment {
             Code::InProcess(code) => {
                 let variables = config.variables(&stream);
                 let starting: Starting<'_> = Box::pin(async {
-                    suffer(troubles, request_id).await?;
+                    inject(effects, request_id).await?;
                     code.start(caller.clone(), variables).await
                 });
                 Running::InProcess(Local::start(caller, starting, options, lifetimes, request_id).await?)
             }
         };
-        Ok(Self { enlisted, code })
+        Ok(Self { registration, code })
     }
 
     /// Whether the function has been deployed since it was started.
     pub(super) fn is_outdated(&self) -> bool {
-        self.enlisted.is_outdated()
+        self.registration.is_outdated()
     }
 
     /// Whose calls it makes.
     pub(super) const fn caller(&self) -> &Caller {
-        self.enlisted.caller()
+        self.registration.caller()
     }
 
     /// Whether the environment, which has answered its last event, can take another.
     pub(super) async fn readiness(&mut self) -> Readiness {
         match &self.code {
             Running::Process(sandbox) => sandbox.readiness().await,
-            Running::InProcess(_) if self.enlisted.caller().is_killed() => Readiness::Gone,
+            Running::InProcess(_) if self.registration.caller().is_killed() => Readiness::Gone,
             Running::InProcess(_) => Readiness::Ready,
         }
     }
 
-    /// Runs one event, for which the function has `timeout`; `doomed`, it dies as soon as it has the event. In process, it
-    /// goes through `ordeal`.
+    /// Runs one event, for which the function has `timeout`; with `kill`, it dies as soon as it has the event. In process, it
+    /// goes through `midway_fault`.
     ///
     /// # Errors
     /// When the environment did not survive; it is to be ended then.
@@ -107,22 +101,22 @@ impl Environment {
         &mut self,
         event: Event,
         timeout: Duration,
-        doomed: bool,
-        ordeal: Option<(&Faults, Ordeal)>,
+        kill: bool,
+        midway_fault: Option<(&Faults, MidwayFault)>,
     ) -> Result<Reply, InvokeError> {
         match &mut self.code {
             Running::Process(sandbox) => {
                 let reply = sandbox.hand_over(event);
-                if doomed {
-                    self.enlisted.caller().kill();
+                if kill {
+                    self.registration.caller().kill();
                 }
                 sandbox.reply(reply, timeout).await
             }
             Running::InProcess(local) => {
-                if doomed {
-                    self.enlisted.caller().kill();
+                if kill {
+                    self.registration.caller().kill();
                 }
-                local.invoke(event, timeout, ordeal).await
+                local.invoke(event, timeout, midway_fault).await
             }
         }
     }
@@ -137,22 +131,12 @@ impl Environment {
 }
 
 /// What goes wrong with a start before the function's own code has its turn.
-async fn suffer(troubles: Effects, request_id: &str) -> Result<(), InvokeError> {
-    if !troubles.delay.is_zero() {
-        sleep(troubles.delay).await;
+async fn inject(effects: Effects, request_id: &str) -> Result<(), InvokeError> {
+    if !effects.delay.is_zero() {
+        sleep(effects.delay).await;
     }
-    match troubles.effect {
-        Some(_) => Err(exited(request_id, "Runtime exited with error: exit status 1")),
+    match effects.effect {
+        Some(_) => Err(InvokeError::exited(request_id, "Runtime exited with error: exit status 1")),
         None => Ok(()),
     }
-}
-
-pub(super) fn exited(request_id: &str, reason: &str) -> InvokeError {
-    functions::failed("Runtime.ExitError", format!("RequestId: {request_id} Error: {reason}"))
-}
-
-fn timed_out(request_id: &str, after: Duration) -> InvokeError {
-    let message =
-        format!("RequestId: {request_id} Error: Task timed out after {:.2} seconds", after.as_secs_f64());
-    functions::failed("Sandbox.Timedout", message)
 }

@@ -1,79 +1,32 @@
 //! The functions of a stage and the environments that run them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::config::{Code, ConfigError, FunctionConfig, check};
-use super::environment::{Environment, Readiness, exited};
+use super::environment::{Environment, Readiness};
+use super::function::{Function, semaphore};
 use super::identifiers::trace_id;
+use super::invoke::{Invocation, Invoke, InvokeError};
 use super::lineage;
-use super::log::{LogSink, TerminalLog};
+use super::options::Options;
 use super::process::{Alive, Lifetimes};
 use super::runtime_api::Event;
-use super::{Invocation, Invoke, InvokeError};
-use crate::aws_forms::uuid;
-use crate::destination::Destination;
-use crate::faults::{Caller, Effect, Effects, Faults, Occasion, Ordeal, Service, Skew};
-use crate::sight::Sight;
+use crate::aws_format::uuid;
+use crate::faults::{CallContext, Caller, Effect, Effects, MidwayFault, Service, Skew};
+use crate::observe::Observation;
 
 /// The most that the payload of a synchronous invocation may hold: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
 
 /// How much longer than a function may run a caller waits whose answer is lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
-
-/// How functions are run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long a process may take until it asks for its first event (default 10 s, as on AWS).
-    pub init_timeout: Duration,
-    /// How long a process has between SIGTERM and SIGKILL at the end (default 2 s, as on AWS).
-    pub shutdown: Duration,
-    /// Whether processes make no progress while they wait for an event, as on AWS (default: they do not). A debugger
-    /// that is to stay attached needs this off.
-    pub freeze: bool,
-    /// How long an environment may wait for an event until it is ended; `None`: for ever. How long AWS lets it wait
-    /// is undocumented (default 10 min, of the 5 to 15 min that are seen).
-    pub idle_timeout: Option<Duration>,
-    /// How many invocations may run at once in all (default 1,000, an account's default quota). What
-    /// functions reserve is taken from it.
-    pub account_concurrency: u32,
-    /// Where the functions' lines go (default: standard error).
-    pub log: Arc<dyn LogSink>,
-    /// What deadlines are reckoned by.
-    pub clock: Arc<dyn Clock>,
-    /// Where request ids come from.
-    pub entropy: Arc<dyn Entropy>,
-    /// What goes wrong on request with invocations.
-    pub faults: Faults,
-    /// Where records of asynchronous invocations go that are not for a function of the stage, such as its queues
-    /// (default: nowhere, which the log says).
-    pub destination: Option<Arc<dyn Destination>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            init_timeout: Duration::from_secs(10),
-            shutdown: Duration::from_secs(2),
-            freeze: true,
-            idle_timeout: Some(Duration::from_mins(10)),
-            account_concurrency: 1_000,
-            log: Arc::new(TerminalLog::stderr()),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy::new()),
-            faults: Faults::default(),
-            destination: None,
-        }
-    }
-}
 
 /// The functions of a stage, run as processes or in this one when they are invoked.
 ///
@@ -93,24 +46,6 @@ pub(super) struct Inner {
     version: AtomicU32,
 }
 
-#[derive(Debug)]
-pub(super) struct Function {
-    pub(super) config: FunctionConfig,
-    /// One permit for each invocation that may run: its own if it reserves concurrency, else the account's.
-    concurrency: Arc<Semaphore>,
-    idle: Mutex<Idle>,
-    callers: Callers,
-}
-
-/// Environments that have answered.
-#[derive(Debug, Default)]
-struct Idle {
-    /// Since when each waits; the most recently used is last.
-    environments: Vec<(Environment, Instant)>,
-    /// Whether a task ends those that wait for too long.
-    watched: bool,
-}
-
 /// What an invocation holds until it ends: its place among those that may run, and one that a shutdown waits for.
 #[derive(Debug)]
 struct Admitted {
@@ -127,11 +62,9 @@ impl Functions {
         check(&configs, options.account_concurrency)?;
         let reserved: u32 = configs.iter().filter_map(|config| config.reserved_concurrency).sum();
         let unreserved = semaphore(options.account_concurrency - reserved);
-        let functions = configs.into_iter().map(|config| {
-            let concurrency = config.reserved_concurrency.map_or_else(|| Arc::clone(&unreserved), semaphore);
-            let (idle, callers) = (Mutex::default(), Callers::default());
-            (config.name.clone(), Arc::new(Function { config, concurrency, idle, callers }))
-        });
+        let functions = configs
+            .into_iter()
+            .map(|config| (config.name.clone(), Arc::new(Function::new(config, &unreserved))));
         let lifetimes = Lifetimes::new(options.shutdown);
         let (started, version) = (AtomicU64::new(0), AtomicU32::new(1));
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
@@ -144,7 +77,7 @@ impl Functions {
     /// wrote to its standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
-        let environment = self.0.environment(&function, &uuid(&*self.0.options.entropy)).await?;
+        let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
         self.0.take_back(&function, environment).await;
         Ok(())
     }
@@ -155,14 +88,13 @@ impl Functions {
     /// When there is no such function.
     pub fn kill(&self, function: &str) -> Result<usize, InvokeError> {
         let function = self.0.function(function)?;
-        let killed = function.callers.kill();
+        let killed = function.registry.kill();
         function.idle().environments.clear();
         Ok(killed)
     }
 
     /// Puts the next version of every function into place, as a deploy does, and gives its number: environments that wait for
-    /// an event end now, those that have one when they have answered it. What an app does with the version, which
-    /// [`Services`](crate::stage::Services) name, is its own affair.
+    /// an event end now, those that have one when XX
     pub fn deploy(&self) -> u32 {
         let version = self.0.version.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.renew(|_| true);
@@ -170,13 +102,13 @@ impl Functions {
     }
 
     /// Has every environment whose clock is off make room for another.
-    pub(crate) fn renew_what_is_off(&self) {
+    pub(crate) fn replace_skewed(&self) {
         self.renew(|caller| caller.skew() != Skew::default());
     }
 
     fn renew(&self, which: impl Fn(&Caller) -> bool) {
         for function in self.0.functions.values() {
-            function.callers.outdate(&which);
+            function.registry.outdate(&which);
             function.idle().environments.retain(|(environment, _)| !environment.is_outdated());
         }
     }
@@ -184,7 +116,7 @@ impl Functions {
     /// Has whatever stands still go on.
     pub(crate) fn thaw(&self) {
         for function in self.0.functions.values() {
-            function.callers.thaw();
+            function.registry.thaw();
         }
     }
 
@@ -193,7 +125,7 @@ impl Functions {
     /// # Errors
     /// When there is no such function.
     pub fn environments(&self, function: &str) -> Result<usize, InvokeError> {
-        Ok(self.0.function(function)?.callers.lock().len())
+        Ok(self.0.function(function)?.registry.len())
     }
 
     /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
@@ -206,6 +138,10 @@ impl Functions {
         }
     }
 
+    pub(super) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
     /// Begins to end all that runs, as [`shutdown`](Self::shutdown) does, and does not wait for it.
     pub fn close(&self) {
         self.0.lifetimes.begin_to_close();
@@ -214,7 +150,7 @@ impl Functions {
 
 impl Invoke for Functions {
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
-        self.invoke_as(function, uuid(&*self.0.options.entropy), payload)
+        self.invoke_as(function, uuid(&*self.options().entropy), payload)
     }
 
     fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
@@ -240,9 +176,9 @@ impl Inner {
             return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
         }
         let resources: &[&str] = &[name];
-        let (service, operation) = (Service::Lambda, Occasion::INVOKE);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
-        let Effects { delay, effect } = self.options.faults.strike_where(&occasion, |effect| {
+        let (service, operation) = (Service::Lambda, CallContext::INVOKE);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let Effects { delay, effect, .. } = self.options.faults.inject(&context, |effect| {
             matches!(
                 effect,
                 Effect::Throttle
@@ -259,26 +195,27 @@ impl Inner {
         match effect {
             Some(Effect::Throttle) => return Err(InvokeError::Throttled),
             Some(Effect::Fail) => {
-                return Err(exited(&request_id, "Runtime exited with error: exit status 1"));
+                return Err(InvokeError::exited(&request_id, "Runtime exited with error: exit status 1"));
             }
             _ => {}
         }
         let (function, admitted) = self.admit(name)?;
         let patience = function.config.timeout + LOST_AFTER;
         let began = Instant::now();
-        let doomed = effect == Some(Effect::Kill);
-        let ordeal = match &function.config.code {
-            Code::InProcess(_) => self.options.faults.ordeal(&occasion),
+        let kill = effect == Some(Effect::Kill);
+        let midway_fault = match &function.config.code {
+            Code::InProcess(_) => self.options.faults.midway_fault(&context),
             Code::Program(_) => None,
         };
         // A task of its own: as on AWS, the function runs on when its caller goes away, and the
         // environment finds its way back.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
-            self.invoke(&function, request_id, trace_id, payload, doomed, ordeal).await
+            self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
         });
-        let reply =
-            invocation.await.unwrap_or_else(|error| Err(failed("Sandbox.Failure", error.to_string())));
+        let reply = invocation
+            .await
+            .unwrap_or_else(|error| Err(InvokeError::function("Sandbox.Failure", error.to_string())));
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
             Some(Effect::LoseAnswer) => {
@@ -322,8 +259,8 @@ impl Inner {
         request_id: String,
         trace_id: String,
         payload: Bytes,
-        doomed: bool,
-        ordeal: Option<Ordeal>,
+        kill: bool,
+        midway_fault: Option<MidwayFault>,
     ) -> Result<Bytes, InvokeError> {
         let mut environment = self.environment(function, &request_id).await?;
         let timeout = function.config.timeout;
@@ -336,10 +273,11 @@ impl Inner {
             payload,
         };
         let (faults, caller) = (&self.options.faults, environment.caller().clone());
-        faults.tell(|| Sight::Invoked { environment: caller.clone(), payload: event.payload.clone() });
-        let ordeal = ordeal.map(|ordeal| (faults, ordeal));
-        let ended = environment.invoke(event, timeout, doomed, ordeal).await;
-        faults.tell(|| Sight::Returned {
+        faults
+            .notify(|| Observation::Invoked { environment: caller.clone(), payload: event.payload.clone() });
+        let midway_fault = midway_fault.map(|midway_fault| (faults, midway_fault));
+        let ended = environment.invoke(event, timeout, kill, midway_fault).await;
+        faults.notify(|| Observation::Returned {
             environment: caller,
             outcome: match &ended {
                 Ok(Ok(reply)) => Ok(reply.clone()),
@@ -393,150 +331,20 @@ impl Inner {
     async fn start(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
         let Options { faults, .. } = &self.options;
         let resources: &[&str] = &[&function.config.name];
-        let (service, operation) = (Service::Lambda, Occasion::INIT);
-        let occasion = Occasion { service, operation, resources, index: None, caller: None };
-        let troubles =
-            faults.strike_where(&occasion, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
+        let (service, operation) = (Service::Lambda, CallContext::INIT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let effects = faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
         let is_here = matches!(function.config.code, Code::InProcess(_));
-        let off = faults.strike_where(&occasion, |effect| is_here && matches!(effect, Effect::Skew(_)));
+        let off = faults.inject(&context, |effect| is_here && matches!(effect, Effect::Skew(_)));
         let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-        let enlisted = function.callers.enlist(|| {
+        let registration = function.registry.register(|| {
             let version = self.version.load(Ordering::Relaxed);
             Caller::numbered(&function.config.name, number, version, skew)
         });
-        let environment = enlisted.caller().clone();
-        faults.tell(|| Sight::Started { environment });
+        let environment = registration.caller().clone();
+        faults.notify(|| Observation::Started { environment });
         let (options, lifetimes) = (&self.options, &self.lifetimes);
-        Environment::start(enlisted, &function.config, options, lifetimes, request_id, troubles).await
+        Environment::start(registration, &function.config, options, lifetimes, request_id, effects).await
     }
-}
-
-impl Function {
-    /// The list is whole between any two statements here, so a panic elsewhere does not spoil it.
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Option<(Environment, Instant)> {
-        self.idle().environments.pop()
-    }
-
-    fn release(
-        self: &Arc<Self>,
-        environment: Environment,
-        idle_timeout: Option<Duration>,
-        lifetimes: &Lifetimes,
-    ) {
-        let mut idle = self.idle();
-        if environment.is_outdated() {
-            // A deploy has just cleared the list.
-            return;
-        }
-        idle.environments.push((environment, Instant::now()));
-        if let Some(timeout) = idle_timeout.filter(|_| !idle.watched) {
-            idle.watched = true;
-            let (function, lifetimes) = (Arc::downgrade(self), lifetimes.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = lifetimes.closed() => {}
-                    () = end_idle(function, timeout) => {}
-                }
-            });
-        }
-    }
-
-    /// Ends the environments that have waited for `timeout`, and says when the next one will have.
-    fn end_idle(&self, timeout: Duration) -> Option<Instant> {
-        let mut idle = self.idle();
-        idle.environments.retain(|(_, since)| since.elapsed() < timeout);
-        let oldest = idle.environments.iter().map(|(_, since)| *since).min();
-        idle.watched = oldest.is_some();
-        // So far away that there is no such moment: never.
-        oldest.and_then(|since| since.checked_add(timeout))
-    }
-}
-
-/// Ends environments of a function as they have waited for too long, until none is left.
-async fn end_idle(function: Weak<Function>, timeout: Duration) {
-    while let Some(next) = function.upgrade().and_then(|function| function.end_idle(timeout)) {
-        tokio::time::sleep_until(next).await;
-    }
-}
-
-/// The environments of a function that are there, to be killed.
-#[derive(Clone, Debug, Default)]
-struct Callers(Arc<Mutex<BTreeMap<u64, Present>>>);
-
-#[derive(Debug)]
-struct Present {
-    caller: Caller,
-    is_outdated: Arc<AtomicBool>,
-}
-
-impl Callers {
-    /// What `start` makes is of the present version: a deploy comes before it, or finds it here.
-    fn enlist(&self, start: impl FnOnce() -> Caller) -> Enlisted {
-        let is_outdated = Arc::<AtomicBool>::default();
-        let mut callers = self.lock();
-        let caller = start();
-        let present = Present { caller: caller.clone(), is_outdated: Arc::clone(&is_outdated) };
-        callers.insert(caller.number(), present);
-        drop(callers);
-        Enlisted { caller, is_outdated, callers: self.clone() }
-    }
-
-    fn kill(&self) -> usize {
-        let callers = self.lock();
-        callers.values().for_each(|present| present.caller.kill());
-        callers.len()
-    }
-
-    fn thaw(&self) {
-        self.lock().values().for_each(|present| present.caller.thaw());
-    }
-
-    fn outdate(&self, which: impl Fn(&Caller) -> bool) {
-        let callers = self.lock();
-        let of_those = callers.values().filter(|present| which(&present.caller));
-        of_those.for_each(|present| present.is_outdated.store(true, Ordering::Relaxed));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Present>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An environment that is there until this is dropped.
-#[derive(Debug)]
-pub(super) struct Enlisted {
-    caller: Caller,
-    is_outdated: Arc<AtomicBool>,
-    callers: Callers,
-}
-
-impl Enlisted {
-    pub(super) const fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    pub(super) fn is_outdated(&self) -> bool {
-        self.is_outdated.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Enlisted {
-    fn drop(&mut self) {
-        self.callers.lock().remove(&self.caller.number());
-    }
-}
-
-fn semaphore(permits: u32) -> Arc<Semaphore> {
-    let permits = usize::try_from(permits).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    Arc::new(Semaphore::new(permits))
-}
-
-pub(super) fn failed(error_type: &str, message: String) -> InvokeError {
-    InvokeError::Function { error_type: error_type.to_owned(), message }
 }

@@ -2,7 +2,7 @@
 
 use streamer::ports::{Entropy, Timestamp};
 
-use crate::aws_forms::{hex, log_day, trace_root};
+use crate::aws_format::{hex, log_day, trace_root};
 
 /// An X-Ray trace header that says «not sampled», since nothing collects traces here.
 pub(super) fn trace_id(entropy: &dyn Entropy, now: Timestamp) -> String {
@@ -34,7 +34,7 @@ pub(super) fn function_name(named: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws_forms::tests::Constant;
+    use crate::aws_format::tests::Constant;
 
     #[test]
     fn a_trace_id_carries_the_second_it_was_made_in() {

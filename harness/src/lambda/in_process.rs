@@ -8,7 +8,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use streamer::ports::Timestamp;
 
-use super::{Invocation, InvokeError};
+use super::invoke::{Invocation, InvokeError};
 use crate::faults::Caller;
 
 /// The code of a function that runs in this process.

@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use streamer::ports::{Entropy, Timestamp};
 
 use super::identifiers::{parent_id, trace_id};
-use crate::aws_forms::hex;
+use crate::aws_format::hex;
 
 /// How often a function may be invoked in one chain of requests. AWS says «approximately».
 const MAX_ROUNDS: u32 = 16;
@@ -51,7 +51,7 @@ pub(super) fn trace(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws_forms::tests::Constant;
+    use crate::aws_format::tests::Constant;
 
     fn next(arn: &str, caused_by: Option<&str>) -> Option<String> {
         trace(arn, caused_by, &Constant(0xab), Timestamp::from_secs(0x6000_0001))

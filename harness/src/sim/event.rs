@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use streamer::ports::Timestamp;
 
 use super::plan::FaultKind;
-use crate::sight::Sight;
+use crate::observe::Observation;
 use crate::stage::StageBuilder;
 
 /// When every world begins.
@@ -22,7 +22,7 @@ pub(super) struct Event {
 #[derive(Clone, Debug)]
 pub(super) enum EventKind {
     /// A fake did something.
-    Fake(Sight),
+    Fake(Observation),
     /// A client did something, or something happened to it. Clients are numbered as in the plan.
     Client(usize, ClientEvent),
     /// A handler did something.

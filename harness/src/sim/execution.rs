@@ -99,7 +99,7 @@ async fn play(
 ) -> Result<(FinalState, Duration), StageError> {
     let begun = Instant::now();
     let faults = Faults::default();
-    faults.observe(Arc::new(recorder.clone()));
+    faults.set_observer(Arc::new(recorder.clone()));
     let mut stage = Box::pin(builder(plan, app, recorder, faults)?.start()).await?;
 
     recorder.record(EventKind::World(WorldEvent::Begin));

@@ -94,7 +94,7 @@ impl Injector {
         lock(&self.active).clear();
         drop(self.tasks);
         self.functions.thaw();
-        self.functions.renew_what_is_off();
+        self.functions.replace_skewed();
     }
 }
 
@@ -209,12 +209,12 @@ mod tests {
     use super::super::plan::{Act, ClientPlan, StagePlan, Step};
     use super::super::recorder::Until;
     use super::*;
-    use crate::sight::Sight;
+    use crate::observe::Observation;
 
     /// How often each fault has struck, as is told of it.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
         let is_it = |what: &EventKind| match what {
-            EventKind::Fake(Sight::Struck { fault, .. }) => *fault == kind.name(),
+            EventKind::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
             EventKind::World(WorldEvent::Fault { kind: told, .. }) => *told == kind,
             EventKind::Fake(_) | EventKind::Client(..) | EventKind::Handler(_) | EventKind::World(_) => false,
         };
@@ -311,7 +311,9 @@ mod tests {
                 .iter()
                 .position(|event| matches!(event.kind, EventKind::World(WorldEvent::FaultsEnded)));
             let after = world.events.get(calm.unwrap()..).unwrap();
-            let late = after.iter().find(|event| matches!(event.kind, EventKind::Fake(Sight::Struck { .. })));
+            let late = after
+                .iter()
+                .find(|event| matches!(event.kind, EventKind::Fake(Observation::Injected { .. })));
             assert!(late.is_none(), "{late:?}");
         }
         assert!(silent.is_empty(), "these never strike: {silent:?}");
@@ -324,7 +326,7 @@ mod tests {
             let struck = world
                 .events
                 .iter()
-                .filter(|event| matches!(event.kind, EventKind::Fake(Sight::Struck { .. })));
+                .filter(|event| matches!(event.kind, EventKind::Fake(Observation::Injected { .. })));
             struck.map(|event| format!("{event:?}")).collect()
         };
         let first = strikes();

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::check::{Checker, Violation};
 use super::event::{Event, EventKind};
-use crate::sight::{Observer, Sight};
+use crate::observe::{Observation, Observer};
 
 /// How far a world goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,7 +81,7 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn saw(&self, sight: Sight) {
-        self.record(EventKind::Fake(sight));
+    fn observe(&self, observation: Observation) {
+        self.record(EventKind::Fake(observation));
     }
 }

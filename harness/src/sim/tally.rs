@@ -7,7 +7,7 @@ use streamer::store::Status;
 
 use super::event::{ClientEvent, Event, EventKind, HandlerPhase, WorldEvent};
 use super::plan::FaultKind;
-use crate::sight::Sight;
+use crate::observe::Observation;
 
 /// How often each thing has happened.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,9 +51,9 @@ impl Tally {
         let mut states = States::default();
         for event in events {
             match &event.kind {
-                EventKind::Fake(Sight::Struck { fault, .. }) => count(&mut tally.faults, *fault),
+                EventKind::Fake(Observation::Injected { fault, .. }) => count(&mut tally.faults, *fault),
                 EventKind::World(WorldEvent::Fault { kind, .. }) => count(&mut tally.faults, kind.name()),
-                EventKind::Fake(Sight::Wrote { table, keys, image, .. }) => {
+                EventKind::Fake(Observation::Wrote { table, keys, image, .. }) => {
                     if let Some(change) = states.wrote(table, keys, image.as_ref()) {
                         count(&mut tally.transitions, change);
                     }

@@ -10,7 +10,7 @@ use super::check::Violation;
 use super::event::{BEGIN, ClientEvent, Event, EventKind, HandlerEvent, HandlerPhase, WorldEvent};
 use super::plan::Plan;
 use super::tally::{NOWHERE, text};
-use crate::sight::{Answer, Sight};
+use crate::observe::{Answer, Observation};
 
 /// What happened in a world, a line each: the time in seconds from its begin, who, and what.
 ///
@@ -145,7 +145,7 @@ impl Narrator<'_> {
             EventKind::Client(number, event) => Some(self.client(*number, event)),
             EventKind::Handler(event) => Some(handler(event)),
             EventKind::World(event) => Some(world(event)),
-            EventKind::Fake(sight) => self.sight(sight),
+            EventKind::Fake(observation) => self.observation(observation),
         }
     }
 
@@ -165,9 +165,9 @@ impl Narrator<'_> {
         Line::new(Tone::Client, format!("{number} {user}@{tenant}"), what).about(about)
     }
 
-    fn sight(&mut self, sight: &Sight) -> Option<Line> {
-        let line = match sight {
-            Sight::Called { caller, operation, tables, index, answer } => {
+    fn observation(&mut self, observation: &Observation) -> Option<Line> {
+        let line = match observation {
+            Observation::Called { caller, operation, tables, index, answer } => {
                 let outcome = match answer {
                     Answer::Done => return None,
                     Answer::Refused(why) => format!("is refused: {why}"),
@@ -182,10 +182,10 @@ impl Narrator<'_> {
                     format!("{operation} {tables}{index} {outcome}"),
                 )
             }
-            Sight::Wrote { caller, keys, image, .. } => {
+            Observation::Wrote { caller, keys, image, .. } => {
                 return self.wrote(&caller_name(caller.as_ref()), keys, image.as_ref());
             }
-            Sight::Posted { caller, connection, frame, answer } => {
+            Observation::Posted { caller, connection, frame, answer } => {
                 let user = self.users.get(connection).map(String::as_str);
                 let outcome = match answer {
                     Answer::Done => String::new(),
@@ -197,23 +197,23 @@ impl Narrator<'_> {
                 let what = format!("posts to {whose}{connection}{outcome}: {}", short(frame, 120));
                 Line::new(Tone::Plain, caller_name(caller.as_ref()), what).about(about)
             }
-            Sight::Opened { connection } => {
+            Observation::Opened { connection } => {
                 Line::new(Tone::Plain, "gateway", format!("{connection} is open"))
             }
-            Sight::Ended { connection, code } => {
+            Observation::Ended { connection, code } => {
                 Line::new(Tone::Plain, "gateway", format!("{connection} has ended with {code}"))
             }
-            Sight::Started { environment } => {
+            Observation::Started { environment } => {
                 Line::new(Tone::Plain, caller_name(Some(environment)), "starts")
             }
-            Sight::Invoked { .. } | Sight::Returned { outcome: Ok(_), .. } => return None,
-            Sight::Returned { environment, outcome: Err(why), .. } => {
+            Observation::Invoked { .. } | Observation::Returned { outcome: Ok(_), .. } => return None,
+            Observation::Returned { environment, outcome: Err(why), .. } => {
                 Line::new(Tone::Plain, caller_name(Some(environment)), format!("fails: {}", short(why, 200)))
             }
-            Sight::Queued { queue, body } => {
+            Observation::Queued { queue, body } => {
                 Line::new(Tone::Plain, queue.replace("streamer-", ""), format!("takes {}", short(body, 120)))
             }
-            Sight::Struck { fault, operation, resource } => Line::new(
+            Observation::Injected { fault, operation, resource } => Line::new(
                 Tone::Fault,
                 "FAULT",
                 format!("{fault}: {operation} {}", resource.replace("streamer-", "")),

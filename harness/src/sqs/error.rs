@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 
-use super::Response;
+use super::response::Response;
 
 /// A call that failed: the shape of its error in SQS's JSON protocol, and the code that the older query protocol has
 /// for it, by which SDKs go where there is one.

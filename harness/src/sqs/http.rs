@@ -1,5 +1,6 @@
-//! SQS over HTTP, for any AWS SDK and the AWS CLI.
+//! SQS over HTTP, for any AWS SDK and the AWS CLI; in process, the same without sockets.
 
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -8,10 +9,18 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
+use super::call::TARGET;
 use super::error::ApiError;
-use super::{Queues, TARGET, connector};
-use crate::aws_forms::uuid;
-use crate::dynamodb::without_an_answer;
+use super::queues::Queues;
+use crate::aws_format::uuid;
+use crate::faults::Caller;
+use crate::sdk::{self, InProcess, lost_answer};
+
+/// The content type of SQS's protocol.
+const PROTOCOL: &str = "application/x-amz-json-1.0";
+
+/// What queue URLs begin with in process.
+const ORIGIN_IN_PROCESS: &str = "http://sqs.localhost";
 
 /// What the largest batch needs at most, written out as JSON.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -27,6 +36,19 @@ impl Queues {
     pub fn in_front_of(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), serve))
     }
+
+    /// An HTTP client for any AWS SDK client of SQS, whose answers come from these queues.
+    #[must_use]
+    pub fn http_client(&self) -> SharedHttpClient {
+        sdk::client(self.router(), None)
+    }
+
+    /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
+    /// alone, and may kill it.
+    #[must_use]
+    pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
+        sdk::client(self.router(), Some(caller))
+    }
 }
 
 async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Response {
@@ -37,12 +59,17 @@ async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Re
         return next.run(request).await;
     };
     let target = target.to_owned();
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let origin = format!("http://{host}");
+    let origin = if request.extensions().get::<InProcess>().is_some() {
+        ORIGIN_IN_PROCESS.to_owned()
+    } else {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        format!("http://{}", host.unwrap_or("localhost"))
+    };
+    let caller = request.extensions().get::<Caller>().cloned();
     let answer = match to_bytes(request.into_body(), MAX_BODY_BYTES).await {
-        Ok(body) => match queues.call(&target, &body, &origin, None).await {
+        Ok(body) => match queues.call(&target, &body, &origin, caller.as_ref()).await {
             Some(answer) => answer,
-            None => return without_an_answer(),
+            None => return lost_answer(),
         },
         Err(_) => {
             let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
@@ -50,10 +77,8 @@ async fn serve(State(queues): State<Queues>, request: Request, next: Next) -> Re
         }
     };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = [
-        ("x-amzn-requestid", uuid(&*queues.inner.entropy)),
-        (CONTENT_TYPE.as_str(), connector::CONTENT_TYPE.to_owned()),
-    ];
+    let headers =
+        [("x-amzn-requestid", uuid(&*queues.inner.entropy)), (CONTENT_TYPE.as_str(), PROTOCOL.to_owned())];
     let mut response = (status, headers, answer.body).into_response();
     if let Some(error) = answer.query_error.and_then(|error| HeaderValue::from_str(&error).ok()) {
         response.headers_mut().insert("x-amzn-query-error", error);

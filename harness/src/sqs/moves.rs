@@ -5,20 +5,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::name_in;
 use super::error::ApiError;
+use super::queues::Queues;
+use super::state::{MoveTask, State, name_in};
 use super::store::Stored;
-use super::{Queues, State};
-use crate::aws_forms::uuid;
-
-/// A task that has ended.
-#[derive(Debug)]
-pub(super) struct Task {
-    handle: String,
-    source: String,
-    /// As it is listed.
-    listed: Value,
-}
+use crate::aws_format::uuid;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -105,7 +96,7 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
     if let Some(failure) = failure {
         listed["FailureReason"] = failure.into();
     }
-    state.tasks.push(Task { handle: handle.clone(), source: source.name, listed });
+    state.tasks.push(MoveTask { handle: handle.clone(), source: source.name, listed });
     Ok(json!({ "TaskHandle": handle }))
 }
 

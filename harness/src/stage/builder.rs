@@ -7,7 +7,7 @@ use std::time::Duration;
 use streamer::app::App;
 use streamer::ports::{Entropy, Timestamp};
 
-use super::streamer_function::{Apps, Ground, Kind, Services, StreamerFunction};
+use super::streamer_function::{Apps, Ground, Services, code_of};
 use super::{Executables, Stage, StageError};
 use crate::event_source::Settings;
 use crate::faults::Faults;
@@ -50,11 +50,18 @@ pub struct StageBuilder {
     pub(super) variables: BTreeMap<String, String>,
 }
 
+impl Stage {
+    /// What a stage is to be made from.
+    pub fn builder() -> StageBuilder {
+        StageBuilder::new()
+    }
+}
+
 impl StageBuilder {
     /// When the clock of a stage in process starts: 2023-11-14, 22:13:20 UTC.
     pub(crate) const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             template: None,
             apps: None,
@@ -243,15 +250,6 @@ impl StageBuilder {
         self
     }
 
-    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
-    ///
-    /// # Errors
-    /// When the port is taken, the template cannot be used, the data folder cannot be opened, a function has no code or
-    /// does not start: each with what to do about it. Nothing is left running then.
-    pub async fn start(self) -> Result<Stage, StageError> {
-        Stage::start(self).await
-    }
-
     /// The template; where there is none, one of nothing.
     pub(super) fn read_template(&self) -> Result<Template, StageError> {
         if self.apps.is_some() && self.executables.is_some() {
@@ -342,17 +340,12 @@ impl StageBuilder {
         if let Some(executables) = &self.executables {
             return Ok(FunctionConfig::new(&function.name, executables.path(&function.binary)?));
         }
-        match (&self.apps, Kind::of_binary(&function.binary)) {
-            (Some(apps), Some(kind)) => {
-                let (apps, ground) = (apps.clone(), ground.clone());
-                let code = Arc::new(StreamerFunction { kind, apps, ground });
-                Ok(FunctionConfig::in_process(&function.name, code))
-            }
-            _ => Err(StageError::NoCode {
-                function: function.logical_id.clone(),
-                binary: function.binary.clone(),
-            }),
-        }
+        let code = self.apps.as_ref().and_then(|apps| code_of(&function.binary, apps, ground));
+        let code = code.ok_or_else(|| StageError::NoCode {
+            function: function.logical_id.clone(),
+            binary: function.binary.clone(),
+        })?;
+        Ok(FunctionConfig::in_process(&function.name, code))
     }
 
     /// The WebSocket API as the template has it, with what is given beyond it.

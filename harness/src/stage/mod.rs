@@ -8,6 +8,7 @@ mod executables;
 mod function_fn;
 mod items;
 mod queues;
+mod start;
 mod stream;
 mod streamer_function;
 mod tables;
@@ -17,9 +18,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use serde_json::Value;
-use streamer::ports::{Clock, SystemClock, SystemEntropy, Timestamp};
+use streamer::ports::{Clock, Timestamp};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -32,16 +32,15 @@ pub use tables::create as create_tables;
 
 use crate::client::{Client, ClientError};
 use crate::dynamodb::DynamoDb;
-use crate::event_source::{EventSourceMapping, LogFailures, OnFailure, Ports};
 use crate::faults::Faults;
 use crate::gateway::Gateway;
-use crate::lambda::{Functions, LogSink, Options, TerminalLog};
+use crate::lambda::Functions;
 use crate::signing_key::{SigningKey, TokenFor};
 use crate::sqs::Queues;
-use crate::template::{Finding, Template};
+use crate::template::Finding;
 use crate::watch;
 pub(crate) use clock::TokioClock;
-use streamer_function::{Ground, Late};
+use streamer_function::Late;
 
 /// A running stage.
 ///
@@ -72,198 +71,8 @@ pub struct Stage {
 const NO_HOST: &str = "stage.localhost";
 
 impl Stage {
-    /// How often items whose time to live is over are deleted. AWS takes up to a few days.
-    const TTL_SWEEP: Duration = Duration::from_secs(30);
     /// How long a client in process waits for a frame: a little less than until the gateway closes an idle connection.
     const PATIENCE: Duration = Duration::from_secs(590);
-
-    /// What a stage is to be made from.
-    pub fn builder() -> StageBuilder {
-        StageBuilder::new()
-    }
-
-    async fn start(mut builder: StageBuilder) -> Result<Self, StageError> {
-        let in_process = builder.executables.is_none();
-        let signing_key = match builder.signing_key.take() {
-            Some(key) => key,
-            None => SigningKey::generate().map_err(StageError::NoKey)?,
-        };
-        builder.environment.offered = signing_key.parameters();
-        let template = builder.read_template()?;
-        let Template { functions: of_template, mut tables, queues: of_queues, api, .. } = template;
-        let Template { mappings: of_streams, schedules, findings, .. } = template;
-        tables.append(&mut builder.tables);
-
-        let listener = match (in_process, builder.listener.take()) {
-            (true, _) => None,
-            (false, Some(listener)) => Some(serving(listener)?),
-            (false, None) => Some(serving(listen(0)?)?),
-        };
-        let address = listener.as_ref().map(|(_, address)| *address);
-        let clock: Arc<dyn Clock> = if in_process {
-            Arc::new(TokioClock::starting_at(builder.starts_at))
-        } else {
-            Arc::new(SystemClock)
-        };
-        let entropy = builder.entropy.take().unwrap_or_else(|| Arc::new(SystemEntropy::new()));
-        let log: Arc<dyn LogSink> = match builder.log.take() {
-            Some(log) => log,
-            None if in_process => Arc::new(TestOutput),
-            None => Arc::new(TerminalLog::stderr()),
-        };
-
-        let dynamodb = DynamoDb::builder()
-            .clock(Arc::clone(&clock))
-            .entropy(Arc::clone(&entropy))
-            .faults(builder.faults.clone())
-            .region(&builder.environment.region)
-            .account_id(&builder.environment.account_id);
-        let dynamodb = match builder.shards {
-            Some(shards) => dynamodb.shards_per_stream(shards),
-            None => dynamodb,
-        };
-        let dynamodb = dynamodb.shard_lifetime(builder.shard_lifetime);
-        let dynamodb = match &builder.data {
-            Some(folder) => dynamodb.open(folder)?,
-            None => dynamodb.in_memory()?,
-        };
-        tables::create(&dynamodb, &tables)?;
-        let queues = queues::create(
-            &of_queues,
-            builder.data.as_deref(),
-            &builder.environment,
-            Arc::clone(&clock),
-            Arc::clone(&entropy),
-        )?
-        .with_faults(builder.faults.clone());
-
-        let api = builder.api_config(api);
-        let stage_name = api.stage.clone();
-        let (late_gateway, late_functions) = (Late::default(), Late::default());
-        let ground = Ground {
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            log: Arc::clone(&log),
-            dynamodb: dynamodb.clone(),
-            queues: queues.clone(),
-            gateway: late_gateway.clone(),
-            functions: late_functions.clone(),
-        };
-        let root = format!("http://{}", host(address));
-        let endpoints = BTreeMap::from([
-            ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), format!("{root}/{stage_name}")),
-            ("AWS_ENDPOINT_URL_SQS".to_owned(), root.clone()),
-            ("AWS_ENDPOINT_URL_LAMBDA".to_owned(), root.clone()),
-            ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), root),
-        ]);
-        let configs = builder.function_configs(&of_template, &ground, &endpoints)?;
-        let arns: BTreeMap<String, String> =
-            configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
-        // A concurrency of nothing stops a function on AWS as well: it is not expected to start.
-        let running: Vec<String> = configs
-            .iter()
-            .filter(|config| config.reserved_concurrency != Some(0))
-            .map(|config| config.name.clone())
-            .collect();
-        let options = Options {
-            log,
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            faults: builder.faults.clone(),
-            destination: Some(Arc::new(queues.clone())),
-            ..Options::default()
-        };
-        let functions = Functions::new(configs, options)?;
-        let invoke = Arc::new(functions.clone());
-        let gateway = Gateway::new(api, invoke.clone(), Arc::clone(&clock), Arc::clone(&entropy))?
-            .with_faults(builder.faults.clone());
-
-        let mut to_poll = Vec::new();
-        for mapping in &of_streams {
-            let (settings, source) = stream::of_template(mapping, &dynamodb)?;
-            to_poll.push((settings, source, queues::on_failure(mapping, &of_queues, &queues)));
-        }
-        for (table, settings) in builder.mappings {
-            let (settings, source) = stream::of(&table, settings, &dynamodb)?;
-            to_poll.push((settings, source, Arc::new(LogFailures) as Arc<dyn OnFailure>));
-        }
-        let mut mappings = Vec::new();
-        for (mut settings, source, on_failure) in to_poll {
-            if settings.function_arn.is_empty() {
-                settings.function_arn = arns.get(&settings.function).cloned().unwrap_or_default();
-            }
-            let ports = Ports {
-                source: Arc::new(source),
-                invoke: invoke.clone(),
-                on_failure,
-                clock: Arc::clone(&clock),
-                entropy: Arc::clone(&entropy),
-                faults: builder.faults.clone(),
-            };
-            mappings.push(EventSourceMapping::new(settings, ports)?);
-        }
-
-        let (stop_polling, stop_serving) = (watch::Sender::new(false), watch::Sender::new(false));
-        let mut tasks = JoinSet::new();
-        if let Some((listener, _)) = listener {
-            let app = gateway.router().merge(dynamodb.router()).merge(functions.router());
-            let app = queues.in_front_of(app);
-            let stopped = until(&stop_serving);
-            tasks.spawn(async move {
-                let service = app.into_make_service_with_connect_info::<SocketAddr>();
-                // It serves until it is stopped: what goes wrong with one connection ends that one.
-                let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
-            });
-        }
-        late_gateway.set(Some(gateway.clone()));
-        late_functions.set(Some(functions.clone()));
-
-        let (probing, of_template) = (&functions, &of_template);
-        let starts = running.iter().map(|name| async move {
-            probing.probe(name).await.map_err(|error| {
-                let of_template = of_template.iter().find(|function| function.name == *name);
-                StageError::FunctionDied {
-                    function: of_template.map_or(name, |function| &function.logical_id).clone(),
-                    message: error.to_string(),
-                }
-            })
-        });
-        if let Err(error) = try_join_all(starts).await {
-            functions.shutdown().await;
-            late_gateway.set(None);
-            late_functions.set(None);
-            return Err(error);
-        }
-
-        for mapping in mappings {
-            tasks.spawn(mapping.run(until(&stop_polling)));
-        }
-        for schedule in schedules {
-            let (clock, entropy) = (Arc::clone(&clock), Arc::clone(&entropy));
-            tasks.spawn(schedule.run(functions.clone(), clock, entropy, until(&stop_polling)));
-        }
-        tasks.spawn(tables::sweep(dynamodb.clone(), Self::TTL_SWEEP, until(&stop_polling)));
-
-        let names = tables.into_iter().map(|table| (table.logical_id, table.name));
-        Ok(Self {
-            address,
-            stage_name,
-            signing_key,
-            clock,
-            findings,
-            tables: names.collect(),
-            faults: builder.faults,
-            dynamodb,
-            queues,
-            functions,
-            gateway,
-            late_gateway,
-            late_functions,
-            tasks,
-            stop_polling,
-            stop_serving,
-        })
-    }
 
     /// The pipe of a WebSocket that is opened in process, without a client of ours on it.
     pub(crate) async fn pipe(&self, request: http::Request<()>) -> Result<crate::gateway::Opened, u16> {
@@ -411,31 +220,12 @@ fn host(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| NO_HOST.to_owned(), |address| address.to_string())
 }
 
-/// Standard error by the way that tests capture.
-#[derive(Debug)]
-struct TestOutput;
-
-impl LogSink for TestOutput {
-    fn line(&self, function: &str, line: &str) {
-        eprintln!("{function:<10} | {line}");
-    }
-}
-
 /// Takes a port of the loopback interface; 0 takes a free one.
 ///
 /// # Errors
 /// When it is taken, or may not be.
 pub fn listen(port: u16) -> Result<TcpListener, StageError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| StageError::Port { port, source })
-}
-
-fn serving(listener: TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr), StageError> {
-    let serving = || {
-        let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
-        Ok((tokio::net::TcpListener::from_std(listener)?, address))
-    };
-    serving().map_err(|source| StageError::Port { port: 0, source })
 }
 
 impl Drop for Stage {
@@ -446,13 +236,5 @@ impl Drop for Stage {
         self.late_functions.set(None);
         self.stop_polling.send_replace(true);
         self.functions.close();
-    }
-}
-
-fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
-    let mut stopped = stop.subscribe();
-    async move {
-        // The sender is gone when the stage was dropped: that is a stop as well.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }

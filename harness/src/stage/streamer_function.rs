@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -17,17 +17,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use streamer::app::App;
-use streamer::config::Environment;
-use streamer::connections::ApiGatewayConnections;
-use streamer::functions::setup::{
-    ConnectSetup, DisconnectSetup, LambdaProcessor, LambdaSweeper, LambdaWorker, Ports, ProcessorSetup,
-    RouterSetup, SweeperSetup, WorkerSetup,
+use streamer::config::{ConfigError, Environment};
+use streamer::functions::{
+    Function, Host, LambdaConnect, LambdaDisconnect, LambdaProcessor, LambdaRouter, LambdaSweeper,
+    LambdaWorker,
 };
-use streamer::functions::{Connect, Disconnect, route_response};
 use streamer::ports::{Clock, Entropy};
-use streamer::router::Router;
 use streamer::store::StoreError;
-use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
 use streamer::telemetry::{self, MetricLine, MetricSink};
 use tokio::runtime::Handle;
 use tracing::Dispatch;
@@ -43,29 +39,22 @@ use crate::lambda::{
 };
 use crate::sqs::Queues;
 
-/// Which of Streamer's functions, by the name of its binary.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    Connect,
-    Disconnect,
-    Router,
-    Processor,
-    Worker,
-    Sweeper,
-}
-
-impl Kind {
-    pub(super) fn of_binary(binary: &str) -> Option<Self> {
-        match binary {
-            "connect" => Some(Self::Connect),
-            "disconnect" => Some(Self::Disconnect),
-            "router" => Some(Self::Router),
-            "processor" => Some(Self::Processor),
-            "worker" => Some(Self::Worker),
-            "sweeper" => Some(Self::Sweeper),
-            _ => None,
-        }
+/// The code of the function whose binary has this name, if it is one of Streamer's.
+pub(super) fn code_of(binary: &str, apps: &Apps, ground: &Ground) -> Option<Arc<dyn InProcess>> {
+    fn code<F: Function>(apps: &Apps, ground: &Ground) -> Arc<dyn InProcess> {
+        let function = PhantomData::<fn() -> F>;
+        Arc::new(StreamerFunction { function, apps: apps.clone(), ground: ground.clone() })
     }
+    let code = match binary {
+        "connect" => code::<LambdaConnect>,
+        "disconnect" => code::<LambdaDisconnect>,
+        "router" => code::<LambdaRouter>,
+        "processor" => code::<LambdaProcessor>,
+        "worker" => code::<LambdaWorker>,
+        "sweeper" => code::<LambdaSweeper>,
+        _ => return None,
+    };
+    Some(code(apps, ground))
 }
 
 /// The user's app: one for the whole stage, or one for each environment, as on AWS.
@@ -147,131 +136,75 @@ impl<T: Clone> Late<T> {
 
 /// One of Streamer's functions.
 #[derive(Debug)]
-pub(super) struct StreamerFunction {
-    pub(super) kind: Kind,
-    pub(super) apps: Apps,
-    pub(super) ground: Ground,
+struct StreamerFunction<F> {
+    function: PhantomData<fn() -> F>,
+    apps: Apps,
+    ground: Ground,
 }
 
-impl StreamerFunction {
+impl<F: Function> StreamerFunction<F> {
     /// What the function logs, in its lines of the stage's log.
     fn logging(&self, function: &str, level: LevelFilter) -> Dispatch {
         let (function, log) = (function.to_owned(), Arc::clone(&self.ground.log));
         telemetry::lines_to(level, move |line| log.line(&function, line))
     }
 
-    async fn environment<V>(
+    async fn function(
         &self,
         caller: Caller,
-        environment: Environment<V>,
+        mut environment: Environment<'_>,
         variables: &BTreeMap<String, String>,
-    ) -> Result<Running, String>
-    where
-        V: Fn(&str) -> Option<String>,
-    {
+    ) -> Result<F, ConfigError> {
         let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
         let clock: Arc<dyn Clock> = Arc::new(OffClock::new(Arc::clone(clock), caller.skew()));
         let version = caller.version();
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
-        let ports = Ports { clock: Arc::clone(&clock), entropy: Arc::clone(entropy), metrics };
-        let http = SharedHttpClient::new(Clients {
+        let handler_runtime = Handle::current();
+        let host = Host { clock: Arc::clone(&clock), entropy: Arc::clone(entropy), metrics, handler_runtime };
+        let http_client = SharedHttpClient::new(Clients {
             dynamodb: dynamodb.http_client_of(caller.clone()),
             queues: queues.http_client_of(caller.clone()),
             gateway: gateway.clone(),
             functions: functions.clone(),
             caller,
         });
-        let services = Services {
-            http_client: http.clone(),
-            variables: variables.clone(),
-            clock,
-            version,
-            entropy: Arc::clone(entropy),
-        };
-        let handlers = Handle::current();
-        let made = match self.kind {
-            Kind::Connect => match ConnectSetup::read(environment, http) {
-                Ok(setup) => setup.function(&ports).await.map(|made| Running::Connect(Box::new(made))),
-                Err(error) => Err(error),
-            },
-            Kind::Disconnect => DisconnectSetup::read(environment, http)
-                .map(|setup| Running::Disconnect(Box::new(setup.function(&ports)))),
-            Kind::Router => RouterSetup::read(environment, http).map(|setup| {
-                Running::Router(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
-            }),
-            Kind::Processor => ProcessorSetup::read(environment, http).map(|setup| {
-                Running::Processor(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
-            }),
-            Kind::Worker => WorkerSetup::read(environment, http).map(|setup| {
-                Running::Worker(Box::new(setup.function(self.apps.app(&services), &ports, handlers)))
-            }),
-            Kind::Sweeper => SweeperSetup::read(environment, http)
-                .map(|setup| Running::Sweeper(Box::new(setup.function(&ports)))),
-        };
-        made.map_err(|error| error.to_string())
+        let setup = F::read(&mut environment, http_client.clone());
+        let setup = environment.finish_with(setup)?;
+        let (variables, entropy) = (variables.clone(), Arc::clone(entropy));
+        let services = Services { http_client, variables, clock, version, entropy };
+        F::start(setup, &host, || self.apps.app(&services)).await
     }
 }
 
-impl InProcess for StreamerFunction {
+impl<F: Function> InProcess for StreamerFunction<F> {
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_> {
         Box::pin(async move {
             let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
             // A bad level is refused with all else that is wrong.
-            let level = environment.log_level();
+            let level = telemetry::log_level(&mut environment);
             let logging = self.logging(caller.function(), level);
-            match self.environment(caller, environment, &variables).with_subscriber(logging.clone()).await {
-                Ok(running) => Ok(Box::new(Logging { running, logging }) as Box<dyn InProcessEnvironment>),
-                Err(message) => Err(failed("Runtime.ExitError", message)),
+            match self.function(caller, environment, &variables).with_subscriber(logging.clone()).await {
+                Ok(function) => Ok(Box::new(Logging { function, logging }) as Box<dyn InProcessEnvironment>),
+                Err(error) => Err(failed("Runtime.ExitError", error.to_string())),
             }
         })
     }
 }
 
-/// A function that has started.
-#[derive(Debug)]
-enum Running {
-    Connect(Box<Connect<DynamoConnectionStore>>),
-    Disconnect(Box<Disconnect<DynamoConnectionStore, DynamoRequestQueue>>),
-    Router(Box<Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>>),
-    Processor(Box<LambdaProcessor>),
-    Worker(Box<LambdaWorker>),
-    Sweeper(Box<LambdaSweeper>),
-}
-
 /// A function that has started, and where its log goes.
 #[derive(Debug)]
-struct Logging {
-    running: Running,
+struct Logging<F> {
+    function: F,
     logging: Dispatch,
 }
 
-impl InProcessEnvironment for Logging {
+impl<F: Function> InProcessEnvironment for Logging<F> {
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_> {
-        let Self { running, logging } = self;
+        let Self { function, logging } = self;
         let invocation = async move {
-            let InProcessEvent { deadline, payload, .. } = event;
-            match running {
-                Running::Connect(connect) => {
-                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
-                    reply(&connect.handle(&event, deadline).await)
-                }
-                Running::Disconnect(disconnect) => {
-                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
-                    reply(&disconnect.handle(&event, deadline).await)
-                }
-                Running::Router(router) => {
-                    let event: ApiGatewayWebsocketProxyRequest = read(&payload)?;
-                    reply(&route_response(router.route_before(&event, deadline).await))
-                }
-                Running::Processor(processor) => reply(&processor.process(read(&payload)?, deadline).await),
-                Running::Worker(worker) => match worker.run(&read(&payload)?, deadline).await {
-                    Ok(()) => reply(&()),
-                    Err(error) => Err(failed(std::any::type_name::<StoreError>(), error.to_string())),
-                },
-                Running::Sweeper(sweeper) => {
-                    sweeper.sweep(deadline).await;
-                    reply(&())
-                }
+            match function.handle(read(&event.payload)?, event.deadline).await {
+                Ok(answer) => reply(&answer),
+                Err(error) => Err(failed(std::any::type_name::<StoreError>(), error.to_string())),
             }
         };
         Box::pin(invocation.with_subscriber(logging.clone()))

@@ -4,12 +4,9 @@ use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::diagnostics::Place;
 use super::fields::{Fields, Ignored, Reader};
 use super::function::Function;
-use super::resource::{Resource, of_type};
-use super::route::{self, Route};
+use super::resource::{API, Resource, STAGE, of_type};
+use super::route::{self, Route, api_id};
 use crate::gateway::{Limits, Throttle};
-
-pub(super) const API: &str = "AWS::ApiGatewayV2::Api";
-pub(super) const STAGE: &str = "AWS::ApiGatewayV2::Stage";
 
 /// A WebSocket API with the one stage it is deployed to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,8 +51,9 @@ pub(super) fn read(
 ) -> Option<WebSocketApi> {
     let mut apis: Vec<WebSocketApi> =
         of_type(resources, API).filter_map(|resource| api(resource, reader)).collect();
-    let mut routes = route::read(resources, &apis, functions, reader);
-    let stages = stages(resources, &apis, reader);
+    let api_ids: Vec<String> = apis.iter().map(|api| api.api_id.clone()).collect();
+    let mut routes = route::read(resources, &api_ids, functions, reader);
+    let stages = stages(resources, &api_ids, reader);
     let (first, others) = apis.split_first_mut()?;
     for other in others {
         let message = "the local stage serves one WebSocket API, and this is a second one";
@@ -156,15 +154,11 @@ fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
 }
 
 /// The stages by their API's id.
-fn stages(
-    resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
-    reader: &mut Reader<'_>,
-) -> Vec<(String, Stage)> {
+fn stages(resources: &[Resource<'_>], api_ids: &[String], reader: &mut Reader<'_>) -> Vec<(String, Stage)> {
     let mut stages = Vec::<(String, Stage)>::new();
     for resource in of_type(resources, STAGE) {
         let Some(mut fields) = resource.properties(reader) else { continue };
-        let api_id = api_id(&mut fields, apis, reader);
+        let api_id = api_id(&mut fields, api_ids, reader);
         let name = fields.required_text("StageName", "the stage's name", reader);
         let default = fields.fields("DefaultRouteSettings", reader);
         let default = default.and_then(|fields| throttle(fields, reader));
@@ -184,16 +178,4 @@ fn stages(
         stages.push((api_id, Stage { name, default, routes }));
     }
     stages
-}
-
-/// The id of the API that the resource belongs to.
-pub(super) fn api_id(fields: &mut Fields, apis: &[WebSocketApi], reader: &mut Reader<'_>) -> Option<String> {
-    let id = fields.required_text("ApiId", "the Ref of the API", reader)?;
-    // An API that could not be read has been reported already.
-    if !apis.is_empty() && !apis.iter().any(|api| api.api_id == id) {
-        let message = format!("expected the Ref of an {API} in this template, found {id:?}");
-        reader.report.problem(&fields.place("ApiId"), message);
-        return None;
-    }
-    Some(id)
 }

@@ -6,14 +6,13 @@ use serde_json::Value;
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::diagnostics::Place;
+use super::events::StreamEvent;
 use super::fields::{Fields, Reader};
-use super::function::{Function, StreamEvent};
+use super::function::{Function, function_name};
 use super::node::Kind;
 use super::queue::Queue;
-use super::resource::{Resource, of_type};
+use super::resource::{EVENT_SOURCE_MAPPING, Resource, of_type};
 use super::table::Table;
-
-pub(super) const TYPE: &str = "AWS::Lambda::EventSourceMapping";
 
 /// Lambda's quota of filters for one mapping.
 const MAX_FILTERS: usize = 5;
@@ -77,7 +76,7 @@ pub(super) fn read(
         mappings.extend(mapping(properties, Some(function), table, queues, reader));
         too_many_readers(&mappings, &place, reader);
     }
-    for resource in of_type(resources, TYPE) {
+    for resource in of_type(resources, EVENT_SOURCE_MAPPING) {
         let Some(mut properties) = resource.properties(reader) else { continue };
         let table = stream_table(&mut properties, "EventSourceArn", tables, reader);
         let called = properties.required_text("FunctionName", "the name or ARN of a function", reader);
@@ -107,12 +106,6 @@ fn too_many_readers(mappings: &[EventSourceMapping], place: &Place, reader: &mut
         );
         reader.report.finding(place, NotEmulated, message);
     }
-}
-
-/// The name in an ARN of a function, with or without a version; anything else is taken for the name itself.
-pub(super) fn function_name(arn: &str) -> &str {
-    let mut parts = arn.split(':');
-    if parts.next() == Some("arn") { parts.nth(5).unwrap_or(arn) } else { arn }
 }
 
 /// The table whose stream the property names.
@@ -272,17 +265,4 @@ fn on_failure(fields: &mut Fields, queues: &[Queue], reader: &mut Reader<'_>) ->
     });
     config.finish(&[], reader);
     destination
-}
-
-#[cfg(test)]
-mod tests {
-    use super::function_name;
-
-    #[test]
-    fn a_function_is_known_by_its_name_or_arn() {
-        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router"), "router");
-        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router:live"), "router");
-        assert_eq!(function_name("router"), "router");
-        assert_eq!(function_name("arn:nonsense"), "arn:nonsense");
-    }
 }

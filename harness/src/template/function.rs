@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::diagnostics::Place;
+use super::events::Events;
 use super::fields::{Fields, Ignored, Reader};
-use super::globals;
 use super::node::Node;
-use super::resource::{Resource, of_type};
-use super::schedule::ScheduleEvent;
-use super::{invoke_config, schedule};
+use super::resource::{FUNCTION, Resource, of_type};
+use super::{globals, invoke_config};
 use crate::lambda::AsyncSettings;
-
-pub(super) const TYPE: &str = "AWS::Serverless::Function";
 
 /// Lambda refuses to create a function whose variables take more.
 const MAX_ENVIRONMENT_BYTES: usize = 4096;
@@ -44,20 +41,6 @@ pub struct Function {
     pub recursive_loop: bool,
     /// What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
     pub asynchronous: AsyncSettings,
-}
-
-/// The events of the functions, still to be read.
-#[derive(Debug, Default)]
-pub(super) struct Events {
-    pub(super) streams: Vec<StreamEvent>,
-    pub(super) schedules: Vec<ScheduleEvent>,
-}
-
-/// An event of a function that comes from a table's stream, still to be read.
-#[derive(Debug)]
-pub(super) struct StreamEvent {
-    pub(super) function: String,
-    pub(super) properties: Fields,
 }
 
 const IGNORED: &[Ignored] = &[
@@ -115,7 +98,7 @@ pub(super) fn read(
 ) -> (Vec<Function>, Events) {
     let defaults = reader.scope.root.get("Globals").and_then(|globals| globals.get("Function")).cloned();
     let (mut functions, mut events) = (Vec::<Function>::new(), Events::default());
-    for resource in of_type(resources, TYPE) {
+    for resource in of_type(resources, FUNCTION) {
         let Some(function) = function(resource, defaults.as_ref(), base_dir, &mut events, reader) else {
             continue;
         };
@@ -128,11 +111,11 @@ pub(super) fn read(
     }
     // Where a resource could not be read, it may have been the function.
     let unread = reader.report.problems.iter().any(|problem| problem.place.path.starts_with("Resources."));
-    if !unread && of_type(resources, TYPE).next().is_none() {
+    if !unread && of_type(resources, FUNCTION).next().is_none() {
         let root = reader.scope.root;
         let place =
             root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());
-        reader.report.problem(&place, format!("there is no {TYPE}, so there is nothing to run"));
+        reader.report.problem(&place, format!("there is no {FUNCTION}, so there is nothing to run"));
     }
     (functions, events)
 }
@@ -173,7 +156,7 @@ fn function(
     let recursive_loop = fields.text("RecursiveLoop", reader).as_deref() == Some("Allow");
     let asynchronous = invoke_config::read(&mut fields, reader);
     let function_name = name.clone().unwrap_or_default();
-    collect_events(&mut fields, resource.id, &function_name, events, reader);
+    events.collect(&mut fields, resource.id, &function_name, reader);
     fields.finish(IGNORED, reader);
     Some(Function {
         logical_id: resource.id.to_owned(),
@@ -275,42 +258,21 @@ fn check_variable_name(name: &str, place: &Place, reader: &mut Reader<'_>) {
     }
 }
 
-fn collect_events(
-    fields: &mut Fields,
-    logical_id: &str,
-    function: &str,
-    events: &mut Events,
-    reader: &mut Reader<'_>,
-) {
-    let Some(all) = fields.fields("Events", reader) else { return };
-    for (event_id, node) in all.into_entries() {
-        let Some(mut event) = Fields::of(&node, reader) else { continue };
-        let Some(kind) = event.required_text("Type", "the kind of event source, such as DynamoDB", reader)
-        else {
-            continue;
-        };
-        if kind == "DynamoDB" {
-            match event.fields("Properties", reader) {
-                Some(properties) => {
-                    events.streams.push(StreamEvent { function: function.to_owned(), properties })
-                }
-                None => {
-                    reader.report.problem(&event.place("Properties"), "is missing; it must name the Stream")
-                }
-            }
-            event.finish(&[], reader);
-        } else if let Some(service) = schedule::service(&kind) {
-            if let Some(properties) = event.fields("Properties", reader) {
-                let (function, id) = (function.to_owned(), format!("{logical_id}{event_id}"));
-                events.schedules.push(ScheduleEvent { function, id, service, properties });
-            } else {
-                reader.report.problem(&event.place("Properties"), "is missing; it must say when");
-            }
-            event.finish(&[], reader);
-        } else {
-            let message =
-                format!("events of type {kind} do not happen locally, so they never call the function");
-            reader.report.finding(&event.place, NotEmulated, message);
-        }
+/// The name in an ARN of a function, with or without a version; anything else is taken for the name itself.
+pub(super) fn function_name(arn: &str) -> &str {
+    let mut parts = arn.split(':');
+    if parts.next() == Some("arn") { parts.nth(5).unwrap_or(arn) } else { arn }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::function_name;
+
+    #[test]
+    fn a_function_is_known_by_its_name_or_arn() {
+        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router"), "router");
+        assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router:live"), "router");
+        assert_eq!(function_name("router"), "router");
+        assert_eq!(function_name("arn:nonsense"), "arn:nonsense");
     }
 }

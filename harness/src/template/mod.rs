@@ -21,7 +21,9 @@
 
 mod api;
 mod diagnostics;
+mod environment;
 mod event_source;
+mod events;
 mod fields;
 mod function;
 mod globals;
@@ -36,12 +38,12 @@ mod schedule;
 mod scope;
 mod table;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 pub use api::WebSocketApi;
 pub use diagnostics::{Finding, FindingKind, Place, Problem, TemplateError};
+pub use environment::Environment;
 pub use event_source::{EventSourceMapping, StartingPosition};
 pub use function::Function;
 pub use queue::Queue;
@@ -72,45 +74,6 @@ pub struct Template {
     pub schedules: Vec<Schedule>,
     /// What the stage does not act upon, in the order of the template.
     pub findings: Vec<Finding>,
-}
-
-/// What CloudFormation would know from outside of the template.
-#[derive(Clone, Debug)]
-pub struct Environment {
-    /// `AWS::Region`, by default `us-east-1`.
-    pub region: String,
-    /// `AWS::AccountId`, by default `000000000000`.
-    pub account_id: String,
-    /// `AWS::StackName`, by default `streamer`. The names of what has none of its own begin with it.
-    pub stack_name: String,
-    /// Values for the template's parameters; those absent take their defaults.
-    pub parameters: BTreeMap<String, String>,
-    /// Values for parameters that the template may declare or not, such as the key that the local stage signs with.
-    pub offered: BTreeMap<String, String>,
-}
-
-impl Default for Environment {
-    fn default() -> Self {
-        Self {
-            region: "us-east-1".to_owned(),
-            account_id: "000000000000".to_owned(),
-            stack_name: "streamer".to_owned(),
-            parameters: BTreeMap::new(),
-            offered: BTreeMap::new(),
-        }
-    }
-}
-
-impl Environment {
-    /// `AWS::Partition`, which follows from the region.
-    fn partition(&self) -> &'static str {
-        crate::aws_forms::partition(&self.region)
-    }
-
-    /// `AWS::URLSuffix`, which follows from the region.
-    fn url_suffix(&self) -> &'static str {
-        if self.partition() == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }
-    }
 }
 
 impl Template {

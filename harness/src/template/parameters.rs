@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Environment;
 use super::diagnostics::{Place, Report};
+use super::environment::Environment;
 use super::node::{Kind, Node};
 
 /// What `Ref` of a parameter yields.

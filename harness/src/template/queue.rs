@@ -6,9 +6,7 @@ use serde_json::json;
 
 use super::diagnostics::FindingKind::Harmless;
 use super::fields::{Fields, Ignored, Reader};
-use super::resource::{Resource, of_type};
-
-pub(super) const TYPE: &str = "AWS::SQS::Queue";
+use super::resource::{QUEUE, Resource, of_type};
 
 /// A standard queue.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,7 +40,7 @@ const NUMBERS: &[(&str, &str, i64, i64)] = &[
 
 pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<Queue> {
     let mut queues = Vec::<Queue>::new();
-    for resource in of_type(resources, TYPE) {
+    for resource in of_type(resources, QUEUE) {
         let Some(queue) = queue(resource, reader) else { continue };
         if let Some(other) = queues.iter().find(|other| other.name == queue.name) {
             let message =

@@ -1,9 +1,20 @@
 //! The resources of a template: which exist, which the stage runs, and what becomes of the others.
 
-use super::diagnostics::FindingKind::{Harmless, NotEmulated};
+use super::diagnostics::FindingKind::{self, Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::{Kind, Node};
-use super::{api, event_source, function, queue, route, schedule, table};
+
+pub(super) const FUNCTION: &str = "AWS::Serverless::Function";
+pub(super) const TABLE: &str = "AWS::DynamoDB::Table";
+pub(super) const QUEUE: &str = "AWS::SQS::Queue";
+pub(super) const EVENT_SOURCE_MAPPING: &str = "AWS::Lambda::EventSourceMapping";
+pub(super) const RULE: &str = "AWS::Events::Rule";
+pub(super) const API: &str = "AWS::ApiGatewayV2::Api";
+pub(super) const STAGE: &str = "AWS::ApiGatewayV2::Stage";
+pub(super) const AUTHORIZER: &str = "AWS::ApiGatewayV2::Authorizer";
+pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
+pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
+pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
 
 /// A resource that exists under the conditions that hold.
 #[derive(Debug)]
@@ -75,22 +86,22 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
 fn runs(kind: &str) -> bool {
     matches!(
         kind,
-        function::TYPE
-            | table::TYPE
-            | queue::TYPE
-            | event_source::TYPE
-            | schedule::RULE
-            | api::API
-            | api::STAGE
-            | route::AUTHORIZER
-            | route::ROUTE
-            | route::ROUTE_RESPONSE
-            | route::INTEGRATION
+        FUNCTION
+            | TABLE
+            | QUEUE
+            | EVENT_SOURCE_MAPPING
+            | RULE
+            | API
+            | STAGE
+            | AUTHORIZER
+            | ROUTE
+            | ROUTE_RESPONSE
+            | INTEGRATION
     )
 }
 
 /// What it means locally that there is no resource of this type.
-fn absence(kind: &str) -> (super::FindingKind, &'static str) {
+fn absence(kind: &str) -> (FindingKind, &'static str) {
     let service = kind.split("::").nth(1).unwrap_or_default();
     match (service, kind) {
         ("SQS", _) => (Harmless, "permissions are not checked locally"),
@@ -118,7 +129,7 @@ fn account_for_attributes(resource: &Resource<'_>, reader: &mut Reader<'_>) {
             // What a function's metadata says about its build is acted upon; the rest is for other tools.
             "Metadata" => {
                 for (name, node) in node.entries() {
-                    if resource.kind != function::TYPE
+                    if resource.kind != FUNCTION
                         || !matches!(name.as_str(), "BuildMethod" | "BuildProperties")
                     {
                         reader.report.finding(&node.place, Harmless, "metadata for other tools");

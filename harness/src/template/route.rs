@@ -3,19 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::api::{WebSocketApi, api_id};
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::diagnostics::Place;
-use super::event_source::function_name;
 use super::fields::{Fields, Ignored, Reader};
-use super::function::Function;
-use super::resource::{Resource, of_type};
+use super::function::{Function, function_name};
+use super::resource::{API, AUTHORIZER, INTEGRATION, ROUTE, ROUTE_RESPONSE, Resource, of_type};
 use crate::gateway::{Authorizer, Throttle, is_identity_source};
-
-pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
-pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
-pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
-pub(super) const AUTHORIZER: &str = "AWS::ApiGatewayV2::Authorizer";
 
 /// What happens to the messages with one route key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,14 +37,14 @@ const INTEGRATION_IGNORED: &[Ignored] = &[
 /// Reads the routes of every API, by the API's id.
 pub(super) fn read(
     resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> BTreeMap<String, Vec<Route>> {
-    let integrations = integrations(resources, apis, functions, reader);
-    let authorizers = authorizers(resources, apis, functions, reader);
-    let declared = routes(resources, apis, &integrations, &authorizers, reader);
-    let responses = route_responses(resources, apis, reader);
+    let integrations = integrations(resources, api_ids, functions, reader);
+    let authorizers = authorizers(resources, api_ids, functions, reader);
+    let declared = routes(resources, api_ids, &integrations, &authorizers, reader);
+    let responses = route_responses(resources, api_ids, reader);
     let mut routes = BTreeMap::<String, Vec<Route>>::new();
     for Declared { id, place, api_id, two_way, mut route } in declared {
         let responds = responses.contains(&id);
@@ -75,13 +68,13 @@ type Integrations = BTreeMap<String, Option<(String, Duration)>>;
 
 fn integrations(
     resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> Integrations {
     let mut integrations = BTreeMap::new();
     for resource in of_type(resources, INTEGRATION) {
-        let integration = integration(resource, apis, functions, reader);
+        let integration = integration(resource, api_ids, functions, reader);
         integrations.insert(resource.id.to_owned(), integration);
     }
     integrations
@@ -89,12 +82,12 @@ fn integrations(
 
 fn integration(
     resource: &Resource<'_>,
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> Option<(String, Duration)> {
     let mut fields = resource.properties(reader)?;
-    api_id(&mut fields, apis, reader);
+    api_id(&mut fields, api_ids, reader);
     only(&mut fields, "ConnectionType", "INTERNET", reader);
     let kind = fields.required_text("IntegrationType", "AWS_PROXY", reader);
     if let Some(kind) = kind.filter(|kind| kind != "AWS_PROXY") {
@@ -105,6 +98,18 @@ fn integration(
     let function = function_of(&mut fields, "IntegrationUri", functions, reader);
     fields.finish(INTEGRATION_IGNORED, reader);
     Some((function?, Duration::from_millis(timeout.into())))
+}
+
+/// The id of the API that the resource belongs to.
+pub(super) fn api_id(fields: &mut Fields, api_ids: &[String], reader: &mut Reader<'_>) -> Option<String> {
+    let id = fields.required_text("ApiId", "the Ref of the API", reader)?;
+    // An API that could not be read has been reported already.
+    if !api_ids.is_empty() && !api_ids.contains(&id) {
+        let message = format!("expected the Ref of an {API} in this template, found {id:?}");
+        reader.report.problem(&fields.place("ApiId"), message);
+        return None;
+    }
+    Some(id)
 }
 
 /// The function whose invocation ARN the property is.
@@ -142,24 +147,24 @@ const AUTHORIZER_IGNORED: &[Ignored] = &[
 
 fn authorizers(
     resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> Authorizers {
     let authorizers = of_type(resources, AUTHORIZER);
     authorizers
-        .map(|resource| (resource.id.to_owned(), authorizer(resource, apis, functions, reader)))
+        .map(|resource| (resource.id.to_owned(), authorizer(resource, api_ids, functions, reader)))
         .collect()
 }
 
 fn authorizer(
     resource: &Resource<'_>,
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> Option<Authorizer> {
     let mut fields = resource.properties(reader)?;
-    api_id(&mut fields, apis, reader);
+    api_id(&mut fields, api_ids, reader);
     let kind = fields.required_text("AuthorizerType", "REQUEST", reader);
     if let Some(kind) = kind.filter(|kind| kind != "REQUEST") {
         let message = format!("a WebSocket API has authorizers of type REQUEST, found {kind:?}");
@@ -194,14 +199,14 @@ struct Declared {
 
 fn routes(
     resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     integrations: &Integrations,
     authorizers: &Authorizers,
     reader: &mut Reader<'_>,
 ) -> Vec<Declared> {
     let mut routes = Vec::<Declared>::new();
     for resource in of_type(resources, ROUTE) {
-        let Some(declared) = route(resource, apis, integrations, authorizers, reader) else { continue };
+        let Some(declared) = route(resource, api_ids, integrations, authorizers, reader) else { continue };
         let same =
             |other: &&Declared| other.api_id == declared.api_id && other.route.key == declared.route.key;
         if let Some(other) = routes.iter().find(same) {
@@ -215,13 +220,13 @@ fn routes(
 
 fn route(
     resource: &Resource<'_>,
-    apis: &[WebSocketApi],
+    api_ids: &[String],
     integrations: &Integrations,
     authorizers: &Authorizers,
     reader: &mut Reader<'_>,
 ) -> Option<Declared> {
     let mut fields = resource.properties(reader)?;
-    let api_id = api_id(&mut fields, apis, reader);
+    let api_id = api_id(&mut fields, api_ids, reader);
     let authorizer = authorizer_of(&mut fields, authorizers, reader);
     only(&mut fields, "ApiKeyRequired", "false", reader);
     let key = fields.required_text("RouteKey", "such as $default", reader);
@@ -295,15 +300,11 @@ fn authorizer_of(
 }
 
 /// The routes, by their logical ids, that have a response for `$default`.
-fn route_responses(
-    resources: &[Resource<'_>],
-    apis: &[WebSocketApi],
-    reader: &mut Reader<'_>,
-) -> Vec<String> {
+fn route_responses(resources: &[Resource<'_>], api_ids: &[String], reader: &mut Reader<'_>) -> Vec<String> {
     let mut responses = Vec::new();
     for resource in of_type(resources, ROUTE_RESPONSE) {
         let Some(mut fields) = resource.properties(reader) else { continue };
-        api_id(&mut fields, apis, reader);
+        api_id(&mut fields, api_ids, reader);
         let before = reader.report.problems.len();
         if !only(&mut fields, "RouteResponseKey", "$default", reader)
             && reader.report.problems.len() == before

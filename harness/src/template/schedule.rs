@@ -1,32 +1,11 @@
 //! What the clock invokes: a function's events `Schedule` and `ScheduleV2`, and `AWS::Events::Rule`.
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
-use super::event_source::function_name;
+use super::events::ScheduleEvent;
 use super::fields::{Fields, Ignored, Reader};
-use super::function::Function;
-use super::resource::{Resource, of_type};
+use super::function::{Function, function_name};
+use super::resource::{RULE, Resource, of_type};
 use crate::lambda::{Expression, Schedule, Scheduler};
-
-pub(super) const RULE: &str = "AWS::Events::Rule";
-
-/// An event of a function that comes from the clock, still to be read.
-#[derive(Debug)]
-pub(super) struct ScheduleEvent {
-    pub(super) function: String,
-    /// The logical id that SAM gives to what it makes of the event.
-    pub(super) id: String,
-    pub(super) service: Scheduler,
-    pub(super) properties: Fields,
-}
-
-/// What keeps an event of this type; nothing when it does not come from the clock.
-pub(super) fn service(event_type: &str) -> Option<Scheduler> {
-    match event_type {
-        "Schedule" => Some(Scheduler::Rule),
-        "ScheduleV2" => Some(Scheduler::Schedule),
-        _ => None,
-    }
-}
 
 const IGNORED: &[Ignored] = &[
     ("DeadLetterConfig", Harmless, "an event always reaches its function's queue locally"),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use ring::digest;
 
-use super::Environment;
 use super::diagnostics::{Problem, Report};
+use super::environment::Environment;
 use super::node::{Kind, Node};
 use super::parameters::{self, Parameter};
 

@@ -7,10 +7,8 @@ use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, Stre
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
 use super::node::Node;
-use super::resource::{Resource, of_type};
+use super::resource::{Resource, TABLE, of_type};
 use crate::tables::{Billing, Encryption, Index, IndexScope, Key, Layout, Throughput};
-
-pub(super) const TYPE: &str = "AWS::DynamoDB::Table";
 
 /// A DynamoDB table.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,7 +51,7 @@ const STREAM_IGNORED: &[Ignored] = &[("ResourcePolicy", Harmless, "permissions a
 
 pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<Table> {
     let mut tables = Vec::<Table>::new();
-    for resource in of_type(resources, TYPE) {
+    for resource in of_type(resources, TABLE) {
         let Some(table) = table(resource, reader) else { continue };
         if let Some(other) = tables.iter().find(|other| other.name == table.name) {
             let message =

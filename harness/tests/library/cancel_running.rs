@@ -74,7 +74,7 @@ async fn a_handler_can_clean_up_and_what_it_returns_then_does_not_count() {
         .await;
         bench.queue("r1").await;
         let (_, asked) = tokio::join!(bench.world.process(), cancel(&bench, Duration::from_millis(4_500)));
-        assert_eq!((asked, cleaned.get()), (Cancelled::Asked, 1));
+        assert_eq!((asked, cleaned.get()), (Cancelled::Requested, 1));
         assert_cancelled(&bench).await;
     }
 }
@@ -133,7 +133,7 @@ async fn an_attempt_that_has_not_heard_of_it_neither_fails_nor_retries_nor_goes_
         .await;
         bench.queue("r1").await;
         let (_, asked) = tokio::join!(bench.world.process(), cancel(&bench, Duration::from_secs(4)));
-        assert_eq!(asked, Cancelled::Asked);
+        assert_eq!(asked, Cancelled::Requested);
         assert_cancelled(&bench).await;
     }
 }

@@ -80,7 +80,7 @@ impl Bench {
 
     /// The gateway tells that a connection has ended.
     async fn ends(&self, connection: &str) {
-        self.disconnect.handle(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
+        self.disconnect.answer(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
     }
 
     /// What the last end of a connection was counted as: requests left, and cancelled.
@@ -195,7 +195,7 @@ async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled()
     let racing = queue_meanwhile(&world.db, "BatchGetItem", subscribe);
     let (clock, metrics) = (Arc::new(world.clock.clone()), bench.metrics.clone());
     let disconnect = Disconnect::new(world.connections(), racing, clock, metrics).cancelling(true);
-    disconnect.handle(&ended("c-ann"), now + Duration::from_secs(10)).await;
+    disconnect.answer(&ended("c-ann"), now + Duration::from_secs(10)).await;
     assert_eq!(bench.counted(), (2, 0));
     for (id, status) in [("waits", Status::Pending), ("runs", Status::Processing)] {
         let request = world.request(id).await;

@@ -214,13 +214,13 @@ impl RequestQueue for Flaky {
         self.queue.fail(key, lease, error, history, last).await
     }
 
-    async fn delivered(
+    async fn record_delivery(
         &self,
         key: &RequestKey,
         epoch: u64,
         delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        self.queue.delivered(key, epoch, delivery).await
+        self.queue.record_delivery(key, epoch, delivery).await
     }
 
     async fn continue_later(
@@ -238,13 +238,13 @@ impl RequestQueue for Flaky {
         self.queue.nudge(seen, now).await
     }
 
-    async fn look_again(
+    async fn postpone(
         &self,
         key: &RequestKey,
         timer_at: Timestamp,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.queue.look_again(key, timer_at, until).await
+        self.queue.postpone(key, timer_at, until).await
     }
 
     async fn take_back(
@@ -267,8 +267,13 @@ impl RequestQueue for Flaky {
         self.queue.subscribe(key, connection, seen, now).await
     }
 
-    async fn redriven(&self, key: &RequestKey, epoch: u64, as_request: &RequestId) -> Result<(), StoreError> {
-        self.queue.redriven(key, epoch, as_request).await
+    async fn record_redrive(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        as_request: &RequestId,
+    ) -> Result<(), StoreError> {
+        self.queue.record_redrive(key, epoch, as_request).await
     }
 
     async fn dequeue(
@@ -290,14 +295,14 @@ impl RequestQueue for Flaky {
         self.queue.renew(key, lease, lease_end).await
     }
 
-    async fn cancelled(
+    async fn confirm_cancel(
         &self,
         key: &RequestKey,
         lease: &Lease,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
         self.pass(&self.ends)?;
-        self.queue.cancelled(key, lease, last).await
+        self.queue.confirm_cancel(key, lease, last).await
     }
 
     async fn retry_later(
@@ -328,13 +333,13 @@ impl RequestQueue for Flaky {
         self.queue.cancel(key, now).await
     }
 
-    async fn cancel_unheard(
+    async fn cancel_unless_subscribed(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,
         now: Timestamp,
     ) -> Result<Cancelled, StoreError> {
-        self.queue.cancel_unheard(key, connection, now).await
+        self.queue.cancel_unless_subscribed(key, connection, now).await
     }
 
     async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {

@@ -64,7 +64,7 @@ async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
             advance(budget, budget.used - 1).await;
             lease = Some(claim(40).await);
             if hold.cancel_requested {
-                assert_eq!(store.queue.cancel(&key, at(41)).await.unwrap(), Cancelled::Asked);
+                assert_eq!(store.queue.cancel(&key, at(41)).await.unwrap(), Cancelled::Requested);
             }
         }
         State::Retrying(budget, _) => {
@@ -82,7 +82,7 @@ async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
                     store.queue.fail(&key, &held, &out_of_paper(), &[past(1, 50)], &last).await.map(drop)
                 }
                 Status::Pending | Status::Processing | Status::Retrying | Status::Cancelled => {
-                    store.queue.cancelled(&key, &held, &last).await.map(drop)
+                    store.queue.confirm_cancel(&key, &held, &last).await.map(drop)
                 }
             }
             .unwrap();
@@ -122,7 +122,7 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
         }
         // An attempt that asks what to do learns of the wish to end it from the store at the latest.
         Event::Succeeded => queue.complete(key, &held, &json!(1), &last).await,
-        Event::Stopped => queue.cancelled(key, &held, &last).await,
+        Event::Stopped => queue.confirm_cancel(key, &held, &last).await,
         Event::Failed { .. } | Event::Yielded => match (&next.state, event) {
             (State::Retrying(_, due), _) => {
                 queue.retry_later(key, &held, &history, *due, Runner::Processor, &last).await
@@ -136,18 +136,18 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
             (State::Cancelled, Event::Yielded) if seen.status == Status::Processing => {
                 let refused = queue.continue_later(key, &held, &last).await.unwrap_err();
                 assert_eq!(refused.kind(), StoreErrorKind::ConditionLost);
-                queue.cancelled(key, &held, &last).await
+                queue.confirm_cancel(key, &held, &last).await
             }
             (State::Cancelled, Event::Failed { next: None }) if seen.status == Status::Processing => {
                 let refused = queue.fail(key, &held, &out_of_paper(), &history, &last).await;
                 assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
-                queue.cancelled(key, &held, &last).await
+                queue.confirm_cancel(key, &held, &last).await
             }
             (State::Cancelled, _) if seen.status == Status::Processing => {
                 let runner = Runner::Processor;
                 let refused = queue.retry_later(key, &held, &history, at(200), runner, &last).await;
                 assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
-                queue.cancelled(key, &held, &last).await
+                queue.confirm_cancel(key, &held, &last).await
             }
             // It comes too late: what it would have written is refused.
             (_, Event::Yielded) => queue.continue_later(key, &held, &last).await,
@@ -159,7 +159,7 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                 (Status::Pending, _) => queue.nudge(&seen, now).await.unwrap(),
                 (Status::Processing | Status::Retrying, _) if matches!(effects[..], [Effect::LookAt(_)]) => {
                     let [Effect::LookAt(until)] = effects[..] else { unreachable!() };
-                    queue.look_again(key, seen.timer_at.unwrap(), until).await.unwrap()
+                    queue.postpone(key, seen.timer_at.unwrap(), until).await.unwrap()
                 }
                 (Status::Processing, after) => {
                     let verdict = match after {
@@ -179,7 +179,7 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                     queue.update_status(key, Status::Retrying, to, now).await.is_ok()
                 }
                 (Status::Completed | Status::Failed | Status::Cancelled, _) => {
-                    queue.look_again(key, seen.timer_at.unwrap(), now + LEASE).await.unwrap()
+                    queue.postpone(key, seen.timer_at.unwrap(), now + LEASE).await.unwrap()
                 }
             };
         }

@@ -152,7 +152,7 @@ async fn each_function_may_do_what_it_does_and_no_more() {
         .into_iter()
         .collect::<std::collections::HashMap<_, _>>()
         .into();
-    let opened = connect.handle(&event, world.now() + Duration::from_secs(10)).await;
+    let opened = connect.answer(&event, world.now() + Duration::from_secs(10)).await;
     assert_eq!(opened.status_code, 200);
     done.push(("ConnectFunction", needed(&ledger.take())));
 
@@ -203,7 +203,7 @@ async fn each_function_may_do_what_it_does_and_no_more() {
     world.ask("large", "left", json!({"is_long": true, "fails": false})).await;
     let disconnect = disconnect(&world).cancelling(true);
     let _ = ledger.take();
-    disconnect.handle(&ended("c-ann"), world.now() + Duration::from_secs(10)).await;
+    disconnect.answer(&ended("c-ann"), world.now() + Duration::from_secs(10)).await;
     done.push(("DisconnectFunction", needed(&ledger.take())));
 
     for (function, mut needed) in done {

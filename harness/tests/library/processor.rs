@@ -267,7 +267,7 @@ async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
     let cancels = async {
         sleep(running).await;
         let asked = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
-        assert_eq!(asked, Cancelled::Asked);
+        assert_eq!(asked, Cancelled::Requested);
         Instant::now()
     };
     let (response, asked_at) = tokio::join!(bench.world.process(), cancels);
@@ -488,8 +488,8 @@ async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
 }
 
 /// Everybody is told, as far as is known.
-fn delivery(told: &[ConnectionId]) -> Delivery<'_> {
-    Delivery { told, is_complete: true, is_dead_letter_sent: false, parts_released: false }
+fn delivery(delivered: &[ConnectionId]) -> Delivery<'_> {
+    Delivery { delivered, is_complete: true, is_dead_letter_sent: false, parts_released: false }
 }
 
 #[tokio::test(start_paused = true)]
@@ -500,13 +500,13 @@ async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index(
     bench.world.process().await;
     bench.world.subscribe("r1", "c9").await;
     let queue = queue(&bench.world.db);
-    queue.delivered(&key("r1"), 1, delivery(&["c-ann".into()])).await.unwrap();
+    queue.record_delivery(&key("r1"), 1, delivery(&["c-ann".into()])).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()]);
     assert!(bench.world.item("r1").await.contains_key("timer_at"));
 
-    queue.delivered(&key("r1"), 0, delivery(&["c9".into()])).await.unwrap();
+    queue.record_delivery(&key("r1"), 0, delivery(&["c9".into()])).await.unwrap();
     assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()], "a passed epoch changes nothing");
-    queue.delivered(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
+    queue.record_delivery(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use streamer::connections::SendErrorKind;
 use streamer::handler::{Context, HandlerError, RetryPolicy};
 use streamer::ports::Entropy;
-use streamer::processor::Processor;
+use streamer::processor::{Processor, ProcessorSettings};
 use streamer::protocol::{ErrorBody, ErrorCode, Frame};
 use streamer::store::{AttemptOutcome, Ending, Runner, Status, StoreErrorKind};
 use streamer::worker::Worker;
@@ -157,6 +157,7 @@ async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
             let processor = Processor::new(
                 streamer::attempts::Attempts { entropy: Arc::clone(&entropy), ..attempts },
                 bench.world.workers.clone(),
+                ProcessorSettings::default(),
             );
             let deadline = bench.world.now() + Duration::from_mins(15);
             processor.process(batch(bench.world.pending()), deadline).await;

@@ -16,7 +16,7 @@ use streamer::store::{
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
 
-use crate::store::{LEASE, at, ids, last, out_of_paper, past, request, told};
+use crate::store::{LEASE, at, delivered_to, ids, last, out_of_paper, past, request};
 use crate::world::{CONNECTIONS, REQUESTS, create_tables_of_template};
 
 /// Both ports on the template's tables, and a bill of what was done.
@@ -174,8 +174,8 @@ async fn what_each_operation_on_requests_costs() {
     bill.enter("complete");
     bill.queue.cancel(&key, at(5)).await.unwrap();
     bill.enter("cancel what has ended");
-    bill.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
-    bill.enter("delivered");
+    bill.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
+    bill.enter("record_delivery");
 
     let key = bill.enqueue("r2", small()).await;
     let lease = bill.claim(&key).await;
@@ -199,8 +199,8 @@ async fn what_each_operation_on_requests_costs() {
 
     let key = bill.enqueue("r3", small()).await;
     bill.skip();
-    bill.queue.cancel_unheard(&key, &"c2".into(), at(2)).await.unwrap();
-    bill.enter("cancel_unheard what is heard");
+    bill.queue.cancel_unless_subscribed(&key, &"c2".into(), at(2)).await.unwrap();
+    bill.enter("cancel_unless_subscribed what is heard");
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     bill.enter("unsubscribe from what has not ended");
     bill.queue.cancel(&key, at(3)).await.unwrap();
@@ -209,8 +209,8 @@ async fn what_each_operation_on_requests_costs() {
     let key = bill.enqueue("r4", small()).await;
     let lease = bill.claim(&key).await;
     bill.skip();
-    bill.queue.cancelled(&key, &lease, &half(1, 3)).await.unwrap();
-    bill.enter("cancelled");
+    bill.queue.confirm_cancel(&key, &lease, &half(1, 3)).await.unwrap();
+    bill.enter("confirm_cancel");
 
     bill.enqueue("r5", small()).await;
     bill.skip();
@@ -247,8 +247,8 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.enter("claim by a processor what is for the worker");
     let lease = bill.claim(&key).await;
     bill.enter("claim with a checkpoint of 7 KB");
-    assert!(bill.queue.look_again(&key, at(71), at(100)).await.unwrap());
-    bill.enter("look_again");
+    assert!(bill.queue.postpone(&key, at(71), at(100)).await.unwrap());
+    bill.enter("postpone");
     let seen = bill.seen(&key).await;
     assert!(bill.queue.take_back(&seen, &Abandoned::Again, &[past(1, 71)], at(71)).await.unwrap());
     bill.enter("take_back, to be run again");
@@ -258,14 +258,14 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.skip();
     bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 71), past(2, 80)], &half(3, 80)).await.unwrap();
     bill.enter("fail with a checkpoint of 7 KB");
-    let told_to = ids(&["c1", "c2"]);
-    let sent = Delivery { is_dead_letter_sent: true, parts_released: true, ..told(&told_to, true) };
-    bill.queue.delivered(&key, lease.epoch, sent).await.unwrap();
-    bill.enter("delivered, with its dead letter");
+    let reached = ids(&["c1", "c2"]);
+    let sent = Delivery { is_dead_letter_sent: true, parts_released: true, ..delivered_to(&reached, true) };
+    bill.queue.record_delivery(&key, lease.epoch, sent).await.unwrap();
+    bill.enter("record_delivery, with its dead letter");
     bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
     bill.enter("subscribe to what has ended");
-    bill.queue.redriven(&key, lease.epoch, &"r2".into()).await.unwrap();
-    bill.enter("redriven");
+    bill.queue.record_redrive(&key, lease.epoch, &"r2".into()).await.unwrap();
+    bill.enter("record_redrive");
 
     let key = bill.enqueue("r2", small()).await;
     let lease = bill.claim(&key).await;
@@ -291,14 +291,14 @@ async fn what_a_big_payload_and_a_big_result_cost() {
     let ended = bill.queue.complete(&key, &lease, &big(), &half(1, 4)).await.unwrap();
     bill.enter("complete");
     bill.queue
-        .delivered(
+        .record_delivery(
             &key,
             lease.epoch,
-            Delivery { parts_released: ended.parts_released, ..told(&ids(&["c1"]), true) },
+            Delivery { parts_released: ended.parts_released, ..delivered_to(&ids(&["c1"]), true) },
         )
         .await
         .unwrap();
-    bill.enter("delivered");
+    bill.enter("record_delivery");
     bill.queue.get(&key).await.unwrap();
     bill.enter("get");
 
@@ -306,8 +306,8 @@ async fn what_a_big_payload_and_a_big_result_cost() {
     let lease = bill.claim(&key).await;
     bill.queue.complete(&key, &lease, &json!(1), &half(1, 4)).await.unwrap();
     bill.skip();
-    bill.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
-    bill.enter("delivered, where it is not known whether the payload is released");
+    bill.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
+    bill.enter("record_delivery, where it is not known whether the payload is released");
     assert_snapshot!(bill.text);
 }
 
@@ -328,14 +328,14 @@ async fn what_payloads_and_results_of_each_size_cost() {
         let ended = bill.queue.complete(&key, &lease, &value, &half(1, 4)).await.unwrap();
         bill.enter("  complete");
         bill.queue
-            .delivered(
+            .record_delivery(
                 &key,
                 lease.epoch,
-                Delivery { parts_released: ended.parts_released, ..told(&ids(&["c1"]), true) },
+                Delivery { parts_released: ended.parts_released, ..delivered_to(&ids(&["c1"]), true) },
             )
             .await
             .unwrap();
-        bill.enter("  delivered");
+        bill.enter("  record_delivery");
     }
     assert_snapshot!(bill.text);
 }

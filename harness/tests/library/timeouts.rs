@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::handler::{Context, HandlerError, RetryPolicy};
-use streamer::processor::Processor;
+use streamer::processor::{Processor, ProcessorSettings};
 use streamer::progress::StopReason;
 use streamer::protocol::ErrorCode;
 use streamer::store::{AttemptOutcome, Ending, Runner, Status};
@@ -119,8 +119,10 @@ async fn a_handler_that_does_not_listen_is_dropped_in_time_to_write_what_became_
             stop_grace: Duration::from_secs(grace),
             ..AttemptSettings::default()
         };
-        let mut processor = Processor::new(Attempts { settings, ..attempts }, bench.world.workers.clone());
-        processor.set_inline_limit(Duration::from_secs(1));
+        let inline =
+            ProcessorSettings { inline_limit: Duration::from_secs(1), ..ProcessorSettings::default() };
+        let attempts = Attempts { settings, ..attempts };
+        let processor = Processor::new(attempts, bench.world.workers.clone(), inline);
         let began = Instant::now();
         let deadline = bench.world.now() + Duration::from_mins(1);
         processor.process(batch(bench.world.pending()), deadline).await;

@@ -8,15 +8,15 @@ use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use streamer::ServiceError;
 use streamer::app::App;
 use streamer::attempts::{AttemptSettings, Attempts};
-use streamer::aws::ServiceError;
 use streamer::connections::{Connections, SendError, SendErrorKind};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
-use streamer::handler::Handlers;
+use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
-use streamer::processor::{BatchResponse, Processor, StreamBatch};
+use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{
@@ -339,7 +339,7 @@ impl World {
     }
 
     pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
-        Processor::new(self.attempts_on(queue, handlers), self.workers.clone())
+        Processor::new(self.attempts_on(queue, handlers), self.workers.clone(), ProcessorSettings::default())
     }
 
     pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {
@@ -354,7 +354,7 @@ impl World {
             dead_letters: self.letters.clone(),
             clock: Arc::new(self.clock.clone()),
             entropy: Arc::new(SystemEntropy::new()),
-            handlers: Handlers::on(handlers),
+            handler_runtime: HandlerRuntime::on(handlers),
             settings: AttemptSettings::default(),
         }
     }

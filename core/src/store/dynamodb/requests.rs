@@ -11,6 +11,7 @@ use self::unleased::Sparing;
 use super::codec::{Item, s};
 use super::index::{List, Order};
 use super::{request_item, store_error};
+use crate::config::Environment;
 use crate::ids::{ConnectionId, RequestId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, Seq};
@@ -59,6 +60,19 @@ impl Default for QueueSettings {
             lease_grace: Duration::from_secs(10),
             undelivered_after: Duration::from_secs(30),
         }
+    }
+}
+
+impl QueueSettings {
+    /// Reads how requests are kept; what has no variable is as by default.
+    ///
+    /// | variable | meaning | unit | default | bounds |
+    /// |---|---|---|---|---|
+    /// | `REQUEST_TTL_S` | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+    #[must_use]
+    pub fn from_env(environment: &mut Environment<'_>) -> Self {
+        let defaults = Self::default();
+        Self { ttl: environment.seconds("REQUEST_TTL_S", defaults.ttl, 3_600..=31_536_000), ..defaults }
     }
 }
 
@@ -123,7 +137,7 @@ impl RequestQueue for DynamoRequestQueue {
         }
     }
 
-    async fn look_up(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+    async fn snapshot(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
         match self.read(key).await? {
             Some(item) => self.standing(key, item).await.map(Some),
             None => Ok(None),
@@ -207,7 +221,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.end(key, lease, EndingValue::failed(error).with_history(history), last).await
     }
 
-    async fn cancelled(
+    async fn confirm_cancel(
         &self,
         key: &RequestKey,
         lease: &Lease,
@@ -237,7 +251,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.give_on(key, lease, last).await
     }
 
-    async fn delivered(
+    async fn record_delivery(
         &self,
         key: &RequestKey,
         epoch: u64,
@@ -250,7 +264,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.nudge_pending(seen, now).await
     }
 
-    async fn look_again(
+    async fn postpone(
         &self,
         key: &RequestKey,
         timer_at: Timestamp,
@@ -279,7 +293,12 @@ impl RequestQueue for DynamoRequestQueue {
         self.add_subscriber(key, connection, seen, now).await
     }
 
-    async fn redriven(&self, key: &RequestKey, epoch: u64, as_request: &RequestId) -> Result<(), StoreError> {
+    async fn record_redrive(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        as_request: &RequestId,
+    ) -> Result<(), StoreError> {
         self.note_redrive(key, epoch, as_request).await
     }
 
@@ -297,7 +316,7 @@ impl RequestQueue for DynamoRequestQueue {
         self.cancel_or_ask(key, Sparing::Nobody, now).await
     }
 
-    async fn cancel_unheard(
+    async fn cancel_unless_subscribed(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,

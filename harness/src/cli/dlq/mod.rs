@@ -10,7 +10,7 @@ use streamer::store::dynamodb::DynamoRequestQueue;
 
 use self::letter_box::{Found, LetterBox, Reading};
 use super::place::Place;
-use super::{Outcome, runtime, say};
+use super::process::{CommandResult, runtime, say};
 
 /// The `dlq` command.
 #[derive(Debug, Subcommand)]
@@ -50,7 +50,7 @@ pub(super) enum Dlq {
 #[derive(Args, Debug)]
 pub(super) struct From {
     /// The dead-letter queue [default: the one of the stack]
-    #[arg(long, value_name = "URL", value_parser = super::name)]
+    #[arg(long, value_name = "URL", value_parser = super::arguments::name)]
     queue_url: Option<String>,
     /// How many messages are looked at
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -60,7 +60,7 @@ pub(super) struct From {
 }
 
 impl Dlq {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         runtime()?.block_on(async {
             match self {
                 Self::List { from, json } => {
@@ -125,7 +125,7 @@ struct Redrive<'a> {
 
 impl Redrive<'_> {
     /// Of these, or of all.
-    async fn run(&self, ids: Option<&[String]>) -> Outcome {
+    async fn run(&self, ids: Option<&[String]>) -> CommandResult {
         let mut is_all_done = true;
         match ids {
             Some(ids) => {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use self::lines::{Recorded, read};
 use self::scrub::Scrubber;
-use super::{Outcome, say};
+use super::process::{CommandResult, say};
 
 /// The `record` command.
 #[derive(Args, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         let text = self.read().map_err(|error| format!("{} cannot be read: {error}", self.log.display()))?;
         fs::create_dir_all(&self.into)
             .map_err(|error| format!("{} cannot be made: {error}", self.into.display()))?;

@@ -133,7 +133,7 @@ impl Streams {
     ) -> Result<(), StreamError> {
         let engine = self.db.lock();
         store::save_checkpoint(engine.conn(), mapping, shard.as_str(), *sequence_number)?;
-        engine.hush();
+        engine.skip_notification();
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use streamer::ports::Timestamp;
 
 use super::store::{Stream, from_sql, horizon, to_sql};
 use super::{SequenceNumber, ShardId, ShardInfo, StreamError, StreamErrorKind};
-use crate::aws_forms::hex;
+use crate::aws_format::hex;
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS _streamer_shards (

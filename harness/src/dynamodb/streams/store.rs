@@ -9,7 +9,7 @@ use streamer::ports::Timestamp;
 
 use super::record::{StreamRecord, StreamViewType, UserIdentity};
 use super::{RETENTION, SequenceNumber, shards};
-use crate::aws_forms::hex;
+use crate::aws_format::hex;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS _streamer_streams (

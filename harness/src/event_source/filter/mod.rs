@@ -1,9 +1,11 @@
 //! Filter patterns: which records a function is to see.
 
+mod condition;
 mod parse;
 
 use serde_json::Value;
 
+use condition::Node;
 pub use parse::FilterError;
 
 /// One filter of a mapping's `FilterCriteria`.
@@ -18,39 +20,6 @@ pub use parse::FilterError;
 /// [`Settings::unsettled_operators`](super::Settings::unsettled_operators).
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterPattern(Node);
-
-#[derive(Clone, Debug, PartialEq)]
-enum Node {
-    All(Vec<Clause>),
-    /// The value is one of these, or one of its elements is, if it is a list.
-    Any(Vec<Condition>),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Clause {
-    Key(String, Node),
-    Or(Vec<Node>),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Condition {
-    Equals(Value),
-    EqualsIgnoreCase(String),
-    Prefix(String),
-    Suffix(String),
-    AnythingBut(Vec<Self>),
-    Numeric(Vec<(Comparison, f64)>),
-    Exists(bool),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Comparison {
-    Equal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
 
 impl FilterPattern {
     /// Reads a pattern from JSON text, as templates and Lambda's API hold it.
@@ -80,78 +49,6 @@ impl FilterPattern {
     #[must_use]
     pub fn matches(&self, record: &Value) -> bool {
         self.0.matches(Some(record))
-    }
-}
-
-impl Node {
-    fn is_unsettled(&self) -> bool {
-        match self {
-            Self::All(clauses) => clauses.iter().any(|clause| match clause {
-                Clause::Key(_, node) => node.is_unsettled(),
-                Clause::Or(nodes) => nodes.iter().any(Self::is_unsettled),
-            }),
-            Self::Any(conditions) => conditions.iter().any(Condition::is_unsettled),
-        }
-    }
-
-    fn matches(&self, value: Option<&Value>) -> bool {
-        match self {
-            Self::All(clauses) => clauses.iter().all(|clause| match clause {
-                Clause::Key(key, node) => node.matches(value.and_then(|value| value.get(key))),
-                Clause::Or(nodes) => nodes.iter().any(|node| node.matches(value)),
-            }),
-            Self::Any(conditions) => conditions.iter().any(|condition| condition.matches(value)),
-        }
-    }
-}
-
-impl Condition {
-    fn is_unsettled(&self) -> bool {
-        match self {
-            Self::EqualsIgnoreCase(_) | Self::Suffix(_) => true,
-            Self::AnythingBut(others) => others.iter().any(Self::is_unsettled),
-            Self::Equals(_) | Self::Prefix(_) | Self::Numeric(_) | Self::Exists(_) => false,
-        }
-    }
-
-    fn matches(&self, value: Option<&Value>) -> bool {
-        match (self, value) {
-            (Self::Exists(exists), value) => *exists == value.is_some_and(|value| !value.is_object()),
-            (_, None) => false,
-            (_, Some(Value::Array(elements))) => elements.iter().any(|element| self.matches_one(element)),
-            (_, Some(value)) => self.matches_one(value),
-        }
-    }
-
-    fn matches_one(&self, value: &Value) -> bool {
-        match self {
-            Self::Equals(Value::Number(number)) => {
-                value.as_f64().is_some() && value.as_f64() == number.as_f64()
-            }
-            Self::Equals(expected) => value == expected,
-            Self::EqualsIgnoreCase(text) => {
-                value.as_str().is_some_and(|s| s.to_lowercase() == text.to_lowercase())
-            }
-            Self::Prefix(prefix) => value.as_str().is_some_and(|s| s.starts_with(&**prefix)),
-            Self::Suffix(suffix) => value.as_str().is_some_and(|s| s.ends_with(&**suffix)),
-            Self::AnythingBut(others) => !others.iter().any(|other| other.matches_one(value)),
-            Self::Numeric(comparisons) => value.as_f64().is_some_and(|number| {
-                comparisons.iter().all(|(comparison, bound)| comparison.holds(number, *bound))
-            }),
-            Self::Exists(exists) => *exists,
-        }
-    }
-}
-
-impl Comparison {
-    fn holds(self, number: f64, bound: f64) -> bool {
-        match self {
-            Self::Equal => number.total_cmp(&bound).is_eq(),
-            Self::Less => number < bound,
-            Self::LessOrEqual => number <= bound,
-            Self::Greater => number > bound,
-            Self::GreaterOrEqual => number >= bound,
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::{Clause, Comparison, Condition, Node};
+use super::condition::{Clause, Comparison, Condition, Node};
 
 /// How deep a pattern may nest, so that none can exhaust the stack.
 const MAX_DEPTH: usize = 32;

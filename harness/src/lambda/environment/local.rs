@@ -6,12 +6,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use streamer::ports::Timestamp;
 
-use super::{exited, timed_out};
-use crate::faults::{Caller, Faults, Ordeal};
-use crate::lambda::InvokeError;
-use crate::lambda::functions::Options;
+use crate::faults::{Caller, Faults, MidwayFault};
 use crate::lambda::in_process::{InProcessEnvironment, InProcessEvent, Starting};
-use crate::lambda::ordeal::endure;
+use crate::lambda::invoke::InvokeError;
+use crate::lambda::midway_fault::with_midway_fault;
+use crate::lambda::options::Options;
 use crate::lambda::process::Lifetimes;
 use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
 
@@ -54,14 +53,14 @@ impl Local {
         let process = Process(caller.clone());
         let started = tokio::select! {
             biased;
-            () = caller.killed() => return Err(exited(request_id, KILLED)),
-            () = lifetimes.closed() => return Err(exited(request_id, TERMINATED)),
+            () = caller.killed() => return Err(InvokeError::exited(request_id, KILLED)),
+            () = lifetimes.closed() => return Err(InvokeError::exited(request_id, TERMINATED)),
             started = AssertUnwindSafe(starting).catch_unwind() => started,
             () = tokio::time::sleep(options.init_timeout) => {
-                return Err(timed_out(request_id, options.init_timeout));
+                return Err(InvokeError::timed_out(request_id, options.init_timeout));
             }
         };
-        let environment = started.unwrap_or_else(|_| Err(exited(request_id, PANICKED)))?;
+        let environment = started.unwrap_or_else(|_| Err(InvokeError::exited(request_id, PANICKED)))?;
         Ok(Self { environment, lifetimes: lifetimes.clone(), process })
     }
 
@@ -73,7 +72,7 @@ impl Local {
         &mut self,
         event: Event,
         timeout: Duration,
-        ordeal: Option<(&Faults, Ordeal)>,
+        midway_fault: Option<(&Faults, MidwayFault)>,
     ) -> Result<Reply, InvokeError> {
         let _alive = self.lifetimes.enter();
         let caller = &self.process.0;
@@ -81,21 +80,23 @@ impl Local {
         let deadline = Timestamp::from_millis(deadline_ms);
         let event = InProcessEvent { request_id: request_id.clone(), deadline, trace_id, payload };
         let invocation = self.environment.invoke(event);
-        let invocation = match ordeal {
-            Some((faults, ordeal)) => Box::pin(endure(invocation, caller, faults, ordeal)),
+        let invocation = match midway_fault {
+            Some((faults, midway_fault)) => {
+                Box::pin(with_midway_fault(invocation, caller, faults, midway_fault))
+            }
             None => invocation,
         };
         tokio::select! {
             // Killed by a call of its own, it does not come to the reply any more.
             biased;
-            () = caller.killed() => Err(exited(&request_id, KILLED)),
-            () = self.lifetimes.closed() => Err(exited(&request_id, TERMINATED)),
+            () = caller.killed() => Err(InvokeError::exited(&request_id, KILLED)),
+            () = self.lifetimes.closed() => Err(InvokeError::exited(&request_id, TERMINATED)),
             reply = AssertUnwindSafe(invocation).catch_unwind() => match reply {
                 Ok(Ok(reply)) if reply.len() > MAX_REPLY_BYTES => Ok(Err(response_too_large())),
                 Ok(reply) => Ok(reply),
-                Err(_) => Err(exited(&request_id, PANICKED)),
+                Err(_) => Err(InvokeError::exited(&request_id, PANICKED)),
             },
-            () = tokio::time::sleep(timeout) => Err(timed_out(&request_id, timeout)),
+            () = tokio::time::sleep(timeout) => Err(InvokeError::timed_out(&request_id, timeout)),
         }
     }
 }

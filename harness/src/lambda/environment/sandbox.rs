@@ -10,17 +10,24 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Readiness, exited, timed_out};
 use crate::faults::Caller;
-use crate::lambda::InvokeError;
 use crate::lambda::config::{FunctionConfig, task_root};
-use crate::lambda::functions::{self, Options};
+use crate::lambda::invoke::InvokeError;
+use crate::lambda::options::Options;
 use crate::lambda::process::{Lifetimes, Process};
 use crate::lambda::runtime_api::{Event, Reply, RuntimeApi};
 
 /// How long an environment that has just answered is waited for. A runtime is back for its next event within
 /// microseconds; one that is not has still work to do, and the invocation takes another environment.
 const BACK_WITHIN: Duration = Duration::from_millis(50);
+
+/// Whether an environment can take an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::lambda) enum Readiness {
+    Ready,
+    Busy,
+    Gone,
+}
 
 #[derive(Debug)]
 pub(super) struct Sandbox {
@@ -46,7 +53,7 @@ impl Sandbox {
         let spawned = Self::spawn(caller, program, log_stream, config, options, lifetimes).await;
         let mut environment = spawned.map_err(|error| {
             let message = format!("RequestId: {request_id} Error: {}: {error}", program.display());
-            functions::failed("Runtime.InvalidEntrypoint", message)
+            InvokeError::function("Runtime.InvalidEntrypoint", message)
         })?;
         match environment.init(options.init_timeout, request_id).await {
             Ok(()) => Ok(environment),
@@ -101,9 +108,9 @@ impl Sandbox {
                 if !last_words.is_empty() {
                     message = format!("{message}\n{last_words}");
                 }
-                Err(functions::failed("Runtime.ExitError", message))
+                Err(InvokeError::function("Runtime.ExitError", message))
             }
-            () = tokio::time::sleep(timeout) => Err(timed_out(request_id, timeout)),
+            () = tokio::time::sleep(timeout) => Err(InvokeError::timed_out(request_id, timeout)),
         }
     }
 
@@ -132,8 +139,8 @@ impl Sandbox {
             // A function that replies and then exits has replied.
             biased;
             Ok(reply) = &mut reply => Ok(reply),
-            reason = self.process.exited() => Err(exited(&request_id, &reason)),
-            () = tokio::time::sleep(timeout) => Err(timed_out(&request_id, timeout)),
+            reason = self.process.exited() => Err(InvokeError::exited(&request_id, &reason)),
+            () = tokio::time::sleep(timeout) => Err(InvokeError::timed_out(&request_id, timeout)),
         }
     }
 

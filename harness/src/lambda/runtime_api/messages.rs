@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::lambda::InvokeError;
+use crate::lambda::invoke::InvokeError;
 
 /// The most that a reply may hold: 6 MiB and 100 bytes.
 pub(in crate::lambda) const MAX_REPLY_BYTES: usize = 6_291_556;

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::InvokeError;
+use super::invoke::InvokeError;
 use super::process::Group;
 use messages::{Accepted, Refusal, reported_error};
 

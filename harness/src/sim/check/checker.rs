@@ -8,7 +8,7 @@ use super::function::{CONNECT, pays};
 use super::owner::Owner;
 use super::violation::Violation;
 use super::world_model::{FinalState, WorldModel};
-use crate::sight::Sight;
+use crate::observe::Observation;
 use crate::sim::event::{Event, EventKind, WorldEvent};
 use crate::sim::plan::{FaultKind, Plan};
 
@@ -33,41 +33,41 @@ impl Checker {
     pub(in crate::sim) fn saw(&mut self, event: &Event) {
         let at = event.at;
         match &event.kind {
-            EventKind::Fake(Sight::Wrote { caller, table, keys, image }) => {
+            EventKind::Fake(Observation::Wrote { caller, table, keys, image }) => {
                 if table.ends_with(REQUESTS) {
                     self.0.ledger.writes += u64::from(caller.as_ref().is_some_and(pays));
                     self.0.wrote(at, caller.as_ref(), keys, image.as_ref());
                 }
             }
-            EventKind::Fake(Sight::Posted { caller, connection, frame, answer }) => {
+            EventKind::Fake(Observation::Posted { caller, connection, frame, answer }) => {
                 self.0.posted(at, caller.as_ref(), connection, frame, answer);
             }
-            EventKind::Fake(Sight::Invoked { environment, payload, .. }) => {
+            EventKind::Fake(Observation::Invoked { environment, payload, .. }) => {
                 if environment.function().ends_with(CONNECT) {
                     self.connecting(payload);
                 }
             }
-            EventKind::Fake(Sight::Opened { connection }) => {
+            EventKind::Fake(Observation::Opened { connection }) => {
                 self.0.open.insert(connection.clone());
             }
-            EventKind::Fake(Sight::Ended { connection, .. }) => {
+            EventKind::Fake(Observation::Ended { connection, .. }) => {
                 self.0.open.remove(connection);
             }
-            EventKind::Fake(Sight::Queued { queue, body }) => {
+            EventKind::Fake(Observation::Queued { queue, body }) => {
                 if queue.ends_with("DeadLetterQueue") {
                     self.0.letter_sent(at, body);
                 }
             }
-            EventKind::Fake(Sight::Called { caller, tables, .. }) => {
+            EventKind::Fake(Observation::Called { caller, tables, .. }) => {
                 let is_paid = tables.ends_with(REQUESTS) && caller.as_ref().is_some_and(pays);
                 self.0.ledger.calls += u64::from(is_paid);
             }
-            EventKind::Fake(Sight::Struck { fault, resource, .. }) => {
+            EventKind::Fake(Observation::Injected { fault, resource, .. }) => {
                 if *fault == FaultKind::PostGone.name() {
                     self.0.seemed_gone.insert(resource.clone());
                 }
             }
-            EventKind::Fake(Sight::Started { .. } | Sight::Returned { .. }) => {}
+            EventKind::Fake(Observation::Started { .. } | Observation::Returned { .. }) => {}
             EventKind::Client(number, event) => self.0.client_event(at, *number, event),
             EventKind::Handler(event) => self.0.handler_event(at, event),
             EventKind::World(WorldEvent::FaultsEnded) => self.0.faults_ended_at = Some(at),

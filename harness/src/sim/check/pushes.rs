@@ -11,7 +11,7 @@ use super::request_model::RequestModel;
 use super::rules;
 use super::world_model::WorldModel;
 use crate::faults::Caller;
-use crate::sight::Answer;
+use crate::observe::Answer;
 
 /// A frame on its way, and to whom.
 struct Post<'a> {

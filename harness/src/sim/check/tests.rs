@@ -8,7 +8,7 @@ use streamer::protocol::Seq;
 use super::super::event::{ClientEvent, EventKind, HandlerPhase};
 use super::super::plan::{FaultKind, FaultPlan};
 use super::rules;
-use crate::sight::Sight;
+use crate::observe::Observation;
 use story::{PROCESSOR, ROUTER, SWEEPER, Story, WORKER};
 
 #[test]
@@ -93,7 +93,7 @@ fn what_is_stored_otherwise_breaks_its_rule() {
         }),
         ("it is stored under two keys", rules::ONE_REQUEST, |story| {
             let mut again = story.event("queued");
-            if let EventKind::Fake(Sight::Wrote { keys, .. }) = &mut again {
+            if let EventKind::Fake(Observation::Wrote { keys, .. }) = &mut again {
                 keys["request_id"] = json!({"S": "r1"});
             }
             story.insert_after("noted", again);
@@ -382,6 +382,6 @@ fn what_quick_handlers_do_is_nobodys_claim() {
     let is_begin =
         |what: &EventKind| matches!(what, EventKind::Handler(event) if event.phase == HandlerPhase::Begin);
     assert!(is_begin(&story.event("ran")));
-    assert!(matches!(story.event("told"), EventKind::Fake(Sight::Posted { .. })));
+    assert!(matches!(story.event("told"), EventKind::Fake(Observation::Posted { .. })));
     assert!(matches!(story.event("heard"), EventKind::Client(0, ClientEvent::Got(_))));
 }

@@ -8,7 +8,7 @@ use streamer::store::{
     Runner, Status, StoreErrorKind,
 };
 
-use super::{Store, at, ids, last, number, request, string, told};
+use super::{Store, at, delivered_to, ids, last, number, request, string};
 
 /// A value whose JSON has that many bytes.
 fn value_of(bytes: usize) -> Value {
@@ -113,13 +113,15 @@ async fn a_big_result_that_came_too_late_is_never_seen() {
 #[tokio::test]
 async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
     let store = Store::new().await;
-    for name in ["complete", "fail", "cancelled", "cancel", "update_status"] {
+    for name in ["complete", "fail", "confirm_cancel", "cancel", "update_status"] {
         let key = enqueue_big(&store, name).await;
         let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
         let released = match name {
             "cancel" => match store.queue.cancel(&key, at(5)).await.unwrap() {
                 Cancelled::Now { parts_released, .. } => parts_released,
-                other @ (Cancelled::Asked | Cancelled::Ended(_) | Cancelled::Heard) => panic!("{other:?}"),
+                other @ (Cancelled::Requested | Cancelled::Ended(_) | Cancelled::HasOtherSubscribers) => {
+                    panic!("{other:?}")
+                }
             },
             "update_status" => {
                 let failed = NewStatus::Failed(error);
@@ -131,7 +133,7 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
                 let ended = match name {
                     "complete" => store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await,
                     "fail" => store.queue.fail(&key, &lease, &error, &[], &last(1, 5)).await,
-                    _ => store.queue.cancelled(&key, &lease, &last(1, 5)).await,
+                    _ => store.queue.confirm_cancel(&key, &lease, &last(1, 5)).await,
                 };
                 ended.unwrap().parts_released
             }
@@ -141,9 +143,10 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
         assert!(store.is_in_timers(&key).await, "{name}: nobody has been told yet");
         let epoch = store.get(&key).await.epoch;
         let is_dead_letter_sent = store.get(&key).await.is_dead_letter_due;
-        let told_to = ids(&["c1"]);
-        let delivery = Delivery { is_dead_letter_sent, parts_released: released, ..told(&told_to, true) };
-        store.queue.delivered(&key, epoch, delivery).await.unwrap();
+        let reached = ids(&["c1"]);
+        let delivery =
+            Delivery { is_dead_letter_sent, parts_released: released, ..delivered_to(&reached, true) };
+        store.queue.record_delivery(&key, epoch, delivery).await.unwrap();
         assert!(!store.is_in_timers(&key).await, "{name}");
         assert_eq!(store.get(&key).await.payload, big(), "{name}");
     }
@@ -153,7 +156,7 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
 #[tokio::test]
 async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer_is_cleared() {
     let store = Store::new().await;
-    for name in ["delivered", "unsubscribe"] {
+    for name in ["record_delivery", "unsubscribe"] {
         let key = enqueue_big(&store, name).await;
         store.queue.cancel(&key, at(7)).await.unwrap();
         let forget = store.client.update_item().table_name(&store.requests_table);
@@ -162,7 +165,9 @@ async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer
         forget.send().await.unwrap();
         assert_eq!(payload_ttl(&store, &key).await, None, "{name}");
         match name {
-            "delivered" => store.queue.delivered(&key, 0, told(&ids(&["c1"]), true)).await.unwrap(),
+            "record_delivery" => {
+                store.queue.record_delivery(&key, 0, delivered_to(&ids(&["c1"]), true)).await.unwrap()
+            }
             _ => store.queue.unsubscribe(&key, &"c1".into()).await.unwrap(),
         }
         assert_eq!(payload_ttl(&store, &key).await, Some(over(7)), "{name}");
@@ -176,7 +181,7 @@ async fn a_big_payload_of_an_open_request_never_expires() {
     let key = enqueue_big(&store, "r1").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let lease = store.claim(&key, "first", 1).await;
-    store.queue.delivered(&key, lease.epoch, told(&[], true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&[], true)).await.unwrap();
     assert_eq!(payload_ttl(&store, &key).await, None);
     assert!(store.is_in_timers(&key).await, "what has not ended is looked at again");
 }

@@ -8,7 +8,7 @@ use streamer::store::{
     StoreErrorKind,
 };
 
-use super::{Store, at, ids, last, number, told};
+use super::{Store, at, delivered_to, ids, last, number};
 
 /// A value whose JSON has that many bytes.
 fn value_of(bytes: usize) -> Value {
@@ -105,7 +105,7 @@ async fn a_request_that_goes_on_is_pending_for_the_worker_within_the_same_attemp
 async fn a_request_whose_end_is_asked_for_does_not_go_on() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
-    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
     let before = store.item(&key).await;
     let error = store.queue.continue_later(&key, &lease, &last(1, 3)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
@@ -134,7 +134,7 @@ async fn a_big_checkpoint_expires_with_its_request() {
                 store.queue.cancel(&key, at(5)).await.unwrap();
             }
             assert_eq!(part().await["ttl"], ttl(5), "{end}");
-            store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+            store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
             assert!(!store.is_in_timers(&key).await);
             let checkpoint = store.get(&key).await.checkpoint;
             assert_eq!(checkpoint, sizes.last().map(|bytes| value_of(*bytes)));

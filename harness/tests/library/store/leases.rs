@@ -9,7 +9,7 @@ use streamer::store::{
     Request, RequestQueue as _, Runner, Status, StoreError, StoreErrorKind, Subscriber,
 };
 
-use super::{LEASE, Store, at, ids, last, out_of_paper, past, request, string, told};
+use super::{LEASE, Store, at, delivered_to, ids, last, out_of_paper, past, request, string};
 
 fn audience(names: &[&str], cancel_requested: bool) -> Audience {
     audience_seeing(Seq::default(), names, cancel_requested)
@@ -51,7 +51,7 @@ async fn write(
         "complete" => queue.complete(key, lease, &json!({"pages": 3}), &last).await,
         "complete with a big value" => queue.complete(key, lease, &json!("x".repeat(5_000)), &last).await,
         "fail" => queue.fail(key, lease, &out_of_paper(), &history, &last).await,
-        "cancelled" => queue.cancelled(key, lease, &last).await,
+        "confirm_cancel" => queue.confirm_cancel(key, lease, &last).await,
         "retry_later" => {
             queue.retry_later(key, lease, &history, at(seconds + 30), Runner::Processor, &last).await
         }
@@ -67,7 +67,7 @@ const WRITES: [&str; 9] = [
     "complete",
     "complete with a big value",
     "fail",
-    "cancelled",
+    "confirm_cancel",
     "retry_later",
     "continue_later",
 ];
@@ -165,7 +165,7 @@ async fn a_renewed_lease_holds_longer_and_says_who_listens() {
     assert_eq!(write(&store, "renew", &key, &lease, 20).await.unwrap(), audience(&["c1"], false));
     let prolonged = Lease { expires_at: at(20) + LEASE, ..lease.clone() };
     assert_eq!(store.get(&key).await, Request { lease: Some(prolonged), ..before });
-    assert_eq!(store.queue.cancel(&key, at(21)).await.unwrap(), Cancelled::Asked);
+    assert_eq!(store.queue.cancel(&key, at(21)).await.unwrap(), Cancelled::Requested);
     assert_eq!(write(&store, "renew", &key, &lease, 22).await.unwrap(), audience(&["c1"], true));
     assert_eq!(write(&store, "progress", &key, &lease, 23).await.unwrap(), audience(&["c1"], true));
 }
@@ -189,7 +189,7 @@ async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
         ("complete", Ending::Completed(json!({"pages": 3}))),
         ("complete with a big value", Ending::Completed(big)),
         ("fail", Ending::Failed(out_of_paper())),
-        ("cancelled", Ending::Cancelled),
+        ("confirm_cancel", Ending::Cancelled),
     ]
     .into_iter()
     .enumerate()
@@ -237,7 +237,8 @@ async fn who_has_lost_the_lease_changes_nothing() {
     write(&store, "complete with a big value", &key, &second, 50).await.unwrap();
     let (ended, whole) = (store.item(&key).await, store.get(&key).await);
     // Even its own holder cannot end it in another way, or go on with it.
-    for name in ["renew", "progress", "checkpoint", "fail", "cancelled", "retry_later", "continue_later"] {
+    for name in ["renew", "progress", "checkpoint", "fail", "confirm_cancel", "retry_later", "continue_later"]
+    {
         for lease in [&first, &second] {
             let error = write(&store, name, &key, lease, 51).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
@@ -247,7 +248,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
         let error = write(&store, name, &key, &first, 51).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}");
     }
-    store.queue.delivered(&key, first.epoch, told(&ids(&["c1"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, first.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.item(&key).await, ended);
     assert_eq!(store.get(&key).await, whole);
     let nowhere = RequestKey::from_stored("acme/ann/r2");
@@ -261,7 +262,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
 #[tokio::test]
 async fn an_end_that_is_written_twice_stands_as_it_was_written_first() {
     let store = Store::new().await;
-    for (n, name) in ["complete", "fail", "cancelled"].into_iter().enumerate() {
+    for (n, name) in ["complete", "fail", "confirm_cancel"].into_iter().enumerate() {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
         write(&store, name, &key, &lease, 5).await.unwrap();
         let first = store.item(&key).await;
@@ -296,12 +297,12 @@ async fn a_failed_attempt_waits_for_the_next_which_begins_above_it() {
 async fn a_request_whose_end_is_asked_for_is_not_tried_again() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
-    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+    assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
     let before = store.item(&key).await;
     let error = write(&store, "retry_later", &key, &lease, 3).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
     assert_eq!(store.item(&key).await, before);
-    write(&store, "cancelled", &key, &lease, 4).await.unwrap();
+    write(&store, "confirm_cancel", &key, &lease, 4).await.unwrap();
     assert_eq!(store.get(&key).await.status, Status::Cancelled);
 }
 
@@ -319,18 +320,18 @@ async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
 async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c2"]), false)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c2"]), false)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
     // c3 has come to listen since, and c1 was told.
     store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
     assert!(store.is_in_timers(&key).await);
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c3"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c3"]), true)).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c3"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c3"]), true)).await.unwrap();
 }
 
 /// As many listen as were told, but they are not the same.
@@ -342,7 +343,7 @@ async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
     store
         .edit(&key, "SET subscribers.c2 = :value REMOVE subscribers.c1", AttributeValue::N("1".to_owned()))
         .await;
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c2"]));
     assert!(store.is_in_timers(&key).await);
 }
@@ -352,7 +353,7 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
-    store.queue.delivered(&key, lease.epoch, told(&ids(&["c1", "c2"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1", "c2"]), true)).await.unwrap();
     assert!(store.get(&key).await.subscribers.is_empty());
     assert!(!store.is_in_timers(&key).await);
 }
@@ -360,7 +361,7 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
 #[tokio::test]
 async fn what_a_later_version_added_survives_every_write() {
     let store = Store::new().await;
-    let told_to = ids(&["c1"]);
+    let reached = ids(&["c1"]);
     let steps: [&[&str]; 4] = [
         &["renew", "progress", "checkpoint", "retry_later"],
         &["complete"],
@@ -380,8 +381,8 @@ async fn what_a_later_version_added_survives_every_write() {
             store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
         } else {
             let is_dead_letter_sent = names.contains(&"fail");
-            let delivery = Delivery { is_dead_letter_sent, ..told(&told_to, true) };
-            store.queue.delivered(&key, lease.epoch, delivery).await.unwrap();
+            let delivery = Delivery { is_dead_letter_sent, ..delivered_to(&reached, true) };
+            store.queue.record_delivery(&key, lease.epoch, delivery).await.unwrap();
         }
         assert_eq!(store.item(&key).await["added_later"], string("kept"), "{names:?}");
         assert!(!store.is_in_timers(&key).await, "{names:?}");

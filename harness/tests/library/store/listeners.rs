@@ -6,7 +6,7 @@ use streamer::protocol::Seq;
 use streamer::store::dynamodb::QueueSettings;
 use streamer::store::{Audience, Ending, Request, RequestQueue as _, Runner, Status, Subscribed, Subscriber};
 
-use super::{Store, at, ids, last, number, past, request, told};
+use super::{Store, at, delivered_to, ids, last, number, past, request};
 
 async fn subscribe(store: &Store, key: &RequestKey, id: &str, seen: Seq, seconds: u64) -> Subscribed {
     store.queue.subscribe(key, &id.into(), seen, at(seconds)).await.unwrap()
@@ -69,7 +69,7 @@ async fn a_request_is_listened_to_wherever_it_stands() {
                     let error = super::out_of_paper();
                     queue.fail(&key, &lease, &error, &[past(1, 2)], &last).await.map(drop).unwrap();
                 }
-                Status::Cancelled => queue.cancelled(&key, &lease, &last).await.map(drop).unwrap(),
+                Status::Cancelled => queue.confirm_cancel(&key, &lease, &last).await.map(drop).unwrap(),
             }
         }
         let timer = store.item(&key).await["timer_at"].clone();
@@ -85,7 +85,7 @@ async fn what_has_ended_and_was_delivered_is_looked_at_again_for_who_comes_later
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
-    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
     let listened = request_of(subscribe(&store, &key, "c2", last(1, 2).seq, 100).await);
     assert_eq!(listened.ending, Some(Ending::Completed(json!(1))));
@@ -94,14 +94,14 @@ async fn what_has_ended_and_was_delivered_is_looked_at_again_for_who_comes_later
     request_of(subscribe(&store, &key, "c2", Seq::default(), 120).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
     // One that was put off far is brought near.
-    assert!(store.queue.look_again(&key, at(130), at(4_000)).await.unwrap());
+    assert!(store.queue.postpone(&key, at(130), at(4_000)).await.unwrap());
     request_of(subscribe(&store, &key, "c3", Seq::default(), 140).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(170).as_millis()));
     assert!(store.is_in_timers(&key).await);
     // Whoever noted the delivery to those before has not told these.
-    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert!(store.is_in_timers(&key).await);
-    store.queue.delivered(&key, 1, told(&ids(&["c2", "c3"]), true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c2", "c3"]), true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 }
 
@@ -168,5 +168,5 @@ async fn a_big_result_is_in_the_answer_and_a_big_payload_is_not() {
     let expected = Request { payload: Value::Null, checkpoint: None, ..whole };
     assert_eq!(listened.ending, Some(Ending::Completed(big())));
     assert_eq!(listened, expected);
-    assert_eq!(store.queue.look_up(&key).await.unwrap(), Some(expected));
+    assert_eq!(store.queue.snapshot(&key).await.unwrap(), Some(expected));
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
-use streamer::aws::AwsEnvironment;
+use streamer::aws::{AwsEnvironment, http_client};
 use streamer::config::Environment as Variables;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::Timestamp;
@@ -187,8 +187,8 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
 }
 
 /// These have been told of the end, and nothing else is known.
-pub(super) fn told(told: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
-    Delivery { told, is_complete, is_dead_letter_sent: false, parts_released: false }
+pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+    Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
 pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {
@@ -213,5 +213,5 @@ fn client() -> Client {
         "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
         _ => None,
     };
-    AwsEnvironment::read(&mut Variables::new(lookup)).dynamodb()
+    AwsEnvironment::from_env(&mut Variables::new(lookup), http_client()).dynamodb()
 }

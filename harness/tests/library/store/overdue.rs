@@ -9,7 +9,7 @@ use streamer::store::{
     RequestQueue as _, Runner, Status, StoreErrorKind,
 };
 
-use super::{Store, at, ids, last, number, out_of_paper, past, request, told};
+use super::{Store, at, delivered_to, ids, last, number, out_of_paper, past, request};
 
 /// The first attempt, whose process died.
 fn crash(seconds: u64) -> PastAttempt {
@@ -28,7 +28,7 @@ fn verdicts() -> [Abandoned; 3] {
 async fn abandoned(store: &Store, id: &str, verdict: &Abandoned) -> (RequestKey, Lease) {
     let (key, lease) = store.claimed(id).await;
     if *verdict == Abandoned::Cancelled {
-        assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Asked);
+        assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
     }
     (key, lease)
 }
@@ -84,15 +84,15 @@ async fn a_timer_is_put_off_unless_it_was_set_anew() {
     let store = Store::new().await;
     let (key, _) = store.claimed("r1").await;
     let before = store.get(&key).await;
-    assert!(store.queue.look_again(&key, at(71), at(100)).await.unwrap());
+    assert!(store.queue.postpone(&key, at(71), at(100)).await.unwrap());
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     assert_eq!(store.get(&key).await, before);
-    assert!(!store.queue.look_again(&key, at(71), at(200)).await.unwrap());
+    assert!(!store.queue.postpone(&key, at(71), at(200)).await.unwrap());
     // The same wish twice is one whose answer was lost.
-    assert!(store.queue.look_again(&key, at(71), at(100)).await.unwrap());
+    assert!(store.queue.postpone(&key, at(71), at(100)).await.unwrap());
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     let nowhere = RequestKey::from_stored("acme/ann/r9");
-    assert!(!store.queue.look_again(&nowhere, at(71), at(100)).await.unwrap());
+    assert!(!store.queue.postpone(&nowhere, at(71), at(100)).await.unwrap());
     assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
 }
 
@@ -102,8 +102,8 @@ async fn what_nobody_has_to_look_at_any_more_gets_no_timer() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
-    store.queue.delivered(&key, 1, told(&ids(&["c1"]), true)).await.unwrap();
-    assert!(!store.queue.look_again(&key, at(32), at(100)).await.unwrap());
+    store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
+    assert!(!store.queue.postpone(&key, at(32), at(100)).await.unwrap());
     assert!(!store.is_in_timers(&key).await);
 }
 
@@ -160,8 +160,8 @@ async fn a_request_that_is_taken_back_for_good_has_ended_and_owes_what_an_end_ow
         assert!(store.item(&key).await.contains_key("ttl"));
         // The letter, and whoever listens, are settled in one write.
         let c1 = ids(&["c1"]);
-        let delivery = Delivery { is_dead_letter_sent: is_failed, ..told(&c1, true) };
-        store.queue.delivered(&key, 1, delivery).await.unwrap();
+        let delivery = Delivery { is_dead_letter_sent: is_failed, ..delivered_to(&c1, true) };
+        store.queue.record_delivery(&key, 1, delivery).await.unwrap();
         assert!(!store.is_in_timers(&key).await);
         assert!(!store.get(&key).await.is_dead_letter_due);
     }
@@ -186,7 +186,7 @@ async fn a_holder_that_comes_back_changes_nothing_and_learns_that_it_is_fenced()
             ("complete", queue.complete(&key, &lease, &json!(1), &last).await),
             ("complete, big", queue.complete(&key, &lease, &big, &last).await),
             ("fail", queue.fail(&key, &lease, &error, &[past(1, 72)], &last).await),
-            ("cancelled", queue.cancelled(&key, &lease, &last).await),
+            ("confirm_cancel", queue.confirm_cancel(&key, &lease, &last).await),
             ("retry", queue.retry_later(&key, &lease, &[], at(90), Runner::Processor, &last).await),
             ("continue", queue.continue_later(&key, &lease, &last).await),
         ] {
@@ -331,25 +331,26 @@ async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
         key
     };
     let c1 = ids(&["c1"]);
-    let sent = |told_to, is_complete| Delivery { is_dead_letter_sent: true, ..told(told_to, is_complete) };
+    let sent =
+        |reached, is_complete| Delivery { is_dead_letter_sent: true, ..delivered_to(reached, is_complete) };
     let key = failed("everyone is told first").await;
-    store.queue.delivered(&key, 1, told(&c1, true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, delivered_to(&c1, true)).await.unwrap();
     let request = store.get(&key).await;
     assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
-    store.queue.delivered(&key, 1, sent(&[], true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, sent(&[], true)).await.unwrap();
     assert!(!store.get(&key).await.is_dead_letter_due && !store.is_in_timers(&key).await);
 
     let key = failed("the letter is sent first").await;
-    store.queue.delivered(&key, 1, sent(&[], false)).await.unwrap();
+    store.queue.record_delivery(&key, 1, sent(&[], false)).await.unwrap();
     assert!(!store.get(&key).await.is_dead_letter_due && store.is_in_timers(&key).await);
-    store.queue.delivered(&key, 1, told(&c1, true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, delivered_to(&c1, true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 
     let key = failed("the last listener leaves").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let request = store.get(&key).await;
     assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
-    store.queue.delivered(&key, 1, sent(&[], true)).await.unwrap();
+    store.queue.record_delivery(&key, 1, sent(&[], true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 
     // Failed by somebody who looked at it, not by its attempt.
@@ -363,15 +364,15 @@ async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
 async fn a_redrive_is_noted_on_what_has_failed() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
-    let early = store.queue.redriven(&key, 1, &"r2".into()).await.unwrap_err();
+    let early = store.queue.record_redrive(&key, 1, &"r2".into()).await.unwrap_err();
     assert_eq!(early.kind(), StoreErrorKind::NotFound);
     store.queue.fail(&key, &lease, &out_of_paper(), &[], &last(1, 2)).await.unwrap();
     for _ in 0..2 {
-        store.queue.redriven(&key, 1, &"r2".into()).await.unwrap();
+        store.queue.record_redrive(&key, 1, &"r2".into()).await.unwrap();
         assert_eq!(store.get(&key).await.redriven_as, Some("r2".into()));
     }
     let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let error = store.queue.redriven(&nowhere, 1, &"r2".into()).await.unwrap_err();
+    let error = store.queue.record_redrive(&nowhere, 1, &"r2".into()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
     assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
 }

@@ -33,7 +33,7 @@ async fn standing(store: &Store, id: &str, status: Status) -> RequestKey {
             queue.fail(&key, &lease, &attempts_used_up(), &[past(1, 2)], &last).await.unwrap();
         }
         Status::Cancelled => {
-            queue.cancelled(&key, &lease, &last).await.unwrap();
+            queue.confirm_cancel(&key, &lease, &last).await.unwrap();
         }
     }
     assert_eq!(store.get(&key).await.status, status);
@@ -73,7 +73,7 @@ async fn a_cancellation_says_what_it_found() {
     let store = Store::new().await;
     let running = standing(&store, "r1", Status::Processing).await;
     for _ in 0..2 {
-        assert_eq!(store.queue.cancel(&running, at(10)).await.unwrap(), Cancelled::Asked);
+        assert_eq!(store.queue.cancel(&running, at(10)).await.unwrap(), Cancelled::Requested);
     }
     assert_eq!(store.get(&running).await.status, Status::Processing);
     for (id, status) in [("r2", Status::Completed), ("r3", Status::Failed), ("r4", Status::Cancelled)] {
@@ -206,18 +206,19 @@ async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
     let store = Store::new().await;
     for (n, status) in Status::ALL.into_iter().filter(|status| !status.is_terminal()).enumerate() {
         let key = standing(&store, &format!("r{n}"), status).await;
-        let cancel =
-            async |seconds| store.queue.cancel_unheard(&key, &"c1".into(), at(seconds)).await.unwrap();
+        let cancel = async |seconds| {
+            store.queue.cancel_unless_subscribed(&key, &"c1".into(), at(seconds)).await.unwrap()
+        };
         store.edit(&key, "SET subscribers.c2 = :value", AttributeValue::N("1".to_owned())).await;
         let before = store.item(&key).await;
-        assert_eq!(cancel(10).await, Cancelled::Heard, "{status:?}");
+        assert_eq!(cancel(10).await, Cancelled::HasOtherSubscribers, "{status:?}");
         store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-        assert_eq!(cancel(11).await, Cancelled::Heard, "{status:?}: another alone");
+        assert_eq!(cancel(11).await, Cancelled::HasOtherSubscribers, "{status:?}: another alone");
         store.edit(&key, "SET subscribers.c1 = :value", before["created_at"].clone()).await;
         store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
         let cancelled = cancel(12).await;
         if status == Status::Processing {
-            assert_eq!(cancelled, Cancelled::Asked);
+            assert_eq!(cancelled, Cancelled::Requested);
         } else {
             assert!(matches!(cancelled, Cancelled::Now { .. }), "{status:?}: {cancelled:?}");
             assert_eq!(cancel(13).await, Cancelled::Ended(Status::Cancelled));
@@ -226,10 +227,10 @@ async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
     // Nobody at all: the connection has been taken off already.
     let key = store.enqueue("unheard", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    let cancelled = store.queue.cancel_unheard(&key, &"c1".into(), at(10)).await.unwrap();
+    let cancelled = store.queue.cancel_unless_subscribed(&key, &"c1".into(), at(10)).await.unwrap();
     assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
     let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let error = store.queue.cancel_unheard(&nowhere, &"c1".into(), at(10)).await.unwrap_err();
+    let error = store.queue.cancel_unless_subscribed(&nowhere, &"c1".into(), at(10)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
 }
 

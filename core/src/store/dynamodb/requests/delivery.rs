@@ -38,9 +38,13 @@ impl DynamoRequestQueue {
         epoch: u64,
         delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        let Delivery { told, is_complete, is_dead_letter_sent, parts_released } = delivery;
-        let mut removal =
-            Removal { subscribers: told.to_vec(), is_last: is_complete, is_dead_letter_sent, parts_released };
+        let Delivery { delivered, is_complete, is_dead_letter_sent, parts_released } = delivery;
+        let mut removal = Removal {
+            subscribers: delivered.to_vec(),
+            is_last: is_complete,
+            is_dead_letter_sent,
+            parts_released,
+        };
         for _ in 0..Self::REMOVE_TRIES {
             if removal.is_nothing() {
                 return Ok(());

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde_json::json as json_value;
 
 use super::*;
-use crate::aws::AwsEnvironment;
+use crate::aws::{AwsEnvironment, http_client};
 use crate::config::Environment;
 use crate::protocol::ErrorCode;
 use crate::store::dynamodb::Item;
@@ -87,8 +87,8 @@ fn out_of_paper() -> ErrorBody {
     ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m")
 }
 
-fn told_all(told: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
-    Delivery { told, is_complete, is_dead_letter_sent: false, parts_released: false }
+fn delivered_all(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+    Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
 /// The request as the second claim, made by `owner`, left it.
@@ -161,7 +161,7 @@ fn sorted<V: std::fmt::Debug>(map: Option<&HashMap<String, V>>) -> Vec<String> {
 }
 
 /// What an update returns beside what it was asked for: who is to be told.
-fn told(connections: &[&str]) -> Option<Item> {
+fn with_subscribers(connections: &[&str]) -> Option<Item> {
     let times = connections.iter().map(|id| ((*id).to_owned(), n(1))).collect();
     Some(Item::from([("subscribers".to_owned(), AttributeValue::M(times))]))
 }
@@ -334,7 +334,7 @@ async fn report(rule: &Rule) -> Result<Audience, StoreError> {
 
 #[tokio::test]
 async fn stored_progress_renews_the_lease_and_says_who_is_told() {
-    let (rule, sent) = update_taken(told(&["c1", "c2"]));
+    let (rule, sent) = update_taken(with_subscribers(&["c1", "c2"]));
     assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
@@ -342,7 +342,7 @@ async fn stored_progress_renews_the_lease_and_says_who_is_told() {
 /// Its condition still holds after its own write: nothing has to be recognised.
 #[tokio::test(start_paused = true)]
 async fn progress_whose_answer_was_lost_is_stored_again() {
-    let answer = || http(200, &json_value!({"Attributes": wire_item(&told(&["c1"]).unwrap())}));
+    let answer = || http(200, &json_value!({"Attributes": wire_item(&with_subscribers(&["c1"]).unwrap())}));
     let rule = update_answered_late(answer);
     assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1"]));
     assert_eq!(rule.num_calls(), 2);
@@ -360,14 +360,14 @@ async fn fail(rule: &Rule) -> Result<Audience, StoreError> {
 
 #[tokio::test]
 async fn a_completed_request_keeps_its_result_and_waits_for_delivery() {
-    let (rule, sent) = update_taken(told(&["c1"]));
+    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
     assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test]
 async fn a_failed_request_keeps_its_error_and_waits_for_delivery() {
-    let (rule, sent) = update_taken(told(&[]));
+    let (rule, sent) = update_taken(with_subscribers(&[]));
     assert_eq!(fail(&rule).await.unwrap(), ended_before(&[]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
@@ -431,10 +431,10 @@ async fn whoever_has_lost_the_lease_is_fenced() {
 #[tokio::test]
 async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
     let mut report = Vec::new();
-    for (told, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
+    for (reached, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_taken(None);
-        let told: Vec<ConnectionId> = told.into_iter().map(ConnectionId::from).collect();
-        queue(&rule).delivered(&key(), lease().epoch, told_all(&told, everyone)).await.unwrap();
+        let reached: Vec<ConnectionId> = reached.into_iter().map(ConnectionId::from).collect();
+        queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&reached, everyone)).await.unwrap();
         report.push(sent.lock().unwrap().clone());
     }
     insta::assert_snapshot!(report.join("\n\n"));
@@ -443,14 +443,14 @@ async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
 #[tokio::test]
 async fn a_delivery_that_reached_nobody_makes_no_call() {
     let (rule, _) = update_taken(None);
-    queue(&rule).delivered(&key(), lease().epoch, told_all(&[], false)).await.unwrap();
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&[], false)).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
 async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
     let rule = update_answered(|| condition_failed(None));
-    queue(&rule).delivered(&key(), lease().epoch, told_all(&["c1".into()], true)).await.unwrap();
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&["c1".into()], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -464,7 +464,7 @@ async fn a_request_that_has_not_ended_keeps_its_timer_though_nobody_listens() {
         .http_response(move || condition_failed(Some(&open)))
         .repeatedly()
         .build();
-    queue(&rule).delivered(&key(), lease().epoch, told_all(&[], true)).await.unwrap();
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&[], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
@@ -476,7 +476,7 @@ async fn settings_reach_the_items() {
         undelivered_after: Duration::from_secs(5),
         ..QueueSettings::default()
     };
-    let (rule, sent) = update_taken(told(&[]));
+    let (rule, sent) = update_taken(with_subscribers(&[]));
     let queue = queue_of([&rule], settings);
     queue
         .complete(&key(), &lease(), &Value::Null, &LastReport { at: NOW, ..LastReport::default() })
@@ -496,7 +496,7 @@ async fn a_throttled_call_that_is_taken_on_retry_succeeds() {
         .sequence()
         .http_response(|| error_answer(400, "ProvisionedThroughputExceededException", "slow"))
         .http_status(503, None)
-        .output(|| UpdateItemOutput::builder().set_attributes(told(&["c1"])).build())
+        .output(|| UpdateItemOutput::builder().set_attributes(with_subscribers(&["c1"])).build())
         .build();
     assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
     assert_eq!(rule.num_calls(), 3);

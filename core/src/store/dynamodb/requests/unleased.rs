@@ -104,11 +104,11 @@ impl DynamoRequestQueue {
             };
             match request_item::standing(&old)?.0 {
                 Status::Pending | Status::Processing | Status::Retrying if sparing.spares(&old)? => {
-                    return Ok(Cancelled::Heard);
+                    return Ok(Cancelled::HasOtherSubscribers);
                 }
                 Status::Pending | Status::Retrying => {}
                 Status::Processing => match self.ask_to_stop(key, sparing).await {
-                    Ok(_) => return Ok(Cancelled::Asked),
+                    Ok(_) => return Ok(Cancelled::Requested),
                     Err(Refusal::Condition(_)) => {}
                     Err(Refusal::Other(error)) => return Err(store_error(context(), error)),
                 },

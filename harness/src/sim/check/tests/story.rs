@@ -7,7 +7,7 @@ use streamer::ports::Timestamp;
 
 use super::super::{Checker, FinalState};
 use crate::faults::{Caller, Skew};
-use crate::sight::{Answer, Sight};
+use crate::observe::{Answer, Observation};
 use crate::sim::event::{ClientEvent, Event, EventKind, HandlerEvent, HandlerPhase, WorldEvent};
 use crate::sim::plan::{Act, ClientPlan, Plan, StagePlan, Step};
 
@@ -162,8 +162,8 @@ impl Story {
             });
             let environment = caller("streamer-ConnectFunction", 8);
             let payload = event.to_string().into();
-            story.sees("connecting", 0, Sight::Invoked { environment, payload });
-            story.sees("opened", 0, Sight::Opened { connection: connection.to_owned() });
+            story.sees("connecting", 0, Observation::Invoked { environment, payload });
+            story.sees("opened", 0, Observation::Opened { connection: connection.to_owned() });
             story.happens("connected", 0, EventKind::Client(number, ClientEvent::Connected));
         }
         let sent = json!({"action": "work", "id": "r1", "payload": {"estimate_ms": 10_000}});
@@ -238,7 +238,7 @@ impl Story {
         });
         story.dead_letters.push(letter.to_string());
         let queue = "streamer-DeadLetterQueue".to_owned();
-        story.sees("lettered", 10, Sight::Queued { queue, body: letter.to_string() });
+        story.sees("lettered", 10, Observation::Queued { queue, body: letter.to_string() });
         let frame = json!({
             "type": "error", "request_id": "r1", "error": error, "timestamp": 10, "seq": (2 << 20) + 1,
         });
@@ -264,8 +264,8 @@ impl Story {
         self.events.push((name.to_owned(), Event { at, kind }));
     }
 
-    fn sees(&mut self, name: &str, seconds: u64, sight: Sight) {
-        self.happens(name, seconds, EventKind::Fake(sight));
+    fn sees(&mut self, name: &str, seconds: u64, observation: Observation) {
+        self.happens(name, seconds, EventKind::Fake(observation));
     }
 
     fn writes(
@@ -285,7 +285,7 @@ impl Story {
         let function = if number == 3 { WORKER } else { PROCESSOR };
         let by = Some(caller(function, number));
         let (connection, frame) = ("c1".to_owned(), frame.to_string());
-        self.sees(name, seconds, Sight::Posted { caller: by, connection, frame, answer: Answer::Done });
+        self.sees(name, seconds, Observation::Posted { caller: by, connection, frame, answer: Answer::Done });
     }
 
     fn gets(&mut self, name: &str, seconds: u64, frame: &Value) {
@@ -352,7 +352,7 @@ impl Story {
 
     /// One write is otherwise.
     pub(super) fn item(&mut self, name: &str, change: impl FnOnce(&mut Item) -> &mut Item) {
-        let EventKind::Fake(Sight::Wrote { image: Some(image), .. }) = self.kind_of(name) else {
+        let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.kind_of(name) else {
             panic!("{name:?} is no write")
         };
         let mut item = Item(image.take());
@@ -363,7 +363,7 @@ impl Story {
     /// All writes are.
     pub(super) fn each_item(&mut self, change: impl Fn(&mut Item) -> &mut Item) {
         for (_, event) in &mut self.events {
-            if let EventKind::Fake(Sight::Wrote { image: Some(image), .. }) = &mut event.kind {
+            if let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = &mut event.kind {
                 let mut item = Item(image.take());
                 change(&mut item);
                 *image = item.0;
@@ -372,7 +372,7 @@ impl Story {
     }
 
     pub(super) fn item_of(&self, name: &str) -> Item {
-        let EventKind::Fake(Sight::Wrote { image: Some(image), .. }) = self.event(name) else {
+        let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.event(name) else {
             panic!("{name:?} is no write")
         };
         Item(image)
@@ -394,7 +394,7 @@ impl Story {
         let mut item = last.map_or_else(
             || self.item_of(name),
             |place| {
-                let EventKind::Fake(Sight::Wrote { image: Some(image), .. }) =
+                let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) =
                     self.events[place].1.kind.clone()
                 else {
                     panic!("it is a write")
@@ -410,7 +410,7 @@ impl Story {
 
     /// A function asks the table something.
     pub(super) fn calls_after(&mut self, name: &str, function: &str) {
-        let called = Sight::Called {
+        let called = Observation::Called {
             caller: Some(caller(function, 2)),
             operation: "GetItem".to_owned(),
             tables: "streamer-RequestsTable".to_owned(),
@@ -423,12 +423,15 @@ impl Story {
     pub(super) fn delete_after(&mut self, name: &str) {
         let table = "streamer-RequestsTable".to_owned();
         let keys = keys();
-        self.insert_after(name, EventKind::Fake(Sight::Wrote { caller: None, table, keys, image: None }));
+        self.insert_after(
+            name,
+            EventKind::Fake(Observation::Wrote { caller: None, table, keys, image: None }),
+        );
     }
 
     /// Somebody else makes a write.
     pub(super) fn by(&mut self, name: &str, function: &str, number: u64) {
-        let EventKind::Fake(Sight::Wrote { caller: by, .. }) = self.kind_of(name) else {
+        let EventKind::Fake(Observation::Wrote { caller: by, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no write")
         };
         *by = Some(caller(function, number));
@@ -436,7 +439,7 @@ impl Story {
 
     /// Somebody else sends a frame.
     pub(super) fn posted_by(&mut self, name: &str, function: &str, number: u64) {
-        let EventKind::Fake(Sight::Posted { caller: by, .. }) = self.kind_of(name) else {
+        let EventKind::Fake(Observation::Posted { caller: by, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         *by = Some(caller(function, number));
@@ -444,7 +447,7 @@ impl Story {
 
     /// A frame goes to another connection.
     pub(super) fn to(&mut self, name: &str, to: &str) {
-        let EventKind::Fake(Sight::Posted { connection, .. }) = self.kind_of(name) else {
+        let EventKind::Fake(Observation::Posted { connection, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         to.clone_into(connection);
@@ -452,7 +455,7 @@ impl Story {
 
     /// A frame that is sent is otherwise.
     pub(super) fn frame(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
-        let EventKind::Fake(Sight::Posted { frame, .. }) = self.kind_of(name) else {
+        let EventKind::Fake(Observation::Posted { frame, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         *frame = changed(frame, change);
@@ -461,7 +464,9 @@ impl Story {
     /// A frame is sent again, after another event.
     pub(super) fn repeat_after(&mut self, name: &str, after: &str, change: impl FnOnce(&mut Value)) {
         let mut kind = self.event(name);
-        let EventKind::Fake(Sight::Posted { frame, .. }) = &mut kind else { panic!("{name:?} is no post") };
+        let EventKind::Fake(Observation::Posted { frame, .. }) = &mut kind else {
+            panic!("{name:?} is no post")
+        };
         *frame = changed(frame, change);
         let after = if self.events.iter().any(|(known, _)| known == "written") { "written" } else { after };
         self.insert_after(after, kind);
@@ -487,7 +492,7 @@ impl Story {
 
     /// The dead letter is otherwise.
     pub(super) fn letter(&mut self, change: impl FnOnce(&mut Value)) {
-        let EventKind::Fake(Sight::Queued { body, .. }) = self.kind_of("lettered") else {
+        let EventKind::Fake(Observation::Queued { body, .. }) = self.kind_of("lettered") else {
             panic!("it is sent")
         };
         *body = changed(body, change);
@@ -534,7 +539,7 @@ fn keys() -> Value {
     json!({"request_id": {"S": "acme/ann/r1"}, "part": {"S": "request"}})
 }
 
-fn written(function: &str, number: u64, item: &Item) -> Sight {
+fn written(function: &str, number: u64, item: &Item) -> Observation {
     let (by, table) = (Some(caller(function, number)), "streamer-RequestsTable".to_owned());
-    Sight::Wrote { caller: by, table, keys: keys(), image: Some(item.0.clone()) }
+    Observation::Wrote { caller: by, table, keys: keys(), image: Some(item.0.clone()) }
 }

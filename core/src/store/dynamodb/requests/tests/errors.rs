@@ -33,18 +33,18 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "complete": |queue| queue.complete(&key(), &lease(), &Value::Null, &last());
     "complete, big": |queue| queue.complete(&key(), &lease(), &big_request().payload, &last());
     "fail": |queue| queue.fail(&key(), &lease(), &out_of_paper(), &[past(2)], &last());
-    "cancelled": |queue| queue.cancelled(&key(), &lease(), &last());
+    "confirm_cancel": |queue| queue.confirm_cancel(&key(), &lease(), &last());
     "retry_later": |queue| queue.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Worker, &last());
     "continue_later": |queue| queue.continue_later(&key(), &lease(), &last());
-    "delivered": |queue| queue.delivered(&key(), lease().epoch, told_all(&["c1".into()], true));
+    "record_delivery": |queue| queue.record_delivery(&key(), lease().epoch, delivered_all(&["c1".into()], true));
     "nudge": |queue| queue.nudge(&seen(&request()), NOW);
-    "look_again": |queue| queue.look_again(&key(), NOW, NOW + Duration::from_secs(1));
+    "postpone": |queue| queue.postpone(&key(), NOW, NOW + Duration::from_secs(1));
     "take_back": |queue| queue.take_back(&seen(&claimed_by(OURS)), &Abandoned::Again, &[past(2)], NOW);
     "subscribe": |queue| queue.subscribe(&key(), &"c3".into(), SEQ, NOW);
-    "redriven": |queue| queue.redriven(&key(), 1, &"r2".into());
+    "record_redrive": |queue| queue.record_redrive(&key(), 1, &"r2".into());
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
     "cancel": |queue| queue.cancel(&key(), NOW);
-    "cancel_unheard": |queue| queue.cancel_unheard(&key(), &"c1".into(), NOW);
+    "cancel_unless_subscribed": |queue| queue.cancel_unless_subscribed(&key(), &"c1".into(), NOW);
     "unsubscribe": |queue| queue.unsubscribe(&key(), &"c1".into());
     "get_by_connection": |queue| queue.get_by_connection(&"c1".into(), PageRequest::default());
     "get_by_status": |queue| queue.get_by_status(Status::Pending, PageRequest::default());
@@ -124,7 +124,7 @@ async fn every_error_names_what_was_done_to_what_in_which_table() {
 async fn every_operation_that_is_throttled_for_a_while_succeeds() {
     for (name, operation) in OPERATIONS {
         let item = match name {
-            "cancelled" => ended_by(OURS, Status::Cancelled),
+            "confirm_cancel" => ended_by(OURS, Status::Cancelled),
             _ => item_of(&claimed_by(OURS)),
         };
         let answered = json_value!({
@@ -167,7 +167,7 @@ async fn what_somebody_else_has_written_is_not_taken_for_ones_own() {
     for (name, left) in [
         ("nudge", timed(&request(), 61)),
         ("nudge", timed(&claimed_by(THEIRS), 60)),
-        ("look_again", timed(&claimed_by(OURS), 2)),
+        ("postpone", timed(&claimed_by(OURS), 2)),
         ("take_back", timed(&taken_back(), 151)),
         ("take_back", timed(&Request { epoch: 3, ..taken_back() }, 150)),
         ("take_back", timed(&ended, 150)),
@@ -208,23 +208,23 @@ async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
         item.insert("subscribers".to_owned(), AttributeValue::M(HashMap::new()));
         item
     };
-    let told = audience_seeing(0, &["c1", "c2"]);
-    let ended = format!("{:?}", Audience { parts_released: true, ..told.clone() });
-    let told = format!("{told:?}");
+    let audience = audience_seeing(0, &["c1", "c2"]);
+    let ended = format!("{:?}", Audience { parts_released: true, ..audience.clone() });
+    let audience = format!("{audience:?}");
     for (name, left, outcome) in [
         ("enqueue", item_of(&request()), format!("{:?}", Enqueued::Existing(Box::new(request())))),
         ("claim", item_of(&claimed_by(OURS)), format!("{:?}", won())),
         ("complete", ended_by(OURS, Status::Completed), ended.clone()),
         ("fail", ended_by(OURS, Status::Failed), ended.clone()),
-        ("cancelled", ended_by(OURS, Status::Cancelled), ended),
-        ("retry_later", ended_by(OURS, Status::Retrying), told.clone()),
+        ("confirm_cancel", ended_by(OURS, Status::Cancelled), ended),
+        ("retry_later", ended_by(OURS, Status::Retrying), audience.clone()),
         // Somebody has seen that it is due since.
-        ("retry_later", ended_by(OURS, Status::Pending), told.clone()),
-        ("continue_later", ended_by(OURS, Status::Pending), told),
+        ("retry_later", ended_by(OURS, Status::Pending), audience.clone()),
+        ("continue_later", ended_by(OURS, Status::Pending), audience),
         ("nudge", timed(&request(), 60), "true".to_owned()),
-        ("look_again", timed(&claimed_by(OURS), 1), "true".to_owned()),
+        ("postpone", timed(&claimed_by(OURS), 1), "true".to_owned()),
         ("take_back", timed(&taken_back(), 150), "true".to_owned()),
-        ("delivered", without_subscribers(ended_by(THEIRS, Status::Completed)), "()".to_owned()),
+        ("record_delivery", without_subscribers(ended_by(THEIRS, Status::Completed)), "()".to_owned()),
         ("update_status", left_cancelled.clone(), "()".to_owned()),
         ("cancel", left_cancelled, format!("{:?}", cancelled_now())),
         ("unsubscribe", without_subscribers(item_of(&claimed_by(OURS))), "()".to_owned()),
@@ -253,7 +253,7 @@ async fn a_store_that_nobody_answers_for_is_unavailable() {
         let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
         Some(value.to_owned())
     });
-    let client = AwsEnvironment::read(&mut nowhere).dynamodb();
+    let client = AwsEnvironment::from_env(&mut nowhere, http_client()).dynamodb();
     for (name, operation) in OPERATIONS {
         let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
         let error = operation(queue).await.unwrap_err();

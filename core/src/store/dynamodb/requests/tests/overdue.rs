@@ -9,14 +9,14 @@ async fn what_the_writes_of_whoever_looks_at_a_request_send() {
     let mut report = Vec::new();
     let cancelled = Abandoned::Cancelled;
     let failed = Abandoned::Failed(out_of_paper());
-    for operation in ["nudge", "look_again", "again", "failed", "cancelled", "subscribe", "redriven"] {
+    for operation in ["nudge", "postpone", "again", "failed", "cancelled", "subscribe", "record_redrive"] {
         let (rule, sent) = update_taken(Some(item_of(&request())));
         let (queue, running) = (queue(&rule), seen(&claimed_by(THEIRS)));
         let take = async |verdict| queue.take_back(&running, verdict, &[past(2)], NOW).await.unwrap();
         match operation {
             "nudge" => assert!(queue.nudge(&seen(&request()), NOW).await.unwrap()),
-            "look_again" => {
-                assert!(queue.look_again(&key(), NOW, NOW + Duration::from_secs(9)).await.unwrap());
+            "postpone" => {
+                assert!(queue.postpone(&key(), NOW, NOW + Duration::from_secs(9)).await.unwrap());
             }
             "again" => assert!(take(&Abandoned::Again).await),
             "failed" => assert!(take(&failed).await),
@@ -25,7 +25,7 @@ async fn what_the_writes_of_whoever_looks_at_a_request_send() {
                 let listened = queue.subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
                 assert_eq!(listened, Subscribed::To(Box::new(request())));
             }
-            _ => queue.redriven(&key(), 1, &"r2".into()).await.unwrap(),
+            _ => queue.record_redrive(&key(), 1, &"r2".into()).await.unwrap(),
         }
         report.push(format!("{operation}\n{}", sent.lock().unwrap()));
     }
@@ -36,9 +36,9 @@ async fn what_the_writes_of_whoever_looks_at_a_request_send() {
 async fn what_is_sent_to_save_a_checkpoint_to_go_on_and_to_be_retried_by_the_worker() {
     let mut report = Vec::new();
     for operation in ["checkpoint", "continue_later", "retry_later"] {
-        let (rule, sent) = update_taken(told(&["c1"]));
+        let (rule, sent) = update_taken(with_subscribers(&["c1"]));
         let queue = queue(&rule);
-        let told = match operation {
+        let audience = match operation {
             "checkpoint" => {
                 let (value, lease_end) = (json_value!({"page": 7}), NOW + Duration::from_secs(90));
                 queue.checkpoint(&key(), &lease(), &value, &half(), last().seq, lease_end).await
@@ -49,7 +49,7 @@ async fn what_is_sent_to_save_a_checkpoint_to_go_on_and_to_be_retried_by_the_wor
                 queue.retry_later(&key(), &lease(), &[past(2)], due, Runner::Worker, &last()).await
             }
         };
-        assert_eq!(told.unwrap(), audience_of(&["c1"]));
+        assert_eq!(audience.unwrap(), audience_of(&["c1"]));
         report.push(format!("{operation}\n{}", sent.lock().unwrap()));
     }
     insta::assert_snapshot!(report.join("\n\n"));

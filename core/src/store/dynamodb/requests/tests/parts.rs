@@ -158,11 +158,11 @@ async fn a_big_result_is_stored_before_it_is_named() {
         assert!(*update_stored.lock().unwrap(), "the part is there first");
         assert_eq!(update.expression_attribute_names().unwrap()["#outcome"], "result_part");
         assert_eq!(update.expression_attribute_values().unwrap()[":outcome"], s("result#2"));
-        UpdateItemOutput::builder().set_attributes(told(&["c1"])).build()
+        UpdateItemOutput::builder().set_attributes(with_subscribers(&["c1"])).build()
     });
     let queue = queue_of([&put, &update], QueueSettings::default());
-    let told = queue.complete(&key(), &lease(), &big_request().payload, &last()).await.unwrap();
-    assert_eq!(told, ended_before(&["c1"]));
+    let audience = queue.complete(&key(), &lease(), &big_request().payload, &last()).await.unwrap();
+    assert_eq!(audience, ended_before(&["c1"]));
 }
 
 /// The timer of a request with a big payload goes only once the payload has its time to live.
@@ -182,13 +182,16 @@ async fn a_payload_is_released_before_the_timer_is_cleared() {
         .http_response(|| http(200, &json_value!({})))
         .http_response(|| http(200, &json_value!({})))
         .build();
-    queue(&rule).delivered(&key(), lease().epoch, told_all(&["c1".into(), "c2".into()], true)).await.unwrap();
+    queue(&rule)
+        .record_delivery(&key(), lease().epoch, delivered_all(&["c1".into(), "c2".into()], true))
+        .await
+        .unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
 }
 
-/// Once it is known to be, `delivered` has no need to be refused first.
+/// Once it is known to be, `record_delivery` has no need to be refused first.
 #[tokio::test]
 async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
     let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
@@ -208,9 +211,9 @@ async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
     let queue = queue(&rule);
     let audience = queue.complete(&key(), &lease(), &json_value!(1), &last()).await.unwrap();
     assert_eq!(audience, Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) });
-    let told: Vec<_> = audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
-    let delivery = Delivery { parts_released: audience.parts_released, ..told_all(&told, true) };
-    queue.delivered(&key(), 2, delivery).await.unwrap();
+    let reached: Vec<_> = audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
+    let delivery = Delivery { parts_released: audience.parts_released, ..delivered_all(&reached, true) };
+    queue.record_delivery(&key(), 2, delivery).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
@@ -235,7 +238,7 @@ async fn a_payload_that_cannot_be_released_at_once_holds_nobody_up() {
         };
         let queue = queue_of([&ended, &release], QueueSettings::default());
         let began = tokio::time::Instant::now();
-        let audience = queue.cancelled(&key(), &lease(), &last()).await.unwrap();
+        let audience = queue.confirm_cancel(&key(), &lease(), &last()).await.unwrap();
         assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
         assert!(began.elapsed() <= Duration::from_millis(500), "{:?}", began.elapsed());
         let Cancelled::Now { epoch, parts_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {

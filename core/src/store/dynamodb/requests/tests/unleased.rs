@@ -29,7 +29,7 @@ async fn a_cancellation_follows_a_request_that_moves_on() {
     use HttpAnswer::{Refused, Taken};
     let ended = ended_by(THEIRS, Status::Completed);
     for (answers, outcome) in [
-        (vec![Refused(stands(Status::Processing)), Taken(Item::new())], Cancelled::Asked),
+        (vec![Refused(stands(Status::Processing)), Taken(Item::new())], Cancelled::Requested),
         // It gave its lease back between the two.
         (
             vec![
@@ -73,8 +73,8 @@ async fn a_cancellation_for_one_connection_spares_whom_another_listens_to_meanwh
     ] {
         let calls = answers.len();
         let rule = answered_in_turn(answers);
-        let cancelled = queue(&rule).cancel_unheard(&key(), &"c1".into(), NOW).await.unwrap();
-        assert_eq!(cancelled, Cancelled::Heard);
+        let cancelled = queue(&rule).cancel_unless_subscribed(&key(), &"c1".into(), NOW).await.unwrap();
+        assert_eq!(cancelled, Cancelled::HasOtherSubscribers);
         assert_eq!(rule.num_calls(), calls);
     }
 }
@@ -100,14 +100,16 @@ async fn what_a_cancellation_and_a_change_of_status_send() {
         let set = async |from, to| queue.update_status(&key(), from, to, NOW).await.unwrap();
         match operation {
             "cancel" => drop(queue.cancel(&key(), NOW).await.unwrap()),
-            "cancel_unheard" => drop(queue.cancel_unheard(&key(), &"c1".into(), NOW).await.unwrap()),
+            "cancel_unless_subscribed" => {
+                drop(queue.cancel_unless_subscribed(&key(), &"c1".into(), NOW).await.unwrap())
+            }
             "unsubscribe" => queue.unsubscribe(&key(), &"c1".into()).await.unwrap(),
             "pending" => set(Status::Retrying, NewStatus::Pending).await,
             _ => set(Status::Pending, NewStatus::Failed(ErrorBody::new(ErrorCode::Timeout, "m"))).await,
         }
         sent.lock().unwrap().clone()
     };
-    for operation in ["cancel", "cancel_unheard", "unsubscribe", "pending", "failed"] {
+    for operation in ["cancel", "cancel_unless_subscribed", "unsubscribe", "pending", "failed"] {
         report.push(format!("{operation}\n{}", sent_by(operation).await));
     }
     insta::assert_snapshot!(report.join("\n\n"));
@@ -128,22 +130,22 @@ async fn a_change_that_no_lease_is_needed_for_and_that_is_none_makes_no_call() {
 #[tokio::test]
 async fn what_a_renewal_and_a_retry_send() {
     let mut report = Vec::new();
-    let (rule, sent) = update_taken(told(&["c1"]));
+    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
     assert_eq!(queue(&rule).renew(&key(), &lease(), NOW).await.unwrap(), audience_of(&["c1"]));
     report.push(sent.lock().unwrap().clone());
-    let (rule, sent) = update_taken(told(&["c1"]));
+    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
     let retry = queue(&rule);
     retry.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Processor, &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
-    let (rule, sent) = update_taken(told(&["c1"]));
-    queue(&rule).cancelled(&key(), &lease(), &last()).await.unwrap();
+    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
+    queue(&rule).confirm_cancel(&key(), &lease(), &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
     insta::assert_snapshot!(report.join("\n\n"));
 }
 
 #[tokio::test]
 async fn whoever_holds_the_lease_learns_that_its_end_is_asked_for() {
-    let mut attributes = told(&["c1"]).unwrap();
+    let mut attributes = with_subscribers(&["c1"]).unwrap();
     attributes.insert("cancel_requested".to_owned(), AttributeValue::Bool(true));
     let (rule, _) = update_taken(Some(attributes));
     assert!(report(&rule).await.unwrap().cancel_requested);

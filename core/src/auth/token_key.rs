@@ -1,0 +1,154 @@
+use std::collections::BTreeSet;
+
+use super::{Algorithm, TokenSettings, TokenVerifier};
+use crate::aws::{AwsEnvironment, StoredValue};
+use crate::config::{ConfigError, Environment};
+use crate::ids::TenantId;
+use crate::ports::Timestamp;
+use crate::telemetry::Causes;
+
+/// What tokens are verified with, or where it is kept.
+#[derive(Debug)]
+pub enum TokenKey {
+    /// It stands in the environment.
+    Given(TokenVerifier),
+    /// It is to be read, and verifies under these settings.
+    Stored(StoredValue, TokenSettings),
+}
+
+impl TokenKey {
+    /// Reads what tokens are verified with, or where it is kept; what is wrong is left to `environment` to report.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `JWT_ALGORITHM` | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
+    /// | `JWT_KEY` | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
+    /// | `JWT_KEY_SSM_PARAMETER` | instead: the name of the SSM parameter that holds it |
+    /// | `JWT_KEY_SECRET_ID` | instead: the name of the secret that holds it |
+    /// | `JWT_ISSUER`, `JWT_AUDIENCE` | what a token must name as `iss` and `aud`; default anything |
+    /// | `ALLOWED_TENANTS` | the tenants that may connect, with commas; default all |
+    pub fn from_env(environment: &mut Environment<'_>) -> Option<Self> {
+        let algorithms = environment.parsed("JWT_ALGORITHM", |names| {
+            names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()
+        });
+        let tenants = environment.optional("ALLOWED_TENANTS").map(|names| list_of_tenants(&names));
+        let settings = algorithms.map(|algorithms| TokenSettings {
+            algorithms,
+            issuer: environment.optional("JWT_ISSUER"),
+            audience: environment.optional("JWT_AUDIENCE"),
+            tenants,
+        });
+        let variables = ["JWT_KEY", "JWT_KEY_SSM_PARAMETER", "JWT_KEY_SECRET_ID"];
+        let [given, parameter, secret] = variables.map(|name| environment.optional(name));
+        match (given, parameter, secret) {
+            (Some(key), None, None) => match settings?.verifier(&key) {
+                Ok(verifier) => Some(Self::Given(verifier)),
+                Err(problem) => {
+                    environment.problem(format!("JWT_KEY: {problem}"));
+                    None
+                }
+            },
+            (None, Some(name), None) => Some(Self::Stored(StoredValue::SsmParameter(name), settings?)),
+            (None, None, Some(id)) => Some(Self::Stored(StoredValue::Secret(id), settings?)),
+            (None, None, None) => {
+                environment.problem(format!("none of {} is set", variables.join(", ")));
+                None
+            }
+            _ => {
+                environment.problem(format!("more than one of {} is set", variables.join(", ")));
+                None
+            }
+        }
+    }
+
+    /// The verifier, with a key that is kept elsewhere read now.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no key.
+    pub async fn verifier(self, aws: &AwsEnvironment, now: Timestamp) -> Result<TokenVerifier, ConfigError> {
+        let (place, settings) = match self {
+            Self::Given(verifier) => return Ok(verifier),
+            Self::Stored(place, settings) => (place, settings),
+        };
+        match place.read(aws, now).await {
+            Ok(key) => {
+                settings.verifier(&key).map_err(|problem| ConfigError::new(format!("{place} {problem}")))
+            }
+            Err(error) => Err(ConfigError::new(Causes(&error).to_string())),
+        }
+    }
+}
+
+fn list_of_tenants(names: &str) -> BTreeSet<TenantId> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(TenantId::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_does_not_fit_its_algorithm_is_reported() {
+        let mut environment =
+            Environment::of_variables(&[("JWT_ALGORITHM", "RS256"), ("JWT_KEY", "nonsense")]);
+        assert!(TokenKey::from_env(&mut environment).is_none());
+        let error = environment.finish().unwrap_err().to_string();
+        assert!(error.contains("JWT_KEY: is no public key in PEM for Rs256"), "{error}");
+    }
+
+    #[test]
+    fn a_good_environment_is_read() {
+        let mut environment = Environment::of_variables(&[
+            ("JWT_ALGORITHM", "HS256"),
+            ("JWT_KEY", "0123456789abcdef0123456789abcdef"),
+            ("JWT_ISSUER", "https://issuer.example"),
+            ("JWT_AUDIENCE", "streamer"),
+        ]);
+        assert!(TokenKey::from_env(&mut environment).is_some());
+        assert_eq!(environment.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_token_key_is_given_in_one_place() {
+        let algorithm = ("JWT_ALGORITHM", "HS256");
+        let mut stored =
+            Environment::of_variables(&[("JWT_ALGORITHM", "RS256, ES256"), ("JWT_KEY_SECRET_ID", "jwks")]);
+        let Some(TokenKey::Stored(place, settings)) = TokenKey::from_env(&mut stored) else {
+            panic!("it is stored")
+        };
+        assert_eq!(place, StoredValue::Secret("jwks".into()));
+        assert_eq!(settings.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
+        assert_eq!(stored.finish(), Ok(()));
+        let mut parameter = Environment::of_variables(&[
+            ("JWT_ALGORITHM", "HS256"),
+            ("JWT_KEY_SSM_PARAMETER", "/streamer/key"),
+        ]);
+        let Some(TokenKey::Stored(place, _)) = TokenKey::from_env(&mut parameter) else {
+            panic!("it is stored")
+        };
+        assert_eq!(place.to_string(), "the SSM parameter \"/streamer/key\"");
+
+        for (variables, problem) in [
+            (vec![algorithm], "none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"),
+            (
+                vec![algorithm, ("JWT_KEY", "k"), ("JWT_KEY_SECRET_ID", "jwks")],
+                "more than one of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set",
+            ),
+            (
+                vec![("JWT_ALGORITHM", "RS256,HS256"), ("JWT_KEY", "0123456789abcdef0123456789abcdef")],
+                "JWT_KEY: is one key, and must be a JSON Web Key Set for 2 algorithms",
+            ),
+            (vec![("JWT_ALGORITHM", "RS256,none"), ("JWT_KEY_SECRET_ID", "jwks")], "found \"none\""),
+        ] {
+            let mut environment = Environment::of_variables(&variables);
+            assert!(TokenKey::from_env(&mut environment).is_none());
+            let error = environment.finish().unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_tenants_has_no_empty_names() {
+        assert_eq!(list_of_tenants(" acme, a/b ,,"), ["acme".into(), "a/b".into()].into());
+    }
+}

@@ -1,0 +1,27 @@
+use std::future::Future;
+
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
+use aws_lambda_events::encodings::Body;
+
+use crate::deadline::LAST_MOMENT;
+use crate::ports::Timestamp;
+
+/// A reply to the gateway.
+pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyResponse {
+    let mut reply = ApiGatewayProxyResponse::default();
+    reply.status_code = status;
+    reply.body = body.map(Body::Text);
+    reply
+}
+
+/// What comes of `work`, if it does so in time to answer before the invocation's end.
+pub(super) fn in_time<T>(
+    now: Timestamp,
+    deadline: Timestamp,
+    work: impl Future<Output = T> + Send,
+) -> impl Future<Output = Option<T>> + Send {
+    // Boxed, since the SDK's futures are large.
+    let work = Box::pin(work);
+    let time_left = deadline.since(now).saturating_sub(LAST_MOMENT);
+    async move { tokio::time::timeout(time_left, work).await.ok() }
+}

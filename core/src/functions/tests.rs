@@ -1,0 +1,159 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tracing::level_filters::LevelFilter;
+
+use super::disconnect::cancel_on_disconnect;
+use super::*;
+use crate::app::App;
+use crate::attempts::AttemptSettings;
+use crate::auth::TokenKey;
+use crate::aws::http_client;
+use crate::config::{ConfigError, Environment};
+use crate::processor::ProcessorSettings;
+use crate::router::RouterSettings;
+use crate::store::dynamodb::QueueSettings;
+use crate::sweeper::SweeperSettings;
+use crate::telemetry::log_level;
+use crate::telemetry::record::is_recording;
+
+/// A function, and on how many threads its handlers run.
+async fn start<F: Function>(variables: &[(&str, &str)]) -> Result<(F, usize), ConfigError> {
+    let mut environment = Environment::of_variables(variables);
+    let setup = F::read(&mut environment, http_client());
+    let setup = environment.finish_with(setup)?;
+    let handler_threads = F::handler_threads(&setup);
+    let host = Host::system(Handle::current());
+    Ok((F::start(setup, &host, || Arc::new(App::new())).await?, handler_threads))
+}
+
+#[test]
+fn every_bad_value_is_reported_at_once() {
+    let mut environment = Environment::of_variables(&[
+        ("LOG_LEVEL", "loud"),
+        ("JWT_ALGORITHM", "none"),
+        ("CONNECTIONS_TABLE", ""),
+    ]);
+    assert_eq!(environment.required("CONNECTIONS_TABLE"), "");
+    assert_eq!(log_level(&mut environment), LevelFilter::INFO);
+    assert!(TokenKey::from_env(&mut environment).is_none());
+    insta::assert_snapshot!(environment.finish().unwrap_err());
+}
+
+#[test]
+fn what_is_not_set_is_as_by_default() {
+    let mut environment = Environment::of_variables(&[]);
+    let router = RouterSettings::from_env(&mut environment);
+    assert_eq!(router.async_threshold, Duration::from_secs(5));
+    assert_eq!(router.inline_limit, Duration::from_secs(30));
+    let processor = ProcessorSettings::from_env(&mut environment);
+    assert_eq!((processor.concurrency, processor.inline_limit), (10, router.inline_limit));
+    let attempts = AttemptSettings::from_env(&mut environment);
+    let sweeper = SweeperSettings::from_env(&mut environment);
+    let queue = QueueSettings::from_env(&mut environment);
+    assert_eq!(format!("{attempts:?}"), format!("{:?}", AttemptSettings::default()));
+    assert_eq!(format!("{sweeper:?}"), format!("{:?}", SweeperSettings::default()));
+    assert_eq!(format!("{queue:?}"), format!("{:?}", QueueSettings::default()));
+    assert!(!cancel_on_disconnect(&mut environment) && !is_recording(&mut environment));
+    assert_eq!(log_level(&mut environment), LevelFilter::INFO);
+    assert_eq!(environment.finish(), Ok(()));
+}
+
+#[test]
+fn a_setting_is_taken_within_its_bounds() {
+    let mut within = Environment::of_variables(&[
+        ("ASYNC_THRESHOLD_MS", "0"),
+        ("INLINE_LIMIT_MS", "870000"),
+        ("CONCURRENCY", "100"),
+        ("LEASE_MS", "30000"),
+        ("MAX_CONTINUATIONS", "0"),
+        ("SWEEPER_PACE_MS", "60000"),
+        ("REQUEST_TTL_S", "3600"),
+        ("CANCEL_ON_DISCONNECT", "true"),
+        ("STREAMER_RECORD", "true"),
+        ("LOG_LEVEL", "warn"),
+    ]);
+    let router = RouterSettings::from_env(&mut within);
+    assert_eq!((router.async_threshold, router.inline_limit), (Duration::ZERO, Duration::from_secs(870)));
+    let processor = ProcessorSettings::from_env(&mut within);
+    assert_eq!((processor.concurrency, processor.inline_limit), (100, Duration::from_secs(870)));
+    let attempts = AttemptSettings::from_env(&mut within);
+    assert_eq!((attempts.lease, attempts.max_continuations), (Duration::from_secs(30), 0));
+    let sweeper = SweeperSettings::from_env(&mut within);
+    assert_eq!((sweeper.pace, sweeper.rules.max_continuations), (Duration::from_mins(1), 0));
+    assert_eq!(QueueSettings::from_env(&mut within).ttl, Duration::from_hours(1));
+    assert!(cancel_on_disconnect(&mut within) && is_recording(&mut within));
+    assert_eq!(log_level(&mut within), LevelFilter::WARN);
+    assert_eq!(within.finish(), Ok(()));
+
+    let mut without = Environment::of_variables(&[
+        ("ASYNC_THRESHOLD_MS", "25001"),
+        ("INLINE_LIMIT_MS", "870001"),
+        ("CONCURRENCY", "-1"),
+        ("LEASE_MS", "60s"),
+        ("MAX_CONTINUATIONS", "10001"),
+        ("SWEEPER_PACE_MS", "999"),
+        ("REQUEST_TTL_S", "99999999999999999999"),
+        ("CANCEL_ON_DISCONNECT", "yes"),
+        ("STREAMER_RECORD", "1"),
+    ]);
+    let _ = RouterSettings::from_env(&mut without);
+    let _ = ProcessorSettings::from_env(&mut without);
+    let _ = AttemptSettings::from_env(&mut without);
+    let _ = SweeperSettings::from_env(&mut without);
+    let _ = QueueSettings::from_env(&mut without);
+    cancel_on_disconnect(&mut without);
+    is_recording(&mut without);
+    insta::assert_snapshot!(without.finish().unwrap_err().to_string().replace("; ", "\n"));
+}
+
+#[tokio::test]
+async fn every_function_says_all_that_it_lacks_and_starts_with_what_it_needs() {
+    let lacking = [
+        start::<LambdaConnect>(&[]).await.err(),
+        start::<LambdaDisconnect>(&[]).await.err(),
+        start::<LambdaRouter>(&[]).await.err(),
+        start::<LambdaProcessor>(&[]).await.err(),
+        start::<LambdaWorker>(&[]).await.err(),
+        start::<LambdaSweeper>(&[]).await.err(),
+    ];
+    let management = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
+    let all_that_is_lacking: [&[&str]; 6] = [
+        &["CONNECTIONS_TABLE", "JWT_ALGORITHM"],
+        &["CONNECTIONS_TABLE", "REQUESTS_TABLE"],
+        &["CONNECTIONS_TABLE", "REQUESTS_TABLE", management],
+        &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", "WORKER_FUNCTION", management],
+        &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
+        &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
+    ];
+    for (error, names) in lacking.map(|error| error.unwrap().to_string()).into_iter().zip(all_that_is_lacking)
+    {
+        for name in names.iter().copied().chain(["AWS_REGION"]) {
+            assert!(error.contains(&format!("{name} is not set")), "{error}");
+        }
+    }
+
+    let full = [
+        ("JWT_ALGORITHM", "HS256"),
+        ("JWT_KEY", "0123456789abcdef0123456789abcdef"),
+        ("CONCURRENCY", "3"),
+        ("SWEEPER_PACE_MS", "1000"),
+        ("WORKER_FUNCTION", "worker"),
+        ("DEAD_LETTER_QUEUE_URL", "http://localhost/000000000000/dead-letters"),
+        ("AWS_REGION", "test"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("CONNECTIONS_TABLE", "table"),
+        ("REQUESTS_TABLE", "table"),
+        ("RATE_LIMITS_TABLE", "table"),
+        ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", "http://localhost/prod"),
+    ];
+    assert_eq!(start::<LambdaConnect>(&full).await.unwrap().1, 0);
+    assert_eq!(start::<LambdaDisconnect>(&full).await.unwrap().1, 0);
+    assert_eq!(start::<LambdaRouter>(&full).await.unwrap().1, 1);
+    assert_eq!(start::<LambdaProcessor>(&full).await.unwrap().1, 3);
+    assert_eq!(start::<LambdaWorker>(&full).await.unwrap().1, 1);
+    let (sweeper, handler_threads) = start::<LambdaSweeper>(&full).await.unwrap();
+    assert_eq!((sweeper.settings.pace, handler_threads), (Duration::from_secs(1), 0));
+}

@@ -1,0 +1,49 @@
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::config::SharedHttpClient;
+
+use super::executor::ExecutorSetup;
+use super::{Function, Host};
+use crate::app::App;
+use crate::aws::SqsDeadLetters;
+use crate::config::{ConfigError, Environment};
+use crate::connections::ApiGatewayConnections;
+use crate::ports::Timestamp;
+use crate::store::StoreError;
+use crate::store::dynamodb::DynamoRequestQueue;
+use crate::worker::Worker;
+use crate::workers::HandOver;
+
+/// The worker as it runs on Lambda.
+pub type LambdaWorker = Worker<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+
+/// What the `worker` function has read from its environment.
+#[derive(Debug)]
+pub struct WorkerSetup(ExecutorSetup);
+
+impl Function for LambdaWorker {
+    type Setup = WorkerSetup;
+    type Event = HandOver;
+    type Reply = ();
+
+    fn read(environment: &mut Environment<'_>, http: SharedHttpClient) -> Option<WorkerSetup> {
+        Some(WorkerSetup(ExecutorSetup::read(environment, http)))
+    }
+
+    fn handler_threads(_: &WorkerSetup) -> usize {
+        1
+    }
+
+    async fn start(
+        WorkerSetup(executor): WorkerSetup,
+        host: &Host,
+        app: impl FnOnce() -> Arc<App> + Send,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self::new(executor.executor(host, app())))
+    }
+
+    async fn handle(&self, event: HandOver, deadline: Timestamp) -> Result<(), StoreError> {
+        // Boxed, since it holds a whole attempt.
+        Box::pin(self.run(&event, deadline)).await
+    }
+}

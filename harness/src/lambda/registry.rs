@@ -1,0 +1,78 @@
+//! Which environments a function has, so that they can be killed, thawed or replaced.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::faults::Caller;
+
+/// The environments of a function, from their start to their end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Registry(Arc<Mutex<BTreeMap<u64, Entry>>>);
+
+#[derive(Debug)]
+struct Entry {
+    caller: Caller,
+    is_outdated: Arc<AtomicBool>,
+}
+
+impl Registry {
+    /// What `start` makes is of the present version: a deploy comes before it, or finds it here.
+    pub(super) fn register(&self, start: impl FnOnce() -> Caller) -> Registration {
+        let is_outdated = Arc::<AtomicBool>::default();
+        let mut entries = self.lock();
+        let caller = start();
+        let entry = Entry { caller: caller.clone(), is_outdated: Arc::clone(&is_outdated) };
+        entries.insert(caller.number(), entry);
+        drop(entries);
+        Registration { caller, is_outdated, registry: self.clone() }
+    }
+
+    pub(super) fn kill(&self) -> usize {
+        let entries = self.lock();
+        entries.values().for_each(|entry| entry.caller.kill());
+        entries.len()
+    }
+
+    pub(super) fn thaw(&self) {
+        self.lock().values().for_each(|entry| entry.caller.thaw());
+    }
+
+    pub(super) fn outdate(&self, which: impl Fn(&Caller) -> bool) {
+        let entries = self.lock();
+        let of_those = entries.values().filter(|entry| which(&entry.caller));
+        of_those.for_each(|entry| entry.is_outdated.store(true, Ordering::Relaxed));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An environment that is there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    caller: Caller,
+    is_outdated: Arc<AtomicBool>,
+    registry: Registry,
+}
+
+impl Registration {
+    pub(super) const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&self.caller.number());
+    }
+}

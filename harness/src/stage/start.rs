@@ -1,0 +1,292 @@
+//! The steps from a builder to a running stage.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::builder::StageBuilder;
+use super::clock::TokioClock;
+use super::streamer_function::{Ground, Late};
+use super::{Stage, StageError, host, listen, queues, stream, tables};
+use crate::dynamodb::DynamoDb;
+use crate::event_source::{EventSourceMapping, LogFailures, OnFailure, Ports};
+use crate::gateway::Gateway;
+use crate::lambda::{FunctionConfig, Functions, LogSink, Options, Schedule, TerminalLog};
+use crate::signing_key::SigningKey;
+use crate::template::{self, Template};
+use crate::watch;
+
+/// How often items whose time to live is over are deleted. AWS takes up to a few days.
+const TTL_SWEEP: Duration = Duration::from_secs(30);
+
+impl StageBuilder {
+    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
+    ///
+    /// # Errors
+    /// When the port is taken, the template cannot be used, the data folder cannot be opened, a function has no code or
+    /// does not start: each with what to do about it. Nothing is left running then.
+    pub async fn start(mut self) -> Result<Stage, StageError> {
+        let signing_key = self.take_signing_key()?;
+        let mut template = self.read_template()?;
+        template.tables.append(&mut self.tables);
+        let listener = self.take_listener()?;
+        let address = listener.as_ref().map(|(_, address)| *address);
+        let ground = self.ground(&template)?;
+
+        let api = self.api_config(template.api.take());
+        let stage_name = api.stage.clone();
+        let endpoints = endpoints(address, &stage_name);
+        let configs = self.function_configs(&template.functions, &ground, &endpoints)?;
+        let expected = expected_to_start(&configs);
+        let arns = configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
+        let functions = self.functions(configs, &ground)?;
+        let (clock, entropy) = (Arc::clone(&ground.clock), Arc::clone(&ground.entropy));
+        let gateway =
+            Gateway::new(api, Arc::new(functions.clone()), clock, entropy)?.with_faults(self.faults.clone());
+        let mappings = self.event_source_mappings(&template, &ground, &functions, &arns)?;
+
+        let names = template.tables.into_iter().map(|table| (table.logical_id, table.name));
+        let mut stage = Stage {
+            address,
+            stage_name,
+            signing_key,
+            clock: ground.clock,
+            findings: template.findings,
+            tables: names.collect(),
+            faults: self.faults,
+            dynamodb: ground.dynamodb,
+            queues: ground.queues,
+            functions,
+            gateway,
+            late_gateway: ground.gateway,
+            late_functions: ground.functions,
+            tasks: JoinSet::new(),
+            stop_polling: watch::Sender::new(false),
+            stop_serving: watch::Sender::new(false),
+        };
+        if let Some((listener, _)) = listener {
+            stage.serve(listener);
+        }
+        stage.late_gateway.set(Some(stage.gateway.clone()));
+        stage.late_functions.set(Some(stage.functions.clone()));
+        if let Err(error) = stage.start_functions(&expected, &template.functions).await {
+            stage.functions.shutdown().await;
+            return Err(error);
+        }
+        stage.poll(mappings, template.schedules, &ground.entropy);
+        Ok(stage)
+    }
+
+    /// The key that the stage signs with, which the template's parameters are offered from here on.
+    fn take_signing_key(&mut self) -> Result<SigningKey, StageError> {
+        let key = match self.signing_key.take() {
+            Some(key) => key,
+            None => SigningKey::generate().map_err(StageError::NoKey)?,
+        };
+        self.environment.offered = key.parameters();
+        Ok(key)
+    }
+
+    /// Where to serve, which a stage in process does not.
+    fn take_listener(&mut self) -> Result<Option<(TcpListener, SocketAddr)>, StageError> {
+        if self.in_process() {
+            return Ok(None);
+        }
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => listen(0)?,
+        };
+        let serving = || {
+            let address = listener.local_addr()?;
+            listener.set_nonblocking(true)?;
+            Ok((TcpListener::from_std(listener)?, address))
+        };
+        serving().map(Some).map_err(|source| StageError::Port { port: 0, source })
+    }
+
+    fn in_process(&self) -> bool {
+        self.executables.is_none()
+    }
+
+    /// The clock, the log and the stores, with the template's tables and queues in them.
+    fn ground(&mut self, template: &Template) -> Result<Ground, StageError> {
+        let clock: Arc<dyn Clock> = if self.in_process() {
+            Arc::new(TokioClock::starting_at(self.starts_at))
+        } else {
+            Arc::new(SystemClock)
+        };
+        let entropy = self.entropy.take().unwrap_or_else(|| Arc::new(SystemEntropy::new()));
+        let log: Arc<dyn LogSink> = match self.log.take() {
+            Some(log) => log,
+            None if self.in_process() => Arc::new(TestOutput),
+            None => Arc::new(TerminalLog::stderr()),
+        };
+        let dynamodb = self.database(&clock, &entropy)?;
+        tables::create(&dynamodb, &template.tables)?;
+        let queues = queues::create(
+            &template.queues,
+            self.data.as_deref(),
+            &self.environment,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        )?
+        .with_faults(self.faults.clone());
+        let (gateway, functions) = (Late::default(), Late::default());
+        Ok(Ground { clock, entropy, log, dynamodb, queues, gateway, functions })
+    }
+
+    fn database(&self, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Result<DynamoDb, StageError> {
+        let mut dynamodb = DynamoDb::builder()
+            .clock(Arc::clone(clock))
+            .entropy(Arc::clone(entropy))
+            .faults(self.faults.clone())
+            .region(&self.environment.region)
+            .account_id(&self.environment.account_id)
+            .shard_lifetime(self.shard_lifetime);
+        if let Some(shards) = self.shards {
+            dynamodb = dynamodb.shards_per_stream(shards);
+        }
+        Ok(match &self.data {
+            Some(folder) => dynamodb.open(folder)?,
+            None => dynamodb.in_memory()?,
+        })
+    }
+
+    fn functions(&self, configs: Vec<FunctionConfig>, ground: &Ground) -> Result<Functions, StageError> {
+        let options = Options {
+            log: Arc::clone(&ground.log),
+            clock: Arc::clone(&ground.clock),
+            entropy: Arc::clone(&ground.entropy),
+            faults: self.faults.clone(),
+            destination: Some(Arc::new(ground.queues.clone())),
+            ..Options::default()
+        };
+        Ok(Functions::new(configs, options)?)
+    }
+
+    /// The mappings of the template and those beyond it; `arns` has the functions' ARNs by their names.
+    fn event_source_mappings(
+        &mut self,
+        template: &Template,
+        ground: &Ground,
+        functions: &Functions,
+        arns: &BTreeMap<String, String>,
+    ) -> Result<Vec<EventSourceMapping>, StageError> {
+        let mut sources = Vec::new();
+        for mapping in &template.mappings {
+            let (settings, source) = stream::of_template(mapping, &ground.dynamodb)?;
+            sources.push((settings, source, queues::on_failure(mapping, &template.queues, &ground.queues)));
+        }
+        for (table, settings) in std::mem::take(&mut self.mappings) {
+            let (settings, source) = stream::of(&table, settings, &ground.dynamodb)?;
+            sources.push((settings, source, Arc::new(LogFailures) as Arc<dyn OnFailure>));
+        }
+        let mut mappings = Vec::new();
+        for (mut settings, source, on_failure) in sources {
+            if settings.function_arn.is_empty() {
+                settings.function_arn = arns.get(&settings.function).cloned().unwrap_or_default();
+            }
+            let ports = Ports {
+                source: Arc::new(source),
+                invoke: Arc::new(functions.clone()),
+                on_failure,
+                clock: Arc::clone(&ground.clock),
+                entropy: Arc::clone(&ground.entropy),
+                faults: self.faults.clone(),
+            };
+            mappings.push(EventSourceMapping::new(settings, ports)?);
+        }
+        Ok(mappings)
+    }
+}
+
+impl Stage {
+    /// Serves the gateway and the services on one port, until it is told to stop.
+    fn serve(&mut self, listener: TcpListener) {
+        let app = self.gateway.router().merge(self.dynamodb.router()).merge(self.functions.router());
+        let app = self.queues.in_front_of(app);
+        let stopped = until(&self.stop_serving);
+        self.tasks.spawn(async move {
+            let service = app.into_make_service_with_connect_info::<SocketAddr>();
+            // It serves until it is stopped: what goes wrong with one connection ends that one.
+            let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
+        });
+    }
+
+    /// Starts one environment of each of the functions named.
+    async fn start_functions(
+        &self,
+        names: &[String],
+        of_template: &[template::Function],
+    ) -> Result<(), StageError> {
+        let starts = names.iter().map(|name| async move {
+            self.functions.probe(name).await.map_err(|error| {
+                let of_template = of_template.iter().find(|function| function.name == *name);
+                StageError::FunctionDied {
+                    function: of_template.map_or(name, |function| &function.logical_id).clone(),
+                    message: error.to_string(),
+                }
+            })
+        });
+        try_join_all(starts).await.map(|_| ())
+    }
+
+    /// Polls the streams and the schedules, and deletes expired items, until it is told to stop.
+    fn poll(
+        &mut self,
+        mappings: Vec<EventSourceMapping>,
+        schedules: Vec<Schedule>,
+        entropy: &Arc<dyn Entropy>,
+    ) {
+        for mapping in mappings {
+            self.tasks.spawn(mapping.run(until(&self.stop_polling)));
+        }
+        for schedule in schedules {
+            let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(entropy));
+            let stopped = until(&self.stop_polling);
+            self.tasks.spawn(schedule.run(self.functions.clone(), clock, entropy, stopped));
+        }
+        self.tasks.spawn(tables::sweep(self.dynamodb.clone(), TTL_SWEEP, until(&self.stop_polling)));
+    }
+}
+
+/// Where the SDKs of the functions find the stage, as environment variables.
+fn endpoints(address: Option<SocketAddr>, stage_name: &str) -> BTreeMap<String, String> {
+    let root = format!("http://{}", host(address));
+    BTreeMap::from([
+        ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI".to_owned(), format!("{root}/{stage_name}")),
+        ("AWS_ENDPOINT_URL_SQS".to_owned(), root.clone()),
+        ("AWS_ENDPOINT_URL_LAMBDA".to_owned(), root.clone()),
+        ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), root),
+    ])
+}
+
+/// The names of the functions that may run: a reserved concurrency of zero stops a function on AWS as well.
+fn expected_to_start(configs: &[FunctionConfig]) -> Vec<String> {
+    let running = configs.iter().filter(|config| config.reserved_concurrency != Some(0));
+    running.map(|config| config.name.clone()).collect()
+}
+
+/// Standard error by the way that tests capture.
+#[derive(Debug)]
+struct TestOutput;
+
+impl LogSink for TestOutput {
+    fn line(&self, function: &str, line: &str) {
+        eprintln!("{function:<10} | {line}");
+    }
+}
+
+fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stopped = stop.subscribe();
+    async move {
+        // The sender is gone when the stage was dropped: that is a stop as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+}
