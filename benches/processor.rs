@@ -16,9 +16,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use serde_json::{Value, json};
 use streamer::ServiceError;
 use streamer::app::App;
-use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::connections::{Connections, SendError};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerRuntime, handler_fn};
 use streamer::ids::{ConnectionId, RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
@@ -26,11 +26,12 @@ use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBat
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
-    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
-    Subscribed, Subscriber,
+    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus,
+    Page, PageRequest, PastAttempt, Progress, ReadRequests, Request, RequestQueue, RequestSummary,
+    RunRequests, Runner, Status, StoreError, SubmitRequests, SubscribeToRequests, Subscribed, Subscriber,
+    SweepRequests,
 };
-use streamer::workers::Workers;
+use streamer::worker::dispatch::WorkerDispatch;
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Table, Template};
@@ -94,7 +95,7 @@ fn alone(criterion: &mut Criterion) {
 async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: Handle) -> (Duration, usize) {
     let frames = Arc::new(AtomicUsize::new(0));
     let connections = Listeners(Arc::clone(&frames));
-    let attempts = Attempts {
+    let executor = Executor {
         app: app(),
         queue,
         connections,
@@ -102,9 +103,9 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         handler_runtime: HandlerRuntime::on(handlers),
-        settings: AttemptSettings::default(),
+        settings: ExecutorSettings::default(),
     };
-    let processor = Processor::new(attempts, Nowhere, ProcessorSettings::default());
+    let processor = Processor::new(executor, Nowhere, ProcessorSettings::default());
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
@@ -234,8 +235,8 @@ impl DeadLetters for Nowhere {
     }
 }
 
-impl Workers for Nowhere {
-    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for Nowhere {
+    async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         unreachable!("{key} is handed over")
     }
 }
@@ -266,15 +267,30 @@ impl ImmediateQueue {
 
 const NOT_ASKED_FOR: &str = "the processor asks a queue for no more than its attempts need";
 
-impl RequestQueue for ImmediateQueue {
+impl SubmitRequests for ImmediateQueue {
     async fn enqueue(&self, _: &Request) -> Result<Enqueued, StoreError> {
         Ok(Enqueued::New)
     }
 
-    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
-        Ok(self.requests.get(key).cloned())
+    async fn cancel(&self, _: &RequestKey, _: Timestamp) -> Result<Cancelled, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
     }
 
+    async fn cancel_unless_subscribed(
+        &self,
+        _: &RequestKey,
+        _: &ConnectionId,
+        _: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn record_redrive(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+}
+
+impl ClaimRequests for ImmediateQueue {
     async fn claim(
         &self,
         key: &RequestKey,
@@ -294,6 +310,16 @@ impl RequestQueue for ImmediateQueue {
             ..request.clone()
         };
         Ok(Claimed::Won(Box::new(claimed), lease))
+    }
+
+    async fn dequeue(&self, _: &str, _: Timestamp, _: Timestamp) -> Result<Option<Claimed>, StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+}
+
+impl RunRequests for ImmediateQueue {
+    async fn renew(&self, key: &RequestKey, _: &Lease, _: Timestamp) -> Result<Audience, StoreError> {
+        Ok(self.audience(key))
     }
 
     async fn progress(
@@ -341,14 +367,6 @@ impl RequestQueue for ImmediateQueue {
         Ok(self.audience(key))
     }
 
-    async fn record_delivery(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn renew(&self, key: &RequestKey, _: &Lease, _: Timestamp) -> Result<Audience, StoreError> {
-        Ok(self.audience(key))
-    }
-
     async fn confirm_cancel(
         &self,
         key: &RequestKey,
@@ -378,7 +396,9 @@ impl RequestQueue for ImmediateQueue {
     ) -> Result<Audience, StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
+}
 
+impl SweepRequests for ImmediateQueue {
     async fn nudge(&self, _: &RequestSummary, _: Timestamp) -> Result<bool, StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
     }
@@ -397,6 +417,18 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
+    async fn update_status(
+        &self,
+        _: &RequestKey,
+        _: Status,
+        _: NewStatus,
+        _: Timestamp,
+    ) -> Result<(), StoreError> {
+        unreachable!("{NOT_ASKED_FOR}")
+    }
+}
+
+impl SubscribeToRequests for ImmediateQueue {
     async fn subscribe(
         &self,
         _: &RequestKey,
@@ -407,39 +439,18 @@ impl RequestQueue for ImmediateQueue {
         unreachable!("{NOT_ASKED_FOR}")
     }
 
-    async fn record_redrive(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
-    }
-
-    async fn dequeue(&self, _: &str, _: Timestamp, _: Timestamp) -> Result<Option<Claimed>, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
-    }
-
-    async fn update_status(
-        &self,
-        _: &RequestKey,
-        _: Status,
-        _: NewStatus,
-        _: Timestamp,
-    ) -> Result<(), StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
-    }
-
-    async fn cancel(&self, _: &RequestKey, _: Timestamp) -> Result<Cancelled, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
-    }
-
-    async fn cancel_unless_subscribed(
-        &self,
-        _: &RequestKey,
-        _: &ConnectionId,
-        _: Timestamp,
-    ) -> Result<Cancelled, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
-    }
-
     async fn unsubscribe(&self, _: &RequestKey, _: &ConnectionId) -> Result<(), StoreError> {
         unreachable!("{NOT_ASKED_FOR}")
+    }
+
+    async fn record_delivery(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl ReadRequests for ImmediateQueue {
+    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+        Ok(self.requests.get(key).cloned())
     }
 
     async fn get_by_connection(

@@ -1,6 +1,6 @@
 //! SDK clients that start fast: one TLS stack on ring, Amazon's own root certificates, credentials from the environment.
 
-mod lambda_workers;
+mod lambda_dispatch;
 mod retries;
 mod signed_call;
 mod sqs_dead_letters;
@@ -18,7 +18,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime::client::retries::RetryPartition;
 
-pub use lambda_workers::LambdaWorkers;
+pub use lambda_dispatch::LambdaDispatch;
 pub use retries::RetryTransactions;
 pub use sqs_dead_letters::SqsDeadLetters;
 pub use stored_value::{StoredValue, StoredValueError};

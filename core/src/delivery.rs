@@ -3,13 +3,13 @@
 //! Whoever writes the end does it at once. Where they cannot, or not all of it, the request's timer has the sweeper do what
 //! is left, as often as it takes. The frame is made of what is stored, and so the same each time.
 
-mod listeners;
+mod fan_out;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use listeners::Listeners;
+pub(crate) use fan_out::FanOut;
 
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
@@ -60,7 +60,7 @@ pub(crate) fn terminal_frame(id: &RequestId, ending: Ending, seq: Seq, at: Times
 }
 
 /// The end of a request, and what is known of it beside what is stored.
-pub(crate) struct End<'r> {
+pub(crate) struct EndedRequest<'r> {
     /// The request as it ended, with its seq, ending and end. Its payload matters to a dead letter alone.
     pub(crate) request: &'r Request,
     /// Who is to be told.
@@ -73,53 +73,53 @@ pub(crate) struct End<'r> {
 
 /// What came of telling an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Settled {
+pub(crate) enum Delivered {
     /// Everybody has heard of it, its dead letter is sent, and that is noted.
     Fully,
     /// Something of that is still to be done.
-    Owed,
+    Partly,
 }
 
-/// Tells the end of a request through `listeners`, sends its dead letter if that is due, and notes what was done: until
+/// Tells the end of a request through `fan_out`, sends its dead letter if that is due, and notes what was done: until
 /// `until`, and to each client for `push_timeout` at most.
 ///
 /// Without `dead_letters`, a letter that is due is left to whoever has them.
-pub(crate) async fn settle<Q: RequestQueue, P: Connections, D: DeadLetters>(
+pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,
     dead_letters: Option<&D>,
-    listeners: Listeners<'_, P>,
-    end: End<'_>,
+    fan_out: FanOut<'_, P>,
+    end: EndedRequest<'_>,
     until: Instant,
     push_timeout: Duration,
-) -> Settled {
-    let End { request, audience, parts_released, is_payload_lost } = end;
-    let Some(ending) = request.ending.clone() else { return Settled::Owed };
+) -> Delivered {
+    let EndedRequest { request, audience, parts_released, is_payload_lost } = end;
+    let Some(ending) = request.ending.clone() else { return Delivered::Partly };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
     let (_, frame) = terminal_frame(&request.id, ending, request.seq, at);
     let listening = audience.len();
     let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
-    let tell_until = note_until.min(Instant::now() + push_timeout);
+    let deliver_until = note_until.min(Instant::now() + push_timeout);
     let letter_until = note_until.min(Instant::now() + LETTER_TIME);
-    let (told, letter) = tokio::join!(
-        listeners.tell(request.seq, frame, tell_until, audience),
+    let (delivered, letter) = tokio::join!(
+        fan_out.deliver(request.seq, frame, deliver_until, audience),
         send_letter(dead_letters, request, is_payload_lost, letter_until)
     );
     let delivery = Delivery {
-        delivered: &told,
-        is_complete: told.len() == listening && letter != Letter::Owed,
+        delivered: &delivered,
+        is_complete: delivered.len() == listening && letter != Letter::Owed,
         is_dead_letter_sent: letter == Letter::Sent,
         parts_released,
     };
     match timeout_at(until, queue.record_delivery(&key, request.epoch, delivery)).await {
-        Ok(Ok(())) if delivery.is_complete => return Settled::Fully,
+        Ok(Ok(())) if delivery.is_complete => return Delivered::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::error!(request = %key, error = %Causes(&error), "delivery was not noted");
         }
         Err(_) => tracing::error!(request = %key, "delivery was not noted before the invocation's end"),
     }
-    Settled::Owed
+    Delivered::Partly
 }
 
 /// Where a dead letter stands.

@@ -1,7 +1,9 @@
 //! The names of things: each its own type, so that none is taken for another.
 
 use std::fmt;
+use std::hash::Hasher as _;
 
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
 pub use crate::protocol::RequestId;
@@ -98,10 +100,11 @@ impl RequestKey {
     }
 }
 
-/// FNV-1a.
+/// FNV-1a, which is the same in every build: stored keys depend on it.
 pub(crate) fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut hasher = FnvHasher::default();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 impl fmt::Display for RequestKey {

@@ -7,8 +7,8 @@
 //! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](TokenKey::from_env) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
 //! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](crate::functions::Disconnect::cancelling), [`REQUEST_TTL_S`](QueueSettings::from_env) |
 //! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`ASYNC_THRESHOLD_MS`](RouterSettings::from_env), [`INLINE_LIMIT_MS`](ProcessorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
-//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](ProcessorSettings::from_env), [`INLINE_LIMIT_MS`](ProcessorSettings::from_env), [`LEASE_MS`, `MAX_CONTINUATIONS`](AttemptSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
-//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](AttemptSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
+//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](ProcessorSettings::from_env), [`INLINE_LIMIT_MS`](ProcessorSettings::from_env), [`LEASE_MS`, `MAX_CONTINUATIONS`](ExecutorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
+//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](ExecutorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
 //! | [`sweeper`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`SWEEPER_PACE_MS`, `MAX_CONTINUATIONS`](SweeperSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
@@ -29,11 +29,11 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::app::App;
 #[cfg(doc)]
-use crate::attempts::AttemptSettings;
-#[cfg(doc)]
 use crate::auth::TokenKey;
 use crate::aws::http_client;
 use crate::config::Environment;
+#[cfg(doc)]
+use crate::executor::ExecutorSettings;
 use crate::functions::{
     Function, Host, LambdaConnect, LambdaDisconnect, LambdaProcessor, LambdaRouter, LambdaSweeper,
     LambdaWorker,

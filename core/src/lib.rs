@@ -34,7 +34,6 @@
 //! 7. Time and chance, as arguments: [`ports`].
 
 pub mod app;
-pub mod attempts;
 pub mod auth;
 pub mod aws;
 #[cfg(not(feature = "seeded-bugs"))]
@@ -46,6 +45,7 @@ pub mod connections;
 pub mod dead_letters;
 mod deadline;
 mod delivery;
+pub mod executor;
 pub mod functions;
 pub mod handler;
 pub mod ids;
@@ -61,7 +61,6 @@ pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod worker;
-pub mod workers;
 
 pub use service_error::ServiceError;
 pub use streamer_protocol as protocol;

@@ -12,22 +12,22 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 
-use crate::attempts::{Attempts, NotClaimed, Ran};
 use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::executor::{Executor, NotClaimed, Ran};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::{RequestQueue, Runner};
 use crate::telemetry::Causes;
-use crate::workers::Workers;
+use crate::worker::dispatch::WorkerDispatch;
 use batch::Read;
 
 /// Runs queued requests that do not take long, and hands the others over to the worker.
 #[derive(Debug)]
 pub struct Processor<Q, P, D, W> {
-    attempts: Attempts<Q, P, D>,
-    workers: W,
+    executor: Executor<Q, P, D>,
+    dispatch: W,
     settings: ProcessorSettings,
 }
 
@@ -89,12 +89,12 @@ enum Done {
     RetryAt(Instant, RequestKey),
 }
 
-impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P, D, W> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
     /// A processor that runs requests so, and hands over to these workers.
     #[must_use]
-    pub fn new(attempts: Attempts<Q, P, D>, workers: W, settings: ProcessorSettings) -> Self {
+    pub fn new(executor: Executor<Q, P, D>, dispatch: W, settings: ProcessorSettings) -> Self {
         let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
-        Self { attempts, workers, settings }
+        Self { executor, dispatch, settings }
     }
 
     /// Runs the requests of a batch, and names the records that must come again.
@@ -102,7 +102,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
     /// Those are the ones whose request could not be claimed for a reason other than that somebody else has, or not be
     /// handed over. Once it is claimed, the request itself says how it goes on: its record is done with.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
-        let deadline = Instant::now() + deadline.since(self.attempts.clock.now());
+        let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         let mut seen = HashSet::new();
         let mut queue: VecDeque<Read> = batch
             .into_records()
@@ -154,7 +154,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             }
             Work::Retry(key) => (None, key, Runner::Processor),
         };
-        let refused = match self.run_or_hand_over(&key, runner, deadline).await {
+        let refused = match self.run_or_dispatch(&key, runner, deadline).await {
             Ok(Ran::Done | Ran::ForWorker) => return Done::With,
             Ok(Ran::RetryAt(due)) => return Done::RetryAt(due, key),
             Err(refused) => refused,
@@ -173,7 +173,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
     }
 
     /// Runs what there is time for and what is not the worker's; an error says why nothing has happened.
-    async fn run_or_hand_over(
+    async fn run_or_dispatch(
         &self,
         key: &RequestKey,
         runner: Runner,
@@ -183,7 +183,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             // As its record says; if it is out of date, the worker finds out.
             Runner::Worker => {}
             Runner::Processor => {
-                match self.attempts.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
+                match self.executor.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
                     Ok(Ran::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
                     Ok(ran @ (Ran::Done | Ran::RetryAt(_))) => return Ok(ran),
                     Err(NotClaimed::Store(error)) => return Err(Causes(&error).to_string()),
@@ -191,7 +191,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: Workers> Processor<Q, P
             }
         }
         let in_time = deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(deadline);
-        match timeout_at(in_time, self.workers.hand_over(key)).await {
+        match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "handed over to the worker");
                 Ok(Ran::ForWorker)

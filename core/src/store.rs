@@ -15,8 +15,8 @@ pub use connection::{Connection, ConnectionStore, Identity};
 pub use error::{StoreError, StoreErrorKind};
 pub use page::{Cursor, Page, PageRequest, pages};
 pub use queue::{
-    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, NewStatus, RequestQueue, Subscribed,
-    Subscriber,
+    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, NewStatus, ReadRequests,
+    RequestQueue, RunRequests, SubmitRequests, SubscribeToRequests, Subscribed, Subscriber, SweepRequests,
 };
 pub use rate_limits::{FullAt, Rate, RateLimits, Taken};
 pub use request::{

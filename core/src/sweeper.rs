@@ -8,7 +8,7 @@
 //! Each write is conditional on how the request was seen. So two runs at once act once, and a run that is killed anywhere
 //! leaves nothing that the next one does not find.
 
-mod act;
+mod handle;
 mod run;
 
 use std::sync::Arc;
@@ -93,9 +93,9 @@ pub struct Sweeper<Q, P, D> {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Requests that were seen to: the sum of all that follow but [`settled`](Self::settled), [`owed`](Self::owed) and
-    /// [`failed_looks`](Self::failed_looks).
-    pub seen_to: usize,
+    /// Requests that were seen to: the sum of all that follow but [`delivered`](Self::delivered), [`delivery_incomplete`](Self::delivery_incomplete) and
+    /// [`failed_queries`](Self::failed_queries).
+    pub handled: usize,
     /// Pending requests that nobody had claimed, and that appear in the stream once more.
     pub nudged: usize,
     /// Requests whose lease lives: they are looked at again when it has ended.
@@ -107,7 +107,7 @@ pub struct Swept {
     /// Requests that it has ended: their attempts were used up, or their end had been asked for.
     pub ended: usize,
     /// Requests that had ended before, and of whose end somebody had not heard.
-    pub untold: usize,
+    pub undelivered: usize,
     /// Requests that had moved on when their turn came.
     pub moved_on: usize,
     /// Requests that cannot be read or written to: they are looked at again in a quarter of an hour, and an operator must.
@@ -115,13 +115,13 @@ pub struct Swept {
     /// Requests for which the store had no answer: the next look finds them again.
     pub failed: usize,
     /// Ends of which everybody has heard now.
-    pub settled: usize,
+    pub delivered: usize,
     /// Ends of which not everybody could be told yet.
-    pub owed: usize,
+    pub delivery_incomplete: usize,
     /// Looks that the store did not answer.
-    pub failed_looks: usize,
+    pub failed_queries: usize,
     /// By how much the latest was seen to after its timer.
-    pub latest: Duration,
+    pub lateness: Duration,
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
@@ -131,21 +131,21 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     pub async fn sweep(&self, deadline: Timestamp) -> Swept {
         let swept = Run::new(self, deadline).finish().await;
         self.metrics.write(&swept.metrics(self.clock.now()));
-        if swept.seen_to > 0 || swept.failed_looks > 0 {
+        if swept.handled > 0 || swept.failed_queries > 0 {
             tracing::info!(
-                seen_to = swept.seen_to,
+                handled = swept.handled,
                 nudged = swept.nudged,
                 held = swept.held,
                 retried = swept.retried,
                 taken_back = swept.taken_back,
                 ended = swept.ended,
-                untold = swept.untold,
-                settled = swept.settled,
-                owed = swept.owed,
+                undelivered = swept.undelivered,
+                delivered = swept.delivered,
+                delivery_incomplete = swept.delivery_incomplete,
                 moved_on = swept.moved_on,
                 unreadable = swept.unreadable,
                 failed = swept.failed,
-                failed_looks = swept.failed_looks,
+                failed_queries = swept.failed_queries,
                 "swept"
             );
         }
@@ -161,16 +161,16 @@ impl Swept {
             ("RetriesDue", self.retried),
             ("RequestsTakenBack", self.taken_back),
             ("RequestsEnded", self.ended),
-            ("EndsUntold", self.untold),
-            ("EndsSettled", self.settled),
-            ("EndsOwed", self.owed),
+            ("UndeliveredFound", self.undelivered),
+            ("DeliveriesCompleted", self.delivered),
+            ("DeliveriesIncomplete", self.delivery_incomplete),
             ("RequestsMovedOn", self.moved_on),
             ("RequestsUnreadable", self.unreadable),
             ("RequestsFailed", self.failed),
-            ("LooksFailed", self.failed_looks),
+            ("DueQueriesFailed", self.failed_queries),
         ];
         let line = MetricLine::at(at).by("Function", "sweeper");
         let line = counts.into_iter().fold(line, |line, (name, count)| line.count(name, count as u64));
-        line.duration("Lateness", self.latest)
+        line.duration("Lateness", self.lateness)
     }
 }

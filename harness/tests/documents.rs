@@ -1,4 +1,4 @@
-//! The tests that `docs/fidelity.md` and `ARCHITECTURE.md` name exist.
+//! The tests that `docs/fidelity.md` and `ARCHITECTURE.md` name exist, and so do the paths in the documents for contributors.
 
 #![cfg(test)]
 
@@ -136,4 +136,21 @@ fn each_invariant_names_tests_that_exist() {
     }
     assert!(expected.start > 18, "the table is read: {} rows", expected.start - 1);
     assert!(problems.is_empty(), "ARCHITECTURE.md:\n{}", problems.join("\n"));
+}
+
+#[test]
+fn each_path_that_a_document_names_exists() {
+    let top = ["core/", "lambdas/", "harness/", "loadtests/", "benches/", "coverage/", "docs/", ".ci/"];
+    let mut problems = Vec::new();
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
+        let text = fs::read_to_string(workspace().join(document)).unwrap();
+        let paths: Vec<_> =
+            quoted(&text).filter(|text| top.iter().any(|top| text.starts_with(top))).collect();
+        assert!(!paths.is_empty(), "{document} is read");
+        // A command's arguments follow its path.
+        let paths = paths.iter().map(|path| path.split(' ').next().unwrap_or_default());
+        let missing = paths.filter(|path| !workspace().join(path).exists());
+        problems.extend(missing.map(|path| format!("{document}: no {path}")));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
 use streamer::app::App;
-use streamer::attempts::{AttemptSettings, Attempts};
+use streamer::executor::{ExecutorSettings, Executor};
 use streamer::auth::{Algorithm, TokenVerifier};
 use streamer::ServiceError;
 use streamer::connections::ApiGatewayConnections;
@@ -28,7 +28,7 @@ use streamer::processor::{Processor, ProcessorSettings};
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue, QueueSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
-use streamer::workers::Workers;
+use streamer::worker::dispatch::WorkerDispatch;
 use tokio::runtime::{Builder, Runtime};
 
 /// The functions, and the runtime that they run on.
@@ -72,8 +72,8 @@ impl DeadLetters for Anywhere {
     }
 }
 
-impl Workers for Anywhere {
-    async fn hand_over(&self, _: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for Anywhere {
+    async fn dispatch(&self, _: &RequestKey) -> Result<(), ServiceError> {
         Ok(())
     }
 }
@@ -126,7 +126,7 @@ impl Functions {
                 runtime.handle().clone(),
             ),
             processor: Processor::new(
-                Attempts {
+                Executor {
                     app,
                     queue,
                     connections: ApiGatewayConnections::new(management_api()),
@@ -134,7 +134,7 @@ impl Functions {
                     clock: Arc::new(Stopped),
                     entropy: Arc::new(SystemEntropy::new()),
                     handler_runtime: HandlerRuntime::on(runtime.handle().clone()),
-                    settings: AttemptSettings::default(),
+                    settings: ExecutorSettings::default(),
                 },
                 Anywhere,
                 ProcessorSettings::default(),

@@ -23,6 +23,6 @@ fuzz_target!(|image: &[u8]| {
         assert_eq!(request_item::encode(&again, None, 8), written);
     }
     let _ = request_item::decode_summary(&item);
-    let _ = request_item::standing(&item);
+    let _ = request_item::status_and_lease(&item);
     let _ = part_item::decode(&item);
 });

@@ -4,10 +4,10 @@ use aws_sdk_dynamodb::config::SharedHttpClient;
 
 use super::Host;
 use crate::app::App;
-use crate::attempts::{AttemptSettings, Attempts};
 use crate::aws::{AwsEnvironment, SqsDeadLetters};
 use crate::config::Environment;
 use crate::connections::ApiGatewayConnections;
+use crate::executor::{Executor, ExecutorSettings};
 use crate::handler::HandlerRuntime;
 use crate::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 
@@ -17,12 +17,12 @@ pub(super) struct ExecutorSetup {
     aws: AwsEnvironment,
     requests: String,
     dead_letters: String,
-    settings: AttemptSettings,
+    settings: ExecutorSettings,
     queue_settings: QueueSettings,
 }
 
 /// What runs requests on Lambda.
-pub(super) type LambdaExecutor = Attempts<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
+pub(super) type LambdaExecutor = Executor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
 impl ExecutorSetup {
     pub(super) fn read(environment: &mut Environment<'_>, http: SharedHttpClient) -> Self {
@@ -30,7 +30,7 @@ impl ExecutorSetup {
         let requests = environment.required("REQUESTS_TABLE");
         let dead_letters = environment.required("DEAD_LETTER_QUEUE_URL");
         environment.required("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI");
-        let settings = AttemptSettings::from_env(environment);
+        let settings = ExecutorSettings::from_env(environment);
         let queue_settings = QueueSettings::from_env(environment);
         Self { aws, requests, dead_letters, settings, queue_settings }
     }
@@ -42,7 +42,7 @@ impl ExecutorSetup {
 
     pub(super) fn executor(self, host: &Host, app: Arc<App>) -> LambdaExecutor {
         let aws = self.aws(host);
-        Attempts {
+        Executor {
             app,
             queue: DynamoRequestQueue::new(aws.dynamodb(), self.requests, self.queue_settings),
             connections: ApiGatewayConnections::new(aws.management_api()),

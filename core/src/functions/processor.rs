@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::config::SharedHttpClient;
 use super::executor::ExecutorSetup;
 use super::{Function, Host};
 use crate::app::App;
-use crate::aws::{LambdaWorkers, SqsDeadLetters};
+use crate::aws::{LambdaDispatch, SqsDeadLetters};
 use crate::config::{ConfigError, Environment};
 use crate::connections::ApiGatewayConnections;
 use crate::ports::Timestamp;
@@ -15,7 +15,7 @@ use crate::store::dynamodb::DynamoRequestQueue;
 
 /// The processor as it runs on Lambda.
 pub type LambdaProcessor =
-    Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaWorkers>;
+    Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaDispatch>;
 
 /// What the `processor` function has read from its environment.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl Function for LambdaProcessor {
         app: impl FnOnce() -> Arc<App> + Send,
     ) -> Result<Self, ConfigError> {
         let ProcessorSetup { executor, worker, settings } = setup;
-        let workers = LambdaWorkers::new(executor.aws(host), Arc::clone(&host.clock), worker);
-        Ok(Self::new(executor.executor(host, app()), workers, settings))
+        let dispatch = LambdaDispatch::new(executor.aws(host), Arc::clone(&host.clock), worker);
+        Ok(Self::new(executor.executor(host, app()), dispatch, settings))
     }
 
     async fn handle(&self, batch: StreamBatch, deadline: Timestamp) -> Result<BatchResponse, StoreError> {

@@ -12,7 +12,7 @@ use crate::ports::Timestamp;
 use crate::store::StoreError;
 use crate::store::dynamodb::DynamoRequestQueue;
 use crate::worker::Worker;
-use crate::workers::HandOver;
+use crate::worker::dispatch::WorkerEvent;
 
 /// The worker as it runs on Lambda.
 pub type LambdaWorker = Worker<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
@@ -23,7 +23,7 @@ pub struct WorkerSetup(ExecutorSetup);
 
 impl Function for LambdaWorker {
     type Setup = WorkerSetup;
-    type Event = HandOver;
+    type Event = WorkerEvent;
     type Reply = ();
 
     fn read(environment: &mut Environment<'_>, http: SharedHttpClient) -> Option<WorkerSetup> {
@@ -42,7 +42,7 @@ impl Function for LambdaWorker {
         Ok(Self::new(executor.executor(host, app())))
     }
 
-    async fn handle(&self, event: HandOver, deadline: Timestamp) -> Result<(), StoreError> {
+    async fn handle(&self, event: WorkerEvent, deadline: Timestamp) -> Result<(), StoreError> {
         // Boxed, since it holds a whole attempt.
         Box::pin(self.run(&event, deadline)).await
     }

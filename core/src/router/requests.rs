@@ -10,7 +10,7 @@ use super::snapshot::snapshot;
 use super::{Caller, Router, store_failed};
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
-use crate::delivery::{End, Listeners, settle};
+use crate::delivery::{EndedRequest, FanOut, deliver};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::{ErrorBody, ErrorCode, Frame, Message, Seq};
 use crate::service_error::ServiceError;
@@ -34,7 +34,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// request's timer.
     const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
     /// How long the end of a request may be told and noted, all in all.
-    const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
+    const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
     /// How long before its answer is due that is over.
     const ANSWER_TIME: Duration = Duration::from_millis(500);
 
@@ -125,10 +125,14 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             Cancelled::Now { subscribers, seq, epoch, parts_released } => {
                 tracing::info!(request = %key, "cancelled");
                 let ended = self.cancelled(&caller, &about, seq, epoch);
-                let end =
-                    End { request: &ended, audience: subscribers, parts_released, is_payload_lost: false };
+                let end = EndedRequest {
+                    request: &ended,
+                    audience: subscribers,
+                    parts_released,
+                    is_payload_lost: false,
+                };
                 // Told whatever becomes of the answer.
-                tokio::join!(self.tell(&caller, end), self.queue.snapshot(&key)).1
+                tokio::join!(self.deliver_end(&caller, end), self.queue.snapshot(&key)).1
             }
             Cancelled::Requested => {
                 tracing::info!(request = %key, "its holder is asked to stop");
@@ -191,8 +195,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         };
         if request.ending.is_some() {
             let audience = vec![connection.clone()];
-            let end = End { request: &request, audience, parts_released: false, is_payload_lost: false };
-            self.tell(caller, end).await;
+            let end =
+                EndedRequest { request: &request, audience, parts_released: false, is_payload_lost: false };
+            self.deliver_end(caller, end).await;
         }
         Ok(Some(request))
     }
@@ -223,13 +228,13 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     }
 
     /// Tells the end of a request, within the time for the answer.
-    async fn tell(&self, caller: &Caller, end: End<'_>) {
+    async fn deliver_end(&self, caller: &Caller, end: EndedRequest<'_>) {
         let now = Instant::now();
         let answered_by = caller.until.checked_sub(Self::ANSWER_TIME).unwrap_or(now);
-        let until = answered_by.min(now + Self::SETTLE_TIMEOUT);
+        let until = answered_by.min(now + Self::DELIVERY_TIMEOUT);
         // There is no progress to be sent: no lease is needed.
-        let listeners = Listeners::new(&self.clients, end.request.key(), Self::PUSH_TIMEOUT, now, Vec::new());
-        settle(&self.queue, None::<&NoDeadLetters>, listeners, end, until, Self::PUSH_TIMEOUT).await;
+        let fan_out = FanOut::new(&self.clients, end.request.key(), Self::PUSH_TIMEOUT, now, Vec::new());
+        deliver(&self.queue, None::<&NoDeadLetters>, fan_out, end, until, Self::PUSH_TIMEOUT).await;
     }
 }
 

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use clap::Args;
 use streamer::ids::{RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock};
-use streamer::store::{Cancelled, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{Cancelled, Status, StoreErrorKind, SubmitRequests as _};
 
 use super::arguments::name;
 use super::place::Place;

@@ -11,22 +11,34 @@ use dynoxide::actions::get_item::{self, GetItemRequest};
 use dynoxide::types::{TRANSACTIONAL_CAPACITY_FACTOR, item_size, table_write_capacity_units};
 use serde_json::{Map, Value, json};
 
-use super::engine::{Engine, write};
+use super::dispatch;
+use super::engine::Engine;
 use super::error::ApiError;
+use super::json::write;
 use super::ledger::{Call, Charge};
 
 const ASK: &str = "ReturnConsumedCapacity";
 const TOLD: &str = "ConsumedCapacity";
 
+/// Answers one call, and enters it in the ledgers that are open.
+pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    if !engine.ledgers().is_open() {
+        return dispatch::call(engine, target, body);
+    }
+    let (answer, call) = metered(engine, target, body);
+    engine.ledgers().enter(&call);
+    answer
+}
+
 /// Answers one call, and says what it cost.
-pub(super) fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, ApiError>, Call) {
+fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, ApiError>, Call) {
     let operation = target.rsplit('.').next().unwrap_or_default();
     // What is no JSON object is refused in any case, and in the engine's words.
     let request = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_default();
     let axis = Axis::of(operation, &request);
     let (answer, consumed) = match axis {
         Some(_) if request.is_object() => asking(engine, target, request.clone()),
-        _ => (engine.call(target, body), Value::Null),
+        _ => (dispatch::call(engine, target, body), Value::Null),
     };
     let error = answer.as_ref().err().map(ApiError::name);
     let mut charges = match (axis, error.as_deref()) {
@@ -123,7 +135,7 @@ fn asking(engine: &mut Engine, target: &str, mut request: Value) -> (Result<Vec<
     if request[ASK].is_null() || matches!(asked.as_deref(), Some("NONE" | "TOTAL")) {
         request[ASK] = json!("INDEXES");
     }
-    let answer = match engine.call(target, request.to_string().as_bytes()) {
+    let answer = match dispatch::call(engine, target, request.to_string().as_bytes()) {
         Ok(answer) => answer,
         Err(error) => return (Err(error), Value::Null),
     };

@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::DynamoDb;
+use super::database::DynamoDb;
 use crate::faults::Caller;
 use crate::sdk;
 

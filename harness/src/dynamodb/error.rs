@@ -5,7 +5,7 @@ use std::fmt;
 use dynoxide::DynoxideError;
 use serde_json::{Value, json};
 
-use super::Response;
+use super::response::Response;
 
 const DYNAMODB: &str = "com.amazonaws.dynamodb.v20120810";
 const CORAL: &str = "com.amazon.coral.service";

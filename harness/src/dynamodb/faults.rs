@@ -6,14 +6,30 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::database::DynamoDb;
+use super::dispatch::STREAMS_TARGET;
+use super::engine::Engine;
 use super::error::ApiError;
-use super::ledger::{self, Ledgers};
-use super::{DynamoDb, Response, capacity, stale};
-use crate::dynamodb::engine::{Engine, STREAMS_TARGET, read, write};
+use super::json::{read, write};
+use super::ledger::Ledgers;
+use super::response::Response;
+use super::{capacity, stale};
 use crate::faults::{CallContext, Caller, Effect, Effects, Service};
 use crate::observe::{Answer, Observation};
 
 const TRANSACTIONS: [&str; 3] = ["TransactWriteItems", "TransactGetItems", "ExecuteTransaction"];
+
+impl DynamoDb {
+    /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
+    /// its JSON.
+    ///
+    /// Every call comes to this, whichever way it came, and [`DynamoDb::ledger`] has them all. Faults happen to the
+    /// SDK's calls and to those over HTTP, not to what is called here.
+    #[must_use]
+    pub fn handle(&self, target: &str, body: &[u8]) -> Response {
+        respond(capacity::call(&mut self.lock(), target, body))
+    }
+}
 
 /// What is to go wrong with a call.
 pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Effects {
@@ -64,7 +80,7 @@ pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &
     let answer = {
         let engine = &mut *db.lock();
         engine.set_caller(caller.cloned());
-        let answer = respond(ledger::call(engine, target, body));
+        let answer = respond(capacity::call(engine, target, body));
         engine.set_caller(None);
         answer
     };
@@ -113,18 +129,20 @@ fn answer(engine: &mut Engine, effects: &Effects, target: &str, body: &[u8]) -> 
         Some(Effect::Fail) => Some(refuse(engine, target, body, |_, _, _| failed())),
         Some(Effect::Conflict) => Some(refuse(engine, target, body, conflicted)),
         Some(Effect::FailAfterApply) => {
-            let _ = ledger::call(engine, target, body);
+            let _ = capacity::call(engine, target, body);
             Some(failed().into_response())
         }
         Some(Effect::LoseAnswer) => {
-            let _ = ledger::call(engine, target, body);
+            let _ = capacity::call(engine, target, body);
             None
         }
         Some(Effect::Stale(lag)) => {
             let request = Named::of(body);
             let table = request.tables().first().copied().unwrap_or_default();
             let index = request.index.as_deref().unwrap_or_default();
-            Some(respond(stale::read(engine, table, index, lag, |engine| ledger::call(engine, target, body))))
+            Some(respond(stale::read(engine, table, index, lag, |engine| {
+                capacity::call(engine, target, body)
+            })))
         }
         // The others do not happen to calls of DynamoDB, or have happened already.
         Some(
@@ -138,7 +156,7 @@ fn answer(engine: &mut Engine, effects: &Effects, target: &str, body: &[u8]) -> 
             | Effect::Hang { .. }
             | Effect::Skew(_),
         )
-        | None => Some(respond(ledger::call(engine, target, body))),
+        | None => Some(respond(capacity::call(engine, target, body))),
     }
 }
 
@@ -250,7 +268,7 @@ impl Batch {
     }
 
     fn run(self, engine: &mut Engine, target: &str) -> Result<Vec<u8>, ApiError> {
-        let answer = ledger::call(engine, target, self.request.to_string().as_bytes())?;
+        let answer = capacity::call(engine, target, self.request.to_string().as_bytes())?;
         let mut answer: Value = read(operation(target), &answer)?;
         match answer[self.member].as_object_mut() {
             Some(others) => others.extend(self.unprocessed),

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use flate2::Crc;
 use flate2::read::MultiGzDecoder;
 
+use super::database::DynamoDb;
 use super::error::ApiError;
-use super::{DynamoDb, faults};
+use super::{dispatch, faults, response};
 use crate::faults::{Caller, Effect};
 use crate::sdk::{InProcess, lost_answer};
 
@@ -67,7 +68,7 @@ async fn post(
 
 async fn post_quietly(State(db): State<DynamoDb>, headers: HeaderMap, body: Body) -> Response {
     let answer = match read(&headers, body).await {
-        Ok(body) => faults::respond(db.lock().call(target(&headers), &body)),
+        Ok(body) => faults::respond(dispatch::call(&mut db.lock(), target(&headers), &body)),
         Err(error) => error.into_response(),
     };
     respond(&db, answer)
@@ -84,7 +85,7 @@ async fn answer(
     caller: Option<Caller>,
     target: &str,
     body: Bytes,
-) -> Option<super::Response> {
+) -> Option<response::Response> {
     let effects = faults::effects(db, caller.as_ref(), target, &body);
     if in_process && effects.are_none() {
         return Some(faults::call(db, caller.as_ref(), target, &body));
@@ -146,7 +147,7 @@ fn inflate(body: &[u8]) -> Result<Bytes, ApiError> {
     Ok(inflated.into())
 }
 
-fn respond(db: &DynamoDb, answer: super::Response) -> Response {
+fn respond(db: &DynamoDb, answer: response::Response) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_headers(db, status, PROTOCOL, answer.body)
 }

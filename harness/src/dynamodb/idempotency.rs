@@ -1,30 +1,13 @@
 //! `ClientRequestToken`: for ten minutes, a transaction repeated under its token is answered without being run.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use serde_json::Value;
-use streamer::ports::Timestamp;
 
-use super::engine::{Engine, read};
+use super::client_tokens::{Remembered, Transaction};
+use super::engine::Engine;
 use super::error::ApiError;
-
-/// How long DynamoDB remembers a token after the request that used it ended.
-const WINDOW: Duration = Duration::from_secs(600);
+use super::json::read;
 
 const MAX_TOKEN_LENGTH: usize = 36;
-
-/// Transactions that succeeded, by operation and token.
-#[derive(Debug, Default)]
-pub(super) struct ClientTokens(BTreeMap<(String, String), Remembered>);
-
-#[derive(Debug)]
-struct Remembered {
-    ended: Timestamp,
-    /// The canonical JSON of what was asked, since another payload under the same token is an error.
-    payload: String,
-    answer: Vec<u8>,
-}
 
 /// Runs `TransactWriteItems` or `ExecuteTransaction`, or repeats the answer that its token already has.
 pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
@@ -45,10 +28,8 @@ pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<
     let payload = payload.to_string();
 
     let now = engine.now();
-    let tokens = &mut engine.client_tokens().0;
-    tokens.retain(|_, remembered| now.since(remembered.ended) < WINDOW);
-    let key = (operation.to_owned(), token);
-    match tokens.get(&key) {
+    let transaction = Transaction { operation: operation.to_owned(), token };
+    match engine.client_tokens().find(&transaction, now) {
         Some(remembered) if remembered.payload == payload => return Ok(remembered.answer.clone()),
         Some(_) => {
             return Err(ApiError::idempotent_parameter_mismatch(
@@ -59,6 +40,6 @@ pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<
         None => {}
     }
     let answer = engine.run(operation, body)?;
-    engine.client_tokens().0.insert(key, Remembered { ended: now, payload, answer: answer.clone() });
+    engine.client_tokens().remember(transaction, Remembered { ended: now, payload, answer: answer.clone() });
     Ok(answer)
 }

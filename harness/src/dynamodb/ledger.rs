@@ -4,10 +4,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::engine::Engine;
-use super::error::ApiError;
-use super::{DynamoDb, capacity};
-
 /// Every call to a database since the ledger was opened or last taken.
 ///
 /// A ledger that is dropped is closed. Several may be open at once, and each has every call. What the reading side
@@ -155,24 +151,20 @@ pub struct Charge {
     pub write_units: f64,
 }
 
-impl DynamoDb {
-    /// Opens a ledger: from now on, every call is entered in it.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
-        let calls = Arc::default();
-        self.lock().ledgers().0.push(Arc::downgrade(&calls));
-        Ledger(calls)
-    }
-}
-
 /// The ledgers of a database that are open.
 #[derive(Debug, Default)]
 pub(super) struct Ledgers(Vec<Weak<Mutex<Vec<Call>>>>);
 
 impl Ledgers {
-    fn is_open(&mut self) -> bool {
+    pub(super) fn is_open(&mut self) -> bool {
         self.0.retain(|ledger| ledger.strong_count() > 0);
         !self.0.is_empty()
+    }
+
+    pub(super) fn open(&mut self) -> Ledger {
+        let calls = Arc::default();
+        self.0.push(Arc::downgrade(&calls));
+        Ledger(calls)
     }
 
     pub(super) fn enter(&self, call: &Call) {
@@ -180,14 +172,4 @@ impl Ledgers {
             ledger.lock().unwrap_or_else(PoisonError::into_inner).push(call.clone());
         }
     }
-}
-
-/// Answers one call, and enters it in the ledgers that are open.
-pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-    if !engine.ledgers().is_open() {
-        return engine.call(target, body);
-    }
-    let (answer, call) = capacity::metered(engine, target, body);
-    engine.ledgers().enter(&call);
-    answer
 }

@@ -38,140 +38,34 @@
 
 mod capacity;
 mod client;
+mod client_tokens;
+mod database;
+mod dispatch;
 mod engine;
 mod error;
 mod faults;
+mod folder_lock;
 mod http;
 mod idempotency;
+mod json;
+mod last_sweep;
 mod ledger;
 mod nesting;
 mod open;
 mod outbox;
 mod removal;
+mod response;
 mod stale;
 mod streams;
 mod tables;
 mod time_to_live;
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
-
-use engine::{Engine, Settings};
-
-use crate::watch;
+pub use database::DynamoDb;
 pub use ledger::{Call, Calls, Charge, Ledger};
 pub use open::{Builder, OpenError, OpenErrorKind};
+pub use response::Response;
 pub use streams::{
     EventName, SequenceNumber, ShardId, ShardInfo, StreamError, StreamErrorKind, StreamRecord,
     StreamViewType, Streams, UserIdentity,
 };
 pub use time_to_live::SweepError;
-
-/// An embedded DynamoDB with streams; cheap to clone, and all clones are one database.
-#[derive(Clone)]
-pub struct DynamoDb {
-    engine: Arc<Mutex<Engine>>,
-    settings: Arc<Settings>,
-    /// How many rows have ever been written.
-    changes: watch::Sender<u64>,
-}
-
-/// What DynamoDB answers to one call.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Response {
-    /// The HTTP status: 200, or that of the error.
-    pub status: u16,
-    /// The answer as JSON; of an error, DynamoDB's `__type` and message.
-    pub body: Bytes,
-}
-
-impl DynamoDb {
-    /// Settings of a new database, all at their defaults.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
-    /// its JSON.
-    ///
-    /// Every call comes to this, whichever way it came, and [`DynamoDb::ledger`] has them all. Faults happen to the
-    /// SDK's calls and to those over HTTP, not to what is called here.
-    #[must_use]
-    pub fn handle(&self, target: &str, body: &[u8]) -> Response {
-        faults::respond(ledger::call(&mut self.lock(), target, body))
-    }
-
-    /// The reading side of this database's streams.
-    #[must_use]
-    pub fn streams(&self) -> Streams {
-        Streams::new(self.clone())
-    }
-
-    /// Lets go of the folder, for whoever goes on in it: for when nobody is left to write, whoever still has a clone.
-    pub(crate) fn release_folder(&self) {
-        self.lock().release_folder();
-    }
-
-    /// An identifier in the form of DynamoDB's `x-amzn-requestid`: 52 upper-case letters and digits.
-    fn request_id(&self) -> String {
-        const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
-        let mut bytes = [0; 52];
-        self.settings.entropy.fill(&mut bytes);
-        bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
-    }
-
-    /// The engine, for as long as one call lasts; never held across an `await`.
-    ///
-    /// A panic while it was held left no half-done transaction (see [`Engine::call`]), so poison is ignored.
-    fn lock(&self) -> Locked<'_> {
-        Locked { engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner), changes: &self.changes }
-    }
-}
-
-/// The engine while it is held. Whoever waits for changes hears at its end of those that were made.
-struct Locked<'a> {
-    engine: MutexGuard<'a, Engine>,
-    changes: &'a watch::Sender<u64>,
-}
-
-impl Deref for Locked<'_> {
-    type Target = Engine;
-
-    fn deref(&self) -> &Engine {
-        &self.engine
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut Engine {
-        &mut self.engine
-    }
-}
-
-impl Locked<'_> {
-    /// What was written so far concerns nobody who reads a stream.
-    fn skip_notification(&self) {
-        let written = self.engine.conn().total_changes();
-        self.changes.send_if_modified(|known| {
-            *known = written;
-            false
-        });
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        let written = self.engine.conn().total_changes();
-        self.changes.send_if_modified(|known| std::mem::replace(known, written) != written);
-    }
-}
-
-impl fmt::Debug for DynamoDb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamoDb").finish_non_exhaustive()
-    }
-}

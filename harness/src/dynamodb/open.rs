@@ -10,13 +10,15 @@ use std::time::Duration;
 use dynoxide::storage::Storage;
 use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
 
-use super::DynamoDb;
+use super::database::DynamoDb;
 use super::engine::{Engine, Settings};
+use super::error::ApiError;
+use super::folder_lock::{FolderLock, LOCK_FILE};
+use super::{outbox, stale, streams, tables};
 use crate::faults::Faults;
 use crate::watch;
 
 const DATABASE_FILE: &str = "dynamodb.sqlite3";
-const LOCK_FILE: &str = "dynamodb.lock";
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Settings of a database, to end with [`Builder::in_memory`] or [`Builder::open`].
@@ -35,6 +37,13 @@ impl Default for Builder {
             shard_lifetime: None,
             faults: None,
         })
+    }
+}
+
+impl DynamoDb {
+    /// Settings of a new database, all at their defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 
@@ -92,10 +101,7 @@ impl Builder {
         let internal =
             |detail: String| OpenError::new(OpenErrorKind::Internal, Path::new(":memory:"), detail);
         let storage = Storage::memory().map_err(|error| internal(error.to_string()))?;
-        let settings = Arc::new(self.0);
-        let engine =
-            Engine::new(storage, Arc::clone(&settings), None).map_err(|error| internal(error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
+        start(storage, self.0, None).map_err(|error| internal(error.to_string()))
     }
 
     /// The database in the folder `dir`, made if it is not there yet: tables, streams and checkpoints go on
@@ -108,7 +114,10 @@ impl Builder {
             return Err(OpenError::new(OpenErrorKind::NotAFolder, dir, String::new()));
         }
         fs::create_dir_all(dir).map_err(|error| OpenError::unreadable(dir, &error))?;
-        let lock = lock(dir)?;
+        let lock = FolderLock::take(dir).map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::new(OpenErrorKind::Locked, dir, String::new()),
+            TryLockError::Error(error) => OpenError::unreadable(&dir.join(LOCK_FILE), &error),
+        })?;
         let file = dir.join(DATABASE_FILE);
         check_magic(&file)?;
         let storage = file
@@ -123,33 +132,25 @@ impl Builder {
             .conn()
             .pragma_update(None, "synchronous", "NORMAL")
             .map_err(|error| OpenError::corrupt(&file, &error.to_string()))?;
-        let settings = Arc::new(self.0);
-        let engine = Engine::new(storage, Arc::clone(&settings), Some(lock))
-            .map_err(|error| OpenError::corrupt(&file, &error.to_string()))?;
-        Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
+        start(storage, self.0, Some(lock)).map_err(|error| OpenError::corrupt(&file, &error.to_string()))
     }
 }
 
-/// A folder that is ours alone: two processes on one would hand out the same sequence numbers.
-pub(super) struct FolderLock(File);
-
-impl Drop for FolderLock {
-    /// Closing the file would not do: a process that is being started has it open as well, until it is what it will be.
-    fn drop(&mut self) {
-        let _ = self.0.unlock();
+/// Takes over a storage: makes our own tables in it, and finishes what a crash cut short.
+fn start(
+    storage: Storage,
+    settings: Settings,
+    folder_lock: Option<FolderLock>,
+) -> Result<DynamoDb, ApiError> {
+    let settings = Arc::new(settings);
+    let engine = Engine::new(storage, Arc::clone(&settings), folder_lock);
+    streams::store::create_tables(engine.conn())?;
+    for table in engine.storage().list_table_names()? {
+        tables::reconcile_stream(&engine, &table)?;
     }
-}
-
-fn lock(dir: &Path) -> Result<FolderLock, OpenError> {
-    let path = dir.join(LOCK_FILE);
-    let unreadable = |error: &io::Error| OpenError::unreadable(&path, error);
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| unreadable(&e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(FolderLock(file)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::new(OpenErrorKind::Locked, dir, String::new())),
-        Err(TryLockError::Error(error)) => Err(unreadable(&error)),
-    }
+    outbox::take(&engine)?;
+    stale::watch(&engine)?;
+    Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
 }
 
 /// SQLite would say no more than "file is not a database", and only after having written to it.
@@ -239,19 +240,3 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_free_once_it_is_let_go_whoever_else_has_its_lock_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let ours = lock(folder.path()).unwrap();
-        let inherited = ours.0.try_clone().unwrap();
-        assert_eq!(lock(folder.path()).err().unwrap().kind(), OpenErrorKind::Locked);
-        drop(ours);
-        lock(folder.path()).unwrap();
-        drop(inherited);
-    }
-}

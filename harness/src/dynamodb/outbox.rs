@@ -1,15 +1,18 @@
 //! The engine's outbox: it writes a record of every change there, in the change's own transaction, and we take
 //! them out at once, before anyone else can write.
 
+use std::hash::Hasher as _;
 use std::time::Duration;
 
+use fnv::FnvHasher;
 use rusqlite::Connection;
 use serde_json::Value;
 use streamer::ports::Timestamp;
 
 use super::engine::Engine;
 use super::error::ApiError;
-use super::streams::store::{self, NewRecord, Stream};
+use super::streams::store::{self, NewRecord};
+use super::streams::stream::Stream;
 use crate::observe::Observation;
 
 /// One record as the engine left it.
@@ -129,10 +132,9 @@ fn sort_sets(value: &mut Value) {
 
 /// What decides on the shard of an item: its partition key, as on AWS, so that an item collection stays in order too.
 fn hash(partition_key: &Value) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in partition_key.to_string().bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    let mut hasher = FnvHasher::default();
+    hasher.write(partition_key.to_string().as_bytes());
+    let hash = hasher.finish();
     // The low bits of this hash are its weakest.
     hash ^ (hash >> 32)
 }

@@ -9,8 +9,9 @@ use dynoxide::actions::{delete_item, get_item};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::engine::{Engine, read, write};
+use super::engine::Engine;
 use super::error::ApiError;
+use super::json::{read, write};
 
 /// What of an update decides.
 #[derive(Default, Deserialize)]

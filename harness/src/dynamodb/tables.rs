@@ -4,8 +4,9 @@
 use dynoxide::storage::TableMetadata;
 use serde_json::{Value, json};
 
-use super::engine::{Engine, read, write};
+use super::engine::Engine;
 use super::error::ApiError;
+use super::json::{read, write};
 use super::stale;
 use super::streams::StreamViewType;
 use super::streams::store::{self, NewStream};

@@ -8,9 +8,11 @@ use dynoxide::storage::ScanParams;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
+use super::database::DynamoDb;
 use super::engine::Engine;
 use super::error::ApiError;
-use super::{DynamoDb, capacity, outbox, stale, streams};
+use super::last_sweep::LastSweep;
+use super::{capacity, outbox, stale, streams};
 
 /// How many items are looked at under one hold of the database, which other calls wait for.
 const PAGE: usize = 100;
@@ -73,24 +75,6 @@ struct Sweep {
     next_secs: Option<u64>,
 }
 
-/// What the last sweep has left: as long as nothing is written, no item need be looked at again before one is due.
-#[derive(Debug)]
-pub(super) struct Swept {
-    changes: u64,
-    from_secs: u64,
-    next_secs: Option<u64>,
-}
-
-impl Swept {
-    /// Whether no item can be due.
-    fn holds(&self, changes: u64, now_secs: u64) -> bool {
-        // A clock that was set back says nothing about what is due.
-        self.changes == changes
-            && now_secs >= self.from_secs
-            && self.next_secs.is_none_or(|next_secs| now_secs < next_secs)
-    }
-}
-
 impl Sweep {
     /// Sweeps a page of a table, or at the end the streams; says whether there is more to do.
     fn page(&mut self, engine: &mut Engine) -> Result<bool, SweepError> {
@@ -106,7 +90,7 @@ impl Sweep {
         let changes = engine.conn().total_changes();
         let first_page = self.since.is_none();
         let since = *self.since.get_or_insert(changes);
-        if first_page && engine.swept().as_ref().is_some_and(|swept| swept.holds(changes, now_secs)) {
+        if first_page && engine.last_sweep().as_ref().is_some_and(|sweep| sweep.holds(changes, now_secs)) {
             trim(engine)?;
             return Ok(false);
         }
@@ -114,7 +98,8 @@ impl Sweep {
         tables.retain(|table| table.table_name >= self.table);
         let Some(meta) = tables.into_iter().min_by(|a, b| a.table_name.cmp(&b.table_name)) else {
             // What was written meanwhile, by this sweep too, has the next one look again.
-            *engine.swept() = Some(Swept { changes: since, from_secs: now_secs, next_secs: self.next_secs });
+            *engine.last_sweep() =
+                Some(LastSweep { changes: since, from_secs: now_secs, next_secs: self.next_secs });
             trim(engine)?;
             return Ok(false);
         };

@@ -1,8 +1,10 @@
 //! Records on their way to the function.
 
 use std::collections::VecDeque;
+use std::hash::Hasher as _;
 
 use bytes::Bytes;
+use fnv::FnvHasher;
 use serde_json::Value;
 use streamer::ports::Timestamp;
 
@@ -71,12 +73,11 @@ pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let mut keys: Vec<_> =
         keys.into_iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
     keys.sort_unstable();
-    // FNV-1a: the same lanes in every run and on every machine.
-    let hash = keys.join("&").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    // The lanes are the same in every run and on every machine, unlike with std's default hasher.
+    let mut hasher = FnvHasher::default();
+    hasher.write(keys.join("&").as_bytes());
     let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
-    usize::try_from(hash % lanes).unwrap_or_default()
+    usize::try_from(hasher.finish() % lanes).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,21 +1,20 @@
 //! Chance, from a seed: the same numbers on every machine.
 
+use std::hash::Hasher as _;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
+use fnv::FnvHasher;
 use streamer::ports::Entropy;
 
 /// A generator for one purpose. Purposes of one seed do not disturb each other: what one of them draws more of
 /// changes nothing for the others.
 pub(super) fn rng(seed: u64, purpose: &str) -> Rng {
-    // FNV-1a, over the seed and the purpose's name.
-    let bytes = seed.to_le_bytes();
-    let all = bytes.iter().chain(purpose.as_bytes());
-    let hash = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    Rng::with_seed(hash)
+    let mut hasher = FnvHasher::default();
+    hasher.write(&seed.to_le_bytes());
+    hasher.write(purpose.as_bytes());
+    Rng::with_seed(hasher.finish())
 }
 
 /// The source of ids of a stage that is simulated.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use streamer::ports::{Clock as _, SystemClock};
-use streamer::store::{Claimed, LastReport, RequestQueue as _, Runner, Status};
+use streamer::store::{
+    ClaimRequests as _, Claimed, LastReport, ReadRequests as _, RunRequests as _, Runner, Status,
+};
 
 use crate::dlq::Services;
 use crate::workspace::told;

@@ -14,7 +14,8 @@ use streamer::ports::{Clock as _, SystemClock, SystemEntropy, Timestamp};
 use streamer::protocol::ErrorBody;
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    AttemptOutcome, Claimed, LastReport, PastAttempt, Request, RequestQueue as _, Runner, Status,
+    AttemptOutcome, ClaimRequests as _, Claimed, LastReport, PastAttempt, ReadRequests as _, Request,
+    RunRequests as _, Runner, Status, SubmitRequests as _,
 };
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::sqs::Queues;

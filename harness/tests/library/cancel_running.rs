@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use streamer::handler::{Context, HandlerError, RetryPolicy};
 use streamer::progress::StopReason;
 use streamer::protocol::ErrorCode;
-use streamer::store::{Cancelled, NewStatus, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{
+    Cancelled, NewStatus, Status, StoreErrorKind, SubmitRequests as _, SweepRequests as _,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::scripted::{Bench, Count, CountsDrop, assert_in_order};

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use streamer::attempts::{AttemptSettings, Attempts};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerError, RetryPolicy};
 use streamer::progress::{ProgressError, ProgressReporter, StopReason};
 use streamer::protocol::{ErrorCode, Frame};
 use streamer::store::{AttemptOutcome, Ending, Runner, Status, StoreErrorKind};
 use streamer::worker::Worker;
-use streamer::workers::HandOver;
+use streamer::worker::dispatch::WorkerEvent;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -76,9 +76,9 @@ async fn a_handler_that_goes_on_later_does_so_at_once() {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.runner, request.history), (Status::Pending, Runner::Worker, vec![]));
     assert!(bench.world.item("r1").await.contains_key("timer_at"), "should its record be lost");
-    assert_eq!((bench.world.workers.keys(), bench.frames()), (vec![], vec![]));
+    assert_eq!((bench.world.dispatched.keys(), bench.frames()), (vec![], vec![]));
     bench.world.process().await;
-    assert_eq!(bench.world.workers.keys(), [key("r1")], "a fresh invocation of the worker");
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")], "a fresh invocation of the worker");
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!([7, 1, 1]))));
 }
 
@@ -99,12 +99,12 @@ async fn a_request_goes_on_as_often_as_it_may_and_times_out_then() {
     })
     .await;
     bench.queue("r1").await;
-    let attempts = bench.world.attempts_on(queue(&bench.world.db), Handle::current());
-    let settings = AttemptSettings { max_continuations: 3, ..AttemptSettings::default() };
-    let worker = Worker::new(Attempts { settings, ..attempts });
+    let executor = bench.world.executor_on(queue(&bench.world.db), Handle::current());
+    let settings = ExecutorSettings { max_continuations: 3, ..ExecutorSettings::default() };
+    let worker = Worker::new(Executor { settings, ..executor });
     for _ in 0..4 {
         let deadline = bench.world.now() + Duration::from_mins(15);
-        worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+        worker.run(&WorkerEvent::of(&key("r1")), deadline).await.unwrap();
     }
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.continuations, bench.started()), (Status::Failed, 3, 4));

@@ -11,7 +11,7 @@ use streamer::ports::Timestamp;
 use streamer::protocol::Frame;
 use streamer::router::Router;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRequestQueue};
-use streamer::store::{Connection, ConnectionStore as _, RequestQueue as _, Runner, Status};
+use streamer::store::{ClaimRequests as _, Connection, ConnectionStore as _, Runner, Status};
 use streamer::telemetry::{MetricLine, MetricSink};
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};

@@ -34,7 +34,7 @@ async fn a_request_whose_process_died_is_run_again_from_its_checkpoint_alone_in_
     assert_eq!((bench.frames().len(), bench.runner("r1").await), (told, Runner::Worker));
 
     bench.world.process().await;
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!({"attempt": 2, "begin": 5}))));
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Crashed)]);

@@ -17,9 +17,9 @@ use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
-    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
-    StoreErrorKind, Subscribed,
+    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus,
+    Page, PageRequest, PastAttempt, Progress, ReadRequests, Request, RequestSummary, RunRequests, Runner,
+    Status, StoreError, StoreErrorKind, SubmitRequests, SubscribeToRequests, Subscribed, SweepRequests,
 };
 use streamer_harness::dynamodb::DynamoDb;
 
@@ -146,15 +146,35 @@ impl Flaky {
     }
 }
 
-impl RequestQueue for Flaky {
+impl SubmitRequests for Flaky {
     async fn enqueue(&self, request: &Request) -> Result<Enqueued, StoreError> {
         self.queue.enqueue(request).await
     }
 
-    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
-        self.queue.get(key).await
+    async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
+        self.queue.cancel(key, now).await
     }
 
+    async fn cancel_unless_subscribed(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        now: Timestamp,
+    ) -> Result<Cancelled, StoreError> {
+        self.queue.cancel_unless_subscribed(key, connection, now).await
+    }
+
+    async fn record_redrive(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        as_request: &RequestId,
+    ) -> Result<(), StoreError> {
+        self.queue.record_redrive(key, epoch, as_request).await
+    }
+}
+
+impl ClaimRequests for Flaky {
     async fn claim(
         &self,
         key: &RequestKey,
@@ -164,6 +184,27 @@ impl RequestQueue for Flaky {
         lease_end: Timestamp,
     ) -> Result<Claimed, StoreError> {
         self.queue.claim(key, owner, runner, now, lease_end).await
+    }
+
+    async fn dequeue(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Result<Option<Claimed>, StoreError> {
+        self.queue.dequeue(owner, now, lease_end).await
+    }
+}
+
+impl RunRequests for Flaky {
+    async fn renew(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        lease_end: Timestamp,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.progress)?;
+        self.queue.renew(key, lease, lease_end).await
     }
 
     async fn progress(
@@ -214,87 +255,6 @@ impl RequestQueue for Flaky {
         self.queue.fail(key, lease, error, history, last).await
     }
 
-    async fn record_delivery(
-        &self,
-        key: &RequestKey,
-        epoch: u64,
-        delivery: Delivery<'_>,
-    ) -> Result<(), StoreError> {
-        self.queue.record_delivery(key, epoch, delivery).await
-    }
-
-    async fn continue_later(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        self.pass(&self.ends)?;
-        self.pass(&self.ends)?;
-        self.queue.continue_later(key, lease, last).await
-    }
-
-    async fn nudge(&self, seen: &RequestSummary, now: Timestamp) -> Result<bool, StoreError> {
-        self.queue.nudge(seen, now).await
-    }
-
-    async fn postpone(
-        &self,
-        key: &RequestKey,
-        timer_at: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.queue.postpone(key, timer_at, until).await
-    }
-
-    async fn take_back(
-        &self,
-        seen: &RequestSummary,
-        verdict: &Abandoned,
-        history: &[PastAttempt],
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.queue.take_back(seen, verdict, history, now).await
-    }
-
-    async fn subscribe(
-        &self,
-        key: &RequestKey,
-        connection: &ConnectionId,
-        seen: Seq,
-        now: Timestamp,
-    ) -> Result<Subscribed, StoreError> {
-        self.queue.subscribe(key, connection, seen, now).await
-    }
-
-    async fn record_redrive(
-        &self,
-        key: &RequestKey,
-        epoch: u64,
-        as_request: &RequestId,
-    ) -> Result<(), StoreError> {
-        self.queue.record_redrive(key, epoch, as_request).await
-    }
-
-    async fn dequeue(
-        &self,
-        owner: &str,
-        now: Timestamp,
-        lease_end: Timestamp,
-    ) -> Result<Option<Claimed>, StoreError> {
-        self.queue.dequeue(owner, now, lease_end).await
-    }
-
-    async fn renew(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        lease_end: Timestamp,
-    ) -> Result<Audience, StoreError> {
-        self.pass(&self.progress)?;
-        self.queue.renew(key, lease, lease_end).await
-    }
-
     async fn confirm_cancel(
         &self,
         key: &RequestKey,
@@ -319,6 +279,42 @@ impl RequestQueue for Flaky {
         self.queue.retry_later(key, lease, history, due, runner, last).await
     }
 
+    async fn continue_later(
+        &self,
+        key: &RequestKey,
+        lease: &Lease,
+        last: &LastReport,
+    ) -> Result<Audience, StoreError> {
+        self.pass(&self.ends)?;
+        self.pass(&self.ends)?;
+        self.queue.continue_later(key, lease, last).await
+    }
+}
+
+impl SweepRequests for Flaky {
+    async fn nudge(&self, seen: &RequestSummary, now: Timestamp) -> Result<bool, StoreError> {
+        self.queue.nudge(seen, now).await
+    }
+
+    async fn postpone(
+        &self,
+        key: &RequestKey,
+        timer_at: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.queue.postpone(key, timer_at, until).await
+    }
+
+    async fn take_back(
+        &self,
+        seen: &RequestSummary,
+        verdict: &Abandoned,
+        history: &[PastAttempt],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.queue.take_back(seen, verdict, history, now).await
+    }
+
     async fn update_status(
         &self,
         key: &RequestKey,
@@ -328,22 +324,36 @@ impl RequestQueue for Flaky {
     ) -> Result<(), StoreError> {
         self.queue.update_status(key, from, to, now).await
     }
+}
 
-    async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
-        self.queue.cancel(key, now).await
-    }
-
-    async fn cancel_unless_subscribed(
+impl SubscribeToRequests for Flaky {
+    async fn subscribe(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,
+        seen: Seq,
         now: Timestamp,
-    ) -> Result<Cancelled, StoreError> {
-        self.queue.cancel_unless_subscribed(key, connection, now).await
+    ) -> Result<Subscribed, StoreError> {
+        self.queue.subscribe(key, connection, seen, now).await
     }
 
     async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
         self.queue.unsubscribe(key, connection).await
+    }
+
+    async fn record_delivery(
+        &self,
+        key: &RequestKey,
+        epoch: u64,
+        delivery: Delivery<'_>,
+    ) -> Result<(), StoreError> {
+        self.queue.record_delivery(key, epoch, delivery).await
+    }
+}
+
+impl ReadRequests for Flaky {
+    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
+        self.queue.get(key).await
     }
 
     async fn get_by_connection(

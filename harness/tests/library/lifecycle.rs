@@ -8,8 +8,8 @@ use streamer::ids::RequestKey;
 use streamer::lifecycle::{Budget, Effect, Event, Hold, Rules, State, Step, step};
 use streamer::ports::Timestamp;
 use streamer::store::{
-    Abandoned, Cancelled, Claimed, Lease, NewStatus, PastAttempt, Request, RequestQueue as _, Runner, Status,
-    StoreErrorKind,
+    Abandoned, Cancelled, ClaimRequests as _, Claimed, Lease, NewStatus, PastAttempt, Request,
+    RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _, SweepRequests as _,
 };
 
 use crate::store::{LEASE, Store, at, last, out_of_paper, past, request};

@@ -109,13 +109,13 @@ impl Handler for Large {
 struct Beyond {
     frames: usize,
     letters: usize,
-    handed_over: usize,
+    dispatched: usize,
 }
 
 impl Beyond {
     fn of(world: &World) -> Self {
         let frames = world.clients.frames("c-ann").len();
-        Self { frames, letters: world.letters.sent().len(), handed_over: world.workers.keys().len() }
+        Self { frames, letters: world.letters.sent().len(), dispatched: world.dispatched.keys().len() }
     }
 
     fn needed_since(&self, before: &Self) -> Permissions {
@@ -123,7 +123,7 @@ impl Beyond {
             // A push is a POST, and nobody asks the management API for anything else.
             (self.frames > before.frames, "ManageConnections POST"),
             (self.letters > before.letters, "SendMessage DeadLetterQueue"),
-            (self.handed_over > before.handed_over, "InvokeFunction WorkerFunction"),
+            (self.dispatched > before.dispatched, "InvokeFunction WorkerFunction"),
         ];
         done.into_iter().filter(|(done, _)| *done).map(|(_, permission)| permission.to_owned()).collect()
     }
@@ -184,7 +184,7 @@ async fn each_function_may_do_what_it_does_and_no_more() {
     world.process_for(Duration::from_mins(15)).await;
     note("ProcessorFunction", &world, &ledger.take());
 
-    for key in world.workers.keys() {
+    for key in world.dispatched.keys() {
         world.work(key).await;
     }
     note("WorkerFunction", &world, &ledger.take());

@@ -12,7 +12,9 @@ use streamer::ids::ConnectionId;
 use streamer::processor::BatchItemFailure;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
-use streamer::store::{Cancelled, Delivery, Ending, RequestQueue as _, Status, StoreErrorKind};
+use streamer::store::{
+    Cancelled, Delivery, Ending, Status, StoreErrorKind, SubmitRequests as _, SubscribeToRequests as _,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::{Flaky, queue_without, silent_queue};
@@ -638,7 +640,7 @@ async fn what_an_invocation_has_no_time_for_is_handed_over_as_it_is() {
     bench.queue("r1").await;
     let response = bench.world.process_for(Duration::from_secs(40)).await;
     assert_eq!(response.batch_item_failures, []);
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
 }

@@ -11,7 +11,7 @@ use streamer::processor::{Processor, ProcessorSettings};
 use streamer::protocol::{ErrorBody, ErrorCode, Frame};
 use streamer::store::{AttemptOutcome, Ending, Runner, Status, StoreErrorKind};
 use streamer::worker::Worker;
-use streamer::workers::HandOver;
+use streamer::worker::dispatch::WorkerEvent;
 use tokio::time::{Instant, sleep};
 
 use crate::flaky::Flaky;
@@ -153,10 +153,10 @@ async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
         bench.queue("r1").await;
         let entropy: Arc<dyn Entropy> = Arc::new(Fixed(chance, 0.into()));
         for wait in waits {
-            let attempts = bench.world.attempts_on(queue(&bench.world.db), tokio::runtime::Handle::current());
+            let executor = bench.world.executor_on(queue(&bench.world.db), tokio::runtime::Handle::current());
             let processor = Processor::new(
-                streamer::attempts::Attempts { entropy: Arc::clone(&entropy), ..attempts },
-                bench.world.workers.clone(),
+                streamer::executor::Executor { entropy: Arc::clone(&entropy), ..executor },
+                bench.world.dispatched.clone(),
                 ProcessorSettings::default(),
             );
             let deadline = bench.world.now() + Duration::from_mins(15);
@@ -295,12 +295,12 @@ async fn a_policy_that_changes_meanwhile_changes_no_request_that_is_queued() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
     bench.queue("r1").await;
     let later = Bench::new(RetryPolicy::attempts(9), async |_| Err(busy())).await;
-    let attempts = bench.world.attempts_on(queue(&bench.world.db), tokio::runtime::Handle::current());
-    let worker = Worker::new(streamer::attempts::Attempts { app: Arc::clone(&later.world.app), ..attempts });
+    let executor = bench.world.executor_on(queue(&bench.world.db), tokio::runtime::Handle::current());
+    let worker = Worker::new(streamer::executor::Executor { app: Arc::clone(&later.world.app), ..executor });
     let deadline = bench.world.now() + Duration::from_mins(15);
-    worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+    worker.run(&WorkerEvent::of(&key("r1")), deadline).await.unwrap();
     assert_eq!(bench.status("r1").await, Status::Retrying);
     bench.world.retry("r1").await;
-    worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+    worker.run(&WorkerEvent::of(&key("r1")), deadline).await.unwrap();
     assert_eq!(bench.status("r1").await, Status::Failed);
 }

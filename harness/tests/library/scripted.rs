@@ -9,7 +9,9 @@ use streamer::app::App;
 use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
 use streamer::protocol::{ErrorBody, ErrorCode};
 use streamer::protocol::{Frame, Seq};
-use streamer::store::{Abandoned, AttemptOutcome, PageRequest, PastAttempt, RequestQueue as _};
+use streamer::store::{
+    Abandoned, AttemptOutcome, PageRequest, PastAttempt, ReadRequests as _, SweepRequests as _,
+};
 use streamer::store::{RequestSummary, Runner, Status};
 use tokio::time::Instant;
 

@@ -10,9 +10,10 @@ use streamer::ids::RequestKey;
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity, LastReport, Lease,
-    NewStatus, PageRequest, Progress, Rate, RateLimits as _, Request, RequestQueue as _, RequestSummary,
-    Runner, Status, Taken,
+    Abandoned, ClaimRequests as _, Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity,
+    LastReport, Lease, NewStatus, PageRequest, Progress, Rate, RateLimits as _, ReadRequests as _, Request,
+    RequestSummary, RunRequests as _, Runner, Status, SubmitRequests as _, SubscribeToRequests as _,
+    SweepRequests as _, Taken,
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::handler::{Context, Handler, HandlerError};
 use streamer::store::dynamodb::{item_of_image, part_item, request_item};
-use streamer::store::{RequestQueue as _, Status};
+use streamer::store::{ReadRequests as _, Status};
 
 use crate::world::{World, key, queue};
 

@@ -22,8 +22,8 @@ use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, ErrorCode, Frame, Seq};
 use streamer::store::dynamodb::part_item;
 use streamer::store::{
-    AttemptOutcome, Claimed, LastReport, Lease, PastAttempt, Progress, Request, RequestQueue as _, Runner,
-    Status,
+    AttemptOutcome, ClaimRequests as _, Claimed, LastReport, Lease, PastAttempt, Progress, Request,
+    RunRequests as _, Runner, Status, SubmitRequests as _,
 };
 use streamer::sweeper::{Sweeper, Swept};
 use streamer_harness::faults::{Call, Fault};
@@ -179,7 +179,7 @@ impl Scene {
     /// The stage's other functions, for that long: what the stream shows is processed, and what is handed over worked on.
     async fn run_functions(&self, duration: Duration) {
         let end = Instant::now() + duration;
-        let (mut seen, mut handed_over) = (BTreeSet::new(), self.world.workers.keys().len());
+        let (mut seen, mut dispatched) = (BTreeSet::new(), self.world.dispatched.keys().len());
         let mut running = FuturesUnordered::new();
         while Instant::now() < end {
             for record in self.world.pending() {
@@ -193,8 +193,8 @@ impl Scene {
                     );
                 }
             }
-            for key in self.world.workers.keys().split_off(handed_over) {
-                handed_over += 1;
+            for key in self.world.dispatched.keys().split_off(dispatched) {
+                dispatched += 1;
                 running.push(self.world.work(key).boxed_local());
             }
             tokio::select! {
@@ -255,9 +255,9 @@ fn code(frame: &Frame) -> &ErrorCode {
 async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
     let scene = Scene::new().await;
     scene.queue("r1").await;
-    assert_eq!(scene.sweep().await.seen_to, 0, "a processor has a minute");
+    assert_eq!(scene.sweep().await.handled, 0, "a processor has a minute");
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.nudged, swept.failed), (1, 1, 0));
+    assert_eq!((swept.handled, swept.nudged, swept.failed), (1, 1, 0));
     assert_eq!(scene.world.pending().len(), 2, "it appears in the stream once more");
     let record = scene.world.pending().remove(1);
     let processor = scene.world.processor();
@@ -265,7 +265,7 @@ async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
     assert_eq!(answer.batch_item_failures, []);
     assert_eq!(scene.world.request("r1").await.status, Status::Completed);
     assert_eq!(scene.frames().len(), 1);
-    assert_eq!(scene.sweep().await.seen_to, 0);
+    assert_eq!(scene.sweep().await.handled, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,9 +274,9 @@ async fn a_request_whose_process_has_died_is_for_the_worker_and_has_used_an_atte
     scene.queue_with("r1", 3).await;
     let begun = scene.world.now();
     scene.claim("r1").await;
-    assert_eq!(scene.sweep().await.seen_to, 0, "its lease lives");
+    assert_eq!(scene.sweep().await.handled, 0, "its lease lives");
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.taken_back), (1, 1));
+    assert_eq!((swept.handled, swept.taken_back), (1, 1));
     let request = scene.world.request("r1").await;
     assert_eq!((request.status, request.runner), (Status::Pending, Runner::Worker));
     assert_eq!((request.attempt, request.epoch, request.lease), (1, 1, None));
@@ -315,7 +315,7 @@ async fn a_request_that_has_brought_down_every_process_ends_and_leaves_a_dead_le
     assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2@1700000000000", 2));
     assert_eq!((&letters[0].payload, letters[0].history.len()), (&json!({"n": 1}), 2));
     assert_eq!(scene.timer_at("r1").await, None, "nothing is left to do");
-    assert_eq!(scene.sweep().await.seen_to, 0);
+    assert_eq!(scene.sweep().await.handled, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +326,7 @@ async fn a_request_whose_end_was_asked_for_ends_so_when_its_process_has_died() {
     queue(&scene.world.db).cancel(&key("r1"), scene.world.now()).await.unwrap();
     scene.sweep().await;
     let swept = scene.sweep().await;
-    assert_eq!((swept.ended, swept.settled), (1, 1));
+    assert_eq!((swept.ended, swept.delivered), (1, 1));
     let request = scene.world.request("r1").await;
     assert_eq!((request.status, request.subscribers), (Status::Cancelled, vec![]));
     assert_eq!(scene.frames().len(), 1);
@@ -346,7 +346,7 @@ async fn a_lease_that_lives_is_left_alone_and_looked_at_when_it_has_ended() {
     queue(&scene.world.db).renew(&key("r1"), &lease, until).await.unwrap();
     let before = scene.world.request("r1").await;
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.held), (1, 1));
+    assert_eq!((swept.handled, swept.held), (1, 1));
     assert_eq!(scene.world.request("r1").await, before);
     assert_eq!(scene.timer_at("r1").await, Some(until + Duration::from_secs(10)));
 }
@@ -361,7 +361,7 @@ async fn a_retry_is_due_when_it_says_so_and_waited_for() {
     let ledger = scene.world.db.ledger();
     drop(ledger.take());
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.retried, swept.latest), (4, 4, Duration::ZERO));
+    assert_eq!((swept.handled, swept.retried, swept.lateness), (4, 4, Duration::ZERO));
     let calls = ledger.take();
     let writes = calls.iter().filter(|call| call.operation == "UpdateItem").count();
     assert_eq!(writes, 4, "{calls}");
@@ -377,7 +377,7 @@ async fn a_retry_that_has_no_attempt_left_ends_with_its_last_error() {
     scene.retry_in("r1", Duration::from_secs(5)).await;
     scene.world.edit("r1", "SET max_attempts = :value", AttributeValue::N("1".into())).await;
     let swept = scene.sweep().await;
-    assert_eq!((swept.ended, swept.settled), (1, 1));
+    assert_eq!((swept.ended, swept.delivered), (1, 1));
     assert_eq!(scene.world.request("r1").await.status, Status::Failed);
     assert_eq!(code(&scene.frames()[0]).as_str(), "OUT_OF_PAPER");
     assert_eq!(scene.world.letters.sent().len(), 1);
@@ -390,11 +390,11 @@ async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time(
     scene.world.subscribe("r1", "bob").await;
     scene.world.clients.fail("bob", SendErrorKind::Unavailable);
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.untold, swept.settled, swept.owed), (1, 1, 0, 1));
+    assert_eq!((swept.handled, swept.undelivered, swept.delivered, swept.delivery_incomplete), (1, 1, 0, 1));
     let request = scene.world.request("r1").await;
     assert_eq!(request.subscribers, ["bob".into()], "who has it is off the list");
     scene.world.clients.fail_times("bob", SendErrorKind::Unavailable, 0);
-    assert_eq!(scene.sweep().await.settled, 1);
+    assert_eq!(scene.sweep().await.delivered, 1);
     let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
     assert_eq!((ann.len(), &ann), (1, &bob));
     assert_snapshot!(ann[0].to_json());
@@ -407,7 +407,7 @@ async fn a_subscriber_that_is_gone_is_taken_off_and_the_others_are_told() {
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
     scene.world.clients.fail("c-ann", SendErrorKind::Gone);
-    assert_eq!(scene.sweep().await.settled, 1);
+    assert_eq!(scene.sweep().await.delivered, 1);
     assert_eq!((scene.frames().len(), scene.world.clients.frames("bob").len()), (0, 1));
     assert_eq!(scene.world.request("r1").await.subscribers, []);
     assert_eq!(scene.timer_at("r1").await, None);
@@ -437,7 +437,7 @@ async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_a
     scene.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     let mut tries = 0;
     for _ in 0..60 {
-        tries += scene.sweep_slowly().await.untold;
+        tries += scene.sweep_slowly().await.undelivered;
     }
     // After 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then every 15 minutes.
     assert_eq!(tries, 8);
@@ -573,8 +573,8 @@ async fn five_hundred_that_fall_due_at_once_are_seen_to_by_one_run() {
     advance(Duration::from_secs(60)).await;
     let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
     let swept = scene.sweep().await;
-    assert_eq!((swept.seen_to, swept.nudged), (500, 500));
-    assert!(swept.latest < Duration::from_secs(3), "{:?}", swept.latest);
+    assert_eq!((swept.handled, swept.nudged), (500, 500));
+    assert!(swept.lateness < Duration::from_secs(3), "{:?}", swept.lateness);
     assert_eq!(scene.world.pending().len(), 1_000);
 }
 
@@ -589,7 +589,7 @@ async fn a_run_does_as_much_as_it_may_and_the_next_goes_on_there() {
     sweeper.settings.most = 10;
     for done in [10, 10, 5] {
         let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
-        assert_eq!((swept.seen_to, swept.nudged), (done, done));
+        assert_eq!((swept.handled, swept.nudged), (done, done));
     }
 }
 
@@ -608,11 +608,19 @@ async fn what_cannot_be_read_is_put_off_and_keeps_nobody_from_the_others() {
     scene.queue_with("good", 1).await;
     advance(Duration::from_secs(60)).await;
     let swept = scene.sweep().await;
-    assert_eq!((swept.unreadable, swept.nudged, swept.untold, swept.owed), (150, 1, 1, 1), "{swept:?}");
+    assert_eq!(
+        (swept.unreadable, swept.nudged, swept.undelivered, swept.delivery_incomplete),
+        (150, 1, 1, 1),
+        "{swept:?}"
+    );
     assert_eq!(swept.failed, 0);
     for _ in 0..14 {
         let swept = scene.sweep().await;
-        assert_eq!((swept.unreadable, swept.owed), (0, 0), "a quarter of an hour has not passed");
+        assert_eq!(
+            (swept.unreadable, swept.delivery_incomplete),
+            (0, 0),
+            "a quarter of an hour has not passed"
+        );
     }
     assert_eq!(scene.sweep().await.unreadable, 150);
 }
@@ -643,9 +651,9 @@ async fn a_look_that_fails_is_followed_by_another() {
         sleep(Duration::from_secs(30)).await;
         drop(broken);
     });
-    assert!((2..=7).contains(&swept.failed_looks), "{swept:?}");
+    assert!((2..=7).contains(&swept.failed_queries), "{swept:?}");
     assert_eq!(swept.retried, 1);
-    assert!(swept.latest < Duration::from_secs(32), "{swept:?}");
+    assert!(swept.lateness < Duration::from_secs(32), "{swept:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -665,7 +673,7 @@ async fn a_client_that_hangs_delays_no_retry_and_nobody_else() {
     assert_eq!(scene.pending_since("r1").await, due);
     assert_eq!(scene.world.clients.frames("bob").len(), 1);
     assert!(scene.world.clients.times()[0] - begun < Duration::from_secs(15));
-    assert!(swept.owed >= 201, "{swept:?}");
+    assert!(swept.delivery_incomplete >= 201, "{swept:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -676,10 +684,10 @@ async fn a_run_ends_before_its_invocation_does() {
     advance(Duration::from_secs(28)).await;
     let begun = Instant::now();
     let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(8)).await;
-    assert_eq!(swept.untold, 1);
+    assert_eq!(swept.undelivered, 1);
     assert!(begun.elapsed() <= Duration::from_secs(7), "{:?}", begun.elapsed());
     let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(3)).await;
-    assert_eq!(swept.seen_to, 0, "it has no time to begin anything");
+    assert_eq!(swept.handled, 0, "it has no time to begin anything");
 }
 
 /// A queue of dead letters that never answers.
@@ -703,7 +711,7 @@ async fn dead_letters_that_nobody_takes_delay_neither_clients_nor_what_is_noted_
     let sweeper = Sweeper { queue, connections, dead_letters: Hanging, clock, metrics, settings };
     let begun = Instant::now();
     let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
-    assert!(swept.owed >= 100, "{swept:?}");
+    assert!(swept.delivery_incomplete >= 100, "{swept:?}");
     for n in 0..100 {
         let id = format!("r{n}");
         let request = scene.world.request(&id).await;
@@ -824,7 +832,7 @@ async fn what_the_sweeper_costs() {
     scene.claim("crashed").await;
     advance(Duration::from_secs(70)).await;
     enter("one that is taken back for good, and told", sweep().await);
-    scene.complete("untold").await;
+    scene.complete("undelivered").await;
     advance(Duration::from_secs(30)).await;
     enter("an end that was not told", sweep().await);
     assert_snapshot!(bill);

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamer::attempts::{AttemptSettings, Attempts};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerError, RetryPolicy};
 use streamer::processor::{Processor, ProcessorSettings};
 use streamer::progress::StopReason;
 use streamer::protocol::ErrorCode;
 use streamer::store::{AttemptOutcome, Ending, Runner, Status};
-use streamer::workers::HandOver;
+use streamer::worker::dispatch::WorkerEvent;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
 
@@ -35,7 +35,7 @@ async fn what_does_not_end_in_the_processors_invocation_is_tried_again_by_the_wo
 
     bench.world.retry("r1").await;
     bench.world.process().await;
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     assert_eq!(bench.status("r1").await, Status::Failed);
     assert_eq!((bench.error().code, bench.started()), (ErrorCode::Timeout, 2));
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::TimedOut), (2, AttemptOutcome::TimedOut)]);
@@ -54,7 +54,7 @@ async fn a_timeout_is_final_if_its_policy_says_so() {
     assert_eq!((summary.status, summary.runner), (Status::Retrying, Runner::Worker));
     advance(Duration::from_secs(2)).await;
     let deadline = bench.world.now() + Duration::from_mins(1);
-    bench.world.worker().run(&HandOver::of(&key("r1")), deadline).await.unwrap();
+    bench.world.worker().run(&WorkerEvent::of(&key("r1")), deadline).await.unwrap();
     assert_eq!((bench.status("r1").await, bench.error().code), (Status::Failed, ErrorCode::Timeout));
     assert_eq!(bench.world.request("r1").await.attempt, 2);
 }
@@ -113,16 +113,16 @@ async fn a_handler_that_does_not_listen_is_dropped_in_time_to_write_what_became_
         })
         .await;
         bench.queue("r1").await;
-        let attempts = bench.world.attempts_on(queue(&bench.world.db), Handle::current());
-        let settings = AttemptSettings {
+        let executor = bench.world.executor_on(queue(&bench.world.db), Handle::current());
+        let settings = ExecutorSettings {
             deadline_margin: Duration::from_secs(margin),
             stop_grace: Duration::from_secs(grace),
-            ..AttemptSettings::default()
+            ..ExecutorSettings::default()
         };
         let inline =
             ProcessorSettings { inline_limit: Duration::from_secs(1), ..ProcessorSettings::default() };
-        let attempts = Attempts { settings, ..attempts };
-        let processor = Processor::new(attempts, bench.world.workers.clone(), inline);
+        let executor = Executor { settings, ..executor };
+        let processor = Processor::new(executor, bench.world.dispatched.clone(), inline);
         let began = Instant::now();
         let deadline = bench.world.now() + Duration::from_mins(1);
         processor.process(batch(bench.world.pending()), deadline).await;

@@ -10,9 +10,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use streamer::ServiceError;
 use streamer::app::App;
-use streamer::attempts::{AttemptSettings, Attempts};
 use streamer::connections::{Connections, SendError, SendErrorKind};
 use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::ports::{Clock, SystemEntropy, Timestamp};
@@ -23,12 +23,13 @@ use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, request_item,
 };
 use streamer::store::{
-    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, Request, RequestQueue, Status,
+    Connection, ConnectionStore as _, Identity, NewStatus, PageRequest, ReadRequests as _, Request,
+    RequestQueue, Status, SweepRequests as _,
 };
 use streamer::sweeper::{Sweeper, SweeperSettings};
 use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::Worker;
-use streamer::workers::{HandOver, Workers};
+use streamer::worker::dispatch::{WorkerDispatch, WorkerEvent};
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::faults::Faults;
 use streamer_harness::stage::create_tables;
@@ -132,13 +133,13 @@ impl DeadLetters for Letters {
 
 /// The requests that were handed over to the worker, and how many hand-overs are refused first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HandedOver {
+pub(crate) struct Dispatched {
     keys: Arc<Mutex<Vec<RequestKey>>>,
     failing: Arc<Mutex<u32>>,
     refusing: Arc<AtomicBool>,
 }
 
-impl HandedOver {
+impl Dispatched {
     /// Has every hand-over be refused for good.
     pub(crate) fn refuse(&self) {
         self.refusing.store(true, Ordering::SeqCst);
@@ -153,8 +154,8 @@ impl HandedOver {
     }
 }
 
-impl Workers for HandedOver {
-    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for Dispatched {
+    async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         if self.refusing.load(Ordering::SeqCst) {
             return Err(ServiceError::refused("hand over", "there is no such function"));
         }
@@ -184,7 +185,7 @@ impl MetricSink for Metrics {
     }
 }
 
-pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, HandedOver>;
+pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, Dispatched>;
 
 /// The tables of the template, a router and a processor on them, and clients.
 #[derive(Debug)]
@@ -193,7 +194,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) clients: Clients,
     pub(crate) letters: Letters,
-    pub(crate) workers: HandedOver,
+    pub(crate) dispatched: Dispatched,
     pub(crate) metrics: Metrics,
     pub(crate) clock: TokioClock,
     pub(crate) app: Arc<App>,
@@ -219,8 +220,8 @@ impl World {
             Arc::new(clock.clone()),
             Handle::current(),
         );
-        let (letters, workers, metrics) = (Letters::default(), HandedOver::default(), Metrics::default());
-        let world = Self { db, faults, clients, letters, workers, metrics, clock, app, router };
+        let (letters, dispatched, metrics) = (Letters::default(), Dispatched::default(), Metrics::default());
+        let world = Self { db, faults, clients, letters, dispatched, metrics, clock, app, router };
         for user in ["ann", "bob"] {
             connections.save(&world.connection(user)).await.unwrap();
         }
@@ -339,15 +340,19 @@ impl World {
     }
 
     pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
-        Processor::new(self.attempts_on(queue, handlers), self.workers.clone(), ProcessorSettings::default())
+        Processor::new(
+            self.executor_on(queue, handlers),
+            self.dispatched.clone(),
+            ProcessorSettings::default(),
+        )
     }
 
     pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {
-        Worker::new(self.attempts_on(queue(&self.db), Handle::current()))
+        Worker::new(self.executor_on(queue(&self.db), Handle::current()))
     }
 
-    pub(crate) fn attempts_on<Q>(&self, queue: Q, handlers: Handle) -> Attempts<Q, Clients, Letters> {
-        Attempts {
+    pub(crate) fn executor_on<Q>(&self, queue: Q, handlers: Handle) -> Executor<Q, Clients, Letters> {
+        Executor {
             app: Arc::clone(&self.app),
             queue,
             connections: self.clients.clone(),
@@ -355,7 +360,7 @@ impl World {
             clock: Arc::new(self.clock.clone()),
             entropy: Arc::new(SystemEntropy::new()),
             handler_runtime: HandlerRuntime::on(handlers),
-            settings: AttemptSettings::default(),
+            settings: ExecutorSettings::default(),
         }
     }
 
@@ -389,9 +394,9 @@ impl World {
 
     /// Hands every pending record to a processor, as an invocation of 15 minutes, and what it hands over to the worker.
     pub(crate) async fn process(&self) -> BatchResponse {
-        let before = self.workers.keys().len();
+        let before = self.dispatched.keys().len();
         let response = self.process_for(Duration::from_mins(15)).await;
-        let runs = self.workers.keys().split_off(before).into_iter().map(|key| self.work(key));
+        let runs = self.dispatched.keys().split_off(before).into_iter().map(|key| self.work(key));
         join_all(runs).await;
         response
     }
@@ -399,7 +404,7 @@ impl World {
     /// Has the worker run a request, in an invocation of 15 minutes.
     pub(crate) async fn work(&self, key: RequestKey) {
         let deadline = self.now() + Duration::from_mins(15);
-        self.worker().run(&HandOver::of(&key), deadline).await.unwrap();
+        self.worker().run(&WorkerEvent::of(&key), deadline).await.unwrap();
     }
 
     /// Brings a request whose next attempt is due back, as the sweeper does, once it is.

@@ -3,8 +3,9 @@ use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::codec::{Item, Reader, s, time};
+use super::connection_item;
+use super::error::{Refusal, store_error};
 use super::index::{Index, List, Order};
-use super::{Refusal, connection_item, store_error};
 use crate::ids::{ConnectionId, TenantId, UserId, user_key};
 use crate::ports::Timestamp;
 use crate::store::{Connection, ConnectionStore, Page, PageRequest, StoreError, StoreErrorKind};
@@ -54,7 +55,7 @@ impl DynamoConnectionStore {
         match delete.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(true),
             Err(Refusal::Condition(_)) => Ok(false),
-            Err(Refusal::Other(error)) => Err(store_error(self.context("delete stale", &id), error)),
+            Err(Refusal::Other(failure)) => Err(failure.in_context(self.context("delete stale", &id))),
         }
     }
 }
@@ -97,7 +98,7 @@ impl ConnectionStore for DynamoConnectionStore {
                 let problem = self.context("save", &connection.id) + ": another user's has the id";
                 Err(StoreError::new(StoreErrorKind::AlreadyExists, problem))
             }
-            Err(Refusal::Other(error)) => Err(store_error(self.context("save", &connection.id), error)),
+            Err(Refusal::Other(failure)) => Err(failure.in_context(self.context("save", &connection.id))),
         }
     }
 
@@ -161,7 +162,7 @@ impl ConnectionStore for DynamoConnectionStore {
             Err(Refusal::Condition(None)) => {
                 Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, id)))
             }
-            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, id), error)),
+            Err(Refusal::Other(failure)) => Err(failure.in_context(self.context(OPERATION, id))),
         }
     }
 

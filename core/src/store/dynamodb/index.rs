@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use tokio::time::sleep;
 
 use super::codec::{Corrupt, Item, Reader, n, s};
-use super::store_error;
+use super::error::store_error;
 use crate::ids::fnv1a;
 use crate::ports::Timestamp;
 use crate::store::{Cursor, Page, PageRequest, StoreError, StoreErrorKind};

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 
 use super::codec::{Item, n};
-use super::{Refusal, rate_limit_item, store_error};
+use super::error::Refusal;
+use super::rate_limit_item;
 use crate::ports::Timestamp;
 use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 
@@ -50,7 +50,7 @@ impl DynamoRateLimits {
         bucket: &str,
         rate: Rate,
         now: Timestamp,
-    ) -> Result<Option<Item>, Refusal<UpdateItemError>> {
+    ) -> Result<Option<Item>, Refusal> {
         // No granted token brings a bucket beyond this.
         let last = rate.latest(now).after(rate.interval_us());
         let update = self
@@ -108,7 +108,7 @@ impl RateLimits for DynamoRateLimits {
                         return Ok(Taken::Refused(full_at));
                     }
                 }
-                Err(Refusal::Other(error)) => return Err(store_error(self.context(bucket), error)),
+                Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context(bucket))),
             }
         }
         // A bucket only ever fills up later, so that the second guess is right, unless it was deleted meanwhile.
@@ -120,7 +120,7 @@ impl RateLimits for DynamoRateLimits {
 #[cfg(test)]
 mod tests {
     use aws_sdk_dynamodb::error::ErrorMetadata;
-    use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
+    use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
     use aws_sdk_dynamodb::types::AttributeValue;
     use aws_sdk_dynamodb::types::error::{
         ConditionalCheckFailedException, ProvisionedThroughputExceededException,

@@ -324,7 +324,7 @@ pub const SUMMARY_ATTRIBUTES: [&str; 26] = [
 /// When an attribute is missing, of the wrong type, or has no meaning.
 pub fn decode_summary(item: &Item) -> Result<RequestSummary, Corrupt> {
     let read = Reader::new(item, KEY);
-    let (status, lease) = standing(item)?;
+    let (status, lease) = status_and_lease(item)?;
     Ok(RequestSummary {
         id: RequestId::from(read.string("client_id")?),
         user: UserId::from(read.string("user_id")?),
@@ -355,11 +355,11 @@ pub fn decode_summary(item: &Item) -> Result<RequestSummary, Corrupt> {
     })
 }
 
-/// Where the request stands, and under whose lease, whatever else can be read of its item.
+/// The request's status, and its lease, whatever else can be read of its item.
 ///
 /// # Errors
 /// When one of these attributes is missing, of the wrong type, or has no meaning.
-pub fn standing(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
+pub fn status_and_lease(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
     let read = Reader::new(item, KEY);
     let status = status(&read)?;
     let epoch = read.number("epoch")?;
@@ -370,7 +370,7 @@ pub fn standing(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
     Ok((status, lease))
 }
 
-/// Who is to be told, from an item or from the attributes that an update returned.
+/// The request's subscribers, from an item or from the attributes that an update returned.
 ///
 /// # Errors
 /// When the attribute is no map.
@@ -379,11 +379,11 @@ pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
 }
 
-/// Who listens, and from which frame on, from an item or from the attributes that an update returned.
+/// The request's subscribers with the frame that each has, from an item or from the attributes that an update returned.
 ///
 /// # Errors
 /// When the attribute is no map of numbers.
-pub fn listeners(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
+pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
     let read = Reader::new(item, KEY);
     let map = read.map("subscribers")?.unwrap_or_default();
     map.into_iter()

@@ -1,36 +1,25 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
-use serde_json::Value;
+use aws_sdk_dynamodb::types::AttributeValue;
 
-use self::ending::EndingValue;
-use self::lists::{CONNECTION_REQUESTS, STATUS_TIME, TIMERS, summaries};
-use self::unleased::Sparing;
 use super::codec::{Item, s};
-use super::index::{List, Order};
-use super::{request_item, store_error};
+use super::error::store_error;
+use super::request_item;
+use super::write::Update;
 use crate::config::Environment;
-use crate::ids::{ConnectionId, RequestId, RequestKey};
+use crate::ids::RequestKey;
 use crate::ports::Timestamp;
-use crate::protocol::{ErrorBody, Seq};
-use crate::store::{
-    Abandoned, Audience, Cancelled, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
-    PageRequest, PastAttempt, Progress, Request, RequestQueue, RequestSummary, Runner, Status, StoreError,
-    Subscribed,
-};
+use crate::store::{Runner, Status, StoreError};
 
 mod claim;
-mod delivery;
-mod ending;
-mod enqueue;
-mod leased;
-mod lists;
-mod overdue;
 mod parts;
+mod read;
+mod run;
+mod submit;
 mod subscribe;
-mod unleased;
+mod sweep;
+mod terminal;
 
 /// How requests are kept.
 #[derive(Clone, Debug)]
@@ -39,14 +28,14 @@ pub struct QueueSettings {
     pub shards: u8,
     /// How long an ended request is kept for. Default 7 days.
     pub ttl: Duration,
-    /// After how long a request that no processor claims is looked at. Default 60 s.
+    /// After how long a request that no processor claims is due. Default 60 s.
     pub unclaimed_after: Duration,
     /// The same for one that the worker is to claim, or may be: longer than an asynchronous invocation may wait in Lambda's
     /// queue. Default 150 s.
     pub unclaimed_by_worker_after: Duration,
-    /// How long after a lease's end the request is looked at, to allow for clocks that differ. Default 10 s.
+    /// How long after a lease's end the request is due, to allow for clocks that differ. Default 10 s.
     pub lease_grace: Duration,
-    /// After how long a result that has not reached everyone is looked at. Default 30 s.
+    /// After how long an ended request that has not reached every subscriber is due. Default 30 s.
     pub undelivered_after: Duration,
 }
 
@@ -95,7 +84,7 @@ impl DynamoRequestQueue {
         format!("{operation} request {key} in table {}", self.table)
     }
 
-    async fn read(&self, key: &RequestKey) -> Result<Option<Item>, StoreError> {
+    async fn item(&self, key: &RequestKey) -> Result<Option<Item>, StoreError> {
         let found = self
             .client
             .get_item()
@@ -108,12 +97,8 @@ impl DynamoRequestQueue {
         Ok(found.item)
     }
 
-    fn update(&self, key: &RequestKey) -> UpdateItemFluentBuilder {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(request_item::key(key)))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    fn update(&self, key: &RequestKey) -> Update {
+        Update::new(&self.table, request_item::key(key))
     }
 
     fn status_shard(&self, status: Status, key: &RequestKey) -> AttributeValue {
@@ -123,235 +108,13 @@ impl DynamoRequestQueue {
     fn timer_shard(&self, key: &RequestKey) -> AttributeValue {
         s(request_item::timer_shard(key, self.settings.shards))
     }
-}
 
-impl RequestQueue for DynamoRequestQueue {
-    async fn enqueue(&self, request: &Request) -> Result<Enqueued, StoreError> {
-        self.put_new(request).await
-    }
-
-    async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
-        match self.read(key).await? {
-            Some(item) => self.whole(key, &item).await.map(Some),
-            None => Ok(None),
+    /// When a request that is pending now, for this runner, is due.
+    fn unclaimed_at(&self, runner: Runner, now: Timestamp) -> Timestamp {
+        now + match runner {
+            Runner::Processor => self.settings.unclaimed_after,
+            Runner::Worker => self.settings.unclaimed_by_worker_after,
         }
-    }
-
-    async fn snapshot(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
-        match self.read(key).await? {
-            Some(item) => self.standing(key, item).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn claim(
-        &self,
-        key: &RequestKey,
-        owner: &str,
-        runner: Runner,
-        now: Timestamp,
-        lease_end: Timestamp,
-    ) -> Result<Claimed, StoreError> {
-        self.claim_pending(key, owner, runner, now, lease_end).await
-    }
-
-    async fn dequeue(
-        &self,
-        owner: &str,
-        now: Timestamp,
-        lease_end: Timestamp,
-    ) -> Result<Option<Claimed>, StoreError> {
-        self.claim_oldest(owner, now, lease_end).await
-    }
-
-    async fn renew(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        lease_end: Timestamp,
-    ) -> Result<Audience, StoreError> {
-        self.renew_lease(key, lease, lease_end).await
-    }
-
-    async fn progress(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        progress: &Progress,
-        seq: Seq,
-        lease_end: Timestamp,
-    ) -> Result<Audience, StoreError> {
-        self.store_progress(key, lease, progress, seq, lease_end).await
-    }
-
-    async fn checkpoint(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        checkpoint: &Value,
-        progress: &Progress,
-        seq: Seq,
-        lease_end: Timestamp,
-    ) -> Result<Audience, StoreError> {
-        self.store_checkpoint(key, lease, checkpoint, progress, seq, lease_end).await
-    }
-
-    async fn complete(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        result: &Value,
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        let outcome = Some(match request_item::text_or_part(result) {
-            Ok(text) => ("result", s(text)),
-            Err(text) => ("result_part", s(self.put_result(key, lease.epoch, text, last.at).await?)),
-        });
-        self.end(key, lease, EndingValue::new(Status::Completed, outcome), last).await
-    }
-
-    async fn fail(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        error: &ErrorBody,
-        history: &[PastAttempt],
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        self.end(key, lease, EndingValue::failed(error).with_history(history), last).await
-    }
-
-    async fn confirm_cancel(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        self.end(key, lease, EndingValue::new(Status::Cancelled, None), last).await
-    }
-
-    async fn retry_later(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        history: &[PastAttempt],
-        due: Timestamp,
-        runner: Runner,
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        self.give_back(key, lease, history, due, runner, last).await
-    }
-
-    async fn continue_later(
-        &self,
-        key: &RequestKey,
-        lease: &Lease,
-        last: &LastReport,
-    ) -> Result<Audience, StoreError> {
-        self.give_on(key, lease, last).await
-    }
-
-    async fn record_delivery(
-        &self,
-        key: &RequestKey,
-        epoch: u64,
-        delivery: Delivery<'_>,
-    ) -> Result<(), StoreError> {
-        self.note_delivery(key, epoch, delivery).await
-    }
-
-    async fn nudge(&self, seen: &RequestSummary, now: Timestamp) -> Result<bool, StoreError> {
-        self.nudge_pending(seen, now).await
-    }
-
-    async fn postpone(
-        &self,
-        key: &RequestKey,
-        timer_at: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.postpone(key, timer_at, until).await
-    }
-
-    async fn take_back(
-        &self,
-        seen: &RequestSummary,
-        verdict: &Abandoned,
-        history: &[PastAttempt],
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.take_from_holder(seen, verdict, history, now).await
-    }
-
-    async fn subscribe(
-        &self,
-        key: &RequestKey,
-        connection: &ConnectionId,
-        seen: Seq,
-        now: Timestamp,
-    ) -> Result<Subscribed, StoreError> {
-        self.add_subscriber(key, connection, seen, now).await
-    }
-
-    async fn record_redrive(
-        &self,
-        key: &RequestKey,
-        epoch: u64,
-        as_request: &RequestId,
-    ) -> Result<(), StoreError> {
-        self.note_redrive(key, epoch, as_request).await
-    }
-
-    async fn update_status(
-        &self,
-        key: &RequestKey,
-        from: Status,
-        to: NewStatus,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.set_status(key, from, to, now).await
-    }
-
-    async fn cancel(&self, key: &RequestKey, now: Timestamp) -> Result<Cancelled, StoreError> {
-        self.cancel_or_ask(key, Sparing::Nobody, now).await
-    }
-
-    async fn cancel_unless_subscribed(
-        &self,
-        key: &RequestKey,
-        connection: &ConnectionId,
-        now: Timestamp,
-    ) -> Result<Cancelled, StoreError> {
-        self.cancel_or_ask(key, Sparing::AllBut(connection), now).await
-    }
-
-    async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
-        self.remove_subscriber(key, connection).await
-    }
-
-    async fn get_by_connection(
-        &self,
-        connection: &ConnectionId,
-        page: PageRequest,
-    ) -> Result<Page<RequestSummary>, StoreError> {
-        let list = self.list(&CONNECTION_REQUESTS, vec![connection.to_string()]);
-        let list = List { order: Order::NewestFirst, ..list };
-        summaries(list, page, |_| true).await
-    }
-
-    async fn get_by_status(
-        &self,
-        status: Status,
-        page: PageRequest,
-    ) -> Result<Page<RequestSummary>, StoreError> {
-        let list = self.list(&STATUS_TIME, self.status_shards(status));
-        summaries(list, page, |found| found.status == status).await
-    }
-
-    async fn due(&self, now: Timestamp, page: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
-        let shards = self.shards().map(|shard| shard.to_string()).collect();
-        let list = List { order: Order::OldestFirstUntil(now), ..self.list(&TIMERS, shards) };
-        summaries(list, page, |found| found.timer_at.is_some_and(|at| at <= now)).await
     }
 }
 

@@ -4,9 +4,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::iterator::ShardIterator;
+use super::record::StreamRecord;
+use super::sequence_number::SequenceNumber;
 use super::shards::{self, Shard};
 use super::store;
-use super::{SequenceNumber, StreamError, StreamErrorKind, stream};
 use crate::dynamodb::engine::Engine;
 use crate::dynamodb::error::ApiError;
 
@@ -16,16 +17,6 @@ const MAX_RECORDS_BYTES: u64 = 1024 * 1024;
 
 /// The most that one `ListStreams` or `DescribeStream` gives.
 const MAX_PAGE: usize = 100;
-
-impl From<StreamError> for ApiError {
-    fn from(error: StreamError) -> Self {
-        match error.kind() {
-            StreamErrorKind::NotFound => Self::not_found(&error.to_string()),
-            StreamErrorKind::Closed => Self::validation(&error.to_string()),
-            StreamErrorKind::Database => Self::internal(&error.to_string()),
-        }
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -66,7 +57,7 @@ pub(in crate::dynamodb) fn describe_stream(
     request: DescribeStream,
 ) -> Result<Value, ApiError> {
     let limit = limit(request.limit, MAX_PAGE)?;
-    let stream = stream(engine, &request.stream_arn)?;
+    let stream = store::readable(engine.conn(), &request.stream_arn, engine.now())?;
     let mut shards = shards::all(engine.conn(), &stream, engine.now())?;
     if let Some(start) = &request.exclusive_start_shard_id {
         let start = shards::by_name(engine.conn(), &stream, start, engine.now())?;
@@ -124,7 +115,7 @@ pub(in crate::dynamodb) fn get_shard_iterator(
     engine: &Engine,
     request: GetShardIterator,
 ) -> Result<Value, ApiError> {
-    let stream = stream(engine, &request.stream_arn)?;
+    let stream = store::readable(engine.conn(), &request.stream_arn, engine.now())?;
     let shard = shards::by_name(engine.conn(), &stream, &request.shard_id, engine.now())?;
     let trimmed = store::trim(engine.conn(), &stream, shard.number, engine.now())?;
     let after = match request.shard_iterator_type {
@@ -169,7 +160,7 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
     let now = engine.now();
     let limit = limit(request.limit, MAX_RECORDS)?;
     let mut iterator = ShardIterator::decode(&request.shard_iterator, now)?;
-    let stream = stream(engine, &iterator.stream_arn)?;
+    let stream = store::readable(engine.conn(), &iterator.stream_arn, engine.now())?;
     let shard = shards::by_name(engine.conn(), &stream, &iterator.shard, now)?;
     check_not_trimmed(iterator.after, store::trim(engine.conn(), &stream, shard.number, now)?)?;
     let mut records =
@@ -185,7 +176,7 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
     records.truncate(fitting);
 
     let mut answer =
-        json!({ "Records": records.iter().map(super::StreamRecord::to_api_record).collect::<Vec<_>>() });
+        json!({ "Records": records.iter().map(StreamRecord::to_api_record).collect::<Vec<_>>() });
     // Only a shard that is closed and read to its end has no next iterator.
     if shard.closed.is_none() || !at_end {
         if let Some(last) = records.last() {

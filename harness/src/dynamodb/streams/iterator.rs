@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use streamer::ports::Timestamp;
 
-use super::SequenceNumber;
+use super::sequence_number::SequenceNumber;
 use crate::dynamodb::error::ApiError;
 
 /// How long an iterator can be used.

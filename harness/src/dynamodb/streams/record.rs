@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 use streamer::ports::Timestamp;
 
-use super::SequenceNumber;
+use super::sequence_number::SequenceNumber;
 
 /// One change of one item.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,11 @@ use ring::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use streamer::ports::Timestamp;
 
-use super::store::{Stream, from_sql, horizon, to_sql};
-use super::{SequenceNumber, ShardId, ShardInfo, StreamError, StreamErrorKind};
+use super::error::{StreamError, StreamErrorKind};
+use super::sequence_number::SequenceNumber;
+use super::shard_id::{ShardId, ShardInfo};
+use super::sql::{from_sql, horizon, to_sql};
+use super::stream::Stream;
 use crate::aws_format::hex;
 
 pub(super) const SCHEMA: &str = "
@@ -245,15 +248,15 @@ fn insert(
 fn shard_id(stream: &Stream, number: u32, created: Timestamp) -> ShardId {
     let hash = digest::digest(&digest::SHA256, format!("{}/{number}", stream.arn).as_bytes());
     let hash = hex(&hash.as_ref()[..4]);
-    ShardId(format!("shardId-{:020}-{hash}", created.as_millis()))
+    ShardId::new(format!("shardId-{:020}-{hash}", created.as_millis()))
 }
 
 fn to_shard(row: &Row<'_>) -> rusqlite::Result<Shard> {
     let moment = |millis: i64| Timestamp::from_millis(from_sql(millis));
     Ok(Shard {
         number: row.get(0)?,
-        id: ShardId(row.get(1)?),
-        parent: row.get::<_, Option<String>>(2)?.map(ShardId),
+        id: ShardId::new(row.get::<_, String>(1)?),
+        parent: row.get::<_, Option<String>>(2)?.map(ShardId::new),
         // No shard is written with a modulus of nothing, and no remainder may be taken by it.
         modulus: from_sql(row.get(3)?).max(1),
         remainder: from_sql(row.get(4)?),

@@ -7,8 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 use streamer::ports::Timestamp;
 
+use super::error::StreamError;
 use super::record::{StreamRecord, StreamViewType, UserIdentity};
-use super::{RETENTION, SequenceNumber, shards};
+use super::sequence_number::SequenceNumber;
+use super::shards;
+use super::sql::{RETENTION, from_sql, horizon, to_sql};
+use super::stream::Stream;
 use crate::aws_format::hex;
 
 const SCHEMA: &str = "
@@ -74,25 +78,6 @@ pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<
     Ok(())
 }
 
-/// A stream, as it is kept.
-pub(in crate::dynamodb) struct Stream {
-    pub(super) id: i64,
-    pub(in crate::dynamodb) arn: String,
-    pub(super) table: String,
-    pub(in crate::dynamodb) label: String,
-    pub(in crate::dynamodb) view_type: StreamViewType,
-    /// As the table's description has it.
-    pub(super) key_schema: String,
-    pub(in crate::dynamodb) partition_key: String,
-    /// How many it began with.
-    pub(super) shards: u16,
-    pub(super) created: Timestamp,
-    /// When it was disabled, or its table deleted.
-    pub(super) closed: Option<Timestamp>,
-    /// The last that was given out.
-    pub(super) last: SequenceNumber,
-}
-
 /// A stream about to begin.
 pub(in crate::dynamodb) struct NewStream<'a> {
     pub(in crate::dynamodb) arn: &'a str,
@@ -153,6 +138,15 @@ pub(in crate::dynamodb) fn open_stream_of(
 pub(in crate::dynamodb) fn stream_by_arn(conn: &Connection, arn: &str) -> rusqlite::Result<Option<Stream>> {
     let sql = format!("SELECT {STREAM_COLUMNS} FROM _streamer_streams WHERE arn = ?1");
     conn.prepare_cached(&sql)?.query_row([arn], to_stream).optional()
+}
+
+/// The stream of an ARN, if it is there and not disabled for longer than its records are kept.
+pub(super) fn readable(conn: &Connection, arn: &str, now: Timestamp) -> Result<Stream, StreamError> {
+    stream_by_arn(conn, arn)?
+        .filter(|stream| stream.closed.is_none_or(|closed| now.since(closed) < RETENTION))
+        .ok_or_else(|| {
+            StreamError::not_found(format!("Requested resource not found: Stream: {arn} not found"))
+        })
 }
 
 /// Every stream that can be read, by ARN.
@@ -376,21 +370,4 @@ fn parse(column: usize, text: &str) -> rusqlite::Result<Value> {
 fn damaged(column: usize, expected: &str, found: &str) -> rusqlite::Error {
     let error = format!("the database should hold {expected}, not {found:?}");
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
-}
-
-/// What was written at this moment or before has been kept for long enough.
-pub(super) fn horizon(now: Timestamp) -> i64 {
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_sub(RETENTION_MS)
-}
-
-const RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
-const _: () = assert!(RETENTION.as_millis() == RETENTION_MS as u128);
-
-/// SQLite's integers have a sign; ours are counts that never come near its bound.
-pub(super) fn to_sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(super) fn from_sql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }

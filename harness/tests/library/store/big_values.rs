@@ -4,8 +4,9 @@ use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode};
 use streamer::store::dynamodb::{QueueSettings, part_item};
 use streamer::store::{
-    Cancelled, Claimed, Delivery, Ending, Enqueued, NewStatus, PageRequest, Request, RequestQueue as _,
-    Runner, Status, StoreErrorKind,
+    Cancelled, Claimed, Delivery, Ending, Enqueued, NewStatus, PageRequest, ReadRequests as _, Request,
+    RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _, SubscribeToRequests as _,
+    SweepRequests as _,
 };
 
 use super::{Store, at, delivered_to, ids, last, number, request, string};

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::{QueueSettings, part_item};
 use streamer::store::{
-    Cancelled, Claimed, LastReport, Lease, Progress, Request, RequestQueue as _, Runner, Status,
-    StoreErrorKind,
+    Cancelled, Claimed, LastReport, Lease, Progress, Request, RunRequests as _, Runner, Status,
+    StoreErrorKind, SubmitRequests as _, SubscribeToRequests as _,
 };
 
 use super::{Store, at, delivered_to, ids, last, number};

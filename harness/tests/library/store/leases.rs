@@ -6,7 +6,8 @@ use streamer::protocol::Seq;
 use streamer::store::dynamodb::QueueSettings;
 use streamer::store::{
     Audience, Cancelled, Claimed, Delivery, Ending, Enqueued, LastReport, Lease, NewStatus, Progress,
-    Request, RequestQueue as _, Runner, Status, StoreError, StoreErrorKind, Subscriber,
+    ReadRequests as _, Request, RunRequests as _, Runner, Status, StoreError, StoreErrorKind,
+    SubmitRequests as _, SubscribeToRequests as _, Subscriber, SweepRequests as _,
 };
 
 use super::{LEASE, Store, at, delivered_to, ids, last, out_of_paper, past, request, string};

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 use streamer::ids::{ConnectionId, RequestKey};
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::QueueSettings;
-use streamer::store::{Audience, Ending, Request, RequestQueue as _, Runner, Status, Subscribed, Subscriber};
+use streamer::store::{
+    Audience, Ending, ReadRequests as _, Request, RunRequests as _, Runner, Status, SubmitRequests as _,
+    SubscribeToRequests as _, Subscribed, Subscriber, SweepRequests as _,
+};
 
 use super::{Store, at, delivered_to, ids, last, number, past, request};
 

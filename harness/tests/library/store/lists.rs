@@ -6,8 +6,9 @@ use streamer::ports::Timestamp;
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::request_item;
 use streamer::store::{
-    Claimed, Cursor, NewStatus, Page, PageRequest, Progress, Request, RequestQueue as _, RequestSummary,
-    Runner, Status, StoreErrorKind, pages,
+    ClaimRequests as _, Claimed, Cursor, NewStatus, Page, PageRequest, Progress, ReadRequests as _, Request,
+    RequestSummary, RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _,
+    SubscribeToRequests as _, SweepRequests as _, pages,
 };
 
 use super::{LEASE, Store, at, ids, last, past, request, string};

@@ -27,8 +27,8 @@ use streamer::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item, part_item, request_item,
 };
 use streamer::store::{
-    AttemptOutcome, Claimed, Delivery, Enqueued, LastReport, Lease, PastAttempt, Request, RequestQueue as _,
-    RequestSummary, Runner,
+    AttemptOutcome, ClaimRequests as _, Claimed, Delivery, Enqueued, LastReport, Lease, PastAttempt,
+    ReadRequests as _, Request, RequestSummary, Runner, SubmitRequests as _,
 };
 use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::tables::Tables;

@@ -5,8 +5,9 @@ use serde_json::json;
 use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode, Seq};
 use streamer::store::{
-    Abandoned, AttemptOutcome, Cancelled, Claimed, Delivery, Ending, Lease, NewStatus, PastAttempt, Request,
-    RequestQueue as _, Runner, Status, StoreErrorKind,
+    Abandoned, AttemptOutcome, Cancelled, Claimed, Delivery, Ending, Lease, NewStatus, PastAttempt,
+    ReadRequests as _, Request, RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _,
+    SubscribeToRequests as _, SweepRequests as _,
 };
 
 use super::{Store, at, delivered_to, ids, last, number, out_of_paper, past, request};

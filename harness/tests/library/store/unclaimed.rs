@@ -4,7 +4,8 @@ use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode, Seq};
 use streamer::store::dynamodb::QueueSettings;
 use streamer::store::{
-    Cancelled, Claimed, Ending, NewStatus, Request, RequestQueue as _, Runner, Status, StoreErrorKind,
+    Cancelled, Claimed, Ending, NewStatus, ReadRequests as _, Request, RunRequests as _, Runner, Status,
+    StoreErrorKind, SubmitRequests as _, SubscribeToRequests as _, SweepRequests as _,
 };
 
 use super::{Store, at, ids, last, past, request};

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::CancellationReason;
 use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
@@ -12,8 +9,9 @@ use super::DynamoRequestQueue;
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s};
-use crate::store::dynamodb::{Refusal, part_item, request_item, store_error};
-use crate::store::{Request, StoreError, StoreErrorKind};
+use crate::store::dynamodb::error::{Refusal, store_error};
+use crate::store::dynamodb::{part_item, request_item};
+use crate::store::{Request, StoreError};
 use crate::telemetry::Causes;
 
 impl DynamoRequestQueue {
@@ -22,7 +20,7 @@ impl DynamoRequestQueue {
     /// How often a part is read that is out of reach.
     const PART_TRIES: u32 = 4;
     const PART_PAUSE: Duration = Duration::from_millis(100);
-    /// How long those who are to be told of the end wait until the parts have their time to live.
+    /// How long the delivery of the terminal frame waits until the parts have their time to live.
     const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
     /// The request that an item holds, with the parts that it names.
@@ -32,8 +30,12 @@ impl DynamoRequestQueue {
         Ok(request_item::decode(item, &parts)?)
     }
 
-    /// How the request that an item holds stands, with its result: what it is run with is not read where it is big.
-    pub(super) async fn standing(&self, key: &RequestKey, mut item: Item) -> Result<Request, StoreError> {
+    /// The request that an item holds, with its result, but without a payload or a checkpoint that lies in a part.
+    pub(super) async fn without_big_input(
+        &self,
+        key: &RequestKey,
+        mut item: Item,
+    ) -> Result<Request, StoreError> {
         if item.remove("payload_part").is_some() {
             item.insert("payload".to_owned(), s("null"));
         }
@@ -128,47 +130,9 @@ impl DynamoRequestQueue {
             .expression_attribute_values(":ttl", n(ttl));
         match update.send().await.map_err(Refusal::from) {
             Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
-            Err(Refusal::Other(error)) => {
-                Err(store_error(self.context(&format!("release the {part} of"), key), error))
+            Err(Refusal::Other(failure)) => {
+                Err(failure.in_context(self.context(&format!("release the {part} of"), key)))
             }
         }
-    }
-}
-
-/// The item on which the first condition of a transaction failed.
-fn first_failure(error: &SdkError<TransactWriteItemsError>) -> Option<&CancellationReason> {
-    reasons(error).first().filter(|reason| reason.code() == Some("ConditionalCheckFailed"))
-}
-
-fn reasons(error: &SdkError<TransactWriteItemsError>) -> &[CancellationReason] {
-    match error.as_service_error() {
-        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-            cancelled.cancellation_reasons()
-        }
-        _ => &[],
-    }
-}
-
-impl From<SdkError<TransactWriteItemsError>> for Refusal<TransactWriteItemsError> {
-    fn from(error: SdkError<TransactWriteItemsError>) -> Self {
-        match first_failure(&error) {
-            Some(failed) => Self::Condition(failed.item.clone()),
-            None => Self::Other(error),
-        }
-    }
-}
-
-/// What a transaction's failure means: it is in the reasons, one for each of its writes.
-pub(super) fn transaction_error(context: String, error: SdkError<TransactWriteItemsError>) -> StoreError {
-    let kind = reasons(&error).iter().find_map(|reason| match reason.code()? {
-        "TransactionConflict" => Some(StoreErrorKind::Unavailable),
-        "ProvisionedThroughputExceeded" | "ThrottlingError" => Some(StoreErrorKind::Throttled),
-        "ItemCollectionSizeLimitExceeded" => Some(StoreErrorKind::TooLarge),
-        "ValidationError" if reason.message()?.contains("Item size") => Some(StoreErrorKind::TooLarge),
-        _ => None,
-    });
-    match kind {
-        Some(kind) => StoreError::new(kind, context).with_source(error),
-        None => store_error(context, error),
     }
 }

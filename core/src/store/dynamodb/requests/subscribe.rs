@@ -1,68 +1,198 @@
-//! Who comes to listen.
-
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::ReturnValue;
-
 use super::DynamoRequestQueue;
-#[cfg(feature = "seeded-bugs")]
 use crate::bugs::{self, Bug};
-use crate::ids::{ConnectionId, RequestId, RequestKey};
+use crate::ids::{ConnectionId, RequestKey};
 use crate::ports::Timestamp;
 use crate::protocol::Seq;
-use crate::store::dynamodb::codec::{n, s, time};
-use crate::store::dynamodb::{Refusal, request_item, store_error};
-use crate::store::{RequestQueue, Status, StoreError, StoreErrorKind, Subscribed};
+use crate::store::dynamodb::codec::{Item, n, s, time};
+use crate::store::dynamodb::error::Refusal;
+use crate::store::dynamodb::request_item;
+use crate::store::dynamodb::write::Update;
+use crate::store::{Delivery, Status, StoreError, StoreErrorKind, SubscribeToRequests, Subscribed};
 
-/// What is set of a request that somebody comes to listen to, by where it stands.
+/// What a subscription expects of its request.
 #[derive(Clone, Copy, Debug)]
-struct Listening {
-    stands: Standing,
+struct Expected {
+    phase: Phase,
     /// The client has seen more than is stored.
     is_ahead: bool,
-    /// Whoever claims it next numbers its frames above all that anybody has seen. And a write that changes such an item
-    /// appears in the stream: it must not be for the client to say how often.
+    /// The next claim numbers its frames above all that anybody has seen. And a write that changes a pending item
+    /// appears in the stream: a client must not decide how often that happens.
     is_pending: bool,
 }
 
-/// Where a request stands that somebody comes to listen to.
+/// Where a request stands, as far as a subscription to it is concerned.
 #[derive(Clone, Copy, Debug)]
-enum Standing {
+enum Phase {
     /// It has a timer, and comes to its end.
     Open,
-    /// It has ended, and is looked at soon: the terminal frame is sent then.
+    /// It has ended, and is due soon: the terminal frame is sent then.
     EndedTimed,
-    /// It has ended, and is not looked at any more, or much later: it has to be, for the terminal frame.
+    /// It has ended, and has no timer, or a much later one: it needs one, for the terminal frame.
     EndedUntimed,
+}
+
+/// The attributes without which a request is never due again.
+const TIMER: &[&str] = &["timer_shard", "timer_at"];
+
+/// Which subscribers to remove, and whether none is left then, so that the timer goes as well.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Removal {
+    subscribers: Vec<ConnectionId>,
+    /// Whether no subscriber is left, and no dead letter is to be sent.
+    is_last: bool,
+    is_dead_letter_sent: bool,
+    /// Whether the request's parts have their time to live, or there are none that need it.
+    parts_released: bool,
+}
+
+impl Removal {
+    fn is_nothing(&self) -> bool {
+        self.subscribers.is_empty() && !self.is_last && !self.is_dead_letter_sent
+    }
 }
 
 impl DynamoRequestQueue {
     /// How often a subscription follows a request that changes meanwhile.
     const SUBSCRIBE_TRIES: u32 = 4;
+    /// How often a removal follows others that change the same subscribers; then it is left to the sweeper.
+    const REMOVE_TRIES: u32 = 5;
 
-    pub(super) async fn add_subscriber(
+    fn subscription(
+        &self,
+        key: &RequestKey,
+        connection: &ConnectionId,
+        seen: Seq,
+        now: Timestamp,
+        expected: Expected,
+    ) -> Update {
+        const IS_OPEN: &str = "#status IN (:pending, :processing, :retrying)";
+        const IS_ENDED: &str = "NOT #status IN (:pending, :processing, :retrying) AND #ttl >= :now";
+        let Expected { phase, is_ahead, is_pending } = expected;
+        let value = if is_ahead && !is_pending { ":seen" } else { "seq" };
+        let compared = if is_ahead { "seq < :seen" } else { "seq >= :seen" };
+        // An earlier timer stays: otherwise repeated subscriptions would put off whatever else is still to be done.
+        let (set_timer, is_in_phase) = match phase {
+            Phase::Open if bugs::is(Bug::SubscribeGap) => {
+                ("", format!("(attribute_exists(request_id) OR {IS_OPEN})"))
+            }
+            Phase::Open => ("", IS_OPEN.to_owned()),
+            Phase::EndedTimed => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
+            Phase::EndedUntimed => (
+                ", timer_shard = :timer_shard, timer_at = :timer",
+                format!("{IS_ENDED} AND (attribute_not_exists(timer_at) OR timer_at > :timer)"),
+            ),
+        };
+        let mut update = self
+            .update(key)
+            .expression(format!("SET subscribers.#connection = {value}{set_timer}"))
+            .condition(format!(
+                "{is_in_phase} AND {compared} AND (size(subscribers) < :most OR \
+                 attribute_exists(subscribers.#connection))"
+            ))
+            .name("#connection", connection.as_str())
+            .name("#status", "status")
+            .value(":pending", s(Status::Pending.as_str()))
+            .value(":processing", s(Status::Processing.as_str()))
+            .value(":retrying", s(Status::Retrying.as_str()))
+            .value(":seen", n(seen))
+            .value(":most", n(Self::MAX_SUBSCRIBERS))
+            .returning_item();
+        match phase {
+            Phase::Open => return update,
+            Phase::EndedTimed => {}
+            Phase::EndedUntimed => {
+                update = update.value(":timer_shard", self.timer_shard(key));
+            }
+        }
+        update
+            .name("#ttl", "ttl")
+            .value(":now", n(now.as_secs()))
+            .value(":timer", time(now + self.settings.undelivered_after))
+    }
+
+    /// What is left to remove from an item that was not as expected.
+    async fn next_removal(
+        &self,
+        key: &RequestKey,
+        old: &Item,
+        refused: &Removal,
+    ) -> Result<Removal, StoreError> {
+        let mut subscribers = request_item::subscribers(old)?;
+        let subscribed = subscribers.len();
+        subscribers.retain(|id| refused.subscribers.contains(id));
+        let is_letter_due = request_item::is_dead_letter_due(old)?;
+        let is_settled = refused.is_dead_letter_sent || !is_letter_due;
+        let is_last = subscribers.len() == subscribed && is_settled && request_item::ttl(old)?.is_some();
+        if is_last && !refused.parts_released {
+            self.release_parts(key, old).await?;
+        }
+        Ok(Removal {
+            subscribers,
+            is_last,
+            is_dead_letter_sent: refused.is_dead_letter_sent && is_letter_due,
+            parts_released: is_last || refused.parts_released,
+        })
+    }
+
+    /// A write that removes subscribers who are all still subscribed, the mark of a due dead letter, and the timer with the
+    /// last of them.
+    fn removal(&self, key: &RequestKey, removal: &Removal, condition: Option<&str>) -> Update {
+        let names: Vec<String> =
+            (0..removal.subscribers.len()).map(|n| format!("subscribers.#c{n}")).collect();
+        let mut conditions: Vec<String> = condition.into_iter().map(str::to_owned).collect();
+        let mut removed = names.clone();
+        if removal.is_last {
+            // Only an ended request has a time to live.
+            conditions.push("attribute_exists(#ttl) AND size(subscribers) = :listening".to_owned());
+            conditions.extend(names.iter().map(|name| format!("attribute_exists({name})")));
+            removed.extend(TIMER.iter().map(ToString::to_string));
+            if !removal.parts_released {
+                let has_none = |part| format!("attribute_not_exists({part})");
+                conditions.extend(request_item::OPEN_PARTS.map(has_none));
+            }
+            if !removal.is_dead_letter_sent {
+                conditions.push("attribute_not_exists(dead_letter)".to_owned());
+            }
+        }
+        if removal.is_dead_letter_sent {
+            removed.push("dead_letter".to_owned());
+        }
+        let mut update = self
+            .update(key)
+            .expression(format!("REMOVE {}", removed.join(", ")))
+            .condition(conditions.join(" AND "));
+        if removal.is_last {
+            update = update.name("#ttl", "ttl").value(":listening", n(names.len()));
+        }
+        for (n, connection) in removal.subscribers.iter().enumerate() {
+            update = update.name(format!("#c{n}"), connection.as_str());
+        }
+        update
+    }
+}
+
+impl SubscribeToRequests for DynamoRequestQueue {
+    async fn subscribe(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,
         seen: Seq,
         now: Timestamp,
     ) -> Result<Subscribed, StoreError> {
-        const OPERATION: &str = "subscribe to";
+        let context = || self.context("subscribe to", key);
         let soon = now + self.settings.undelivered_after;
-        let mut listening = Listening { stands: Standing::Open, is_ahead: false, is_pending: false };
-        #[cfg(feature = "seeded-bugs")]
-        let before = if bugs::is(Bug::SubscribeGap) { self.read(key).await? } else { None };
+        let mut expected = Expected { phase: Phase::Open, is_ahead: false, is_pending: false };
+        let before = if bugs::is(Bug::SubscribeGap) { self.item(key).await? } else { None };
         for _ in 0..Self::SUBSCRIBE_TRIES {
-            let update = self.subscription(key, connection, seen, now, listening);
-            let old = match update.send().await.map_err(Refusal::from) {
-                Ok(updated) => {
-                    let item = updated.attributes.unwrap_or_default();
-                    #[cfg(feature = "seeded-bugs")]
+            let update = self.subscription(key, connection, seen, now, expected);
+            let old = match update.send(&self.client).await {
+                Ok(item) => {
                     let item = before.unwrap_or(item);
-                    return Ok(Subscribed::To(Box::new(self.standing(key, item).await?)));
+                    return Ok(Subscribed::To(Box::new(self.without_big_input(key, item).await?)));
                 }
                 Err(Refusal::Condition(None)) => return Ok(Subscribed::Missing),
                 Err(Refusal::Condition(Some(old))) => old,
-                Err(Refusal::Other(error)) => return Err(store_error(self.context(OPERATION, key), error)),
+                Err(Refusal::Other(failure)) => return Err(failure.in_context(context())),
             };
             // Deletion lags behind the time to live.
             if request_item::ttl(&old)?.is_some_and(|ttl| ttl < now.as_secs()) {
@@ -72,97 +202,87 @@ impl DynamoRequestQueue {
             if subscribers.len() >= Self::MAX_SUBSCRIBERS && !subscribers.contains(connection) {
                 return Ok(Subscribed::Full(subscribers));
             }
-            let (status, _) = request_item::standing(&old)?;
-            let stands = if !status.is_terminal() {
-                Standing::Open
+            let (status, _) = request_item::status_and_lease(&old)?;
+            let phase = if !status.is_terminal() {
+                Phase::Open
             } else if request_item::timer_at(&old)?.is_some_and(|timer| timer <= soon) {
-                Standing::EndedTimed
+                Phase::EndedTimed
             } else {
-                Standing::EndedUntimed
+                Phase::EndedUntimed
             };
             let is_ahead = seen > request_item::seq(&old)?;
-            listening = Listening { stands, is_ahead, is_pending: status == Status::Pending };
+            expected = Expected { phase, is_ahead, is_pending: status == Status::Pending };
         }
-        let problem = self.context(OPERATION, key) + ": it changed again and again";
+        let problem = context() + ": it changed again and again";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
 
-    fn subscription(
-        &self,
-        key: &RequestKey,
-        connection: &ConnectionId,
-        seen: Seq,
-        now: Timestamp,
-        listening: Listening,
-    ) -> UpdateItemFluentBuilder {
-        const IS_OPEN: &str = "#status IN (:pending, :processing, :retrying)";
-        const IS_ENDED: &str = "NOT #status IN (:pending, :processing, :retrying) AND #ttl >= :now";
-        let Listening { stands, is_ahead, is_pending } = listening;
-        let value = if is_ahead && !is_pending { ":seen" } else { "seq" };
-        let compared = if is_ahead { "seq < :seen" } else { "seq >= :seen" };
-        // An earlier timer stays: else who asks again and again would put off whatever else is still to be done.
-        let (set_timer, stands_so) = match stands {
-            #[cfg(feature = "seeded-bugs")]
-            Standing::Open if bugs::is(Bug::SubscribeGap) => {
-                ("", format!("(attribute_exists(request_id) OR {IS_OPEN})"))
-            }
-            Standing::Open => ("", IS_OPEN.to_owned()),
-            Standing::EndedTimed => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
-            Standing::EndedUntimed => (
-                ", timer_shard = :timer_shard, timer_at = :timer",
-                format!("{IS_ENDED} AND (attribute_not_exists(timer_at) OR timer_at > :timer)"),
-            ),
+    async fn unsubscribe(&self, key: &RequestKey, connection: &ConnectionId) -> Result<(), StoreError> {
+        let mut removal = Removal {
+            subscribers: vec![connection.clone()],
+            is_last: false,
+            is_dead_letter_sent: false,
+            parts_released: false,
         };
-        let mut update = self
-            .update(key)
-            .update_expression(format!("SET subscribers.#connection = {value}{set_timer}"))
-            .condition_expression(format!(
-                "{stands_so} AND {compared} AND (size(subscribers) < :most OR \
-                 attribute_exists(subscribers.#connection))"
-            ))
-            .expression_attribute_names("#connection", connection.as_str())
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":pending", s(Status::Pending.as_str()))
-            .expression_attribute_values(":processing", s(Status::Processing.as_str()))
-            .expression_attribute_values(":retrying", s(Status::Retrying.as_str()))
-            .expression_attribute_values(":seen", n(seen))
-            .expression_attribute_values(":most", n(Self::MAX_SUBSCRIBERS))
-            .return_values(ReturnValue::AllNew);
-        match stands {
-            Standing::Open => return update,
-            Standing::EndedTimed => {}
-            Standing::EndedUntimed => {
-                update = update.expression_attribute_values(":timer_shard", self.timer_shard(key));
+        for _ in 0..Self::REMOVE_TRIES {
+            let update = if removal.is_last {
+                self.removal(key, &removal, None)
+            } else {
+                let others_stay = "(size(subscribers) > :one OR #status IN (:pending, :processing, :retrying) \
+                                    OR attribute_exists(dead_letter))";
+                self.removal(key, &removal, Some(others_stay))
+                    .name("#status", "status")
+                    .value(":one", n(1))
+                    .value(":pending", s(Status::Pending.as_str()))
+                    .value(":processing", s(Status::Processing.as_str()))
+                    .value(":retrying", s(Status::Retrying.as_str()))
+            };
+            let old = match update.send(&self.client).await {
+                Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
+                Err(Refusal::Condition(Some(old))) => old,
+                Err(Refusal::Other(failure)) => {
+                    return Err(failure.in_context(self.context("unsubscribe from", key)));
+                }
+            };
+            removal = self.next_removal(key, &old, &removal).await?;
+            if removal.is_nothing() {
+                return Ok(());
             }
         }
-        update = update
-            .expression_attribute_names("#ttl", "ttl")
-            .expression_attribute_values(":now", n(now.as_secs()))
-            .expression_attribute_values(":timer", time(now + self.settings.undelivered_after));
-        update
+        Ok(())
     }
 
-    pub(super) async fn note_redrive(
+    async fn record_delivery(
         &self,
         key: &RequestKey,
         epoch: u64,
-        as_request: &RequestId,
+        delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        const OPERATION: &str = "note the redrive of";
-        let update = self
-            .update(key)
-            .update_expression("SET redriven_as = :id")
-            .condition_expression("#status = :failed AND epoch = :epoch")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":failed", s(Status::Failed.as_str()))
-            .expression_attribute_values(":epoch", n(epoch))
-            .expression_attribute_values(":id", s(as_request.as_str()));
-        match update.send().await.map_err(Refusal::from) {
-            Ok(_) => Ok(()),
-            Err(Refusal::Condition(_)) => {
-                Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, key)))
+        let Delivery { delivered, is_complete, is_dead_letter_sent, parts_released } = delivery;
+        let mut removal = Removal {
+            subscribers: delivered.to_vec(),
+            is_last: is_complete,
+            is_dead_letter_sent,
+            parts_released,
+        };
+        for _ in 0..Self::REMOVE_TRIES {
+            if removal.is_nothing() {
+                return Ok(());
             }
-            Err(Refusal::Other(error)) => Err(store_error(self.context(OPERATION, key), error)),
+            let update = self.removal(key, &removal, Some("epoch = :epoch")).value(":epoch", n(epoch));
+            let old = match update.send(&self.client).await {
+                Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
+                Err(Refusal::Condition(Some(old))) => old,
+                Err(Refusal::Other(failure)) => {
+                    return Err(failure.in_context(self.context("mark delivery of", key)));
+                }
+            };
+            if old.get("epoch") != Some(&n(epoch)) {
+                return Ok(());
+            }
+            // A connection has subscribed since, or left: the timer stays for those without the terminal frame.
+            removal = self.next_removal(key, &old, &removal).await?;
         }
+        Ok(())
     }
 }

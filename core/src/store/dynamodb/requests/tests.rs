@@ -3,22 +3,28 @@
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemInput, UpdateItemOutput};
 use aws_smithy_mocks::{Rule, mock};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use serde_json::json as json_value;
+use serde_json::{Value, json as json_value};
 
 use super::*;
 use crate::aws::{AwsEnvironment, http_client};
 use crate::config::Environment;
-use crate::protocol::ErrorCode;
-use crate::store::dynamodb::Item;
+use crate::ids::ConnectionId;
+use crate::protocol::{ErrorBody, ErrorCode, Seq};
 use crate::store::dynamodb::codec::n;
 use crate::store::dynamodb::test_answers::{client, condition_failed, error_answer, http, wire_item};
-use crate::store::{AttemptOutcome, StoreErrorKind, Subscriber};
+use crate::store::{
+    Abandoned, AttemptOutcome, Audience, Cancelled, ClaimRequests as _, Claimed, Delivery, Enqueued,
+    LastReport, Lease, PastAttempt, Progress, ReadRequests as _, Request, RunRequests as _, StoreErrorKind,
+    SubmitRequests as _, SubscribeToRequests as _, Subscriber, SweepRequests as _,
+};
 
 mod errors;
 mod lists;

@@ -3,8 +3,10 @@
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
 use aws_sdk_dynamodb::operation::query::QueryInput;
 
+use super::super::read::{CONNECTION_REQUESTS, STATUS_TIME};
 use super::*;
 use crate::ids::fnv1a;
+use crate::store::dynamodb::index::{List, Order};
 use crate::store::{Cursor, Page, PageRequest, RequestSummary};
 
 fn named(id: &str, seconds: u64) -> Request {

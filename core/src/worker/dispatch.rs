@@ -9,12 +9,12 @@ use crate::service_error::ServiceError;
 
 /// What the worker is invoked with: which request, and nothing else of it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct HandOver {
+pub struct WorkerEvent {
     /// The request's key.
     pub request: String,
 }
 
-impl HandOver {
+impl WorkerEvent {
     /// The event for this request.
     #[must_use]
     pub fn of(key: &RequestKey) -> Self {
@@ -29,12 +29,12 @@ impl HandOver {
 }
 
 /// The way to the worker.
-pub trait Workers: Send + Sync {
+pub trait WorkerDispatch: Send + Sync {
     /// Has the worker take up a request, some time soon.
     ///
     /// It may be lost on the way: the request stays pending, and the sweeper brings it back.
     ///
     /// # Errors
     /// When it is not known to have been taken.
-    fn hand_over(&self, key: &RequestKey) -> impl Future<Output = Result<(), ServiceError>> + Send;
+    fn dispatch(&self, key: &RequestKey) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }

@@ -17,11 +17,11 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         history: &[PastAttempt],
         last: &LastReport,
     ) {
-        let attempts = self.attempts;
+        let executor = self.executor;
         if bugs::is(Bug::PushBeforeWrite) {
             let (_, frame) = terminal_frame(&self.request.id, ending.clone(), last.seq, last.at);
             for listening in &self.request.subscribers {
-                let _ = attempts.connections.send(listening, &frame).await;
+                let _ = executor.connections.send(listening, &frame).await;
             }
         }
         if bugs::is(Bug::DeadLetterBeforeStatus) {
@@ -32,7 +32,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             failed.finished_at = Some(last.at);
             failed.ending = Some(ending.clone());
             if let Some(letter) = DeadLetter::of(&failed) {
-                let _ = attempts.dead_letters.send(&letter).await;
+                let _ = executor.dead_letters.send(&letter).await;
             }
         }
     }
@@ -46,7 +46,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             request_id: self.request.id.clone(),
             percentage: self.pushed.percentage,
             message: self.pushed.message.clone(),
-            timestamp: self.attempts.clock.now().as_secs(),
+            timestamp: self.executor.clock.now().as_secs(),
             metadata: self.pushed.metadata.clone(),
             seq: self.seq.next(),
         }

@@ -21,7 +21,7 @@ use crate::telemetry::Causes;
 ///
 /// Frames to one connection are serial. Who takes longer than others misses what came meanwhile, and is sent the
 /// latest then: nobody waits for anybody else.
-pub(crate) struct Listeners<'a, P> {
+pub(crate) struct FanOut<'a, P> {
     connections: &'a P,
     key: RequestKey,
     /// How long one frame may take to one client.
@@ -41,7 +41,7 @@ pub(crate) struct Listeners<'a, P> {
     sending: BTreeSet<ConnectionId>,
     sends: FuturesUnordered<BoxFuture<'a, Sent>>,
     /// Who has the terminal frame.
-    told: BTreeSet<ConnectionId>,
+    delivered: BTreeSet<ConnectionId>,
     /// Who will never have any frame.
     gone: BTreeSet<ConnectionId>,
 }
@@ -52,7 +52,7 @@ struct Sent {
     outcome: Result<(), SendError>,
 }
 
-impl<'a, P: Connections> Listeners<'a, P> {
+impl<'a, P: Connections> FanOut<'a, P> {
     const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
     pub(crate) fn new(
@@ -74,7 +74,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
             seen: BTreeMap::new(),
             sending: BTreeSet::new(),
             sends: FuturesUnordered::new(),
-            told: BTreeSet::new(),
+            delivered: BTreeSet::new(),
             gone: BTreeSet::new(),
         }
     }
@@ -142,7 +142,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
         let is_end = self.end.as_ref().is_some_and(|(end, ..)| *end == seq);
         match outcome.map_err(|error| (error.kind(), error)) {
             Ok(()) if is_end => {
-                self.told.insert(to.clone());
+                self.delivered.insert(to.clone());
             }
             Ok(()) => {}
             Err((SendErrorKind::Gone, _)) => {
@@ -152,7 +152,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
             Err((SendErrorKind::Refused, error)) => {
                 tracing::error!(request = %self.key, connection = %to, error = %Causes(&error), "refused for good");
                 if is_end {
-                    self.told.insert(to.clone());
+                    self.delivered.insert(to.clone());
                 }
             }
             // It may have arrived: progress is not said twice under one number. What is newer goes at once.
@@ -185,7 +185,7 @@ impl<'a, P: Connections> Listeners<'a, P> {
 
     /// Sends the terminal frame to everyone who listens, again to those whom it does not reach at once, and
     /// returns who has it, or will never need it.
-    pub(crate) async fn tell(
+    pub(crate) async fn deliver(
         mut self,
         seq: Seq,
         frame: String,
@@ -223,6 +223,6 @@ impl<'a, P: Connections> Listeners<'a, P> {
     }
 
     fn is_done_with(&self, id: &ConnectionId) -> bool {
-        self.told.contains(id) || self.gone.contains(id)
+        self.delivered.contains(id) || self.gone.contains(id)
     }
 }

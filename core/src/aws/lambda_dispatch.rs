@@ -5,17 +5,17 @@ use super::signed_call::{Patience, SignedCall};
 use crate::ids::RequestKey;
 use crate::ports::Clock;
 use crate::service_error::ServiceError;
-use crate::workers::{HandOver, Workers};
+use crate::worker::dispatch::{WorkerDispatch, WorkerEvent};
 
 /// The worker as a Lambda function, invoked asynchronously.
 #[derive(Clone, Debug)]
-pub struct LambdaWorkers {
+pub struct LambdaDispatch {
     aws: AwsEnvironment,
     clock: Arc<dyn Clock>,
     function: String,
 }
 
-impl LambdaWorkers {
+impl LambdaDispatch {
     /// The function of this name or ARN.
     #[must_use]
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, function: impl Into<String>) -> Self {
@@ -23,21 +23,21 @@ impl LambdaWorkers {
     }
 
     /// `Invoke` of Lambda's API (2015-03-31), which answers 202 when the event is in its queue.
-    fn call(&self, hand_over: &HandOver) -> Result<SignedCall, serde_json::Error> {
+    fn call(&self, event: &WorkerEvent) -> Result<SignedCall, serde_json::Error> {
         Ok(SignedCall {
             service: "lambda",
             endpoint: self.aws.lambda_endpoint.as_ref().or(self.aws.endpoint.as_ref()).cloned(),
             path: format!("/2015-03-31/functions/{}/invocations", percent_encoded(&self.function)),
             headers: vec![("content-type", "application/json"), ("x-amz-invocation-type", "Event")],
-            body: serde_json::to_string(hand_over)?,
+            body: serde_json::to_string(event)?,
         })
     }
 }
 
-impl Workers for LambdaWorkers {
-    async fn hand_over(&self, key: &RequestKey) -> Result<(), ServiceError> {
+impl WorkerDispatch for LambdaDispatch {
+    async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         let what = format!("request {key} was not handed over to {}", self.function);
-        let call = match self.call(&HandOver::of(key)) {
+        let call = match self.call(&WorkerEvent::of(key)) {
             Ok(call) => call,
             Err(error) => return Err(ServiceError::refused(what, error)),
         };
@@ -78,12 +78,12 @@ mod tests {
         RequestKey::new(&"acme".into(), &"ann".into(), &"r1".into())
     }
 
-    async fn hand_over(function: &str, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
+    async fn dispatch(function: &str, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
         let (url, requests) = serve(answers);
         let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE), ("AWS_ENDPOINT_URL_LAMBDA", &url)]);
         let clock = Arc::new(At(Timestamp::from_secs(1_700_000_000)));
-        let handed_over = LambdaWorkers::new(aws, clock, function).hand_over(&key()).await;
-        (handed_over, requests.join().unwrap())
+        let dispatched = LambdaDispatch::new(aws, clock, function).dispatch(&key()).await;
+        (dispatched, requests.join().unwrap())
     }
 
     #[tokio::test]
@@ -91,8 +91,8 @@ mod tests {
         let mut calls = Vec::new();
         for function in ["streamer-worker", "arn:aws:lambda:eu-west-1:123456789012:function:streamer-worker"]
         {
-            let (handed_over, requests) = hand_over(function, &[(202, "")]).await;
-            handed_over.unwrap();
+            let (dispatched, requests) = dispatch(function, &[(202, "")]).await;
+            dispatched.unwrap();
             let [request] = &requests[..] else { panic!("{requests:?}") };
             calls.push(sent(request));
         }
@@ -105,17 +105,17 @@ mod tests {
             429,
             r#"{"Reason":"ReservedFunctionConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}"#,
         );
-        let (handed_over, requests) = hand_over("w", &[busy, (503, ""), (202, "")]).await;
-        assert_eq!((handed_over.is_ok(), requests.len()), (true, 3));
+        let (dispatched, requests) = dispatch("w", &[busy, (503, ""), (202, "")]).await;
+        assert_eq!((dispatched.is_ok(), requests.len()), (true, 3));
 
-        let (handed_over, requests) = hand_over("w", &[busy, (500, ""), busy]).await;
-        let error = handed_over.unwrap_err();
+        let (dispatched, requests) = dispatch("w", &[busy, (500, ""), busy]).await;
+        let error = dispatched.unwrap_err();
         assert_eq!((error.is_transient(), requests.len()), (true, 3));
         assert!(Causes(&error).to_string().ends_with("HTTP 429, Rate Exceeded."), "{}", Causes(&error));
 
         let missing = (404, r#"{"Type":"User","Message":"Function not found: w"}"#);
-        let (handed_over, requests) = hand_over("w", &[missing]).await;
-        let error = handed_over.unwrap_err();
+        let (dispatched, requests) = dispatch("w", &[missing]).await;
+        let error = dispatched.unwrap_err();
         assert_eq!((error.is_transient(), requests.len()), (false, 1));
         let expected = "request acme/ann/r1 was not handed over to w: HTTP 404, Function not found: w";
         assert_eq!(Causes(&error).to_string(), expected);
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn a_lambda_that_is_out_of_reach_may_come_back() {
         let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE)]);
-        let error = LambdaWorkers::new(aws, Arc::new(SystemClock), "w").hand_over(&key()).await.unwrap_err();
+        let error = LambdaDispatch::new(aws, Arc::new(SystemClock), "w").dispatch(&key()).await.unwrap_err();
         assert!(error.is_transient() && Causes(&error).to_string().contains("refused"), "{}", Causes(&error));
     }
 
@@ -132,10 +132,10 @@ mod tests {
     async fn a_lambda_that_does_not_answer_is_given_up_within_five_seconds() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
-        let workers =
-            LambdaWorkers::new(with_endpoints(&[("AWS_ENDPOINT_URL", &url)]), Arc::new(SystemClock), "w");
+        let dispatch =
+            LambdaDispatch::new(with_endpoints(&[("AWS_ENDPOINT_URL", &url)]), Arc::new(SystemClock), "w");
         let asked = tokio::time::Instant::now();
-        assert!(workers.hand_over(&key()).await.unwrap_err().is_transient());
+        assert!(dispatch.dispatch(&key()).await.unwrap_err().is_transient());
         assert!(asked.elapsed() <= std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 }

@@ -10,7 +10,7 @@ use streamer::processor::BatchItemFailure;
 use streamer::protocol::Frame;
 use streamer::store::{Status, StoreErrorKind};
 use streamer::worker::Worker;
-use streamer::workers::HandOver;
+use streamer::worker::dispatch::WorkerEvent;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -38,7 +38,7 @@ async fn what_is_the_workers_is_handed_over_at_once_and_without_a_call_to_the_st
     bench.queue_long("r1").await;
     let (item, ledger, began) = (bench.world.item("r1").await, bench.world.db.ledger(), Instant::now());
     assert_eq!(bench.world.process_for(Duration::from_mins(15)).await.batch_item_failures, []);
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     assert_snapshot!(ledger.take(), @"no calls");
     assert_eq!((bench.world.item("r1").await, began.elapsed().as_secs()), (item, 0));
 
@@ -57,7 +57,7 @@ async fn a_record_that_is_out_of_date_is_handed_over_all_the_same() {
     let item = bench.world.item("r1").await;
     let deadline = bench.world.now() + Duration::from_mins(15);
     assert_eq!(bench.world.processor().process(batch(old), deadline).await.batch_item_failures, []);
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
     assert_eq!((bench.world.item("r1").await, bench.started()), (item, 0));
 }
 
@@ -71,7 +71,7 @@ async fn a_record_whose_request_is_not_handed_over_comes_again() {
         let stored = format!("acme/ann/{id}");
         records.iter().find(|record| record["dynamodb"]["Keys"]["request_id"]["S"] == *stored).unwrap()
     };
-    bench.world.workers.fail_times(1);
+    bench.world.dispatched.fail_times(1);
     let deadline = bench.world.now() + Duration::from_mins(15);
     let response = bench.world.processor().process(batch(records.clone()), deadline).await;
     assert_eq!(response.batch_item_failures, [sequence_number(of("r1"))]);
@@ -79,12 +79,12 @@ async fn a_record_whose_request_is_not_handed_over_comes_again() {
 
     // As is one that there was no time for.
     bench.queue("r3").await;
-    bench.world.workers.fail_times(1);
+    bench.world.dispatched.fail_times(1);
     let deadline = bench.world.now() + Duration::from_secs(39);
     let last = bench.world.pending().pop().unwrap();
     let response = bench.world.processor().process(batch(vec![last.clone()]), deadline).await;
     assert_eq!(response.batch_item_failures, [sequence_number(&last)]);
-    assert_eq!((bench.status("r3").await, bench.world.workers.keys()), (Status::Pending, vec![]));
+    assert_eq!((bench.status("r3").await, bench.world.dispatched.keys()), (Status::Pending, vec![]));
 }
 
 /// Its record would find it no better, and would hold up whatever comes behind it in its shard.
@@ -93,7 +93,7 @@ async fn a_hand_over_that_is_refused_for_good_blocks_nobody_and_is_left_to_the_s
     let bench = bench().await;
     bench.queue_long("r1").await;
     bench.queue("r2").await;
-    bench.world.workers.refuse();
+    bench.world.dispatched.refuse();
     assert_eq!(bench.world.process_for(Duration::from_mins(15)).await.batch_item_failures, []);
     assert_eq!((bench.status("r1").await, bench.status("r2").await), (Status::Pending, Status::Completed));
     assert!(bench.summary("r1").await.timer_at.is_some());
@@ -109,7 +109,7 @@ async fn a_request_is_handed_over_once_however_many_of_its_records_are_in_a_batc
     let deadline = bench.world.now() + Duration::from_mins(15);
     let records = batch(vec![record.clone(), other, record]);
     assert_eq!(bench.world.processor().process(records, deadline).await.batch_item_failures, []);
-    assert_eq!(bench.world.workers.keys(), [key("r1")]);
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,8 +121,8 @@ async fn what_would_not_end_in_its_invocation_is_handed_over_while_its_batch_run
     // Ten take a minute; then forty seconds are left, of which ten are kept.
     let response = bench.world.process_for(Duration::from_secs(100)).await;
     assert_eq!(response.batch_item_failures, []);
-    assert_eq!((bench.started(), bench.world.workers.keys().len()), (10, 1));
-    let left = bench.world.workers.keys().remove(0);
+    assert_eq!((bench.started(), bench.world.dispatched.keys().len()), (10, 1));
+    let left = bench.world.dispatched.keys().remove(0);
     bench.world.work(left).await;
     assert_eq!(bench.frames().iter().filter(|frame| frame.is_terminal()).count(), 11);
 }
@@ -141,10 +141,10 @@ async fn a_worker_leaves_alone_what_is_not_there_and_says_when_the_store_does_no
     let bench = bench().await;
     bench.world.work(key("never")).await;
     bench.queue_long("r1").await;
-    let worker = Worker::new(bench.world.attempts_on(silent_queue(), Handle::current()));
+    let worker = Worker::new(bench.world.executor_on(silent_queue(), Handle::current()));
     let began = Instant::now();
     let deadline = bench.world.now() + Duration::from_mins(1);
-    let error = worker.run(&HandOver::of(&key("r1")), deadline).await.unwrap_err();
+    let error = worker.run(&WorkerEvent::of(&key("r1")), deadline).await.unwrap_err();
     assert_eq!((error.kind(), began.elapsed().as_secs()), (StoreErrorKind::Unavailable, 50));
     assert_eq!(bench.started(), 0);
 }

@@ -25,7 +25,7 @@ use outcome::Parting;
 
 /// How requests are run.
 #[derive(Clone, Debug)]
-pub struct AttemptSettings {
+pub struct ExecutorSettings {
     /// How long a claim holds without being renewed; it is renewed at a third. Default 60 s.
     pub lease: Duration,
     /// The least time between two progress frames of a request. Default 100 ms.
@@ -44,7 +44,7 @@ pub struct AttemptSettings {
     pub max_continuations: u32,
 }
 
-impl Default for AttemptSettings {
+impl Default for ExecutorSettings {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(60),
@@ -59,7 +59,7 @@ impl Default for AttemptSettings {
     }
 }
 
-impl AttemptSettings {
+impl ExecutorSettings {
     /// Reads how requests are run; what has no variable is as by default.
     ///
     /// | variable | meaning | unit | default | bounds |
@@ -83,7 +83,7 @@ impl AttemptSettings {
 }
 
 /// What runs requests: all that an attempt stands on.
-pub struct Attempts<Q, P, D> {
+pub struct Executor<Q, P, D> {
     /// The handlers.
     pub app: Arc<App>,
     /// Where requests are claimed, and end.
@@ -101,12 +101,12 @@ pub struct Attempts<Q, P, D> {
     /// up nobody who comes after it, who runs on a fresh one.
     pub handler_runtime: HandlerRuntime,
     /// How requests are run.
-    pub settings: AttemptSettings,
+    pub settings: ExecutorSettings,
 }
 
-impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Attempts<Q, P, D> {
+impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Executor<Q, P, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempts")
+        f.debug_struct("Executor")
             .field("app", &self.app)
             .field("queue", &self.queue)
             .field("connections", &self.connections)
@@ -134,7 +134,7 @@ pub(crate) enum NotClaimed {
     Store(StoreError),
 }
 
-impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempts<Q, P, D> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
     /// Claims a request and runs it until it ends, or is to go on later. It must have this much time `at_least` before its
     /// handler would be told that the invocation ends.
     pub(crate) async fn run(

@@ -9,7 +9,7 @@ use super::Sweeper;
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::delivery::{End, Listeners, Settled, settle};
+use crate::delivery::{Delivered, EndedRequest, FanOut, deliver};
 use crate::ids::RequestKey;
 use crate::lifecycle::{Effect, Event, State, Step, step};
 use crate::ports::Timestamp;
@@ -26,11 +26,11 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
 /// How long it may take to tell an end, with its dead letter, and to note that.
-const TELL_TIME: Duration = Duration::from_secs(15);
+const DELIVERY_TIME: Duration = Duration::from_secs(15);
 
 /// Something that is to be done when its timer fires.
 #[derive(Debug)]
-pub(super) enum Due {
+pub(super) enum DueItem {
     /// A request, as it was seen.
     Request(Box<RequestSummary>),
     /// One that cannot be read, and whose timer was seen to fire then.
@@ -39,7 +39,7 @@ pub(super) enum Due {
 
 /// An end that is ours to tell.
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct Undelivered {
     pub(super) key: RequestKey,
     /// When its timer fires again, where that is known.
     timer_at: Option<Timestamp>,
@@ -47,15 +47,15 @@ pub(super) struct Untold {
 
 /// What was done about a request.
 #[derive(Debug)]
-pub(super) enum Acted {
+pub(super) enum Handled {
     Nudged,
     Held,
     Retried,
     TakenBack,
     /// It has ended by that, and is to be told.
-    Ended(Untold),
+    Ended(Undelivered),
     /// It had ended before, and is to be told.
-    Untold(Untold),
+    Undelivered(Undelivered),
     MovedOn,
     Unreadable,
     /// The store has not done it.
@@ -64,35 +64,35 @@ pub(super) enum Acted {
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     /// Does what is to be done about a request by the rules.
-    pub(super) async fn see_to(&self, key: &RequestKey, due: &Due) -> Acted {
+    pub(super) async fn handle(&self, key: &RequestKey, due: &DueItem) -> Handled {
         let (done, timer_at) = match due {
-            Due::Request(seen) => {
+            DueItem::Request(seen) => {
                 let timer_at = seen.timer_at.unwrap_or_default();
                 (self.act(key, seen, timer_at).await, timer_at)
             }
-            Due::Unreadable(timer_at, error) => {
+            DueItem::Unreadable(timer_at, error) => {
                 tracing::error!(request = %key, error = %Causes(error), "it is due, and cannot be read");
-                return self.put_off(key, *timer_at).await;
+                return self.postpone_unreadable(key, *timer_at).await;
             }
         };
         match done {
             Ok(Some(acted)) => acted,
-            Ok(None) => Acted::MovedOn,
+            Ok(None) => Handled::MovedOn,
             Err(error) => match error.kind() {
                 StoreErrorKind::Throttled | StoreErrorKind::Unavailable => {
                     tracing::warn!(request = %key, error = %Causes(&error), "not seen to: the next look finds it again");
-                    Acted::Failed(error.kind())
+                    Handled::Failed(error.kind())
                 }
                 StoreErrorKind::NotFound | StoreErrorKind::ConditionLost | StoreErrorKind::Fenced => {
                     tracing::debug!(request = %key, %error, "it has moved on");
-                    Acted::MovedOn
+                    Handled::MovedOn
                 }
                 StoreErrorKind::AlreadyExists
                 | StoreErrorKind::TooLarge
                 | StoreErrorKind::Corrupt
                 | StoreErrorKind::Misuse => {
                     tracing::error!(request = %key, error = %Causes(&error), "it is due, and nothing can be done about it");
-                    self.put_off(key, timer_at).await
+                    self.postpone_unreadable(key, timer_at).await
                 }
             },
         }
@@ -104,7 +104,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         key: &RequestKey,
         seen: &RequestSummary,
         timer_at: Timestamp,
-    ) -> Result<Option<Acted>, StoreError> {
+    ) -> Result<Option<Handled>, StoreError> {
         let now = self.clock.now();
         let state = State::from(seen);
         let judged_at = now;
@@ -114,17 +114,17 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let look_at = |effect: &Effect| if let Effect::LookAt(at) = effect { Some(*at) } else { None };
         if let Some(at) = effects.iter().find_map(look_at) {
             let done = self.queue.postpone(key, timer_at, at).await?;
-            return Ok(done.then_some(Acted::Held));
+            return Ok(done.then_some(Handled::Held));
         }
         match state {
             #[cfg(feature = "seeded-bugs")]
-            State::Pending(_) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Acted::Nudged)),
+            State::Pending(_) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Handled::Nudged)),
             State::Pending(_) => {
                 let done = self.queue.nudge(seen, now).await?;
                 if done {
                     tracing::warn!(request = %key, "nobody has claimed it: it appears in the stream once more");
                 }
-                Ok(done.then_some(Acted::Nudged))
+                Ok(done.then_some(Handled::Nudged))
             }
             State::Processing(..) => self.take_back(key, seen, &next, now).await,
             State::Retrying(..) => self.retry(key, seen, &next, now).await,
@@ -134,8 +134,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 let waited = now.since(seen.finished_at.unwrap_or_default());
                 let again_at = now + waited.clamp(SHORTEST_WAIT, LONGEST_WAIT);
                 let done = self.queue.postpone(key, timer_at, again_at).await?;
-                let untold = Untold { key: key.clone(), timer_at: Some(again_at) };
-                Ok(done.then_some(Acted::Untold(untold)))
+                let undelivered = Undelivered { key: key.clone(), timer_at: Some(again_at) };
+                Ok(done.then_some(Handled::Undelivered(undelivered)))
             }
         }
     }
@@ -147,7 +147,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         seen: &RequestSummary,
         next: &State,
         now: Timestamp,
-    ) -> Result<Option<Acted>, StoreError> {
+    ) -> Result<Option<Handled>, StoreError> {
         let error = ErrorBody::processing_failed();
         let crash = PastAttempt {
             attempt: seen.attempt,
@@ -171,9 +171,9 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let (attempt, status) = (seen.attempt, next.status().as_str());
         tracing::warn!(request = %key, attempt, status, "its lease has ended without a word: it was taken back");
         Ok(Some(match verdict {
-            Abandoned::Again => Acted::TakenBack,
+            Abandoned::Again => Handled::TakenBack,
             Abandoned::Failed(_) | Abandoned::Cancelled => {
-                Acted::Ended(Untold { key: key.clone(), timer_at: None })
+                Handled::Ended(Undelivered { key: key.clone(), timer_at: None })
             }
         }))
     }
@@ -185,18 +185,18 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         seen: &RequestSummary,
         next: &State,
         now: Timestamp,
-    ) -> Result<Option<Acted>, StoreError> {
+    ) -> Result<Option<Handled>, StoreError> {
         let (to, acted) = match next {
             State::Failed => {
                 let last = seen.history.last().map(|attempt| attempt.error.clone());
                 let to = NewStatus::Failed(last.unwrap_or_else(ErrorBody::processing_failed));
-                (to, Acted::Ended(Untold { key: key.clone(), timer_at: None }))
+                (to, Handled::Ended(Undelivered { key: key.clone(), timer_at: None }))
             }
             State::Pending(_)
             | State::Processing(..)
             | State::Retrying(..)
             | State::Completed
-            | State::Cancelled => (NewStatus::Pending, Acted::Retried),
+            | State::Cancelled => (NewStatus::Pending, Handled::Retried),
         };
         self.queue.update_status(key, Status::Retrying, to, now).await?;
         tracing::info!(request = %key, attempt = seen.attempt, status = next.status().as_str(), "its wait is over");
@@ -204,12 +204,12 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     }
 
     /// Keeps what only an operator can mend out of the way of everything else.
-    async fn put_off(&self, key: &RequestKey, timer_at: Timestamp) -> Acted {
+    async fn postpone_unreadable(&self, key: &RequestKey, timer_at: Timestamp) -> Handled {
         match self.queue.postpone(key, timer_at, self.clock.now() + LONGEST_WAIT).await {
-            Ok(_) => Acted::Unreadable,
+            Ok(_) => Handled::Unreadable,
             Err(error) => {
                 tracing::error!(request = %key, error = %Causes(&error), "it was not put off");
-                Acted::Failed(error.kind())
+                Handled::Failed(error.kind())
             }
         }
     }
@@ -217,9 +217,9 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     /// Tells an end to whoever has not heard of it, and says where that stands; `None` if it has no end.
     ///
     /// Its timer fires after this was begun: what is not done by then is tried again.
-    pub(super) async fn tell(&self, untold: &Untold, until: Instant) -> Option<Settled> {
-        let Untold { key, timer_at } = untold;
-        let until = until.min(Instant::now() + TELL_TIME);
+    pub(super) async fn deliver(&self, undelivered: &Undelivered, until: Instant) -> Option<Delivered> {
+        let Undelivered { key, timer_at } = undelivered;
+        let until = until.min(Instant::now() + DELIVERY_TIME);
         let mut is_payload_lost = false;
         let read = timeout_at(until, async {
             // What is told needs neither the payload nor a checkpoint; a dead letter needs the payload.
@@ -242,29 +242,28 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "its end cannot be told: it cannot be read");
                 if let (StoreErrorKind::Corrupt, Some(timer_at)) = (error.kind(), timer_at) {
-                    self.put_off(key, *timer_at).await;
+                    self.postpone_unreadable(key, *timer_at).await;
                 }
-                return Some(Settled::Owed);
+                return Some(Delivered::Partly);
             }
             Err(_) => {
                 tracing::error!(request = %key, "its end is not told yet: the store has not answered");
-                return Some(Settled::Owed);
+                return Some(Delivered::Partly);
             }
         };
         let push_timeout = self.settings.push_timeout;
         // Nobody holds a lease: there is no progress to be sent, only the end.
-        let listeners =
-            Listeners::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
+        let fan_out = FanOut::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
         let audience = request.subscribers.clone();
-        let end = End { audience, parts_released: false, is_payload_lost, request: &request };
-        let settled =
-            settle(&self.queue, Some(&self.dead_letters), listeners, end, until, push_timeout).await;
-        match settled {
-            Settled::Fully => tracing::info!(request = %key, "its end is told"),
-            Settled::Owed => {
+        let end = EndedRequest { audience, parts_released: false, is_payload_lost, request: &request };
+        let delivered =
+            deliver(&self.queue, Some(&self.dead_letters), fan_out, end, until, push_timeout).await;
+        match delivered {
+            Delivered::Fully => tracing::info!(request = %key, "its end is told"),
+            Delivered::Partly => {
                 tracing::warn!(request = %key, "not everybody could be told of its end yet");
             }
         }
-        Some(settled)
+        Some(delivered)
     }
 }

@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::outcome::{Circumstances, Failure, HandlerEnd, Outcome, Parting};
-use super::{Attempts, Ran};
+use super::{Executor, Ran};
 #[cfg(feature = "seeded-bugs")]
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::delivery::{End, Listeners, settle, terminal_frame};
+use crate::delivery::{EndedRequest, FanOut, deliver, terminal_frame};
 use crate::handler::{Context, HandlerTask, RetryPolicy};
 use crate::ids::RequestKey;
 use crate::lifecycle::Rules;
@@ -31,7 +31,7 @@ use crate::telemetry::Causes;
 mod mistakes;
 
 pub(super) struct Attempt<'a, Q, P, D> {
-    attempts: &'a Attempts<Q, P, D>,
+    executor: &'a Executor<Q, P, D>,
     key: RequestKey,
     request: Request,
     /// Kept for the dead letter that may come of it.
@@ -45,7 +45,7 @@ pub(super) struct Attempt<'a, Q, P, D> {
     /// When the invocation ends.
     deadline: Instant,
     seq: Seq,
-    listeners: Listeners<'a, P>,
+    fan_out: FanOut<'a, P>,
     pushed: Progress,
     /// Whether something was saved before this run that it goes on from.
     had_checkpoint: bool,
@@ -116,16 +116,16 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
-        attempts: &'a Attempts<Q, P, D>,
+        executor: &'a Executor<Q, P, D>,
         mut request: Request,
         lease: Lease,
         claimed_at: Instant,
         deadline: Instant,
     ) -> Self {
         let key = request.key();
-        let settings = &attempts.settings;
-        let listeners = Listeners::new(
-            &attempts.connections,
+        let settings = &executor.settings;
+        let fan_out = FanOut::new(
+            &executor.connections,
             key.clone(),
             settings.push_timeout,
             settings.lease_holds_until(claimed_at),
@@ -138,11 +138,11 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let pushed =
             if request.checkpoint.is_some() { request.progress.clone() } else { Progress::default() };
         Self {
-            attempts,
-            listeners,
+            executor,
+            fan_out,
             key,
             payload: Arc::new(std::mem::take(&mut request.payload)),
-            policy: attempts.app.retry_policy(&request.action),
+            policy: executor.app.retry_policy(&request.action),
             seq,
             had_checkpoint: request.checkpoint.is_some(),
             request,
@@ -167,7 +167,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
             tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
-            self.attempts.handler_runtime.replace_if_stuck().await;
+            self.executor.handler_runtime.replace_if_stuck().await;
         }
         let Ok(outcome) = outcome else {
             tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
@@ -180,7 +180,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
 
     /// When the handler is told that its invocation ends.
     fn time_is_up(&self) -> Instant {
-        before(self.deadline, self.attempts.settings.deadline_margin)
+        before(self.deadline, self.executor.settings.deadline_margin)
     }
 
     /// Sends the request through the app's layers to its handler.
@@ -200,8 +200,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             checkpoint,
         };
         let call = Call::new(context, Arc::clone(&self.payload), Phase::Processing);
-        let app = self.attempts.app.clone();
-        HandlerTask::spawn(&self.attempts.handler_runtime.handle(), async move { app.call(call).await })
+        let app = self.executor.app.clone();
+        HandlerTask::spawn(&self.executor.handler_runtime.handle(), async move { app.call(call).await })
     }
 
     /// Pushes and stores progress, saves checkpoints and renews the lease, until the handler ends; tells it when it is to
@@ -211,7 +211,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         task: &mut HandlerTask<Result<Reply, CallError>>,
         reports: &mut Reports,
     ) -> Result<Outcome, LeaseLost> {
-        let attempts = self.attempts;
+        let executor = self.executor;
         let mut pace = Pace {
             push_at: Instant::now(),
             asked_at: self.renewed_at,
@@ -243,7 +243,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     pace.to_store |= pace.reporting;
                 }
                 Some(checkpoint) = reports.checkpoints.recv(), if is_ours && pace.unsaved.is_none() => {
-                    pace.unsaved = Some(Unsaved::new(checkpoint, attempts.settings.lease));
+                    pace.unsaved = Some(Unsaved::new(checkpoint, executor.settings.lease));
                 }
                 written = running(&mut writing), if is_ours => {
                     writing = None;
@@ -251,7 +251,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 }
                 () = sleep_until(pace.push_at), if is_ours && pace.to_push => {
                     pace.to_push = false;
-                    pace.push_at = Instant::now() + attempts.settings.push_interval;
+                    pace.push_at = Instant::now() + executor.settings.push_interval;
                     let latest = reports.progress.borrow().clone();
                     self.push_progress(latest);
                 }
@@ -259,14 +259,14 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 () = sleep_until(write_at), if is_ours && writing.is_none() => {
                     writing = Some(self.next_write(&mut pace, reports));
                 }
-                () = self.listeners.advance(), if is_ours => {}
+                () = self.fan_out.advance(), if is_ours => {}
             }
         }
     }
 
     /// When the lease is to be renewed, by a report if there is one, or something is to be saved.
     fn next_write_at(&self, pace: &Pace) -> Instant {
-        let settings = &self.attempts.settings;
+        let settings = &self.executor.settings;
         let third = settings.lease / 3;
         let renew_at = (self.renewed_at + third).max(pace.asked_at + settings.store_interval.min(third));
         let store_at =
@@ -287,9 +287,9 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         pace.asked_at = Instant::now();
         // Later each time, whatever the clock says: a write that arrives after those that followed it changes nothing.
         let next = self.lease_until + Duration::from_millis(1);
-        self.lease_until = next.max(self.attempts.clock.now() + self.attempts.settings.lease);
+        self.lease_until = next.max(self.executor.clock.now() + self.executor.settings.lease);
         let (key, lease) = (self.key.clone(), self.lease.clone());
-        Box::pin(carry_out(self.attempts, write, key, lease, self.lease_until, numbered, self.seq))
+        Box::pin(carry_out(self.executor, write, key, lease, self.lease_until, numbered, self.seq))
     }
 
     /// Takes note of a write, which has renewed the lease and says who is listening.
@@ -300,7 +300,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let error = match answer {
             Ok(Audience { subscribers, cancel_requested, parts_released: _ }) => {
                 self.renewed_at = asked_at;
-                self.listeners.renew(self.attempts.settings.lease_holds_until(asked_at), subscribers);
+                self.fan_out.renew(self.executor.settings.lease_holds_until(asked_at), subscribers);
                 if let Write::Checkpoint(unsaved) = write {
                     self.has_saved = true;
                     unsaved.answer(Ok(()));
@@ -348,7 +348,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             Some(_) => return,
             told @ None => {
                 tracing::info!(request = %self.key, ?reason, "the handler is told to stop");
-                let until = now + self.attempts.settings.stop_grace;
+                let until = now + self.executor.settings.stop_grace;
                 // However long it has, there is time to write what has come of it.
                 *told = Some(Told { reason, until: until.min(before(self.deadline, WRITE_TIME)) });
             }
@@ -392,23 +392,23 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             request_id: self.request.id.clone(),
             percentage: progress.percentage,
             message: progress.message.clone(),
-            timestamp: self.attempts.clock.now().as_secs(),
+            timestamp: self.executor.clock.now().as_secs(),
             metadata: progress.metadata.clone(),
             seq: self.seq,
         };
         self.pushed = progress;
-        self.listeners.offer(self.seq, frame.to_json());
+        self.fan_out.offer(self.seq, frame.to_json());
     }
 
     /// Writes what becomes of the request, then, if it has ended, tells it, and notes who has been told.
     async fn part(mut self, outcome: Outcome) -> Ran {
-        let now = self.attempts.clock.now();
+        let now = self.executor.clock.now();
         let end_of_time = before(self.deadline, LAST_MOMENT);
         let mut parting = self.parting(outcome, now);
         if !parting.is_end() {
             // Whoever claims it next pushes at once: what we have to say is said before that.
-            let flush_until = Instant::now() + self.attempts.settings.push_timeout;
-            self.listeners.flush(flush_until.min(before(end_of_time, LEAST_WRITE_TIME))).await;
+            let flush_until = Instant::now() + self.executor.settings.push_timeout;
+            self.fan_out.flush(flush_until.min(before(end_of_time, LEAST_WRITE_TIME))).await;
         }
         let mut is_replaced = false;
         let (last, audience) = loop {
@@ -440,12 +440,12 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         match parting {
             Parting::Ended(ending, history) => {
                 self.request.history = history;
-                self.settle(ending, &last, audience, end_of_time).await;
+                self.deliver(ending, &last, audience, end_of_time).await;
                 Ran::Done
             }
             Parting::Retried { due, .. } => {
                 tracing::info!(request = %self.key, %due, "waits for its next attempt");
-                Ran::RetryAt(Instant::now() + due.since(self.attempts.clock.now()))
+                Ran::RetryAt(Instant::now() + due.since(self.executor.clock.now()))
             }
             Parting::Continued => {
                 tracing::info!(request = %self.key, "goes on in a fresh invocation");
@@ -456,7 +456,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
 
     /// What becomes of the request; an end is one that a frame can tell.
     fn parting(&self, outcome: Outcome, now: Timestamp) -> Parting {
-        let attempts = self.attempts;
+        let executor = self.executor;
         let tellable = |ending| terminal_frame(&self.request.id, ending, self.seq.next(), now).0;
         let outcome = match outcome {
             Outcome::Succeeded(result) => match tellable(Ending::Completed(result)) {
@@ -466,13 +466,13 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             },
             Outcome::Yielded | Outcome::Stopped | Outcome::Failed(_) => outcome,
         };
-        let rules = Rules { max_continuations: attempts.settings.max_continuations, ..Rules::default() };
+        let rules = Rules { max_continuations: executor.settings.max_continuations, ..Rules::default() };
         let circumstances = Circumstances {
             request: &self.request,
             lease: &self.lease,
             policy: &self.policy,
             rules: &rules,
-            chance: attempts.chance(),
+            chance: executor.chance(),
             now,
         };
         match Parting::after(outcome, circumstances) {
@@ -487,21 +487,21 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         if let Parting::Ended(ending, history) = parting {
             Box::pin(self.before_it_is_written(ending, history, last)).await;
         }
-        let written = write(self.attempts, &self.key, &self.lease, parting, last);
+        let written = write(self.executor, &self.key, &self.lease, parting, last);
         tokio::pin!(written);
         loop {
             tokio::select! {
                 biased;
                 // Begun first: whether the attempt may still say anything is for the write to find.
                 written = &mut written => return written,
-                () = self.listeners.advance(), if parting.is_end() => {}
+                () = self.fan_out.advance(), if parting.is_end() => {}
             }
         }
     }
 
     /// Tells the end, and notes who has been told.
-    async fn settle(mut self, ending: Ending, last: &LastReport, audience: Audience, until: Instant) {
-        let attempts = self.attempts;
+    async fn deliver(mut self, ending: Ending, last: &LastReport, audience: Audience, until: Instant) {
+        let executor = self.executor;
         #[cfg(feature = "seeded-bugs")]
         let late_reports = self.late_reports(&audience);
         tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
@@ -513,17 +513,17 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         self.request.ending = Some(ending);
         self.request.seq = last.seq;
         self.request.finished_at = Some(last.at);
-        let end = End {
+        let end = EndedRequest {
             request: &self.request,
             audience: audience.subscribers.into_iter().map(|listens| listens.connection).collect(),
             parts_released: audience.parts_released,
             is_payload_lost: false,
         };
-        let (push_timeout, dead_letters) = (attempts.settings.push_timeout, Some(&attempts.dead_letters));
-        settle(&attempts.queue, dead_letters, self.listeners, end, until, push_timeout).await;
+        let (push_timeout, dead_letters) = (executor.settings.push_timeout, Some(&executor.dead_letters));
+        deliver(&executor.queue, dead_letters, self.fan_out, end, until, push_timeout).await;
         #[cfg(feature = "seeded-bugs")]
         for (to, frame) in late_reports {
-            let _ = attempts.connections.send(&to, &frame).await;
+            let _ = executor.connections.send(&to, &frame).await;
         }
     }
 }
@@ -554,7 +554,7 @@ async fn running<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 }
 
 async fn carry_out<Q: RequestQueue, P, D>(
-    attempts: &Attempts<Q, P, D>,
+    executor: &Executor<Q, P, D>,
     write: Write,
     key: RequestKey,
     lease: Lease,
@@ -562,7 +562,7 @@ async fn carry_out<Q: RequestQueue, P, D>(
     progress: Progress,
     seq: Seq,
 ) -> Written {
-    let (asked_at, queue) = (Instant::now(), &attempts.queue);
+    let (asked_at, queue) = (Instant::now(), &executor.queue);
     #[cfg(feature = "seeded-bugs")]
     let lease_end = bugs::instead(Bug::LeaseNeverRenewed, lease.expires_at, lease_end);
     let answer = match &write {
@@ -578,13 +578,13 @@ async fn carry_out<Q: RequestQueue, P, D>(
 /// Writes how a request leaves its attempt, again and again until it stands: it is what the client was promised, and
 /// conditional on the epoch, so that it can do no harm however late it comes.
 pub(super) async fn write<Q: RequestQueue, P, D>(
-    attempts: &Attempts<Q, P, D>,
+    executor: &Executor<Q, P, D>,
     key: &RequestKey,
     lease: &Lease,
     parting: &Parting,
     last: &LastReport,
 ) -> Result<Audience, StoreError> {
-    let queue = &attempts.queue;
+    let queue = &executor.queue;
     loop {
         let written = match parting {
             Parting::Ended(Ending::Completed(result), _) => queue.complete(key, lease, result, last).await,

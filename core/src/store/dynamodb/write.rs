@@ -1,0 +1,199 @@
+//! Writes of one item, each to be sent alone or as a part of a transaction.
+//!
+//! A conditional write whose condition fails brings back the item as it was.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{
+    self, AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+
+use super::codec::Item;
+use super::error::{Failure, Refusal};
+use crate::store::StoreErrorKind;
+
+/// What an expression means by its `#names` and `:values`.
+#[derive(Debug, Default)]
+struct Placeholders {
+    names: HashMap<String, String>,
+    values: Item,
+}
+
+impl Placeholders {
+    /// Both, where there are any: DynamoDB refuses empty ones.
+    fn into_options(self) -> (Option<HashMap<String, String>>, Option<Item>) {
+        let Self { names, values } = self;
+        (Some(names).filter(|names| !names.is_empty()), Some(values).filter(|values| !values.is_empty()))
+    }
+}
+
+/// A conditional update of an item.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Update {
+    table: String,
+    key: Item,
+    expression: String,
+    condition: String,
+    placeholders: Placeholders,
+    returns: Option<ReturnValue>,
+}
+
+impl Update {
+    pub(super) fn new(table: &str, key: Item) -> Self {
+        Self {
+            table: table.to_owned(),
+            key,
+            expression: String::new(),
+            condition: String::new(),
+            placeholders: Placeholders::default(),
+            returns: None,
+        }
+    }
+
+    /// What it changes.
+    pub(super) fn expression(mut self, expression: impl Into<String>) -> Self {
+        self.expression = expression.into();
+        self
+    }
+
+    /// What must hold of the item.
+    pub(super) fn condition(mut self, condition: impl Into<String>) -> Self {
+        self.condition = condition.into();
+        self
+    }
+
+    /// The attribute, or the key in a map, that a `#name` stands for.
+    pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
+        self.placeholders.names.insert(name.into(), attribute.into());
+        self
+    }
+
+    /// The value that a `:name` stands for.
+    pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
+        self.placeholders.values.insert(name.into(), value);
+        self
+    }
+
+    /// Makes [`send`](Self::send) return the whole item as the update leaves it, which costs nothing.
+    pub(super) fn returning_item(mut self) -> Self {
+        self.returns = Some(ReturnValue::AllNew);
+        self
+    }
+
+    /// Sends it as an UpdateItem; returns the item if [asked to](Self::returning_item), else nothing.
+    pub(super) async fn send(self, client: &Client) -> Result<Item, Refusal> {
+        let (names, values) = self.placeholders.into_options();
+        let updated = client
+            .update_item()
+            .table_name(self.table)
+            .set_key(Some(self.key))
+            .update_expression(self.expression)
+            .condition_expression(self.condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .set_return_values(self.returns)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await?;
+        Ok(updated.attributes.unwrap_or_default())
+    }
+
+    /// The same as a part of a transaction, which returns no items.
+    pub(super) fn into_part(self) -> Result<TransactWriteItem, BuildError> {
+        let (names, values) = self.placeholders.into_options();
+        let update = types::Update::builder()
+            .table_name(self.table)
+            .set_key(Some(self.key))
+            .update_expression(self.expression)
+            .condition_expression(self.condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+}
+
+/// A put of an item, conditional or not.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Put {
+    table: String,
+    item: Item,
+    condition: Option<String>,
+    placeholders: Placeholders,
+}
+
+impl Put {
+    pub(super) fn new(table: &str, item: Item) -> Self {
+        Self { table: table.to_owned(), item, condition: None, placeholders: Placeholders::default() }
+    }
+
+    /// What must hold of the item that is there.
+    pub(super) fn condition(mut self, condition: impl Into<String>) -> Self {
+        self.condition = Some(condition.into());
+        self
+    }
+
+    /// The attribute that a `#name` of the condition stands for.
+    pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
+        self.placeholders.names.insert(name.into(), attribute.into());
+        self
+    }
+
+    /// The value that a `:name` of the condition stands for.
+    pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
+        self.placeholders.values.insert(name.into(), value);
+        self
+    }
+
+    /// Sends it as a PutItem.
+    pub(super) async fn send(self, client: &Client) -> Result<(), Refusal> {
+        let returns = self.returns_on_failure();
+        let (names, values) = self.placeholders.into_options();
+        client
+            .put_item()
+            .table_name(self.table)
+            .set_item(Some(self.item))
+            .set_condition_expression(self.condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .set_return_values_on_condition_check_failure(returns)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// The same as a part of a transaction.
+    pub(super) fn into_part(self) -> Result<TransactWriteItem, BuildError> {
+        let returns = self.returns_on_failure();
+        let (names, values) = self.placeholders.into_options();
+        let put = types::Put::builder()
+            .table_name(self.table)
+            .set_item(Some(self.item))
+            .set_condition_expression(self.condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .set_return_values_on_condition_check_failure(returns)
+            .build()?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    fn returns_on_failure(&self) -> Option<ReturnValuesOnConditionCheckFailure> {
+        self.condition.is_some().then_some(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+}
+
+/// Makes all of these writes or none. Only the first may have a condition.
+pub(super) async fn transact(
+    client: &Client,
+    writes: impl IntoIterator<Item = Result<TransactWriteItem, BuildError>>,
+) -> Result<(), Refusal> {
+    let writes: Result<Vec<_>, _> = writes.into_iter().collect();
+    let writes = writes.map_err(|error| Refusal::Other(Failure::new(StoreErrorKind::Misuse, error)))?;
+    client.transact_write_items().set_transact_items(Some(writes)).send().await?;
+    Ok(())
+}
