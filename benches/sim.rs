@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
-use streamer_harness::sim::{Act, Plan, Sim};
+use streamer_sim::{Act, Plan, Sim};
 
 /// As the `streamer` command has it.
 #[global_allocator]

@@ -330,7 +330,10 @@ mod tests {
             app.handle("a", retried(0)).unwrap_err().to_string(),
             app.fallback(retried(101)).unwrap_err().to_string(),
         ];
-        insta::assert_snapshot!(refused.join("\n"));
+        insta::assert_snapshot!(refused.join("\n"), @r#"
+        the retry policy of the action "a" allows 0 attempts, and must allow from 1 to 100
+        the fallback's retry policy allows 101 attempts, and must allow from 1 to 100
+        "#);
         assert!(app.actions().is_empty() && !app.answers("a"), "what is refused is not registered");
 
         app.handle("a", retried(7)).unwrap().handle("b", echo).unwrap();

@@ -271,6 +271,6 @@ mod tests {
         let letter = letter("r1");
         let text = serde_json::to_string(&letter).unwrap();
         assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap(), letter);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"{"id":"acme/ann/r1#5@1000","request_id":"r1","user":"ann","tenant":"acme","connection":"c-ann","action":"print","payload":{"pages":3},"metadata":{"k":"v"},"error":{"code":"OUT_OF_PAPER","message":"No paper"},"attempts":2,"max_attempts":2,"epoch":5,"history":[{"attempt":2,"epoch":5,"ended_at":9000,"outcome":"failed","error":{"code":"OUT_OF_PAPER","message":"No paper"}}],"created_at":1000,"failed_at":9000}"#);
     }
 }

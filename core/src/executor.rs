@@ -60,12 +60,7 @@ impl Default for ExecutorSettings {
 }
 
 impl ExecutorSettings {
-    /// Reads how requests are run; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `LEASE_MS` | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
-    /// | `MAX_CONTINUATIONS` | as in [`Rules::from_env`] | | | |
+    /// Reads `LEASE_MS` and `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has them.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();

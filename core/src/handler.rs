@@ -8,6 +8,7 @@ mod task;
 
 pub use function::{HandlerFn, IntoHandler, handler_fn};
 pub use retry::RetryPolicy;
+#[doc(hidden)]
 pub use runtime::HandlerRuntime;
 
 pub(crate) use endpoint::endpoint;
@@ -427,7 +428,12 @@ mod tests {
         ] {
             report.push(serde_json::to_string(&refusal(handler(), payload).await).unwrap());
         }
-        insta::assert_snapshot!(report.join("\n"));
+        insta::assert_snapshot!(report.join("\n"), @r#"
+        {"code":"VALIDATION_ERROR","message":"lines[1].quantity: invalid type: string \"two\", expected u32","details":{"fields":[{"path":"lines[1].quantity","message":"invalid type: string \"two\", expected u32"}]}}
+        {"code":"VALIDATION_ERROR","message":"lines: invalid type: map, expected a sequence","details":{"fields":[{"path":"lines","message":"invalid type: map, expected a sequence"}]}}
+        {"code":"VALIDATION_ERROR","message":"payload: missing field `lines`","details":{"fields":[{"path":"","message":"missing field `lines`"}]}}
+        {"code":"VALIDATION_ERROR","message":"payload: invalid type: null, expected struct Order","details":{"fields":[{"path":"","message":"invalid type: null, expected struct Order"}]}}
+        "#);
     }
 
     #[tokio::test]

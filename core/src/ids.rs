@@ -114,8 +114,7 @@ impl fmt::Display for RequestKey {
 }
 
 /// The key of a user within its tenant, as the `user-connections` index has it.
-#[must_use]
-pub fn user_key(tenant: &TenantId, user: &UserId) -> String {
+pub(crate) fn user_key(tenant: &TenantId, user: &UserId) -> String {
     joined([tenant.as_str(), user.as_str()])
 }
 

@@ -1,15 +1,36 @@
 //! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
 //!
-//! What each reads beside `LOG_LEVEL`, `STREAMER_RECORD` (`true` writes every event and its reply to the log, with tokens and payloads) and what Lambda itself sets:
+//! What must be set, beside what Lambda itself sets:
 //!
-//! | function | must be set | may be set |
+//! | variable | functions | meaning |
 //! |---|---|---|
-//! | [`connect`] | `CONNECTIONS_TABLE`, and [what tokens are verified with](TokenKey::from_env) | `ALLOWED_TENANTS`, `JWT_ISSUER`, `JWT_AUDIENCE` |
-//! | [`disconnect`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE` | [`CANCEL_ON_DISCONNECT`](crate::functions::Disconnect::cancelling), [`REQUEST_TTL_S`](QueueSettings::from_env) |
-//! | [`router`] | `CONNECTIONS_TABLE`, `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | [`ASYNC_THRESHOLD_MS`](RouterSettings::from_env), [`INLINE_LIMIT_MS`](ProcessorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env), `RATE_LIMITS_TABLE`: where [shared rate limits](crate::middleware::RateLimit::shared) count |
-//! | [`processor`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL`, `WORKER_FUNCTION`: the worker's name or ARN | [`CONCURRENCY`](ProcessorSettings::from_env), [`INLINE_LIMIT_MS`](ProcessorSettings::from_env), [`LEASE_MS`, `MAX_CONTINUATIONS`](ExecutorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
-//! | [`worker`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`LEASE_MS`, `MAX_CONTINUATIONS`](ExecutorSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
-//! | [`sweeper`] | `REQUESTS_TABLE`, `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI`, `DEAD_LETTER_QUEUE_URL` | [`SWEEPER_PACE_MS`, `MAX_CONTINUATIONS`](SweeperSettings::from_env), [`REQUEST_TTL_S`](QueueSettings::from_env) |
+//! | `CONNECTIONS_TABLE` | connect, disconnect, router | the table of connections |
+//! | `REQUESTS_TABLE` | all but connect | the table of requests |
+//! | `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | router, processor, worker, sweeper | where clients are reached |
+//! | `DEAD_LETTER_QUEUE_URL` | processor, worker, sweeper | the queue of what has failed for good |
+//! | `WORKER_FUNCTION` | processor | the worker's name or ARN |
+//! | `JWT_ALGORITHM` | connect | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
+//! | `JWT_KEY` | connect | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
+//! | `JWT_KEY_SSM_PARAMETER` | connect | instead: the name of the SSM parameter that holds it |
+//! | `JWT_KEY_SECRET_ID` | connect | instead: the name of the secret that holds it |
+//!
+//! What may be set:
+//!
+//! | variable | functions | meaning | unit | default | bounds |
+//! |---|---|---|---|---|---|
+//! | `JWT_ISSUER`, `JWT_AUDIENCE` | connect | what a token must name as `iss` and `aud` | | anything | |
+//! | `ALLOWED_TENANTS` | connect | the tenants that may connect, with commas | | all | |
+//! | `CANCEL_ON_DISCONNECT` | disconnect | whether a connection's end cancels its requests that nobody else listens to | `true` or `false` | `false` | |
+//! | `ASYNC_THRESHOLD_MS` | router | what is expected to take longer is queued; with 0, everything whose handler says that it takes any time | ms | 5,000 | 0 to 25,000 |
+//! | `INLINE_LIMIT_MS` | router, processor | what is expected to take longer is run by the worker, alone, and not by the processor, beside others; also how much time an invocation of the processor must have left to start a request; with 0, the worker runs whatever is expected to take any time | ms | 30,000 | 0 to 870,000 |
+//! | `RATE_LIMITS_TABLE` | router | where [shared rate limits](crate::middleware::RateLimit::shared) count | | none | |
+//! | `CONCURRENCY` | processor | how many requests of a batch run at once | requests | 10 | 1 to 100 |
+//! | `LEASE_MS` | processor, worker | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
+//! | `MAX_CONTINUATIONS` | processor, worker, sweeper | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
+//! | `SWEEPER_PACE_MS` | sweeper | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
+//! | `REQUEST_TTL_S` | all but connect | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+//! | `LOG_LEVEL` | all | how much is logged | `off`, `error`, `warn`, `info`, `debug` or `trace` | `info` | |
+//! | `STREAMER_RECORD` | all | whether every event and its reply goes to the log, with tokens and payloads, for fixtures to be made of: for a while, and for a stage whose log may hold that | `true` or `false` | `false` | |
 //!
 //! A function whose environment is wrong does not start, and says all that is wrong with it.
 //!
@@ -28,26 +49,14 @@ use lambda_runtime::LambdaEvent;
 use tokio::runtime::{Builder, Handle};
 
 use crate::app::App;
-#[cfg(doc)]
-use crate::auth::TokenKey;
 use crate::aws::http_client;
 use crate::config::Environment;
-#[cfg(doc)]
-use crate::executor::ExecutorSettings;
 use crate::functions::{
     Function, Host, LambdaConnect, LambdaDisconnect, LambdaProcessor, LambdaRouter, LambdaSweeper,
     LambdaWorker,
 };
 use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
-#[cfg(doc)]
-use crate::processor::ProcessorSettings;
-#[cfg(doc)]
-use crate::router::RouterSettings;
-#[cfg(doc)]
-use crate::store::dynamodb::QueueSettings;
-#[cfg(doc)]
-use crate::sweeper::SweeperSettings;
 use crate::telemetry::{self, record};
 
 /// Why a function could not start, or could not go on.

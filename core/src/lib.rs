@@ -24,43 +24,59 @@
 //!
 //! In reading order:
 //!
-//! 1. What users write: [`app`], [`handler`], [`progress`], [`middleware`].
-//! 2. What goes over the wire: [`protocol`], and the names of things: [`ids`].
-//! 3. What happens to a request: [`lifecycle`] decides it; [`router`], [`processor`], [`worker`] and [`sweeper`]
-//!    carry it out, and [`dead_letters`] take what has failed for good.
-//! 4. Where it is kept: [`store`], and how clients are reached: [`connections`].
-//! 5. Who may connect: [`auth`].
-//! 6. What the functions are made of: [`functions`], [`lambda`], [`config`], [`aws`], [`telemetry`].
-//! 7. Time and chance, as arguments: [`ports`].
+//! 1. What you write: an [`app`] with a [`handler`] for each action, their [`progress`], and [`middleware`] around them.
+//! 2. What you deploy: [`lambda`], whose six functions are one line each.
+//! 3. What goes over the wire: [`protocol`], and the names of things: [`ids`].
+//! 4. What stands between Streamer and AWS, so that tests and other adapters can take its place: the [`store`], the
+//!    [`connections`] to clients, [`dead_letters`], [`telemetry`], and time and chance, the [`ports`].
+//!
+//! The tests of an app run the whole stage in their own process: see the crate `streamer-harness`.
 
 pub mod app;
-pub mod auth;
-pub mod aws;
-#[cfg(not(feature = "seeded-bugs"))]
-mod bugs;
-#[cfg(feature = "seeded-bugs")]
-pub mod bugs;
-pub mod config;
+pub mod handler;
+pub mod progress;
+
+pub mod middleware;
+
+pub mod lambda;
+
+pub mod ids;
+pub use streamer_protocol as protocol;
+
 pub mod connections;
 pub mod dead_letters;
-mod deadline;
-mod delivery;
-pub mod executor;
-pub mod functions;
-pub mod handler;
-pub mod ids;
-pub mod lambda;
-pub mod lifecycle;
-pub mod middleware;
 pub mod ports;
-pub mod processor;
-pub mod progress;
-pub mod router;
-mod service_error;
 pub mod store;
-pub mod sweeper;
 pub mod telemetry;
+pub use service_error::ServiceError;
+
+// What the six functions are made of. Public for this workspace's harness, tests and benches alone: it may change at any time.
+#[doc(hidden)]
+pub mod auth;
+#[doc(hidden)]
+pub mod aws;
+#[cfg(feature = "seeded-bugs")]
+#[doc(hidden)]
+pub mod bugs;
+#[doc(hidden)]
+pub mod config;
+#[doc(hidden)]
+pub mod executor;
+#[doc(hidden)]
+pub mod functions;
+#[doc(hidden)]
+pub mod lifecycle;
+#[doc(hidden)]
+pub mod processor;
+#[doc(hidden)]
+pub mod router;
+#[doc(hidden)]
+pub mod sweeper;
+#[doc(hidden)]
 pub mod worker;
 
-pub use service_error::ServiceError;
-pub use streamer_protocol as protocol;
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
+mod deadline;
+mod delivery;
+mod service_error;

@@ -112,11 +112,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Reads the rules; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `MAX_CONTINUATIONS` | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
+    /// Reads `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has it.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();

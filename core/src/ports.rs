@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// A moment, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -72,6 +73,27 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::default() + since_epoch
+    }
+}
+
+/// Tokio's time from a given moment on: real, unless a test has paused it.
+#[derive(Clone, Copy, Debug)]
+pub struct TokioClock {
+    epoch: Timestamp,
+    started: Instant,
+}
+
+impl TokioClock {
+    /// A clock on which it is `epoch` now.
+    #[must_use]
+    pub fn starting_at(epoch: Timestamp) -> Self {
+        Self { epoch, started: Instant::now() }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        self.epoch + self.started.elapsed()
     }
 }
 

@@ -15,6 +15,7 @@ pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
+use crate::deadline::LAST_MOMENT;
 use crate::executor::{Executor, NotClaimed, Ran};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
@@ -51,12 +52,7 @@ impl Default for ProcessorSettings {
 }
 
 impl ProcessorSettings {
-    /// Reads how the processor works; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `CONCURRENCY` | how many requests of a batch run at once | requests | 10 | 1 to 100 |
-    /// | `INLINE_LIMIT_MS` | what is expected to take longer is run by the worker, alone, and not by the processor, beside others; also how much time an invocation of the processor must have left to start a request; with 0, the worker runs whatever is expected to take any time | ms | 30,000 | 0 to 870,000 |
+    /// Reads `CONCURRENCY` and `INLINE_LIMIT_MS`, as [`lambda`](crate::lambda) has them.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();
@@ -190,7 +186,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 }
             }
         }
-        let in_time = deadline.checked_sub(Self::LAST_MOMENT).unwrap_or(deadline);
+        let in_time = deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline);
         match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "handed over to the worker");
@@ -205,9 +201,6 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
             Err(_) => Err("it was not handed over before the invocation's end".to_owned()),
         }
     }
-
-    /// How long before the invocation's end it is over with handing over.
-    const LAST_MOMENT: Duration = Duration::from_millis(500);
 }
 
 /// A request that is due again, or else a record that is new.

@@ -319,7 +319,14 @@ mod tests {
         ];
         assert_eq!(*seen.borrow(), Progress::default());
         assert!(!seen.has_changed().unwrap());
-        insta::assert_snapshot!(refused.map(|error| error.to_string()).join("\n"));
+        insta::assert_snapshot!(refused.map(|error| error.to_string()).join("\n"), @r#"
+        a percentage must be from 0 to 100, and is NaN
+        a percentage must be from 0 to 100, and is -0.1
+        a percentage must be from 0 to 100, and is 100.1
+        a progress message may have 1024 bytes, and has 1025
+        progress metadata "big" would make 8202 bytes of metadata; at most 8192 are taken
+        progress metadata "map" cannot be made JSON: key must be a string
+        "#);
     }
 
     #[tokio::test]
@@ -394,7 +401,12 @@ mod tests {
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
-                .join("\n")
+                .join("\n"),
+            @r"
+            a checkpoint may have 262144 bytes as JSON, and has 262145
+            a checkpoint cannot be made JSON: key must be a string
+            another attempt has the request
+            "
         );
         assert_eq!(ProgressReporter::disconnected().checkpoint(largest).await, Ok(()));
     }

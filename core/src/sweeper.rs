@@ -55,12 +55,7 @@ impl Default for SweeperSettings {
 }
 
 impl SweeperSettings {
-    /// Reads how the sweeper works; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `SWEEPER_PACE_MS` | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
-    /// | `MAX_CONTINUATIONS` | as in [`Rules::from_env`] | | | |
+    /// Reads `SWEEPER_PACE_MS` and `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has them.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();

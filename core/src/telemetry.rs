@@ -20,6 +20,7 @@ use crate::config::Environment;
 pub use emf::{MetricLine, MetricSink, StandardOutput};
 
 /// How much is logged: `LOG_LEVEL`, default `info`.
+#[doc(hidden)]
 pub fn log_level(environment: &mut Environment<'_>) -> LevelFilter {
     environment.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
 }
@@ -27,13 +28,14 @@ pub fn log_level(environment: &mut Environment<'_>) -> LevelFilter {
 /// Writes every event of `level` and above to standard output, as JSON.
 ///
 /// Call it once, before anything else: a second call changes nothing.
-pub fn init(level: LevelFilter) {
+pub(crate) fn init(level: LevelFilter) {
     // Only a second call can fail, and then logging stands already.
     let _ = dispatcher::set_global_default(writing(level, io::stdout));
 }
 
-/// Hands every event of `level` and above to `line`, each as the line that [`init`] writes: for functions that are one of
+/// Hands every event of `level` and above to `line`, each as the line that `init` writes: for functions that are one of
 /// many in a process, which run under this (`tracing::instrument::WithSubscriber`).
+#[doc(hidden)]
 pub fn lines_to(level: LevelFilter, line: impl Fn(&str) + Send + Sync + 'static) -> Dispatch {
     let line = Arc::new(line);
     writing(level, move || Lines(Arc::clone(&line)))

@@ -142,7 +142,7 @@ life_of_tables() {
 }
 
 install
-cargo build --quiet -p streamer-harness --bin streamer
+cargo build --quiet -p streamer-cli --bin streamer
 for name in moto dynalite; do
     printf -- '---- %s\n' "$name"
     start "$name"

@@ -80,8 +80,9 @@ impl Client {
         Ok(Self::over(socket, response.headers().clone(), Self::PATIENCE))
     }
 
-    /// The client's end of a connection that is open.
-    pub(crate) async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
+    /// A client on the byte stream of a WebSocket that is open, such as [`Stage::open_stream`](crate::stage::Stage::open_stream)
+    /// returns. `headers` are those of the handshake's answer; `patience` is how long it waits for a frame.
+    pub async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
     where
         S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
     {
@@ -151,7 +152,7 @@ impl Client {
         loop {
             // A paused clock leaps from one of these moments to the next, in no time of the machine's own.
             let look_up = deadline.min(Instant::now() + Self::LOOK_UP);
-            if let Ok(next) = timeout_at(look_up, self.next_text_whenever()).await {
+            if let Ok(next) = timeout_at(look_up, self.next_text_without_timeout()).await {
                 return next;
             }
             if Instant::now() >= deadline {
@@ -164,7 +165,10 @@ impl Client {
     }
 
     /// The next frame, as text, however long it takes; cancelled, nothing is lost.
-    pub(crate) async fn next_text_whenever(&mut self) -> Result<String, ClientError> {
+    ///
+    /// # Errors
+    /// When the connection is closed or fails.
+    pub async fn next_text_without_timeout(&mut self) -> Result<String, ClientError> {
         loop {
             match self.channel.next().await {
                 Some(Ok(Message::Text(text))) => {

@@ -27,23 +27,14 @@
 //! ```
 //!
 //! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
-//! [`lambda`], [`event_source`] and [`sqs`]; [`sim`] has all go wrong with it, from a seed; [`tables`] makes the template's tables anywhere; [`client`] and [`signing_key`] are for whoever talks to it.
+//! [`lambda`], [`event_source`] and [`sqs`]; [`faults`] injects errors into their calls; [`tables`] creates the template's
+//! tables at any endpoint; [`client`] and [`signing_key`] are for tests that talk to a stage. The crate `streamer-sim`
+//! runs the same stage under a seeded simulator.
 
-mod aws_format;
-mod caller;
 pub mod client;
-pub mod destination;
-pub mod dynamodb;
-pub mod event_source;
-pub mod faults;
-pub mod gateway;
-pub mod lambda;
-mod observe;
-mod sdk;
 pub mod signing_key;
-pub mod sim;
-pub mod sqs;
 pub mod stage;
 pub mod tables;
 pub mod template;
-pub mod watch;
+
+pub use streamer_fakes::{destination, dynamodb, event_source, faults, gateway, lambda, sqs, watch};

@@ -81,8 +81,11 @@ impl SigningKey {
         }
     }
 
-    /// The same key for the same seed: for a simulation, whose tokens nobody else sees.
-    pub(crate) fn of_seed(seed: u64) -> io::Result<Self> {
+    /// Derives the key from `seed`: the same seed gives the same key. Only for simulations, since anybody can derive it.
+    ///
+    /// # Errors
+    /// Never in practice: every seed makes a valid Ed25519 key.
+    pub fn from_seed(seed: u64) -> io::Result<Self> {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let pair = Ed25519KeyPair::from_seed_unchecked(&bytes)

@@ -17,16 +17,9 @@ pub enum TokenKey {
 }
 
 impl TokenKey {
-    /// Reads what tokens are verified with, or where it is kept; what is wrong is left to `environment` to report.
+    /// Reads the variables whose names begin with `JWT_`, and `ALLOWED_TENANTS`, as [`lambda`](crate::lambda) has them.
     ///
-    /// | variable | meaning |
-    /// |---|---|
-    /// | `JWT_ALGORITHM` | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
-    /// | `JWT_KEY` | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
-    /// | `JWT_KEY_SSM_PARAMETER` | instead: the name of the SSM parameter that holds it |
-    /// | `JWT_KEY_SECRET_ID` | instead: the name of the secret that holds it |
-    /// | `JWT_ISSUER`, `JWT_AUDIENCE` | what a token must name as `iss` and `aud`; default anything |
-    /// | `ALLOWED_TENANTS` | the tenants that may connect, with commas; default all |
+    /// What is wrong is left to `environment` to report.
     pub fn from_env(environment: &mut Environment<'_>) -> Option<Self> {
         let algorithms = environment.parsed("JWT_ALGORITHM", |names| {
             names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()

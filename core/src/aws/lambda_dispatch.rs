@@ -1,11 +1,16 @@
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::AwsEnvironment;
 use super::signed_call::{Patience, SignedCall};
 use crate::ids::RequestKey;
 use crate::ports::Clock;
 use crate::service_error::ServiceError;
 use crate::worker::dispatch::{WorkerDispatch, WorkerEvent};
+
+/// What a part of a path may not have unencoded: all but letters, digits and these four (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The worker as a Lambda function, invoked asynchronously.
 #[derive(Clone, Debug)]
@@ -24,10 +29,12 @@ impl LambdaDispatch {
 
     /// `Invoke` of Lambda's API (2015-03-31), which answers 202 when the event is in its queue.
     fn call(&self, event: &WorkerEvent) -> Result<SignedCall, serde_json::Error> {
+        // An ARN has colons.
+        let function = utf8_percent_encode(&self.function, RESERVED);
         Ok(SignedCall {
             service: "lambda",
             endpoint: self.aws.lambda_endpoint.as_ref().or(self.aws.endpoint.as_ref()).cloned(),
-            path: format!("/2015-03-31/functions/{}/invocations", percent_encoded(&self.function)),
+            path: format!("/2015-03-31/functions/{function}/invocations"),
             headers: vec![("content-type", "application/json"), ("x-amz-invocation-type", "Event")],
             body: serde_json::to_string(event)?,
         })
@@ -43,18 +50,6 @@ impl WorkerDispatch for LambdaDispatch {
         };
         call.make(&self.aws, self.clock.now(), Patience::SHORT, &what).await.map(drop)
     }
-}
-
-/// A part of a path as it is written in a URL: an ARN has colons (RFC 3986, section 2.3, says what need not be encoded).
-fn percent_encoded(part: &str) -> String {
-    part.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

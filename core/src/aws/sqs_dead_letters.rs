@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use http::Uri;
 use serde_json::{Value, json};
 
 use super::AwsEnvironment;
@@ -34,7 +35,7 @@ impl SqsDeadLetters {
         let endpoint = self.aws.sqs_endpoint.as_ref().or(self.aws.endpoint.as_ref());
         SignedCall {
             service: "sqs",
-            endpoint: endpoint.cloned().or_else(|| origin(&self.queue_url).map(str::to_owned)),
+            endpoint: endpoint.cloned().or_else(|| origin(&self.queue_url)),
             path: "/".to_owned(),
             headers: vec![
                 ("content-type", "application/x-amz-json-1.0"),
@@ -57,10 +58,9 @@ impl DeadLetters for SqsDeadLetters {
 }
 
 /// Scheme and host of a URL.
-fn origin(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let path = rest.find('/').unwrap_or(rest.len());
-    Some(&url[..url.len() - rest.len() + path])
+fn origin(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    Some(format!("{}://{}", url.scheme()?, url.authority()?))
 }
 
 /// Takes a part out of a letter, and names it.
@@ -236,7 +236,7 @@ mod tests {
             ("http://localhost:9324", Some("http://localhost:9324")),
             ("dead-letters", None),
         ] {
-            assert_eq!(origin(url), expected);
+            assert_eq!(origin(url).as_deref(), expected);
         }
     }
 }

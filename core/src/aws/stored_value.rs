@@ -159,7 +159,14 @@ mod tests {
             assert_eq!(requests.len(), 1);
             report.push(read.unwrap_err());
         }
-        insta::assert_snapshot!(report.join("\n"));
+        insta::assert_snapshot!(report.join("\n"), @r#"
+        the SSM parameter "/streamer/jwt-key" cannot be read: HTTP 400, ParameterNotFound
+        the SSM parameter "/streamer/jwt-key" cannot be read: HTTP 400, AccessDeniedException, not authorized to perform: ssm:GetParameter
+        the secret "streamer/JWKS" cannot be read: HTTP 400, ResourceNotFoundException, Secrets Manager can't find it
+        the secret "streamer/JWKS" cannot be read: it is binary, and must be text
+        the SSM parameter "/streamer/jwt-key" cannot be read: the answer has no Parameter.Value
+        the secret "streamer/JWKS" cannot be read: HTTP 403
+        "#);
     }
 
     #[tokio::test]

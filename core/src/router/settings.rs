@@ -24,12 +24,7 @@ impl Default for RouterSettings {
 }
 
 impl RouterSettings {
-    /// Reads what the router decides by.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `ASYNC_THRESHOLD_MS` | what is expected to take longer is queued; with 0, everything whose handler says that it takes any time | ms | 5,000 | 0 to 25,000 |
-    /// | `INLINE_LIMIT_MS` | as in [`ProcessorSettings::from_env`] | | | |
+    /// Reads `ASYNC_THRESHOLD_MS` and `INLINE_LIMIT_MS`, as [`lambda`](crate::lambda) has them.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let default = Self::default().async_threshold;

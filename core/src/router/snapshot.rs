@@ -119,7 +119,13 @@ mod tests {
             ended(Ending::Cancelled),
         ]
         .map(|request| snapshot("s1".into(), &request).to_json());
-        insta::assert_snapshot!(shown.join("\n"));
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"queued","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"processing","percentage":45.5,"message":"Working","metadata":{"rows":7},"seq":7340033,"attempt":2,"max_attempts":3,"continuations":4,"created_at":1700000000,"started_at":1700000010,"cancel_requested":true,"redrive_of":"acme/ann/r0#3"}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"completed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"result":{"url":"u"}}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"redriven_as":"r2","error":{"code":"CARD_DECLINED","message":"No"}}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"cancelled","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"CANCELLED","message":"The request was cancelled"}}}
+        "#);
     }
 
     #[test]
@@ -131,6 +137,9 @@ mod tests {
         let above = snapshot("s1".into(), &of_bytes(MAX_FRAME_BYTES - shell + 1)).to_json();
         let long = ErrorBody::new(ErrorCode::Timeout, "x".repeat(MAX_FRAME_BYTES));
         let failed = snapshot("s1".into(), &ended(Ending::Failed(long))).to_json();
-        insta::assert_snapshot!([above, failed].join("\n"));
+        insta::assert_snapshot!([above, failed].join("\n"), @r#"
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"completed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"result_omitted":true}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"TIMEOUT","message":"The error's message and details are larger than the gateway carries"}}}
+        "#);
     }
 }

@@ -9,13 +9,13 @@ use streamer::ports::{Entropy, Timestamp};
 
 use super::streamer_function::{Apps, Ground, Services, code_of};
 use super::{Executables, Stage, StageError};
-use crate::event_source::Settings;
-use crate::faults::Faults;
-use crate::gateway::{ApiConfig, Limits, Route, Unconfirmed};
-use crate::lambda::{FunctionConfig, InProcess, LogSink};
 use crate::signing_key::SigningKey;
 use crate::tables::Layout;
 use crate::template::{Environment, Function, Table, Template, WebSocketApi};
+use streamer_fakes::event_source::Settings;
+use streamer_fakes::faults::Faults;
+use streamer_fakes::gateway::{ApiConfig, Limits, Route, Unconfirmed};
+use streamer_fakes::lambda::{FunctionConfig, InProcess, LogSink};
 
 /// The stage of Streamer's own functions, for whoever brings an app and no template.
 const STREAMER_TEMPLATE: &str = include_str!("streamer.yaml");
@@ -59,7 +59,7 @@ impl Stage {
 
 impl StageBuilder {
     /// When the clock of a stage in process starts: 2023-11-14, 22:13:20 UTC.
-    pub(crate) const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
+    pub const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
 
     fn new() -> Self {
         Self {

@@ -2,9 +2,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::dynamodb::OpenError;
 use crate::template::TemplateError;
 use crate::{event_source, gateway, lambda};
+use streamer_fakes::dynamodb::OpenError;
 
 /// Why a stage did not start: what is wrong, and how to mend it.
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::faults::Caller;
-use crate::lambda::{InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, Starting};
+use streamer_fakes::faults::Caller;
+use streamer_fakes::lambda::{
+    InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, Starting,
+};
 
 /// A function of the user's own in process: an async closure from its event to its reply.
 ///

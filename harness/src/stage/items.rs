@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value};
 
 use super::StageError;
-use crate::dynamodb::DynamoDb;
+use streamer_fakes::dynamodb::DynamoDb;
 
 /// Every item of a table, in the order of their JSON.
 pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, StageError> {

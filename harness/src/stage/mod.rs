@@ -31,15 +31,14 @@ pub use streamer_function::Services;
 pub use tables::create as create_tables;
 
 use crate::client::{Client, ClientError};
-use crate::dynamodb::DynamoDb;
-use crate::faults::Faults;
-use crate::gateway::Gateway;
-use crate::lambda::Functions;
 use crate::signing_key::{SigningKey, TokenFor};
-use crate::sqs::Queues;
 use crate::template::Finding;
-use crate::watch;
-pub(crate) use clock::TokioClock;
+use streamer_fakes::dynamodb::DynamoDb;
+use streamer_fakes::faults::Faults;
+use streamer_fakes::gateway::Gateway;
+use streamer_fakes::lambda::Functions;
+use streamer_fakes::sqs::Queues;
+use streamer_fakes::watch;
 use streamer_function::Late;
 
 /// A running stage.
@@ -74,8 +73,14 @@ impl Stage {
     /// How long a client in process waits for a frame: a little less than until the gateway closes an idle connection.
     const PATIENCE: Duration = Duration::from_secs(590);
 
-    /// The pipe of a WebSocket that is opened in process, without a client of ours on it.
-    pub(crate) async fn pipe(&self, request: http::Request<()>) -> Result<crate::gateway::Opened, u16> {
+    /// Opens a WebSocket in process and returns its byte stream, without a client on it.
+    ///
+    /// # Errors
+    /// The HTTP status of a refused `$connect`.
+    pub async fn open_stream(
+        &self,
+        request: http::Request<()>,
+    ) -> Result<streamer_fakes::gateway::Opened, u16> {
         self.gateway.connect(request).await.map_err(|refusal| refusal.status().as_u16())
     }
 
@@ -145,7 +150,7 @@ impl Stage {
     }
 
     /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer. In process they answer without it: [`DynamoDb::client`],
-    /// [`Queues::http_client`](crate::sqs::Queues::http_client) and [`Functions::http_client`].
+    /// [`Queues::http_client`](streamer_fakes::sqs::Queues::http_client) and [`Functions::http_client`].
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", host(self.address))
@@ -200,8 +205,8 @@ impl Stage {
         self.end().await;
     }
 
-    /// As [`shutdown`](Self::shutdown).
-    pub(crate) async fn end(&mut self) {
+    /// As [`shutdown`](Self::shutdown), for an owner that reads the stage's tables afterwards.
+    pub async fn end(&mut self) {
         self.gateway.shutdown().await;
         self.stop_polling.send_replace(true);
         self.functions.shutdown().await;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use streamer::ports::{Clock, Entropy};
 
 use super::StageError;
-use crate::event_source::{LogFailures, OnFailure, SendFailures};
-use crate::sqs::Queues;
 use crate::template::{self, Environment};
+use streamer_fakes::event_source::{LogFailures, OnFailure, SendFailures};
+use streamer_fakes::sqs::Queues;
 
 /// The queues in the data folder, or in memory, made as the template says.
 pub(super) fn create(

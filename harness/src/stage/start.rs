@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy};
+use streamer::ports::{Clock, Entropy, SystemClock, SystemEntropy, TokioClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::builder::StageBuilder;
-use super::clock::TokioClock;
 use super::streamer_function::{Ground, Late};
 use super::{Stage, StageError, host, listen, queues, stream, tables};
-use crate::dynamodb::DynamoDb;
-use crate::event_source::{EventSourceMapping, LogFailures, OnFailure, Ports};
-use crate::gateway::Gateway;
-use crate::lambda::{FunctionConfig, Functions, LogSink, Options, Schedule, TerminalLog};
 use crate::signing_key::SigningKey;
 use crate::template::{self, Template};
-use crate::watch;
+use streamer_fakes::dynamodb::DynamoDb;
+use streamer_fakes::event_source::{EventSourceMapping, LogFailures, OnFailure, Ports};
+use streamer_fakes::gateway::Gateway;
+use streamer_fakes::lambda::{FunctionConfig, Functions, LogSink, Options, Schedule, TerminalLog};
+use streamer_fakes::watch;
 
 /// How often items whose time to live is over are deleted. AWS takes up to a few days.
 const TTL_SWEEP: Duration = Duration::from_secs(30);

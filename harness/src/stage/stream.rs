@@ -1,12 +1,12 @@
 //! Event source mappings on the stage's streams.
 
 use super::StageError;
-use crate::dynamodb::{DynamoDb, SequenceNumber, ShardId, ShardInfo, Streams};
-use crate::event_source::{
+use crate::template;
+use streamer_fakes::dynamodb::{DynamoDb, SequenceNumber, ShardId, ShardInfo, Streams};
+use streamer_fakes::event_source::{
     FilterPattern, Record, RecordSource, Settings, Shard, SourceError, StartingPosition,
 };
-use crate::template;
-use crate::watch;
+use streamer_fakes::watch;
 
 /// A mapping with these settings, and the stream of the table that it reads.
 pub(super) fn of(

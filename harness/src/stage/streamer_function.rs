@@ -30,14 +30,14 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 use tracing::level_filters::LevelFilter;
 
-use super::clock::OffClock;
-use crate::dynamodb::DynamoDb;
-use crate::faults::Caller;
-use crate::gateway::Gateway;
-use crate::lambda::{
+use super::clock::SkewedClock;
+use streamer_fakes::dynamodb::DynamoDb;
+use streamer_fakes::faults::Caller;
+use streamer_fakes::gateway::Gateway;
+use streamer_fakes::lambda::{
     Functions, InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, LogSink, Starting,
 };
-use crate::sqs::Queues;
+use streamer_fakes::sqs::Queues;
 
 /// The code of the function whose binary has this name, if it is one of Streamer's.
 pub(super) fn code_of(binary: &str, apps: &Apps, ground: &Ground) -> Option<Arc<dyn InProcess>> {
@@ -74,7 +74,7 @@ pub struct Services {
     pub http_client: SharedHttpClient,
     /// The function's environment variables, such as the names of tables.
     pub variables: BTreeMap<String, String>,
-    /// The environment's clock: the stage's, unless a [fault](crate::faults::Fault::skew) has it go before or after that.
+    /// The environment's clock: the stage's, unless a [fault](streamer_fakes::faults::Fault::skew) has it go before or after that.
     pub clock: Arc<dyn Clock>,
     /// Which version of the function this is: 1, and after each [deploy](Functions::deploy) one more.
     pub version: u32,
@@ -156,7 +156,7 @@ impl<F: Function> StreamerFunction<F> {
         variables: &BTreeMap<String, String>,
     ) -> Result<F, ConfigError> {
         let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
-        let clock: Arc<dyn Clock> = Arc::new(OffClock::new(Arc::clone(clock), caller.skew()));
+        let clock: Arc<dyn Clock> = Arc::new(SkewedClock::new(Arc::clone(clock), caller.skew()));
         let version = caller.version();
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
         let handler_runtime = Handle::current();

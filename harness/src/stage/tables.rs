@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::StageError;
-use crate::dynamodb::DynamoDb;
 use crate::tables::{Difference, Encryption, Tables};
 use crate::template::Table;
+use streamer_fakes::dynamodb::DynamoDb;
 
 /// Makes the tables that are not there, and checks that those that are there are what the template says.
 ///

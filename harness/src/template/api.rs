@@ -6,7 +6,7 @@ use super::fields::{Fields, Ignored, Reader};
 use super::function::Function;
 use super::resource::{API, Resource, STAGE, of_type};
 use super::route::{self, Route, api_id};
-use crate::gateway::{Limits, Throttle};
+use streamer_fakes::gateway::{Limits, Throttle};
 
 /// A WebSocket API with the one stage it is deployed to.
 #[derive(Clone, Debug, Eq, PartialEq)]

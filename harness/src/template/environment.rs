@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aws_format;
+use streamer_fakes::aws_format;
 
 /// What CloudFormation would know from outside of the template.
 #[derive(Clone, Debug)]

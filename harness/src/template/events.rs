@@ -2,7 +2,7 @@
 
 use super::diagnostics::FindingKind::NotEmulated;
 use super::fields::{Fields, Reader};
-use crate::lambda::Scheduler;
+use streamer_fakes::lambda::Scheduler;
 
 /// The events of the functions, still to be read.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use super::fields::{Fields, Ignored, Reader};
 use super::node::Node;
 use super::resource::{FUNCTION, Resource, of_type};
 use super::{globals, invoke_config};
-use crate::lambda::AsyncSettings;
+use streamer_fakes::lambda::AsyncSettings;
 
 /// Lambda refuses to create a function whose variables take more.
 const MAX_ENVIRONMENT_BYTES: usize = 4096;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::diagnostics::FindingKind::NotEmulated;
 use super::fields::{Fields, Reader};
-use crate::lambda::AsyncSettings;
+use streamer_fakes::lambda::AsyncSettings;
 
 pub(super) fn read(fields: &mut Fields, reader: &mut Reader<'_>) -> AsyncSettings {
     let mut settings = AsyncSettings::default();

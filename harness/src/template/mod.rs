@@ -55,7 +55,7 @@ use fields::Reader;
 use node::{Kind, Node};
 use scope::Scope;
 
-use crate::lambda::Schedule;
+use streamer_fakes::lambda::Schedule;
 
 /// A stage as its template describes it.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use super::diagnostics::Place;
 use super::fields::{Fields, Ignored, Reader};
 use super::function::{Function, function_name};
 use super::resource::{API, AUTHORIZER, INTEGRATION, ROUTE, ROUTE_RESPONSE, Resource, of_type};
-use crate::gateway::{Authorizer, Throttle, is_identity_source};
+use streamer_fakes::gateway::{Authorizer, Throttle, is_identity_source};
 
 /// What happens to the messages with one route key.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@ use super::events::ScheduleEvent;
 use super::fields::{Fields, Ignored, Reader};
 use super::function::{Function, function_name};
 use super::resource::{RULE, Resource, of_type};
-use crate::lambda::{Expression, Schedule, Scheduler};
+use streamer_fakes::lambda::{Expression, Schedule, Scheduler};
 
 const IGNORED: &[Ignored] = &[
     ("DeadLetterConfig", Harmless, "an event always reaches its function's queue locally"),

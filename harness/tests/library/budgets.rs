@@ -59,7 +59,7 @@ async fn a_quick_request_costs_one_read_the_first_time_and_then_no_call() {
     let world = world(0).await;
     let ledger = world.db.ledger();
     world.ask("echo", "r1", json!("hi")).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @"GetItem streamer-ConnectionsTable: 1 RCU");
     world.ask("echo", "r2", json!("hi")).await;
     world.ask("no_such_action", "r3", json!("hi")).await;
     assert_snapshot!(ledger.take(), @"no calls");
@@ -69,21 +69,37 @@ async fn a_quick_request_costs_one_read_the_first_time_and_then_no_call() {
 #[tokio::test(start_paused = true)]
 async fn a_request_without_progress_costs_four_writes_and_one_push() {
     let (calls, pushes) = slow_request(10, 0).await;
-    assert_snapshot!(calls);
+    assert_snapshot!(calls, @r"
+    PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
+    2 x UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    ");
     assert_eq!(pushes, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_20_silent_seconds_cost_one_write_more_and_no_push() {
     let (calls, pushes) = slow_request(50, 0).await;
-    assert_snapshot!(calls);
+    assert_snapshot!(calls, @r"
+    PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    2 x UpdateItem streamer-RequestsTable: 1 WCU
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    ");
     assert_eq!(pushes, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_stored_report_costs_one_write_of_one_unit_and_one_push() {
     let (calls, pushes) = slow_request(9, 3).await;
-    assert_snapshot!(calls);
+    assert_snapshot!(calls, @r"
+    PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    3 x UpdateItem streamer-RequestsTable: 1 WCU
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    ");
     assert_eq!(pushes, 4);
 }
 
@@ -93,9 +109,9 @@ async fn a_repeated_request_costs_one_refused_write() {
     world.ask("work", "r1", json!(1)).await;
     let ledger = world.db.ledger();
     world.ask("work", "r1", json!(1)).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @"PutItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException");
     world.ask("status", "r2", json!({"request_id": "r1"})).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @"GetItem streamer-RequestsTable: 1 RCU");
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,12 +123,15 @@ async fn to_listen_costs_a_write_and_after_the_end_two_more_and_a_push() {
     world.say("c-ann2", r#"{"action":"ping"}"#).await;
     let ledger = world.db.ledger();
     world.say("c-ann2", &subscribe).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @"UpdateItem streamer-RequestsTable: 1 WCU");
     world.process().await;
     let _ = ledger.take();
     let before = world.clients.frames("c-ann2").len();
     world.say("c-ann2", &subscribe).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @r"
+    UpdateItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException
+    2 x UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    ");
     assert_eq!(world.clients.frames("c-ann2").len() - before, 1);
 }
 
@@ -125,9 +144,12 @@ async fn an_id_that_comes_again_over_another_connection_costs_a_refused_write_an
     let ledger = world.db.ledger();
     let again = json!({"action": "work", "id": "r1", "payload": 1});
     world.say("c-ann2", &again).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @r"
+    PutItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException
+    UpdateItem streamer-RequestsTable: 1 WCU
+    ");
     world.say("c-ann2", &again).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @"PutItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +160,11 @@ async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_
     }
     let ledger = world.db.ledger();
     world.ask("cancel", "x1", json!({"request_id": "r1"})).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @r"
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    GetItem streamer-RequestsTable: 1 RCU
+    ");
     assert_eq!(world.clients.frames("c-ann").len(), 1);
     let cancels = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -147,11 +173,18 @@ async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_
         ledger.take()
     };
     let (_, asked) = tokio::join!(world.process(), cancels);
-    assert_snapshot!(asked);
+    assert_snapshot!(asked, @r"
+    UpdateItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException
+    UpdateItem streamer-RequestsTable: 1 WCU
+    GetItem streamer-RequestsTable: 1 RCU
+    ");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let _ = ledger.take();
     world.ask("cancel", "x3", json!({"request_id": "r2"})).await;
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @r"
+    UpdateItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException
+    GetItem streamer-RequestsTable: 1 RCU
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,5 +198,8 @@ async fn who_asks_about_a_request_reads_nothing_of_what_it_is_run_with() {
     for action in ["status", "subscribe"] {
         world.ask(action, "s1", json!({"request_id": "r1"})).await;
     }
-    assert_snapshot!(ledger.take());
+    assert_snapshot!(ledger.take(), @r"
+    GetItem streamer-RequestsTable: 1 RCU
+    UpdateItem streamer-RequestsTable: 1 WCU
+    ");
 }

@@ -72,7 +72,10 @@ async fn what_nobody_runs_yet_ends_at_once_and_everybody_is_told() {
     let answer =
         world.say("c-ann2", json!({"action": "cancel", "id": "x1", "payload": {"request_id": "r1"}})).await;
     let told = world.clients.frames("c-ann").iter().map(Frame::to_json).collect::<Vec<_>>().join("\n");
-    assert_snapshot!(format!("{answer}\n{told}"));
+    assert_snapshot!(format!("{answer}\n{told}"), @r#"
+    {"type":"response","request_id":"x1","success":true,"data":{"request_id":"r1","status":"cancelled","percentage":0.0,"message":"","seq":1,"attempt":0,"max_attempts":3,"created_at":1700000000,"finished_at":1700000000,"error":{"code":"CANCELLED","message":"The request was cancelled"}}}
+    {"type":"error","request_id":"r1","error":{"code":"CANCELLED","message":"The request was cancelled"},"timestamp":1700000000,"seq":1}
+    "#);
     for connection in ["c-ann", "c-ann2"] {
         assert_told(&world, connection);
     }
@@ -181,7 +184,11 @@ async fn a_store_that_fails_is_an_internal_error_and_tells_nobody_anything() {
         let ask = json!({"action": action, "id": "x1", "payload": {"request_id": "r1"}}).to_string();
         answers.push(router.route(&message("c-ann", json!(ask), false)).await);
     }
-    assert_snapshot!(answers.join("\n"));
+    assert_snapshot!(answers.join("\n"), @r#"
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    "#);
 }
 
 #[tokio::test(start_paused = true)]

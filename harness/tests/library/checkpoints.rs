@@ -287,5 +287,9 @@ async fn checkpoints_one_after_another_keep_the_lease_and_the_last_one_counts() 
     let writes = ledger.take().to_string();
     bench.world.process().await;
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(299))));
-    assert_snapshot!(writes);
+    assert_snapshot!(writes, @r"
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    300 x UpdateItem streamer-RequestsTable: 1 WCU
+    UpdateItem streamer-RequestsTable: 5 WCU (table 1, status-time 2, timers 2)
+    ");
 }

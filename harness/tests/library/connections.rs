@@ -220,7 +220,13 @@ async fn of_what_has_ended_only_the_undelivered_is_written_to() {
     assert_eq!(bench.world.item("told").await, told);
     assert!(!bench.has_timer("untold").await, "nobody is left to be told");
     assert_eq!(bench.world.request("untold").await.status, Status::Completed);
-    insta::assert_snapshot!(calls);
+    insta::assert_snapshot!(calls, @r"
+    DeleteItem streamer-ConnectionsTable: 3 WCU (table 1, tenant-connections 1, user-connections 1)
+    Query streamer-RequestsTable/connection-requests: 0.5 RCU
+    BatchGetItem streamer-RequestsTable: 2 RCU
+    UpdateItem streamer-RequestsTable: 1 WCU -> ConditionalCheckFailedException
+    UpdateItem streamer-RequestsTable: 2 WCU (table 1, timers 1)
+    ");
 }
 
 #[tokio::test(start_paused = true)]

@@ -369,7 +369,11 @@ async fn a_permission_is_asked_for_before_the_payload_is_read_and_again_of_nobod
             json!({"action": action, "id": "r1", "payload": payload, "metadata": {"permissions": "audit"}});
         answers.push(world.say(connection, body).await);
     }
-    assert_snapshot!(answers.join("\n"));
+    assert_snapshot!(answers.join("\n"), @r#"
+    {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"delete\" is required","details":{"permission":"delete"}},"timestamp":1700000000}
+    {"type":"response","request_id":"r1","success":true,"data":null}
+    {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"audit\" is required","details":{"permission":"audit"}},"timestamp":1700000000}
+    "#);
 
     // The connection is gone by the time the request is run, and its permissions with it.
     world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;

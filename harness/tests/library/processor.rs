@@ -155,7 +155,13 @@ async fn a_request_is_run_reported_on_completed_and_told() {
     let bench = Bench::new(Work::Report(3, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     assert_eq!(bench.world.process().await.batch_item_failures, []);
-    assert_snapshot!(bench.wire());
+    assert_snapshot!(bench.wire(), @r#"
+    {"type":"progress","request_id":"r1","percentage":0.0,"message":"","timestamp":1700000000,"metadata":{"times":3},"seq":1048577}
+    {"type":"progress","request_id":"r1","percentage":33.33,"message":"Step 1","timestamp":1700000000,"metadata":{"times":3},"seq":1048578}
+    {"type":"progress","request_id":"r1","percentage":66.67,"message":"Step 2","timestamp":1700000000,"metadata":{"times":3},"seq":1048579}
+    {"type":"progress","request_id":"r1","percentage":100.0,"message":"Step 3","timestamp":1700000001,"metadata":{"times":3},"seq":1048580}
+    {"type":"complete","request_id":"r1","success":true,"result":{"n":1},"timestamp":1700000001,"seq":1048581}
+    "#);
     let frames = bench.frames();
     assert!(frames.windows(2).all(|pair| seq(&pair[0]) < seq(&pair[1])));
 
@@ -199,7 +205,7 @@ async fn a_handlers_failure_ends_the_request_with_that_error() {
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
     assert_eq!(bench.world.process().await.batch_item_failures, []);
-    assert_snapshot!(bench.wire());
+    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"CARD_DECLINED","message":"The card was declined"},"timestamp":1700000000,"seq":1048577}"#);
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Failed);
     let Some(Ending::Failed(error)) = request.ending else { panic!("no error is stored") };
@@ -214,7 +220,10 @@ async fn a_panic_ends_its_own_request_alone_and_tells_nothing_of_the_bug() {
     assert_eq!(bench.world.process().await.batch_item_failures, []);
     assert_eq!(bench.world.request("r1").await.status, Status::Failed);
     assert_eq!(bench.world.request("r2").await.status, Status::Completed);
-    assert_snapshot!(bench.wire());
+    assert_snapshot!(bench.wire(), @r#"
+    {"type":"error","request_id":"r1","error":{"code":"PROCESSING_FAILED","message":"The request could not be processed"},"timestamp":1700000000,"seq":1048577}
+    {"type":"complete","request_id":"r2","success":true,"result":2,"timestamp":1700000001,"seq":1048577}
+    "#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +251,7 @@ async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
     );
     tokio::task::yield_now().await;
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
-    assert_snapshot!(bench.wire());
+    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"TIMEOUT","message":"The request took longer than one invocation may"},"timestamp":1700000295,"seq":1048577}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -601,7 +610,7 @@ async fn a_result_that_the_store_cannot_hold_ends_the_request_as_failed() {
     let deadline = bench.world.now() + Duration::from_mins(15);
     bench.world.processor_with(flaky).process(batch(bench.world.pending()), deadline).await;
     assert_eq!(bench.world.request("r1").await.status, Status::Failed);
-    assert_snapshot!(bench.wire());
+    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result is larger than can be stored"},"timestamp":1700000001,"seq":1048577}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -711,7 +720,7 @@ async fn a_result_above_the_frame_limit_is_a_clear_failure_and_one_at_the_limit_
         bench.world.process().await;
         assert_eq!(bench.world.request("r1").await.status, status);
         if status == Status::Failed {
-            assert_snapshot!(bench.wire());
+            assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result makes a frame of 131073 bytes; the gateway carries at most 131072"},"timestamp":1700000000,"seq":1048577}"#);
         }
     }
 }

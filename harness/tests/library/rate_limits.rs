@@ -69,7 +69,7 @@ async fn a_connection_is_let_through_up_to_its_rate_and_told_how_long_to_wait() 
     for _ in 0..3 {
         assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
     }
-    assert_snapshot!(world.say("c-ann", ECHO).await);
+    assert_snapshot!(world.say("c-ann", ECHO).await, @r#"{"type":"error","request_id":"r1","error":{"code":"RATE_LIMITED","message":"Too many requests: try again in 100 ms","details":{"retry_after_ms":100}},"timestamp":1700000000}"#);
     assert!(world.say("c-bob", ECHO).await.contains("\"success\":true"), "each connection has its own");
     advance(Duration::from_millis(99)).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"retry_after_ms\":1}"));

@@ -397,7 +397,7 @@ async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time(
     assert_eq!(scene.sweep().await.delivered, 1);
     let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
     assert_eq!((ann.len(), &ann), (1, &bob));
-    assert_snapshot!(ann[0].to_json());
+    assert_snapshot!(ann[0].to_json(), @r#"{"type":"complete","request_id":"r1","success":true,"result":{"n":1},"timestamp":1700000000,"seq":1048577}"#);
     assert_eq!(scene.timer_at("r1").await, None);
 }
 
@@ -788,7 +788,7 @@ async fn what_a_run_has_done_is_measured() {
     let scene = Scene::new().await;
     troubles(&scene).await;
     scene.sweep().await;
-    assert_snapshot!(scene.world.metrics.lines().join("\n"));
+    assert_snapshot!(scene.world.metrics.lines().join("\n"), @r#"{"_aws":{"Timestamp":1700000135000,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["Function"]],"Metrics":[{"Name":"RequestsNudged","Unit":"Count"},{"Name":"LeasesHeld","Unit":"Count"},{"Name":"RetriesDue","Unit":"Count"},{"Name":"RequestsTakenBack","Unit":"Count"},{"Name":"RequestsEnded","Unit":"Count"},{"Name":"UndeliveredFound","Unit":"Count"},{"Name":"DeliveriesCompleted","Unit":"Count"},{"Name":"DeliveriesIncomplete","Unit":"Count"},{"Name":"RequestsMovedOn","Unit":"Count"},{"Name":"RequestsUnreadable","Unit":"Count"},{"Name":"RequestsFailed","Unit":"Count"},{"Name":"DueQueriesFailed","Unit":"Count"},{"Name":"Lateness","Unit":"Milliseconds"}]}]},"Function":"sweeper","RequestsNudged":1,"LeasesHeld":0,"RetriesDue":1,"RequestsTakenBack":1,"RequestsEnded":1,"UndeliveredFound":2,"DeliveriesCompleted":3,"DeliveriesIncomplete":0,"RequestsMovedOn":0,"RequestsUnreadable":0,"RequestsFailed":0,"DueQueriesFailed":0,"Lateness":45000}"#);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use streamer::dead_letters::{DeadLetter, DeadLetters};
 use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::HandlerRuntime;
 use streamer::ids::{ConnectionId, RequestKey};
-use streamer::ports::{Clock, SystemEntropy, Timestamp};
+use streamer::ports::{Clock, SystemEntropy, Timestamp, TokioClock};
 use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch};
 use streamer::protocol::Frame;
 use streamer::router::Router;
@@ -40,18 +40,6 @@ use tokio::time::Instant;
 pub(crate) const REQUESTS: &str = "streamer-RequestsTable";
 pub(crate) const CONNECTIONS: &str = "streamer-ConnectionsTable";
 pub(crate) const RATE_LIMITS: &str = "streamer-RateLimitsTable";
-
-/// Tokio's time, from a fixed moment on.
-#[derive(Clone, Debug)]
-pub(crate) struct TokioClock {
-    started: Instant,
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_700_000_000) + self.started.elapsed()
-    }
-}
 
 /// The clients: what they were sent, and what becomes of a frame on its way to them.
 #[derive(Clone, Debug, Default)]
@@ -204,7 +192,7 @@ pub(crate) struct World {
 impl World {
     /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
     pub(crate) async fn new(app: App) -> Self {
-        let clock = TokioClock { started: Instant::now() };
+        let clock = TokioClock::starting_at(Timestamp::from_secs(1_700_000_000));
         let faults = Faults::default();
         let db =
             DynamoDb::builder().clock(Arc::new(clock.clone())).faults(faults.clone()).in_memory().unwrap();

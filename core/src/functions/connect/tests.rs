@@ -302,5 +302,10 @@ async fn the_replies_as_they_go_over_the_wire() {
     let (refused, _) = outcome(&json!({}), &json!({})).await;
     let failed = internal_error();
     let lines = [accepted, named, refused, failed].map(|reply| serde_json::to_string(&reply).unwrap());
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    {"statusCode":200,"headers":{},"multiValueHeaders":{},"isBase64Encoded":false}
+    {"statusCode":200,"headers":{"sec-websocket-protocol":"chat"},"multiValueHeaders":{},"isBase64Encoded":false}
+    {"statusCode":401,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"TOKEN_MISSING\",\"message\":\"A token is needed: in the query as Authorization or token, or in a header\"}","isBase64Encoded":false}
+    {"statusCode":500,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"INTERNAL_ERROR\",\"message\":\"Something on our side went wrong: try again\"}","isBase64Encoded":false}
+    "#);
 }

@@ -122,7 +122,11 @@ async fn a_connection_is_forgotten_and_counted_whether_or_not_it_was_known() {
         assert_eq!((reply.as_str(), rule.num_calls()), (OK, 1));
         metrics.extend(lines);
     }
-    insta::assert_snapshot!(metrics.join("\n"));
+    insta::assert_snapshot!(metrics.join("\n"), @r#"
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"},{"Name":"OpenDuration","Unit":"Milliseconds"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw=","OpenDuration":1250}
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
+    "#);
 }
 
 #[tokio::test(start_paused = true)]

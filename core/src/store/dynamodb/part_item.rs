@@ -98,6 +98,10 @@ mod tests {
             item.extend(value.map(|value| (VALUE.to_owned(), value)));
             report.push(decode(&item).unwrap_err().to_string());
         }
-        insta::assert_snapshot!(report.join("\n"));
+        insta::assert_snapshot!(report.join("\n"), @r#"
+        item "acme/ann/r1", attribute "value": is missing
+        item "acme/ann/r1", attribute "value": expected a string, found a boolean
+        item "acme/ann/r1", attribute "value": is not the JSON it should be: EOF while parsing an object at line 1 column 1
+        "#);
     }
 }

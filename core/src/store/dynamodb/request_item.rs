@@ -712,6 +712,13 @@ mod tests {
         item.remove(KEY);
         item.remove("status");
         report.push(decode(&item, &[]).unwrap_err().to_string());
-        insta::assert_snapshot!(report.join("\n"));
+        insta::assert_snapshot!(report.join("\n"), @r#"
+        item "acme/ann/r1", attribute "status": expected one of ["PENDING", "PROCESSING", "RETRYING", "COMPLETED", "FAILED", "CANCELLED"], found "DONE"
+        item "acme/ann/r1", attribute "epoch": expected a number (u64), found -1
+        item "acme/ann/r1", attribute "payload": is not the JSON it should be: EOF while parsing an object at line 1 column 1
+        item "acme/ann/r1", attribute "result": is missing
+        item "acme/ann/r1", attribute "error": is missing
+        item "without a request_id", attribute "status": is missing
+        "#);
     }
 }

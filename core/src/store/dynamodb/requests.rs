@@ -53,11 +53,7 @@ impl Default for QueueSettings {
 }
 
 impl QueueSettings {
-    /// Reads how requests are kept; what has no variable is as by default.
-    ///
-    /// | variable | meaning | unit | default | bounds |
-    /// |---|---|---|---|---|
-    /// | `REQUEST_TTL_S` | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+    /// Reads `REQUEST_TTL_S`, as [`lambda`](crate::lambda) has it.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();

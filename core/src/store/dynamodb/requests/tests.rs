@@ -211,7 +211,13 @@ async fn a_new_request_is_put_unless_one_of_its_key_still_counts() {
         PutItemOutput::builder().build()
     });
     assert_eq!(queue(&rule).enqueue(&request()).await.unwrap(), Enqueued::New);
-    insta::assert_snapshot!(sent.lock().unwrap());
+    insta::assert_snapshot!(sent.lock().unwrap(), @r#"
+    table: requests
+    condition: attribute_not_exists(request_id) OR (#ttl < :now AND attribute_not_exists(dead_letter))
+    returns on failure: Some(AllOld)
+    #ttl = "ttl"
+    :now = N("1700000000")
+    "#);
 }
 
 #[tokio::test]

@@ -1,0 +1,562 @@
+//! `streamer tables` over HTTP, against the harness's own DynamoDB and against endpoints that make trouble.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use streamer_harness::dynamodb::DynamoDb;
+use streamer_harness::stage::create_tables;
+use streamer_harness::template::{Environment, Template};
+
+use crate::workspace::{IDLE, Workspace, serve, told};
+
+/// An endpoint that answers by a function of the operation and the request.
+fn answering<F>(answer: F) -> String
+where
+    F: Fn(&str, &[u8]) -> (u16, String) + Clone + Send + Sync + 'static,
+{
+    let handler = async move |headers: HeaderMap, body: Bytes| {
+        let target = headers["x-amz-target"].to_str().unwrap();
+        let (status, body) = answer(target.rsplit('.').next().unwrap(), &body);
+        (StatusCode::from_u16(status).unwrap(), body)
+    };
+    serve(Router::new().route("/", post(handler)))
+}
+
+fn from_database(db: &DynamoDb, operation: &str, body: &[u8]) -> (u16, String) {
+    let answer = db.handle(&format!("DynamoDB_20120810.{operation}"), body);
+    (answer.status, String::from_utf8(answer.body.into()).unwrap())
+}
+
+fn call(db: &DynamoDb, operation: &str, request: &Value) -> Value {
+    let (status, answer) = from_database(db, operation, request.to_string().as_bytes());
+    assert_eq!(status, 200, "{operation}: {answer}");
+    serde_json::from_str(&answer).unwrap()
+}
+
+fn tables_of(db: &DynamoDb) -> Value {
+    call(db, "ListTables", &json!({}))["TableNames"].take()
+}
+
+/// The command, in an environment that has nothing of AWS.
+fn command(workspace: &Workspace, arguments: &[&str]) -> Command {
+    workspace.command_without_aws(&[&["tables"], arguments].concat())
+}
+
+fn run(workspace: &Workspace, arguments: &[&str]) -> String {
+    told(&command(workspace, arguments).output().unwrap())
+}
+
+/// Runs it at an endpoint, on the template that ships.
+fn shipped(workspace: &Workspace, what: &str, url: &str, further: &[&str]) -> String {
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../../lambdas/template.yaml");
+    let arguments = [what, "--endpoint", url, "--prefix", "demo", "--template", template];
+    run(workspace, &[&arguments, further].concat()).replace(url, "[endpoint]")
+}
+
+fn typing(workspace: &Workspace, arguments: &[&str], text: &str) -> String {
+    let mut command = command(workspace, arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    told(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn the_templates_tables_are_made_checked_and_deleted() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let steps = ["check", "create", "create", "check"].map(|what| shipped(&workspace, what, &url, &[]));
+    assert_snapshot!(steps.join("\n"));
+    let deleted = shipped(&workspace, "delete", &url, &["--yes"]);
+    assert!(deleted.starts_with("0\ndemo-RequestsTable: deleted\n"), "{deleted}");
+    assert_eq!(tables_of(&db), json!([]));
+    let again = shipped(&workspace, "delete", &url, &["--yes"]);
+    assert_eq!(again, "0\nThere is no table to delete under the prefix demo.\n");
+}
+
+#[test]
+fn tables_are_deleted_once_the_prefix_is_typed_and_not_before() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let place = ["--endpoint", &url, "--prefix", "demo"];
+    run(&workspace, &[&["create"], &place[..]].concat());
+    let delete = [&["delete"], &place[..]].concat();
+    for typed in ["", "\n", "y\n", "demo-\n"] {
+        let refused = typing(&workspace, &delete, typed);
+        assert!(refused.starts_with("1\n") && refused.contains("nothing is deleted"), "{typed:?}: {refused}");
+        assert_eq!(tables_of(&db), json!(["demo-Table"]), "{typed:?}");
+    }
+    assert_snapshot!(typing(&workspace, &delete, "demo\n").replace(&url, "[endpoint]"), @r"
+    0
+    This deletes, with everything in them, at [endpoint]:
+
+      arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table
+
+    Type the prefix (demo) to go on: demo-Table: deleted
+    ");
+    assert_eq!(tables_of(&db), json!([]));
+}
+
+/// What a table can have, and its opposite.
+const RICH: &str = "\
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions:
+        - { AttributeName: id, AttributeType: S }
+        - { AttributeName: at, AttributeType: N }
+      KeySchema: [{ AttributeName: id, KeyType: HASH }]
+      GlobalSecondaryIndexes:
+        - IndexName: missing
+          KeySchema: [{ AttributeName: at, KeyType: HASH }]
+          Projection: { ProjectionType: KEYS_ONLY }
+        - IndexName: other
+          KeySchema: [{ AttributeName: id, KeyType: HASH }, { AttributeName: at, KeyType: RANGE }]
+          Projection: { ProjectionType: INCLUDE, NonKeyAttributes: [a, b] }
+      StreamSpecification: { StreamViewType: NEW_IMAGE }
+      TimeToLiveSpecification: { AttributeName: ttl, Enabled: true }
+      PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }
+      SSESpecification: { SSEEnabled: true }
+      DeletionProtectionEnabled: true
+      TableClass: STANDARD_INFREQUENT_ACCESS
+      Tags: [{ Key: team, Value: blue }]
+";
+
+const PLAIN: &str = "\
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
+      KeySchema: [{ AttributeName: id, KeyType: HASH }]
+";
+
+#[test]
+fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(PLAIN, RICH);
+    let index = |name: &str, projection: Value| {
+        json!({
+            "IndexName": name, "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+            "Projection": projection, "ProvisionedThroughput": { "ReadCapacityUnits": 1, "WriteCapacityUnits": 2 },
+        })
+    };
+    let stands = json!({
+        "TableName": "demo-Table",
+        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "N" }],
+        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+        "ProvisionedThroughput": { "ReadCapacityUnits": 3, "WriteCapacityUnits": 4 },
+        "GlobalSecondaryIndexes": [
+            index("other", json!({ "ProjectionType": "INCLUDE", "NonKeyAttributes": ["a"] })),
+            index("unasked", json!({ "ProjectionType": "ALL" })),
+        ],
+    });
+    call(&db, "CreateTable", &stands);
+    let ttl = json!({ "AttributeName": "expires", "Enabled": true });
+    call(&db, "UpdateTimeToLive", &json!({ "TableName": "demo-Table", "TimeToLiveSpecification": ttl }));
+    let described = || {
+        let this = json!({ "TableName": "demo-Table" });
+        [call(&db, "DescribeTable", &this), call(&db, "DescribeTimeToLive", &this)]
+    };
+    let before = described();
+    let url = serve(db.router());
+    let place = ["--endpoint", &url, "--prefix", "demo"];
+    let checked = run(&workspace, &[&["check"], &place[..]].concat());
+    let created = run(&workspace, &[&["create"], &place[..]].concat());
+    assert_snapshot!(format!("{checked}\n{created}"));
+    assert_eq!(described(), before);
+}
+
+#[test]
+fn a_table_of_every_kind_is_made_as_the_template_says_and_its_protection_is_respected() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(PLAIN, RICH);
+    let url = serve(db.router());
+    let place = ["--endpoint", &url, "--prefix", "demo"];
+    let steps = [
+        run(&workspace, &[&["create"], &place[..]].concat()),
+        run(&workspace, &[&["check"], &place[..]].concat()),
+        run(&workspace, &[&["delete", "--yes"], &place[..]].concat()),
+    ];
+    assert_snapshot!(steps.join("\n"));
+    assert_eq!(tables_of(&db), json!(["demo-Table"]));
+}
+
+/// As AWS: a table takes a while to be active, its index a while longer, and its backups longer still.
+#[test]
+fn create_waits_for_tables_indexes_and_backups() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(
+        PLAIN,
+        &RICH.replace("DeletionProtectionEnabled: true", "DeletionProtectionEnabled: false"),
+    );
+    let (database, log, recovery) =
+        (db.clone(), Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new("DISABLED")));
+    let calls = Arc::clone(&log);
+    let url = answering(move |operation, body| {
+        let nth = {
+            let mut calls = calls.lock().unwrap();
+            calls.push(operation.to_owned());
+            calls.iter().filter(|call| *call == operation).count()
+        };
+        let recovery = || recovery.lock().unwrap();
+        match (operation, nth) {
+            ("DescribeTable", 1) => {
+                let (status, answer) = from_database(&database, operation, body);
+                (status, answer.replace("\"TableStatus\":\"ACTIVE\"", "\"TableStatus\":\"CREATING\""))
+            }
+            ("DescribeTable", 2) => {
+                let (status, answer) = from_database(&database, operation, body);
+                (status, answer.replace("\"IndexStatus\":\"ACTIVE\"", "\"IndexStatus\":\"CREATING\""))
+            }
+            ("UpdateContinuousBackups", 1) => {
+                let name = "com.amazonaws.dynamodb.v20120810#ContinuousBackupsUnavailableException";
+                (
+                    400,
+                    json!({ "__type": name, "message": "Backups are being enabled for the table" })
+                        .to_string(),
+                )
+            }
+            ("UpdateContinuousBackups" | "DescribeContinuousBackups", _) => {
+                if operation == "UpdateContinuousBackups" {
+                    *recovery() = "ENABLED";
+                }
+                let status = json!({ "PointInTimeRecoveryStatus": *recovery() });
+                let description =
+                    json!({ "ContinuousBackupsStatus": "ENABLED", "PointInTimeRecoveryDescription": status });
+                (200, json!({ "ContinuousBackupsDescription": description }).to_string())
+            }
+            _ => from_database(&database, operation, body),
+        }
+    });
+    let created = run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
+    assert_snapshot!(format!("{created}\n{}", log.lock().unwrap().join("\n")));
+}
+
+/// A run that was killed after `CreateTable` is finished by the next.
+#[test]
+fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(
+        PLAIN,
+        &format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: ttl, Enabled: true }}\n"),
+    );
+    call(
+        &db,
+        "CreateTable",
+        &json!({
+            "TableName": "demo-Table", "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+            "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+        }),
+    );
+    let url = serve(db.router());
+    let created = run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
+    assert!(created.starts_with("0\ndemo-Table: stands already\n"), "{created}");
+    let ttl = call(&db, "DescribeTimeToLive", &json!({ "TableName": "demo-Table" }));
+    assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "ttl");
+}
+
+/// Turning it off and on again takes AWS an hour, and what is to expire meanwhile does not.
+#[test]
+fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let expiring = |by: &str| {
+        format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: {by}, Enabled: true }}\n")
+    };
+    workspace.edit_template(PLAIN, &expiring("expires"));
+    let url = serve(db.router());
+    let create = ["create", "--endpoint", &url, "--prefix", "demo"];
+    assert_eq!(
+        run(&workspace, &create),
+        "0\ndemo-Table: made\n  point-in-time recovery: not compared, this endpoint does not know it\n"
+    );
+    workspace.edit_template(&expiring("expires"), &expiring("ttl"));
+    let refused = run(&workspace, &create);
+    assert!(refused.contains("  time to live: should be on ttl; is on expires\n"), "{refused}");
+    let ttl = call(&db, "DescribeTimeToLive", &json!({ "TableName": "demo-Table" }));
+    assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "expires");
+}
+
+/// CloudFormation adds random letters to the names that it makes.
+#[test]
+fn a_table_is_found_by_its_real_name() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let at = |what: &[&str]| run(&workspace, &[what, &["--endpoint", &url, "--prefix", "demo"]].concat());
+    let real = ["--table", "Table=demo-Table-1A2B3C"];
+    at(&[&["create"], &real[..]].concat());
+    assert_eq!(tables_of(&db), json!(["demo-Table-1A2B3C"]));
+    assert_eq!(at(&["check"]), "1\ndemo-Table: missing\n");
+    let checked = at(&[&["check"], &real[..]].concat());
+    assert!(checked.starts_with("0\ndemo-Table-1A2B3C: as the template says\n"), "{checked}");
+    let unknown = at(&["check", "--table", "Tabel=demo-Table-1A2B3C"]);
+    assert!(unknown.starts_with("1\n") && unknown.contains("the template has no table Tabel"), "{unknown}");
+    assert_eq!(at(&[&["delete", "--yes"], &real[..]].concat()), "0\ndemo-Table-1A2B3C: deleted\n");
+}
+
+fn encrypted(key: &str) -> String {
+    format!("{PLAIN}      SSESpecification: {{ SSEEnabled: true, KMSMasterKeyId: {key} }}\n")
+}
+
+/// An endpoint whose tables are encrypted with the KMS key `1234`.
+fn encrypting(db: &DynamoDb) -> String {
+    let db = db.clone();
+    answering(move |operation, body| {
+        let (status, answer) = from_database(&db, operation, body);
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        if operation == "DescribeTable" && status == 200 {
+            answer["Table"]["SSEDescription"] = json!({
+                "Status": "ENABLED", "SSEType": "KMS",
+                "KMSMasterKeyArn": "arn:aws:kms:us-east-1:000000000000:key/1234",
+            });
+        }
+        (status, answer.to_string())
+    })
+}
+
+#[test]
+fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let (plain, encrypting) = (serve(db.router()), encrypting(&db));
+    let by_template = "!GetAtt Key.Arn";
+    workspace.edit_template(PLAIN, &encrypted(by_template));
+    workspace.edit_template("Resources:\n", "Resources:\n  Key: { Type: AWS::KMS::Key, Properties: {} }\n");
+    let refused = run(&workspace, &["create", "--endpoint", &plain, "--prefix", "demo"]);
+    assert!(
+        refused.contains("table demo-Table is not made: only CloudFormation knows the KMS key"),
+        "{refused}"
+    );
+    assert_eq!(tables_of(&db), json!([]));
+
+    let stands = json!({
+        "TableName": "demo-Table", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+    });
+    call(&db, "CreateTable", &stands);
+    let mut said = Vec::new();
+    let mut before = by_template;
+    for key in [
+        by_template,
+        "!Sub 'arn:aws:kms:us-east-1:${AWS::AccountId}:key/1234'",
+        "alias/mine",
+        "34",
+        "1234",
+        "!Ref AWS::NoValue",
+    ] {
+        workspace.edit_template(before, key);
+        before = key;
+        for url in [&plain, &encrypting] {
+            let checked = run(&workspace, &["check", "--endpoint", url, "--prefix", "demo"]);
+            said.push(format!("{key}: {checked}"));
+        }
+    }
+    assert_snapshot!(said.join("\n"));
+    // It stands: there is nothing to make.
+    workspace.edit_template(before, by_template);
+    let created = run(&workspace, &["create", "--endpoint", &encrypting, "--prefix", "demo"]);
+    assert!(created.starts_with("0\ndemo-Table: stands already\n"), "{created}");
+}
+
+/// Nothing is encrypted there, so that no key is missed.
+#[test]
+fn the_local_stage_makes_a_table_whose_key_is_not_known() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    workspace.edit_template(PLAIN, &encrypted("!ImportValue key"));
+    let offered = [("JwtKey".to_owned(), "unused".to_owned())].into();
+    let environment = Environment { offered, ..Environment::default() };
+    let template = Template::load(&workspace.path().join("lambdas/template.yaml"), &environment).unwrap();
+    create_tables(&db, &template.tables).unwrap();
+    assert_eq!(tables_of(&db), json!(["streamer-Table"]));
+}
+
+#[test]
+fn what_cannot_be_used_now_is_a_difference() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let rich = RICH.replace("STANDARD_INFREQUENT_ACCESS", "STANDARD");
+    workspace.edit_template(PLAIN, &rich);
+    run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]);
+    let mut said = Vec::new();
+    for (table, index) in [
+        ("UPDATING", json!({ "IndexStatus": "UPDATING" })),
+        ("DELETING", json!({ "IndexStatus": "ACTIVE" })),
+        ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", json!({ "IndexStatus": "DELETING" })),
+        ("UPDATING", json!({ "IndexStatus": "CREATING", "Backfilling": true })),
+    ] {
+        let db = db.clone();
+        let url = answering(move |operation, body| {
+            let (status, answer) = from_database(&db, operation, body);
+            let mut answer: Value = serde_json::from_str(&answer).unwrap();
+            if operation == "DescribeTable" {
+                answer["Table"]["TableStatus"] = table.into();
+                let of_index = answer["Table"]["GlobalSecondaryIndexes"][0].as_object_mut().unwrap();
+                of_index.extend(index.as_object().unwrap().clone());
+            }
+            (status, answer.to_string())
+        });
+        said.push(run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]));
+    }
+    assert_snapshot!(said.join("\n"));
+}
+
+/// The endpoint may come from a variable or from a profile: the one that is asked is the one that is named.
+#[test]
+fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
+    let profile = workspace.path().join("aws-config");
+    let text = format!("[default]\nservices = here\n[services here]\ndynamodb =\n  endpoint_url = {url}\n");
+    std::fs::write(&profile, text).unwrap();
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL_DYNAMODB", url.as_str()),
+        ("AWS_ENDPOINT_URL", &url),
+        ("AWS_CONFIG_FILE", profile.to_str().unwrap()),
+    ] {
+        let mut delete = command(&workspace, &["delete", "--prefix", "demo", "--region", "us-east-1"]);
+        delete.env(name, value).env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b");
+        let asked = told(&delete.output().unwrap());
+        let prompt = format!(
+            "1\nThis deletes, with everything in them, at {url}:\n\n  \
+             arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table\n"
+        );
+        assert!(asked.starts_with(&prompt), "{name}: {asked}");
+    }
+}
+
+/// AWS lets time to live be changed once an hour, and not at all while it is being turned off.
+#[test]
+fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let database = db.clone();
+    let url = answering(move |operation, body| {
+        if operation == "UpdateTimeToLive" && String::from_utf8_lossy(body).contains("demo-RequestsTable") {
+            let message = "Time to live has been modified multiple times within a fixed interval";
+            let answer =
+                json!({ "__type": "com.amazon.coral.validate#ValidationException", "message": message });
+            return (400, answer.to_string());
+        }
+        from_database(&database, operation, body)
+    });
+    assert_snapshot!(shipped(&workspace, "create", &url, &[]));
+    assert_eq!(
+        tables_of(&db),
+        json!(["demo-ConnectionsTable", "demo-RateLimitsTable", "demo-RequestsTable"])
+    );
+}
+
+#[test]
+fn a_delete_that_is_repeated_waits_for_the_first() {
+    let in_use = || {
+        let name = "com.amazonaws.dynamodb.v20120810#ResourceInUseException";
+        (
+            400,
+            json!({ "__type": name, "message": "Attempt to change a resource which is still in use" })
+                .to_string(),
+        )
+    };
+    let described = |status: &str| (200, json!({ "Table": { "TableStatus": status } }).to_string());
+    let deleting = |during: &'static str, times: usize| {
+        let asked = Arc::new(Mutex::new(0));
+        answering(move |operation, _| {
+            if operation == "DeleteTable" {
+                return in_use();
+            }
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            if *asked <= times {
+                described(during)
+            } else {
+                let name = "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException";
+                (400, json!({ "__type": name, "message": "no such table" }).to_string())
+            }
+        })
+    };
+    let workspace = Workspace::new(IDLE);
+    let delete = |url: &str| run(&workspace, &["delete", "--yes", "--prefix", "demo", "--endpoint", url]);
+    assert_eq!(delete(&deleting("DELETING", 3)), "0\ndemo-Table: deleted\n");
+    let made = delete(&deleting("CREATING", 3));
+    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table must wait"), "{made}");
+}
+
+#[test]
+fn names_are_those_of_the_region_and_of_the_parameters() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let url = serve(db.router());
+    let place = ["--endpoint", &url, "--prefix", "demo"];
+    workspace.edit_template("Parameters:\n", "Parameters:\n  Suffix: { Type: String }\n");
+    let name = "      TableName: !Sub '${AWS::StackName}-${AWS::Region}-${Suffix}'\n      BillingMode";
+    workspace.edit_template("      BillingMode", name);
+    let missing = run(&workspace, &[&["create"], &place[..]].concat());
+    assert!(missing.contains("no default and no value given for Suffix"), "{missing}");
+    let create = [&["create"], &place[..], &["--parameter", "Suffix=blue"]].concat();
+    let created = told(&command(&workspace, &create).env("AWS_REGION", "eu-west-1").output().unwrap());
+    assert!(created.starts_with("0\ndemo-eu-west-1-blue: made\n"), "{created}");
+
+    workspace.edit_template("-${AWS::Region}-", "-${AWS::AccountId}-");
+    let refused = run(&workspace, &create);
+    assert!(
+        refused.starts_with("1\n") && refused.contains("the name of Table has the account in it"),
+        "{refused}"
+    );
+    let named = run(&workspace, &[&create[..], &["--table", "Table=demo-12-blue"]].concat());
+    assert!(named.starts_with("0\ndemo-12-blue: made\n"), "{named}");
+}
+
+#[test]
+fn every_property_that_is_not_compared_is_listed() {
+    let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
+    let rich = RICH
+        .replace("KEYS_ONLY }\n", "KEYS_ONLY }\n          OnDemandThroughput: { MaxReadRequestUnits: 5 }\n")
+        .replace(
+            "PointInTimeRecoveryEnabled: true",
+            "PointInTimeRecoveryEnabled: true, RecoveryPeriodInDays: 3",
+        )
+        .replace("NEW_IMAGE }", "NEW_IMAGE, ResourcePolicy: { PolicyDocument: {} } }");
+    workspace.edit_template(PLAIN, &rich);
+    assert_snapshot!(run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]));
+}
+
+#[test]
+fn an_endpoint_that_fails_is_to_be_tried_again() {
+    let workspace = Workspace::new(IDLE);
+    for (status, name) in
+        [(500, "InternalServerError"), (400, "RequestLimitExceeded"), (503, "ServiceUnavailable")]
+    {
+        let url = answering(move |_, _| (status, json!({ "__type": name, "message": "oh" }).to_string()));
+        let said = run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]);
+        assert!(said.starts_with("1\n") && said.ends_with("oh; try again\n"), "{name}: {said}");
+    }
+    let gateway = answering(|_, _| (502, "<html>".to_owned()));
+    let said = run(&workspace, &["check", "--endpoint", &gateway, "--prefix", "demo"]);
+    assert!(said.ends_with("; try again\n"), "{said}");
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_with_how_to_mend_it() {
+    let workspace = Workspace::new(IDLE);
+    let refusing = |name: &str, message: &str| {
+        let body = json!({ "__type": format!("com.amazon.coral.service#{name}"), "message": message });
+        let body = body.to_string();
+        answering(move |_, _| (400, body.clone()))
+    };
+    let denied =
+        refusing("AccessDeniedException", "User: ann is not authorized to perform: dynamodb:CreateTable");
+    let expired = refusing("ExpiredTokenException", "The security token included in the request is expired");
+    let mut said = Vec::new();
+    for endpoint in ["http://127.0.0.1:9", &denied, &expired] {
+        said.push(
+            run(&workspace, &["create", "--endpoint", endpoint, "--prefix", "demo"])
+                .replace(endpoint, "[endpoint]"),
+        );
+    }
+    said.push(run(&workspace, &["create", "--prefix", "demo"]));
+    said.push(run(&workspace, &["create", "--prefix", "demo", "--region", "eu-west-1"]));
+    workspace.edit_template("      BillingMode", "      TableName: orders\n      BillingMode");
+    let fixed = run(&workspace, &["create", "--prefix", "demo", "--endpoint", "http://127.0.0.1:9"]);
+    said.push(fixed.replace(&workspace.path().canonicalize().unwrap().display().to_string(), "[workspace]"));
+    assert_snapshot!(said.join("\n"));
+}

@@ -1,0 +1,296 @@
+//! The shards of the streams: which items fall to which, how they split, and how they end.
+//!
+//! A shard takes the items whose hash leaves its remainder under its modulus. Splitting doubles the modulus, so that
+//! the children share what was the parent's and nothing else moves.
+
+use std::time::Duration;
+
+use ring::digest;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use streamer::ports::Timestamp;
+
+use super::error::{StreamError, StreamErrorKind};
+use super::sequence_number::SequenceNumber;
+use super::shard_id::{ShardId, ShardInfo};
+use super::sql::{from_sql, horizon, to_sql};
+use super::stream::Stream;
+use crate::aws_format::hex;
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS _streamer_shards (
+        stream INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        parent TEXT,
+        modulus INTEGER NOT NULL,
+        remainder INTEGER NOT NULL,
+        first_sequence INTEGER NOT NULL,
+        last_sequence INTEGER,
+        created_ms INTEGER NOT NULL,
+        closed_ms INTEGER,
+        PRIMARY KEY (stream, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS _streamer_shard_names ON _streamer_shards (stream, name);
+    CREATE INDEX IF NOT EXISTS _streamer_open_shards ON _streamer_shards (stream) WHERE closed_ms IS NULL;";
+
+const COLUMNS: &str =
+    "number, name, parent, modulus, remainder, first_sequence, last_sequence, created_ms, closed_ms";
+
+/// A modulus is never doubled beyond this: SQLite's integers have a sign.
+const MAX_MODULUS: u64 = 1 << 61;
+
+/// A shard, as it is kept.
+#[derive(Clone, Debug)]
+pub(in crate::dynamodb) struct Shard {
+    /// Parents have lower numbers than their children.
+    pub(super) number: u32,
+    pub(super) id: ShardId,
+    pub(super) parent: Option<ShardId>,
+    modulus: u64,
+    remainder: u64,
+    pub(super) first: SequenceNumber,
+    /// Of a closed shard.
+    pub(super) last: Option<SequenceNumber>,
+    created: Timestamp,
+    pub(super) closed: Option<Timestamp>,
+}
+
+impl Shard {
+    pub(super) fn info(self) -> ShardInfo {
+        ShardInfo { id: self.id, parent: self.parent, closed: self.closed.is_some() }
+    }
+
+    fn takes(&self, hash: u64) -> bool {
+        hash % self.modulus == self.remainder
+    }
+}
+
+/// Makes the shards that a stream begins with.
+pub(super) fn begin(conn: &Connection, stream: &Stream) -> rusqlite::Result<()> {
+    let modulus = u64::from(stream.shards.max(1));
+    for remainder in 0..modulus {
+        insert(conn, stream, None, (modulus, remainder), SequenceNumber::default(), stream.created)?;
+    }
+    Ok(())
+}
+
+/// The shards of a stream that are there, parents before their children.
+pub(super) fn all(conn: &Connection, stream: &Stream, now: Timestamp) -> rusqlite::Result<Vec<Shard>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM _streamer_shards
+         WHERE stream = ?1 AND (closed_ms IS NULL OR closed_ms > ?2) ORDER BY number"
+    );
+    conn.prepare_cached(&sql)?.query_map(params![stream.id, horizon(now)], to_shard)?.collect()
+}
+
+/// The shard of this name, unless it was closed more than 24 hours ago.
+pub(super) fn by_name(
+    conn: &Connection,
+    stream: &Stream,
+    name: &str,
+    now: Timestamp,
+) -> Result<Shard, StreamError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM _streamer_shards
+         WHERE stream = ?1 AND name = ?2 AND (closed_ms IS NULL OR closed_ms > ?3)"
+    );
+    let found =
+        conn.prepare_cached(&sql)?.query_row(params![stream.id, name, horizon(now)], to_shard).optional()?;
+    found.ok_or_else(|| {
+        StreamError::not_found(format!(
+            "Requested resource not found: Shard does not exist: {name} in stream {}",
+            stream.arn
+        ))
+    })
+}
+
+/// The shard that takes the items of a hash now, after it was rolled if it is older than `lifetime`.
+pub(super) fn open_shard_for(
+    conn: &Connection,
+    stream: &Stream,
+    hash: u64,
+    lifetime: Option<Duration>,
+    now: Timestamp,
+) -> rusqlite::Result<Option<u32>> {
+    let Some(shard) = open(conn, stream)?.into_iter().find(|shard| shard.takes(hash)) else {
+        return Ok(None);
+    };
+    if lifetime.is_some_and(|lifetime| now.since(shard.created) >= lifetime) {
+        let same = [(shard.modulus, shard.remainder)];
+        return Ok(replace(conn, stream, &shard, &same, now)?.pop().map(|child| child.number));
+    }
+    Ok(Some(shard.number))
+}
+
+/// Splits a shard in two; gives its children.
+pub(super) fn split(
+    conn: &Connection,
+    stream: &Stream,
+    shard: &Shard,
+    now: Timestamp,
+) -> Result<Vec<Shard>, StreamError> {
+    let refused = |message: String| Err(StreamError { kind: StreamErrorKind::Closed, message });
+    if shard.closed.is_some() {
+        return refused(format!("Shard {} is closed and cannot be split", shard.id));
+    }
+    if shard.modulus > MAX_MODULUS {
+        return refused(format!("Shard {} has been split too often", shard.id));
+    }
+    let doubled = 2 * shard.modulus;
+    let halves = [(doubled, shard.remainder), (doubled, shard.remainder + shard.modulus)];
+    Ok(replace(conn, stream, shard, &halves, now)?)
+}
+
+/// Replaces the shards that are older than `lifetime` by one child each.
+pub(super) fn roll(
+    conn: &Connection,
+    stream: &Stream,
+    lifetime: Duration,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    for shard in open(conn, stream)?.iter().filter(|shard| now.since(shard.created) >= lifetime) {
+        replace(conn, stream, shard, &[(shard.modulus, shard.remainder)], now)?;
+    }
+    Ok(())
+}
+
+/// Closes every open shard of a stream, since its stream ends.
+pub(super) fn close_all(conn: &Connection, stream: &Stream, now: Timestamp) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "UPDATE _streamer_shards SET closed_ms = ?1, last_sequence = max(first_sequence, ?2)
+         WHERE stream = ?3 AND closed_ms IS NULL",
+    )?
+    .execute(params![to_sql(now.as_millis()), to_sql(stream.last.0), stream.id])?;
+    Ok(())
+}
+
+/// Drops the shards that were closed more than 24 hours ago, with the checkpoints in them.
+pub(super) fn trim(conn: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    for table in ["_streamer_records", "_streamer_trims"] {
+        conn.prepare_cached(&format!(
+            "DELETE FROM {table} WHERE (stream, shard) IN
+             (SELECT stream, number FROM _streamer_shards WHERE closed_ms <= ?1)"
+        ))?
+        .execute([horizon(now)])?;
+    }
+    conn.prepare_cached(
+        "DELETE FROM _streamer_checkpoints WHERE shard_id IN
+         (SELECT name FROM _streamer_shards WHERE closed_ms <= ?1)",
+    )?
+    .execute([horizon(now)])?;
+    conn.prepare_cached("DELETE FROM _streamer_shards WHERE closed_ms <= ?1")?.execute([horizon(now)])?;
+    Ok(())
+}
+
+fn open(conn: &Connection, stream: &Stream) -> rusqlite::Result<Vec<Shard>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM _streamer_shards WHERE stream = ?1 AND closed_ms IS NULL ORDER BY number"
+    );
+    conn.prepare_cached(&sql)?.query_map([stream.id], to_shard)?.collect()
+}
+
+/// Closes a shard and has children take its items, all of whose sequence numbers are above its last.
+fn replace(
+    conn: &Connection,
+    stream: &Stream,
+    shard: &Shard,
+    children: &[(u64, u64)],
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Shard>> {
+    let savepoint = Savepoint::new(conn)?;
+    // A shard that got no record still ends where it begins, at a number that then nobody gets.
+    let last: i64 = conn
+        .prepare_cached(
+            "UPDATE _streamer_streams SET last_sequence = max(last_sequence, ?2) WHERE id = ?1
+             RETURNING last_sequence",
+        )?
+        .query_row(params![stream.id, to_sql(shard.first.0)], |row| row.get(0))?;
+    conn.prepare_cached(
+        "UPDATE _streamer_shards SET closed_ms = ?1, last_sequence = ?2 WHERE stream = ?3 AND number = ?4",
+    )?
+    .execute(params![to_sql(now.as_millis()), last, stream.id, shard.number])?;
+    let first = SequenceNumber(from_sql(last) + 1);
+    let children = children
+        .iter()
+        .map(|range| insert(conn, stream, Some(&shard.id), *range, first, now))
+        .collect::<Result<_, _>>()?;
+    savepoint.release()?;
+    Ok(children)
+}
+
+fn insert(
+    conn: &Connection,
+    stream: &Stream,
+    parent: Option<&ShardId>,
+    (modulus, remainder): (u64, u64),
+    first: SequenceNumber,
+    created: Timestamp,
+) -> rusqlite::Result<Shard> {
+    let number: u32 = conn
+        .prepare_cached("SELECT coalesce(max(number) + 1, 0) FROM _streamer_shards WHERE stream = ?1")?
+        .query_row([stream.id], |row| row.get(0))?;
+    let (id, parent) = (shard_id(stream, number, created), parent.cloned());
+    conn.prepare_cached("INSERT INTO _streamer_shards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, NULL)")?
+        .execute(params![
+            stream.id,
+            number,
+            id.as_str(),
+            parent.as_ref().map(ShardId::as_str),
+            to_sql(modulus),
+            to_sql(remainder),
+            to_sql(first.0),
+            to_sql(created.as_millis()),
+        ])?;
+    Ok(Shard { number, id, parent, modulus, remainder, first, last: None, created, closed: None })
+}
+
+/// In AWS's form: when the shard was made, and something to tell it from the others.
+fn shard_id(stream: &Stream, number: u32, created: Timestamp) -> ShardId {
+    let hash = digest::digest(&digest::SHA256, format!("{}/{number}", stream.arn).as_bytes());
+    let hash = hex(&hash.as_ref()[..4]);
+    ShardId::new(format!("shardId-{:020}-{hash}", created.as_millis()))
+}
+
+fn to_shard(row: &Row<'_>) -> rusqlite::Result<Shard> {
+    let moment = |millis: i64| Timestamp::from_millis(from_sql(millis));
+    Ok(Shard {
+        number: row.get(0)?,
+        id: ShardId::new(row.get::<_, String>(1)?),
+        parent: row.get::<_, Option<String>>(2)?.map(ShardId::new),
+        // No shard is written with a modulus of nothing, and no remainder may be taken by it.
+        modulus: from_sql(row.get(3)?).max(1),
+        remainder: from_sql(row.get(4)?),
+        first: SequenceNumber(from_sql(row.get(5)?)),
+        last: row.get::<_, Option<i64>>(6)?.map(|last| SequenceNumber(from_sql(last))),
+        created: moment(row.get(7)?),
+        closed: row.get::<_, Option<i64>>(8)?.map(moment),
+    })
+}
+
+/// All or nothing, within a transaction or without; undone unless it is released.
+struct Savepoint<'a> {
+    conn: &'a Connection,
+    released: bool,
+}
+
+impl<'a> Savepoint<'a> {
+    fn new(conn: &'a Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("SAVEPOINT streamer_shards")?.execute([])?;
+        Ok(Self { conn, released: false })
+    }
+
+    fn release(mut self) -> rusqlite::Result<()> {
+        self.conn.prepare_cached("RELEASE streamer_shards")?.execute([])?;
+        self.released = true;
+        Ok(())
+    }
+}
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        if !self.released {
+            // What cannot be undone here is undone with the transaction that a failed call leaves behind.
+            let _ = self.conn.execute_batch("ROLLBACK TO streamer_shards; RELEASE streamer_shards");
+        }
+    }
+}

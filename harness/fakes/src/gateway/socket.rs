@@ -1,0 +1,243 @@
+//! An open WebSocket: reads messages, sends frames, keeps its time limits, and ends.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::api::Api;
+use super::connections::Connection;
+use super::event::DisconnectStatus;
+use super::limits::{Limits, Unconfirmed};
+use crate::observe::Observation;
+
+/// Serves a connection to its end, and tells `$disconnect`.
+pub(super) async fn run<S>(
+    api: Arc<Api>,
+    connection: Arc<Connection>,
+    frames: mpsc::Receiver<Utf8Bytes>,
+    stream: S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limits = &api.config.limits;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_frame_size(Some(limits.frame_bytes))
+        .max_message_size(Some(limits.message_bytes));
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let mut open = OpenSocket { api: &api, connection: &connection, frames, socket };
+    let mut messages = JoinSet::new();
+    let end = open.serve(&mut messages).await;
+    // A message that came just before the end is a message: its function is called all the same.
+    messages.detach_all();
+    api.connections.remove(connection.id());
+    // Whoever waits for room in the queue learns at once that the connection is gone.
+    open.frames.close();
+    let ending = end.ending(&api.config.unconfirmed);
+    let id = connection.id();
+    api.faults().notify(|| Observation::Ended { connection: id.to_string(), code: ending.code });
+    // `$disconnect` does not wait for the client to finish the closing handshake.
+    // Nor does the client wait for `$disconnect`: its socket goes as soon as it is closed.
+    let closed = async move {
+        open.close(end, limits).await;
+        drop(open);
+    };
+    tokio::join!(closed, api.disconnected(&connection.info, &ending));
+}
+
+/// The default of 128 KiB would be most of what an idle connection costs.
+const READ_BUFFER_BYTES: usize = 4_096;
+
+/// Why a socket ended.
+enum SocketEnd {
+    /// The client sent a close frame.
+    Client(Option<CloseFrame>),
+    /// The client went without one.
+    Vanished,
+    /// The gateway ends it.
+    Gateway(DisconnectStatus),
+    /// The gateway ends it since what the client sends cannot be read any further.
+    Unreadable(DisconnectStatus),
+}
+
+impl SocketEnd {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else went wrong, the client is out of reach"
+    )]
+    fn of_error(error: &Error) -> Self {
+        match error {
+            Error::Capacity(_) => Self::Unreadable(DisconnectStatus::new(1009, "Message too big")),
+            Error::Utf8(_) => Self::Unreadable(DisconnectStatus::new(1007, "Invalid frame payload data")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Vanished,
+            Error::Protocol(_) => Self::Unreadable(DisconnectStatus::new(1002, "Protocol error")),
+            _ => Self::Vanished,
+        }
+    }
+
+    /// The pair that `$disconnect` is told.
+    fn ending(&self, unconfirmed: &Unconfirmed) -> DisconnectStatus {
+        match self {
+            Self::Client(Some(frame)) => DisconnectStatus::new(frame.code.into(), frame.reason.as_str()),
+            Self::Client(None) => DisconnectStatus::new(1005, "Client-side close frame status not set"),
+            Self::Vanished => DisconnectStatus::new(1006, &*unconfirmed.abnormal_close_reason),
+            Self::Gateway(ending) | Self::Unreadable(ending) => ending.clone(),
+        }
+    }
+}
+
+struct OpenSocket<'a, S> {
+    api: &'a Arc<Api>,
+    connection: &'a Arc<Connection>,
+    frames: mpsc::Receiver<Utf8Bytes>,
+    socket: WebSocketStream<S>,
+}
+
+/// What the socket itself has to say.
+enum SocketEvent {
+    Flushed(Result<(), Error>),
+    Received(Option<Result<Message, Error>>),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
+    async fn serve(&mut self, messages: &mut JoinSet<()>) -> SocketEnd {
+        let config = &self.api.config;
+        let limits = &config.limits;
+        let expires = Instant::now() + limits.connection_lifetime;
+        let mut idles = Instant::now() + limits.idle_timeout;
+        let mut timer = pin!(sleep_until(idles.min(expires)));
+        // Both are made once: they wait in lists under a lock, one of which all connections share.
+        let mut closing = pin!(self.api.active.closing());
+        let connection = self.connection;
+        let mut deleted = pin!(connection.deleted.notified());
+        let mut sending = false;
+        loop {
+            // Reading stops while enough messages are in flight, so that TCP makes a flood wait.
+            let reading = messages.len() < limits.messages_in_flight;
+            let socket = &mut self.socket;
+            let event = poll_fn(|cx| {
+                if sending && let Poll::Ready(flushed) = socket.poll_flush_unpin(cx) {
+                    return Poll::Ready(SocketEvent::Flushed(flushed));
+                }
+                if reading { socket.poll_next_unpin(cx).map(SocketEvent::Received) } else { Poll::Pending }
+            });
+            let event = tokio::select! {
+                biased;
+                () = &mut closing => return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away")),
+                () = &mut deleted => {
+                    let (code, reason) = &config.unconfirmed.delete_close;
+                    return SocketEnd::Gateway(DisconnectStatus::new(*code, reason));
+                }
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if now >= expires {
+                        return SocketEnd::Gateway(DisconnectStatus::new(1001, &*config.unconfirmed.lifetime_close_reason));
+                    } else if now >= idles {
+                        return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away"));
+                    }
+                    // Moved only here, not with every message.
+                    timer.as_mut().reset(idles.min(expires));
+                    continue;
+                }
+                Some(ended) = messages.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(connection = %connection.id(), %error, "a message was lost to a bug of the gateway");
+                    }
+                    continue;
+                }
+                Some(frame) = self.frames.recv(), if !sending => {
+                    if let Err(error) = self.socket.start_send_unpin(Message::Text(frame)) {
+                        return SocketEnd::of_error(&error);
+                    }
+                    sending = true;
+                    continue;
+                }
+                event = event => event,
+            };
+            let active = match event {
+                SocketEvent::Flushed(Ok(())) => {
+                    sending = false;
+                    true
+                }
+                SocketEvent::Received(Some(Ok(Message::Text(body)))) => {
+                    let api = Arc::clone(self.api);
+                    messages.spawn(api.message(Arc::clone(connection), body));
+                    true
+                }
+                SocketEvent::Received(Some(Ok(Message::Ping(_)))) => config.unconfirmed.ping_resets_idle,
+                SocketEvent::Received(Some(Ok(Message::Pong(_) | Message::Frame(_)))) => false,
+                SocketEvent::Received(Some(Ok(Message::Binary(_)))) => {
+                    return SocketEnd::Gateway(DisconnectStatus::new(1003, "Unsupported data"));
+                }
+                SocketEvent::Received(Some(Ok(Message::Close(frame)))) => return SocketEnd::Client(frame),
+                SocketEvent::Received(None) => return SocketEnd::Vanished,
+                SocketEvent::Flushed(Err(error)) | SocketEvent::Received(Some(Err(error))) => {
+                    return SocketEnd::of_error(&error);
+                }
+            };
+            if active {
+                idles = Instant::now() + limits.idle_timeout;
+                connection.touch(self.api.clock.now());
+            }
+        }
+    }
+
+    /// Ends the socket as the protocol wants it, as far as the client plays along in time.
+    async fn close(&mut self, end: SocketEnd, limits: &Limits) {
+        let closed = timeout(limits.close_timeout, async {
+            match end {
+                SocketEnd::Vanished => Ok(()),
+                SocketEnd::Client(_) => self.drain().await,
+                SocketEnd::Gateway(ending) => {
+                    self.send_rest(ending).await?;
+                    self.drain().await
+                }
+                SocketEnd::Unreadable(ending) => {
+                    self.send_rest(ending).await?;
+                    self.drain_raw().await.map_err(Error::Io)
+                }
+            }
+        });
+        if let Ok(Err(error)) = closed.await {
+            tracing::debug!(connection = %self.connection.id(), %error, "a socket did not close cleanly");
+        }
+    }
+
+    /// Sends the frames that were accepted before the end, and the close frame.
+    async fn send_rest(&mut self, ending: DisconnectStatus) -> Result<(), Error> {
+        while let Some(frame) = self.frames.recv().await {
+            self.socket.feed(Message::Text(frame)).await?;
+        }
+        let frame = CloseFrame { code: ending.code.into(), reason: ending.reason.into() };
+        self.socket.send(Message::Close(Some(frame))).await
+    }
+
+    /// Sends the close frame that answers the client's, or reads up to the one that answers ours.
+    async fn drain(&mut self) -> Result<(), Error> {
+        while let Some(received) = self.socket.next().await {
+            received?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is left without understanding it. Closing a socket that has unread input resets it, and the client might
+    /// lose the close frame that tells it why.
+    async fn drain_raw(&mut self) -> std::io::Result<()> {
+        let stream = self.socket.get_mut();
+        stream.shutdown().await?;
+        let mut scratch = [0; READ_BUFFER_BYTES];
+        while stream.read(&mut scratch).await? > 0 {}
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! The functions of a stage and the environments that run them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::config::{Code, ConfigError, FunctionConfig, check};
+use super::environment::{Environment, Readiness};
+use super::function::{Function, semaphore};
+use super::identifiers::trace_id;
+use super::invoke::{Invocation, Invoke, InvokeError};
+use super::lineage;
+use super::options::Options;
+use super::process::{Alive, Lifetimes};
+use super::runtime_api::Event;
+use crate::aws_format::uuid;
+use crate::faults::{CallContext, Caller, Effect, Effects, MidwayFault, Service, Skew};
+use crate::observe::Observation;
+
+/// The most that the payload of a synchronous invocation may hold: 6 MiB.
+pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
+
+/// How much longer than a function may run a caller waits whose answer is lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+
+/// The functions of a stage, run as processes or in this one when they are invoked.
+///
+/// Must be used within a tokio runtime. Environments are killed when the last clone is dropped;
+/// [`Functions::shutdown`] lets them end in order.
+#[derive(Clone, Debug)]
+pub struct Functions(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    functions: BTreeMap<String, Arc<Function>>,
+    pub(super) options: Options,
+    pub(super) lifetimes: Lifetimes,
+    /// How many environments there have been.
+    started: AtomicU64,
+    /// How often something was deployed, and one more.
+    version: AtomicU32,
+}
+
+/// What an invocation holds until it ends: its place among those that may run, and one that a shutdown waits for.
+#[derive(Debug)]
+struct Admitted {
+    _permit: OwnedSemaphorePermit,
+    _alive: Alive,
+}
+
+impl Functions {
+    /// The functions of a stage. Nothing is started yet.
+    ///
+    /// # Errors
+    /// When a function cannot run as it is configured; the error lists everything that is wrong.
+    pub fn new(configs: Vec<FunctionConfig>, options: Options) -> Result<Self, ConfigError> {
+        check(&configs, options.account_concurrency)?;
+        let reserved: u32 = configs.iter().filter_map(|config| config.reserved_concurrency).sum();
+        let unreserved = semaphore(options.account_concurrency - reserved);
+        let functions = configs
+            .into_iter()
+            .map(|config| (config.name.clone(), Arc::new(Function::new(config, &unreserved))));
+        let lifetimes = Lifetimes::new(options.shutdown);
+        let (started, version) = (AtomicU64::new(0), AtomicU32::new(1));
+        Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
+    }
+
+    /// Starts an environment of `function`, unless one stands ready, and waits until it asks for an event.
+    ///
+    /// # Errors
+    /// As an invocation would fail. The message of a process that dies ends with the last lines that it
+    /// wrote to its standard error.
+    pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
+        let (function, _admitted) = self.0.admit(function)?;
+        let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
+        self.0.take_back(&function, environment).await;
+        Ok(())
+    }
+
+    /// Kills every environment of `function` now, as SIGKILL does, and says how many there were.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn kill(&self, function: &str) -> Result<usize, InvokeError> {
+        let function = self.0.function(function)?;
+        let killed = function.registry.kill();
+        function.idle().environments.clear();
+        Ok(killed)
+    }
+
+    /// Puts the next version of every function into place, as a deploy does, and gives its number: environments that wait for
+    /// an event end now, those that have one when XX
+    pub fn deploy(&self) -> u32 {
+        let version = self.0.version.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.renew(|_| true);
+        version
+    }
+
+    /// Ends every environment whose clock is off from the stage's: now if it is idle, else when it has answered.
+    #[doc(hidden)]
+    pub fn replace_skewed(&self) {
+        self.renew(|caller| caller.skew() != Skew::default());
+    }
+
+    fn renew(&self, which: impl Fn(&Caller) -> bool) {
+        for function in self.0.functions.values() {
+            function.registry.outdate(&which);
+            function.idle().environments.retain(|(environment, _)| !environment.is_outdated());
+        }
+    }
+
+    /// Lets every frozen environment go on.
+    #[doc(hidden)]
+    pub fn thaw(&self) {
+        for function in self.0.functions.values() {
+            function.registry.thaw();
+        }
+    }
+
+    /// How many environments of `function` there are.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn environments(&self, function: &str) -> Result<usize, InvokeError> {
+        Ok(self.0.function(function)?.registry.len())
+    }
+
+    /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
+    /// and what runs in this one, and returns when nothing is left. Invocations are throttled from now on.
+    pub async fn shutdown(&self) {
+        self.close();
+        self.0.lifetimes.close().await;
+        for function in self.0.functions.values() {
+            function.idle().environments.clear();
+        }
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Begins to end all that runs, as [`shutdown`](Self::shutdown) does, and does not wait for it.
+    pub fn close(&self) {
+        self.0.lifetimes.begin_to_close();
+    }
+}
+
+impl Invoke for Functions {
+    fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
+        self.invoke_as(function, uuid(&*self.options().entropy), payload)
+    }
+
+    fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
+        Box::pin(Arc::clone(&self.0).requested(function, request_id, payload, None))
+    }
+}
+
+impl Inner {
+    pub(super) fn function(&self, name: &str) -> Result<&Arc<Function>, InvokeError> {
+        self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))
+    }
+
+    /// One invocation with what is to go wrong with it.
+    pub(super) async fn requested(
+        self: Arc<Self>,
+        name: &str,
+        request_id: String,
+        payload: Bytes,
+        caused_by: Option<&str>,
+    ) -> Result<Bytes, InvokeError> {
+        let trace_id = self.trace(&self.function(name)?.config, caused_by)?;
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(InvokeError::TooLarge(MAX_PAYLOAD_BYTES));
+        }
+        let resources: &[&str] = &[name];
+        let (service, operation) = (Service::Lambda, CallContext::INVOKE);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let Effects { delay, effect, .. } = self.options.faults.inject(&context, |effect| {
+            matches!(
+                effect,
+                Effect::Throttle
+                    | Effect::Fail
+                    | Effect::FailAfterApply
+                    | Effect::LoseAnswer
+                    | Effect::Delay(_)
+                    | Effect::Kill
+            )
+        });
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        match effect {
+            Some(Effect::Throttle) => return Err(InvokeError::Throttled),
+            Some(Effect::Fail) => {
+                return Err(InvokeError::exited(&request_id, "Runtime exited with error: exit status 1"));
+            }
+            _ => {}
+        }
+        let (function, admitted) = self.admit(name)?;
+        let patience = function.config.timeout + LOST_AFTER;
+        let began = Instant::now();
+        let kill = effect == Some(Effect::Kill);
+        let midway_fault = match &function.config.code {
+            Code::InProcess(_) => self.options.faults.midway_fault(&context),
+            Code::Program(_) => None,
+        };
+        // A task of its own: as on AWS, the function runs on when its caller goes away, and the
+        // environment finds its way back.
+        let invocation = tokio::spawn(async move {
+            let _admitted = admitted;
+            self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
+        });
+        let reply = invocation
+            .await
+            .unwrap_or_else(|error| Err(InvokeError::function("Sandbox.Failure", error.to_string())));
+        match effect {
+            Some(Effect::FailAfterApply) => Err(InvokeError::Service),
+            Some(Effect::LoseAnswer) => {
+                // Who calls waits for as long as the function may take, and not for ever.
+                tokio::time::sleep(patience.saturating_sub(began.elapsed())).await;
+                Err(InvokeError::Service)
+            }
+            _ => reply,
+        }
+    }
+
+    /// The trace header of an invocation that the one of `caused_by` led to.
+    pub(super) fn trace(
+        &self,
+        config: &FunctionConfig,
+        caused_by: Option<&str>,
+    ) -> Result<String, InvokeError> {
+        let Options { clock, entropy, .. } = &self.options;
+        if config.recursive_loop {
+            return Ok(trace_id(&**entropy, clock.now()));
+        }
+        let trace = lineage::trace(&config.arn(), caused_by, &**entropy, clock.now());
+        trace.ok_or(InvokeError::Recursion)
+    }
+
+    fn admit(&self, name: &str) -> Result<(Arc<Function>, Admitted), InvokeError> {
+        let function = self.function(name)?;
+        // First of all, so that a shutdown either waits for the invocation or is seen by it.
+        let alive = self.lifetimes.enter();
+        if self.lifetimes.is_closing() {
+            return Err(InvokeError::Throttled);
+        }
+        let permit = Arc::clone(&function.concurrency).try_acquire_owned();
+        let permit = permit.map_err(|_| InvokeError::Throttled)?;
+        Ok((Arc::clone(function), Admitted { _permit: permit, _alive: alive }))
+    }
+
+    async fn invoke(
+        &self,
+        function: &Arc<Function>,
+        request_id: String,
+        trace_id: String,
+        payload: Bytes,
+        kill: bool,
+        midway_fault: Option<MidwayFault>,
+    ) -> Result<Bytes, InvokeError> {
+        let mut environment = self.environment(function, &request_id).await?;
+        let timeout = function.config.timeout;
+        let now = self.options.clock.now();
+        let event = Event {
+            request_id,
+            trace_id,
+            deadline_ms: (now + timeout).as_millis(),
+            function_arn: function.config.arn(),
+            payload,
+        };
+        let (faults, caller) = (&self.options.faults, environment.caller().clone());
+        faults
+            .notify(|| Observation::Invoked { environment: caller.clone(), payload: event.payload.clone() });
+        let midway_fault = midway_fault.map(|midway_fault| (faults, midway_fault));
+        let ended = environment.invoke(event, timeout, kill, midway_fault).await;
+        faults.notify(|| Observation::Returned {
+            environment: caller,
+            outcome: match &ended {
+                Ok(Ok(reply)) => Ok(reply.clone()),
+                Ok(Err(error)) | Err(error) => Err(error.to_string()),
+            },
+        });
+        match ended {
+            Ok(reply) => {
+                self.take_back(function, environment).await;
+                reply
+            }
+            Err(error) => {
+                environment.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps an environment that has answered for the next event.
+    async fn take_back(&self, function: &Arc<Function>, environment: Environment) {
+        if environment.is_outdated() {
+            environment.end().await;
+        } else {
+            function.release(environment, self.options.idle_timeout, &self.lifetimes);
+        }
+    }
+
+    /// The most recently used environment that is ready, or a new one.
+    async fn environment(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
+        let mut busy = Vec::new();
+        let mut found = None;
+        while let Some((mut environment, since)) = function.take() {
+            match environment.readiness().await {
+                // A deploy did not see it meanwhile.
+                Readiness::Ready | Readiness::Busy if environment.is_outdated() => environment.end().await,
+                Readiness::Ready => {
+                    found = Some(environment);
+                    break;
+                }
+                Readiness::Busy => busy.push((environment, since)),
+                Readiness::Gone => drop(environment),
+            }
+        }
+        function.idle().environments.splice(..0, busy);
+        match found {
+            Some(environment) => Ok(environment),
+            None => self.start(function, request_id).await,
+        }
+    }
+
+    async fn start(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
+        let Options { faults, .. } = &self.options;
+        let resources: &[&str] = &[&function.config.name];
+        let (service, operation) = (Service::Lambda, CallContext::INIT);
+        let context = CallContext { service, operation, resources, index: None, caller: None };
+        let effects = faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
+        let is_here = matches!(function.config.code, Code::InProcess(_));
+        let off = faults.inject(&context, |effect| is_here && matches!(effect, Effect::Skew(_)));
+        let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        let registration = function.registry.register(|| {
+            let version = self.version.load(Ordering::Relaxed);
+            Caller::numbered(&function.config.name, number, version, skew)
+        });
+        let environment = registration.caller().clone();
+        faults.notify(|| Observation::Started { environment });
+        let (options, lifetimes) = (&self.options, &self.lifetimes);
+        Environment::start(registration, &function.config, options, lifetimes, request_id, effects).await
+    }
+}

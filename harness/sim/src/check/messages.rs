@@ -1,0 +1,245 @@
+//! What clients send, and what they receive.
+
+use serde_json::Value;
+use streamer::ports::Timestamp;
+use streamer::protocol::Message;
+use streamer::store::Status;
+
+use super::client_model::{Question, SentRequest, Session};
+use super::frame_header::FrameHeader;
+use super::owner::Owner;
+use super::rules;
+use super::world_model::WorldModel;
+use crate::event::ClientEvent;
+use crate::plan::Act;
+
+/// The built-in actions that are about a request.
+const QUESTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
+
+/// The request that a built-in action is about.
+fn about(message: &Message) -> Option<&str> {
+    let about = message.payload.get("request_id").and_then(Value::as_str);
+    about.filter(|_| QUESTIONS.contains(&message.action.as_str()))
+}
+
+impl WorldModel {
+    pub(super) fn client_event(&mut self, at: Timestamp, number: usize, event: &ClientEvent) {
+        let Some(client) = self.clients.get_mut(number) else { return };
+        match event {
+            ClientEvent::Connected => {
+                client.session = Session::default();
+                client.is_connected = true;
+            }
+            ClientEvent::Closed(_) | ClientEvent::Left => client.is_connected = false,
+            ClientEvent::Refused(_) => {}
+            ClientEvent::Sent(text) => self.note_sent(number, text),
+            ClientEvent::Got(text) => self.received(at, number, text),
+        }
+    }
+
+    /// What a client of the plan may send at any time: it can arrive before its client knows that it is sent.
+    pub(super) fn may_send(&mut self, owner: &Owner, act: &Act) {
+        match act {
+            Act::Request { id, action, payload } => self.note_request(owner, id, action, payload),
+            Act::Cancel { id } => self.sent_under(owner, id).is_cancelled = true,
+            Act::SendText { text } => {
+                if let Ok(message) = Message::parse(text) {
+                    self.note_message(owner, &message);
+                }
+            }
+            Act::Connect
+            | Act::Close
+            | Act::Vanish
+            | Act::CutOff
+            | Act::Subscribe { .. }
+            | Act::Status { .. } => {}
+        }
+    }
+
+    fn sent_under(&mut self, owner: &Owner, id: &str) -> &mut SentRequest {
+        self.sent.entry(owner.key(id)).or_default()
+    }
+
+    fn note_request(&mut self, owner: &Owner, id: &str, action: &str, payload: &Value) {
+        let threshold = self.limits.async_threshold_ms;
+        let request = self.sent_under(owner, id);
+        let estimate = payload.get("estimate_ms").and_then(Value::as_u64);
+        request.may_be_quick |= estimate.is_none_or(|estimate| estimate <= threshold);
+        request.as_what.insert((action.to_owned(), payload.to_string()));
+    }
+
+    fn note_message(&mut self, owner: &Owner, message: &Message) {
+        match (&message.id, about(message)) {
+            (None, _) => {
+                self.senders_without_id.insert(owner.clone());
+            }
+            (Some(_), Some(about)) if message.action == "cancel" => {
+                self.sent_under(owner, about).is_cancelled = true;
+            }
+            (Some(_), Some(about)) => {
+                self.sent_under(owner, about);
+            }
+            (Some(id), None) => self.note_request(owner, id.as_str(), &message.action, &message.payload),
+        }
+    }
+
+    fn note_sent(&mut self, number: usize, text: &str) {
+        self.ledger.messages += 1;
+        let owner = self.clients[number].owner.clone();
+        let message = Message::parse(text);
+        let id = match &message {
+            Ok(message) => message.id.as_ref(),
+            Err(rejected) => rejected.id.as_ref(),
+        };
+        self.clients[number].nameless += u32::from(id.is_none());
+        let Ok(message) = message else { return };
+        self.note_message(&owner, &message);
+        if let (Some(id), Some(about)) = (&message.id, about(&message)) {
+            let was_there = self.requests.contains_key(&owner.key(about));
+            let question = Question { action: message.action.clone(), about: about.to_owned(), was_there };
+            self.clients[number].questions.insert(id.as_str().to_owned(), question);
+        }
+    }
+
+    fn received(&mut self, at: Timestamp, number: usize, text: &str) {
+        let Some(header) = FrameHeader::of(text) else { return };
+        let Some(id) = header.request_id.as_deref() else {
+            if header.kind == "error" {
+                self.nameless(at, number, text);
+            }
+            return;
+        };
+        match &*header.kind {
+            "acknowledgment" => self.acknowledged(at, number, id, text),
+            "progress" => self.progress_received(at, number, id, header.seq.unwrap_or_default(), text),
+            "complete" | "error" if header.is_end() => self.terminal_frame_received(at, number, id, text),
+            "response" => self.answered(at, number, id, text),
+            "error" => self.refused(at, number, id, text),
+            _ => {}
+        }
+    }
+
+    fn key(&self, number: usize, id: &str) -> String {
+        self.clients[number].owner.key(id)
+    }
+
+    fn nameless(&mut self, at: Timestamp, number: usize, text: &str) {
+        let client = &mut self.clients[number];
+        if let Some(left) = client.nameless.checked_sub(1) {
+            client.nameless = left;
+        } else {
+            let message = format!("client {number} receives {text}, and has sent nothing without an id");
+            self.found.broken(rules::ERRORS_NAME_REQUESTS, at, None, message);
+        }
+    }
+
+    fn acknowledged(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
+        let key = self.key(number, id);
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let status = frame["status"].as_str().unwrap_or_default();
+        let known = Status::ALL.into_iter().find(|known| known.as_protocol() == status);
+        let has_been = match (self.requests.get(&key), known) {
+            (Some(request), Some(status)) => request.has_been(status),
+            _ => false,
+        };
+        if !has_been {
+            let message = format!("client {number} is told that it is {status:?}, which it has never been");
+            self.found.broken(rules::ACKNOWLEDGED_IS_STORED, at, Some(&key), message);
+        }
+        self.clients[number].session.subscribed.entry(id.to_owned()).or_insert(at);
+    }
+
+    fn progress_received(&mut self, at: Timestamp, number: usize, id: &str, seq: u64, text: &str) {
+        let key = self.key(number, id);
+        let session = &mut self.clients[number].session;
+        let last = session.seqs.entry(id.to_owned()).or_default();
+        let is_late = seq <= *last || session.ended.contains(id);
+        // What was on its way when its process stood still may come behind what a later one says: clients drop it.
+        if is_late && !self.limits.may_be_late {
+            let message = format!("client {number} receives {text} after number {last}, or the end");
+            self.found.broken(rules::SEQ_RISES, at, Some(&key), message);
+        }
+        *last = seq.max(*last);
+    }
+
+    fn terminal_frame_received(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
+        let key = self.key(number, id);
+        let first = self.requests.get(&key).and_then(|request| request.terminal_frame.as_deref());
+        if first != Some(text) {
+            let message = format!("client {number} receives {text}, and the terminal frame is {first:?}");
+            self.found.broken(rules::ONE_TERMINAL_FRAME, at, Some(&key), message);
+        }
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let client = &mut self.clients[number];
+        let last = client.session.seqs.get(id).copied();
+        if !client.session.ended.contains(id) && last.is_some_and(|last| frame["seq"].as_u64() <= Some(last))
+        {
+            let message = format!("client {number} receives {text} after number {last:?}");
+            self.found.broken(rules::SEQ_RISES, at, Some(&key), message);
+        }
+        client.session.ended.insert(id.to_owned());
+        client.ended.insert(id.to_owned());
+    }
+
+    /// A response: of a quick request, or to a question about another, whose snapshot must be true.
+    fn answered(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
+        let client = &mut self.clients[number];
+        let Some(question) = client.questions.get(id).cloned() else { return };
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        if frame["success"] != true {
+            return;
+        }
+        if question.action == "subscribe" {
+            client.session.subscribed.insert(question.about.clone(), at);
+        }
+        let key = self.key(number, &question.about);
+        let data = &frame["data"];
+        let status = data["status"].as_str().unwrap_or_default();
+        let known = Status::ALL.into_iter().find(|known| known.as_protocol() == status);
+        let is_true = match (self.requests.get(&key), known) {
+            (Some(request), Some(status)) => {
+                let is_so = !status.is_terminal()
+                    || (request.state.status == status
+                        && data["seq"] == request.state.seq
+                        && data.get("result").is_none_or(|result| Some(result) == request.result().as_ref()));
+                data["request_id"] == question.about
+                    && request.has_been(status)
+                    && is_so
+                    && data["seq"].as_u64().is_some_and(|seq| seq <= request.state.seq)
+            }
+            _ => false,
+        };
+        if !is_true {
+            let state = self.requests.get(&key).map(|request| request.state);
+            let message =
+                format!("client {number} asks {} and receives {data}: it is {state:?}", question.action);
+            self.found.broken(rules::SNAPSHOT_IS_TRUE, at, Some(&key), message);
+        }
+    }
+
+    /// An error in answer to a message.
+    fn refused(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let code = frame["error"]["code"].as_str().unwrap_or_default();
+        let question = self.clients[number].questions.get(id).cloned();
+        let (about, is_wrong) = match (code, question) {
+            ("NOT_FOUND", Some(question)) => {
+                let key = self.key(number, &question.about);
+                let until = at + self.limits.skew;
+                let is_there = self.requests.get(&key).is_some_and(|request| !request.has_expired(until));
+                let is_wrong = question.was_there && is_there;
+                (key, is_wrong)
+            }
+            ("CONFLICT", _) => {
+                let key = self.key(number, id);
+                let is_wrong = self.sent.get(&key).is_none_or(|sent| sent.as_what.len() < 2);
+                (key, is_wrong)
+            }
+            _ => return,
+        };
+        if is_wrong {
+            let message = format!("client {number} receives {text} without a reason");
+            self.found.broken(rules::ID_IS_KNOWN, at, Some(&about), message);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Makes a plan smaller that breaks a rule: fewer clients, faults, steps, shorter jobs, for as long as it still does.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::plan::{Act, Plan};
+use super::pool::{Pool, with_pool};
+use super::runner::real_time;
+
+/// A plan that was made smaller.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Shrunk {
+    /// The smallest that was found.
+    pub plan: Plan,
+    /// How many others were tried.
+    pub tried: u32,
+}
+
+/// How many worlds it may cost.
+const MOST_TRIES: u32 = 400;
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool + Sync) -> Shrunk {
+    with_pool(threads, breaks, |pool| {
+        let mut search = Search { best: plan, tried: 0, begun: real_time(), pool };
+        loop {
+            let before = search.best.clone();
+            for part in PARTS {
+                search.leave_out(part);
+            }
+            for simpler in SIMPLER {
+                search.simplify(*simpler);
+            }
+            if search.best == before || search.is_over() {
+                return Shrunk { plan: search.best, tried: search.tried };
+            }
+        }
+    })
+}
+
+struct Search<'a> {
+    best: Plan,
+    tried: u32,
+    begun: Instant,
+    pool: &'a Pool<Plan, bool>,
+}
+
+/// A list in a plan, whose members can be left out.
+struct Part {
+    len: fn(&Plan) -> usize,
+    without: fn(&mut Plan, Range<usize>),
+    /// With how many seeds each smaller plan is tried: what is left out shifts what chance does to the rest.
+    seeds: u64,
+}
+
+/// The largest first.
+const PARTS: &[Part] = &[
+    Part { len: |plan| plan.clients.len(), without: |plan, range| drop(plan.clients.drain(range)), seeds: 3 },
+    Part { len: |plan| plan.faults.len(), without: |plan, range| drop(plan.faults.drain(range)), seeds: 3 },
+    Part {
+        len: |plan| plan.clients.iter().map(|client| client.steps.len()).sum(),
+        without: |plan, range| {
+            let mut at = 0..;
+            for client in &mut plan.clients {
+                client.steps.retain(|_| !at.next().is_some_and(|at| range.contains(&at)));
+            }
+        },
+        seeds: 2,
+    },
+    Part {
+        len: |plan| job_steps(&mut plan.clone()).iter().map(|steps| steps.len()).sum(),
+        without: |plan, range| {
+            let mut at = 0..;
+            for steps in job_steps(plan) {
+                steps.retain(|_| !at.next().is_some_and(|at| range.contains(&at)));
+            }
+        },
+        seeds: 1,
+    },
+    Part {
+        len: |plan| plan.stage.variables.len(),
+        without: |plan, range| {
+            let mut at = 0..;
+            plan.stage.variables.retain(|_, _| !at.next().is_some_and(|at| range.contains(&at)));
+        },
+        seeds: 1,
+    },
+    Part {
+        len: |plan| plan.stage.concurrency.len(),
+        without: |plan, range| {
+            let mut at = 0..;
+            plan.stage.concurrency.retain(|_, _| !at.next().is_some_and(|at| range.contains(&at)));
+        },
+        seeds: 1,
+    },
+];
+
+/// What the simulator's own jobs do, in the order of the plan.
+fn job_steps(plan: &mut Plan) -> Vec<&mut Vec<Value>> {
+    let steps = plan.clients.iter_mut().flat_map(|client| &mut client.steps);
+    let payloads =
+        steps.filter_map(
+            |step| if let Act::Request { payload, .. } = &mut step.act { Some(payload) } else { None },
+        );
+    payloads.filter_map(|payload| payload.get_mut("steps")?.as_array_mut()).collect()
+}
+
+/// Ways to make a plan plainer as a whole.
+const SIMPLER: &[fn(&mut Plan)] = &[
+    |plan| plan.stage.shards = 0,
+    |plan| plan.stage.shard_lifetime_ms = 0,
+    |plan| plan.stage.cancel_on_disconnect = false,
+    |plan| plan.faults_until_ms /= 2,
+    |plan| scale(plan, 0, 1),
+    |plan| scale(plan, 1, 2),
+    |plan| plan.faults.iter_mut().for_each(|fault| fault.from_ms = 0),
+    |plan| plan.faults.iter_mut().for_each(|fault| fault.until_ms = u64::MAX),
+    |plan| plan.faults.iter_mut().for_each(|fault| fault.rate = 1.0),
+    |plan| waits(plan, 0, 1),
+    |plan| waits(plan, 1, 2),
+    |plan| {
+        plan.clients.iter_mut().flat_map(|client| &mut client.steps).for_each(|step| {
+            step.at_ms = step.at_ms / 1_000 * 1_000;
+        })
+    },
+];
+
+/// The same steps in a part of their time.
+fn scale(plan: &mut Plan, times: u64, of: u64) {
+    for step in plan.clients.iter_mut().flat_map(|client| &mut client.steps) {
+        step.at_ms = step.at_ms / of * times;
+    }
+}
+
+fn waits(plan: &mut Plan, times: u64, of: u64) {
+    for step in job_steps(plan).into_iter().flatten() {
+        if let Some(wait) = step.get_mut("wait")
+            && let Some(ms) = wait.as_u64()
+        {
+            *wait = (ms / of * times).into();
+        }
+    }
+}
+
+impl Search<'_> {
+    fn is_over(&self) -> bool {
+        self.tried >= MOST_TRIES || self.begun.elapsed() >= PATIENCE
+    }
+
+    /// Leaves out halves of the list, then quarters, at last single members.
+    fn leave_out(&mut self, part: &Part) {
+        let mut size = (part.len)(&self.best);
+        while size > 0 && !self.is_over() {
+            let mut from = 0;
+            while from < (part.len)(&self.best) {
+                let len = (part.len)(&self.best);
+                let candidates = (from..len).step_by(size).flat_map(|from| {
+                    let mut smaller = self.best.clone();
+                    (part.without)(&mut smaller, from..len.min(from + size));
+                    (0..part.seeds)
+                        .map(move |more| Plan { seed: smaller.seed.wrapping_add(more), ..smaller.clone() })
+                });
+                let candidates: Vec<Plan> = candidates.collect();
+                let Some(found) = self.first_that_breaks(candidates) else { break };
+                // What was tried in vain stays; behind it goes on what follows what was left out.
+                from += found / usize::try_from(part.seeds).unwrap_or(1) * size;
+            }
+            size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+    }
+
+    fn simplify(&mut self, simpler: fn(&mut Plan)) {
+        loop {
+            let mut candidate = self.best.clone();
+            simpler(&mut candidate);
+            if candidate == self.best || self.first_that_breaks(vec![candidate]).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the first of these for the best that breaks the rule still, and says which it was.
+    ///
+    /// Some are tried side by side, and it is the first in order that counts: the outcome does not hang on how many.
+    fn first_that_breaks(&mut self, candidates: Vec<Plan>) -> Option<usize> {
+        let mut done = 0;
+        for some in candidates.chunks(self.pool.len()) {
+            if self.is_over() {
+                return None;
+            }
+            let broken = self.pool.do_all(some);
+            let found = broken.iter().position(|breaks| *breaks);
+            self.tried += u32::try_from(found.map_or(some.len(), |at| at + 1)).unwrap_or(u32::MAX);
+            if let Some(found) = found {
+                self.best = some[found].clone();
+                return Some(done + found);
+            }
+            done += some.len();
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{ClientPlan, FaultKind, FaultPlan, StagePlan, Step};
+
+    fn large() -> Plan {
+        let step = |at: u64| {
+            let payload = json!({"steps": [{"wait": 40}, {"wait": 80}, {"report": 1.0}]});
+            Step {
+                at_ms: at * 1_500,
+                act: Act::Request { id: format!("r{at}"), action: "work".into(), payload },
+            }
+        };
+        let client = |user: usize| -> ClientPlan {
+            let steps: Vec<Step> = (0..20).map(step).collect();
+            let client = json!({"user": format!("user{user}"), "tenant": "acme", "steps": steps});
+            serde_json::from_value(client).unwrap()
+        };
+        let fault = |kind: &FaultKind| FaultPlan { kind: *kind, rate: 0.1, from_ms: 10, until_ms: 90 };
+        Plan {
+            seed: 7,
+            faults_until_ms: 60_000,
+            stage: StagePlan {
+                variables: [("LEASE_MS".to_owned(), "30000".to_owned())].into(),
+                shards: 4,
+                ..StagePlan::default()
+            },
+            clients: (0..6).map(client).collect(),
+            faults: FaultKind::ALL.iter().map(fault).collect(),
+        }
+    }
+
+    fn asks(plan: &Plan, user: &str, wanted: &str) -> bool {
+        let clients = plan.clients.iter().filter(|client| client.user == user);
+        clients
+            .flat_map(|client| &client.steps)
+            .any(|step| matches!(&step.act, Act::Request { id, .. } if id == wanted))
+    }
+
+    #[test]
+    fn only_what_breaks_the_rule_is_left() {
+        let breaks = |plan: &Plan| {
+            let kills = plan.faults.iter().any(|fault| fault.kind == FaultKind::Kill);
+            kills && asks(plan, "user2", "r3") && asks(plan, "user5", "r17")
+        };
+        let Shrunk { plan, tried } = shrink(large(), 3, breaks);
+        let users: Vec<_> =
+            plan.clients.iter().map(|client| (client.user.as_str(), client.steps.len())).collect();
+        assert_eq!(users, [("user2", 1), ("user5", 1)]);
+        assert_eq!(plan.faults.len(), 1);
+        assert_eq!((plan.faults[0].rate, plan.faults_until_ms), (1.0, 0));
+        assert_eq!(plan.stage, StagePlan::default());
+        assert!(plan.clients.iter().flat_map(|client| &client.steps).all(|step| step.at_ms == 0));
+        let jobs = job_steps(&mut plan.clone()).iter().map(|steps| steps.len()).sum::<usize>();
+        assert_eq!(jobs, 0);
+        assert!(tried < MOST_TRIES, "{tried}");
+        // However many threads there are.
+        assert_eq!(shrink(large(), 1, breaks), shrink(large(), 8, breaks));
+    }
+
+    #[test]
+    fn it_ends_after_so_many_tries_and_never_with_a_plan_that_breaks_nothing() {
+        // It hangs on chance: on what a plan is, byte for byte.
+        let breaks = |plan: &Plan| {
+            let text = plan.to_json();
+            *plan == large()
+                || text.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 3 == 0
+        };
+        let Shrunk { plan, tried } = shrink(large(), 2, breaks);
+        assert!(breaks(&plan) && tried <= MOST_TRIES, "{tried}");
+        let stays = shrink(large(), 2, |plan| *plan == large());
+        assert_eq!(stays.plan, large());
+    }
+}

@@ -1,0 +1,106 @@
+//! A user's own handlers and checks in the simulator.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamer::app::App;
+use streamer::handler::{Context, Handler, HandlerError};
+use streamer_sim::{Plan, RequestHistory, Sim};
+
+/// Takes a second for each page.
+#[derive(Debug)]
+struct Print {
+    /// Whether it prints a page too few when an attempt is not its first.
+    forgets: bool,
+}
+
+impl Handler for Print {
+    type Input = u64;
+    type Output = Value;
+
+    fn required_permission(&self) -> Option<&str> {
+        Some("print")
+    }
+
+    fn estimated_duration(&self, _pages: &u64) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn process(&self, pages: u64, context: Context) -> Result<Value, HandlerError> {
+        for _ in 0..pages {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        if context.attempt == 1 && pages.is_multiple_of(2) {
+            return Err(HandlerError::retryable("JAM", "The paper is jammed"));
+        }
+        let lost = u64::from(self.forgets && context.attempt > 1);
+        Ok(json!({"pages": pages - lost}))
+    }
+}
+
+fn sim(forgets: bool) -> Sim {
+    let app = move || {
+        let mut app = App::new();
+        app.handle("print", Print { forgets }).unwrap();
+        app
+    };
+    let is_whole = |request: &RequestHistory| {
+        request.result.as_ref().is_none_or(|result| result["pages"] == request.payload)
+    };
+    Sim::new(app)
+        .requests("print", |chance| json!(chance.number(1..=20)))
+        .permissions(["print"])
+        .check("all pages are printed", move |history| {
+            let torn = history.requests.iter().find(|request| !is_whole(request));
+            torn.map_or(Ok(()), |request| Err(format!("{} came to {:?}", request.key, request.result)))
+        })
+        .seeds(0..2)
+}
+
+#[test]
+fn handlers_that_are_right_pass() {
+    let sim = sim(false);
+    sim.run().assert();
+    let history = sim.run_seed(1).history();
+    let printed = history.requests.iter().filter(|request| request.status.as_deref() == Some("COMPLETED"));
+    let printed: Vec<_> = printed.filter(|request| request.action == "print").collect();
+    assert!(!printed.is_empty());
+    assert!(printed.iter().all(|request| request.attempts > 0 && !request.frames.is_empty()), "{printed:?}");
+}
+
+#[test]
+fn a_bug_in_a_handler_that_shows_with_a_retry_is_found() {
+    let report = sim(true).run_while(|so_far| so_far.failures.is_empty());
+    let (seed, violations) = report.failures.first_key_value().unwrap();
+    assert_eq!(violations[0].rule, "all pages are printed");
+    let told = sim(true).run_seed(*seed).to_string();
+    assert!(told.contains("PROCESSING → RETRYING") && told.contains("WRONG"), "{told}");
+}
+
+#[test]
+fn a_plan_of_ones_own_is_run_as_it_stands() {
+    let plan = r#"{
+        "schema": 2, "seed": 1, "faults_until_ms": 1000,
+        "clients": [{"user": "ann", "tenant": "acme", "permissions": ["print"], "steps": [
+            {"at_ms": 0, "act": "connect"},
+            {"at_ms": 100, "act": {"request": {"id": "r1", "action": "print", "payload": 3}}}
+        ]}]
+    }"#;
+    let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
+    world.assert();
+    let history = world.history();
+    assert_eq!(history.requests.len(), 1);
+    let request = &history.requests[0];
+    assert_eq!((request.key.as_str(), request.attempts), ("acme/ann/r1", 1));
+    assert_eq!(request.result, Some(json!({"pages": 3})));
+    assert!(world.lasted > Duration::from_secs(3));
+}
+
+#[test]
+fn a_stage_that_does_not_start_is_a_world_that_is_wrong() {
+    let plan = r#"{"schema": 2, "seed": 1, "faults_until_ms": 0, "stage": {"variables": {"LEASE_MS": "soon"}},
+        "clients": [{"user": "ann", "tenant": "acme", "steps": []}]}"#;
+    let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
+    assert!(world.breaks("the stage starts"), "{world}");
+    assert!(world.to_string().contains("LEASE_MS"), "{world}");
+}
