@@ -130,6 +130,7 @@ impl DeadLetter {
 }
 
 /// What became of a wish to have a failed request made anew.
+#[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Redriven {
     /// There is a new request, which is queued.
@@ -147,6 +148,7 @@ pub enum Redriven {
 ///
 /// # Errors
 /// When the store does not take it: the letter is to be kept, and tried again.
+#[doc(hidden)]
 pub async fn redrive<Q: RequestQueue>(
     queue: &Q,
     letter: &DeadLetter,

@@ -9,6 +9,7 @@ use super::request_item;
 use super::write::Update;
 use crate::config::Environment;
 use crate::ids::RequestKey;
+use crate::lifecycle::Rules;
 use crate::ports::Timestamp;
 use crate::store::{Runner, Status, StoreError};
 
@@ -46,7 +47,7 @@ impl Default for QueueSettings {
             ttl: Duration::from_hours(7 * 24),
             unclaimed_after: Duration::from_secs(60),
             unclaimed_by_worker_after: Duration::from_secs(150),
-            lease_grace: Duration::from_secs(10),
+            lease_grace: Rules::default().lease_grace,
             undelivered_after: Duration::from_secs(30),
         }
     }
