@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use streamer::lifecycle::LEASE_GRACE;
 use streamer::ports::Timestamp;
 use streamer::store::Status;
 use streamer::store::dynamodb::{item_of_image, request_item};
@@ -56,9 +57,7 @@ pub(super) fn check_item(
     }
     let latest = match status {
         Status::Pending => Some(at + UNCLAIMED),
-        Status::Processing => {
-            state.lease_end.map(|end| end.max(at) + limits.rules.lease_grace + limits.lease)
-        }
+        Status::Processing => state.lease_end.map(|end| end.max(at) + LEASE_GRACE + limits.lease),
         Status::Retrying | Status::Completed | Status::Failed | Status::Cancelled => None,
     };
     if let (Some(timer), Some(latest)) = (state.timer_at, latest)
