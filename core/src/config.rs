@@ -12,12 +12,12 @@ use std::time::Duration;
 ///
 /// An empty value counts as none: a template has no other way to leave a variable out.
 pub struct Environment<'a> {
-    lookup: Box<Lookup<'a>>,
+    lookup: Lookup<'a>,
     problems: Vec<String>,
 }
 
-/// The value of the variable with this name, if it is set.
-type Lookup<'a> = dyn Fn(&str) -> Option<String> + Send + 'a;
+/// The value of a variable, by its name.
+type Lookup<'a> = Box<dyn Fn(&str) -> Option<String> + Send + 'a>;
 
 impl<'a> Environment<'a> {
     /// An environment that `lookup` knows.

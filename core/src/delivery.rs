@@ -26,37 +26,50 @@ const NOTE_TIME: Duration = Duration::from_secs(1);
 /// How long a dead letter may take: what is told to clients is noted after it.
 const LETTER_TIME: Duration = Duration::from_secs(10);
 
-/// The frame that tells an ending; what no frame can carry ends the request as failed.
-pub(crate) fn terminal_frame(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> (Ending, String) {
-    let error_frame =
-        |error| Frame::Error { request_id: Some(id.clone()), error, timestamp: at.as_secs(), seq: Some(seq) };
-    let frame = match &ending {
-        Ending::Completed(result) => Frame::Complete {
-            request_id: id.clone(),
-            success: true,
-            result: result.clone(),
+/// The last frame of a request, which says how it ended.
+pub(crate) struct TerminalFrame {
+    /// The ending that the frame carries: what no frame can carry ends the request as failed.
+    pub(crate) ending: Ending,
+    /// The frame as it goes over the wire.
+    pub(crate) json: String,
+}
+
+impl TerminalFrame {
+    pub(crate) fn of(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> Self {
+        let error_frame = |error| Frame::Error {
+            request_id: Some(id.clone()),
+            error,
             timestamp: at.as_secs(),
-            seq,
-        },
-        Ending::Failed(error) => error_frame(error.clone()),
-        Ending::Cancelled => error_frame(ErrorBody::cancelled()),
-    }
-    .to_json();
-    if frame.len() <= MAX_FRAME_BYTES {
-        return (ending, frame);
-    }
-    let error = match ending {
-        Ending::Completed(_) => ErrorBody::new(
-            ErrorCode::PayloadTooLarge,
-            format!(
-                "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
-                frame.len()
+            seq: Some(seq),
+        };
+        let json = match &ending {
+            Ending::Completed(result) => Frame::Complete {
+                request_id: id.clone(),
+                success: true,
+                result: result.clone(),
+                timestamp: at.as_secs(),
+                seq,
+            },
+            Ending::Failed(error) => error_frame(error.clone()),
+            Ending::Cancelled => error_frame(ErrorBody::cancelled()),
+        }
+        .to_json();
+        if json.len() <= MAX_FRAME_BYTES {
+            return Self { ending, json };
+        }
+        let error = match ending {
+            Ending::Completed(_) => ErrorBody::new(
+                ErrorCode::PayloadTooLarge,
+                format!(
+                    "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
+                    json.len()
+                ),
             ),
-        ),
-        Ending::Failed(error) => error.without_its_text(),
-        Ending::Cancelled => ErrorBody::cancelled(),
-    };
-    terminal_frame(id, Ending::Failed(error), seq, at)
+            Ending::Failed(error) => error.without_its_text(),
+            Ending::Cancelled => ErrorBody::cancelled(),
+        };
+        Self::of(id, Ending::Failed(error), seq, at)
+    }
 }
 
 /// The end of a request, and what is known of it beside what is stored.
@@ -96,7 +109,7 @@ pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     let Some(ending) = request.ending.clone() else { return Delivered::Partly };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
-    let (_, frame) = terminal_frame(&request.id, ending, request.seq, at);
+    let frame = TerminalFrame::of(&request.id, ending, request.seq, at).json;
     let listening = audience.len();
     let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
     let deliver_until = note_until.min(Instant::now() + push_timeout);

@@ -1,5 +1,8 @@
-//! What becomes of a request, as a pure function: a state, an event and a moment make the next state, and what is to be
-//! done about it.
+//! What becomes of a request, as a pure function: [`step`] makes of a state, an event and a moment the next state, and the
+//! effect that follows it.
+//!
+//! Whoever the event happens to writes the next state and executes the effect; neither is decided anywhere else. The executor
+//! does so for its attempt's outcome, the sweeper for a timer that has fired.
 //!
 //! ```text
 //! PENDING ──claimed──▶ PROCESSING ──succeeded──▶ COMPLETED
@@ -8,8 +11,8 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! The store's conditions are the same rules, write by write: two who act at once on what they have seen cannot both
-//! succeed. An event that comes too late, or twice, changes nothing and has no effect.
+//! The store's conditions are the same rules, write by write: of two writers that act on the same state, one succeeds. An event
+//! that comes too late, or twice, changes nothing and has no effect.
 
 use std::time::Duration;
 
@@ -79,35 +82,33 @@ pub enum Event {
     TimerFired,
 }
 
-/// What is to be done about a request.
+/// A command to whoever has written the state that a step leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// Run it: it is ours.
-    Run,
-    /// Have it appear in the table's stream, for a processor to take up.
-    Announce,
-    /// Ask whoever holds it to stop.
-    AskHolder,
-    /// Send the terminal frame to everyone who listens and does not have it.
-    Tell,
-    /// Send its dead letter, unless it was sent.
-    SendDeadLetter,
-    /// Look at it again then.
-    LookAt(Timestamp),
+    /// Write the pending request once more, so that it appears in the table's stream again.
+    Nudge,
+    /// Set its timer, which has fired early, to this moment.
+    Postpone(Timestamp),
+    /// Deliver the terminal frame to every subscriber that does not have it.
+    Deliver {
+        /// Whether to send the request's dead letter too, unless it was sent.
+        dead_letter: bool,
+    },
 }
+
+/// How long after its end a lease counts as lost, to allow for clocks that differ.
+pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
 /// What the rules leave to settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rules {
     /// How often a request may go on in a fresh invocation. Default 100, which is a day of 15-minute invocations.
     pub max_continuations: u32,
-    /// How long after its end a lease is taken for lost, to allow for clocks that differ. Default 10 s.
-    pub lease_grace: Duration,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { max_continuations: 100, lease_grace: Duration::from_secs(10) }
+        Self { max_continuations: 100 }
     }
 }
 
@@ -115,70 +116,64 @@ impl Rules {
     /// Reads `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has it.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
-        let defaults = Self::default();
-        let default = defaults.max_continuations;
+        let default = Self::default().max_continuations;
         let times = environment.number("MAX_CONTINUATIONS", "times", default.into(), 0..=10_000);
-        Self { max_continuations: u32::try_from(times).unwrap_or(default), ..defaults }
+        Self { max_continuations: u32::try_from(times).unwrap_or(default) }
     }
 }
 
 /// What an event makes of a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step {
-    /// Where it stands now.
+    /// Its next state.
     pub state: State,
-    /// What is to be done, in this order.
-    pub effects: Vec<Effect>,
+    /// The effect that follows once that state is written.
+    pub effect: Option<Effect>,
 }
 
 /// What `event` at `now` makes of a request that stands as `state` says.
 #[must_use]
 pub fn step(state: State, event: Event, now: Timestamp, rules: &Rules) -> Step {
     match state {
-        State::Pending(budget) => pending(budget, event, rules),
+        State::Pending(budget) => pending(budget, event),
         State::Processing(budget, hold) => processing(budget, hold, event, now, rules),
-        State::Retrying(budget, due) => retrying(budget, due, event, now, rules),
-        State::Completed | State::Cancelled => ended(state, event, &[Effect::Tell]),
-        State::Failed => ended(state, event, &[Effect::Tell, Effect::SendDeadLetter]),
+        State::Retrying(budget, due) => retrying(budget, due, event, now),
+        State::Completed | State::Failed | State::Cancelled => terminal(state, event),
     }
 }
 
-fn pending(budget: Budget, event: Event, rules: &Rules) -> Step {
+fn pending(budget: Budget, event: Event) -> Step {
     match event {
-        Event::Claimed { until } => claimed(budget, until, rules),
-        Event::CancelAsked => cancelled(),
-        Event::TimerFired => Step { state: State::Pending(budget), effects: vec![Effect::Announce] },
+        Event::Claimed { until } => claimed(budget, until),
+        Event::CancelAsked => ended(State::Cancelled),
+        Event::TimerFired => Step { state: State::Pending(budget), effect: Some(Effect::Nudge) },
         Event::Succeeded | Event::Failed { .. } | Event::Yielded | Event::Stopped => {
-            unchanged(State::Pending(budget))
+            to(State::Pending(budget))
         }
     }
 }
 
 fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &Rules) -> Step {
     match event {
-        Event::Claimed { .. } => unchanged(State::Processing(budget, hold)),
-        Event::Succeeded => Step { state: State::Completed, effects: vec![Effect::Tell] },
-        Event::Stopped => cancelled(),
-        Event::Failed { .. } | Event::Yielded if hold.cancel_requested => cancelled(),
-        Event::Failed { next: Some(due) } if budget.used < budget.allowed => {
-            Step { state: State::Retrying(budget, due), effects: vec![Effect::LookAt(due)] }
-        }
-        Event::Failed { .. } => failed(),
+        Event::Claimed { .. } => to(State::Processing(budget, hold)),
+        Event::Succeeded => ended(State::Completed),
+        Event::Stopped => ended(State::Cancelled),
+        Event::Failed { .. } | Event::Yielded if hold.cancel_requested => ended(State::Cancelled),
+        Event::Failed { next: Some(due) } if budget.used < budget.allowed => to(State::Retrying(budget, due)),
+        Event::Failed { .. } => ended(State::Failed),
         Event::Yielded if budget.continuations < rules.max_continuations => {
             let Budget { used, allowed, continuations } = budget;
-            announced(Budget { used: used.saturating_sub(1), allowed, continuations: continuations + 1 })
+            let budget = Budget { used: used.saturating_sub(1), allowed, continuations: continuations + 1 };
+            to(State::Pending(budget))
         }
-        Event::Yielded => failed(),
-        Event::CancelAsked => Step {
-            state: State::Processing(budget, Hold { cancel_requested: true, ..hold }),
-            effects: vec![Effect::AskHolder],
-        },
+        Event::Yielded => ended(State::Failed),
+        Event::CancelAsked => to(State::Processing(budget, Hold { cancel_requested: true, ..hold })),
         Event::TimerFired => {
-            let lost_at = hold.until + rules.lease_grace;
+            let lost_at = hold.until + LEASE_GRACE;
             if now < lost_at {
-                Step { state: State::Processing(budget, hold), effects: vec![Effect::LookAt(lost_at)] }
+                Step { state: State::Processing(budget, hold), effect: Some(Effect::Postpone(lost_at)) }
             } else if hold.cancel_requested {
-                cancelled()
+                ended(State::Cancelled)
             } else {
                 again_or_failed(budget)
             }
@@ -186,63 +181,49 @@ fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &
     }
 }
 
-fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp, rules: &Rules) -> Step {
+fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp) -> Step {
     match event {
-        Event::Claimed { until } if due <= now && budget.used < budget.allowed => {
-            claimed(budget, until, rules)
-        }
-        Event::CancelAsked => cancelled(),
+        Event::Claimed { until } if due <= now && budget.used < budget.allowed => claimed(budget, until),
+        Event::CancelAsked => ended(State::Cancelled),
         Event::TimerFired if now < due => {
-            Step { state: State::Retrying(budget, due), effects: vec![Effect::LookAt(due)] }
+            Step { state: State::Retrying(budget, due), effect: Some(Effect::Postpone(due)) }
         }
         Event::TimerFired => again_or_failed(budget),
         Event::Claimed { .. } | Event::Succeeded | Event::Failed { .. } | Event::Yielded | Event::Stopped => {
-            unchanged(State::Retrying(budget, due))
+            to(State::Retrying(budget, due))
         }
     }
 }
 
-/// A terminal state never changes: all that is left is to tell it.
-fn ended(state: State, event: Event, telling: &[Effect]) -> Step {
+/// A terminal state never changes: its timer fires as long as it is not delivered.
+fn terminal(state: State, event: Event) -> Step {
     match event {
-        Event::TimerFired => Step { state, effects: telling.to_vec() },
+        Event::TimerFired => ended(state),
         Event::Claimed { .. }
         | Event::Succeeded
         | Event::Failed { .. }
         | Event::Yielded
         | Event::Stopped
-        | Event::CancelAsked => unchanged(state),
+        | Event::CancelAsked => to(state),
     }
 }
 
-fn claimed(budget: Budget, until: Timestamp, rules: &Rules) -> Step {
-    Step {
-        state: State::Processing(
-            Budget { used: budget.used + 1, ..budget },
-            Hold { until, cancel_requested: false },
-        ),
-        effects: vec![Effect::LookAt(until + rules.lease_grace), Effect::Run],
-    }
+fn claimed(budget: Budget, until: Timestamp) -> Step {
+    let budget = Budget { used: budget.used + 1, ..budget };
+    to(State::Processing(budget, Hold { until, cancel_requested: false }))
 }
 
 fn again_or_failed(budget: Budget) -> Step {
-    if budget.used < budget.allowed { announced(budget) } else { failed() }
+    if budget.used < budget.allowed { to(State::Pending(budget)) } else { ended(State::Failed) }
 }
 
-fn announced(budget: Budget) -> Step {
-    Step { state: State::Pending(budget), effects: vec![Effect::Announce] }
+/// The next state, and no effect: the write of an open state appears in the stream by itself, and sets the timer.
+const fn to(state: State) -> Step {
+    Step { state, effect: None }
 }
 
-fn cancelled() -> Step {
-    Step { state: State::Cancelled, effects: vec![Effect::Tell] }
-}
-
-fn failed() -> Step {
-    Step { state: State::Failed, effects: vec![Effect::Tell, Effect::SendDeadLetter] }
-}
-
-fn unchanged(state: State) -> Step {
-    Step { state, effects: Vec::new() }
+const fn ended(state: State) -> Step {
+    Step { state, effect: Some(Effect::Deliver { dead_letter: matches!(state, State::Failed) }) }
 }
 
 impl From<&RequestSummary> for State {

@@ -15,7 +15,7 @@ pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::deadline::LAST_MOMENT;
+use crate::deadline::{LAST_MOMENT, before};
 use crate::executor::{Executor, NotClaimed, Ran};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
@@ -186,7 +186,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 }
             }
         }
-        let in_time = deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline);
+        let in_time = before(deadline, LAST_MOMENT);
         match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "handed over to the worker");

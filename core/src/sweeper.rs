@@ -15,13 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Environment;
-use crate::connections::Connections;
-use crate::dead_letters::DeadLetters;
 use crate::lifecycle::Rules;
 use crate::ports::{Clock, Timestamp};
-use crate::store::RequestQueue;
 use crate::telemetry::{MetricLine, MetricSink};
-use run::Run;
 
 /// How the sweeper works.
 #[derive(Clone, Debug)]
@@ -117,35 +113,6 @@ pub struct Swept {
     pub failed_queries: usize,
     /// By how much the latest was seen to after its timer.
     pub lateness: Duration,
-}
-
-impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
-    /// Sees to whatever falls due until the run is over, or `deadline` is near, when the invocation ends.
-    ///
-    /// Whatever goes wrong is logged, and found again by the next look, or the next run.
-    pub async fn sweep(&self, deadline: Timestamp) -> Swept {
-        let swept = Run::new(self, deadline).finish().await;
-        self.metrics.write(&swept.metrics(self.clock.now()));
-        if swept.handled > 0 || swept.failed_queries > 0 {
-            tracing::info!(
-                handled = swept.handled,
-                nudged = swept.nudged,
-                held = swept.held,
-                retried = swept.retried,
-                taken_back = swept.taken_back,
-                ended = swept.ended,
-                undelivered = swept.undelivered,
-                delivered = swept.delivered,
-                delivery_incomplete = swept.delivery_incomplete,
-                moved_on = swept.moved_on,
-                unreadable = swept.unreadable,
-                failed = swept.failed,
-                failed_queries = swept.failed_queries,
-                "swept"
-            );
-        }
-        swept
-    }
 }
 
 impl Swept {

@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-#[cfg(feature = "seeded-bugs")]
 use crate::bugs::{self, Bug};
 use crate::connections::{Connections, SendError, SendErrorKind};
 use crate::ids::{ConnectionId, RequestKey};
@@ -102,7 +101,6 @@ impl<'a, P: Connections> FanOut<'a, P> {
     /// Starts to send what comes next for a client, if anything does and nothing is on its way.
     fn send_next(&mut self, to: ConnectionId) {
         let is_busy = self.sending.contains(&to);
-        #[cfg(feature = "seeded-bugs")]
         let is_busy = bugs::instead(Bug::PushesOverlap, false, is_busy);
         if self.gone.contains(&to) || is_busy || !self.subscribers.contains(&to) {
             return;
@@ -171,6 +169,18 @@ impl<'a, P: Connections> FanOut<'a, P> {
         self.send_next(to);
     }
 
+    /// Goes on with what is being sent for as long as some other work takes, which begins first.
+    pub(crate) async fn advance_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.advance() => {}
+            }
+        }
+    }
+
     /// Goes on with what is being sent until all of it has arrived or failed, or that long.
     pub(crate) async fn flush(&mut self, until: Instant) {
         while !self.sends.is_empty() {
@@ -215,7 +225,6 @@ impl<'a, P: Connections> FanOut<'a, P> {
                 }
             }
         }
-        #[cfg(feature = "seeded-bugs")]
         if bugs::is(Bug::DeliveryAssumed) {
             return self.subscribers;
         }

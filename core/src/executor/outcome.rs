@@ -1,4 +1,4 @@
-//! What has come of a handler, and what becomes of its request then.
+//! How an attempt ended.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::task::JoinError;
 
 use crate::handler::{RetryPolicy, Verdict};
 use crate::ids::RequestKey;
-use crate::lifecycle::{Event, Rules, State, step};
+use crate::lifecycle::{Event, Rules};
 use crate::middleware::{CallError, Reply};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode};
-use crate::store::{AttemptOutcome, Ending, Lease, PastAttempt, Request, Runner};
+use crate::store::{AttemptOutcome, Runner};
 use crate::telemetry::Causes;
 
 /// How a handler's task has ended; an error is a panic.
@@ -33,7 +33,7 @@ pub(super) enum Outcome {
 /// An attempt that has failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    told: ErrorBody,
+    error: ErrorBody,
     outcome: AttemptOutcome,
     again: Again,
     /// Who makes the next attempt, where it is another than before.
@@ -93,18 +93,54 @@ impl Outcome {
         } else {
             tracing::debug!(request = %key, %error, "the attempt failed");
         }
-        Self::Failed(Failure { told: error.into_told(), outcome, again, runner: None })
+        Self::Failed(Failure { error: error.into_told(), outcome, again, runner: None })
     }
 
     /// What has come of a handler whose invocation ends: the next attempt has one of its own, which one that shared its
     /// first with others always gets.
     pub(super) fn out_of_time(policy: &RetryPolicy, runner: Runner) -> Self {
         Self::Failed(Failure {
-            told: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation may"),
+            error: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation may"),
             outcome: AttemptOutcome::TimedOut,
             again: Again::if_so(policy.retries_timeouts || runner == Runner::Processor),
             runner: Some(Runner::Worker),
         })
+    }
+
+    /// A result that is larger than the store can hold.
+    pub(super) fn too_large() -> Self {
+        let problem = "The result is larger than can be stored";
+        Self::Failed(Failure::for_good(ErrorBody::new(ErrorCode::PayloadTooLarge, problem)))
+    }
+
+    /// What it is to the state machine, after that many attempts.
+    pub(super) fn event(&self, policy: &RetryPolicy, attempt: u32, chance: f64, now: Timestamp) -> Event {
+        match self {
+            Self::Succeeded(_) => Event::Succeeded,
+            Self::Yielded => Event::Yielded,
+            Self::Stopped => Event::Stopped,
+            Self::Failed(failure) => Event::Failed { next: failure.next(policy, attempt, chance, now) },
+        }
+    }
+
+    /// What its client and its history are told where the request fails, or waits for another attempt.
+    pub(super) fn error(&self, rules: &Rules) -> (AttemptOutcome, ErrorBody) {
+        match self {
+            Self::Failed(failure) => (failure.outcome, failure.error.clone()),
+            Self::Yielded => {
+                let problem = format!("The request took longer than {} invocations", rules.max_continuations);
+                (AttemptOutcome::TimedOut, ErrorBody::new(ErrorCode::Timeout, problem))
+            }
+            Self::Succeeded(_) | Self::Stopped => (AttemptOutcome::Failed, ErrorBody::processing_failed()),
+        }
+    }
+
+    /// Who makes the next attempt, where it is another than before.
+    pub(super) const fn runner(&self) -> Option<Runner> {
+        match self {
+            Self::Failed(failure) => failure.runner,
+            Self::Succeeded(_) | Self::Yielded | Self::Stopped => None,
+        }
     }
 
     /// Whether its handler says that another attempt would not mend it.
@@ -128,8 +164,8 @@ impl Outcome {
 
 impl Failure {
     /// A failure that another attempt would not mend.
-    pub(super) const fn for_good(told: ErrorBody) -> Self {
-        Self { told, outcome: AttemptOutcome::Failed, again: Again::Never, runner: None }
+    pub(super) const fn for_good(error: ErrorBody) -> Self {
+        Self { error, outcome: AttemptOutcome::Failed, again: Again::Never, runner: None }
     }
 
     /// When the next attempt would be due.
@@ -142,110 +178,4 @@ impl Failure {
             }
         }
     }
-}
-
-/// How a request leaves an attempt.
-#[derive(Debug)]
-pub(super) enum Parting {
-    /// It has ended, after the attempts of this history, if it failed.
-    Ended(Ending, Vec<PastAttempt>),
-    /// It waits for its next attempt.
-    Retried { due: Timestamp, runner: Runner, history: Vec<PastAttempt> },
-    /// It goes on in a fresh invocation.
-    Continued,
-}
-
-/// What a parting hangs on, beside what has come of the attempt.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Circumstances<'r> {
-    pub(super) request: &'r Request,
-    pub(super) lease: &'r Lease,
-    pub(super) policy: &'r RetryPolicy,
-    pub(super) rules: &'r Rules,
-    /// From 0 to 1: how much of the longest wait is waited.
-    pub(super) chance: f64,
-    pub(super) now: Timestamp,
-}
-
-impl Parting {
-    /// What becomes of a request after an attempt with this outcome.
-    pub(super) fn after(outcome: Outcome, circumstances: Circumstances<'_>) -> Self {
-        let Circumstances { request, lease, policy, rules, chance, now } = circumstances;
-        let event = match &outcome {
-            Outcome::Succeeded(_) => Event::Succeeded,
-            Outcome::Yielded => Event::Yielded,
-            Outcome::Stopped => Event::Stopped,
-            Outcome::Failed(failure) => {
-                Event::Failed { next: failure.next(policy, request.attempt, chance, now) }
-            }
-        };
-        let held = State::held(request, lease.expires_at);
-        match (step(held, event, now, rules).state, outcome) {
-            (State::Completed, Outcome::Succeeded(result)) => {
-                Self::Ended(Ending::Completed(result), Vec::new())
-            }
-            (State::Cancelled, _) => Self::cancelled(),
-            (State::Pending(_), _) => Self::Continued,
-            (State::Retrying(_, due), Outcome::Failed(failure)) => Self::Retried {
-                due,
-                runner: failure.runner.unwrap_or(request.runner),
-                history: past(request, lease, failure.outcome, failure.told, now),
-            },
-            (_, Outcome::Failed(failure)) => {
-                let history = past(request, lease, failure.outcome, failure.told.clone(), now);
-                Self::Ended(Ending::Failed(failure.told), history)
-            }
-            (_, Outcome::Yielded) => {
-                let problem = format!("The request took longer than {} invocations", rules.max_continuations);
-                let told = ErrorBody::new(ErrorCode::Timeout, problem);
-                let history = past(request, lease, AttemptOutcome::TimedOut, told.clone(), now);
-                Self::Ended(Ending::Failed(told), history)
-            }
-            (_, Outcome::Succeeded(_) | Outcome::Stopped) => {
-                unreachable!("what is run and succeeds is completed, and what is run and stops is cancelled")
-            }
-        }
-    }
-
-    /// The end that was asked for.
-    pub(super) const fn cancelled() -> Self {
-        Self::Ended(Ending::Cancelled, Vec::new())
-    }
-
-    /// The end of a request whose own end the store cannot hold.
-    pub(super) fn too_large(request: &Request, lease: &Lease, now: Timestamp) -> Self {
-        let told = ErrorBody::new(ErrorCode::PayloadTooLarge, "The result is larger than can be stored");
-        let history = past(request, lease, AttemptOutcome::Failed, told.clone(), now);
-        Self::Ended(Ending::Failed(told), history)
-    }
-
-    pub(super) const fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Ended(Ending::Cancelled, _))
-    }
-
-    pub(super) const fn is_end(&self) -> bool {
-        match self {
-            Self::Ended(..) => true,
-            Self::Retried { .. } | Self::Continued => false,
-        }
-    }
-}
-
-/// The history of a request with this attempt in it.
-fn past(
-    request: &Request,
-    lease: &Lease,
-    outcome: AttemptOutcome,
-    error: ErrorBody,
-    now: Timestamp,
-) -> Vec<PastAttempt> {
-    let attempt = PastAttempt {
-        attempt: request.attempt,
-        epoch: lease.epoch,
-        started_at: request.started_at,
-        ended_at: now,
-        outcome,
-        error,
-    };
-    attempt.added_to(&request.history)
 }

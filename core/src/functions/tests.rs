@@ -79,7 +79,7 @@ fn a_setting_is_taken_within_its_bounds() {
     let processor = ProcessorSettings::from_env(&mut within);
     assert_eq!((processor.concurrency, processor.inline_limit), (100, Duration::from_secs(870)));
     let executor = ExecutorSettings::from_env(&mut within);
-    assert_eq!((executor.lease, executor.max_continuations), (Duration::from_secs(30), 0));
+    assert_eq!((executor.lease, executor.rules.max_continuations), (Duration::from_secs(30), 0));
     let sweeper = SweeperSettings::from_env(&mut within);
     assert_eq!((sweeper.pace, sweeper.rules.max_continuations), (Duration::from_mins(1), 0));
     assert_eq!(QueueSettings::from_env(&mut within).ttl, Duration::from_hours(1));

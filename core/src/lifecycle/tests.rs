@@ -11,7 +11,7 @@ const THEN: Timestamp = Timestamp::from_secs(100);
 const NEXT: Timestamp = Timestamp::from_secs(200);
 
 fn rules() -> Rules {
-    Rules { max_continuations: 3, lease_grace: Duration::from_secs(10) }
+    Rules { max_continuations: 3 }
 }
 
 /// Before, at and after [`THEN`], and the same of the moment at which a lease is lost.
@@ -65,12 +65,13 @@ fn text_of(state: &State) -> String {
     }
 }
 
-fn text_of_effect(effect: &Effect) -> String {
+fn text_of_effect(effect: Option<Effect>) -> String {
     match effect {
-        Effect::LookAt(at) => format!("look at {}", seconds(*at)),
-        Effect::Run | Effect::Announce | Effect::AskHolder | Effect::Tell | Effect::SendDeadLetter => {
-            format!("{effect:?}")
-        }
+        None => String::new(),
+        Some(Effect::Nudge) => " [nudge]".to_owned(),
+        Some(Effect::Postpone(at)) => format!(" [postpone until {}]", seconds(at)),
+        Some(Effect::Deliver { dead_letter: false }) => " [deliver]".to_owned(),
+        Some(Effect::Deliver { dead_letter: true }) => " [deliver, with a dead letter]".to_owned(),
     }
 }
 
@@ -95,10 +96,9 @@ fn what_every_event_makes_of_every_state_at_every_moment() {
         report.push(text_of(&state));
         for event in EVENTS {
             let outcome = |now: u64| {
-                let Step { state: next, effects } = step(state, event, Timestamp::from_secs(now), &rules());
-                let effects: Vec<String> = effects.iter().map(text_of_effect).collect();
+                let Step { state: next, effect } = step(state, event, Timestamp::from_secs(now), &rules());
                 let next = if next == state { "stays".to_owned() } else { text_of(&next) };
-                format!("{next} [{}]", effects.join(", "))
+                next + &text_of_effect(effect)
             };
             let outcomes = MOMENTS.map(outcome);
             if outcomes.iter().all(|other| *other == outcomes[0]) {
@@ -246,15 +246,9 @@ proptest! {
         let mut runs = 0;
         for (event, now) in life {
             let now = Timestamp::from_secs(now);
-            let Step { state: next, effects } = step(state, event, now, &rules);
+            let Step { state: next, effect } = step(state, event, now, &rules);
             if state.status().is_terminal() {
                 prop_assert_eq!(next, state, "a terminal state never changes");
-                let may_be = |effect: &Effect| match effect {
-                    Effect::Tell => event == Event::TimerFired,
-                    Effect::SendDeadLetter => event == Event::TimerFired && state == State::Failed,
-                    Effect::Run | Effect::Announce | Effect::AskHolder | Effect::LookAt(_) => false,
-                };
-                prop_assert!(effects.iter().all(may_be), "{state:?} {event:?}: {effects:?}");
             }
             if let Some(Budget { used, allowed, continuations }) = budget_of(&next) {
                 prop_assert!(used <= allowed, "{next:?}");
@@ -263,26 +257,32 @@ proptest! {
                 let is_spent = used == allowed && next.status() == Status::Pending;
                 prop_assert!(!(waits && is_spent), "what is pending may be run: {next:?}");
             }
-            let is_run = effects.contains(&Effect::Run);
-            prop_assert_eq!(
-                is_run,
-                state.status() != Status::Processing && next.status() == Status::Processing,
-                "it is run by whoever claims it, once"
-            );
+            let is_run = state.status() != Status::Processing && next.status() == Status::Processing;
+            prop_assert!(!is_run || matches!(event, Event::Claimed { .. }), "it is run by whoever claims it");
             runs += u32::from(is_run);
             prop_assert!(runs <= allowed + rules.max_continuations, "{runs} runs");
-            let is_told = effects.contains(&Effect::Tell);
-            prop_assert_eq!(
-                is_told,
-                next.status().is_terminal() && (next != state || event == Event::TimerFired),
-                "everyone is told of the end, and of nothing else"
-            );
-            let sends_letter = effects.contains(&Effect::SendDeadLetter);
-            prop_assert_eq!(sends_letter, is_told && next == State::Failed);
-            // Whatever has not ended is looked at by somebody: at some time, or since it is announced.
-            let is_new = next.status() != state.status() && !next.status().is_terminal();
-            let is_timed = effects.iter().any(|effect| matches!(effect, Effect::LookAt(_) | Effect::Announce));
-            prop_assert!(!is_new || is_timed, "{state:?} {event:?}: {next:?} {effects:?}");
+            let is_timer = event == Event::TimerFired;
+            let expected = match next {
+                State::Completed | State::Cancelled if next != state || is_timer => {
+                    Some(Effect::Deliver { dead_letter: false })
+                }
+                State::Failed if next != state || is_timer => Some(Effect::Deliver { dead_letter: true }),
+                State::Pending(_) if next == state && is_timer => Some(Effect::Nudge),
+                State::Processing(_, hold) if next == state && is_timer => {
+                    Some(Effect::Postpone(hold.until + LEASE_GRACE))
+                }
+                State::Retrying(_, due) if next == state && is_timer => Some(Effect::Postpone(due)),
+                State::Pending(_)
+                | State::Processing(..)
+                | State::Retrying(..)
+                | State::Completed
+                | State::Failed
+                | State::Cancelled => None,
+            };
+            prop_assert_eq!(effect, expected, "{:?} {:?}: {:?}", state, event, next);
+            if let Some(Effect::Postpone(until)) = effect {
+                prop_assert!(until > now, "a timer is postponed to a later moment");
+            }
             state = next;
         }
     }
@@ -295,8 +295,8 @@ proptest! {
         let hold = Hold { until: THEN, cancel_requested: true };
         let mut state = State::Processing(Budget { used, allowed: 3, continuations: 0 }, hold);
         for (event, now) in life {
-            let Step { state: next, effects } = step(state, event, Timestamp::from_secs(now), &rules());
-            prop_assert!(!effects.contains(&Effect::Run) && !effects.contains(&Effect::Announce));
+            let Step { state: next, effect } = step(state, event, Timestamp::from_secs(now), &rules());
+            prop_assert_ne!(effect, Some(Effect::Nudge));
             let may_be = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
             prop_assert!(may_be, "{next:?}");
             state = next;

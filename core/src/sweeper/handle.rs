@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Sweeper;
-#[cfg(feature = "seeded-bugs")]
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
@@ -43,6 +42,8 @@ pub(super) struct Undelivered {
     pub(super) key: RequestKey,
     /// When its timer fires again, where that is known.
     timer_at: Option<Timestamp>,
+    /// Whether its dead letter is sent too.
+    dead_letter: bool,
 }
 
 /// What was done about a request.
@@ -98,7 +99,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         }
     }
 
-    /// Carries out what the rules say; `None` where the request has moved on from how it was seen.
+    /// Writes the state that the rules lead to, and executes their effect; `None` where the request has moved on from how it
+    /// was seen.
     async fn act(
         &self,
         key: &RequestKey,
@@ -106,48 +108,70 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         timer_at: Timestamp,
     ) -> Result<Option<Handled>, StoreError> {
         let now = self.clock.now();
+        let judged_at = bugs::instead(Bug::SweeperIgnoresLeases, now + Duration::from_hours(24), now);
         let state = State::from(seen);
-        let judged_at = now;
-        #[cfg(feature = "seeded-bugs")]
-        let judged_at = bugs::instead(Bug::SweeperIgnoresLeases, now + Duration::from_hours(24), judged_at);
-        let Step { state: next, effects } = step(state, Event::TimerFired, judged_at, &self.settings.rules);
-        let look_at = |effect: &Effect| if let Effect::LookAt(at) = effect { Some(*at) } else { None };
-        if let Some(at) = effects.iter().find_map(look_at) {
-            let done = self.queue.postpone(key, timer_at, at).await?;
-            return Ok(done.then_some(Handled::Held));
+        let Step { state: next, effect } = step(state, Event::TimerFired, judged_at, &self.settings.rules);
+        if next != state {
+            return self.change(key, seen, &next, effect, now).await;
         }
-        match state {
-            #[cfg(feature = "seeded-bugs")]
-            State::Pending(_) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Handled::Nudged)),
-            State::Pending(_) => {
+        match effect {
+            Some(Effect::Nudge) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Handled::Nudged)),
+            Some(Effect::Nudge) => {
                 let done = self.queue.nudge(seen, now).await?;
                 if done {
                     tracing::warn!(request = %key, "nobody has claimed it: it appears in the stream once more");
                 }
                 Ok(done.then_some(Handled::Nudged))
             }
-            State::Processing(..) => self.take_back(key, seen, &next, now).await,
-            State::Retrying(..) => self.retry(key, seen, &next, now).await,
-            State::Completed | State::Failed | State::Cancelled => {
-                // Of two who are here at once, one moves the timer, and so it is one who tells; and should this one be killed,
-                // the timer fires again.
+            Some(Effect::Postpone(until)) => {
+                let done = self.queue.postpone(key, timer_at, until).await?;
+                Ok(done.then_some(Handled::Held))
+            }
+            Some(Effect::Deliver { dead_letter }) => {
+                // Of two runs at once, one moves the timer, and so one delivers; should that one be killed, the timer fires again.
                 let waited = now.since(seen.finished_at.unwrap_or_default());
                 let again_at = now + waited.clamp(SHORTEST_WAIT, LONGEST_WAIT);
                 let done = self.queue.postpone(key, timer_at, again_at).await?;
-                let undelivered = Undelivered { key: key.clone(), timer_at: Some(again_at) };
+                let undelivered = Undelivered { key: key.clone(), timer_at: Some(again_at), dead_letter };
                 Ok(done.then_some(Handled::Undelivered(undelivered)))
             }
+            None => Ok(None),
         }
     }
 
-    /// Takes a request from an attempt of which nobody has heard since its lease ended.
+    /// Writes the state that follows how a request was seen: by taking it back where a lease holds it, else by its status.
+    async fn change(
+        &self,
+        key: &RequestKey,
+        seen: &RequestSummary,
+        next: &State,
+        effect: Option<Effect>,
+        now: Timestamp,
+    ) -> Result<Option<Handled>, StoreError> {
+        let (is_written, written) = match seen.status {
+            Status::Processing => (self.take_back(key, seen, next, now).await?, Handled::TakenBack),
+            Status::Pending | Status::Retrying | Status::Completed | Status::Failed | Status::Cancelled => {
+                (self.update_status(key, seen, next, now).await?, Handled::Retried)
+            }
+        };
+        let handled = match effect {
+            Some(Effect::Deliver { dead_letter }) => {
+                Handled::Ended(Undelivered { key: key.clone(), timer_at: None, dead_letter })
+            }
+            // The write itself appears in the stream, and sets the timer.
+            Some(Effect::Nudge | Effect::Postpone(_)) | None => written,
+        };
+        Ok(is_written.then_some(handled))
+    }
+
+    /// Takes a request from an attempt that has not renewed its lease. Says whether it did so.
     async fn take_back(
         &self,
         key: &RequestKey,
         seen: &RequestSummary,
         next: &State,
         now: Timestamp,
-    ) -> Result<Option<Handled>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let error = ErrorBody::processing_failed();
         let crash = PastAttempt {
             attempt: seen.attempt,
@@ -159,48 +183,43 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         };
         let history = crash.added_to(&seen.history);
         let verdict = match next {
-            State::Cancelled => Abandoned::Cancelled,
+            State::Pending(_) => Abandoned::Again,
             State::Failed => Abandoned::Failed(error),
-            State::Pending(_) | State::Processing(..) | State::Retrying(..) | State::Completed => {
-                Abandoned::Again
+            State::Cancelled => Abandoned::Cancelled,
+            State::Processing(..) | State::Retrying(..) | State::Completed => {
+                return Err(unwritable(key, seen, next));
             }
         };
         if !self.queue.take_back(seen, &verdict, &history, now).await? {
-            return Ok(None);
+            return Ok(false);
         }
         let (attempt, status) = (seen.attempt, next.status().as_str());
         tracing::warn!(request = %key, attempt, status, "its lease has ended without a word: it was taken back");
-        Ok(Some(match verdict {
-            Abandoned::Again => Handled::TakenBack,
-            Abandoned::Failed(_) | Abandoned::Cancelled => {
-                Handled::Ended(Undelivered { key: key.clone(), timer_at: None })
-            }
-        }))
+        Ok(true)
     }
 
-    /// Has a request's next attempt be made, or gives it up where it has had them all.
-    async fn retry(
+    /// Gives a request that nobody runs its next status.
+    async fn update_status(
         &self,
         key: &RequestKey,
         seen: &RequestSummary,
         next: &State,
         now: Timestamp,
-    ) -> Result<Option<Handled>, StoreError> {
-        let (to, acted) = match next {
+    ) -> Result<bool, StoreError> {
+        let to = match next {
+            State::Pending(_) => NewStatus::Pending,
             State::Failed => {
                 let last = seen.history.last().map(|attempt| attempt.error.clone());
-                let to = NewStatus::Failed(last.unwrap_or_else(ErrorBody::processing_failed));
-                (to, Handled::Ended(Undelivered { key: key.clone(), timer_at: None }))
+                NewStatus::Failed(last.unwrap_or_else(ErrorBody::processing_failed))
             }
-            State::Pending(_)
-            | State::Processing(..)
-            | State::Retrying(..)
-            | State::Completed
-            | State::Cancelled => (NewStatus::Pending, Handled::Retried),
+            State::Cancelled => NewStatus::Cancelled,
+            State::Processing(..) | State::Retrying(..) | State::Completed => {
+                return Err(unwritable(key, seen, next));
+            }
         };
-        self.queue.update_status(key, Status::Retrying, to, now).await?;
+        self.queue.update_status(key, seen.status, to, now).await?;
         tracing::info!(request = %key, attempt = seen.attempt, status = next.status().as_str(), "its wait is over");
-        Ok(Some(acted))
+        Ok(true)
     }
 
     /// Keeps what only an operator can mend out of the way of everything else.
@@ -218,7 +237,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
     ///
     /// Its timer fires after this was begun: what is not done by then is tried again.
     pub(super) async fn deliver(&self, undelivered: &Undelivered, until: Instant) -> Option<Delivered> {
-        let Undelivered { key, timer_at } = undelivered;
+        let Undelivered { key, timer_at, dead_letter } = undelivered;
         let until = until.min(Instant::now() + DELIVERY_TIME);
         let mut is_payload_lost = false;
         let read = timeout_at(until, async {
@@ -256,8 +275,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let fan_out = FanOut::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
         let audience = request.subscribers.clone();
         let end = EndedRequest { audience, parts_released: false, is_payload_lost, request: &request };
-        let delivered =
-            deliver(&self.queue, Some(&self.dead_letters), fan_out, end, until, push_timeout).await;
+        let dead_letters = dead_letter.then_some(&self.dead_letters);
+        let delivered = deliver(&self.queue, dead_letters, fan_out, end, until, push_timeout).await;
         match delivered {
             Delivered::Fully => tracing::info!(request = %key, "its end is told"),
             Delivered::Partly => {
@@ -266,4 +285,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         }
         Some(delivered)
     }
+}
+
+/// The rules lead to a state that only the holder of a lease can write.
+fn unwritable(key: &RequestKey, seen: &RequestSummary, next: &State) -> StoreError {
+    let (from, to) = (seen.status.as_str(), next.status().as_str());
+    StoreError::new(StoreErrorKind::Misuse, format!("request {key}: no timer makes it {to} from {from}"))
 }

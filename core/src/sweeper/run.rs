@@ -20,7 +20,7 @@ use crate::telemetry::Causes;
 /// How long before its invocation's end a run begins nothing more.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How long before its invocation's end it has let go of everything.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
+const LET_GO: Duration = Duration::from_secs(1);
 /// How long after its end a run waits for what it has begun.
 const FINISH_TIME: Duration = Duration::from_secs(10);
 /// How long a page, or what is done about a request, may take.
@@ -39,7 +39,36 @@ struct DueQuery<'a> {
     listing: BoxFuture<'a, Listed>,
 }
 
-pub(super) struct Run<'a, Q, P, D> {
+impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
+    /// Sees to whatever falls due until the run is over, or `deadline` is near, when the invocation ends.
+    ///
+    /// Whatever goes wrong is logged, and found again by the next look, or the next run.
+    pub async fn sweep(&self, deadline: Timestamp) -> Swept {
+        let swept = Run::new(self, deadline).finish().await;
+        self.metrics.write(&swept.metrics(self.clock.now()));
+        if swept.handled > 0 || swept.failed_queries > 0 {
+            tracing::info!(
+                handled = swept.handled,
+                nudged = swept.nudged,
+                held = swept.held,
+                retried = swept.retried,
+                taken_back = swept.taken_back,
+                ended = swept.ended,
+                undelivered = swept.undelivered,
+                delivered = swept.delivered,
+                delivery_incomplete = swept.delivery_incomplete,
+                moved_on = swept.moved_on,
+                unreadable = swept.unreadable,
+                failed = swept.failed,
+                failed_queries = swept.failed_queries,
+                "swept"
+            );
+        }
+        swept
+    }
+}
+
+struct Run<'a, Q, P, D> {
     sweeper: &'a Sweeper<Q, P, D>,
     swept: Swept,
     /// When the next run begins: what falls due later is its.
@@ -70,7 +99,7 @@ enum Happened {
 }
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
-    pub(super) fn new(sweeper: &'a Sweeper<Q, P, D>, deadline: Timestamp) -> Self {
+    fn new(sweeper: &'a Sweeper<Q, P, D>, deadline: Timestamp) -> Self {
         let (now, begins) = (sweeper.clock.now(), Instant::now());
         let time_left = deadline.since(now);
         let lasts = sweeper.settings.run.min(time_left.saturating_sub(MARGIN));
@@ -80,7 +109,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
             swept: Swept::default(),
             ends_at: now + lasts,
             ends,
-            finish_by: (ends + FINISH_TIME).min(begins + time_left.saturating_sub(LAST_MOMENT)),
+            finish_by: (ends + FINISH_TIME).min(begins + time_left.saturating_sub(LET_GO)),
             query: None,
             next_query_at: begins,
             waiting: BTreeMap::new(),
@@ -93,7 +122,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         }
     }
 
-    pub(super) async fn finish(mut self) -> Swept {
+    async fn finish(mut self) -> Swept {
         while Instant::now() < self.finish_by {
             if self.is_over() {
                 self.query = None;

@@ -150,7 +150,7 @@ impl Setting {
                 .any(|kind| kinds.contains(kind)),
             may_seem_gone: kinds.contains(&FaultKind::PostGone),
             skew: if kinds.contains(&FaultKind::ClockSkew) { Duration::from_secs(5) } else { Duration::ZERO },
-            rules: Rules { max_continuations: u32::try_from(max_continuations).unwrap_or(u32::MAX), ..rules },
+            rules: Rules { max_continuations: u32::try_from(max_continuations).unwrap_or(u32::MAX) },
             lease: Duration::from_millis(number("LEASE_MS", 60_000)),
             ttl: Duration::from_secs(number("REQUEST_TTL_S", 604_800)),
             async_threshold_ms: number("ASYNC_THRESHOLD_MS", 5_000),

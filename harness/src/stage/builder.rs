@@ -7,7 +7,7 @@ use std::time::Duration;
 use streamer::app::App;
 use streamer::ports::{Entropy, Timestamp};
 
-use super::streamer_function::{Apps, Ground, Services, code_of};
+use super::streamer_function::{Apps, Backends, Services, code_of};
 use super::{Executables, Stage, StageError};
 use crate::signing_key::SigningKey;
 use crate::tables::Layout;
@@ -289,7 +289,7 @@ impl StageBuilder {
     pub(super) fn function_configs(
         &self,
         of_template: &[Function],
-        ground: &Ground,
+        backends: &Backends,
         endpoints: &BTreeMap<String, String>,
     ) -> Result<Vec<FunctionConfig>, StageError> {
         let names = |function: &Function, given: &FunctionConfig| {
@@ -303,7 +303,7 @@ impl StageBuilder {
             environment.extend(self.variables.clone());
             let code = match given {
                 Some(given) => given.clone(),
-                None => self.code(function, ground)?,
+                None => self.code(function, backends)?,
             };
             configs.push(FunctionConfig {
                 name: function.name.clone(),
@@ -336,11 +336,11 @@ impl StageBuilder {
         Ok(configs)
     }
 
-    fn code(&self, function: &Function, ground: &Ground) -> Result<FunctionConfig, StageError> {
+    fn code(&self, function: &Function, backends: &Backends) -> Result<FunctionConfig, StageError> {
         if let Some(executables) = &self.executables {
             return Ok(FunctionConfig::new(&function.name, executables.path(&function.binary)?));
         }
-        let code = self.apps.as_ref().and_then(|apps| code_of(&function.binary, apps, ground));
+        let code = self.apps.as_ref().and_then(|apps| code_of(&function.binary, apps, backends));
         let code = code.ok_or_else(|| StageError::NoCode {
             function: function.logical_id.clone(),
             binary: function.binary.clone(),

@@ -39,7 +39,7 @@ use streamer_fakes::gateway::Gateway;
 use streamer_fakes::lambda::Functions;
 use streamer_fakes::sqs::Queues;
 use streamer_fakes::watch;
-use streamer_function::Late;
+use streamer_function::LateBound;
 
 /// A running stage.
 ///
@@ -59,8 +59,8 @@ pub struct Stage {
     queues: Queues,
     functions: Functions,
     gateway: Gateway,
-    late_gateway: Late<Gateway>,
-    late_functions: Late<Functions>,
+    late_gateway: LateBound<Gateway>,
+    late_functions: LateBound<Functions>,
     tasks: JoinSet<()>,
     stop_polling: watch::Sender<bool>,
     stop_serving: watch::Sender<bool>,

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::builder::StageBuilder;
-use super::streamer_function::{Ground, Late};
+use super::streamer_function::{Backends, LateBound};
 use super::{Stage, StageError, host, listen, queues, stream, tables};
 use crate::signing_key::SigningKey;
 use crate::template::{self, Template};
@@ -36,35 +36,35 @@ impl StageBuilder {
         template.tables.append(&mut self.tables);
         let listener = self.take_listener()?;
         let address = listener.as_ref().map(|(_, address)| *address);
-        let ground = self.ground(&template)?;
+        let backends = self.backends(&template)?;
 
         let api = self.api_config(template.api.take());
         let stage_name = api.stage.clone();
         let endpoints = endpoints(address, &stage_name);
-        let configs = self.function_configs(&template.functions, &ground, &endpoints)?;
+        let configs = self.function_configs(&template.functions, &backends, &endpoints)?;
         let expected = expected_to_start(&configs);
         let arns = configs.iter().map(|config| (config.name.clone(), config.arn())).collect();
-        let functions = self.functions(configs, &ground)?;
-        let (clock, entropy) = (Arc::clone(&ground.clock), Arc::clone(&ground.entropy));
+        let functions = self.functions(configs, &backends)?;
+        let (clock, entropy) = (Arc::clone(&backends.clock), Arc::clone(&backends.entropy));
         let gateway =
             Gateway::new(api, Arc::new(functions.clone()), clock, entropy)?.with_faults(self.faults.clone());
-        let mappings = self.event_source_mappings(&template, &ground, &functions, &arns)?;
+        let mappings = self.event_source_mappings(&template, &backends, &functions, &arns)?;
 
         let names = template.tables.into_iter().map(|table| (table.logical_id, table.name));
         let mut stage = Stage {
             address,
             stage_name,
             signing_key,
-            clock: ground.clock,
+            clock: backends.clock,
             findings: template.findings,
             tables: names.collect(),
             faults: self.faults,
-            dynamodb: ground.dynamodb,
-            queues: ground.queues,
+            dynamodb: backends.dynamodb,
+            queues: backends.queues,
             functions,
             gateway,
-            late_gateway: ground.gateway,
-            late_functions: ground.functions,
+            late_gateway: backends.gateway,
+            late_functions: backends.functions,
             tasks: JoinSet::new(),
             stop_polling: watch::Sender::new(false),
             stop_serving: watch::Sender::new(false),
@@ -78,7 +78,7 @@ impl StageBuilder {
             stage.functions.shutdown().await;
             return Err(error);
         }
-        stage.poll(mappings, template.schedules, &ground.entropy);
+        stage.poll(mappings, template.schedules, &backends.entropy);
         Ok(stage)
     }
 
@@ -114,7 +114,7 @@ impl StageBuilder {
     }
 
     /// The clock, the log and the stores, with the template's tables and queues in them.
-    fn ground(&mut self, template: &Template) -> Result<Ground, StageError> {
+    fn backends(&mut self, template: &Template) -> Result<Backends, StageError> {
         let clock: Arc<dyn Clock> = if self.in_process() {
             Arc::new(TokioClock::starting_at(self.starts_at))
         } else {
@@ -136,8 +136,8 @@ impl StageBuilder {
             Arc::clone(&entropy),
         )?
         .with_faults(self.faults.clone());
-        let (gateway, functions) = (Late::default(), Late::default());
-        Ok(Ground { clock, entropy, log, dynamodb, queues, gateway, functions })
+        let (gateway, functions) = (LateBound::default(), LateBound::default());
+        Ok(Backends { clock, entropy, log, dynamodb, queues, gateway, functions })
     }
 
     fn database(&self, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Result<DynamoDb, StageError> {
@@ -157,13 +157,13 @@ impl StageBuilder {
         })
     }
 
-    fn functions(&self, configs: Vec<FunctionConfig>, ground: &Ground) -> Result<Functions, StageError> {
+    fn functions(&self, configs: Vec<FunctionConfig>, backends: &Backends) -> Result<Functions, StageError> {
         let options = Options {
-            log: Arc::clone(&ground.log),
-            clock: Arc::clone(&ground.clock),
-            entropy: Arc::clone(&ground.entropy),
+            log: Arc::clone(&backends.log),
+            clock: Arc::clone(&backends.clock),
+            entropy: Arc::clone(&backends.entropy),
             faults: self.faults.clone(),
-            destination: Some(Arc::new(ground.queues.clone())),
+            destination: Some(Arc::new(backends.queues.clone())),
             ..Options::default()
         };
         Ok(Functions::new(configs, options)?)
@@ -173,17 +173,17 @@ impl StageBuilder {
     fn event_source_mappings(
         &mut self,
         template: &Template,
-        ground: &Ground,
+        backends: &Backends,
         functions: &Functions,
         arns: &BTreeMap<String, String>,
     ) -> Result<Vec<EventSourceMapping>, StageError> {
         let mut sources = Vec::new();
         for mapping in &template.mappings {
-            let (settings, source) = stream::of_template(mapping, &ground.dynamodb)?;
-            sources.push((settings, source, queues::on_failure(mapping, &template.queues, &ground.queues)));
+            let (settings, source) = stream::of_template(mapping, &backends.dynamodb)?;
+            sources.push((settings, source, queues::on_failure(mapping, &template.queues, &backends.queues)));
         }
         for (table, settings) in std::mem::take(&mut self.mappings) {
-            let (settings, source) = stream::of(&table, settings, &ground.dynamodb)?;
+            let (settings, source) = stream::of(&table, settings, &backends.dynamodb)?;
             sources.push((settings, source, Arc::new(LogFailures) as Arc<dyn OnFailure>));
         }
         let mut mappings = Vec::new();
@@ -195,8 +195,8 @@ impl StageBuilder {
                 source: Arc::new(source),
                 invoke: Arc::new(functions.clone()),
                 on_failure,
-                clock: Arc::clone(&ground.clock),
-                entropy: Arc::clone(&ground.entropy),
+                clock: Arc::clone(&backends.clock),
+                entropy: Arc::clone(&backends.entropy),
                 faults: self.faults.clone(),
             };
             mappings.push(EventSourceMapping::new(settings, ports)?);

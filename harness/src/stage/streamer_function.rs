@@ -40,10 +40,10 @@ use streamer_fakes::lambda::{
 use streamer_fakes::sqs::Queues;
 
 /// The code of the function whose binary has this name, if it is one of Streamer's.
-pub(super) fn code_of(binary: &str, apps: &Apps, ground: &Ground) -> Option<Arc<dyn InProcess>> {
-    fn code<F: Function>(apps: &Apps, ground: &Ground) -> Arc<dyn InProcess> {
+pub(super) fn code_of(binary: &str, apps: &Apps, backends: &Backends) -> Option<Arc<dyn InProcess>> {
+    fn code<F: Function>(apps: &Apps, backends: &Backends) -> Arc<dyn InProcess> {
         let function = PhantomData::<fn() -> F>;
-        Arc::new(StreamerFunction { function, apps: apps.clone(), ground: ground.clone() })
+        Arc::new(StreamerFunction { function, apps: apps.clone(), backends: backends.clone() })
     }
     let code = match binary {
         "connect" => code::<LambdaConnect>,
@@ -54,7 +54,7 @@ pub(super) fn code_of(binary: &str, apps: &Apps, ground: &Ground) -> Option<Arc<
         "sweeper" => code::<LambdaSweeper>,
         _ => return None,
     };
-    Some(code(apps, ground))
+    Some(code(apps, backends))
 }
 
 /// The user's app: one for the whole stage, or one for each environment, as on AWS.
@@ -100,30 +100,30 @@ impl fmt::Debug for Apps {
     }
 }
 
-/// What the functions of a stage that run in this process stand on.
+/// The clock, the log and the services that functions in process use.
 #[derive(Clone, Debug)]
-pub(super) struct Ground {
+pub(super) struct Backends {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) dynamodb: DynamoDb,
     pub(super) queues: Queues,
-    pub(super) gateway: Late<Gateway>,
-    pub(super) functions: Late<Functions>,
+    pub(super) gateway: LateBound<Gateway>,
+    pub(super) functions: LateBound<Functions>,
 }
 
 /// What calls functions and is called by them, as the stage's gateway: there once it is made, and gone with the stage, so
 /// that neither keeps the other alive.
 #[derive(Clone, Debug)]
-pub(super) struct Late<T>(Arc<Mutex<Option<T>>>);
+pub(super) struct LateBound<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Default for Late<T> {
+impl<T> Default for LateBound<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<T: Clone> Late<T> {
+impl<T: Clone> LateBound<T> {
     pub(super) fn set(&self, made: Option<T>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = made;
     }
@@ -139,13 +139,13 @@ impl<T: Clone> Late<T> {
 struct StreamerFunction<F> {
     function: PhantomData<fn() -> F>,
     apps: Apps,
-    ground: Ground,
+    backends: Backends,
 }
 
 impl<F: Function> StreamerFunction<F> {
     /// What the function logs, in its lines of the stage's log.
     fn logging(&self, function: &str, level: LevelFilter) -> Dispatch {
-        let (function, log) = (function.to_owned(), Arc::clone(&self.ground.log));
+        let (function, log) = (function.to_owned(), Arc::clone(&self.backends.log));
         telemetry::lines_to(level, move |line| log.line(&function, line))
     }
 
@@ -155,7 +155,7 @@ impl<F: Function> StreamerFunction<F> {
         mut environment: Environment<'_>,
         variables: &BTreeMap<String, String>,
     ) -> Result<F, ConfigError> {
-        let Ground { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.ground;
+        let Backends { clock, entropy, log, dynamodb, queues, gateway, functions } = &self.backends;
         let clock: Arc<dyn Clock> = Arc::new(SkewedClock::new(Arc::clone(clock), caller.skew()));
         let version = caller.version();
         let metrics = Arc::new(MetricsToLog { function: caller.function().to_owned(), log: Arc::clone(log) });
@@ -244,8 +244,8 @@ impl MetricSink for MetricsToLog {
 struct Clients {
     dynamodb: SharedHttpClient,
     queues: SharedHttpClient,
-    gateway: Late<Gateway>,
-    functions: Late<Functions>,
+    gateway: LateBound<Gateway>,
+    functions: LateBound<Functions>,
     caller: Caller,
 }
 

@@ -39,7 +39,7 @@ impl Connections for Slow {
 
 fn broadcast<P: Connections>(world: &World, connections: P) -> Broadcast<DynamoConnectionStore, P> {
     let store = DynamoConnectionStore::new(world.db.client(), CONNECTIONS);
-    Broadcast::new(store, connections, Arc::new(world.clock.clone()))
+    Broadcast::new(store, connections, Arc::new(world.clock))
 }
 
 fn frame() -> Value {

@@ -7,6 +7,7 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use streamer::executor::{Executor, ExecutorSettings};
 use streamer::handler::{Context, HandlerError, RetryPolicy};
+use streamer::lifecycle::Rules;
 use streamer::progress::{ProgressError, ProgressReporter, StopReason};
 use streamer::protocol::{ErrorCode, Frame};
 use streamer::store::{AttemptOutcome, Ending, Runner, Status, StoreErrorKind};
@@ -100,7 +101,8 @@ async fn a_request_goes_on_as_often_as_it_may_and_times_out_then() {
     .await;
     bench.queue("r1").await;
     let executor = bench.world.executor_on(queue(&bench.world.db), Handle::current());
-    let settings = ExecutorSettings { max_continuations: 3, ..ExecutorSettings::default() };
+    let rules = Rules { max_continuations: 3 };
+    let settings = ExecutorSettings { rules, ..ExecutorSettings::default() };
     let worker = Worker::new(Executor { settings, ..executor });
     for _ in 0..4 {
         let deadline = bench.world.now() + Duration::from_mins(15);

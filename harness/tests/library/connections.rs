@@ -63,7 +63,7 @@ impl Bench {
         app.handle("steps", Steps).unwrap();
         let world = World::new(app).await;
         let metrics = Arc::new(Metrics::default());
-        let clock = Arc::new(world.clock.clone());
+        let clock = Arc::new(world.clock);
         let disconnect = Disconnect::new(world.connections(), queue(&world.db), clock, metrics.clone());
         Self { world, metrics, disconnect }
     }
@@ -97,7 +97,7 @@ impl Bench {
 
 /// What becomes of connections that end, without metrics.
 pub(crate) fn disconnect(world: &World) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
-    let (clock, metrics) = (Arc::new(world.clock.clone()), Arc::new(Metrics::default()));
+    let (clock, metrics) = (Arc::new(world.clock), Arc::new(Metrics::default()));
     Disconnect::new(world.connections(), queue(&world.db), clock, metrics)
 }
 
@@ -193,7 +193,7 @@ async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled()
         }
     };
     let racing = queue_meanwhile(&world.db, "BatchGetItem", subscribe);
-    let (clock, metrics) = (Arc::new(world.clock.clone()), bench.metrics.clone());
+    let (clock, metrics) = (Arc::new(world.clock), bench.metrics.clone());
     let disconnect = Disconnect::new(world.connections(), racing, clock, metrics).cancelling(true);
     disconnect.answer(&ended("c-ann"), now + Duration::from_secs(10)).await;
     assert_eq!(bench.counted(), (2, 0));
@@ -353,7 +353,7 @@ async fn a_sign_of_life_that_hangs_delays_the_answer_by_a_second_once_a_minute_a
     let world = &bench.world;
     let connections =
         DynamoConnectionStore::new(client_without_answers_to(&world.db, "UpdateItem"), CONNECTIONS);
-    let (app, clock) = (Arc::clone(&world.app), Arc::new(world.clock.clone()));
+    let (app, clock) = (Arc::clone(&world.app), Arc::new(world.clock));
     let router =
         Router::new(app, connections, queue(&world.db), world.clients.clone(), clock, Handle::current());
     let mut waited = Vec::new();

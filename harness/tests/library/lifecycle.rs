@@ -16,12 +16,12 @@ use crate::store::{LEASE, Store, at, last, out_of_paper, past, request};
 
 const FIRST: &str = "first";
 /// Two, so that an attempt may be the last or not; and as many continuations.
-const ALLOWED: u32 = 2;
-const RULES: Rules = Rules { max_continuations: 1, lease_grace: std::time::Duration::from_secs(10) };
+pub(crate) const ALLOWED: u32 = 2;
+pub(crate) const RULES: Rules = Rules { max_continuations: 1 };
 
 /// A request in a state, and the lease under which it was last run.
-struct Specimen {
-    key: RequestKey,
+pub(crate) struct Specimen {
+    pub(crate) key: RequestKey,
     lease: Option<Lease>,
 }
 
@@ -31,7 +31,7 @@ async fn retry(store: &Store, key: &RequestKey, lease: &Lease, due: u64) {
 }
 
 /// The request that stands so, by the writes of the port alone. Leases end, and attempts are due, at 100.
-async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
+pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
     let request = Request { max_attempts: ALLOWED, ..request(id) };
     store.queue.enqueue(&request).await.unwrap();
     let key = request.key();
@@ -97,7 +97,7 @@ async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
     Specimen { key, lease }
 }
 
-async fn state_of(store: &Store, key: &RequestKey) -> State {
+pub(crate) async fn state_of(store: &Store, key: &RequestKey) -> State {
     State::from(&store.seen(key).await)
 }
 
@@ -118,7 +118,12 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
             return matches!(claimed, Claimed::Won(..));
         }
         Event::CancelAsked => {
-            return !matches!(queue.cancel(key, now).await.unwrap(), Cancelled::Ended(_));
+            return match queue.cancel(key, now).await.unwrap() {
+                Cancelled::Now { .. } => true,
+                // Whoever asks again is told the same, and changes nothing.
+                Cancelled::Requested => !seen.cancel_requested,
+                Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => false,
+            };
         }
         // An attempt that asks what to do learns of the wish to end it from the store at the latest.
         Event::Succeeded => queue.complete(key, &held, &json!(1), &last).await,
@@ -154,13 +159,11 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
             _ => queue.fail(key, &held, &out_of_paper(), &history, &last).await,
         },
         Event::TimerFired => {
-            let effects = &next.effects;
+            if let Some(Effect::Postpone(until)) = next.effect {
+                return queue.postpone(key, seen.timer_at.unwrap(), until).await.unwrap();
+            }
             return match (seen.status, &next.state) {
                 (Status::Pending, _) => queue.nudge(&seen, now).await.unwrap(),
-                (Status::Processing | Status::Retrying, _) if matches!(effects[..], [Effect::LookAt(_)]) => {
-                    let [Effect::LookAt(until)] = effects[..] else { unreachable!() };
-                    queue.postpone(key, seen.timer_at.unwrap(), until).await.unwrap()
-                }
                 (Status::Processing, after) => {
                     let verdict = match after {
                         State::Pending(_) => Abandoned::Again,
@@ -193,7 +196,7 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
     }
 }
 
-fn states() -> Vec<State> {
+pub(crate) fn states() -> Vec<State> {
     let budget = |used, continuations| Budget { used, allowed: ALLOWED, continuations };
     let mut states: Vec<State> = [(0, 0), (1, 0), (0, 1), (1, 1)]
         .into_iter()
@@ -239,7 +242,7 @@ async fn every_operation_leaves_a_request_as_the_pure_function_says() {
                 let done = carry_out(&store, &specimen, event, now, &expected).await;
                 let (item, found) = (store.item(&specimen.key).await, state_of(&store, &specimen.key).await);
                 assert_eq!(found, expected.state, "{context}");
-                let is_refused = expected.effects.is_empty();
+                let is_refused = expected == Step { state, effect: None };
                 assert_eq!(done, !is_refused, "{context}");
                 if is_refused {
                     assert_eq!(item, before, "{context}: nothing is written");

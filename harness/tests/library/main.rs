@@ -16,6 +16,7 @@ mod dispatch;
 mod flaky;
 mod hostile;
 mod lifecycle;
+mod lifecycle_drivers;
 mod middleware;
 mod permissions;
 mod processor;

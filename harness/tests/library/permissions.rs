@@ -140,7 +140,7 @@ async fn each_function_may_do_what_it_does_and_no_more() {
 
     let key = SigningKey::generate().unwrap();
     let verifier = TokenVerifier::new(Algorithm::EdDsa, &key.public_key_pem()).unwrap();
-    let connect = Connect::new(verifier, world.connections(), Arc::new(world.clock.clone()));
+    let connect = Connect::new(verifier, world.connections(), Arc::new(world.clock));
     let whom = TokenFor {
         user: "eve".into(),
         tenant: "acme".into(),

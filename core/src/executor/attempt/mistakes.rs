@@ -4,22 +4,19 @@ use super::Attempt;
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
-use crate::delivery::terminal_frame;
+use crate::delivery::TerminalFrame;
+use crate::executor::ending::AttemptEnding;
 use crate::ids::ConnectionId;
 use crate::protocol::Frame;
-use crate::store::{Audience, Ending, LastReport, PastAttempt, RequestQueue};
+use crate::store::{Audience, LastReport, RequestQueue};
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
     /// Does before the end is written what is to follow it.
-    pub(super) async fn before_it_is_written(
-        &mut self,
-        ending: &Ending,
-        history: &[PastAttempt],
-        last: &LastReport,
-    ) {
+    pub(super) async fn before_it_is_written(&mut self, ending: &AttemptEnding, last: &LastReport) {
+        let AttemptEnding::Ended(ending, history) = ending else { return };
         let executor = self.executor;
         if bugs::is(Bug::PushBeforeWrite) {
-            let (_, frame) = terminal_frame(&self.request.id, ending.clone(), last.seq, last.at);
+            let frame = TerminalFrame::of(&self.request.id, ending.clone(), last.seq, last.at).json;
             for listening in &self.request.subscribers {
                 let _ = executor.connections.send(listening, &frame).await;
             }
@@ -27,7 +24,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         if bugs::is(Bug::DeadLetterBeforeStatus) {
             let mut failed = self.request.clone();
             failed.payload = (*self.payload).clone();
-            failed.history = history.to_vec();
+            failed.history = history.clone();
             failed.seq = last.seq;
             failed.finished_at = Some(last.at);
             failed.ending = Some(ending.clone());

@@ -9,7 +9,6 @@ use super::request_item;
 use super::write::Update;
 use crate::config::Environment;
 use crate::ids::RequestKey;
-use crate::lifecycle::Rules;
 use crate::ports::Timestamp;
 use crate::store::{Runner, Status, StoreError};
 
@@ -34,8 +33,6 @@ pub struct QueueSettings {
     /// The same for one that the worker is to claim, or may be: longer than an asynchronous invocation may wait in Lambda's
     /// queue. Default 150 s.
     pub unclaimed_by_worker_after: Duration,
-    /// How long after a lease's end the request is due, to allow for clocks that differ. Default 10 s.
-    pub lease_grace: Duration,
     /// After how long an ended request that has not reached every subscriber is due. Default 30 s.
     pub undelivered_after: Duration,
 }
@@ -47,7 +44,6 @@ impl Default for QueueSettings {
             ttl: Duration::from_hours(7 * 24),
             unclaimed_after: Duration::from_secs(60),
             unclaimed_by_worker_after: Duration::from_secs(150),
-            lease_grace: Rules::default().lease_grace,
             undelivered_after: Duration::from_secs(30),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use streamer::dead_letters::DeadLetter;
 use streamer::ids::{TenantId, UserId};
-use streamer::lifecycle::{Event as Happened, step};
+use streamer::lifecycle::{Event as Happened, LEASE_GRACE, step};
 use streamer::ports::Timestamp;
 use streamer::store::Status;
 use streamer::store::dynamodb::{item_of_image, part_item, request_item};
@@ -59,8 +59,6 @@ const ATTEMPTS_OWN: [&str; 18] = [
 ];
 /// The longest that nobody may have claimed a request until it is looked at.
 const UNCLAIMED: Duration = Duration::from_secs(150);
-/// How long after its lease's end a request is looked at.
-const LEASE_GRACE: Duration = Duration::from_secs(10);
 /// The longest that something that is due waits for the sweeper.
 const DUE_IS_SEEN_TO: Duration = Duration::from_mins(4);
 /// The least time between two stored reports.

@@ -2,6 +2,7 @@ use super::DynamoRequestQueue;
 use super::read::STATUS_TIME;
 use crate::bugs::{self, Bug};
 use crate::ids::RequestKey;
+use crate::lifecycle::LEASE_GRACE;
 use crate::ports::Timestamp;
 use crate::store::dynamodb::codec::{Item, n, s, time};
 use crate::store::dynamodb::error::Refusal;
@@ -73,7 +74,7 @@ impl ClaimRequests for DynamoRequestQueue {
             .value(":lease_end", time(lease_end))
             .value(":now", time(now))
             .value(":timer_shard", self.timer_shard(key))
-            .value(":timer", time(lease_end + self.settings.lease_grace))
+            .value(":timer", time(lease_end + LEASE_GRACE))
             .returning_item();
         let (item, won) = match update.send(&self.client).await {
             Ok(updated) => (updated, true),
