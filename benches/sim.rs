@@ -20,7 +20,7 @@ criterion_main!(benches);
 /// How many requests a plan's clients send, those among them that they repeat.
 fn requests(plan: &Plan) -> usize {
     let steps = plan.clients.iter().flat_map(|client| &client.steps);
-    steps.filter(|step| matches!(step.act, Act::Ask { .. })).count()
+    steps.filter(|step| matches!(step.act, Act::Request { .. })).count()
 }
 
 fn worlds(criterion: &mut Criterion) {

@@ -91,7 +91,7 @@ impl Sim {
         }
         let stopped = stop_on_request()?;
         let bar = Bar::new(self.seeds);
-        let mut report = sim.run_while(|so_far| {
+        let report = sim.run_while(|so_far| {
             bar.show(so_far);
             let is_over = self.time.is_some_and(|time| so_far.took >= time);
             let may_go_on = so_far.failures.is_empty() || self.keep_going;
@@ -115,9 +115,8 @@ impl Sim {
             return Ok(ExitCode::from(INTERRUPTED));
         }
         eprintln!("\nMaking the first one smaller ...");
-        report.shrink(&sim);
-        if let Some(failure) = &report.smallest {
-            tell_smallest(failure)?;
+        if let Some(failure) = sim.smallest_failure(&report) {
+            tell_smallest(&failure)?;
         }
         Ok(ExitCode::FAILURE)
     }

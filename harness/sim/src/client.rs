@@ -14,16 +14,17 @@ use streamer::protocol::Frame;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
+use super::event::{ClientEvent, EventKind};
 use super::plan::{Act, ClientPlan};
-use super::record::{ClientEvent, Recorder, What};
+use super::recorder::Recorder;
 use streamer_fakes::watch;
 use streamer_harness::client::{Client, ClientError};
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::Stage;
-use view::{Turn, View};
+use view::{DueMessage, View};
 
 /// A client at work.
-pub(super) struct Person<'a> {
+pub(super) struct SimClient<'a> {
     number: usize,
     plan: &'a ClientPlan,
     stage: &'a Stage,
@@ -33,7 +34,7 @@ pub(super) struct Person<'a> {
     /// Connections that it was cut off from: open as far as the gateway knows, and nobody reads from them.
     cut_off: Vec<Client>,
     /// When it tries to be connected again, unless it is away.
-    return_at: Option<Instant>,
+    reconnect_at: Option<Instant>,
     /// How often in a row it has lost its connection, or was refused.
     losses: u32,
     view: View,
@@ -41,13 +42,13 @@ pub(super) struct Person<'a> {
     asides: u32,
 }
 
-impl<'a> Person<'a> {
+impl<'a> SimClient<'a> {
     /// How long a message may take to be taken by the gateway.
     const SEND_TIMEOUT: Duration = Duration::from_secs(10);
     /// How often it looks whether there is trouble still.
     const LOOK_UP: Duration = Duration::from_secs(1);
     /// The longest that it waits before it tries to connect again.
-    const LONGEST_ABSENCE: Duration = Duration::from_secs(30);
+    const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 
     pub(super) fn new(number: usize, plan: &'a ClientPlan, stage: &'a Stage, recorder: &Recorder) -> Self {
         Self {
@@ -58,61 +59,61 @@ impl<'a> Person<'a> {
             begun: Instant::now(),
             connection: None,
             cut_off: Vec::new(),
-            return_at: None,
+            reconnect_at: None,
             losses: 0,
             view: View::new(!plan.gives_up),
             asides: 0,
         }
     }
 
-    /// Does what the plan says, then waits for `calm`, and comes back for what it has not heard the end of; until all has ended, or
+    /// Does what the plan says, then waits for `faults_ended`, and comes back for what it has not heard the end of; until all has ended, or
     /// `patience` is over.
-    pub(super) async fn live(mut self, mut calm: watch::Receiver<bool>, patience: Duration) {
+    pub(super) async fn run(mut self, mut faults_ended: watch::Receiver<bool>, patience: Duration) {
         for step in &self.plan.steps {
             self.listen_until(self.begun + Duration::from_millis(step.at_ms)).await;
             self.act(&step.act).await;
         }
         // Looked at now and then: to listen is not to be cut short, since what is half sent may arrive.
-        while !*calm.borrow_and_update() {
+        while !*faults_ended.borrow_and_update() {
             self.listen_until(Instant::now() + Self::LOOK_UP).await;
         }
-        self.view.is_calm = true;
+        self.view.faults_are_over = true;
         let deadline = Instant::now() + patience;
-        while !self.view.is_content() && Instant::now() < deadline {
-            if self.connection.is_none() && self.return_at.is_none() {
-                self.return_at = Some(Instant::now());
+        while !self.view.is_done() && Instant::now() < deadline {
+            if self.connection.is_none() && self.reconnect_at.is_none() {
+                self.reconnect_at = Some(Instant::now());
             }
             self.listen_a_moment(deadline).await;
         }
     }
 
-    fn tell(&self, event: ClientEvent) {
-        self.recorder.record(What::Client(self.number, event));
+    fn record(&self, event: ClientEvent) {
+        self.recorder.record(EventKind::Client(self.number, event));
     }
 
     async fn connect(&mut self) {
         if self.connection.is_some() {
             return;
         }
-        self.return_at = None;
-        let mut whom = TokenFor::new(&self.plan.user, &self.plan.tenant)
+        self.reconnect_at = None;
+        let mut token = TokenFor::new(&self.plan.user, &self.plan.tenant)
             .with_permissions(self.plan.permissions.iter().cloned());
         if self.plan.token_ttl_ms > 0 {
-            whom.ttl = Duration::from_millis(self.plan.token_ttl_ms);
+            token.ttl = Duration::from_millis(self.plan.token_ttl_ms);
         }
-        let url = format!("{}?token={}", self.stage.ws_url(), self.stage.token(&whom));
+        let url = format!("{}?token={}", self.stage.ws_url(), self.stage.token(&token));
         let Ok(mut request) = url.into_client_request() else { return };
         // A client's own is left to chance, and stands in the event of `$connect`.
         request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="));
         match self.stage.open_stream(request).await {
             Ok(opened) => {
-                self.tell(ClientEvent::Connected);
+                self.record(ClientEvent::Connected);
                 self.connection =
                     Some(Client::on(opened.stream, opened.headers, Duration::from_hours(24)).await);
                 self.view.connected(Instant::now());
             }
             Err(status) => {
-                self.tell(ClientEvent::Refused(status));
+                self.record(ClientEvent::Refused(status));
                 self.lost();
             }
         }
@@ -122,17 +123,17 @@ impl<'a> Person<'a> {
     fn lost(&mut self) {
         self.connection = None;
         self.view.disconnected();
-        let absence = Duration::from_secs(1 << self.losses.min(5)).min(Self::LONGEST_ABSENCE);
+        let delay = Duration::from_secs(1 << self.losses.min(5)).min(Self::MAX_RECONNECT_DELAY);
         self.losses += 1;
-        self.return_at = Some(Instant::now() + absence);
+        self.reconnect_at = Some(Instant::now() + delay);
     }
 
     /// Leaves, and stays away until it is told to come back.
     fn leave(&mut self) -> Option<Client> {
-        self.return_at = None;
+        self.reconnect_at = None;
         let connection = self.connection.take()?;
         self.view.disconnected();
-        self.tell(ClientEvent::Left);
+        self.record(ClientEvent::Left);
         Some(connection)
     }
 
@@ -149,16 +150,16 @@ impl<'a> Person<'a> {
                 let connection = self.leave();
                 self.cut_off.extend(connection);
             }
-            Act::Ask { id, action, payload } => {
+            Act::Request { id, action, payload } => {
                 let text = json!({"action": action, "id": id, "payload": payload}).to_string();
-                if self.say(text.clone()).await {
-                    self.view.asked(id, text, Instant::now());
+                if self.send(text.clone()).await {
+                    self.view.sent(id, text, Instant::now());
                 }
             }
             Act::Cancel { id } => drop(self.aside("cancel", json!({"request_id": id})).await),
             Act::Status { id } => drop(self.aside("status", json!({"request_id": id})).await),
             Act::Subscribe { id } => self.subscribe(id).await,
-            Act::Say { text } => drop(self.say(text.clone()).await),
+            Act::SendText { text } => drop(self.send(text.clone()).await),
         }
     }
 
@@ -174,19 +175,19 @@ impl<'a> Person<'a> {
         self.asides += 1;
         let id = format!("{action}-{}", self.asides);
         let message = json!({"action": action, "id": id, "payload": payload});
-        self.say(message.to_string()).await.then_some(id)
+        self.send(message.to_string()).await.then_some(id)
     }
 
     /// Sends a text; says whether it was sent.
-    async fn say(&mut self, text: String) -> bool {
+    async fn send(&mut self, text: String) -> bool {
         let Some(connection) = &mut self.connection else { return false };
         let sent = timeout(Self::SEND_TIMEOUT, connection.send_text(text.clone())).await;
         if let Ok(Ok(())) = sent {
-            self.tell(ClientEvent::Sent(text));
+            self.record(ClientEvent::Sent(text));
             return true;
         }
         self.lost();
-        self.tell(ClientEvent::Closed(None));
+        self.record(ClientEvent::Closed(None));
         false
     }
 
@@ -200,7 +201,7 @@ impl<'a> Person<'a> {
     /// Takes in one frame, or does what is due by itself; until then, if there is neither.
     async fn listen_a_moment(&mut self, until: Instant) {
         let Some(connection) = &mut self.connection else {
-            match self.return_at.filter(|at| *at < until) {
+            match self.reconnect_at.filter(|at| *at < until) {
                 Some(at) => {
                     sleep_until(at).await;
                     self.connect().await;
@@ -212,27 +213,27 @@ impl<'a> Person<'a> {
         let due = self.view.due();
         let wait_until = due.map_or(until, |due| due.min(until));
         match timeout_at(wait_until, connection.next_text_without_timeout()).await {
-            Ok(Ok(text)) => self.got(text).await,
+            Ok(Ok(text)) => self.receive(text).await,
             Ok(Err(error)) => {
                 self.lost();
                 let code = if let ClientError::Closed { code, .. } = error { code } else { None };
-                self.tell(ClientEvent::Closed(code));
+                self.record(ClientEvent::Closed(code));
             }
             Err(_) if wait_until < until => match self.view.next(Instant::now()) {
-                Some(Turn::Subscribe(id)) => self.subscribe(&id).await,
-                Some(Turn::Say(text)) => drop(self.say(text).await),
+                Some(DueMessage::Subscribe(id)) => self.subscribe(&id).await,
+                Some(DueMessage::Resend(text)) => drop(self.send(text).await),
                 None => {}
             },
             Err(_) => {}
         }
     }
 
-    async fn got(&mut self, text: String) {
+    async fn receive(&mut self, text: String) {
         let frame = serde_json::from_str::<Frame>(&text);
-        self.tell(ClientEvent::Got(text));
+        self.record(ClientEvent::Got(text));
         let Ok(frame) = frame else { return };
         self.losses = 0;
-        if self.view.heard(&frame, Instant::now()) {
+        if self.view.receive(&frame, Instant::now()) {
             return;
         }
         // It is not known any more, or its token has expired: it comes again with another.

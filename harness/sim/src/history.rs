@@ -7,10 +7,9 @@ use serde_json::Value;
 use streamer::ids::{RequestId, RequestKey, TenantId, UserId};
 use streamer::protocol::{ErrorBody, Frame};
 
-use super::BEGIN;
-use super::check::Final;
+use super::check::FinalState;
+use super::event::{BEGIN, ClientEvent, Event, EventKind};
 use super::plan::Plan;
-use super::record::{ClientEvent, Event, What};
 
 /// What became of a world's requests.
 #[derive(Clone, Debug, Default)]
@@ -47,14 +46,14 @@ pub struct RequestHistory {
     pub result: Option<Value>,
     /// Why a queued request failed, as the table has it.
     pub error: Option<ErrorBody>,
-    /// What its user's clients were told of it.
-    pub seen: Vec<Seen>,
+    /// The frames about it that its user's clients received.
+    pub frames: Vec<ReceivedFrame>,
 }
 
-/// A frame that a client got.
+/// A frame that a client received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Seen {
+pub struct ReceivedFrame {
     /// When, from the world's begin.
     pub at: Duration,
     /// Which client, as the plan numbers them from 0.
@@ -64,18 +63,18 @@ pub struct Seen {
 }
 
 impl History {
-    pub(super) fn of(plan: &Plan, events: &[Event], last: &Final) -> Self {
-        let mut told = Told::default();
+    pub(super) fn of(plan: &Plan, events: &[Event], last: &FinalState) -> Self {
+        let mut requests = Requests::default();
         for event in events {
-            let What::Client(number, client) = &event.what else { continue };
+            let EventKind::Client(number, client) = &event.kind else { continue };
             let Some(of) = plan.clients.get(*number) else { continue };
             let (tenant, user) = (of.tenant.as_str(), of.user.as_str());
             match client {
-                ClientEvent::Sent(text) => told.sent(tenant, user, text),
+                ClientEvent::Sent(text) => requests.sent(tenant, user, text),
                 ClientEvent::Got(text) => {
                     let Ok(frame) = serde_json::from_str::<Frame>(text) else { continue };
                     let at = event.at.since(BEGIN);
-                    told.got(tenant, user, Seen { at, client: *number, frame });
+                    requests.received(tenant, user, ReceivedFrame { at, client: *number, frame });
                 }
                 ClientEvent::Connected
                 | ClientEvent::Refused(_)
@@ -83,7 +82,7 @@ impl History {
                 | ClientEvent::Left => {}
             }
         }
-        let mut requests = told.requests;
+        let mut requests = requests.all;
         let items = Items::of(&last.requests);
         for request in &mut requests {
             items.complete(request);
@@ -94,18 +93,18 @@ impl History {
 }
 
 #[derive(Default)]
-struct Told {
-    requests: Vec<RequestHistory>,
+struct Requests {
+    all: Vec<RequestHistory>,
     by_key: BTreeMap<String, usize>,
 }
 
-impl Told {
+impl Requests {
     fn sent(&mut self, tenant: &str, user: &str, text: &str) {
         let Ok(message) = serde_json::from_str::<Value>(text) else { return };
         let (Some(id), Some(action)) = (message["id"].as_str(), message["action"].as_str()) else { return };
         let Some(key) = key(tenant, user, id) else { return };
         self.by_key.entry(key.clone()).or_insert_with(|| {
-            self.requests.push(RequestHistory {
+            self.all.push(RequestHistory {
                 key,
                 tenant: tenant.to_owned(),
                 user: user.to_owned(),
@@ -116,17 +115,17 @@ impl Told {
                 attempts: 0,
                 result: None,
                 error: None,
-                seen: Vec::new(),
+                frames: Vec::new(),
             });
-            self.requests.len() - 1
+            self.all.len() - 1
         });
     }
 
-    fn got(&mut self, tenant: &str, user: &str, seen: Seen) {
-        let key = seen.frame.request_id().and_then(|id| key(tenant, user, id.as_str()));
-        let request = key.and_then(|key| self.by_key.get(&key)).and_then(|at| self.requests.get_mut(*at));
+    fn received(&mut self, tenant: &str, user: &str, received: ReceivedFrame) {
+        let key = received.frame.request_id().and_then(|id| key(tenant, user, id.as_str()));
+        let request = key.and_then(|key| self.by_key.get(&key)).and_then(|at| self.all.get_mut(*at));
         if let Some(request) = request {
-            request.seen.push(seen);
+            request.frames.push(received);
         }
     }
 }

@@ -4,18 +4,22 @@
 //! [`Sim`] runs them. A world is made from a [`Plan`], which is drawn from a seed or stands in a file; what it came to is a
 //! [`World`], and what many came to a [`Report`].
 
-mod asks;
+mod app_requests;
 mod chance;
 mod check;
 mod client;
 mod draw;
-mod finished;
+mod event;
+mod execution;
+mod handlers;
 mod history;
-mod jobs;
+mod inject;
+mod job;
 mod panics;
 mod plan;
 mod plan_file;
-mod record;
+mod pool;
+mod recorder;
 mod report;
 mod runner;
 mod shrink;
@@ -23,15 +27,12 @@ mod simulator;
 mod summary;
 mod tally;
 mod timeline;
-mod trace;
-mod trouble;
 mod warm_up;
 mod world;
 
 pub use chance::Chance;
 pub use check::Violation;
-pub use finished::World;
-pub use history::{History, RequestHistory, Seen};
+pub use history::{History, ReceivedFrame, RequestHistory};
 pub use plan::{Act, ClientPlan, FaultKind, FaultPlan, Plan, StagePlan, Step};
 pub use plan_file::PlanError;
 pub use report::{Failure, Report};
@@ -39,9 +40,7 @@ pub use shrink::Shrunk;
 pub use simulator::Sim;
 pub use summary::Summary;
 pub use timeline::Timeline;
-
-/// When every world begins.
-const BEGIN: streamer::ports::Timestamp = streamer_harness::stage::StageBuilder::STARTS_AT;
+pub use world::World;
 
 #[cfg(test)]
 mod tests {
@@ -50,9 +49,12 @@ mod tests {
     #[test]
     fn one_seed_is_one_trace() {
         let plan = Plan::of_seed(7);
-        let run = || world::run(&plan, &world::Cast::Jobs, &world::Until::End).expect("the stage starts");
+        let run = || {
+            execution::execute(&plan, &execution::AppUnderTest::Jobs, &recorder::Until::End)
+                .expect("the stage starts")
+        };
         let (first, second) = (run(), run());
-        let (first_trace, second_trace) = (first.trace(), second.trace());
+        let (first_trace, second_trace) = (event::trace(&first.events), event::trace(&second.events));
         let differs = first_trace.lines().zip(second_trace.lines()).position(|(one, two)| one != two);
         if let Some(at) = differs {
             let lines =

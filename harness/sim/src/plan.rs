@@ -7,20 +7,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A scenario. The same plan makes the same world, byte for byte.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+///
+/// [`from_json`](Self::from_json) and [`to_json`](Self::to_json) read and write it as a file.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What is left to chance while the world runs: ids, jitter, which calls a fault strikes.
     pub seed: u64,
     /// For how long faults may strike, in milliseconds from the start; after that everything must settle.
-    pub trouble_ms: u64,
+    pub faults_until_ms: u64,
     /// How the stage is set.
-    #[serde(default)]
     pub stage: StagePlan,
     /// Who uses it.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong.
-    #[serde(default)]
     pub faults: Vec<FaultPlan>,
 }
 
@@ -95,7 +94,7 @@ pub enum Act {
     /// Is cut off so that the gateway does not notice: what is sent to it from then on goes nowhere.
     CutOff,
     /// Sends a request; the same id again, or with another payload, is a client that repeats itself.
-    Ask {
+    Request {
         /// The request's id.
         id: String,
         /// Its action.
@@ -103,23 +102,23 @@ pub enum Act {
         /// Its payload.
         payload: Value,
     },
-    /// Asks for the end of a request of its own.
+    /// Cancels a request.
     Cancel {
         /// The request's id.
         id: String,
     },
-    /// Asks to be told of a request from the last number on that it has seen.
+    /// Subscribes to a request, from the last sequence number on that it has seen.
     Subscribe {
         /// The request's id.
         id: String,
     },
-    /// Asks how a request stands.
+    /// Queries the status of a request.
     Status {
         /// The request's id.
         id: String,
     },
-    /// Sends something else.
-    Say {
+    /// Sends a text of any kind.
+    SendText {
         /// This text.
         text: String,
     },
@@ -136,7 +135,7 @@ pub struct FaultPlan {
     /// From when on, in milliseconds from the start.
     #[serde(default)]
     pub from_ms: u64,
-    /// Until when; the end of the trouble at the latest.
+    /// Until when; [`Plan::faults_until_ms`] at the latest.
     #[serde(default = "for_ever")]
     pub until_ms: u64,
 }

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::plan::{Plan, StagePlan};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::{ClientPlan, FaultPlan, Plan, StagePlan};
 
 /// Why a text is no plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,19 +27,57 @@ impl fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
+/// The version of the file format that is written. A file says which version it has: `"schema": 2`. A file without it has version 1.
+const SCHEMA: u64 = 2;
+
+/// A plan's file.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    schema: u64,
+    seed: u64,
+    faults_until_ms: u64,
+    #[serde(default)]
+    stage: StagePlan,
+    clients: Vec<ClientPlan>,
+    #[serde(default)]
+    faults: Vec<FaultPlan>,
+}
+
+/// What is read first of a file.
+#[derive(Deserialize)]
+struct Header {
+    schema: Option<u64>,
+    /// A required field, which version 1 called `trouble_ms`.
+    faults_until_ms: Option<IgnoredAny>,
+}
+
 impl Plan {
-    /// Reads a plan's file.
+    /// Reads a plan's file, of this version or an earlier one.
     ///
     /// # Errors
-    /// When it is no JSON, has a field that is not known, or says what cannot be: the first such place.
+    /// When it is no JSON, has a field that is not known, says what cannot be, or was written by a newer version: the first such
+    /// place.
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let plan: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| PlanError {
-            place: error.path().to_string(),
-            message: error.into_inner().to_string(),
-        })?;
-        let end = json.end();
-        end.map_err(|error| PlanError { place: ".".to_owned(), message: error.to_string() })?;
+        // Where the header cannot be read, the error of the whole file says more.
+        let header =
+            serde_json::from_str(text).unwrap_or(Header { schema: Some(SCHEMA), faults_until_ms: None });
+        let file = match header {
+            Header { schema: Some(SCHEMA), .. } => read(text)?,
+            Header { schema: None, faults_until_ms: Some(_) } => {
+                return Err(wrong("schema", &format!("missing; expected {SCHEMA}")));
+            }
+            Header { schema: None | Some(1), .. } => {
+                let plan: Value = read(text)?;
+                serde_path_to_error::deserialize(migrated(plan)).map_err(located)?
+            }
+            Header { schema: Some(schema), .. } => {
+                let message = format!("{schema} is not a version that is read: those are 1 and {SCHEMA}");
+                return Err(wrong("schema", &message));
+            }
+        };
+        let PlanFile { schema: _, seed, faults_until_ms, stage, clients, faults } = file;
+        let plan = Self { seed, faults_until_ms, stage, clients, faults };
         plan.sound()?;
         Ok(plan)
     }
@@ -46,12 +88,14 @@ impl Plan {
     /// Never: a plan is made of what JSON can say.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a plan is made of what JSON can say") + "\n"
+        let Self { seed, faults_until_ms, stage, clients, faults } = self.clone();
+        let file = PlanFile { schema: SCHEMA, seed, faults_until_ms, stage, clients, faults };
+        serde_json::to_string_pretty(&file).expect("a plan is made of what JSON can say") + "\n"
     }
 
     /// Whether it says what can be.
     fn sound(&self) -> Result<(), PlanError> {
-        at_most("trouble_ms", self.trouble_ms, MOST_MS)?;
+        at_most("faults_until_ms", self.faults_until_ms, MOST_MS)?;
         if self.clients.is_empty() {
             return Err(wrong("clients", "there must be at least one"));
         }
@@ -103,6 +147,42 @@ impl StagePlan {
     }
 }
 
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, PlanError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(located)?;
+    json.end().map_err(|error| PlanError { place: ".".to_owned(), message: error.to_string() })?;
+    Ok(read)
+}
+
+fn located(error: serde_path_to_error::Error<serde_json::Error>) -> PlanError {
+    PlanError { place: error.path().to_string(), message: error.into_inner().to_string() }
+}
+
+/// A file of version 1 with the names of version 2.
+fn migrated(mut plan: Value) -> Value {
+    if let Value::Object(fields) = &mut plan {
+        fields.shift_remove("schema");
+        fields.shift_insert(0, "schema".to_owned(), SCHEMA.into());
+    }
+    rename(&mut plan, "trouble_ms", "faults_until_ms");
+    let clients = plan.get_mut("clients").and_then(Value::as_array_mut).into_iter().flatten();
+    let steps = clients.filter_map(|client| client.get_mut("steps")?.as_array_mut()).flatten();
+    for act in steps.filter_map(|step| step.get_mut("act")) {
+        rename(act, "ask", "request");
+        rename(act, "say", "send_text");
+    }
+    plan
+}
+
+/// Gives a field another name, and leaves it at its place.
+fn rename(object: &mut Value, old: &str, new: &str) {
+    let Some(fields) = object.as_object_mut() else { return };
+    *fields = std::mem::take(fields)
+        .into_iter()
+        .map(|(name, value)| (if name == old { new.to_owned() } else { name }, value))
+        .collect();
+}
+
 /// A day: a world's idle time costs some, too.
 const MOST_MS: u64 = 24 * 60 * 60 * 1_000;
 const LEAST_LIFETIME_MS: u64 = 1_000;
@@ -134,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let plan = r#"{
-            "seed": 1, "trouble_ms": 1000, "stage": {"concurrency": {"worker": 2}, "shards": 2},
+            "schema": 2, "seed": 1, "faults_until_ms": 1000, "stage": {"concurrency": {"worker": 2}, "shards": 2},
             "clients": [{"user": "ann", "tenant": "acme", "steps": [
                 {"at_ms": 10, "act": "connect"}, {"at_ms": 20, "act": {"cancel": {"id": "r1"}}}
             ]}],
@@ -143,6 +223,10 @@ mod tests {
         assert!(Plan::from_json(plan).is_ok());
         let said = [
             ("100}]", "100"),
+            ("\"schema\": 2,", ""),
+            ("\"schema\": 2,", "\"schema\": 3,"),
+            ("\"schema\": 2,", "\"schema\": 1,"),
+            ("\"schema\": 2,", "\"schema\": \"2\","),
             ("\"seed\": 1,", ""),
             ("\"seed\"", "\"sed\""),
             ("\"ann\"", "7"),
@@ -165,5 +249,33 @@ mod tests {
             format!("{right} as {wrong}: {}", Plan::from_json(&text).unwrap_err())
         });
         insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_migrated() {
+        let old = r#"{
+            "seed": 1, "trouble_ms": 1000,
+            "clients": [{"user": "ann", "tenant": "acme", "steps": [
+                {"at_ms": 10, "act": "connect"},
+                {"at_ms": 20, "act": {"ask": {"id": "ask", "action": "say", "payload": {"trouble_ms": {"ask": 1}}}}},
+                {"at_ms": 30, "act": {"say": {"text": "ask"}}}
+            ]}]
+        }"#;
+        let new = r#"{
+            "schema": 2, "seed": 1, "faults_until_ms": 1000,
+            "clients": [{"user": "ann", "tenant": "acme", "steps": [
+                {"at_ms": 10, "act": "connect"},
+                {"at_ms": 20, "act": {"request": {"id": "ask", "action": "say", "payload": {"trouble_ms": {"ask": 1}}}}},
+                {"at_ms": 30, "act": {"send_text": {"text": "ask"}}}
+            ]}]
+        }"#;
+        let plan = Plan::from_json(new).unwrap();
+        assert_eq!(Plan::from_json(old), Ok(plan.clone()));
+        assert_eq!(Plan::from_json(&old.replacen('{', "{\"schema\": 1,", 1)), Ok(plan.clone()));
+        assert!(plan.to_json().starts_with("{\n  \"schema\": 2,\n"));
+        assert_eq!(
+            Plan::from_json(&old.replacen("20", "2", 1)).unwrap_err().place,
+            "clients[0].steps[1].at_ms"
+        );
     }
 }

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use super::check::Violation;
 use super::plan::Plan;
-use super::runner::Ended;
-use super::simulator::Sim;
 use super::summary::Summary;
 use super::tally::Tally;
 
@@ -28,7 +26,7 @@ pub struct Report {
     pub lasted: Duration,
     /// How long they took, on this machine.
     pub took: Duration,
-    pub(super) tally: Tally,
+    tally: Tally,
 }
 
 /// A world that is wrong, as small as it goes.
@@ -49,6 +47,15 @@ pub struct Failure {
     pub tried: u32,
 }
 
+/// What a report keeps of a world.
+#[derive(Debug)]
+pub(super) struct FinishedWorld {
+    pub(super) seed: u64,
+    pub(super) violations: Vec<Violation>,
+    pub(super) lasted: Duration,
+    pub(super) tally: Tally,
+}
+
 impl Report {
     pub(super) fn new(seeds: Range<u64>) -> Self {
         Self {
@@ -62,7 +69,7 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, Ended { seed, violations, lasted, tally }: Ended) {
+    pub(super) fn add(&mut self, FinishedWorld { seed, violations, lasted, tally }: FinishedWorld) {
         self.worlds += 1;
         self.lasted += lasted;
         self.tally.add(tally);
@@ -71,28 +78,16 @@ impl Report {
         }
     }
 
-    /// Makes the lowest seed that failed as small as it goes, if one did.
-    pub fn shrink(&mut self, sim: &Sim) {
-        let first = self.failures.iter().find_map(|(seed, violations)| Some((*seed, violations.first()?)));
-        let Some((seed, violation)) = first else { return };
-        let violation = violation.clone();
-        let shrunk = sim.shrink(sim.plan(seed), &violation.rule);
-        let world = sim.run_plan(shrunk.plan);
-        let same = world.violations.iter().find(|other| other.rule == violation.rule);
-        self.smallest = Some(Failure {
-            seed,
-            smallest: same.unwrap_or(&violation).clone(),
-            timeline: world.timeline().to_string(),
-            plan: world.plan,
-            violation,
-            tried: shrunk.tried,
-        });
-    }
-
     /// What was reached, and what never.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
-        Summary::new(self)
+        Summary {
+            worlds: self.worlds,
+            lasted: self.lasted,
+            took: self.took,
+            worlds_per_second: self.worlds_per_second(),
+            tally: &self.tally,
+        }
     }
 
     /// Worlds in a second, on all threads together.
@@ -131,20 +126,7 @@ impl fmt::Display for Failure {
             "\nThe smallest world found with the same fault:\n  {}\n\n{}",
             self.smallest, self.timeline
         )?;
-        let plan = serde_json::to_string_pretty(&self.plan).map_err(|_| fmt::Error)?;
-        writeln!(f, "Its plan, for Sim::run_plan:\n{plan}")?;
+        writeln!(f, "Its plan, for Sim::run_plan:\n{}", self.plan.to_json())?;
         write!(f, "It was found with Sim::run_seed({}).", self.seed)
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, at, request, message } = self;
-        let at = Duration::from_millis(at.as_millis().saturating_sub(super::BEGIN.as_millis())).as_secs_f64();
-        write!(f, "{rule}, at {at:.3} s")?;
-        if let Some(request) = request {
-            write!(f, ", of {request}")?;
-        }
-        write!(f, ": {message}")
     }
 }

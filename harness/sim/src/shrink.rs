@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::plan::{Act, Plan};
-use super::runner::{Crew, real_time, with_crew};
+use super::pool::{Pool, with_pool};
+use super::runner::real_time;
 
 /// A plan that was made smaller.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +25,8 @@ const MOST_TRIES: u32 = 400;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool + Sync) -> Shrunk {
-    with_crew(threads, breaks, |crew| {
-        let mut search = Search { best: plan, tried: 0, begun: real_time(), crew };
+    with_pool(threads, breaks, |pool| {
+        let mut search = Search { best: plan, tried: 0, begun: real_time(), pool };
         loop {
             let before = search.best.clone();
             for part in PARTS {
@@ -45,7 +46,7 @@ struct Search<'a> {
     best: Plan,
     tried: u32,
     begun: Instant,
-    crew: &'a Crew<Plan, bool>,
+    pool: &'a Pool<Plan, bool>,
 }
 
 /// A list in a plan, whose members can be left out.
@@ -101,8 +102,10 @@ const PARTS: &[Part] = &[
 /// What the simulator's own jobs do, in the order of the plan.
 fn job_steps(plan: &mut Plan) -> Vec<&mut Vec<Value>> {
     let steps = plan.clients.iter_mut().flat_map(|client| &mut client.steps);
-    let payloads = steps
-        .filter_map(|step| if let Act::Ask { payload, .. } = &mut step.act { Some(payload) } else { None });
+    let payloads =
+        steps.filter_map(
+            |step| if let Act::Request { payload, .. } = &mut step.act { Some(payload) } else { None },
+        );
     payloads.filter_map(|payload| payload.get_mut("steps")?.as_array_mut()).collect()
 }
 
@@ -111,7 +114,7 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.stage.shards = 0,
     |plan| plan.stage.shard_lifetime_ms = 0,
     |plan| plan.stage.cancel_on_disconnect = false,
-    |plan| plan.trouble_ms /= 2,
+    |plan| plan.faults_until_ms /= 2,
     |plan| scale(plan, 0, 1),
     |plan| scale(plan, 1, 2),
     |plan| plan.faults.iter_mut().for_each(|fault| fault.from_ms = 0),
@@ -185,11 +188,11 @@ impl Search<'_> {
     /// Some are tried side by side, and it is the first in order that counts: the outcome does not hang on how many.
     fn first_that_breaks(&mut self, candidates: Vec<Plan>) -> Option<usize> {
         let mut done = 0;
-        for some in candidates.chunks(self.crew.len()) {
+        for some in candidates.chunks(self.pool.len()) {
             if self.is_over() {
                 return None;
             }
-            let broken = self.crew.do_all(some);
+            let broken = self.pool.do_all(some);
             let found = broken.iter().position(|breaks| *breaks);
             self.tried += u32::try_from(found.map_or(some.len(), |at| at + 1)).unwrap_or(u32::MAX);
             if let Some(found) = found {
@@ -212,7 +215,10 @@ mod tests {
     fn large() -> Plan {
         let step = |at: u64| {
             let payload = json!({"steps": [{"wait": 40}, {"wait": 80}, {"report": 1.0}]});
-            Step { at_ms: at * 1_500, act: Act::Ask { id: format!("r{at}"), action: "work".into(), payload } }
+            Step {
+                at_ms: at * 1_500,
+                act: Act::Request { id: format!("r{at}"), action: "work".into(), payload },
+            }
         };
         let client = |user: usize| -> ClientPlan {
             let steps: Vec<Step> = (0..20).map(step).collect();
@@ -222,7 +228,7 @@ mod tests {
         let fault = |kind: &FaultKind| FaultPlan { kind: *kind, rate: 0.1, from_ms: 10, until_ms: 90 };
         Plan {
             seed: 7,
-            trouble_ms: 60_000,
+            faults_until_ms: 60_000,
             stage: StagePlan {
                 variables: [("LEASE_MS".to_owned(), "30000".to_owned())].into(),
                 shards: 4,
@@ -237,7 +243,7 @@ mod tests {
         let clients = plan.clients.iter().filter(|client| client.user == user);
         clients
             .flat_map(|client| &client.steps)
-            .any(|step| matches!(&step.act, Act::Ask { id, .. } if id == wanted))
+            .any(|step| matches!(&step.act, Act::Request { id, .. } if id == wanted))
     }
 
     #[test]
@@ -251,7 +257,7 @@ mod tests {
             plan.clients.iter().map(|client| (client.user.as_str(), client.steps.len())).collect();
         assert_eq!(users, [("user2", 1), ("user5", 1)]);
         assert_eq!(plan.faults.len(), 1);
-        assert_eq!((plan.faults[0].rate, plan.trouble_ms), (1.0, 0));
+        assert_eq!((plan.faults[0].rate, plan.faults_until_ms), (1.0, 0));
         assert_eq!(plan.stage, StagePlan::default());
         assert!(plan.clients.iter().flat_map(|client| &client.steps).all(|step| step.at_ms == 0));
         let jobs = job_steps(&mut plan.clone()).iter().map(|steps| steps.len()).sum::<usize>();
@@ -265,7 +271,7 @@ mod tests {
     fn it_ends_after_so_many_tries_and_never_with_a_plan_that_breaks_nothing() {
         // It hangs on chance: on what a plan is, byte for byte.
         let breaks = |plan: &Plan| {
-            let text = serde_json::to_string(plan).unwrap();
+            let text = plan.to_json();
             *plan == large()
                 || text.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 3 == 0
         };

@@ -9,18 +9,20 @@ use serde_json::Value;
 use streamer::app::App;
 use streamer::ports::Timestamp;
 
-use super::BEGIN;
-use super::asks::Asks;
+use super::app_requests::AppRequests;
 use super::chance::Chance;
 use super::check::Violation;
-use super::finished::World;
+use super::event::BEGIN;
+use super::execution::{AppUnderTest, execute};
+use super::handlers;
 use super::history::History;
 use super::panics::{self, Panicked};
 use super::plan::Plan;
-use super::report::Report;
+use super::recorder::Until;
+use super::report::{Failure, FinishedWorld, Report};
 use super::runner;
 use super::shrink::{Shrunk, shrink};
-use super::world::{self, Cast, Until};
+use super::world::World;
 use streamer_harness::stage::Services;
 
 /// The simulator: it makes worlds from seeds, and checks what comes of them.
@@ -33,7 +35,7 @@ use streamer_harness::stage::Services;
 /// use serde_json::{Value, json};
 /// use streamer::app::App;
 /// use streamer::handler::{Context, Handler, HandlerError};
-/// use streamer_sim::Sim;
+/// use streamer_harness::sim::Sim;
 ///
 /// struct Print;
 ///
@@ -61,7 +63,7 @@ use streamer_harness::stage::Services;
 /// }
 ///
 /// Sim::new(app)
-///     .asking("print", |chance| json!(chance.number(1..=60)))
+///     .requests("print", |chance| json!(chance.number(1..=60)))
 ///     .check("all pages are printed", |history| {
 ///         for request in &history.requests {
 ///             if let Some(result) = &request.result
@@ -78,12 +80,12 @@ use streamer_harness::stage::Services;
 /// ```
 #[derive(Clone)]
 pub struct Sim {
-    cast: Cast,
-    asks: Asks,
+    app: AppUnderTest,
+    requests: AppRequests,
     permissions: Vec<String>,
     checks: Vec<Check>,
-    pub(super) seeds: Range<u64>,
-    pub(super) threads: usize,
+    seeds: Range<u64>,
+    threads: usize,
 }
 
 /// What a user wants to hold.
@@ -99,7 +101,7 @@ impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checks: Vec<_> = self.checks.iter().map(|check| &check.name).collect();
         f.debug_struct("Sim")
-            .field("asks", &self.asks)
+            .field("requests", &self.requests)
             .field("checks", &checks)
             .field("seeds", &self.seeds)
             .finish()
@@ -109,7 +111,7 @@ impl fmt::Debug for Sim {
 /// The simulator with handlers of its own, which do all that handlers can.
 impl Default for Sim {
     fn default() -> Self {
-        Self::of(Cast::Jobs)
+        Self::of(AppUnderTest::Jobs)
     }
 }
 
@@ -117,7 +119,7 @@ impl Sim {
     /// A simulator of an app: `app` makes it once for each environment of a function, as on AWS.
     ///
     /// Its handlers must leave time and chance to the stage: they wait by tokio's clock, and read no other.
-    /// [`asking`](Self::asking) says what its clients ask for.
+    /// [`requests`](Self::requests) says what its clients request.
     #[must_use]
     pub fn new(app: impl Fn() -> App + Send + Sync + 'static) -> Self {
         Self::with(move |_| app())
@@ -130,14 +132,14 @@ impl Sim {
     /// retry partition of its own, and no stalled-stream protection, which reads the machine's clock.
     #[must_use]
     pub fn with(app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
-        Self::of(Cast::Users(Arc::new(app)))
+        Self::of(AppUnderTest::Users(Arc::new(app)))
     }
 
-    fn of(cast: Cast) -> Self {
+    fn of(app: AppUnderTest) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         Self {
-            cast,
-            asks: Asks::default(),
+            app,
+            requests: AppRequests::default(),
             permissions: Vec::new(),
             checks: Vec::new(),
             seeds: 0..100,
@@ -145,15 +147,15 @@ impl Sim {
         }
     }
 
-    /// Has clients ask for this action, with a payload that is left to chance. Given several times: for one as often as for
-    /// another.
+    /// Clients send requests for this action, each with a payload drawn from the world's seed. Of several actions, each is as
+    /// likely as another.
     #[must_use]
-    pub fn asking(
+    pub fn requests(
         mut self,
         action: impl Into<String>,
         payload: impl Fn(&mut Chance) -> Value + Send + Sync + 'static,
     ) -> Self {
-        self.asks.add(action, payload);
+        self.requests.add(action, payload);
         self
     }
 
@@ -193,7 +195,7 @@ impl Sim {
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
         let mut plan = Plan::of_seed(seed);
-        self.asks.replace_jobs(&mut plan);
+        self.requests.replace_jobs(&mut plan);
         for client in &mut plan.clients {
             client.permissions.extend(self.permissions.iter().cloned());
         }
@@ -207,8 +209,8 @@ impl Sim {
             (Some(plan), _) => self.run_plan(plan),
             (None, panicked) => {
                 let message = panicked.last().map_or_else(String::new, ToString::to_string);
-                let asking = violation("what clients ask for can be drawn", BEGIN, message);
-                World::broken(Plan::of_seed(seed), vec![asking])
+                let draw = violation("payloads can be drawn", BEGIN, message);
+                World::broken(Plan::of_seed(seed), vec![draw])
             }
         }
     }
@@ -220,7 +222,7 @@ impl Sim {
     }
 
     fn run_until(&self, plan: Plan, until: &Until) -> World {
-        let (outcome, panicked) = panics::watched(|| world::run(&plan, &self.cast, until));
+        let (outcome, panicked) = panics::watched(|| execute(&plan, &self.app, until));
         let mut world = match outcome {
             Some(Ok(outcome)) => World::of(plan, outcome),
             Some(Err(error)) => {
@@ -254,9 +256,9 @@ impl Sim {
 
     /// The simulator's handlers panic on purpose, and a user's are unwound as they are on AWS.
     fn may_panic(&self, panicked: &Panicked) -> bool {
-        match self.cast {
-            Cast::Jobs => panicked.file.ends_with("sim/jobs.rs"),
-            Cast::Users(_) => !panicked.is_of_streamer(),
+        match self.app {
+            AppUnderTest::Jobs => panicked.file == handlers::FILE,
+            AppUnderTest::Users(_) => !panicked.is_of_streamer(),
         }
     }
 
@@ -264,7 +266,7 @@ impl Sim {
     #[must_use]
     pub fn run(&self) -> Report {
         let mut report = self.run_while(|so_far| so_far.failures.is_empty());
-        report.shrink(self);
+        report.smallest = self.smallest_failure(&report);
         report
     }
 
@@ -274,7 +276,29 @@ impl Sim {
     /// are.
     #[must_use]
     pub fn run_while(&self, go_on: impl FnMut(&Report) -> bool) -> Report {
-        runner::run(self, go_on)
+        let world = |seed| {
+            let world = self.run_seed(seed);
+            FinishedWorld { seed, lasted: world.lasted, tally: world.tally(), violations: world.violations }
+        };
+        runner::run(self.seeds.clone(), self.threads, world, go_on)
+    }
+
+    /// Makes the world of the lowest seed that failed as small as it goes, if a seed did.
+    #[must_use]
+    pub fn smallest_failure(&self, report: &Report) -> Option<Failure> {
+        let (seed, violations) = report.failures.iter().find(|(_, violations)| !violations.is_empty())?;
+        let violation = violations.first()?.clone();
+        let shrunk = self.shrink(self.plan(*seed), &violation.rule);
+        let world = self.run_plan(shrunk.plan);
+        let same = world.violations.iter().find(|other| other.rule == violation.rule);
+        Some(Failure {
+            seed: *seed,
+            smallest: same.unwrap_or(&violation).clone(),
+            timeline: world.timeline().to_string(),
+            plan: world.plan,
+            violation,
+            tried: shrunk.tried,
+        })
     }
 
     /// Makes a plan that breaks this rule smaller, for as long as it still does.

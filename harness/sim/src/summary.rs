@@ -4,42 +4,41 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::FaultKind;
-use super::report::Report;
-use super::tally::{FRAMES, TRANSITIONS};
+use super::tally::{FRAMES, TRANSITIONS, Tally};
 
 /// What many worlds have reached, and what none of them has.
 #[derive(Debug)]
-pub struct Summary<'a>(&'a Report);
+pub struct Summary<'a> {
+    pub(super) worlds: u64,
+    pub(super) lasted: Duration,
+    pub(super) took: Duration,
+    pub(super) worlds_per_second: f64,
+    pub(super) tally: &'a Tally,
+}
 
-impl<'a> Summary<'a> {
-    pub(super) const fn new(report: &'a Report) -> Self {
-        Self(report)
-    }
-
+impl Summary<'_> {
     /// What there is, and no world has reached: kinds of faults, changes of a request's state, types of frames.
     #[must_use]
     pub fn never(&self) -> Vec<String> {
-        self.0.tally.never()
+        self.tally.never()
     }
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(report) = self;
-        let tally = &report.tally;
+        let Self { worlds, lasted, took, worlds_per_second, tally } = self;
         writeln!(
             f,
-            "{} worlds in {}: {:.1} a second, {} of their time at {} times real time",
-            grouped(report.worlds),
-            span(report.took),
-            report.worlds_per_second(),
-            span(report.lasted),
-            grouped(times_real_time(report)),
+            "{} worlds in {}: {worlds_per_second:.1} a second, {} of their time at {} times real time",
+            grouped(*worlds),
+            span(*took),
+            span(*lasted),
+            grouped(times_real_time(*lasted, *took)),
         )?;
         writeln!(
             f,
             "{} requests and questions, {} runs of handlers, {} events",
-            grouped(tally.asked),
+            grouped(tally.messages),
             grouped(tally.runs),
             grouped(tally.events),
         )?;
@@ -76,8 +75,8 @@ fn wrapped(title: &str, words: &[String]) -> String {
 }
 
 /// How much faster time passes in the worlds than here, in whole numbers.
-fn times_real_time(report: &Report) -> u64 {
-    let times = report.lasted.as_millis() / report.took.as_millis().max(1);
+fn times_real_time(lasted: Duration, took: Duration) -> u64 {
+    let times = lasted.as_millis() / took.as_millis().max(1);
     u64::try_from(times).unwrap_or(u64::MAX)
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use streamer::store::Status;
 
+use super::event::{ClientEvent, Event, EventKind, HandlerPhase, WorldEvent};
 use super::plan::FaultKind;
-use super::record::{ClientEvent, Did, Event, What, WorldEvent};
 use streamer_fakes::observe::Observation;
 
 /// How often each thing has happened.
@@ -14,7 +14,7 @@ use streamer_fakes::observe::Observation;
 pub(super) struct Tally {
     pub(super) events: u64,
     /// What clients sent that is not about a request that there is.
-    pub(super) asked: u64,
+    pub(super) messages: u64,
     /// Handlers that were begun.
     pub(super) runs: u64,
     pub(super) faults: BTreeMap<&'static str, u64>,
@@ -50,18 +50,20 @@ impl Tally {
         let mut tally = Self { events: events.len() as u64, ..Self::default() };
         let mut states = States::default();
         for event in events {
-            match &event.what {
-                What::Fake(Observation::Injected { fault, .. }) => count(&mut tally.faults, *fault),
-                What::World(WorldEvent::Fault { kind, .. }) => count(&mut tally.faults, kind.name()),
-                What::Fake(Observation::Wrote { table, keys, image, .. }) => {
+            match &event.kind {
+                EventKind::Fake(Observation::Injected { fault, .. }) => count(&mut tally.faults, *fault),
+                EventKind::World(WorldEvent::Fault { kind, .. }) => count(&mut tally.faults, kind.name()),
+                EventKind::Fake(Observation::Wrote { table, keys, image, .. }) => {
                     if let Some(change) = states.wrote(table, keys, image.as_ref()) {
                         count(&mut tally.transitions, change);
                     }
                 }
-                What::Client(_, ClientEvent::Sent(text)) if text.contains("\"action\":") => tally.asked += 1,
-                What::Client(_, ClientEvent::Got(text)) => tally.got(text),
-                What::Handler(handler) if handler.did == Did::Begin => tally.runs += 1,
-                What::Fake(_) | What::Client(..) | What::Handler(_) | What::World(_) => {}
+                EventKind::Client(_, ClientEvent::Sent(text)) if text.contains("\"action\":") => {
+                    tally.messages += 1
+                }
+                EventKind::Client(_, ClientEvent::Got(text)) => tally.got(text),
+                EventKind::Handler(handler) if handler.phase == HandlerPhase::Begin => tally.runs += 1,
+                EventKind::Fake(_) | EventKind::Client(..) | EventKind::Handler(_) | EventKind::World(_) => {}
             }
         }
         tally
@@ -80,7 +82,7 @@ impl Tally {
 
     pub(super) fn add(&mut self, other: Self) {
         self.events += other.events;
-        self.asked += other.asked;
+        self.messages += other.messages;
         self.runs += other.runs;
         merge(&mut self.faults, other.faults);
         merge(&mut self.transitions, other.transitions);

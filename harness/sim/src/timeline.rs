@@ -6,10 +6,9 @@ use std::fmt::{self, Write as _};
 use serde_json::Value;
 use streamer::ports::Timestamp;
 
-use super::BEGIN;
 use super::check::Violation;
+use super::event::{BEGIN, ClientEvent, Event, EventKind, HandlerEvent, HandlerPhase, WorldEvent};
 use super::plan::Plan;
-use super::record::{ClientEvent, Did, Event, HandlerEvent, What, WorldEvent};
 use super::tally::{NOWHERE, text};
 use streamer_fakes::observe::{Answer, Observation};
 
@@ -47,7 +46,7 @@ impl<'a> Timeline<'a> {
 
 impl fmt::Display for Timeline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut teller = Teller { plan: self.plan, items: BTreeMap::new(), users: BTreeMap::new() };
+        let mut narrator = Narrator { plan: self.plan, items: BTreeMap::new(), users: BTreeMap::new() };
         let mut violations: Vec<&Violation> = self.violations.iter().collect();
         violations.sort_by_key(|violation| violation.at);
         let mut violations = violations.into_iter().peekable();
@@ -55,7 +54,7 @@ impl fmt::Display for Timeline<'_> {
             while let Some(violation) = violations.next_if(|violation| violation.at < event.at) {
                 self.line(f, violation.at, &Line::of_violation(violation))?;
             }
-            if let Some(line) = teller.line(&event.what) {
+            if let Some(line) = narrator.line(&event.kind) {
                 self.line(f, event.at, &line)?;
             }
         }
@@ -68,7 +67,7 @@ impl fmt::Display for Timeline<'_> {
 
 impl Timeline<'_> {
     fn line(&self, f: &mut fmt::Formatter<'_>, at: Timestamp, line: &Line) -> fmt::Result {
-        let Line { who, what, tone, about } = line;
+        let Line { actor, text, tone, about } = line;
         if let (Some(wanted), Some(about)) = (&self.about, about)
             && wanted != about
         {
@@ -76,14 +75,14 @@ impl Timeline<'_> {
         }
         let seconds = at.since(BEGIN).as_secs_f64();
         let (on, off) = if self.is_coloured { tone.codes() } else { ("", "") };
-        writeln!(f, "{seconds:>10.3}  {on}{who:<16}  {what}{off}")
+        writeln!(f, "{seconds:>10.3}  {on}{actor:<16}  {text}{off}")
     }
 }
 
 /// A line to be.
 struct Line {
-    who: String,
-    what: String,
+    actor: String,
+    text: String,
     tone: Tone,
     /// Which request it is about, if it is about one.
     about: Option<String>,
@@ -115,8 +114,8 @@ impl Tone {
 }
 
 impl Line {
-    fn new(tone: Tone, who: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { who: who.into(), what: what.into(), tone, about: None }
+    fn new(tone: Tone, actor: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { actor: actor.into(), text: text.into(), tone, about: None }
     }
 
     fn about(mut self, request: Option<String>) -> Self {
@@ -132,7 +131,7 @@ impl Line {
 }
 
 /// Knows what was before, to say what has changed.
-struct Teller<'a> {
+struct Narrator<'a> {
     plan: &'a Plan,
     /// The requests' items, by key.
     items: BTreeMap<String, Value>,
@@ -140,13 +139,13 @@ struct Teller<'a> {
     users: BTreeMap<String, String>,
 }
 
-impl Teller<'_> {
-    fn line(&mut self, what: &What) -> Option<Line> {
-        match what {
-            What::Client(number, event) => Some(self.client(*number, event)),
-            What::Handler(event) => Some(handler(event)),
-            What::World(event) => Some(world(event)),
-            What::Fake(observation) => self.observation(observation),
+impl Narrator<'_> {
+    fn line(&mut self, kind: &EventKind) -> Option<Line> {
+        match kind {
+            EventKind::Client(number, event) => Some(self.client(*number, event)),
+            EventKind::Handler(event) => Some(handler(event)),
+            EventKind::World(event) => Some(world(event)),
+            EventKind::Fake(observation) => self.observation(observation),
         }
     }
 
@@ -179,12 +178,12 @@ impl Teller<'_> {
                 let index = index.as_ref().map(|index| format!(" by {index}")).unwrap_or_default();
                 Line::new(
                     Tone::Plain,
-                    whom(caller.as_ref()),
+                    caller_name(caller.as_ref()),
                     format!("{operation} {tables}{index} {outcome}"),
                 )
             }
             Observation::Wrote { caller, keys, image, .. } => {
-                return self.wrote(&whom(caller.as_ref()), keys, image.as_ref());
+                return self.wrote(&caller_name(caller.as_ref()), keys, image.as_ref());
             }
             Observation::Posted { caller, connection, frame, answer } => {
                 let user = self.users.get(connection).map(String::as_str);
@@ -196,7 +195,7 @@ impl Teller<'_> {
                 let about = request_of(frame).and_then(|id| Some(format!("{}/{id}", user?)));
                 let whose = user.map(|user| format!("{user} at ")).unwrap_or_default();
                 let what = format!("posts to {whose}{connection}{outcome}: {}", short(frame, 120));
-                Line::new(Tone::Plain, whom(caller.as_ref()), what).about(about)
+                Line::new(Tone::Plain, caller_name(caller.as_ref()), what).about(about)
             }
             Observation::Opened { connection } => {
                 Line::new(Tone::Plain, "gateway", format!("{connection} is open"))
@@ -204,10 +203,12 @@ impl Teller<'_> {
             Observation::Ended { connection, code } => {
                 Line::new(Tone::Plain, "gateway", format!("{connection} has ended with {code}"))
             }
-            Observation::Started { environment } => Line::new(Tone::Plain, whom(Some(environment)), "starts"),
+            Observation::Started { environment } => {
+                Line::new(Tone::Plain, caller_name(Some(environment)), "starts")
+            }
             Observation::Invoked { .. } | Observation::Returned { outcome: Ok(_), .. } => return None,
             Observation::Returned { environment, outcome: Err(why), .. } => {
-                Line::new(Tone::Plain, whom(Some(environment)), format!("fails: {}", short(why, 200)))
+                Line::new(Tone::Plain, caller_name(Some(environment)), format!("fails: {}", short(why, 200)))
             }
             Observation::Queued { queue, body } => {
                 Line::new(Tone::Plain, queue.replace("streamer-", ""), format!("takes {}", short(body, 120)))
@@ -248,7 +249,7 @@ impl Teller<'_> {
 fn change(before: Option<&Value>, now: &Value) -> String {
     let state = |item: &Value| text(item, "status").unwrap_or("without a state").to_owned();
     let from = before.map_or_else(|| NOWHERE.to_owned(), state);
-    let mut told = if before.is_some() && from == state(now) {
+    let mut text = if before.is_some() && from == state(now) {
         String::new()
     } else {
         format!("{from} → {}", state(now))
@@ -256,17 +257,17 @@ fn change(before: Option<&Value>, now: &Value) -> String {
     let attributes = |item: Option<&Value>| item.and_then(Value::as_object).cloned().unwrap_or_default();
     let (old, new) = (attributes(before), attributes(Some(now)));
     // Of a request that is new, what was asked for says enough.
-    let is_told = |name: &str| {
+    let is_shown = |name: &str| {
         !["status", "status_shard", "timer_shard"].contains(&name)
             && (before.is_some() || ["action", "payload"].contains(&name))
     };
-    for (name, value) in new.iter().filter(|(name, value)| is_told(name) && old.get(*name) != Some(*value)) {
-        let _ = write!(told, " {name}={}", short(&plain(name, value), 60));
+    for (name, value) in new.iter().filter(|(name, value)| is_shown(name) && old.get(*name) != Some(*value)) {
+        let _ = write!(text, " {name}={}", short(&plain(name, value), 60));
     }
-    for name in old.keys().filter(|name| is_told(name) && !new.contains_key(*name)) {
-        let _ = write!(told, " -{name}");
+    for name in old.keys().filter(|name| is_shown(name) && !new.contains_key(*name)) {
+        let _ = write!(text, " -{name}");
     }
-    told.trim_start().to_owned()
+    text.trim_start().to_owned()
 }
 
 /// A value without its type; times as seconds from the world's begin.
@@ -281,13 +282,13 @@ fn plain(name: &str, value: &Value) -> String {
     }
 }
 
-fn handler(HandlerEvent { user, tenant, id, attempt, continuations, did }: &HandlerEvent) -> Line {
+fn handler(HandlerEvent { user, tenant, id, attempt, continuations, phase }: &HandlerEvent) -> Line {
     let key = format!("{tenant}/{user}/{id}");
     let gone_on = if *continuations > 0 { format!(", gone on {continuations} times") } else { String::new() };
-    let what = match did {
-        Did::Begin => format!("begins {key}, attempt {attempt}{gone_on}"),
-        Did::End => format!("has ended {key}"),
-        Did::Dropped => format!("is dropped in {key}"),
+    let what = match phase {
+        HandlerPhase::Begin => format!("begins {key}, attempt {attempt}{gone_on}"),
+        HandlerPhase::End => format!("has ended {key}"),
+        HandlerPhase::Dropped => format!("is dropped in {key}"),
     };
     Line::new(Tone::Handler, "handler", what).about(Some(key))
 }
@@ -298,13 +299,13 @@ fn world(event: &WorldEvent) -> Line {
         WorldEvent::Fault { kind, about } => {
             Line::new(Tone::Fault, "FAULT", format!("{}: {about}", kind.name()))
         }
-        WorldEvent::Calm => Line::new(Tone::World, "world", "is calm: nothing goes wrong from now on"),
+        WorldEvent::FaultsEnded => Line::new(Tone::World, "world", "has no more faults from now on"),
         WorldEvent::Settled => Line::new(Tone::World, "world", "has settled"),
         WorldEvent::End => Line::new(Tone::World, "world", "ends"),
     }
 }
 
-fn whom(caller: Option<&streamer_fakes::faults::Caller>) -> String {
+fn caller_name(caller: Option<&streamer_fakes::faults::Caller>) -> String {
     let name = caller.map_or_else(|| "stage".to_owned(), |caller| format!("{caller:?}"));
     name.replace("streamer-", "").replace("Function", "")
 }

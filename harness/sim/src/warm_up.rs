@@ -5,9 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use super::jobs::WORK;
+use super::job::WORK;
 use super::plan::{Act, ClientPlan, Plan, StagePlan, Step};
-use super::world::{Cast, Until, run};
 use streamer_harness::stage::StageError;
 
 thread_local! {
@@ -15,25 +14,27 @@ thread_local! {
     static IS_WARM: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has made what is made once for a process or a thread, as the SDK's defaults are, in a world that nobody looks at: some of it
-/// draws on this thread's generator, which only the first of all worlds would.
-pub(super) fn warm_up() -> Result<(), StageError> {
+/// Makes what is made once for a process or a thread, as the SDK's defaults are, in a world that nobody looks at: `run` runs its
+/// plan. Some of it draws on this thread's generator, which only the first of all worlds would.
+pub(super) fn warm_up(run: impl FnOnce(&Plan) -> Result<(), StageError>) -> Result<(), StageError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-    // The world below comes here as well.
-    if IS_WARM.replace(true) {
+    if IS_WARM.get() {
         return Ok(());
     }
-    let warmed = warm(&ONE_AT_A_TIME);
-    IS_WARM.set(warmed.is_ok());
-    warmed
+    warm(&ONE_AT_A_TIME, run)?;
+    IS_WARM.set(true);
+    Ok(())
 }
 
-fn warm(one_at_a_time: &Mutex<()>) -> Result<(), StageError> {
+fn warm(
+    one_at_a_time: &Mutex<()>,
+    run: impl FnOnce(&Plan) -> Result<(), StageError>,
+) -> Result<(), StageError> {
     let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
     let ask = |id: &str, estimate_ms: u64| {
         let payload = json!({ "estimate_ms": estimate_ms });
-        Step { at_ms: 1, act: Act::Ask { id: id.to_owned(), action: WORK.to_owned(), payload } }
+        Step { at_ms: 1, act: Act::Request { id: id.to_owned(), action: WORK.to_owned(), payload } }
     };
     let steps = vec![
         Step { at_ms: 0, act: Act::Connect },
@@ -45,6 +46,6 @@ fn warm(one_at_a_time: &Mutex<()>) -> Result<(), StageError> {
     let client =
         ClientPlan { user, tenant, permissions: Vec::new(), token_ttl_ms: 0, gives_up: false, steps };
     let stage = StagePlan::default();
-    let plan = Plan { seed: 0, trouble_ms: 2_000, stage, clients: vec![client], faults: Vec::new() };
-    run(&plan, &Cast::Jobs, &Until::End).map(drop)
+    let plan = Plan { seed: 0, faults_until_ms: 2_000, stage, clients: vec![client], faults: Vec::new() };
+    run(&plan)
 }

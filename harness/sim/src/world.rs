@@ -1,218 +1,93 @@
-//! One world: a stage, its clients and what goes wrong, on a clock of its own, from a plan.
+//! A world that is over.
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
-use streamer::app::App;
-use streamer::ports::TokioClock;
-use tokio::time::Instant;
-
-use super::chance::{self, Seeded};
-use super::check::{Checker, Final, Violation};
-use super::client::Person;
+use super::check::Violation;
+use super::event;
+use super::execution::Outcome;
+use super::history::History;
 use super::plan::Plan;
-use super::record::{Event, Recorder, What, WorldEvent};
-use super::trouble::Trouble;
-use super::warm_up::warm_up;
-use super::{jobs, trace};
-use streamer_fakes::faults::Faults;
-use streamer_fakes::lambda::LogSink;
-use streamer_fakes::watch;
-use streamer_harness::signing_key::SigningKey;
-use streamer_harness::stage::{Services, Stage, StageBuilder, StageError};
+use super::tally::Tally;
+use super::timeline::Timeline;
 
-/// Whose handlers run.
-#[derive(Clone)]
-pub(super) enum Cast {
-    /// The simulator's own, which do what each request says.
-    Jobs,
-    /// A user's.
-    Users(Arc<dyn Fn(&Services) -> App + Send + Sync>),
-}
-
-/// How far a world goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Until {
-    /// To its end.
-    End,
-    /// To the first thing that breaks this rule: what it does after that, it may do for an hour.
-    Broken(String),
-}
-
-impl Until {
-    pub(super) fn is_reached(&self, violation: &Violation) -> bool {
-        match self {
-            Self::End => false,
-            Self::Broken(rule) => violation.rule == *rule,
-        }
-    }
-}
-
-/// What a world came to.
+/// A world that is over: what was wrong with it, and all that happened.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) events: Vec<Event>,
-    pub(super) violations: Vec<Violation>,
-    /// How all stood in the end; empty if it was stopped before.
-    pub(super) last: Final,
-    /// Whether it was stopped before its end.
-    pub(super) was_stopped: bool,
+#[non_exhaustive]
+pub struct World {
+    /// What it was made from.
+    pub plan: Plan,
+    /// What must not be, and was, in the order in which it showed.
+    pub violations: Vec<Violation>,
     /// How much time has passed in it.
-    pub(super) lasted: Duration,
+    pub lasted: Duration,
+    /// None, if it did not come to an end.
+    outcome: Option<Outcome>,
 }
 
-impl Outcome {
-    /// Every event, a line each: the same bytes for the same plan.
-    pub(super) fn trace(&self) -> String {
-        trace::text(&self.events)
+impl World {
+    pub(super) fn of(plan: Plan, mut outcome: Outcome) -> Self {
+        let violations = std::mem::take(&mut outcome.violations);
+        Self { plan, violations, lasted: outcome.lasted, outcome: Some(outcome) }
     }
-}
 
-/// The longest that anything may take to end once nothing goes wrong any more.
-const PATIENCE: Duration = Duration::from_mins(60);
-/// How long the stage is left alone at the end, so that what should not happen any more can: a whole run of the sweeper lies
-/// within.
-const AFTERMATH: Duration = Duration::from_secs(65);
-/// How often is looked whether all has settled.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// What a task may wait for after the stage's end: for an environment to have been idle for ten minutes.
-const LAST_TASKS: Duration = Duration::from_mins(11);
-
-/// Runs a plan, on this thread.
-pub(super) fn run(plan: &Plan, cast: &Cast, until: &Until) -> Result<Outcome, StageError> {
-    warm_up()?;
-    // The SDK's jitter and its tokens come from this thread's generator.
-    fastrand::seed(chance::rng(plan.seed, "sdk").u64(..));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| StageError::Stopped(format!("there is no runtime to be had: {error}")))?;
-    runtime.block_on(live(plan, cast, until))
-}
-
-async fn live(plan: &Plan, cast: &Cast, until: &Until) -> Result<Outcome, StageError> {
-    let begun = Instant::now();
-    let clock = Arc::new(TokioClock::starting_at(StageBuilder::STARTS_AT));
-    let recorder = Recorder::new(clock, Checker::new(plan), until.clone());
-    let ended = tokio::select! {
-        biased;
-        () = recorder.until() => None,
-        ended = Box::pin(story(plan, cast, &recorder)) => Some(ended?),
-    };
-    let was_stopped = ended.is_none();
-    let (last, lasted) = ended.unwrap_or_else(|| (Final::default(), begun.elapsed()));
-    let mut kept = recorder.kept();
-    if !was_stopped {
-        kept.checker.finish(&last);
+    /// A world that has no end of its own.
+    pub(super) fn broken(plan: Plan, violations: Vec<Violation>) -> Self {
+        Self { plan, violations, lasted: Duration::ZERO, outcome: None }
     }
-    let violations = kept.checker.violations().to_vec();
-    Ok(Outcome { events: std::mem::take(&mut kept.events), violations, last, was_stopped, lasted })
-}
 
-/// All of it: gives how it stands in the end, and how long that took.
-async fn story(plan: &Plan, cast: &Cast, recorder: &Recorder) -> Result<(Final, Duration), StageError> {
-    let begun = Instant::now();
-    let faults = Faults::default();
-    faults.set_observer(Arc::new(recorder.clone()));
-    let mut stage = Box::pin(builder(plan, cast, recorder, faults)?.start()).await?;
-
-    recorder.record(What::World(WorldEvent::Begin));
-    let trouble = Trouble::begin(plan, &stage, recorder);
-    let calm = watch::Sender::new(false);
-    let clients = plan.clients.iter().enumerate();
-    let persons = clients.map(|(number, client)| {
-        Person::new(number, client, &stage, recorder).live(calm.subscribe(), PATIENCE)
-    });
-    let weather = async {
-        tokio::time::sleep(Duration::from_millis(plan.trouble_ms)).await;
-        trouble.end();
-        recorder.record(What::World(WorldEvent::Calm));
-        calm.send_replace(true);
-    };
-    tokio::join!(weather, futures_util::future::join_all(persons));
-
-    let deadline = Instant::now() + PATIENCE;
-    while !has_settled(&stage).await? && Instant::now() < deadline {
-        tokio::time::sleep(LOOK).await;
+    /// Every event, a line each: the same bytes for the same plan, on every machine.
+    #[must_use]
+    pub fn trace(&self) -> String {
+        self.outcome.as_ref().map(|outcome| event::trace(&outcome.events)).unwrap_or_default()
     }
-    tokio::time::sleep(AFTERMATH).await;
-    recorder.record(What::World(WorldEvent::Settled));
-    let mut last = look(&stage, recorder).await?;
-    stage.end().await;
-    recorder.record(What::World(WorldEvent::End));
-    let lasted = begun.elapsed();
-    tokio::time::sleep(LAST_TASKS).await;
-    if let Cast::Jobs = cast {
-        // What a user's handlers have spawned ends with their process on AWS, and here with the world.
-        last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    }
-    Ok((last, lasted))
-}
 
-fn builder(
-    plan: &Plan,
-    cast: &Cast,
-    recorder: &Recorder,
-    faults: Faults,
-) -> Result<StageBuilder, StageError> {
-    let mut builder = Stage::builder()
-        .entropy(Arc::new(Seeded::new(plan.seed, "stage")))
-        .signing_key(SigningKey::from_seed(plan.seed).map_err(StageError::NoKey)?)
-        .log(Arc::new(NoLog))
-        .faults(faults)
-        .parameter("CancelOnDisconnect", plan.stage.cancel_on_disconnect.to_string());
-    builder = match cast {
-        Cast::Jobs => {
-            let recorder = recorder.clone();
-            builder.app_of_each(move || jobs::app(&recorder))
+    /// What happened, for people.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline<'_> {
+        let events = self.outcome.as_ref().map_or(&[][..], |outcome| &outcome.events);
+        Timeline::new(events, &self.plan, &self.violations)
+    }
+
+    /// What became of each request, and what its client saw.
+    #[must_use]
+    pub fn history(&self) -> History {
+        match &self.outcome {
+            Some(outcome) => History::of(&self.plan, &outcome.events, &outcome.last),
+            None => History::default(),
         }
-        Cast::Users(app) => {
-            let app = Arc::clone(app);
-            builder.app_with(move |services| app(services))
+    }
+
+    /// Whether it was stopped before its end.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|outcome| outcome.was_stopped)
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.outcome.as_ref().map(|outcome| Tally::of(&outcome.events)).unwrap_or_default()
+    }
+
+    /// Whether a rule of this name was broken.
+    #[must_use]
+    pub fn breaks(&self, rule: &str) -> bool {
+        self.violations.iter().any(|violation| violation.rule == rule)
+    }
+
+    /// # Panics
+    /// When something was wrong with it: with what, when, and how it came to that.
+    #[track_caller]
+    pub fn assert(&self) {
+        assert!(self.violations.is_empty(), "{self}");
+    }
+}
+
+/// What was wrong with it, and its timeline.
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "The world of seed {}:", self.plan.seed)?;
+        for violation in &self.violations {
+            writeln!(f, "  {violation}")?;
         }
-    };
-    for (name, value) in &plan.stage.variables {
-        builder = builder.variable(name, value);
+        write!(f, "\n{}", self.timeline())
     }
-    for (function, reserved) in &plan.stage.concurrency {
-        builder = builder.concurrency(function, *reserved);
-    }
-    if plan.stage.shards > 0 {
-        builder = builder.shards_per_stream(plan.stage.shards);
-    }
-    if plan.stage.shard_lifetime_ms > 0 {
-        builder = builder.shard_lifetime(Duration::from_millis(plan.stage.shard_lifetime_ms));
-    }
-    Ok(builder)
-}
-
-/// Whether no request is left for the sweeper to see to.
-async fn has_settled(stage: &Stage) -> Result<bool, StageError> {
-    let requests = stage.items("RequestsTable").await?;
-    Ok(requests.iter().all(|request| request.get("timer_shard").is_none()))
-}
-
-async fn look(stage: &Stage, recorder: &Recorder) -> Result<Final, StageError> {
-    let bodies = |queue: &str| -> Vec<String> {
-        let messages = stage.queues().messages(queue).unwrap_or_default();
-        messages.into_iter().map(|message| message.body).collect()
-    };
-    Ok(Final {
-        at: recorder.now(),
-        requests: stage.items("RequestsTable").await?,
-        connections: stage.items("ConnectionsTable").await?,
-        dead_letters: bodies("streamer-DeadLetterQueue"),
-        stream_failures: bodies("streamer-StreamFailureQueue"),
-        tasks_left: 0,
-    })
-}
-
-/// Nobody reads what ten thousand worlds log.
-#[derive(Debug)]
-struct NoLog;
-
-impl LogSink for NoLog {
-    fn line(&self, _function: &str, _line: &str) {}
 }

@@ -6,10 +6,10 @@ use crate::workspace::{BROKEN, Workspace, told};
 
 /// One client, one request, nothing that goes wrong.
 const QUIET: &str = r#"{
-    "seed": 1, "trouble_ms": 1000,
+    "schema": 2, "seed": 1, "faults_until_ms": 1000,
     "clients": [{"user": "ann", "tenant": "acme", "steps": [
         {"at_ms": 0, "act": "connect"},
-        {"at_ms": 100, "act": {"ask": {"id": "r1", "action": "work", "payload": {"estimate_ms": 10000}}}}
+        {"at_ms": 100, "act": {"request": {"id": "r1", "action": "work", "payload": {"estimate_ms": 10000}}}}
     ]}]
 }"#;
 
@@ -38,7 +38,7 @@ fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
 fn of_a_request_alone_is_shown_what_is_about_it() {
     let plan = QUIET.replacen(
         "{\"at_ms\": 100,",
-        "{\"at_ms\": 50, \"act\": {\"ask\": {\"id\": \"r0\", \"action\": \"work\", \"payload\": {}}}}, {\"at_ms\": 100,",
+        "{\"at_ms\": 50, \"act\": {\"request\": {\"id\": \"r0\", \"action\": \"work\", \"payload\": {}}}}, {\"at_ms\": 100,",
         1,
     );
     let workspace = with_plan(&plan);
@@ -68,7 +68,7 @@ fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
             "faults[0].rate: must be from 0 to 1, and is 3",
         ),
         (QUIET.replacen("\"connect\"", "\"sleep\"", 1), "clients[0].steps[0].act: unknown variant `sleep`"),
-        (QUIET[..40].to_owned(), "EOF while parsing a value"),
+        (QUIET[..18].to_owned(), "EOF while parsing a value"),
     ];
     for (plan, expected) in wrong {
         let said = with_plan(&plan).refusal(&["sim", "--plan", "plan.json"]);

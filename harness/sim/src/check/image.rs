@@ -41,7 +41,7 @@ pub(super) fn changed<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stand {
+pub(super) struct ItemState {
     pub(super) status: Status,
     pub(super) attempt: u32,
     pub(super) max_attempts: u32,
@@ -53,7 +53,7 @@ pub(super) struct Stand {
     pub(super) cancel_requested: bool,
 }
 
-impl Stand {
+impl ItemState {
     /// Reads it from an image; `None` where that is no request's.
     pub(super) fn of(image: &Value) -> Option<Self> {
         let count = |attribute| number(image, attribute).and_then(|number| u32::try_from(number).ok());
@@ -73,7 +73,7 @@ impl Stand {
     }
 
     /// The same in the words of the state machine.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn lifecycle_state(&self) -> State {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };
         let hold =

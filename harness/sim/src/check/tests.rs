@@ -5,8 +5,8 @@ mod story;
 use serde_json::json;
 use streamer::protocol::Seq;
 
+use super::super::event::{ClientEvent, EventKind, HandlerPhase};
 use super::super::plan::{FaultKind, FaultPlan};
-use super::super::record::{ClientEvent, Did, What};
 use super::rules;
 use story::{PROCESSOR, ROUTER, SWEEPER, Story, WORKER};
 use streamer_fakes::observe::Observation;
@@ -41,103 +41,107 @@ fn what_is_stored_otherwise_breaks_its_rule() {
             story.last_at_secs = 100_000;
         }),
         ("it is deleted", rules::ENDS_IN_TIME, |story| story.items.clear()),
-        ("it has no timer", rules::HAS_A_TIMER, |story| story.row("claimed", |row| row.gone("timer_shard"))),
+        ("it has no timer", rules::HAS_A_TIMER, |story| {
+            story.item("claimed", |item| item.gone("timer_shard"))
+        }),
         ("its timer is too late", rules::HAS_A_TIMER, |story| {
-            story.row("queued", |row| row.n("timer_at", 1_700_000_900_000))
+            story.item("queued", |item| item.n("timer_at", 1_700_000_900_000))
         }),
         ("it is claimed again under its lease", rules::LEGAL_STEP, |story| {
-            story.write_after("stored", PROCESSOR, 9, |row| {
-                row.n("epoch", 2).n("attempt", 2).s("owner", "o2")
+            story.write_after("stored", PROCESSOR, 9, |item| {
+                item.n("epoch", 2).n("attempt", 2).s("owner", "o2")
             });
         }),
         ("a claim does not count", rules::LEGAL_STEP, |story| {
-            story.row("claimed", |row| row.n("attempt", 0))
+            story.item("claimed", |item| item.n("attempt", 0))
         }),
         ("the sweeper completes it", rules::LEGAL_STEP, |story| story.by("ended", SWEEPER, 5)),
         ("the router completes it", rules::LEGAL_STEP, |story| story.by("ended", ROUTER, 5)),
-        ("it begins as claimed", rules::LEGAL_STEP, |story| story.row("queued", |row| row.n("epoch", 1))),
+        ("it begins as claimed", rules::LEGAL_STEP, |story| story.item("queued", |item| item.n("epoch", 1))),
         ("the sweeper takes its lease before the end", rules::LEGAL_STEP, |story| {
-            story.write_after("stored", SWEEPER, 5, |row| {
-                row.status("PENDING").gone("owner").gone("lease_expires_at").n("seq", 2 << 20)
+            story.write_after("stored", SWEEPER, 5, |item| {
+                item.status("PENDING").gone("owner").gone("lease_expires_at").n("seq", 2 << 20)
             });
         }),
         ("its result changes", rules::END_STANDS, |story| {
-            story.write_after("noted", PROCESSOR, 2, |row| row.s("result", "2"));
+            story.write_after("noted", PROCESSOR, 2, |item| item.s("result", "2"));
         }),
         ("it is cancelled after its end", rules::END_STANDS, |story| {
-            story.write_after("noted", ROUTER, 1, |row| row.status("CANCELLED").gone("result"));
+            story.write_after("noted", ROUTER, 1, |item| item.status("CANCELLED").gone("result"));
         }),
         ("another environment stores progress", rules::FENCED, |story| story.by("stored", PROCESSOR, 9)),
         ("another environment ends it", rules::FENCED, |story| story.by("ended", WORKER, 9)),
         ("the router stores progress", rules::FENCED, |story| story.by("stored", ROUTER, 1)),
         ("the stored number falls", rules::STORED_SEQ_RISES, |story| {
-            story.write_after("stored", PROCESSOR, 2, |row| row.n("seq", 1));
+            story.write_after("stored", PROCESSOR, 2, |item| item.n("seq", 1));
         }),
         ("the stored number is another attempt's", rules::STORED_SEQ_RISES, |story| {
-            story.row("stored", |row| row.n("seq", (7 << 20) + 1));
+            story.item("stored", |item| item.n("seq", (7 << 20) + 1));
         }),
         ("it ends under its last report's number", rules::STORED_SEQ_RISES, |story| {
-            story.row("ended", |row| row.n("seq", (1 << 20) + 1));
+            story.item("ended", |item| item.n("seq", (1 << 20) + 1));
         }),
-        ("its payload changes", rules::ONE_REQUEST, |story| story.row("stored", |row| row.s("payload", "3"))),
+        ("its payload changes", rules::ONE_REQUEST, |story| {
+            story.item("stored", |item| item.s("payload", "3"))
+        }),
         ("it is queued anew before it has expired", rules::ONE_REQUEST, |story| {
-            let first = story.row_of("queued");
-            story.write_after("noted", ROUTER, 1, |row| {
-                *row = first.clone();
-                row.n("created_at", 1_700_000_500_000)
+            let first = story.item_of("queued");
+            story.write_after("noted", ROUTER, 1, |item| {
+                *item = first.clone();
+                item.n("created_at", 1_700_000_500_000)
             });
         }),
         ("it is stored under two keys", rules::ONE_REQUEST, |story| {
             let mut again = story.event("queued");
-            if let What::Fake(Observation::Wrote { keys, .. }) = &mut again {
+            if let EventKind::Fake(Observation::Wrote { keys, .. }) = &mut again {
                 keys["request_id"] = json!({"S": "r1"});
             }
             story.insert_after("noted", again);
         }),
         ("nobody has sent it", rules::ITS_USERS_ALONE, |story| story.asks = false),
         ("its key is another's", rules::ITS_USERS_ALONE, |story| {
-            story.row("queued", |row| row.s("user_id", "bob"));
+            story.item("queued", |item| item.s("user_id", "bob"));
         }),
         ("another's connection listens", rules::ITS_USERS_ALONE, |story| {
-            story.row("stored", |row| row.subscribers(&["c1", "c2"]));
+            story.item("stored", |item| item.subscribers(&["c1", "c2"]));
         }),
         ("more attempts than allowed", rules::ATTEMPTS_BOUNDED, |story| {
-            story.rows(|row| row.n("max_attempts", 0));
+            story.each_item(|item| item.n("max_attempts", 0));
         }),
         ("a time to live from the begin", rules::EXPIRES_ONLY_ENDED, |story| {
-            story.row("queued", |row| row.n("ttl", 1_700_604_800));
+            story.item("queued", |item| item.n("ttl", 1_700_604_800));
         }),
         ("another time to live", rules::EXPIRES_ONLY_ENDED, |story| {
-            story.row("ended", |row| row.n("ttl", 1_700_000_900))
+            story.item("ended", |item| item.n("ttl", 1_700_000_900))
         }),
         ("it is deleted while it is open", rules::EXPIRES_ONLY_ENDED, |story| story.delete_after("stored")),
         ("a part that never expires", rules::EXPIRES_ONLY_ENDED, |story| {
             story.items.push(json!({"request_id": "acme/ann/r1", "part": "payload"}));
         }),
         ("a status in another's shard", rules::ITEM_IS_SOUND, |story| {
-            story.row("claimed", |row| row.s("status_shard", "PENDING#3"));
+            story.item("claimed", |item| item.s("status_shard", "PENDING#3"));
         }),
         ("a lease that nobody holds", rules::ITEM_IS_SOUND, |story| {
-            story.row("ended", |row| row.n("lease_expires_at", 1_700_000_900_000));
+            story.item("ended", |item| item.n("lease_expires_at", 1_700_000_900_000));
         }),
         ("an end that cannot be read", rules::ITEM_IS_SOUND, |story| {
-            story.row("ended", |row| row.n("progress_message", 1));
+            story.item("ended", |item| item.n("progress_message", 1));
         }),
-        ("no status at all", rules::ITEM_IS_SOUND, |story| story.row("stored", |row| row.gone("status"))),
+        ("no status at all", rules::ITEM_IS_SOUND, |story| story.item("stored", |item| item.gone("status"))),
         ("it is left with a timer", rules::NOTHING_IS_LEFT, |story| {
             story.remove(&["noted"]);
             story.last_at_secs = 3_600;
         }),
-        ("nobody looks when its timer fires", rules::DUE_IS_SEEN_TO, |story| story.remove(&["noted"])),
-        ("its timer is moved on too late", rules::DUE_IS_SEEN_TO, |story| {
+        ("nobody looks when its timer fires", rules::DUE_ITEM_IS_HANDLED, |story| story.remove(&["noted"])),
+        ("its timer is moved on too late", rules::DUE_ITEM_IS_HANDLED, |story| {
             story.swap("noted", "calm");
             story.late(&["noted"], 500);
         }),
-        ("a listener is taken off without a word", rules::LISTENERS_STAY, |story| {
+        ("a listener is taken off without a word", rules::SUBSCRIBERS_STAY, |story| {
             story.remove(&["told", "heard the end"]);
         }),
-        ("a listener is taken off while it runs", rules::LISTENERS_STAY, |story| {
-            story.row("stored", |row| row.subscribers(&[]));
+        ("a listener is taken off while it runs", rules::SUBSCRIBERS_STAY, |story| {
+            story.item("stored", |item| item.subscribers(&[]));
         }),
         ("calls in vain", rules::WITHIN_BUDGET, |story| {
             for _ in 0..60 {
@@ -146,19 +150,19 @@ fn what_is_stored_otherwise_breaks_its_rule() {
         }),
         ("its part in the costs is too large", rules::WITHIN_BUDGET, |story| {
             for n in 0..3 {
-                story.write_after("noted", PROCESSOR, 2, |row| row.n("timer_at", 1_700_000_900_000 + n));
+                story.write_after("noted", PROCESSOR, 2, |item| item.n("timer_at", 1_700_000_900_000 + n));
             }
         }),
         ("stored far too often", rules::PACED, |story| {
             for n in 0..9 {
-                story.write_after("stored", PROCESSOR, 2, |row| {
-                    row.n("lease_expires_at", 1_700_000_060_000 + n)
+                story.write_after("stored", PROCESSOR, 2, |item| {
+                    item.n("lease_expires_at", 1_700_000_060_000 + n)
                 });
             }
         }),
         ("a job that cannot succeed does", rules::ENDS_AS_ITS_JOB, |story| {
             let payload = json!({"estimate_ms": 10_000, "end": "fail"}).to_string();
-            story.rows(|row| row.s("payload", &payload));
+            story.each_item(|item| item.s("payload", &payload));
         }),
     ];
     assert_broken(Story::completed, cases);
@@ -167,7 +171,7 @@ fn what_is_stored_otherwise_breaks_its_rule() {
 #[test]
 fn what_is_said_otherwise_breaks_its_rule() {
     let cases: &[Otherwise] = &[
-        ("the end is told before it is written", rules::WRITTEN_BEFORE_TOLD, |story| {
+        ("the end is told before it is written", rules::WRITTEN_BEFORE_DELIVERED, |story| {
             story.swap("ended", "told")
         }),
         ("progress of another environment", rules::ITS_USERS_ALONE, |story| {
@@ -177,8 +181,8 @@ fn what_is_said_otherwise_breaks_its_rule() {
             story.frame("reported", |frame| frame["seq"] = json!((4 << 20) + 1));
         }),
         ("progress after the lease was given back", rules::SILENT_WITHOUT_LEASE, |story| {
-            story.write_after("stored", PROCESSOR, 2, |row| {
-                row.status("RETRYING")
+            story.write_after("stored", PROCESSOR, 2, |item| {
+                item.status("RETRYING")
                     .n("seq", 2 << 20)
                     .gone("lease_expires_at")
                     .n("timer_at", 1_700_000_900_000)
@@ -205,10 +209,10 @@ fn what_is_said_otherwise_breaks_its_rule() {
         ("the end, to another user", rules::ITS_USERS_ALONE, |story| story.to("told", "c2")),
         ("a result that was made for another", rules::ITS_USERS_ALONE, |story| {
             let result = json!({"user": "bob", "tenant": "acme", "id": "r1"});
-            story.row("ended", |row| row.s("result", &result.to_string()));
+            story.item("ended", |item| item.s("result", &result.to_string()));
             story.frame("told", |frame| frame["result"] = result.clone());
         }),
-        ("a client does not hear the end", rules::END_IS_TOLD, |story| story.remove(&["heard the end"])),
+        ("a client does not hear the end", rules::END_IS_DELIVERED, |story| story.remove(&["heard the end"])),
         ("a client hears another end", rules::ONE_TERMINAL_FRAME, |story| {
             story.hears("heard the end", |frame| frame["result"] = json!(7));
         }),
@@ -279,21 +283,21 @@ fn what_fails_otherwise_breaks_its_rule() {
             story.dead_letters.push(stray);
         }),
         ("the next attempt loses the count", rules::LEGAL_STEP, |story| {
-            story.row("again", |row| row.n("attempt", 0));
+            story.item("again", |item| item.n("attempt", 0));
         }),
         ("it is made pending before it is due", rules::LEGAL_STEP, |story| {
-            story.row("given back", |row| row.n("timer_at", 1_700_000_900_000));
+            story.item("given back", |item| item.n("timer_at", 1_700_000_900_000));
         }),
         ("the sweeper leaves an owner to what it ends", rules::FENCED, |story| {
-            story.row("again", |row| {
-                row.status("FAILED")
+            story.item("again", |item| {
+                item.status("FAILED")
                     .s("error", r#"{"code":"NO_GOOD","message":"it never will"}"#)
                     .s("owner", "o1")
             });
         }),
         ("what fails once for all has been made to fail", rules::ENDS_AS_ITS_JOB, |story| {
             let payload = json!({"estimate_ms": 10_000, "end": "succeed"}).to_string();
-            story.rows(|row| row.s("payload", &payload));
+            story.each_item(|item| item.s("payload", &payload));
         }),
         ("another error is told than is stored", rules::ONE_TERMINAL_FRAME, |story| {
             story.frame("told", |frame| frame["error"]["code"] = json!("TIMEOUT"));
@@ -302,12 +306,12 @@ fn what_fails_otherwise_breaks_its_rule() {
     assert_broken(Story::failed, cases);
     let cases: &[Otherwise] = &[
         ("nobody has asked for it", rules::CANCELLED_ON_DEMAND, |story| story.remove(&["asked to cancel"])),
-        ("it takes long to hear of it", rules::CANCEL_IS_HEARD, |story| {
+        ("it takes long to hear of it", rules::CANCEL_TAKES_EFFECT, |story| {
             story.late(&["ended", "told", "heard the end"], 50)
         }),
         ("its lease is taken though nothing went wrong", rules::LEASE_IS_KEPT, |story| {
             story.by("ended", SWEEPER, 5);
-            story.row("ended", |row| row.gone("owner"));
+            story.item("ended", |item| item.gone("owner"));
         }),
     ];
     assert_broken(Story::cancelled, cases);
@@ -336,7 +340,7 @@ fn a_function_whose_clock_is_fast_may_act_a_little_early() {
     let early = |faults: Vec<FaultPlan>| {
         let mut story = Story::failed();
         story.plan.faults = faults;
-        story.row("given back", |row| row.n("timer_at", story::moment(8) + 2_000));
+        story.item("given back", |item| item.n("timer_at", story::moment(8) + 2_000));
         story.broken()
     };
     assert_eq!(early(Vec::new()), [rules::LEGAL_STEP]);
@@ -375,8 +379,9 @@ fn what_quick_handlers_do_is_nobodys_claim() {
     let ran = story.event("ran");
     story.insert_after("ran", ran);
     assert_eq!(story.broken(), Vec::<String>::new());
-    let is_begin = |what: &What| matches!(what, What::Handler(event) if event.did == Did::Begin);
+    let is_begin =
+        |what: &EventKind| matches!(what, EventKind::Handler(event) if event.phase == HandlerPhase::Begin);
     assert!(is_begin(&story.event("ran")));
-    assert!(matches!(story.event("told"), What::Fake(Observation::Posted { .. })));
-    assert!(matches!(story.event("heard"), What::Client(0, ClientEvent::Got(_))));
+    assert!(matches!(story.event("told"), EventKind::Fake(Observation::Posted { .. })));
+    assert!(matches!(story.event("heard"), EventKind::Client(0, ClientEvent::Got(_))));
 }

@@ -10,20 +10,20 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct View {
     /// The requests that it was told are taken, and those that it has heard of.
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, KnownRequest>,
     /// What it has asked for and has no answer to.
-    unanswered: BTreeMap<String, Asked>,
+    unanswered: BTreeMap<String, Unanswered>,
     /// The subscriptions that it waits to have answered: each names the request that it is about.
     subscribing: BTreeMap<String, String>,
     /// Whether it sends again what was not answered.
-    insists: bool,
+    resends: bool,
     /// Whether nothing goes wrong any more: now it wants to know.
-    pub(super) is_calm: bool,
+    pub(super) faults_are_over: bool,
 }
 
 /// What it knows of a request.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownRequest {
     /// The last number seen.
     seq: Seq,
     has_ended: bool,
@@ -33,7 +33,7 @@ struct Known {
 
 /// A message that has no answer yet.
 #[derive(Debug)]
-struct Asked {
+struct Unanswered {
     text: String,
     times: u32,
     /// When it is sent again.
@@ -42,11 +42,11 @@ struct Asked {
 
 /// What a client does by itself.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Turn {
-    /// Asks to be told of this request.
+pub(super) enum DueMessage {
+    /// Subscribes to this request.
     Subscribe(String),
-    /// Sends this.
-    Say(String),
+    /// Sends this message again.
+    Resend(String),
 }
 
 impl View {
@@ -59,18 +59,18 @@ impl View {
     /// How long it waits for news of a request, once nothing goes wrong any more, before it asks to be told again.
     const SILENCE: Duration = Duration::from_mins(2);
 
-    pub(super) const fn new(insists: bool) -> Self {
+    pub(super) const fn new(resends: bool) -> Self {
         Self {
             known: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             subscribing: BTreeMap::new(),
-            insists,
-            is_calm: false,
+            resends,
+            faults_are_over: false,
         }
     }
 
     /// Whether it has heard the end of everything that it was promised one of, and has no more to say.
-    pub(super) fn is_content(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.unanswered.is_empty() && self.known.values().all(|known| known.has_ended)
     }
 
@@ -80,16 +80,16 @@ impl View {
     }
 
     /// It has asked for something.
-    pub(super) fn asked(&mut self, id: &str, text: String, now: Instant) {
-        let asked = Asked { text, times: 1, again_at: now + Self::ANSWER_TIME };
-        self.unanswered.insert(id.to_owned(), asked);
+    pub(super) fn sent(&mut self, id: &str, text: String, now: Instant) {
+        let unanswered = Unanswered { text, times: 1, again_at: now + Self::ANSWER_TIME };
+        self.unanswered.insert(id.to_owned(), unanswered);
     }
 
     /// It has asked, by the message `aside`, to be told of a request.
     pub(super) fn subscribing(&mut self, aside: String, id: &str, now: Instant) {
         self.subscribing.insert(aside, id.to_owned());
         if let Some(known) = self.known.get_mut(id) {
-            known.subscribe_at = self.is_calm.then(|| now + Self::SILENCE);
+            known.subscribe_at = self.faults_are_over.then(|| now + Self::SILENCE);
         }
     }
 
@@ -106,7 +106,7 @@ impl View {
     /// It is not connected any more: what it has asked for over this connection is not answered.
     pub(super) fn disconnected(&mut self) {
         self.subscribing.clear();
-        if !self.insists {
+        if !self.resends {
             self.unanswered.clear();
         }
     }
@@ -118,17 +118,17 @@ impl View {
     }
 
     /// What is due.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Turn> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<DueMessage> {
         let is_due = |at: &Option<Instant>| at.is_some_and(|at| at <= now);
         if let Some((id, known)) = self.known.iter_mut().find(|(_, known)| is_due(&known.subscribe_at)) {
             known.subscribe_at = None;
-            return Some(Turn::Subscribe(id.clone()));
+            return Some(DueMessage::Subscribe(id.clone()));
         }
         let (id, asked) = self.unanswered.iter_mut().find(|(_, asked)| asked.again_at <= now)?;
-        if self.insists && asked.times < Self::TIMES {
+        if self.resends && asked.times < Self::TIMES {
             asked.times += 1;
             asked.again_at = now + Self::ANSWER_TIME;
-            return Some(Turn::Say(asked.text.clone()));
+            return Some(DueMessage::Resend(asked.text.clone()));
         }
         let id = id.clone();
         self.unanswered.remove(&id);
@@ -136,24 +136,24 @@ impl View {
     }
 
     /// Takes in a frame. Says whether the connection is good for more.
-    pub(super) fn heard(&mut self, frame: &Frame, now: Instant) -> bool {
+    pub(super) fn receive(&mut self, frame: &Frame, now: Instant) -> bool {
         let Some(id) = frame.request_id().map(|id| id.as_str()) else { return true };
         match frame {
             Frame::Acknowledgment { .. } => {
                 self.unanswered.remove(id);
-                self.news(id, Seq::default(), false, now);
+                self.update(id, Seq::default(), false, now);
             }
-            Frame::Progress { seq, .. } => self.news(id, *seq, false, now),
+            Frame::Progress { seq, .. } => self.update(id, *seq, false, now),
             Frame::Complete { seq, .. } | Frame::Error { seq: Some(seq), .. } => {
                 self.unanswered.remove(id);
-                self.news(id, *seq, true, now);
+                self.update(id, *seq, true, now);
             }
             Frame::Response { success, .. } => {
                 self.unanswered.remove(id);
                 if let Some(about) = self.subscribing.remove(id)
                     && *success
                 {
-                    self.news(&about, Seq::default(), false, now);
+                    self.update(&about, Seq::default(), false, now);
                 }
             }
             Frame::Error { seq: None, error, .. } => return self.refused(id, &error.code, now),
@@ -162,7 +162,7 @@ impl View {
     }
 
     /// There is news of a request. What is older than what it has seen is none, and nothing comes after the end.
-    fn news(&mut self, id: &str, seq: Seq, is_end: bool, now: Instant) {
+    fn update(&mut self, id: &str, seq: Seq, is_end: bool, now: Instant) {
         let known = self.known.entry(id.to_owned()).or_default();
         if known.has_ended {
             return;
@@ -173,7 +173,7 @@ impl View {
         // What it has not subscribed to yet it still has to: frames of before do not stand for those to come.
         if known.has_ended {
             known.subscribe_at = None;
-        } else if self.is_calm && known.subscribe_at.is_none_or(|at| at > now) {
+        } else if self.faults_are_over && known.subscribe_at.is_none_or(|at| at > now) {
             known.subscribe_at = Some(now + Self::SILENCE);
         }
     }
@@ -235,77 +235,77 @@ mod tests {
         Frame::Error { request_id, error, timestamp: 0, seq: None }
     }
 
-    fn asking(insists: bool) -> (View, Instant) {
-        let (mut view, now) = (View::new(insists), Instant::now());
-        view.asked("r1", "text".into(), now);
+    fn view_of_one_request(resends: bool) -> (View, Instant) {
+        let (mut view, now) = (View::new(resends), Instant::now());
+        view.sent("r1", "text".into(), now);
         (view, now)
     }
 
     #[test]
     fn it_waits_for_the_end_of_what_was_acknowledged_and_of_nothing_else() {
-        let (mut view, now) = asking(true);
-        assert!(!view.is_content(), "it has no answer");
-        view.heard(&acknowledgment(), now);
-        assert!(!view.is_content() && view.unanswered.is_empty());
-        view.heard(&progress(7), now);
-        view.heard(&complete(6), now);
-        assert!(!view.is_content(), "an end that is older than what it has seen is dropped");
-        view.heard(&complete(7), now);
-        view.heard(&progress(9), now);
-        assert!(view.is_content());
+        let (mut view, now) = view_of_one_request(true);
+        assert!(!view.is_done(), "it has no answer");
+        view.receive(&acknowledgment(), now);
+        assert!(!view.is_done() && view.unanswered.is_empty());
+        view.receive(&progress(7), now);
+        view.receive(&complete(6), now);
+        assert!(!view.is_done(), "an end that is older than what it has seen is dropped");
+        view.receive(&complete(7), now);
+        view.receive(&progress(9), now);
+        assert!(view.is_done());
         assert_eq!(view.seen("r1"), Seq::from_stored(7));
 
-        let (mut view, now) = asking(true);
-        view.heard(&refusal("r1", ErrorCode::Conflict), now);
-        assert!(view.is_content());
+        let (mut view, now) = view_of_one_request(true);
+        view.receive(&refusal("r1", ErrorCode::Conflict), now);
+        assert!(view.is_done());
         assert_eq!(view.due(), None);
     }
 
     #[test]
     fn it_sends_again_what_was_not_answered_so_often_and_no_more() {
-        let (mut view, now) = asking(true);
+        let (mut view, now) = view_of_one_request(true);
         assert_eq!(view.next(now), None);
-        view.heard(&refusal("r1", ErrorCode::InternalError), now);
+        view.receive(&refusal("r1", ErrorCode::InternalError), now);
         assert_eq!(view.due(), Some(now + View::PAUSE));
         let mut at = now + View::PAUSE;
         for _ in 1..View::TIMES {
-            assert_eq!(view.next(at), Some(Turn::Say("text".into())));
+            assert_eq!(view.next(at), Some(DueMessage::Resend("text".into())));
             assert_eq!(view.due(), Some(at + View::ANSWER_TIME));
             at += View::ANSWER_TIME;
         }
         assert_eq!(view.next(at), None);
-        assert!(view.is_content(), "it gives up");
+        assert!(view.is_done(), "it gives up");
 
-        let (mut view, _) = asking(true);
+        let (mut view, _) = view_of_one_request(true);
         view.disconnected();
         view.connected(now);
-        assert_eq!(view.next(now), Some(Turn::Say("text".into())));
-        let (mut view, _) = asking(false);
+        assert_eq!(view.next(now), Some(DueMessage::Resend("text".into())));
+        let (mut view, _) = view_of_one_request(false);
         view.disconnected();
-        assert!(view.is_content(), "who does not insist forgets");
+        assert!(view.is_done(), "who does not insist forgets");
     }
 
     #[test]
     fn it_resumes_what_has_not_ended_from_where_it_was() {
-        let (mut view, now) = asking(true);
-        view.heard(&acknowledgment(), now);
-        view.heard(&progress(3), now);
+        let (mut view, now) = view_of_one_request(true);
+        view.receive(&acknowledgment(), now);
+        view.receive(&progress(3), now);
         assert_eq!(view.due(), None);
         view.disconnected();
         view.connected(now);
-        assert_eq!(view.next(now), Some(Turn::Subscribe("r1".into())));
+        assert_eq!(view.next(now), Some(DueMessage::Subscribe("r1".into())));
         assert_eq!(view.seen("r1"), Seq::from_stored(3));
         view.subscribing("subscribe-1".into(), "r1", now);
         assert_eq!(view.due(), None, "while all goes wrong it does not ask twice");
-        view.heard(&refusal("subscribe-1", ErrorCode::InternalError), now);
+        view.receive(&refusal("subscribe-1", ErrorCode::InternalError), now);
         assert_eq!(view.due(), Some(now + View::PAUSE), "but what was refused for a while was not asked");
 
-        view.is_calm = true;
-        view.heard(&progress(4), now);
+        view.faults_are_over = true;
+        view.receive(&progress(4), now);
         let later = now + View::SILENCE;
         assert_eq!(view.due(), Some(later));
-        assert_eq!(view.next(later), Some(Turn::Subscribe("r1".into())));
-        view.heard(&complete(5), later);
+        assert_eq!(view.next(later), Some(DueMessage::Subscribe("r1".into())));
+        view.receive(&complete(5), later);
         assert_eq!(view.due(), None);
     }
 
@@ -313,12 +313,12 @@ mod tests {
     fn who_is_told_of_anothers_request_waits_for_its_end_and_who_is_not_does_not() {
         let (mut view, now) = (View::new(true), Instant::now());
         view.subscribing("subscribe-1".into(), "r1", now);
-        view.heard(&refusal("subscribe-1", ErrorCode::NotFound), now);
-        assert!(view.is_content());
+        view.receive(&refusal("subscribe-1", ErrorCode::NotFound), now);
+        assert!(view.is_done());
         view.subscribing("subscribe-2".into(), "r1", now);
         let (request_id, data) = (RequestId::new("subscribe-2"), Some(json!({})));
-        view.heard(&Frame::Response { request_id, success: true, data, error: None }, now);
-        assert!(!view.is_content());
-        assert!(!view.heard(&refusal("status-3", ErrorCode::Unauthorized), now));
+        view.receive(&Frame::Response { request_id, success: true, data, error: None }, now);
+        assert!(!view.is_done());
+        assert!(!view.receive(&refusal("status-3", ErrorCode::Unauthorized), now));
     }
 }

@@ -3,11 +3,11 @@
 use fastrand::Rng;
 
 use super::super::plan::{FaultKind, FaultPlan};
-use super::{happens, of_any_order, one_of};
+use super::random::{happens, of_any_order, one_of};
 
 /// Some kinds of faults, each with a rate and a while.
-pub(super) fn drawn(rng: &mut Rng, trouble_ms: u64) -> Vec<FaultPlan> {
-    let (kinds, calmer): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
+pub(super) fn draw(rng: &mut Rng, faults_until_ms: u64) -> Vec<FaultPlan> {
+    let (kinds, divisor): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
         // What costs more than it should shows where nothing goes wrong.
         0..5 => (Vec::new(), 1.0),
         5..15 => (vec![one_of(rng, FaultKind::ALL)], 1.0),
@@ -18,19 +18,19 @@ pub(super) fn drawn(rng: &mut Rng, trouble_ms: u64) -> Vec<FaultPlan> {
             (kinds, 1.0 + probability * 4.0)
         }
     };
-    kinds.into_iter().map(|kind| fault(rng, kind, calmer, trouble_ms)).collect()
+    kinds.into_iter().map(|kind| fault(rng, kind, divisor, faults_until_ms)).collect()
 }
 
-fn fault(rng: &mut Rng, kind: FaultKind, calmer: f64, trouble_ms: u64) -> FaultPlan {
+fn fault(rng: &mut Rng, kind: FaultKind, divisor: f64, faults_until_ms: u64) -> FaultPlan {
     let (least, most) = rates(kind);
-    let rate = of_any_order(rng, least, most / calmer);
+    let rate = of_any_order(rng, least, most / divisor);
     // As many decimals as anybody reads in a plan's file.
     let rate = ((rate * 10_000.0).round() / 10_000.0).max(0.0001);
     let (from_ms, until_ms) = if happens(rng, 0.6) {
         (0, u64::MAX)
     } else {
-        let from_ms = rng.u64(0..trouble_ms * 3 / 4);
-        (from_ms, from_ms + rng.u64(trouble_ms / 10..=trouble_ms))
+        let from_ms = rng.u64(0..faults_until_ms * 3 / 4);
+        (from_ms, from_ms + rng.u64(faults_until_ms / 10..=faults_until_ms))
     };
     FaultPlan { kind, rate, from_ms, until_ms }
 }

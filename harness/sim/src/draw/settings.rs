@@ -2,9 +2,10 @@
 
 use fastrand::Rng;
 
-use super::super::jobs::Job;
+use super::super::job::Job;
 use super::super::plan::{Act, ClientPlan, StagePlan};
-use super::{Span, happens, one_of};
+use super::random::{happens, one_of};
+use super::span::Span;
 
 /// What may be set, and to what: all of it is within the bounds of the configuration.
 const VARIABLES: [(&str, &[&str]); 6] = [
@@ -16,7 +17,7 @@ const VARIABLES: [(&str, &[&str]); 6] = [
     ("SWEEPER_PACE_MS", &["1000", "15000", "30000", "60000"]),
 ];
 
-pub(super) fn drawn(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePlan {
+pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePlan {
     let mut stage = StagePlan::default();
     // Many worlds are as they come.
     if happens(rng, 0.6) {
@@ -52,7 +53,7 @@ fn work(clients: &[ClientPlan]) -> u32 {
     const TIME_MS: u64 = 10 * 60_000;
     let steps = clients.iter().flat_map(|client| &client.steps);
     let times = steps.map(|step| match &step.act {
-        Act::Ask { payload, .. } => {
+        Act::Request { payload, .. } => {
             serde_json::from_value::<Job>(payload.clone()).map_or(1_000, |job| job.takes_ms())
         }
         Act::Connect
@@ -62,7 +63,7 @@ fn work(clients: &[ClientPlan]) -> u32 {
         | Act::Cancel { .. }
         | Act::Subscribe { .. }
         | Act::Status { .. }
-        | Act::Say { .. } => 0,
+        | Act::SendText { .. } => 0,
     });
     u32::try_from(times.sum::<u64>() * ATTEMPTS / TIME_MS).unwrap_or(u32::MAX / 2)
 }

@@ -38,7 +38,7 @@ fn all_goes_wrong() -> Plan {
             let steps = json!([{"wait": estimate_ms / 3}, {"report": 30.0}, {"wait": estimate_ms / 3}]);
             let end = if n % 3 == 1 { "fail" } else { "succeed" };
             let payload = json!({"estimate_ms": estimate_ms, "steps": steps, "end": end});
-            let ask = Act::Ask { id: format!("r{n}"), action: "work".to_owned(), payload };
+            let ask = Act::Request { id: format!("r{n}"), action: "work".to_owned(), payload };
             Step { at_ms: 1_000 + n * 4_000, act: ask }
         });
         let goes = [
@@ -66,7 +66,7 @@ fn all_goes_wrong() -> Plan {
     });
     Plan {
         seed: 11,
-        trouble_ms: 120_000,
+        faults_until_ms: 120_000,
         stage: StagePlan::default(),
         clients: vec![client("ann"), client("bob"), client("ann")],
         faults: faults.collect(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod determinism;
+mod overload;
 mod reports;
 mod seeds;
 mod users;

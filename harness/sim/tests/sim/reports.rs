@@ -15,8 +15,8 @@ fn without(id: &'static str) -> impl Fn(&History) -> Result<(), String> + Send +
 
 fn asks(plan: &Plan) -> Vec<&str> {
     let steps = plan.clients.iter().flat_map(|client| &client.steps);
-    let asked =
-        steps.filter_map(|step| if let Act::Ask { id, .. } = &step.act { Some(id.as_str()) } else { None });
+    let asked = steps
+        .filter_map(|step| if let Act::Request { id, .. } = &step.act { Some(id.as_str()) } else { None });
     asked.collect()
 }
 
@@ -25,7 +25,7 @@ fn a_world_that_is_wrong_is_shrunk_and_told() {
     // The smallest seed's plan would do: but what is drawn changes, and this takes as long as it is large.
     let steps: Vec<_> = (1..3)
         .map(|at| {
-            json!({"at_ms": at * 500, "act": {"ask": {"id": format!("r{at}"), "action": "work", "payload": {
+            json!({"at_ms": at * 500, "act": {"request": {"id": format!("r{at}"), "action": "work", "payload": {
                 "estimate_ms": 10_000, "steps": [{"wait": 1_000}],
             }}}})
         })
@@ -34,7 +34,7 @@ fn a_world_that_is_wrong_is_shrunk_and_told() {
         let steps = [&[json!({"at_ms": 0, "act": "connect"})], &steps[..]].concat();
         json!({"user": user, "tenant": "acme", "steps": steps})
     };
-    let plan = json!({"seed": 1, "trouble_ms": 2, "clients": [client("ann"), client("bob")], "faults": [
+    let plan = json!({"schema": 2, "seed": 1, "faults_until_ms": 2, "clients": [client("ann"), client("bob")], "faults": [
         {"kind": "throttle", "rate": 0.01}
     ]});
     let sim = Sim::default().check("no such request", without("r2"));

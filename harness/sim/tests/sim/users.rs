@@ -48,7 +48,7 @@ fn sim(forgets: bool) -> Sim {
         request.result.as_ref().is_none_or(|result| result["pages"] == request.payload)
     };
     Sim::new(app)
-        .asking("print", |chance| json!(chance.number(1..=20)))
+        .requests("print", |chance| json!(chance.number(1..=20)))
         .permissions(["print"])
         .check("all pages are printed", move |history| {
             let torn = history.requests.iter().find(|request| !is_whole(request));
@@ -65,7 +65,7 @@ fn handlers_that_are_right_pass() {
     let printed = history.requests.iter().filter(|request| request.status.as_deref() == Some("COMPLETED"));
     let printed: Vec<_> = printed.filter(|request| request.action == "print").collect();
     assert!(!printed.is_empty());
-    assert!(printed.iter().all(|request| request.attempts > 0 && !request.seen.is_empty()), "{printed:?}");
+    assert!(printed.iter().all(|request| request.attempts > 0 && !request.frames.is_empty()), "{printed:?}");
 }
 
 #[test]
@@ -80,10 +80,10 @@ fn a_bug_in_a_handler_that_shows_with_a_retry_is_found() {
 #[test]
 fn a_plan_of_ones_own_is_run_as_it_stands() {
     let plan = r#"{
-        "seed": 1, "trouble_ms": 1000,
+        "schema": 2, "seed": 1, "faults_until_ms": 1000,
         "clients": [{"user": "ann", "tenant": "acme", "permissions": ["print"], "steps": [
             {"at_ms": 0, "act": "connect"},
-            {"at_ms": 100, "act": {"ask": {"id": "r1", "action": "print", "payload": 3}}}
+            {"at_ms": 100, "act": {"request": {"id": "r1", "action": "print", "payload": 3}}}
         ]}]
     }"#;
     let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
@@ -98,7 +98,7 @@ fn a_plan_of_ones_own_is_run_as_it_stands() {
 
 #[test]
 fn a_stage_that_does_not_start_is_a_world_that_is_wrong() {
-    let plan = r#"{"seed": 1, "trouble_ms": 0, "stage": {"variables": {"LEASE_MS": "soon"}},
+    let plan = r#"{"schema": 2, "seed": 1, "faults_until_ms": 0, "stage": {"variables": {"LEASE_MS": "soon"}},
         "clients": [{"user": "ann", "tenant": "acme", "steps": []}]}"#;
     let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
     assert!(world.breaks("the stage starts"), "{world}");

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use streamer::ports::Timestamp;
 
-use super::super::{Checker, Final};
+use super::super::{Checker, FinalState};
+use crate::event::{ClientEvent, Event, EventKind, HandlerEvent, HandlerPhase, WorldEvent};
 use crate::plan::{Act, ClientPlan, Plan, StagePlan, Step};
-use crate::record::{ClientEvent, Did, Event, HandlerEvent, What, WorldEvent};
 use streamer_fakes::faults::{Caller, Skew};
 use streamer_fakes::observe::{Answer, Observation};
 
@@ -23,12 +23,12 @@ pub(super) const fn moment(seconds: u64) -> u64 {
 
 /// A request's item, in DynamoDB's JSON.
 #[derive(Clone, Debug)]
-pub(super) struct Row(Value);
+pub(super) struct Item(Value);
 
-impl Row {
+impl Item {
     /// `acme/ann/r1`, as it is queued at the begin.
     fn queued() -> Self {
-        let mut row = Self(json!({}));
+        let mut item = Self(json!({}));
         let texts = [
             ("request_id", "acme/ann/r1"),
             ("part", "request"),
@@ -44,17 +44,17 @@ impl Row {
             ("payload", "{}"),
         ];
         for (attribute, text) in texts {
-            row.s(attribute, text);
+            item.s(attribute, text);
         }
-        row.status("PENDING")
+        item.status("PENDING")
             .n("attempt", 0)
             .n("max_attempts", 2)
             .n("epoch", 0)
             .n("seq", 0)
             .n("percentage", 0);
-        row.n("created_at", moment(0)).n("timer_at", moment(60));
-        row.subscribers(&["c1"]);
-        row
+        item.n("created_at", moment(0)).n("timer_at", moment(60));
+        item.subscribers(&["c1"]);
+        item
     }
 
     pub(super) fn s(&mut self, attribute: &str, text: &str) -> &mut Self {
@@ -73,8 +73,8 @@ impl Row {
     }
 
     pub(super) fn gone(&mut self, attribute: &str) -> &mut Self {
-        if let Some(row) = self.0.as_object_mut() {
-            row.shift_remove(attribute);
+        if let Some(item) = self.0.as_object_mut() {
+            item.shift_remove(attribute);
         }
         self
     }
@@ -115,7 +115,7 @@ pub(super) struct Story {
     pub(super) asks: bool,
     pub(super) estimate_ms: u64,
     events: Vec<(String, Event)>,
-    row: Row,
+    item: Item,
     pub(super) items: Vec<Value>,
     pub(super) connections: Vec<Value>,
     pub(super) dead_letters: Vec<String>,
@@ -138,7 +138,7 @@ impl Story {
         let mut story = Self {
             plan: Plan {
                 seed: 1,
-                trouble_ms: 1_000,
+                faults_until_ms: 1_000,
                 stage: StagePlan::default(),
                 clients: vec![client("ann"), client("bob")],
                 faults: Vec::new(),
@@ -146,7 +146,7 @@ impl Story {
             asks: true,
             estimate_ms: 10_000,
             events: Vec::new(),
-            row: Row::queued(),
+            item: Item::queued(),
             items: vec![json!({"request_id": "acme/ann/r1", "part": "request"})],
             connections: vec![json!({"connection_id": "c1"}), json!({"connection_id": "c2"})],
             dead_letters: Vec::new(),
@@ -164,24 +164,24 @@ impl Story {
             let payload = event.to_string().into();
             story.sees("connecting", 0, Observation::Invoked { environment, payload });
             story.sees("opened", 0, Observation::Opened { connection: connection.to_owned() });
-            story.happens("connected", 0, What::Client(number, ClientEvent::Connected));
+            story.happens("connected", 0, EventKind::Client(number, ClientEvent::Connected));
         }
         let sent = json!({"action": "work", "id": "r1", "payload": {"estimate_ms": 10_000}});
-        story.happens("sent", 0, What::Client(0, ClientEvent::Sent(sent.to_string())));
-        story.writes("queued", 0, ROUTER, 1, |row| row);
+        story.happens("sent", 0, EventKind::Client(0, ClientEvent::Sent(sent.to_string())));
+        story.writes("queued", 0, ROUTER, 1, |item| item);
         story.gets(
             "acknowledged",
             0,
             &json!({"type": "acknowledgment", "request_id": "r1", "status": "queued"}),
         );
-        story.writes("claimed", 1, PROCESSOR, 2, |row| row.claimed(1, 1));
+        story.writes("claimed", 1, PROCESSOR, 2, |item| item.claimed(1, 1));
         story.runs("ran", 1, 1);
         let progress =
             json!({"type": "progress", "request_id": "r1", "percentage": 50.0, "seq": (1 << 20) + 1});
         story.posts("reported", 3, 2, &progress);
         story.gets("heard", 3, &progress);
-        story.writes("stored", 3, PROCESSOR, 2, |row| {
-            row.n("percentage", 50).n("seq", (1 << 20) + 1).n("lease_expires_at", moment(63))
+        story.writes("stored", 3, PROCESSOR, 2, |item| {
+            item.n("percentage", 50).n("seq", (1 << 20) + 1).n("lease_expires_at", moment(63))
         });
         story
     }
@@ -189,8 +189,8 @@ impl Story {
     fn ends(mut self, frame: &Value, seconds: u64, by: u64) -> Self {
         self.posts("told", seconds, by, frame);
         self.gets("heard the end", seconds, frame);
-        self.writes("noted", seconds, PROCESSOR, by, Row::noted);
-        self.happens("calm", seconds, What::World(WorldEvent::Calm));
+        self.writes("noted", seconds, PROCESSOR, by, Item::noted);
+        self.happens("calm", seconds, EventKind::World(WorldEvent::FaultsEnded));
         self
     }
 
@@ -199,8 +199,8 @@ impl Story {
         let mut story = Self::begin();
         let result = json!({"user": "ann", "tenant": "acme", "id": "r1"});
         let text = result.to_string();
-        story.writes("ended", 4, PROCESSOR, 2, |row| {
-            row.ended("COMPLETED", (1 << 20) + 2, 4).s("result", &text)
+        story.writes("ended", 4, PROCESSOR, 2, |item| {
+            item.ended("COMPLETED", (1 << 20) + 2, 4).s("result", &text)
         });
         let frame = json!({
             "type": "complete", "request_id": "r1", "success": true, "result": result, "timestamp": 4,
@@ -214,22 +214,22 @@ impl Story {
         let mut story = Self::begin();
         let payload = json!({"estimate_ms": 10_000, "end": "fail"});
         let text = payload.to_string();
-        story.rows(|row| row.s("payload", &text));
-        story.row.s("payload", &text);
-        story.writes("given back", 5, PROCESSOR, 2, |row| {
-            row.status("RETRYING")
+        story.each_item(|item| item.s("payload", &text));
+        story.item.s("payload", &text);
+        story.writes("given back", 5, PROCESSOR, 2, |item| {
+            item.status("RETRYING")
                 .n("seq", 2 << 20)
                 .gone("lease_expires_at")
                 .n("timer_at", moment(8))
                 .s("history", "[]")
         });
-        story.writes("again", 8, SWEEPER, 5, |row| row.status("PENDING").n("timer_at", moment(8 + 150)));
-        story.writes("claimed again", 9, WORKER, 3, |row| row.claimed(2, 9));
+        story.writes("again", 8, SWEEPER, 5, |item| item.status("PENDING").n("timer_at", moment(8 + 150)));
+        story.writes("claimed again", 9, WORKER, 3, |item| item.claimed(2, 9));
         story.runs("ran again", 9, 2);
         let error = json!({"code": "NO_GOOD", "message": "it never will"});
         let text = error.to_string();
-        story.writes("ended", 10, WORKER, 3, |row| {
-            row.ended("FAILED", (2 << 20) + 1, 10).s("error", &text).flag("dead_letter")
+        story.writes("ended", 10, WORKER, 3, |item| {
+            item.ended("FAILED", (2 << 20) + 1, 10).s("error", &text).flag("dead_letter")
         });
         let letter = json!({
             "id": format!("acme/ann/r1#2@{}", moment(0)), "request_id": "r1", "user": "ann", "tenant": "acme",
@@ -249,9 +249,9 @@ impl Story {
     pub(super) fn cancelled() -> Self {
         let mut story = Self::begin();
         let cancel = json!({"action": "cancel", "id": "q1", "payload": {"request_id": "r1"}});
-        story.happens("asked to cancel", 4, What::Client(0, ClientEvent::Sent(cancel.to_string())));
-        story.writes("asked to stop", 4, ROUTER, 1, |row| row.flag("cancel_requested"));
-        story.writes("ended", 6, PROCESSOR, 2, |row| row.ended("CANCELLED", (1 << 20) + 2, 6));
+        story.happens("asked to cancel", 4, EventKind::Client(0, ClientEvent::Sent(cancel.to_string())));
+        story.writes("asked to stop", 4, ROUTER, 1, |item| item.flag("cancel_requested"));
+        story.writes("ended", 6, PROCESSOR, 2, |item| item.ended("CANCELLED", (1 << 20) + 2, 6));
         let frame = json!({
             "type": "error", "request_id": "r1", "error": {"code": "CANCELLED", "message": "m"}, "timestamp": 6,
             "seq": (1 << 20) + 2,
@@ -259,13 +259,13 @@ impl Story {
         story.ends(&frame, 6, 2)
     }
 
-    fn happens(&mut self, name: &str, seconds: u64, what: What) {
+    fn happens(&mut self, name: &str, seconds: u64, kind: EventKind) {
         let at = Timestamp::from_millis(moment(seconds));
-        self.events.push((name.to_owned(), Event { at, what }));
+        self.events.push((name.to_owned(), Event { at, kind }));
     }
 
     fn sees(&mut self, name: &str, seconds: u64, observation: Observation) {
-        self.happens(name, seconds, What::Fake(observation));
+        self.happens(name, seconds, EventKind::Fake(observation));
     }
 
     fn writes(
@@ -274,10 +274,10 @@ impl Story {
         seconds: u64,
         function: &str,
         number: u64,
-        change: impl FnOnce(&mut Row) -> &mut Row,
+        change: impl FnOnce(&mut Item) -> &mut Item,
     ) {
-        change(&mut self.row);
-        let written = written(function, number, &self.row);
+        change(&mut self.item);
+        let written = written(function, number, &self.item);
         self.sees(name, seconds, written);
     }
 
@@ -289,7 +289,7 @@ impl Story {
     }
 
     fn gets(&mut self, name: &str, seconds: u64, frame: &Value) {
-        self.happens(name, seconds, What::Client(0, ClientEvent::Got(frame.to_string())));
+        self.happens(name, seconds, EventKind::Client(0, ClientEvent::Got(frame.to_string())));
     }
 
     fn runs(&mut self, name: &str, seconds: u64, attempt: u32) {
@@ -299,9 +299,9 @@ impl Story {
             id: "r1".to_owned(),
             attempt,
             continuations: 0,
-            did: Did::Begin,
+            phase: HandlerPhase::Begin,
         };
-        self.happens(name, seconds, What::Handler(event));
+        self.happens(name, seconds, EventKind::Handler(event));
     }
 
     fn at(&self, name: &str) -> usize {
@@ -309,23 +309,23 @@ impl Story {
         place.unwrap_or_else(|| panic!("the story has no {name:?}"))
     }
 
-    fn what(&mut self, name: &str) -> &mut What {
+    fn kind_of(&mut self, name: &str) -> &mut EventKind {
         let place = self.at(name);
-        &mut self.events[place].1.what
+        &mut self.events[place].1.kind
     }
 
-    pub(super) fn event(&self, name: &str) -> What {
-        self.events[self.at(name)].1.what.clone()
+    pub(super) fn event(&self, name: &str) -> EventKind {
+        self.events[self.at(name)].1.kind.clone()
     }
 
-    pub(super) fn insert_after(&mut self, name: &str, what: What) {
-        self.insert_named(name, "inserted", what);
+    pub(super) fn insert_after(&mut self, name: &str, kind: EventKind) {
+        self.insert_named(name, "inserted", kind);
     }
 
-    fn insert_named(&mut self, after: &str, name: &str, what: What) {
+    fn insert_named(&mut self, after: &str, name: &str, kind: EventKind) {
         let place = self.at(after);
         let at = self.events[place].1.at;
-        self.events.insert(place + 1, (name.to_owned(), Event { at, what }));
+        self.events.insert(place + 1, (name.to_owned(), Event { at, kind }));
     }
 
     pub(super) fn keep_only(&mut self, names: &[&str]) {
@@ -351,31 +351,31 @@ impl Story {
     }
 
     /// One write is otherwise.
-    pub(super) fn row(&mut self, name: &str, change: impl FnOnce(&mut Row) -> &mut Row) {
-        let What::Fake(Observation::Wrote { image: Some(image), .. }) = self.what(name) else {
+    pub(super) fn item(&mut self, name: &str, change: impl FnOnce(&mut Item) -> &mut Item) {
+        let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.kind_of(name) else {
             panic!("{name:?} is no write")
         };
-        let mut row = Row(image.take());
-        change(&mut row);
-        *image = row.0;
+        let mut item = Item(image.take());
+        change(&mut item);
+        *image = item.0;
     }
 
     /// All writes are.
-    pub(super) fn rows(&mut self, change: impl Fn(&mut Row) -> &mut Row) {
+    pub(super) fn each_item(&mut self, change: impl Fn(&mut Item) -> &mut Item) {
         for (_, event) in &mut self.events {
-            if let What::Fake(Observation::Wrote { image: Some(image), .. }) = &mut event.what {
-                let mut row = Row(image.take());
-                change(&mut row);
-                *image = row.0;
+            if let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = &mut event.kind {
+                let mut item = Item(image.take());
+                change(&mut item);
+                *image = item.0;
             }
         }
     }
 
-    pub(super) fn row_of(&self, name: &str) -> Row {
-        let What::Fake(Observation::Wrote { image: Some(image), .. }) = self.event(name) else {
+    pub(super) fn item_of(&self, name: &str) -> Item {
+        let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.event(name) else {
             panic!("{name:?} is no write")
         };
-        Row(image)
+        Item(image)
     }
 
     /// Another write follows one.
@@ -384,28 +384,28 @@ impl Story {
         name: &str,
         function: &str,
         number: u64,
-        change: impl FnOnce(&mut Row) -> &mut Row,
+        change: impl FnOnce(&mut Item) -> &mut Item,
     ) {
         let last = self
             .events
             .iter()
             .rposition(|(known, _)| known == "written")
             .filter(|place| *place > self.at(name));
-        let mut row = last.map_or_else(
-            || self.row_of(name),
+        let mut item = last.map_or_else(
+            || self.item_of(name),
             |place| {
-                let What::Fake(Observation::Wrote { image: Some(image), .. }) =
-                    self.events[place].1.what.clone()
+                let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) =
+                    self.events[place].1.kind.clone()
                 else {
                     panic!("it is a write")
                 };
-                Row(image)
+                Item(image)
             },
         );
-        change(&mut row);
+        change(&mut item);
         let after = last.map_or(name, |_| "written").to_owned();
-        let written = written(function, number, &row);
-        self.insert_named(&after, "written", What::Fake(written));
+        let written = written(function, number, &item);
+        self.insert_named(&after, "written", EventKind::Fake(written));
     }
 
     /// A function asks the table something.
@@ -417,18 +417,21 @@ impl Story {
             index: None,
             answer: Answer::Done,
         };
-        self.insert_after(name, What::Fake(called));
+        self.insert_after(name, EventKind::Fake(called));
     }
 
     pub(super) fn delete_after(&mut self, name: &str) {
         let table = "streamer-RequestsTable".to_owned();
         let keys = keys();
-        self.insert_after(name, What::Fake(Observation::Wrote { caller: None, table, keys, image: None }));
+        self.insert_after(
+            name,
+            EventKind::Fake(Observation::Wrote { caller: None, table, keys, image: None }),
+        );
     }
 
     /// Somebody else makes a write.
     pub(super) fn by(&mut self, name: &str, function: &str, number: u64) {
-        let What::Fake(Observation::Wrote { caller: by, .. }) = self.what(name) else {
+        let EventKind::Fake(Observation::Wrote { caller: by, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no write")
         };
         *by = Some(caller(function, number));
@@ -436,7 +439,7 @@ impl Story {
 
     /// Somebody else sends a frame.
     pub(super) fn posted_by(&mut self, name: &str, function: &str, number: u64) {
-        let What::Fake(Observation::Posted { caller: by, .. }) = self.what(name) else {
+        let EventKind::Fake(Observation::Posted { caller: by, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         *by = Some(caller(function, number));
@@ -444,7 +447,7 @@ impl Story {
 
     /// A frame goes to another connection.
     pub(super) fn to(&mut self, name: &str, to: &str) {
-        let What::Fake(Observation::Posted { connection, .. }) = self.what(name) else {
+        let EventKind::Fake(Observation::Posted { connection, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         to.clone_into(connection);
@@ -452,7 +455,7 @@ impl Story {
 
     /// A frame that is sent is otherwise.
     pub(super) fn frame(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
-        let What::Fake(Observation::Posted { frame, .. }) = self.what(name) else {
+        let EventKind::Fake(Observation::Posted { frame, .. }) = self.kind_of(name) else {
             panic!("{name:?} is no post")
         };
         *frame = changed(frame, change);
@@ -460,34 +463,36 @@ impl Story {
 
     /// A frame is sent again, after another event.
     pub(super) fn repeat_after(&mut self, name: &str, after: &str, change: impl FnOnce(&mut Value)) {
-        let mut what = self.event(name);
-        let What::Fake(Observation::Posted { frame, .. }) = &mut what else { panic!("{name:?} is no post") };
+        let mut kind = self.event(name);
+        let EventKind::Fake(Observation::Posted { frame, .. }) = &mut kind else {
+            panic!("{name:?} is no post")
+        };
         *frame = changed(frame, change);
         let after = if self.events.iter().any(|(known, _)| known == "written") { "written" } else { after };
-        self.insert_after(after, what);
+        self.insert_after(after, kind);
     }
 
     /// A frame that is heard is otherwise.
     pub(super) fn hears(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
-        let What::Client(_, ClientEvent::Got(text)) = self.what(name) else {
+        let EventKind::Client(_, ClientEvent::Got(text)) = self.kind_of(name) else {
             panic!("{name:?} is not heard")
         };
         *text = changed(text, change);
     }
 
     pub(super) fn gets_after(&mut self, name: &str, frame: &Value) {
-        self.insert_after(name, What::Client(0, ClientEvent::Got(frame.to_string())));
+        self.insert_after(name, EventKind::Client(0, ClientEvent::Got(frame.to_string())));
     }
 
     /// The client asks something about its request, under the id `q1`.
     pub(super) fn asks_after(&mut self, name: &str, action: &str) {
         let text = json!({"action": action, "id": "q1", "payload": {"request_id": "r1"}}).to_string();
-        self.insert_named(name, "asked", What::Client(0, ClientEvent::Sent(text)));
+        self.insert_named(name, "asked", EventKind::Client(0, ClientEvent::Sent(text)));
     }
 
     /// The dead letter is otherwise.
     pub(super) fn letter(&mut self, change: impl FnOnce(&mut Value)) {
-        let What::Fake(Observation::Queued { body, .. }) = self.what("lettered") else {
+        let EventKind::Fake(Observation::Queued { body, .. }) = self.kind_of("lettered") else {
             panic!("it is sent")
         };
         *body = changed(body, change);
@@ -500,15 +505,15 @@ impl Story {
             if name == "sent" {
                 let sent =
                     json!({"action": "work", "id": "r1", "payload": {"estimate_ms": self.estimate_ms}});
-                let what = What::Client(0, ClientEvent::Sent(sent.to_string()));
+                let kind = EventKind::Client(0, ClientEvent::Sent(sent.to_string()));
                 if self.asks {
-                    checker.saw(&Event { at: event.at, what });
+                    checker.saw(&Event { at: event.at, kind });
                 }
                 continue;
             }
             checker.saw(event);
         }
-        checker.finish(&Final {
+        checker.finish(&FinalState {
             at: Timestamp::from_millis(moment(self.last_at_secs)),
             requests: self.items.clone(),
             connections: self.connections.clone(),
@@ -534,7 +539,7 @@ fn keys() -> Value {
     json!({"request_id": {"S": "acme/ann/r1"}, "part": {"S": "request"}})
 }
 
-fn written(function: &str, number: u64, row: &Row) -> Observation {
+fn written(function: &str, number: u64, item: &Item) -> Observation {
     let (by, table) = (Some(caller(function, number)), "streamer-RequestsTable".to_owned());
-    Observation::Wrote { caller: by, table, keys: keys(), image: Some(row.0.clone()) }
+    Observation::Wrote { caller: by, table, keys: keys(), image: Some(item.0.clone()) }
 }

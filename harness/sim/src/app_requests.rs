@@ -1,4 +1,4 @@
-//! What clients ask of a user's own app, in place of the simulator's jobs.
+//! Requests to a user's own app, in place of the simulator's jobs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,35 +7,35 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chance::Chance;
-use super::jobs::ACTIONS;
+use super::job::ACTIONS;
 use super::plan::{Act, Plan};
 
-/// What may be asked for.
+/// The requests that clients may send.
 #[derive(Clone, Default)]
-pub(super) struct Asks(Vec<Ask>);
+pub(super) struct AppRequests(Vec<AppRequest>);
 
 #[derive(Clone)]
-struct Ask {
+struct AppRequest {
     action: String,
     payload: Arc<dyn Fn(&mut Chance) -> Value + Send + Sync>,
 }
 
-impl fmt::Debug for Asks {
+impl fmt::Debug for AppRequests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|ask| &ask.action)).finish()
+        f.debug_list().entries(self.0.iter().map(|request| &request.action)).finish()
     }
 }
 
-impl Asks {
+impl AppRequests {
     pub(super) fn add(
         &mut self,
         action: impl Into<String>,
         payload: impl Fn(&mut Chance) -> Value + Send + Sync + 'static,
     ) {
-        self.0.push(Ask { action: action.into(), payload: Arc::new(payload) });
+        self.0.push(AppRequest { action: action.into(), payload: Arc::new(payload) });
     }
 
-    /// Has clients ask for these instead of jobs. What was the same request twice is so still.
+    /// Replaces the jobs that clients request by these. A request that is sent twice stays one request.
     pub(super) fn replace_jobs(&self, plan: &mut Plan) {
         if self.0.is_empty() {
             return;
@@ -44,14 +44,14 @@ impl Asks {
         let mut drawn: BTreeMap<String, (String, Value)> = BTreeMap::new();
         for client in &mut plan.clients {
             for step in &mut client.steps {
-                let Act::Ask { id, action, payload } = &mut step.act else { continue };
+                let Act::Request { id, action, payload } = &mut step.act else { continue };
                 if !ACTIONS.contains(&action.as_str()) {
                     continue;
                 }
                 let same = format!("{}/{}/{id}/{payload}", client.tenant, client.user);
                 let (instead, with) = drawn.entry(same).or_insert_with(|| {
-                    let ask = chance.one_of(&self.0);
-                    (ask.action.clone(), (ask.payload)(&mut chance))
+                    let request = chance.one_of(&self.0);
+                    (request.action.clone(), (request.payload)(&mut chance))
                 });
                 (*action, *payload) = (instead.clone(), with.clone());
             }
@@ -67,29 +67,29 @@ mod tests {
 
     #[test]
     fn jobs_become_what_the_app_knows_and_repeats_stay_repeats() {
-        let mut asks = Asks::default();
-        asks.add("print", |chance| json!({"pages": chance.number(1..=1_000_000)}));
+        let mut requests = AppRequests::default();
+        requests.add("print", |chance| json!({"pages": chance.number(1..=1_000_000)}));
         let mut plan = Plan::of_seed(3);
         for client in &mut plan.clients {
             client.steps.extend(client.steps.clone());
         }
-        asks.replace_jobs(&mut plan);
-        let asked = |from: &Plan| -> Vec<(String, Value)> {
+        requests.replace_jobs(&mut plan);
+        let sent = |from: &Plan| -> Vec<(String, Value)> {
             let steps = from.clients.iter().flat_map(|client| &client.steps);
-            let asked = steps.filter_map(|step| {
-                let Act::Ask { action, payload, .. } = &step.act else { return None };
+            let sent = steps.filter_map(|step| {
+                let Act::Request { action, payload, .. } = &step.act else { return None };
                 Some((action.clone(), payload.clone()))
             });
-            asked.collect()
+            sent.collect()
         };
-        let (first, all) = (asked(&plan), asked(&plan).len());
+        let (first, all) = (sent(&plan), sent(&plan).len());
         assert!(first.iter().all(|(action, _)| !ACTIONS.contains(&action.as_str())));
         let mut again = Plan::of_seed(3);
-        asks.replace_jobs(&mut again);
-        let once = asked(&again);
+        requests.replace_jobs(&mut again);
+        let once = sent(&again);
         assert!(!once.is_empty() && once.len() * 2 == all);
-        for ask in once {
-            assert!(first.iter().filter(|other| **other == ask).count() >= 2, "{ask:?}");
+        for request in once {
+            assert!(first.iter().filter(|other| **other == request).count() >= 2, "{request:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Has happen what a plan says goes wrong.
+//! Injects the faults of a plan.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,24 +9,25 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::chance;
+use super::event::{EventKind, WorldEvent};
 use super::plan::{FaultKind, FaultPlan, Plan};
-use super::record::{Recorder, What, WorldEvent};
+use super::recorder::Recorder;
 use streamer_fakes::dynamodb::Streams;
 use streamer_fakes::faults::{Call, Fault, FaultGuard};
 use streamer_fakes::lambda::Functions;
 use streamer_harness::stage::Stage;
 
-/// What goes wrong in a world, for as long as it lives.
+/// Injects the faults of a plan into its world.
 #[derive(Debug)]
-pub(super) struct Trouble {
-    /// What brings each fault, and takes it away.
-    comings: JoinSet<()>,
-    standing: Standing,
+pub(super) struct Injector {
+    /// A task for each fault, which begins and ends it.
+    tasks: JoinSet<()>,
+    active: ActiveRules,
     functions: Functions,
 }
 
-/// The rules that hold, each for the fault of this place in the plan.
-type Standing = Arc<Mutex<BTreeMap<usize, Vec<FaultGuard>>>>;
+/// The rules that are active, by the place of their fault in the plan.
+type ActiveRules = Arc<Mutex<BTreeMap<usize, Vec<FaultGuard>>>>;
 
 /// The most that a call of DynamoDB is late.
 const SLOW_CALL: Duration = Duration::from_secs(8);
@@ -46,21 +47,21 @@ const SLOW_START: Duration = Duration::from_secs(11);
 /// The most that a clock is off.
 const SKEW: Duration = Duration::from_secs(3);
 /// How often a shard may split, and a deploy may come, in milliseconds.
-const TURN_MS: u64 = 15_000;
+const INTERVAL_MS: u64 = 15_000;
 /// How many shards may be open when one splits: each has a reader, and lanes.
 const MOST_SHARDS: usize = 16;
 /// The table whose stream is read.
 const REQUESTS: &str = "streamer-RequestsTable";
 
-impl Trouble {
-    /// Begins with the plan's faults.
-    pub(super) fn begin(plan: &Plan, stage: &Stage, recorder: &Recorder) -> Self {
+impl Injector {
+    /// Injects each fault of the plan from its time on.
+    pub(super) fn start(plan: &Plan, stage: &Stage, recorder: &Recorder) -> Self {
         let begun = Instant::now();
-        let moment = |ms: u64| begun + Duration::from_millis(ms.min(plan.trouble_ms));
-        let (mut comings, standing) = (JoinSet::new(), Standing::default());
+        let moment = |ms: u64| begun + Duration::from_millis(ms.min(plan.faults_until_ms));
+        let (mut tasks, active) = (JoinSet::new(), ActiveRules::default());
         for (place, fault) in plan.faults.iter().enumerate() {
             let (from, until) = (moment(fault.from_ms), moment(fault.until_ms));
-            let coming = Coming {
+            let recurring = RecurringFault {
                 kind: fault.kind,
                 rate: fault.rate,
                 chance: chance::rng(plan.seed, &format!("{} turns", fault.kind.name())),
@@ -69,41 +70,41 @@ impl Trouble {
                 recorder: recorder.clone(),
             };
             let rules = rules(fault, plan.seed);
-            let (faults, standing) = (stage.faults().clone(), Arc::clone(&standing));
-            comings.spawn(async move {
+            let (faults, active) = (stage.faults().clone(), Arc::clone(&active));
+            tasks.spawn(async move {
                 sleep_until(from).await;
                 if rules.is_empty() {
                     // It is dropped at the end of its time.
-                    let _ = timeout_at(until, coming.strike_at_times()).await;
+                    let _ = timeout_at(until, recurring.run()).await;
                 } else {
                     let guards = rules.into_iter().map(|rule| faults.add(rule)).collect();
-                    lock(&standing).insert(place, guards);
+                    lock(&active).insert(place, guards);
                     sleep_until(until).await;
-                    lock(&standing).remove(&place);
+                    lock(&active).remove(&place);
                 }
             });
         }
-        Self { comings, standing, functions: stage.functions().clone() }
+        Self { tasks, active, functions: stage.functions().clone() }
     }
 
     /// Nothing goes wrong from now on: what stands still goes on, and whoever's clock is off makes room as soon as it has
     /// answered.
-    pub(super) fn end(self) {
+    pub(super) fn stop(self) {
         // First of all, and here: a task that is stopped lets go only when it would have its turn.
-        lock(&self.standing).clear();
-        drop(self.comings);
+        lock(&self.active).clear();
+        drop(self.tasks);
         self.functions.thaw();
         self.functions.replace_skewed();
     }
 }
 
-fn lock(standing: &Standing) -> MutexGuard<'_, BTreeMap<usize, Vec<FaultGuard>>> {
-    standing.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(active: &ActiveRules) -> MutexGuard<'_, BTreeMap<usize, Vec<FaultGuard>>> {
+    active.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A fault that strikes where nobody calls: each so often, if chance has it.
 #[derive(Debug)]
-struct Coming {
+struct RecurringFault {
     kind: FaultKind,
     rate: f64,
     chance: Rng,
@@ -112,19 +113,19 @@ struct Coming {
     recorder: Recorder,
 }
 
-impl Coming {
-    async fn strike_at_times(mut self) {
+impl RecurringFault {
+    async fn run(mut self) {
         loop {
             // Not at the same moments as all that happens each so many seconds.
-            let within = self.chance.u64(1..TURN_MS);
+            let within = self.chance.u64(1..INTERVAL_MS);
             sleep(Duration::from_millis(within)).await;
             // Drawn whatever the rate is, so that another rate strikes at some of the same moments.
             if self.chance.f64() < self.rate
                 && let Some(about) = self.strike()
             {
-                self.recorder.record(What::World(WorldEvent::Fault { kind: self.kind, about }));
+                self.recorder.record(EventKind::World(WorldEvent::Fault { kind: self.kind, about }));
             }
-            sleep(Duration::from_millis(TURN_MS - within)).await;
+            sleep(Duration::from_millis(INTERVAL_MS - within)).await;
         }
     }
 
@@ -203,20 +204,21 @@ fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
 mod tests {
     use serde_json::json;
 
-    use super::super::jobs::{Job, JobEnd, JobStep, WORK};
+    use super::super::execution::{AppUnderTest, Outcome, execute};
+    use super::super::job::{Job, JobEnd, JobStep, WORK};
     use super::super::plan::{Act, ClientPlan, StagePlan, Step};
-    use super::super::world::{Cast, Outcome, Until, run};
+    use super::super::recorder::Until;
     use super::*;
     use streamer_fakes::observe::Observation;
 
     /// How often each fault has struck, as is told of it.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
-        let is_it = |what: &What| match what {
-            What::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
-            What::World(WorldEvent::Fault { kind: told, .. }) => *told == kind,
-            What::Fake(_) | What::Client(..) | What::Handler(_) | What::World(_) => false,
+        let is_it = |what: &EventKind| match what {
+            EventKind::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
+            EventKind::World(WorldEvent::Fault { kind: told, .. }) => *told == kind,
+            EventKind::Fake(_) | EventKind::Client(..) | EventKind::Handler(_) | EventKind::World(_) => false,
         };
-        world.events.iter().filter(|event| is_it(&event.what)).count()
+        world.events.iter().filter(|event| is_it(&event.kind)).count()
     }
 
     /// Two clients, one of which goes without a word, comes back and leaves, with requests of every length, of which some
@@ -226,7 +228,7 @@ mod tests {
             let wait = JobStep::Wait(estimate_ms / 4);
             let steps = vec![wait.clone(), JobStep::Report(50.0), wait];
             let job = Job { estimate_ms, steps, end, ..Job::default() };
-            let act = Act::Ask { id: format!("r{n}"), action: WORK.to_owned(), payload: json!(job) };
+            let act = Act::Request { id: format!("r{n}"), action: WORK.to_owned(), payload: json!(job) };
             Step { at_ms: n * 4_000, act }
         };
         let mut steps = vec![Step { at_ms: 0, act: Act::Connect }];
@@ -249,7 +251,7 @@ mod tests {
         let fault =
             |(kind, rate): &_| FaultPlan { kind: *kind, rate: *rate, from_ms: 1_000, until_ms: u64::MAX };
         let faults = faults.iter().map(fault).collect();
-        Plan { seed: 3, trouble_ms: 130_000, stage: StagePlan::default(), clients, faults }
+        Plan { seed: 3, faults_until_ms: 130_000, stage: StagePlan::default(), clients, faults }
     }
 
     /// Faults that leave room for each other.
@@ -302,13 +304,16 @@ mod tests {
     fn every_fault_strikes_and_none_once_all_is_calm() {
         let mut silent: Vec<FaultKind> = FaultKind::ALL.to_vec();
         for faults in TOGETHER {
-            let world = run(&plan(faults), &Cast::Jobs, &Until::End).unwrap();
+            let world = execute(&plan(faults), &AppUnderTest::Jobs, &Until::End).unwrap();
             silent.retain(|kind| strikes(&world, *kind) == 0);
-            let calm =
-                world.events.iter().position(|event| matches!(event.what, What::World(WorldEvent::Calm)));
+            let calm = world
+                .events
+                .iter()
+                .position(|event| matches!(event.kind, EventKind::World(WorldEvent::FaultsEnded)));
             let after = world.events.get(calm.unwrap()..).unwrap();
-            let late =
-                after.iter().find(|event| matches!(event.what, What::Fake(Observation::Injected { .. })));
+            let late = after
+                .iter()
+                .find(|event| matches!(event.kind, EventKind::Fake(Observation::Injected { .. })));
             assert!(late.is_none(), "{late:?}");
         }
         assert!(silent.is_empty(), "these never strike: {silent:?}");
@@ -317,11 +322,11 @@ mod tests {
     #[test]
     fn one_plan_strikes_at_the_same_moments() {
         let strikes = || -> Vec<String> {
-            let world = run(&plan(TOGETHER[1]), &Cast::Jobs, &Until::End).unwrap();
+            let world = execute(&plan(TOGETHER[1]), &AppUnderTest::Jobs, &Until::End).unwrap();
             let struck = world
                 .events
                 .iter()
-                .filter(|event| matches!(event.what, What::Fake(Observation::Injected { .. })));
+                .filter(|event| matches!(event.kind, EventKind::Fake(Observation::Injected { .. })));
             struck.map(|event| format!("{event:?}")).collect()
         };
         let first = strikes();
@@ -332,7 +337,7 @@ mod tests {
     #[test]
     fn what_is_never_due_never_strikes() {
         let none: Vec<_> = FaultKind::ALL.iter().map(|kind| (*kind, 0.0)).collect();
-        let world = run(&plan(&none), &Cast::Jobs, &Until::End).unwrap();
+        let world = execute(&plan(&none), &AppUnderTest::Jobs, &Until::End).unwrap();
         let struck: Vec<_> = FaultKind::ALL.iter().filter(|kind| strikes(&world, **kind) > 0).collect();
         assert!(struck.is_empty(), "{struck:?}");
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::super::jobs::{Job, PERMISSION};
+use super::super::job::{Job, PERMISSION};
 use super::super::plan::{Act, ClientPlan, Step};
-use super::asks::Jobs;
-use super::{Asked, Span, happens, ms_of_any_order, of_any_order, one_of};
+use super::jobs::{DrawnRequest, Jobs};
+use super::random::{happens, ms_of_any_order, of_any_order, one_of};
+use super::span::Span;
 
 /// Users and tenants, some of whose names run into each other unless the delimiter between them is escaped.
-const PEOPLE: [(&str, &str); 12] = [
+const IDENTITIES: [(&str, &str); 12] = [
     ("ann", "acme"),
     ("bob", "acme"),
     ("ann", "globex"),
@@ -33,7 +34,7 @@ struct Habits {
     contradicts: f64,
     cancels: f64,
     follows: f64,
-    asks_how_it_stands: f64,
+    queries_status: f64,
     is_hostile: f64,
     names_oddly: f64,
     /// How often a client goes, in all.
@@ -43,14 +44,14 @@ struct Habits {
 }
 
 impl Habits {
-    fn drawn(rng: &mut Rng) -> Self {
+    fn draw(rng: &mut Rng) -> Self {
         let mut some = |most: f64| if happens(rng, 0.5) { of_any_order(rng, most / 10.0, most) } else { 0.0 };
         Self {
             repeats: some(0.5),
             contradicts: some(0.2),
             cancels: some(0.6),
             follows: some(0.5),
-            asks_how_it_stands: some(0.4),
+            queries_status: some(0.4),
             is_hostile: some(0.4),
             names_oddly: some(0.2),
             departures: some(6.0),
@@ -60,46 +61,46 @@ impl Habits {
 }
 
 /// Draws the clients of a world.
-pub(super) fn drawn(rng: &mut Rng, span: Span, trouble_ms: u64, jobs: &Jobs) -> Vec<ClientPlan> {
-    let habits = Habits::drawn(rng);
+pub(super) fn draw(rng: &mut Rng, span: Span, faults_until_ms: u64, jobs: &Jobs) -> Vec<ClientPlan> {
+    let habits = Habits::draw(rng);
     let identities = identities(rng);
     // From a few to many; many at once cost most.
     let requests = if happens(rng, 0.3) { rng.usize(20..=60) } else { rng.usize(5..=20) };
-    let mut clients: Vec<Drawing> = identities
+    let mut clients: Vec<DrawnClient> = identities
         .into_iter()
         .enumerate()
-        .map(|(device, (user, tenant))| Drawing::new(rng, device, user, tenant, trouble_ms))
+        .map(|(device, (user, tenant))| DrawnClient::new(rng, device, user, tenant, faults_until_ms))
         .collect();
     let mut named = BTreeSet::new();
     for number in 0..requests {
         let who = rng.usize(..clients.len());
-        let asked = jobs.ask(rng);
-        let at_ms = if habits.is_a_rush { rng.u64(0..5_000) } else { rng.u64(0..trouble_ms * 4 / 5) };
+        let drawn = jobs.request(rng);
+        let at_ms = if habits.is_a_rush { rng.u64(0..5_000) } else { rng.u64(0..faults_until_ms * 4 / 5) };
         let mut id = id(rng, habits, number);
         let ClientPlan { user, tenant, .. } = &clients[who].plan;
         // Who names two things alike does so by mistake, which is a habit of its own.
         if !named.insert((user.clone(), tenant.clone(), id.clone())) {
             id = format!("r{number}");
         }
-        request(rng, habits, &mut clients, who, at_ms, &id, asked);
+        request(rng, habits, &mut clients, who, at_ms, &id, drawn);
     }
     for client in &mut clients {
         client.come_and_go(rng, habits, span);
         client.be_hostile(rng, habits);
     }
-    clients.into_iter().map(Drawing::done).collect()
+    clients.into_iter().map(DrawnClient::done).collect()
 }
 
 /// Who the clients are: each its own, or some a second device of the same user.
 fn identities(rng: &mut Rng) -> Vec<(&'static str, &'static str)> {
     let most = one_of(rng, &[1, 2, 3, 3, 4, 6]);
-    let first = rng.usize(..PEOPLE.len());
-    let mut people = vec![PEOPLE[first]];
-    while people.len() < most {
-        let next = if happens(rng, 0.35) { one_of(rng, &people) } else { one_of(rng, &PEOPLE) };
-        people.push(next);
+    let first = rng.usize(..IDENTITIES.len());
+    let mut chosen = vec![IDENTITIES[first]];
+    while chosen.len() < most {
+        let next = if happens(rng, 0.35) { one_of(rng, &chosen) } else { one_of(rng, &IDENTITIES) };
+        chosen.push(next);
     }
-    people
+    chosen
 }
 
 /// Different users may name their requests alike, and so may one user at two devices, who then means the same one.
@@ -122,16 +123,20 @@ fn id(rng: &mut Rng, habits: Habits, number: usize) -> String {
 fn request(
     rng: &mut Rng,
     habits: Habits,
-    clients: &mut [Drawing],
+    clients: &mut [DrawnClient],
     who: usize,
     at_ms: u64,
     id: &str,
-    asked: Asked,
+    drawn: DrawnRequest,
 ) {
-    let ask = |asked: Asked| Act::Ask { id: id.to_owned(), action: asked.action, payload: asked.payload };
+    let sends = |drawn: DrawnRequest| Act::Request {
+        id: id.to_owned(),
+        action: drawn.action,
+        payload: drawn.payload,
+    };
     let id_alone = || id.to_owned();
     // What meets the moment at which it is taken or ends finds most.
-    let takes = serde_json::from_value::<Job>(asked.payload.clone()).map_or(0, |job| job.takes_ms());
+    let takes = serde_json::from_value::<Job>(drawn.payload.clone()).map_or(0, |job| job.takes_ms());
     let moment = |rng: &mut Rng| match rng.u32(0..3) {
         0 => at_ms + rng.u64(0..100),
         1 => at_ms + takes.saturating_sub(300) + rng.u64(0..1_500),
@@ -139,22 +144,22 @@ fn request(
     };
     // What another device of the same user does, and what a stranger does with what is not theirs.
     let (user, tenant) = (clients[who].plan.user.clone(), clients[who].plan.tenant.clone());
-    let is_same = |client: &Drawing| client.plan.user == user && client.plan.tenant == tenant;
+    let is_same = |client: &DrawnClient| client.plan.user == user && client.plan.tenant == tenant;
     let others: Vec<usize> = (0..clients.len()).filter(|other| *other != who).collect();
     let anybody =
         |rng: &mut Rng| if happens(rng, 0.7) || others.is_empty() { who } else { one_of(rng, &others) };
 
-    clients[who].does(at_ms, ask(asked.clone()));
+    clients[who].does(at_ms, sends(drawn.clone()));
     while happens(rng, habits.repeats) {
         let device = anybody(rng);
         // A stranger who repeats an id has a request of their own: that is what ids are scoped for.
         let at_ms = moment(rng);
-        clients[device].does(at_ms, ask(asked.clone()));
+        clients[device].does(at_ms, sends(drawn.clone()));
     }
     if happens(rng, habits.contradicts) {
         let at_ms = moment(rng);
         let payload = json!({"estimate_ms": 6_000, "steps": [{"wait": rng.u64(0..3_000)}]});
-        clients[who].does(at_ms, ask(Asked { payload, ..asked }));
+        clients[who].does(at_ms, sends(DrawnRequest { payload, ..drawn }));
     }
     while happens(rng, habits.follows) {
         let (device, at_ms) = (anybody(rng), moment(rng));
@@ -162,7 +167,7 @@ fn request(
         let id = if happens(rng, 0.05) { "never-asked-for".to_owned() } else { id_alone() };
         clients[device].does(at_ms, Act::Subscribe { id });
     }
-    if happens(rng, habits.asks_how_it_stands) {
+    if happens(rng, habits.queries_status) {
         let (device, at_ms) = (anybody(rng), moment(rng));
         clients[device].does(at_ms, Act::Status { id: id_alone() });
     }
@@ -178,13 +183,13 @@ fn request(
 }
 
 /// A client, whose steps are not in order yet.
-struct Drawing {
+struct DrawnClient {
     plan: ClientPlan,
-    trouble_ms: u64,
+    faults_until_ms: u64,
 }
 
-impl Drawing {
-    fn new(rng: &mut Rng, device: usize, user: &str, tenant: &str, trouble_ms: u64) -> Self {
+impl DrawnClient {
+    fn new(rng: &mut Rng, device: usize, user: &str, tenant: &str, faults_until_ms: u64) -> Self {
         // Some work with permission, some with tokens that hardly live, and some do not mind whether they are heard.
         let plan = ClientPlan {
             user: user.to_owned(),
@@ -194,16 +199,16 @@ impl Drawing {
             gives_up: happens(rng, 0.2),
             steps: Vec::new(),
         };
-        let mut drawing = Self { plan, trouble_ms };
+        let mut client = Self { plan, faults_until_ms };
         // The first is there from the start; the others come as they come.
         let at_ms = if device == 0 || happens(rng, 0.7) { 0 } else { rng.u64(0..10_000) };
-        drawing.does(at_ms, Act::Connect);
-        drawing
+        client.does(at_ms, Act::Connect);
+        client
     }
 
     /// What would come after the end of the trouble comes at its end.
     fn does(&mut self, at_ms: u64, act: Act) {
-        self.plan.steps.push(Step { at_ms: at_ms.min(self.trouble_ms), act });
+        self.plan.steps.push(Step { at_ms: at_ms.min(self.faults_until_ms), act });
     }
 
     fn come_and_go(&mut self, rng: &mut Rng, habits: Habits, span: Span) {
@@ -213,7 +218,7 @@ impl Drawing {
             departures += 1;
             // Most go when they have just said something.
             let said = one_of(rng, &self.plan.steps).at_ms + ms_of_any_order(rng, 1, 10_000);
-            let at_ms = if rng.bool() { said } else { rng.u64(0..self.trouble_ms) };
+            let at_ms = if rng.bool() { said } else { rng.u64(0..self.faults_until_ms) };
             self.does(at_ms, one_of(rng, &[Act::Close, Act::Vanish, Act::CutOff]));
             // Some do not come back before it is all over.
             if happens(rng, 0.9) {
@@ -223,9 +228,9 @@ impl Drawing {
         // Who says something every few minutes is not idle, and stays for as long as a connection may live.
         if span == Span::Connections && happens(rng, 0.6) {
             let mut at_ms = 0;
-            while at_ms < self.trouble_ms {
+            while at_ms < self.faults_until_ms {
                 at_ms += rng.u64(200_000..590_000);
-                self.does(at_ms, Act::Say { text: json!({"action": "ping"}).to_string() });
+                self.does(at_ms, Act::SendText { text: json!({"action": "ping"}).to_string() });
             }
         }
     }
@@ -233,7 +238,7 @@ impl Drawing {
     fn be_hostile(&mut self, rng: &mut Rng, habits: Habits) {
         while happens(rng, habits.is_hostile) {
             let text = hostile(rng);
-            self.does(rng.u64(0..self.trouble_ms), Act::Say { text });
+            self.does(rng.u64(0..self.faults_until_ms), Act::SendText { text });
         }
     }
 

@@ -9,112 +9,12 @@ use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
 use streamer::progress::{ProgressError, ProgressReporter};
 use streamer::protocol::FieldError;
 
-use super::record::{Did, HandlerEvent, Recorder, What};
+use super::event::{EventKind, HandlerEvent, HandlerPhase};
+use super::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, PERMISSION, WORK, Wild, ballast};
+use super::recorder::Recorder;
 
-/// The action of jobs that are tried again whatever happens to them.
-pub(super) const WORK: &str = "work";
-/// The action of jobs that are tried once.
-pub(super) const ONCE: &str = "once";
-/// The action of jobs that are tried again when they say so, and neither after a panic nor when their time was up.
-pub(super) const BRITTLE: &str = "brittle";
-/// The action of jobs that take [`PERMISSION`].
-pub(super) const GUARDED: &str = "guarded";
-/// All of these.
-pub(super) const ACTIONS: [&str; 4] = [WORK, ONCE, BRITTLE, GUARDED];
-/// What a token must grant for [`GUARDED`].
-pub(super) const PERMISSION: &str = "guards";
-
-/// What a request asks for.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Job {
-    /// How long it says it will take: what is quick, short or long.
-    pub(super) estimate_ms: u64,
-    /// How long it may take; 0: as long as its invocation lasts.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) timeout_ms: u64,
-    /// What it does before its end.
-    pub(super) steps: Vec<JobStep>,
-    pub(super) end: JobEnd,
-    /// Whether it goes on although it is asked to stop.
-    #[serde(skip_serializing_if = "is_false")]
-    pub(super) is_deaf: bool,
-    /// Means nothing, and makes the payload as large as it is.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) ballast: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
-const fn is_false(is_so: &bool) -> bool {
-    !*is_so
-}
-
-/// One thing that a job does.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum JobStep {
-    /// Takes this many milliseconds.
-    Wait(u64),
-    /// Reports this percentage.
-    Report(f64),
-    /// Reports this often in a row.
-    Flood(u32),
-    /// Tells something beside the percentage.
-    Note,
-    /// Reports what is no report, and is refused.
-    Wild(Wild),
-    /// Saves how far it has come.
-    Checkpoint,
-    /// Saves how far it has come, with this many bytes that mean nothing.
-    BigCheckpoint(usize),
-}
-
-/// What no report may be.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Wild {
-    NotANumber,
-    Infinite,
-    Below,
-    Above,
-    LongMessage,
-    FatMetadata,
-    FatCheckpoint,
-}
-
-/// How a job ends.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum JobEnd {
-    #[default]
-    Succeed,
-    /// Succeeds with this many bytes in its result that mean nothing.
-    SucceedWith(usize),
-    /// Fails so that it is worth another attempt, until this attempt, which succeeds.
-    FailUntil(u32),
-    /// Fails with an error that says nothing of itself, until this attempt, which succeeds.
-    BreakUntil(u32),
-    /// Fails so that it is worth another attempt after a wait, until this attempt, which succeeds.
-    RetryAfter {
-        /// This attempt succeeds.
-        until: u32,
-        /// No attempt is made sooner than this after the last.
-        wait_ms: u64,
-    },
-    /// Fails for good.
-    Fail,
-    /// Fails for good, with this many bytes to say about it.
-    FailWith(usize),
-    /// Panics until this attempt, which succeeds.
-    PanicUntil(u32),
-    /// Goes on in a fresh invocation until it has done so this often, and succeeds.
-    GoOnUntil(u32),
-}
+/// This source file: the panics of [`JobEnd::PanicUntil`] come from it.
+pub(super) const FILE: &str = file!();
 
 /// Which handler: they differ in what they are tried again for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -125,9 +25,9 @@ enum Kind {
     Guarded,
 }
 
-/// Does what a job says, and tells the recorder.
+/// Does what a job says, and records when it runs.
 #[derive(Clone, Debug)]
-pub(super) struct Work {
+struct JobHandler {
     recorder: Recorder,
     kind: Kind,
 }
@@ -146,13 +46,13 @@ pub(super) fn app(recorder: &Recorder) -> App {
     let mut app = App::new();
     let kinds = [(WORK, Kind::Work), (ONCE, Kind::Once), (BRITTLE, Kind::Brittle), (GUARDED, Kind::Guarded)];
     for (action, kind) in kinds {
-        let work = Work { recorder: recorder.clone(), kind };
-        app.handle(action, work).expect("each action is registered once, with a policy that makes sense");
+        let handler = JobHandler { recorder: recorder.clone(), kind };
+        app.handle(action, handler).expect("each action is registered once, with a policy that makes sense");
     }
     app
 }
 
-impl Handler for Work {
+impl Handler for JobHandler {
     type Input = Job;
     type Output = Value;
 
@@ -186,37 +86,19 @@ impl Handler for Work {
     }
 
     async fn process(&self, job: Job, context: Context) -> Result<Value, HandlerError> {
-        let mut run = Run::begin(&self.recorder, &context);
-        let done = job.do_steps(&context).await;
-        let ended = match done {
-            Ok(()) => job.come_to_its_end(&context, &mut run).await,
+        let mut run = HandlerRun::begin(&self.recorder, &context);
+        let outcome = match job.do_steps(&context).await {
+            Ok(()) => job.finish(&context, &mut run).await,
             Err(error) => Err(error),
         };
         run.ended();
-        ended
+        outcome
     }
 }
 
 impl Job {
-    /// More make no sense.
-    pub(super) const MAX_STEPS: usize = 64;
     /// How much of an invocation it leaves unused when it goes on in another.
     const MARGIN: Duration = Duration::from_secs(5);
-
-    /// How long it takes at most, as far as it is for it to say: an hour's wait ends with its time.
-    pub(super) fn takes_ms(&self) -> u64 {
-        let waits = self.steps.iter().map(|step| match step {
-            JobStep::Wait(ms) => *ms,
-            JobStep::Report(_)
-            | JobStep::Flood(_)
-            | JobStep::Note
-            | JobStep::Wild(_)
-            | JobStep::Checkpoint
-            | JobStep::BigCheckpoint(_) => 0,
-        });
-        let takes: u64 = waits.sum();
-        if self.timeout_ms > 0 { takes.min(self.timeout_ms) } else { takes }
-    }
 
     async fn do_steps(&self, context: &Context) -> Result<(), HandlerError> {
         let progress = &context.progress;
@@ -236,23 +118,27 @@ impl Job {
                     self.wait(time, progress).await?;
                 }
                 JobStep::Report(percentage) => {
-                    self.said(progress.report(*percentage, format!("step {at}")))?
+                    self.unless_deaf(progress.report(*percentage, format!("step {at}")))?
                 }
                 JobStep::Flood(reports) => {
                     for report in 0..*reports {
                         let percentage = f64::from(report) / f64::from(*reports) * 100.0;
-                        self.said(progress.report(percentage, "flood"))?;
+                        self.unless_deaf(progress.report(percentage, "flood"))?;
                         tokio::task::yield_now().await;
                     }
                 }
-                JobStep::Note => self.said(progress.set_metadata("step", at))?,
-                JobStep::Wild(wild) => wild.tried(progress).await?,
+                JobStep::Note => self.unless_deaf(progress.set_metadata("step", at))?,
+                JobStep::Wild(wild) => wild.attempt(progress).await?,
                 JobStep::Checkpoint => {
-                    self.said(progress.checkpoint(Saved { done: at + 1, ballast: String::new() }).await)?;
+                    self.unless_deaf(
+                        progress.checkpoint(Saved { done: at + 1, ballast: String::new() }).await,
+                    )?;
                     has_saved = true;
                 }
                 JobStep::BigCheckpoint(bytes) => {
-                    self.said(progress.checkpoint(Saved { done: at + 1, ballast: ballast(*bytes) }).await)?;
+                    self.unless_deaf(
+                        progress.checkpoint(Saved { done: at + 1, ballast: ballast(*bytes) }).await,
+                    )?;
                     has_saved = true;
                 }
             }
@@ -274,11 +160,11 @@ impl Job {
     }
 
     /// Who is deaf does not mind what is not taken.
-    fn said(&self, said: Result<(), ProgressError>) -> Result<(), ProgressError> {
-        if self.is_deaf { Ok(()) } else { said }
+    fn unless_deaf(&self, reported: Result<(), ProgressError>) -> Result<(), ProgressError> {
+        if self.is_deaf { Ok(()) } else { reported }
     }
 
-    async fn come_to_its_end(&self, context: &Context, run: &mut Run) -> Result<Value, HandlerError> {
+    async fn finish(&self, context: &Context, run: &mut HandlerRun) -> Result<Value, HandlerError> {
         let mut bytes = 0;
         match self.end {
             JobEnd::FailUntil(attempt) if context.attempt < attempt => {
@@ -321,8 +207,8 @@ impl Job {
 
 impl Wild {
     /// Tries it. It is refused, and whoever takes it has its job fail with what no job says.
-    async fn tried(self, progress: &ProgressReporter) -> Result<(), HandlerError> {
-        let said = match self {
+    async fn attempt(self, progress: &ProgressReporter) -> Result<(), HandlerError> {
+        let reported = match self {
             Self::NotANumber => progress.report(f64::NAN, "wild"),
             Self::Infinite => progress.report(f64::INFINITY, "wild"),
             Self::Below => progress.report(-5.0, "wild"),
@@ -331,25 +217,20 @@ impl Wild {
             Self::FatMetadata => progress.set_metadata("fat", ballast(ProgressReporter::MAX_METADATA_BYTES)),
             Self::FatCheckpoint => progress.checkpoint(ballast(ProgressReporter::MAX_CHECKPOINT_BYTES)).await,
         };
-        match said {
+        match reported {
             Ok(()) => Err(HandlerError::failure("TAKEN", format!("{self:?} was taken"))),
             Err(_) => Ok(()),
         }
     }
 }
 
-/// Text of this many bytes that means nothing.
-pub(super) fn ballast(bytes: usize) -> String {
-    "x".repeat(bytes)
-}
-
 /// One run of a handler, which says so when it is dropped.
-struct Run {
+struct HandlerRun {
     recorder: Recorder,
     event: HandlerEvent,
 }
 
-impl Run {
+impl HandlerRun {
     fn begin(recorder: &Recorder, context: &Context) -> Self {
         let event = HandlerEvent {
             user: context.user.as_str().to_owned(),
@@ -357,19 +238,19 @@ impl Run {
             id: context.request_id.as_str().to_owned(),
             attempt: context.attempt,
             continuations: context.continuations,
-            did: Did::Begin,
+            phase: HandlerPhase::Begin,
         };
-        recorder.record(What::Handler(event.clone()));
-        Self { recorder: recorder.clone(), event: HandlerEvent { did: Did::Dropped, ..event } }
+        recorder.record(EventKind::Handler(event.clone()));
+        Self { recorder: recorder.clone(), event: HandlerEvent { phase: HandlerPhase::Dropped, ..event } }
     }
 
     fn ended(&mut self) {
-        self.event.did = Did::End;
+        self.event.phase = HandlerPhase::End;
     }
 }
 
-impl Drop for Run {
+impl Drop for HandlerRun {
     fn drop(&mut self) {
-        self.recorder.record(What::Handler(self.event.clone()));
+        self.recorder.record(EventKind::Handler(self.event.clone()));
     }
 }

@@ -1,10 +1,18 @@
-//! What is asked of the simulated stage's own app.
+//! Requests to the simulator's own handlers.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::super::jobs::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK, Wild, ballast};
-use super::{Asked, Span, happens, ms_of_any_order, of_any_order, one_of};
+use super::super::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK, Wild, ballast};
+use super::random::{happens, ms_of_any_order, of_any_order, one_of};
+use super::span::Span;
+
+/// What a client requests.
+#[derive(Clone, Debug)]
+pub(super) struct DrawnRequest {
+    pub(super) action: String,
+    pub(super) payload: Value,
+}
 
 /// What the jobs of one world are like: how likely each trait is.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +29,7 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn drawn(rng: &mut Rng, span: Span) -> Self {
+    pub(super) fn draw(rng: &mut Rng, span: Span) -> Self {
         // Of each trait many worlds have nothing, and some have much.
         let mut some = |most: f64| if happens(rng, 0.5) { of_any_order(rng, most / 10.0, most) } else { 0.0 };
         Self {
@@ -37,7 +45,7 @@ impl Jobs {
         }
     }
 
-    pub(super) fn ask(&self, rng: &mut Rng) -> Asked {
+    pub(super) fn request(&self, rng: &mut Rng) -> DrawnRequest {
         if happens(rng, self.wrong) {
             return wrong(rng);
         }
@@ -47,7 +55,7 @@ impl Jobs {
             2 => GUARDED,
             _ => WORK,
         };
-        Asked { action: action.to_owned(), payload: json!(self.job(rng)) }
+        DrawnRequest { action: action.to_owned(), payload: json!(self.job(rng)) }
     }
 
     fn job(&self, rng: &mut Rng) -> Job {
@@ -180,7 +188,7 @@ fn grow(rng: &mut Rng, job: &mut Job) {
 }
 
 /// What no handler takes.
-fn wrong(rng: &mut Rng) -> Asked {
+fn wrong(rng: &mut Rng) -> DrawnRequest {
     let wrong: [(&str, Value); 6] = [
         ("nobody", json!({})),
         (WORK, json!({"estimate_ms": "soon"})),
@@ -190,5 +198,5 @@ fn wrong(rng: &mut Rng) -> Asked {
         (WORK, json!({"unheard": "of"})),
     ];
     let (action, payload) = wrong[rng.usize(..wrong.len())].clone();
-    Asked { action: action.to_owned(), payload }
+    DrawnRequest { action: action.to_owned(), payload }
 }
