@@ -197,3 +197,24 @@ fn render_pdf(order: &Order, totals: &Totals) -> Vec<u8> {
     pdf.type1_font(font).base_font(Name(b"Helvetica"));
     pdf.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pdf_has_a_title_and_a_line_for_each_month() {
+        let order = Order {
+            start_date: "2024-01-01".to_owned(),
+            end_date: "2024-02-29".to_owned(),
+            format: Format::Pdf,
+        };
+        let sales = [((2024, 1, "books"), 150), ((2024, 1, "home"), 50), ((2024, 2, "books"), 1)];
+        let pdf = render_pdf(&order, &Totals::from(sales));
+        let text = String::from_utf8_lossy(&pdf);
+        assert!(text.starts_with("%PDF-"), "{text}");
+        for line in ["(Sales from 2024-01-01 to 2024-02-29)", "(2024-01: 2.00)", "(2024-02: 0.01)"] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+}
