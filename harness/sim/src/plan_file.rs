@@ -64,8 +64,8 @@ impl Plan {
             serde_json::from_str(text).unwrap_or(Header { schema: Some(SCHEMA), faults_until_ms: None });
         let file = match header {
             Header { schema: Some(SCHEMA), .. } => read(text)?,
-            Header { schema: None, faults_until_ms: Some(_) } => {
-                return Err(wrong("schema", &format!("missing; expected {SCHEMA}")));
+            Header { schema: None | Some(1), faults_until_ms: Some(_) } => {
+                return Err(wrong("schema", &format!("expected {SCHEMA}, which has `faults_until_ms`")));
             }
             Header { schema: None | Some(1), .. } => {
                 let plan: Value = read(text)?;

@@ -174,10 +174,11 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                     queue.take_back(&seen, &verdict, &history, now).await.unwrap()
                 }
                 (Status::Retrying, after) => {
-                    let to = if let State::Pending(_) = after {
-                        NewStatus::Pending
-                    } else {
-                        NewStatus::Failed(out_of_paper())
+                    let to = match after {
+                        State::Pending(_) => NewStatus::Pending,
+                        State::Failed => NewStatus::Failed(out_of_paper()),
+                        State::Cancelled => NewStatus::Cancelled,
+                        State::Processing(..) | State::Retrying(..) | State::Completed => panic!("{after:?}"),
                     };
                     queue.update_status(key, Status::Retrying, to, now).await.is_ok()
                 }

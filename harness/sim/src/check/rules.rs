@@ -7,7 +7,7 @@ pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is s
 /// Once nothing goes wrong any more, whatever is acknowledged ends, within a time that hangs on the plan.
 pub(super) const ENDS_IN_TIME: &str = "1: every request ends in bounded time";
 /// Once nothing goes wrong any more, whatever falls due is looked at within some minutes: its timer moves on, or goes.
-pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: what falls due is seen to";
+pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: a due item is handled";
 /// What is open, and what somebody has not heard the end of, is found in the timer index.
 pub(super) const HAS_A_TIMER: &str = "1: what is not settled has a timer";
 /// A request goes from status to status as `lifecycle` says, by whoever may move it.
@@ -15,7 +15,7 @@ pub(super) const LEGAL_STEP: &str = "1: a request takes legal steps only";
 /// The end stands as it was written first: status, number, result, error, all but who has heard of it.
 pub(super) const END_STANDS: &str = "2: a terminal state never changes";
 /// An end is told once it is written.
-pub(super) const WRITTEN_BEFORE_DELIVERED: &str = "2: an end is written before it is told";
+pub(super) const WRITTEN_BEFORE_DELIVERED: &str = "2: an end is written before it is delivered";
 /// Only what somebody wanted to end is cancelled.
 pub(super) const CANCELLED_ON_DEMAND: &str = "2: what is cancelled was asked to end";
 /// The attempt's own attributes are written by the environment that holds the lease, or by the sweeper that takes it.
@@ -36,9 +36,9 @@ pub(super) const ONE_TERMINAL_FRAME: &str = "4: the terminal frame is what is st
 /// Whoever listens over an open connection at the end has the terminal frame.
 ///
 /// Who was found gone by a fault, though he was there, has to come back first, and is looked at again then.
-pub(super) const END_IS_DELIVERED: &str = "5: whoever listens receives the terminal frame";
+pub(super) const END_IS_DELIVERED: &str = "5: every subscriber receives the terminal frame";
 /// Nobody is taken off who is there and has not been told.
-pub(super) const SUBSCRIBERS_STAY: &str = "5: a listener stays until it is told";
+pub(super) const SUBSCRIBERS_STAY: &str = "5: a subscriber stays until it has the terminal frame";
 /// One key is one request, from its queueing on until it expires.
 pub(super) const ONE_REQUEST: &str = "6: an id is one request";
 /// A claim runs its handler once.
