@@ -33,7 +33,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// What is left to chance in a payload, from the world's seed: see [`Sim::asking`](super::Sim::asking).
+/// What is left to chance in a payload, from the world's seed: see [`Sim::requests`](super::Sim::requests).
 #[derive(Debug)]
 pub struct Chance(Rng);
 

@@ -195,7 +195,7 @@ impl World {
         let clock = TokioClock::starting_at(Timestamp::from_secs(1_700_000_000));
         let faults = Faults::default();
         let db =
-            DynamoDb::builder().clock(Arc::new(clock.clone())).faults(faults.clone()).in_memory().unwrap();
+            DynamoDb::builder().clock(Arc::new(clock)).faults(faults.clone()).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
         let clients = Clients::default();
@@ -205,7 +205,7 @@ impl World {
             connections.clone(),
             queue(&db),
             clients.clone(),
-            Arc::new(clock.clone()),
+            Arc::new(clock),
             Handle::current(),
         );
         let (letters, dispatched, metrics) = (Letters::default(), Dispatched::default(), Metrics::default());
@@ -268,7 +268,7 @@ impl World {
             connections,
             queue(&self.db),
             clients,
-            Arc::new(self.clock.clone()),
+            Arc::new(self.clock),
             handlers,
         )
     }
@@ -286,7 +286,7 @@ impl World {
             connections,
             queue,
             self.clients.clone(),
-            Arc::new(self.clock.clone()),
+            Arc::new(self.clock),
             Handle::current(),
         )
     }
@@ -345,7 +345,7 @@ impl World {
             queue,
             connections: self.clients.clone(),
             dead_letters: self.letters.clone(),
-            clock: Arc::new(self.clock.clone()),
+            clock: Arc::new(self.clock),
             entropy: Arc::new(SystemEntropy::new()),
             handler_runtime: HandlerRuntime::on(handlers),
             settings: ExecutorSettings::default(),
@@ -357,7 +357,7 @@ impl World {
             queue: queue(&self.db),
             connections: self.clients.clone(),
             dead_letters: self.letters.clone(),
-            clock: Arc::new(self.clock.clone()),
+            clock: Arc::new(self.clock),
             metrics: Arc::new(self.metrics.clone()),
             settings: SweeperSettings::default(),
         }
