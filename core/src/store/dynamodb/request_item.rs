@@ -2,14 +2,14 @@
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
-//! | `request_id` | S | table key: tenant, user and client id in one ([`RequestKey`]) |
-//! | `part` | S | table sort key: `request`; big values lie beside it, see [`part_item`] |
+//! | `request_id` | S | table key: tenant, user and client id in one ([`RequestKey`](crate::ids::RequestKey)) |
+//! | `part` | S | table sort key: `request`; big values lie beside it, see [`part_item`](super::part_item) |
 //! | `client_id`, `user_id`, `tenant_id`, `action` | S | |
 //! | `connection_id` | S | key of `connection-requests`, sorted by `created_at` |
 //! | `payload` | S, JSON | unless it is big |
 //! | `payload_part` | S | instead of it: the part that holds it |
 //! | `metadata` | S, JSON | |
-//! | `status` | S | [`Status`] |
+//! | `status` | S | [`Status`](crate::store::Status) |
 //! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
 //! | `attempt`, `max_attempts`, `continuations`, `epoch`, `seq` | N | |
 //! | `runner` | S | `worker`, where only the worker may run it |

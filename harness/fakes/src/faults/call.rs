@@ -60,7 +60,7 @@ impl Call {
     }
 
     /// An event that Lambda itself hands to a function, out of its queue or from a stream: it may come late, and twice, side by
-    /// side; one from the queue may [fail](Fault::fail) to come, which is told to nobody. [`on`](Self::on) takes the function.
+    /// side; one from the queue may [fail](super::Fault::fail) to come, which is told to nobody. [`on`](Self::on) takes the function.
     #[must_use]
     pub fn event() -> Self {
         Self::new(Service::Lambda, Some(CallContext::EVENT))
