@@ -35,7 +35,7 @@ use streamer_harness::stage::Services;
 /// use serde_json::{Value, json};
 /// use streamer::app::App;
 /// use streamer::handler::{Context, Handler, HandlerError};
-/// use streamer_harness::sim::Sim;
+/// use streamer_sim::Sim;
 ///
 /// struct Print;
 ///
