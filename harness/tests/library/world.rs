@@ -194,8 +194,7 @@ impl World {
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock::starting_at(Timestamp::from_secs(1_700_000_000));
         let faults = Faults::default();
-        let db =
-            DynamoDb::builder().clock(Arc::new(clock)).faults(faults.clone()).in_memory().unwrap();
+        let db = DynamoDb::builder().clock(Arc::new(clock)).faults(faults.clone()).in_memory().unwrap();
         create_tables_of_template(&db);
         let app = Arc::new(app);
         let clients = Clients::default();
@@ -263,14 +262,7 @@ impl World {
     ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         let connections = DynamoConnectionStore::new(self.db.client(), CONNECTIONS);
         let clients = self.clients.clone();
-        Router::new(
-            Arc::new(app),
-            connections,
-            queue(&self.db),
-            clients,
-            Arc::new(self.clock),
-            handlers,
-        )
+        Router::new(Arc::new(app), connections, queue(&self.db), clients, Arc::new(self.clock), handlers)
     }
 
     /// A router on tables of these names.
