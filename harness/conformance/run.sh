@@ -102,7 +102,7 @@ compare() {
 behaviour() {
     local name=$1
     STREAMER_TEST_DYNAMODB_URL=$url timeout 600 \
-        cargo test --quiet -p streamer-harness --test library -- store:: --format pretty --test-threads 4 \
+        cargo test --quiet --test library -- store:: --format pretty --test-threads 4 \
         >"$work/$name.tests" 2>&1 || true
     grep -q '^test result: .* [1-9][0-9]* passed' "$work/$name.tests" || fail "$(cat "$work/$name.tests")"
     sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$work/$name.tests" >>"$work/$name.found"
@@ -142,7 +142,7 @@ life_of_tables() {
 }
 
 install
-cargo build --quiet -p streamer-cli --bin streamer
+cargo build --quiet --bin streamer
 for name in moto dynalite; do
     printf -- '---- %s\n' "$name"
     start "$name"
