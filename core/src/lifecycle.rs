@@ -1,8 +1,9 @@
-//! What becomes of a request, as a pure function: [`step`] makes of a state, an event and a moment the next state, and the
-//! effect that follows it.
+//! The state machine of a request, as a pure function: from a state, an event and the time, [`step`] computes the next state
+//! and the effect that follows it.
 //!
-//! Whoever the event happens to writes the next state and executes the effect; neither is decided anywhere else. The executor
-//! does so for its attempt's outcome, the sweeper for a timer that has fired.
+//! The caller writes the next state and then executes the effect: the executor for the outcome of its attempt, the sweeper for
+//! a timer that has fired. Claims, and cancellations by a user, are decided by the store's conditions; a test holds each of
+//! those writes to this function.
 //!
 //! ```text
 //! PENDING ──claimed──▶ PROCESSING ──succeeded──▶ COMPLETED
@@ -82,7 +83,7 @@ pub enum Event {
     TimerFired,
 }
 
-/// A command to whoever has written the state that a step leads to.
+/// A command to the caller of [`step`], to execute once it has written the next state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
     /// Write the pending request once more, so that it appears in the table's stream again.
@@ -195,7 +196,7 @@ fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp) -> Ste
     }
 }
 
-/// A terminal state never changes: its timer fires as long as it is not delivered.
+/// A terminal state never changes. Its timer fires until the terminal frame is delivered.
 fn terminal(state: State, event: Event) -> Step {
     match event {
         Event::TimerFired => ended(state),
