@@ -1,4 +1,5 @@
-//! Storage of connections, requests and shared rate limits: three ports (traits), and their implementations on DynamoDB.
+//! Storage of connections, requests and shared rate limits: three ports (traits), and their implementations on
+//! DynamoDB.
 //!
 //! Operations that list entries return one [`Page`] per call; [`pages`] reads a whole list as a stream. Operations fail
 //! with a [`StoreError`], whose [kind](StoreErrorKind) determines how the caller reacts.

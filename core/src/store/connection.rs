@@ -26,8 +26,8 @@ pub struct Connection {
 impl Connection {
     /// Time from the opening of a connection until DynamoDB may delete its item: 24 hours.
     ///
-    /// API Gateway ends a connection after two hours, but its `$disconnect` event may be lost, so that the item needs an
-    /// expiry of its own.
+    /// API Gateway ends a connection after two hours, but its `$disconnect` event may be lost, so that the item needs
+    /// an expiry of its own.
     pub const TTL: Duration = Duration::from_hours(24);
 
     /// Time since the last activity after which a connection certainly no longer exists: 130 minutes.
@@ -110,8 +110,8 @@ pub trait ConnectionStore: Send + Sync {
     /// Never sets an earlier time than the stored one, and never recreates a deleted connection.
     ///
     /// # Errors
-    /// [`NotFound`](super::StoreErrorKind::NotFound) if the connection does not exist; another kind if the store does not
-    /// respond.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) if the connection does not exist; another kind if the store does
+    /// not respond.
     fn update_last_ping(
         &self,
         id: &ConnectionId,
@@ -120,9 +120,9 @@ pub trait ConnectionStore: Send + Sync {
 
     /// Deletes the connections whose last activity was before `last_ping_before`, and returns their count.
     ///
-    /// Scans the whole table. Pass the current time minus [`STALE_AFTER`](Connection::STALE_AFTER): a later time deletes
-    /// open connections whose clients only receive frames. A connection with new activity during the scan is kept. A
-    /// delete that the SDK retried because its response was lost is not counted.
+    /// Scans the whole table. Pass the current time minus [`STALE_AFTER`](Connection::STALE_AFTER): a later time
+    /// deletes open connections whose clients only receive frames. A connection with new activity during the scan is
+    /// kept. A delete that the SDK retried because its response was lost is not counted.
     ///
     /// # Errors
     /// If the store does not respond. Connections deleted before the error remain deleted.

@@ -5,7 +5,7 @@ use crate::ports::Timestamp;
 
 /// Error of a store operation.
 ///
-/// The [kind](Self::kind) determines how the caller reacts; the text names the operation, the item and the table.
+/// The [kind](Self::kind()) determines how the caller reacts; the text names the operation, the item and the table.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,

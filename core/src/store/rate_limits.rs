@@ -25,7 +25,10 @@ impl Rate {
     /// If `requests` or `period` is zero.
     #[must_use]
     pub const fn new(requests: u32, period: Duration) -> Self {
-        assert!(requests > 0 && !period.is_zero(), "a rate needs at least one request and a period above zero");
+        assert!(
+            requests > 0 && !period.is_zero(),
+            "a rate needs at least one request and a period above zero"
+        );
         let period_us =
             period.as_secs().saturating_mul(1_000_000).saturating_add(period.subsec_micros() as u64);
         let interval_us = period_us / requests as u64;
@@ -125,12 +128,12 @@ pub enum Taken {
 pub trait RateLimits: Send + Sync {
     /// Takes a token from the named bucket, whose size and refill are those of `rate`.
     ///
-    /// `known` is the caller's latest knowledge of the bucket's state, zero if there is none. It only decides which write
-    /// is tried first, never whether the token is granted.
+    /// `known` is the caller's latest knowledge of the bucket's state, zero if there is none. It only decides which
+    /// write is tried first, never whether the token is granted.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item is not a valid bucket. Despite the error, up to two tokens may
-    /// have been taken.
+    /// If the store does not respond, or if the stored item is not a valid bucket. Despite the error, up to two
+    /// tokens may have been taken.
     fn take(
         &self,
         bucket: &str,
@@ -156,7 +159,10 @@ mod tests {
                 granted += 1;
             } else {
                 let until = now + rate.wait(bucket, now) + Duration::from_millis(1);
-                assert!(rate.take(bucket, until).is_some(), "the bucket has a token after the wait that it announced");
+                assert!(
+                    rate.take(bucket, until).is_some(),
+                    "the bucket has a token after the wait that it announced"
+                );
             }
         }
         granted
@@ -166,8 +172,16 @@ mod tests {
     fn rate_grants_a_burst_and_then_one_call_per_interval() {
         let rate = Rate::per_second(10).with_burst(3);
         assert_eq!(granted(rate, [5_000; 100]), 3);
-        assert_eq!(granted(rate, 5_000..6_000), 3 + 9, "a burst of three is granted, then one call every 100 ms");
-        assert_eq!(granted(Rate::per_minute(60), [5_000; 100]), 60, "the default burst is the number of calls per period");
+        assert_eq!(
+            granted(rate, 5_000..6_000),
+            3 + 9,
+            "a burst of three is granted, then one call every 100 ms"
+        );
+        assert_eq!(
+            granted(Rate::per_minute(60), [5_000; 100]),
+            60,
+            "the default burst is the number of calls per period"
+        );
         assert_eq!(granted(Rate::per_second(10).with_burst(1), [5_000, 5_099, 5_100, 5_199]), 2);
     }
 

@@ -79,12 +79,12 @@ pub struct Progress {
 /// The function that runs a request.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Runner {
-    /// The processor runs the request together with the other requests of its batch. Used for requests that are expected
-    /// to finish soon.
+    /// The processor runs the request together with the other requests of its batch. Used for requests that are
+    /// expected to finish soon.
     #[default]
     Processor,
-    /// The worker runs the request alone in its own invocation. Used for long requests, for requests that continue from a
-    /// checkpoint, and for requests whose process crashed.
+    /// The worker runs the request alone in its own invocation. Used for long requests, for requests that continue
+    /// from a checkpoint, and for requests whose process crashed.
     Worker,
 }
 
@@ -143,8 +143,8 @@ pub enum AttemptOutcome {
 
 /// Final progress of an attempt.
 ///
-/// Every write that ends an attempt includes this report, so that stored progress is never behind the progress that was
-/// pushed to clients.
+/// Each write that releases the attempt's lease includes this report, so that stored progress is not behind the
+/// progress that was pushed to clients.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LastReport {
     /// Last progress that the attempt reported.
@@ -223,8 +223,8 @@ pub struct Request {
     pub ending: Option<Ending>,
     /// Whether the request has failed and its dead letter has not been sent yet.
     pub is_dead_letter_due: bool,
-    /// [Id](crate::dead_letters::DeadLetter) of the dead letter from which the request was created; `None` unless the request
-    /// is a redrive.
+    /// Id of the [dead letter](crate::dead_letters::DeadLetter) from which the request was created; `None` unless the
+    /// request is a redrive.
     pub redrive_of: Option<String>,
     /// Id of the request that a redrive created from this request's dead letter; `None` if there was no redrive.
     pub redriven_as: Option<RequestId>,
@@ -239,8 +239,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Creates a pending request with no attempts so far, at most one attempt, no metadata, and `connection` as its only
-    /// subscriber.
+    /// Creates a pending request with no attempts so far, at most one attempt, no metadata, and `connection` as its
+    /// only subscriber.
     #[must_use]
     pub fn new(
         id: RequestId,

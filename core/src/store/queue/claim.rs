@@ -10,15 +10,16 @@ use crate::store::request::{Lease, Request, Runner, Status};
 pub enum Claimed {
     /// The claim succeeded: the caller runs the request under this lease.
     Won(Box<Request>, Lease),
-    /// The claim succeeded under this lease, but the request's stored values cannot be decoded. Retrying cannot succeed.
+    /// The claim succeeded under this lease, but the request's stored values cannot be decoded. Retrying cannot
+    /// succeed.
     Unreadable(Lease, StoreError),
     /// The claim succeeded under this lease, but the store did not respond when the request's values were read. A later
     /// read may succeed.
     OutOfReach(Lease, StoreError),
     /// Not claimed, because the request is reserved for the worker and the caller is a processor.
     ForWorker,
-    /// Not claimed, because the request has this status, is not due for its next attempt, or was claimed before with the
-    /// same owner token.
+    /// Not claimed. The value is the request's status: it is not PENDING, or the next attempt is not due, or the
+    /// owner token has already held the request.
     NotPending(Status),
     /// Not claimed, because the request does not exist.
     Missing,
@@ -31,12 +32,12 @@ pub trait ClaimRequests: Send + Sync {
     /// A successful claim raises the request's epoch by one and counts an attempt. The worker may claim any request. A
     /// processor gets [`ForWorker`](Claimed::ForWorker) for a request that is reserved for the worker.
     ///
-    /// `owner` is a token that the caller generates freshly for each claim. If a request was already claimed with the same
-    /// token, this call is a late SDK retry of that claim, and changes nothing.
+    /// `owner` is a token that the caller generates freshly for each claim. If a request was already claimed with the
+    /// same token, this call is a late SDK retry of that claim, and changes nothing.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item has no valid status. The claim may have succeeded despite the
-    /// error; repeating it with the same `owner` finds such a claim.
+    /// If the store does not respond, or if the stored item has no valid status. The claim may have succeeded despite
+    /// the error; repeating it with the same `owner` finds such a claim.
     fn claim(
         &self,
         key: &RequestKey,
@@ -49,12 +50,13 @@ pub trait ClaimRequests: Send + Sync {
     /// Claims the request that has been pending the longest, and returns [`Won`](Claimed::Won),
     /// [`Unreadable`](Claimed::Unreadable) or [`OutOfReach`](Claimed::OutOfReach); `None` if no request is pending.
     ///
-    /// Deployed functions claim requests that arrive through the table's stream. This method is for operators, for tests,
-    /// and for queues without a stream.
+    /// Deployed functions claim requests that arrive through the table's stream. This method is for operators, for
+    /// tests, and for queues without a stream.
     ///
     /// # Errors
-    /// The same errors as [`claim`](Self::claim). A request whose claim fails permanently does not block later requests.
-    /// Its error is returned only if no later request could be claimed, or after about a hundred such failures.
+    /// The same errors as [`claim`](Self::claim). A request whose claim fails permanently does not block later
+    /// requests. Its error is returned only if no later request could be claimed, or after about a hundred such
+    /// failures.
     fn dequeue(
         &self,
         owner: &str,

@@ -8,8 +8,8 @@ use crate::store::request::{Request, RequestSummary, Status};
 
 /// Reads of requests, singly and as lists.
 ///
-/// Lists come from eventually consistent indexes, so a request that was written a moment ago may be missing. Each listed
-/// request itself is read consistently, and a request that no longer belongs to the list is left out.
+/// Lists come from eventually consistent indexes, so a request that was written a moment ago may be missing. Each
+/// listed request itself is read consistently, and a request that no longer belongs to the list is left out.
 pub trait ReadRequests: Send + Sync {
     /// Returns the request of this key, or `None` if it does not exist. The read is strongly consistent.
     ///
@@ -17,10 +17,11 @@ pub trait ReadRequests: Send + Sync {
     /// If the store does not respond, or if the stored item is not a valid request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
 
-    /// Returns the request of this key with the values that its client may query, or `None` if the request does not exist.
+    /// Returns the request of this key with the values that its client may query, or `None` if the request does not
+    /// exist.
     ///
-    /// The read is strongly consistent. A large payload or checkpoint may be left out: the payload is then null, and the
-    /// checkpoint `None`.
+    /// The read is strongly consistent. A large payload or checkpoint may be left out: the payload is then null, and
+    /// the checkpoint `None`.
     ///
     /// # Errors
     /// The same errors as [`get`](Self::get).
@@ -31,7 +32,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that arrived over a connection, open and terminal ones, the newest first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this list.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn get_by_connection(
         &self,
         connection: &ConnectionId,
@@ -41,7 +43,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that have this status, the oldest first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this list.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn get_by_status(
         &self,
         status: Status,
@@ -51,7 +54,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that are due at `now`, those with the earliest due time first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this list.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn due(
         &self,
         now: Timestamp,

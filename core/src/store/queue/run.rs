@@ -17,23 +17,24 @@ pub struct Audience {
     /// Whether a user or operator has asked to cancel the request. If so, the attempt must stop and call
     /// [`confirm_cancel`](RunRequests::confirm_cancel).
     pub cancel_requested: bool,
-    /// Whether the request's part items (separate items for large values) have their time to live, or the request has none
-    /// that needs one. Pass this flag to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which
-    /// otherwise sets their time to live.
+    /// Whether the request's part items (separate items for large values) have their time to live, or the request has
+    /// none that needs one. Pass this flag to
+    /// [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which otherwise sets their time to
+    /// live.
     pub parts_released: bool,
 }
 
 /// Writes of an attempt that holds the lease of its request.
 ///
-/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once another claim has raised the epoch, the
-/// write fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and changes nothing.
+/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once another claim has raised the epoch,
+/// the write fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and changes nothing.
 pub trait RunRequests: Send + Sync {
     /// Renews the lease until `lease_end` without storing progress.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost)
-    /// if this attempt has already renewed the lease past `lease_end`, so that a delayed write changes nothing; another
-    /// kind if the store does not respond.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if this attempt has already renewed the lease
+    /// past `lease_end`, so that a delayed write changes nothing; another kind if the store does not respond.
     fn renew(
         &self,
         key: &RequestKey,
@@ -125,8 +126,8 @@ pub trait RunRequests: Send + Sync {
         last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Releases the lease and makes the request PENDING again, so that a new invocation of the worker continues the same
-    /// attempt from its checkpoint.
+    /// Releases the lease and makes the request PENDING again, so that a new invocation of the worker continues the
+    /// same attempt from its checkpoint.
     ///
     /// # Errors
     /// The same errors as [`retry_later`](Self::retry_later).

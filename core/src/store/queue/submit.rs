@@ -78,8 +78,8 @@ pub trait SubmitRequests: Send + Sync {
     /// `epoch` is the epoch in which the original request failed.
     ///
     /// # Errors
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request of this key failed in this epoch; another kind if
-    /// the store does not respond.
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request of this key failed in this epoch; another
+    /// kind if the store does not respond.
     fn record_redrive(
         &self,
         key: &RequestKey,

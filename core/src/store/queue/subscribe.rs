@@ -11,8 +11,8 @@ use crate::store::request::Request;
 pub struct Subscriber {
     /// Id of the subscribed connection.
     pub connection: ConnectionId,
-    /// Sequence number of the last frame known to the connection, from a snapshot or a push. Only later frames are sent to
-    /// the connection, except for the terminal frame, which every subscriber is sent.
+    /// Sequence number of the last frame known to the connection, from a snapshot or a push. Only later frames are
+    /// sent to the connection, except for the terminal frame, which every subscriber is sent.
     pub seen: Seq,
 }
 
@@ -21,9 +21,9 @@ pub struct Subscriber {
 pub enum Subscribed {
     /// The connection is subscribed. The value is the request's [snapshot](crate::store::ReadRequests::snapshot).
     ///
-    /// Frames with a sequence number above the snapshot's [`seq`](Request::seq) are sent to the connection. If the request
-    /// is terminal, the caller sends the terminal frame now. If that fails, the sweeper sends the frame when the request is
-    /// due.
+    /// Frames with a sequence number above the snapshot's [`seq`](Request::seq) are sent to the connection. If the
+    /// request is terminal, the caller sends the terminal frame now. If that fails, the sweeper sends the frame when
+    /// the request is due.
     To(Box<Request>),
     /// Not subscribed, because the request already has the maximum number of subscribers. The value lists their
     /// connections.
@@ -37,13 +37,13 @@ pub enum Subscribed {
 pub struct Delivery<'a> {
     /// Subscribers that have received the terminal frame, or that never will because their connection is gone.
     pub delivered: &'a [ConnectionId],
-    /// Whether no other subscriber still needs the terminal frame, and no dead letter is left to send. If so, the request
-    /// leaves the timer index, unless another connection has subscribed since.
+    /// Whether no other subscriber still needs the terminal frame, and no dead letter is left to send. If so, the
+    /// request leaves the timer index, unless another connection has subscribed since.
     pub is_complete: bool,
     /// Whether the request's dead letter was sent.
     pub is_dead_letter_sent: bool,
-    /// The [`parts_released`](crate::store::Audience::parts_released) flag that the terminal write returned. If unknown,
-    /// pass `false`, which costs one more call.
+    /// The [`parts_released`](crate::store::Audience::parts_released) flag that the terminal write returned. If
+    /// unknown, pass `false`, which costs one more call.
     pub parts_released: bool,
 }
 
@@ -54,12 +54,12 @@ pub trait SubscribeToRequests: Send + Sync {
 
     /// Subscribes a connection to a request, whether open or terminal.
     ///
-    /// The connection receives the frames after sequence number `seen`, or after the last stored frame if that is later.
-    /// A connection that is already subscribed may subscribe again.
+    /// The connection receives the frames after sequence number `seen`, or after the last stored frame if that is
+    /// later. A connection that is already subscribed may subscribe again.
     ///
     /// # Errors
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try; another kind
-    /// if the store does not respond, or if the stored item is not a valid request.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try;
+    /// another kind if the store does not respond, or if the stored item is not a valid request.
     fn subscribe(
         &self,
         key: &RequestKey,
@@ -70,8 +70,8 @@ pub trait SubscribeToRequests: Send + Sync {
 
     /// Removes a connection from a request's subscribers.
     ///
-    /// If the request is terminal, has no subscriber left and no dead letter to send, it also leaves the timer index. An
-    /// unknown connection or request is not an error.
+    /// If the request is terminal, has no subscriber left and no dead letter to send, it also leaves the timer index.
+    /// An unknown connection or request is not an error.
     ///
     /// # Errors
     /// If the store does not respond.
@@ -83,8 +83,8 @@ pub trait SubscribeToRequests: Send + Sync {
 
     /// Records the deliveries of a terminal request: removes the subscribers that have received the terminal frame.
     ///
-    /// If nothing is left to do, and no other connection has subscribed since, the request leaves the timer index. If the
-    /// request has a later epoch than `epoch`, nothing changes.
+    /// If nothing is left to do, and no other connection has subscribed since, the request leaves the timer index. If
+    /// the request has a later epoch than `epoch`, nothing changes.
     ///
     /// # Errors
     /// If the store does not respond.
