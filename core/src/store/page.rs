@@ -164,7 +164,8 @@ mod tests {
         fn displayed_cursor_parses_to_the_same_cursor(at in any::<u64>(), shard in any::<u8>(), key in "\\PC{0,40}") {
             let cursor = Cursor { list: "status-time".to_owned(), at, shard, key };
             let text = cursor.to_string();
-            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{text}");
+            let is_url_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            prop_assert!(text.bytes().all(is_url_safe), "cursor text is URL-safe: {text}");
             prop_assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
         }
 

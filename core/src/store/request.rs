@@ -203,7 +203,7 @@ pub struct Request {
     pub max_attempts: u32,
     /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// The function that runs the request.
+    /// Which function runs the request: the processor or the worker.
     pub runner: Runner,
     /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
@@ -213,7 +213,7 @@ pub struct Request {
     pub cancel_requested: bool,
     /// Last stored progress of the request.
     pub progress: Progress,
-    /// Sequence number of the last stored frame.
+    /// Sequence number of the last progress or terminal frame that is recorded for the request.
     pub seq: Seq,
     /// Last state that the handler saved to continue from; `None` if the handler has saved none.
     pub checkpoint: Option<Value>,
@@ -310,7 +310,7 @@ pub struct RequestSummary {
     pub max_attempts: u32,
     /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// The function that runs the request.
+    /// Which function runs the request: the processor or the worker.
     pub runner: Runner,
     /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
@@ -324,7 +324,7 @@ pub struct RequestSummary {
     pub is_dead_letter_due: bool,
     /// Last stored progress of the request.
     pub progress: Progress,
-    /// Sequence number of the last stored frame.
+    /// Sequence number of the last progress or terminal frame that is recorded for the request.
     pub seq: Seq,
     /// Connections that receive the request's frames.
     pub subscribers: Vec<ConnectionId>,
@@ -354,7 +354,7 @@ pub struct Lease {
     /// Owner token of the lease: 128 random bits, fresh for each claim. By this token a claimant recognizes its own
     /// successful claim after the response was lost.
     pub owner: String,
-    /// Time at which the lease expires. Until then no other claim of the request succeeds.
+    /// Time at which the lease expires, unless renewed. Afterwards the sweeper may reclaim the request.
     pub expires_at: Timestamp,
 }
 
@@ -387,8 +387,8 @@ mod tests {
         let kept = ErrorBody::new(ErrorCode::from("C".repeat(64).as_str()), "\u{e4}".repeat(120));
         assert!(history.iter().all(|past| past.error == kept));
         let bytes = serde_json::to_string(&history).unwrap().len();
-        assert!(bytes < 5 * 1024, "history takes {bytes} bytes");
-        // A history that is already longer than the maximum is cut down as well.
+        assert!(bytes < 5 * 1024, "a full history takes less than 5 KiB, but took {bytes} bytes");
+        // A history that is already longer than the maximum is truncated as well.
         let long: Vec<_> = (0..40).map(|n| past(n, kept.clone())).collect();
         assert_eq!(past(40, kept).added_to(&long).len(), PastAttempt::MAX);
     }

@@ -110,7 +110,7 @@ mod tests {
             item.insert(attribute.into(), AttributeValue::Bool(true));
             let corrupt = decode(&item).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
-            prop_assert!(corrupt.problem.contains("a boolean"), "{}", corrupt);
+            prop_assert!(corrupt.problem.contains("a boolean"), "error names the type found: {}", corrupt);
         }
     }
 }

@@ -159,7 +159,7 @@ impl ConnectionStore for DynamoConnectionStore {
             .expression_attribute_values(":now", time(now))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match update.send().await.map_err(Refusal::from) {
-            // A returned item means that the connection exists and has a later activity time already.
+            // The condition failed on an existing connection, so its stored activity time is not before `now`.
             Ok(_) | Err(Refusal::Condition(Some(_))) => Ok(()),
             Err(Refusal::Condition(None)) => {
                 Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, id)))

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::CancellationReason;
 use super::codec::Item;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A failed call whose cause is not a failed condition.
+/// A failed DynamoDB call whose cause is not a failed condition.
 pub(super) struct Failure {
     kind: StoreErrorKind,
     source: Box<dyn Error + Send + Sync>,

@@ -7,7 +7,7 @@
 //! A [`Cursor`] is the position of the last returned entry in that order, from which each shard's start follows.
 //! Shards with a lower number than the cursor's have returned all entries of the cursor's time; shards with a higher
 //! number have returned none of them. The cursor also identifies its list, by the index name and a hash of the first
-//! shard's name, because in another list of the same index it would skip entries that were never returned.
+//! shard's name, because the cursor would skip entries in another list of the same index.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use crate::store::{Cursor, Page, PageRequest, StoreError, StoreErrorKind};
 /// A secondary index of a table.
 pub(super) struct Index {
     pub(super) name: &'static str,
-    /// Partition key attribute of the index; each of its values is one shard.
+    /// Name of the index's partition key attribute. Each value of the attribute is one shard.
     pub(super) partition: &'static str,
-    /// Sort key attribute of the index, by which the entries of a shard are sorted.
+    /// Name of the index's sort key attribute, by which the entries of a shard are sorted.
     pub(super) sort: &'static str,
-    /// Partition key attribute of the table, which identifies an entry.
+    /// Name of the table's partition key attribute, whose value identifies an entry.
     pub(super) key: &'static str,
     /// Builds the full table key of an entry from the value of [`key`](Self::key).
     pub(super) table_key: fn(&str) -> Item,
@@ -76,7 +76,7 @@ pub(super) type Keys = (Vec<Entry>, Option<Cursor>);
 
 /// Maximum number of BatchGetItem calls for one page, because DynamoDB may leave some keys unprocessed.
 const BATCH_TRIES: u32 = 5;
-/// Wait before the second BatchGetItem call; doubled before each further call.
+/// Wait before the second BatchGetItem call for a page. The wait doubles before each further call.
 const BATCH_BACKOFF: Duration = Duration::from_millis(50);
 
 impl List<'_> {

@@ -1,7 +1,7 @@
 //! The DynamoDB item of a part: a value that is too large for its request's own item.
 //!
-//! A part item holds a payload, a checkpoint or a result. It is separate so that writes of the request's own item do
-//! not pay write capacity for the value.
+//! A part item holds a payload, a checkpoint or a result. The part item is separate so that writes of the
+//! request's own item do not pay write capacity for the value.
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
@@ -26,22 +26,22 @@ use crate::ids::RequestKey;
 /// for at each claim, each stored progress and each terminal write. ADR 0003 has the figures.
 pub const MAX_INLINE_BYTES: usize = 1024;
 
-/// Name of the part item that holds the request's payload.
+/// Name of the part item (a separate item for a large value) that holds the request's payload.
 pub const PAYLOAD_PART: &str = "payload";
 
-/// Name of the part item that holds the handler's last checkpoint.
+/// Name of the part item (a separate item for a large value) that holds the handler's last checkpoint.
 pub const CHECKPOINT_PART: &str = "checkpoint";
 
 /// Name of the attribute that holds a part item's value.
 const VALUE: &str = "value";
 
-/// Returns the name of the part item that holds the result of the attempt with this epoch.
+/// Returns the name of the part item that holds the result of the attempt that was claimed under `epoch`.
 #[must_use]
 pub fn result_part(epoch: u64) -> String {
     format!("result#{epoch}")
 }
 
-/// Returns the key of a part item.
+/// Returns the key of a part item, the separate item that holds a large value of a request.
 #[must_use]
 pub fn key(request: &RequestKey, part: &str) -> Item {
     Item::from([(KEY.into(), s(request.as_str())), (PART.into(), s(part))])
@@ -63,7 +63,8 @@ pub(super) fn part(item: &Item) -> Result<&str, Corrupt> {
     Reader::new(item, KEY).string(PART)
 }
 
-/// Decodes the value of a part item. Unknown attributes are ignored.
+/// Decodes the value of a part item, the separate item that holds a large value of a request. Unknown attributes are
+/// ignored.
 ///
 /// # Errors
 /// [`Corrupt`] if the value is missing, has the wrong type, or is not JSON.

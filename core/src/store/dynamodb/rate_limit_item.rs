@@ -14,7 +14,7 @@ use crate::store::FullAt;
 /// Name of the rate limits table's key attribute.
 pub const KEY: &str = "bucket";
 
-/// Returns the key of a bucket's item.
+/// Returns the table key of a token bucket's item.
 #[must_use]
 pub fn key(bucket: &str) -> AttributeValue {
     s(bucket)
@@ -34,7 +34,7 @@ pub fn full_at(full_at: FullAt) -> AttributeValue {
     n(full_at.as_micros())
 }
 
-/// Returns the time to live of a bucket that is full at `full_at`: one minute later.
+/// Returns the time to live of the item of a token bucket that will be full at `full_at`: one minute after that time.
 #[must_use]
 pub fn ttl(full_at: FullAt) -> AttributeValue {
     n(full_at.as_micros() / 1_000_000 + 60)

@@ -37,8 +37,8 @@ impl DynamoRateLimits {
 
     /// Creates a store of token buckets on the table named `table`.
     ///
-    /// Its calls have a separate retry quota, so that throttling of one bucket does not use up the retries of the
-    /// client's other calls.
+    /// The store's calls have a separate retry quota, so that throttling of one bucket does not use up the retries of
+    /// the client's other calls.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Self::BACKOFF);

@@ -26,7 +26,7 @@ pub enum Cancelled {
         seq: Seq,
         /// Epoch of the request, to pass to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery).
         epoch: u64,
-        /// Whether the request's part items have their time to live, as in
+        /// Whether the request's part items (separate items for large values) have their time to live, as in
         /// [`Audience::parts_released`](crate::store::Audience::parts_released).
         parts_released: bool,
     },

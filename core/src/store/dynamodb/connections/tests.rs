@@ -96,9 +96,17 @@ async fn connection_operations_retry_transient_errors_and_classify_all_errors() 
             let rules = every_call_answered(move || error_answer(status, code, "m"));
             let error = operation(store(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
-            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}");
-            assert_eq!(error.is_transient(), calls > 1, "{name}: {code}");
-            assert!(error.source().is_some(), "{name}: {code}");
+            assert_eq!(
+                (error.kind(), made),
+                (kind, calls),
+                "kind of error and number of calls of {name} after {code}"
+            );
+            assert_eq!(
+                error.is_transient(),
+                calls > 1,
+                "exactly the retried errors are transient: {name}, {code}"
+            );
+            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
         }
     }
 }
@@ -149,8 +157,12 @@ async fn connection_write_retried_after_a_lost_response_succeeds() {
                 second(200, &json!({}))
             }
         });
-        assert_eq!(operation(store(&rules)).await.unwrap(), outcome, "{name}");
-        assert_eq!(*tries.lock().unwrap(), 2, "{name}");
+        assert_eq!(
+            operation(store(&rules)).await.unwrap(),
+            outcome,
+            "outcome of {name} after a lost response"
+        );
+        assert_eq!(*tries.lock().unwrap(), 2, "{name} is sent twice");
     }
 }
 
@@ -210,7 +222,7 @@ async fn get_and_delete_report_a_connection_item_without_endpoint_as_corrupt() {
         let answer = answer.clone();
         let rules = every_call_answered(move || http(200, &answer));
         let error = operation(store(&rules)).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{name}");
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "kind of error of {name}");
         assert_eq!(error.to_string(), "corrupt item: item \"c1\", attribute \"endpoint\": is missing");
     }
 }

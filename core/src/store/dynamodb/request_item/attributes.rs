@@ -5,7 +5,7 @@ use crate::protocol::Seq;
 use crate::store::dynamodb::codec::{Corrupt, Item, Reader};
 use crate::store::{Lease, Runner, Status, Subscriber};
 
-/// Name of the attribute that stores the function that runs a request.
+/// Name of the attribute that tells whether the processor or the worker runs a request.
 pub const RUNNER: &str = "runner";
 /// Value of [`RUNNER`] if the worker runs the request; the attribute is absent otherwise.
 pub const WORKER: &str = "worker";
@@ -13,7 +13,7 @@ pub const WORKER: &str = "worker";
 /// Decodes a request's status and lease. Other attributes of the item may be invalid.
 ///
 /// # Errors
-/// [`Corrupt`] if the status, epoch or lease is missing, has the wrong type, or has an unknown value.
+/// [`Corrupt`] if the status or epoch is missing, or if an attribute has the wrong type or an unknown value.
 pub fn status_and_lease(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
     let read = Reader::new(item, KEY);
     let status = status(&read)?;
@@ -71,7 +71,7 @@ pub fn runner(item: &Item) -> Result<Runner, Corrupt> {
     }
 }
 
-/// Returns whether a request has attempts left, by its item.
+/// Returns whether the request of this item has attempts left.
 ///
 /// # Errors
 /// [`Corrupt`] if `attempt` or `max_attempts` is missing or not a number.
@@ -81,7 +81,7 @@ pub fn has_attempts_left(item: &Item) -> Result<bool, Corrupt> {
     Ok(used < allowed)
 }
 
-/// Returns whether a request has failed and its dead letter has not been sent yet, by its item.
+/// Returns whether the request of this item has failed and its dead letter has not been sent yet.
 ///
 /// # Errors
 /// [`Corrupt`] if the attribute is not a boolean.
@@ -89,7 +89,7 @@ pub fn is_dead_letter_due(item: &Item) -> Result<bool, Corrupt> {
     Reader::new(item, KEY).flag("dead_letter")
 }
 
-/// Returns whether a cancel was requested, by an item or by the attributes that an update returned.
+/// Returns whether a cancel of the request was requested, from an item or from the attributes that an update returned.
 ///
 /// # Errors
 /// [`Corrupt`] if the attribute is not a boolean.

@@ -16,7 +16,7 @@ use crate::store::{Ending, Progress, Request, RequestSummary, Status};
 pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
     let optional_value = |attribute, part_attribute| {
-        // A value in the request's own item is newer than a part item of the same value: see `parts`.
+        // An inline value is newer than a part item for the same attribute, which `parts` explains.
         if let Some(value) = read.optional_json(attribute)? {
             return Ok(Some(value));
         }
@@ -121,7 +121,7 @@ pub const SUMMARY_ATTRIBUTES: [&str; 26] = [
     "timer_at",
 ];
 
-/// Decodes a request's summary, which needs no part items and no values such as payload and result.
+/// Decodes a request's summary. Payload, result and part items are not needed.
 ///
 /// # Errors
 /// [`Corrupt`] if an attribute is missing, has the wrong type, or has an unknown value.

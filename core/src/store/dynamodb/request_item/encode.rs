@@ -16,7 +16,7 @@ use crate::store::{Ending, PastAttempt, Request, Runner};
 pub struct Encoded {
     /// The request's own item.
     pub item: Item,
-    /// Part items, one for each value that is too large for the request's own item.
+    /// Separate items (part items), one for each value that is too large for the request's own item.
     pub parts: Vec<Item>,
 }
 

@@ -4,18 +4,18 @@ use super::key::KEY;
 use crate::store::dynamodb::codec::{Corrupt, Item, Reader};
 use crate::store::dynamodb::part_item;
 
-/// Returns a value's JSON text: as `Ok` if the request's own item may hold it, as `Err` if it needs a separate part
-/// item.
+/// Returns a value's JSON text: as `Ok` if the request's own item may hold it, as `Err` if the value needs a separate
+/// part item.
 pub(in crate::store::dynamodb) fn text_or_part(value: &Value) -> Result<String, String> {
     let text = value.to_string();
     if text.len() <= part_item::MAX_INLINE_BYTES { Ok(text) } else { Err(text) }
 }
 
-/// Attributes that name the part items that have no time to live while the request is open. They get one once the
-/// request is terminal.
+/// Attributes that name the part items that have no time to live while the request is open. These part items get
+/// a time to live once the request is terminal.
 pub(in crate::store::dynamodb) const OPEN_PARTS: [&str; 2] = ["payload_part", "checkpoint_part"];
 
-/// Returns the names of the part items that are needed to decode a request's item.
+/// Returns the names of the part items (separate items for large values) that are needed to decode a request's item.
 ///
 /// # Errors
 /// [`Corrupt`] if an attribute that names a part item is not a string.
@@ -31,7 +31,8 @@ pub fn parts(item: &Item) -> Result<Vec<&str>, Corrupt> {
     Ok(parts)
 }
 
-/// Returns the names of the part items that need a time to live once the request is terminal.
+/// Returns the names of the part items (separate items for large values) that need a time to live once the request is
+/// terminal.
 ///
 /// # Errors
 /// [`Corrupt`] if an attribute that names a part item is not a string.

@@ -85,7 +85,8 @@ impl ClaimRequests for DynamoRequestQueue {
             Err(Refusal::Condition(None)) => return Ok(Claimed::Missing),
             Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context("claim", key))),
         };
-        // The request may belong to another claim, whose other attributes must not fail this call.
+        // Only status and lease are decoded here. If another claim holds the request, its other attributes do not
+        // matter, and an invalid one must not fail this call.
         let (status, lease) = request_item::status_and_lease(&item)?;
         match lease {
             // A refused claim that finds its own owner token had succeeded before; only the response was lost.
@@ -120,7 +121,7 @@ impl ClaimRequests for DynamoRequestQueue {
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
                 match self.claim(&key, owner, Runner::Worker, now, lease_end).await {
-                    // Claimed by another function after the index query.
+                    // The request was claimed by another function, or deleted, after the index query.
                     Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
                     Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
                         return Ok(Some(claimed));

@@ -36,7 +36,7 @@ impl DynamoRequestQueue {
     }
 
     /// Decodes a request with its result, but without reading part items for payload and checkpoint: a payload in a
-    /// part item becomes null, such a checkpoint `None`.
+    /// part item becomes null, and a checkpoint in a part item becomes `None`.
     pub(super) async fn without_big_input(
         &self,
         key: &RequestKey,
@@ -49,8 +49,8 @@ impl DynamoRequestQueue {
         self.read_request(key, &item).await
     }
 
-    /// As [`read_request`](Self::read_request), with retries while the store does not respond, because the caller has
-    /// just acquired the request's lease and would waste an attempt.
+    /// Calls [`read_request`](Self::read_request), with retries while the store does not respond. The caller has just
+    /// claimed the request, so an error would waste an attempt.
     pub(super) async fn read_request_with_retries(
         &self,
         key: &RequestKey,
@@ -102,7 +102,8 @@ impl DynamoRequestQueue {
         Ok(part)
     }
 
-    /// Sets the time to live of a request's part items right after the terminal write. Returns whether all have theirs.
+    /// Sets the time to live of a request's part items right after the terminal write. Returns whether
+    /// no part item lacks one.
     ///
     /// A failure or timeout does not delay delivery, because `record_delivery` sets the time to live again before the
     /// request leaves the timer index.

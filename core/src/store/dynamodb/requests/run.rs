@@ -28,7 +28,7 @@ fn fence() -> &'static str {
     FENCE
 }
 
-/// Condition: the attempt has made no later write. Each of its writes asks for a later lease expiry.
+/// Condition: the attempt has made no later write. Each write of an attempt asks for a later lease expiry.
 ///
 /// Without this condition, a write that timed out and takes effect late would undo the attempt's later writes.
 const NO_LATER_WRITE: &str = "lease_expires_at <= :lease_end";
@@ -320,7 +320,8 @@ impl RunRequests for DynamoRequestQueue {
         runner: Runner,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        // Above every sequence number of this attempt: a terminal write without another attempt uses the next number.
+        // Stores a sequence number above all of this attempt, because a terminal write that follows without another
+        // attempt uses the next number.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let set_runner = match runner {
             Runner::Processor => "",

@@ -16,12 +16,12 @@ struct Expected {
     /// Whether the client has seen a later frame than the last stored one.
     is_ahead: bool,
     /// Whether the request is pending. If so, the update stores the request's own sequence number instead of the
-    /// client's: the next claim numbers its frames above all earlier ones. An unchanged item does not appear in the
-    /// stream, so a client cannot trigger stream records by subscribing again.
+    /// client's, because the next claim numbers its frames above all earlier ones. An unchanged item does not appear
+    /// in the stream, so a client cannot trigger stream records by subscribing again.
     is_pending: bool,
 }
 
-/// Phase of a request, as far as a subscription is concerned.
+/// Phase of a request that determines whether a subscription sets a timer.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// The request is open. Its timer stays unchanged.

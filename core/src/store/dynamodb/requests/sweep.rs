@@ -48,7 +48,7 @@ impl DynamoRequestQueue {
             .value(":status", s(Status::Pending.as_str()))
             .value(":shard", self.status_shard(Status::Pending, key))
             .value(":timer_shard", self.timer_shard(key))
-            // The request's runner is unknown here; the worker's timeout is the longer one and suits both runners.
+            // The request's runner is unknown here, so the due time uses the worker's timeout, which is the longer one.
             .value(":timer", time(self.unclaimed_at(Runner::Worker, now)));
         update.send(&self.client).await
     }
@@ -130,7 +130,7 @@ impl SweepRequests for DynamoRequestQueue {
             .value(":epoch", n(lease.epoch))
             .value(":lease_end", time(lease.expires_at))
             .value(flag, AttributeValue::Bool(is_set));
-        // Above every sequence number that the attempt may have pushed.
+        // The new sequence number is above every one that the attempt may have pushed.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let write = match verdict {
             Abandoned::Again => {

@@ -71,9 +71,9 @@ impl TerminalWrite {
 /// Condition on a request's subscribers under which a request is made terminal or its cancel is requested.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EndIf<'a> {
-    /// No condition on the subscribers.
+    /// Regardless of the subscribers.
     Always,
-    /// Only if no connection other than this one subscribes.
+    /// Only if no connection other than the given one subscribes to the request.
     NoOtherSubscriber(&'a ConnectionId),
 }
 
@@ -143,8 +143,9 @@ impl DynamoRequestQueue {
         }
     }
 
-    /// Makes a request terminal if its status is one of `from`, in none of which a request has a lease. Returns the
-    /// updated item.
+    /// Makes a request terminal if its status is one of `from`, and returns the updated item.
+    ///
+    /// `from` must not contain PROCESSING, the only status in which a request has a lease.
     pub(super) async fn end_without_lease(
         &self,
         key: &RequestKey,

@@ -434,7 +434,11 @@ async fn writes_under_a_lost_lease_are_fenced() {
             update_answered(move || condition_failed(old.as_ref()))
         };
         for written in [complete(&rule()).await, fail(&rule()).await, report(&rule()).await] {
-            assert_eq!(written.unwrap_err().kind(), StoreErrorKind::Fenced, "{old:?}");
+            assert_eq!(
+                written.unwrap_err().kind(),
+                StoreErrorKind::Fenced,
+                "a write refused on this item is fenced: {old:?}"
+            );
         }
     }
     // An attempt does not mistake a COMPLETED item for its own `fail` or `progress`, nor a FAILED item for its

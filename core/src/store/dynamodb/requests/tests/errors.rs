@@ -22,16 +22,16 @@ const SEQ: Seq = Seq::start_of(2);
 
 const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "enqueue": |queue| queue.enqueue(&request());
-    "enqueue, big": |queue| queue.enqueue(&big_request());
+    "enqueue (large payload)": |queue| queue.enqueue(&big_request());
     "get": |queue| queue.get(&key());
     "claim": |queue| queue.claim(&key(), OUR_OWNER, Runner::Worker, NOW, NOW + Duration::from_secs(60));
     "dequeue": |queue| queue.dequeue(OUR_OWNER, NOW, NOW + Duration::from_secs(60));
     "renew": |queue| queue.renew(&key(), &lease(), NOW + Duration::from_secs(90));
     "progress": |queue| queue.progress(&key(), &lease(), &Progress::default(), SEQ, NOW);
     "checkpoint": |queue| queue.checkpoint(&key(), &lease(), &json_value!(7), &Progress::default(), SEQ, NOW);
-    "checkpoint, big": |queue| checkpoint_big(&queue);
+    "checkpoint (large)": |queue| checkpoint_big(&queue);
     "complete": |queue| queue.complete(&key(), &lease(), &Value::Null, &last());
-    "complete, big": |queue| queue.complete(&key(), &lease(), &big_request().payload, &last());
+    "complete (large result)": |queue| queue.complete(&key(), &lease(), &big_request().payload, &last());
     "fail": |queue| queue.fail(&key(), &lease(), &out_of_paper(), &[past(2)], &last());
     "confirm_cancel": |queue| queue.confirm_cancel(&key(), &lease(), &last());
     "retry_later": |queue| queue.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Worker, &last());
@@ -60,13 +60,17 @@ fn queue_on_one_shard(rules: &[Rule]) -> DynamoRequestQueue {
 #[tokio::test(start_paused = true)]
 async fn single_item_write_that_conflicts_with_a_transaction_is_retried() {
     let reads = ["get", "dequeue", "get_by_connection", "get_by_status", "due"];
-    let others = [&reads[..], &["enqueue, big", "checkpoint, big"]].concat();
+    let others = [&reads[..], &["enqueue (large payload)", "checkpoint (large)"]].concat();
     for (name, operation) in OPERATIONS.into_iter().filter(|(name, _)| !others.contains(name)) {
         let rules = every_call_answered(|| error_answer(400, "TransactionConflictException", "busy"));
         let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
         let made: usize = rules.iter().map(Rule::num_calls).sum();
-        assert_eq!((error.kind(), made), (StoreErrorKind::Unavailable, 3), "{name}");
-        assert!(error.is_transient(), "{name}");
+        assert_eq!(
+            (error.kind(), made),
+            (StoreErrorKind::Unavailable, 3),
+            "kind of error and number of calls of {name}"
+        );
+        assert!(error.is_transient(), "the error of {name} is transient");
     }
 }
 
@@ -96,9 +100,17 @@ async fn request_operations_retry_transient_errors_and_classify_all_errors() {
             let rules = every_call_answered(move || error_answer(status, code, message));
             let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
-            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}: {message}");
-            assert_eq!(error.is_transient(), calls == RETRIED, "{name}: {code}");
-            assert!(error.source().is_some(), "{name}: {code}");
+            assert_eq!(
+                (error.kind(), made),
+                (kind, calls),
+                "kind of error and number of calls of {name} after {code}: {message}"
+            );
+            assert_eq!(
+                error.is_transient(),
+                calls == RETRIED,
+                "exactly the retried errors are transient: {name}, {code}"
+            );
+            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
         }
     }
 }
@@ -138,12 +150,14 @@ async fn request_operations_succeed_after_temporary_throttling() {
             *tries += 1;
             if *tries < 3 { error_answer(400, "ThrottlingException", "slow") } else { http(200, &answered) }
         });
-        operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(*tries.lock().unwrap() >= 3, "{name}");
+        operation(queue_on_one_shard(&rules))
+            .await
+            .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
+        assert!(*tries.lock().unwrap() >= 3, "{name} was throttled twice");
     }
 }
 
-/// Returns the item of a request that is due in that many seconds.
+/// Returns the item of a request that is due `seconds` after `NOW`.
 fn timed(request: &Request, seconds: u64) -> Item {
     request_item::encode(request, Some(NOW + Duration::from_secs(seconds)), 8).item
 }
@@ -175,7 +189,11 @@ async fn refused_sweep_write_is_not_mistaken_for_its_own_earlier_write() {
     ] {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let rule = update_answered(move || condition_failed(Some(&left)));
-        assert_eq!(operation(queue(&rule)).await.unwrap(), "false", "{name}");
+        assert_eq!(
+            operation(queue(&rule)).await.unwrap(),
+            "false",
+            "{name} reports that its write had no effect"
+        );
     }
 }
 
@@ -191,7 +209,11 @@ async fn terminal_reclaim_retried_after_a_lost_response_recognizes_its_own_write
             let rule = update_answered_on_retry(move || condition_failed(Some(&item_of(&left))));
             let seen = seen(&claimed_by(OUR_OWNER));
             let is_reclaimed = queue(&rule).take_back(&seen, &verdict, &[past(2)], NOW).await.unwrap();
-            assert_eq!((is_reclaimed, rule.num_calls()), (is_ours, 2), "{verdict:?}");
+            assert_eq!(
+                (is_reclaimed, rule.num_calls()),
+                (is_ours, 2),
+                "outcome and number of calls of a reclaim with {verdict:?}"
+            );
         }
     }
 }
@@ -219,7 +241,7 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
         ("fail", released_by(OUR_OWNER, Status::Failed), terminal.clone()),
         ("confirm_cancel", released_by(OUR_OWNER, Status::Cancelled), terminal),
         ("retry_later", released_by(OUR_OWNER, Status::Retrying), audience.clone()),
-        // The sweeper has made the retrying request pending since.
+        // The sweeper has made the request pending after the retry was written.
         ("retry_later", released_by(OUR_OWNER, Status::Pending), audience.clone()),
         ("continue_later", released_by(OUR_OWNER, Status::Pending), audience),
         ("nudge", timed(&request(), 60), "true".to_owned()),
@@ -246,9 +268,10 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
                 _ => http(200, &json_value!({})),
             }
         });
-        let done =
-            operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(done, outcome, "{name}");
+        let done = operation(queue_on_one_shard(&rules))
+            .await
+            .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
+        assert_eq!(done, outcome, "outcome of {name} after a lost response");
     }
 }
 
@@ -262,7 +285,7 @@ async fn unreachable_endpoint_makes_every_request_operation_unavailable() {
     for (name, operation) in OPERATIONS {
         let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
         let error = operation(queue).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{name}");
-        assert!(error.is_transient(), "{name}");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "kind of error of {name}");
+        assert!(error.is_transient(), "the error of {name} is transient");
     }
 }

@@ -107,7 +107,7 @@ async fn list_is_throttled_when_batch_reads_keep_leaving_keys_unprocessed() {
     let error = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Throttled);
     let expected = "read status-time of table requests (PENDING#0): 1 keys still unprocessed after 5 calls";
-    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(error.to_string().ends_with(expected), "unexpected error text: {error}");
     assert_eq!(*asked.lock().unwrap(), [1; 5]);
     let waited = Duration::from_millis(50 + 100 + 200 + 400);
     assert_eq!(started.elapsed().as_millis(), waited.as_millis());
@@ -261,5 +261,5 @@ async fn index_entry_without_its_sort_key_is_corrupt() {
     let shard = shard_of(0, vec![json_value!({"request_id": {"S": "acme/ann/r1"}})], false);
     let error = pending(&queue_on(1, &[&shard]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(error.to_string().contains("\"created_at\": is missing"), "{error}");
+    assert!(error.to_string().contains("\"created_at\": is missing"), "unexpected error text: {error}");
 }

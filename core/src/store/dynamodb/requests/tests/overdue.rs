@@ -81,7 +81,7 @@ async fn subscription_to_a_terminal_request_sets_a_missing_or_late_timer() {
             .http_response(move || http(200, &json_value!({"Attributes": wire_item(&answer)})))
             .build();
         let subscribed = queue(&rule).subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
-        assert!(matches!(subscribed, Subscribed::To(_)), "{subscribed:?}");
+        assert!(matches!(subscribed, Subscribed::To(_)), "the connection is subscribed: {subscribed:?}");
         let sent = sent.lock().unwrap();
         assert_eq!(sent.last().unwrap().contains("timer_shard = :timer_shard"), sets_timer);
         assert_eq!(rule.num_calls(), 2);

@@ -77,8 +77,12 @@ async fn transaction_cancellation_reasons_map_to_store_error_kinds() {
             .repeatedly()
             .build();
         let error = queue(&rule).enqueue(&big_request()).await.unwrap_err();
-        assert_eq!((error.kind(), rule.num_calls()), (kind, calls), "{code}");
-        assert!(error.source().is_some(), "{code}");
+        assert_eq!(
+            (error.kind(), rule.num_calls()),
+            (kind, calls),
+            "kind of error and number of calls after {code}"
+        );
+        assert!(error.source().is_some(), "the error after {code} has the SDK error as its source");
     }
 }
 
@@ -90,8 +94,12 @@ async fn throttled_or_conflicting_transaction_is_retried() {
             .http_response(move || cancelled(json_value!([{"Code": code}, {"Code": "None"}])))
             .output(|| TransactWriteItemsOutput::builder().build())
             .build();
-        assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New, "{code}");
-        assert_eq!(rule.num_calls(), 2, "{code}");
+        assert_eq!(
+            queue(&rule).enqueue(&big_request()).await.unwrap(),
+            Enqueued::New,
+            "outcome of the retry after {code}"
+        );
+        assert_eq!(rule.num_calls(), 2, "number of calls after {code}");
     }
 }
 
@@ -132,7 +140,10 @@ async fn claim_rereads_a_temporarily_unavailable_payload_part_item() {
             .await
             .unwrap()
         {
-            Claimed::Won(won, _) => assert!(failures < 12 && *won == claimed, "{failures} failures"),
+            Claimed::Won(won, _) => assert!(
+                failures < 12 && *won == claimed,
+                "the whole request is returned after {failures} failed calls"
+            ),
             Claimed::OutOfReach(_, error) => {
                 // Four reads by the queue, with three SDK attempts each.
                 assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
@@ -141,7 +152,7 @@ async fn claim_rereads_a_temporarily_unavailable_payload_part_item() {
             | Claimed::ForWorker
             | Claimed::Missing
             | Claimed::Unreadable(..)) => {
-                panic!("{other:?}")
+                panic!("the claim succeeds, but returned {other:?}")
             }
         }
     }
@@ -246,7 +257,11 @@ async fn failed_or_slow_ttl_write_of_a_part_item_does_not_delay_delivery() {
         let began = tokio::time::Instant::now();
         let audience = queue.confirm_cancel(&key(), &lease(), &last()).await.unwrap();
         assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
-        assert!(began.elapsed() <= Duration::from_millis(500), "both writes took {:?}", began.elapsed());
+        assert!(
+            began.elapsed() <= Duration::from_millis(500),
+            "the terminal write returns within 500 ms, but took {:?}",
+            began.elapsed()
+        );
         let Cancelled::Now { epoch, parts_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
             panic!("the mocked update cancels the request");
         };

@@ -124,7 +124,7 @@ async fn status_change_that_needs_a_lease_is_refused_without_a_call() {
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
     let expected = "update the status of request acme/ann/r1 in table requests: \
                 cannot change from PROCESSING to CANCELLED without the lease";
-    assert!(error.to_string().contains(expected), "{error}");
+    assert!(error.to_string().contains(expected), "unexpected error text: {error}");
     assert_eq!(rule.num_calls(), 0);
 }
 
