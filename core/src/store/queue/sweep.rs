@@ -102,7 +102,7 @@ pub trait SweepRequests: Send + Sync {
     ///
     /// # Errors
     /// - [`Misuse`](crate::store::StoreErrorKind::Misuse) if `to` [may not follow](NewStatus::may_follow) `from`.
-    /// - [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status is not `from`, or if `to`
+    /// - [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the status is not `from`, or if `to`
     ///   is PENDING and the request has no attempts left or is not due.
     /// - [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist.
     /// - Another kind if the write fails.
