@@ -1,7 +1,8 @@
-//! Where connections, requests and shared rate limits are kept: three ports, and their adapter on DynamoDB.
+//! Storage of connections, requests and shared rate limits: three ports (traits), and their implementations on
+//! DynamoDB.
 //!
-//! Whatever can be long is a list of [pages](Page), to be followed by [`pages`]. What goes wrong is a [`StoreError`],
-//! whose [kind](StoreErrorKind) says what to do about it.
+//! Operations that list entries return one [`Page`] per call; [`pages`] reads a whole list as a stream. Operations fail
+//! with a [`StoreError`], whose [kind](StoreErrorKind) determines how the caller reacts.
 
 mod connection;
 pub mod dynamodb;

@@ -6,79 +6,87 @@ use super::{Page, PageRequest, StoreError};
 use crate::ids::{ConnectionId, TenantId, UserId};
 use crate::ports::Timestamp;
 
-/// An open WebSocket connection, and whom it belongs to.
+/// An open WebSocket connection, and the identity that it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connection {
-    /// As the gateway names it.
+    /// The connection's id, as assigned by API Gateway.
     pub id: ConnectionId,
-    /// Whom its requests run for.
+    /// The user and tenant that the connection's requests run for, with their permissions.
     pub identity: Identity,
-    /// Where the gateway's management API answers for it, such as `https://{api}/{stage}`.
+    /// URL of the gateway's management API for the connection, such as `https://{api}/{stage}`.
     pub endpoint: String,
-    /// When it was opened.
+    /// Time at which the connection was opened.
     pub connected_at: Timestamp,
-    /// When it last gave a sign of life: opened, or sent a message.
+    /// Time of the client's last activity on the connection: its opening, or a message from the client.
     pub last_ping: Timestamp,
-    /// What is known of the client: `user_agent`, `source_ip`.
+    /// Properties of the client, such as `user_agent` and `source_ip`.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Connection {
-    /// How long a connection is kept for: a gateway ends it after two hours, but may not tell us.
+    /// Time from the opening of a connection until DynamoDB may delete its item: 24 hours.
+    ///
+    /// API Gateway ends a connection after two hours, but its `$disconnect` event may be lost, so that the item needs
+    /// an expiry of its own.
     pub const TTL: Duration = Duration::from_hours(24);
 
-    /// How long after its last sign of life a connection is surely gone.
+    /// Time since the last activity after which a connection certainly no longer exists: 130 minutes.
     ///
-    /// A gateway ends a connection after two hours, whatever goes over it, and a client that only listens sends
-    /// nothing meanwhile: anything shorter would take the living for dead. The ten minutes on top are for clocks that
-    /// differ, and for a `$connect` that took its time.
+    /// API Gateway ends every connection after two hours. A client that only receives frames may send nothing in all
+    /// that time, so a shorter limit would delete connections that are still open. The extra ten minutes cover clock
+    /// differences and a slow `$connect`.
     pub const STALE_AFTER: Duration = Duration::from_mins(130);
 }
 
-/// Who somebody is, and what they may do. It comes from a verified token alone, never from a message.
+/// An authenticated user with tenant and permissions.
+///
+/// The values come from a verified token only, never from a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The user, unique within the tenant.
+    /// The user's id, unique within the tenant.
     pub user: UserId,
-    /// The tenant.
+    /// The id of the user's tenant.
     pub tenant: TenantId,
-    /// What the token permits.
+    /// The permissions that the token grants.
     pub permissions: Vec<String>,
-    /// When the token ends, and the connection's rights with it.
+    /// Time at which the token expires; from then on the connection has no rights.
     pub expires_at: Timestamp,
 }
 
-/// Where connections are kept.
+/// Stores and lists open connections.
 pub trait ConnectionStore: Send + Sync {
-    /// Keeps a new connection, or replaces the same user's of the same id.
+    /// Stores a connection, replacing the same user's connection of the same id, if there is one.
     ///
     /// # Errors
-    /// [`AlreadyExists`](super::StoreErrorKind::AlreadyExists) when another user's connection has the id; else when
-    /// the store does not take it.
+    /// [`AlreadyExists`](super::StoreErrorKind::AlreadyExists) if another user's connection has the id; another kind if
+    /// the write fails.
     fn save(&self, connection: &Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The connection of this id, read consistently: what was saved before is seen.
+    /// Returns the connection of this id, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// When the store does not answer, or holds something that is no connection.
+    /// If the store does not respond, or if the stored item is not a valid connection.
     fn get(&self, id: &ConnectionId) -> impl Future<Output = Result<Option<Connection>, StoreError>> + Send;
 
-    /// Forgets a connection and returns it; `None` when it is not there, be it that an earlier try has forgotten it
-    /// whose answer was lost.
+    /// Deletes a connection and returns it.
+    ///
+    /// Returns `None` if the connection does not exist. It is also `None` when an SDK retry follows a delete that
+    /// succeeded but whose response was lost.
     ///
     /// # Errors
-    /// When the store does not answer, or held something that is no connection.
+    /// If the store does not respond, or if the deleted item was not a valid connection.
     fn delete(
         &self,
         id: &ConnectionId,
     ) -> impl Future<Output = Result<Option<Connection>, StoreError>> + Send;
 
-    /// The connections of a user of a tenant, the longest open first.
+    /// Lists a user's connections, the oldest first.
     ///
-    /// One that was saved a moment ago may not be listed yet; what is listed is as it stands.
+    /// The index is eventually consistent: a connection that was saved a moment ago may be missing. The listed
+    /// connections themselves are read consistently.
     ///
     /// # Errors
-    /// When the store does not answer, or `page` is none that it can turn to.
+    /// If the store does not respond; [`Misuse`](super::StoreErrorKind::Misuse) if `page` is invalid for this list.
     fn list_by_user(
         &self,
         tenant: &TenantId,
@@ -86,35 +94,38 @@ pub trait ConnectionStore: Send + Sync {
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Connection>, StoreError>> + Send;
 
-    /// The connections of a tenant, the longest open first; as [`list_by_user`](Self::list_by_user).
+    /// Lists a tenant's connections, the oldest first, with the same consistency as
+    /// [`list_by_user`](Self::list_by_user).
     ///
     /// # Errors
-    /// When the store does not answer, or `page` is none that it can turn to.
+    /// If the store does not respond; [`Misuse`](super::StoreErrorKind::Misuse) if `page` is invalid for this list.
     fn list_by_tenant(
         &self,
         tenant: &TenantId,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<Connection>, StoreError>> + Send;
 
-    /// Notes a sign of life. It never moves back in time, and never brings back a connection that is forgotten.
+    /// Sets the connection's last-activity time to `now`.
+    ///
+    /// Never sets an earlier time than the stored one, and never recreates a deleted connection.
     ///
     /// # Errors
-    /// [`NotFound`](super::StoreErrorKind::NotFound) when there is no such connection (any more); else when the store
-    /// does not answer.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) if the connection does not exist; another kind if the store does
+    /// not respond.
     fn update_last_ping(
         &self,
         id: &ConnectionId,
         now: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Forgets the connections whose last sign of life is older than `last_ping_before`, and says how many there were,
-    /// but for those whose answer was lost.
+    /// Deletes the connections whose last activity was before `last_ping_before`, and returns their count.
     ///
-    /// It reads the whole table. The moment to name is [`STALE_AFTER`](Connection::STALE_AFTER) ago: a later one
-    /// forgets clients that listen in silence. One that gives a sign of life meanwhile is kept.
+    /// Scans the whole table. Pass the current time minus [`STALE_AFTER`](Connection::STALE_AFTER): a later time
+    /// deletes open connections whose clients only receive frames. A connection with new activity during the scan is
+    /// kept. A delete that the SDK retried because its response was lost is not counted.
     ///
     /// # Errors
-    /// When the store does not answer; what is forgotten by then stays so.
+    /// If the store does not respond. Connections deleted before the error remain deleted.
     fn delete_stale(
         &self,
         last_ping_before: Timestamp,

@@ -1,4 +1,4 @@
-//! The ports on DynamoDB: one table for connections, one for requests, one for shared rate limits.
+//! The store's ports on DynamoDB, with one table each for connections, requests and shared rate limits.
 
 mod codec;
 #[doc(hidden)]

@@ -3,7 +3,9 @@ use std::fmt;
 
 use crate::ports::Timestamp;
 
-/// A store that did not do what it was asked to.
+/// Error of a store operation.
+///
+/// The [kind](Self::kind()) determines how the caller reacts; the text names the operation, the item and the table.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -12,64 +14,66 @@ pub struct StoreError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What a [`StoreError`] means for the caller.
+/// Kind of a [`StoreError`], by which the caller decides how to react.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// There is no such item (any more): forget what you knew of it.
+    /// The item does not exist, or no longer exists. Discard any state held about it.
     NotFound,
-    /// Somebody else's item has the id: take another.
+    /// Another user's item has the id. Choose another id.
     AlreadyExists,
-    /// The item does not stand as the call said: read it, and decide anew.
+    /// The item is not in the state that the call expected. Read it again, then decide again.
     ConditionLost,
-    /// The lease is lost to a later claim: stop, and say nothing more.
+    /// The attempt no longer holds the lease of its request. Stop the attempt and send no more frames.
     Fenced,
-    /// The store is throttling, even after the client's own retries: come again later, with fewer calls at once.
+    /// The store throttled the call, even after the SDK's retries. Retry later, with fewer concurrent calls.
     Throttled,
-    /// The store did not answer, or failed on its side: the write may or may not have happened. Come again.
+    /// The store did not respond, or failed internally. The write may or may not have happened. Retry.
     Unavailable,
-    /// The value is larger than an item may be: it will never be taken.
+    /// The item would exceed DynamoDB's size limit. Retrying cannot succeed.
     TooLarge,
-    /// What is stored cannot be read: an operator must look at the item and the attribute that the error names.
+    /// A stored item cannot be decoded. An operator must inspect the item and attribute that the error names.
     Corrupt,
-    /// The call itself is wrong, or not permitted: mend the code, the table or its policy.
+    /// The call is invalid or not permitted. Fix the code, the table or the IAM policy.
     Misuse,
 }
 
 impl StoreError {
-    /// An error of this kind; `context` says what was being done to what.
+    /// Creates an error of this kind. `context` names the failed operation and its item, such as
+    /// `claim request acme/ann/r1 in table requests`.
     #[must_use]
     pub fn new(kind: StoreErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), entry: None, source: None }
     }
 
-    /// Adds what caused it.
+    /// Adds the underlying error, which [`source`](Error::source) returns.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Names the entry of a list that it is about, by its key and the time that the list is sorted by.
+    /// Records which entry of a list the error is about: the entry's key, and the time by which the list is sorted.
     #[must_use]
     pub fn of_entry(mut self, key: impl Into<String>, at: Timestamp) -> Self {
         self.entry = Some((key.into(), at));
         self
     }
 
-    /// The entry of a list that cannot be read: its key, and the time that the list is sorted by.
+    /// Returns the unreadable list entry that the error is about: the entry's key, and the time by which the list is
+    /// sorted. `None` if the error is not about a list entry.
     #[must_use]
     pub fn entry(&self) -> Option<(&str, Timestamp)> {
         self.entry.as_ref().map(|(key, at)| (key.as_str(), *at))
     }
 
-    /// What to do about it.
+    /// Returns the error's kind, which determines how the caller reacts.
     #[must_use]
     pub const fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self.kind {
@@ -90,7 +94,7 @@ impl fmt::Display for StoreError {
         let kind = match self.kind {
             StoreErrorKind::NotFound => "not found",
             StoreErrorKind::AlreadyExists => "already exists",
-            StoreErrorKind::ConditionLost => "condition lost",
+            StoreErrorKind::ConditionLost => "condition not met",
             StoreErrorKind::Fenced => "lease lost",
             StoreErrorKind::Throttled => "throttled",
             StoreErrorKind::Unavailable => "store unavailable",

@@ -8,44 +8,43 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 
 use super::{StoreError, StoreErrorKind};
 
-/// Which part of a list is asked for.
+/// A request for one page of a list.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PageRequest {
-    /// How many entries at most. From 1 to 100, default 25.
+    /// Maximum number of entries in the page, from 1 to 100; default 25.
     pub limit: usize,
-    /// Where the page before it ended; without it, the list is read from its begin.
+    /// End of the preceding page; `None` requests the first page.
     pub after: Option<Cursor>,
 }
 
 impl PageRequest {
-    /// The most entries that a page may have.
+    /// The highest permitted [`limit`](Self::limit).
     pub const MAX_LIMIT: usize = 100;
 
-    /// The first page, of at most `limit` entries.
+    /// Requests the first page of a list, with at most `limit` entries.
     #[must_use]
     pub const fn first(limit: usize) -> Self {
         Self { limit, after: None }
     }
 
-    /// The page that begins after `cursor`, of as many entries.
+    /// Requests the page that begins after `cursor`, with the same limit.
     #[must_use]
     pub const fn after(&self, cursor: Cursor) -> Self {
         Self { limit: self.limit, after: Some(cursor) }
     }
 
-    /// What is wrong with it as a page of `list`.
+    /// Checks that the limit is in range and that the cursor belongs to `list`.
     pub(super) fn check(&self, list: &str) -> Result<(), StoreError> {
         let Self { limit, after } = self;
         if !(1..=Self::MAX_LIMIT).contains(limit) {
             let max = Self::MAX_LIMIT;
-            let problem =
-                format!("a page of {limit} entries of {list}: at least 1 and at most {max} are given");
+            let problem = format!("page limit {limit} of list {list} is out of range; expected 1 to {max}");
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         }
         if let Some(cursor) = after
             && cursor.list != list
         {
-            let problem = format!("a page of the list {list} after a cursor of the list {}", cursor.list);
+            let problem = format!("cannot read list {list} after a cursor of the list {}", cursor.list);
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         }
         Ok(())
@@ -58,29 +57,32 @@ impl Default for PageRequest {
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// Its entries, in the list's order. They can be fewer than were asked for, or none, before the list's end.
+    /// The page's entries, in the list's order. There may be fewer than the requested limit, or none, even when more
+    /// pages follow.
     pub items: Vec<T>,
-    /// What stood among them and cannot be read, each naming its item and attribute: it keeps nobody from the others.
+    /// One error for each entry of the page that cannot be decoded, naming its item and attribute. The other entries
+    /// are returned regardless.
     pub unreadable: Vec<StoreError>,
-    /// Where it ends; `None` when the list ends with it.
+    /// Position after the page's last entry, for the next request; `None` if this is the last page.
     pub next: Option<Cursor>,
 }
 
-/// A place in a list, as text that means something to the store alone.
+/// A position in a list, displayed as opaque text.
 ///
-/// It is a place in no other list: a cursor of one status, connection, user or tenant is refused for another.
+/// A cursor is valid for its own list only: the store refuses a cursor of one status, connection, user or tenant in a
+/// list of another.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor {
-    /// Which list it is a place in, without spaces.
+    /// Name of the cursor's list, without spaces.
     pub(super) list: String,
-    /// What the list is sorted by, of the entry before it.
+    /// Sort value, in milliseconds, of the last entry before the cursor.
     pub(super) at: u64,
-    /// In which of the list's shards that entry stands.
+    /// Number of the list's shard that holds the last entry before the cursor.
     pub(super) shard: u8,
-    /// The key of that entry.
+    /// Key of the last entry before the cursor.
     pub(super) key: String,
 }
 
@@ -94,10 +96,10 @@ impl fmt::Display for Cursor {
 impl FromStr for Cursor {
     type Err = StoreError;
 
-    /// Reads what was displayed.
+    /// Parses the text of a displayed cursor.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Misuse`] when it never was.
+    /// [`StoreErrorKind::Misuse`] if `text` is not the text of a cursor.
     fn from_str(text: &str) -> Result<Self, StoreError> {
         let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let parse = |text: &str| {
@@ -113,14 +115,15 @@ impl FromStr for Cursor {
         };
         decoded.as_deref().and_then(parse).ok_or_else(|| {
             let shown: String = text.chars().take(64).collect();
-            StoreError::new(StoreErrorKind::Misuse, format!("{shown:?} is no cursor that a page ended with"))
+            StoreError::new(StoreErrorKind::Misuse, format!("{shown:?} is not a cursor of a list"))
         })
     }
 }
 
-/// A whole list as a stream, page by page from `first` on.
+/// Reads a whole list as a stream of entries, page by page, starting with the page `first`.
 ///
-/// What cannot be read is an error among the entries; an error of the list itself is the last of them.
+/// `list` reads one page. An entry that cannot be decoded appears in the stream as an error, and the stream continues.
+/// An error of `list` itself ends the stream.
 ///
 /// ```
 /// # use futures_util::TryStreamExt as _;
@@ -158,15 +161,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_reads_back_as_it_was_shown(at in any::<u64>(), shard in any::<u8>(), key in "\\PC{0,40}") {
+        fn displayed_cursor_parses_to_the_same_cursor(at in any::<u64>(), shard in any::<u8>(), key in "\\PC{0,40}") {
             let cursor = Cursor { list: "status-time".to_owned(), at, shard, key };
             let text = cursor.to_string();
-            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{text}");
+            let is_url_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            prop_assert!(text.bytes().all(is_url_safe), "cursor text is URL-safe: {text}");
             prop_assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
         }
 
         #[test]
-        fn no_text_is_too_strange_to_be_refused(text in "\\PC{0,80}") {
+        fn text_that_is_not_a_cursor_is_refused_as_misuse(text in "\\PC{0,80}") {
             match text.parse::<Cursor>() {
                 Ok(cursor) => prop_assert_eq!(cursor.to_string(), text),
                 Err(error) => prop_assert_eq!(error.kind(), StoreErrorKind::Misuse),
@@ -174,7 +178,7 @@ mod tests {
         }
     }
 
-    /// The numbers up to `end`, as many as are asked for at a time; what is divisible by ten cannot be read.
+    /// Returns one page of a list of the numbers from 1 to `end`, in which each multiple of ten is unreadable.
     fn numbers(page: &PageRequest, end: u64) -> Page<u64> {
         let first = page.after.as_ref().map_or(1, |cursor| cursor.at + 1);
         let last = end.min(first + page.limit as u64 - 1);
@@ -189,11 +193,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_is_read_page_by_page_to_its_end() {
+    async fn pages_yields_the_entries_of_all_pages_in_order() {
         for limit in [1, 2, 3, 7, 100] {
             let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };
             let all: Vec<u64> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-            assert_eq!(all, [1, 2, 3, 4, 5, 6, 7], "{limit} at a time");
+            assert_eq!(all, [1, 2, 3, 4, 5, 6, 7], "entries of a list read with page limit {limit}");
         }
         let from_the_middle = PageRequest { limit: 2, after: numbers(&PageRequest::first(4), 7).next };
         let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_ends_no_list_and_a_list_that_fails_ends_there() {
+    async fn pages_continues_after_an_unreadable_entry_and_stops_after_a_failed_page() {
         let list = |page: PageRequest| async move { Ok(numbers(&page, 12)) };
         let all: Vec<_> = pages(PageRequest::first(5), list).collect().await;
         assert_eq!(all.len(), 12);
@@ -211,7 +215,7 @@ mod tests {
             if page.after.is_none() {
                 return Ok(numbers(&page, 12));
             }
-            Err(StoreError::new(StoreErrorKind::Throttled, "a fault of this test"))
+            Err(StoreError::new(StoreErrorKind::Throttled, "fault injected by this test"))
         };
         let all: Vec<_> = pages(PageRequest::first(5), list).collect().await;
         assert_eq!(all.len(), 6);

@@ -12,9 +12,10 @@ pub use submit::{Cancelled, Enqueued, SubmitRequests};
 pub use subscribe::{Delivery, SubscribeToRequests, Subscribed, Subscriber};
 pub use sweep::{Abandoned, NewStatus, SweepRequests};
 
-/// Where requests wait, are claimed, and end: the sum of what each of their users needs.
+/// The complete store of queued requests: all operations, from enqueueing to delivery.
 ///
-/// Implement the six traits that it is made of; this one follows.
+/// This trait is the sum of six traits, one for each kind of caller. A type that implements the six traits implements
+/// this one automatically.
 pub trait RequestQueue:
     SubmitRequests + ClaimRequests + RunRequests + SweepRequests + SubscribeToRequests + ReadRequests
 {

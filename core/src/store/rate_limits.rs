@@ -1,4 +1,4 @@
-//! The port to what counts calls for all environments together, and the arithmetic of its buckets.
+//! The port for rate limits that all Lambda environments share, and the arithmetic of their token buckets.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,100 +6,106 @@ use std::time::Duration;
 use super::StoreError;
 use crate::ports::Timestamp;
 
-/// How often something may happen: so many times in a period, spread evenly, and a burst of it at once.
+/// A rate limit: a number of calls per period, plus a burst of calls at the same moment.
 ///
-/// As a token bucket: `burst` tokens fit in, each call takes one, and one comes back every `period / requests`.
+/// The limit is a token bucket with room for `burst` tokens. Each call takes one token, and one token returns every
+/// `period / requests`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
-    /// How long a token takes to come back.
+    /// Time until one taken token returns, in microseconds.
     interval_us: u64,
+    /// Capacity of the bucket, in tokens.
     burst: u32,
 }
 
 impl Rate {
-    /// `requests` in each `period`, all of them at once if need be.
+    /// Creates a limit of `requests` calls per `period`, with a burst of the same size.
     ///
     /// # Panics
-    /// When `requests` or `period` is zero: that is no rate.
+    /// If `requests` or `period` is zero.
     #[must_use]
     pub const fn new(requests: u32, period: Duration) -> Self {
-        assert!(requests > 0 && !period.is_zero(), "a rate needs a request and a period");
+        assert!(
+            requests > 0 && !period.is_zero(),
+            "a rate needs at least one request and a period above zero"
+        );
         let period_us =
             period.as_secs().saturating_mul(1_000_000).saturating_add(period.subsec_micros() as u64);
         let interval_us = period_us / requests as u64;
         Self { interval_us: if interval_us == 0 { 1 } else { interval_us }, burst: requests }
     }
 
-    /// `requests` a second, all of them at once if need be.
+    /// Creates a limit of `requests` calls per second, with a burst of the same size.
     ///
     /// # Panics
-    /// When `requests` is zero.
+    /// If `requests` is zero.
     #[must_use]
     pub const fn per_second(requests: u32) -> Self {
         Self::new(requests, Duration::from_secs(1))
     }
 
-    /// `requests` a minute, all of them at once if need be.
+    /// Creates a limit of `requests` calls per minute, with a burst of the same size.
     ///
     /// # Panics
-    /// When `requests` is zero.
+    /// If `requests` is zero.
     #[must_use]
     pub const fn per_minute(requests: u32) -> Self {
         Self::new(requests, Duration::from_mins(1))
     }
 
-    /// At most `burst` at once, from 1; default as many as in a period.
+    /// Sets the number of calls that may happen at the same moment, at least 1. Defaults to the number of calls per
+    /// period.
     ///
     /// # Panics
-    /// When `burst` is zero: nothing would ever happen.
+    /// If `burst` is zero, because such a limit would refuse every call.
     #[must_use]
     pub const fn with_burst(mut self, burst: u32) -> Self {
-        assert!(burst > 0, "a burst needs a request");
+        assert!(burst > 0, "a burst needs at least one request");
         self.burst = burst;
         self
     }
 
-    /// The bucket after a token was taken, if there is one.
+    /// Takes a token and returns the bucket's new state; `None` if the bucket has no token.
     pub(crate) fn take(self, bucket: FullAt, now: Timestamp) -> Option<FullAt> {
         (bucket <= self.latest(now)).then(|| bucket.max(FullAt::now(now)).after(self.interval_us))
     }
 
-    /// How long until there is a token.
+    /// Returns the time until the bucket has a token; zero if it has one now.
     pub(crate) fn wait(self, bucket: FullAt, now: Timestamp) -> Duration {
         Duration::from_micros(bucket.0.saturating_sub(self.latest(now).0))
     }
 
-    /// How long a token takes to come back, in microseconds.
+    /// Returns the time until one taken token returns, in microseconds.
     pub(crate) const fn interval_us(self) -> u64 {
         self.interval_us
     }
 
-    /// The latest that a bucket with a token left can be full at.
+    /// Returns the latest fill time that a bucket with at least one token can have at `now`.
     pub(crate) fn latest(self, now: Timestamp) -> FullAt {
         FullAt::now(now).after(self.interval_us.saturating_mul(u64::from(self.burst) - 1))
     }
 }
 
-/// The whole state of a token bucket: when it will be full again, in microseconds since the Unix epoch.
+/// The state of a token bucket: the time at which the bucket will be full again, in microseconds since the Unix epoch.
 ///
-/// This is the theoretical arrival time of the generic cell rate algorithm (ITU-T I.371). It never goes back.
+/// This time is the theoretical arrival time of the generic cell rate algorithm (ITU-T I.371). It never decreases.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct FullAt(u64);
 
 impl FullAt {
-    /// Takes a stored number as it is.
+    /// Creates the state from a stored number of microseconds since the Unix epoch.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the Unix epoch.
+    /// Returns the fill time in microseconds since the Unix epoch.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// A bucket that is full at this moment.
+    /// Returns the state of a bucket that becomes full at `now`.
     pub(crate) const fn now(now: Timestamp) -> Self {
         Self(now.as_millis().saturating_mul(1_000))
     }
@@ -109,22 +115,25 @@ impl FullAt {
     }
 }
 
-/// What became of an attempt to take a token.
+/// Result of taking a token from a bucket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
-    /// It is taken; this is the bucket now.
+    /// The token was taken; the value is the bucket's new state.
     Granted(FullAt),
-    /// There is none left in this bucket.
+    /// The bucket has no token left; the value is the bucket's present state.
     Refused(FullAt),
 }
 
-/// Where buckets are kept that several environments share.
+/// Stores token buckets that several Lambda environments share.
 pub trait RateLimits: Send + Sync {
-    /// Takes a token from a bucket that holds and regains as many as `rate` says. `known` is the latest that is known of
-    /// the bucket, zero if nothing is: it decides what is tried first, never what is granted.
+    /// Takes a token from the named bucket, whose size and refill are those of `rate`.
+    ///
+    /// `known` is the caller's latest knowledge of the bucket's state, zero if there is none. It only decides which
+    /// write is tried first, never whether the token is granted.
     ///
     /// # Errors
-    /// When the store does not answer, or holds something that is no bucket. A token may have been taken, or two.
+    /// If the store does not respond, or if the stored item is not a valid bucket. Despite the error, up to two
+    /// tokens may have been taken.
     fn take(
         &self,
         bucket: &str,
@@ -140,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of the calls at these moments are let through, each moment in milliseconds.
+    /// Returns how many calls are granted when calls arrive at the times `at`, in milliseconds.
     fn granted(rate: Rate, at: impl IntoIterator<Item = u64>) -> usize {
         let mut bucket = FullAt::default();
         let mut granted = 0;
@@ -150,23 +159,34 @@ mod tests {
                 granted += 1;
             } else {
                 let until = now + rate.wait(bucket, now) + Duration::from_millis(1);
-                assert!(rate.take(bucket, until).is_some(), "there is a token when it was said to be");
+                assert!(
+                    rate.take(bucket, until).is_some(),
+                    "the bucket has a token after the wait that it announced"
+                );
             }
         }
         granted
     }
 
     #[test]
-    fn a_burst_is_let_through_and_then_one_for_each_interval() {
+    fn rate_grants_a_burst_and_then_one_call_per_interval() {
         let rate = Rate::per_second(10).with_burst(3);
         assert_eq!(granted(rate, [5_000; 100]), 3);
-        assert_eq!(granted(rate, 5_000..6_000), 3 + 9, "three at once, then one every 100 ms");
-        assert_eq!(granted(Rate::per_minute(60), [5_000; 100]), 60, "a burst of a whole period by default");
+        assert_eq!(
+            granted(rate, 5_000..6_000),
+            3 + 9,
+            "a burst of three is granted, then one call every 100 ms"
+        );
+        assert_eq!(
+            granted(Rate::per_minute(60), [5_000; 100]),
+            60,
+            "the default burst is the number of calls per period"
+        );
         assert_eq!(granted(Rate::per_second(10).with_burst(1), [5_000, 5_099, 5_100, 5_199]), 2);
     }
 
     #[test]
-    fn what_is_no_rate_is_refused() {
+    fn rate_with_zero_requests_zero_period_or_zero_burst_panics() {
         for wrong in
             [|| Rate::per_second(0), || Rate::new(1, Duration::ZERO), || Rate::per_second(1).with_burst(0)]
         {
@@ -177,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_stretch_of_time_lets_more_through_than_its_burst_and_its_share(
+        fn granted_calls_never_exceed_the_burst_plus_the_refill(
             mut at in proptest::collection::vec(0..20_000_u64, 1..200),
             requests in 1..50_u32, burst in 1..50_u32,
         ) {

@@ -7,29 +7,29 @@ use crate::ids::{ConnectionId, RequestId, RequestKey, TenantId, UserId};
 use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode, Seq};
 
-/// Where a request stands.
+/// Status of a request.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Status {
-    /// Waiting to be claimed.
+    /// The request waits for a processor or worker to claim it.
     Pending,
-    /// Claimed, and run under a lease.
+    /// A function has claimed the request and runs it under a lease.
     Processing,
-    /// Failed, and waiting for its next attempt.
+    /// An attempt failed, and the request waits for its next attempt.
     Retrying,
-    /// Ended with a result.
+    /// The request finished with a result. Terminal.
     Completed,
-    /// Ended with an error.
+    /// The request finished with an error. Terminal.
     Failed,
-    /// Ended by its user or an operator.
+    /// The request's user or an operator cancelled the request. Terminal.
     Cancelled,
 }
 
 impl Status {
-    /// Every status.
+    /// All statuses of a request.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Processing, Self::Retrying, Self::Completed, Self::Failed, Self::Cancelled];
 
-    /// Whether a request that stands so has ended, and will never stand otherwise.
+    /// Returns whether this status is terminal: COMPLETED, FAILED or CANCELLED. A terminal status never changes.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         match self {
@@ -38,7 +38,7 @@ impl Status {
         }
     }
 
-    /// As it is stored.
+    /// Returns the status as stored in DynamoDB, such as `PENDING`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Status {
         }
     }
 
-    /// As an acknowledgment and a snapshot say it.
+    /// Returns the status as clients receive it in acknowledgments and snapshots, such as `queued`.
     #[must_use]
     pub const fn as_protocol(self) -> &'static str {
         match self {
@@ -65,55 +65,58 @@ impl Status {
     }
 }
 
-/// How far a request has come, as its handler last said.
+/// Progress of a request, as last reported by its handler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// From 0 to 100.
+    /// Completed share of the work, from 0 to 100.
     pub percentage: f64,
-    /// What is being done.
+    /// Description of the current step of the work.
     pub message: String,
-    /// What the handler tells about its work.
+    /// Additional values that the handler reports to clients with its progress.
     pub metadata: Map<String, Value>,
 }
 
-/// Which function runs a request.
+/// The function that runs a request.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Runner {
-    /// The processor, beside the others of its batch: what is expected to be over soon.
+    /// The processor runs the request together with the other requests of its batch. Used for requests that are
+    /// expected to finish soon.
     #[default]
     Processor,
-    /// The worker, alone in an invocation: what takes long, what goes on from a checkpoint, and what has brought a process
-    /// down.
+    /// The worker runs the request alone in its own invocation. Used for long requests, for requests that continue
+    /// from a checkpoint, and for requests whose process crashed.
     Worker,
 }
 
-/// An attempt that did not end its request well, as its history keeps it.
+/// A failed attempt, as recorded in the history of its request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PastAttempt {
-    /// Which attempt it was, from 1.
+    /// Ordinal of the attempt, starting at 1.
     pub attempt: u32,
-    /// Under which claim it ended.
+    /// Epoch of the claim under which the attempt ended.
     pub epoch: u64,
-    /// When it was last claimed.
+    /// Time of the attempt's last claim; `None` if not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When it ended, or was found to have.
+    /// Time at which the attempt ended, or at which the sweeper found its lease expired.
     pub ended_at: Timestamp,
-    /// What became of it.
+    /// How the attempt failed.
     pub outcome: AttemptOutcome,
-    /// What its client would be told, cut short, and without details.
+    /// Error of the attempt in the form for clients, truncated to [`MAX_MESSAGE_CHARS`](Self::MAX_MESSAGE_CHARS) and
+    /// [`MAX_CODE_CHARS`](Self::MAX_CODE_CHARS), and without details.
     pub error: ErrorBody,
 }
 
 impl PastAttempt {
-    /// The most attempts that a history keeps: the latest. Each write of the request pays for them.
+    /// Maximum number of attempts in a history; the oldest are dropped. Bounded because every write of the request pays
+    /// write capacity for the whole history.
     pub const MAX: usize = 10;
-    /// The most characters of an error's message that it keeps.
+    /// Number of characters to which a history truncates an error's message.
     pub const MAX_MESSAGE_CHARS: usize = 120;
-    /// The most characters of an error's code that it keeps.
+    /// Number of characters to which a history truncates an error's code.
     pub const MAX_CODE_CHARS: usize = 64;
 
-    /// The history of a request with this attempt added to it: bounded, whatever came before.
+    /// Appends this attempt to `history` and returns the new history, with at most [`MAX`](Self::MAX) attempts.
     #[must_use]
     pub fn added_to(mut self, history: &[Self]) -> Vec<Self> {
         let message: String = self.error.message.chars().take(Self::MAX_MESSAGE_CHARS).collect();
@@ -124,45 +127,47 @@ impl PastAttempt {
     }
 }
 
-/// What became of an attempt that did not end its request well.
+/// How an attempt failed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
-    /// Its handler, or a layer, returned an error.
+    /// The handler or a middleware layer returned an error.
     Failed,
-    /// It took longer than it may.
+    /// The attempt exceeded its time limit.
     TimedOut,
-    /// Its handler, or a layer, panicked.
+    /// The handler or a middleware layer panicked.
     Panicked,
-    /// Its lease ended and nobody had said anything: its process died, or lost its way to the store.
+    /// The attempt's lease expired without an outcome, because its process died or could not reach the store.
     Crashed,
 }
 
-/// What an attempt has last said of itself: it goes with every write by which the request leaves the attempt, so that
-/// nothing that was pushed is ever ahead of what is stored.
+/// Final progress of an attempt.
+///
+/// Each write that releases the attempt's lease includes this report, so that stored progress is not behind the
+/// progress that was pushed to clients.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LastReport {
-    /// How far it has come.
+    /// Last progress that the attempt reported.
     pub progress: Progress,
-    /// The number of its last frame: of a write that ends the request, that of the terminal frame.
+    /// Sequence number of the attempt's last frame. In a terminal write, the sequence number of the terminal frame.
     pub seq: Seq,
-    /// When the write is made.
+    /// Time of the write that includes this report.
     pub at: Timestamp,
 }
 
-/// How a request ended.
+/// Terminal outcome of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
-    /// With the handler's output.
+    /// The request completed with this output of its handler.
     Completed(Value),
-    /// With what its client is told.
+    /// The request failed with this error, which clients receive.
     Failed(ErrorBody),
-    /// Because its user or an operator wanted it to.
+    /// The request's user or an operator cancelled the request.
     Cancelled,
 }
 
 impl Ending {
-    /// The status that this ending leads to.
+    /// Returns the terminal status that belongs to this ending.
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {
@@ -173,67 +178,69 @@ impl Ending {
     }
 }
 
-/// A queued request, with all that is known of it.
+/// A queued request with all its stored values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// As its client names it.
+    /// The request's id, as chosen by its client.
     pub id: RequestId,
-    /// Whose it is.
+    /// The user who sent the request.
     pub user: UserId,
-    /// In which tenant.
+    /// The tenant of the request's user.
     pub tenant: TenantId,
-    /// The connection that it came over.
+    /// The connection over which the request arrived.
     pub connection: ConnectionId,
-    /// What is asked for.
+    /// Name of the requested action, which selects the handler.
     pub action: String,
-    /// What it is asked with.
+    /// Input of the handler, as sent by the client.
     pub payload: Value,
-    /// What its client wants to have kept with it.
+    /// Key-value pairs that the client attached to the request.
     pub metadata: BTreeMap<String, String>,
-    /// Where it stands.
+    /// Current status of the request.
     pub status: Status,
-    /// How often it was claimed to be run; 0 before the first time.
+    /// Number of attempts started so far; 0 before the first claim. A continuation does not count as an attempt.
     pub attempt: u32,
-    /// How often it may be.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// How often it went on from a checkpoint in a fresh invocation; that counts as no attempt.
+    /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Which function runs it.
+    /// Which function runs the request: the processor or the worker.
     pub runner: Runner,
-    /// Raised by each claim: writes of an earlier one are refused.
+    /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
-    /// Whose claim holds, and until when.
+    /// Lease of the current claim; `None` unless the request is being processed.
     pub lease: Option<Lease>,
-    /// Whether its user or an operator wants it to end, and its handler goes on.
+    /// Whether a user or operator has asked to cancel the request while its attempt is still running.
     pub cancel_requested: bool,
-    /// How far it has come.
+    /// Last stored progress of the request.
     pub progress: Progress,
-    /// The number of the last frame that was stored.
+    /// Sequence number of the last progress or terminal frame that is recorded for the request.
     pub seq: Seq,
-    /// What its handler saved last, to go on from.
+    /// Last state that the handler saved to continue from; `None` if the handler has saved none.
     pub checkpoint: Option<Value>,
-    /// Its attempts that did not end it well, the latest last; also those of the request that it is a redrive of.
+    /// Failed attempts of the request, the latest last. A redriven request also has those of its original request.
     pub history: Vec<PastAttempt>,
-    /// How it ended, if it has.
+    /// Terminal outcome of the request; `None` while the request is open.
     pub ending: Option<Ending>,
-    /// Whether it has failed for good and its dead letter is still to be sent.
+    /// Whether the request has failed and its dead letter has not been sent yet.
     pub is_dead_letter_due: bool,
-    /// The dead letter that it was made from: see [`DeadLetter::id`](crate::dead_letters::DeadLetter).
+    /// Id of the [dead letter](crate::dead_letters::DeadLetter) from which the request was created; `None` unless the
+    /// request is a redrive.
     pub redrive_of: Option<String>,
-    /// The request that was made from its dead letter.
+    /// Id of the request that a redrive created from this request's dead letter; `None` if there was no redrive.
     pub redriven_as: Option<RequestId>,
-    /// The connections that are told of it.
+    /// Connections that receive the request's frames.
     pub subscribers: Vec<ConnectionId>,
-    /// When it was queued.
+    /// Time at which the request was queued.
     pub created_at: Timestamp,
-    /// When it was last claimed.
+    /// Time of the request's last claim; `None` before the first claim.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// Time of the write that made the request terminal; `None` while the request is open.
     pub finished_at: Option<Timestamp>,
 }
 
 impl Request {
-    /// A new request, pending and never attempted, with one attempt, nothing kept with it, and its connection listening.
+    /// Creates a pending request with no attempts so far, at most one attempt, no metadata, and `connection` as its
+    /// only subscriber.
     #[must_use]
     pub fn new(
         id: RequestId,
@@ -275,78 +282,79 @@ impl Request {
         }
     }
 
-    /// The key it is stored under.
+    /// Returns the key under which the request is stored.
     #[must_use]
     pub fn key(&self) -> RequestKey {
         RequestKey::new(&self.tenant, &self.user, &self.id)
     }
 }
 
-/// A request as a list shows it: without what was sent with it, and what came of it.
+/// A request as an entry of a list: without payload, metadata, checkpoint, result, error and redrive links.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestSummary {
-    /// As its client names it.
+    /// The request's id, as chosen by its client.
     pub id: RequestId,
-    /// Whose it is.
+    /// The user who sent the request.
     pub user: UserId,
-    /// In which tenant.
+    /// The tenant of the request's user.
     pub tenant: TenantId,
-    /// The connection that it came over.
+    /// The connection over which the request arrived.
     pub connection: ConnectionId,
-    /// What is asked for.
+    /// Name of the requested action, which selects the handler.
     pub action: String,
-    /// Where it stands.
+    /// Current status of the request.
     pub status: Status,
-    /// How often it was claimed to be run; 0 before the first time.
+    /// Number of attempts started so far; 0 before the first claim. A continuation does not count as an attempt.
     pub attempt: u32,
-    /// How often it may be.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// How often it went on from a checkpoint in a fresh invocation; that counts as no attempt.
+    /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Which function runs it.
+    /// Which function runs the request: the processor or the worker.
     pub runner: Runner,
-    /// Raised by each claim: writes of an earlier one are refused.
+    /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
-    /// Whose claim holds, and until when.
+    /// Lease of the current claim; `None` unless the request is being processed.
     pub lease: Option<Lease>,
-    /// Whether its user or an operator wants it to end, and its handler goes on.
+    /// Whether a user or operator has asked to cancel the request while its attempt is still running.
     pub cancel_requested: bool,
-    /// Its attempts that did not end it well, the latest last.
+    /// Failed attempts of the request, the latest last.
     pub history: Vec<PastAttempt>,
-    /// Whether it has failed for good and its dead letter is still to be sent.
+    /// Whether the request has failed and its dead letter has not been sent yet.
     pub is_dead_letter_due: bool,
-    /// How far it has come.
+    /// Last stored progress of the request.
     pub progress: Progress,
-    /// The number of the last frame that was stored.
+    /// Sequence number of the last progress or terminal frame that is recorded for the request.
     pub seq: Seq,
-    /// The connections that are told of it.
+    /// Connections that receive the request's frames.
     pub subscribers: Vec<ConnectionId>,
-    /// When it was queued.
+    /// Time at which the request was queued.
     pub created_at: Timestamp,
-    /// When it was last claimed.
+    /// Time of the request's last claim; `None` before the first claim.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// Time of the write that made the request terminal; `None` while the request is open.
     pub finished_at: Option<Timestamp>,
-    /// When somebody has to look at it, unless nothing is left to do.
+    /// Time at which the sweeper must handle the request; `None` if nothing is left to do.
     pub timer_at: Option<Timestamp>,
 }
 
 impl RequestSummary {
-    /// The key it is stored under.
+    /// Returns the key under which the request is stored.
     #[must_use]
     pub fn key(&self) -> RequestKey {
         RequestKey::new(&self.tenant, &self.user, &self.id)
     }
 }
 
-/// The right to run a request, for a while, and to say how it went.
+/// The exclusive right to run a request, and to write its outcome, until an expiry time.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lease {
-    /// Which claim this is.
+    /// Epoch of the claim that acquired the lease.
     pub epoch: u64,
-    /// Who holds it: 128 random bits, so that a claim whose answer was lost is known as our own.
+    /// Owner token of the lease: 128 random bits, fresh for each claim. By this token a claimant recognizes its own
+    /// successful claim after the response was lost.
     pub owner: String,
-    /// Until when no one else may claim the request.
+    /// Time at which the lease expires, unless renewed. Afterwards the sweeper may reclaim the request.
     pub expires_at: Timestamp,
 }
 
@@ -366,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_keeps_the_latest_and_of_each_no_more_than_it_says() {
+    fn history_keeps_the_latest_ten_attempts_and_truncates_their_errors() {
         let mut history = Vec::new();
         for attempt in 1..=25 {
             let error = ErrorBody::new(ErrorCode::from("C".repeat(900).as_str()), "\u{e4}".repeat(9_000))
@@ -379,14 +387,14 @@ mod tests {
         let kept = ErrorBody::new(ErrorCode::from("C".repeat(64).as_str()), "\u{e4}".repeat(120));
         assert!(history.iter().all(|past| past.error == kept));
         let bytes = serde_json::to_string(&history).unwrap().len();
-        assert!(bytes < 5 * 1024, "{bytes}");
-        // One that came from elsewhere with more than that.
+        assert!(bytes < 5 * 1024, "a full history takes less than 5 KiB, but took {bytes} bytes");
+        // A history that is already longer than the maximum is truncated as well.
         let long: Vec<_> = (0..40).map(|n| past(n, kept.clone())).collect();
         assert_eq!(past(40, kept).added_to(&long).len(), PastAttempt::MAX);
     }
 
     #[test]
-    fn a_short_error_is_kept_as_it_is() {
+    fn history_keeps_a_short_error_unchanged() {
         let error = ErrorBody::new(ErrorCode::Timeout, "too slow");
         assert_eq!(past(1, error.clone()).added_to(&[])[0].error, error);
     }

@@ -1,8 +1,8 @@
-//! Reading and writing attributes, with errors that name the item and the attribute.
+//! Encoding and decoding of item attributes. Decoding errors name the item and the attribute.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "AWS may add attribute types: each is wrong alike where it is not the expected one"
+    reason = "AWS may add attribute types; any type other than the expected one is the same error"
 )]
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,17 +14,17 @@ use serde_json::Value;
 use crate::ports::Timestamp;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// An item as the SDK has it.
+/// A DynamoDB item: attribute values by attribute name, in the types of the AWS SDK.
 pub type Item = HashMap<String, AttributeValue>;
 
-/// An item that is not what it should be.
+/// A stored item that cannot be decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Corrupt {
-    /// The item's key.
+    /// Key of the corrupt item.
     pub key: String,
-    /// The attribute at fault.
+    /// Name of the attribute that is missing or invalid.
     pub attribute: &'static str,
-    /// What it should have been, and what was found.
+    /// Description of the problem, such as `is missing` or `expected a number, found a string`.
     pub problem: String,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn strings(map: &BTreeMap<String, String>) -> AttributeValue {
     AttributeValue::M(map.iter().map(|(key, text)| (key.clone(), s(text))).collect())
 }
 
-/// Reads the attributes of one item.
+/// Decodes the attributes of one item.
 pub(super) struct Reader<'a> {
     item: &'a Item,
     key_attribute: &'static str,
@@ -123,11 +123,11 @@ impl<'a> Reader<'a> {
         self.required(attribute, self.optional_number(attribute)?)
     }
 
-    /// A flag, which is down where it is missing.
+    /// Returns a boolean attribute; `false` if the attribute is missing.
     pub(super) fn flag(&self, attribute: &'static str) -> Result<bool, Corrupt> {
         match self.item.get(attribute) {
             None => Ok(false),
-            Some(AttributeValue::Bool(is_up)) => Ok(*is_up),
+            Some(AttributeValue::Bool(is_set)) => Ok(*is_set),
             Some(other) => Err(self.wrong_type(attribute, "a boolean", other)),
         }
     }
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         let Some(text) = self.optional_string(attribute)? else { return Ok(None) };
         serde_json::from_str(text)
             .map(Some)
-            .map_err(|error| self.corrupt(attribute, format!("is not the JSON it should be: {error}")))
+            .map_err(|error| self.corrupt(attribute, format!("is not the expected JSON: {error}")))
     }
 
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, attribute: &'static str) -> Result<T, Corrupt> {
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// The entries of a map in the order of their keys; none if the attribute is missing.
+    /// Returns the entries of a map attribute, sorted by key; `None` if the attribute is missing.
     pub(super) fn map(
         &self,
         attribute: &'static str,
@@ -204,6 +204,6 @@ fn type_of(value: &AttributeValue) -> &'static str {
         AttributeValue::Null(_) => "null",
         AttributeValue::S(_) => "a string",
         AttributeValue::Ss(_) => "a set of strings",
-        _ => "a type that this SDK does not know",
+        _ => "a type unknown to this SDK version",
     }
 }

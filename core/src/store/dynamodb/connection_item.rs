@@ -1,16 +1,16 @@
-//! The item of a connection, attribute by attribute.
+//! The DynamoDB item of a connection: its attributes, key and codec.
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
 //! | `connection_id` | S | table key |
-//! | `user_key` | S | tenant and user in one; key of `user-connections`, sorted by `connected_at` |
-//! | `tenant_id` | S | key of `tenant-connections`, sorted by `connected_at` |
+//! | `user_key` | S | tenant and user id, joined; partition key of the index `user-connections`, sorted by `connected_at` |
+//! | `tenant_id` | S | partition key of the index `tenant-connections`, sorted by `connected_at` |
 //! | `user_id` | S | the token's `sub` |
-//! | `permissions` | L of S | what the token permits |
-//! | `token_expires_at` | N, ms | when the connection's rights end |
-//! | `endpoint` | S | where the gateway's management API answers for it |
-//! | `connected_at`, `last_ping` | N, ms | |
-//! | `metadata` | M of S | `user_agent`, `source_ip` |
+//! | `permissions` | L of S | permissions that the token grants |
+//! | `token_expires_at` | N, ms | expiry of the token, from which on the connection has no rights |
+//! | `endpoint` | S | URL of the gateway's management API for the connection |
+//! | `connected_at`, `last_ping` | N, ms | time of the connection's opening, and of its client's last activity |
+//! | `metadata` | M of S | properties of the client: `user_agent`, `source_ip` |
 //! | `ttl` | N, s | DynamoDB's time to live: 24 hours after `connected_at` |
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -19,16 +19,16 @@ use super::codec::{Corrupt, Item, Reader, n, s, strings, time};
 use crate::ids::{ConnectionId, TenantId, UserId, user_key};
 use crate::store::{Connection, Identity};
 
-/// The table's key attribute.
+/// Name of the connections table's partition key attribute.
 pub const KEY: &str = "connection_id";
 
-/// The key of a connection's item.
+/// Returns the key of a connection's item.
 #[must_use]
 pub fn key(id: &ConnectionId) -> AttributeValue {
     s(id.as_str())
 }
 
-/// The item of a connection.
+/// Encodes a connection as its DynamoDB item.
 #[must_use]
 pub fn encode(connection: &Connection) -> Item {
     let Connection { id, identity, endpoint, connected_at, last_ping, metadata } = connection;
@@ -48,10 +48,10 @@ pub fn encode(connection: &Connection) -> Item {
     ])
 }
 
-/// The connection that an item holds.
+/// Decodes a connection from its DynamoDB item.
 ///
 /// # Errors
-/// When an attribute is missing or of the wrong type.
+/// [`Corrupt`] if an attribute is missing or has the wrong type.
 pub fn decode(item: &Item) -> Result<Connection, Corrupt> {
     let read = Reader::new(item, KEY);
     Ok(Connection {
@@ -94,12 +94,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_connection_reads_back_as_it_was_written(connection in connections()) {
+        fn connection_item_decodes_to_the_encoded_connection(connection in connections()) {
             prop_assert_eq!(decode(&encode(&connection)).unwrap(), connection);
         }
 
         #[test]
-        fn a_missing_or_mistyped_attribute_is_named(connection in connections(), pick in 0..9_usize) {
+        fn connection_attribute_of_the_wrong_type_is_named_in_the_error(
+            connection in connections(), pick in 0..9_usize,
+        ) {
             let attribute = [
                 "connection_id", "user_id", "tenant_id", "permissions", "token_expires_at", "endpoint",
                 "connected_at", "last_ping", "metadata",
@@ -108,7 +110,7 @@ mod tests {
             item.insert(attribute.into(), AttributeValue::Bool(true));
             let corrupt = decode(&item).unwrap_err();
             prop_assert_eq!(corrupt.attribute, attribute);
-            prop_assert!(corrupt.problem.contains("a boolean"), "{}", corrupt);
+            prop_assert!(corrupt.problem.contains("a boolean"), "error names the type found: {}", corrupt);
         }
     }
 }

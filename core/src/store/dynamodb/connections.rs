@@ -10,7 +10,7 @@ use crate::ids::{ConnectionId, TenantId, UserId, user_key};
 use crate::ports::Timestamp;
 use crate::store::{Connection, ConnectionStore, Page, PageRequest, StoreError, StoreErrorKind};
 
-/// Connections in a DynamoDB table.
+/// A [`ConnectionStore`] on a DynamoDB table.
 #[derive(Clone, Debug)]
 pub struct DynamoConnectionStore {
     client: Client,
@@ -18,10 +18,10 @@ pub struct DynamoConnectionStore {
 }
 
 impl DynamoConnectionStore {
-    /// How many stale connections are forgotten at once.
-    const DELETES_AT_ONCE: usize = 8;
+    /// Maximum number of stale connections that are deleted concurrently.
+    const CONCURRENT_DELETES: usize = 8;
 
-    /// Connections in `table`.
+    /// Creates a store on the table named `table`.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self { client, table: table.into() }
@@ -42,7 +42,8 @@ impl DynamoConnectionStore {
         list.page(page, None, |item| connection_item::decode(item).map(Some)).await
     }
 
-    /// Forgets the connection of this item if it is stale (still), and says whether it was.
+    /// Deletes the connection of `item` if its last activity is still before `last_ping_before`. Returns whether the
+    /// connection was deleted.
     async fn delete_if_stale(&self, item: Item, last_ping_before: Timestamp) -> Result<bool, StoreError> {
         let id = ConnectionId::from(Reader::new(&item, connection_item::KEY).string(connection_item::KEY)?);
         let delete = self
@@ -60,7 +61,7 @@ impl DynamoConnectionStore {
     }
 }
 
-/// The connections of a user.
+/// Index of connections by user.
 static USER_CONNECTIONS: Index = Index {
     name: "user-connections",
     partition: "user_key",
@@ -69,7 +70,7 @@ static USER_CONNECTIONS: Index = Index {
     table_key,
 };
 
-/// The connections of a tenant.
+/// Index of connections by tenant.
 static TENANT_CONNECTIONS: Index = Index {
     name: "tenant-connections",
     partition: "tenant_id",
@@ -95,7 +96,8 @@ impl ConnectionStore for DynamoConnectionStore {
         match put.send().await.map_err(Refusal::from) {
             Ok(_) => Ok(()),
             Err(Refusal::Condition(_)) => {
-                let problem = self.context("save", &connection.id) + ": another user's has the id";
+                let problem =
+                    self.context("save", &connection.id) + ": the id belongs to a connection of another user";
                 Err(StoreError::new(StoreErrorKind::AlreadyExists, problem))
             }
             Err(Refusal::Other(failure)) => Err(failure.in_context(self.context("save", &connection.id))),
@@ -146,7 +148,7 @@ impl ConnectionStore for DynamoConnectionStore {
     }
 
     async fn update_last_ping(&self, id: &ConnectionId, now: Timestamp) -> Result<(), StoreError> {
-        const OPERATION: &str = "note a sign of life of";
+        const OPERATION: &str = "update last_ping of";
         let update = self
             .client
             .update_item()
@@ -157,7 +159,7 @@ impl ConnectionStore for DynamoConnectionStore {
             .expression_attribute_values(":now", time(now))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match update.send().await.map_err(Refusal::from) {
-            // It is there, and has given a sign of life since.
+            // The condition failed on an existing connection, so its stored activity time is not before `now`.
             Ok(_) | Err(Refusal::Condition(Some(_))) => Ok(()),
             Err(Refusal::Condition(None)) => {
                 Err(StoreError::new(StoreErrorKind::NotFound, self.context(OPERATION, id)))
@@ -181,7 +183,7 @@ impl ConnectionStore for DynamoConnectionStore {
             let read = read.map_err(|error| store_error(context.clone(), error))?;
             let deletes = stream::iter(read.items.unwrap_or_default())
                 .map(|item| self.delete_if_stale(item, last_ping_before))
-                .buffer_unordered(Self::DELETES_AT_ONCE);
+                .buffer_unordered(Self::CONCURRENT_DELETES);
             deleted += deletes
                 .try_fold(0, |count, was_stale| async move { Ok(count + usize::from(was_stale)) })
                 .await?;

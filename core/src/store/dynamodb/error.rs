@@ -1,4 +1,4 @@
-//! What a failed call of DynamoDB means.
+//! Mapping of failed DynamoDB calls to [`StoreError`]s.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::CancellationReason;
 use super::codec::Item;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A failed call, apart from a failed condition.
+/// A failed DynamoDB call whose cause is not a failed condition.
 pub(super) struct Failure {
     kind: StoreErrorKind,
     source: Box<dyn Error + Send + Sync>,
@@ -23,7 +23,7 @@ impl Failure {
         Self { kind, source: source.into() }
     }
 
-    /// The error that says what was being done to what.
+    /// Converts the failure to an error whose text is `context`, such as `get request acme/ann/r1 in table requests`.
     pub(super) fn in_context(self, context: impl Into<String>) -> StoreError {
         StoreError::new(self.kind, context).with_source(self.source)
     }
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// The error of a failed call that has no condition; `context` says what was being done to what.
+/// Converts the failure of an unconditional call to an error. `context` names the operation, the item and the table.
 pub(super) fn store_error<E>(context: String, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -46,7 +46,10 @@ where
     Failure::from(error).in_context(context)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the SDK's error enum is non-exhaustive; all variants not named here have the same kind"
+)]
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> StoreErrorKind {
     match error.code() {
         Some(
@@ -63,7 +66,7 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> StoreErrorKind {
             | "TransactionInProgressException",
         ) => StoreErrorKind::Unavailable,
         Some("ItemCollectionSizeLimitExceededException") => StoreErrorKind::TooLarge,
-        // DynamoDB has no code of its own for an item above 400 KB, only this text.
+        // DynamoDB has no separate error code for an item above 400 KB: only the message identifies the error.
         Some("ValidationException") if error.message().is_some_and(|text| text.contains("Item size")) => {
             StoreErrorKind::TooLarge
         }
@@ -80,11 +83,11 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> StoreErrorKind {
     }
 }
 
-/// Why a conditional write was refused.
+/// Reason why a conditional write failed.
 pub(super) enum Refusal {
-    /// Its condition failed, on this item, where the call asked for it.
+    /// The write's condition failed. The value is the existing item, if the call requested it and the item exists.
     Condition(Option<Item>),
-    /// Another reason.
+    /// The call failed for a reason other than its condition.
     Other(Failure),
 }
 
@@ -103,7 +106,8 @@ macro_rules! refusal_of {
 
 refusal_of!(DeleteItemError PutItemError UpdateItemError);
 
-/// A transaction's failure is in the reasons, one for each of its writes. Only the first of its writes has a condition.
+/// A cancelled transaction has one cancellation reason per write. Only the first write of our transactions has a
+/// condition.
 impl From<SdkError<TransactWriteItemsError>> for Refusal {
     fn from(error: SdkError<TransactWriteItemsError>) -> Self {
         let reasons = reasons(&error);

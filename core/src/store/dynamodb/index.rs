@@ -1,10 +1,13 @@
-//! Lists: an index that may be spread over shards, read in its order, and the items that its keys lead to.
+//! Lists of items, read through a write-sharded index.
 //!
-//! Every index carries keys alone, so a list is two steps: one query of each shard, all at once, and one batch of
-//! consistent reads. What a shard returns is sorted, and the shards are merged by time, then by the shard's number,
-//! then in DynamoDB's own order. A [`Cursor`] names one place in that order, and so where each shard goes on: up to the
-//! entry's shard those of its very time are behind it, after its shard they are not. It names its list too, by the index
-//! and a hash of the first shard, since another list of the same index would pass over what it has before that place.
+//! Every index projects keys only, so a list is read in two steps: concurrent queries, one for each shard, and then one
+//! batch of consistent reads. Each query returns sorted entries. The entries of all shards are merged by time, then by
+//! shard number, then in DynamoDB's own order.
+//!
+//! A [`Cursor`] is the position of the last returned entry in that order, from which each shard's start follows.
+//! Shards with a lower number than the cursor's have returned all entries of the cursor's time; shards with a higher
+//! number have returned none of them. The cursor also identifies its list, by the index name and a hash of the first
+//! shard's name, because the cursor would skip entries in another list of the same index.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,64 +23,64 @@ use crate::ids::fnv1a;
 use crate::ports::Timestamp;
 use crate::store::{Cursor, Page, PageRequest, StoreError, StoreErrorKind};
 
-/// An index of a table.
+/// A secondary index of a table.
 pub(super) struct Index {
     pub(super) name: &'static str,
-    /// The attribute that names a shard.
+    /// Name of the index's partition key attribute. Each value of the attribute is one shard.
     pub(super) partition: &'static str,
-    /// The attribute that a shard is sorted by.
+    /// Name of the index's sort key attribute, by which the entries of a shard are sorted.
     pub(super) sort: &'static str,
-    /// The attribute of the table's key that tells one entry from another.
+    /// Name of the table's partition key attribute, whose value identifies an entry.
     pub(super) key: &'static str,
-    /// The table's key of an entry.
+    /// Builds the full table key of an entry from the value of [`key`](Self::key).
     pub(super) table_key: fn(&str) -> Item,
 }
 
-/// A list that is read: an index of a table, and which part of it.
+/// A list to read: a table, its index, and the shards and order of the entries.
 pub(super) struct List<'a> {
     pub(super) client: &'a Client,
     pub(super) table: &'a str,
     pub(super) index: &'static Index,
-    /// The list's shards, in the order in which entries of the same time come.
+    /// Names of the list's shards. Entries of the same time are ordered by their shard's position in this vector.
     pub(super) shards: Vec<String>,
     pub(super) order: Order,
 }
 
-/// By which time a list goes.
+/// Order of a list by time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
-    /// From the oldest on.
+    /// Oldest entries first.
     OldestFirst,
-    /// From the oldest on, to the last of this moment.
+    /// Oldest entries first, up to and including this time.
     OldestFirstUntil(Timestamp),
-    /// From the newest back.
+    /// Newest entries first.
     NewestFirst,
 }
 
-/// A key that an index led to.
+/// An index entry: the value of the index's sort key, and the value of the table's partition key.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Entry {
     at: u64,
     pub(super) key: String,
 }
 
-/// What is known of a shard: its next entries, and whether more come after them.
+/// Entries of a shard that are not merged yet, and whether the index has more entries after these.
 #[derive(Debug, Default)]
 struct Shard {
     entries: VecDeque<Entry>,
     more: bool,
 }
 
-/// The keys of one page, and where it ends.
+/// The index entries of one page, and the cursor of the next page, if there is one.
 pub(super) type Keys = (Vec<Entry>, Option<Cursor>);
 
-/// How often keys that a batch left unread are asked for again.
+/// Maximum number of BatchGetItem calls for one page, because DynamoDB may leave some keys unprocessed.
 const BATCH_TRIES: u32 = 5;
-/// The wait before the first of these, doubled each time.
+/// Wait before the second BatchGetItem call for a page. The wait doubles before each further call.
 const BATCH_BACKOFF: Duration = Duration::from_millis(50);
 
 impl List<'_> {
-    /// The items of one page, as `decode` reads them; those that it finds no longer belong here are left out.
+    /// Reads one page of items. Items for which `decode` returns `None` no longer belong to the list and are left out.
     pub(super) async fn page<T>(
         &self,
         page: PageRequest,
@@ -88,9 +91,9 @@ impl List<'_> {
         let mut found = self.items(&entries, attributes).await?;
         let mut page = Page { items: Vec::new(), unreadable: Vec::new(), next };
         for Entry { key, at } in entries {
-            let is_it =
+            let is_match =
                 |item: &Item| item.get(self.index.key).and_then(|value| value.as_s().ok()) == Some(&key);
-            let Some(position) = found.iter().position(is_it) else { continue };
+            let Some(position) = found.iter().position(is_match) else { continue };
             match decode(&found.swap_remove(position)) {
                 Ok(item) => page.items.extend(item),
                 Err(corrupt) => {
@@ -102,7 +105,7 @@ impl List<'_> {
         Ok(page)
     }
 
-    /// The keys of one page, in the list's order.
+    /// Reads the index entries of one page, in the list's order.
     pub(super) async fn keys(&self, page: &PageRequest) -> Result<Keys, StoreError> {
         let list = self.name();
         page.check(&list)?;
@@ -119,13 +122,13 @@ impl List<'_> {
         Ok((entries.into_iter().map(|(_, entry)| entry).collect(), next))
     }
 
-    /// What tells it from every other list, of the same index too.
+    /// Returns the name of the list for cursors, unique among all lists, including lists of the same index.
     fn name(&self) -> String {
         let first = self.shards.first().map_or("", String::as_str);
         format!("{}#{:016x}", self.index.name, fnv1a(first))
     }
 
-    /// The next entries of a shard.
+    /// Queries the first entries of a shard that follow the page's cursor.
     async fn shard(&self, number: u8, shard: &str, page: &PageRequest) -> Result<Shard, StoreError> {
         let cursor = page.after.as_ref();
         let mut start =
@@ -168,7 +171,7 @@ impl List<'_> {
             let found = found.map_err(|error| store_error(self.context("query"), error))?;
             let items = found.items.unwrap_or_default();
             start = found.last_evaluated_key;
-            // An answer may be empty before the end.
+            // A query page may be empty although the shard has more entries.
             if !items.is_empty() || start.is_none() {
                 let entries = items.iter().map(|item| self.entry(item)).collect::<Result<_, _>>()?;
                 return Ok(Shard { entries, more: start.is_some() });
@@ -188,10 +191,10 @@ impl List<'_> {
         start
     }
 
-    /// The items of these entries as they stand, in no order; those that are gone are not among them.
+    /// Reads the items of these entries consistently, in no particular order. Deleted items are left out.
     async fn items(&self, entries: &[Entry], attributes: Option<&[&str]>) -> Result<Vec<Item>, StoreError> {
         let mut keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-        // An index that changes while it is read may show an entry twice; a batch must not ask for it twice.
+        // An index that changes during the reads may return an entry twice, and BatchGetItem refuses duplicate keys.
         keys.sort_unstable();
         keys.dedup();
         let mut left: Vec<Item> = keys.into_iter().map(self.index.table_key).collect();
@@ -224,8 +227,11 @@ impl List<'_> {
         if left.is_empty() {
             return Ok(items);
         }
-        let problem =
-            format!("{}: {} keys were left unread {BATCH_TRIES} times", self.context("read"), left.len());
+        let problem = format!(
+            "{}: {} keys still unprocessed after {BATCH_TRIES} calls",
+            self.context("read"),
+            left.len()
+        );
         Err(StoreError::new(StoreErrorKind::Throttled, problem))
     }
 
@@ -235,10 +241,11 @@ impl List<'_> {
     }
 }
 
-/// The first `limit` entries of all shards, each with its shard's number, and whether any come after them.
+/// Merges the first `limit` entries of all shards. Returns each entry with its shard's number, and whether more entries
+/// follow.
 fn merge(mut shards: Vec<Shard>, order: Order, limit: usize) -> (Vec<(u8, Entry)>, bool) {
     let mut merged = Vec::new();
-    // What comes next in a shard that has more than it has shown is not known.
+    // The merge stops when a shard has run out of queried entries but has more, because its next entry is unknown.
     while merged.len() < limit && !shards.iter().any(|shard| shard.entries.is_empty() && shard.more) {
         let next = (0_u8..).zip(&mut shards).filter_map(|(number, shard)| {
             let at = shard.entries.front()?.at;

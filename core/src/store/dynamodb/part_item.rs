@@ -1,14 +1,17 @@
-//! The item of a big value: a request's payload, or what an attempt made of it. It lies beside the request's own item,
-//! so that a write to that one does not pay for it.
+//! The DynamoDB item of a part: a value that is too large for its request's own item.
+//!
+//! A part item holds a payload, a checkpoint or a result. The part item is separate so that writes of the
+//! request's own item do not pay write capacity for the value.
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
-//! | `request_id` | S | table key: that of the request |
+//! | `request_id` | S | table partition key, the same as that of the request's own item |
 //! | `part` | S | table sort key: `payload`, `checkpoint`, or `result#{epoch}` |
-//! | `value` | S, JSON | |
-//! | `ttl` | N, s | DynamoDB's time to live. Of a result from the begin, so that a fenced attempt's expires too; of a payload or a checkpoint once the request has ended |
+//! | `value` | S, JSON | the large value |
+//! | `ttl` | N, s | DynamoDB's time to live. A result has one from its first write, so that the result of a fenced attempt expires too; a payload or checkpoint gets one once the request is terminal |
 //!
-//! A request names the parts that are its own: one that it does not name is an attempt's that came too late.
+//! The request's own item names its part items. A part item that is not named belongs to an attempt whose terminal
+//! write did not succeed, and is ignored.
 
 use serde_json::Value;
 
@@ -16,34 +19,35 @@ use super::codec::{Corrupt, Item, Reader, n, s};
 use super::request_item::{KEY, PART};
 use crate::ids::RequestKey;
 
-/// The longest JSON text that stands in the request's own item, in bytes.
+/// Maximum size, in bytes of JSON text, of a value that is stored in the request's own item. Larger values are part
+/// items.
 ///
-/// Each write of a request pays for every KiB of its item that has begun: what lies in it is paid for at each claim,
-/// each stored progress and each end. ADR 0003 has the figures.
+/// DynamoDB charges each write for the whole item, in units of 1 KiB, so a value in the request's own item is paid
+/// for at each claim, each stored progress and each terminal write. ADR 0003 has the figures.
 pub const MAX_INLINE_BYTES: usize = 1024;
 
-/// The part that is the request's payload.
+/// Name of the part item (a separate item for a large value) that holds the request's payload.
 pub const PAYLOAD_PART: &str = "payload";
 
-/// The part that is what the handler saved last, to go on from.
+/// Name of the part item (a separate item for a large value) that holds the handler's last checkpoint.
 pub const CHECKPOINT_PART: &str = "checkpoint";
 
-/// The attribute that holds the value.
+/// Name of the attribute that holds a part item's value.
 const VALUE: &str = "value";
 
-/// The part that is the result of the attempt of this epoch.
+/// Returns the name of the part item that holds the result of the attempt that was claimed under `epoch`.
 #[must_use]
 pub fn result_part(epoch: u64) -> String {
     format!("result#{epoch}")
 }
 
-/// The key of a part's item.
+/// Returns the key of a part item, the separate item that holds a large value of a request.
 #[must_use]
 pub fn key(request: &RequestKey, part: &str) -> Item {
     Item::from([(KEY.into(), s(request.as_str())), (PART.into(), s(part))])
 }
 
-/// The item of a part, from the JSON text of its value and the second in which its time is over.
+/// Encodes a part item. `value` is JSON text; `ttl` is the expiry in seconds since the Unix epoch, if there is one.
 #[must_use]
 pub fn encode(request: &RequestKey, part: &str, value: String, ttl: Option<u64>) -> Item {
     let mut item = key(request, part);
@@ -54,15 +58,16 @@ pub fn encode(request: &RequestKey, part: &str, value: String, ttl: Option<u64>)
     item
 }
 
-/// Which part an item is.
+/// Returns the name of a part item, such as `payload`.
 pub(super) fn part(item: &Item) -> Result<&str, Corrupt> {
     Reader::new(item, KEY).string(PART)
 }
 
-/// The value that an item holds; attributes that are not known are passed over.
+/// Decodes the value of a part item, the separate item that holds a large value of a request. Unknown attributes are
+/// ignored.
 ///
 /// # Errors
-/// When it is missing, of the wrong type, or no JSON.
+/// [`Corrupt`] if the value is missing, has the wrong type, or is not JSON.
 pub fn decode(item: &Item) -> Result<Value, Corrupt> {
     Reader::new(item, KEY).json(VALUE)
 }
@@ -81,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_reads_back_as_it_was_written(text in "\\PC{0,40}", number in any::<f64>(), epoch in any::<u64>()) {
+        fn part_item_decodes_to_the_encoded_value(text in "\\PC{0,40}", number in any::<f64>(), epoch in any::<u64>()) {
             let value = json!({"text": text, "number": number});
             let mut item = encode(&request(), &result_part(epoch), value.to_string(), Some(1));
             item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
@@ -91,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_read_is_named() {
+    fn part_item_without_a_valid_value_is_corrupt() {
         let mut report = Vec::new();
         for value in [None, Some(AttributeValue::Bool(true)), Some(s("{"))] {
             let mut item = key(&request(), PAYLOAD_PART);
@@ -101,7 +106,7 @@ mod tests {
         insta::assert_snapshot!(report.join("\n"), @r#"
         item "acme/ann/r1", attribute "value": is missing
         item "acme/ann/r1", attribute "value": expected a string, found a boolean
-        item "acme/ann/r1", attribute "value": is not the JSON it should be: EOF while parsing an object at line 1 column 1
+        item "acme/ann/r1", attribute "value": is not the expected JSON: EOF while parsing an object at line 1 column 1
         "#);
     }
 }

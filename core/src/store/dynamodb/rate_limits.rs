@@ -10,32 +10,35 @@ use super::rate_limit_item;
 use crate::ports::Timestamp;
 use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 
-/// Token buckets in a DynamoDB table.
+/// Token buckets for rate limits, in a DynamoDB table.
 ///
-/// A token costs one conditional update of one write unit; two where a bucket that was thought full is not. One that
-/// fails is sent once more, and not as often as the client's other calls are: it is waited for with a message, and where
-/// it is throttled that must show in time. Where only its answer was lost, that call then takes two tokens.
+/// Taking a token costs one conditional update of one write unit, or two updates if the known state of the bucket was
+/// wrong. A failed update is retried only once, less often than the client's other calls, because a client's message
+/// waits for the update, and because throttling of the table must become visible soon. If only the response of an
+/// update was lost, the retry takes a second token.
 #[derive(Clone, Debug)]
 pub struct DynamoRateLimits {
     client: Client,
     table: String,
 }
 
-/// What the bucket is taken for: each has an update of its own, since no expression knows a maximum.
+/// Assumed state of a bucket. Each state needs a different update, because update expressions have no maximum function.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Guess {
-    /// It is full, or not there: the token counts from now.
+    /// The bucket is full or has no item. The update sets the fill time to now plus one interval.
     Full,
-    /// It is not: the token counts from when it would have been.
+    /// The bucket is not full. The update adds one interval to the stored fill time.
     InUse,
 }
 
 impl DynamoRateLimits {
-    /// The longest wait before the second attempt; how much of it is waited is left to chance.
+    /// Maximum wait before the retry of an update; the actual wait is a random share (full jitter).
     const BACKOFF: Duration = Duration::from_millis(50);
 
-    /// Buckets in `table`. Their retries have a quota of their own: a flood that has one bucket throttled costs nothing else
-    /// its retries.
+    /// Creates a store of token buckets on the table named `table`.
+    ///
+    /// The store's calls have a separate retry quota, so that throttling of one bucket does not use up the retries of
+    /// the client's other calls.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Self::BACKOFF);
@@ -51,7 +54,7 @@ impl DynamoRateLimits {
         rate: Rate,
         now: Timestamp,
     ) -> Result<Option<Item>, Refusal> {
-        // No granted token brings a bucket beyond this.
+        // Upper bound of the fill time after a granted token.
         let last = rate.latest(now).after(rate.interval_us());
         let update = self
             .client
@@ -111,8 +114,9 @@ impl RateLimits for DynamoRateLimits {
                 Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context(bucket))),
             }
         }
-        // A bucket only ever fills up later, so that the second guess is right, unless it was deleted meanwhile.
-        let problem = self.context(bucket) + ": it changed meanwhile";
+        // A fill time never decreases, so the second guess is right unless the item was deleted between the two
+        // updates.
+        let problem = self.context(bucket) + ": the bucket changed between two updates";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
 }
@@ -156,7 +160,7 @@ mod tests {
     const IN_USE: &str = "full_at > :now";
 
     #[tokio::test]
-    async fn what_is_known_of_a_bucket_decides_what_is_tried_first_and_a_wrong_guess_costs_one_more_call() {
+    async fn known_bucket_state_selects_the_first_update_and_a_wrong_guess_costs_a_second() {
         let (idle, used) = (FullAt::default(), FullAt::from_micros(1_000_400_000));
         let now_used = 1_000_500_000;
         let granted_now = Taken::Granted(FullAt::from_micros(now_used));
@@ -170,7 +174,8 @@ mod tests {
             assert_eq!(take(&all, known).await.unwrap(), granted_now);
             assert!(rules.iter().all(|rule| rule.num_calls() == 1));
         }
-        // A bucket without a token says so at the first try: full a whole second from now, it has used all ten.
+        // The first update detects an empty bucket: with ten tokens per second, a bucket that is full in one second
+        // has none.
         for (rule, known) in
             [(refused(FULL, Some(1_001_000_000)), idle), (refused(IN_USE, Some(1_001_000_000)), used)]
         {
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_table_that_fails_says_what_to_do_about_it() {
+    async fn rate_limit_table_failures_map_to_store_error_kinds() {
         let throttled = mock!(Client::update_item).then_error(|| {
             let code = ErrorMetadata::builder().code("ProvisionedThroughputExceededException").build();
             let error = ProvisionedThroughputExceededException::builder().meta(code).build();

@@ -1,39 +1,39 @@
-//! The item of a queued request, attribute by attribute.
+//! The DynamoDB item of a queued request: its attributes, keys and codec.
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
-//! | `request_id` | S | table key: tenant, user and client id in one ([`RequestKey`](crate::ids::RequestKey)) |
-//! | `part` | S | table sort key: `request`; big values lie beside it, see [`part_item`](super::part_item) |
-//! | `client_id`, `user_id`, `tenant_id`, `action` | S | |
-//! | `connection_id` | S | key of `connection-requests`, sorted by `created_at` |
-//! | `payload` | S, JSON | unless it is big |
-//! | `payload_part` | S | instead of it: the part that holds it |
-//! | `metadata` | S, JSON | |
+//! | `request_id` | S | table partition key: tenant, user and client id, joined ([`RequestKey`](crate::ids::RequestKey)) |
+//! | `part` | S | table sort key: `request`; large values have separate items, see [`part_item`](super::part_item) |
+//! | `client_id`, `user_id`, `tenant_id`, `action` | S | the request's id as chosen by its client, its user, tenant and action |
+//! | `connection_id` | S | partition key of the index `connection-requests`, sorted by `created_at` |
+//! | `payload` | S, JSON | the payload, unless it is a part item |
+//! | `payload_part` | S | instead of `payload`: name of the part item that holds the payload |
+//! | `metadata` | S, JSON | key-value pairs from the client |
 //! | `status` | S | [`Status`](crate::store::Status) |
-//! | `status_shard` | S | `{status}#{shard}`; key of `status-time`, sorted by `created_at` |
-//! | `attempt`, `max_attempts`, `continuations`, `epoch`, `seq` | N | |
-//! | `runner` | S | `worker`, where only the worker may run it |
-//! | `nudges` | N | how often it was made to appear in the stream once more, since nobody had claimed it |
-//! | `owner` | S | who holds the lease, or has given it back or ended the request: by it a lost answer is told from a lost lease. Gone once the request is taken back, or ended by somebody else |
-//! | `lease_expires_at` | N, ms | only while PROCESSING |
-//! | `cancel_requested` | BOOL | only while PROCESSING: whether whoever holds the lease is asked to stop |
-//! | `percentage` | N | |
-//! | `progress_message` | S | |
-//! | `progress_metadata` | S, JSON | |
-//! | `result` | S, JSON | only when COMPLETED, and unless it is big |
-//! | `result_part` | S | instead of it: the part that holds it |
-//! | `error` | S, JSON | only when FAILED |
-//! | `checkpoint` | S, JSON | what the handler saved last, unless it is big |
-//! | `checkpoint_part` | S | the part that holds it; beside a `checkpoint`, the part that held an earlier one |
-//! | `history` | S, JSON | the attempts that did not end it well, the latest last, bounded |
-//! | `dead_letter` | BOOL | only when FAILED: whether its dead letter is still to be sent |
-//! | `redrive_of` | S | the dead letter that it was made from |
-//! | `redriven_as` | S | the client id of the request that was made from its dead letter |
-//! | `subscribers` | M of N | connection ids, each with the number of the last frame that it knew when it came to listen |
-//! | `created_at`, `started_at`, `finished_at` | N, ms | |
-//! | `timer_shard` | S | key of `timers`; gone when nothing is left to do |
-//! | `timer_at` | N, ms | when the sweeper must look at the request |
-//! | `ttl` | N, s | DynamoDB's time to live; only once ended, so that nothing open can expire |
+//! | `status_shard` | S | `{status}#{shard}`; partition key of the index `status-time`, sorted by `created_at` |
+//! | `attempt`, `max_attempts`, `continuations`, `epoch`, `seq` | N | as the fields of [`Request`](crate::store::Request) |
+//! | `runner` | S | `worker` if only the worker may run the request; otherwise absent |
+//! | `nudges` | N | number of the sweeper's nudges, which make the stream deliver an unclaimed request again |
+//! | `owner` | S | owner token of the last claim. It outlives the lease, so that an attempt whose response was lost recognizes its own write. Removed when the request is reclaimed, or made terminal by another writer |
+//! | `lease_expires_at` | N, ms | expiry of the lease; only while PROCESSING |
+//! | `cancel_requested` | BOOL | whether the running attempt is asked to stop; only while PROCESSING |
+//! | `percentage` | N | progress, from 0 to 100 |
+//! | `progress_message` | S | description of the current step |
+//! | `progress_metadata` | S, JSON | additional values that the handler reported with its progress |
+//! | `result` | S, JSON | only when COMPLETED: the result, unless it is a part item |
+//! | `result_part` | S | instead of `result`: name of the part item that holds the result |
+//! | `error` | S, JSON | only when FAILED: the error that clients receive |
+//! | `checkpoint` | S, JSON | the handler's last checkpoint, unless it is a part item |
+//! | `checkpoint_part` | S | name of the part item that holds the checkpoint; together with `checkpoint`, of the part item that held an earlier one |
+//! | `history` | S, JSON | the latest failed attempts, the newest last |
+//! | `dead_letter` | BOOL | only when FAILED: true until the request's dead letter has been sent |
+//! | `redrive_of` | S | id of the dead letter from which the request was created |
+//! | `redriven_as` | S | client id of the request that was created from this request's dead letter |
+//! | `subscribers` | M of N | connection ids, each with the sequence number of the last frame known to the connection when it subscribed |
+//! | `created_at`, `started_at`, `finished_at` | N, ms | time of the request's queueing, last claim and terminal write |
+//! | `timer_shard` | S | partition key of the index `timers`, sorted by `timer_at`; removed when nothing is left to do |
+//! | `timer_at` | N, ms | time at which the sweeper must handle the request |
+//! | `ttl` | N, s | DynamoDB's time to live; only when terminal, so that no open request can expire |
 
 mod attributes;
 mod decode;

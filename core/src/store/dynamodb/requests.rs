@@ -21,19 +21,21 @@ mod subscribe;
 mod sweep;
 mod terminal;
 
-/// How requests are kept.
+/// Settings of a [`DynamoRequestQueue`].
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Over how many shards the `status-time` and `timers` indexes are spread. Default 8; a stage keeps what it began with.
+    /// Number of shards of the indexes `status-time` and `timers`. Default 8. Must not change during the life of a
+    /// stage (a deployed or local installation).
     pub shards: u8,
-    /// How long an ended request is kept for. Default 7 days.
+    /// Time from a request's terminal write until DynamoDB may delete the request. Default 7 days.
     pub ttl: Duration,
-    /// After how long a request that no processor claims is due. Default 60 s.
+    /// Time after which a pending request that no processor has claimed becomes due for the sweeper. Default 60 s.
     pub unclaimed_after: Duration,
-    /// The same for one that the worker is to claim, or may be: longer than an asynchronous invocation may wait in Lambda's
-    /// queue. Default 150 s.
+    /// Time after which a pending request that the worker has not claimed becomes due for the sweeper. Default 150 s,
+    /// which is longer than an asynchronous invocation may wait in Lambda's queue.
     pub unclaimed_by_worker_after: Duration,
-    /// After how long an ended request that has not reached every subscriber is due. Default 30 s.
+    /// Time after which a terminal request that is not delivered to every subscriber becomes due for the sweeper.
+    /// Default 30 s.
     pub undelivered_after: Duration,
 }
 
@@ -50,7 +52,8 @@ impl Default for QueueSettings {
 }
 
 impl QueueSettings {
-    /// Reads `REQUEST_TTL_S`, as [`lambda`](crate::lambda) has it.
+    /// Reads the environment variable `REQUEST_TTL_S`, which the module [`lambda`](crate::lambda) documents. Other
+    /// settings have their defaults.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();
@@ -58,7 +61,7 @@ impl QueueSettings {
     }
 }
 
-/// Requests in a DynamoDB table.
+/// A [`RequestQueue`](crate::store::RequestQueue) on a DynamoDB table.
 #[derive(Clone, Debug)]
 pub struct DynamoRequestQueue {
     client: Client,
@@ -67,7 +70,7 @@ pub struct DynamoRequestQueue {
 }
 
 impl DynamoRequestQueue {
-    /// Requests in `table`.
+    /// Creates a queue on the table named `table`.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, settings: QueueSettings) -> Self {
         Self { client, table: table.into(), settings }
@@ -102,7 +105,7 @@ impl DynamoRequestQueue {
         s(request_item::timer_shard(key, self.settings.shards))
     }
 
-    /// When a request that is pending now, for this runner, is due.
+    /// Returns the time at which a request that becomes pending at `now`, for this runner, is due if still unclaimed.
     fn unclaimed_at(&self, runner: Runner, now: Timestamp) -> Timestamp {
         now + match runner {
             Runner::Processor => self.settings.unclaimed_after,

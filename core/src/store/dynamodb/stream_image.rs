@@ -1,4 +1,4 @@
-//! The items of a stream record, as Lambda hands them over: attributes in DynamoDB's own JSON.
+//! Decoding of items in DynamoDB stream records, which Lambda receives in DynamoDB's JSON format.
 
 use std::fmt;
 
@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 
 use super::codec::Item;
 
-/// An image that is none, and where it is not.
+/// A stream image that is not a valid DynamoDB item.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InvalidImage {
-    /// The attribute, and the way into it, such as `subscribers.c1` or `permissions[0]`; empty for the image itself.
+    /// Path of the invalid attribute, such as `subscribers.c1` or `permissions[0]`; empty if the whole image is
+    /// invalid.
     pub path: String,
-    /// What it should have been.
+    /// Description of the problem, such as `expected an object of attributes`.
     pub problem: String,
 }
 
@@ -32,11 +33,12 @@ impl fmt::Display for InvalidImage {
 
 impl std::error::Error for InvalidImage {}
 
-/// The item of a `NewImage`, `OldImage` or `Keys`, to be decoded by its own module.
+/// Converts a stream record's `NewImage`, `OldImage` or `Keys` to an item of the AWS SDK.
 ///
 /// # Errors
-/// When an attribute is none that DynamoDB writes.
+/// [`InvalidImage`] if an attribute is not valid DynamoDB JSON.
 ///
+/// # Examples
 /// ```
 /// use serde_json::json;
 /// use streamer::store::dynamodb::item_of_image;
@@ -69,7 +71,7 @@ fn map(attributes: &Map<String, Value>, path: &str) -> Result<Item, InvalidImage
 fn attribute(value: &Value, path: &str) -> Result<AttributeValue, InvalidImage> {
     let typed = value.as_object().filter(|object| object.len() == 1).and_then(|object| object.iter().next());
     let Some((kind, value)) = typed else {
-        return Err(invalid(path, "expected an object with its type as the only key"));
+        return Err(invalid(path, "expected an object whose only key is a DynamoDB type"));
     };
     let read = match (kind.as_str(), value) {
         ("S", Value::String(text)) => Some(AttributeValue::S(text.clone())),
@@ -90,7 +92,9 @@ fn attribute(value: &Value, path: &str) -> Result<AttributeValue, InvalidImage> 
             .map(AttributeValue::Bs),
         _ => None,
     };
-    read.ok_or_else(|| invalid(path, format!("{kind} with {value} is no attribute that DynamoDB writes")))
+    read.ok_or_else(|| {
+        invalid(path, format!("expected a DynamoDB type with a matching value, found {kind} with {value}"))
+    })
 }
 
 fn texts(values: &[Value]) -> Option<Vec<String>> {
@@ -108,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_of_attribute_is_read() {
+    fn stream_image_with_every_attribute_type_is_decoded() {
         let image = json!({
             "s": {"S": "text"}, "n": {"N": "-1.5e3"}, "b": {"B": "aGk="}, "bool": {"BOOL": true},
             "null": {"NULL": true}, "m": {"M": {"inner": {"S": ""}}}, "l": {"L": [{"N": "1"}, {"L": []}]},
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attribute_is_named_with_the_way_to_it() {
+    fn invalid_stream_image_error_names_the_path_of_the_attribute() {
         let report: Vec<String> = [
             json!("text"),
             json!({"a": "text"}),

@@ -1,4 +1,5 @@
-//! DynamoDB's answers, as they come over the wire, and operations that get them.
+//! Test doubles for DynamoDB: HTTP responses as DynamoDB sends them, and tables of store operations to run against
+//! them.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryPartition;
@@ -13,7 +14,8 @@ use super::Item;
 use crate::aws::RetryTransactions;
 use crate::store::StoreError;
 
-/// An operation of a store by name, and what it did as text, so that all of them fit into one table.
+/// A named store operation. It returns its outcome as text, so that operations of different result types fit into one
+/// table.
 pub(crate) type Operation<S> = (&'static str, fn(S) -> BoxFuture<'static, Result<String, StoreError>>);
 
 macro_rules! operations {
@@ -23,15 +25,15 @@ macro_rules! operations {
 }
 pub(crate) use operations;
 
-/// A client whose calls these rules answer, each those of its operation. It retries what a function's does.
+/// Creates a client whose calls are answered by `rules`, with the retry classifier of the deployed functions.
 pub(crate) fn client<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Client {
     mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
-        // Else all clients of a process would draw on one quota of retries.
+        // A separate partition, because otherwise all clients of a process share one retry quota.
         config.retry_partition(RetryPartition::custom("one test").build()).retry_classifier(RetryTransactions)
     })
 }
 
-/// A rule for each call that a store makes, which all answer so.
+/// Creates one rule for each DynamoDB operation that a store calls; every rule responds with `answer`.
 pub(crate) fn every_call_answered(
     answer: impl Fn() -> HttpResponse + Clone + Send + Sync + 'static,
 ) -> [Rule; 8] {
@@ -77,10 +79,7 @@ pub(crate) fn wire_item(item: &Item) -> Value {
     item.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect()
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the attributes of our items have these types and no other"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "our items have attributes of these types only")]
 fn wire_value(value: &AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => json_value!({"S": text}),
@@ -88,6 +87,6 @@ fn wire_value(value: &AttributeValue) -> Value {
         AttributeValue::L(list) => json_value!({"L": list.iter().map(wire_value).collect::<Vec<_>>()}),
         AttributeValue::M(map) => json_value!({"M": wire_item(map)}),
         AttributeValue::Bool(is_true) => json_value!({"BOOL": is_true}),
-        other => panic!("no item of ours has a {other:?}"),
+        other => panic!("unexpected attribute type in an item: {other:?}"),
     }
 }

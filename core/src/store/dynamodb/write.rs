@@ -1,6 +1,6 @@
-//! Writes of one item, each to be sent alone or as a part of a transaction.
+//! Writes of single items, sent alone or in a transaction.
 //!
-//! A conditional write whose condition fails brings back the item as it was.
+//! If the condition of a write fails, the error contains the existing item.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::codec::Item;
 use super::error::{Failure, Refusal};
 use crate::store::StoreErrorKind;
 
-/// What an expression means by its `#names` and `:values`.
+/// Substitutions for the `#names` and `:values` of an expression.
 #[derive(Debug, Default)]
 struct Placeholders {
     names: HashMap<String, String>,
@@ -22,7 +22,7 @@ struct Placeholders {
 }
 
 impl Placeholders {
-    /// Both, where there are any: DynamoDB refuses empty ones.
+    /// Returns the names and the values, each `None` if empty, because DynamoDB refuses empty maps.
     fn into_options(self) -> (Option<HashMap<String, String>>, Option<Item>) {
         let Self { names, values } = self;
         (Some(names).filter(|names| !names.is_empty()), Some(values).filter(|values| !values.is_empty()))
@@ -53,37 +53,38 @@ impl Update {
         }
     }
 
-    /// What it changes.
+    /// Sets the update expression.
     pub(super) fn expression(mut self, expression: impl Into<String>) -> Self {
         self.expression = expression.into();
         self
     }
 
-    /// What must hold of the item.
+    /// Sets the condition expression, which the existing item must satisfy.
     pub(super) fn condition(mut self, condition: impl Into<String>) -> Self {
         self.condition = condition.into();
         self
     }
 
-    /// The attribute, or the key in a map, that a `#name` stands for.
+    /// Sets the attribute, or the key in a map attribute, that a `#name` stands for.
     pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.placeholders.names.insert(name.into(), attribute.into());
         self
     }
 
-    /// The value that a `:name` stands for.
+    /// Sets the value that a `:name` stands for.
     pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
         self.placeholders.values.insert(name.into(), value);
         self
     }
 
-    /// Makes [`send`](Self::send) return the whole item as the update leaves it, which costs nothing.
+    /// Makes [`send`](Self::send) return the whole updated item, which consumes no extra capacity.
     pub(super) fn returning_item(mut self) -> Self {
         self.returns = Some(ReturnValue::AllNew);
         self
     }
 
-    /// Sends it as an UpdateItem; returns the item if [asked to](Self::returning_item), else nothing.
+    /// Sends the update as an UpdateItem call. Returns the updated item if [requested](Self::returning_item),
+    /// otherwise an empty one.
     pub(super) async fn send(self, client: &Client) -> Result<Item, Refusal> {
         let (names, values) = self.placeholders.into_options();
         let updated = client
@@ -101,8 +102,8 @@ impl Update {
         Ok(updated.attributes.unwrap_or_default())
     }
 
-    /// The same as a part of a transaction, which returns no items.
-    pub(super) fn into_part(self) -> Result<TransactWriteItem, BuildError> {
+    /// Converts the update to a write of a transaction. A transaction returns no items.
+    pub(super) fn into_transact_item(self) -> Result<TransactWriteItem, BuildError> {
         let (names, values) = self.placeholders.into_options();
         let update = types::Update::builder()
             .table_name(self.table)
@@ -132,25 +133,25 @@ impl Put {
         Self { table: table.to_owned(), item, condition: None, placeholders: Placeholders::default() }
     }
 
-    /// What must hold of the item that is there.
+    /// Sets the condition expression, which the existing item must satisfy.
     pub(super) fn condition(mut self, condition: impl Into<String>) -> Self {
         self.condition = Some(condition.into());
         self
     }
 
-    /// The attribute that a `#name` of the condition stands for.
+    /// Sets the attribute that a `#name` of the condition stands for.
     pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.placeholders.names.insert(name.into(), attribute.into());
         self
     }
 
-    /// The value that a `:name` of the condition stands for.
+    /// Sets the value that a `:name` of the condition stands for.
     pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
         self.placeholders.values.insert(name.into(), value);
         self
     }
 
-    /// Sends it as a PutItem.
+    /// Sends the put as a PutItem call.
     pub(super) async fn send(self, client: &Client) -> Result<(), Refusal> {
         let returns = self.returns_on_failure();
         let (names, values) = self.placeholders.into_options();
@@ -167,8 +168,8 @@ impl Put {
         Ok(())
     }
 
-    /// The same as a part of a transaction.
-    pub(super) fn into_part(self) -> Result<TransactWriteItem, BuildError> {
+    /// Converts the put to a write of a transaction.
+    pub(super) fn into_transact_item(self) -> Result<TransactWriteItem, BuildError> {
         let returns = self.returns_on_failure();
         let (names, values) = self.placeholders.into_options();
         let put = types::Put::builder()
@@ -187,7 +188,8 @@ impl Put {
     }
 }
 
-/// Makes all of these writes or none. Only the first may have a condition.
+/// Sends the writes as one transaction: either all take effect or none. Only the first write may have a condition,
+/// because [`Refusal`] reports only the first write's condition.
 pub(super) async fn transact(
     client: &Client,
     writes: impl IntoIterator<Item = Result<TransactWriteItem, BuildError>>,

@@ -5,35 +5,39 @@ use crate::ports::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::request::{Lease, Request, Runner, Status};
 
-/// What became of an attempt to claim a request.
+/// Result of trying to claim a request.
 #[derive(Debug)]
 pub enum Claimed {
-    /// It is ours to run, under this lease.
+    /// The claim succeeded: the caller runs the request under this lease.
     Won(Box<Request>, Lease),
-    /// It is ours under this lease, and its stored values cannot be read: another try would find them no better.
+    /// The claim succeeded under this lease, but the request's stored values cannot be decoded. Retrying cannot
+    /// succeed.
     Unreadable(Lease, StoreError),
-    /// It is ours under this lease, and its stored values cannot be read for now, since the store does not answer.
+    /// The claim succeeded under this lease, but the store did not respond when the request's values were read. A later
+    /// read may succeed.
     OutOfReach(Lease, StoreError),
-    /// It is waiting for the worker, and the caller is not the worker.
+    /// Not claimed, because the request is reserved for the worker and the caller is a processor.
     ForWorker,
-    /// It is not waiting to be claimed.
+    /// Not claimed. The value is the request's status: it is not PENDING, or the next attempt is not due, or the
+    /// owner token has already held the request.
     NotPending(Status),
-    /// There is no such request.
+    /// Not claimed, because the request does not exist.
     Missing,
 }
 
-/// How a function gets the right to run a request.
+/// Claims of requests: how a function acquires the right to run a request.
 pub trait ClaimRequests: Send + Sync {
-    /// Claims a pending request until `lease_end`, or one whose next attempt is due: raises its epoch and counts an attempt.
+    /// Claims a request that is pending, or retrying and due, until `lease_end`.
     ///
-    /// The worker may claim any request; a processor learns which are [for the worker](Claimed::ForWorker).
+    /// A successful claim raises the request's epoch by one and counts an attempt. The worker may claim any request. A
+    /// processor gets [`ForWorker`](Claimed::ForWorker) for a request that is reserved for the worker.
     ///
-    /// `owner` is a fresh token for each claim. A claim whose `owner` has held the request before is a late repetition, and
-    /// claims nothing.
+    /// `owner` is a token that the caller generates freshly for each claim. If a request was already claimed with the
+    /// same token, this call is a late SDK retry of that claim, and changes nothing.
     ///
     /// # Errors
-    /// When the store does not answer, or what it holds does not say what status the request has. Nothing is claimed then,
-    /// as far as is known; a claim whose answer was lost is found again under the same `owner`.
+    /// If the store does not respond, or if the stored item has no valid status. The claim may have succeeded despite
+    /// the error; repeating it with the same `owner` finds such a claim.
     fn claim(
         &self,
         key: &RequestKey,
@@ -43,14 +47,16 @@ pub trait ClaimRequests: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
 
-    /// Claims the request that has been pending the longest: [`Won`](Claimed::Won),
-    /// [`Unreadable`](Claimed::Unreadable) or [`OutOfReach`](Claimed::OutOfReach); `None` when none is pending.
+    /// Claims the request that has been pending the longest, and returns [`Won`](Claimed::Won),
+    /// [`Unreadable`](Claimed::Unreadable) or [`OutOfReach`](Claimed::OutOfReach); `None` if no request is pending.
     ///
-    /// Requests are run from the table's stream. This is for operators and tests, and for queues without a stream.
+    /// Deployed functions claim requests that arrive through the table's stream. This method is for operators, for
+    /// tests, and for queues without a stream.
     ///
     /// # Errors
-    /// The same as those of [`claim`](Self::claim). A request that can never be claimed does not block later ones: it
-    /// is an error only if none of those was claimed, or if a hundred could not be.
+    /// The same errors as [`claim`](Self::claim). A request whose claim fails permanently does not block later
+    /// requests. Its error is returned only if no later request could be claimed, or after about a hundred such
+    /// failures.
     fn dequeue(
         &self,
         owner: &str,

@@ -6,50 +6,56 @@ use crate::store::error::StoreError;
 use crate::store::page::{Page, PageRequest};
 use crate::store::request::{Request, RequestSummary, Status};
 
-/// How requests are read, one by one and as lists.
+/// Reads of requests, singly and as lists.
 ///
-/// Lists are read from indexes, which lag a little behind: a request that was written a moment ago may not be listed
-/// yet. Each entry is read consistently, and an entry that no longer belongs to the list is left out.
+/// Lists come from eventually consistent indexes, so a request that was written a moment ago may be missing. Each
+/// listed request itself is read consistently, and a request that no longer belongs to the list is left out.
 pub trait ReadRequests: Send + Sync {
-    /// The request of this key, read consistently.
+    /// Returns the request of this key, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// When the store does not answer, or holds something that is no request.
+    /// If the store does not respond, or if the stored item is not a valid request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
 
-    /// The request of this key, read consistently, as far as its client may ask about it. A payload or a checkpoint that
-    /// is costly to read may be missing from it: null and `None`.
+    /// Returns the request of this key with the values that its client may query, or `None` if the request does not
+    /// exist.
+    ///
+    /// The read is strongly consistent. A large payload or checkpoint may be left out: the payload is then null, and
+    /// the checkpoint `None`.
     ///
     /// # Errors
-    /// The same as those of [`get`](Self::get).
+    /// The same errors as [`get`](Self::get).
     fn snapshot(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send {
         self.get(key)
     }
 
-    /// The requests that came over a connection, the newest first: those that are open are among them.
+    /// Lists the requests that arrived over a connection, open and terminal ones, the newest first.
     ///
     /// # Errors
-    /// When the store does not answer, or cannot turn to `page`.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn get_by_connection(
         &self,
         connection: &ConnectionId,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<RequestSummary>, StoreError>> + Send;
 
-    /// The requests of this status, the oldest first.
+    /// Lists the requests that have this status, the oldest first.
     ///
     /// # Errors
-    /// When the store does not answer, or cannot turn to `page`.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn get_by_status(
         &self,
         status: Status,
         page: PageRequest,
     ) -> impl Future<Output = Result<Page<RequestSummary>, StoreError>> + Send;
 
-    /// The requests whose timer has fired by `now`, the longest due first.
+    /// Lists the requests that are due at `now`, those with the earliest due time first.
     ///
     /// # Errors
-    /// When the store does not answer, or cannot turn to `page`.
+    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
+    /// list.
     fn due(
         &self,
         now: Timestamp,

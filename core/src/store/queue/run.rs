@@ -9,29 +9,32 @@ use crate::protocol::{ErrorBody, Seq};
 use crate::store::error::StoreError;
 use crate::store::request::{LastReport, Lease, PastAttempt, Progress, Runner};
 
-/// A request's subscribers, as a write of the lease's holder found them.
+/// A request's subscribers and cancel flag, as returned by each write of the attempt that holds the lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Audience {
     /// The connections that receive the request's frames.
     pub subscribers: Vec<Subscriber>,
-    /// Whether its user or an operator has asked to cancel it: stop, and [confirm](RunRequests::confirm_cancel) that.
+    /// Whether a user or operator has asked to cancel the request. If so, the attempt must stop and call
+    /// [`confirm_cancel`](RunRequests::confirm_cancel).
     pub cancel_requested: bool,
-    /// Whether the write that ended the request has made its parts expire with it, or has found that none needs to. Pass it
-    /// on to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which does it otherwise.
+    /// Whether the request's part items (separate items for large values) have their time to live, or the request has
+    /// none that needs one. Pass this flag to
+    /// [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which otherwise sets their time to
+    /// live.
     pub parts_released: bool,
 }
 
-/// What the holder of a request's lease writes.
+/// Writes of an attempt that holds the lease of its request.
 ///
-/// Each of these writes is conditional on the epoch of its [`Lease`]: once another claim has raised it, the write
-/// fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and has changed nothing.
+/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once another claim has raised the epoch,
+/// the write fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and changes nothing.
 pub trait RunRequests: Send + Sync {
-    /// Prolongs the lease until `lease_end`, without any progress.
+    /// Renews the lease until `lease_end` without storing progress.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) when the lease is lost;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) when its holder has already prolonged it beyond
-    /// `lease_end`, so that a write that arrives late changes nothing; else when the store does not answer.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if this attempt has already renewed the lease
+    /// past `lease_end`, so that a delayed write changes nothing; another kind if the store does not respond.
     fn renew(
         &self,
         key: &RequestKey,
@@ -39,10 +42,10 @@ pub trait RunRequests: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Stores the attempt's progress, and prolongs the lease until `lease_end`.
+    /// Stores the attempt's progress and renews the lease until `lease_end`.
     ///
     /// # Errors
-    /// The same as those of [`renew`](Self::renew).
+    /// The same errors as [`renew`](Self::renew).
     fn progress(
         &self,
         key: &RequestKey,
@@ -52,10 +55,12 @@ pub trait RunRequests: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Stores what the handler continues from, with the attempt's progress, and prolongs the lease until `lease_end`.
+    /// Stores a checkpoint, from which a later invocation continues, with the attempt's progress. Also renews the lease
+    /// until `lease_end`.
     ///
     /// # Errors
-    /// The same as those of [`renew`](Self::renew); also when the store does not take it.
+    /// The same errors as [`renew`](Self::renew), and those of a refused write, such as
+    /// [`TooLarge`](crate::store::StoreErrorKind::TooLarge).
     fn checkpoint(
         &self,
         key: &RequestKey,
@@ -66,10 +71,10 @@ pub trait RunRequests: Send + Sync {
         lease_end: Timestamp,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request with a result.
+    /// Makes the request COMPLETED with its result.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
     fn complete(
         &self,
         key: &RequestKey,
@@ -78,12 +83,12 @@ pub trait RunRequests: Send + Sync {
         last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request with an error, after the attempts of this history: its dead letter is due from then on.
+    /// Makes the request FAILED with its error and history, and marks its dead letter as due.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) when the lease is lost;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) when somebody has asked to cancel the request:
-    /// [confirm](Self::confirm_cancel) that instead; else when the store does not take it.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
     fn fail(
         &self,
         key: &RequestKey,
@@ -93,10 +98,10 @@ pub trait RunRequests: Send + Sync {
         last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Ends the request as cancelled, after the attempt has stopped.
+    /// Makes the request CANCELLED, after the attempt has stopped because a cancel was requested.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
     fn confirm_cancel(
         &self,
         key: &RequestKey,
@@ -104,13 +109,13 @@ pub trait RunRequests: Send + Sync {
         last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Gives up the lease, and makes the request wait until `due` for its next attempt, by `runner`. The last entry of
-    /// `history` says why this attempt failed.
+    /// Releases the lease and makes the request RETRYING, so that `runner` starts the next attempt at `due`. The last
+    /// entry of `history` describes why this attempt failed.
     ///
     /// # Errors
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) when somebody has asked to cancel the request:
-    /// [confirm](Self::confirm_cancel) that instead;
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) when the lease is lost; else when the store does not take it.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
     fn retry_later(
         &self,
         key: &RequestKey,
@@ -121,11 +126,11 @@ pub trait RunRequests: Send + Sync {
         last: &LastReport,
     ) -> impl Future<Output = Result<Audience, StoreError>> + Send;
 
-    /// Gives up the lease, and makes the request pending again, so that a fresh invocation of the worker continues from its
-    /// checkpoint within the same attempt.
+    /// Releases the lease and makes the request PENDING again, so that a new invocation of the worker continues the
+    /// same attempt from its checkpoint.
     ///
     /// # Errors
-    /// The same as those of [`retry_later`](Self::retry_later).
+    /// The same errors as [`retry_later`](Self::retry_later).
     fn continue_later(
         &self,
         key: &RequestKey,

@@ -6,62 +6,66 @@ use crate::protocol::Seq;
 use crate::store::error::StoreError;
 use crate::store::request::{Request, Status};
 
-/// What became of an attempt to queue a request.
+/// Result of queueing a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Enqueued {
-    /// It is new, and queued.
+    /// The request was new and is now queued.
     New,
-    /// A request of the same user has this id: here it is, unchanged.
+    /// A request of the same user already has this id. The value is the existing request, unchanged.
     Existing(Box<Request>),
 }
 
-/// What became of an attempt to cancel a request.
+/// Result of cancelling a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Cancelled {
-    /// Nobody was running it: it is cancelled.
+    /// The request was not running and is now cancelled.
     Now {
-        /// The connections that must receive the terminal frame.
+        /// Connections that must receive the terminal frame.
         subscribers: Vec<ConnectionId>,
-        /// The number of the terminal frame.
+        /// Sequence number of the terminal frame.
         seq: Seq,
-        /// The epoch under which its [delivery](crate::store::SubscribeToRequests::record_delivery) is recorded.
+        /// Epoch of the request, to pass to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery).
         epoch: u64,
-        /// As in an [`Audience`](crate::store::Audience).
+        /// Whether the request's part items (separate items for large values) have their time to live, as in
+        /// [`Audience::parts_released`](crate::store::Audience::parts_released).
         parts_released: bool,
     },
-    /// An attempt is running: the holder of its lease is asked to stop, and writes CANCELLED.
+    /// An attempt is running. The cancel is recorded as requested; the attempt stops and makes the request CANCELLED.
     Requested,
-    /// [Other connections](SubmitRequests::cancel_unless_subscribed) subscribe to it: it goes on.
+    /// Not cancelled, because [other connections](SubmitRequests::cancel_unless_subscribed) subscribe to the request.
     HasOtherSubscribers,
-    /// Already terminal, with this status.
+    /// The request is already terminal, with this status.
     Ended(Status),
 }
 
-/// What the router, the disconnect function and operators write on behalf of a request's user.
+/// Writes on behalf of a request's user: queueing, cancelling and redriving. The router, the disconnect function and
+/// operators make them.
 pub trait SubmitRequests: Send + Sync {
-    /// Queues a request, unless its user has one of the same id.
+    /// Queues a request, unless the same user already has a request of the same id.
     ///
     /// # Errors
-    /// When the store does not take it.
+    /// If the store refuses the write or does not respond.
     fn enqueue(&self, request: &Request) -> impl Future<Output = Result<Enqueued, StoreError>> + Send;
 
-    /// Cancels a request that nobody runs, and asks the holder of the lease of one that runs to cancel it.
+    /// Cancels a request. If an attempt is running, asks that attempt to stop and to cancel the request.
     ///
     /// # Errors
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) when there is no such request;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) when its status kept changing meanwhile;
-    /// else when the store does not answer.
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist;
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status changed during every try;
+    /// another kind if the store does not respond.
     fn cancel(
         &self,
         key: &RequestKey,
         now: Timestamp,
     ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
 
-    /// [Cancels](Self::cancel) a request unless a connection other than this one subscribes to it, even one that subscribed
-    /// a moment ago: then the answer is [`HasOtherSubscribers`](Cancelled::HasOtherSubscribers), and the request goes on.
+    /// [Cancels](Self::cancel) a request unless a connection other than `connection` subscribes to it.
+    ///
+    /// If another connection subscribes, even since a moment ago, the request continues and the result is
+    /// [`HasOtherSubscribers`](Cancelled::HasOtherSubscribers).
     ///
     /// # Errors
-    /// The same as those of [`cancel`](Self::cancel).
+    /// The same errors as [`cancel`](Self::cancel).
     fn cancel_unless_subscribed(
         &self,
         key: &RequestKey,
@@ -69,10 +73,13 @@ pub trait SubmitRequests: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
 
-    /// Records on a request that failed in this epoch which request was made from its dead letter.
+    /// Records on a failed request the id of the new request that was created from its dead letter.
+    ///
+    /// `epoch` is the epoch in which the original request failed.
     ///
     /// # Errors
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) when it no longer exists; else when the store does not answer.
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request of this key failed in this epoch; another
+    /// kind if the store does not respond.
     fn record_redrive(
         &self,
         key: &RequestKey,

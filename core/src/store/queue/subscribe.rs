@@ -9,50 +9,57 @@ use crate::store::request::Request;
 /// A connection that subscribes to a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Subscriber {
-    /// The connection.
+    /// Id of the subscribed connection.
     pub connection: ConnectionId,
-    /// The last frame that it has, from a snapshot or from a push: it is sent later ones alone, except for the terminal
-    /// frame, which every subscriber is sent.
+    /// Sequence number of the last frame known to the connection, from a snapshot or a push. Only later frames are
+    /// sent to the connection, except for the terminal frame, which every subscriber is sent.
     pub seen: Seq,
 }
 
-/// What became of an attempt to subscribe to a request.
+/// Result of subscribing a connection to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subscribed {
-    /// The connection is subscribed: this is the request's [snapshot](crate::store::ReadRequests::snapshot). Frames with a
-    /// number above its [`seq`](Request::seq) are sent to the connection. If the request has ended, send the terminal frame
-    /// now; should that fail, the sweeper sends it once the request's timer fires.
+    /// The connection is subscribed. The value is the request's [snapshot](crate::store::ReadRequests::snapshot).
+    ///
+    /// Frames with a sequence number above the snapshot's [`seq`](Request::seq) are sent to the connection. If the
+    /// request is terminal, the caller sends the terminal frame now. If that fails, the sweeper sends the frame when
+    /// the request is due.
     To(Box<Request>),
-    /// The request has as many subscribers as it may have: these.
+    /// Not subscribed, because the request already has the maximum number of subscribers. The value lists their
+    /// connections.
     Full(Vec<ConnectionId>),
-    /// There is no such request.
+    /// Not subscribed, because the request does not exist.
     Missing,
 }
 
-/// What was done after the end of a request.
+/// Deliveries and the dead letter that were sent for a terminal request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Delivery<'a> {
-    /// The subscribers that have the terminal frame, or will never need it.
+    /// Subscribers that have received the terminal frame, or that never will because their connection is gone.
     pub delivered: &'a [ConnectionId],
-    /// Whether no other subscriber needs the terminal frame, and no dead letter is left to send: nobody has to handle the
-    /// request again, unless a connection has subscribed since.
+    /// Whether no other subscriber still needs the terminal frame, and no dead letter is left to send. If so, the
+    /// request leaves the timer index, unless another connection has subscribed since.
     pub is_complete: bool,
-    /// Whether its dead letter was sent.
+    /// Whether the request's dead letter was sent.
     pub is_dead_letter_sent: bool,
-    /// As the write that ended the request returned it; if unknown, `false` costs a call.
+    /// The [`parts_released`](crate::store::Audience::parts_released) flag that the terminal write returned. If
+    /// unknown, pass `false`, which costs one more call.
     pub parts_released: bool,
 }
 
-/// Which connections receive a request's frames.
+/// Operations on the connections that receive a request's frames.
 pub trait SubscribeToRequests: Send + Sync {
-    /// How many connections may subscribe to one request.
+    /// Maximum number of connections that may subscribe to one request.
     const MAX_SUBSCRIBERS: usize = 16;
 
-    /// Subscribes a connection to a request, open or ended, from its frame after `seen` on, or after the last that is
-    /// stored, whichever is later. A connection may do so again.
+    /// Subscribes a connection to a request, whether open or terminal.
+    ///
+    /// The connection receives the frames after sequence number `seen`, or after the last stored frame if that is
+    /// later. A connection that is already subscribed may subscribe again.
     ///
     /// # Errors
-    /// When the store does not answer, or holds something that is no request.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try;
+    /// another kind if the store does not respond, or if the stored item is not a valid request.
     fn subscribe(
         &self,
         key: &RequestKey,
@@ -61,26 +68,26 @@ pub trait SubscribeToRequests: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Subscribed, StoreError>> + Send;
 
-    /// Removes a connection from a request's subscribers, whatever its status. If the request has ended, and no subscriber
-    /// is left, the request leaves the timer index as well.
+    /// Removes a connection from a request's subscribers.
     ///
-    /// An unknown connection or request is no error.
+    /// If the request is terminal, has no subscriber left and no dead letter to send, it also leaves the timer index.
+    /// An unknown connection or request is not an error.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not respond.
     fn unsubscribe(
         &self,
         key: &RequestKey,
         connection: &ConnectionId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records what was done after a request's end: removes the subscribers that have the terminal frame, and, when nothing
-    /// is left to do and nobody has subscribed since, takes the request off the timer index.
+    /// Records the deliveries of a terminal request: removes the subscribers that have received the terminal frame.
     ///
-    /// Changes nothing once a later epoch has taken over.
+    /// If nothing is left to do, and no other connection has subscribed since, the request leaves the timer index. If
+    /// the request has a later epoch than `epoch`, nothing changes.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not respond.
     fn record_delivery(
         &self,
         key: &RequestKey,

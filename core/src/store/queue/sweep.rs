@@ -6,30 +6,30 @@ use crate::protocol::ErrorBody;
 use crate::store::error::StoreError;
 use crate::store::request::{PastAttempt, RequestSummary, Status};
 
-/// What becomes of a request whose lease has expired.
+/// Decision about a request whose lease has expired.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Abandoned {
-    /// The worker runs it again.
+    /// The request becomes PENDING, and the worker runs it again.
     Again,
-    /// It has had all its attempts: it ends with this error.
+    /// The request has no attempts left and becomes FAILED with this error.
     Failed(ErrorBody),
-    /// Somebody has asked to cancel it: it ends as cancelled.
+    /// A cancel was requested, and the request becomes CANCELLED.
     Cancelled,
 }
 
-/// A status that a request without a lease can be given.
+/// New status for a request that is not running, as set by [`update_status`](SweepRequests::update_status).
 #[derive(Clone, Debug, PartialEq)]
 pub enum NewStatus {
-    /// From RETRYING, once the next of its remaining attempts is due.
+    /// PENDING. Follows RETRYING, once the request's next attempt is due.
     Pending,
-    /// From PENDING or RETRYING: it ends with this error.
+    /// FAILED with this error. Follows PENDING or RETRYING.
     Failed(ErrorBody),
-    /// From PENDING or RETRYING: it ends without an outcome.
+    /// CANCELLED. Follows PENDING or RETRYING.
     Cancelled,
 }
 
 impl NewStatus {
-    /// The status itself.
+    /// Returns the new status without its error.
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {
@@ -39,7 +39,7 @@ impl NewStatus {
         }
     }
 
-    /// Whether a request of status `from` may be given this status.
+    /// Returns whether a request of status `from` may get this status.
     #[must_use]
     pub const fn may_follow(&self, from: Status) -> bool {
         match self {
@@ -49,26 +49,28 @@ impl NewStatus {
     }
 }
 
-/// What the sweeper writes about due items.
+/// Writes of the sweeper, which handles due requests.
 ///
-/// Each of these writes is conditional on what the caller has seen, so that of two sweepers one acts.
+/// Each write is conditional on the state that the caller has read, so that of two concurrent sweepers only one acts.
 pub trait SweepRequests: Send + Sync {
-    /// Makes an unclaimed pending request appear in the table's stream again, unless it has changed since it was `seen`.
-    /// Returns whether it did.
+    /// Nudges an unclaimed pending request: writes to the item, so that the table's stream delivers the request again.
+    ///
+    /// Returns `false`, and changes nothing, if the request has changed since it was read as `seen`.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not respond.
     fn nudge(
         &self,
         seen: &RequestSummary,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Moves a request's timer from the `timer_at` that was seen to `until`, unless it has been set anew since. Returns
-    /// whether it did.
+    /// Moves a request's due time from `timer_at`, as read by the caller, to `until`.
+    ///
+    /// Returns `false`, and changes nothing, if the due time is no longer `timer_at`.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not respond.
     fn postpone(
         &self,
         key: &RequestKey,
@@ -76,17 +78,16 @@ pub trait SweepRequests: Send + Sync {
         until: Timestamp,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Takes a request from an attempt whose lease has expired, with the history that results, unless the lease was renewed
-    /// or the request has changed since it was `seen`. Returns whether it did.
+    /// Reclaims a request from an attempt whose lease has expired: applies `verdict` and stores the new `history`.
     ///
-    /// The verdict must agree with whether somebody has asked to cancel the request: once that is so, it is neither run
-    /// again nor failed, and before that it is not cancelled.
+    /// Returns `false`, and changes nothing, if the lease was renewed or the request has otherwise changed since it was
+    /// read as `seen`. The verdict must match the cancel flag: if a cancel was requested, only
+    /// [`Cancelled`](Abandoned::Cancelled) is applied; otherwise `Cancelled` is not applied.
     ///
-    /// If that ends the request, the terminal frame is delivered once its timer fires.
+    /// If the request becomes terminal, the sweeper delivers the terminal frame when the request is due.
     ///
     /// # Errors
-    /// [`Misuse`](crate::store::StoreErrorKind::Misuse) when it was not seen under a lease; else when the store does not
-    /// take it.
+    /// [`Misuse`](crate::store::StoreErrorKind::Misuse) if `seen` has no lease; another kind if the write fails.
     fn take_back(
         &self,
         seen: &RequestSummary,
@@ -95,15 +96,16 @@ pub trait SweepRequests: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Gives a request without a lease another status. If that ends it, the terminal frame is delivered once its timer
-    /// fires.
+    /// Changes the status of a request that is not running.
+    ///
+    /// If the request becomes terminal, the sweeper delivers the terminal frame when the request is due.
     ///
     /// # Errors
-    /// [`Misuse`](crate::store::StoreErrorKind::Misuse) when `to` [may not follow](NewStatus::may_follow) `from`;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) when its status is not `from`, or when it is to
-    /// become pending and has used all its attempts or is not due;
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) when there is no such request;
-    /// else when the store does not take it.
+    /// - [`Misuse`](crate::store::StoreErrorKind::Misuse) if `to` [may not follow](NewStatus::may_follow) `from`.
+    /// - [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the status is not `from`, or if `to`
+    ///   is PENDING and the request has no attempts left or is not due.
+    /// - [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist.
+    /// - Another kind if the write fails.
     fn update_status(
         &self,
         key: &RequestKey,

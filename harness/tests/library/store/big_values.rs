@@ -209,7 +209,7 @@ async fn a_part_that_is_not_there_is_named() {
     let delete = store.client.delete_item().table_name(&store.requests_table);
     delete.set_key(Some(part_item::key(&key, part_item::PAYLOAD_PART))).send().await.unwrap();
     let problem = "corrupt item: item \"acme/ann/r1\", attribute \"payload_part\": \
-                   names the part \"payload\", which is not there";
+                   names the part item \"payload\", which does not exist";
     let error = store.queue.get(&key).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, problem));
     let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;

@@ -395,7 +395,7 @@ async fn what_cannot_be_read_names_its_key_and_attribute() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     store.edit(&key, "SET payload = :value", string("{")).await;
-    let corrupt = "corrupt item: item \"acme/ann/r1\", attribute \"payload\": is not the JSON it should be: \
+    let corrupt = "corrupt item: item \"acme/ann/r1\", attribute \"payload\": is not the expected JSON: \
                    EOF while parsing an object at line 1 column 1";
     let error = store.queue.get(&key).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));

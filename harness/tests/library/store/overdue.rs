@@ -283,7 +283,7 @@ async fn nothing_is_pending_again_before_it_is_due() {
     };
     let early = again(9).await.unwrap_err();
     assert_eq!(early.kind(), StoreErrorKind::ConditionLost);
-    assert!(early.to_string().ends_with("its next attempt is not due"), "{early}");
+    assert!(early.to_string().ends_with("the next attempt is not due"), "{early}");
     again(10).await.unwrap();
     let second = store.claim(&key, "second", 11).await;
     retry(&second, 60).await;

@@ -252,7 +252,7 @@ async fn a_request_that_has_had_all_its_attempts_is_not_made_pending_again() {
     }
     let error = again(40).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::ConditionLost);
-    assert!(error.to_string().ends_with("it has had all its attempts"), "{error}");
+    assert!(error.to_string().ends_with("no attempts left"), "{error}");
     let request = store.get(&key).await;
     assert_eq!((request.status, request.attempt), (Status::Retrying, request.max_attempts));
     let give_up = NewStatus::Failed(attempts_used_up());

@@ -1,4 +1,5 @@
-//! What each operation sends, and what each answer means; what the table makes of it is tested on a real engine.
+//! Tests of the calls that each operation makes, and of its reaction to each response of DynamoDB. The effects of the
+//! calls on a table are tested against the DynamoDB emulator, in `harness/tests/library/store`.
 
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
@@ -43,7 +44,7 @@ fn store<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> DynamoConnectionStore
 }
 
 #[tokio::test]
-async fn a_connection_is_read_consistently_by_its_key() {
+async fn get_connection_reads_its_item_consistently() {
     let rule = mock!(Client::get_item)
         .match_requests(|get: &GetItemInput| {
             get.consistent_read() == Some(true)
@@ -56,7 +57,7 @@ async fn a_connection_is_read_consistently_by_its_key() {
 }
 
 #[tokio::test]
-async fn a_saved_connection_carries_its_keys_and_its_end_and_takes_no_ones_place() {
+async fn save_puts_a_connection_with_ttl_unless_another_user_has_its_id() {
     let rule = mock!(Client::put_item)
         .match_requests(|put: &PutItemInput| {
             put.item() == Some(&item())
@@ -81,7 +82,7 @@ const OPERATIONS: [Operation<DynamoConnectionStore>; 7] = operations! {
 };
 
 #[tokio::test(start_paused = true)]
-async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
+async fn connection_operations_retry_transient_errors_and_classify_all_errors() {
     for (status, code, kind, calls) in [
         (400, "ProvisionedThroughputExceededException", StoreErrorKind::Throttled, 3),
         (400, "ThrottlingException", StoreErrorKind::Throttled, 3),
@@ -95,15 +96,23 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
             let rules = every_call_answered(move || error_answer(status, code, "m"));
             let error = operation(store(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
-            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}");
-            assert_eq!(error.is_transient(), calls > 1, "{name}: {code}");
-            assert!(error.source().is_some(), "{name}: {code}");
+            assert_eq!(
+                (error.kind(), made),
+                (kind, calls),
+                "kind of error and number of calls of {name} after {code}"
+            );
+            assert_eq!(
+                error.is_transient(),
+                calls > 1,
+                "exactly the retried errors are transient: {name}, {code}"
+            );
+            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
         }
     }
 }
 
 #[tokio::test]
-async fn every_error_names_what_was_done_to_what_in_which_table() {
+async fn connection_operation_errors_name_operation_connection_and_table() {
     let mut report = Vec::new();
     for (name, operation) in OPERATIONS {
         let rules = every_call_answered(|| error_answer(400, "ResourceNotFoundException", "no table"));
@@ -111,18 +120,29 @@ async fn every_error_names_what_was_done_to_what_in_which_table() {
     }
     for (name, operation) in [OPERATIONS[0], OPERATIONS[5]] {
         let rules = every_call_answered(|| condition_failed(None));
-        report.push(format!("{name}, refused: {}", operation(store(&rules)).await.unwrap_err()));
+        report.push(format!("{name}, condition failed: {}", operation(store(&rules)).await.unwrap_err()));
     }
-    insta::assert_snapshot!(report.join("\n"));
+    insta::assert_snapshot!(report.join("\n"), @"
+    save: call refused: save connection c1 in table connections
+    get: call refused: get connection c1 in table connections
+    delete: call refused: delete connection c1 in table connections
+    list_by_user: call refused: query user-connections of table connections (acme/ann)
+    list_by_tenant: call refused: query tenant-connections of table connections (acme)
+    update_last_ping: call refused: update last_ping of connection c1 in table connections
+    delete_stale: call refused: scan table connections
+    save, condition failed: already exists: save connection c1 in table connections: the id belongs to a connection of another user
+    update_last_ping, condition failed: not found: update last_ping of connection c1 in table connections
+    ");
 }
 
-/// What the first try has left, whose answer was lost, is what the second finds.
+/// The first try takes effect but its response is lost, so the SDK's retry finds the state that the first try has
+/// written.
 #[tokio::test(start_paused = true)]
-async fn every_write_whose_answer_was_lost_comes_to_the_same() {
+async fn connection_write_retried_after_a_lost_response_succeeds() {
     for (name, second, outcome) in [
         ("save", http as fn(u16, &_) -> _, "()"),
         ("update_last_ping", |_, _| condition_failed(Some(&item())), "()"),
-        // It is gone, and what it was is gone with the answer.
+        // The deleted connection cannot be returned, because the first response was lost.
         ("delete", http, "None"),
     ] {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
@@ -137,13 +157,17 @@ async fn every_write_whose_answer_was_lost_comes_to_the_same() {
                 second(200, &json!({}))
             }
         });
-        assert_eq!(operation(store(&rules)).await.unwrap(), outcome, "{name}");
-        assert_eq!(*tries.lock().unwrap(), 2, "{name}");
+        assert_eq!(
+            operation(store(&rules)).await.unwrap(),
+            outcome,
+            "outcome of {name} after a lost response"
+        );
+        assert_eq!(*tries.lock().unwrap(), 2, "{name} is sent twice");
     }
 }
 
 #[tokio::test]
-async fn a_sign_of_life_is_one_conditional_write() {
+async fn update_last_ping_is_one_conditional_update() {
     let rule = mock!(Client::update_item)
         .match_requests(|update: &UpdateItemInput| {
             update.update_expression() == Some("SET last_ping = :now")
@@ -155,9 +179,9 @@ async fn a_sign_of_life_is_one_conditional_write() {
     assert_eq!(rule.num_calls(), 1);
 }
 
-/// A scan of several pages; one of what it finds gives a sign of life before it is forgotten.
+/// The scan has several pages. One of the stale connections becomes active again before its delete.
 #[tokio::test]
-async fn stale_connections_are_looked_for_on_every_page_and_forgotten_only_if_they_still_are() {
+async fn delete_stale_scans_all_pages_and_deletes_only_connections_still_stale() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&starts);
     let key = |id: &str| json!({"connection_id": {"S": id}});
@@ -190,7 +214,7 @@ async fn stale_connections_are_looked_for_on_every_page_and_forgotten_only_if_th
 }
 
 #[tokio::test]
-async fn an_item_that_is_no_connection_is_corrupt_wherever_it_is_read() {
+async fn get_and_delete_report_a_connection_item_without_endpoint_as_corrupt() {
     let mut corrupt = item();
     corrupt.remove("endpoint");
     let answer = json!({"Item": wire_item(&corrupt), "Attributes": wire_item(&corrupt)});
@@ -198,7 +222,7 @@ async fn an_item_that_is_no_connection_is_corrupt_wherever_it_is_read() {
         let answer = answer.clone();
         let rules = every_call_answered(move || http(200, &answer));
         let error = operation(store(&rules)).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{name}");
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "kind of error of {name}");
         assert_eq!(error.to_string(), "corrupt item: item \"c1\", attribute \"endpoint\": is missing");
     }
 }

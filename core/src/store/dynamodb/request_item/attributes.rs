@@ -5,15 +5,15 @@ use crate::protocol::Seq;
 use crate::store::dynamodb::codec::{Corrupt, Item, Reader};
 use crate::store::{Lease, Runner, Status, Subscriber};
 
-/// The attribute that says which function runs a request.
+/// Name of the attribute that tells whether the processor or the worker runs a request.
 pub const RUNNER: &str = "runner";
-/// Its value where that is the worker.
+/// Value of [`RUNNER`] if the worker runs the request; the attribute is absent otherwise.
 pub const WORKER: &str = "worker";
 
-/// The request's status, and its lease, whatever else can be read of its item.
+/// Decodes a request's status and lease. Other attributes of the item may be invalid.
 ///
 /// # Errors
-/// When one of these attributes is missing, of the wrong type, or has no meaning.
+/// [`Corrupt`] if the status or epoch is missing, or if an attribute has the wrong type or an unknown value.
 pub fn status_and_lease(item: &Item) -> Result<(Status, Option<Lease>), Corrupt> {
     let read = Reader::new(item, KEY);
     let status = status(&read)?;
@@ -25,19 +25,20 @@ pub fn status_and_lease(item: &Item) -> Result<(Status, Option<Lease>), Corrupt>
     Ok((status, lease))
 }
 
-/// The request's subscribers, from an item or from the attributes that an update returned.
+/// Decodes a request's subscribers from an item, or from the attributes that an update returned.
 ///
 /// # Errors
-/// When the attribute is no map.
+/// [`Corrupt`] if the attribute is not a map.
 pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     let map = Reader::new(item, KEY).map("subscribers")?.unwrap_or_default();
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
 }
 
-/// The request's subscribers with the frame that each has, from an item or from the attributes that an update returned.
+/// Decodes a request's subscribers, each with the sequence number of its last known frame, from an item or from the
+/// attributes that an update returned.
 ///
 /// # Errors
-/// When the attribute is no map of numbers.
+/// [`Corrupt`] if the attribute is not a map of numbers.
 pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
     let read = Reader::new(item, KEY);
     let map = read.map("subscribers")?.unwrap_or_default();
@@ -47,7 +48,7 @@ pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
             let seen = number.ok_or_else(|| {
                 read.corrupt(
                     "subscribers",
-                    format!("expected the number of a frame for {id}, found {seen:?}"),
+                    format!("expected a sequence number for connection {id}, found {seen:?}"),
                 )
             })?;
             Ok(Subscriber { connection: ConnectionId::new(id.clone()), seen: Seq::from_stored(seen) })
@@ -55,81 +56,84 @@ pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
         .collect()
 }
 
-/// Which function runs the request, from an item, or from the attributes that an update returned.
+/// Decodes the function that runs a request, from an item or from the attributes that an update returned.
 ///
 /// # Errors
-/// When the attribute has no meaning.
+/// [`Corrupt`] if the attribute has an unknown value.
 pub fn runner(item: &Item) -> Result<Runner, Corrupt> {
     let read = Reader::new(item, KEY);
     match read.optional_string(RUNNER)? {
         None => Ok(Runner::Processor),
         Some(WORKER) => Ok(Runner::Worker),
-        Some(other) => Err(read.corrupt(RUNNER, format!("expected {WORKER:?} or nothing, found {other:?}"))),
+        Some(other) => {
+            Err(read.corrupt(RUNNER, format!("expected {WORKER:?} or no attribute, found {other:?}")))
+        }
     }
 }
 
-/// Whether the request may be attempted once more, from an item.
+/// Returns whether the request of this item has attempts left.
 ///
 /// # Errors
-/// When one of these attributes is missing or no number.
+/// [`Corrupt`] if `attempt` or `max_attempts` is missing or not a number.
 pub fn has_attempts_left(item: &Item) -> Result<bool, Corrupt> {
     let read = Reader::new(item, KEY);
     let (used, allowed): (u32, u32) = (read.number("attempt")?, read.number("max_attempts")?);
     Ok(used < allowed)
 }
 
-/// Whether the request has failed for good and its dead letter is still to be sent.
+/// Returns whether the request of this item has failed and its dead letter has not been sent yet.
 ///
 /// # Errors
-/// When the attribute is no flag.
+/// [`Corrupt`] if the attribute is not a boolean.
 pub fn is_dead_letter_due(item: &Item) -> Result<bool, Corrupt> {
     Reader::new(item, KEY).flag("dead_letter")
 }
 
-/// Whether the request's end is asked for, from an item or from the attributes that an update returned.
+/// Returns whether a cancel of the request was requested, from an item or from the attributes that an update returned.
 ///
 /// # Errors
-/// When the attribute is no flag.
+/// [`Corrupt`] if the attribute is not a boolean.
 pub fn cancel_requested(item: &Item) -> Result<bool, Corrupt> {
     Reader::new(item, KEY).flag("cancel_requested")
 }
 
-/// The number of the last frame, from an item or from the attributes that an update returned.
+/// Decodes the sequence number of a request's last stored frame, from an item or from the attributes that an update
+/// returned.
 ///
 /// # Errors
-/// When the attribute is missing or no number.
+/// [`Corrupt`] if the attribute is missing or not a number.
 pub fn seq(item: &Item) -> Result<Seq, Corrupt> {
     Ok(Seq::from_stored(Reader::new(item, KEY).number("seq")?))
 }
 
-/// How often the request was claimed.
+/// Decodes a request's epoch, which each claim raises by one.
 ///
 /// # Errors
-/// When the attribute is missing or no number.
+/// [`Corrupt`] if the attribute is missing or not a number.
 pub fn epoch(item: &Item) -> Result<u64, Corrupt> {
     Reader::new(item, KEY).number("epoch")
 }
 
-/// When the request ended, if it has.
+/// Decodes the time of a request's terminal write; `None` while the request is open.
 ///
 /// # Errors
-/// When the attribute is no number.
+/// [`Corrupt`] if the attribute is not a number.
 pub fn finished_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
     Reader::new(item, KEY).optional_time("finished_at")
 }
 
-/// The second in which the request's time is over; `None` as long as it is open.
+/// Decodes a request's time to live, in seconds since the Unix epoch; `None` while the request is open.
 ///
 /// # Errors
-/// When the attribute is no number.
+/// [`Corrupt`] if the attribute is not a number.
 pub fn ttl(item: &Item) -> Result<Option<u64>, Corrupt> {
     Reader::new(item, KEY).optional_number("ttl")
 }
 
-/// When somebody has to look at the request, unless nothing is left to do.
+/// Decodes the time at which the sweeper must handle a request; `None` if nothing is left to do.
 ///
 /// # Errors
-/// When the attribute is no number.
+/// [`Corrupt`] if the attribute is not a number.
 pub fn timer_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
     Reader::new(item, KEY).optional_time("timer_at")
 }

@@ -8,21 +8,22 @@ use crate::store::dynamodb::codec::{Corrupt, Item, Reader};
 use crate::store::dynamodb::part_item;
 use crate::store::{Ending, Progress, Request, RequestSummary, Status};
 
-/// The request that an item and the [`parts`](super::parts()) that it names hold; attributes that are not known are passed over.
+/// Decodes a request from its own item and the [part items](super::parts()) that the item names. Unknown attributes are
+/// ignored.
 ///
 /// # Errors
-/// When an attribute or a part is missing, of the wrong type, or has no meaning.
+/// [`Corrupt`] if an attribute or part item is missing, has the wrong type, or has an unknown value.
 pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
     let optional_value = |attribute, part_attribute| {
-        // What lies inside is the latest: see `parts`.
+        // An inline value is newer than a part item for the same attribute, which `parts` explains.
         if let Some(value) = read.optional_json(attribute)? {
             return Ok(Some(value));
         }
         let Some(name) = read.optional_string(part_attribute)? else { return Ok(None) };
-        let is_it = |part: &&Item| part_item::part(part) == Ok(name);
-        let part = parts.iter().find(is_it).ok_or_else(|| {
-            read.corrupt(part_attribute, format!("names the part {name:?}, which is not there"))
+        let is_match = |part: &&Item| part_item::part(part) == Ok(name);
+        let part = parts.iter().find(is_match).ok_or_else(|| {
+            read.corrupt(part_attribute, format!("names the part item {name:?}, which does not exist"))
         })?;
         part_item::decode(part).map(Some)
     };
@@ -90,7 +91,7 @@ pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     })
 }
 
-/// The attributes that [`decode_summary`] reads.
+/// Names of the attributes that [`decode_summary`] needs.
 pub const SUMMARY_ATTRIBUTES: [&str; 26] = [
     KEY,
     "client_id",
@@ -120,10 +121,10 @@ pub const SUMMARY_ATTRIBUTES: [&str; 26] = [
     "timer_at",
 ];
 
-/// What an item says of its request, without what was sent with it and what came of it.
+/// Decodes a request's summary. Payload, result and part items are not needed.
 ///
 /// # Errors
-/// When an attribute is missing, of the wrong type, or has no meaning.
+/// [`Corrupt`] if an attribute is missing, has the wrong type, or has an unknown value.
 pub fn decode_summary(item: &Item) -> Result<RequestSummary, Corrupt> {
     let read = Reader::new(item, KEY);
     let (status, lease) = status_and_lease(item)?;

@@ -11,16 +11,18 @@ use crate::store::dynamodb::codec::{Item, json, n, s, time};
 use crate::store::dynamodb::part_item;
 use crate::store::{Ending, PastAttempt, Request, Runner};
 
-/// A request as it is stored.
+/// A request encoded as DynamoDB items.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
-    /// Its own item.
+    /// The request's own item.
     pub item: Item,
-    /// The parts that hold what of it is big.
+    /// Separate items (part items), one for each value that is too large for the request's own item.
     pub parts: Vec<Item>,
 }
 
-/// The items of a request, with the time at which the sweeper must look at it; without any time to live.
+/// Encodes a request as DynamoDB items without a time to live.
+///
+/// `timer_at` is the time at which the sweeper must handle the request; `shards` is the number of shards of each index.
 #[must_use]
 pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Encoded {
     let key_text = request.key();
@@ -103,20 +105,20 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
     Encoded { item, parts }
 }
 
-/// The value of `error`.
+/// Returns the value of the attribute `error`.
 ///
 /// # Panics
-/// Never: an error body is made of strings and JSON values.
+/// Never, because an error body consists of strings and JSON values, which always serialize.
 #[must_use]
 pub fn error_value(error: &ErrorBody) -> AttributeValue {
-    s(serde_json::to_string(error).expect("an error body is made of what JSON can say"))
+    s(serde_json::to_string(error).expect("an error body always serializes to JSON"))
 }
 
-/// The value of `history`.
+/// Returns the value of the attribute `history`.
 ///
 /// # Panics
-/// Never: a past attempt is made of strings and numbers.
+/// Never, because a past attempt consists of strings and numbers, which always serialize.
 #[must_use]
 pub fn history_value(history: &[PastAttempt]) -> AttributeValue {
-    s(serde_json::to_string(history).expect("a history is made of what JSON can say"))
+    s(serde_json::to_string(history).expect("a history always serializes to JSON"))
 }

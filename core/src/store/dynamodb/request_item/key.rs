@@ -2,32 +2,32 @@ use crate::ids::RequestKey;
 use crate::store::Status;
 use crate::store::dynamodb::codec::{Item, s};
 
-/// The table's key attribute.
+/// Name of the requests table's partition key attribute.
 pub const KEY: &str = "request_id";
-/// The table's sort key attribute.
+/// Name of the requests table's sort key attribute.
 pub const PART: &str = "part";
-/// The part that is the request itself.
+/// Sort key of a request's own item, as opposed to its part items, which hold large values.
 pub const REQUEST_PART: &str = "request";
 
-/// The key of a request's own item.
+/// Returns the key of a request's own item.
 #[must_use]
 pub fn key(key: &RequestKey) -> Item {
     Item::from([(KEY.into(), s(key.as_str())), (PART.into(), s(REQUEST_PART))])
 }
 
-/// The value of `status_shard`.
+/// Returns the value of the attribute `status_shard`, such as `PENDING#3`, for a request of this status and key.
 #[must_use]
 pub fn status_shard(status: Status, key: &RequestKey, shards: u8) -> String {
     shard_of_status(status, key.shard(shards))
 }
 
-/// The value of `status_shard` of what stands so, and belongs to this shard.
+/// Returns the value of the attribute `status_shard`, such as `PENDING#3`, for this status and shard number.
 #[must_use]
 pub fn shard_of_status(status: Status, shard: u8) -> String {
     format!("{}#{shard}", status.as_str())
 }
 
-/// The value of `timer_shard`.
+/// Returns the value of the attribute `timer_shard`: the number of the request's shard in the timer index.
 #[must_use]
 pub fn timer_shard(key: &RequestKey, shards: u8) -> String {
     key.shard(shards).to_string()

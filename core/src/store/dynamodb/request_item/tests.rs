@@ -33,8 +33,8 @@ fn payloads() -> impl Strategy<Value = Value> {
     prop_oneof![4 => json_values(), 1 => (900..1_200_usize).prop_map(|bytes| json!("x".repeat(bytes)))]
 }
 
-/// Every status, with an ending where it is one.
-fn stands() -> impl Strategy<Value = (Status, Option<Ending>)> {
+/// Generates each status, with an ending if the status is terminal.
+fn statuses() -> impl Strategy<Value = (Status, Option<Ending>)> {
     let open = prop::sample::select(vec![Status::Pending, Status::Processing, Status::Retrying]);
     prop_oneof![
         open.prop_map(|status| (status, None)),
@@ -69,19 +69,19 @@ fn past_attempts() -> impl Strategy<Value = Vec<PastAttempt>> {
 }
 
 prop_compose! {
-    /// What was kept of a request that was run, or is to be, more than once.
-    fn kept()(
+    /// Generates the values that a request keeps across attempts, invocations and redrives.
+    fn kept_values()(
         checkpoint in proptest::option::of(payloads()), history in past_attempts(), continuations in any::<u32>(),
         runner in prop::sample::select(vec![Runner::Processor, Runner::Worker]),
         flags in any::<(bool, bool)>(), redrives in proptest::array::uniform2(proptest::option::of("\\PC{1,16}")),
     ) -> Request {
-        let nobody = Request::new(
+        let base = Request::new(
             "r".into(), "u".into(), "t".into(), "c".into(), "a", Value::Null, Timestamp::default(),
         );
         let [redrive_of, redriven_as] = redrives;
         Request {
             checkpoint, history, continuations, runner, cancel_requested: flags.0, is_dead_letter_due: flags.1,
-            redrive_of, redriven_as: redriven_as.map(RequestId::new), ..nobody
+            redrive_of, redriven_as: redriven_as.map(RequestId::new), ..base
         }
     }
 }
@@ -92,9 +92,9 @@ prop_compose! {
         metadata in proptest::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..4),
         counts in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>()),
         owner in proptest::option::of("[0-9a-f]{32}"), percentage in 0.0..=100.0_f64,
-        note in json_values(), (status, ending) in stands(),
+        note in json_values(), (status, ending) in statuses(),
         subscribers in proptest::collection::btree_set("[A-Za-z0-9_-]{15}=", 0..4),
-        times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(), kept in kept(),
+        times in proptest::array::uniform4(0..4_000_000_000_000_u64), ran in any::<bool>(), kept in kept_values(),
     ) -> Request {
         let [id, user, tenant, connection, action] = texts;
         let (attempt, max_attempts, epoch, seq) = counts;
@@ -116,16 +116,19 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_request_reads_back_as_it_was_written(request in requests(), timer in proptest::option::of(any::<u64>())) {
+    fn request_item_decodes_to_the_encoded_request(request in requests(), timer in proptest::option::of(any::<u64>())) {
         let Encoded { mut item, parts } = encode(&request, timer.map(Timestamp::from_millis), 8);
         item.insert("added_by_a_later_version".into(), AttributeValue::Bool(true));
-        let lies_inside = |text: &AttributeValue| text.as_s().unwrap().len() <= part_item::MAX_INLINE_BYTES;
-        prop_assert!(["payload", "checkpoint", "result"].into_iter().filter_map(|value| item.get(value)).all(lies_inside));
+        let is_within_limit = |text: &AttributeValue| text.as_s().unwrap().len() <= part_item::MAX_INLINE_BYTES;
+        let mut values = ["payload", "checkpoint", "result"].into_iter().filter_map(|value| item.get(value));
+        prop_assert!(values.all(is_within_limit));
         prop_assert_eq!(decode(&item, &parts).unwrap(), request);
     }
 
     #[test]
-    fn an_attribute_of_the_wrong_type_is_named(request in requests(), pick in any::<prop::sample::Index>()) {
+    fn request_attribute_of_the_wrong_type_is_named_in_the_error(
+        request in requests(), pick in any::<prop::sample::Index>(),
+    ) {
         let Encoded { mut item, parts } = encode(&request, None, 8);
         let unread = ["request_id", "part", "status_shard"];
         let attributes: BTreeSet<String> = item.keys().filter(|key| !unread.contains(&key.as_str())).cloned().collect();
@@ -137,9 +140,10 @@ proptest! {
         prop_assert_eq!(corrupt.key, request.key().to_string());
     }
 
-    /// What a list reads is all that its summary needs, and says the same as the whole.
+    /// A list query projects only `SUMMARY_ATTRIBUTES`: the summary needs no other attribute, and equals the full
+    /// request.
     #[test]
-    fn a_summary_reads_no_more_than_its_attributes(request in requests()) {
+    fn request_summary_decodes_from_the_summary_attributes_alone(request in requests()) {
         let mut item = encode(&request, Some(request.created_at), 8).item;
         item.retain(|attribute, _| SUMMARY_ATTRIBUTES.contains(&attribute.as_str()));
         let summary = decode_summary(&item).unwrap();
@@ -157,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn an_item_is_the_same_from_a_stream_image_as_from_the_sdk(request in requests()) {
+    fn request_decodes_from_a_stream_image_as_from_an_sdk_item(request in requests()) {
         let Encoded { item, parts } = encode(&request, Some(request.created_at), 8);
         let image = super::super::test_answers::wire_item(&item);
         let text: Value = serde_json::from_str(&image.to_string()).unwrap();
@@ -177,14 +181,14 @@ fn pending() -> Item {
 }
 
 #[test]
-fn the_item_of_a_new_request() {
+fn new_request_is_encoded_as_an_item_without_lease_or_ttl() {
     let lines: BTreeSet<String> = pending().iter().map(|(key, value)| format!("{key}: {value:?}")).collect();
     insta::assert_snapshot!(lines.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
-/// The text itself is cut short: it is 5,000 times the same.
+/// The snapshot shows the payload of 5,000 equal characters as `x…`.
 #[test]
-fn the_items_of_a_request_with_a_big_payload() {
+fn payload_above_the_inline_limit_is_encoded_as_a_part_item() {
     let request = Request { payload: json!("x".repeat(5_000)), ..decode(&pending(), &[]).unwrap() };
     let Encoded { item, mut parts } = encode(&request, None, 8);
     let lines = |item: Item| {
@@ -197,7 +201,7 @@ fn the_items_of_a_request_with_a_big_payload() {
 }
 
 #[test]
-fn what_has_no_meaning_is_corrupt() {
+fn request_item_with_an_invalid_or_missing_attribute_is_corrupt() {
     let corrupted = |attribute: &str, value: AttributeValue| {
         let mut item = pending();
         item.insert(attribute.into(), value);
@@ -217,7 +221,7 @@ fn what_has_no_meaning_is_corrupt() {
     insta::assert_snapshot!(report.join("\n"), @r#"
     item "acme/ann/r1", attribute "status": expected one of ["PENDING", "PROCESSING", "RETRYING", "COMPLETED", "FAILED", "CANCELLED"], found "DONE"
     item "acme/ann/r1", attribute "epoch": expected a number (u64), found -1
-    item "acme/ann/r1", attribute "payload": is not the JSON it should be: EOF while parsing an object at line 1 column 1
+    item "acme/ann/r1", attribute "payload": is not the expected JSON: EOF while parsing an object at line 1 column 1
     item "acme/ann/r1", attribute "result": is missing
     item "acme/ann/r1", attribute "error": is missing
     item "without a request_id", attribute "status": is missing

@@ -9,12 +9,14 @@ use crate::store::dynamodb::error::Refusal;
 use crate::store::dynamodb::request_item::{self, RUNNER};
 use crate::store::{ClaimRequests, Claimed, PageRequest, Runner, Status, StoreError};
 
-/// Pending, or failed and due again: by `timer_at`, which is the due time as long as it is retrying.
+/// Condition: the request is pending, or retrying and due. For a retrying request, `timer_at` is the due time.
 const IS_WAITING: &str =
     "#status = :pending OR (#status = :retrying AND timer_at <= :now AND attempt < max_attempts)";
 
-/// Each claim has a fresh owner token. If that owner has held the request already, this claim is the one that won, repeated by the
-/// SDK and arrived late: it would hold the request for nobody.
+/// Condition: the request was not claimed with this owner token before.
+///
+/// Each claim has a fresh owner token. A token that is already stored means a late SDK retry of a claim that
+/// succeeded; a second success would lease the request to an attempt that no longer exists.
 const NOT_HELD_BEFORE: &str = "(attribute_not_exists(#owner) OR #owner <> :owner)";
 
 fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
@@ -29,9 +31,10 @@ fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, Store
 }
 
 impl DynamoRequestQueue {
-    /// How many of the oldest are tried before the index is read again.
+    /// Number of index entries per page that `dequeue` reads and tries to claim.
     const DEQUEUE_LIMIT: usize = 10;
-    /// After how many refused claims the fault lies with the table or its policy, not with the requests.
+    /// Number of permanently failed claims after which `dequeue` stops: so many failures have a cause in the table or
+    /// its IAM policy, not in single requests.
     const DEQUEUE_REFUSALS: usize = 100;
 }
 
@@ -82,12 +85,13 @@ impl ClaimRequests for DynamoRequestQueue {
             Err(Refusal::Condition(None)) => return Ok(Claimed::Missing),
             Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context("claim", key))),
         };
-        // No more than this is read of a request that may not be ours.
+        // Only status and lease are decoded here. If another claim holds the request, its other attributes do not
+        // matter, and an invalid one must not fail this call.
         let (status, lease) = request_item::status_and_lease(&item)?;
         match lease {
-            // Our token on a refused claim: the claim had succeeded, and its answer was lost.
+            // A refused claim that finds its own owner token had succeeded before; only the response was lost.
             Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
-                Ok(match self.whole_at_last(key, &item).await {
+                Ok(match self.read_request_with_retries(key, &item).await {
                     Ok(request) => Claimed::Won(Box::new(request), lease),
                     Err(error) if error.is_transient() => Claimed::OutOfReach(lease, error),
                     Err(error) => Claimed::Unreadable(lease, error),
@@ -117,13 +121,13 @@ impl ClaimRequests for DynamoRequestQueue {
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
                 match self.claim(&key, owner, Runner::Worker, now, lease_end).await {
-                    // Another claim was quicker than the index.
+                    // The request was claimed by another function, or deleted, after the index query.
                     Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
-                    Ok(ours @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
-                        return Ok(Some(ours));
+                    Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
+                        return Ok(Some(claimed));
                     }
                     Err(error) if error.is_transient() => return Err(error),
-                    // It stays the oldest: stopping at it would block the later ones.
+                    // The failing request stays the oldest: returning its error now would block all later requests.
                     Err(error) => refused.push(error),
                 }
             }

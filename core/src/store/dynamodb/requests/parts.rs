@@ -1,4 +1,7 @@
-//! Big values: written before the item that names them, read after it.
+//! Reads and writes of part items, the separate items that hold a request's large values.
+//!
+//! A part item is written before, or in one transaction with, the request's item that names it, and read after that
+//! item.
 
 use std::time::Duration;
 
@@ -15,22 +18,25 @@ use crate::store::{Request, StoreError};
 use crate::telemetry::Causes;
 
 impl DynamoRequestQueue {
-    /// How much longer than the request its parts are kept for: deletion lags, and a request without them is corrupt.
+    /// Time for which part items outlive their request. DynamoDB deletes expired items with a delay, and a request
+    /// that is still stored without its part items is corrupt.
     const PART_GRACE: Duration = Duration::from_hours(2 * 24);
-    /// How often a part is read that is out of reach.
+    /// Maximum number of reads of a request's part items while the store does not respond.
     const PART_TRIES: u32 = 4;
+    /// Pause before the second read of part items; doubled before each further read.
     const PART_PAUSE: Duration = Duration::from_millis(100);
-    /// How long the delivery of the terminal frame waits until the parts have their time to live.
+    /// Maximum delay of the terminal frame's delivery by the writes that set the time to live of part items.
     const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
-    /// The request that an item holds, with the parts that it names.
-    pub(super) async fn whole(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
+    /// Reads the part items that a request's item names, and decodes the request.
+    pub(super) async fn read_request(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
         let parts = request_item::parts(item)?.into_iter().map(|part| self.part(key, part));
         let parts: Vec<Item> = try_join_all(parts).await?.into_iter().flatten().collect();
         Ok(request_item::decode(item, &parts)?)
     }
 
-    /// The request that an item holds, with its result, but without a payload or a checkpoint that lies in a part.
+    /// Decodes a request with its result, but without reading part items for payload and checkpoint: a payload in a
+    /// part item becomes null, and a checkpoint in a part item becomes `None`.
     pub(super) async fn without_big_input(
         &self,
         key: &RequestKey,
@@ -40,20 +46,25 @@ impl DynamoRequestQueue {
             item.insert("payload".to_owned(), s("null"));
         }
         item.remove("checkpoint_part");
-        self.whole(key, &item).await
+        self.read_request(key, &item).await
     }
 
-    /// As [`whole`](Self::whole), again and again while the store is out of reach: there is a lease to lose.
-    pub(super) async fn whole_at_last(&self, key: &RequestKey, item: &Item) -> Result<Request, StoreError> {
+    /// Calls [`read_request`](Self::read_request), with retries while the store does not respond. The caller has just
+    /// claimed the request, so an error would waste an attempt.
+    pub(super) async fn read_request_with_retries(
+        &self,
+        key: &RequestKey,
+        item: &Item,
+    ) -> Result<Request, StoreError> {
         let mut pause = Self::PART_PAUSE;
         for _ in 1..Self::PART_TRIES {
-            match self.whole(key, item).await {
+            match self.read_request(key, item).await {
                 Err(error) if error.is_transient() => sleep(pause).await,
                 read => return read,
             }
             pause *= 2;
         }
-        self.whole(key, item).await
+        self.read_request(key, item).await
     }
 
     async fn part(&self, key: &RequestKey, part: &str) -> Result<Option<Item>, StoreError> {
@@ -65,13 +76,13 @@ impl DynamoRequestQueue {
             .consistent_read(true)
             .send()
             .await
-            .map_err(|error| store_error(self.context("get part of", key), error))?;
+            .map_err(|error| store_error(self.context("get part item of", key), error))?;
         Ok(found.item)
     }
 
-    /// Writes the result of an attempt into a part of its own, and returns the part's name.
+    /// Writes an attempt's result to a part item, and returns the part item's name.
     ///
-    /// Nobody sees it until the request names it.
+    /// The result is invisible until the terminal write names this part item in the request's own item.
     pub(super) async fn put_result(
         &self,
         key: &RequestKey,
@@ -91,30 +102,37 @@ impl DynamoRequestQueue {
         Ok(part)
     }
 
-    /// Right after a request has ended, gives its parts their time to live; says whether that is done, or not
-    /// needed. Where it fails, or takes long, nobody waits for it: it comes again before the timer is cleared.
-    pub(super) async fn release_at_once(&self, key: &RequestKey, ended: &Item) -> bool {
-        match timeout(Self::RELEASE_PATIENCE, self.release_parts(key, ended)).await {
+    /// Sets the time to live of a request's part items right after the terminal write. Returns whether
+    /// no part item lacks one.
+    ///
+    /// A failure or timeout does not delay delivery, because `record_delivery` sets the time to live again before the
+    /// request leaves the timer index.
+    pub(super) async fn try_release_parts(&self, key: &RequestKey, terminal: &Item) -> bool {
+        match timeout(Self::RELEASE_PATIENCE, self.release_parts(key, terminal)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(request = %key, error = %Causes(&error), "the request's parts are not released yet");
+                tracing::warn!(
+                    request = %key,
+                    error = %Causes(&error),
+                    "setting TTL of part items failed; retried after delivery"
+                );
                 false
             }
             Err(_) => {
-                tracing::warn!(request = %key, "the request's parts are not released yet: the store takes long");
+                tracing::warn!(request = %key, "setting TTL of part items timed out; retried after delivery");
                 false
             }
         }
     }
 
-    /// Gives the parts of an ended request their time to live, but for its result's, which has it.
+    /// Sets the time to live of a terminal request's part items, except for the result, which has one already.
     ///
-    /// It comes before the timer is cleared: where it fails, somebody looks at the request again.
-    pub(super) async fn release_parts(&self, key: &RequestKey, ended: &Item) -> Result<(), StoreError> {
-        let Some(ttl) = request_item::ttl(ended)? else { return Ok(()) };
+    /// Runs before the request leaves the timer index, so that the sweeper repeats a failed call.
+    pub(super) async fn release_parts(&self, key: &RequestKey, terminal: &Item) -> Result<(), StoreError> {
+        let Some(ttl) = request_item::ttl(terminal)? else { return Ok(()) };
         let ttl = ttl.saturating_add(Self::PART_GRACE.as_secs());
         let parts =
-            request_item::open_parts(ended)?.into_iter().map(|part| self.release_part(key, part, ttl));
+            request_item::open_parts(terminal)?.into_iter().map(|part| self.release_part(key, part, ttl));
         try_join_all(parts).await.map(|_| ())
     }
 
@@ -131,7 +149,7 @@ impl DynamoRequestQueue {
         match update.send().await.map_err(Refusal::from) {
             Ok(_) | Err(Refusal::Condition(_)) => Ok(()),
             Err(Refusal::Other(failure)) => {
-                Err(failure.in_context(self.context(&format!("release the {part} of"), key)))
+                Err(failure.in_context(self.context(&format!("set the TTL of part item {part} of"), key)))
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::store::dynamodb::index::{Index, List, Order};
 use crate::store::dynamodb::request_item;
 use crate::store::{Page, PageRequest, ReadRequests, Request, RequestSummary, Status, StoreError};
 
-/// The requests that came over a connection.
+/// Index of requests by the connection over which they arrived.
 pub(super) static CONNECTION_REQUESTS: Index = Index {
     name: "connection-requests",
     partition: "connection_id",
@@ -15,7 +15,7 @@ pub(super) static CONNECTION_REQUESTS: Index = Index {
     table_key,
 };
 
-/// The requests of a status.
+/// Index of requests by status.
 pub(super) static STATUS_TIME: Index = Index {
     name: "status-time",
     partition: "status_shard",
@@ -24,7 +24,7 @@ pub(super) static STATUS_TIME: Index = Index {
     table_key,
 };
 
-/// The requests that have a timer.
+/// Timer index: requests by the time at which the sweeper must handle them.
 static TIMERS: Index =
     Index { name: "timers", partition: "timer_shard", sort: "timer_at", key: request_item::KEY, table_key };
 
@@ -46,7 +46,7 @@ impl DynamoRequestQueue {
     }
 }
 
-/// One page of a list, without the requests that no longer belong to it.
+/// Reads one page of request summaries. Requests that no longer satisfy `belongs` are left out.
 async fn summaries(
     list: List<'_>,
     page: PageRequest,
@@ -59,7 +59,7 @@ async fn summaries(
 impl ReadRequests for DynamoRequestQueue {
     async fn get(&self, key: &RequestKey) -> Result<Option<Request>, StoreError> {
         match self.item(key).await? {
-            Some(item) => self.whole(key, &item).await.map(Some),
+            Some(item) => self.read_request(key, &item).await.map(Some),
             None => Ok(None),
         }
     }

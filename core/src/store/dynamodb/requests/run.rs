@@ -16,10 +16,11 @@ use crate::store::{
     StoreErrorKind,
 };
 
-/// What holds as long as nobody has claimed or ended the request since.
+/// Condition: this attempt still holds the lease, that is, no later claim, reclaim or terminal write has changed the
+/// request.
 const FENCE: &str = "epoch = :epoch AND #owner = :owner AND #status = :processing";
 
-/// [`FENCE`], unless it is left open on purpose.
+/// Returns [`FENCE`], or a weaker condition if the simulator has seeded the bug `NoEpochCheck`.
 fn fence() -> &'static str {
     if bugs::is(Bug::NoEpochCheck) {
         return "(epoch = :epoch AND #owner = :owner OR #status = :processing)";
@@ -27,15 +28,16 @@ fn fence() -> &'static str {
     FENCE
 }
 
-/// What holds unless the holder has written something later: each of its writes asks for a later end of the lease. Without it, a
-/// write that was given up on and arrives late would take back the writes that followed it.
-const NOTHING_LATER: &str = "lease_expires_at <= :lease_end";
+/// Condition: the attempt has made no later write. Each write of an attempt asks for a later lease expiry.
+///
+/// Without this condition, a write that timed out and takes effect late would undo the attempt's later writes.
+const NO_LATER_WRITE: &str = "lease_expires_at <= :lease_end";
 
-/// What [`with_progress`] gives values for.
+/// Assignments whose values [`with_progress`] sets.
 const SET_PROGRESS: &str =
     "percentage = :percentage, progress_message = :message, progress_metadata = :metadata";
 
-/// What [`leaving_update`](DynamoRequestQueue::leaving_update) gives values for.
+/// Assignments whose values [`releasing_update`](DynamoRequestQueue::releasing_update) sets.
 const SET_WAITING: &str =
     "#status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer";
 
@@ -46,7 +48,7 @@ fn with_progress(update: Update, progress: &Progress) -> Update {
         .value(":metadata", json(&progress.metadata.clone().into()))
 }
 
-/// The audience that an item names.
+/// Decodes the audience (subscribers and cancel flag) from an item.
 fn audience(item: &Item) -> Result<Audience, StoreError> {
     Ok(Audience {
         subscribers: request_item::subscribers_with_seen(item)?,
@@ -55,8 +57,8 @@ fn audience(item: &Item) -> Result<Audience, StoreError> {
     })
 }
 
-/// Whether the item is as the lease's holder left it, in one of these statuses.
-fn is_left_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
+/// Returns whether an attempt with this lease wrote the item last, and left it in one of these statuses.
+fn is_written_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
     let text = |attribute: &str| old.get(attribute).and_then(|value| value.as_s().ok());
     if bugs::is(Bug::ForeignEndTaken) {
         return text("status").is_some_and(|found| statuses.iter().any(|status| status.as_str() == found));
@@ -67,10 +69,10 @@ fn is_left_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
 }
 
 impl DynamoRequestQueue {
-    /// A write that only the holder of the lease may make.
+    /// Creates an update that succeeds only for the attempt that holds the lease.
     ///
-    /// It returns the whole item, for the audience in it: what it does not change is returned in no other way, and a
-    /// returned item costs nothing.
+    /// The update returns the whole item, from which the audience is decoded. `UPDATED_NEW` would return changed
+    /// attributes only, and returning the whole item consumes no extra capacity.
     fn fenced_update(&self, key: &RequestKey, lease: &Lease) -> Update {
         self.update(key)
             .condition(fence())
@@ -87,16 +89,16 @@ impl DynamoRequestQueue {
         match refusal {
             Refusal::Condition(_) => StoreError::new(
                 StoreErrorKind::Fenced,
-                format!("{context}: epoch {} has passed", lease.epoch),
+                format!("{context}: epoch {} no longer holds the lease", lease.epoch),
             ),
             Refusal::Other(failure) => failure.in_context(context),
         }
     }
 
-    /// A write that prolongs the lease.
+    /// Creates an update that renews the lease until `lease_end`.
     fn renewing_update(&self, key: &RequestKey, lease: &Lease, lease_end: Timestamp) -> Update {
         self.fenced_update(key, lease)
-            .condition(format!("{} AND {NOTHING_LATER}", fence()))
+            .condition(format!("{} AND {NO_LATER_WRITE}", fence()))
             .value(":lease_end", time(lease_end))
     }
 
@@ -115,16 +117,17 @@ impl DynamoRequestQueue {
 
     fn not_renewed(&self, refusal: Refusal, operation: &str, key: &RequestKey, lease: &Lease) -> StoreError {
         match &refusal {
-            Refusal::Condition(Some(old)) if is_left_by(old, lease, &[Status::Processing]) => {
-                let context = self.context(operation, key) + ": a later write of the same attempt stands";
+            Refusal::Condition(Some(old)) if is_written_by(old, lease, &[Status::Processing]) => {
+                let context =
+                    self.context(operation, key) + ": a later write of the same attempt has succeeded";
                 StoreError::new(StoreErrorKind::ConditionLost, context)
             }
             Refusal::Condition(_) | Refusal::Other(_) => self.fenced(refusal, operation, key, lease),
         }
     }
 
-    /// A write by which the holder gives up the lease, and the request waits until `timer`.
-    fn leaving_update(&self, key: &RequestKey, lease: &Lease, status: Status, timer: Timestamp) -> Update {
+    /// Creates an update that releases the lease, after which the request waits and is due at `timer`.
+    fn releasing_update(&self, key: &RequestKey, lease: &Lease, status: Status, timer: Timestamp) -> Update {
         let not_requested = bugs::instead(
             Bug::CancelForgotten,
             "(attribute_exists(request_id) OR cancel_requested = :not_requested)",
@@ -139,19 +142,20 @@ impl DynamoRequestQueue {
             .value(":not_requested", AttributeValue::Bool(false))
     }
 
-    async fn send_leaving(
+    async fn send_releasing(
         &self,
         update: Update,
         operation: &str,
         key: &RequestKey,
         lease: &Lease,
-        left_as: &[Status],
+        written_as: &[Status],
     ) -> Result<Audience, StoreError> {
         match update.send(&self.client).await {
             Ok(updated) => audience(&updated),
-            // As we wrote it, or as only a later write can have made it: ours had succeeded, and its answer was lost.
-            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, left_as) => audience(&old),
-            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
+            // The item has a status that only this write, or a write after it, can have set: this write had
+            // succeeded, and its response was lost.
+            Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, written_as) => audience(&old),
+            Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[Status::Processing]) => {
                 Err(self.cancel_was_requested(operation, key))
             }
             Err(refusal) => Err(self.fenced(refusal, operation, key, lease)),
@@ -159,17 +163,18 @@ impl DynamoRequestQueue {
     }
 
     fn cancel_was_requested(&self, operation: &str, key: &RequestKey) -> StoreError {
-        let context = self.context(operation, key) + ": its end was asked for";
+        let context = self.context(operation, key) + ": cancel was requested";
         StoreError::new(StoreErrorKind::ConditionLost, context)
     }
 
-    async fn end(
+    async fn write_terminal(
         &self,
         key: &RequestKey,
         lease: &Lease,
         write: TerminalWrite,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
+        const OPERATION: &str = "write the terminal status of";
         let status = write.status;
         let write = write.with([
             ("percentage", n(last.progress.percentage)),
@@ -181,27 +186,27 @@ impl DynamoRequestQueue {
             .value(":seq", n(last.seq));
         let mut condition = fence().to_owned();
         if status == Status::Failed {
-            // A request that its user wanted to cancel has not failed for good, and is no dead letter.
+            // A request whose cancel was requested must become CANCELLED, not FAILED with a dead letter.
             condition = format!("{condition} AND {CANCEL_NOT_REQUESTED}");
             update = update.value(":not_requested", AttributeValue::Bool(false));
         }
         let condition = bugs::instead(
             Bug::TerminalWriteUnconditional,
-            // With the right one in it, since DynamoDB refuses values that nothing names.
+            // The correct condition stays in the expression, because DynamoDB refuses values that no expression uses.
             format!("attribute_exists(request_id) OR {condition}"),
             condition,
         );
-        let ended = match update.condition(condition).send(&self.client).await {
+        let terminal = match update.condition(condition).send(&self.client).await {
             Ok(updated) => updated,
-            // Our own epoch and owner under the status that we wrote: the write had succeeded, and its answer was lost.
-            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[status]) => old,
-            Err(Refusal::Condition(Some(old))) if is_left_by(&old, lease, &[Status::Processing]) => {
-                return Err(self.cancel_was_requested("end", key));
+            // The item has our epoch, owner and status: the write had succeeded before, and its response was lost.
+            Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[status]) => old,
+            Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[Status::Processing]) => {
+                return Err(self.cancel_was_requested(OPERATION, key));
             }
-            Err(refusal) => return Err(self.fenced(refusal, "end", key, lease)),
+            Err(refusal) => return Err(self.fenced(refusal, OPERATION, key, lease)),
         };
-        let parts_released = self.release_at_once(key, &ended).await;
-        Ok(Audience { parts_released, ..audience(&ended)? })
+        let parts_released = self.try_release_parts(key, &terminal).await;
+        Ok(Audience { parts_released, ..audience(&terminal)? })
     }
 }
 
@@ -231,8 +236,8 @@ impl RunRequests for DynamoRequestQueue {
         self.send_renewing(update, "store progress of", key, lease).await
     }
 
-    /// A big checkpoint lies in a part: both items are written in one transaction, so that no attempt that is fenced
-    /// overwrites the checkpoint that a later one continues from.
+    /// A large checkpoint is a part item. Both items are written in one transaction, so that a fenced attempt cannot
+    /// overwrite the checkpoint from which a later attempt continues.
     async fn checkpoint(
         &self,
         key: &RequestKey,
@@ -263,10 +268,10 @@ impl RunRequests for DynamoRequestQueue {
                     .value(":part", s(part_item::CHECKPOINT_PART));
                 let part = part_item::encode(key, part_item::CHECKPOINT_PART, text, None);
                 let put = Put::new(&self.table, part);
-                transact(&self.client, [update.into_part(), put.into_part()])
+                transact(&self.client, [update.into_transact_item(), put.into_transact_item()])
                     .await
                     .map_err(|refusal| self.not_renewed(refusal, OPERATION, key, lease))?;
-                // A transaction returns no items: the write that follows finds the audience.
+                // A transaction returns no items, so a renewal follows to return the audience.
                 self.renew(key, lease, lease_end).await
             }
         }
@@ -283,7 +288,7 @@ impl RunRequests for DynamoRequestQueue {
             Ok(text) => ("result", s(text)),
             Err(text) => ("result_part", s(self.put_result(key, lease.epoch, text, last.at).await?)),
         };
-        self.end(key, lease, TerminalWrite::completed(result), last).await
+        self.write_terminal(key, lease, TerminalWrite::completed(result), last).await
     }
 
     async fn fail(
@@ -294,7 +299,7 @@ impl RunRequests for DynamoRequestQueue {
         history: &[PastAttempt],
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        self.end(key, lease, TerminalWrite::failed(error).with_history(history), last).await
+        self.write_terminal(key, lease, TerminalWrite::failed(error).with_history(history), last).await
     }
 
     async fn confirm_cancel(
@@ -303,7 +308,7 @@ impl RunRequests for DynamoRequestQueue {
         lease: &Lease,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        self.end(key, lease, TerminalWrite::cancelled(), last).await
+        self.write_terminal(key, lease, TerminalWrite::cancelled(), last).await
     }
 
     async fn retry_later(
@@ -315,7 +320,8 @@ impl RunRequests for DynamoRequestQueue {
         runner: Runner,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        // Above every number of this attempt, so that a write that ends the request without running it can go on from it.
+        // Stores a sequence number above all of this attempt, because a terminal write that follows without another
+        // attempt uses the next number.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let set_runner = match runner {
             Runner::Processor => "",
@@ -323,7 +329,7 @@ impl RunRequests for DynamoRequestQueue {
         };
         let set_attempt = bugs::instead(Bug::RetryLosesAttempts, ", attempt = :uncounted", "");
         let mut update = with_progress(
-            self.leaving_update(key, lease, Status::Retrying, due),
+            self.releasing_update(key, lease, Status::Retrying, due),
             &last.progress,
         )
         .expression(format!(
@@ -338,10 +344,11 @@ impl RunRequests for DynamoRequestQueue {
         if runner == Runner::Worker {
             update = update.value(":runner", s(request_item::WORKER));
         }
-        self.send_leaving(update, "hold back", key, lease, &[Status::Retrying, Status::Pending]).await
+        self.send_releasing(update, "schedule the retry of", key, lease, &[Status::Retrying, Status::Pending])
+            .await
     }
 
-    /// The attempt is not over: the claim that follows counts it again.
+    /// Subtracts one from the attempt count, because the same attempt continues and its next claim counts it again.
     async fn continue_later(
         &self,
         key: &RequestKey,
@@ -349,7 +356,7 @@ impl RunRequests for DynamoRequestQueue {
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
         let timer = self.unclaimed_at(Runner::Worker, last.at);
-        let update = with_progress(self.leaving_update(key, lease, Status::Pending, timer), &last.progress)
+        let update = with_progress(self.releasing_update(key, lease, Status::Pending, timer), &last.progress)
             .expression(format!(
                 "SET {SET_WAITING}, {SET_PROGRESS}, seq = :seq, runner = :runner, attempt = attempt - :one, \
                  continuations = if_not_exists(continuations, :zero) + :one \
@@ -359,6 +366,6 @@ impl RunRequests for DynamoRequestQueue {
             .value(":seq", n(last.seq))
             .value(":zero", n(0))
             .value(":one", n(1));
-        self.send_leaving(update, "continue", key, lease, &[Status::Pending]).await
+        self.send_releasing(update, "yield", key, lease, &[Status::Pending]).await
     }
 }

@@ -11,22 +11,23 @@ use crate::store::dynamodb::request_item::{self, Encoded};
 use crate::store::dynamodb::write::{Put, transact};
 use crate::store::{Cancelled, Enqueued, Request, Status, StoreError, StoreErrorKind, SubmitRequests};
 
-/// Deletion lags behind the time to live: an expired request no longer counts.
+/// Condition: no request of this key exists, or the existing request has expired.
 ///
-/// But one whose dead letter is still to be sent keeps its id until then.
+/// DynamoDB deletes expired items with a delay, so an expired request is treated as deleted. A request whose dead
+/// letter has not been sent yet keeps its id even after its expiry.
 const IS_NEW: &str =
     "attribute_not_exists(request_id) OR (#ttl < :now AND attribute_not_exists(dead_letter))";
 
 impl DynamoRequestQueue {
-    /// How often a cancellation follows a request that changes its status meanwhile.
+    /// Maximum number of tries of a cancellation, each after the request's status has changed concurrently.
     const CANCEL_TRIES: u32 = 4;
 
     async fn existing(&self, key: &RequestKey, old: Option<Item>) -> Result<Enqueued, StoreError> {
         let old = old.ok_or_else(|| {
-            let problem = self.context("enqueue", key) + ": the store did not return the existing item";
+            let problem = self.context("enqueue", key) + ": DynamoDB did not return the existing item";
             StoreError::new(StoreErrorKind::Misuse, problem)
         })?;
-        Ok(Enqueued::Existing(Box::new(self.whole(key, &old).await?)))
+        Ok(Enqueued::Existing(Box::new(self.read_request(key, &old).await?)))
     }
 
     async fn cancel_if(
@@ -41,7 +42,7 @@ impl DynamoRequestQueue {
                 subscribers: request_item::subscribers(&item)?,
                 seq: request_item::seq(&item)?,
                 epoch: request_item::epoch(&item)?,
-                parts_released: self.release_at_once(key, &item).await,
+                parts_released: self.try_release_parts(key, &item).await,
             })
         };
         for _ in 0..Self::CANCEL_TRIES {
@@ -67,20 +68,20 @@ impl DynamoRequestQueue {
                     Err(Refusal::Condition(_)) => {}
                     Err(Refusal::Other(failure)) => return Err(failure.in_context(context())),
                 },
-                // A write of ours of that very moment, whose answer was lost.
+                // The same cancellation time means that our write had succeeded, and its response was lost.
                 Status::Cancelled if request_item::finished_at(&old)? == Some(now) => {
                     return now_cancelled(old).await;
                 }
-                ended @ (Status::Completed | Status::Failed | Status::Cancelled) => {
-                    return Ok(Cancelled::Ended(ended));
+                terminal @ (Status::Completed | Status::Failed | Status::Cancelled) => {
+                    return Ok(Cancelled::Ended(terminal));
                 }
             }
         }
-        let problem = context() + ": it changed its status again and again";
+        let problem = context() + ": the request's status changed during every try";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
 
-    /// Asks the holder of the lease to stop.
+    /// Sets the cancel flag, which asks the running attempt to stop.
     async fn request_cancel(&self, key: &RequestKey, end_if: EndIf<'_>) -> Result<(), Refusal> {
         let update = end_if
             .condition(self.update(key), "#status = :processing".to_owned())
@@ -110,8 +111,8 @@ impl SubmitRequests for DynamoRequestQueue {
         let written = if parts.is_empty() {
             put.send(&self.client).await
         } else {
-            let parts = parts.into_iter().map(|part| Put::new(&self.table, part).into_part());
-            transact(&self.client, std::iter::once(put.into_part()).chain(parts)).await
+            let parts = parts.into_iter().map(|part| Put::new(&self.table, part).into_transact_item());
+            transact(&self.client, std::iter::once(put.into_transact_item()).chain(parts)).await
         };
         match written {
             Ok(()) => Ok(Enqueued::New),
@@ -139,7 +140,7 @@ impl SubmitRequests for DynamoRequestQueue {
         epoch: u64,
         as_request: &RequestId,
     ) -> Result<(), StoreError> {
-        let context = || self.context("note the redrive of", key);
+        let context = || self.context("record the redrive of", key);
         let update = self
             .update(key)
             .expression("SET redriven_as = :id")

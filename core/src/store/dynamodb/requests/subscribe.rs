@@ -9,52 +9,55 @@ use crate::store::dynamodb::request_item;
 use crate::store::dynamodb::write::Update;
 use crate::store::{Delivery, Status, StoreError, StoreErrorKind, SubscribeToRequests, Subscribed};
 
-/// What a subscription expects of its request.
+/// State of the request that a subscription's update assumes; the update fails if the assumption is wrong.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     phase: Phase,
-    /// The client has seen more than is stored.
+    /// Whether the client has seen a later frame than the last stored one.
     is_ahead: bool,
-    /// The next claim numbers its frames above all that anybody has seen. And a write that changes a pending item
-    /// appears in the stream: a client must not decide how often that happens.
+    /// Whether the request is pending. If so, the update stores the request's own sequence number instead of the
+    /// client's, because the next claim numbers its frames above all earlier ones. An unchanged item does not appear
+    /// in the stream, so a client cannot trigger stream records by subscribing again.
     is_pending: bool,
 }
 
-/// Where a request stands, as far as a subscription to it is concerned.
+/// Phase of a request that determines whether a subscription sets a timer.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// It has a timer, and comes to its end.
+    /// The request is open. Its timer stays unchanged.
     Open,
-    /// It has ended, and is due soon: the terminal frame is sent then.
+    /// The request is terminal and due soon enough for the sweeper to deliver the terminal frame.
     EndedTimed,
-    /// It has ended, and has no timer, or a much later one: it needs one, for the terminal frame.
+    /// The request is terminal and has no timer, or a late one. The subscription sets a new timer, so that the
+    /// sweeper can deliver the terminal frame.
     EndedUntimed,
 }
 
-/// The attributes without which a request is never due again.
+/// Attributes that put a request into the timer index.
 const TIMER: &[&str] = &["timer_shard", "timer_at"];
 
-/// Which subscribers to remove, and whether none is left then, so that the timer goes as well.
+/// Changes that one update makes to a request: subscribers, timer and dead-letter mark to remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Removal {
     subscribers: Vec<ConnectionId>,
-    /// Whether no subscriber is left, and no dead letter is to be sent.
+    /// Whether neither a subscriber nor a due dead letter is left afterwards, so that the timer is removed as well.
     is_last: bool,
     is_dead_letter_sent: bool,
-    /// Whether the request's parts have their time to live, or there are none that need it.
+    /// Whether the request's part items have their time to live, or none needs one.
     parts_released: bool,
 }
 
 impl Removal {
-    fn is_nothing(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.subscribers.is_empty() && !self.is_last && !self.is_dead_letter_sent
     }
 }
 
 impl DynamoRequestQueue {
-    /// How often a subscription follows a request that changes meanwhile.
+    /// Maximum number of tries of a subscription, each after the request has changed concurrently.
     const SUBSCRIBE_TRIES: u32 = 4;
-    /// How often a removal follows others that change the same subscribers; then it is left to the sweeper.
+    /// Maximum number of tries to remove subscribers, each after a concurrent change of the same subscribers. The
+    /// sweeper makes up for a removal that does not succeed.
     const REMOVE_TRIES: u32 = 5;
 
     fn subscription(
@@ -70,7 +73,7 @@ impl DynamoRequestQueue {
         let Expected { phase, is_ahead, is_pending } = expected;
         let value = if is_ahead && !is_pending { ":seen" } else { "seq" };
         let compared = if is_ahead { "seq < :seen" } else { "seq >= :seen" };
-        // An earlier timer stays: otherwise repeated subscriptions would put off whatever else is still to be done.
+        // An earlier timer stays. Otherwise repeated subscriptions could postpone the request's due time forever.
         let (set_timer, is_in_phase) = match phase {
             Phase::Open if bugs::is(Bug::SubscribeGap) => {
                 ("", format!("(attribute_exists(request_id) OR {IS_OPEN})"))
@@ -110,39 +113,41 @@ impl DynamoRequestQueue {
             .value(":timer", time(now + self.settings.undelivered_after))
     }
 
-    /// What is left to remove from an item that was not as expected.
+    /// Computes the removal for the next try, from the item on which the previous try failed.
     async fn next_removal(
         &self,
         key: &RequestKey,
         old: &Item,
-        refused: &Removal,
+        failed: &Removal,
     ) -> Result<Removal, StoreError> {
         let mut subscribers = request_item::subscribers(old)?;
         let subscribed = subscribers.len();
-        subscribers.retain(|id| refused.subscribers.contains(id));
+        subscribers.retain(|id| failed.subscribers.contains(id));
         let is_letter_due = request_item::is_dead_letter_due(old)?;
-        let is_settled = refused.is_dead_letter_sent || !is_letter_due;
+        let is_settled = failed.is_dead_letter_sent || !is_letter_due;
         let is_last = subscribers.len() == subscribed && is_settled && request_item::ttl(old)?.is_some();
-        if is_last && !refused.parts_released {
+        if is_last && !failed.parts_released {
             self.release_parts(key, old).await?;
         }
         Ok(Removal {
             subscribers,
             is_last,
-            is_dead_letter_sent: refused.is_dead_letter_sent && is_letter_due,
-            parts_released: is_last || refused.parts_released,
+            is_dead_letter_sent: failed.is_dead_letter_sent && is_letter_due,
+            parts_released: is_last || failed.parts_released,
         })
     }
 
-    /// A write that removes subscribers who are all still subscribed, the mark of a due dead letter, and the timer with the
-    /// last of them.
+    /// Creates an update that removes subscribers, the mark of a due dead letter once sent, and the timer if nothing
+    /// is left.
+    ///
+    /// If the timer is removed, the update fails unless exactly these connections subscribe to the request.
     fn removal(&self, key: &RequestKey, removal: &Removal, condition: Option<&str>) -> Update {
         let names: Vec<String> =
             (0..removal.subscribers.len()).map(|n| format!("subscribers.#c{n}")).collect();
         let mut conditions: Vec<String> = condition.into_iter().map(str::to_owned).collect();
         let mut removed = names.clone();
         if removal.is_last {
-            // Only an ended request has a time to live.
+            // Only a terminal request has a time to live.
             conditions.push("attribute_exists(#ttl) AND size(subscribers) = :listening".to_owned());
             conditions.extend(names.iter().map(|name| format!("attribute_exists({name})")));
             removed.extend(TIMER.iter().map(ToString::to_string));
@@ -194,7 +199,7 @@ impl SubscribeToRequests for DynamoRequestQueue {
                 Err(Refusal::Condition(Some(old))) => old,
                 Err(Refusal::Other(failure)) => return Err(failure.in_context(context())),
             };
-            // Deletion lags behind the time to live.
+            // DynamoDB deletes expired items with a delay.
             if request_item::ttl(&old)?.is_some_and(|ttl| ttl < now.as_secs()) {
                 return Ok(Subscribed::Missing);
             }
@@ -213,7 +218,7 @@ impl SubscribeToRequests for DynamoRequestQueue {
             let is_ahead = seen > request_item::seq(&old)?;
             expected = Expected { phase, is_ahead, is_pending: status == Status::Pending };
         }
-        let problem = context() + ": it changed again and again";
+        let problem = context() + ": the request changed during every try";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
 
@@ -245,7 +250,7 @@ impl SubscribeToRequests for DynamoRequestQueue {
                 }
             };
             removal = self.next_removal(key, &old, &removal).await?;
-            if removal.is_nothing() {
+            if removal.is_empty() {
                 return Ok(());
             }
         }
@@ -266,7 +271,7 @@ impl SubscribeToRequests for DynamoRequestQueue {
             parts_released,
         };
         for _ in 0..Self::REMOVE_TRIES {
-            if removal.is_nothing() {
+            if removal.is_empty() {
                 return Ok(());
             }
             let update = self.removal(key, &removal, Some("epoch = :epoch")).value(":epoch", n(epoch));
@@ -274,13 +279,13 @@ impl SubscribeToRequests for DynamoRequestQueue {
                 Ok(_) | Err(Refusal::Condition(None)) => return Ok(()),
                 Err(Refusal::Condition(Some(old))) => old,
                 Err(Refusal::Other(failure)) => {
-                    return Err(failure.in_context(self.context("mark delivery of", key)));
+                    return Err(failure.in_context(self.context("record the delivery of", key)));
                 }
             };
             if old.get("epoch") != Some(&n(epoch)) {
                 return Ok(());
             }
-            // A connection has subscribed since, or left: the timer stays for those without the terminal frame.
+            // A connection has subscribed or left since: the timer stays for subscribers without the terminal frame.
             removal = self.next_removal(key, &old, &removal).await?;
         }
         Ok(())

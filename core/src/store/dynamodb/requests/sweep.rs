@@ -15,19 +15,22 @@ use crate::store::{
 };
 
 impl DynamoRequestQueue {
-    /// Sends an update, and returns whether it was made. A refused one may have been made by an earlier try whose answer was
-    /// lost: then the item has these attributes, which it `left`.
+    /// Sends a conditional update, and returns whether it has taken effect.
+    ///
+    /// A refused update may have taken effect in an earlier try whose response was lost. In that case the item has the
+    /// attribute values `expected`.
     async fn send_unless_changed(
         &self,
         update: Update,
         operation: &str,
         key: &RequestKey,
-        left: &[(&str, AttributeValue)],
+        expected: &[(&str, AttributeValue)],
     ) -> Result<bool, StoreError> {
         match update.send(&self.client).await {
             Ok(_) => Ok(true),
-            Err(Refusal::Condition(old)) => Ok(old
-                .is_some_and(|old| left.iter().all(|(attribute, value)| old.get(*attribute) == Some(value)))),
+            Err(Refusal::Condition(old)) => Ok(old.is_some_and(|old| {
+                expected.iter().all(|(attribute, value)| old.get(*attribute) == Some(value))
+            })),
             Err(Refusal::Other(failure)) => Err(failure.in_context(self.context(operation, key))),
         }
     }
@@ -45,12 +48,13 @@ impl DynamoRequestQueue {
             .value(":status", s(Status::Pending.as_str()))
             .value(":shard", self.status_shard(Status::Pending, key))
             .value(":timer_shard", self.timer_shard(key))
-            // The caller does not know which function will claim it: the longer time is right for both.
+            // The request's runner is unknown here, so the due time uses the worker's timeout, which is the longer one.
             .value(":timer", time(self.unclaimed_at(Runner::Worker, now)));
         update.send(&self.client).await
     }
 
-    /// Whether the item was given this status by a write of ours of that moment, whose answer was lost.
+    /// Returns whether a write at time `now` has set this status. If so, the caller's own write had succeeded, and its
+    /// response was lost.
     fn is_written_at(&self, old: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
         Ok(if status.is_terminal() {
             request_item::finished_at(old)? == Some(now)
@@ -75,8 +79,8 @@ impl SweepRequests for DynamoRequestQueue {
             .value(":pending", s(Status::Pending.as_str()))
             .value(":seen", time(timer_at))
             .value(":timer", time(timer));
-        let left = [("status", s(Status::Pending.as_str())), ("timer_at", time(timer))];
-        self.send_unless_changed(update, "nudge", &key, &left).await
+        let expected = [("status", s(Status::Pending.as_str())), ("timer_at", time(timer))];
+        self.send_unless_changed(update, "nudge", &key, &expected).await
     }
 
     async fn postpone(
@@ -91,11 +95,11 @@ impl SweepRequests for DynamoRequestQueue {
             .condition("timer_at = :seen")
             .value(":seen", time(timer_at))
             .value(":until", time(until));
-        self.send_unless_changed(update, "set the timer of", key, &[("timer_at", time(until))]).await
+        self.send_unless_changed(update, "postpone the timer of", key, &[("timer_at", time(until))]).await
     }
 
-    /// The owner goes with the lease: nothing is left that the holder, if it still runs, could take for its own
-    /// write whose answer was lost.
+    /// Removes the owner token together with the lease. Otherwise the former holder, if it still runs, could mistake
+    /// this write for its own write whose response was lost.
     async fn take_back(
         &self,
         seen: &RequestSummary,
@@ -103,18 +107,18 @@ impl SweepRequests for DynamoRequestQueue {
         history: &[PastAttempt],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        const OPERATION: &str = "take back";
+        const OPERATION: &str = "reclaim";
         let key = seen.key();
         let Some(lease) = seen.lease.as_ref().filter(|_| seen.status == Status::Processing) else {
-            let problem = self.context(OPERATION, &key) + ": it was not seen under a lease";
+            let problem = self.context(OPERATION, &key) + ": the request was read without a lease";
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         };
-        // A cancel may be requested until this very moment, and is never forgotten.
+        // A cancel may be requested until the moment of this write, so the verdict must match the flag as stored.
         let (requested, flag, is_set) = match verdict {
             Abandoned::Again | Abandoned::Failed(_) => (CANCEL_NOT_REQUESTED, ":not_requested", false),
             Abandoned::Cancelled => ("cancel_requested = :requested", ":requested", true),
         };
-        // A renewal changes the lease's end, and a claim the epoch: then the attempt lives.
+        // A renewal changes the lease's expiry, and a claim changes the epoch. In both cases an attempt is running.
         let update = self
             .update(&key)
             .condition(format!(
@@ -126,7 +130,7 @@ impl SweepRequests for DynamoRequestQueue {
             .value(":epoch", n(lease.epoch))
             .value(":lease_end", time(lease.expires_at))
             .value(flag, AttributeValue::Bool(is_set));
-        // Above every number that the attempt may have pushed.
+        // The new sequence number is above every one that the attempt may have pushed.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let write = match verdict {
             Abandoned::Again => {
@@ -144,18 +148,18 @@ impl SweepRequests for DynamoRequestQueue {
                     .value(":seq", n(seq))
                     .value(":timer_shard", self.timer_shard(&key))
                     .value(":timer", time(timer));
-                let left = [
+                let expected = [
                     ("status", s(Status::Pending.as_str())),
                     ("epoch", n(lease.epoch)),
                     ("seq", n(seq)),
                     ("timer_at", time(timer)),
                 ];
-                return self.send_unless_changed(update, OPERATION, &key, &left).await;
+                return self.send_unless_changed(update, OPERATION, &key, &expected).await;
             }
             Abandoned::Failed(error) => TerminalWrite::failed(error),
             Abandoned::Cancelled => TerminalWrite::cancelled(),
         };
-        let left = [
+        let expected = [
             ("status", s(write.status.as_str())),
             ("epoch", n(lease.epoch)),
             ("seq", n(seq.next())),
@@ -163,7 +167,7 @@ impl SweepRequests for DynamoRequestQueue {
         ];
         let write = write.with_history(history).without_lease();
         let update = self.terminal(update, &key, write, ":seq", now).value(":seq", n(seq.next()));
-        self.send_unless_changed(update, OPERATION, &key, &left).await
+        self.send_unless_changed(update, OPERATION, &key, &expected).await
     }
 
     async fn update_status(
@@ -177,32 +181,33 @@ impl SweepRequests for DynamoRequestQueue {
         let status = to.status();
         if !to.may_follow(from) {
             let (from, to) = (from.as_str(), status.as_str());
-            let problem = format!("{}: from {from} to {to} without its lease", context());
+            let problem = format!("{}: cannot change from {from} to {to} without the lease", context());
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         }
-        let end = async |write| self.end_without_lease(key, &[from], EndIf::Always, write, now).await;
+        let write_terminal =
+            async |write| self.end_without_lease(key, &[from], EndIf::Always, write, now).await;
         let updated = match to {
             NewStatus::Pending => self.make_pending(key, now).await,
-            NewStatus::Failed(error) => end(TerminalWrite::failed(&error)).await,
-            NewStatus::Cancelled => end(TerminalWrite::cancelled()).await,
+            NewStatus::Failed(error) => write_terminal(TerminalWrite::failed(&error)).await,
+            NewStatus::Cancelled => write_terminal(TerminalWrite::cancelled()).await,
         };
         match updated {
             Ok(item) => {
-                self.release_at_once(key, &item).await;
+                self.try_release_parts(key, &item).await;
                 Ok(())
             }
             Err(Refusal::Condition(Some(old))) => {
                 let (found, _) = request_item::status_and_lease(&old)?;
                 if found == status && self.is_written_at(&old, status, now)? {
-                    self.release_at_once(key, &old).await;
+                    self.try_release_parts(key, &old).await;
                     return Ok(());
                 }
                 let why = if found == from && request_item::has_attempts_left(&old)? {
-                    "its next attempt is not due".to_owned()
+                    "the next attempt is not due".to_owned()
                 } else if found == from {
-                    "it has had all its attempts".to_owned()
+                    "no attempts left".to_owned()
                 } else {
-                    format!("it is {}, not {}", found.as_str(), from.as_str())
+                    format!("status is {}, not {}", found.as_str(), from.as_str())
                 };
                 Err(StoreError::new(StoreErrorKind::ConditionLost, format!("{}: {why}", context())))
             }

@@ -1,4 +1,4 @@
-//! Writes that end a request.
+//! Writes that make a request terminal: COMPLETED, FAILED or CANCELLED.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -12,18 +12,20 @@ use crate::store::dynamodb::request_item;
 use crate::store::dynamodb::write::Update;
 use crate::store::{PastAttempt, Status, StoreError};
 
-/// What holds unless somebody has asked to cancel the request, where `:not_requested` is false.
+/// Condition: no cancel of the request was requested. The value `:not_requested` must be `false`.
 pub(super) const CANCEL_NOT_REQUESTED: &str =
     "(attribute_not_exists(cancel_requested) OR cancel_requested = :not_requested)";
 
-/// What a write sets that ends a request.
+/// Attributes that a terminal write sets.
 pub(super) struct TerminalWrite {
+    /// Terminal status that the write sets.
     pub(super) status: Status,
-    /// The attribute that holds the result or the error.
+    /// Name and value of the attribute that holds the result or the error; `None` for CANCELLED.
     outcome: Option<(&'static str, AttributeValue)>,
-    /// Other attributes, such as the last progress.
+    /// Names and values of other attributes, such as the last progress.
     others: Vec<(&'static str, AttributeValue)>,
-    /// Whether the lease's holder makes the write. Otherwise it removes the owner, so that no attempt takes it for its own.
+    /// Whether the attempt that holds the lease makes the write. If not, the write removes the owner token, so that
+    /// no attempt mistakes the write for its own.
     is_holders: bool,
 }
 
@@ -32,51 +34,51 @@ impl TerminalWrite {
         Self { status, outcome, others: Vec::new(), is_holders: true }
     }
 
-    /// To COMPLETED; `result` is the attribute that holds the result, or names its part.
+    /// Creates a write to COMPLETED. `result` is the attribute that holds the result, or that names its part item.
     pub(super) const fn completed(result: (&'static str, AttributeValue)) -> Self {
         Self::new(Status::Completed, Some(result))
     }
 
-    /// To FAILED, with a dead letter to send.
+    /// Creates a write to FAILED that marks the dead letter as due.
     pub(super) fn failed(error: &ErrorBody) -> Self {
         let outcome = Some(("error", request_item::error_value(error)));
         Self::new(Status::Failed, outcome).with([("dead_letter", AttributeValue::Bool(true))])
     }
 
-    /// To CANCELLED.
+    /// Creates a write to CANCELLED.
     pub(super) const fn cancelled() -> Self {
         Self::new(Status::Cancelled, None)
     }
 
-    /// The same, with these attributes.
+    /// Adds attributes to the write.
     pub(super) fn with(mut self, others: impl IntoIterator<Item = (&'static str, AttributeValue)>) -> Self {
         self.others.extend(others);
         self
     }
 
-    /// The same, with the history that leads to it.
+    /// Adds the history of failed attempts to the write, unless the history is empty.
     pub(super) fn with_history(self, history: &[PastAttempt]) -> Self {
         if history.is_empty() { self } else { self.with([("history", request_item::history_value(history))]) }
     }
 
-    /// The same, made without the lease.
+    /// Marks the write as made by a caller that does not hold the lease.
     pub(super) const fn without_lease(mut self) -> Self {
         self.is_holders = false;
         self
     }
 }
 
-/// Under which condition on its subscribers a request is ended or asked to stop.
+/// Condition on a request's subscribers under which a request is made terminal or its cancel is requested.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EndIf<'a> {
-    /// Whoever subscribes.
+    /// Regardless of the subscribers.
     Always,
-    /// Only if no connection but this one subscribes.
+    /// Only if no connection other than the given one subscribes to the request.
     NoOtherSubscriber(&'a ConnectionId),
 }
 
 impl EndIf<'_> {
-    /// Makes an update conditional on `condition` and on the subscribers.
+    /// Makes `update` conditional on `condition` and on this condition on the subscribers.
     pub(super) fn condition(self, update: Update, condition: String) -> Update {
         match self {
             Self::Always => update.condition(condition),
@@ -91,7 +93,7 @@ impl EndIf<'_> {
         }
     }
 
-    /// Whether the subscribers of an item forbid it.
+    /// Returns whether the subscribers of an item violate this condition.
     pub(super) fn is_forbidden_by(self, old: &Item) -> Result<bool, StoreError> {
         Ok(match self {
             Self::Always => false,
@@ -103,8 +105,10 @@ impl EndIf<'_> {
 }
 
 impl DynamoRequestQueue {
-    /// Makes an update end the request; `seq` is the expression of the terminal frame's number. The update must name `#owner`
-    /// if it is made without the lease.
+    /// Turns `update` into a terminal write.
+    ///
+    /// `seq` is the update expression for the terminal frame's sequence number. An update without the lease must
+    /// define the name `#owner`.
     pub(super) fn terminal(
         &self,
         update: Update,
@@ -139,7 +143,9 @@ impl DynamoRequestQueue {
         }
     }
 
-    /// Ends a request of one of the statuses `from`, in which it has no lease. Returns its item.
+    /// Makes a request terminal if its status is one of `from`, and returns the updated item.
+    ///
+    /// `from` must not contain PROCESSING, the only status in which a request has a lease.
     pub(super) async fn end_without_lease(
         &self,
         key: &RequestKey,
@@ -159,7 +165,7 @@ impl DynamoRequestQueue {
         for (name, status) in names.into_iter().zip(from) {
             update = update.value(name, s(status.as_str()));
         }
-        // No attempt numbers frames now: the next number is the terminal frame's.
+        // No attempt is sending frames, so the terminal frame gets the next sequence number.
         let update = self.terminal(update, key, write.without_lease(), "seq + :one", now);
         update.send(&self.client).await
     }

@@ -1,4 +1,5 @@
-//! What each operation sends, and what each answer means; what the table makes of it is tested on a real engine.
+//! Tests of the calls that each operation makes, and of its reaction to each response of DynamoDB. The effects of the
+//! calls on a table are tested against the DynamoDB emulator, in `harness/tests/library/store`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
@@ -33,14 +34,14 @@ mod parts;
 mod unleased;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const OURS: &str = "00112233445566778899aabbccddeeff";
-const THEIRS: &str = "ffeeddccbbaa99887766554433221100";
+const OUR_OWNER: &str = "00112233445566778899aabbccddeeff";
+const OTHER_OWNER: &str = "ffeeddccbbaa99887766554433221100";
 
 fn queue(rule: &Rule) -> DynamoRequestQueue {
     queue_of([rule], QueueSettings::default())
 }
 
-/// A queue whose calls these rules answer, each those of its operation.
+/// Creates a queue whose DynamoDB calls are answered by `rules`.
 fn queue_of<'a>(rules: impl IntoIterator<Item = &'a Rule>, settings: QueueSettings) -> DynamoRequestQueue {
     DynamoRequestQueue::new(client(rules), "requests", settings)
 }
@@ -59,12 +60,12 @@ fn key() -> RequestKey {
     request().key()
 }
 
-/// The lease of the second claim.
+/// Returns the lease of the request's second claim, under our owner token.
 fn lease() -> Lease {
-    Lease { epoch: 2, owner: OURS.to_owned(), expires_at: NOW + Duration::from_secs(60) }
+    Lease { epoch: 2, owner: OUR_OWNER.to_owned(), expires_at: NOW + Duration::from_secs(60) }
 }
 
-/// What the second attempt has last said.
+/// Returns the last report of the second attempt.
 fn last() -> LastReport {
     LastReport { progress: half(), seq: Seq::start_of(2).next(), at: NOW }
 }
@@ -77,7 +78,7 @@ fn half() -> Progress {
     }
 }
 
-/// An attempt that has failed.
+/// Returns the history entry of a failed attempt.
 fn past(attempt: u32) -> PastAttempt {
     PastAttempt {
         attempt,
@@ -93,11 +94,11 @@ fn out_of_paper() -> ErrorBody {
     ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "m")
 }
 
-fn delivered_all(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
+fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
     Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
 }
 
-/// The request as the second claim, made by `owner`, left it.
+/// Returns the request after its second claim, which `owner` made.
 fn claimed_by(owner: &str) -> Request {
     Request {
         status: Status::Processing,
@@ -113,20 +114,21 @@ fn item_of(request: &Request) -> Item {
     request_item::encode(request, None, 8).item
 }
 
-/// The item of a request whose second claim, made by `owner`, has led to `status`: its lease is gone, its owner stays.
-fn ended_by(owner: &str, status: Status) -> Item {
+/// Returns the item of a request whose second attempt, run by `owner`, set `status`. The lease is released; the owner
+/// token remains.
+fn released_by(owner: &str, status: Status) -> Item {
     let mut item = item_of(&Request { status, lease: None, ..claimed_by(owner) });
     item.insert("owner".into(), s(owner));
     item
 }
 
-/// Answers one update so.
+/// Answers one update with `answer`.
 fn update_answered(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> Rule {
     mock!(Client::update_item).then_http_response(answer)
 }
 
-/// Answers an update so, after a first answer was lost on the way.
-fn update_answered_late(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> Rule {
+/// Answers the first try of an update with an internal error, as if the response was lost, and its retry with `answer`.
+fn update_answered_on_retry(answer: impl Fn() -> HttpResponse + Send + Sync + 'static) -> Rule {
     mock!(Client::update_item)
         .sequence()
         .http_response(|| error_answer(500, "InternalServerError", "lost"))
@@ -136,8 +138,8 @@ fn update_answered_late(answer: impl Fn() -> HttpResponse + Send + Sync + 'stati
 
 type Sent = Arc<Mutex<String>>;
 
-/// Takes one update, and returns `attributes`.
-fn update_taken(attributes: Option<Item>) -> (Rule, Sent) {
+/// Accepts one update, and responds with `attributes`. The returned text receives the content of the update.
+fn update_accepted(attributes: Option<Item>) -> (Rule, Sent) {
     let sent = Sent::default();
     let kept = Arc::clone(&sent);
     let rule = mock!(Client::update_item).then_compute_output(move |update: &UpdateItemInput| {
@@ -166,17 +168,17 @@ fn sorted<V: std::fmt::Debug>(map: Option<&HashMap<String, V>>) -> Vec<String> {
     map.into_iter().map(|(name, value)| format!("{name} = {value:?}")).collect()
 }
 
-/// What an update returns beside what it was asked for: who is to be told.
+/// Returns the attributes of an update's response that has these subscribers.
 fn with_subscribers(connections: &[&str]) -> Option<Item> {
-    let times = connections.iter().map(|id| ((*id).to_owned(), n(1))).collect();
-    Some(Item::from([("subscribers".to_owned(), AttributeValue::M(times))]))
+    let seen = connections.iter().map(|id| ((*id).to_owned(), n(1))).collect();
+    Some(Item::from([("subscribers".to_owned(), AttributeValue::M(seen))]))
 }
 
 fn audience_of(connections: &[&str]) -> Audience {
     audience_seeing(1, connections)
 }
 
-/// Who is told, each of whom has seen the frame of that number.
+/// Returns an audience of these connections, each of which has seen the frame with sequence number `seen`.
 fn audience_seeing(seen: u64, connections: &[&str]) -> Audience {
     let seen = Seq::from_stored(seen);
     let subscribers = connections.iter().map(|id| Subscriber { connection: (*id).into(), seen }).collect();
@@ -188,13 +190,13 @@ fn cancelled_now() -> Cancelled {
     Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, parts_released: true }
 }
 
-/// What the write of an end returns that has nothing to release.
-fn ended_before(connections: &[&str]) -> Audience {
+/// Returns the audience of a terminal write whose request has no part items.
+fn terminal_audience(connections: &[&str]) -> Audience {
     Audience { parts_released: true, ..audience_of(connections) }
 }
 
 #[tokio::test]
-async fn a_new_request_is_put_unless_one_of_its_key_still_counts() {
+async fn enqueue_puts_the_request_unless_an_unexpired_one_has_its_key() {
     let sent = Sent::default();
     let kept = Arc::clone(&sent);
     let rule = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
@@ -221,16 +223,16 @@ async fn a_new_request_is_put_unless_one_of_its_key_still_counts() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_there_already_is_returned_as_it_stands() {
-    let rule =
-        mock!(Client::put_item).then_http_response(|| condition_failed(Some(&item_of(&claimed_by(THEIRS)))));
+async fn enqueue_of_an_existing_key_returns_the_stored_request() {
+    let rule = mock!(Client::put_item)
+        .then_http_response(|| condition_failed(Some(&item_of(&claimed_by(OTHER_OWNER)))));
     let enqueued = queue(&rule).enqueue(&request()).await.unwrap();
-    assert_eq!(enqueued, Enqueued::Existing(Box::new(claimed_by(THEIRS))));
+    assert_eq!(enqueued, Enqueued::Existing(Box::new(claimed_by(OTHER_OWNER))));
 }
 
-/// The acknowledgment of a request whose first put was answered, but not to us, is the same.
+/// The first put succeeds but its response is lost; the retry finds the request that the first put has stored.
 #[tokio::test(start_paused = true)]
-async fn a_put_whose_answer_was_lost_finds_its_own_request() {
+async fn enqueue_retried_after_a_lost_response_returns_its_own_request() {
     let rule = mock!(Client::put_item)
         .sequence()
         .http_response(|| error_answer(500, "InternalServerError", "lost"))
@@ -242,7 +244,7 @@ async fn a_put_whose_answer_was_lost_finds_its_own_request() {
 }
 
 #[tokio::test]
-async fn a_refused_put_without_a_readable_item_is_an_error() {
+async fn refused_enqueue_without_a_readable_existing_item_is_an_error() {
     let rule = mock!(Client::put_item).then_http_response(|| condition_failed(None));
     let error = queue(&rule).enqueue(&request()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
@@ -257,7 +259,7 @@ fn corrupt() -> Item {
     item
 }
 
-fn answered_with(item: Option<Item>) -> Rule {
+fn get_answered(item: Option<Item>) -> Rule {
     mock!(Client::get_item)
         .match_requests(|get: &GetItemInput| {
             get.table_name() == Some("requests")
@@ -271,70 +273,72 @@ fn answered_with(item: Option<Item>) -> Rule {
 }
 
 #[tokio::test]
-async fn a_request_is_read_consistently_by_its_key() {
-    let there = answered_with(Some(item_of(&claimed_by(THEIRS))));
-    assert_eq!(queue(&there).get(&key()).await.unwrap(), Some(claimed_by(THEIRS)));
-    assert_eq!(queue(&answered_with(None)).get(&key()).await.unwrap(), None);
-    let error = queue(&answered_with(Some(corrupt()))).get(&key()).await.unwrap_err();
+async fn get_request_reads_its_item_consistently() {
+    let existing = get_answered(Some(item_of(&claimed_by(OTHER_OWNER))));
+    assert_eq!(queue(&existing).get(&key()).await.unwrap(), Some(claimed_by(OTHER_OWNER)));
+    assert_eq!(queue(&get_answered(None)).get(&key()).await.unwrap(), None);
+    let error = queue(&get_answered(Some(corrupt()))).get(&key()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
 }
 
 async fn claim(rule: &Rule) -> Result<Claimed, StoreError> {
-    queue(rule).claim(&key(), OURS, Runner::Processor, NOW, NOW + Duration::from_secs(60)).await
+    queue(rule).claim(&key(), OUR_OWNER, Runner::Processor, NOW, NOW + Duration::from_secs(60)).await
 }
 
-fn shown(claimed: &Claimed) -> String {
+fn text_of(claimed: &Claimed) -> String {
     format!("{claimed:?}")
 }
 
 fn won() -> Claimed {
-    Claimed::Won(Box::new(claimed_by(OURS)), lease())
+    Claimed::Won(Box::new(claimed_by(OUR_OWNER)), lease())
 }
 
 #[tokio::test]
-async fn a_claim_raises_the_epoch_of_a_pending_request() {
-    let (rule, sent) = update_taken(Some(item_of(&claimed_by(OURS))));
-    assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&won()));
+async fn claim_raises_the_epoch_of_a_pending_request() {
+    let (rule, sent) = update_accepted(Some(item_of(&claimed_by(OUR_OWNER))));
+    assert_eq!(text_of(&claim(&rule).await.unwrap()), text_of(&won()));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_whose_answer_was_lost_knows_its_own_token() {
-    let rule = update_answered_late(|| condition_failed(Some(&item_of(&claimed_by(OURS)))));
-    assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&won()));
+async fn claim_retried_after_a_lost_response_recognizes_its_owner_token() {
+    let rule = update_answered_on_retry(|| condition_failed(Some(&item_of(&claimed_by(OUR_OWNER)))));
+    assert_eq!(text_of(&claim(&rule).await.unwrap()), text_of(&won()));
     assert_eq!(rule.num_calls(), 2);
 }
 
 #[tokio::test]
-async fn what_is_not_pending_is_not_claimed() {
-    let stands = |status| Some(item_of(&Request { status, ..request() }));
+async fn request_that_is_not_pending_is_not_claimed() {
+    let item_with = |status| Some(item_of(&Request { status, ..request() }));
     for (old, claimed) in [
         (None, Claimed::Missing),
-        (Some(item_of(&claimed_by(THEIRS))), Claimed::NotPending(Status::Processing)),
-        (stands(Status::Retrying), Claimed::NotPending(Status::Retrying)),
-        (stands(Status::Cancelled), Claimed::NotPending(Status::Cancelled)),
-        (Some(ended_by(THEIRS, Status::Completed)), Claimed::NotPending(Status::Completed)),
-        // Our own token on a request that has ended since gives no right to run it again.
-        (Some(ended_by(OURS, Status::Completed)), Claimed::NotPending(Status::Completed)),
-        (Some(ended_by(OURS, Status::Failed)), Claimed::NotPending(Status::Failed)),
+        (Some(item_of(&claimed_by(OTHER_OWNER))), Claimed::NotPending(Status::Processing)),
+        (item_with(Status::Retrying), Claimed::NotPending(Status::Retrying)),
+        (item_with(Status::Cancelled), Claimed::NotPending(Status::Cancelled)),
+        (Some(released_by(OTHER_OWNER, Status::Completed)), Claimed::NotPending(Status::Completed)),
+        // A terminal request that still has our owner token is not claimed again.
+        (Some(released_by(OUR_OWNER, Status::Completed)), Claimed::NotPending(Status::Completed)),
+        (Some(released_by(OUR_OWNER, Status::Failed)), Claimed::NotPending(Status::Failed)),
     ] {
         let rule = update_answered(move || condition_failed(old.as_ref()));
-        assert_eq!(shown(&claim(&rule).await.unwrap()), shown(&claimed));
+        assert_eq!(text_of(&claim(&rule).await.unwrap()), text_of(&claimed));
     }
 }
 
 #[tokio::test]
-async fn an_item_that_says_nothing_of_whose_it_is_is_corrupt() {
-    let (rule, _) = update_taken(Some(corrupt()));
+async fn claimed_item_with_an_invalid_epoch_is_corrupt() {
+    let (rule, _) = update_accepted(Some(corrupt()));
     assert_eq!(claim(&rule).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
 }
 
 #[tokio::test]
-async fn an_item_that_is_ours_and_cannot_be_read_is_told_from_one_that_is_not_ours() {
-    let mut item = item_of(&claimed_by(OURS));
+async fn successful_claim_of_a_request_with_a_corrupt_payload_returns_the_lease() {
+    let mut item = item_of(&claimed_by(OUR_OWNER));
     item.insert("payload".to_owned(), AttributeValue::S("{".to_owned()));
-    let (rule, _) = update_taken(Some(item));
-    let Claimed::Unreadable(held, error) = claim(&rule).await.unwrap() else { panic!("it was read") };
+    let (rule, _) = update_accepted(Some(item));
+    let Claimed::Unreadable(held, error) = claim(&rule).await.unwrap() else {
+        panic!("a request with a corrupt payload was decoded")
+    };
     assert_eq!((held, error.kind()), (lease(), StoreErrorKind::Corrupt));
 }
 
@@ -345,17 +349,17 @@ async fn report(rule: &Rule) -> Result<Audience, StoreError> {
 }
 
 #[tokio::test]
-async fn stored_progress_renews_the_lease_and_says_who_is_told() {
-    let (rule, sent) = update_taken(with_subscribers(&["c1", "c2"]));
+async fn stored_progress_renews_the_lease_and_returns_the_subscribers() {
+    let (rule, sent) = update_accepted(with_subscribers(&["c1", "c2"]));
     assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1", "c2"]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
-/// Its condition still holds after its own write: nothing has to be recognised.
+/// The condition of a progress write still holds after the write, so that its retry succeeds without special handling.
 #[tokio::test(start_paused = true)]
-async fn progress_whose_answer_was_lost_is_stored_again() {
+async fn progress_write_retried_after_a_lost_response_succeeds() {
     let answer = || http(200, &json_value!({"Attributes": wire_item(&with_subscribers(&["c1"]).unwrap())}));
-    let rule = update_answered_late(answer);
+    let rule = update_answered_on_retry(answer);
     assert_eq!(report(&rule).await.unwrap(), audience_of(&["c1"]));
     assert_eq!(rule.num_calls(), 2);
 }
@@ -371,28 +375,29 @@ async fn fail(rule: &Rule) -> Result<Audience, StoreError> {
 }
 
 #[tokio::test]
-async fn a_completed_request_keeps_its_result_and_waits_for_delivery() {
-    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
-    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
+async fn complete_stores_the_result_and_sets_the_delivery_timer() {
+    let (rule, sent) = update_accepted(with_subscribers(&["c1"]));
+    assert_eq!(complete(&rule).await.unwrap(), terminal_audience(&["c1"]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test]
-async fn a_failed_request_keeps_its_error_and_waits_for_delivery() {
-    let (rule, sent) = update_taken(with_subscribers(&[]));
-    assert_eq!(fail(&rule).await.unwrap(), ended_before(&[]));
+async fn fail_stores_the_error_and_sets_the_delivery_timer() {
+    let (rule, sent) = update_accepted(with_subscribers(&[]));
+    assert_eq!(fail(&rule).await.unwrap(), terminal_audience(&[]));
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ending_whose_answer_was_lost_knows_its_own_lease_and_status() {
-    let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
+async fn terminal_write_retried_after_a_lost_response_recognizes_its_own_item() {
+    let rule =
+        update_answered_on_retry(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Completed))));
     assert_eq!(
         complete(&rule).await.unwrap(),
         Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
     );
     assert_eq!(rule.num_calls(), 2);
-    let rule = update_answered_late(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
+    let rule = update_answered_on_retry(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Failed))));
     assert_eq!(
         fail(&rule).await.unwrap(),
         Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
@@ -401,26 +406,26 @@ async fn an_ending_whose_answer_was_lost_knows_its_own_lease_and_status() {
 }
 
 #[tokio::test]
-async fn whoever_has_lost_the_lease_is_fenced() {
+async fn writes_under_a_lost_lease_are_fenced() {
     let later_epoch = |status| {
-        let mut item = ended_by(OURS, status);
+        let mut item = released_by(OUR_OWNER, status);
         item.insert("epoch".into(), n(3));
         item
     };
-    let mut without_owner = ended_by(OURS, Status::Completed);
+    let mut without_owner = released_by(OUR_OWNER, Status::Completed);
     without_owner.remove("owner");
     let lost = [
         None,
         Some(item_of(&request())),
-        Some(item_of(&claimed_by(THEIRS))),
-        Some(ended_by(THEIRS, Status::Completed)),
-        Some(ended_by(THEIRS, Status::Failed)),
+        Some(item_of(&claimed_by(OTHER_OWNER))),
+        Some(released_by(OTHER_OWNER, Status::Completed)),
+        Some(released_by(OTHER_OWNER, Status::Failed)),
         Some(later_epoch(Status::Completed)),
         Some(later_epoch(Status::Failed)),
         Some(later_epoch(Status::Processing)),
-        // The same claim, ended by somebody else in another way.
-        Some(ended_by(OURS, Status::Cancelled)),
-        Some(ended_by(OURS, Status::Retrying)),
+        // The item has our owner token, but a status that our write does not set.
+        Some(released_by(OUR_OWNER, Status::Cancelled)),
+        Some(released_by(OUR_OWNER, Status::Retrying)),
         Some(without_owner),
     ];
     for old in lost {
@@ -428,67 +433,75 @@ async fn whoever_has_lost_the_lease_is_fenced() {
             let old = old.clone();
             update_answered(move || condition_failed(old.as_ref()))
         };
-        for ended in [complete(&rule()).await, fail(&rule()).await, report(&rule()).await] {
-            assert_eq!(ended.unwrap_err().kind(), StoreErrorKind::Fenced, "{old:?}");
+        for written in [complete(&rule()).await, fail(&rule()).await, report(&rule()).await] {
+            assert_eq!(
+                written.unwrap_err().kind(),
+                StoreErrorKind::Fenced,
+                "a write refused on this item is fenced: {old:?}"
+            );
         }
     }
-    // A result is no error, nor the other way round; and neither is progress.
-    let completed = || update_answered(|| condition_failed(Some(&ended_by(OURS, Status::Completed))));
+    // An attempt does not mistake a COMPLETED item for its own `fail` or `progress`, nor a FAILED item for its
+    // `complete`.
+    let completed = || update_answered(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Completed))));
     assert_eq!(fail(&completed()).await.unwrap_err().kind(), StoreErrorKind::Fenced);
     assert_eq!(report(&completed()).await.unwrap_err().kind(), StoreErrorKind::Fenced);
-    let failed = update_answered(|| condition_failed(Some(&ended_by(OURS, Status::Failed))));
+    let failed = update_answered(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Failed))));
     assert_eq!(complete(&failed).await.unwrap_err().kind(), StoreErrorKind::Fenced);
 }
 
 #[tokio::test]
-async fn who_was_reached_is_taken_off_and_the_timer_with_the_last() {
+async fn record_delivery_removes_subscribers_and_the_timer_with_the_last_one() {
     let mut report = Vec::new();
-    for (reached, everyone) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
-        let (rule, sent) = update_taken(None);
-        let reached: Vec<ConnectionId> = reached.into_iter().map(ConnectionId::from).collect();
-        queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&reached, everyone)).await.unwrap();
+    for (delivered, is_complete) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
+        let (rule, sent) = update_accepted(None);
+        let delivered: Vec<ConnectionId> = delivered.into_iter().map(ConnectionId::from).collect();
+        queue(&rule)
+            .record_delivery(&key(), lease().epoch, delivered_to(&delivered, is_complete))
+            .await
+            .unwrap();
         report.push(sent.lock().unwrap().clone());
     }
     insta::assert_snapshot!(report.join("\n\n"));
 }
 
 #[tokio::test]
-async fn a_delivery_that_reached_nobody_makes_no_call() {
-    let (rule, _) = update_taken(None);
-    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&[], false)).await.unwrap();
+async fn record_delivery_without_any_change_makes_no_call() {
+    let (rule, _) = update_accepted(None);
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&[], false)).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
-async fn a_delivery_for_a_request_that_has_expired_since_is_nothing_to_complain_of() {
+async fn record_delivery_of_an_expired_request_succeeds() {
     let rule = update_answered(|| condition_failed(None));
-    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&["c1".into()], true)).await.unwrap();
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
-/// Its timer is what has it looked at again.
+/// Without its timer, the sweeper would never handle the open request again.
 #[tokio::test]
-async fn a_request_that_has_not_ended_keeps_its_timer_though_nobody_listens() {
-    let mut open = item_of(&claimed_by(OURS));
+async fn open_request_without_subscribers_keeps_its_timer() {
+    let mut open = item_of(&claimed_by(OUR_OWNER));
     open.insert("subscribers".into(), AttributeValue::M(HashMap::new()));
     let rule = mock!(Client::update_item)
         .sequence()
         .http_response(move || condition_failed(Some(&open)))
         .repeatedly()
         .build();
-    queue(&rule).record_delivery(&key(), lease().epoch, delivered_all(&[], true)).await.unwrap();
+    queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&[], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
 #[tokio::test]
-async fn settings_reach_the_items() {
+async fn queue_settings_determine_shard_ttl_and_timer_of_a_terminal_request() {
     let settings = QueueSettings {
         shards: 1,
         ttl: Duration::from_secs(10),
         undelivered_after: Duration::from_secs(5),
         ..QueueSettings::default()
     };
-    let (rule, sent) = update_taken(with_subscribers(&[]));
+    let (rule, sent) = update_accepted(with_subscribers(&[]));
     let queue = queue_of([&rule], settings);
     queue
         .complete(&key(), &lease(), &Value::Null, &LastReport { at: NOW, ..LastReport::default() })
@@ -498,18 +511,18 @@ async fn settings_reach_the_items() {
     for line in
         [r#":shard = S("COMPLETED#0")"#, r#":ttl = N("1700000010")"#, r#":timer = N("1700000005000")"#]
     {
-        assert!(sent.lines().any(|sent| sent == line), "{line} is not in\n{sent}");
+        assert!(sent.lines().any(|sent| sent == line), "the update lacks {line}:\n{sent}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_call_that_is_taken_on_retry_succeeds() {
+async fn complete_succeeds_after_a_throttled_and_an_unavailable_response() {
     let rule = mock!(Client::update_item)
         .sequence()
         .http_response(|| error_answer(400, "ProvisionedThroughputExceededException", "slow"))
         .http_status(503, None)
         .output(|| UpdateItemOutput::builder().set_attributes(with_subscribers(&["c1"])).build())
         .build();
-    assert_eq!(complete(&rule).await.unwrap(), ended_before(&["c1"]));
+    assert_eq!(complete(&rule).await.unwrap(), terminal_audience(&["c1"]));
     assert_eq!(rule.num_calls(), 3);
 }

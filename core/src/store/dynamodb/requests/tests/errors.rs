@@ -1,4 +1,4 @@
-//! Every operation, and what becomes of it when DynamoDB refuses, fails or stays silent.
+//! Tests of all operations when DynamoDB refuses a call, fails, or does not respond.
 
 use super::*;
 use crate::store::dynamodb::test_answers::{Operation, every_call_answered, operations};
@@ -8,7 +8,7 @@ pub(super) fn big_request() -> Request {
     Request { payload: json_value!("x".repeat(5_000)), ..request() }
 }
 
-/// How the second attempt is seen to run by who looks at its request when its timer fires.
+/// Returns the summary of a due request, as the sweeper reads it.
 pub(super) fn seen(request: &Request) -> RequestSummary {
     request_item::decode_summary(&request_item::encode(request, Some(NOW), 8).item).unwrap()
 }
@@ -22,24 +22,24 @@ const SEQ: Seq = Seq::start_of(2);
 
 const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "enqueue": |queue| queue.enqueue(&request());
-    "enqueue, big": |queue| queue.enqueue(&big_request());
+    "enqueue (large payload)": |queue| queue.enqueue(&big_request());
     "get": |queue| queue.get(&key());
-    "claim": |queue| queue.claim(&key(), OURS, Runner::Worker, NOW, NOW + Duration::from_secs(60));
-    "dequeue": |queue| queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60));
+    "claim": |queue| queue.claim(&key(), OUR_OWNER, Runner::Worker, NOW, NOW + Duration::from_secs(60));
+    "dequeue": |queue| queue.dequeue(OUR_OWNER, NOW, NOW + Duration::from_secs(60));
     "renew": |queue| queue.renew(&key(), &lease(), NOW + Duration::from_secs(90));
     "progress": |queue| queue.progress(&key(), &lease(), &Progress::default(), SEQ, NOW);
     "checkpoint": |queue| queue.checkpoint(&key(), &lease(), &json_value!(7), &Progress::default(), SEQ, NOW);
-    "checkpoint, big": |queue| checkpoint_big(&queue);
+    "checkpoint (large)": |queue| checkpoint_big(&queue);
     "complete": |queue| queue.complete(&key(), &lease(), &Value::Null, &last());
-    "complete, big": |queue| queue.complete(&key(), &lease(), &big_request().payload, &last());
+    "complete (large result)": |queue| queue.complete(&key(), &lease(), &big_request().payload, &last());
     "fail": |queue| queue.fail(&key(), &lease(), &out_of_paper(), &[past(2)], &last());
     "confirm_cancel": |queue| queue.confirm_cancel(&key(), &lease(), &last());
     "retry_later": |queue| queue.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Worker, &last());
     "continue_later": |queue| queue.continue_later(&key(), &lease(), &last());
-    "record_delivery": |queue| queue.record_delivery(&key(), lease().epoch, delivered_all(&["c1".into()], true));
+    "record_delivery": |queue| queue.record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true));
     "nudge": |queue| queue.nudge(&seen(&request()), NOW);
     "postpone": |queue| queue.postpone(&key(), NOW, NOW + Duration::from_secs(1));
-    "take_back": |queue| queue.take_back(&seen(&claimed_by(OURS)), &Abandoned::Again, &[past(2)], NOW);
+    "take_back": |queue| queue.take_back(&seen(&claimed_by(OUR_OWNER)), &Abandoned::Again, &[past(2)], NOW);
     "subscribe": |queue| queue.subscribe(&key(), &"c3".into(), SEQ, NOW);
     "record_redrive": |queue| queue.record_redrive(&key(), 1, &"r2".into());
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
@@ -51,27 +51,31 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "due": |queue| queue.due(NOW, PageRequest::default());
 };
 
-/// A queue on one shard, so that a list is one query.
+/// Creates a queue with one index shard, so that a list takes one query.
 fn queue_on_one_shard(rules: &[Rule]) -> DynamoRequestQueue {
     queue_of(rules, QueueSettings { shards: 1, ..QueueSettings::default() })
 }
 
-/// Only a write of a single item is ever refused so.
+/// Only a write of a single item gets this error; reads and transactions do not.
 #[tokio::test(start_paused = true)]
-async fn a_write_that_a_transaction_is_in_the_way_of_is_tried_again() {
+async fn single_item_write_that_conflicts_with_a_transaction_is_retried() {
     let reads = ["get", "dequeue", "get_by_connection", "get_by_status", "due"];
-    let others = [&reads[..], &["enqueue, big", "checkpoint, big"]].concat();
+    let others = [&reads[..], &["enqueue (large payload)", "checkpoint (large)"]].concat();
     for (name, operation) in OPERATIONS.into_iter().filter(|(name, _)| !others.contains(name)) {
         let rules = every_call_answered(|| error_answer(400, "TransactionConflictException", "busy"));
         let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
         let made: usize = rules.iter().map(Rule::num_calls).sum();
-        assert_eq!((error.kind(), made), (StoreErrorKind::Unavailable, 3), "{name}");
-        assert!(error.is_transient(), "{name}");
+        assert_eq!(
+            (error.kind(), made),
+            (StoreErrorKind::Unavailable, 3),
+            "kind of error and number of calls of {name}"
+        );
+        assert!(error.is_transient(), "the error of {name} is transient");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
+async fn request_operations_retry_transient_errors_and_classify_all_errors() {
     const ONCE: usize = 1;
     const RETRIED: usize = 3;
     let too_large_put = "Item size has exceeded the maximum allowed size";
@@ -96,16 +100,24 @@ async fn every_operation_retries_where_that_helps_and_says_what_to_do() {
             let rules = every_call_answered(move || error_answer(status, code, message));
             let error = operation(queue_on_one_shard(&rules)).await.unwrap_err();
             let made: usize = rules.iter().map(Rule::num_calls).sum();
-            assert_eq!((error.kind(), made), (kind, calls), "{name}: {code}: {message}");
-            assert_eq!(error.is_transient(), calls == RETRIED, "{name}: {code}");
-            assert!(error.source().is_some(), "{name}: {code}");
+            assert_eq!(
+                (error.kind(), made),
+                (kind, calls),
+                "kind of error and number of calls of {name} after {code}: {message}"
+            );
+            assert_eq!(
+                error.is_transient(),
+                calls == RETRIED,
+                "exactly the retried errors are transient: {name}, {code}"
+            );
+            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
         }
     }
 }
 
-/// An operator who reads one finds the operation, the request or list, and the table in it.
+/// From the text of an error, an operator learns the operation, the request or list, and the table.
 #[tokio::test]
-async fn every_error_names_what_was_done_to_what_in_which_table() {
+async fn request_operation_errors_name_operation_request_or_list_and_table() {
     let mut report = Vec::new();
     for (name, operation) in OPERATIONS {
         let rules = every_call_answered(|| error_answer(400, "ResourceNotFoundException", "no table"));
@@ -114,18 +126,18 @@ async fn every_error_names_what_was_done_to_what_in_which_table() {
     for (name, operation) in OPERATIONS {
         let rules = every_call_answered(|| condition_failed(None));
         if let Err(error) = operation(queue_on_one_shard(&rules)).await {
-            report.push(format!("{name}, without its item: {error}"));
+            report.push(format!("{name}, condition failed without an item: {error}"));
         }
     }
     insta::assert_snapshot!(report.join("\n"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_operation_that_is_throttled_for_a_while_succeeds() {
+async fn request_operations_succeed_after_temporary_throttling() {
     for (name, operation) in OPERATIONS {
         let item = match name {
-            "confirm_cancel" => ended_by(OURS, Status::Cancelled),
-            _ => item_of(&claimed_by(OURS)),
+            "confirm_cancel" => released_by(OUR_OWNER, Status::Cancelled),
+            _ => item_of(&claimed_by(OUR_OWNER)),
         };
         let answered = json_value!({
             "Attributes": wire_item(&item), "Item": wire_item(&item), "Items": [],
@@ -138,67 +150,78 @@ async fn every_operation_that_is_throttled_for_a_while_succeeds() {
             *tries += 1;
             if *tries < 3 { error_answer(400, "ThrottlingException", "slow") } else { http(200, &answered) }
         });
-        operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(*tries.lock().unwrap() >= 3, "{name}");
+        operation(queue_on_one_shard(&rules))
+            .await
+            .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
+        assert!(*tries.lock().unwrap() >= 3, "{name} was throttled twice");
     }
 }
 
-/// An item that is to be looked at after that many seconds.
+/// Returns the item of a request that is due `seconds` after `NOW`.
 fn timed(request: &Request, seconds: u64) -> Item {
     request_item::encode(request, Some(NOW + Duration::from_secs(seconds)), 8).item
 }
 
-/// The request after its second attempt was taken for crashed.
-fn taken_back() -> Request {
+/// Returns the request after the sweeper has reclaimed it from its crashed second attempt.
+fn reclaimed() -> Request {
     Request {
         status: Status::Pending,
         lease: None,
         runner: Runner::Worker,
         seq: Seq::start_of(3),
         history: vec![past(2)],
-        ..claimed_by(OURS)
+        ..claimed_by(OUR_OWNER)
     }
 }
 
-/// What looks like it, and is another's.
+/// Each returned item resembles the operation's own result, but was written by another caller.
 #[tokio::test]
-async fn what_somebody_else_has_written_is_not_taken_for_ones_own() {
-    let ended = Request { status: Status::Failed, finished_at: Some(NOW), ..taken_back() };
+async fn refused_sweep_write_is_not_mistaken_for_its_own_earlier_write() {
+    let failed = Request { status: Status::Failed, finished_at: Some(NOW), ..reclaimed() };
     for (name, left) in [
         ("nudge", timed(&request(), 61)),
-        ("nudge", timed(&claimed_by(THEIRS), 60)),
-        ("postpone", timed(&claimed_by(OURS), 2)),
-        ("take_back", timed(&taken_back(), 151)),
-        ("take_back", timed(&Request { epoch: 3, ..taken_back() }, 150)),
-        ("take_back", timed(&ended, 150)),
-        ("take_back", timed(&claimed_by(OURS), 150)),
+        ("nudge", timed(&claimed_by(OTHER_OWNER), 60)),
+        ("postpone", timed(&claimed_by(OUR_OWNER), 2)),
+        ("take_back", timed(&reclaimed(), 151)),
+        ("take_back", timed(&Request { epoch: 3, ..reclaimed() }, 150)),
+        ("take_back", timed(&failed, 150)),
+        ("take_back", timed(&claimed_by(OUR_OWNER), 150)),
     ] {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let rule = update_answered(move || condition_failed(Some(&left)));
-        assert_eq!(operation(queue(&rule)).await.unwrap(), "false", "{name}");
+        assert_eq!(
+            operation(queue(&rule)).await.unwrap(),
+            "false",
+            "{name} reports that its write had no effect"
+        );
     }
 }
 
-/// The verdicts that end it: known by the moment at which that was written.
+/// A reclaim that makes its request terminal is recognized by the time of the terminal write.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_a_take_back_wrote_is_known_again() {
+async fn terminal_reclaim_retried_after_a_lost_response_recognizes_its_own_write() {
     for (verdict, status) in
         [(Abandoned::Failed(out_of_paper()), Status::Failed), (Abandoned::Cancelled, Status::Cancelled)]
     {
         for (finished_at, is_ours) in [(NOW, true), (NOW + Duration::from_millis(1), false)] {
             let seq = Seq::start_of(3).next();
-            let left = Request { status, finished_at: Some(finished_at), seq, ..taken_back() };
-            let rule = update_answered_late(move || condition_failed(Some(&item_of(&left))));
-            let seen = seen(&claimed_by(OURS));
-            let taken = queue(&rule).take_back(&seen, &verdict, &[past(2)], NOW).await.unwrap();
-            assert_eq!((taken, rule.num_calls()), (is_ours, 2), "{verdict:?}");
+            let left = Request { status, finished_at: Some(finished_at), seq, ..reclaimed() };
+            let rule = update_answered_on_retry(move || condition_failed(Some(&item_of(&left))));
+            let seen = seen(&claimed_by(OUR_OWNER));
+            let is_reclaimed = queue(&rule).take_back(&seen, &verdict, &[past(2)], NOW).await.unwrap();
+            assert_eq!(
+                (is_reclaimed, rule.num_calls()),
+                (is_ours, 2),
+                "outcome and number of calls of a reclaim with {verdict:?}"
+            );
         }
     }
 }
 
-/// The item that a first try has left, whose answer was lost, is what the second finds.
+/// The first try takes effect but its response is lost, so the SDK's retry finds the item that the first try has
+/// written.
 #[tokio::test(start_paused = true)]
-async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
+async fn request_write_retried_after_a_lost_response_recognizes_its_own_result() {
     let left_cancelled = Item::from_iter(
         item_of(&Request { status: Status::Cancelled, finished_at: Some(NOW), ..request() })
             .into_iter()
@@ -209,25 +232,29 @@ async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
         item
     };
     let audience = audience_seeing(0, &["c1", "c2"]);
-    let ended = format!("{:?}", Audience { parts_released: true, ..audience.clone() });
+    let terminal = format!("{:?}", Audience { parts_released: true, ..audience.clone() });
     let audience = format!("{audience:?}");
     for (name, left, outcome) in [
         ("enqueue", item_of(&request()), format!("{:?}", Enqueued::Existing(Box::new(request())))),
-        ("claim", item_of(&claimed_by(OURS)), format!("{:?}", won())),
-        ("complete", ended_by(OURS, Status::Completed), ended.clone()),
-        ("fail", ended_by(OURS, Status::Failed), ended.clone()),
-        ("confirm_cancel", ended_by(OURS, Status::Cancelled), ended),
-        ("retry_later", ended_by(OURS, Status::Retrying), audience.clone()),
-        // Somebody has seen that it is due since.
-        ("retry_later", ended_by(OURS, Status::Pending), audience.clone()),
-        ("continue_later", ended_by(OURS, Status::Pending), audience),
+        ("claim", item_of(&claimed_by(OUR_OWNER)), format!("{:?}", won())),
+        ("complete", released_by(OUR_OWNER, Status::Completed), terminal.clone()),
+        ("fail", released_by(OUR_OWNER, Status::Failed), terminal.clone()),
+        ("confirm_cancel", released_by(OUR_OWNER, Status::Cancelled), terminal),
+        ("retry_later", released_by(OUR_OWNER, Status::Retrying), audience.clone()),
+        // The sweeper has made the request pending after the retry was written.
+        ("retry_later", released_by(OUR_OWNER, Status::Pending), audience.clone()),
+        ("continue_later", released_by(OUR_OWNER, Status::Pending), audience),
         ("nudge", timed(&request(), 60), "true".to_owned()),
-        ("postpone", timed(&claimed_by(OURS), 1), "true".to_owned()),
-        ("take_back", timed(&taken_back(), 150), "true".to_owned()),
-        ("record_delivery", without_subscribers(ended_by(THEIRS, Status::Completed)), "()".to_owned()),
+        ("postpone", timed(&claimed_by(OUR_OWNER), 1), "true".to_owned()),
+        ("take_back", timed(&reclaimed(), 150), "true".to_owned()),
+        (
+            "record_delivery",
+            without_subscribers(released_by(OTHER_OWNER, Status::Completed)),
+            "()".to_owned(),
+        ),
         ("update_status", left_cancelled.clone(), "()".to_owned()),
         ("cancel", left_cancelled, format!("{:?}", cancelled_now())),
-        ("unsubscribe", without_subscribers(item_of(&claimed_by(OURS))), "()".to_owned()),
+        ("unsubscribe", without_subscribers(item_of(&claimed_by(OUR_OWNER))), "()".to_owned()),
     ] {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let tries = Arc::new(Mutex::new(0));
@@ -241,14 +268,15 @@ async fn every_write_whose_answer_was_lost_knows_what_it_has_written() {
                 _ => http(200, &json_value!({})),
             }
         });
-        let done =
-            operation(queue_on_one_shard(&rules)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(done, outcome, "{name}");
+        let done = operation(queue_on_one_shard(&rules))
+            .await
+            .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
+        assert_eq!(done, outcome, "outcome of {name} after a lost response");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_nobody_answers_for_is_unavailable() {
+async fn unreachable_endpoint_makes_every_request_operation_unavailable() {
     let mut nowhere = Environment::new(|name| {
         let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
         Some(value.to_owned())
@@ -257,7 +285,7 @@ async fn a_store_that_nobody_answers_for_is_unavailable() {
     for (name, operation) in OPERATIONS {
         let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
         let error = operation(queue).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{name}");
-        assert!(error.is_transient(), "{name}");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "kind of error of {name}");
+        assert!(error.is_transient(), "the error of {name} is transient");
     }
 }

@@ -1,4 +1,4 @@
-//! Lists, when the index lags, shards end early, or a batch leaves keys unread.
+//! Tests of lists when the index lags, a shard returns a short page, or a batch read leaves keys unprocessed.
 
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
 use aws_sdk_dynamodb::operation::query::QueryInput;
@@ -25,7 +25,7 @@ fn queue_on(shards: u8, rules: &[&Rule]) -> DynamoRequestQueue {
     queue_of(rules.iter().copied(), QueueSettings { shards, ..QueueSettings::default() })
 }
 
-/// Answers a query of a shard with these entries, and says whether there are more.
+/// Answers a query of a shard with these entries, and with a `LastEvaluatedKey` if `more` is set.
 fn shard_of(shard: u8, entries: Vec<Value>, more: bool) -> Rule {
     mock!(Client::query)
         .match_requests(move |query: &QueryInput| {
@@ -41,7 +41,8 @@ fn shard_of(shard: u8, entries: Vec<Value>, more: bool) -> Rule {
         })
 }
 
-/// Answers a batch with all that it asks for, but for its last `unread` keys.
+/// Answers batch reads. The n-th call leaves its last `unread[n]` keys unprocessed; the counts of requested keys are
+/// recorded.
 fn batch_leaving(unread: &'static [usize]) -> (Rule, Arc<Mutex<Vec<usize>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&asked);
@@ -81,7 +82,7 @@ fn batch_leaving(unread: &'static [usize]) -> (Rule, Arc<Mutex<Vec<usize>>>) {
     (rule, asked)
 }
 
-fn names(page: &Page<RequestSummary>) -> Vec<&str> {
+fn ids(page: &Page<RequestSummary>) -> Vec<&str> {
     page.items.iter().map(|request| request.id.as_str()).collect()
 }
 
@@ -90,41 +91,41 @@ async fn pending(queue: &DynamoRequestQueue, limit: usize) -> Result<Page<Reques
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_a_batch_leaves_unread_are_asked_for_again() {
+async fn unprocessed_keys_of_a_batch_read_are_requested_again() {
     let entries = (0..5).map(|n| entry(&format!("r{n}"), n, 0)).collect();
     let (shard, (batch, asked)) = (shard_of(0, entries, false), batch_leaving(&[3, 2]));
     let page = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap();
-    assert_eq!(names(&page), ["r0", "r1", "r2", "r3", "r4"], "in the list's order");
+    assert_eq!(ids(&page), ["r0", "r1", "r2", "r3", "r4"], "items keep the order of the list");
     assert_eq!(*asked.lock().unwrap(), [5, 3, 2]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_never_reads_all_is_throttled() {
+async fn list_is_throttled_when_batch_reads_keep_leaving_keys_unprocessed() {
     let entries = vec![entry("r1", 1, 0)];
     let (shard, (batch, asked)) = (shard_of(0, entries, false), batch_leaving(&[1; 9]));
     let started = tokio::time::Instant::now();
     let error = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Throttled);
-    let said = "read status-time of table requests (PENDING#0): 1 keys were left unread 5 times";
-    assert!(error.to_string().ends_with(said), "{error}");
+    let expected = "read status-time of table requests (PENDING#0): 1 keys still unprocessed after 5 calls";
+    assert!(error.to_string().ends_with(expected), "unexpected error text: {error}");
     assert_eq!(*asked.lock().unwrap(), [1; 5]);
     let waited = Duration::from_millis(50 + 100 + 200 + 400);
     assert_eq!(started.elapsed().as_millis(), waited.as_millis());
 }
 
-/// What comes next in the shard that has more may be older than anything of the other's.
+/// The next entry of the first shard is unknown, and may be older than all entries of the second shard.
 #[tokio::test]
-async fn a_page_ends_where_what_comes_next_is_not_known() {
+async fn page_ends_when_a_shard_that_has_more_entries_runs_out() {
     let first = shard_of(0, vec![entry("r1", 1, 0), entry("r2", 2, 0)], true);
     let second = shard_of(1, vec![entry("r3", 3, 1), entry("r4", 4, 1)], false);
     let (batch, _) = batch_leaving(&[]);
     let page = pending(&queue_on(2, &[&first, &second, &batch]), 10).await.unwrap();
-    assert_eq!(names(&page), ["r1", "r2"]);
+    assert_eq!(ids(&page), ["r1", "r2"]);
     assert!(page.next.is_some());
 }
 
 #[tokio::test]
-async fn shards_are_merged_from_the_newest_back_where_that_is_the_order() {
+async fn newest_first_list_merges_shards_in_descending_order() {
     let first = shard_of(0, vec![entry("r5", 5, 0), entry("r2", 2, 0)], false);
     let second = shard_of(1, vec![entry("r9", 9, 1), entry("r4", 4, 1), entry("r1", 1, 1)], true);
     let queue = queue_on(2, &[&first, &second]);
@@ -137,7 +138,7 @@ async fn shards_are_merged_from_the_newest_back_where_that_is_the_order() {
 }
 
 #[tokio::test]
-async fn a_shard_whose_answer_is_empty_before_its_end_is_asked_again() {
+async fn shard_query_continues_after_an_empty_page() {
     let shard = mock!(Client::query)
         .sequence()
         .http_response(|| http(200, &json_value!({"Items": [], "LastEvaluatedKey": entry("r0", 0, 0)})))
@@ -145,30 +146,30 @@ async fn a_shard_whose_answer_is_empty_before_its_end_is_asked_again() {
         .build();
     let (batch, _) = batch_leaving(&[]);
     let page = pending(&queue_on(1, &[&shard, &batch]), 10).await.unwrap();
-    assert_eq!(names(&page), ["r1"]);
+    assert_eq!(ids(&page), ["r1"]);
     assert_eq!((page.next, shard.num_calls()), (None, 2));
 }
 
-/// An index that is changed while it is read may show an entry twice, and a batch must not ask for it twice.
+/// An index that changes during the queries may return an entry twice, but BatchGetItem refuses duplicate keys.
 #[tokio::test]
-async fn an_entry_that_is_shown_twice_is_listed_once() {
+async fn index_entry_returned_by_two_shards_is_listed_once() {
     let first = shard_of(0, vec![entry("r1", 1, 0)], false);
     let second = shard_of(1, vec![entry("r1", 3, 1)], false);
     let (batch, asked) = batch_leaving(&[]);
     let page = pending(&queue_on(2, &[&first, &second, &batch]), 10).await.unwrap();
-    assert_eq!(names(&page), ["r1"]);
+    assert_eq!(ids(&page), ["r1"]);
     assert_eq!(*asked.lock().unwrap(), [1]);
 }
 
 #[tokio::test]
-async fn each_shard_goes_on_after_the_cursor_in_its_own_way() {
+async fn each_shard_query_starts_at_its_own_bound_after_the_cursor() {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&sent);
     let rule = mock!(Client::query)
         .match_requests(move |query: &QueryInput| {
             let mut lines = vec![query.key_condition_expression().unwrap().to_owned()];
             if query.scan_index_forward() == Some(false) {
-                lines.push("from the last to the first".to_owned());
+                lines.push("in descending order".to_owned());
             }
             lines.extend(sorted(query.expression_attribute_values()));
             lines.extend(sorted(query.exclusive_start_key()).into_iter().map(|key| format!("after {key}")));
@@ -196,9 +197,9 @@ async fn each_shard_goes_on_after_the_cursor_in_its_own_way() {
     insta::assert_snapshot!(sent.join("\n\n"));
 }
 
-/// The index still shows what others have claimed: those are passed over, to the next page if need be.
+/// The index still lists requests that other functions have claimed. `dequeue` skips these, even across pages.
 #[tokio::test]
-async fn a_race_that_is_lost_goes_on_to_the_next() {
+async fn dequeue_skips_requests_that_others_have_claimed() {
     let query = mock!(Client::query)
         .sequence()
         .http_response(|| {
@@ -214,23 +215,23 @@ async fn a_race_that_is_lost_goes_on_to_the_next() {
             let mut claims = claims.lock().unwrap();
             *claims += 1;
             match *claims {
-                // One has expired since.
+                // The third request has been deleted since the index query.
                 3 => condition_failed(None),
-                1..=11 => condition_failed(Some(&item_of(&claimed_by(THEIRS)))),
-                _ => http(200, &json_value!({"Attributes": wire_item(&item_of(&claimed_by(OURS)))})),
+                1..=11 => condition_failed(Some(&item_of(&claimed_by(OTHER_OWNER)))),
+                _ => http(200, &json_value!({"Attributes": wire_item(&item_of(&claimed_by(OUR_OWNER)))})),
             }
         })
         .repeatedly()
         .build();
     let queue = queue_on(1, &[&query, &claim]);
-    let claimed = queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap().unwrap();
-    assert_eq!(shown(&claimed), shown(&won()));
+    let claimed = queue.dequeue(OUR_OWNER, NOW, NOW + Duration::from_secs(60)).await.unwrap().unwrap();
+    assert_eq!(text_of(&claimed), text_of(&won()));
     assert_eq!((query.num_calls(), claim.num_calls()), (2, 12));
 }
 
-/// A role that may read and not write has every claim refused, however many wait.
+/// With an IAM role that permits reads but no writes, every claim is refused.
 #[tokio::test]
-async fn a_queue_whose_every_claim_is_refused_is_given_up() {
+async fn dequeue_stops_after_one_hundred_refused_claims() {
     let entries: Vec<Value> = (0..10).map(|n| entry(&format!("r{n}"), n, 0)).collect();
     let endless = shard_of(0, entries, true);
     let denied = mock!(Client::update_item)
@@ -239,26 +240,26 @@ async fn a_queue_whose_every_claim_is_refused_is_given_up() {
         .repeatedly()
         .build();
     let queue = queue_on(1, &[&endless, &denied]);
-    let error = queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap_err();
+    let error = queue.dequeue(OUR_OWNER, NOW, NOW + Duration::from_secs(60)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
     assert_eq!(denied.num_calls(), 100);
 }
 
 #[tokio::test]
-async fn nothing_is_asked_for_when_the_index_shows_nothing() {
+async fn empty_index_leads_to_an_empty_page_without_a_batch_read() {
     let shard = shard_of(0, Vec::new(), false);
     let (batch, asked) = batch_leaving(&[]);
     let queue = queue_on(1, &[&shard, &batch]);
     let page = pending(&queue, 25).await.unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
     assert!(asked.lock().unwrap().is_empty());
-    assert!(queue.dequeue(OURS, NOW, NOW + Duration::from_secs(60)).await.unwrap().is_none());
+    assert!(queue.dequeue(OUR_OWNER, NOW, NOW + Duration::from_secs(60)).await.unwrap().is_none());
 }
 
 #[tokio::test]
-async fn an_index_entry_without_its_keys_is_corrupt() {
+async fn index_entry_without_its_sort_key_is_corrupt() {
     let shard = shard_of(0, vec![json_value!({"request_id": {"S": "acme/ann/r1"}})], false);
     let error = pending(&queue_on(1, &[&shard]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(error.to_string().contains("\"created_at\": is missing"), "{error}");
+    assert!(error.to_string().contains("\"created_at\": is missing"), "unexpected error text: {error}");
 }

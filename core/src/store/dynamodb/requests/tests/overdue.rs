@@ -1,29 +1,29 @@
-//! What is sent about requests that wait, are looked at, or are listened to.
+//! Tests of the updates that the sweeper, subscriptions, redrives, checkpoints and retries send.
 
 use super::errors::seen;
 use super::*;
 use crate::store::{Subscribed, dynamodb::request_item};
 
 #[tokio::test]
-async fn what_the_writes_of_whoever_looks_at_a_request_send() {
+async fn sweep_subscribe_and_redrive_updates_have_the_expected_expressions() {
     let mut report = Vec::new();
     let cancelled = Abandoned::Cancelled;
     let failed = Abandoned::Failed(out_of_paper());
     for operation in ["nudge", "postpone", "again", "failed", "cancelled", "subscribe", "record_redrive"] {
-        let (rule, sent) = update_taken(Some(item_of(&request())));
-        let (queue, running) = (queue(&rule), seen(&claimed_by(THEIRS)));
-        let take = async |verdict| queue.take_back(&running, verdict, &[past(2)], NOW).await.unwrap();
+        let (rule, sent) = update_accepted(Some(item_of(&request())));
+        let (queue, running) = (queue(&rule), seen(&claimed_by(OTHER_OWNER)));
+        let reclaim = async |verdict| queue.take_back(&running, verdict, &[past(2)], NOW).await.unwrap();
         match operation {
             "nudge" => assert!(queue.nudge(&seen(&request()), NOW).await.unwrap()),
             "postpone" => {
                 assert!(queue.postpone(&key(), NOW, NOW + Duration::from_secs(9)).await.unwrap());
             }
-            "again" => assert!(take(&Abandoned::Again).await),
-            "failed" => assert!(take(&failed).await),
-            "cancelled" => assert!(take(&cancelled).await),
+            "again" => assert!(reclaim(&Abandoned::Again).await),
+            "failed" => assert!(reclaim(&failed).await),
+            "cancelled" => assert!(reclaim(&cancelled).await),
             "subscribe" => {
-                let listened = queue.subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
-                assert_eq!(listened, Subscribed::To(Box::new(request())));
+                let subscribed = queue.subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
+                assert_eq!(subscribed, Subscribed::To(Box::new(request())));
             }
             _ => queue.record_redrive(&key(), 1, &"r2".into()).await.unwrap(),
         }
@@ -33,10 +33,10 @@ async fn what_the_writes_of_whoever_looks_at_a_request_send() {
 }
 
 #[tokio::test]
-async fn what_is_sent_to_save_a_checkpoint_to_go_on_and_to_be_retried_by_the_worker() {
+async fn checkpoint_continue_and_retry_updates_have_the_expected_expressions() {
     let mut report = Vec::new();
     for operation in ["checkpoint", "continue_later", "retry_later"] {
-        let (rule, sent) = update_taken(with_subscribers(&["c1"]));
+        let (rule, sent) = update_accepted(with_subscribers(&["c1"]));
         let queue = queue(&rule);
         let audience = match operation {
             "checkpoint" => {
@@ -55,17 +55,19 @@ async fn what_is_sent_to_save_a_checkpoint_to_go_on_and_to_be_retried_by_the_wor
     insta::assert_snapshot!(report.join("\n\n"));
 }
 
-/// What has ended is known from the item that comes back with the refusal, and so is what the timer needs.
+/// The first update assumes an open request and is refused. The returned item shows that the request is terminal, and
+/// whether its timer is missing or too late.
 #[tokio::test]
-async fn a_subscription_follows_a_request_that_moves_on() {
-    let ended = |timer: Option<u64>| {
+async fn subscription_to_a_terminal_request_sets_a_missing_or_late_timer() {
+    let terminal = |timer: Option<u64>| {
         let request = Request { status: Status::Cancelled, finished_at: Some(NOW), ..request() };
         let timer = timer.map(|seconds| NOW + Duration::from_secs(seconds));
         let mut item = request_item::encode(&request, timer, 8).item;
         item.insert("ttl".to_owned(), n(NOW.as_secs()));
         item
     };
-    for (old, sets_timer) in [(ended(None), true), (ended(Some(30)), false), (ended(Some(31)), true)] {
+    for (old, sets_timer) in [(terminal(None), true), (terminal(Some(30)), false), (terminal(Some(31)), true)]
+    {
         let answer = old.clone();
         let sent = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&sent);
@@ -78,8 +80,8 @@ async fn a_subscription_follows_a_request_that_moves_on() {
             .http_response(move || condition_failed(Some(&old)))
             .http_response(move || http(200, &json_value!({"Attributes": wire_item(&answer)})))
             .build();
-        let listened = queue(&rule).subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
-        assert!(matches!(listened, Subscribed::To(_)), "{listened:?}");
+        let subscribed = queue(&rule).subscribe(&key(), &"c3".into(), Seq::default(), NOW).await.unwrap();
+        assert!(matches!(subscribed, Subscribed::To(_)), "the connection is subscribed: {subscribed:?}");
         let sent = sent.lock().unwrap();
         assert_eq!(sent.last().unwrap().contains("timer_shard = :timer_shard"), sets_timer);
         assert_eq!(rule.num_calls(), 2);
@@ -87,7 +89,7 @@ async fn a_subscription_follows_a_request_that_moves_on() {
 }
 
 #[tokio::test]
-async fn a_subscription_gives_up_on_a_request_that_never_holds_still() {
+async fn subscription_fails_with_condition_lost_after_four_refused_updates() {
     let rule = mock!(Client::update_item)
         .sequence()
         .http_response(|| condition_failed(Some(&item_of(&request()))))

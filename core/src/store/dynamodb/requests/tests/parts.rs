@@ -1,4 +1,4 @@
-//! Big values: what is sent, and what is made of its answers.
+//! Tests of part items, the separate items that hold a request's large values.
 
 use aws_sdk_dynamodb::operation::transact_write_items::{TransactWriteItemsInput, TransactWriteItemsOutput};
 
@@ -24,7 +24,7 @@ fn cancelled(reasons: Value) -> HttpResponse {
 }
 
 #[tokio::test]
-async fn a_big_payload_is_put_with_its_request_or_not_at_all() {
+async fn large_payload_is_put_in_one_transaction_with_its_request() {
     let rule = mock!(Client::transact_write_items).then_compute_output(|sent: &TransactWriteItemsInput| {
         let (item, payload) = parts_of(&big_request());
         let puts: Vec<_> = sent.transact_items().iter().map(|write| write.put().unwrap()).collect();
@@ -41,7 +41,7 @@ async fn a_big_payload_is_put_with_its_request_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_there_already_is_returned_with_the_payload_that_is_stored() {
+async fn enqueue_of_an_existing_key_returns_the_stored_large_payload() {
     let transaction = mock!(Client::transact_write_items).then_http_response(|| {
         let (item, _) = parts_of(&big_request());
         let failed =
@@ -60,7 +60,7 @@ async fn a_request_that_is_there_already_is_returned_with_the_payload_that_is_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_reasons_of_a_transaction_say_what_to_do() {
+async fn transaction_cancellation_reasons_map_to_store_error_kinds() {
     for (code, message, kind, calls) in [
         ("TransactionConflict", "busy", StoreErrorKind::Unavailable, 3),
         ("ProvisionedThroughputExceeded", "slow", StoreErrorKind::Throttled, 3),
@@ -77,27 +77,35 @@ async fn the_reasons_of_a_transaction_say_what_to_do() {
             .repeatedly()
             .build();
         let error = queue(&rule).enqueue(&big_request()).await.unwrap_err();
-        assert_eq!((error.kind(), rule.num_calls()), (kind, calls), "{code}");
-        assert!(error.source().is_some(), "{code}");
+        assert_eq!(
+            (error.kind(), rule.num_calls()),
+            (kind, calls),
+            "kind of error and number of calls after {code}"
+        );
+        assert!(error.source().is_some(), "the error after {code} has the SDK error as its source");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_that_was_throttled_or_met_another_is_tried_again() {
+async fn throttled_or_conflicting_transaction_is_retried() {
     for code in ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"] {
         let rule = mock!(Client::transact_write_items)
             .sequence()
             .http_response(move || cancelled(json_value!([{"Code": code}, {"Code": "None"}])))
             .output(|| TransactWriteItemsOutput::builder().build())
             .build();
-        assert_eq!(queue(&rule).enqueue(&big_request()).await.unwrap(), Enqueued::New, "{code}");
-        assert_eq!(rule.num_calls(), 2, "{code}");
+        assert_eq!(
+            queue(&rule).enqueue(&big_request()).await.unwrap(),
+            Enqueued::New,
+            "outcome of the retry after {code}"
+        );
+        assert_eq!(rule.num_calls(), 2, "number of calls after {code}");
     }
 }
 
-/// Another try would find the request that stands there again.
+/// A retry would only find the existing request again.
 #[tokio::test]
-async fn a_transaction_whose_condition_failed_is_not_tried_again_though_it_was_throttled() {
+async fn transaction_with_a_failed_condition_is_not_retried_despite_throttling() {
     let transaction = mock!(Client::transact_write_items).then_http_response(|| {
         let old = wire_item(&item_of(&request()));
         cancelled(json_value!([{"Code": "ConditionalCheckFailed", "Item": old}, {"Code": "ThrottlingError"}]))
@@ -106,13 +114,13 @@ async fn a_transaction_whose_condition_failed_is_not_tried_again_though_it_was_t
     assert_eq!((enqueued, transaction.num_calls()), (Enqueued::Existing(Box::new(request())), 1));
 }
 
-/// The claim is won: a payload that cannot be read at once is no reason to give it up.
+/// The claim has succeeded, so a temporarily unavailable payload must not waste the attempt.
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_is_out_of_reach_for_a_while_is_read_again() {
-    let claimed = Request { payload: big_request().payload, ..claimed_by(OURS) };
+async fn claim_rereads_a_temporarily_unavailable_payload_part_item() {
+    let claimed = Request { payload: big_request().payload, ..claimed_by(OUR_OWNER) };
     let (item, payload) = parts_of(&claimed);
     for failures in [1, 11, 12] {
-        let claim = update_taken(Some(item.clone())).0;
+        let claim = update_accepted(Some(item.clone())).0;
         let (count, payload) = (Mutex::new(0), payload.clone());
         let part = mock!(Client::get_item)
             .sequence()
@@ -127,47 +135,54 @@ async fn a_payload_that_is_out_of_reach_for_a_while_is_read_again() {
             .repeatedly()
             .build();
         let queue = queue_of([&claim, &part], QueueSettings::default());
-        match queue.claim(&key(), OURS, Runner::Worker, NOW, NOW + Duration::from_secs(60)).await.unwrap() {
-            Claimed::Won(won, _) => assert!(failures < 12 && *won == claimed, "{failures} failures"),
+        match queue
+            .claim(&key(), OUR_OWNER, Runner::Worker, NOW, NOW + Duration::from_secs(60))
+            .await
+            .unwrap()
+        {
+            Claimed::Won(won, _) => assert!(
+                failures < 12 && *won == claimed,
+                "the whole request is returned after {failures} failed calls"
+            ),
             Claimed::OutOfReach(_, error) => {
-                // Four tries of three attempts each.
+                // Four reads by the queue, with three SDK attempts each.
                 assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
             }
             other @ (Claimed::NotPending(_)
             | Claimed::ForWorker
             | Claimed::Missing
             | Claimed::Unreadable(..)) => {
-                panic!("{other:?}")
+                panic!("the claim succeeds, but returned {other:?}")
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_big_result_is_stored_before_it_is_named() {
+async fn large_result_is_stored_before_the_terminal_write_names_its_part_item() {
     let stored = Arc::new(Mutex::new(false));
     let (put_stored, update_stored) = (Arc::clone(&stored), Arc::clone(&stored));
     let put = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
         *put_stored.lock().unwrap() = true;
-        let over = NOW + Duration::from_hours(9 * 24);
+        let expiry = NOW + Duration::from_hours(9 * 24);
         let result = big_request().payload.to_string();
-        assert_eq!(put.item(), Some(&part_item::encode(&key(), "result#2", result, Some(over.as_secs()))));
+        assert_eq!(put.item(), Some(&part_item::encode(&key(), "result#2", result, Some(expiry.as_secs()))));
         PutItemOutput::builder().build()
     });
     let update = mock!(Client::update_item).then_compute_output(move |update: &UpdateItemInput| {
-        assert!(*update_stored.lock().unwrap(), "the part is there first");
+        assert!(*update_stored.lock().unwrap(), "the part item is stored before the update that names it");
         assert_eq!(update.expression_attribute_names().unwrap()["#outcome"], "result_part");
         assert_eq!(update.expression_attribute_values().unwrap()[":outcome"], s("result#2"));
         UpdateItemOutput::builder().set_attributes(with_subscribers(&["c1"])).build()
     });
     let queue = queue_of([&put, &update], QueueSettings::default());
     let audience = queue.complete(&key(), &lease(), &big_request().payload, &last()).await.unwrap();
-    assert_eq!(audience, ended_before(&["c1"]));
+    assert_eq!(audience, terminal_audience(&["c1"]));
 }
 
-/// The timer of a request with a big payload goes only once the payload has its time to live.
+/// A request with a large payload leaves the timer index only after the payload's part item has its time to live.
 #[tokio::test]
-async fn a_payload_is_released_before_the_timer_is_cleared() {
+async fn payload_part_item_gets_its_ttl_before_the_timer_is_cleared() {
     let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
     item.insert("ttl".to_owned(), n(1_000));
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -183,7 +198,7 @@ async fn a_payload_is_released_before_the_timer_is_cleared() {
         .http_response(|| http(200, &json_value!({})))
         .build();
     queue(&rule)
-        .record_delivery(&key(), lease().epoch, delivered_all(&["c1".into(), "c2".into()], true))
+        .record_delivery(&key(), lease().epoch, delivered_to(&["c1".into(), "c2".into()], true))
         .await
         .unwrap();
     let mut sent = sent.lock().unwrap().clone();
@@ -191,9 +206,9 @@ async fn a_payload_is_released_before_the_timer_is_cleared() {
     insta::assert_snapshot!(sent.join("\n\n"));
 }
 
-/// Once it is known to be, `record_delivery` has no need to be refused first.
+/// With `parts_released` set, `record_delivery` succeeds at its first update.
 #[tokio::test]
-async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
+async fn payload_part_item_gets_its_ttl_right_after_the_terminal_write() {
     let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
     item.insert("ttl".to_owned(), n(1_000));
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -211,21 +226,23 @@ async fn a_payload_is_released_as_soon_as_its_request_has_ended() {
     let queue = queue(&rule);
     let audience = queue.complete(&key(), &lease(), &json_value!(1), &last()).await.unwrap();
     assert_eq!(audience, Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) });
-    let reached: Vec<_> = audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
-    let delivery = Delivery { parts_released: audience.parts_released, ..delivered_all(&reached, true) };
+    let delivered: Vec<_> =
+        audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
+    let delivery = Delivery { parts_released: audience.parts_released, ..delivered_to(&delivered, true) };
     queue.record_delivery(&key(), 2, delivery).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
     insta::assert_snapshot!(sent.join("\n\n"));
 }
 
-/// Those who wait for the end are told of it: the payload is released before the timer is cleared.
+/// Delivery of the terminal frame does not wait for the payload's time to live, because `record_delivery` sets it
+/// later.
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_cannot_be_released_at_once_holds_nobody_up() {
+async fn failed_or_slow_ttl_write_of_a_part_item_does_not_delay_delivery() {
     for failing in [true, false] {
         let (mut item, _) = parts_of(&Request { status: Status::Cancelled, epoch: 2, ..big_request() });
         item.insert("ttl".to_owned(), n(1_000));
-        let ended = mock!(Client::update_item)
+        let terminal = mock!(Client::update_item)
             .match_requests(|update: &UpdateItemInput| update.key() == Some(&request_item::key(&key())))
             .then_http_response(move || http(200, &json_value!({"Attributes": wire_item(&item)})));
         let release = mock!(Client::update_item).match_requests(|update: &UpdateItemInput| {
@@ -236,13 +253,17 @@ async fn a_payload_that_cannot_be_released_at_once_holds_nobody_up() {
         } else {
             release.sequence().http_response(|| error_answer(500, "X", "down")).repeatedly().build()
         };
-        let queue = queue_of([&ended, &release], QueueSettings::default());
+        let queue = queue_of([&terminal, &release], QueueSettings::default());
         let began = tokio::time::Instant::now();
         let audience = queue.confirm_cancel(&key(), &lease(), &last()).await.unwrap();
         assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
-        assert!(began.elapsed() <= Duration::from_millis(500), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() <= Duration::from_millis(500),
+            "the terminal write returns within 500 ms, but took {:?}",
+            began.elapsed()
+        );
         let Cancelled::Now { epoch, parts_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
-            panic!("nobody runs it");
+            panic!("the mocked update cancels the request");
         };
         assert_eq!((epoch, parts_released), (2, false));
     }

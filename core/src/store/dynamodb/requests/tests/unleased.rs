@@ -1,14 +1,15 @@
-//! Writes that need no lease, when the request changes meanwhile.
+//! Tests of writes that need no lease while the request changes concurrently, and of the updates that renew or
+//! release a lease.
 
 use super::*;
 use crate::store::{Cancelled, NewStatus};
 
-/// Answers the updates of an operation one after the other; more than these are a failure.
+/// Answers the updates of an operation in this order. The test fails if the operation sends more updates.
 fn answered_in_turn(answers: Vec<HttpAnswer>) -> Rule {
     let mut sequence = mock!(Client::update_item).sequence();
     for answer in answers {
         sequence = sequence.http_response(move || match &answer {
-            HttpAnswer::Taken(item) => http(200, &json_value!({"Attributes": wire_item(item)})),
+            HttpAnswer::Accepted(item) => http(200, &json_value!({"Attributes": wire_item(item)})),
             HttpAnswer::Refused(item) => condition_failed(Some(item)),
         });
     }
@@ -16,36 +17,36 @@ fn answered_in_turn(answers: Vec<HttpAnswer>) -> Rule {
 }
 
 enum HttpAnswer {
-    Taken(Item),
+    Accepted(Item),
     Refused(Item),
 }
 
-fn stands(status: Status) -> Item {
+fn item_with(status: Status) -> Item {
     item_of(&Request { status, ..request() })
 }
 
 #[tokio::test]
-async fn a_cancellation_follows_a_request_that_moves_on() {
-    use HttpAnswer::{Refused, Taken};
-    let ended = ended_by(THEIRS, Status::Completed);
+async fn cancel_retries_when_the_request_changes_status_concurrently() {
+    use HttpAnswer::{Accepted, Refused};
+    let completed = released_by(OTHER_OWNER, Status::Completed);
     for (answers, outcome) in [
-        (vec![Refused(stands(Status::Processing)), Taken(Item::new())], Cancelled::Requested),
-        // It gave its lease back between the two.
+        (vec![Refused(item_with(Status::Processing)), Accepted(Item::new())], Cancelled::Requested),
+        // The attempt releases its lease between the first and the second update.
         (
             vec![
-                Refused(stands(Status::Processing)),
-                Refused(stands(Status::Retrying)),
-                Taken(stands(Status::Cancelled)),
+                Refused(item_with(Status::Processing)),
+                Refused(item_with(Status::Retrying)),
+                Accepted(item_with(Status::Cancelled)),
             ],
             cancelled_now(),
         ),
-        // It ended between the two.
+        // The request completes between the first and the second update.
         (
-            vec![Refused(stands(Status::Processing)), Refused(ended.clone()), Refused(ended)],
+            vec![Refused(item_with(Status::Processing)), Refused(completed.clone()), Refused(completed)],
             Cancelled::Ended(Status::Completed),
         ),
-        // Somebody else cancelled it, at another time.
-        (vec![Refused(stands(Status::Cancelled))], Cancelled::Ended(Status::Cancelled)),
+        // Another caller has cancelled the request, at another time.
+        (vec![Refused(item_with(Status::Cancelled))], Cancelled::Ended(Status::Cancelled)),
     ] {
         let calls = answers.len();
         let rule = answered_in_turn(answers);
@@ -54,21 +55,21 @@ async fn a_cancellation_follows_a_request_that_moves_on() {
     }
 }
 
-/// Somebody comes to listen between one write and the next.
+/// Another connection subscribes between one update and the next.
 #[tokio::test]
-async fn a_cancellation_for_one_connection_spares_whom_another_listens_to_meanwhile() {
+async fn cancel_unless_subscribed_detects_a_concurrent_subscriber() {
     use HttpAnswer::Refused;
-    let heard_by = |status, subscribers: &[&str]| {
+    let refused_with = |status, subscribers: &[&str]| {
         let subscribers = subscribers.iter().map(|id| ConnectionId::from(*id)).collect();
         Refused(item_of(&Request { status, subscribers, ..request() }))
     };
     for answers in [
-        vec![heard_by(Status::Pending, &["c1", "c2"])],
-        vec![heard_by(Status::Processing, &["c2"])],
+        vec![refused_with(Status::Pending, &["c1", "c2"])],
+        vec![refused_with(Status::Processing, &["c2"])],
         vec![
-            heard_by(Status::Processing, &["c1"]),
-            heard_by(Status::Processing, &["c1", "c2"]),
-            heard_by(Status::Processing, &["c1", "c2"]),
+            refused_with(Status::Processing, &["c1"]),
+            refused_with(Status::Processing, &["c1", "c2"]),
+            refused_with(Status::Processing, &["c1", "c2"]),
         ],
     ] {
         let calls = answers.len();
@@ -80,10 +81,10 @@ async fn a_cancellation_for_one_connection_spares_whom_another_listens_to_meanwh
 }
 
 #[tokio::test]
-async fn a_cancellation_gives_up_on_a_request_that_never_holds_still() {
+async fn cancel_fails_with_condition_lost_after_four_refused_updates() {
     let rule = mock!(Client::update_item)
         .sequence()
-        .http_response(|| condition_failed(Some(&stands(Status::Retrying))))
+        .http_response(|| condition_failed(Some(&item_with(Status::Retrying))))
         .repeatedly()
         .build();
     let error = queue(&rule).cancel(&key(), NOW).await.unwrap_err();
@@ -92,10 +93,10 @@ async fn a_cancellation_gives_up_on_a_request_that_never_holds_still() {
 }
 
 #[tokio::test]
-async fn what_a_cancellation_and_a_change_of_status_send() {
+async fn cancel_unsubscribe_and_status_updates_have_the_expected_expressions() {
     let mut report = Vec::new();
     let sent_by = async |operation: &str| {
-        let (rule, sent) = update_taken(Some(item_of(&request())));
+        let (rule, sent) = update_accepted(Some(item_of(&request())));
         let queue = queue(&rule);
         let set = async |from, to| queue.update_status(&key(), from, to, NOW).await.unwrap();
         match operation {
@@ -116,44 +117,44 @@ async fn what_a_cancellation_and_a_change_of_status_send() {
 }
 
 #[tokio::test]
-async fn a_change_that_no_lease_is_needed_for_and_that_is_none_makes_no_call() {
-    let (rule, _) = update_taken(None);
+async fn status_change_that_needs_a_lease_is_refused_without_a_call() {
+    let (rule, _) = update_accepted(None);
     let error = queue(&rule).update_status(&key(), Status::Processing, NewStatus::Cancelled, NOW).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
-    let said = "update the status of request acme/ann/r1 in table requests: \
-                from PROCESSING to CANCELLED without its lease";
-    assert!(error.to_string().contains(said), "{error}");
+    let expected = "update the status of request acme/ann/r1 in table requests: \
+                cannot change from PROCESSING to CANCELLED without the lease";
+    assert!(error.to_string().contains(expected), "unexpected error text: {error}");
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
-async fn what_a_renewal_and_a_retry_send() {
+async fn renew_retry_and_confirm_cancel_updates_have_the_expected_expressions() {
     let mut report = Vec::new();
-    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
+    let (rule, sent) = update_accepted(with_subscribers(&["c1"]));
     assert_eq!(queue(&rule).renew(&key(), &lease(), NOW).await.unwrap(), audience_of(&["c1"]));
     report.push(sent.lock().unwrap().clone());
-    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
+    let (rule, sent) = update_accepted(with_subscribers(&["c1"]));
     let retry = queue(&rule);
     retry.retry_later(&key(), &lease(), &[past(2)], NOW, Runner::Processor, &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
-    let (rule, sent) = update_taken(with_subscribers(&["c1"]));
+    let (rule, sent) = update_accepted(with_subscribers(&["c1"]));
     queue(&rule).confirm_cancel(&key(), &lease(), &last()).await.unwrap();
     report.push(sent.lock().unwrap().clone());
     insta::assert_snapshot!(report.join("\n\n"));
 }
 
 #[tokio::test]
-async fn whoever_holds_the_lease_learns_that_its_end_is_asked_for() {
+async fn writes_of_the_lease_holder_report_a_requested_cancel() {
     let mut attributes = with_subscribers(&["c1"]).unwrap();
     attributes.insert("cancel_requested".to_owned(), AttributeValue::Bool(true));
-    let (rule, _) = update_taken(Some(attributes));
+    let (rule, _) = update_accepted(Some(attributes));
     assert!(report(&rule).await.unwrap().cancel_requested);
-    let mut asked = item_of(&claimed_by(OURS));
-    asked.insert("cancel_requested".to_owned(), AttributeValue::Bool(true));
+    let mut requested = item_of(&claimed_by(OUR_OWNER));
+    requested.insert("cancel_requested".to_owned(), AttributeValue::Bool(true));
     let rule = mock!(Client::update_item)
         .sequence()
-        .http_response(move || condition_failed(Some(&asked)))
+        .http_response(move || condition_failed(Some(&requested)))
         .repeatedly()
         .build();
     let queue = queue(&rule);
