@@ -1,5 +1,5 @@
-//! Sends frames to clients through API Gateway's management API: to one connection, or to [all connections](Broadcast) of a
-//! user or a tenant.
+//! Sends frames to clients through API Gateway's management API: to one connection, or to [all
+//! connections](Broadcast) of a user or a tenant.
 
 mod broadcast;
 
@@ -20,8 +20,8 @@ pub trait Connections: Send + Sync {
     /// Sends one frame, a JSON text, to one connection.
     ///
     /// # Errors
-    /// [`SendError`] if the gateway did not accept the frame, or did not answer. The error's [kind](SendError::kind) says
-    /// whether to send the frame again.
+    /// [`SendError`] if the gateway did not accept the frame, or did not answer. The error's
+    /// [kind](SendError::kind) says whether to send the frame again.
     fn send(&self, to: &ConnectionId, frame: &str) -> impl Future<Output = Result<(), SendError>> + Send;
 }
 
@@ -38,9 +38,11 @@ pub struct SendError {
 pub enum SendErrorKind {
     /// The connection no longer exists (410 Gone). Send no more frames to it.
     Gone,
-    /// The gateway throttled the call (429) or denied permission (403). The frame did not arrive; send it again later.
+    /// The gateway throttled the call (429) or denied permission (403). The frame did not arrive; send it again
+    /// later.
     Unavailable,
-    /// The gateway failed or did not answer. The frame may have arrived, so sending it again may deliver it twice.
+    /// The gateway failed or did not answer. The frame may have arrived, so sending it again may deliver it
+    /// twice.
     Unanswered,
     /// The gateway rejects this frame for this connection (400 or 413). Sending it again does not help.
     Refused,

@@ -1,7 +1,9 @@
-//! Dead letters: messages to a queue about requests that failed for good, from which an operator can redrive the requests.
+//! Dead letters: messages to a queue about requests that failed for good, from which an operator can redrive
+//! the requests.
 //!
-//! The write that makes a request FAILED also marks its dead letter as due. The write that records the delivery clears this
-//! mark. After a crash between the two writes, the dead letter is sent again under the same [`id`](DeadLetter::id).
+//! The write that makes a request FAILED also marks its dead letter as due. The write that records the delivery
+//! clears this mark. After a crash between the two writes, the dead letter is sent again under the same
+//! [`id`](DeadLetter::id).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,15 +21,16 @@ use crate::store::{
 
 /// A message about a request that failed for good.
 ///
-/// The message shows why the request failed, and suffices to redrive it (to queue a new request for the same work) even after
-/// the stored request has expired. The exception is a dead letter with [`left_out`](Self::left_out) values.
+/// The message shows why the request failed, and suffices to redrive it (to queue a new request for the same
+/// work) even after the stored request has expired. The exception is a dead letter with
+/// [`left_out`](Self::left_out) values.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeadLetter {
-    /// Id of the dead letter, in the form `{key}#{epoch}@{created_at}`: the failed request's key, the epoch in which it failed,
-    /// and the time at which it was queued, in milliseconds since the Unix epoch.
+    /// Id of the dead letter, in the form `{key}#{epoch}@{created_at}`: the failed request's key, the epoch in
+    /// which it failed, and the time at which it was queued, in milliseconds since the Unix epoch.
     ///
-    /// Two messages with the same id are copies of one dead letter. A later request that reuses an expired request's id gets a
-    /// different dead letter id.
+    /// Two messages with the same id are copies of one dead letter. A later request that reuses an expired
+    /// request's id gets a different dead letter id.
     pub id: String,
     /// The request id that the client chose.
     pub request_id: RequestId,
@@ -58,11 +61,12 @@ pub struct DeadLetter {
     pub created_at: Timestamp,
     /// Time at which the request failed for good.
     pub failed_at: Timestamp,
-    /// Id of the dead letter from which the failed request was itself redriven; `None` if a client sent the request.
+    /// Id of the dead letter from which the failed request was itself redriven; `None` if a client sent the
+    /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
-    /// Fields that are left out of this message because they were too large or unreadable, with their size in bytes of JSON; 0
-    /// for a payload that could not be read.
+    /// Fields that are left out of this message because they were too large or unreadable, with their size in
+    /// bytes of JSON; 0 for a payload that could not be read.
     ///
     /// A dead letter with fields left out can be redriven only while the failed request is still stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -119,7 +123,8 @@ impl DeadLetter {
 
     /// Creates a new request for the same work, with all attempts left and without subscribers.
     ///
-    /// The new request has a made-up connection id, so that closing the failed request's connection does not affect it.
+    /// The new request has a made-up connection id, so that closing the failed request's connection does not
+    /// affect it.
     #[must_use]
     pub fn redrive(&self, runner: Runner, now: Timestamp) -> Request {
         let connection = ConnectionId::new(format!("redrive-{:016x}", fnv1a(&self.id)));
@@ -147,16 +152,16 @@ pub enum Redriven {
     Already(RequestId),
     /// The user already has a different request with this id, so the redrive has queued no request.
     Conflict(RequestId),
-    /// The dead letter lacks fields, such as a payload that was too large, and the failed request has expired. The redrive has
-    /// queued no request.
+    /// The dead letter lacks fields, such as a payload that was too large, and the failed request has expired.
+    /// The redrive has queued no request.
     Incomplete,
 }
 
-/// Queues a new request for the work of a dead letter, and records the new request's id on the failed request if that is still
-/// stored.
+/// Queues a new request for the work of a dead letter, and records the new request's id on the failed request
+/// if that is still stored.
 ///
-/// The call may be repeated: it queues no second request. Delete the dead letter only after [`Redriven::New`] or
-/// [`Redriven::Already`].
+/// The call may be repeated: it queues no second request. Delete the dead letter only after [`Redriven::New`]
+/// or [`Redriven::Already`].
 ///
 /// # Errors
 /// [`StoreError`] if the store fails. Keep the dead letter and redrive it again later.
@@ -203,8 +208,8 @@ pub trait DeadLetters: Send + Sync {
     /// Sends one dead letter.
     ///
     /// # Errors
-    /// [`ServiceError`] if the send failed, or may have failed. The caller sends the dead letter again later, so the queue may
-    /// receive it twice.
+    /// [`ServiceError`] if the send failed, or may have failed. The caller sends the dead letter again later,
+    /// so the queue may receive it twice.
     fn send(&self, letter: &DeadLetter) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }
 

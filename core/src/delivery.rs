@@ -1,9 +1,9 @@
-//! Delivers a terminal request: sends the terminal frame to every subscriber, sends the dead letter if it is due, and records
-//! both.
+//! Delivers a terminal request: sends the terminal frame to every subscriber, sends the dead letter if it is
+//! due, and records both.
 //!
-//! The function that writes the terminal status delivers immediately. If this delivery fails or stays incomplete, the
-//! request's timer fires and the sweeper retries until the delivery is complete. The terminal frame is made from the stored
-//! request alone, so every retry sends the same frame.
+//! The function that writes the terminal status delivers immediately. If this delivery fails or stays
+//! incomplete, the request's timer fires and the sweeper retries until the delivery is complete. The terminal
+//! frame is made from the stored request alone, so every retry sends the same frame.
 
 mod fan_out;
 
@@ -37,8 +37,8 @@ pub(crate) struct TerminalFrame {
 }
 
 impl TerminalFrame {
-    /// Creates the terminal frame of a request. If the frame would be larger than the gateway carries, creates an error frame
-    /// instead.
+    /// Creates the terminal frame of a request. If the frame would be larger than the gateway carries, creates
+    /// an error frame instead.
     pub(crate) fn of(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> Self {
         let error_frame = |error| Frame::Error {
             request_id: Some(id.clone()),
@@ -78,12 +78,13 @@ impl TerminalFrame {
 
 /// A terminal request to deliver, with facts that are not part of the stored request.
 pub(crate) struct EndedRequest<'r> {
-    /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. Only a dead letter needs its payload.
+    /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. Only a dead letter
+    /// needs its payload.
     pub(crate) request: &'r Request,
     /// The connections that must receive the terminal frame.
     pub(crate) audience: Vec<ConnectionId>,
-    /// Whether the terminal write has set the expiry of the request's part items (separate items that hold large values);
-    /// `false` if unknown.
+    /// Whether the terminal write has set the expiry of the request's part items (separate items that hold
+    /// large values); `false` if unknown.
     pub(crate) parts_released: bool,
     /// Whether the request's payload cannot be read, so that the dead letter is sent without it.
     pub(crate) is_payload_lost: bool,
@@ -100,8 +101,8 @@ pub(crate) enum Delivered {
 
 /// Sends the terminal frame through `fan_out`, sends the dead letter if it is due, and records both.
 ///
-/// Returns at `until` at the latest, and spends at most `push_timeout` on sending frames. If `dead_letters` is `None`, a dead
-/// letter that is due stays due, and the sweeper sends it.
+/// Returns at `until` at the latest, and spends at most `push_timeout` on sending frames. If `dead_letters` is
+/// `None`, a dead letter that is due stays due, and the sweeper sends it.
 pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,
     dead_letters: Option<&D>,
@@ -171,7 +172,10 @@ async fn send_letter<D: DeadLetters>(
     match sent.unwrap_or_else(timed_out) {
         Ok(()) => Letter::Sent,
         Err(error) => {
-            tracing::error!(request = %request.key(), error = %Causes(&error), "dead letter not sent; sweeper retries");
+            tracing::error!(
+                request = %request.key(), error = %Causes(&error),
+                "dead letter not sent; sweeper retries"
+            );
             Letter::Unsent
         }
     }

@@ -1,4 +1,5 @@
-//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes how the attempt ended.
+//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes how the attempt
+//! ended.
 //!
 //! The processor and the worker share this code.
 
@@ -22,7 +23,8 @@ use crate::store::StoreError;
 
 /// Runs requests for the processor and the worker.
 ///
-/// An executor holds the handlers, ports and settings that an attempt (one run of a handler under one claim) needs.
+/// An executor holds the handlers, ports and settings that an attempt (one run of a handler under one claim)
+/// needs.
 pub struct Executor<Q, P, D> {
     /// The app, with its handlers, middleware and retry policies.
     pub app: Arc<App>,
@@ -38,8 +40,9 @@ pub struct Executor<Q, P, D> {
     pub entropy: Arc<dyn Entropy>,
     /// The tokio runtime that handlers run on.
     ///
-    /// If attempts run on a different runtime, a handler that burns CPU delays neither lease renewals nor pushes. If a
-    /// stopped handler keeps the last thread of this runtime, later handlers run on a fresh runtime.
+    /// If attempts run on a different runtime, a handler that burns CPU delays neither lease renewals nor
+    /// pushes. If a stopped handler keeps the last thread of this runtime, later handlers run on a fresh
+    /// runtime.
     pub handler_runtime: HandlerRuntime,
     /// Settings of attempts, such as the lease duration and the push timeout.
     pub settings: ExecutorSettings,

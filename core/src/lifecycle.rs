@@ -1,9 +1,9 @@
-//! The state machine of a request, as a pure function: [`step`] computes the next state and its effect from a state, an event
-//! and the time.
+//! The state machine of a request, as a pure function: [`step`] computes the next state and its effect from a
+//! state, an event and the time.
 //!
-//! The caller writes the next state and then carries out the effect. The executor calls [`step`] for the outcome of an
-//! attempt, the sweeper for a timer that has fired. Claims and cancellations are decided by the conditions of the store's
-//! writes instead; tests check that each of those writes agrees with this function.
+//! The caller writes the next state and then carries out the effect. The executor calls [`step`] for the
+//! outcome of an attempt, the sweeper for a timer that has fired. Claims and cancellations are decided by the
+//! conditions of the store's writes instead; tests check that each of those writes agrees with this function.
 //!
 //! ```text
 //! PENDING ──claimed──▶ PROCESSING ──succeeded──▶ COMPLETED
@@ -12,8 +12,9 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! Every write of the store is conditional on the state that the writer has seen: of two writers that act on the same state,
-//! only one succeeds. An event that comes too late, or twice, changes nothing and has no effect.
+//! Every write of the store is conditional on the state that the writer has seen: of two writers that act on
+//! the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
+//! effect.
 
 use std::time::Duration;
 
@@ -97,14 +98,15 @@ pub enum Effect {
     },
 }
 
-/// Time after the expiry of a lease until the sweeper treats the lease as lost, because clocks may differ; 10 s.
+/// Time after the expiry of a lease until the sweeper treats the lease as lost, because clocks may differ; 10
+/// s.
 pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
 /// Configurable limits of the request state machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// Maximum number of times that a request may continue in a fresh invocation after a yield. Default 100, which is about a
-    /// day of 15-minute invocations.
+    /// Maximum number of times that a request may continue in a fresh invocation after a yield. Default 100,
+    /// which is about a day of 15-minute invocations.
     pub max_continuations: u32,
 }
 
@@ -248,7 +250,8 @@ impl From<&RequestSummary> for State {
         };
         match request.status {
             Status::Pending => Self::Pending(budget),
-            // Every write of PROCESSING stores a lease. An item without a lease is treated as if its lease had expired.
+            // Every write of PROCESSING stores a lease. An item without a lease is treated as if its lease had
+            // expired.
             Status::Processing => Self::Processing(
                 budget,
                 Hold {

@@ -37,11 +37,12 @@ pub struct Processor<Q, P, D, W> {
 pub struct ProcessorSettings {
     /// Maximum number of requests of one batch that run concurrently; at least 1. Default 10.
     pub concurrency: usize,
-    /// Longest expected duration of a request that the processor runs itself; the router applies the same limit. A request
-    /// is dispatched to the worker instead if its invocation has less than this time left. Default 30 s.
+    /// Longest expected duration of a request that the processor runs itself; the router applies the same
+    /// limit. A request is dispatched to the worker instead if its invocation has less than this time left.
+    /// Default 30 s.
     pub inline_limit: Duration,
-    /// Longest retry wait that the processor spends in the same invocation. The processor waits only while other requests of
-    /// the batch run; otherwise the sweeper starts the retry. Default 5 s.
+    /// Longest retry wait that the processor spends in the same invocation. The processor waits only while
+    /// other requests of the batch run; otherwise the sweeper starts the retry. Default 5 s.
     pub wait_in_place: Duration,
 }
 
@@ -91,7 +92,8 @@ enum WorkResult {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
-    /// Creates a processor that runs short requests through `executor`, and sends all others to the worker through `dispatch`.
+    /// Creates a processor that runs short requests through `executor`, and sends all others to the worker
+    /// through `dispatch`.
     #[must_use]
     pub fn new(executor: Executor<Q, P, D>, dispatch: W, settings: ProcessorSettings) -> Self {
         let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
@@ -100,9 +102,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
 
     /// Runs the requests of a batch, and returns the records that the stream must deliver again.
     ///
-    /// A record must be delivered again if it cannot be decoded, or if an error prevented both the claim and the dispatch of
-    /// its request. A claimed request needs no redelivery: its stored state decides how it continues. The same holds for a
-    /// request whose dispatch is refused for good: the sweeper later writes that request into the stream again.
+    /// A record must be delivered again if it cannot be decoded, or if an error prevented both the claim and
+    /// the dispatch of its request. A claimed request needs no redelivery: its stored state decides how it
+    /// continues. The same holds for a request whose dispatch is refused for good: the sweeper later writes
+    /// that request into the stream again.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
         let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         let mut seen = HashSet::new();
@@ -118,8 +121,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         let mut batch_item_failures = Vec::new();
         loop {
             if running.is_empty() && queue.is_empty() {
-                // Only retries that are not due yet remain. The sweeper starts them, because waiting for them here would
-                // keep an idle invocation alive.
+                // Only retries that are not due yet remain. The sweeper starts them, because waiting for them
+                // here would keep an idle invocation alive.
                 return BatchResponse { batch_item_failures };
             }
             while running.len() < self.settings.concurrency {
@@ -131,7 +134,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
             let has_room = running.len() < self.settings.concurrency;
             tokio::select! {
                 biased;
-                // A finished run does not hide a retry that has become due: the next round of the loop starts due retries.
+                // A finished run does not hide a retry that has become due: the next round of the loop starts
+                // due retries.
                 Some(result) = running.next() => match result {
                     WorkResult::Finished => {}
                     WorkResult::Redeliver(failure) => batch_item_failures.push(failure),
@@ -164,7 +168,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         };
         match sequence_number {
             Some(sequence_number) => {
-                tracing::error!(request = %key, error, "request neither claimed nor dispatched; record reported as failed");
+                tracing::error!(
+                    request = %key, error,
+                    "request neither claimed nor dispatched; record reported as failed"
+                );
                 WorkResult::Redeliver(BatchItemFailure { item_identifier: sequence_number })
             }
             // The request is in the timer index, so the sweeper finds it.
@@ -175,7 +182,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         }
     }
 
-    /// Runs the request here, or dispatches it to the worker if the worker must run it or if too little time is left.
+    /// Runs the request here, or dispatches it to the worker if the worker must run it or if too little time is
+    /// left.
     ///
     /// The error text says why the request was neither run nor dispatched.
     async fn run_or_dispatch(
@@ -185,7 +193,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         deadline: Instant,
     ) -> Result<RunResult, String> {
         match runner {
-            // The record names the worker. If the record is out of date, the worker finds out when it claims the request.
+            // The record names the worker. If the record is out of date, the worker finds out when it claims
+            // the request.
             Runner::Worker => {}
             Runner::Processor => {
                 match self.executor.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
@@ -201,10 +210,13 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 tracing::info!(request = %key, "request dispatched to the worker");
                 Ok(RunResult::ForWorker)
             }
-            // A redelivery of the record would be refused too. The request stays pending until its timer fires, and the
-            // sweeper then nudges it (writes it into the stream again).
+            // A redelivery of the record would be refused too. The request stays pending until its timer fires,
+            // and the sweeper then nudges it (writes it into the stream again).
             Ok(Err(error)) if !error.is_transient() => {
-                tracing::error!(request = %key, error = %Causes(&error), "dispatch to the worker refused; operator action required");
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "dispatch to the worker refused; operator action required"
+                );
                 Ok(RunResult::ForWorker)
             }
             Ok(Err(error)) => Err(Causes(&error).to_string()),

@@ -1,16 +1,16 @@
 //! The sweeper: a function that runs once a minute and handles requests whose timers have fired.
 //!
-//! Every open request has one timer. So does every terminal request whose terminal frame or dead letter is not delivered
-//! yet. A sparse index, the timer index, lists the requests by these timers. A sweep queries that index every few seconds,
-//! and handles each due item at its time:
+//! Every open request has one timer. So does every terminal request whose terminal frame or dead letter is not
+//! delivered yet. A sparse index, the timer index, lists the requests by these timers. A sweep queries that
+//! index every few seconds, and handles each due item at its time:
 //!
 //! - It nudges a pending request that no function has claimed: it writes the request into the stream again.
 //! - It reclaims a request whose lease has expired, so that the worker runs the request again.
 //! - It makes a request pending whose retry is due.
 //! - It delivers the terminal frame to subscribers that do not have it, and sends a dead letter that is due.
 //!
-//! Each write is conditional on the state that the sweep has read. So of two concurrent sweeps only one acts, and the next
-//! sweep finds everything that a killed sweep has left undone.
+//! Each write is conditional on the state that the sweep has read. So of two concurrent sweeps only one acts,
+//! and the next sweep finds everything that a killed sweep has left undone.
 
 mod handle;
 mod run;
@@ -30,8 +30,8 @@ pub struct SweeperSettings {
     pub run: Duration,
     /// Interval between two queries of the timer index. Default 5 s.
     pub pace: Duration,
-    /// Maximum number of due items that a sweep handles concurrently. Up to four times as many deliveries run concurrently,
-    /// because clients can be slow. Default 16.
+    /// Maximum number of due items that a sweep handles concurrently. Up to four times as many deliveries run
+    /// concurrently, because clients can be slow. Default 16.
     pub concurrency: usize,
     /// Maximum number of due items that one sweep handles. Default 10,000.
     pub most: usize,
@@ -55,7 +55,8 @@ impl Default for SweeperSettings {
 }
 
 impl SweeperSettings {
-    /// Reads `SWEEPER_PACE_MS` and `MAX_CONTINUATIONS` from the environment; all other settings keep their defaults.
+    /// Reads `SWEEPER_PACE_MS` and `MAX_CONTINUATIONS` from the environment; all other settings keep their
+    /// defaults.
     ///
     /// See [`lambda`](crate::lambda) for the environment variables.
     #[must_use]
@@ -90,27 +91,31 @@ pub struct Sweeper<Q, P, D> {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Number of due items that the sweep has started to handle. Each finished item counts in one of the fields from
-    /// [`nudged`](Self::nudged) to [`failed`](Self::failed) too.
+    /// Number of due items that the sweep has started to handle. Each finished item counts in one of the fields
+    /// from [`nudged`](Self::nudged) to [`failed`](Self::failed) too.
     pub handled: usize,
     /// Number of pending, unclaimed requests that the sweep nudged (wrote into the stream again).
     pub nudged: usize,
-    /// Number of requests whose timer the sweep postponed, because their lease has not expired or their retry is not due.
+    /// Number of requests whose timer the sweep postponed, because their lease has not expired or their retry
+    /// is not due.
     pub held: usize,
     /// Number of requests that the sweep made pending because their next attempt was due.
     pub retried: usize,
     /// Number of requests that the sweep reclaimed because their lease had expired; the worker runs them again.
     pub taken_back: usize,
-    /// Number of requests that the sweep made terminal, because all attempts were used or a cancel was requested.
+    /// Number of requests that the sweep made terminal, because all attempts were used or a cancel was
+    /// requested.
     pub ended: usize,
-    /// Number of requests that were already terminal, with an undelivered terminal frame or an unsent dead letter.
+    /// Number of requests that were already terminal, with an undelivered terminal frame or an unsent dead
+    /// letter.
     pub undelivered: usize,
     /// Number of due items that the sweep skipped because they had changed since they were read.
     pub moved_on: usize,
-    /// Number of requests that cannot be read or written. Their timers are postponed by 15 minutes; an operator must fix the
-    /// items.
+    /// Number of requests that cannot be read or written. Their timers are postponed by 15 minutes; an operator
+    /// must fix the items.
     pub unreadable: usize,
-    /// Number of due items that were not handled because the store failed or did not answer; a later query finds them again.
+    /// Number of due items that were not handled because the store failed or did not answer; a later query
+    /// finds them again.
     pub failed: usize,
     /// Number of terminal requests whose delivery the sweep completed.
     pub delivered: usize,

@@ -21,8 +21,8 @@ use crate::telemetry::Causes;
 pub struct BroadcastSettings {
     /// Maximum number of connections to which a frame is sent concurrently; at least 1. Default 10.
     pub concurrency: usize,
-    /// Timeout for one try to send a frame. A try that times out is not repeated, because the frame may have arrived.
-    /// Default 3 s.
+    /// Timeout for one try to send a frame. A try that times out is not repeated, because the frame may have
+    /// arrived. Default 3 s.
     pub send_timeout: Duration,
     /// Maximum number of tries while the gateway throttles or denies permission; at least 1. Default 3.
     pub tries: u32,
@@ -43,11 +43,13 @@ impl Default for BroadcastSettings {
 
 /// Sends frames to connections, independently of any request.
 ///
-/// A broadcast reads the connections page by page while it sends, so a tenant may have any number of connections. The outcomes
-/// are a stream, and frames are sent only while that stream is polled. If a connection turns out to be closed, the broadcast
-/// deletes its record. A connection whose token has expired has no rights any more, and is sent nothing.
+/// A broadcast reads the connections page by page while it sends, so a tenant may have any number of
+/// connections. The outcomes are a stream, and frames are sent only while that stream is polled. If a
+/// connection turns out to be closed, the broadcast deletes its record. A connection whose token has expired
+/// has no rights any more, and is sent nothing.
 ///
-/// A frame can be any JSON value that the clients understand. See [`Frame`](crate::protocol::Frame) for the frames of requests.
+/// A frame can be any JSON value that the clients understand. See [`Frame`](crate::protocol::Frame) for the
+/// frames of requests.
 ///
 /// ```
 /// use futures_util::StreamExt as _;
@@ -127,7 +129,8 @@ pub struct Tally {
     pub expired: usize,
     /// Number of connections for which the send failed or was not confirmed.
     pub failed: usize,
-    /// Number of store errors: connection records that could not be read, and lists of connections that broke off.
+    /// Number of store errors: connection records that could not be read, and lists of connections that broke
+    /// off.
     pub unread: usize,
     /// The latest of the store errors that [`unread`](Self::unread) counts; `None` if there was no error.
     pub last_error: Option<StoreError>,
@@ -215,8 +218,8 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
 
     /// Sends a frame to every connection of one user of a tenant, while the returned stream is polled.
     ///
-    /// The stream yields one outcome per connection, in no particular order. A connection record that cannot be read is an
-    /// error in the stream. If listing the connections fails, that error ends the stream.
+    /// The stream yields one outcome per connection, in no particular order. A connection record that cannot be
+    /// read is an error in the stream. If listing the connections fails, that error ends the stream.
     ///
     /// # Errors
     /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
@@ -232,8 +235,8 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
         Ok(self.to_all(pages(PageRequest::first(PageRequest::MAX_LIMIT), list), frame))
     }
 
-    /// Sends a frame to every connection of a tenant, while the returned stream is polled. The stream yields outcomes and errors
-    /// as in [`to_user`](Self::to_user).
+    /// Sends a frame to every connection of a tenant, while the returned stream is polled. The stream yields
+    /// outcomes and errors as in [`to_user`](Self::to_user).
     ///
     /// # Errors
     /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
@@ -301,7 +304,10 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
             Ok(Some(_)) => tracing::info!(connection = %id, "connection closed; record deleted"),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(connection = %id, error = %Causes(&error), "connection closed; record could not be deleted");
+                tracing::warn!(
+                    connection = %id, error = %Causes(&error),
+                    "connection closed; record could not be deleted"
+                );
             }
         }
     }

@@ -18,8 +18,8 @@ use crate::telemetry::Causes;
 
 /// Sends frames to a request's subscribers.
 ///
-/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that no subscriber delays
-/// another.
+/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that no
+/// subscriber delays another.
 pub(crate) struct FanOut<'a, P> {
     connections: &'a P,
     key: RequestKey,
@@ -81,8 +81,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         }
     }
 
-    /// Applies the result of a successful write, which renewed the lease and returned the current subscribers. Starts to send
-    /// the latest progress to each subscriber that lacks it.
+    /// Applies the result of a successful write, which renewed the lease and returned the current subscribers.
+    /// Starts to send the latest progress to each subscriber that lacks it.
     pub(crate) fn renew(&mut self, lease_holds_until: Instant, subscribers: Vec<Subscriber>) {
         self.lease_holds_until = lease_holds_until;
         self.seen =
@@ -136,8 +136,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         next.map(|(seq, frame, until)| (seq, Arc::clone(frame), until.min(now + self.push_timeout)))
     }
 
-    /// Waits until one send has finished, and starts the next send to the same connection. Waits forever if no frame is in
-    /// flight.
+    /// Waits until one send has finished, and starts the next send to the same connection. Waits forever if no
+    /// frame is in flight.
     ///
     /// This method is cancel safe: a dropped future loses no frame.
     pub(crate) async fn advance(&mut self) {
@@ -152,24 +152,36 @@ impl<'a, P: Connections> FanOut<'a, P> {
             }
             Ok(()) => {}
             Err((SendErrorKind::Gone, _)) => {
-                tracing::info!(request = %self.key, connection = %to, "subscriber connection gone; no more frames sent");
+                tracing::info!(
+                    request = %self.key, connection = %to,
+                    "subscriber connection gone; no more frames sent"
+                );
                 self.gone.insert(to.clone());
             }
             Err((SendErrorKind::Refused, error)) => {
-                tracing::error!(request = %self.key, connection = %to, error = %Causes(&error), "frame refused by the gateway; not retried");
+                tracing::error!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "frame refused by the gateway; not retried"
+                );
                 if is_terminal {
                     self.delivered.insert(to.clone());
                 }
             }
-            // The frame may have arrived, and no progress is sent twice under one sequence number. Newer progress is sent
-            // immediately.
+            // The frame may have arrived, and no progress is sent twice under one sequence number. Newer
+            // progress is sent immediately.
             Err((SendErrorKind::Unanswered, error)) if !is_terminal => {
-                tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "progress push unacknowledged; not retried");
+                tracing::warn!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "progress push unacknowledged; not retried"
+                );
             }
             Err((SendErrorKind::Unavailable | SendErrorKind::Unanswered, error)) => {
-                tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "push failed; frame may be sent again");
-                // The same frame is sent again at the next lease renewal, or during the terminal delivery. A newer frame is
-                // sent immediately instead.
+                tracing::warn!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "push failed; frame may be sent again"
+                );
+                // The same frame is sent again at the next lease renewal, or during the terminal delivery. A
+                // newer frame is sent immediately instead.
                 if self.next_for(&to).is_none() {
                     self.tried.remove(&to);
                     return;
@@ -196,7 +208,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         while !self.sends.is_empty() {
             tokio::select! {
                 biased;
-                // Sends that have finished by `until` still count. Their number is bounded, so this branch ends.
+                // Sends that have finished by `until` still count. Their number is bounded, so this branch
+                // ends.
                 () = self.advance() => {}
                 () = sleep_until(until) => return,
             }
@@ -213,8 +226,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         until: Instant,
         subscribers: Vec<ConnectionId>,
     ) -> Vec<ConnectionId> {
-        // A connection that subscribed after the last write has a snapshot of the progress, or already the terminal frame.
-        // No progress may follow, so all progress counts as seen.
+        // A connection that subscribed after the last write has a snapshot of the progress, or already the
+        // terminal frame. No progress may follow, so all progress counts as seen.
         for new in subscribers.iter().filter(|id| !self.subscribers.contains(id)) {
             self.seen.insert(new.clone(), Seq::from_stored(u64::MAX));
         }
@@ -225,7 +238,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         while !self.subscribers.iter().all(|id| self.needs_nothing(id)) {
             tokio::select! {
                 biased;
-                // This branch cannot starve the others: each send finishes, and a failed send restarts only at `retry_at`.
+                // This branch cannot starve the others: each send finishes, and a failed send restarts only at
+                // `retry_at`.
                 () = self.advance() => {}
                 () = sleep_until(until) => break,
                 () = sleep_until(retry_at) => {

@@ -1,4 +1,5 @@
-//! One attempt of a claimed request: runs the handler, keeps the lease, pushes progress, and writes the outcome.
+//! One attempt of a claimed request: runs the handler, keeps the lease, pushes progress, and writes the
+//! outcome.
 
 mod finish;
 mod mistakes;
@@ -36,8 +37,8 @@ pub(super) struct Attempt<'a, Q, P, D> {
     lease: Lease,
     /// Lease expiry that this attempt's latest write asked for.
     lease_until: Timestamp,
-    /// Instant just before the latest successful claim or renewal was sent. The lease lasts at least its full duration from
-    /// this instant.
+    /// Instant just before the latest successful claim or renewal was sent. The lease lasts at least its full
+    /// duration from this instant.
     renewed_at: Instant,
     /// Instant at which the invocation ends.
     deadline: Instant,
@@ -61,7 +62,8 @@ struct Stop {
     until: Instant,
 }
 
-/// The attempt's lease is lost: another attempt may run the request, so this attempt must neither write nor push.
+/// The attempt's lease is lost: another attempt may run the request, so this attempt must neither write nor
+/// push.
 struct LeaseLost;
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
@@ -86,7 +88,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         );
         let seq = Seq::start_of(lease.epoch);
         let seq = bugs::instead(Bug::SeqBeginsAnew, Seq::start_of(0), seq);
-        // A run that continues from a checkpoint keeps the stored progress. A run without a checkpoint starts at zero.
+        // A run that continues from a checkpoint keeps the stored progress. A run without a checkpoint starts
+        // at zero.
         let pushed =
             if request.checkpoint.is_some() { request.progress.clone() } else { Progress::default() };
         Self {
@@ -122,7 +125,10 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             self.executor.handler_runtime.replace_if_stuck().await;
         }
         let Ok(outcome) = outcome else {
-            tracing::warn!(request = %self.key, epoch = self.lease.epoch, "lease lost; attempt stops without writing");
+            tracing::warn!(
+                request = %self.key, epoch = self.lease.epoch,
+                "lease lost; attempt stops without writing"
+            );
             return RunResult::Done;
         };
         let latest = reports.progress.borrow().clone();

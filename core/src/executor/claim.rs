@@ -18,8 +18,8 @@ use crate::telemetry::Causes;
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
     /// Claims a request and runs one attempt of it, until the attempt's outcome is written.
     ///
-    /// Claims nothing unless the handler would have more than `min_time` until it is asked to stop because the invocation
-    /// ends at `deadline`.
+    /// Claims nothing unless the handler would have more than `min_time` until it is asked to stop because the
+    /// invocation ends at `deadline`.
     pub(crate) async fn run(
         &self,
         key: &RequestKey,
@@ -43,24 +43,35 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
         };
         match claimed.unwrap_or_else(timed_out).map_err(NotClaimed::Store)? {
             Claimed::Won(request, lease) => {
-                tracing::info!(request = %key, action = request.action, attempt = request.attempt, "request claimed");
+                tracing::info!(
+                    request = %key, action = request.action, attempt = request.attempt,
+                    "request claimed"
+                );
                 return Ok(Box::pin(Attempt::new(self, *request, lease, claimed_at, deadline).run()).await);
             }
-            // Releasing the claim would need the store, which does not answer. The claim uses up one of the request's attempts.
+            // Releasing the claim would need the store, which does not answer. The claim uses up one of the
+            // request's attempts.
             Claimed::OutOfReach(_, error) => {
-                tracing::error!(request = %key, error = %Causes(&error), "claimed request not readable now; waits for lease expiry");
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "claimed request not readable now; waits for lease expiry"
+                );
             }
             Claimed::Unreadable(lease, error) => self.fail_unreadable(key, &lease, &error, deadline).await,
             Claimed::ForWorker => return Ok(RunResult::ForWorker),
             Claimed::NotPending(status) => {
-                tracing::debug!(request = %key, status = status.as_str(), "request not pending; nothing to run");
+                tracing::debug!(
+                    request = %key, status = status.as_str(),
+                    "request not pending; nothing to run"
+                );
             }
             Claimed::Missing => tracing::warn!(request = %key, "request not found; nothing to run"),
         }
         Ok(RunResult::Done)
     }
 
-    /// Writes FAILED to a claimed request whose stored values cannot be read, or CANCELLED if a cancel was requested.
+    /// Writes FAILED to a claimed request whose stored values cannot be read, or CANCELLED if a cancel was
+    /// requested.
     ///
     /// A retry would fail in the same way.
     async fn fail_unreadable(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {

@@ -23,7 +23,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The last write of an attempt, which ends the attempt.
 #[derive(Debug)]
 pub(super) enum AttemptEnding {
-    /// The request becomes terminal. The list is the attempt history to store; if empty, the stored history is kept.
+    /// The request becomes terminal. The list is the attempt history to store; if empty, the stored history is
+    /// kept.
     Terminal(Ending, Vec<PastAttempt>),
     /// The request waits until `due` for its next attempt, which `runner` makes.
     Retry { due: Timestamp, runner: Runner, history: Vec<PastAttempt> },
@@ -44,7 +45,8 @@ pub(super) struct Circumstances<'r> {
 }
 
 impl AttemptEnding {
-    /// Returns the last write that the state machine prescribes after `outcome`, and the effect that follows the write.
+    /// Returns the last write that the state machine prescribes after `outcome`, and the effect that follows
+    /// the write.
     pub(super) fn after(outcome: &Outcome, circumstances: Circumstances<'_>) -> (Self, Option<Effect>) {
         let Circumstances { request, lease, policy, rules, jitter, now } = circumstances;
         let held = State::held(request, lease.expires_at);

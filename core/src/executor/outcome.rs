@@ -56,7 +56,8 @@ impl Retry {
 }
 
 impl Outcome {
-    /// Returns the outcome of a handler that finished by itself. A yield without a checkpoint counts as a failure.
+    /// Returns the outcome of a handler that finished by itself. A yield without a checkpoint counts as a
+    /// failure.
     pub(super) fn of(
         result: HandlerResult,
         has_checkpoint: bool,
@@ -66,7 +67,10 @@ impl Outcome {
         let error = match result {
             Ok(Ok(Reply::Done(output))) => return Self::Succeeded(output),
             Ok(Ok(decision @ (Reply::Queue { .. } | Reply::BuiltIn))) => {
-                tracing::error!(request = %key, ?decision, "middleware returned a reply that only the router supports");
+                tracing::error!(
+                    request = %key, ?decision,
+                    "middleware returned a reply that only the router supports"
+                );
                 return Self::Failed(Failure::for_good(ErrorBody::processing_failed()));
             }
             Err(error) => {
@@ -97,10 +101,11 @@ impl Outcome {
         Self::Failed(Failure { error: error.into_told(), outcome, retry, runner: None })
     }
 
-    /// Returns the outcome of a handler that was stopped because its invocation ends. The worker makes the next attempt.
+    /// Returns the outcome of a handler that was stopped because its invocation ends. The worker makes the next
+    /// attempt.
     ///
-    /// An attempt in the processor may be retried even if the policy does not retry timeouts, because it shared its
-    /// invocation with other requests.
+    /// An attempt in the processor may be retried even if the policy does not retry timeouts, because it shared
+    /// its invocation with other requests.
     pub(super) fn out_of_time(policy: &RetryPolicy, runner: Runner) -> Self {
         Self::Failed(Failure {
             error: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation allows"),
@@ -116,8 +121,8 @@ impl Outcome {
         Self::Failed(Failure::for_good(ErrorBody::new(ErrorCode::PayloadTooLarge, problem)))
     }
 
-    /// Returns this outcome as an event of the state machine. `attempt` is the attempt's number, counted from 1, and
-    /// `jitter` scales the retry wait.
+    /// Returns this outcome as an event of the state machine. `attempt` is the attempt's number, counted from
+    /// 1, and `jitter` scales the retry wait.
     pub(super) fn event(&self, policy: &RetryPolicy, attempt: u32, jitter: f64, now: Timestamp) -> Event {
         match self {
             Self::Succeeded(_) => Event::Succeeded,
@@ -127,7 +132,8 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome for the attempt history and the error for the client, for a request that fails or is retried.
+    /// Returns the outcome for the attempt history and the error for the client, for a request that fails or is
+    /// retried.
     pub(super) fn error(&self, rules: &Rules) -> (AttemptOutcome, ErrorBody) {
         match self {
             Self::Failed(failure) => (failure.outcome, failure.error.clone()),

@@ -8,22 +8,24 @@ use crate::lifecycle::Rules;
 /// Settings of the attempts that an [`Executor`](super::Executor) runs.
 #[derive(Clone, Debug)]
 pub struct ExecutorSettings {
-    /// Duration of a request's lease. A running attempt renews its lease after a third of this time. Default 60 s.
+    /// Duration of a request's lease. A running attempt renews its lease after a third of this time. Default 60
+    /// s.
     pub lease: Duration,
     /// Minimum time between two progress frames of one request. Default 100 ms.
     pub push_interval: Duration,
-    /// Minimum time between two stored progress reports of one request; a checkpoint is stored without this wait.
-    /// Default 1 s.
+    /// Minimum time between two stored progress reports of one request; a checkpoint is stored without this
+    /// wait. Default 1 s.
     pub store_interval: Duration,
     /// Timeout for sending one frame to one client. Default 3 s.
     pub push_timeout: Duration,
-    /// Time before the end of the invocation at which the handler is asked to stop, so that there is time to write the
-    /// outcome. Default 10 s.
+    /// Time before the end of the invocation at which the handler is asked to stop, so that there is time to
+    /// write the outcome. Default 10 s.
     pub deadline_margin: Duration,
-    /// Time that a handler has to clean up after it is asked to stop; shorter if the invocation ends sooner. Default 5 s.
+    /// Time that a handler has to clean up after it is asked to stop; shorter if the invocation ends sooner.
+    /// Default 5 s.
     pub stop_grace: Duration,
-    /// Assumed maximum difference between the clocks of two functions. An attempt pushes no progress during this time before
-    /// its lease expires. Default 5 s.
+    /// Assumed maximum difference between the clocks of two functions. An attempt pushes no progress during
+    /// this time before its lease expires. Default 5 s.
     pub clock_skew: Duration,
     /// Limits of the request state machine, such as the maximum number of continuations.
     pub rules: Rules,
@@ -58,8 +60,8 @@ impl ExecutorSettings {
         }
     }
 
-    /// Returns the instant until which a lease requested at `requested_at` certainly holds, even for a function whose clock
-    /// is ahead by [`clock_skew`](Self::clock_skew).
+    /// Returns the instant until which a lease requested at `requested_at` certainly holds, even for a function
+    /// whose clock is ahead by [`clock_skew`](Self::clock_skew).
     pub(super) fn lease_holds_until(&self, requested_at: Instant) -> Instant {
         requested_at + self.lease.saturating_sub(self.clock_skew)
     }

@@ -14,7 +14,8 @@ fn rules() -> Rules {
     Rules { max_continuations: 3 }
 }
 
-/// Times in seconds just before and at [`CURRENT`], and just before, at and after the time at which its lease counts as lost.
+/// Times in seconds just before and at [`CURRENT`], and just before, at and after the time at which its lease
+/// counts as lost.
 const TIMES: [u64; 5] = [99, 100, 109, 110, 111];
 
 const EVENTS: [Event; 8] = [

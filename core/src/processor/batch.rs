@@ -28,7 +28,8 @@ pub struct BatchResponse {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchItemFailure {
-    /// The record's sequence number. Empty if the record has none; Lambda then treats the whole batch as failed.
+    /// The record's sequence number. Empty if the record has none; Lambda then treats the whole batch as
+    /// failed.
     pub item_identifier: String,
 }
 
@@ -58,7 +59,8 @@ struct Change {
     new_image: Option<Image>,
 }
 
-/// The only attribute that is read from a record's new image. The claim checks all other attributes in the stored item.
+/// The only attribute that is read from a record's new image. The claim checks all other attributes in the
+/// stored item.
 #[derive(Deserialize)]
 struct Image {
     #[serde(default)]

@@ -21,7 +21,8 @@ use crate::telemetry::Causes;
 
 /// Minimum wait before an incomplete delivery is retried.
 const MIN_WAIT: Duration = Duration::from_secs(30);
-/// Maximum wait before an incomplete delivery is retried; also the wait for a request that only an operator can fix.
+/// Maximum wait before an incomplete delivery is retried; also the wait for a request that only an operator can
+/// fix.
 const MAX_WAIT: Duration = Duration::from_mins(15);
 
 /// Time limit for delivering one terminal frame and its dead letter, and for recording the delivery.
@@ -78,7 +79,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 (self.act(key, seen, timer_at).await, timer_at)
             }
             DueItem::Unreadable(timer_at, error) => {
-                tracing::error!(request = %key, error = %Causes(error), "due request unreadable; operator action required");
+                tracing::error!(
+                    request = %key, error = %Causes(error),
+                    "due request unreadable; operator action required"
+                );
                 return self.postpone_unreadable(key, *timer_at).await;
             }
         };
@@ -87,7 +91,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             Ok(None) => Handled::Changed,
             Err(error) => match error.kind() {
                 StoreErrorKind::Throttled | StoreErrorKind::Unavailable => {
-                    tracing::warn!(request = %key, error = %Causes(&error), "due item not handled; a later query retries");
+                    tracing::warn!(
+                        request = %key, error = %Causes(&error),
+                        "due item not handled; a later query retries"
+                    );
                     Handled::Failed(error.kind())
                 }
                 StoreErrorKind::NotFound | StoreErrorKind::ConditionLost | StoreErrorKind::Fenced => {
@@ -98,15 +105,18 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 | StoreErrorKind::TooLarge
                 | StoreErrorKind::Corrupt
                 | StoreErrorKind::Misuse => {
-                    tracing::error!(request = %key, error = %Causes(&error), "due item cannot be handled; operator action required");
+                    tracing::error!(
+                        request = %key, error = %Causes(&error),
+                        "due item cannot be handled; operator action required"
+                    );
                     self.postpone_unreadable(key, timer_at).await
                 }
             },
         }
     }
 
-    /// Writes the request's next state, or carries out the effect of an unchanged state. Returns `None` if the request has
-    /// changed since it was read.
+    /// Writes the request's next state, or carries out the effect of an unchanged state. Returns `None` if the
+    /// request has changed since it was read.
     async fn act(
         &self,
         key: &RequestKey,
@@ -134,8 +144,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 Ok(is_written.then_some(Handled::Held))
             }
             Some(Effect::Deliver { dead_letter }) => {
-                // Of two concurrent sweeps, only one moves the timer, so only one delivers. If that sweep is killed, the timer
-                // fires again.
+                // Of two concurrent sweeps, only one moves the timer, so only one delivers. If that sweep is
+                // killed, the timer fires again.
                 let waited = now.since(seen.finished_at.unwrap_or_default());
                 let again_at = now + waited.clamp(MIN_WAIT, MAX_WAIT);
                 let is_written = self.queue.postpone(key, timer_at, again_at).await?;
@@ -146,7 +156,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         }
     }
 
-    /// Writes the request's next state: reclaims a request that was PROCESSING, and updates the status of any other request.
+    /// Writes the request's next state: reclaims a request that was PROCESSING, and updates the status of any
+    /// other request.
     async fn change(
         &self,
         key: &RequestKey,
@@ -225,11 +236,15 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             }
         };
         self.queue.update_status(key, seen.status, to, now).await?;
-        tracing::info!(request = %key, attempt = seen.attempt, status = next.status().as_str(), "due request moved to its next status");
+        tracing::info!(
+            request = %key, attempt = seen.attempt, status = next.status().as_str(),
+            "due request moved to its next status"
+        );
         Ok(true)
     }
 
-    /// Postpones a request that only an operator can fix, so that it does not delay the handling of other requests.
+    /// Postpones a request that only an operator can fix, so that it does not delay the handling of other
+    /// requests.
     async fn postpone_unreadable(&self, key: &RequestKey, timer_at: Timestamp) -> Handled {
         match self.queue.postpone(key, timer_at, self.clock.now() + MAX_WAIT).await {
             Ok(_) => Handled::Unreadable,
@@ -240,24 +255,28 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         }
     }
 
-    /// Delivers a terminal request: sends the terminal frame to the remaining subscribers, and the dead letter if it is due.
-    /// Returns `None` if the request does not exist or is not terminal.
+    /// Delivers a terminal request: sends the terminal frame to the remaining subscribers, and the dead letter
+    /// if it is due. Returns `None` if the request does not exist or is not terminal.
     ///
-    /// The request's timer stays set until the delivery is complete, so that a later sweep retries an incomplete delivery.
+    /// The request's timer stays set until the delivery is complete, so that a later sweep retries an
+    /// incomplete delivery.
     pub(super) async fn deliver(&self, undelivered: &Undelivered, until: Instant) -> Option<Delivered> {
         let Undelivered { key, timer_at, dead_letter } = undelivered;
         let until = until.min(Instant::now() + DELIVERY_TIME);
         let mut is_payload_lost = false;
         let read = timeout_at(until, async {
-            // The terminal frame needs neither the payload nor the checkpoint, so a snapshot suffices. Only a dead letter
-            // needs the payload.
+            // The terminal frame needs neither the payload nor the checkpoint, so a snapshot suffices. Only a
+            // dead letter needs the payload.
             let found = self.queue.snapshot(key).await?;
             if !found.as_ref().is_some_and(|request| request.is_dead_letter_due) {
                 return Ok(found);
             }
             match self.queue.get(key).await {
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    tracing::error!(request = %key, error = %Causes(&error), "payload unreadable; dead letter is sent without payload");
+                    tracing::error!(
+                        request = %key, error = %Causes(&error),
+                        "payload unreadable; dead letter is sent without payload"
+                    );
                     is_payload_lost = true;
                     Ok(found)
                 }
@@ -268,19 +287,26 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         let request = match read {
             Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
             Ok(Err(error)) => {
-                tracing::error!(request = %key, error = %Causes(&error), "terminal request not read; terminal frame not delivered");
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "terminal request not read; terminal frame not delivered"
+                );
                 if let (StoreErrorKind::Corrupt, Some(timer_at)) = (error.kind(), timer_at) {
                     self.postpone_unreadable(key, *timer_at).await;
                 }
                 return Some(Delivered::Partly);
             }
             Err(_) => {
-                tracing::error!(request = %key, "reading terminal request timed out; terminal frame not delivered");
+                tracing::error!(
+                    request = %key,
+                    "reading terminal request timed out; terminal frame not delivered"
+                );
                 return Some(Delivered::Partly);
             }
         };
         let push_timeout = self.settings.push_timeout;
-        // A terminal request has no lease and no progress to push, so the lease time of the fan-out does not matter.
+        // A terminal request has no lease and no progress to push, so the lease time of the fan-out does not
+        // matter.
         let fan_out = FanOut::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
         let audience = request.subscribers.clone();
         let end = EndedRequest { audience, parts_released: false, is_payload_lost, request: &request };

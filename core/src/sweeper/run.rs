@@ -40,7 +40,8 @@ struct DueQuery<'a> {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
-    /// Handles due items until the sweep's duration is over, or until shortly before the invocation ends at `deadline`.
+    /// Handles due items until the sweep's duration is over, or until shortly before the invocation ends at
+    /// `deadline`.
     ///
     /// Errors are logged. A later query, or the next sweep, finds the affected items again.
     pub async fn sweep(&self, deadline: Timestamp) -> Swept {
@@ -294,7 +295,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         self.paused_until = Instant::now() + PAUSE;
     }
 
-    /// Starts deliveries up to their own limit, so that a slow client delays only other deliveries and no handling.
+    /// Starts deliveries up to their own limit, so that a slow client delays only other deliveries and no
+    /// handling.
     fn begin_delivering(&mut self) {
         let limit = self.sweeper.settings.concurrency.max(1) * DELIVERIES_PER_ITEM;
         while self.delivering.len() < limit {

@@ -32,7 +32,8 @@ impl WorkerEvent {
 pub trait WorkerDispatch: Send + Sync {
     /// Asks the worker to run a request soon.
     ///
-    /// A dispatch may get lost. The request then stays pending, and the sweeper nudges it (writes it into the stream again).
+    /// A dispatch may get lost. The request then stays pending, and the sweeper nudges it (writes it into the
+    /// stream again).
     ///
     /// # Errors
     /// [`ServiceError`] if the dispatch failed, or may have failed.

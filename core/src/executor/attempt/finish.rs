@@ -23,7 +23,8 @@ use crate::telemetry::Causes;
 const MIN_WRITE_TIME: Duration = Duration::from_secs(2);
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
-    /// Writes the attempt's ending (terminal, retry or yield), and delivers the terminal frame if the ending is terminal.
+    /// Writes the attempt's ending (terminal, retry or yield), and delivers the terminal frame if the ending is
+    /// terminal.
     pub(super) async fn finish(mut self, outcome: Outcome) -> RunResult {
         let executor = self.executor;
         let now = executor.clock.now();
@@ -32,8 +33,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         let jitter = executor.jitter();
         let (mut ending, mut effect) = self.ending(&outcome, jitter, now);
         if !ending.is_terminal() {
-            // After this write another attempt may claim the request and push immediately. So the sends of this attempt must
-            // finish first.
+            // After this write another attempt may claim the request and push immediately. So the sends of this
+            // attempt must finish first.
             let flush_until = Instant::now() + executor.settings.push_timeout;
             self.fan_out.flush(flush_until.min(before(until, MIN_WRITE_TIME))).await;
         }
@@ -47,7 +48,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
                 }
                 let write = write_ending(executor, &self.key, &self.lease, &ending, &last);
                 if ending.is_terminal() {
-                    // Progress sends continue during the write. The write itself detects whether the lease is lost.
+                    // Progress sends continue during the write. The write itself detects whether the lease is
+                    // lost.
                     self.fan_out.advance_during(write).await
                 } else {
                     write.await
@@ -63,13 +65,17 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             };
             let kind = error.kind();
             if kind == StoreErrorKind::ConditionLost && !self.request.cancel_requested {
-                // A cancel was requested that the attempt had not seen. The next round computes the ending with the cancel.
+                // A cancel was requested that the attempt had not seen. The next round computes the ending with
+                // the cancel.
                 self.request.cancel_requested = true;
             } else if kind == StoreErrorKind::TooLarge && ending.is_terminal() && !is_replaced {
                 is_replaced = true;
                 outcome = Outcome::too_large();
             } else if kind == StoreErrorKind::Fenced {
-                tracing::warn!(request = %self.key, epoch = self.lease.epoch, "lease lost; attempt stops without writing");
+                tracing::warn!(
+                    request = %self.key, epoch = self.lease.epoch,
+                    "lease lost; attempt stops without writing"
+                );
                 return RunResult::Done;
             } else {
                 tracing::error!(request = %self.key, error = %Causes(&error), "outcome write failed");

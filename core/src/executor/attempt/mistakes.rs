@@ -11,7 +11,8 @@ use crate::protocol::Frame;
 use crate::store::{Audience, LastReport, RequestQueue};
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
-    /// Pushes the terminal frame or sends the dead letter before the terminal write, if the matching seeded bug is selected.
+    /// Pushes the terminal frame or sends the dead letter before the terminal write, if the matching seeded bug
+    /// is selected.
     pub(super) async fn run_early_side_effects(&mut self, ending: &AttemptEnding, last: &LastReport) {
         let AttemptEnding::Terminal(ending, history) = ending else { return };
         let executor = self.executor;
@@ -34,7 +35,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
     }
 
-    /// Returns the progress frames to push after the terminal frame; empty unless the matching seeded bug is selected.
+    /// Returns the progress frames to push after the terminal frame; empty unless the matching seeded bug is
+    /// selected.
     ///
     /// Each frame repeats the latest progress under the next sequence number.
     pub(super) fn late_progress(&self, audience: &Audience) -> Vec<(ConnectionId, String)> {

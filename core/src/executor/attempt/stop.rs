@@ -12,7 +12,8 @@ use crate::executor::outcome::{HandlerResult, Outcome};
 use crate::progress::{Reports, StopReason};
 use crate::store::RequestQueue;
 
-/// Time at the end of an invocation that is reserved for writing outcomes, even if the stop grace period is longer.
+/// Time at the end of an invocation that is reserved for writing outcomes, even if the stop grace period is
+/// longer.
 const WRITE_TIME: Duration = Duration::from_secs(4);
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
@@ -49,8 +50,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             (Some(StopReason::LeaseLost), _) => Err(LeaseLost),
             (Some(StopReason::Cancelled), _) => Ok(Outcome::Stopped),
             (None, Some(outcome)) => Ok(outcome),
-            // A result or a yield counts even after the stop request. An ordinary error does not count, because the stop
-            // request may have caused it.
+            // A result or a yield counts even after the stop request. An ordinary error does not count, because
+            // the stop request may have caused it.
             (Some(StopReason::TimeIsUp), Some(outcome @ (Outcome::Succeeded(_) | Outcome::Yielded))) => {
                 Ok(outcome)
             }

@@ -28,8 +28,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A write of a running attempt.
 ///
-/// At most one write is in flight. Each write asks for a later lease expiry than the previous write, so that a write that
-/// arrives late cannot overwrite a later write.
+/// At most one write is in flight. Each write asks for a later lease expiry than the previous write, so that a
+/// write that arrives late cannot overwrite a later write.
 enum Write {
     /// Renews the lease and stores nothing else.
     Renewal,
@@ -74,10 +74,11 @@ struct Schedule {
 }
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
-    /// Watches the handler until it finishes: pushes and stores progress, saves checkpoints, and renews the lease.
+    /// Watches the handler until it finishes: pushes and stores progress, saves checkpoints, and renews the
+    /// lease.
     ///
-    /// Asks the handler to stop when its time is up, when a cancel is requested, or when the lease is lost. If the handler
-    /// does not finish within its grace period, returns an outcome without its result.
+    /// Asks the handler to stop when its time is up, when a cancel is requested, or when the lease is lost. If
+    /// the handler does not finish within its grace period, returns an outcome without its result.
     pub(super) async fn watch(
         &mut self,
         task: &mut HandlerTask<Result<Reply, CallError>>,
@@ -105,12 +106,13 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     None => self.stop_handler(StopReason::TimeIsUp, reports),
                     Some(_) => return self.outcome(None),
                 },
-                // Disabled while a push and a store are both due. Otherwise a handler that reports without pause would win
-                // every turn of this biased `select!`.
+                // Disabled while a push and a store are both due. Otherwise a handler that reports without
+                // pause would win every turn of this biased `select!`.
                 changed = reports.progress.changed(),
                     if is_ours && schedule.reporting && !(schedule.to_push && schedule.to_store) =>
                 {
-                    // An error means that the handler has dropped its reporter. The handler may still be running.
+                    // An error means that the handler has dropped its reporter. The handler may still be
+                    // running.
                     schedule.reporting = changed.is_ok();
                     schedule.to_push |= schedule.reporting;
                     schedule.to_store |= schedule.reporting;
@@ -158,23 +160,24 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             None if schedule.to_store => Write::Report,
             None => Write::Renewal,
         };
-        // Store only progress that has been pushed. Otherwise a new subscriber would receive newer progress twice: in its
-        // snapshot under the previous frame's sequence number, and in the next push.
+        // Store only progress that has been pushed. Otherwise a new subscriber would receive newer progress
+        // twice: in its snapshot under the previous frame's sequence number, and in the next push.
         let pushed = self.pushed.clone();
         schedule.to_store = *reports.progress.borrow() != pushed;
         schedule.written_at = Instant::now();
-        // Each write asks for a later expiry than the previous write, even if the clock jumps back. So a delayed write that
-        // arrives after a later write changes nothing.
+        // Each write asks for a later expiry than the previous write, even if the clock jumps back. So a
+        // delayed write that arrives after a later write changes nothing.
         let next = self.lease_until + Duration::from_millis(1);
         self.lease_until = next.max(self.executor.clock.now() + self.executor.settings.lease);
         let (key, lease) = (self.key.clone(), self.lease.clone());
         Box::pin(perform_write(self.executor, write, key, lease, self.lease_until, pushed, self.seq))
     }
 
-    /// Handles the result of a write. A successful write has renewed the lease and returns the current subscribers.
+    /// Handles the result of a write. A successful write has renewed the lease and returns the current
+    /// subscribers.
     ///
-    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is conditional on the
-    /// epoch in the same way.
+    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is
+    /// conditional on the epoch in the same way.
     fn handle_write_result(&mut self, result: WriteResult, schedule: &mut Schedule, reports: &mut Reports) {
         let WriteResult { write, sent_at, answer } = result;
         let error = match answer {
@@ -193,8 +196,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => {
                 self.stop_handler(StopReason::LeaseLost, reports);
-                // Dropped only after the stop request, so that a handler that waits for this checkpoint receives
-                // `LeaseLost` as the answer.
+                // Dropped only after the stop request, so that a handler that waits for this checkpoint
+                // receives `LeaseLost` as the answer.
                 schedule.checkpoint = None;
                 return;
             }
