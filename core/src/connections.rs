@@ -1,5 +1,6 @@
-//! Sends frames to clients through API Gateway's management API: to one connection, or to [all
-//! connections](Broadcast) of a user or a tenant.
+//! Sends frames to clients through API Gateway's management API.
+//!
+//! [`Connections`] sends to one connection. [`Broadcast`] sends to all connections of a user or a tenant.
 
 mod broadcast;
 
@@ -160,7 +161,7 @@ mod tests {
                 .build();
             let client = mock_client!(aws_sdk_apigatewaymanagement, RuleMode::Sequential, [&rule]);
             let error = ApiGatewayConnections::new(client).send(&"c1".into(), "{}").await.unwrap_err();
-            assert_eq!(error.kind(), kind, "kind of HTTP status {status}");
+            assert_eq!(error.kind(), kind, "HTTP status {status} maps to its kind");
             assert!(error.source().is_some(), "the SDK error is kept as the source");
         }
     }

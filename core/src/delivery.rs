@@ -65,7 +65,7 @@ impl TerminalFrame {
             Ending::Completed(_) => ErrorBody::new(
                 ErrorCode::PayloadTooLarge,
                 format!(
-                    "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
+                    "The frame with the result has {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
                     json.len()
                 ),
             ),
@@ -93,7 +93,8 @@ pub(crate) struct EndedRequest<'r> {
 /// Result of delivering a terminal request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delivered {
-    /// No subscriber still needs the terminal frame, no dead letter is due, and both facts are recorded.
+    /// Every subscriber has the terminal frame or no longer exists, no dead letter is due, and both facts are
+    /// recorded.
     Fully,
     /// A frame, the dead letter or the record of the delivery is still missing.
     Partly,

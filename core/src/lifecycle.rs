@@ -12,8 +12,8 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! Every write of the store is conditional on the state that the writer has seen: of two writers that act on
-//! the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
+//! Each status write of the store is conditional on the state that the writer has seen: of two writers that act
+//! on the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
 //! effect.
 
 use std::time::Duration;
@@ -31,11 +31,11 @@ pub enum State {
     Processing(Budget, Hold),
     /// The last attempt failed. The timestamp is the time at which the next attempt is due.
     Retrying(Budget, Timestamp),
-    /// The request has a result; terminal.
+    /// Terminal state: the request has a result.
     Completed,
-    /// The request failed for good; terminal.
+    /// Terminal state: the request failed for good.
     Failed,
-    /// The request's user or an operator cancelled the request; terminal.
+    /// Terminal state: the request's user or an operator cancelled the request.
     Cancelled,
 }
 
@@ -55,7 +55,7 @@ pub struct Budget {
 pub struct Hold {
     /// Time at which the lease expires unless it is renewed.
     pub until: Timestamp,
-    /// Whether a cancel was requested, so that the attempt must stop.
+    /// Whether the request's user or an operator has requested a cancel, so that the attempt must stop.
     pub cancel_requested: bool,
 }
 
@@ -93,13 +93,13 @@ pub enum Effect {
     Postpone(Timestamp),
     /// Deliver the terminal frame to every subscriber that does not have it.
     Deliver {
-        /// Whether to send the request's dead letter too, unless it was sent already.
+        /// Whether the caller must also send the request's dead letter, if the dead letter is still due.
         dead_letter: bool,
     },
 }
 
-/// Time after the expiry of a lease until the sweeper treats the lease as lost, because clocks may differ; 10
-/// s.
+/// Time from the expiry of a lease until the sweeper treats the lease as lost: 10 s, because clocks may
+/// differ.
 pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
 /// Configurable limits of the request state machine.
@@ -203,7 +203,8 @@ fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp) -> Ste
     }
 }
 
-/// A terminal state never changes. Its timer fires until the terminal frame is delivered.
+/// Returns the step of a terminal state, which never changes. Its timer fires again until the delivery is
+/// complete.
 fn terminal(state: State, event: Event) -> Step {
     match event {
         Event::TimerFired => terminated(state),

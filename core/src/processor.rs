@@ -41,8 +41,8 @@ pub struct ProcessorSettings {
     /// limit. A request is dispatched to the worker instead if its invocation has less than this time left.
     /// Default 30 s.
     pub inline_limit: Duration,
-    /// Longest retry wait that the processor spends in the same invocation. The processor waits only while
-    /// other requests of the batch run; otherwise the sweeper starts the retry. Default 5 s.
+    /// Longest wait for a retry within the same invocation. The processor waits only while other requests of
+    /// the batch run; otherwise the sweeper starts the retry. Default 5 s.
     pub wait_in_place: Duration,
 }
 
@@ -134,8 +134,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
             let has_room = running.len() < self.settings.concurrency;
             tokio::select! {
                 biased;
-                // A finished run does not hide a retry that has become due: the next round of the loop starts
-                // due retries.
+                // After each finished run, the next round of the loop also starts the retries that are due.
                 Some(result) = running.next() => match result {
                     WorkResult::Finished => {}
                     WorkResult::Redeliver(failure) => batch_item_failures.push(failure),

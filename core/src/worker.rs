@@ -39,7 +39,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Worker<Q, P, D> {
         match self.executor.run(&event.key(), Runner::Worker, Duration::ZERO, deadline).await {
             Ok(_) => Ok(()),
             Err(NotClaimed::NoTimeLeft) => {
-                tracing::error!(request = event.request, "too little time left to run the request");
+                tracing::error!(request = event.request, "too little time left; request not run");
                 Ok(())
             }
             Err(NotClaimed::Store(error)) => Err(error),

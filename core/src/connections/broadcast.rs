@@ -117,7 +117,7 @@ pub enum Outcome {
     Failed(SendError),
 }
 
-/// Number of connections per outcome; a broadcast's stream of outcomes collects into it.
+/// Number of connections per outcome of a broadcast. The stream of outcomes can be collected into a `Tally`.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
@@ -153,7 +153,7 @@ impl Extend<Result<Target, StoreError>> for Tally {
     }
 }
 
-/// The error for a frame that is larger than API Gateway carries.
+/// The error for a frame that is larger than the 128 KiB that API Gateway carries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameTooLarge {
     /// Size of the frame in bytes of JSON.

@@ -8,8 +8,8 @@ use crate::lifecycle::Rules;
 /// Settings of the attempts that an [`Executor`](super::Executor) runs.
 #[derive(Clone, Debug)]
 pub struct ExecutorSettings {
-    /// Duration of a request's lease. A running attempt renews its lease after a third of this time. Default 60
-    /// s.
+    /// Duration of a request's lease. A running attempt renews its lease after a third of this time.
+    /// Default 60 s.
     pub lease: Duration,
     /// Minimum time between two progress frames of one request. Default 100 ms.
     pub push_interval: Duration,

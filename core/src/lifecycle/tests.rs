@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::Lease;
 
-/// Time at which the lease of a PROCESSING state expires, or the retry of a RETRYING state is due.
+/// Time at which the lease of each tested PROCESSING state expires, and the retry of each tested RETRYING state
+/// is due.
 const CURRENT: Timestamp = Timestamp::from_secs(100);
-/// Time at which the lease of a new claim expires, or the retry of a new failure is due.
+/// Time at which the lease of a tested claim expires, and the retry of a tested failure is due.
 const NEXT: Timestamp = Timestamp::from_secs(200);
 
 fn rules() -> Rules {
@@ -253,7 +254,8 @@ proptest! {
             }
             if let Some(Budget { used, allowed, continuations }) = budget_of(&next) {
                 prop_assert!(used <= allowed, "attempts stay within their limit: {next:?}");
-                prop_assert!(continuations <= rules.max_continuations, "continuations stay within their limit: {next:?}");
+                let is_within_limit = continuations <= rules.max_continuations;
+                prop_assert!(is_within_limit, "continuations stay within their limit: {next:?}");
                 let is_waiting = next.status() != Status::Processing;
                 let is_spent = used == allowed && next.status() == Status::Pending;
                 prop_assert!(!(is_waiting && is_spent), "a pending request has an attempt left: {next:?}");

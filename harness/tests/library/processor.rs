@@ -720,7 +720,7 @@ async fn a_result_above_the_frame_limit_is_a_clear_failure_and_one_at_the_limit_
         bench.world.process().await;
         assert_eq!(bench.world.request("r1").await.status, status);
         if status == Status::Failed {
-            assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result makes a frame of 131073 bytes; the gateway carries at most 131072"},"timestamp":1700000000,"seq":1048577}"#);
+            assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The frame with the result has 131073 bytes; the gateway carries at most 131072"},"timestamp":1700000000,"seq":1048577}"#);
         }
     }
 }

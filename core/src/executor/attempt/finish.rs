@@ -65,8 +65,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             };
             let kind = error.kind();
             if kind == StoreErrorKind::ConditionLost && !self.request.cancel_requested {
-                // A cancel was requested that the attempt had not seen. The next round computes the ending with
-                // the cancel.
+                // A cancel was requested that the attempt had not seen. The next round of the loop computes the
+                // attempt's ending again, now with the cancel.
                 self.request.cancel_requested = true;
             } else if kind == StoreErrorKind::TooLarge && ending.is_terminal() && !is_replaced {
                 is_replaced = true;

@@ -1,4 +1,5 @@
-//! Seeded bugs that make an attempt act at the wrong time; see [`bugs`].
+//! Seeded bugs (deliberate mistakes that the simulator must catch) that make an attempt act at the wrong
+//! time; see [`bugs`].
 
 use super::Attempt;
 use crate::bugs::{self, Bug};

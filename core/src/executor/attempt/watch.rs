@@ -58,11 +58,11 @@ struct WriteResult {
     answer: Result<Audience, StoreError>,
 }
 
-/// When the next push and the next write are due, and what they must carry.
+/// The timing of the next push and the next write, and the data that each must carry.
 struct Schedule {
     /// Earliest instant of the next push.
     push_at: Instant,
-    /// Instant at which the latest write was sent; at first, of the claim.
+    /// Instant at which the latest write was sent; before the first write, the instant of the claim.
     written_at: Instant,
     /// Whether the handler can still report progress.
     reporting: bool,
