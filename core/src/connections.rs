@@ -1,4 +1,6 @@
-//! Sending frames to clients, over the gateway's management API: to one, or to [all](Broadcast) of a user or a tenant.
+//! Sends frames to clients through API Gateway's management API.
+//!
+//! [`Connections`] sends to one connection. [`Broadcast`] sends to all connections of a user or a tenant.
 
 mod broadcast;
 
@@ -14,16 +16,17 @@ pub use broadcast::{Broadcast, BroadcastSettings, FrameTooLarge, NotTried, Outco
 
 use crate::ids::ConnectionId;
 
-/// The way to the clients.
+/// Sends frames to connected clients.
 pub trait Connections: Send + Sync {
-    /// Sends one frame to one client.
+    /// Sends one frame, a JSON text, to one connection.
     ///
     /// # Errors
-    /// When it did not arrive: the error's kind says whether it still may.
+    /// [`SendError`] if the gateway did not accept the frame, or did not answer. The error's
+    /// [kind](SendError::kind) says whether to send the frame again.
     fn send(&self, to: &ConnectionId, frame: &str) -> impl Future<Output = Result<(), SendError>> + Send;
 }
 
-/// A frame that did not arrive.
+/// An error from sending a frame to a connection.
 #[derive(Debug)]
 pub struct SendError {
     kind: SendErrorKind,
@@ -34,24 +37,26 @@ pub struct SendError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SendErrorKind {
-    /// The connection is closed for good: forget it.
+    /// The connection no longer exists (410 Gone). Send no more frames to it.
     Gone,
-    /// The gateway is throttling, or does not let us: it may arrive later.
+    /// The gateway throttled the call (429) or denied permission (403). The frame did not arrive; send it again
+    /// later.
     Unavailable,
-    /// The gateway did not answer, or failed: it may have arrived, and would come twice.
+    /// The gateway failed or did not answer. The frame may have arrived, so sending it again may deliver it
+    /// twice.
     Unanswered,
-    /// The gateway will never take this frame for this connection.
+    /// The gateway rejects this frame for this connection (400 or 413). Sending it again does not help.
     Refused,
 }
 
 impl SendError {
-    /// An error without a source.
+    /// Creates a send error of this kind, without a source error.
     #[must_use]
     pub const fn new(kind: SendErrorKind) -> Self {
         Self { kind, source: None }
     }
 
-    /// What to do about it.
+    /// Returns the kind of the error, which says whether to send the frame again.
     #[must_use]
     pub const fn kind(&self) -> SendErrorKind {
         self.kind
@@ -61,10 +66,10 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            SendErrorKind::Gone => "the connection is closed",
-            SendErrorKind::Unavailable => "the gateway did not take the frame",
-            SendErrorKind::Unanswered => "whether the gateway took the frame is not known",
-            SendErrorKind::Refused => "the gateway refuses the frame",
+            SendErrorKind::Gone => "the connection no longer exists",
+            SendErrorKind::Unavailable => "the gateway throttled the call or denied permission",
+            SendErrorKind::Unanswered => "the gateway did not confirm the frame",
+            SendErrorKind::Refused => "the gateway rejected the frame",
         })
     }
 }
@@ -75,14 +80,14 @@ impl Error for SendError {
     }
 }
 
-/// The clients of an API Gateway WebSocket API.
+/// Sends frames to the clients of an API Gateway WebSocket API.
 #[derive(Clone, Debug)]
 pub struct ApiGatewayConnections {
     client: Client,
 }
 
 impl ApiGatewayConnections {
-    /// The clients that `client`'s endpoint serves.
+    /// Creates a sender that uses `client`, whose endpoint belongs to one WebSocket API and stage.
     #[must_use]
     pub const fn new(client: Client) -> Self {
         Self { client }
@@ -97,13 +102,15 @@ impl Connections for ApiGatewayConnections {
     }
 }
 
-/// Codes come from the `x-amzn-errortype` header, since a 410 has an empty body.
+/// Returns the kind of a gateway error.
+///
+/// The SDK takes the error code from the `x-amzn-errortype` header, because a 410 response has an empty body.
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> SendErrorKind {
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match (error.code(), status) {
         (Some("GoneException"), _) | (_, 410) => SendErrorKind::Gone,
         (_, 400 | 413) => SendErrorKind::Refused,
-        // A permission that is missing is given later: the frame is as good then.
+        // 403 means that a permission is missing. The frame can be sent once the permission is granted.
         (_, 403 | 429) => SendErrorKind::Unavailable,
         _ => SendErrorKind::Unanswered,
     }
@@ -125,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_is_posted_as_it_is() {
+    async fn frame_is_posted_unchanged_to_its_connection() {
         let rule = mock!(Client::post_to_connection)
             .match_requests(|request| {
                 request.connection_id() == Some("c1") && request.data().is_some_and(|d| d.as_ref() == b"{}")
@@ -137,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_says_whether_the_frame_may_still_arrive() {
+    async fn each_gateway_error_maps_to_its_send_error_kind() {
         let answers = [
             (410, "GoneException", "", SendErrorKind::Gone),
             (429, "LimitExceededException", r#"{"message":"slow"}"#, SendErrorKind::Unavailable),
@@ -154,8 +161,8 @@ mod tests {
                 .build();
             let client = mock_client!(aws_sdk_apigatewaymanagement, RuleMode::Sequential, [&rule]);
             let error = ApiGatewayConnections::new(client).send(&"c1".into(), "{}").await.unwrap_err();
-            assert_eq!(error.kind(), kind, "{status}");
-            assert!(error.source().is_some());
+            assert_eq!(error.kind(), kind, "HTTP status {status} maps to its kind");
+            assert!(error.source().is_some(), "the SDK error is kept as the source");
         }
     }
 }

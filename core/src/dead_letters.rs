@@ -1,7 +1,9 @@
-//! What becomes of a request that has failed for good: a letter to a queue, from which an operator may have it made anew.
+//! Dead letters: messages to a queue about requests that failed for good, from which an operator can redrive
+//! the requests.
 //!
-//! The letter is owed from the very write that ends the request, and struck out by the one that notes its delivery: a crash
-//! between the two has it sent again, under the same [`id`](DeadLetter::id).
+//! The write that makes a request FAILED also marks its dead letter as due. The write that records the delivery
+//! clears this mark. After a crash between the two writes, the dead letter is sent again under the same
+//! [`id`](DeadLetter::id).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,53 +19,62 @@ use crate::store::{
     Ending, Enqueued, PastAttempt, Request, RequestQueue, Runner, StoreError, StoreErrorKind,
 };
 
-/// All that is needed to know why a request failed, and to make it anew, though its item may have expired.
+/// A message about a request that failed for good.
+///
+/// The message shows why the request failed, and suffices to redrive it (to queue a new request for the same
+/// work) even after the stored request has expired. The exception is a dead letter with
+/// [`left_out`](Self::left_out) values.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeadLetter {
-    /// The request's key, the epoch in which it failed, and when it was queued, in milliseconds: `{key}#{epoch}@{created_at}`.
-    /// Letters with the same id are the same letter; a request that has taken the id of one that expired has another.
+    /// Id of the dead letter, in the form `{key}#{epoch}@{created_at}`: the failed request's key, the epoch in
+    /// which it failed, and the time at which it was queued, in milliseconds since the Unix epoch.
+    ///
+    /// Two messages with the same id are copies of one dead letter. A later request that reuses an expired
+    /// request's id gets a different dead letter id.
     pub id: String,
-    /// As its client names it.
+    /// The request id that the client chose.
     pub request_id: RequestId,
-    /// Whose it is.
+    /// The user who sent the failed request.
     pub user: UserId,
-    /// In which tenant.
+    /// The tenant of the user who sent the failed request.
     pub tenant: TenantId,
-    /// The connection that it came over.
+    /// The connection over which the failed request arrived.
     pub connection: ConnectionId,
-    /// What was asked for.
+    /// Name of the action that the failed request asked for.
     pub action: String,
-    /// What it was asked with.
+    /// Payload of the failed request; null if it is listed in [`left_out`](Self::left_out).
     pub payload: Value,
-    /// What its client wanted to have kept with it.
+    /// Metadata that the client sent with the failed request.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// What its client was told.
+    /// The error that the client received.
     pub error: ErrorBody,
-    /// How often it was attempted.
+    /// Number of attempts that the failed request used.
     pub attempts: u32,
-    /// How often it was allowed to be.
+    /// Maximum number of attempts that the failed request was allowed.
     pub max_attempts: u32,
-    /// Raised by each claim: under which one it failed.
+    /// Epoch in which the request failed: the number of its last claim.
     pub epoch: u64,
-    /// Its attempts, the latest last.
+    /// Failed attempts of the request, the latest last; at most [`PastAttempt::MAX`].
     pub history: Vec<PastAttempt>,
-    /// When it was queued.
+    /// Time at which the failed request was queued.
     pub created_at: Timestamp,
-    /// When it failed for good.
+    /// Time at which the request failed for good.
     pub failed_at: Timestamp,
-    /// The letter that it had been made from itself.
+    /// Id of the dead letter from which the failed request was itself redriven; `None` if a client sent the
+    /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
-    /// What was too large for a message, and is not here: which part (`payload` first), and how many bytes it had as JSON; 0
-    /// of a payload that could not be read.
-    /// Without its payload a letter can only be redriven as long as its request is still stored.
+    /// Fields that are left out of this message because they were too large or unreadable, with their size in
+    /// bytes of JSON; 0 for a payload that could not be read.
+    ///
+    /// A dead letter with fields left out can be redriven only while the failed request is still stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, usize>,
 }
 
 impl DeadLetter {
-    /// The letter of a request that has failed; `None` of any other.
+    /// Creates the dead letter of a failed request; returns `None` for a request that has not failed.
     #[must_use]
     pub fn of(request: &Request) -> Option<Self> {
         let Some(Ending::Failed(error)) = &request.ending else { return None };
@@ -88,30 +99,32 @@ impl DeadLetter {
         })
     }
 
-    /// The key of the request that failed.
+    /// Returns the key of the failed request.
     #[must_use]
     pub fn key(&self) -> RequestKey {
         RequestKey::new(&self.tenant, &self.user, &self.request_id)
     }
 
-    /// The id of the request that is made from this letter: always the same, so that a letter whose redrive was interrupted
-    /// makes no second one.
+    /// Returns the id of the request that a redrive of this dead letter creates.
+    ///
+    /// The id is always the same, so that the repetition of an interrupted redrive creates no second request.
     #[must_use]
     pub fn redriven_id(&self) -> RequestId {
-        let (id, end) = (self.request_id.as_str(), format!(".redrive.{}", self.epoch));
-        let room = RequestId::MAX_CHARS - end.len();
+        let (id, suffix) = (self.request_id.as_str(), format!(".redrive.{}", self.epoch));
+        let room = RequestId::MAX_CHARS - suffix.len();
         if id.chars().count() <= room {
-            return RequestId::new(format!("{id}{end}"));
+            return RequestId::new(format!("{id}{suffix}"));
         }
-        // Ids that begin alike stay apart by a hash of the whole.
+        // The hash of the dead letter's id keeps long request ids with the same beginning distinct.
         let hash = format!("~{:016x}", fnv1a(&self.id));
         let kept: String = id.chars().take(room - hash.len()).collect();
-        RequestId::new(format!("{kept}{hash}{end}"))
+        RequestId::new(format!("{kept}{hash}{suffix}"))
     }
 
-    /// A new request for the same work, with all its attempts before it, that nobody listens to yet.
+    /// Creates a new request for the same work, with all attempts left and without subscribers.
     ///
-    /// It has come over no connection: the end of that which the first came over does not concern it.
+    /// The new request has a made-up connection id, so that closing the failed request's connection does not
+    /// affect it.
     #[must_use]
     pub fn redrive(&self, runner: Runner, now: Timestamp) -> Request {
         let connection = ConnectionId::new(format!("redrive-{:016x}", fnv1a(&self.id)));
@@ -129,25 +142,29 @@ impl DeadLetter {
     }
 }
 
-/// What became of a wish to have a failed request made anew.
+/// Result of redriving a dead letter.
 #[doc(hidden)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Redriven {
-    /// There is a new request, which is queued.
+    /// The redrive has queued a new request with this id.
     New(RequestId),
-    /// It had been made before, by somebody who did not come to an end with it.
+    /// An earlier redrive of the same dead letter has already queued the request with this id.
     Already(RequestId),
-    /// Its user has another request of the id that the new one would have: none was made.
+    /// The user already has a different request with this id, so the redrive has queued no request.
     Conflict(RequestId),
-    /// The letter lacks what was too large for it, such as the payload, and the request itself has expired: none was made.
+    /// The dead letter lacks fields, such as a payload that was too large, and the failed request has expired.
+    /// The redrive has queued no request.
     Incomplete,
 }
 
-/// Makes a new request from a letter, and notes on the old one, where that has not expired, which it is. The letter may be
-/// thrown away then; as long as it is not, this can be repeated, and makes no second one.
+/// Queues a new request for the work of a dead letter, and records the new request's id on the failed request
+/// if that is still stored.
+///
+/// The call may be repeated: it queues no second request. Delete the dead letter only after [`Redriven::New`]
+/// or [`Redriven::Already`].
 ///
 /// # Errors
-/// When the store does not take it: the letter is to be kept, and tried again.
+/// [`StoreError`] if the store fails. Keep the dead letter and redrive it again later.
 #[doc(hidden)]
 pub async fn redrive<Q: RequestQueue>(
     queue: &Q,
@@ -155,12 +172,12 @@ pub async fn redrive<Q: RequestQueue>(
     now: Timestamp,
 ) -> Result<Redriven, StoreError> {
     let failed = queue.get(&letter.key()).await?;
-    // After it has expired, its id may be another request's.
+    // Once the failed request has expired, a different request may use its id.
     let failed =
         failed.filter(|request| DeadLetter::of(request).is_some_and(|of_request| of_request.id == letter.id));
-    // What is known no more may be of any length: the worker runs whatever it is.
+    // The runner of an expired request is unknown. The worker can run requests of any duration.
     let runner = failed.as_ref().map_or(Runner::Worker, |request| request.runner);
-    let is_kept = failed.is_some();
+    let is_stored = failed.is_some();
     let request = match failed {
         _ if letter.left_out.is_empty() => letter.redrive(runner, now),
         Some(failed) => Request {
@@ -177,7 +194,7 @@ pub async fn redrive<Q: RequestQueue>(
         Enqueued::Existing(found) if found.redrive_of == request.redrive_of => Redriven::Already(id),
         Enqueued::Existing(_) => return Ok(Redriven::Conflict(id)),
     };
-    if !is_kept {
+    if !is_stored {
         return Ok(redriven);
     }
     match queue.record_redrive(&letter.key(), letter.epoch, &request.id).await {
@@ -186,12 +203,13 @@ pub async fn redrive<Q: RequestQueue>(
     }
 }
 
-/// Where dead letters go.
+/// Sends dead letters to their queue.
 pub trait DeadLetters: Send + Sync {
-    /// Sends one.
+    /// Sends one dead letter.
     ///
     /// # Errors
-    /// When it is not known to have been taken: it is to be sent again, and may come twice.
+    /// [`ServiceError`] if the send failed, or may have failed. The caller sends the dead letter again later,
+    /// so the queue may receive it twice.
     fn send(&self, letter: &DeadLetter) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }
 
@@ -225,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redrive_is_a_new_request_for_the_same_work_that_keeps_the_history() {
+    fn redriven_request_is_a_new_request_with_the_same_payload_and_history() {
         let letter = letter("r1");
         let request = letter.redrive(Runner::Worker, Timestamp::from_secs(20));
         let expected = Request {
@@ -246,11 +264,11 @@ mod tests {
             )
         };
         assert_eq!(request, expected);
-        assert_ne!(request.connection, letter.connection);
+        assert_ne!(request.connection, letter.connection, "the new request has its own connection id");
     }
 
     #[test]
-    fn the_id_of_a_redrive_is_always_the_same_and_never_too_long() {
+    fn redriven_request_id_is_deterministic_unique_and_never_too_long() {
         let mut seen = std::collections::BTreeSet::new();
         for id in ["r1".to_owned(), "é".repeat(128), "é".repeat(127) + "f", "x".repeat(118)] {
             let redriven = letter(&id).redriven_id();
@@ -259,7 +277,7 @@ mod tests {
             assert!(redriven.as_str().ends_with(".redrive.5"), "{redriven}");
             assert!(seen.insert(redriven));
         }
-        // And of a redrive's redrive.
+        // The same holds when a redriven request fails and is redriven, many times over.
         let (mut id, mut last) = (letter("r1").request_id, None);
         for _ in 0..40 {
             id = letter(id.as_str()).redriven_id();
@@ -269,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_reads_as_it_was_written() {
+    fn dead_letter_survives_a_json_round_trip() {
         let letter = letter("r1");
         let text = serde_json::to_string(&letter).unwrap();
         assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap(), letter);

@@ -1,7 +1,9 @@
-//! What follows a request's end: everyone who listens is told, its dead letter is sent, and both are noted.
+//! Delivers a terminal request: sends the terminal frame to every subscriber, sends the dead letter if it is
+//! due, and records both.
 //!
-//! Whoever writes the end does it at once. Where they cannot, or not all of it, the request's timer has the sweeper do what
-//! is left, as often as it takes. The frame is made of what is stored, and so the same each time.
+//! The function that writes the terminal status delivers immediately. If this delivery fails or stays
+//! incomplete, the request's timer fires and the sweeper retries until the delivery is complete. The terminal
+//! frame is made from the stored request alone, so every retry sends the same frame.
 
 mod fan_out;
 
@@ -20,21 +22,23 @@ use crate::service_error::ServiceError;
 use crate::store::{Delivery, Ending, Request, RequestQueue};
 use crate::telemetry::Causes;
 
-/// How much of the time is kept to note who has been told.
-const NOTE_TIME: Duration = Duration::from_secs(1);
+/// Time at the end of a delivery that is reserved for recording the delivery.
+const RECORD_TIME: Duration = Duration::from_secs(1);
 
-/// How long a dead letter may take: what is told to clients is noted after it.
+/// Timeout for sending a dead letter. The delivery is recorded only after this send has finished.
 const LETTER_TIME: Duration = Duration::from_secs(10);
 
-/// The last frame of a request, which says how it ended.
+/// The last frame of a request: it carries the result, the error or the cancellation.
 pub(crate) struct TerminalFrame {
-    /// The ending that the frame carries: what no frame can carry ends the request as failed.
+    /// The ending that the frame carries; a failure if the original ending was too large for a frame.
     pub(crate) ending: Ending,
-    /// The frame as it goes over the wire.
+    /// The frame's JSON text.
     pub(crate) json: String,
 }
 
 impl TerminalFrame {
+    /// Creates the terminal frame of a request. If the frame would be larger than the gateway carries, creates
+    /// an error frame instead.
     pub(crate) fn of(id: &RequestId, ending: Ending, seq: Seq, at: Timestamp) -> Self {
         let error_frame = |error| Frame::Error {
             request_id: Some(id.clone()),
@@ -61,7 +65,7 @@ impl TerminalFrame {
             Ending::Completed(_) => ErrorBody::new(
                 ErrorCode::PayloadTooLarge,
                 format!(
-                    "The result makes a frame of {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
+                    "The frame with the result has {} bytes; the gateway carries at most {MAX_FRAME_BYTES}",
                     json.len()
                 ),
             ),
@@ -72,55 +76,58 @@ impl TerminalFrame {
     }
 }
 
-/// The end of a request, and what is known of it beside what is stored.
+/// A terminal request to deliver, with facts that are not part of the stored request.
 pub(crate) struct EndedRequest<'r> {
-    /// The request as it ended, with its seq, ending and end. Its payload matters to a dead letter alone.
+    /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. Only a dead letter
+    /// needs its payload.
     pub(crate) request: &'r Request,
-    /// Who is to be told.
+    /// The connections that must receive the terminal frame.
     pub(crate) audience: Vec<ConnectionId>,
-    /// As the write that ended it said, if that is known.
+    /// Whether the terminal write has set the expiry of the request's part items (separate items that hold
+    /// large values); `false` if unknown.
     pub(crate) parts_released: bool,
-    /// Whether its payload cannot be read: its dead letter goes without.
+    /// Whether the request's payload cannot be read, so that the dead letter is sent without it.
     pub(crate) is_payload_lost: bool,
 }
 
-/// What came of telling an end.
+/// Result of delivering a terminal request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delivered {
-    /// Everybody has heard of it, its dead letter is sent, and that is noted.
+    /// Every subscriber has the terminal frame or no longer exists, no dead letter is due, and both facts are
+    /// recorded.
     Fully,
-    /// Something of that is still to be done.
+    /// A frame, the dead letter or the record of the delivery is still missing.
     Partly,
 }
 
-/// Tells the end of a request through `fan_out`, sends its dead letter if that is due, and notes what was done: until
-/// `until`, and to each client for `push_timeout` at most.
+/// Sends the terminal frame through `fan_out`, sends the dead letter if it is due, and records both.
 ///
-/// Without `dead_letters`, a letter that is due is left to whoever has them.
+/// Returns at `until` at the latest, and spends at most `push_timeout` on sending frames. If `dead_letters` is
+/// `None`, a dead letter that is due stays due, and the sweeper sends it.
 pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,
     dead_letters: Option<&D>,
     fan_out: FanOut<'_, P>,
-    end: EndedRequest<'_>,
+    ended: EndedRequest<'_>,
     until: Instant,
     push_timeout: Duration,
 ) -> Delivered {
-    let EndedRequest { request, audience, parts_released, is_payload_lost } = end;
+    let EndedRequest { request, audience, parts_released, is_payload_lost } = ended;
     let Some(ending) = request.ending.clone() else { return Delivered::Partly };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
     let frame = TerminalFrame::of(&request.id, ending, request.seq, at).json;
-    let listening = audience.len();
-    let note_until = until.checked_sub(NOTE_TIME).unwrap_or(until);
-    let deliver_until = note_until.min(Instant::now() + push_timeout);
-    let letter_until = note_until.min(Instant::now() + LETTER_TIME);
+    let audience_size = audience.len();
+    let send_until = until.checked_sub(RECORD_TIME).unwrap_or(until);
+    let deliver_until = send_until.min(Instant::now() + push_timeout);
+    let letter_until = send_until.min(Instant::now() + LETTER_TIME);
     let (delivered, letter) = tokio::join!(
         fan_out.deliver(request.seq, frame, deliver_until, audience),
         send_letter(dead_letters, request, is_payload_lost, letter_until)
     );
     let delivery = Delivery {
         delivered: &delivered,
-        is_complete: delivered.len() == listening && letter != Letter::Owed,
+        is_complete: delivered.len() == audience_size && letter != Letter::Unsent,
         is_dead_letter_sent: letter == Letter::Sent,
         parts_released,
     };
@@ -128,19 +135,22 @@ pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
         Ok(Ok(())) if delivery.is_complete => return Delivered::Fully,
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::error!(request = %key, error = %Causes(&error), "delivery was not noted");
+            tracing::error!(request = %key, error = %Causes(&error), "delivery not recorded");
         }
-        Err(_) => tracing::error!(request = %key, "delivery was not noted before the invocation's end"),
+        Err(_) => tracing::error!(request = %key, "delivery record unconfirmed at its deadline"),
     }
     Delivered::Partly
 }
 
-/// Where a dead letter stands.
+/// State of a request's dead letter after a delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Letter {
+    /// The request needs no dead letter, or its dead letter was sent earlier.
     NotDue,
+    /// The dead letter has been sent.
     Sent,
-    Owed,
+    /// The dead letter is due and still has to be sent.
+    Unsent,
 }
 
 async fn send_letter<D: DeadLetters>(
@@ -153,18 +163,21 @@ async fn send_letter<D: DeadLetters>(
         return Letter::NotDue;
     }
     let (Some(dead_letters), Some(mut letter)) = (dead_letters, DeadLetter::of(request)) else {
-        return Letter::Owed;
+        return Letter::Unsent;
     };
     if is_payload_lost {
         letter.left_out.insert("payload".to_owned(), 0);
     }
     let sent = timeout_at(until, dead_letters.send(&letter)).await;
-    let late = |_| Err(ServiceError::transient("send a dead letter", "it took longer than it may"));
-    match sent.unwrap_or_else(late) {
+    let timed_out = |_| Err(ServiceError::transient("send a dead letter", "timed out"));
+    match sent.unwrap_or_else(timed_out) {
         Ok(()) => Letter::Sent,
         Err(error) => {
-            tracing::error!(request = %request.key(), error = %Causes(&error), "the dead letter was not sent yet");
-            Letter::Owed
+            tracing::error!(
+                request = %request.key(), error = %Causes(&error),
+                "dead letter not sent; sweeper retries"
+            );
+            Letter::Unsent
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Running requests: claimed, run, reported on, ended. The processor and the worker both do it this way.
+//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes how the attempt
+//! ended.
+//!
+//! The processor and the worker share this code.
 
 mod attempt;
 mod claim;
@@ -18,25 +21,30 @@ use crate::handler::HandlerRuntime;
 use crate::ports::{Clock, Entropy};
 use crate::store::StoreError;
 
-/// What runs requests: all that an attempt stands on.
+/// Runs requests for the processor and the worker.
+///
+/// An executor holds the handlers, ports and settings that an attempt (one run of a handler under one claim)
+/// needs.
 pub struct Executor<Q, P, D> {
-    /// The handlers.
+    /// The app, with its handlers, middleware and retry policies.
     pub app: Arc<App>,
-    /// Where requests are claimed, and end.
+    /// The request store, where requests are claimed and their outcomes are written.
     pub queue: Q,
-    /// The way to the clients.
+    /// The port that sends frames to clients.
     pub connections: P,
-    /// Where it is told what has failed for good.
+    /// The port that sends dead letters, which report requests that failed for good.
     pub dead_letters: D,
-    /// What time it is.
+    /// The clock that gives the current time.
     pub clock: Arc<dyn Clock>,
-    /// Where owner tokens and the chance in waits come from.
+    /// The source of random bytes, used for owner tokens and for the jitter of retry waits.
     pub entropy: Arc<dyn Entropy>,
-    /// The runtime that handlers run on. Where that is not the one that attempts are made on, a handler that burns CPU keeps
-    /// neither leases from being renewed nor frames from being pushed; and one that holds its last thread past its time holds
-    /// up nobody who comes after it, who runs on a fresh one.
+    /// The tokio runtime that handlers run on.
+    ///
+    /// If attempts run on a different runtime, a handler that burns CPU delays neither lease renewals nor
+    /// pushes. If a stopped handler keeps the last thread of this runtime, later handlers run on a fresh
+    /// runtime.
     pub handler_runtime: HandlerRuntime,
-    /// How requests are run.
+    /// Settings of attempts, such as the lease duration and the push timeout.
     pub settings: ExecutorSettings,
 }
 
@@ -52,32 +60,35 @@ impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Executor<Q, P, 
     }
 }
 
-/// What became of the wish to run a request.
+/// Result of an executor's call to run one request.
 #[derive(Debug)]
-pub(crate) enum Ran {
-    /// It was run, or there was nothing to run.
+pub(crate) enum RunResult {
+    /// The request was run, or did not need to be run.
     Done,
-    /// It is for the worker.
+    /// The worker must run the request; this function has not claimed the request.
     ForWorker,
-    /// Its next attempt is due then.
+    /// The attempt failed, and the request's next attempt is due at this instant.
     RetryAt(Instant),
 }
 
-/// Why a request was not run, and stands as before.
+/// Why a request could not be claimed.
 #[derive(Debug)]
 pub(crate) enum NotClaimed {
+    /// The invocation ends too soon to run the request.
     NoTimeLeft,
+    /// The store failed or did not answer. The claim may have been written all the same.
     Store(StoreError),
 }
 
 impl<Q, P, D> Executor<Q, P, D> {
-    /// A number from 0 to 1.
-    fn chance(&self) -> f64 {
+    /// Returns a random factor from 0 to 1 that scales a retry wait.
+    fn jitter(&self) -> f64 {
         let mut bytes = [0; 4];
         self.entropy.fill(&mut bytes);
         f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
     }
 
+    /// Returns a fresh owner token, which identifies one claim: 128 random bits in hexadecimal.
     fn owner_token(&self) -> String {
         let mut bytes = [0; 16];
         self.entropy.fill(&mut bytes);

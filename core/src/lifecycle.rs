@@ -1,9 +1,9 @@
-//! The state machine of a request, as a pure function: from a state, an event and the time, [`step`] computes the next state
-//! and the effect that follows it.
+//! The state machine of a request, as a pure function: [`step`] computes the next state and its effect from a
+//! state, an event and the time.
 //!
-//! The caller writes the next state and then executes the effect: the executor for the outcome of its attempt, the sweeper for
-//! a timer that has fired. Claims, and cancellations by a user, are decided by the store's conditions; a test holds each of
-//! those writes to this function.
+//! The caller writes the next state and then carries out the effect. The executor calls [`step`] for the
+//! outcome of an attempt, the sweeper for a timer that has fired. Claims and cancellations are decided by the
+//! conditions of the store's writes instead; tests check that each of those writes agrees with this function.
 //!
 //! ```text
 //! PENDING ──claimed──▶ PROCESSING ──succeeded──▶ COMPLETED
@@ -12,8 +12,9 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! The store's conditions are the same rules, write by write: of two writers that act on the same state, one succeeds. An event
-//! that comes too late, or twice, changes nothing and has no effect.
+//! Each status write of the store is conditional on the state that the writer has seen: of two writers that act
+//! on the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
+//! effect.
 
 use std::time::Duration;
 
@@ -21,89 +22,91 @@ use crate::config::Environment;
 use crate::ports::Timestamp;
 use crate::store::{Request, RequestSummary, Status};
 
-/// Where a request stands, and what its future hangs on.
+/// The state of a request, with the data that decides its next state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
-    /// Waiting to be claimed.
+    /// The request waits to be claimed.
     Pending(Budget),
-    /// Run by whoever holds it.
+    /// An attempt runs the request under a lease.
     Processing(Budget, Hold),
-    /// Failed, and waiting until this moment for its next attempt.
+    /// The last attempt failed. The timestamp is the time at which the next attempt is due.
     Retrying(Budget, Timestamp),
-    /// Ended with a result.
+    /// Terminal state: the request has a result.
     Completed,
-    /// Ended with an error.
+    /// Terminal state: the request failed for good.
     Failed,
-    /// Ended by its user or an operator.
+    /// Terminal state: the request's user or an operator cancelled the request.
     Cancelled,
 }
 
-/// What a request has used up, and may use.
+/// The attempts and continuations that a request has used, and the attempts that it may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Budget {
-    /// Attempts that were begun.
+    /// Number of attempts used so far; a continuation after a yield does not count again.
     pub used: u32,
-    /// Attempts that may be.
+    /// Maximum number of attempts.
     pub allowed: u32,
-    /// How often an attempt went on in a fresh invocation.
+    /// Number of times that the request has continued in a fresh invocation after a yield.
     pub continuations: u32,
 }
 
 /// The lease under which a request is run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Hold {
-    /// When it ends, unless it is renewed.
+    /// Time at which the lease expires unless it is renewed.
     pub until: Timestamp,
-    /// Whether the holder is asked to stop.
+    /// Whether the request's user or an operator has requested a cancel, so that the attempt must stop.
     pub cancel_requested: bool,
 }
 
-/// What has happened to a request.
+/// An event that may change the state of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// Somebody wants to run it until then.
+    /// A function claims the request under a lease.
     Claimed {
-        /// The end of the lease.
+        /// Time at which the new lease expires.
         until: Timestamp,
     },
-    /// Its attempt has a result.
+    /// The attempt's handler returned a result.
     Succeeded,
-    /// Its attempt has failed. If it is worth another, that is due then.
+    /// The attempt failed.
     Failed {
-        /// When the next attempt would be due.
+        /// Time at which the next attempt is due; `None` if the failure is final.
         next: Option<Timestamp>,
     },
-    /// Its attempt wants to go on from its checkpoint in a fresh invocation.
+    /// The attempt yielded: it continues from its checkpoint in a fresh invocation.
     Yielded,
-    /// Its attempt has stopped, as it was asked to.
+    /// The attempt stopped because a cancel was requested.
     Stopped,
-    /// Its user or an operator wants it to end.
+    /// The request's user or an operator requests a cancel.
     CancelAsked,
-    /// Its timer has fired.
+    /// The request's timer fired, so the sweeper handles the request.
     TimerFired,
 }
 
-/// A command to the caller of [`step`], to execute once it has written the next state.
+/// A command that the caller of [`step`] carries out after it has written the next state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// Write the pending request once more, so that it appears in the table's stream again.
+    /// Write the pending request again, so that it appears in the table's stream again.
     Nudge,
-    /// Set its timer, which has fired early, to this moment.
+    /// Move the request's timer, which fired too early, to this time.
     Postpone(Timestamp),
     /// Deliver the terminal frame to every subscriber that does not have it.
     Deliver {
-        /// Whether to send the request's dead letter too, unless it was sent.
+        /// Whether the caller must also send the request's dead letter, if the dead letter is still due.
         dead_letter: bool,
     },
 }
 
-/// How long after its end a lease counts as lost, to allow for clocks that differ.
+/// Time from the expiry of a lease until the sweeper treats the lease as lost: 10 s, because clocks may
+/// differ.
 pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
-/// What the rules leave to settings.
+/// Configurable limits of the request state machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// How often a request may go on in a fresh invocation. Default 100, which is a day of 15-minute invocations.
+    /// Maximum number of times that a request may continue in a fresh invocation after a yield. Default 100,
+    /// which is about a day of 15-minute invocations.
     pub max_continuations: u32,
 }
 
@@ -114,7 +117,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Reads `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has it.
+    /// Reads `MAX_CONTINUATIONS` from the environment; see [`lambda`](crate::lambda) for its bounds.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let default = Self::default().max_continuations;
@@ -123,16 +126,16 @@ impl Rules {
     }
 }
 
-/// What an event makes of a request.
+/// The result of [`step`]: a request's next state, and the effect of its write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step {
-    /// Its next state.
+    /// The request's next state; it may equal the current state.
     pub state: State,
-    /// The effect that follows once that state is written.
+    /// Command to carry out once the next state is written; `None` if nothing follows.
     pub effect: Option<Effect>,
 }
 
-/// What `event` at `now` makes of a request that stands as `state` says.
+/// Returns the next state, and its effect, of a request in `state` when `event` occurs at `now`.
 #[must_use]
 pub fn step(state: State, event: Event, now: Timestamp, rules: &Rules) -> Step {
     match state {
@@ -146,37 +149,41 @@ pub fn step(state: State, event: Event, now: Timestamp, rules: &Rules) -> Step {
 fn pending(budget: Budget, event: Event) -> Step {
     match event {
         Event::Claimed { until } => claimed(budget, until),
-        Event::CancelAsked => ended(State::Cancelled),
+        Event::CancelAsked => terminated(State::Cancelled),
         Event::TimerFired => Step { state: State::Pending(budget), effect: Some(Effect::Nudge) },
         Event::Succeeded | Event::Failed { .. } | Event::Yielded | Event::Stopped => {
-            to(State::Pending(budget))
+            without_effect(State::Pending(budget))
         }
     }
 }
 
 fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &Rules) -> Step {
     match event {
-        Event::Claimed { .. } => to(State::Processing(budget, hold)),
-        Event::Succeeded => ended(State::Completed),
-        Event::Stopped => ended(State::Cancelled),
-        Event::Failed { .. } | Event::Yielded if hold.cancel_requested => ended(State::Cancelled),
-        Event::Failed { next: Some(due) } if budget.used < budget.allowed => to(State::Retrying(budget, due)),
-        Event::Failed { .. } => ended(State::Failed),
+        Event::Claimed { .. } => without_effect(State::Processing(budget, hold)),
+        Event::Succeeded => terminated(State::Completed),
+        Event::Stopped => terminated(State::Cancelled),
+        Event::Failed { .. } | Event::Yielded if hold.cancel_requested => terminated(State::Cancelled),
+        Event::Failed { next: Some(due) } if budget.used < budget.allowed => {
+            without_effect(State::Retrying(budget, due))
+        }
+        Event::Failed { .. } => terminated(State::Failed),
         Event::Yielded if budget.continuations < rules.max_continuations => {
             let Budget { used, allowed, continuations } = budget;
             let budget = Budget { used: used.saturating_sub(1), allowed, continuations: continuations + 1 };
-            to(State::Pending(budget))
+            without_effect(State::Pending(budget))
         }
-        Event::Yielded => ended(State::Failed),
-        Event::CancelAsked => to(State::Processing(budget, Hold { cancel_requested: true, ..hold })),
+        Event::Yielded => terminated(State::Failed),
+        Event::CancelAsked => {
+            without_effect(State::Processing(budget, Hold { cancel_requested: true, ..hold }))
+        }
         Event::TimerFired => {
             let lost_at = hold.until + LEASE_GRACE;
             if now < lost_at {
                 Step { state: State::Processing(budget, hold), effect: Some(Effect::Postpone(lost_at)) }
             } else if hold.cancel_requested {
-                ended(State::Cancelled)
+                terminated(State::Cancelled)
             } else {
-                again_or_failed(budget)
+                pending_or_failed(budget)
             }
         }
     }
@@ -185,45 +192,53 @@ fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &
 fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp) -> Step {
     match event {
         Event::Claimed { until } if due <= now && budget.used < budget.allowed => claimed(budget, until),
-        Event::CancelAsked => ended(State::Cancelled),
+        Event::CancelAsked => terminated(State::Cancelled),
         Event::TimerFired if now < due => {
             Step { state: State::Retrying(budget, due), effect: Some(Effect::Postpone(due)) }
         }
-        Event::TimerFired => again_or_failed(budget),
+        Event::TimerFired => pending_or_failed(budget),
         Event::Claimed { .. } | Event::Succeeded | Event::Failed { .. } | Event::Yielded | Event::Stopped => {
-            to(State::Retrying(budget, due))
+            without_effect(State::Retrying(budget, due))
         }
     }
 }
 
-/// A terminal state never changes. Its timer fires until the terminal frame is delivered.
+/// Returns the step of a terminal state, which never changes. Its timer fires again until the delivery is
+/// complete.
 fn terminal(state: State, event: Event) -> Step {
     match event {
-        Event::TimerFired => ended(state),
+        Event::TimerFired => terminated(state),
         Event::Claimed { .. }
         | Event::Succeeded
         | Event::Failed { .. }
         | Event::Yielded
         | Event::Stopped
-        | Event::CancelAsked => to(state),
+        | Event::CancelAsked => without_effect(state),
     }
 }
 
 fn claimed(budget: Budget, until: Timestamp) -> Step {
     let budget = Budget { used: budget.used + 1, ..budget };
-    to(State::Processing(budget, Hold { until, cancel_requested: false }))
+    without_effect(State::Processing(budget, Hold { until, cancel_requested: false }))
 }
 
-fn again_or_failed(budget: Budget) -> Step {
-    if budget.used < budget.allowed { to(State::Pending(budget)) } else { ended(State::Failed) }
+fn pending_or_failed(budget: Budget) -> Step {
+    if budget.used < budget.allowed {
+        without_effect(State::Pending(budget))
+    } else {
+        terminated(State::Failed)
+    }
 }
 
-/// The next state, and no effect: the write of an open state appears in the stream by itself, and sets the timer.
-const fn to(state: State) -> Step {
+/// Returns `state` as the next state, without an effect.
+///
+/// The write of an open state needs no effect: the write itself appears in the stream and sets the timer.
+const fn without_effect(state: State) -> Step {
     Step { state, effect: None }
 }
 
-const fn ended(state: State) -> Step {
+/// Returns a terminal state as the next state, with the delivery of its terminal frame as the effect.
+const fn terminated(state: State) -> Step {
     Step { state, effect: Some(Effect::Deliver { dead_letter: matches!(state, State::Failed) }) }
 }
 
@@ -236,7 +251,8 @@ impl From<&RequestSummary> for State {
         };
         match request.status {
             Status::Pending => Self::Pending(budget),
-            // Without a lease, which no write of ours leaves it, it is nobody's.
+            // Every write of PROCESSING stores a lease. An item without a lease is treated as if its lease had
+            // expired.
             Status::Processing => Self::Processing(
                 budget,
                 Hold {
@@ -253,7 +269,7 @@ impl From<&RequestSummary> for State {
 }
 
 impl State {
-    /// A request that was claimed until then, and has not been looked at since.
+    /// Returns the PROCESSING state of a request that was just claimed under a lease that expires at `until`.
     #[must_use]
     pub fn held(request: &Request, until: Timestamp) -> Self {
         let budget = Budget {
@@ -264,7 +280,7 @@ impl State {
         Self::Processing(budget, Hold { until, cancel_requested: request.cancel_requested })
     }
 
-    /// Its status.
+    /// Returns the status under which this state is stored.
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {

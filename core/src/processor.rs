@@ -1,4 +1,4 @@
-//! From a stream's records to requests that are run: a batch at a time.
+//! Runs the requests whose records a DynamoDB stream delivers, one batch per invocation.
 
 mod batch;
 
@@ -16,15 +16,15 @@ use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::deadline::{LAST_MOMENT, before};
-use crate::executor::{Executor, NotClaimed, Ran};
+use crate::executor::{Executor, NotClaimed, RunResult};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
 use crate::store::{RequestQueue, Runner};
 use crate::telemetry::Causes;
 use crate::worker::dispatch::WorkerDispatch;
-use batch::Read;
+use batch::Decoded;
 
-/// Runs queued requests that do not take long, and hands the others over to the worker.
+/// Runs queued requests that are expected to be short, and dispatches all other requests to the worker.
 #[derive(Debug)]
 pub struct Processor<Q, P, D, W> {
     executor: Executor<Q, P, D>,
@@ -32,16 +32,17 @@ pub struct Processor<Q, P, D, W> {
     settings: ProcessorSettings,
 }
 
-/// How the processor works.
+/// Settings of the [`Processor`].
 #[derive(Clone, Debug)]
 pub struct ProcessorSettings {
-    /// How many requests of a batch run at once; at least one. Default 10.
+    /// Maximum number of requests of one batch that run concurrently; at least 1. Default 10.
     pub concurrency: usize,
-    /// How long what is run here is expected to take at most, as the router has it: a request that would not have that
-    /// long before its invocation's end is handed over instead. Default 30 s.
+    /// Longest expected duration of a request that the processor runs itself; the router applies the same
+    /// limit. A request is dispatched to the worker instead if its invocation has less than this time left.
+    /// Default 30 s.
     pub inline_limit: Duration,
-    /// How long a request of a batch is waited for that failed and is to be tried again, as long as others of the batch
-    /// are running: the sweeper sees to it otherwise. Default 5 s.
+    /// Longest wait for a retry within the same invocation. The processor waits only while other requests of
+    /// the batch run; otherwise the sweeper starts the retry. Default 5 s.
     pub wait_in_place: Duration,
 }
 
@@ -52,7 +53,9 @@ impl Default for ProcessorSettings {
 }
 
 impl ProcessorSettings {
-    /// Reads `CONCURRENCY` and `INLINE_LIMIT_MS`, as [`lambda`](crate::lambda) has them.
+    /// Reads `CONCURRENCY` and `INLINE_LIMIT_MS` from the environment; all other settings keep their defaults.
+    ///
+    /// See [`lambda`](crate::lambda) for the environment variables.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();
@@ -64,47 +67,53 @@ impl ProcessorSettings {
         }
     }
 
-    /// Reads `INLINE_LIMIT_MS`, which the router goes by as well.
+    /// Reads `INLINE_LIMIT_MS`, which the processor and the router share.
     pub(crate) fn inline_limit_from_env(environment: &mut Environment<'_>) -> Duration {
         environment.milliseconds("INLINE_LIMIT_MS", Self::default().inline_limit, 0..=870_000)
     }
 }
 
-/// What a slot is filled with.
+/// Work for one of the processor's concurrent slots.
 enum Work {
-    Record(Read),
-    /// A request of this batch whose next attempt is due.
+    /// A new stream record.
+    Record(Decoded),
+    /// A request of this batch whose retry is due.
     Retry(RequestKey),
 }
 
-/// What came of it.
-enum Done {
-    With,
-    ComesAgain(BatchItemFailure),
-    /// The request's next attempt is due then.
+/// Result of one piece of work.
+enum WorkResult {
+    /// The stream does not need to deliver the record again.
+    Finished,
+    /// The stream must deliver the record again.
+    Redeliver(BatchItemFailure),
+    /// The request's attempt failed, and its next attempt is due at this instant.
     RetryAt(Instant, RequestKey),
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
-    /// A processor that runs requests so, and hands over to these workers.
+    /// Creates a processor that runs short requests through `executor`, and sends all others to the worker
+    /// through `dispatch`.
     #[must_use]
     pub fn new(executor: Executor<Q, P, D>, dispatch: W, settings: ProcessorSettings) -> Self {
         let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
         Self { executor, dispatch, settings }
     }
 
-    /// Runs the requests of a batch, and names the records that must come again.
+    /// Runs the requests of a batch, and returns the records that the stream must deliver again.
     ///
-    /// Those are the ones whose request could not be claimed for a reason other than that somebody else has, or not be
-    /// handed over. Once it is claimed, the request itself says how it goes on: its record is done with.
+    /// A record must be delivered again if it cannot be decoded, or if an error prevented both the claim and
+    /// the dispatch of its request. A claimed request needs no redelivery: its stored state decides how it
+    /// continues. The same holds for a request whose dispatch is refused for good: the sweeper later writes
+    /// that request into the stream again.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
         let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         let mut seen = HashSet::new();
-        let mut queue: VecDeque<Read> = batch
+        let mut queue: VecDeque<Decoded> = batch
             .into_records()
-            .filter(|read| match read {
-                Read::Request { key, .. } => seen.insert(key.clone()),
-                Read::Nothing | Read::Undecodable { .. } => true,
+            .filter(|record| match record {
+                Decoded::Request { key, .. } => seen.insert(key.clone()),
+                Decoded::Ignored | Decoded::Undecodable { .. } => true,
             })
             .collect();
         let mut waiting = BinaryHeap::new();
@@ -112,76 +121,84 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         let mut batch_item_failures = Vec::new();
         loop {
             if running.is_empty() && queue.is_empty() {
-                // What waits now would be waited for with nothing else to do.
+                // Only retries that are not due yet remain. The sweeper starts them, because waiting for them
+                // here would keep an idle invocation alive.
                 return BatchResponse { batch_item_failures };
             }
             while running.len() < self.settings.concurrency {
                 let Some(work) = next(&mut waiting, &mut queue) else { break };
-                // Boxed, since each holds a whole attempt.
-                running.push(Box::pin(self.carry_out(work, deadline)));
+                // Boxed because each future holds a whole attempt.
+                running.push(Box::pin(self.run_work(work, deadline)));
             }
             let due = waiting.peek().map(|Reverse((due, _))| *due);
             let has_room = running.len() < self.settings.concurrency;
             tokio::select! {
                 biased;
-                // Whatever ends, what is due by then is looked for as well.
-                Some(done) = running.next() => match done {
-                    Done::With => {}
-                    Done::ComesAgain(failure) => batch_item_failures.push(failure),
-                    Done::RetryAt(due, key) if due <= Instant::now() + self.settings.wait_in_place => {
+                // After each finished run, the next round of the loop also starts the retries that are due.
+                Some(result) = running.next() => match result {
+                    WorkResult::Finished => {}
+                    WorkResult::Redeliver(failure) => batch_item_failures.push(failure),
+                    WorkResult::RetryAt(due, key) if due <= Instant::now() + self.settings.wait_in_place => {
                         waiting.push(Reverse((due, key)));
                     }
-                    Done::RetryAt(..) => {}
+                    WorkResult::RetryAt(..) => {}
                 },
                 () = sleep_until(due.unwrap_or(deadline)), if has_room && due.is_some() => {}
             }
         }
     }
 
-    async fn carry_out(&self, work: Work, deadline: Instant) -> Done {
+    async fn run_work(&self, work: Work, deadline: Instant) -> WorkResult {
         let (sequence_number, key, runner) = match work {
-            Work::Record(Read::Nothing) => return Done::With,
-            Work::Record(Read::Undecodable { sequence_number, problem }) => {
-                tracing::error!(sequence_number, problem, "a stream record cannot be read");
-                return Done::ComesAgain(BatchItemFailure { item_identifier: sequence_number });
+            Work::Record(Decoded::Ignored) => return WorkResult::Finished,
+            Work::Record(Decoded::Undecodable { sequence_number, problem }) => {
+                tracing::error!(sequence_number, problem, "stream record undecodable; reported as failed");
+                return WorkResult::Redeliver(BatchItemFailure { item_identifier: sequence_number });
             }
-            Work::Record(Read::Request { sequence_number, key, runner }) => {
+            Work::Record(Decoded::Request { sequence_number, key, runner }) => {
                 (Some(sequence_number), key, runner)
             }
             Work::Retry(key) => (None, key, Runner::Processor),
         };
-        let refused = match self.run_or_dispatch(&key, runner, deadline).await {
-            Ok(Ran::Done | Ran::ForWorker) => return Done::With,
-            Ok(Ran::RetryAt(due)) => return Done::RetryAt(due, key),
-            Err(refused) => refused,
+        let error = match self.run_or_dispatch(&key, runner, deadline).await {
+            Ok(RunResult::Done | RunResult::ForWorker) => return WorkResult::Finished,
+            Ok(RunResult::RetryAt(due)) => return WorkResult::RetryAt(due, key),
+            Err(error) => error,
         };
         match sequence_number {
             Some(sequence_number) => {
-                tracing::error!(request = %key, error = refused, "neither claimed nor handed over: its record comes again");
-                Done::ComesAgain(BatchItemFailure { item_identifier: sequence_number })
+                tracing::error!(
+                    request = %key, error,
+                    "request neither claimed nor dispatched; record reported as failed"
+                );
+                WorkResult::Redeliver(BatchItemFailure { item_identifier: sequence_number })
             }
-            // It stands in the timer index.
+            // The request is in the timer index, so the sweeper finds it.
             None => {
-                tracing::warn!(request = %key, error = refused, "not claimed again: left to the sweeper");
-                Done::With
+                tracing::warn!(request = %key, error, "due retry not claimed; left to the sweeper");
+                WorkResult::Finished
             }
         }
     }
 
-    /// Runs what there is time for and what is not the worker's; an error says why nothing has happened.
+    /// Runs the request here, or dispatches it to the worker if the worker must run it or if too little time is
+    /// left.
+    ///
+    /// The error text says why the request was neither run nor dispatched.
     async fn run_or_dispatch(
         &self,
         key: &RequestKey,
         runner: Runner,
         deadline: Instant,
-    ) -> Result<Ran, String> {
+    ) -> Result<RunResult, String> {
         match runner {
-            // As its record says; if it is out of date, the worker finds out.
+            // The record names the worker. If the record is out of date, the worker finds out when it claims
+            // the request.
             Runner::Worker => {}
             Runner::Processor => {
                 match self.executor.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
-                    Ok(Ran::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
-                    Ok(ran @ (Ran::Done | Ran::RetryAt(_))) => return Ok(ran),
+                    Ok(RunResult::ForWorker) | Err(NotClaimed::NoTimeLeft) => {}
+                    Ok(result @ (RunResult::Done | RunResult::RetryAt(_))) => return Ok(result),
                     Err(NotClaimed::Store(error)) => return Err(Causes(&error).to_string()),
                 }
             }
@@ -189,21 +206,25 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         let in_time = before(deadline, LAST_MOMENT);
         match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
-                tracing::info!(request = %key, "handed over to the worker");
-                Ok(Ran::ForWorker)
+                tracing::info!(request = %key, "request dispatched to the worker");
+                Ok(RunResult::ForWorker)
             }
-            // Its record would find it no better: the request stays pending, and comes again when its timer fires.
+            // A redelivery of the record would be refused too. The request stays pending until its timer fires,
+            // and the sweeper then nudges it (writes it into the stream again).
             Ok(Err(error)) if !error.is_transient() => {
-                tracing::error!(request = %key, error = %Causes(&error), "the hand-over is refused: an operator must see to it");
-                Ok(Ran::ForWorker)
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "dispatch to the worker refused; operator action required"
+                );
+                Ok(RunResult::ForWorker)
             }
             Ok(Err(error)) => Err(Causes(&error).to_string()),
-            Err(_) => Err("it was not handed over before the invocation's end".to_owned()),
+            Err(_) => Err("the request was not dispatched before the invocation's deadline".to_owned()),
         }
     }
 }
 
-/// A request that is due again, or else a record that is new.
+/// Takes the next piece of work: a retry that is due, otherwise a new record.
 fn next(
     waiting: &mut BinaryHeap<Reverse<(Instant, RequestKey)>>,
     queue: &mut VecDeque<Read>,

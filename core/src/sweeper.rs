@@ -1,12 +1,16 @@
-//! What brings back whatever was lost: once a minute, through the timer index alone.
+//! The sweeper: a function that runs once a minute and handles requests whose timers have fired.
 //!
-//! Every open request, and every ended one that somebody still has to hear of, has one timer. A run looks at the timers
-//! that fire until its next look, and sees to each request when its moment has come: a pending one that nobody has claimed
-//! is made to appear in the stream again, one whose lease has ended is taken back, one whose next attempt is due is made
-//! pending, and what has ended is told to whoever has not heard of it.
+//! Every open request has one timer. So does every terminal request whose terminal frame or dead letter is not
+//! delivered yet. A sparse index, the timer index, lists the requests by these timers. A sweep queries that
+//! index every few seconds, and handles each due item at its time:
 //!
-//! Each write is conditional on how the request was seen. So two runs at once act once, and a run that is killed anywhere
-//! leaves nothing that the next one does not find.
+//! - It nudges a pending request that no function has claimed: it writes the request into the stream again.
+//! - It reclaims a request whose lease has expired, so that the worker runs the request again.
+//! - It makes a request pending whose retry is due.
+//! - It delivers the terminal frame to subscribers that do not have it, and sends a dead letter that is due.
+//!
+//! Each write is conditional on the state that the sweep has read. So of two concurrent sweeps only one acts,
+//! and the next sweep finds everything that a killed sweep has left undone.
 
 mod handle;
 mod run;
@@ -19,21 +23,21 @@ use crate::lifecycle::Rules;
 use crate::ports::{Clock, Timestamp};
 use crate::telemetry::{MetricLine, MetricSink};
 
-/// How the sweeper works.
+/// Settings of the [`Sweeper`].
 #[derive(Clone, Debug)]
 pub struct SweeperSettings {
-    /// How long a run lasts, from its begin to where the next one begins. Default 60 s.
+    /// Duration of one sweep, which equals the interval between the starts of two sweeps. Default 60 s.
     pub run: Duration,
-    /// How often it looks for what falls due. Default 5 s.
+    /// Interval between two queries of the timer index. Default 5 s.
     pub pace: Duration,
-    /// How many requests are seen to at once; four times as many ends are told at once, since clients can be slow.
-    /// Default 16.
+    /// Maximum number of due items that a sweep handles concurrently. Up to four times as many deliveries run
+    /// concurrently, because clients can be slow. Default 16.
     pub concurrency: usize,
-    /// How many requests are seen to in a run. Default 10,000.
+    /// Maximum number of due items that one sweep handles. Default 10,000.
     pub most: usize,
-    /// How long one frame may take to one client. Default 3 s.
+    /// Timeout for sending one frame to one client. Default 3 s.
     pub push_timeout: Duration,
-    /// The rules that requests live by.
+    /// Limits of the request state machine, such as the maximum number of continuations.
     pub rules: Rules,
 }
 
@@ -51,7 +55,10 @@ impl Default for SweeperSettings {
 }
 
 impl SweeperSettings {
-    /// Reads `SWEEPER_PACE_MS` and `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has them.
+    /// Reads `SWEEPER_PACE_MS` and `MAX_CONTINUATIONS` from the environment; all other settings keep their
+    /// defaults.
+    ///
+    /// See [`lambda`](crate::lambda) for the environment variables.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();
@@ -63,55 +70,60 @@ impl SweeperSettings {
     }
 }
 
-/// Sees to the requests whose timers have fired.
+/// Handles the requests whose timers have fired.
 #[derive(Debug)]
 pub struct Sweeper<Q, P, D> {
-    /// Where requests are kept.
+    /// The request store, which holds the requests and their timers.
     pub queue: Q,
-    /// The way to the clients.
+    /// The port that sends frames to clients.
     pub connections: P,
-    /// Where it is told what has failed for good.
+    /// The port that sends dead letters, which report requests that failed for good.
     pub dead_letters: D,
-    /// What time it is.
+    /// The clock that gives the current time.
     pub clock: Arc<dyn Clock>,
-    /// Where it is told what each run has done.
+    /// Receives the counts of each sweep as metrics.
     pub metrics: Arc<dyn MetricSink>,
-    /// How it works.
+    /// Settings of a sweep, such as its duration and its concurrency.
     pub settings: SweeperSettings,
 }
 
-/// What a run has done.
+/// Counts of one sweep.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Requests that were seen to: the sum of all that follow but [`delivered`](Self::delivered), [`delivery_incomplete`](Self::delivery_incomplete) and
-    /// [`failed_queries`](Self::failed_queries).
+    /// Number of due items that the sweep has started to handle. Each finished item counts in one of the fields
+    /// from [`nudged`](Self::nudged) to [`failed`](Self::failed) too.
     pub handled: usize,
-    /// Pending requests that nobody had claimed, and that appear in the stream once more.
+    /// Number of pending, unclaimed requests that the sweep nudged (wrote into the stream again).
     pub nudged: usize,
-    /// Requests whose lease lives: they are looked at again when it has ended.
+    /// Number of requests whose timer the sweep postponed, because their lease has not expired or their retry
+    /// is not due.
     pub held: usize,
-    /// Requests whose next attempt was due, and that are pending.
+    /// Number of requests that the sweep made pending because their next attempt was due.
     pub retried: usize,
-    /// Requests whose process had died, and that the worker runs again.
+    /// Number of requests that the sweep reclaimed because their lease had expired; the worker runs them again.
     pub taken_back: usize,
-    /// Requests that it has ended: their attempts were used up, or their end had been asked for.
+    /// Number of requests that the sweep made terminal, because all attempts were used or a cancel was
+    /// requested.
     pub ended: usize,
-    /// Requests that had ended before, and of whose end somebody had not heard.
+    /// Number of requests that were already terminal, with an undelivered terminal frame or an unsent dead
+    /// letter.
     pub undelivered: usize,
-    /// Requests that had moved on when their turn came.
+    /// Number of due items that the sweep skipped because they had changed since they were read.
     pub moved_on: usize,
-    /// Requests that cannot be read or written to: they are looked at again in a quarter of an hour, and an operator must.
+    /// Number of requests that cannot be read or written. Their timers are postponed by 15 minutes; an operator
+    /// must fix the items.
     pub unreadable: usize,
-    /// Requests for which the store had no answer: the next look finds them again.
+    /// Number of due items that were not handled because the store failed or did not answer; a later query
+    /// finds them again.
     pub failed: usize,
-    /// Ends of which everybody has heard now.
+    /// Number of terminal requests whose delivery the sweep completed.
     pub delivered: usize,
-    /// Ends of which not everybody could be told yet.
+    /// Number of terminal requests whose delivery the sweep tried and could not complete.
     pub delivery_incomplete: usize,
-    /// Looks that the store did not answer.
+    /// Number of timer index queries that failed.
     pub failed_queries: usize,
-    /// By how much the latest was seen to after its timer.
+    /// Longest delay in this sweep between a timer's time and the start of the item's handling.
     pub lateness: Duration,
 }
 
@@ -119,20 +131,20 @@ impl Swept {
     fn metrics(&self, at: Timestamp) -> MetricLine {
         let counts = [
             ("RequestsNudged", self.nudged),
-            ("LeasesHeld", self.held),
-            ("RetriesDue", self.retried),
-            ("RequestsTakenBack", self.taken_back),
-            ("RequestsEnded", self.ended),
+            ("TimersPostponed", self.held),
+            ("RetriesStarted", self.retried),
+            ("RequestsReclaimed", self.taken_back),
+            ("RequestsMadeTerminal", self.ended),
             ("UndeliveredFound", self.undelivered),
             ("DeliveriesCompleted", self.delivered),
             ("DeliveriesIncomplete", self.delivery_incomplete),
-            ("RequestsMovedOn", self.moved_on),
+            ("ChangedItemsSkipped", self.moved_on),
             ("RequestsUnreadable", self.unreadable),
-            ("RequestsFailed", self.failed),
+            ("DueItemsFailed", self.failed),
             ("DueQueriesFailed", self.failed_queries),
         ];
         let line = MetricLine::at(at).by("Function", "sweeper");
         let line = counts.into_iter().fold(line, |line, (name, count)| line.count(name, count as u64));
-        line.duration("Lateness", self.lateness)
+        line.duration("MaxTimerDelay", self.lateness)
     }
 }

@@ -1,4 +1,4 @@
-//! Running one request alone, in an invocation of its own: what takes long, and what has brought a process down.
+//! Runs one request per invocation: long requests, continuations, and requests whose process crashed.
 
 pub mod dispatch;
 
@@ -13,32 +13,33 @@ use crate::ports::Timestamp;
 use crate::store::{RequestQueue, Runner, StoreError};
 use dispatch::WorkerEvent;
 
-/// Runs requests that were handed over.
+/// Runs dispatched requests, one per invocation.
 #[derive(Debug)]
 pub struct Worker<Q, P, D> {
     executor: Executor<Q, P, D>,
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Worker<Q, P, D> {
-    /// A worker that runs requests so.
+    /// Creates a worker that runs requests through `executor`.
     #[must_use]
     pub fn new(executor: Executor<Q, P, D>) -> Self {
         Self { executor }
     }
 
-    /// Runs a request until it ends, waits for another attempt, or goes on in another invocation. One that is run
-    /// already, or has ended, is left alone.
+    /// Runs one attempt of the event's request. Does nothing if the request is already running or terminal.
     ///
-    /// A wait is left to the sweeper, however short: nothing else would fill the time.
+    /// The worker does not wait for a retry, however short the wait: the invocation would have nothing else to
+    /// do. The sweeper starts the retry when it is due.
     ///
     /// # Errors
-    /// When it was not claimed: it is pending as before, and is brought back when its timer fires.
+    /// [`StoreError`] if the claim failed. Unless the claim was written all the same, the request is still
+    /// pending, and the sweeper writes it into the stream again after its timer fires.
     pub async fn run(&self, event: &WorkerEvent, deadline: Timestamp) -> Result<(), StoreError> {
         let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         match self.executor.run(&event.key(), Runner::Worker, Duration::ZERO, deadline).await {
             Ok(_) => Ok(()),
             Err(NotClaimed::NoTimeLeft) => {
-                tracing::error!(request = event.request, "this invocation has no time for a request");
+                tracing::error!(request = event.request, "too little time left; request not run");
                 Ok(())
             }
             Err(NotClaimed::Store(error)) => Err(error),

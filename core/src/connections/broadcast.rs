@@ -1,4 +1,4 @@
-//! Frames to whoever is connected: to one connection, to all of a user, or to all of a tenant.
+//! Broadcasts: frames to one connection, to all connections of a user, or to all connections of a tenant.
 
 use std::error::Error;
 use std::fmt;
@@ -16,16 +16,17 @@ use crate::protocol::MAX_FRAME_BYTES;
 use crate::store::{Connection, ConnectionStore, PageRequest, StoreError, pages};
 use crate::telemetry::Causes;
 
-/// How frames are sent to many.
+/// Settings of a [`Broadcast`].
 #[derive(Clone, Debug)]
 pub struct BroadcastSettings {
-    /// To how many connections at once, at least 1. Default 10.
+    /// Maximum number of connections to which a frame is sent concurrently; at least 1. Default 10.
     pub concurrency: usize,
-    /// How long one try may take. One that takes longer is not made again, since it may have arrived. Default 3 s.
+    /// Timeout for one try to send a frame. A try that times out is not repeated, because the frame may have
+    /// arrived. Default 3 s.
     pub send_timeout: Duration,
-    /// How often a frame is tried that the gateway does not take for now, at least once. Default 3.
+    /// Maximum number of tries while the gateway throttles or denies permission; at least 1. Default 3.
     pub tries: u32,
-    /// The wait before the second try, doubled for each that follows. Default 250 ms.
+    /// Wait before the second try; the wait doubles before each later try. Default 250 ms.
     pub retry_after: Duration,
 }
 
@@ -40,14 +41,15 @@ impl Default for BroadcastSettings {
     }
 }
 
-/// Sends frames to whoever is connected, whether or not they have asked for anything.
+/// Sends frames to connections, independently of any request.
 ///
-/// Connections are read page by page while frames are sent, so that a tenant may have any number of them: outcomes come as
-/// a stream, and nothing is sent that is not asked of it. A connection that turns out to be gone is forgotten. One whose
-/// token has expired has no rights any more, and is sent nothing.
+/// A broadcast reads the connections page by page while it sends, so a tenant may have any number of
+/// connections. The outcomes are a stream, and frames are sent only while that stream is polled. If a
+/// connection turns out to be closed, the broadcast deletes its record. A connection whose token has expired
+/// has no rights any more, and is sent nothing.
 ///
-/// Each frame is JSON text as it is given, and its clients have to know it: see [`Frame`](crate::protocol::Frame) for
-/// those of requests.
+/// A frame can be any JSON value that the clients understand. See [`Frame`](crate::protocol::Frame) for the
+/// frames of requests.
 ///
 /// ```
 /// use futures_util::StreamExt as _;
@@ -55,7 +57,7 @@ impl Default for BroadcastSettings {
 /// use streamer::connections::{Broadcast, Connections, FrameTooLarge, Outcome, Tally};
 /// use streamer::store::ConnectionStore;
 ///
-/// /// Tells everybody of a tenant, and says how many it has reached.
+/// /// Sends an announcement to all connections of a tenant, and returns how many received it.
 /// async fn announce<C: ConnectionStore, P: Connections>(
 ///     broadcast: &Broadcast<C, P>,
 /// ) -> Result<usize, FrameTooLarge> {
@@ -64,7 +66,7 @@ impl Default for BroadcastSettings {
 ///     Ok(tally.sent)
 /// }
 ///
-/// /// Tells one user, wherever they are connected, and how it went with each.
+/// /// Sends a reminder to all connections of one user, and prints each outcome.
 /// async fn remind<C: ConnectionStore, P: Connections>(
 ///     broadcast: &Broadcast<C, P>,
 /// ) -> Result<(), FrameTooLarge> {
@@ -72,9 +74,9 @@ impl Default for BroadcastSettings {
 ///     let mut targets = broadcast.to_user(&tenant, &user, &json!({"type": "reminder"}))?;
 ///     while let Some(target) = targets.next().await {
 ///         match target {
-///             Ok(target) if matches!(target.outcome, Outcome::Sent) => println!("{} has it", target.connection),
+///             Ok(target) if matches!(target.outcome, Outcome::Sent) => println!("sent to {}", target.connection),
 ///             Ok(target) => println!("{}: {:?}", target.connection, target.outcome),
-///             Err(error) => println!("not all could be listed: {error}"),
+///             Err(error) => println!("a connection could not be read: {error}"),
 ///         }
 ///     }
 ///     Ok(())
@@ -82,54 +84,55 @@ impl Default for BroadcastSettings {
 /// ```
 #[derive(Debug)]
 pub struct Broadcast<C, P> {
-    /// Where it is known who is connected.
+    /// The store that holds the records of open connections.
     pub store: C,
-    /// The way to them.
+    /// The port that sends frames to clients.
     pub connections: P,
-    /// What time it is.
+    /// The clock that gives the current time.
     pub clock: Arc<dyn Clock>,
-    /// How it is done.
+    /// Concurrency, timeout and retry settings of the broadcast.
     pub settings: BroadcastSettings,
 }
 
-/// A connection that a frame was for, and what became of that.
+/// One connection of a broadcast, with the outcome of the frame.
 #[derive(Debug)]
 pub struct Target {
-    /// The connection.
+    /// Id of the connection.
     pub connection: ConnectionId,
-    /// What became of the frame.
+    /// Outcome of sending the frame to this connection.
     pub outcome: Outcome,
 }
 
-/// What became of a frame for one connection.
+/// The outcome of sending a broadcast's frame to one connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The gateway has taken it.
+    /// The gateway accepted the frame.
     Sent,
-    /// The connection is closed; its record is gone too.
+    /// The connection is closed, or has no record. An existing record was deleted, if the store answered.
     Gone,
-    /// Its token has expired: it was sent nothing.
+    /// The connection's token has expired, so no frame was sent.
     Expired,
-    /// It was not sent, as far as is known.
+    /// The send failed, or was not confirmed; see the error's kind.
     Failed(SendError),
 }
 
-/// How many connections came to which outcome: what a stream of outcomes is collected into.
+/// Number of connections per outcome of a broadcast. The stream of outcomes can be collected into a `Tally`.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Those that were sent the frame.
+    /// Number of connections to which the frame was sent.
     pub sent: usize,
-    /// Those that turned out to be closed.
+    /// Number of connections that turned out to be closed.
     pub gone: usize,
-    /// Those whose token has expired.
+    /// Number of connections that were sent nothing because their token had expired.
     pub expired: usize,
-    /// Those that it could not be sent to.
+    /// Number of connections for which the send failed or was not confirmed.
     pub failed: usize,
-    /// Records that could not be read, and lists that ended before their end.
+    /// Number of store errors: connection records that could not be read, and lists of connections that broke
+    /// off.
     pub unread: usize,
-    /// The last error of those that [could not be read](Self::unread).
+    /// The latest of the store errors that [`unread`](Self::unread) counts; `None` if there was no error.
     pub last_error: Option<StoreError>,
 }
 
@@ -150,10 +153,10 @@ impl Extend<Result<Target, StoreError>> for Tally {
     }
 }
 
-/// A frame that the gateway would not carry.
+/// The error for a frame that is larger than the 128 KiB that API Gateway carries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameTooLarge {
-    /// How large it is.
+    /// Size of the frame in bytes of JSON.
     pub bytes: usize,
 }
 
@@ -165,13 +168,13 @@ impl fmt::Display for FrameTooLarge {
 
 impl Error for FrameTooLarge {}
 
-/// Why a frame was not sent to a connection, and nothing was tried.
+/// Why a broadcast to one connection did not try to send the frame.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NotTried {
-    /// No gateway would carry it: make it smaller.
+    /// The frame is larger than API Gateway carries; make it smaller.
     TooLarge(FrameTooLarge),
-    /// It could not be read whose the connection is: the error's kind says whether to come again.
+    /// The connection's record could not be read; the error's kind says whether to retry.
     Store(StoreError),
 }
 
@@ -179,7 +182,7 @@ impl fmt::Display for NotTried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge(error) => error.fmt(f),
-            Self::Store(_) => f.write_str("it could not be read whose the connection is"),
+            Self::Store(_) => f.write_str("the record of the connection could not be read"),
         }
     }
 }
@@ -194,29 +197,32 @@ impl Error for NotTried {
 }
 
 impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
-    /// A broadcast with the default settings.
+    /// Creates a broadcast with the default settings.
     #[must_use]
     pub fn new(store: C, connections: P, clock: Arc<dyn Clock>) -> Self {
         Self { store, connections, clock, settings: BroadcastSettings::default() }
     }
 
-    /// Sends a frame to one connection, whose record is read first: one that is not known is gone.
+    /// Sends a frame to one connection, after reading the connection's record. A connection without a record is
+    /// [`Gone`](Outcome::Gone).
     ///
     /// # Errors
-    /// When the frame is too large, or the record cannot be read.
+    /// [`NotTried`] if the frame is too large, or if the connection's record cannot be read.
     pub async fn send(&self, to: &ConnectionId, frame: &Value) -> Result<Outcome, NotTried> {
         let frame = text_of(frame).map_err(NotTried::TooLarge)?;
         match self.store.get(to).await.map_err(NotTried::Store)? {
-            Some(connection) => Ok(self.reach(&connection, &frame).await),
+            Some(connection) => Ok(self.send_with_retries(&connection, &frame).await),
             None => Ok(Outcome::Gone),
         }
     }
 
-    /// Sends a frame to every connection of a user of a tenant, as the stream is read: each is an outcome, in no order. A
-    /// connection whose record cannot be read is an error among them; when the list itself fails, that is the last.
+    /// Sends a frame to every connection of one user of a tenant, while the returned stream is polled.
+    ///
+    /// The stream yields one outcome per connection, in no particular order. A connection record that cannot be
+    /// read is an error in the stream. If listing the connections fails, that error ends the stream.
     ///
     /// # Errors
-    /// When the frame is too large: nobody is sent anything.
+    /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
     pub fn to_user<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -229,10 +235,11 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
         Ok(self.to_all(pages(PageRequest::first(PageRequest::MAX_LIMIT), list), frame))
     }
 
-    /// Sends a frame to every connection of a tenant; as [`to_user`](Self::to_user).
+    /// Sends a frame to every connection of a tenant, while the returned stream is polled. The stream yields
+    /// outcomes and errors as in [`to_user`](Self::to_user).
     ///
     /// # Errors
-    /// When the frame is too large: nobody is sent anything.
+    /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
     pub fn to_tenant<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -253,14 +260,15 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
             let frame = Arc::clone(&frame);
             async move {
                 let connection = connection?;
-                let outcome = self.reach(&connection, &frame).await;
+                let outcome = self.send_with_retries(&connection, &frame).await;
                 Ok(Target { connection: connection.id, outcome })
             }
         });
         Box::pin(targets.buffer_unordered(self.settings.concurrency.max(1)))
     }
 
-    async fn reach(&self, connection: &Connection, frame: &str) -> Outcome {
+    /// Sends the frame to one connection, with retries while the gateway throttles or denies permission.
+    async fn send_with_retries(&self, connection: &Connection, frame: &str) -> Outcome {
         if connection.identity.expires_at <= self.clock.now() {
             return Outcome::Expired;
         }
@@ -274,29 +282,32 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
             let Err(error) = sent else { return Outcome::Sent };
             match error.kind() {
                 SendErrorKind::Gone => {
-                    self.forget(id).await;
+                    self.delete_record(id).await;
                     return Outcome::Gone;
                 }
                 SendErrorKind::Unavailable if left > 0 => {
-                    tracing::debug!(connection = %id, error = %Causes(&error), "not sent yet");
+                    tracing::debug!(connection = %id, error = %Causes(&error), "frame not sent; retrying");
                     sleep(wait).await;
                     wait = wait.saturating_mul(2);
                 }
                 SendErrorKind::Unavailable | SendErrorKind::Unanswered | SendErrorKind::Refused => {
-                    tracing::warn!(connection = %id, error = %Causes(&error), "not sent");
+                    tracing::warn!(connection = %id, error = %Causes(&error), "broadcast frame not sent");
                     return Outcome::Failed(error);
                 }
             }
         }
     }
 
-    /// Deletes the record of a connection that is closed: its `$disconnect` may never come.
-    async fn forget(&self, id: &ConnectionId) {
+    /// Deletes the record of a closed connection, because the gateway may never send its `$disconnect` event.
+    async fn delete_record(&self, id: &ConnectionId) {
         match self.store.delete(id).await {
-            Ok(Some(_)) => tracing::info!(connection = %id, "it was closed, and is forgotten"),
+            Ok(Some(_)) => tracing::info!(connection = %id, "connection closed; record deleted"),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(connection = %id, error = %Causes(&error), "it was closed, and is not forgotten yet");
+                tracing::warn!(
+                    connection = %id, error = %Causes(&error),
+                    "connection closed; record could not be deleted"
+                );
             }
         }
     }

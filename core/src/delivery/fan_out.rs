@@ -1,4 +1,4 @@
-//! The clients that are told of one request, each at its own pace.
+//! Sends one request's frames to its subscribers, to each at its own pace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,40 +18,43 @@ use crate::telemetry::Causes;
 
 /// Sends frames to a request's subscribers.
 ///
-/// Frames to one connection are serial. Who takes longer than others misses what came meanwhile, and is sent the
-/// latest then: nobody waits for anybody else.
+/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that no
+/// subscriber delays another.
 pub(crate) struct FanOut<'a, P> {
     connections: &'a P,
     key: RequestKey,
-    /// How long one frame may take to one client.
+    /// Timeout for sending one frame to one client.
     push_timeout: Duration,
-    /// Until when progress may be sent at all.
+    /// Instant after which no progress is sent, because the attempt's lease may have expired.
     lease_holds_until: Instant,
+    /// The connections that receive the request's frames.
     subscribers: Vec<ConnectionId>,
-    /// The latest progress.
+    /// Sequence number and text of the latest progress frame.
     progress: Option<(Seq, Arc<str>)>,
-    /// The terminal frame, and until when it may be sent.
-    end: Option<(Seq, Arc<str>, Instant)>,
-    /// The last frame that was sent to each, unless it failed and is to be sent again.
+    /// Sequence number and text of the terminal frame, and the instant until which it may be sent.
+    terminal: Option<(Seq, Arc<str>, Instant)>,
+    /// Sequence number of the last frame sent to each connection; removed when that frame must be sent again.
     tried: BTreeMap<ConnectionId, Seq>,
-    /// Up to where those knew of the request's progress who came to listen meanwhile.
+    /// Sequence number up to which each subscriber already has the progress, for example from a snapshot.
     seen: BTreeMap<ConnectionId, Seq>,
-    /// Those to whom a frame is on its way.
+    /// Connections with a frame in flight.
     sending: BTreeSet<ConnectionId>,
-    sends: FuturesUnordered<BoxFuture<'a, Sent>>,
-    /// Who has the terminal frame.
+    sends: FuturesUnordered<BoxFuture<'a, SendResult>>,
+    /// Connections that have the terminal frame, or whose terminal frame the gateway has refused for good.
     delivered: BTreeSet<ConnectionId>,
-    /// Who will never have any frame.
+    /// Connections that no longer exist, and are sent nothing more.
     gone: BTreeSet<ConnectionId>,
 }
 
-struct Sent {
+/// Result of sending one frame to one connection.
+struct SendResult {
     to: ConnectionId,
     seq: Seq,
     outcome: Result<(), SendError>,
 }
 
 impl<'a, P: Connections> FanOut<'a, P> {
+    /// Interval at which a failed terminal frame is sent again.
     const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
     pub(crate) fn new(
@@ -68,7 +71,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
             lease_holds_until,
             subscribers,
             progress: None,
-            end: None,
+            terminal: None,
             tried: BTreeMap::new(),
             seen: BTreeMap::new(),
             sending: BTreeSet::new(),
@@ -78,15 +81,17 @@ impl<'a, P: Connections> FanOut<'a, P> {
         }
     }
 
-    /// Takes over what a stored write has found, and sends the latest progress to whoever lacks it.
+    /// Applies the result of a successful write, which renewed the lease and returned the current subscribers.
+    /// Starts to send the latest progress to each subscriber that lacks it.
     pub(crate) fn renew(&mut self, lease_holds_until: Instant, subscribers: Vec<Subscriber>) {
         self.lease_holds_until = lease_holds_until;
-        self.seen = subscribers.iter().map(|listens| (listens.connection.clone(), listens.seen)).collect();
-        self.subscribers = subscribers.into_iter().map(|listens| listens.connection).collect();
+        self.seen =
+            subscribers.iter().map(|subscriber| (subscriber.connection.clone(), subscriber.seen)).collect();
+        self.subscribers = subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
         self.send_to_all();
     }
 
-    /// Starts to send progress to everyone who is not busy with an earlier frame.
+    /// Sets the latest progress frame, and starts to send it to each subscriber that has no frame in flight.
     pub(crate) fn offer(&mut self, seq: Seq, frame: String) {
         self.progress = Some((seq, frame.into()));
         self.send_to_all();
@@ -98,7 +103,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
         }
     }
 
-    /// Starts to send what comes next for a client, if anything does and nothing is on its way.
+    /// Starts to send the next frame to a connection, if there is one and no earlier frame is in flight.
     fn send_next(&mut self, to: ConnectionId) {
         let is_busy = self.sending.contains(&to);
         let is_busy = bugs::instead(Bug::PushesOverlap, false, is_busy);
@@ -112,54 +117,71 @@ impl<'a, P: Connections> FanOut<'a, P> {
         self.sends.push(Box::pin(async move {
             let sent = timeout_at(until, connections.send(&to, &frame)).await;
             let outcome = sent.unwrap_or_else(|_| Err(SendError::new(SendErrorKind::Unanswered)));
-            Sent { to, seq, outcome }
+            SendResult { to, seq, outcome }
         }));
     }
 
-    /// The latest progress, and after it the end: each once, while there is time for it.
+    /// Returns the next frame for a connection: the latest progress, and after it the terminal frame.
+    ///
+    /// Returns each frame once, and only until the instant up to which it may be sent.
     fn next_for(&self, to: &ConnectionId) -> Option<(Seq, Arc<str>, Instant)> {
         let (now, tried) = (Instant::now(), self.tried.get(to).copied().unwrap_or_default());
-        // The end is for everybody, whatever they say that they have seen.
+        // `seen` limits progress only: every subscriber is sent the terminal frame.
         let known = tried.max(self.seen.get(to).copied().unwrap_or_default());
         let progress = self.progress.as_ref().filter(|(seq, _)| *seq > known);
         let progress = progress.map(|(seq, frame)| (*seq, frame, self.lease_holds_until));
-        let end = self.end.as_ref().filter(|(seq, ..)| *seq > tried);
-        let end = end.map(|(seq, frame, until)| (*seq, frame, *until));
-        let next = progress.into_iter().chain(end).find(|(_, _, until)| *until > now);
+        let terminal = self.terminal.as_ref().filter(|(seq, ..)| *seq > tried);
+        let terminal = terminal.map(|(seq, frame, until)| (*seq, frame, *until));
+        let next = progress.into_iter().chain(terminal).find(|(_, _, until)| *until > now);
         next.map(|(seq, frame, until)| (seq, Arc::clone(frame), until.min(now + self.push_timeout)))
     }
 
-    /// Goes on with what is being sent, until one frame has arrived or failed; without any, forever.
+    /// Waits until one send has finished, and starts the next send to the same connection. Waits forever if no
+    /// frame is in flight.
     ///
-    /// Dropped before that, it has lost nothing.
+    /// This method is cancel safe: a dropped future loses no frame.
     pub(crate) async fn advance(&mut self) {
-        let Some(Sent { to, seq, outcome }) = self.sends.next().await else {
+        let Some(SendResult { to, seq, outcome }) = self.sends.next().await else {
             return std::future::pending().await;
         };
         self.sending.remove(&to);
-        let is_end = self.end.as_ref().is_some_and(|(end, ..)| *end == seq);
+        let is_terminal = self.terminal.as_ref().is_some_and(|(terminal, ..)| *terminal == seq);
         match outcome.map_err(|error| (error.kind(), error)) {
-            Ok(()) if is_end => {
+            Ok(()) if is_terminal => {
                 self.delivered.insert(to.clone());
             }
             Ok(()) => {}
             Err((SendErrorKind::Gone, _)) => {
-                tracing::info!(request = %self.key, connection = %to, "the subscriber is gone");
+                tracing::info!(
+                    request = %self.key, connection = %to,
+                    "subscriber connection gone; no more frames sent"
+                );
                 self.gone.insert(to.clone());
             }
             Err((SendErrorKind::Refused, error)) => {
-                tracing::error!(request = %self.key, connection = %to, error = %Causes(&error), "refused for good");
-                if is_end {
+                tracing::error!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "frame refused by the gateway; not retried"
+                );
+                if is_terminal {
                     self.delivered.insert(to.clone());
                 }
             }
-            // It may have arrived: progress is not said twice under one number. What is newer goes at once.
-            Err((SendErrorKind::Unanswered, error)) if !is_end => {
-                tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "perhaps not pushed");
+            // The frame may have arrived, and no progress is sent twice under one sequence number. Newer
+            // progress is sent immediately.
+            Err((SendErrorKind::Unanswered, error)) if !is_terminal => {
+                tracing::warn!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "progress push unacknowledged; not retried"
+                );
             }
             Err((SendErrorKind::Unavailable | SendErrorKind::Unanswered, error)) => {
-                tracing::warn!(request = %self.key, connection = %to, error = %Causes(&error), "not pushed");
-                // Sent again when the lease is renewed, or while the end is told; something newer goes at once.
+                tracing::warn!(
+                    request = %self.key, connection = %to, error = %Causes(&error),
+                    "push failed; frame may be sent again"
+                );
+                // The same frame is sent again at the next lease renewal, or during the terminal delivery. A
+                // newer frame is sent immediately instead.
                 if self.next_for(&to).is_none() {
                     self.tried.remove(&to);
                     return;
@@ -169,7 +191,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
         self.send_next(to);
     }
 
-    /// Goes on with what is being sent for as long as some other work takes, which begins first.
+    /// Continues the sends in flight until `work` finishes. Each round polls `work` first.
     pub(crate) async fn advance_during<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -181,20 +203,22 @@ impl<'a, P: Connections> FanOut<'a, P> {
         }
     }
 
-    /// Goes on with what is being sent until all of it has arrived or failed, or that long.
+    /// Continues the sends in flight until all have finished, or until the instant `until`.
     pub(crate) async fn flush(&mut self, until: Instant) {
         while !self.sends.is_empty() {
             tokio::select! {
                 biased;
-                // There are only so many to come: what has arrived by then counts.
+                // Sends that have finished by `until` still count. Their number is bounded, so this branch
+                // ends.
                 () = self.advance() => {}
                 () = sleep_until(until) => return,
             }
         }
     }
 
-    /// Sends the terminal frame to everyone who listens, again to those whom it does not reach at once, and
-    /// returns who has it, or will never need it.
+    /// Sends the terminal frame to every subscriber, with retries until `until`.
+    ///
+    /// Returns the subscribers that have the terminal frame or will never need it.
     pub(crate) async fn deliver(
         mut self,
         seq: Seq,
@@ -202,23 +226,24 @@ impl<'a, P: Connections> FanOut<'a, P> {
         until: Instant,
         subscribers: Vec<ConnectionId>,
     ) -> Vec<ConnectionId> {
-        // Who has come to listen since the last write knows of the progress from a snapshot, or of the end: nothing of it
-        // may follow that.
-        for newcomer in subscribers.iter().filter(|id| !self.subscribers.contains(id)) {
-            self.seen.insert(newcomer.clone(), Seq::from_stored(u64::MAX));
+        // A connection that subscribed after the last write has a snapshot of the progress, or already the
+        // terminal frame. No progress may follow, so all progress counts as seen.
+        for new in subscribers.iter().filter(|id| !self.subscribers.contains(id)) {
+            self.seen.insert(new.clone(), Seq::from_stored(u64::MAX));
         }
         self.subscribers = subscribers;
-        self.end = Some((seq, frame.into(), until));
+        self.terminal = Some((seq, frame.into(), until));
         self.send_to_all();
         let mut retry_at = Instant::now() + Self::RETRY_INTERVAL;
-        while !self.subscribers.iter().all(|id| self.is_done_with(id)) {
+        while !self.subscribers.iter().all(|id| self.needs_nothing(id)) {
             tokio::select! {
                 biased;
-                // Each ends, and none is begun again before its time: the others have their turns.
+                // This branch cannot starve the others: each send finishes, and a failed send restarts only at
+                // `retry_at`.
                 () = self.advance() => {}
                 () = sleep_until(until) => break,
                 () = sleep_until(retry_at) => {
-                    // What was told of its progress in vain is told of the end alone.
+                    // A retry sends the terminal frame only, and no more progress.
                     self.progress = None;
                     self.send_to_all();
                     retry_at = Instant::now() + Self::RETRY_INTERVAL;
@@ -228,10 +253,11 @@ impl<'a, P: Connections> FanOut<'a, P> {
         if bugs::is(Bug::DeliveryAssumed) {
             return self.subscribers;
         }
-        self.subscribers.iter().filter(|id| self.is_done_with(id)).cloned().collect()
+        self.subscribers.iter().filter(|id| self.needs_nothing(id)).cloned().collect()
     }
 
-    fn is_done_with(&self, id: &ConnectionId) -> bool {
+    /// Returns whether a connection has the terminal frame or will never need it.
+    fn needs_nothing(&self, id: &ConnectionId) -> bool {
         self.delivered.contains(id) || self.gone.contains(id)
     }
 }

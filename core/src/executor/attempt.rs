@@ -1,4 +1,5 @@
-//! One attempt at a claimed request: its handler, its lease, its frames.
+//! One attempt of a claimed request: runs the handler, keeps the lease, pushes progress, and writes the
+//! outcome.
 
 mod finish;
 mod mistakes;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::outcome::Outcome;
-use super::{Executor, Ran};
+use super::{Executor, RunResult};
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
@@ -25,43 +26,49 @@ use crate::progress::{ProgressReporter, StopReason};
 use crate::protocol::{Frame, Seq};
 use crate::store::{Lease, Progress, Request, RequestQueue};
 
+/// One run of a handler under one claim of a request.
 pub(super) struct Attempt<'a, Q, P, D> {
     executor: &'a Executor<Q, P, D>,
     key: RequestKey,
     request: Request,
-    /// Kept for the dead letter that may come of it.
+    /// The request's payload; kept for the dead letter that is sent if the request fails for good.
     payload: Arc<Value>,
     policy: RetryPolicy,
     lease: Lease,
-    /// Until when its holder has asked for the lease last.
+    /// Lease expiry that this attempt's latest write asked for.
     lease_until: Timestamp,
-    /// Before the claim, or the renewal, was asked for: by then at the latest the lease began.
+    /// Instant just before the latest successful claim or renewal was sent. The lease lasts at least its full
+    /// duration from this instant.
     renewed_at: Instant,
-    /// When the invocation ends.
+    /// Instant at which the invocation ends.
     deadline: Instant,
+    /// Sequence number of the latest progress frame.
     seq: Seq,
     fan_out: FanOut<'a, P>,
+    /// Progress in the latest progress frame, or the progress that the attempt started with.
     pushed: Progress,
-    /// Whether something was saved before this run that it goes on from.
+    /// Whether the attempt continues from a checkpoint that an earlier run of the handler saved.
     had_checkpoint: bool,
-    /// Whether this run has saved something to go on from.
+    /// Whether this run of the handler has saved a checkpoint.
     has_saved: bool,
+    /// `None` until the handler is asked to stop.
     stop: Option<Stop>,
 }
 
-/// Why a handler is to stop, and how long it has.
+/// Why a handler was asked to stop, and the instant until which it may clean up.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     reason: StopReason,
     until: Instant,
 }
 
-/// The lease is lost: another attempt has the request, and this one has nothing more to say.
+/// The attempt's lease is lost: another attempt may run the request, so this attempt must neither write nor
+/// push.
 struct LeaseLost;
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
-    /// How long a handler that was dropped may take to its next await.
-    const STOP_PATIENCE: Duration = Duration::from_secs(1);
+    /// Maximum time that an aborted handler may take to reach its next `.await`.
+    const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
         executor: &'a Executor<Q, P, D>,
@@ -81,7 +88,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         );
         let seq = Seq::start_of(lease.epoch);
         let seq = bugs::instead(Bug::SeqBeginsAnew, Seq::start_of(0), seq);
-        // What goes on goes on from there; what begins anew begins at zero.
+        // A run that continues from a checkpoint keeps the stored progress. A run without a checkpoint starts
+        // at zero.
         let pushed =
             if request.checkpoint.is_some() { request.progress.clone() } else { Progress::default() };
         Self {
@@ -103,29 +111,32 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         }
     }
 
-    /// Runs the handler, and writes and tells what has come of it.
-    pub(super) async fn run(mut self) -> Ran {
+    /// Runs the handler and writes its outcome; if the request is terminal, delivers the terminal frame.
+    pub(super) async fn run(mut self) -> RunResult {
         if self.request.cancel_requested {
             return self.finish(Outcome::Stopped).await;
         }
         let (reporter, mut reports) = ProgressReporter::channel(self.pushed.clone());
-        reports.end_by(self.time_is_up());
+        reports.end_by(self.handler_deadline());
         let mut task = self.start(reporter);
         let outcome = self.watch(&mut task, &mut reports).await;
-        if timeout(Self::STOP_PATIENCE, task.stop()).await.is_err() {
-            tracing::error!(request = %self.key, "the handler does not stop: it holds a thread until it awaits");
+        if timeout(Self::ABORT_TIMEOUT, task.stop()).await.is_err() {
+            tracing::error!(request = %self.key, "aborted handler still holds its thread");
             self.executor.handler_runtime.replace_if_stuck().await;
         }
         let Ok(outcome) = outcome else {
-            tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
-            return Ran::Done;
+            tracing::warn!(
+                request = %self.key, epoch = self.lease.epoch,
+                "lease lost; attempt stops without writing"
+            );
+            return RunResult::Done;
         };
         let latest = reports.progress.borrow().clone();
         self.push_progress(latest);
         self.finish(outcome).await
     }
 
-    /// Sends the request through the app's layers to its handler.
+    /// Starts the handler on the handler runtime, called through the app's middleware layers.
     fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Reply, CallError>> {
         let checkpoint = self.request.checkpoint.take().map(Arc::new);
         let request = &self.request;
@@ -146,7 +157,9 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         HandlerTask::spawn(&self.executor.handler_runtime.handle(), async move { app.call(call).await })
     }
 
-    /// Sends progress to who is listening, as long as the lease surely holds.
+    /// Starts to push progress to the subscribers, unless `progress` was pushed already.
+    ///
+    /// The fan-out drops progress once the lease may have expired.
     fn push_progress(&mut self, progress: Progress) {
         if progress == self.pushed {
             return;

@@ -1,4 +1,4 @@
-//! The claim of a request, which begins its attempt.
+//! Claims a request and starts its attempt.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
 use super::ending::{AttemptEnding, write_ending};
-use super::{Executor, NotClaimed, Ran};
+use super::{Executor, NotClaimed, RunResult};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::deadline::{LAST_MOMENT, before};
@@ -16,50 +16,66 @@ use crate::store::{Claimed, LastReport, Lease, RequestQueue, Runner, StoreError,
 use crate::telemetry::Causes;
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
-    /// Claims a request and runs it until it ends, or is to go on later. It must have this much time `at_least` before its
-    /// handler would be told that the invocation ends.
+    /// Claims a request and runs one attempt of it, until the attempt's outcome is written.
+    ///
+    /// Claims nothing unless the handler would have more than `min_time` until it is asked to stop because the
+    /// invocation ends at `deadline`.
     pub(crate) async fn run(
         &self,
         key: &RequestKey,
         runner: Runner,
-        at_least: Duration,
+        min_time: Duration,
         deadline: Instant,
-    ) -> Result<Ran, NotClaimed> {
-        // Before the claim: the lease cannot have begun earlier.
-        let asked_at = Instant::now();
-        if asked_at + self.settings.deadline_margin + at_least >= deadline {
+    ) -> Result<RunResult, NotClaimed> {
+        // Measured before the claim is sent, because the lease cannot begin earlier.
+        let claimed_at = Instant::now();
+        if claimed_at + self.settings.deadline_margin + min_time >= deadline {
             return Err(NotClaimed::NoTimeLeft);
         }
         let (now, owner) = (self.clock.now(), self.owner_token());
         let claim = self.queue.claim(key, &owner, runner, now, now + self.settings.lease);
-        // A claim that comes later than this leaves its handler no time.
+        // A claim that is answered after this instant would leave the handler no time.
         let claimed = timeout_at(deadline - self.settings.deadline_margin, claim).await;
-        let late = |_| {
-            let context = format!("claim {key}: no answer in the time that this invocation has");
+        let timed_out = |_| {
+            let context =
+                format!("the claim of request {key} was not answered before the invocation's deadline");
             Err(StoreError::new(StoreErrorKind::Unavailable, context))
         };
-        match claimed.unwrap_or_else(late).map_err(NotClaimed::Store)? {
+        match claimed.unwrap_or_else(timed_out).map_err(NotClaimed::Store)? {
             Claimed::Won(request, lease) => {
-                tracing::info!(request = %key, action = request.action, attempt = request.attempt, "claimed");
-                return Ok(Box::pin(Attempt::new(self, *request, lease, asked_at, deadline).run()).await);
+                tracing::info!(
+                    request = %key, action = request.action, attempt = request.attempt,
+                    "request claimed"
+                );
+                return Ok(Box::pin(Attempt::new(self, *request, lease, claimed_at, deadline).run()).await);
             }
-            // To give it back would take the store that does not answer: it costs an attempt.
+            // Releasing the claim would need the store, which does not answer. The claim uses up one of the
+            // request's attempts.
             Claimed::OutOfReach(_, error) => {
-                tracing::error!(request = %key, error = %Causes(&error), "claimed, and left to its lease's end");
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "claimed request not readable now; waits for lease expiry"
+                );
             }
-            Claimed::Unreadable(lease, error) => self.give_up(key, &lease, &error, deadline).await,
-            Claimed::ForWorker => return Ok(Ran::ForWorker),
+            Claimed::Unreadable(lease, error) => self.fail_unreadable(key, &lease, &error, deadline).await,
+            Claimed::ForWorker => return Ok(RunResult::ForWorker),
             Claimed::NotPending(status) => {
-                tracing::debug!(request = %key, status = status.as_str(), "not pending: nothing to do");
+                tracing::debug!(
+                    request = %key, status = status.as_str(),
+                    "request not pending; nothing to run"
+                );
             }
-            Claimed::Missing => tracing::warn!(request = %key, "the request is not there (any more)"),
+            Claimed::Missing => tracing::warn!(request = %key, "request not found; nothing to run"),
         }
-        Ok(Ran::Done)
+        Ok(RunResult::Done)
     }
 
-    /// Ends a request that is ours and that nobody can read: another try would find it no better.
-    async fn give_up(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {
-        tracing::error!(request = %key, error = %Causes(error), "the request cannot be read");
+    /// Writes FAILED to a claimed request whose stored values cannot be read, or CANCELLED if a cancel was
+    /// requested.
+    ///
+    /// A retry would fail in the same way.
+    async fn fail_unreadable(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {
+        tracing::error!(request = %key, error = %Causes(error), "claimed request unreadable; request fails");
         let seq = Seq::start_of(lease.epoch).next();
         let last = LastReport { seq, at: self.clock.now(), ..LastReport::default() };
         let ending = |cancel_requested| {
@@ -76,10 +92,10 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
         match timeout_at(before(deadline, LAST_MOMENT), written).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::error!(request = %key, error = %Causes(&error), "the end was not stored");
+                tracing::error!(request = %key, error = %Causes(&error), "terminal write failed");
             }
             Err(_) => {
-                tracing::error!(request = %key, "the end is not known to be stored before the invocation's own")
+                tracing::error!(request = %key, "terminal write unconfirmed at invocation deadline");
             }
         }
     }

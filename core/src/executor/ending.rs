@@ -1,4 +1,4 @@
-//! What is written when an attempt has ended.
+//! Decides and writes the last write of an attempt: a terminal status, a retry, or a yield.
 
 use std::time::Duration;
 
@@ -17,64 +17,68 @@ use crate::store::{
 };
 use crate::telemetry::Causes;
 
-/// How long to wait between two tries to write.
+/// Wait before the last write of an attempt is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The last write of an attempt.
+/// The last write of an attempt, which ends the attempt.
 #[derive(Debug)]
 pub(super) enum AttemptEnding {
-    /// The request has ended, after the attempts of this history, if it failed.
-    Ended(Ending, Vec<PastAttempt>),
-    /// The request waits for its next attempt.
-    Retried { due: Timestamp, runner: Runner, history: Vec<PastAttempt> },
-    /// The request goes on in a fresh invocation.
-    Continued,
+    /// The request becomes terminal. The list is the attempt history to store; if empty, the stored history is
+    /// kept.
+    Terminal(Ending, Vec<PastAttempt>),
+    /// The request waits until `due` for its next attempt, which `runner` makes.
+    Retry { due: Timestamp, runner: Runner, history: Vec<PastAttempt> },
+    /// The request continues from its checkpoint in a fresh invocation.
+    Yield,
 }
 
-/// What an ending depends on, beside the attempt's outcome.
+/// The inputs, apart from the attempt's outcome, that decide the attempt's last write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances<'r> {
     pub(super) request: &'r Request,
     pub(super) lease: &'r Lease,
     pub(super) policy: &'r RetryPolicy,
     pub(super) rules: &'r Rules,
-    /// From 0 to 1: how much of the longest wait is waited.
-    pub(super) chance: f64,
+    /// Random factor from 0 to 1 that scales the policy's longest retry wait.
+    pub(super) jitter: f64,
     pub(super) now: Timestamp,
 }
 
 impl AttemptEnding {
-    /// The write of the state that the rules lead to after this outcome, and the effect that follows the write.
+    /// Returns the last write that the state machine prescribes after `outcome`, and the effect that follows
+    /// the write.
     pub(super) fn after(outcome: &Outcome, circumstances: Circumstances<'_>) -> (Self, Option<Effect>) {
-        let Circumstances { request, lease, policy, rules, chance, now } = circumstances;
+        let Circumstances { request, lease, policy, rules, jitter, now } = circumstances;
         let held = State::held(request, lease.expires_at);
-        let event = outcome.event(policy, request.attempt, chance, now);
+        let event = outcome.event(policy, request.attempt, jitter, now);
         let Step { state, effect } = step(held, event, now, rules);
         let ending = match state {
             State::Completed => match outcome {
-                Outcome::Succeeded(result) => Self::Ended(Ending::Completed(result.clone()), Vec::new()),
+                Outcome::Succeeded(result) => Self::Terminal(Ending::Completed(result.clone()), Vec::new()),
                 Outcome::Yielded | Outcome::Stopped | Outcome::Failed(_) => {
-                    unreachable!("only a result completes a request")
+                    unreachable!("only a handler's result leads to COMPLETED")
                 }
             },
             State::Cancelled => Self::cancelled(),
             State::Failed => {
-                let (how, error) = outcome.error(rules);
-                let history = past(request, lease, how, error.clone(), now);
-                Self::Ended(Ending::Failed(error), history)
+                let (attempt_outcome, error) = outcome.error(rules);
+                let history = extended_history(request, lease, attempt_outcome, error.clone(), now);
+                Self::Terminal(Ending::Failed(error), history)
             }
             State::Retrying(_, due) => {
-                let (how, error) = outcome.error(rules);
-                let history = past(request, lease, how, error, now);
-                Self::Retried { due, runner: outcome.runner().unwrap_or(request.runner), history }
+                let (attempt_outcome, error) = outcome.error(rules);
+                let history = extended_history(request, lease, attempt_outcome, error, now);
+                Self::Retry { due, runner: outcome.runner().unwrap_or(request.runner), history }
             }
-            State::Pending(_) => Self::Continued,
-            State::Processing(..) => unreachable!("an attempt that has ended leaves PROCESSING"),
+            State::Pending(_) => Self::Yield,
+            State::Processing(..) => unreachable!("every outcome of an attempt leads out of PROCESSING"),
         };
         (ending, effect)
     }
 
-    /// The ending of a request that nobody can read. Its history, which nobody can read either, stays as it is.
+    /// Returns the terminal write of a request whose stored values cannot be read.
+    ///
+    /// The stored history cannot be read either, so the write leaves the history unchanged.
     pub(super) fn of_unreadable(
         lease: &Lease,
         cancel_requested: bool,
@@ -86,29 +90,29 @@ impl AttemptEnding {
         match step(held, Event::Failed { next: None }, now, rules).state {
             State::Cancelled => Self::cancelled(),
             State::Failed => {
-                let error = ErrorBody::new(ErrorCode::InternalError, "The request can no longer be read");
-                Self::Ended(Ending::Failed(error), Vec::new())
+                let error = ErrorBody::new(ErrorCode::InternalError, "The stored request cannot be read");
+                Self::Terminal(Ending::Failed(error), Vec::new())
             }
             State::Pending(_) | State::Processing(..) | State::Retrying(..) | State::Completed => {
-                unreachable!("what fails for good ends without a result")
+                unreachable!("a failure without a next attempt leads to FAILED or CANCELLED")
             }
         }
     }
 
     const fn cancelled() -> Self {
-        Self::Ended(Ending::Cancelled, Vec::new())
+        Self::Terminal(Ending::Cancelled, Vec::new())
     }
 
     pub(super) const fn is_terminal(&self) -> bool {
         match self {
-            Self::Ended(..) => true,
-            Self::Retried { .. } | Self::Continued => false,
+            Self::Terminal(..) => true,
+            Self::Retry { .. } | Self::Yield => false,
         }
     }
 }
 
-/// The history of a request with this attempt in it.
-fn past(
+/// Returns the request's attempt history with this attempt appended.
+fn extended_history(
     request: &Request,
     lease: &Lease,
     outcome: AttemptOutcome,
@@ -126,8 +130,9 @@ fn past(
     attempt.added_to(&request.history)
 }
 
-/// Writes an attempt's ending, again and again until it is stored: it is what the client was promised, and
-/// conditional on the epoch, so that it can do no harm however late it comes.
+/// Writes an attempt's ending, and retries until the write succeeds or its error is not transient.
+///
+/// A retry is safe however late it arrives, because the write is conditional on the epoch.
 pub(super) async fn write_ending<Q: RequestQueue, P, D>(
     executor: &Executor<Q, P, D>,
     key: &RequestKey,
@@ -138,21 +143,21 @@ pub(super) async fn write_ending<Q: RequestQueue, P, D>(
     let queue = &executor.queue;
     loop {
         let written = match ending {
-            AttemptEnding::Ended(Ending::Completed(result), _) => {
+            AttemptEnding::Terminal(Ending::Completed(result), _) => {
                 queue.complete(key, lease, result, last).await
             }
-            AttemptEnding::Ended(Ending::Failed(error), history) => {
+            AttemptEnding::Terminal(Ending::Failed(error), history) => {
                 queue.fail(key, lease, error, history, last).await
             }
-            AttemptEnding::Ended(Ending::Cancelled, _) => queue.confirm_cancel(key, lease, last).await,
-            AttemptEnding::Retried { due, runner, history } => {
+            AttemptEnding::Terminal(Ending::Cancelled, _) => queue.confirm_cancel(key, lease, last).await,
+            AttemptEnding::Retry { due, runner, history } => {
                 queue.retry_later(key, lease, history, *due, *runner, last).await
             }
-            AttemptEnding::Continued => queue.continue_later(key, lease, last).await,
+            AttemptEnding::Yield => queue.continue_later(key, lease, last).await,
         };
         match written {
             Err(error) if error.is_transient() => {
-                tracing::warn!(request = %key, error = %Causes(&error), "what becomes of it is not stored yet");
+                tracing::warn!(request = %key, error = %Causes(&error), "outcome write failed; retrying");
                 sleep(RETRY_INTERVAL).await;
             }
             done => return done,

@@ -1,4 +1,4 @@
-//! How an attempt ended.
+//! The outcome of an attempt: success, yield, stop or failure.
 
 use std::time::Duration;
 
@@ -14,128 +14,139 @@ use crate::protocol::{ErrorBody, ErrorCode};
 use crate::store::{AttemptOutcome, Runner};
 use crate::telemetry::Causes;
 
-/// How a handler's task has ended; an error is a panic.
-pub(super) type HandlerEnd = Result<Result<Reply, CallError>, JoinError>;
+/// Result of a handler's task; the outer error is a panic.
+pub(super) type HandlerResult = Result<Result<Reply, CallError>, JoinError>;
 
-/// What has come of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It has a result.
+    /// The handler returned this result.
     Succeeded(Value),
-    /// It goes on from its checkpoint in a fresh invocation.
+    /// The handler yielded: the request continues from its checkpoint in a fresh invocation.
     Yielded,
-    /// It has stopped, as its user or an operator wanted.
+    /// The attempt stopped because the request's user or an operator requested a cancel.
     Stopped,
-    /// It has failed.
+    /// The attempt failed, timed out or panicked.
     Failed(Failure),
 }
 
-/// An attempt that has failed.
+/// Details of a failed attempt.
 #[derive(Debug)]
 pub(super) struct Failure {
+    /// The error that the client receives if the request fails.
     error: ErrorBody,
     outcome: AttemptOutcome,
-    again: Again,
-    /// Who makes the next attempt, where it is another than before.
+    retry: Retry,
+    /// The function that makes the next attempt; `None` keeps the request's current runner.
     runner: Option<Runner>,
 }
 
-/// Whether another attempt is worth it.
+/// Whether a failed attempt may be retried.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Again {
+enum Retry {
     Never,
-    /// Once the policy's wait is over, but not before this one is.
+    /// Retry after the policy's wait, but not before this duration has passed.
     After(Duration),
 }
 
-impl Again {
-    const fn if_so(policy_says_so: bool) -> Self {
-        if policy_says_so { Self::After(Duration::ZERO) } else { Self::Never }
+impl Retry {
+    const fn allowed_if(is_allowed: bool) -> Self {
+        if is_allowed { Self::After(Duration::ZERO) } else { Self::Never }
     }
 }
 
 impl Outcome {
-    /// What has come of a handler that ended by itself. A handler that wants to go on later needs a checkpoint to go on from.
+    /// Returns the outcome of a handler that finished by itself. A yield without a checkpoint counts as a
+    /// failure.
     pub(super) fn of(
-        ended: HandlerEnd,
+        result: HandlerResult,
         has_checkpoint: bool,
         policy: &RetryPolicy,
         key: &RequestKey,
     ) -> Self {
-        let error = match ended {
+        let error = match result {
             Ok(Ok(Reply::Done(output))) => return Self::Succeeded(output),
             Ok(Ok(decision @ (Reply::Queue { .. } | Reply::BuiltIn))) => {
-                tracing::error!(request = %key, ?decision, "a layer has decided what is for the router alone");
+                tracing::error!(
+                    request = %key, ?decision,
+                    "middleware returned a reply that only the router supports"
+                );
                 return Self::Failed(Failure::for_good(ErrorBody::processing_failed()));
             }
             Err(error) => {
-                tracing::error!(request = %key, %error, "the handler or a layer panicked");
+                tracing::error!(request = %key, %error, "handler or middleware panicked");
                 return Self::Failed(Failure {
                     outcome: AttemptOutcome::Panicked,
-                    again: Again::if_so(policy.retries_panics),
+                    retry: Retry::allowed_if(policy.retries_panics),
                     ..Failure::for_good(ErrorBody::processing_failed())
                 });
             }
             Ok(Err(error)) => error,
         };
-        let (outcome, again) = match error.verdict() {
+        let (outcome, retry) = match error.verdict() {
             Verdict::Yielded if has_checkpoint => return Self::Yielded,
             Verdict::Yielded => {
-                tracing::error!(request = %key, "the handler wants to go on later, and has saved no checkpoint");
-                (AttemptOutcome::Failed, Again::After(Duration::ZERO))
+                tracing::error!(request = %key, "handler yielded without a checkpoint; attempt fails");
+                (AttemptOutcome::Failed, Retry::After(Duration::ZERO))
             }
-            Verdict::Final => (AttemptOutcome::Failed, Again::Never),
-            Verdict::Retryable(after) => (AttemptOutcome::Failed, Again::After(after.unwrap_or_default())),
-            Verdict::TimedOut => (AttemptOutcome::TimedOut, Again::if_so(policy.retries_timeouts)),
+            Verdict::Final => (AttemptOutcome::Failed, Retry::Never),
+            Verdict::Retryable(after) => (AttemptOutcome::Failed, Retry::After(after.unwrap_or_default())),
+            Verdict::TimedOut => (AttemptOutcome::TimedOut, Retry::allowed_if(policy.retries_timeouts)),
         };
         if error.is_unexpected() {
-            tracing::warn!(request = %key, error = %Causes(&error), "the attempt failed");
+            tracing::warn!(request = %key, error = %Causes(&error), "attempt failed");
         } else {
-            tracing::debug!(request = %key, %error, "the attempt failed");
+            tracing::debug!(request = %key, %error, "attempt failed");
         }
-        Self::Failed(Failure { error: error.into_told(), outcome, again, runner: None })
+        Self::Failed(Failure { error: error.into_told(), outcome, retry, runner: None })
     }
 
-    /// What has come of a handler whose invocation ends: the next attempt has one of its own, which one that shared its
-    /// first with others always gets.
+    /// Returns the outcome of a handler that was stopped because its invocation ends. The worker makes the next
+    /// attempt.
+    ///
+    /// An attempt in the processor may be retried even if the policy does not retry timeouts, because it shared
+    /// its invocation with other requests.
     pub(super) fn out_of_time(policy: &RetryPolicy, runner: Runner) -> Self {
         Self::Failed(Failure {
-            error: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation may"),
+            error: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation allows"),
             outcome: AttemptOutcome::TimedOut,
-            again: Again::if_so(policy.retries_timeouts || runner == Runner::Processor),
+            retry: Retry::allowed_if(policy.retries_timeouts || runner == Runner::Processor),
             runner: Some(Runner::Worker),
         })
     }
 
-    /// A result that is larger than the store can hold.
+    /// Returns the outcome of an attempt whose result is too large for the store.
     pub(super) fn too_large() -> Self {
-        let problem = "The result is larger than can be stored";
+        let problem = "The result is too large to store";
         Self::Failed(Failure::for_good(ErrorBody::new(ErrorCode::PayloadTooLarge, problem)))
     }
 
-    /// What it is to the state machine, after that many attempts.
-    pub(super) fn event(&self, policy: &RetryPolicy, attempt: u32, chance: f64, now: Timestamp) -> Event {
+    /// Returns this outcome as an event of the state machine. `attempt` is the attempt's number, counted from
+    /// 1, and `jitter` scales the retry wait.
+    pub(super) fn event(&self, policy: &RetryPolicy, attempt: u32, jitter: f64, now: Timestamp) -> Event {
         match self {
             Self::Succeeded(_) => Event::Succeeded,
             Self::Yielded => Event::Yielded,
             Self::Stopped => Event::Stopped,
-            Self::Failed(failure) => Event::Failed { next: failure.next(policy, attempt, chance, now) },
+            Self::Failed(failure) => Event::Failed { next: failure.next(policy, attempt, jitter, now) },
         }
     }
 
-    /// What its client and its history are told where the request fails, or waits for another attempt.
+    /// Returns the outcome for the attempt history and the error for the client, for a request that fails or is
+    /// retried.
     pub(super) fn error(&self, rules: &Rules) -> (AttemptOutcome, ErrorBody) {
         match self {
             Self::Failed(failure) => (failure.outcome, failure.error.clone()),
             Self::Yielded => {
-                let problem = format!("The request took longer than {} invocations", rules.max_continuations);
+                let problem =
+                    format!("The request did not finish within {} continuations", rules.max_continuations);
                 (AttemptOutcome::TimedOut, ErrorBody::new(ErrorCode::Timeout, problem))
             }
             Self::Succeeded(_) | Self::Stopped => (AttemptOutcome::Failed, ErrorBody::processing_failed()),
         }
     }
 
-    /// Who makes the next attempt, where it is another than before.
+    /// Returns the function that makes the next attempt; `None` keeps the request's current runner.
     pub(super) const fn runner(&self) -> Option<Runner> {
         match self {
             Self::Failed(failure) => failure.runner,
@@ -143,17 +154,17 @@ impl Outcome {
         }
     }
 
-    /// Whether its handler says that another attempt would not mend it.
+    /// Returns whether the attempt failed with an error that is never retried.
     pub(super) fn is_final(&self) -> bool {
         match self {
             Self::Failed(failure) => {
-                failure.outcome == AttemptOutcome::Failed && failure.again == Again::Never
+                failure.outcome == AttemptOutcome::Failed && failure.retry == Retry::Never
             }
             Self::Succeeded(_) | Self::Yielded | Self::Stopped => false,
         }
     }
 
-    /// Whether it took longer than it may.
+    /// Returns whether the attempt timed out.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             Self::Failed(failure) => failure.outcome == AttemptOutcome::TimedOut,
@@ -163,18 +174,18 @@ impl Outcome {
 }
 
 impl Failure {
-    /// A failure that another attempt would not mend.
+    /// Returns a failure that is never retried.
     pub(super) const fn for_good(error: ErrorBody) -> Self {
-        Self { error, outcome: AttemptOutcome::Failed, again: Again::Never, runner: None }
+        Self { error, outcome: AttemptOutcome::Failed, retry: Retry::Never, runner: None }
     }
 
-    /// When the next attempt would be due.
-    fn next(&self, policy: &RetryPolicy, attempt: u32, chance: f64, now: Timestamp) -> Option<Timestamp> {
-        match self.again {
-            Again::Never => None,
-            // Whatever a handler asks for, a request ends within a bounded time.
-            Again::After(least) => {
-                Some(now + policy.wait_after(attempt, chance).max(least.min(RetryPolicy::MAX_CAP)))
+    /// Returns the time at which the next attempt is due; `None` if the failure is never retried.
+    fn next(&self, policy: &RetryPolicy, attempt: u32, jitter: f64, now: Timestamp) -> Option<Timestamp> {
+        match self.retry {
+            Retry::Never => None,
+            // The wait that a handler asks for is capped, so that every request finishes within a bounded time.
+            Retry::After(least) => {
+                Some(now + policy.wait_after(attempt, jitter).max(least.min(RetryPolicy::MAX_CAP)))
             }
         }
     }

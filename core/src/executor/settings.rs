@@ -5,24 +5,29 @@ use tokio::time::Instant;
 use crate::config::Environment;
 use crate::lifecycle::Rules;
 
-/// How requests are run.
+/// Settings of the attempts that an [`Executor`](super::Executor) runs.
 #[derive(Clone, Debug)]
 pub struct ExecutorSettings {
-    /// How long a claim holds without being renewed; it is renewed at a third. Default 60 s.
+    /// Duration of a request's lease. A running attempt renews its lease after a third of this time.
+    /// Default 60 s.
     pub lease: Duration,
-    /// The least time between two progress frames of a request. Default 100 ms.
+    /// Minimum time between two progress frames of one request. Default 100 ms.
     pub push_interval: Duration,
-    /// The least time between two stored progress reports of a request. Default 1 s.
+    /// Minimum time between two stored progress reports of one request; a checkpoint is stored without this
+    /// wait. Default 1 s.
     pub store_interval: Duration,
-    /// How long one frame may take to one client. Default 3 s.
+    /// Timeout for sending one frame to one client. Default 3 s.
     pub push_timeout: Duration,
-    /// How long before its invocation's end a handler is stopped, so that there is time to say so. Default 10 s.
+    /// Time before the end of the invocation at which the handler is asked to stop, so that there is time to
+    /// write the outcome. Default 10 s.
     pub deadline_margin: Duration,
-    /// How long a handler that is told to stop has to clean up. Default 5 s.
+    /// Time that a handler has to clean up after it is asked to stop; shorter if the invocation ends sooner.
+    /// Default 5 s.
     pub stop_grace: Duration,
-    /// By how much the clocks of two functions may differ: nothing is pushed so shortly before a lease's end. Default 5 s.
+    /// Assumed maximum difference between the clocks of two functions. An attempt pushes no progress during
+    /// this time before its lease expires. Default 5 s.
     pub clock_skew: Duration,
-    /// The rules that requests live by.
+    /// Limits of the request state machine, such as the maximum number of continuations.
     pub rules: Rules,
 }
 
@@ -42,7 +47,9 @@ impl Default for ExecutorSettings {
 }
 
 impl ExecutorSettings {
-    /// Reads `LEASE_MS` and `MAX_CONTINUATIONS`, as [`lambda`](crate::lambda) has them.
+    /// Reads `LEASE_MS` and `MAX_CONTINUATIONS` from the environment; all other settings keep their defaults.
+    ///
+    /// See [`lambda`](crate::lambda) for the environment variables.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let defaults = Self::default();
@@ -53,8 +60,9 @@ impl ExecutorSettings {
         }
     }
 
-    /// Until when a lease that was asked for at `asked_at` surely holds, whatever the clocks of others say.
-    pub(super) fn lease_holds_until(&self, asked_at: Instant) -> Instant {
-        asked_at + self.lease.saturating_sub(self.clock_skew)
+    /// Returns the instant until which a lease requested at `requested_at` certainly holds, even for a function
+    /// whose clock is ahead by [`clock_skew`](Self::clock_skew).
+    pub(super) fn lease_holds_until(&self, requested_at: Instant) -> Instant {
+        requested_at + self.lease.saturating_sub(self.clock_skew)
     }
 }

@@ -1,21 +1,23 @@
-//! Every state, every event, and every moment that makes a difference.
+//! Tests of the state machine: every state, with every event, at every time that makes a difference.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::store::Lease;
 
-/// Until when the lease of a state holds, and when the next attempt of one is due.
-const THEN: Timestamp = Timestamp::from_secs(100);
-/// When the next lease would end, and the next attempt be due.
+/// Time at which the lease of each tested PROCESSING state expires, and the retry of each tested RETRYING state
+/// is due.
+const CURRENT: Timestamp = Timestamp::from_secs(100);
+/// Time at which the lease of a tested claim expires, and the retry of a tested failure is due.
 const NEXT: Timestamp = Timestamp::from_secs(200);
 
 fn rules() -> Rules {
     Rules { max_continuations: 3 }
 }
 
-/// Before, at and after [`THEN`], and the same of the moment at which a lease is lost.
-const MOMENTS: [u64; 5] = [99, 100, 109, 110, 111];
+/// Times in seconds just before and at [`CURRENT`], and just before, at and after the time at which its lease
+/// counts as lost.
+const TIMES: [u64; 5] = [99, 100, 109, 110, 111];
 
 const EVENTS: [Event; 8] = [
     Event::Claimed { until: NEXT },
@@ -28,17 +30,17 @@ const EVENTS: [Event; 8] = [
     Event::TimerFired,
 ];
 
-/// Every state, with budgets below their limits and at them.
+/// Returns every state, with budgets below their limits and at their limits.
 fn states() -> Vec<State> {
     let budget = |used, continuations| Budget { used, allowed: 2, continuations };
     let mut states = vec![State::Pending(budget(0, 0)), State::Pending(budget(1, 3))];
     for (used, continuations) in [(1, 2), (1, 3), (2, 2), (2, 3)] {
         for cancel_requested in [false, true] {
-            let hold = Hold { until: THEN, cancel_requested };
+            let hold = Hold { until: CURRENT, cancel_requested };
             states.push(State::Processing(budget(used, continuations), hold));
         }
     }
-    states.extend([State::Retrying(budget(1, 3), THEN), State::Retrying(budget(2, 0), THEN)]);
+    states.extend([State::Retrying(budget(1, 3), CURRENT), State::Retrying(budget(2, 0), CURRENT)]);
     states.extend([State::Completed, State::Failed, State::Cancelled]);
     states
 }
@@ -48,18 +50,18 @@ fn seconds(time: Timestamp) -> u64 {
 }
 
 fn text_of_budget(budget: Budget) -> String {
-    format!("{} of {}, continued {}", budget.used, budget.allowed, budget.continuations)
+    format!("attempt {} of {}, {} continuations", budget.used, budget.allowed, budget.continuations)
 }
 
 fn text_of(state: &State) -> String {
     match state {
         State::Pending(budget) => format!("PENDING {}", text_of_budget(*budget)),
         State::Processing(budget, hold) => {
-            let asked = if hold.cancel_requested { ", asked to stop" } else { "" };
-            format!("PROCESSING {}, until {}{asked}", text_of_budget(*budget), seconds(hold.until))
+            let cancel = if hold.cancel_requested { ", cancel requested" } else { "" };
+            format!("PROCESSING {}, lease until {}{cancel}", text_of_budget(*budget), seconds(hold.until))
         }
         State::Retrying(budget, due) => {
-            format!("RETRYING {}, due {}", text_of_budget(*budget), seconds(*due))
+            format!("RETRYING {}, retry due {}", text_of_budget(*budget), seconds(*due))
         }
         State::Completed | State::Failed | State::Cancelled => state.status().as_str().to_owned(),
     }
@@ -79,18 +81,18 @@ fn text_of_event(event: Event) -> &'static str {
     match event {
         Event::Claimed { .. } => "claimed",
         Event::Succeeded => "succeeded",
-        Event::Failed { next: Some(_) } => "failed",
+        Event::Failed { next: Some(_) } => "failed, retryable",
         Event::Failed { next: None } => "failed for good",
         Event::Yielded => "yielded",
         Event::Stopped => "stopped",
-        Event::CancelAsked => "cancel asked",
+        Event::CancelAsked => "cancel requested",
         Event::TimerFired => "timer fired",
     }
 }
 
-/// The whole function. Where the moment makes no difference, one line stands for all of them.
+/// Snapshot of the whole function. If the time makes no difference, one line covers all times.
 #[test]
-fn what_every_event_makes_of_every_state_at_every_moment() {
+fn step_matches_its_snapshot_for_every_state_event_and_time() {
     let mut report = Vec::new();
     for state in states() {
         report.push(text_of(&state));
@@ -100,12 +102,12 @@ fn what_every_event_makes_of_every_state_at_every_moment() {
                 let next = if next == state { "stays".to_owned() } else { text_of(&next) };
                 next + &text_of_effect(effect)
             };
-            let outcomes = MOMENTS.map(outcome);
+            let outcomes = TIMES.map(outcome);
             if outcomes.iter().all(|other| *other == outcomes[0]) {
                 report.push(format!("  {}: {}", text_of_event(event), outcomes[0]));
                 continue;
             }
-            for (now, outcome) in MOMENTS.into_iter().zip(outcomes) {
+            for (now, outcome) in TIMES.into_iter().zip(outcomes) {
                 report.push(format!("  {} at {now}: {outcome}", text_of_event(event)));
             }
         }
@@ -113,17 +115,17 @@ fn what_every_event_makes_of_every_state_at_every_moment() {
     insta::assert_snapshot!(report.join("\n"));
 }
 
-/// From where to where, whatever the budgets and the moment: what DESIGN.md draws, and nothing else.
+/// Over all budgets and times, the status changes are exactly those that the design allows.
 #[test]
-fn every_change_of_status_is_one_that_is_drawn() {
+fn status_changes_are_exactly_the_allowed_transitions() {
     use Status::{Cancelled, Completed, Failed, Pending, Processing, Retrying};
-    let drawn = [
+    let allowed = [
         (Pending, "claimed", Processing),
-        (Pending, "cancel asked", Cancelled),
+        (Pending, "cancel requested", Cancelled),
         (Processing, "succeeded", Completed),
-        (Processing, "failed", Retrying),
-        (Processing, "failed", Failed),
-        (Processing, "failed", Cancelled),
+        (Processing, "failed, retryable", Retrying),
+        (Processing, "failed, retryable", Failed),
+        (Processing, "failed, retryable", Cancelled),
         (Processing, "failed for good", Failed),
         (Processing, "failed for good", Cancelled),
         (Processing, "yielded", Pending),
@@ -134,7 +136,7 @@ fn every_change_of_status_is_one_that_is_drawn() {
         (Processing, "timer fired", Failed),
         (Processing, "timer fired", Cancelled),
         (Retrying, "claimed", Processing),
-        (Retrying, "cancel asked", Cancelled),
+        (Retrying, "cancel requested", Cancelled),
         (Retrying, "timer fired", Pending),
         (Retrying, "timer fired", Failed),
     ];
@@ -142,7 +144,7 @@ fn every_change_of_status_is_one_that_is_drawn() {
     for (state, event, now) in states()
         .into_iter()
         .flat_map(|state| EVENTS.map(|event| (state, event)))
-        .flat_map(|(state, event)| MOMENTS.map(|now| (state, event, Timestamp::from_secs(now))))
+        .flat_map(|(state, event)| TIMES.map(|now| (state, event, Timestamp::from_secs(now))))
     {
         let next = step(state, event, now, &rules()).state;
         let change = (state.status(), text_of_event(event), next.status());
@@ -151,9 +153,9 @@ fn every_change_of_status_is_one_that_is_drawn() {
         }
     }
     for change in &found {
-        assert!(drawn.contains(change), "{change:?} is not drawn");
+        assert!(allowed.contains(change), "status change {change:?} is not allowed");
     }
-    assert_eq!(found.len(), drawn.len(), "each that is drawn happens: {found:?}");
+    assert_eq!(found.len(), allowed.len(), "every allowed status change occurs: {found:?}");
 }
 
 fn request(status: Status) -> RequestSummary {
@@ -184,7 +186,7 @@ fn request(status: Status) -> RequestSummary {
         continuations: request.continuations,
         runner: request.runner,
         epoch: 2,
-        lease: Some(Lease { epoch: 2, owner: "first".to_owned(), expires_at: THEN }),
+        lease: Some(Lease { epoch: 2, owner: "first".to_owned(), expires_at: CURRENT }),
         cancel_requested: true,
         history: request.history,
         is_dead_letter_due: false,
@@ -199,13 +201,13 @@ fn request(status: Status) -> RequestSummary {
 }
 
 #[test]
-fn a_summary_says_which_state_it_is() {
+fn state_of_a_request_summary_has_its_status_budget_and_times() {
     let budget = Budget { used: 2, allowed: 3, continuations: 4 };
     for status in Status::ALL {
         let state = State::from(&request(status));
         let expected = match status {
             Status::Pending => State::Pending(budget),
-            Status::Processing => State::Processing(budget, Hold { until: THEN, cancel_requested: true }),
+            Status::Processing => State::Processing(budget, Hold { until: CURRENT, cancel_requested: true }),
             Status::Retrying => State::Retrying(budget, NEXT),
             Status::Completed => State::Completed,
             Status::Failed => State::Failed,
@@ -236,31 +238,32 @@ const fn budget_of(state: &State) -> Option<Budget> {
 }
 
 proptest! {
-    /// A life of a request, event by event, in whatever order and at whatever time they come.
+    /// Applies random events at random times, one after the other, to a new request.
     #[test]
-    fn no_life_breaks_the_rules(
-        life in proptest::collection::vec((events(), 0..400_u64), 1..60), allowed in 1..5_u32,
+    fn random_event_sequences_break_no_rule_of_the_state_machine(
+        sequence in proptest::collection::vec((events(), 0..400_u64), 1..60), allowed in 1..5_u32,
     ) {
         let rules = rules();
         let mut state = State::Pending(Budget { used: 0, allowed, continuations: 0 });
         let mut runs = 0;
-        for (event, now) in life {
+        for (event, now) in sequence {
             let now = Timestamp::from_secs(now);
             let Step { state: next, effect } = step(state, event, now, &rules);
             if state.status().is_terminal() {
                 prop_assert_eq!(next, state, "a terminal state never changes");
             }
             if let Some(Budget { used, allowed, continuations }) = budget_of(&next) {
-                prop_assert!(used <= allowed, "{next:?}");
-                prop_assert!(continuations <= rules.max_continuations, "{next:?}");
-                let waits = next.status() != Status::Processing;
+                prop_assert!(used <= allowed, "attempts stay within their limit: {next:?}");
+                let is_within_limit = continuations <= rules.max_continuations;
+                prop_assert!(is_within_limit, "continuations stay within their limit: {next:?}");
+                let is_waiting = next.status() != Status::Processing;
                 let is_spent = used == allowed && next.status() == Status::Pending;
-                prop_assert!(!(waits && is_spent), "what is pending may be run: {next:?}");
+                prop_assert!(!(is_waiting && is_spent), "a pending request has an attempt left: {next:?}");
             }
             let is_run = state.status() != Status::Processing && next.status() == Status::Processing;
-            prop_assert!(!is_run || matches!(event, Event::Claimed { .. }), "it is run by whoever claims it");
+            prop_assert!(!is_run || matches!(event, Event::Claimed { .. }), "only a claim starts a run");
             runs += u32::from(is_run);
-            prop_assert!(runs <= allowed + rules.max_continuations, "{runs} runs");
+            prop_assert!(runs <= allowed + rules.max_continuations, "the number of runs is bounded: {runs}");
             let is_timer = event == Event::TimerFired;
             let expected = match next {
                 State::Completed | State::Cancelled if next != state || is_timer => {
@@ -279,26 +282,26 @@ proptest! {
                 | State::Failed
                 | State::Cancelled => None,
             };
-            prop_assert_eq!(effect, expected, "{:?} {:?}: {:?}", state, event, next);
+            prop_assert_eq!(effect, expected, "effect of {:?} on {:?}, which leads to {:?}", event, state, next);
             if let Some(Effect::Postpone(until)) = effect {
-                prop_assert!(until > now, "a timer is postponed to a later moment");
+                prop_assert!(until > now, "a timer is only postponed to a later time");
             }
             state = next;
         }
     }
 
-    /// Once its end is asked for, an attempt leads to the end.
+    /// Once a cancel is requested, a running attempt can only lead to COMPLETED or CANCELLED.
     #[test]
-    fn what_is_asked_to_end_is_never_run_again(
-        life in proptest::collection::vec((events(), 0..400_u64), 1..30), used in 1..3_u32,
+    fn request_with_a_requested_cancel_is_never_run_again(
+        sequence in proptest::collection::vec((events(), 0..400_u64), 1..30), used in 1..3_u32,
     ) {
-        let hold = Hold { until: THEN, cancel_requested: true };
+        let hold = Hold { until: CURRENT, cancel_requested: true };
         let mut state = State::Processing(Budget { used, allowed: 3, continuations: 0 }, hold);
-        for (event, now) in life {
+        for (event, now) in sequence {
             let Step { state: next, effect } = step(state, event, Timestamp::from_secs(now), &rules());
-            prop_assert_ne!(effect, Some(Effect::Nudge));
-            let may_be = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
-            prop_assert!(may_be, "{next:?}");
+            prop_assert_ne!(effect, Some(Effect::Nudge), "the request is never nudged");
+            let is_allowed = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
+            prop_assert!(is_allowed, "the request is neither pending, retrying nor failed: {next:?}");
             state = next;
         }
     }

@@ -1,3 +1,5 @@
+//! Decodes batches of stream records, and encodes the response to a batch.
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -5,39 +7,40 @@ use crate::ids::RequestKey;
 use crate::store::Runner;
 use crate::store::dynamodb::request_item::{KEY, PART, REQUEST_PART, WORKER};
 
-/// The records that a DynamoDB stream's event source mapping hands over.
+/// A batch of DynamoDB stream records, as the event source mapping passes it to the processor.
 ///
-/// Each is decoded on its own, so that one that cannot be read costs the others nothing.
+/// Each record is decoded separately, so that an undecodable record does not affect the other records.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StreamBatch {
     #[serde(rename = "Records")]
     records: Vec<Value>,
 }
 
-/// The answer to a batch, as `ReportBatchItemFailures` has it.
+/// The response to a batch of stream records, in the format of Lambda's `ReportBatchItemFailures`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchResponse {
-    /// The records that must come again.
+    /// The records that the event source mapping must deliver again.
     pub batch_item_failures: Vec<BatchItemFailure>,
 }
 
-/// A record that must come again.
+/// A stream record that the event source mapping must deliver again.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchItemFailure {
-    /// Its sequence number; empty, where it has none, means the whole batch.
+    /// The record's sequence number. Empty if the record has none; Lambda then treats the whole batch as
+    /// failed.
     pub item_identifier: String,
 }
 
-/// What a record says.
+/// A decoded stream record.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Read {
-    /// A request was written, which waited for this runner then.
+pub(super) enum Decoded {
+    /// The record of a write to a request. `runner` is the function that the written item names.
     Request { sequence_number: String, key: RequestKey, runner: Runner },
-    /// Nothing that is to be run.
-    Nothing,
-    /// It cannot be read.
+    /// A record that starts no run, such as a deletion.
+    Ignored,
+    /// A record that does not have the expected format. `problem` names the faulty field.
     Undecodable { sequence_number: String, problem: String },
 }
 
@@ -56,7 +59,8 @@ struct Change {
     new_image: Option<Image>,
 }
 
-/// All that is read of an image: whatever else stands in it is decided by the claim.
+/// The only attribute that is read from a record's new image. The claim checks all other attributes in the
+/// stored item.
 #[derive(Deserialize)]
 struct Image {
     #[serde(default)]
@@ -76,12 +80,12 @@ struct StringAttribute {
 }
 
 impl StreamBatch {
-    pub(super) fn into_records(self) -> impl Iterator<Item = Read> {
-        self.records.into_iter().map(read)
+    pub(super) fn into_records(self) -> impl Iterator<Item = Decoded> {
+        self.records.into_iter().map(decode)
     }
 }
 
-fn read(record: Value) -> Read {
+fn decode(record: Value) -> Decoded {
     let sequence_number =
         record.pointer("/dynamodb/SequenceNumber").and_then(Value::as_str).unwrap_or_default().to_owned();
     match serde_path_to_error::deserialize::<_, Record>(record) {
@@ -91,12 +95,12 @@ fn read(record: Value) -> Read {
             let runner = new_image.and_then(|image| image.runner);
             let is_for_worker = runner.is_some_and(|runner| runner["S"] == WORKER);
             let runner = if is_for_worker { Runner::Worker } else { Runner::Processor };
-            Read::Request { sequence_number, key: RequestKey::from_stored(keys.request_id.text), runner }
+            Decoded::Request { sequence_number, key: RequestKey::from_stored(keys.request_id.text), runner }
         }
-        Ok(_) => Read::Nothing,
+        Ok(_) => Decoded::Ignored,
         Err(error) => {
-            let problem = format!("{}: {} (the keys are {KEY} and {PART})", error.path(), error.inner());
-            Read::Undecodable { sequence_number, problem }
+            let problem = format!("{}: {} (expected the keys {KEY} and {PART})", error.path(), error.inner());
+            Decoded::Undecodable { sequence_number, problem }
         }
     }
 }
@@ -107,62 +111,66 @@ mod tests {
 
     use super::*;
 
-    fn read_one(record: Value) -> Read {
+    fn decode_one(record: Value) -> Decoded {
         let batch: StreamBatch = serde_json::from_value(json!({"Records": [record]})).unwrap();
         batch.into_records().next().unwrap()
     }
 
     #[test]
-    fn a_record_is_read_by_its_keys_alone() {
+    fn stream_record_is_decoded_from_its_event_name_and_keys() {
         let record = |event: &str, part: &str| {
             json!({"eventName": event, "dynamodb": {
                 "Keys": {"request_id": {"S": "acme/ann/r1"}, "part": {"S": part}}, "SequenceNumber": "1",
             }})
         };
-        let request = Read::Request {
+        let request = Decoded::Request {
             sequence_number: "1".into(),
             key: RequestKey::from_stored("acme/ann/r1"),
             runner: Runner::Processor,
         };
-        assert_eq!(read_one(record("INSERT", "request")), request);
-        assert_eq!(read_one(record("MODIFY", "request")), request);
-        assert_eq!(read_one(record("REMOVE", "request")), Read::Nothing);
-        assert_eq!(read_one(record("INSERT", "payload")), Read::Nothing);
+        assert_eq!(decode_one(record("INSERT", "request")), request);
+        assert_eq!(decode_one(record("MODIFY", "request")), request);
+        assert_eq!(decode_one(record("REMOVE", "request")), Decoded::Ignored);
+        assert_eq!(decode_one(record("INSERT", "payload")), Decoded::Ignored);
     }
 
     #[test]
-    fn an_image_says_who_runs_the_request_and_nothing_else_is_read_of_it() {
+    fn only_the_runner_is_read_from_a_new_image() {
         let runner = |image: Value| {
-            let read = read_one(json!({"eventName": "MODIFY", "dynamodb": {
+            let decoded = decode_one(json!({"eventName": "MODIFY", "dynamodb": {
                 "Keys": {"request_id": {"S": "acme/ann/r1"}, "part": {"S": "request"}}, "SequenceNumber": "1",
                 "NewImage": image,
             }}));
-            let Read::Request { runner, .. } = read else { panic!("{read:?}") };
+            let Decoded::Request { runner, .. } = decoded else { panic!("{decoded:?}") };
             runner
         };
         assert_eq!(runner(json!({"runner": {"S": "worker"}, "status": 7})), Runner::Worker);
-        for other in [json!({}), json!(null), json!({"runner": {"S": "else"}}), json!({"runner": 1})] {
-            assert_eq!(runner(other), Runner::Processor, "the claim says who is right");
+        for other in [json!({}), json!(null), json!({"runner": {"S": "unknown"}}), json!({"runner": 1})] {
+            assert_eq!(
+                runner(other),
+                Runner::Processor,
+                "a missing or unknown runner counts as the processor"
+            );
         }
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_says_where() {
-        let read = read_one(json!({"eventName": "INSERT", "dynamodb": {
+    fn undecodable_stream_record_names_the_faulty_field() {
+        let decoded = decode_one(json!({"eventName": "INSERT", "dynamodb": {
             "Keys": {"request_id": {"N": "1"}, "part": {"S": "request"}}, "SequenceNumber": "7",
         }}));
-        let Read::Undecodable { sequence_number, problem } = read else { panic!("{read:?}") };
+        let Decoded::Undecodable { sequence_number, problem } = decoded else { panic!("{decoded:?}") };
         assert_eq!(sequence_number, "7");
         assert!(problem.starts_with("dynamodb.Keys.request_id: missing field `S`"), "{problem}");
         assert!(
-            matches!(read_one(json!(3)), Read::Undecodable { sequence_number, .. } if sequence_number.is_empty())
+            matches!(decode_one(json!(3)), Decoded::Undecodable { sequence_number, .. } if sequence_number.is_empty())
         );
     }
 
     #[test]
-    fn the_answer_has_the_shape_that_lambda_reads() {
+    fn batch_response_has_the_format_of_report_batch_item_failures() {
         let failures = vec![BatchItemFailure { item_identifier: "7".into() }];
-        let answer = serde_json::to_value(BatchResponse { batch_item_failures: failures }).unwrap();
-        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "7"}]}));
+        let response = serde_json::to_value(BatchResponse { batch_item_failures: failures }).unwrap();
+        assert_eq!(response, json!({"batchItemFailures": [{"itemIdentifier": "7"}]}));
     }
 }

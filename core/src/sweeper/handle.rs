@@ -1,4 +1,4 @@
-//! What is done about one request whose timer has fired.
+//! Handles one due item: a request whose timer has fired.
 
 use std::time::Duration;
 
@@ -19,88 +19,104 @@ use crate::store::{
 };
 use crate::telemetry::Causes;
 
-/// After how long somebody who could not be told of an end is tried again, at the least.
-const SHORTEST_WAIT: Duration = Duration::from_secs(30);
-/// The same at the most; and after how long that is looked at again which only an operator can mend.
-const LONGEST_WAIT: Duration = Duration::from_mins(15);
+/// Minimum wait before an incomplete delivery is retried.
+const MIN_WAIT: Duration = Duration::from_secs(30);
+/// Maximum wait before an incomplete delivery is retried; also the wait for a request that only an operator can
+/// fix.
+const MAX_WAIT: Duration = Duration::from_mins(15);
 
-/// How long it may take to tell an end, with its dead letter, and to note that.
+/// Time limit for delivering one terminal frame and its dead letter, and for recording the delivery.
 const DELIVERY_TIME: Duration = Duration::from_secs(15);
 
-/// Something that is to be done when its timer fires.
+/// An entry of the timer index, which the sweeper handles when the entry's timer fires.
 #[derive(Debug)]
 pub(super) enum DueItem {
-    /// A request, as it was seen.
+    /// A request, as the query read it.
     Request(Box<RequestSummary>),
-    /// One that cannot be read, and whose timer was seen to fire then.
+    /// A request that cannot be read, with the time of its timer and the error.
     Unreadable(Timestamp, StoreError),
 }
 
-/// An end that is ours to tell.
+/// A terminal request that this sweep must deliver.
 #[derive(Debug)]
 pub(super) struct Undelivered {
     pub(super) key: RequestKey,
-    /// When its timer fires again, where that is known.
+    /// Time at which the request's timer fires next; `None` if unknown.
     timer_at: Option<Timestamp>,
-    /// Whether its dead letter is sent too.
+    /// Whether to send the request's dead letter too.
     dead_letter: bool,
 }
 
-/// What was done about a request.
+/// Result of handling a due item.
 #[derive(Debug)]
 pub(super) enum Handled {
+    /// The pending request was written into the stream again.
     Nudged,
+    /// The timer fired too early and was postponed.
     Held,
+    /// The request's retry was due; the request is pending now.
     Retried,
-    TakenBack,
-    /// It has ended by that, and is to be told.
+    /// The request's lease had expired; the request is pending now, and the worker runs it again.
+    Reclaimed,
+    /// The sweep made the request terminal, and must deliver the terminal frame.
     Ended(Undelivered),
-    /// It had ended before, and is to be told.
+    /// The request was terminal already, and its delivery is not complete.
     Undelivered(Undelivered),
-    MovedOn,
+    /// The request has changed since the query; nothing was written.
+    Changed,
+    /// Only an operator can fix the request; its timer was postponed.
     Unreadable,
-    /// The store has not done it.
+    /// The store failed or did not answer.
     Failed(StoreErrorKind),
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
-    /// Does what is to be done about a request by the rules.
+    /// Handles a due item as the state machine prescribes.
     pub(super) async fn handle(&self, key: &RequestKey, due: &DueItem) -> Handled {
-        let (done, timer_at) = match due {
+        let (result, timer_at) = match due {
             DueItem::Request(seen) => {
                 let timer_at = seen.timer_at.unwrap_or_default();
                 (self.act(key, seen, timer_at).await, timer_at)
             }
             DueItem::Unreadable(timer_at, error) => {
-                tracing::error!(request = %key, error = %Causes(error), "it is due, and cannot be read");
+                tracing::error!(
+                    request = %key, error = %Causes(error),
+                    "due request unreadable; operator action required"
+                );
                 return self.postpone_unreadable(key, *timer_at).await;
             }
         };
-        match done {
-            Ok(Some(acted)) => acted,
-            Ok(None) => Handled::MovedOn,
+        match result {
+            Ok(Some(handled)) => handled,
+            Ok(None) => Handled::Changed,
             Err(error) => match error.kind() {
                 StoreErrorKind::Throttled | StoreErrorKind::Unavailable => {
-                    tracing::warn!(request = %key, error = %Causes(&error), "not seen to: the next look finds it again");
+                    tracing::warn!(
+                        request = %key, error = %Causes(&error),
+                        "due item not handled; a later query retries"
+                    );
                     Handled::Failed(error.kind())
                 }
                 StoreErrorKind::NotFound | StoreErrorKind::ConditionLost | StoreErrorKind::Fenced => {
-                    tracing::debug!(request = %key, %error, "it has moved on");
-                    Handled::MovedOn
+                    tracing::debug!(request = %key, %error, "due item changed since the query; skipped");
+                    Handled::Changed
                 }
                 StoreErrorKind::AlreadyExists
                 | StoreErrorKind::TooLarge
                 | StoreErrorKind::Corrupt
                 | StoreErrorKind::Misuse => {
-                    tracing::error!(request = %key, error = %Causes(&error), "it is due, and nothing can be done about it");
+                    tracing::error!(
+                        request = %key, error = %Causes(&error),
+                        "due item cannot be handled; operator action required"
+                    );
                     self.postpone_unreadable(key, timer_at).await
                 }
             },
         }
     }
 
-    /// Writes the state that the rules lead to, and executes their effect; `None` where the request has moved on from how it
-    /// was seen.
+    /// Writes the request's next state, or carries out the effect of an unchanged state. Returns `None` if the
+    /// request has changed since it was read.
     async fn act(
         &self,
         key: &RequestKey,
@@ -117,29 +133,31 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         match effect {
             Some(Effect::Nudge) if bugs::is(Bug::NudgeNeverMade) => Ok(Some(Handled::Nudged)),
             Some(Effect::Nudge) => {
-                let done = self.queue.nudge(seen, now).await?;
-                if done {
-                    tracing::warn!(request = %key, "nobody has claimed it: it appears in the stream once more");
+                let is_written = self.queue.nudge(seen, now).await?;
+                if is_written {
+                    tracing::warn!(request = %key, "request unclaimed; written into the stream again");
                 }
-                Ok(done.then_some(Handled::Nudged))
+                Ok(is_written.then_some(Handled::Nudged))
             }
             Some(Effect::Postpone(until)) => {
-                let done = self.queue.postpone(key, timer_at, until).await?;
-                Ok(done.then_some(Handled::Held))
+                let is_written = self.queue.postpone(key, timer_at, until).await?;
+                Ok(is_written.then_some(Handled::Held))
             }
             Some(Effect::Deliver { dead_letter }) => {
-                // Of two runs at once, one moves the timer, and so one delivers; should that one be killed, the timer fires again.
+                // Of two concurrent sweeps, only one moves the timer, so only one delivers. If that sweep is
+                // killed, the timer fires again.
                 let waited = now.since(seen.finished_at.unwrap_or_default());
-                let again_at = now + waited.clamp(SHORTEST_WAIT, LONGEST_WAIT);
-                let done = self.queue.postpone(key, timer_at, again_at).await?;
+                let again_at = now + waited.clamp(MIN_WAIT, MAX_WAIT);
+                let is_written = self.queue.postpone(key, timer_at, again_at).await?;
                 let undelivered = Undelivered { key: key.clone(), timer_at: Some(again_at), dead_letter };
-                Ok(done.then_some(Handled::Undelivered(undelivered)))
+                Ok(is_written.then_some(Handled::Undelivered(undelivered)))
             }
             None => Ok(None),
         }
     }
 
-    /// Writes the state that follows how a request was seen: by taking it back where a lease holds it, else by its status.
+    /// Writes the request's next state: reclaims a request that was PROCESSING, and updates the status of any
+    /// other request.
     async fn change(
         &self,
         key: &RequestKey,
@@ -149,7 +167,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         now: Timestamp,
     ) -> Result<Option<Handled>, StoreError> {
         let (is_written, written) = match seen.status {
-            Status::Processing => (self.take_back(key, seen, next, now).await?, Handled::TakenBack),
+            Status::Processing => (self.reclaim(key, seen, next, now).await?, Handled::Reclaimed),
             Status::Pending | Status::Retrying | Status::Completed | Status::Failed | Status::Cancelled => {
                 (self.update_status(key, seen, next, now).await?, Handled::Retried)
             }
@@ -158,14 +176,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             Some(Effect::Deliver { dead_letter }) => {
                 Handled::Ended(Undelivered { key: key.clone(), timer_at: None, dead_letter })
             }
-            // The write itself appears in the stream, and sets the timer.
+            // The write itself appears in the stream and sets the timer, so no effect remains to carry out.
             Some(Effect::Nudge | Effect::Postpone(_)) | None => written,
         };
         Ok(is_written.then_some(handled))
     }
 
-    /// Takes a request from an attempt that has not renewed its lease. Says whether it did so.
-    async fn take_back(
+    /// Takes a request from an attempt whose lease has expired. Returns whether the write was made.
+    async fn reclaim(
         &self,
         key: &RequestKey,
         seen: &RequestSummary,
@@ -182,7 +200,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             error: error.clone(),
         };
         let history = crash.added_to(&seen.history);
-        let verdict = match next {
+        let decision = match next {
             State::Pending(_) => Abandoned::Again,
             State::Failed => Abandoned::Failed(error),
             State::Cancelled => Abandoned::Cancelled,
@@ -190,15 +208,15 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 return Err(unwritable(key, seen, next));
             }
         };
-        if !self.queue.take_back(seen, &verdict, &history, now).await? {
+        if !self.queue.take_back(seen, &decision, &history, now).await? {
             return Ok(false);
         }
         let (attempt, status) = (seen.attempt, next.status().as_str());
-        tracing::warn!(request = %key, attempt, status, "its lease has ended without a word: it was taken back");
+        tracing::warn!(request = %key, attempt, status, "lease expired; request reclaimed");
         Ok(true)
     }
 
-    /// Gives a request that nobody runs its next status.
+    /// Writes the next status of a request that has no lease.
     async fn update_status(
         &self,
         key: &RequestKey,
@@ -218,77 +236,97 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             }
         };
         self.queue.update_status(key, seen.status, to, now).await?;
-        tracing::info!(request = %key, attempt = seen.attempt, status = next.status().as_str(), "its wait is over");
+        tracing::info!(
+            request = %key, attempt = seen.attempt, status = next.status().as_str(),
+            "due request moved to its next status"
+        );
         Ok(true)
     }
 
-    /// Keeps what only an operator can mend out of the way of everything else.
+    /// Postpones a request that only an operator can fix, so that it does not delay the handling of other
+    /// requests.
     async fn postpone_unreadable(&self, key: &RequestKey, timer_at: Timestamp) -> Handled {
-        match self.queue.postpone(key, timer_at, self.clock.now() + LONGEST_WAIT).await {
+        match self.queue.postpone(key, timer_at, self.clock.now() + MAX_WAIT).await {
             Ok(_) => Handled::Unreadable,
             Err(error) => {
-                tracing::error!(request = %key, error = %Causes(&error), "it was not put off");
+                tracing::error!(request = %key, error = %Causes(&error), "due item could not be postponed");
                 Handled::Failed(error.kind())
             }
         }
     }
 
-    /// Tells an end to whoever has not heard of it, and says where that stands; `None` if it has no end.
+    /// Delivers a terminal request: sends the terminal frame to the remaining subscribers, and the dead letter
+    /// if it is due. Returns `None` if the request does not exist or is not terminal.
     ///
-    /// Its timer fires after this was begun: what is not done by then is tried again.
+    /// The request's timer stays set until the delivery is complete, so that a later sweep retries an
+    /// incomplete delivery.
     pub(super) async fn deliver(&self, undelivered: &Undelivered, until: Instant) -> Option<Delivered> {
         let Undelivered { key, timer_at, dead_letter } = undelivered;
         let until = until.min(Instant::now() + DELIVERY_TIME);
         let mut is_payload_lost = false;
         let read = timeout_at(until, async {
-            // What is told needs neither the payload nor a checkpoint; a dead letter needs the payload.
+            // The terminal frame needs neither the payload nor the checkpoint, so a snapshot suffices. Only a
+            // dead letter needs the payload.
             let found = self.queue.snapshot(key).await?;
             if !found.as_ref().is_some_and(|request| request.is_dead_letter_due) {
                 return Ok(found);
             }
             match self.queue.get(key).await {
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    tracing::error!(request = %key, error = %Causes(&error), "its payload cannot be read: its letter goes without");
+                    tracing::error!(
+                        request = %key, error = %Causes(&error),
+                        "payload unreadable; dead letter is sent without payload"
+                    );
                     is_payload_lost = true;
                     Ok(found)
                 }
-                whole => whole,
+                result => result,
             }
         })
         .await;
         let request = match read {
             Ok(Ok(request)) => request.filter(|request| request.status.is_terminal())?,
             Ok(Err(error)) => {
-                tracing::error!(request = %key, error = %Causes(&error), "its end cannot be told: it cannot be read");
+                tracing::error!(
+                    request = %key, error = %Causes(&error),
+                    "terminal request not read; terminal frame not delivered"
+                );
                 if let (StoreErrorKind::Corrupt, Some(timer_at)) = (error.kind(), timer_at) {
                     self.postpone_unreadable(key, *timer_at).await;
                 }
                 return Some(Delivered::Partly);
             }
             Err(_) => {
-                tracing::error!(request = %key, "its end is not told yet: the store has not answered");
+                tracing::error!(
+                    request = %key,
+                    "reading terminal request timed out; terminal frame not delivered"
+                );
                 return Some(Delivered::Partly);
             }
         };
         let push_timeout = self.settings.push_timeout;
-        // Nobody holds a lease: there is no progress to be sent, only the end.
+        // A terminal request has no lease and no progress to push, so the lease time of the fan-out does not
+        // matter.
         let fan_out = FanOut::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
         let audience = request.subscribers.clone();
         let end = EndedRequest { audience, parts_released: false, is_payload_lost, request: &request };
         let dead_letters = dead_letter.then_some(&self.dead_letters);
         let delivered = deliver(&self.queue, dead_letters, fan_out, end, until, push_timeout).await;
         match delivered {
-            Delivered::Fully => tracing::info!(request = %key, "its end is told"),
+            Delivered::Fully => tracing::info!(request = %key, "terminal request delivered"),
             Delivered::Partly => {
-                tracing::warn!(request = %key, "not everybody could be told of its end yet");
+                tracing::warn!(request = %key, "delivery incomplete; a later sweep retries");
             }
         }
         Some(delivered)
     }
 }
 
-/// The rules lead to a state that only the holder of a lease can write.
+/// Returns the error for a next state that only the holder of a lease may write.
 fn unwritable(key: &RequestKey, seen: &RequestSummary, next: &State) -> StoreError {
     let (from, to) = (seen.status.as_str(), next.status().as_str());
-    StoreError::new(StoreErrorKind::Misuse, format!("request {key}: no timer makes it {to} from {from}"))
+    StoreError::new(
+        StoreErrorKind::Misuse,
+        format!("a timer cannot change request {key} from {from} to {to}"),
+    )
 }

@@ -1,4 +1,4 @@
-//! One run: looks at what falls due, and acts on it, side by side.
+//! One sweep: queries the timer index, handles due items and delivers terminal requests, all concurrently.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,22 +17,22 @@ use crate::ports::Timestamp;
 use crate::store::{Page, PageRequest, RequestQueue, RequestSummary, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
 
-/// How long before its invocation's end a run begins nothing more.
-const MARGIN: Duration = Duration::from_secs(5);
-/// How long before its invocation's end it has let go of everything.
-const LET_GO: Duration = Duration::from_secs(1);
-/// How long after its end a run waits for what it has begun.
+/// Time before the end of the invocation at which a sweep stops starting work.
+const START_MARGIN: Duration = Duration::from_secs(5);
+/// Time before the end of the invocation at which a sweep drops all unfinished work.
+const DROP_MARGIN: Duration = Duration::from_secs(1);
+/// Time that a sweep waits for unfinished work after it has stopped starting work.
 const FINISH_TIME: Duration = Duration::from_secs(10);
-/// How long a page, or what is done about a request, may take.
+/// Timeout for one page of a query, and for handling one due item.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// How long nothing is begun once the store has said that it is asked too much.
+/// Time during which a sweep handles no further item after the store has throttled a call.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How many more ends are told at once than requests are written to.
-const DELIVERIES_PER_WRITE: usize = 4;
+/// Maximum number of concurrent deliveries, as a multiple of the sweep's concurrency setting.
+const DELIVERIES_PER_ITEM: usize = 4;
 
 type Listed = Result<Page<RequestSummary>, StoreError>;
 
-/// A look at what falls due until a moment, at one of its pages.
+/// A query of the timer index, at one of its pages, for the timers that fire before `until`.
 struct DueQuery<'a> {
     until: Timestamp,
     page: PageRequest,
@@ -40,9 +40,10 @@ struct DueQuery<'a> {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
-    /// Sees to whatever falls due until the run is over, or `deadline` is near, when the invocation ends.
+    /// Handles due items until the sweep's duration is over, or until shortly before the invocation ends at
+    /// `deadline`.
     ///
-    /// Whatever goes wrong is logged, and found again by the next look, or the next run.
+    /// Errors are logged. A later query, or the next sweep, finds the affected items again.
     pub async fn sweep(&self, deadline: Timestamp) -> Swept {
         let swept = Run::new(self, deadline).finish().await;
         self.metrics.write(&swept.metrics(self.clock.now()));
@@ -50,48 +51,52 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
             tracing::info!(
                 handled = swept.handled,
                 nudged = swept.nudged,
-                held = swept.held,
+                postponed = swept.held,
                 retried = swept.retried,
-                taken_back = swept.taken_back,
-                ended = swept.ended,
+                reclaimed = swept.taken_back,
+                made_terminal = swept.ended,
                 undelivered = swept.undelivered,
                 delivered = swept.delivered,
                 delivery_incomplete = swept.delivery_incomplete,
-                moved_on = swept.moved_on,
+                changed = swept.moved_on,
                 unreadable = swept.unreadable,
                 failed = swept.failed,
                 failed_queries = swept.failed_queries,
-                "swept"
+                "sweep finished"
             );
         }
         swept
     }
 }
 
+/// The state of one sweep.
 struct Run<'a, Q, P, D> {
     sweeper: &'a Sweeper<Q, P, D>,
     swept: Swept,
-    /// When the next run begins: what falls due later is its.
+    /// End of the sweep as wall-clock time. Timers that fire later are left to the next sweep.
     ends_at: Timestamp,
+    /// End of the sweep as a monotonic instant.
     ends: Instant,
-    /// Until when what was begun may go on.
+    /// Instant at which unfinished work is dropped.
     finish_by: Instant,
     query: Option<DueQuery<'a>>,
     next_query_at: Instant,
-    /// What is to be done, by its time.
+    /// Due items whose handling has not started, sorted by the time of their timer.
     waiting: BTreeMap<(Timestamp, RequestKey), DueItem>,
     handling: FuturesUnordered<BoxFuture<'a, (RequestKey, Handled)>>,
+    /// Terminal requests whose delivery has not started.
     undelivered: VecDeque<Undelivered>,
     delivering: FuturesUnordered<BoxFuture<'a, (RequestKey, Option<Delivered>)>>,
-    /// All that waits, is handled on, or is told.
+    /// Keys of all requests that wait, are being handled, or are being delivered.
     in_hand: BTreeSet<RequestKey>,
-    /// How many may be handled on at once: fewer where the store is asked too much.
-    at_once: usize,
+    /// Current limit of concurrently handled items; lowered when the store throttles.
+    concurrency: usize,
+    /// No item is handled before this instant, because the store has throttled a call.
     paused_until: Instant,
 }
 
-/// What a run waits for.
-enum Happened {
+/// An event that a sweep waits for.
+enum SweepEvent {
     Handled(RequestKey, Handled),
     Delivered(RequestKey, Option<Delivered>),
     Listed(Listed),
@@ -100,25 +105,25 @@ enum Happened {
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
     fn new(sweeper: &'a Sweeper<Q, P, D>, deadline: Timestamp) -> Self {
-        let (now, begins) = (sweeper.clock.now(), Instant::now());
+        let (now, started) = (sweeper.clock.now(), Instant::now());
         let time_left = deadline.since(now);
-        let lasts = sweeper.settings.run.min(time_left.saturating_sub(MARGIN));
-        let ends = begins + lasts;
+        let lasts = sweeper.settings.run.min(time_left.saturating_sub(START_MARGIN));
+        let ends = started + lasts;
         Self {
             sweeper,
             swept: Swept::default(),
             ends_at: now + lasts,
             ends,
-            finish_by: (ends + FINISH_TIME).min(begins + time_left.saturating_sub(LET_GO)),
+            finish_by: (ends + FINISH_TIME).min(started + time_left.saturating_sub(DROP_MARGIN)),
             query: None,
-            next_query_at: begins,
+            next_query_at: started,
             waiting: BTreeMap::new(),
             handling: FuturesUnordered::new(),
             undelivered: VecDeque::new(),
             delivering: FuturesUnordered::new(),
             in_hand: BTreeSet::new(),
-            at_once: sweeper.settings.concurrency.max(1),
-            paused_until: begins,
+            concurrency: sweeper.settings.concurrency.max(1),
+            paused_until: started,
         }
     }
 
@@ -135,21 +140,21 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
             }
             self.begin_delivering();
             match self.next().await {
-                Happened::Handled(key, handled) => self.handled(key, handled),
-                Happened::Delivered(key, delivered) => self.delivered(&key, delivered),
-                Happened::Listed(listed) => self.listed(listed),
-                Happened::TimePassed => {}
+                SweepEvent::Handled(key, handled) => self.handled(key, handled),
+                SweepEvent::Delivered(key, delivered) => self.delivered(&key, delivered),
+                SweepEvent::Listed(listed) => self.listed(listed),
+                SweepEvent::TimePassed => {}
             }
         }
         if self.swept.handled >= self.sweeper.settings.most {
             tracing::warn!(
                 handled = self.swept.handled,
-                "this run has done its part: the rest is left to the next"
+                "sweep limit reached; remaining items left to the next sweep"
             );
         }
         if !(self.handling.is_empty() && self.delivering.is_empty() && self.undelivered.is_empty()) {
-            let in_hand = self.handling.len() + self.delivering.len() + self.undelivered.len();
-            tracing::warn!(in_hand, "not all is done that this run has begun: it is left to the next");
+            let unfinished = self.handling.len() + self.delivering.len() + self.undelivered.len();
+            tracing::warn!(unfinished, "sweep timed out; unfinished items left to the next sweep");
         }
         self.swept
     }
@@ -158,7 +163,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         Instant::now() >= self.ends || self.swept.handled >= self.sweeper.settings.most
     }
 
-    /// Begins a look when it is time for one and none is under way.
+    /// Starts a query of the timer index if the next query is due and no query is running.
     fn begin_query(&mut self) {
         let now = Instant::now();
         if self.query.is_some() || now < self.next_query_at {
@@ -171,10 +176,11 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
     }
 
     fn query(&self, until: Timestamp, page: PageRequest) -> DueQuery<'a> {
-        let (queue, asked) = (&self.sweeper.queue, page.clone());
+        let (queue, requested) = (&self.sweeper.queue, page.clone());
         let listing = Box::pin(async move {
-            timeout(CALL_TIME, queue.due(until, asked)).await.unwrap_or_else(|_| {
-                let problem = format!("list what is due: no answer within {} s", CALL_TIME.as_secs());
+            timeout(CALL_TIME, queue.due(until, requested)).await.unwrap_or_else(|_| {
+                let problem =
+                    format!("the query for due items was not answered within {} s", CALL_TIME.as_secs());
                 Err(StoreError::new(StoreErrorKind::Unavailable, problem))
             })
         });
@@ -186,7 +192,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         let Page { items, unreadable, next } = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                tracing::error!(error = %Causes(&error), "what is due could not be listed: the next look tries again");
+                tracing::error!(error = %Causes(&error), "query for due items failed; next query retries");
                 self.swept.failed_queries += 1;
                 if error.kind() == StoreErrorKind::Throttled {
                     self.slow_down();
@@ -207,7 +213,9 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
                         DueItem::Unreadable(timer_at, error),
                     );
                 }
-                None => tracing::error!(error = %Causes(&error), "something is due, and cannot be read"),
+                None => {
+                    tracing::error!(error = %Causes(&error), "unreadable entry in the timer index; skipped")
+                }
             }
         }
         let is_enough = self.swept.handled + self.waiting.len() >= self.sweeper.settings.most;
@@ -222,13 +230,13 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         }
     }
 
-    /// Begins to act on what is due, as far as that may be done at once.
+    /// Starts to handle due items, up to the concurrency limit.
     fn begin_handling(&mut self) {
         if Instant::now() < self.paused_until {
             return;
         }
         let now = self.sweeper.clock.now();
-        while self.handling.len() < self.at_once && self.swept.handled < self.sweeper.settings.most {
+        while self.handling.len() < self.concurrency && self.swept.handled < self.sweeper.settings.most {
             let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= now) else { return };
             let ((timer_at, key), due) = first.remove_entry();
             self.swept.handled += 1;
@@ -237,7 +245,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
             self.handling.push(Box::pin(async move {
                 let handled = timeout(CALL_TIME, sweeper.handle(&key, &due)).await;
                 let handled = handled.unwrap_or_else(|_| {
-                    tracing::error!(request = %key, "the store has not answered: the next look finds it again");
+                    tracing::error!(request = %key, "handling the due item timed out; next query retries");
                     Handled::Failed(StoreErrorKind::Unavailable)
                 });
                 (key, handled)
@@ -256,7 +264,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
                 self.in_hand.remove(&key);
                 return;
             }
-            // It is told by this run, and stays in hand.
+            // This sweep delivers the terminal frame, so the key stays in `in_hand`.
             Handled::Ended(undelivered) => {
                 swept.ended += 1;
                 self.undelivered.push_back(undelivered);
@@ -265,31 +273,33 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
                 swept.undelivered += 1;
                 self.undelivered.push_back(undelivered);
             }
-            Handled::Nudged => self.done_with(&key, |swept| &mut swept.nudged),
-            Handled::Held => self.done_with(&key, |swept| &mut swept.held),
-            Handled::Retried => self.done_with(&key, |swept| &mut swept.retried),
-            Handled::TakenBack => self.done_with(&key, |swept| &mut swept.taken_back),
-            Handled::MovedOn => self.done_with(&key, |swept| &mut swept.moved_on),
-            Handled::Unreadable => self.done_with(&key, |swept| &mut swept.unreadable),
+            Handled::Nudged => self.count(&key, |swept| &mut swept.nudged),
+            Handled::Held => self.count(&key, |swept| &mut swept.held),
+            Handled::Retried => self.count(&key, |swept| &mut swept.retried),
+            Handled::Reclaimed => self.count(&key, |swept| &mut swept.taken_back),
+            Handled::Changed => self.count(&key, |swept| &mut swept.moved_on),
+            Handled::Unreadable => self.count(&key, |swept| &mut swept.unreadable),
         }
-        self.at_once = (self.at_once + 1).min(self.sweeper.settings.concurrency.max(1));
+        self.concurrency = (self.concurrency + 1).min(self.sweeper.settings.concurrency.max(1));
     }
 
-    fn done_with(&mut self, key: &RequestKey, count: impl Fn(&mut Swept) -> &mut usize) {
-        *count(&mut self.swept) += 1;
+    /// Counts a handled item in one field of the counts, and forgets its key.
+    fn count(&mut self, key: &RequestKey, field: impl Fn(&mut Swept) -> &mut usize) {
+        *field(&mut self.swept) += 1;
         self.in_hand.remove(key);
     }
 
-    /// Asks less of a store that is asked too much.
+    /// Halves the concurrency limit and pauses handling, because the store throttles.
     fn slow_down(&mut self) {
-        self.at_once = (self.at_once / 2).max(1);
+        self.concurrency = (self.concurrency / 2).max(1);
         self.paused_until = Instant::now() + PAUSE;
     }
 
-    /// Begins to tell ends, apart from what is written: a client that is slow delays nothing but other ends.
+    /// Starts deliveries up to their own limit, so that a slow client delays only other deliveries and no
+    /// handling.
     fn begin_delivering(&mut self) {
-        let at_once = self.sweeper.settings.concurrency.max(1) * DELIVERIES_PER_WRITE;
-        while self.delivering.len() < at_once {
+        let limit = self.sweeper.settings.concurrency.max(1) * DELIVERIES_PER_ITEM;
+        while self.delivering.len() < limit {
             let Some(undelivered) = self.undelivered.pop_front() else { return };
             let (sweeper, until) = (self.sweeper, self.finish_by);
             self.delivering.push(Box::pin(async move {
@@ -308,8 +318,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         self.in_hand.remove(key);
     }
 
-    /// Waits until something happens. Always in the same order, so that a simulated run comes out the same each time.
-    async fn next(&mut self) -> Happened {
+    /// Waits for the next event. Sources are polled in a fixed order, so that a simulated run is reproducible.
+    async fn next(&mut self) -> SweepEvent {
         let wake = self.wakes_at();
         let Self { handling, delivering, query, .. } = self;
         let listing = async {
@@ -320,14 +330,14 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         };
         tokio::select! {
             biased;
-            Some((key, handled)) = handling.next() => Happened::Handled(key, handled),
-            listed = listing => Happened::Listed(listed),
-            Some((key, delivered)) = delivering.next() => Happened::Delivered(key, delivered),
-            () = sleep_until(wake) => Happened::TimePassed,
+            Some((key, handled)) = handling.next() => SweepEvent::Handled(key, handled),
+            listed = listing => SweepEvent::Listed(listed),
+            Some((key, delivered)) = delivering.next() => SweepEvent::Delivered(key, delivered),
+            () = sleep_until(wake) => SweepEvent::TimePassed,
         }
     }
 
-    /// When something is to be begun, or ended, whatever happens until then.
+    /// Returns the instant at which the sweep must start or stop work even if no event occurs before.
     fn wakes_at(&self) -> Instant {
         let now = Instant::now();
         if self.is_over() {
@@ -337,7 +347,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         if self.query.is_none() {
             wakes = wakes.min(self.next_query_at);
         }
-        if self.handling.len() < self.at_once
+        if self.handling.len() < self.concurrency
             && let Some(((timer_at, _), _)) = self.waiting.first_key_value()
         {
             let due = now + timer_at.since(self.sweeper.clock.now());

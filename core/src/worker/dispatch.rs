@@ -1,4 +1,4 @@
-//! Handing a request over to the worker, which runs it alone in an invocation of its own.
+//! Dispatches requests to the worker, which runs each request in its own invocation.
 
 use std::future::Future;
 
@@ -7,34 +7,35 @@ use serde::{Deserialize, Serialize};
 use crate::ids::RequestKey;
 use crate::service_error::ServiceError;
 
-/// What the worker is invoked with: which request, and nothing else of it.
+/// The event of a worker invocation: the key of the request to run, and no other data.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct WorkerEvent {
-    /// The request's key.
+    /// The key of the request to run, as stored in the requests table.
     pub request: String,
 }
 
 impl WorkerEvent {
-    /// The event for this request.
+    /// Creates the worker event for the request with this key.
     #[must_use]
     pub fn of(key: &RequestKey) -> Self {
         Self { request: key.as_str().to_owned() }
     }
 
-    /// The request's key.
+    /// Returns the key of the request to run.
     #[must_use]
     pub fn key(&self) -> RequestKey {
         RequestKey::from_stored(self.request.clone())
     }
 }
 
-/// The way to the worker.
+/// Dispatches requests to the worker function.
 pub trait WorkerDispatch: Send + Sync {
-    /// Has the worker take up a request, some time soon.
+    /// Asks the worker to run a request soon.
     ///
-    /// It may be lost on the way: the request stays pending, and the sweeper brings it back.
+    /// A dispatch may get lost. The request then stays pending, and the sweeper nudges it (writes it into the
+    /// stream again).
     ///
     /// # Errors
-    /// When it is not known to have been taken.
+    /// [`ServiceError`] if the dispatch failed, or may have failed.
     fn dispatch(&self, key: &RequestKey) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }

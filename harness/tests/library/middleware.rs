@@ -771,5 +771,5 @@ async fn of_attempts_at_queued_requests_only_those_that_nobody_brought_about_at_
     for id in ["r1", "r2"] {
         assert_eq!(world.request(id).await.status, Status::Failed);
     }
-    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the attempt failed","request":"acme/ann/r2","error":"CARD_DECLINED: The card was declined: the bank is shut","target":"streamer::executor::outcome"}"#);
+    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"attempt failed","request":"acme/ann/r2","error":"CARD_DECLINED: The card was declined: the bank is shut","target":"streamer::executor::outcome"}"#);
 }

@@ -251,7 +251,7 @@ async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
     );
     tokio::task::yield_now().await;
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
-    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"TIMEOUT","message":"The request took longer than one invocation may"},"timestamp":1700000295,"seq":1048577}"#);
+    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"TIMEOUT","message":"The request took longer than one invocation allows"},"timestamp":1700000295,"seq":1048577}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -610,7 +610,7 @@ async fn a_result_that_the_store_cannot_hold_ends_the_request_as_failed() {
     let deadline = bench.world.now() + Duration::from_mins(15);
     bench.world.processor_with(flaky).process(batch(bench.world.pending()), deadline).await;
     assert_eq!(bench.world.request("r1").await.status, Status::Failed);
-    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result is larger than can be stored"},"timestamp":1700000001,"seq":1048577}"#);
+    assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result is too large to store"},"timestamp":1700000001,"seq":1048577}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -720,7 +720,7 @@ async fn a_result_above_the_frame_limit_is_a_clear_failure_and_one_at_the_limit_
         bench.world.process().await;
         assert_eq!(bench.world.request("r1").await.status, status);
         if status == Status::Failed {
-            assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The result makes a frame of 131073 bytes; the gateway carries at most 131072"},"timestamp":1700000000,"seq":1048577}"#);
+            assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The frame with the result has 131073 bytes; the gateway carries at most 131072"},"timestamp":1700000000,"seq":1048577}"#);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What follows an attempt's outcome: its ending is written, and an end is delivered.
+//! Finishes an attempt: writes the outcome, and delivers the terminal frame if the request is terminal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::deadline::{LAST_MOMENT, before};
 use crate::delivery::{EndedRequest, TerminalFrame, deliver};
-use crate::executor::Ran;
+use crate::executor::RunResult;
 use crate::executor::ending::{AttemptEnding, Circumstances, write_ending};
 use crate::executor::outcome::{Failure, Outcome};
 use crate::lifecycle::Effect;
@@ -19,22 +19,24 @@ use crate::ports::Timestamp;
 use crate::store::{Audience, Ending, LastReport, PastAttempt, RequestQueue, StoreErrorKind};
 use crate::telemetry::Causes;
 
-/// How much of the time to write is kept from clients that take long to take the last report.
-const LEAST_WRITE_TIME: Duration = Duration::from_secs(2);
+/// Time reserved for writing the outcome, even if slow clients have not received the last progress frame yet.
+const MIN_WRITE_TIME: Duration = Duration::from_secs(2);
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
-    /// Writes the attempt's ending, and executes the effect that follows it.
-    pub(super) async fn finish(mut self, outcome: Outcome) -> Ran {
+    /// Writes the attempt's ending (terminal, retry or yield), and delivers the terminal frame if the ending is
+    /// terminal.
+    pub(super) async fn finish(mut self, outcome: Outcome) -> RunResult {
         let executor = self.executor;
         let now = executor.clock.now();
         let until = before(self.deadline, LAST_MOMENT);
         let mut outcome = self.deliverable(outcome, now);
-        let chance = executor.chance();
-        let (mut ending, mut effect) = self.ending(&outcome, chance, now);
+        let jitter = executor.jitter();
+        let (mut ending, mut effect) = self.ending(&outcome, jitter, now);
         if !ending.is_terminal() {
-            // Whoever claims it next pushes at once: what we have to say is said before that.
+            // After this write another attempt may claim the request and push immediately. So the sends of this
+            // attempt must finish first.
             let flush_until = Instant::now() + executor.settings.push_timeout;
-            self.fan_out.flush(flush_until.min(before(until, LEAST_WRITE_TIME))).await;
+            self.fan_out.flush(flush_until.min(before(until, MIN_WRITE_TIME))).await;
         }
         let mut is_replaced = false;
         let (last, audience) = loop {
@@ -42,11 +44,12 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             let last = LastReport { progress: self.pushed.clone(), seq, at: now };
             let written = async {
                 if bugs::is(Bug::PushBeforeWrite) || bugs::is(Bug::DeadLetterBeforeStatus) {
-                    Box::pin(self.before_it_is_written(&ending, &last)).await;
+                    Box::pin(self.run_early_side_effects(&ending, &last)).await;
                 }
                 let write = write_ending(executor, &self.key, &self.lease, &ending, &last);
                 if ending.is_terminal() {
-                    // The last report is on its way meanwhile. Whether the attempt may still say anything is for the write to find.
+                    // Progress sends continue during the write. The write itself detects whether the lease is
+                    // lost.
                     self.fan_out.advance_during(write).await
                 } else {
                     write.await
@@ -56,45 +59,49 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
                 Ok(Ok(audience)) => break (last, audience),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    tracing::error!(request = %self.key, "what becomes of it is not known to be stored before the invocation's end");
-                    return Ran::Done;
+                    tracing::error!(request = %self.key, "outcome write unconfirmed at invocation deadline");
+                    return RunResult::Done;
                 }
             };
             let kind = error.kind();
             if kind == StoreErrorKind::ConditionLost && !self.request.cancel_requested {
-                // Its end is asked for, and the attempt had not heard of it.
+                // A cancel was requested that the attempt had not seen. The next round of the loop computes the
+                // attempt's ending again, now with the cancel.
                 self.request.cancel_requested = true;
             } else if kind == StoreErrorKind::TooLarge && ending.is_terminal() && !is_replaced {
                 is_replaced = true;
                 outcome = Outcome::too_large();
             } else if kind == StoreErrorKind::Fenced {
-                tracing::warn!(request = %self.key, epoch = self.lease.epoch, "the lease is lost: nothing is written or told");
-                return Ran::Done;
+                tracing::warn!(
+                    request = %self.key, epoch = self.lease.epoch,
+                    "lease lost; attempt stops without writing"
+                );
+                return RunResult::Done;
             } else {
-                tracing::error!(request = %self.key, error = %Causes(&error), "what becomes of it was not stored");
-                return Ran::Done;
+                tracing::error!(request = %self.key, error = %Causes(&error), "outcome write failed");
+                return RunResult::Done;
             }
-            (ending, effect) = self.ending(&outcome, chance, now);
+            (ending, effect) = self.ending(&outcome, jitter, now);
         };
         let (ending, history) = match ending {
-            AttemptEnding::Ended(ending, history) => (ending, history),
-            AttemptEnding::Retried { due, .. } => {
-                tracing::info!(request = %self.key, %due, "waits for its next attempt");
-                return Ran::RetryAt(Instant::now() + due.since(executor.clock.now()));
+            AttemptEnding::Terminal(ending, history) => (ending, history),
+            AttemptEnding::Retry { due, .. } => {
+                tracing::info!(request = %self.key, %due, "attempt failed; request waits for its next attempt");
+                return RunResult::RetryAt(Instant::now() + due.since(executor.clock.now()));
             }
-            AttemptEnding::Continued => {
-                tracing::info!(request = %self.key, "goes on in a fresh invocation");
-                return Ran::Done;
+            AttemptEnding::Yield => {
+                tracing::info!(request = %self.key, "request yielded; continues in a fresh invocation");
+                return RunResult::Done;
             }
         };
-        tracing::info!(request = %self.key, status = ending.status().as_str(), "ended");
+        tracing::info!(request = %self.key, status = ending.status().as_str(), "request finished");
         let dead_letter = match effect {
             Some(Effect::Deliver { dead_letter }) => dead_letter,
-            // The write itself appears in the stream, and sets the timer.
-            Some(Effect::Nudge | Effect::Postpone(_)) | None => return Ran::Done,
+            // Does not happen: the effect of a terminal state is always `Deliver`.
+            Some(Effect::Nudge | Effect::Postpone(_)) | None => return RunResult::Done,
         };
-        let late_reports = self.late_reports(&audience);
-        self.note_end(ending, history, dead_letter, &last);
+        let late_progress = self.late_progress(&audience);
+        self.apply_ending(ending, history, dead_letter, &last);
         let Audience { subscribers, parts_released, cancel_requested: _ } = audience;
         let end = EndedRequest {
             request: &self.request,
@@ -105,16 +112,16 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         let dead_letters = dead_letter.then_some(&executor.dead_letters);
         let push_timeout = executor.settings.push_timeout;
         deliver(&executor.queue, dead_letters, self.fan_out, end, until, push_timeout).await;
-        for (to, frame) in late_reports {
+        for (to, frame) in late_progress {
             let _ = executor.connections.send(&to, &frame).await;
         }
-        Ran::Done
+        RunResult::Done
     }
 
-    /// The outcome, unless it is a result that no frame can carry.
+    /// Returns `outcome`, or a failure in its place if its result is too large for a frame.
     fn deliverable(&self, outcome: Outcome, now: Timestamp) -> Outcome {
         match outcome {
-            Outcome::Succeeded(result) => match self.in_a_frame(Ending::Completed(result), now) {
+            Outcome::Succeeded(result) => match self.fit_to_frame(Ending::Completed(result), now) {
                 Ending::Completed(result) => Outcome::Succeeded(result),
                 Ending::Failed(error) => Outcome::Failed(Failure::for_good(error)),
                 Ending::Cancelled => Outcome::Stopped,
@@ -123,33 +130,41 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
     }
 
-    /// The ending that the terminal frame of this ending carries.
-    fn in_a_frame(&self, ending: Ending, now: Timestamp) -> Ending {
+    /// Returns `ending`, or a failure in its place if `ending` is too large for a terminal frame.
+    fn fit_to_frame(&self, ending: Ending, now: Timestamp) -> Ending {
         TerminalFrame::of(&self.request.id, ending, self.seq.next(), now).ending
     }
 
-    /// The ending after this outcome, and the effect that follows it; an end is one that a frame can carry.
-    fn ending(&self, outcome: &Outcome, chance: f64, now: Timestamp) -> (AttemptEnding, Option<Effect>) {
+    /// Returns the attempt's ending after `outcome`, and the effect that follows the ending's write.
+    ///
+    /// A terminal ending always fits into a frame.
+    fn ending(&self, outcome: &Outcome, jitter: f64, now: Timestamp) -> (AttemptEnding, Option<Effect>) {
         let circumstances = Circumstances {
             request: &self.request,
             lease: &self.lease,
             policy: &self.policy,
             rules: &self.executor.settings.rules,
-            chance,
+            jitter,
             now,
         };
         let (ending, effect) = AttemptEnding::after(outcome, circumstances);
         let ending = match ending {
-            AttemptEnding::Ended(ending, history) => {
-                AttemptEnding::Ended(self.in_a_frame(ending, now), history)
+            AttemptEnding::Terminal(ending, history) => {
+                AttemptEnding::Terminal(self.fit_to_frame(ending, now), history)
             }
-            open @ (AttemptEnding::Retried { .. } | AttemptEnding::Continued) => open,
+            open @ (AttemptEnding::Retry { .. } | AttemptEnding::Yield) => open,
         };
         (ending, effect)
     }
 
-    /// Has the request be as its last write has left it.
-    fn note_end(&mut self, ending: Ending, history: Vec<PastAttempt>, dead_letter: bool, last: &LastReport) {
+    /// Updates the request in memory to match its terminal write.
+    fn apply_ending(
+        &mut self,
+        ending: Ending,
+        history: Vec<PastAttempt>,
+        dead_letter: bool,
+        last: &LastReport,
+    ) {
         let request = &mut self.request;
         request.history = history;
         request.status = ending.status();

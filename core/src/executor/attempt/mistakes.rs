@@ -1,4 +1,5 @@
-//! What an attempt does at the wrong moment, where that is chosen: see [`bugs`].
+//! Seeded bugs (deliberate mistakes that the simulator must catch) that make an attempt act at the wrong
+//! time; see [`bugs`].
 
 use super::Attempt;
 use crate::bugs::{self, Bug};
@@ -11,14 +12,15 @@ use crate::protocol::Frame;
 use crate::store::{Audience, LastReport, RequestQueue};
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
-    /// Does before the end is written what is to follow it.
-    pub(super) async fn before_it_is_written(&mut self, ending: &AttemptEnding, last: &LastReport) {
-        let AttemptEnding::Ended(ending, history) = ending else { return };
+    /// Pushes the terminal frame or sends the dead letter before the terminal write, if the matching seeded bug
+    /// is selected.
+    pub(super) async fn run_early_side_effects(&mut self, ending: &AttemptEnding, last: &LastReport) {
+        let AttemptEnding::Terminal(ending, history) = ending else { return };
         let executor = self.executor;
         if bugs::is(Bug::PushBeforeWrite) {
             let frame = TerminalFrame::of(&self.request.id, ending.clone(), last.seq, last.at).json;
-            for listening in &self.request.subscribers {
-                let _ = executor.connections.send(listening, &frame).await;
+            for subscriber in &self.request.subscribers {
+                let _ = executor.connections.send(subscriber, &frame).await;
             }
         }
         if bugs::is(Bug::DeadLetterBeforeStatus) {
@@ -34,8 +36,11 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
     }
 
-    /// What is pushed once the end is told, and to whom: the last report, under the number that comes next.
-    pub(super) fn late_reports(&self, audience: &Audience) -> Vec<(ConnectionId, String)> {
+    /// Returns the progress frames to push after the terminal frame; empty unless the matching seeded bug is
+    /// selected.
+    ///
+    /// Each frame repeats the latest progress under the next sequence number.
+    pub(super) fn late_progress(&self, audience: &Audience) -> Vec<(ConnectionId, String)> {
         if !bugs::is(Bug::ProgressAfterTerminal) {
             return Vec::new();
         }
@@ -49,6 +54,6 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
         .to_json();
         let to = audience.subscribers.iter();
-        to.map(|listens| (listens.connection.clone(), frame.clone())).collect()
+        to.map(|subscriber| (subscriber.connection.clone(), frame.clone())).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! When a handler is to stop, and what its attempt's outcome is then.
+//! Stops a handler, and decides the outcome of its attempt.
 
 use std::time::Duration;
 
@@ -8,29 +8,30 @@ use super::{Attempt, LeaseLost, Stop};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
 use crate::deadline::before;
-use crate::executor::outcome::{HandlerEnd, Outcome};
+use crate::executor::outcome::{HandlerResult, Outcome};
 use crate::progress::{Reports, StopReason};
 use crate::store::RequestQueue;
 
-/// How much of an invocation is kept for writing what has become of its requests, however long a handler may take to stop.
+/// Time at the end of an invocation that is reserved for writing outcomes, even if the stop grace period is
+/// longer.
 const WRITE_TIME: Duration = Duration::from_secs(4);
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
-    /// When the handler is told that its invocation ends.
-    pub(super) fn time_is_up(&self) -> Instant {
+    /// Returns the instant at which the handler is asked to stop because its invocation ends soon.
+    pub(super) fn handler_deadline(&self) -> Instant {
         before(self.deadline, self.executor.settings.deadline_margin)
     }
 
-    /// Asks the handler to stop. The first reason counts, unless the lease is lost: then nothing does any more.
+    /// Asks the handler to stop. The first reason is kept, except that a lost lease replaces an earlier reason.
     pub(super) fn stop_handler(&mut self, reason: StopReason, reports: &mut Reports) {
         let now = Instant::now();
         match &mut self.stop {
             Some(stop) if reason == StopReason::LeaseLost => stop.reason = reason,
             Some(_) => return,
             stop @ None => {
-                tracing::info!(request = %self.key, ?reason, "the handler is told to stop");
+                tracing::info!(request = %self.key, ?reason, "handler asked to stop");
                 let until = now + self.executor.settings.stop_grace;
-                // However long it has, there is time to write what has come of it.
+                // The grace period is cut short to leave time for writing the outcome.
                 *stop = Some(Stop { reason, until: until.min(before(self.deadline, WRITE_TIME)) });
             }
         }
@@ -40,19 +41,21 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
     }
 
-    /// What has come of a handler that has ended, or was dropped since it did not.
-    pub(super) fn outcome(&self, ended: Option<HandlerEnd>) -> Result<Outcome, LeaseLost> {
+    /// Returns the outcome of the attempt; `handler_result` is `None` if the handler did not stop in time.
+    pub(super) fn outcome(&self, handler_result: Option<HandlerResult>) -> Result<Outcome, LeaseLost> {
         let has_checkpoint = self.has_saved || self.had_checkpoint;
-        let outcome = ended.map(|ended| Outcome::of(ended, has_checkpoint, &self.policy, &self.key));
+        let outcome =
+            handler_result.map(|result| Outcome::of(result, has_checkpoint, &self.policy, &self.key));
         match (self.stop.map(|stop| stop.reason), outcome) {
             (Some(StopReason::LeaseLost), _) => Err(LeaseLost),
             (Some(StopReason::Cancelled), _) => Ok(Outcome::Stopped),
             (None, Some(outcome)) => Ok(outcome),
-            // What it has done in the time that it had left counts; how it put that it had to stop does not.
+            // A result or a yield counts even after the stop request. An ordinary error does not count, because
+            // the stop request may have caused it.
             (Some(StopReason::TimeIsUp), Some(outcome @ (Outcome::Succeeded(_) | Outcome::Yielded))) => {
                 Ok(outcome)
             }
-            // So does that another attempt would find it no better.
+            // The handler's own timeout and a final error count even after the stop request.
             (Some(StopReason::TimeIsUp), Some(outcome)) if outcome.is_timeout() || outcome.is_final() => {
                 Ok(outcome)
             }

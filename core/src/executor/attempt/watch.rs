@@ -1,4 +1,4 @@
-//! What an attempt does while its handler runs: it pushes and stores progress, saves checkpoints and renews the lease.
+//! Watches a running handler: pushes and stores its progress, saves its checkpoints, and renews the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,145 +23,170 @@ use crate::protocol::Seq;
 use crate::store::{Audience, Lease, Progress, RequestQueue, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
 
-/// How long to wait between two tries to write.
+/// Wait before a failed checkpoint write is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A write of a running attempt. There is one at a time, and each asks for a later end of the lease than the one before: none
-/// overwrites what a later one has said.
+/// A write of a running attempt.
+///
+/// At most one write is in flight. Each write asks for a later lease expiry than the previous write, so that a
+/// write that arrives late cannot overwrite a later write.
 enum Write {
-    /// Says only that the attempt lives.
+    /// Renews the lease and stores nothing else.
     Renewal,
+    /// Stores the latest pushed progress, and renews the lease.
     Report,
-    Checkpoint(Unsaved),
+    /// Stores a checkpoint and the latest pushed progress, and renews the lease.
+    Checkpoint(PendingCheckpoint),
 }
 
-/// A checkpoint that a handler waits for.
-struct Unsaved {
+/// A checkpoint that is not saved yet; its handler waits until it is.
+struct PendingCheckpoint {
     state: Arc<Value>,
+    /// Sends the result to the waiting handler.
     saved: oneshot::Sender<Result<(), ProgressError>>,
+    /// Instant of the next write of the checkpoint.
     try_at: Instant,
-    /// When its handler is told that it was not saved.
+    /// Instant after which a failed write is not retried; the handler receives an error instead.
     give_up_at: Instant,
 }
 
-/// How a write went, and when it was asked for.
-struct Written {
+/// Result of one write of a running attempt.
+struct WriteResult {
     write: Write,
-    asked_at: Instant,
+    /// Instant just before the write was sent.
+    sent_at: Instant,
     answer: Result<Audience, StoreError>,
 }
 
-/// When which write is due, and what has been said since the last.
-struct Pace {
+/// The timing of the next push and the next write, and the data that each must carry.
+struct Schedule {
+    /// Earliest instant of the next push.
     push_at: Instant,
-    asked_at: Instant,
+    /// Instant at which the latest write was sent; before the first write, the instant of the claim.
+    written_at: Instant,
+    /// Whether the handler can still report progress.
     reporting: bool,
+    /// Whether progress has changed since the latest push.
     to_push: bool,
+    /// Whether progress has changed since the latest stored report.
     to_store: bool,
-    unsaved: Option<Unsaved>,
+    checkpoint: Option<PendingCheckpoint>,
 }
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
-    /// Pushes and stores progress, saves checkpoints and renews the lease, until the handler ends; tells it when it is to
-    /// stop, and goes on meanwhile for as long as it has then.
+    /// Watches the handler until it finishes: pushes and stores progress, saves checkpoints, and renews the
+    /// lease.
+    ///
+    /// Asks the handler to stop when its time is up, when a cancel is requested, or when the lease is lost. If
+    /// the handler does not finish within its grace period, returns an outcome without its result.
     pub(super) async fn watch(
         &mut self,
         task: &mut HandlerTask<Result<Reply, CallError>>,
         reports: &mut Reports,
     ) -> Result<Outcome, LeaseLost> {
         let executor = self.executor;
-        let mut pace = Pace {
+        let mut schedule = Schedule {
             push_at: Instant::now(),
-            asked_at: self.renewed_at,
+            written_at: self.renewed_at,
             reporting: true,
             to_push: false,
             to_store: false,
-            unsaved: None,
+            checkpoint: None,
         };
-        // Kept beside the loop, so that a store that is slow holds up nothing else.
-        let mut writing: Option<BoxFuture<'_, Written>> = None;
+        // Polled beside the other branches of the loop, so that a slow store delays nothing else.
+        let mut writing: Option<BoxFuture<'_, WriteResult>> = None;
         loop {
-            let stop_at = self.stop.map_or_else(|| self.time_is_up(), |stop| stop.until);
+            let stop_at = self.stop.map_or_else(|| self.handler_deadline(), |stop| stop.until);
             let is_ours = self.stop.is_none_or(|stop| stop.reason != StopReason::LeaseLost);
-            let write_at = self.next_write_at(&pace);
+            let write_at = self.next_write_at(&schedule);
             tokio::select! {
                 biased;
-                ended = task.ended() => return self.outcome(Some(ended)),
+                result = task.ended() => return self.outcome(Some(result)),
                 () = sleep_until(stop_at) => match self.stop {
                     None => self.stop_handler(StopReason::TimeIsUp, reports),
                     Some(_) => return self.outcome(None),
                 },
-                // Not asked for while both are due: a handler that reports without end would win every turn.
+                // Disabled while a push and a store are both due. Otherwise a handler that reports without
+                // pause would win every turn of this biased `select!`.
                 changed = reports.progress.changed(),
-                    if is_ours && pace.reporting && !(pace.to_push && pace.to_store) =>
+                    if is_ours && schedule.reporting && !(schedule.to_push && schedule.to_store) =>
                 {
-                    // The handler has dropped its reporter: it may go on without saying anything more.
-                    pace.reporting = changed.is_ok();
-                    pace.to_push |= pace.reporting;
-                    pace.to_store |= pace.reporting;
+                    // An error means that the handler has dropped its reporter. The handler may still be
+                    // running.
+                    schedule.reporting = changed.is_ok();
+                    schedule.to_push |= schedule.reporting;
+                    schedule.to_store |= schedule.reporting;
                 }
-                Some(checkpoint) = reports.checkpoints.recv(), if is_ours && pace.unsaved.is_none() => {
-                    pace.unsaved = Some(Unsaved::new(checkpoint, executor.settings.lease));
+                Some(checkpoint) = reports.checkpoints.recv(), if is_ours && schedule.checkpoint.is_none() => {
+                    schedule.checkpoint = Some(PendingCheckpoint::new(checkpoint, executor.settings.lease));
                 }
-                written = running(&mut writing), if is_ours => {
+                result = output_of(&mut writing), if is_ours => {
                     writing = None;
-                    self.written(written, &mut pace, reports);
+                    self.handle_write_result(result, &mut schedule, reports);
                 }
-                () = sleep_until(pace.push_at), if is_ours && pace.to_push => {
-                    pace.to_push = false;
-                    pace.push_at = Instant::now() + executor.settings.push_interval;
+                () = sleep_until(schedule.push_at), if is_ours && schedule.to_push => {
+                    schedule.to_push = false;
+                    schedule.push_at = Instant::now() + executor.settings.push_interval;
                     let latest = reports.progress.borrow().clone();
                     self.push_progress(latest);
                 }
-                // After the push: what is stored has a number then.
+                // Listed after the push branch, so that progress gets its sequence number before it is stored.
                 () = sleep_until(write_at), if is_ours && writing.is_none() => {
-                    writing = Some(self.next_write(&mut pace, reports));
+                    writing = Some(self.next_write(&mut schedule, reports));
                 }
                 () = self.fan_out.advance(), if is_ours => {}
             }
         }
     }
 
-    /// When the lease is to be renewed, by a report if there is one, or something is to be saved.
-    fn next_write_at(&self, pace: &Pace) -> Instant {
+    /// Returns the instant at which the next write is due: a renewal, a progress report or a checkpoint.
+    fn next_write_at(&self, schedule: &Schedule) -> Instant {
         let settings = &self.executor.settings;
         let third = settings.lease / 3;
-        let renew_at = (self.renewed_at + third).max(pace.asked_at + settings.store_interval.min(third));
-        let store_at =
-            if pace.to_store { renew_at.min(pace.asked_at + settings.store_interval) } else { renew_at };
-        pace.unsaved.as_ref().map_or(store_at, |unsaved| store_at.min(unsaved.try_at))
+        let renew_at =
+            (self.renewed_at + third).max(schedule.written_at + settings.store_interval.min(third));
+        let store_at = if schedule.to_store {
+            renew_at.min(schedule.written_at + settings.store_interval)
+        } else {
+            renew_at
+        };
+        schedule.checkpoint.as_ref().map_or(store_at, |checkpoint| store_at.min(checkpoint.try_at))
     }
 
-    /// The write that is due; a checkpoint goes along with the latest report.
-    fn next_write(&mut self, pace: &mut Pace, reports: &Reports) -> BoxFuture<'a, Written> {
-        let write = match pace.unsaved.take_if(|unsaved| unsaved.try_at <= Instant::now()) {
-            Some(unsaved) => Write::Checkpoint(unsaved),
-            None if pace.to_store => Write::Report,
+    /// Starts the write that is due. A checkpoint write also stores the latest pushed progress.
+    fn next_write(&mut self, schedule: &mut Schedule, reports: &Reports) -> BoxFuture<'a, WriteResult> {
+        let write = match schedule.checkpoint.take_if(|checkpoint| checkpoint.try_at <= Instant::now()) {
+            Some(checkpoint) => Write::Checkpoint(checkpoint),
+            None if schedule.to_store => Write::Report,
             None => Write::Renewal,
         };
-        // What has no number yet is not stored under that of the frame before it: who came to listen would be told it twice.
-        let numbered = self.pushed.clone();
-        pace.to_store = *reports.progress.borrow() != numbered;
-        pace.asked_at = Instant::now();
-        // Later each time, whatever the clock says: a write that arrives after those that followed it changes nothing.
+        // Store only progress that has been pushed. Otherwise a new subscriber would receive newer progress
+        // twice: in its snapshot under the previous frame's sequence number, and in the next push.
+        let pushed = self.pushed.clone();
+        schedule.to_store = *reports.progress.borrow() != pushed;
+        schedule.written_at = Instant::now();
+        // Each write asks for a later expiry than the previous write, even if the clock jumps back. So a
+        // delayed write that arrives after a later write changes nothing.
         let next = self.lease_until + Duration::from_millis(1);
         self.lease_until = next.max(self.executor.clock.now() + self.executor.settings.lease);
         let (key, lease) = (self.key.clone(), self.lease.clone());
-        Box::pin(carry_out(self.executor, write, key, lease, self.lease_until, numbered, self.seq))
+        Box::pin(perform_write(self.executor, write, key, lease, self.lease_until, pushed, self.seq))
     }
 
-    /// Takes note of a write, which has renewed the lease and says who is listening.
+    /// Handles the result of a write. A successful write has renewed the lease and returns the current
+    /// subscribers.
     ///
-    /// A report that was not stored is no reason to stop: the next is as good, and conditional on the epoch alike.
-    fn written(&mut self, written: Written, pace: &mut Pace, reports: &mut Reports) {
-        let Written { write, asked_at, answer } = written;
+    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is
+    /// conditional on the epoch in the same way.
+    fn handle_write_result(&mut self, result: WriteResult, schedule: &mut Schedule, reports: &mut Reports) {
+        let WriteResult { write, sent_at, answer } = result;
         let error = match answer {
             Ok(Audience { subscribers, cancel_requested, parts_released: _ }) => {
-                self.renewed_at = asked_at;
-                self.fan_out.renew(self.executor.settings.lease_holds_until(asked_at), subscribers);
-                if let Write::Checkpoint(unsaved) = write {
+                self.renewed_at = sent_at;
+                self.fan_out.renew(self.executor.settings.lease_holds_until(sent_at), subscribers);
+                if let Write::Checkpoint(checkpoint) = write {
                     self.has_saved = true;
-                    unsaved.answer(Ok(()));
+                    checkpoint.answer(Ok(()));
                 }
                 if cancel_requested {
                     self.request.cancel_requested = true;
@@ -171,56 +196,58 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             }
             Err(error) if error.kind() == StoreErrorKind::Fenced => {
                 self.stop_handler(StopReason::LeaseLost, reports);
-                // Let go of only now that it is told: it hears that as the answer to its checkpoint.
-                pace.unsaved = None;
+                // Dropped only after the stop request, so that a handler that waits for this checkpoint
+                // receives `LeaseLost` as the answer.
+                schedule.checkpoint = None;
                 return;
             }
             Err(error) => error,
         };
-        tracing::warn!(request = %self.key, error = %Causes(&error), "progress was not stored");
+        tracing::warn!(request = %self.key, error = %Causes(&error), "lease renewal or progress write failed");
         match write {
             Write::Renewal => {}
-            Write::Report => pace.to_store = true,
-            Write::Checkpoint(unsaved) => {
-                pace.to_store = true;
+            Write::Report => schedule.to_store = true,
+            Write::Checkpoint(checkpoint) => {
+                schedule.to_store = true;
                 let try_at = Instant::now() + RETRY_INTERVAL;
-                if error.is_transient() && try_at < unsaved.give_up_at {
-                    pace.unsaved = Some(Unsaved { try_at, ..unsaved });
+                if error.is_transient() && try_at < checkpoint.give_up_at {
+                    schedule.checkpoint = Some(PendingCheckpoint { try_at, ..checkpoint });
                 } else {
                     let problem = if error.kind() == StoreErrorKind::TooLarge {
-                        "was not saved: it is larger than can be stored"
+                        "was not saved because it is too large to store"
                     } else {
-                        "was not saved: the store did not take it"
+                        "was not saved because the write to the store failed"
                     };
-                    unsaved.answer(Err(ProgressError::Checkpoint { problem: problem.to_owned() }));
+                    checkpoint.answer(Err(ProgressError::Checkpoint { problem: problem.to_owned() }));
                 }
             }
         }
     }
 }
 
-impl Unsaved {
-    fn new(checkpoint: Checkpoint, patience: Duration) -> Self {
+impl PendingCheckpoint {
+    fn new(checkpoint: Checkpoint, retry_for: Duration) -> Self {
         let Checkpoint { state, saved } = checkpoint;
         let now = Instant::now();
-        Self { state: Arc::new(state), saved, try_at: now, give_up_at: now + patience }
+        Self { state: Arc::new(state), saved, try_at: now, give_up_at: now + retry_for }
     }
 
-    /// Tells the handler, unless it has stopped waiting.
+    /// Sends the result to the handler, if the handler still waits.
     fn answer(self, saved: Result<(), ProgressError>) {
         let _ = self.saved.send(saved);
     }
 }
 
-/// The output of a future that may not be there; then, never.
-async fn running<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+/// Waits for the output of `future`; waits forever if there is none.
+async fn output_of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
 
-async fn carry_out<Q: RequestQueue, P, D>(
+/// Sends one write to the store, and returns its result.
+async fn perform_write<Q: RequestQueue, P, D>(
     executor: &Executor<Q, P, D>,
     write: Write,
     key: RequestKey,
@@ -228,15 +255,15 @@ async fn carry_out<Q: RequestQueue, P, D>(
     lease_end: Timestamp,
     progress: Progress,
     seq: Seq,
-) -> Written {
-    let (asked_at, queue) = (Instant::now(), &executor.queue);
+) -> WriteResult {
+    let (sent_at, queue) = (Instant::now(), &executor.queue);
     let lease_end = bugs::instead(Bug::LeaseNeverRenewed, lease.expires_at, lease_end);
     let answer = match &write {
         Write::Renewal => queue.renew(&key, &lease, lease_end).await,
         Write::Report => queue.progress(&key, &lease, &progress, seq, lease_end).await,
-        Write::Checkpoint(unsaved) => {
-            queue.checkpoint(&key, &lease, &unsaved.state, &progress, seq, lease_end).await
+        Write::Checkpoint(checkpoint) => {
+            queue.checkpoint(&key, &lease, &checkpoint.state, &progress, seq, lease_end).await
         }
     };
-    Written { write, asked_at, answer }
+    WriteResult { write, sent_at, answer }
 }
