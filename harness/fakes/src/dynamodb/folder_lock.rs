@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_folder_lock_is_free_even_if_a_child_process_has_its_file_open() {
+    fn dropped_folder_lock_is_free_even_if_a_copy_of_its_file_is_open() {
         let folder = tempfile::tempdir().unwrap();
         let ours = FolderLock::take(folder.path()).unwrap();
         let inherited = ours.0.try_clone().unwrap();

@@ -104,7 +104,9 @@ fn begin_stream(engine: &Engine, meta: &TableMetadata) -> Result<(), ApiError> {
     let table = &meta.table_name;
     let view_type = meta.stream_view_type.as_deref().unwrap_or(ENGINE_VIEW_TYPE);
     let view_type: StreamViewType = view_type.parse().map_err(|()| {
-        ApiError::internal(&format!("the engine's table metadata has the unknown stream view type {view_type}"))
+        ApiError::internal(&format!(
+            "the engine's table metadata has the unknown stream view type {view_type}"
+        ))
     })?;
     let arn = |label: &str| format!("{}table/{table}/stream/{label}", arn_prefix(engine));
     // A table that is created again within the same millisecond needs a stream with a different ARN.

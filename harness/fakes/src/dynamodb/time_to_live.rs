@@ -95,7 +95,9 @@ impl Sweep {
         let changes = engine.conn().total_changes();
         let first_page = self.since.is_none();
         let since = *self.since.get_or_insert(changes);
-        if first_page && engine.last_sweep().as_ref().is_some_and(|sweep| sweep.rules_out_due_items(changes, now_secs)) {
+        if first_page
+            && engine.last_sweep().as_ref().is_some_and(|sweep| sweep.rules_out_due_items(changes, now_secs))
+        {
             trim(engine)?;
             return Ok(false);
         }
@@ -217,7 +219,8 @@ mod tests {
         const NOW: u64 = 1_704_067_200;
         let clock = Arc::new(ManualClock(AtomicU64::new(NOW)));
         let set = |now: u64| clock.0.store(now, Ordering::Relaxed);
-        let db = DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("in-memory database opens");
+        let db =
+            DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("in-memory database opens");
         let schema = json!([{ "AttributeName": "pk", "KeyType": "HASH" }]);
         let attributes = json!([{ "AttributeName": "pk", "AttributeType": "S" }]);
         let table = json!({ "TableName": "things", "KeySchema": schema, "AttributeDefinitions": attributes, "BillingMode": "PAY_PER_REQUEST" });

@@ -48,8 +48,8 @@ impl Streams {
         Ok(shards::all(engine.conn(), &stream, engine.now())?.into_iter().map(Shard::info).collect())
     }
 
-    /// Splits a shard, as AWS does when a table's partition grows. The shard is closed, and two child shards receive all
-    /// later records of its items. Returns the ids of the children.
+    /// Splits a shard, as AWS does when a table's partition grows. The shard is closed, and two child shards receive
+    /// all later records of its items. Returns the ids of the children.
     ///
     /// # Errors
     /// [`StreamError`] if the stream or shard does not exist, the shard is closed, or the database cannot be written.
@@ -106,8 +106,8 @@ impl Streams {
         self.db.changes.subscribe()
     }
 
-    /// Returns the saved checkpoint of the event source mapping `mapping` in a shard: the sequence number up to which the
-    /// mapping has processed the shard. `None` if no checkpoint was saved.
+    /// Returns the saved checkpoint of the event source mapping `mapping` in a shard: the sequence number up to which
+    /// the mapping has processed the shard. `None` if no checkpoint was saved.
     ///
     /// # Errors
     /// [`StreamError`] if the database cannot be read.

@@ -31,7 +31,8 @@ impl fmt::Display for ShardId {
 pub struct ShardInfo {
     /// Id of the shard.
     pub id: ShardId,
-    /// Id of the closed shard that this shard succeeds after a split or replacement; `None` for a stream's first shards.
+    /// Id of the closed shard that this shard succeeds after a split or replacement; `None` for a stream's first
+    /// shards.
     ///
     /// The parent's records precede the records of this shard. The parent is dropped 24 hours after it was closed.
     pub parent: Option<ShardId>,

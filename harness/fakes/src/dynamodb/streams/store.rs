@@ -227,7 +227,7 @@ pub(super) fn read(
 }
 
 /// Drops the records of a shard that are 24 hours old or older. Returns the last sequence number ever dropped from the
-/// shard, or the number before the first if none was dropped.
+/// shard; zero if no record was dropped.
 pub(super) fn trim(
     conn: &Connection,
     stream: &Stream,
