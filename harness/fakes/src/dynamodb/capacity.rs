@@ -156,7 +156,7 @@ fn call_with_consumption(
     match requested.as_deref() {
         Some("INDEXES") => return (Ok(answer), consumed),
         Some("TOTAL") => {
-            response.get_mut(ANSWER_MEMBER).into_iter().flat_map(entries_mut).for_each(keep_total)
+            response.get_mut(ANSWER_MEMBER).into_iter().flat_map(entries_mut).for_each(keep_total);
         }
         Some(_) | None => {
             response.shift_remove(ANSWER_MEMBER);

@@ -21,7 +21,7 @@ use super::{dispatch, faults, response};
 use crate::faults::{Caller, Effect};
 use crate::sdk::{InProcess, lost_answer};
 
-/// The content type of DynamoDB's protocol.
+/// Content type of requests and answers in DynamoDB's protocol.
 const PROTOCOL: &str = "application/x-amz-json-1.0";
 
 /// Largest request body that DynamoDB accepts, in bytes, both before and after decompression.

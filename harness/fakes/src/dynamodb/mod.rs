@@ -23,7 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where it departs from AWS
+//! # Differences from AWS
 //!
 //! * Changes take effect immediately: a table is `ACTIVE` when `CreateTable` returns, and index reads are current.
 //!   A fault can make reads of a global index stale, by at most the latest 10,000 index changes.

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_expressions_without_set_and_add_clauses_count_as_removals() {
+    fn update_expression_without_set_and_add_clauses_counts_as_a_removal() {
         for expression in ["REMOVE a", "remove a[1], b.c", "DELETE tags :t", "REMOVE #set, a DELETE b :add"] {
             assert!(only_removes(expression), "{expression}");
         }

@@ -16,7 +16,7 @@ use crate::aws_format::uuid;
 use crate::faults::Caller;
 use crate::sdk::{self, InProcess, lost_answer};
 
-/// The content type of SQS's protocol.
+/// Content type of requests and answers in SQS's protocol.
 const PROTOCOL: &str = "application/x-amz-json-1.0";
 
 /// Scheme and host of queue URLs in answers to clients in this process.

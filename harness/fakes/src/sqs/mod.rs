@@ -24,7 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where it departs from AWS
+//! # Differences from AWS
 //!
 //! * FIFO queues are refused. Operations on tags and permissions are refused with `UnknownOperationException`.
 //! * Messages are received in the order in which they were sent. No message is received twice within its visibility

@@ -200,7 +200,7 @@ fn update_that_only_removes_attributes_does_not_create_a_missing_item() {
 }
 
 #[test]
-fn operation_with_required_members_refuses_an_empty_request() {
+fn dynamodb_operation_with_required_members_refuses_an_empty_request() {
     let (db, _) = database();
     for operation in [
         "BatchExecuteStatement",
@@ -250,7 +250,7 @@ fn value_of_the_wrong_json_type_is_a_serialization_exception() {
 }
 
 #[test]
-fn deeply_nested_functions_and_paths_are_refused_without_a_crash() {
+fn deeply_nested_update_expressions_are_refused_without_a_crash() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let base = json!({ "TableName": "things", "Key": { "pk": { "S": "a" } } });

@@ -49,7 +49,7 @@ fn tables_items_streams_and_checkpoints_survive_a_restart() {
 }
 
 #[test]
-fn shard_splits_survive_a_restart_and_older_folders_get_shards() {
+fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
     let dir = fresh_path("shards");
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(2).open(&dir).unwrap();
@@ -102,7 +102,7 @@ fn record_that_a_crash_left_in_the_outbox_reaches_its_stream_at_open() {
 }
 
 #[test]
-fn failed_open_names_the_path_the_cause_and_the_remedy() {
+fn failed_database_open_names_the_cause_and_the_remedy() {
     let clock = TestClock::new();
     let open = |path: &Path| builder(&clock).open(path).map(drop).unwrap_err();
 

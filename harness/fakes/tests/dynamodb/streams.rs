@@ -76,7 +76,7 @@ fn write_that_changes_nothing_emits_no_stream_record() {
 }
 
 #[test]
-fn view_type_decides_the_images_and_size_of_stream_records() {
+fn stream_view_type_decides_the_images_and_size_of_its_records() {
     for (view_type, new, old, size) in [
         ("KEYS_ONLY", false, false, 3),
         ("NEW_IMAGE", true, false, 3 + 5),
@@ -112,7 +112,10 @@ fn items_spread_over_all_shards_and_records_of_an_item_stay_in_order() {
     let mut seen = BTreeSet::new();
     for shard in &shards {
         let records = streams.read(&arn, shard, None, 1_000).unwrap();
-        assert!(!records.is_empty(), "each shard receives some of 40 items, but not {shard}");
+        assert!(
+            !records.is_empty(),
+            "every shard receives records of some of the 40 items; {shard} received none"
+        );
         assert!(records.is_sorted_by(|a, b| a.sequence_number < b.sequence_number));
         let keys: BTreeSet<_> =
             records.iter().map(|record| record.keys["pk"]["S"].as_str().unwrap()).collect();
@@ -153,7 +156,7 @@ fn shard_read_starts_after_a_given_or_the_latest_sequence_number() {
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
     let arn = streams.latest_stream_arn("things").unwrap();
-    let [shard] = &streams.shards(&arn).unwrap()[..] else { panic!("the stream has one shard") };
+    let [shard] = &streams.shards(&arn).unwrap()[..] else { panic!("expected a stream with one shard") };
     let before_any = streams.latest(&arn, shard).unwrap();
     for value in ["1", "2", "3"] {
         update(&db, "a", value);
@@ -344,7 +347,7 @@ fn get_records_page_ends_at_one_mebibyte() {
 }
 
 #[test]
-fn shards_keep_records_for_24_hours() {
+fn stream_shards_keep_records_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -452,14 +455,16 @@ fn split_shard_is_closed_and_its_children_receive_its_items() {
     let arn = streams.latest_stream_arn("things").unwrap();
     let write = |value: &str| (0..40).for_each(|item| update(&db, &format!("item-{item}"), value));
     write("before");
-    let [one, other] = &streams.shards(&arn).unwrap()[..] else { panic!("the stream has two shards") };
+    let [one, other] = &streams.shards(&arn).unwrap()[..] else {
+        panic!("expected a stream with two shards")
+    };
     clock.advance(Duration::from_secs(1));
     let children = streams.split_shard(&arn, one).unwrap();
     write("after");
 
     let infos = streams.shard_infos(&arn).unwrap();
     let described: Vec<_> = infos.iter().map(|info| (&info.id, info.parent.as_ref(), info.closed)).collect();
-    let [left, right] = &children[..] else { panic!("a split makes two children") };
+    let [left, right] = &children[..] else { panic!("expected two children of the split shard") };
     assert_eq!(
         described,
         [(one, None, true), (other, None, false), (left, Some(one), false), (right, Some(one), false)]

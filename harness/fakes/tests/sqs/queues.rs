@@ -186,7 +186,7 @@ async fn long_poll_ends_at_the_first_message_or_after_its_wait_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_deleted_after_their_retention_period() {
+async fn queue_messages_are_deleted_after_their_retention_period() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let set = client.set_queue_attributes().queue_url(&url);
@@ -239,7 +239,7 @@ async fn queues_in_a_folder_survive_a_restart_and_a_damaged_file_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_to_a_destination_reaches_the_queue_with_this_arn() {
+async fn destination_arn_selects_the_queue_that_receives_the_message() {
     let queues = queues();
     queues.create("q", []).unwrap();
     Destination::send(&queues, "arn:aws:sqs:us-east-1:000000000000:q", "m".to_owned()).unwrap();

@@ -135,7 +135,7 @@ pub(super) fn split(
         return refused(format!("Shard {} is closed and cannot be split", shard.id));
     }
     if shard.modulus > MAX_MODULUS {
-        return refused(format!("Shard {} has been split too often", shard.id));
+        return refused(format!("Shard {} has reached the maximum number of splits", shard.id));
     }
     let doubled = 2 * shard.modulus;
     let halves = [(doubled, shard.remainder), (doubled, shard.remainder + shard.modulus)];

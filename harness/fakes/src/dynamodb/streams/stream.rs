@@ -1,4 +1,4 @@
-//! A stream of a table.
+//! A stream of a table, as stored in SQLite.
 
 use streamer::ports::Timestamp;
 
