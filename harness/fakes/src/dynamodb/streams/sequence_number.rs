@@ -41,7 +41,7 @@ pub struct InvalidSequenceNumber;
 
 impl fmt::Display for InvalidSequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected 21 digits, at least 100000000000000000000")
+        f.write_str("expected a sequence number of 21 digits, at least 100000000000000000000")
     }
 }
 
