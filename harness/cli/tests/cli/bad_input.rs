@@ -59,7 +59,7 @@ fn a_function_that_dies_at_its_start_is_shown_with_its_output() {
 fn a_data_folder_that_is_none_is_said_with_how_to_mend_it() {
     let workspace = Workspace::new(IDLE);
     fs::write(workspace.path().join("data"), "not a folder").unwrap();
-    assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "data"]), @"streamer: data is a file, but the data lie in a folder; name a folder, which may be new");
+    assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "data"]), @"streamer: data is a file; name a folder (created if missing)");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! What a call consumes of its tables and indexes, in AWS's capacity units.
+//! Counts the capacity units that a call consumes on its tables and indexes, by AWS's rules.
 //!
-//! The engine says what a call that succeeded has consumed, by AWS's rules. It is asked to in every metered call, and
-//! the caller is told only what the caller asked for. Of a call that failed it says nothing, so that is computed
-//! here: a write whose condition failed is charged by the item that stands, or one unit where none does.
+//! The engine reports the consumed capacity of a call that succeeds. Every metered call requests the full report from
+//! the engine; the caller receives only the part that the caller requested. The engine reports nothing about a call
+//! that fails, so this module computes the charge: a write whose condition failed is charged by the size of the stored
+//! item, or one unit if no item is stored.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -20,20 +21,20 @@ use super::ledger::{Call, Charge};
 const REQUEST_MEMBER: &str = "ReturnConsumedCapacity";
 const ANSWER_MEMBER: &str = "ConsumedCapacity";
 
-/// Answers one call, and enters it in the ledgers that are open.
+/// Answers one call, and records the call in every open ledger.
 pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     if !engine.ledgers().is_open() {
         return dispatch::call(engine, target, body);
     }
     let (answer, call) = metered(engine, target, body);
-    engine.ledgers().enter(&call);
+    engine.ledgers().record(&call);
     answer
 }
 
-/// Answers one call, and says what it cost.
+/// Answers one call. Returns the answer, and the record of the call with its cost.
 fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, ApiError>, Call) {
     let operation = target.rsplit('.').next().unwrap_or_default();
-    // What is no JSON object is refused in any case, and in the engine's words.
+    // A body that is not a JSON object becomes null here. The engine refuses the original body in its own words.
     let request = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_default();
     let kind = UnitKind::of(operation, &request);
     let (answer, consumed) = match kind {
@@ -43,26 +44,29 @@ fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, A
     let error = answer.as_ref().err().map(ApiError::name);
     let mut charges = match (kind, error.as_deref()) {
         (Some(kind), None) => entries(&consumed).flat_map(|entry| kind.charges(entry)).collect(),
-        (Some(UnitKind::Write), Some("ConditionalCheckFailedException")) => refused(engine, [&request], 1.0),
+        (Some(UnitKind::Write), Some("ConditionalCheckFailedException")) => {
+            charges_of_refused_writes(engine, [&request], 1.0)
+        }
         (Some(UnitKind::Write), Some("TransactionCanceledException")) => {
-            refused(engine, members(&request["TransactItems"]), TRANSACTIONAL_CAPACITY_FACTOR)
+            let actions = members(&request["TransactItems"]);
+            charges_of_refused_writes(engine, actions, TRANSACTIONAL_CAPACITY_FACTOR)
         }
         (_, None | Some(_)) => Vec::new(),
     };
     if charges.is_empty() {
         charges = uncharged(&request);
     }
-    // The engine's batches name their tables in no order.
+    // The engine lists the tables of a batch in arbitrary order; sorting makes the ledger deterministic.
     charges.sort_by(|a, b| a.table.cmp(&b.table));
     (answer, Call { operation: operation.to_owned(), charges, error })
 }
 
-/// A call that was refused before it did anything.
+/// Returns the ledger record of a call that a fault refused before the call took effect.
 pub(super) fn refused_call(operation: &str, request: &Value, error: &ApiError) -> Call {
     Call { operation: operation.to_owned(), charges: uncharged(request), error: Some(error.name()) }
 }
 
-/// `Read` or `Write`, if the operation consumes either.
+/// Returns `Read` or `Write`, the kind of capacity units that the operation consumes; `None` if it consumes none.
 pub(super) fn kind(operation: &str, request: &Value) -> Option<&'static str> {
     UnitKind::of(operation, request).map(|kind| match kind {
         UnitKind::Read => "Read",
@@ -70,7 +74,7 @@ pub(super) fn kind(operation: &str, request: &Value) -> Option<&'static str> {
     })
 }
 
-/// Whether an operation consumes read or write units; those that manage tables consume none.
+/// Kind of capacity units that an operation consumes. Operations that manage tables consume none and have no kind.
 #[derive(Clone, Copy, Debug)]
 enum UnitKind {
     Read,
@@ -85,15 +89,15 @@ impl UnitKind {
                 Some(Self::Write)
             }
             "ExecuteStatement" => Some(Self::of_statement(request)),
-            // The statements of one request all read or all write.
+            // The statements of one request either all read or all write, so the first statement decides.
             "BatchExecuteStatement" => Some(Self::of_statement(&request["Statements"][0])),
             "ExecuteTransaction" => Some(Self::of_statement(&request["TransactStatements"][0])),
             _ => None,
         }
     }
 
-    fn of_statement(of: &Value) -> Self {
-        let statement = of["Statement"].as_str().unwrap_or_default();
+    fn of_statement(request: &Value) -> Self {
+        let statement = request["Statement"].as_str().unwrap_or_default();
         match statement.split_whitespace().next() {
             Some(first) if first.eq_ignore_ascii_case("SELECT") => Self::Read,
             Some(_) | None => Self::Write,
@@ -108,7 +112,7 @@ impl UnitKind {
         Charge { table: table.to_owned(), index: index.map(str::to_owned), read_units, write_units }
     }
 
-    /// What one entry of `ConsumedCapacity` says: the table's own, then its indexes by name.
+    /// Parses one entry of `ConsumedCapacity`: first the charge of the table itself, then those of its indexes by name.
     fn charges(self, entry: &Value) -> Vec<Charge> {
         let table = entry["TableName"].as_str().unwrap_or_default();
         let units = |of: &Value| of["CapacityUnits"].as_f64().unwrap_or_default();
@@ -128,36 +132,40 @@ impl UnitKind {
     }
 }
 
-/// Runs a call that is asked to say what it consumed; gives its answer as the caller wants it, and what it said.
+/// Runs a call with `ReturnConsumedCapacity` set to `INDEXES`.
+///
+/// Returns the answer in the form that the caller requested, and the engine's `ConsumedCapacity`.
 fn call_with_consumption(
     engine: &mut Engine,
     target: &str,
     mut request: Value,
 ) -> (Result<Vec<u8>, ApiError>, Value) {
-    let asked = request[REQUEST_MEMBER].as_str().map(str::to_owned);
-    // A value that DynamoDB does not know is left for it to refuse.
-    if request[REQUEST_MEMBER].is_null() || matches!(asked.as_deref(), Some("NONE" | "TOTAL")) {
+    let requested = request[REQUEST_MEMBER].as_str().map(str::to_owned);
+    // An unknown value stays in the request, so that the engine refuses the request.
+    if request[REQUEST_MEMBER].is_null() || matches!(requested.as_deref(), Some("NONE" | "TOTAL")) {
         request[REQUEST_MEMBER] = json!("INDEXES");
     }
     let answer = match dispatch::call(engine, target, request.to_string().as_bytes()) {
         Ok(answer) => answer,
         Err(error) => return (Err(error), Value::Null),
     };
-    let Ok(mut told) = serde_json::from_slice::<Map<String, Value>>(&answer) else {
+    let Ok(mut response) = serde_json::from_slice::<Map<String, Value>>(&answer) else {
         return (Ok(answer), Value::Null);
     };
-    let consumed = told.get(ANSWER_MEMBER).cloned().unwrap_or_default();
-    match asked.as_deref() {
+    let consumed = response.get(ANSWER_MEMBER).cloned().unwrap_or_default();
+    match requested.as_deref() {
         Some("INDEXES") => return (Ok(answer), consumed),
-        Some("TOTAL") => told.get_mut(ANSWER_MEMBER).into_iter().flat_map(entries_mut).for_each(keep_total),
+        Some("TOTAL") => {
+            response.get_mut(ANSWER_MEMBER).into_iter().flat_map(entries_mut).for_each(keep_total);
+        }
         Some(_) | None => {
-            told.shift_remove(ANSWER_MEMBER);
+            response.shift_remove(ANSWER_MEMBER);
         }
     }
-    (write(&told), consumed)
+    (write(&response), consumed)
 }
 
-/// An operation on one table has one entry, one on several a list.
+/// Returns the entries of `ConsumedCapacity`: one object for an operation on one table, an array for several tables.
 fn entries(consumed: &Value) -> impl Iterator<Item = &Value> {
     let entries = consumed.as_array().map_or(slice::from_ref(consumed), Vec::as_slice);
     entries.iter().filter(|entry| entry.is_object())
@@ -178,19 +186,23 @@ fn keep_total(entry: &mut Value) {
     }
 }
 
-/// What writes that were refused by a condition are charged: the items that stand are weighed all the same.
-fn refused<'a>(engine: &Engine, writes: impl IntoIterator<Item = &'a Value>, factor: f64) -> Vec<Charge> {
+/// Returns the charges of writes whose condition failed. AWS charges such a write by the size of the stored item.
+fn charges_of_refused_writes<'a>(
+    engine: &Engine,
+    writes: impl IntoIterator<Item = &'a Value>,
+    factor: f64,
+) -> Vec<Charge> {
     let mut units: BTreeMap<&str, f64> = BTreeMap::new();
     for write in writes {
         if let Some(table) = write["TableName"].as_str() {
-            let stands = stored_size(engine, table, write);
-            *units.entry(table).or_default() += factor * table_write_capacity_units(stands, None);
+            let stored = stored_size(engine, table, write);
+            *units.entry(table).or_default() += factor * table_write_capacity_units(stored, None);
         }
     }
     units.into_iter().map(|(table, units)| UnitKind::Write.charge(table, None, units)).collect()
 }
 
-/// The size in bytes of the item that a write is about; `None` where there is none.
+/// Returns the size in bytes of the stored item that a write addresses; `None` if no such item is stored.
 fn stored_size(engine: &Engine, table: &str, write: &Value) -> Option<usize> {
     let key = match write.get("Key") {
         Some(key) => key.clone(),
@@ -209,7 +221,7 @@ pub(super) fn key_of(engine: &Engine, table: &str, item: &Value) -> Option<Value
     Some(names.map(|name| (name.to_owned(), item[name].clone())).collect())
 }
 
-/// The tables that a call names, where nothing is charged.
+/// Returns a charge of zero units for each table that a call names, for a call that consumes no capacity.
 fn uncharged(request: &Value) -> Vec<Charge> {
     let named = request["TableName"].as_str().map(|table| (table, request["IndexName"].as_str()));
     let batched = request["RequestItems"].as_object().into_iter().flat_map(Map::keys);
@@ -224,7 +236,7 @@ fn uncharged(request: &Value) -> Vec<Charge> {
     tables
 }
 
-/// The actions of a transaction, out of the members that say of what kind they are.
+/// Returns the actions of a transaction, each unwrapped from its `Put`, `Update`, `Delete`, `ConditionCheck` or `Get`.
 pub(super) fn members(actions: &Value) -> impl Iterator<Item = &Value> {
     actions.as_array().into_iter().flatten().filter_map(Value::as_object).flat_map(Map::values)
 }

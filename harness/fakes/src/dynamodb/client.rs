@@ -1,4 +1,4 @@
-//! The AWS SDK on a database in this process, without sockets.
+//! AWS SDK clients of the DynamoDB fake in the same process, without sockets.
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
@@ -10,39 +10,42 @@ use crate::faults::Caller;
 use crate::sdk;
 
 impl DynamoDb {
-    /// An HTTP client for any AWS SDK client of DynamoDB or its streams, whose answers come from this database.
+    /// Returns an HTTP client for AWS SDK clients of DynamoDB and DynamoDB Streams. This database answers its calls.
     ///
-    /// Without a fault an answer is there at once, so that a paused clock stands still meanwhile.
+    /// Without a fault, a call is answered immediately, so a paused tokio clock does not advance during the call.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
     }
 
-    /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
-    /// alone, and may kill it.
+    /// Returns an HTTP client like [`http_client`](Self::http_client) for the function `caller` in this process.
+    ///
+    /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 
-    /// An SDK client on this database. It neither retries nor times out, so that a test sees each failure, never
-    /// sleeps, and needs no timer.
+    /// Returns an SDK client of this database. The client neither retries nor times out, so that a test sees each
+    /// failure, never sleeps, and needs no timer.
     ///
-    /// Faults strike it as they strike the stage's functions, unless they are narrowed to one of those by
-    /// [`Call::by`](crate::faults::Call::by).
+    /// Faults apply to the calls of this client as to the calls of the stage's functions. A fault whose rule names one
+    /// function with [`Call::by`](crate::faults::Call::by) does not apply.
     #[must_use]
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client())
     }
 
-    /// As [`client`](Self::client), for a function that runs in this process.
+    /// Returns an SDK client like [`client`](Self::client) for the function `caller` in this process.
+    ///
+    /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
     pub fn client_of(&self, caller: Caller) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client_of(caller))
     }
 
-    /// As [`client`](Self::client), for the harness itself: no fault is injected into its calls, no observer hears of them, and
-    /// no ledger has them. All answers are there immediately.
+    /// Returns an SDK client for the harness itself. No fault is injected into its calls, and neither observers nor
+    /// ledgers record the calls. Each call is answered immediately.
     #[must_use]
     #[doc(hidden)]
     pub fn quiet_client(&self) -> aws_sdk_dynamodb::Client {

@@ -1,14 +1,14 @@
-//! The tokens of transactions, with the answers to repeat.
+//! Remembers the client request tokens of transactions, with the answers to repeat.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use streamer::ports::Timestamp;
 
-/// How long DynamoDB remembers a token after the request that used it ended.
+/// Time for which DynamoDB remembers a client request token after the transaction with this token completed.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// Transactions that succeeded.
+/// Answers of transactions that succeeded, by operation and client request token.
 #[derive(Debug, Default)]
 pub(super) struct ClientTokens(BTreeMap<Transaction, Remembered>);
 
@@ -20,16 +20,16 @@ pub(super) struct Transaction {
 
 #[derive(Debug)]
 pub(super) struct Remembered {
-    pub(super) ended: Timestamp,
-    /// The canonical JSON of what was asked, since another payload under the same token is an error.
+    pub(super) completed: Timestamp,
+    /// The transaction's actions as canonical JSON. Other actions under the same token are an error.
     pub(super) payload: String,
     pub(super) answer: Vec<u8>,
 }
 
 impl ClientTokens {
-    /// Forgets what is older than ten minutes, and looks a transaction up.
+    /// Returns the remembered answer of a transaction. First drops the answers that are at least ten minutes old.
     pub(super) fn find(&mut self, transaction: &Transaction, now: Timestamp) -> Option<&Remembered> {
-        self.0.retain(|_, remembered| now.since(remembered.ended) < WINDOW);
+        self.0.retain(|_, remembered| now.since(remembered.completed) < WINDOW);
         self.0.get(transaction)
     }
 

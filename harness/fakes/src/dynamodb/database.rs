@@ -1,4 +1,4 @@
-//! A database, and the lock that its calls take in turn.
+//! The [`DynamoDb`] handle, and the lock that lets one call at a time use the engine.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,30 +8,31 @@ use super::engine::{Engine, Settings};
 use super::ledger::Ledger;
 use crate::watch;
 
-/// An embedded DynamoDB with streams; cheap to clone, and all clones are one database.
+/// A fake DynamoDB with streams that runs in this process. Clones are cheap, and all clones share one database.
 #[derive(Clone)]
 pub struct DynamoDb {
     pub(super) engine: Arc<Mutex<Engine>>,
     pub(super) settings: Arc<Settings>,
-    /// How many rows have ever been written.
+    /// Number of rows written since the database was opened. Watchers wake up when a call changes the number.
     pub(super) changes: watch::Sender<u64>,
 }
 
 impl DynamoDb {
-    /// Opens a ledger: from now on, every call is entered in it.
+    /// Opens a ledger, which records every later call to this database.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.lock().ledgers().open()
     }
 
-    /// Releases the lock on the folder, so that another database can open it. Call it when nobody writes any more, even if
-    /// clones of this database are left.
+    /// Releases the lock on the folder, so that another [`DynamoDb`] can open the folder.
+    ///
+    /// Call this function only after the last write. Clones of this database may still exist.
     #[doc(hidden)]
     pub fn release_folder(&self) {
         self.lock().release_folder();
     }
 
-    /// An identifier in the form of DynamoDB's `x-amzn-requestid`: 52 upper-case letters and digits.
+    /// Returns a new id in the format of DynamoDB's `x-amzn-requestid` header: 52 upper-case letters and digits.
     pub(super) fn request_id(&self) -> String {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
         let mut bytes = [0; 52];
@@ -39,15 +40,15 @@ impl DynamoDb {
         bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
     }
 
-    /// The engine, for as long as one call lasts; never held across an `await`.
+    /// Locks the engine for one call. The lock is never held across an `await`.
     ///
-    /// A panic while it was held left no half-done transaction (see `dispatch`), so poison is ignored.
+    /// Poisoning is ignored, because a panic leaves no open transaction (see `dispatch`).
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked { engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner), changes: &self.changes }
     }
 }
 
-/// The engine while it is held. Whoever waits for changes hears at its end of those that were made.
+/// The locked engine. Dropping this guard notifies the watchers of `changes` if rows were written.
 pub(super) struct Locked<'a> {
     engine: MutexGuard<'a, Engine>,
     changes: &'a watch::Sender<u64>,
@@ -68,7 +69,7 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// What was written so far concerns nobody who reads a stream.
+    /// Suppresses the notification for the rows written so far, because no reader of a stream needs them.
     pub(super) fn skip_notification(&self) {
         let written = self.engine.conn().total_changes();
         self.changes.send_if_modified(|known| {

@@ -1,5 +1,6 @@
-//! Where a call becomes work: the operation is looked up, its request read, the engine run, and whatever
-//! belongs to the same call done under the same lock.
+//! Dispatches a call: looks up the operation, parses the request, and runs the engine.
+//!
+//! Under the same lock, a call that wrote rows also moves its change records into the streams.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +12,7 @@ use super::{idempotency, nesting, outbox, removal, stale, streams, tables};
 const TABLES_TARGET: &str = "DynamoDB_20120810.";
 pub(super) const STREAMS_TARGET: &str = "DynamoDBStreams_20120810.";
 
-/// Answers one call. A panic in the engine is an internal error of this call alone.
+/// Answers one call. A panic in the engine fails only this call, with an internal error.
 pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     contain(engine, |engine| route(engine, target, body))
 }
@@ -32,7 +33,7 @@ fn route(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiE
         nesting::check(body)?;
         let written = engine.conn().total_changes();
         let answer = on_tables(engine, operation, body);
-        // A read leaves nothing to see to.
+        // Only a call that wrote rows leaves stream records and index changes to process.
         if engine.conn().total_changes() != written {
             outbox::take(engine)?;
             stale::mark(engine)?;
@@ -51,7 +52,7 @@ fn route(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiE
     .and_then(|answer| write(&answer))
 }
 
-/// The operations that need more than the engine; all others go to it as they are.
+/// Runs an operation on tables or items. Most operations go to the engine unchanged; some need more work.
 fn on_tables(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     match operation {
         "CreateTable" | "UpdateTable" | "DeleteTable" | "DescribeTable" => {
@@ -68,12 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_in_the_engine_fails_one_call_and_leaves_no_transaction_open() {
-        let db = crate::dynamodb::DynamoDb::builder().in_memory().expect("memory is enough");
+    fn engine_panic_fails_only_its_call_and_leaves_no_transaction_open() {
+        let db = crate::dynamodb::DynamoDb::builder().in_memory().expect("in-memory database opens");
         let mut engine = db.lock();
         let answer = contain(&mut engine, |engine| -> Result<Vec<u8>, ApiError> {
             engine.storage().begin_transaction()?;
-            panic!("a bug in the engine, as this test wants it");
+            panic!("simulated bug in the engine");
         });
         let response = answer.unwrap_err().into_response();
         assert_eq!(response.status, 500);

@@ -1,4 +1,4 @@
-//! The engine on SQLite, and what is kept beside its tables for as long as the database is open.
+//! The `dynoxide` engine on SQLite, with the state that a database keeps in memory while it is open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use super::last_sweep::LastSweep;
 use super::ledger::Ledgers;
 use crate::faults::{Caller, Faults};
 
-/// How many statements stay prepared: all that a stage's tables have need of, or else preparing them is most of what a call costs.
+/// Number of prepared statements that SQLite caches: enough for all statements of a stage's tables, because preparing
+/// a statement again would be most of a call's cost.
 const PREPARED_STATEMENTS: usize = 512;
 
-/// What a database is told once, when it is made.
+/// Settings of a database, fixed when the database is opened.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
@@ -28,23 +29,23 @@ pub(super) struct Settings {
     pub(super) account_id: String,
     pub(super) shards_per_stream: u16,
     pub(super) shard_lifetime: Option<Duration>,
-    /// What can go wrong on request, if anything can.
+    /// Fault rules for the calls of this database; `None` disables fault injection.
     pub(super) faults: Option<Faults>,
 }
 
-/// The database behind its lock.
+/// State of one database, guarded by the database's lock.
 pub(super) struct Engine {
     storage: Storage,
     lifecycle: VectorIndexLifecycle,
     client_tokens: ClientTokens,
     ledgers: Ledgers,
     settings: Arc<Settings>,
-    /// Held for as long as the folder is ours, and so dropped after the storage; `None` in memory.
+    /// Lock on the database's folder; `None` in memory. Declared after `storage`, so that the storage is closed first.
     folder_lock: Option<FolderLock>,
     last_sweep: Option<LastSweep>,
-    /// The folder may be another's by now.
+    /// Whether the folder's lock was released, so that another database may use the folder.
     released: bool,
-    /// Who makes the call that is answered now, where that is known.
+    /// Function that makes the current call; `None` if the call comes from outside a function.
     caller: Option<Caller>,
 }
 
@@ -82,7 +83,7 @@ impl Engine {
         self.released = true;
     }
 
-    /// Whether nobody is to write any more.
+    /// Returns whether the folder's lock was released, after which no call may write.
     pub(super) fn is_released(&self) -> bool {
         self.released
     }
@@ -111,7 +112,7 @@ impl Engine {
         &mut self.client_tokens
     }
 
-    /// Runs one operation of the engine.
+    /// Runs one operation of the engine, and returns the answer as JSON.
     pub(super) fn run(&self, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         macro_rules! operations {
             ($($name:literal => $action:ident $(with $extra:expr)?;)*) => {
@@ -151,7 +152,7 @@ impl Engine {
     }
 }
 
-/// Our clock as the engine asks for it.
+/// Adapts the stage's clock to the engine's clock trait.
 struct EngineClock(Arc<dyn Clock>);
 
 impl dynoxide::storage_backend::Clock for EngineClock {

@@ -1,4 +1,4 @@
-//! DynamoDB's errors as they go over the wire.
+//! DynamoDB's errors, in their wire format.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::response::Response;
 const DYNAMODB: &str = "com.amazonaws.dynamodb.v20120810";
 const CORAL: &str = "com.amazon.coral.service";
 
-/// A call that failed, with the answer that says so.
+/// A failed call: HTTP status and JSON body of its error answer.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: u16,
@@ -19,7 +19,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     fn new(error_type: &str, message: Option<&str>) -> Self {
-        // Of the errors that DynamoDB's front end gives, only this one spells its message with a capital.
+        // Among the errors of DynamoDB's front end, only `SerializationException` writes `Message` with a capital M.
         let member = if error_type.ends_with("#SerializationException") { "Message" } else { "message" };
         let mut body = json!({ "__type": error_type });
         if let Some(message) = message {
@@ -28,12 +28,12 @@ impl ApiError {
         Self { status: 400, body: body.to_string() }
     }
 
-    /// No target, or one that names no operation.
+    /// The error for a missing `x-amz-target` header, or one that names an unknown operation.
     pub(super) fn unknown_operation() -> Self {
         Self::new(&format!("{CORAL}#UnknownOperationException"), None)
     }
 
-    /// A body that is no JSON object (then without a message), or has a member of the wrong type.
+    /// The error for a body that is not a JSON object (without a message), or that has a member of the wrong type.
     pub(super) fn serialization(message: Option<&str>) -> Self {
         Self::new(&format!("{CORAL}#SerializationException"), message)
     }
@@ -58,7 +58,7 @@ impl ApiError {
         Self::new(&format!("{DYNAMODB}#IdempotentParameterMismatchException"), Some(message))
     }
 
-    /// Too many requests; `reasons` are pairs of a reason and the ARN that it is about.
+    /// The error for a throttled call. `reasons` are pairs of a throttling reason and the throttled resource's ARN.
     pub(super) fn throttling(message: &str, reasons: &[(String, String)]) -> Self {
         Self::new("com.amazon.coral.availability#ThrottlingException", Some(message))
             .with("throttlingReasons", reasons)
@@ -84,7 +84,7 @@ impl ApiError {
         Self::new(&format!("{DYNAMODB}#TransactionConflictException"), Some(message))
     }
 
-    /// A transaction whose every action was refused for the same reason.
+    /// The error for a transaction in which every action was refused for the same reason.
     pub(super) fn transaction_canceled(actions: usize, code: &str, message: &str) -> Self {
         let codes = vec![code; actions].join(", ");
         let text = format!(
@@ -92,7 +92,7 @@ impl ApiError {
         );
         let reasons = vec![json!({ "Code": code, "Message": message }); actions];
         let error_type = format!("{DYNAMODB}#TransactionCanceledException");
-        // Of this error, too, the message is spelled with a capital.
+        // `TransactionCanceledException` also writes `Message` with a capital M.
         let body = json!({ "__type": error_type, "Message": text, "CancellationReasons": reasons });
         Self { status: 400, body: body.to_string() }
     }
@@ -106,7 +106,7 @@ impl ApiError {
         Self { status: 500, ..Self::new(&format!("{DYNAMODB}#InternalServerError"), Some(message)) }
     }
 
-    /// The error's own name, such as `ValidationException`.
+    /// Returns the error's name without its namespace, such as `ValidationException`.
     pub(super) fn name(&self) -> String {
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let error_type = body["__type"].as_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Calls that go wrong on request: which faults a call can have, and what becomes of it then.
+//! Fault injection into DynamoDB calls: which faults apply to a call, and how a fault changes the call's outcome.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,17 @@ use crate::observe::{Answer, Observation};
 const TRANSACTIONS: [&str; 3] = ["TransactWriteItems", "TransactGetItems", "ExecuteTransaction"];
 
 impl DynamoDb {
-    /// Answers one call: `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body`
-    /// its JSON.
+    /// Answers one call. `target` is the header `x-amz-target`, such as `DynamoDB_20120810.PutItem`, and `body` is the
+    /// request as JSON.
     ///
-    /// Every call comes to this, whichever way it came, and [`DynamoDb::ledger`] has them all. Faults happen to the
-    /// SDK's calls and to those over HTTP, not to what is called here.
+    /// Open ledgers record the call. No fault is injected: faults apply only to calls by an SDK client or over HTTP.
     #[must_use]
     pub fn handle(&self, target: &str, body: &[u8]) -> Response {
         respond(capacity::call(&mut self.lock(), target, body))
     }
 }
 
-/// What is to go wrong with a call.
+/// Returns the effects of all fault rules that match a call.
 pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Effects {
     let operation = operation(target);
     let service = if target.starts_with(STREAMS_TARGET) { Service::Streams } else { Service::DynamoDb };
@@ -39,7 +38,7 @@ pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body
     let Some(faults) = faults.filter(|faults| faults.concern(service, operation)) else {
         return Effects::default();
     };
-    let request = Named::of(body);
+    let request = CallResources::of(body);
     let context = CallContext {
         service,
         operation,
@@ -55,8 +54,9 @@ pub(super) fn effects(db: &DynamoDb, caller: Option<&Caller>, target: &str, body
     })
 }
 
-/// Answers a call with which something goes wrong, or leaves it without an answer. Whoever calls it has waited for
-/// its delay, and has killed whom it should.
+/// Answers a call under the effects of faults; `None` if a fault drops the answer.
+///
+/// `effects.delay` and `Effect::Kill` are ignored, because the HTTP layer carries them out before this function runs.
 pub(super) fn call_with(
     db: &DynamoDb,
     caller: Option<&Caller>,
@@ -75,7 +75,7 @@ pub(super) fn call_with(
     answer
 }
 
-/// Answers a call with which nothing goes wrong.
+/// Answers a call to which no fault applies.
 pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8]) -> Response {
     let answer = {
         let engine = &mut *db.lock();
@@ -88,11 +88,11 @@ pub(super) fn call(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &
     answer
 }
 
-/// Tells who watches of a call that has been answered, or never will be.
+/// Reports a call to the observers. `answer` is `None` if a fault drops the answer.
 fn notify(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], answer: Option<&Response>) {
     let Some(faults) = &db.settings.faults else { return };
     faults.notify(|| {
-        let request = Named::of(body);
+        let request = CallResources::of(body);
         Observation::Called {
             caller: caller.cloned(),
             operation: operation(target).to_owned(),
@@ -107,7 +107,7 @@ fn notify(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], ans
     });
 }
 
-/// The name of the error that was answered, without its namespace.
+/// Returns the error's name in an error answer, without its namespace.
 fn error_name(answer: &Response) -> String {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let name = body["__type"].as_str().and_then(|name| name.rsplit('#').next());
@@ -116,7 +116,7 @@ fn error_name(answer: &Response) -> String {
 
 fn answer(engine: &mut Engine, effects: &Effects, target: &str, body: &[u8]) -> Option<Response> {
     if engine.is_released() {
-        // A delayed call whose stage has ended meanwhile: the folder may be another's.
+        // The stage ended while a fault delayed this call. Another stage may use the folder now, so nothing is written.
         return None;
     }
     if let (Some(Effect::Throttle | Effect::Fail), Some(table)) = (effects.effect, &effects.resource)
@@ -137,14 +137,14 @@ fn answer(engine: &mut Engine, effects: &Effects, target: &str, body: &[u8]) -> 
             None
         }
         Some(Effect::Stale(lag)) => {
-            let request = Named::of(body);
+            let request = CallResources::of(body);
             let table = request.tables().first().copied().unwrap_or_default();
             let index = request.index.as_deref().unwrap_or_default();
             Some(respond(stale::read(engine, table, index, lag, |engine| {
                 capacity::call(engine, target, body)
             })))
         }
-        // The others do not happen to calls of DynamoDB, or have happened already.
+        // These effects do not apply to DynamoDB calls, or the HTTP layer has carried them out already.
         Some(
             Effect::Delay(_)
             | Effect::Gone
@@ -167,7 +167,7 @@ pub(super) fn respond(answer: Result<Vec<u8>, ApiError>) -> Response {
     }
 }
 
-/// A call without effect: it is in the ledger, and charged nothing.
+/// Refuses a call without running it. Open ledgers record the call with zero units.
 fn refuse(
     engine: &mut Engine,
     target: &str,
@@ -177,7 +177,7 @@ fn refuse(
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = error(engine, operation(target), &request);
     let call = capacity::refused_call(operation(target), &request, &error);
-    Ledgers::enter(engine.ledgers(), &call);
+    Ledgers::record(engine.ledgers(), &call);
     error.into_response()
 }
 
@@ -185,10 +185,10 @@ fn operation(target: &str) -> &str {
     target.rsplit('.').next().unwrap_or_default()
 }
 
-/// What a call is about, without all else that stands in it: every call is asked for it.
+/// Tables and index that a call names. All other members of the request are skipped, to keep parsing cheap.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Named {
+struct CallResources {
     table_name: Option<String>,
     stream_arn: Option<String>,
     shard_iterator: Option<String>,
@@ -198,20 +198,20 @@ struct Named {
     index: Option<String>,
 }
 
-/// One of a transaction.
+/// One action of a transaction.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Action {
     table_name: Option<String>,
 }
 
-impl Named {
-    /// What is no request is about nothing, and refused in any case.
+impl CallResources {
+    /// Parses a request body. A body that does not parse names no resources; the engine refuses the call later.
     fn of(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
-    /// The tables that it names, whether by name or by ARN; those of PartiQL's statements are not looked for.
+    /// Returns the names of the request's tables, given by name or by ARN. Tables in PartiQL statements are not found.
     fn tables(&self) -> Vec<&str> {
         let named = [&self.table_name, &self.stream_arn, &self.shard_iterator];
         let transacted =
@@ -224,7 +224,7 @@ impl Named {
     }
 }
 
-/// The name of a table that may be given as an ARN, or as that of its stream.
+/// Returns a table's name, given the name, the table's ARN, or the ARN of the table's stream.
 fn name(table: &str) -> &str {
     let resource = table.split_once(":table/").map_or(table, |(_, resource)| resource);
     resource.split('/').next().unwrap_or_default()
@@ -234,14 +234,15 @@ fn can_conflict(operation: &str) -> bool {
     matches!(operation, "PutItem" | "UpdateItem" | "DeleteItem") || TRANSACTIONS.contains(&operation)
 }
 
-/// Only a global index can be: a local one is read as it is.
-fn can_be_stale(db: &DynamoDb, operation: &str, request: &Named) -> bool {
+/// Returns whether a fault can make this read stale. Only queries and scans of a global index can be stale.
+fn can_be_stale(db: &DynamoDb, operation: &str, request: &CallResources) -> bool {
     let (Some(index), "Query" | "Scan") = (request.index.as_deref(), operation) else { return false };
     let table = request.table_name.as_deref().map(name).unwrap_or_default();
     stale::is_watched(&db.lock(), table, index)
 }
 
-/// A batch whose other tables are served: what is for the table that is not comes back unprocessed.
+/// A batch of which a fault refuses one table. The other tables are served, and the entries of the refused table are
+/// returned as unprocessed.
 struct Batch {
     request: Value,
     unprocessed: Map<String, Value>,
@@ -249,7 +250,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// `None` for what is no batch, or would have nothing left to do: that fails as a whole.
+    /// Splits the refused table out of a batch. Returns `None` if the call is not a batch, or has no other table; such
+    /// a call fails as a whole.
     fn without(table: &str, target: &str, body: &[u8]) -> Option<Self> {
         let member = match operation(target) {
             "BatchGetItem" => "UnprocessedKeys",
@@ -282,8 +284,11 @@ fn failed() -> ApiError {
     ApiError::internal("Internal server error")
 }
 
-/// An on-demand table says `ThrottlingException`, a provisioned one `ProvisionedThroughputExceededException`, and
-/// within a transaction either is a reason of its cancellation; SDKs retry all of them as throttling.
+/// Returns the error of a throttled call: `ThrottlingException` for an on-demand table, and
+/// `ProvisionedThroughputExceededException` for a provisioned table.
+///
+/// A throttled transaction is cancelled, with the throttling as its cancellation reason. SDKs retry all these errors as
+/// throttling.
 fn throttled(engine: &Engine, operation: &str, request: &Value) -> ApiError {
     const ON_DEMAND: &str = "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically \
                              scaling your table or index so please try again shortly. If exceptions persist, check if \
@@ -291,7 +296,7 @@ fn throttled(engine: &Engine, operation: &str, request: &Value) -> ApiError {
                              https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html";
     const PROVISIONED: &str = "The level of configured provisioned throughput for the table was exceeded. Consider \
                                increasing your provisioning level with the UpdateTable API.";
-    let named = Named::deserialize(request).unwrap_or_default();
+    let named = CallResources::deserialize(request).unwrap_or_default();
     let tables = named.tables();
     let Some(kind) = capacity::kind(operation, request) else {
         return ApiError::throttling("Rate of requests exceeds the allowed throughput.", &[]);
@@ -332,7 +337,7 @@ fn conflicted(_: &Engine, operation: &str, request: &Value) -> ApiError {
     }
 }
 
-/// How many actions or statements a transaction has.
+/// Returns the number of actions or statements in a transaction.
 fn actions(request: &Value) -> usize {
     ["TransactItems", "TransactStatements"]
         .iter()

@@ -1,15 +1,15 @@
-//! The lock on a database's folder.
+//! Locks a database's folder against other processes.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 pub(super) const LOCK_FILE: &str = "dynamodb.lock";
 
-/// A folder that is ours alone: two processes on one would hand out the same sequence numbers.
+/// An exclusive lock on a database's folder. Without the lock, two processes could assign the same sequence numbers.
 pub(super) struct FolderLock(File);
 
 impl FolderLock {
-    /// Takes the lock of a folder, unless another process has it.
+    /// Locks a folder. Fails with [`TryLockError::WouldBlock`] if the folder is already locked.
     pub(super) fn take(dir: &Path) -> Result<Self, TryLockError> {
         let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE));
         let file = file.map_err(TryLockError::Error)?;
@@ -19,7 +19,8 @@ impl FolderLock {
 }
 
 impl Drop for FolderLock {
-    /// Closing the file would not do: a process that is being started has it open as well, until it is what it will be.
+    /// Unlocks explicitly. Closing the file is not enough, because a child process that is being spawned shares the
+    /// open file, and with it the lock, until the child executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_free_once_it_is_let_go_whoever_else_has_its_lock_open() {
+    fn dropped_folder_lock_is_free_even_if_a_copy_of_its_file_is_open() {
         let folder = tempfile::tempdir().unwrap();
         let ours = FolderLock::take(folder.path()).unwrap();
         let inherited = ours.0.try_clone().unwrap();

@@ -1,4 +1,5 @@
-//! DynamoDB over HTTP, for any AWS SDK and the AWS CLI; in process, the same without sockets.
+//! DynamoDB over HTTP, for any AWS SDK and the AWS CLI. SDK clients in this process use the same router, without
+//! sockets.
 
 use std::future::pending;
 use std::io::Read;
@@ -20,19 +21,19 @@ use super::{dispatch, faults, response};
 use crate::faults::{Caller, Effect};
 use crate::sdk::{InProcess, lost_answer};
 
-/// The content type of DynamoDB's protocol.
+/// Content type of requests and answers in DynamoDB's protocol.
 const PROTOCOL: &str = "application/x-amz-json-1.0";
 
-/// The largest body that DynamoDB takes, before and after it is inflated.
+/// Largest request body that DynamoDB accepts, in bytes, both before and after decompression.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 impl DynamoDb {
-    /// DynamoDB's HTTP endpoint: `POST /` takes calls, `GET /` tells that it is healthy.
+    /// Returns DynamoDB's HTTP endpoint: `POST /` answers calls, and `GET /` answers health checks.
     pub fn router(&self) -> Router {
         Router::new().route("/", routing::get(health).post(post)).with_state(self.clone())
     }
 
-    /// The endpoint for the harness itself: no fault strikes its calls, and no ledger has them.
+    /// Returns an endpoint for the harness itself. No fault is injected into its calls, and no ledger records them.
     pub(super) fn quiet_router(&self) -> Router {
         Router::new().route("/", routing::post(post_quietly)).with_state(self.clone())
     }
@@ -78,7 +79,7 @@ fn target(headers: &HeaderMap) -> &str {
     headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default()
 }
 
-/// Answers a call, unless a fault has it go without an answer.
+/// Answers a call; `None` if a fault drops the answer.
 async fn answer(
     db: &DynamoDb,
     in_process: bool,
@@ -102,9 +103,9 @@ async fn answer(
     let work = move || faults::call_with(&db, caller.as_ref(), &effects, &target, &body);
     let answered = match (in_process, delay.is_zero()) {
         (true, true) => return work(),
-        // Off the threads that serve: a call may wait for another that holds the database.
+        // On a blocking thread, because the call may wait for another call that holds the database's lock.
         (false, true) => tokio::task::spawn_blocking(work).await,
-        // Whoever calls may hang up, or die; the call takes effect all the same.
+        // On a separate task, so that the call takes effect even if its caller hangs up or is killed.
         (true, false) => {
             let delayed = async move {
                 tokio::time::sleep(delay).await;
@@ -129,7 +130,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| ApiError::request_too_large(MAX_BODY_BYTES))?;
     match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(body),
-        // As DynamoDB takes it; which clients compress, and from what size on, is their own setting.
+        // DynamoDB accepts gzip. Each client decides for itself which bodies to compress.
         Some(b"gzip") => inflate(&body),
         Some(_) => Err(ApiError::serialization(Some("Content-Encoding must be gzip or identity"))),
     }

@@ -1,4 +1,5 @@
-//! `ClientRequestToken`: for ten minutes, a transaction repeated under its token is answered without being run.
+//! `ClientRequestToken`: a transaction repeated under its token within ten minutes returns its first answer, and
+//! does not run again.
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::json::read;
 
 const MAX_TOKEN_LENGTH: usize = 36;
 
-/// Runs `TransactWriteItems` or `ExecuteTransaction`, or repeats the answer that its token already has.
+/// Runs `TransactWriteItems` or `ExecuteTransaction`, or returns the answer that is remembered for its token.
 pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let mut request: Value = read(operation, body)?;
     let Some(token) = request["ClientRequestToken"].as_str().map(str::to_owned) else {
@@ -40,6 +41,7 @@ pub(super) fn call(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<
         None => {}
     }
     let answer = engine.run(operation, body)?;
-    engine.client_tokens().remember(transaction, Remembered { ended: now, payload, answer: answer.clone() });
+    let remembered = Remembered { completed: now, payload, answer: answer.clone() };
+    engine.client_tokens().remember(transaction, remembered);
     Ok(answer)
 }

@@ -1,13 +1,13 @@
-//! Reading and writing the JSON of DynamoDB's protocol.
+//! Parses and writes the JSON of DynamoDB's protocol.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// Reads a request, or says what is wrong with it in DynamoDB's error types.
+/// Parses a request. The error for a malformed request has the type that DynamoDB would return.
 pub(super) fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<T, ApiError> {
-    // Derived decoders would also take an array, for the members in order.
+    // Serde's derived decoders also accept an array with the members in order; DynamoDB does not.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(ApiError::serialization(None));
     }
@@ -21,7 +21,9 @@ pub(super) fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<
     })
 }
 
-/// The engine's decoders mark how DynamoDB would class what they refuse with a prefix of their message.
+/// Converts a decoding error to the error that DynamoDB would return.
+///
+/// The engine's decoders mark the error type with a prefix of the message, such as `VALIDATION:`.
 fn classify(operation: &str, text: &str) -> ApiError {
     match text.split_once(':') {
         Some(("VALIDATION" | "VALIDATION_AS_READ", message)) => ApiError::validation(message),
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_decoder_refuses_is_classed_by_its_mark() {
+    fn decoding_error_gets_the_dynamodb_error_type_that_its_prefix_marks() {
         let error = |operation: &str, text: &str| classify(operation, text).to_string();
         let validation = error("PutItem", "VALIDATION_REQUEST:too much");
         assert!(validation.contains("validate#ValidationException"), "{validation}");

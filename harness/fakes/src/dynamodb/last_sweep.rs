@@ -1,19 +1,22 @@
-//! When items with a time to live need be looked at again.
+//! Remembers the last time-to-live sweep, so that the next sweep can skip reading items if none can be due.
 
-/// What the last sweep has left: as long as nothing is written, no item need be looked at again before one is due.
+/// Result of the last complete sweep. While no row is written, no item can be due before `next_secs`.
 #[derive(Debug)]
 pub(super) struct LastSweep {
+    /// The engine's count of written rows at the beginning of the sweep.
     pub(super) changes: u64,
-    pub(super) from_secs: u64,
+    /// Time of the sweep, in epoch seconds.
+    pub(super) swept_secs: u64,
+    /// Earliest time at which a remaining item is due, in epoch seconds; `None` if no remaining item expires.
     pub(super) next_secs: Option<u64>,
 }
 
 impl LastSweep {
-    /// Whether no item can be due.
-    pub(super) fn holds(&self, changes: u64, now_secs: u64) -> bool {
-        // A clock that was set back says nothing about what is due.
+    /// Returns whether no item can be due, given the engine's current count of written rows and the current time.
+    pub(super) fn rules_out_due_items(&self, changes: u64, now_secs: u64) -> bool {
+        // The result of the sweep is not valid for times before the sweep, which occur if the clock was set back.
         self.changes == changes
-            && now_secs >= self.from_secs
+            && now_secs >= self.swept_secs
             && self.next_secs.is_none_or(|next_secs| now_secs < next_secs)
     }
 }

@@ -1,19 +1,19 @@
-//! What calls cost: each with its operation, its tables and indexes, and the capacity units that AWS would charge.
+//! Ledgers: records of calls with their operation, tables, indexes, and the capacity units that AWS would charge.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Every call to a database since the ledger was opened or last taken.
+/// A record of all calls to a database since the ledger was opened or last emptied.
 ///
-/// A ledger that is dropped is closed. Several may be open at once, and each has every call. What the reading side
-/// of the streams and the time to live do is no call, and in no ledger.
+/// Dropping a ledger closes it. Several ledgers may be open at the same time; each records every call. Ledgers do not
+/// record reads by [`Streams`](super::Streams) or deletions by time to live.
 ///
-/// A transaction is charged twice for what it does to its tables, and once for what that changes in their indexes, as
-/// AWS reports it. Where AWS may charge otherwise:
+/// A transaction is charged double for its changes to tables, and single for the resulting changes to indexes, as AWS
+/// reports it. In three cases AWS may charge differently:
 ///
-/// * a cancelled transaction is charged as its items stand, twice: AWS publishes no figure;
-/// * a transaction that is replayed under its token is charged as it was the first time, on AWS as a read;
+/// * a cancelled transaction is charged double by the size of the stored items, because AWS publishes no figure;
+/// * a transaction repeated under its client token is charged like its first run, but on AWS like a read;
 /// * a PartiQL statement that fails is charged nothing.
 ///
 /// ```
@@ -32,25 +32,27 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub struct Ledger(Arc<Mutex<Vec<Call>>>);
 
 impl Ledger {
-    /// The calls since the last time, which are then forgotten.
+    /// Returns the calls recorded since the ledger was opened or last emptied, and empties the ledger.
     #[must_use]
     pub fn take(&self) -> Calls {
         Calls(std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-/// Calls in the order in which they were answered; as text a line each, those alike in one.
+/// Recorded calls, in the order of their answers.
+///
+/// The text form has one line per call; consecutive equal calls share a line, such as `2 x ListTables`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calls(Vec<Call>);
 
 impl Calls {
-    /// The read capacity units of all calls.
+    /// Returns the total read capacity units of all calls.
     #[must_use]
     pub fn read_units(&self) -> f64 {
         self.charges().map(|charge| charge.read_units).sum()
     }
 
-    /// The write capacity units of all calls, those of the indexes among them.
+    /// Returns the total write capacity units of all calls, including writes to indexes.
     #[must_use]
     pub fn write_units(&self) -> f64 {
         self.charges().map(|charge| charge.write_units).sum()
@@ -75,10 +77,10 @@ impl fmt::Display for Calls {
             return f.write_str("no calls");
         }
         let mut line_end = "";
-        for alike in self.0.chunk_by(PartialEq::eq) {
-            match alike {
+        for equal_calls in self.0.chunk_by(PartialEq::eq) {
+            match equal_calls {
                 [call] => write!(f, "{line_end}{call}")?,
-                alike => write!(f, "{line_end}{} x {}", alike.len(), alike[0])?,
+                calls => write!(f, "{line_end}{} x {}", calls.len(), calls[0])?,
             }
             line_end = "\n";
         }
@@ -86,19 +88,20 @@ impl fmt::Display for Calls {
     }
 }
 
-/// One call, and what it cost.
+/// One recorded call to DynamoDB, with its cost in capacity units.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
-    /// As DynamoDB names it, such as `PutItem`.
+    /// Name of the operation in DynamoDB's API, such as `PutItem`.
     pub operation: String,
-    /// For each table its own charge, then those of its indexes; one of no units where nothing else is charged.
+    /// Capacity charged for the call: for each table its own charge, then the charges of its indexes. If the call
+    /// consumed nothing, each table named in the call has a charge of zero units.
     pub charges: Vec<Charge>,
-    /// The name of the error that was answered, such as `ConditionalCheckFailedException`.
+    /// Name of the error with which the call failed, such as `ConditionalCheckFailedException`; `None` after a success.
     pub error: Option<String>,
 }
 
-/// As `PutItem things: 2 WCU (table 1, by-time 1)`.
+/// Writes a call as one line, such as `PutItem things: 2 WCU (table 1, by-time 1)`.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.operation)?;
@@ -113,7 +116,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// The charges of one table.
+/// Writes the charges of one table and its indexes.
 fn write_charges(f: &mut fmt::Formatter<'_>, charges: &[Charge]) -> fmt::Result {
     let Some(first) = charges.first() else { return Ok(()) };
     f.write_str(&first.table)?;
@@ -137,21 +140,21 @@ fn write_charges(f: &mut fmt::Formatter<'_>, charges: &[Charge]) -> fmt::Result 
     Ok(())
 }
 
-/// What one call is charged on one table or index.
+/// Capacity units that one call consumed on one table or index.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Charge {
-    /// The table.
+    /// Name of the charged table; for the charge of an index, name of the index's table.
     pub table: String,
-    /// The index, unless it is the table itself that is charged.
+    /// Name of the charged index; `None` if the table itself is charged.
     pub index: Option<String>,
-    /// Read capacity units.
+    /// Read capacity units consumed by the call on this table or index.
     pub read_units: f64,
-    /// Write capacity units.
+    /// Write capacity units consumed by the call on this table or index.
     pub write_units: f64,
 }
 
-/// The ledgers of a database that are open.
+/// All open ledgers of a database.
 #[derive(Debug, Default)]
 pub(super) struct Ledgers(Vec<Weak<Mutex<Vec<Call>>>>);
 
@@ -167,7 +170,7 @@ impl Ledgers {
         Ledger(calls)
     }
 
-    pub(super) fn enter(&self, call: &Call) {
+    pub(super) fn record(&self, call: &Call) {
         for ledger in self.0.iter().filter_map(Weak::upgrade) {
             ledger.lock().unwrap_or_else(PoisonError::into_inner).push(call.clone());
         }

@@ -1,12 +1,16 @@
-//! DynamoDB, embedded: tables, expressions, indexes and transactions from an engine on SQLite, and streams of
-//! our own, on the stage's clock.
+//! A fake of DynamoDB that runs in the test's or stage's process.
 //!
-//! One [`DynamoDb`] is reached in three ways, and all three give the same answers, since each of them is a thin
-//! skin over [`DynamoDb::handle`]:
+//! Tables, expressions, indexes and transactions come from `dynoxide`, an engine on SQLite. Streams are implemented
+//! in this module. The time comes from the stage's clock.
+//!
+//! A [`DynamoDb`] can be called in three ways:
 //!
 //! * [`DynamoDb::client`] and [`DynamoDb::http_client`]: the AWS SDK in process, without sockets;
 //! * [`DynamoDb::router`]: the HTTP protocol, for any AWS SDK and the AWS CLI;
-//! * [`DynamoDb::streams`]: the reading side of the streams, for the event source mapping.
+//! * [`DynamoDb::handle`]: one call, given as header and JSON body, into which no fault is injected.
+//!
+//! All three run the same code, and so return the same answers. [`DynamoDb::streams`] reads the streams without the
+//! API, for the event source mapping.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -19,22 +23,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where it departs from AWS
+//! # Differences from AWS
 //!
-//! * Everything is consistent at once: tables are `ACTIVE` when `CreateTable` returns, and index reads are never
-//!   stale unless a fault has them so, which concerns global indexes and the latest 10,000 changes of them.
-//! * Signatures are not checked, and neither is whether there is one.
-//! * Inside a transaction, in PartiQL, and by the legacy `AttributeUpdates`, an update of a missing item that
-//!   only removes creates it; `UpdateItem` with an expression creates nothing, as on AWS.
-//! * A replayed transaction repeats its first answer, while AWS reports the capacity of a read.
-//! * Shards split only when [`Streams::split_shard`] says so, and are not replaced after about four hours unless
-//!   [`Builder::shard_lifetime`] is set.
-//! * Time to live deletes nothing by itself: whoever owns the clock calls [`DynamoDb::sweep_expired`], or has it called
-//!   by [`DynamoDb::sweep_every`], as the stage does every 30 seconds.
-//! * The tables that a fault takes out of a batch are not checked: neither that they are there, nor how many items there are.
-//! * A transaction that is throttled or meets a conflict on request names the reason for each of its actions.
-//! * Capacity is counted by AWS's rules, with the exceptions that [`Ledger`] names.
-//! * Attributes of an answered item come in no particular order; those of a stream record are sorted.
+//! * Changes take effect immediately: a table is `ACTIVE` when `CreateTable` returns, and index reads are current.
+//!   A fault can make reads of a global index stale, by at most the latest 10,000 index changes.
+//! * Requests need no signature, and a signature is not checked.
+//! * An update that only removes attributes of a missing item creates the item inside a transaction, in PartiQL, and
+//!   with the legacy `AttributeUpdates`. `UpdateItem` with an expression creates nothing in this case, as on AWS.
+//! * A transaction repeated under its client token returns its first answer unchanged. AWS reports the capacity of a
+//!   read in the repeated answer.
+//! * A shard splits only when [`Streams::split_shard`] is called. A shard is replaced by a child only if
+//!   [`Builder::shard_lifetime`] is set; AWS replaces a shard after about four hours.
+//! * Items whose time to live has expired are deleted only by [`DynamoDb::sweep_expired`] and
+//!   [`DynamoDb::sweep_every`]. The local stage sweeps every 30 seconds.
+//! * When a fault refuses one table of a batch, the request's entries for this table are not validated: neither the
+//!   table's existence nor the number of entries is checked.
+//! * When a fault throttles a transaction, or fails it with a conflict, every action of the transaction has this
+//!   cancellation reason.
+//! * Capacity is counted by AWS's rules, with the exceptions listed in [`Ledger`].
+//! * The attributes of a returned item have no particular order; the attributes of a stream record are sorted.
 
 mod capacity;
 mod client;

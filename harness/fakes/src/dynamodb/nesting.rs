@@ -1,43 +1,45 @@
-//! Bounds on nesting, checked before any parser that recurses sees a request.
+//! Limits on the nesting of a request, checked before a recursive parser reads the request.
 //!
-//! The engine parses expressions by recursion, and a few thousand parentheses would overflow the stack of the
-//! thread that answers. AWS refuses such expressions too, for having over 300 operators.
+//! The engine parses expressions recursively, so a few thousand parentheses would overflow the stack. AWS also refuses
+//! such expressions, because they have more than 300 operators.
 
 use serde_json::Value;
 
 use super::error::ApiError;
 
-/// How deep the JSON of a request may nest: an attribute value takes two levels, and DynamoDB allows 32 of them.
+/// Maximum nesting depth of a request's JSON. DynamoDB allows 32 nested attribute values, with two JSON levels each.
 const MAX_JSON_DEPTH: usize = 100;
 
-/// How many nested operators an expression or statement may have.
+/// Maximum number of nested operators in an expression or statement.
 const MAX_EXPRESSION_DEPTH: usize = 300;
 
-/// Refuses a request that nests deeper than a parser can follow.
+/// Refuses a request whose nesting could overflow the stack of a recursive parser.
 pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
-    let seen = scan(body);
-    if seen.json_depth > MAX_JSON_DEPTH {
+    let bounds = scan(body);
+    if bounds.json_depth > MAX_JSON_DEPTH {
         return Err(ApiError::validation(
             "Nesting Levels have exceeded supported limits: Attributes with nesting levels greater than 32 are \
              not supported",
         ));
     }
-    if seen.nesting_in_a_string <= MAX_EXPRESSION_DEPTH {
+    if bounds.nesting_in_a_string <= MAX_EXPRESSION_DEPTH {
         return Ok(());
     }
-    // Rare: some string could be a deep expression, or only a text with many parentheses.
+    // Rare case: a string contains many brackets. The request must be parsed to see whether the string is an
+    // expression or only data.
     let request = serde_json::from_slice(body).map_err(|_| ApiError::serialization(None))?;
     check_expressions(&request)
 }
 
-struct Seen {
+struct NestingBounds {
     json_depth: usize,
-    /// An upper bound: closing brackets are not subtracted, and an escape may hide a bracket.
+    /// Upper bound on the nesting inside a string. Closing brackets are not subtracted, and each escape counts as a
+    /// bracket.
     nesting_in_a_string: usize,
 }
 
-fn scan(body: &[u8]) -> Seen {
-    let mut seen = Seen { json_depth: 0, nesting_in_a_string: 0 };
+fn scan(body: &[u8]) -> NestingBounds {
+    let mut bounds = NestingBounds { json_depth: 0, nesting_in_a_string: 0 };
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut nesting = 0;
@@ -46,13 +48,13 @@ fn scan(body: &[u8]) -> Seen {
         match (in_string, byte) {
             (true, b'"') => {
                 in_string = false;
-                seen.nesting_in_a_string = seen.nesting_in_a_string.max(nesting);
+                bounds.nesting_in_a_string = bounds.nesting_in_a_string.max(nesting);
             }
             (true, b'\\') => {
                 nesting += 1;
                 bytes.next();
             }
-            // Of `NOT`, one letter is enough for an upper bound.
+            // Each letter T counts as a possible `NOT`, which is enough for an upper bound.
             (true, b'(' | b'[' | b'{' | b'<' | b'-' | b'T' | b't') => nesting += 1,
             (true, _) => {}
             (false, b'"') => {
@@ -61,13 +63,13 @@ fn scan(body: &[u8]) -> Seen {
             }
             (false, b'{' | b'[') => {
                 depth += 1;
-                seen.json_depth = seen.json_depth.max(depth);
+                bounds.json_depth = bounds.json_depth.max(depth);
             }
             (false, b'}' | b']') => depth = depth.saturating_sub(1),
             (false, _) => {}
         }
     }
-    seen
+    bounds
 }
 
 fn check_expressions(value: &Value) -> Result<(), ApiError> {
@@ -92,7 +94,8 @@ fn is_parsed_as_expression(member: &str) -> bool {
     member.ends_with("Expression") || member == "Statement"
 }
 
-/// The deepest bracket, plus the prefix operators, which nest without closing.
+/// Returns the deepest nesting of brackets, plus the number of prefix operators (`NOT` and `-`), which nest without
+/// brackets.
 fn expression_depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     for byte in text.bytes() {
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn four_thousand_parentheses_or_negations_in_an_expression_are_refused_by_name() {
+    fn expression_with_4096_parentheses_or_301_negations_is_refused() {
         let deep = format!("{}a = :b{}", "(".repeat(4_096), ")".repeat(4_096));
         let refused = refusal(&json!({ "ConditionExpression": deep })).unwrap();
         assert!(refused.contains("ValidationException"), "{refused}");
@@ -130,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn escaped_parentheses_do_not_slip_through() {
+    fn escaped_parentheses_count_as_nesting() {
         let body = format!(r#"{{"FilterExpression":"{}"}}"#, r"\u0028".repeat(301));
         assert!(check(body.as_bytes()).unwrap_err().to_string().contains("Invalid FilterExpression"));
     }
 
     #[test]
-    fn brackets_in_data_and_flat_expressions_pass() {
+    fn brackets_in_data_and_in_flat_expressions_are_accepted() {
         let request = json!({
             "Item": { "text": { "S": "(".repeat(5_000) } },
             "ConditionExpression": "(a) OR ".repeat(400),
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn json_deeper_than_the_parser_follows_is_dynamodbs_own_nesting_error() {
+    fn json_nested_5000_levels_deep_is_refused_with_dynamodbs_nesting_error() {
         let body = format!("{}1{}", r#"{"M":"#.repeat(5_000), "}".repeat(5_000));
         let refused = check(body.as_bytes()).unwrap_err().to_string();
         assert!(refused.contains("Nesting Levels have exceeded supported limits"), "{refused}");

@@ -1,4 +1,4 @@
-//! How a database is made: in memory, or in a folder that stays.
+//! Opens a database, either in memory or in a folder on disk.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -21,7 +21,7 @@ use crate::watch;
 const DATABASE_FILE: &str = "dynamodb.sqlite3";
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Settings of a database, to end with [`Builder::in_memory`] or [`Builder::open`].
+/// Settings of a [`DynamoDb`] fake. [`Builder::in_memory`] or [`Builder::open`] opens the database with the settings.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder(Settings);
@@ -41,62 +41,66 @@ impl Default for Builder {
 }
 
 impl DynamoDb {
-    /// Settings of a new database, all at their defaults.
+    /// Returns a [`Builder`] with the default settings.
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
 impl Builder {
-    /// The clock of streams, time to live and idempotency tokens; the machine's by default.
+    /// Sets the clock for streams, time to live and client request tokens. Default: the system clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.0.clock = clock;
         self
     }
 
-    /// Where table and request ids come from; the operating system by default.
+    /// Sets the source of random bytes for table ids and request ids. Default: the operating system.
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.0.entropy = entropy;
         self
     }
 
-    /// The region in ARNs and stream records; `us-east-1` by default.
+    /// Sets the AWS region that ARNs and stream records contain. Default: `us-east-1`.
     pub fn region(mut self, region: &str) -> Self {
         region.clone_into(&mut self.0.region);
         self
     }
 
-    /// The account in ARNs, twelve digits; `000000000000` by default.
+    /// Sets the AWS account id that ARNs contain, twelve digits. Default: `000000000000`.
     pub fn account_id(mut self, account_id: &str) -> Self {
         account_id.clone_into(&mut self.0.account_id);
         self
     }
 
-    /// How many shards a new stream gets, at least one; 4 by default. More shards let more batches run at once;
-    /// streams that exist keep theirs. [`Streams::split_shard`](super::Streams::split_shard) makes more of them later.
+    /// Sets the number of shards of each new stream, at least one. Default: 4.
+    ///
+    /// More shards let more batches of a stream run concurrently. Existing streams keep their number of shards;
+    /// [`Streams::split_shard`](super::Streams::split_shard) splits a shard of an existing stream.
     pub fn shards_per_stream(mut self, shards: u16) -> Self {
         self.0.shards_per_stream = shards.max(1);
         self
     }
 
-    /// How long a shard takes records before it is closed and has one child in its place; for ever by default.
+    /// Sets the age at which a stream's shard is closed and replaced by one child shard. At least one millisecond.
+    /// Default: `None`, so that shards are never replaced.
     ///
-    /// On AWS that is about four hours. It happens at the first write, or at the first sweep, after that time.
+    /// On AWS the age is about four hours. A shard of this age is replaced by the next write of a record to the shard,
+    /// or by the next time-to-live sweep.
     pub fn shard_lifetime(mut self, lifetime: Option<Duration>) -> Self {
         self.0.shard_lifetime = lifetime.map(|lifetime| lifetime.max(Duration::from_millis(1)));
         self
     }
 
-    /// What can go wrong with calls, on request; nothing by default.
+    /// Sets the fault rules for calls to this database. Default: no fault is injected.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.0.faults = Some(faults);
         self
     }
 
-    /// A database that is gone when its last clone is dropped.
+    /// Opens a new database in memory. Its data is lost when its last clone is dropped.
     ///
     /// # Errors
-    /// When SQLite cannot be set up, for lack of memory.
+    /// [`OpenError`] of kind [`OpenErrorKind::Internal`] if SQLite cannot be set up, for lack of memory.
     pub fn in_memory(self) -> Result<DynamoDb, OpenError> {
         let internal =
             |detail: String| OpenError::new(OpenErrorKind::Internal, Path::new(":memory:"), detail);
@@ -104,11 +108,11 @@ impl Builder {
         start(storage, self.0, None).map_err(|error| internal(error.to_string()))
     }
 
-    /// The database in the folder `dir`, made if it is not there yet: tables, streams and checkpoints go on
-    /// where they were left.
+    /// Opens the database in the folder `dir`, which is created if missing. Tables, items, streams and checkpoints that
+    /// the folder already contains are kept.
     ///
     /// # Errors
-    /// When the folder cannot be used: [`OpenError::kind`] says why, and its text what to do about it.
+    /// [`OpenError`] if the folder cannot be used. [`OpenError::kind`] gives the cause, and the text names the remedy.
     pub fn open(self, dir: &Path) -> Result<DynamoDb, OpenError> {
         if dir.exists() && !dir.is_dir() {
             return Err(OpenError::new(OpenErrorKind::NotAFolder, dir, String::new()));
@@ -122,12 +126,12 @@ impl Builder {
         check_magic(&file)?;
         let storage = file
             .to_str()
-            .ok_or_else(|| OpenError::new(OpenErrorKind::Unreadable, dir, "its path is not UTF-8".to_owned()))
+            .ok_or_else(|| OpenError::new(OpenErrorKind::Unreadable, dir, "the path is not UTF-8".to_owned()))
             .and_then(|path| {
                 Storage::new(path).map_err(|error| OpenError::corrupt(&file, &error.to_string()))
             })?;
-        // With SQLite's write-ahead log this loses nothing when the process dies; only a power cut may cost the
-        // last writes, and each write is spared waiting for the disk.
+        // With SQLite's write-ahead log, `NORMAL` loses no write when the process dies; only a power failure can lose
+        // the last writes. In return, writes do not wait for the disk.
         storage
             .conn()
             .pragma_update(None, "synchronous", "NORMAL")
@@ -136,7 +140,8 @@ impl Builder {
     }
 }
 
-/// Takes over a storage: makes our own tables in it, and finishes what a crash cut short.
+/// Starts a database on an open SQLite storage: creates the tables of the streams, and completes the stream writes that
+/// a crash interrupted.
 fn start(
     storage: Storage,
     settings: Settings,
@@ -153,7 +158,9 @@ fn start(
     Ok(DynamoDb { engine: Arc::new(Mutex::new(engine)), settings, changes: watch::Sender::default() })
 }
 
-/// SQLite would say no more than "file is not a database", and only after having written to it.
+/// Checks that `file` is missing, empty, or an SQLite database.
+///
+/// SQLite's own check comes too late: SQLite reports "file is not a database" only after writing to the file.
 fn check_magic(file: &Path) -> Result<(), OpenError> {
     let mut magic = Vec::new();
     match File::open(file).and_then(|file| file.take(SQLITE_MAGIC.len() as u64).read_to_end(&mut magic)) {
@@ -165,7 +172,7 @@ fn check_magic(file: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Why a database could not be opened.
+/// Error of opening a [`DynamoDb`] fake, with the path and the cause.
 #[derive(Debug)]
 pub struct OpenError {
     kind: OpenErrorKind,
@@ -173,21 +180,23 @@ pub struct OpenError {
     detail: String,
 }
 
-/// What to do about a database that could not be opened.
+/// Cause of an [`OpenError`]. Each cause has its own remedy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OpenErrorKind {
-    /// The path is a file: name a folder.
+    /// The given path is a file. Remedy: name a folder.
     NotAFolder,
-    /// The operating system refuses: mend the permissions, or name another folder.
+    /// The operating system denies access to the folder, or its path is not UTF-8. Remedy: fix the permissions, or name
+    /// another folder.
     Unreadable,
-    /// Another process has it open: stop that one, or name another folder.
+    /// Another stage has the folder open. Remedy: stop the other stage, or name another folder.
     Locked,
-    /// The folder's database file is something else: move it away.
+    /// The file `dynamodb.sqlite3` in the folder is not an SQLite database. Remedy: move the file away.
     NotADatabase,
-    /// The database file is damaged, or of a newer version: move it away, or upgrade.
+    /// The database file is damaged, or was written by a newer version of Streamer. Remedy: move the file away, or
+    /// upgrade Streamer.
     Corrupt,
-    /// SQLite could not be set up at all.
+    /// SQLite could not create a database in memory.
     Internal,
 }
 
@@ -204,7 +213,7 @@ impl OpenError {
         Self::new(OpenErrorKind::Corrupt, path, detail.to_owned())
     }
 
-    /// What to do about it.
+    /// Returns the cause of the error, which decides the remedy.
     #[must_use]
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
@@ -217,24 +226,25 @@ impl fmt::Display for OpenError {
         let path = path.display();
         match kind {
             OpenErrorKind::NotAFolder => {
-                write!(f, "{path} is a file, but the data lie in a folder; name a folder, which may be new")
+                write!(f, "{path} is a file; name a folder (created if missing)")
             }
             OpenErrorKind::Unreadable => {
-                write!(f, "{path} cannot be used ({detail}); mend that, or name another folder")
+                write!(f, "{path} cannot be used ({detail}); fix the cause, or name another folder")
             }
             OpenErrorKind::Locked => {
-                write!(f, "{path} is in use by another stage; stop that one, or name another folder")
+                write!(f, "{path} is in use by another stage; stop the other stage, or name another folder")
             }
             OpenErrorKind::NotADatabase => {
-                write!(f, "{path} is not a database; move it away, or name another folder")
+                write!(f, "{path} is not an SQLite database; move the file away, or name another folder")
             }
             OpenErrorKind::Corrupt => {
                 write!(
                     f,
-                    "{path} cannot be read as our database ({detail}); move it away, or name another folder"
+                    "{path} is damaged or was written by a newer version ({detail}); \
+                     move the file away, or name another folder"
                 )
             }
-            OpenErrorKind::Internal => write!(f, "the database in memory could not be set up ({detail})"),
+            OpenErrorKind::Internal => write!(f, "the in-memory database could not be set up ({detail})"),
         }
     }
 }

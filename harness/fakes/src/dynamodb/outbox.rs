@@ -1,5 +1,6 @@
-//! The engine's outbox: it writes a record of every change there, in the change's own transaction, and we take
-//! them out at once, before anyone else can write.
+//! The engine's outbox, an SQLite table. The engine adds a record of every change in the transaction of the change.
+//!
+//! Before the next call can write, this module moves the records from the outbox into their streams.
 
 use std::hash::Hasher as _;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::streams::store::{self, NewRecord};
 use super::streams::stream::Stream;
 use crate::observe::Observation;
 
-/// One record as the engine left it.
+/// One record of the outbox, as the engine wrote it.
 struct Entry {
     id: i64,
     table: String,
@@ -26,7 +27,7 @@ struct Entry {
     user_identity: Option<String>,
 }
 
-/// Moves every record of the outbox into its stream, in one transaction.
+/// Moves every record of the outbox into its table's stream, in one transaction.
 pub(super) fn take(engine: &Engine) -> Result<(), ApiError> {
     let entries = entries(engine.conn())?;
     let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };
@@ -66,7 +67,9 @@ fn entries(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
     rows.collect()
 }
 
-/// Gives the keys of what has changed, and how it is now, unless it was no change.
+/// Appends a change to its stream. Returns the item's key and the item after the change (`None` after a deletion).
+///
+/// Returns `None`, and appends nothing, if the write changed nothing.
 fn append(
     conn: &Connection,
     stream: &Stream,
@@ -81,7 +84,7 @@ fn append(
         // AWS emits no record for a write that changes nothing.
         return Ok(None);
     }
-    let now_is = new_image.clone();
+    let current = new_image.clone();
     let new_image = new_image.filter(|_| stream.view_type.has_new_image());
     let old_image = old_image.filter(|_| stream.view_type.has_old_image());
     let size_bytes =
@@ -101,10 +104,10 @@ fn append(
         },
         shard_lifetime,
     )?;
-    Ok(Some((keys, now_is)))
+    Ok(Some((keys, current)))
 }
 
-/// An item with its attributes and sets in a fixed order, so that equal items are equal texts.
+/// Parses an item, and sorts its attributes and the elements of its sets, so that equal items have equal texts.
 fn canonical(item: &str) -> Result<Value, ApiError> {
     let mut item = serde_json::from_str(item)
         .map_err(|error| ApiError::internal(&format!("the outbox holds an unreadable item: {error}")))?;
@@ -113,7 +116,9 @@ fn canonical(item: &str) -> Result<Value, ApiError> {
     Ok(item)
 }
 
-/// In DynamoDB JSON an array under one of these names is always a set: a map's member is an object.
+/// Sorts the elements of every set in an item.
+///
+/// In DynamoDB JSON, an array named `SS`, `NS` or `BS` is always a set, because the members of a map are objects.
 fn sort_sets(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -130,16 +135,17 @@ fn sort_sets(value: &mut Value) {
     }
 }
 
-/// What decides on the shard of an item: its partition key, as on AWS, so that an item collection stays in order too.
+/// Hashes an item's partition key. The hash decides the item's shard, as on AWS, so that the changes of all items with
+/// the same partition key stay in order.
 fn hash(partition_key: &Value) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(partition_key.to_string().as_bytes());
     let hash = hasher.finish();
-    // The low bits of this hash are its weakest.
+    // The low bits of an FNV hash are the weakest, so the high bits are mixed into them.
     hash ^ (hash >> 32)
 }
 
-/// The size of an item as DynamoDB counts it: the UTF-8 of its names, and its values.
+/// Returns an item's size in bytes by DynamoDB's rules: the UTF-8 lengths of attribute names, plus the sizes of values.
 fn size(item: &Value) -> u64 {
     item.as_object().into_iter().flatten().map(|(name, value)| name.len() as u64 + value_size(value)).sum()
 }
@@ -170,16 +176,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_whose_attributes_and_sets_come_in_another_order_is_the_same() {
+    fn items_that_differ_only_in_attribute_or_set_order_have_equal_canonical_forms() {
         let one = canonical(r#"{"a":{"SS":["x","y"]},"b":{"M":{"SS":{"S":"1"},"c":{"N":"2"}}}}"#).unwrap();
         let two = canonical(r#"{"b":{"M":{"c":{"N":"2"},"SS":{"S":"1"}}},"a":{"SS":["y","x"]}}"#).unwrap();
         assert_eq!(one.to_string(), two.to_string());
         let list = canonical(r#"{"a":{"L":[{"S":"y"},{"S":"x"}]}}"#).unwrap();
-        assert_eq!(list["a"]["L"][0]["S"], "y", "lists keep their order");
+        assert_eq!(list["a"]["L"][0]["S"], "y", "a list keeps the order of its elements");
     }
 
     #[test]
-    fn sizes_are_those_of_dynamodbs_own_rules() {
+    fn item_sizes_follow_dynamodbs_rules() {
         assert_eq!(size(&json!({ "pk": { "S": "été" } })), 2 + 5);
         assert_eq!(size(&json!({ "n": { "N": "1234" }, "t": { "BOOL": true } })), 1 + 3 + 1 + 1);
         assert_eq!(size(&json!({ "b": { "B": "AQID" }, "s": { "SS": ["ab", "c"] } })), 1 + 3 + 1 + 3);

@@ -1,7 +1,7 @@
-//! `UpdateItem` that only removes: of an item that does not exist, it creates nothing.
+//! `UpdateItem` with an expression that only removes attributes. On AWS, such an update does not create a missing item.
 //!
-//! The engine stores an item of the bare key instead. Whether such an update may create is decided by its
-//! expression alone, so only those that do nothing but remove pay for a second look.
+//! The engine creates an item that has only the key. Whether an update can create an item depends on its expression
+//! alone, so only updates that do nothing but remove cost an additional read.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::error::ApiError;
 use super::json::{read, write};
 
-/// What of an update decides.
+/// The member of an `UpdateItem` request that decides whether the update only removes attributes.
 #[derive(Default, Deserialize)]
 struct Update<'a> {
     #[serde(borrow, default, rename = "UpdateExpression")]
@@ -21,7 +21,7 @@ struct Update<'a> {
 }
 
 pub(super) fn update_item(engine: &Engine, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-    // What cannot be read here is refused there.
+    // A request that cannot be parsed here goes to the engine, which refuses it.
     let update: Update<'_> = serde_json::from_slice(body).unwrap_or_default();
     if !update.expression.is_some_and(|expression| only_removes(&expression)) {
         return engine.run("UpdateItem", body);
@@ -30,7 +30,8 @@ pub(super) fn update_item(engine: &Engine, body: &[u8]) -> Result<Vec<u8>, ApiEr
     if exists(engine, &request) {
         return engine.run("UpdateItem", body);
     }
-    // Run it all the same, since every check of the request and its condition is in there.
+    // The engine runs the update anyway, because it validates the request and evaluates the condition. The item that it
+    // creates is then removed.
     let answer = engine.run("UpdateItem", body)?;
     undo_creation(engine, &request)?;
     let mut answer: Value = read("UpdateItem", &answer)?;
@@ -40,10 +41,9 @@ pub(super) fn update_item(engine: &Engine, body: &[u8]) -> Result<Vec<u8>, ApiEr
     write(&answer)
 }
 
-/// Whether an update expression has `REMOVE` or `DELETE` clauses and no others.
+/// Returns whether an update expression has `REMOVE` or `DELETE` clauses and no other clauses.
 ///
-/// The four clause names are reserved words: as an attribute name they can only stand behind `#`, and as a
-/// value only behind `:`.
+/// The four clause names are reserved words, so an attribute with such a name needs a `#`, and a value a `:`.
 fn only_removes(expression: &str) -> bool {
     let word_end = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '#' | ':' | '.');
     let mut removes = false;
@@ -56,14 +56,14 @@ fn only_removes(expression: &str) -> bool {
     removes
 }
 
-/// Whether the item is there; also when the request is too broken to tell, so that the engine words the error.
+/// Returns whether the item exists. Returns `true` for an invalid request too, so that the engine produces the error.
 fn exists(engine: &Engine, request: &Value) -> bool {
     let key = json!({ "TableName": request["TableName"], "Key": request["Key"], "ConsistentRead": true });
     let Ok(get) = serde_json::from_value::<get_item::GetItemRequest>(key) else { return true };
     pollster::block_on(get_item::execute(engine.storage(), get)).map_or(true, |found| found.item.is_some())
 }
 
-/// Takes the bare item away again, out of the indexes as well, and both records out of the outbox.
+/// Deletes the item that the update created, with its index entries, and removes both change records from the outbox.
 fn undo_creation(engine: &Engine, request: &Value) -> Result<(), ApiError> {
     let key = json!({ "TableName": request["TableName"], "Key": request["Key"] });
     let delete: delete_item::DeleteItemRequest =
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_expressions_without_set_and_add_clauses_only_remove() {
+    fn update_expression_without_set_and_add_clauses_counts_as_a_removal() {
         for expression in ["REMOVE a", "remove a[1], b.c", "DELETE tags :t", "REMOVE #set, a DELETE b :add"] {
             assert!(only_removes(expression), "{expression}");
         }

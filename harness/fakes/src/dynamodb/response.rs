@@ -1,13 +1,13 @@
-//! What DynamoDB answers.
+//! Answers of the DynamoDB fake.
 
 use bytes::Bytes;
 
-/// What DynamoDB answers to one call.
+/// DynamoDB's answer to one call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Response {
-    /// The HTTP status: 200, or that of the error.
+    /// HTTP status of the answer: 200, or the status of the error.
     pub status: u16,
-    /// The answer as JSON; of an error, DynamoDB's `__type` and message.
+    /// Body of the answer as JSON. An error has DynamoDB's `__type`, and usually a message.
     pub body: Bytes,
 }

@@ -1,7 +1,7 @@
-//! Index reads that lag behind, on request: the latest writes of an index are undone for the time of one read.
+//! Stale index reads, injected by faults: the latest writes to an index are undone for the duration of one read.
 //!
-//! Triggers keep a journal of what each write has changed in an index. They and the journal are temporary: neither is
-//! in a database's file, and a database without [`Faults`](crate::faults::Faults) has none.
+//! SQLite triggers write the previous state of every changed index entry to a journal. The triggers and the journal are
+//! temporary, so they are never in a database's file. A database without [`Faults`](crate::faults::Faults) has neither.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use streamer::ports::Timestamp;
 use super::engine::Engine;
 use super::error::ApiError;
 
-/// How many changes of indexes can be undone; older ones are seen by every read.
+/// Number of index changes that the journal keeps. Older changes cannot be undone, so every read sees them.
 const MAX_CHANGES: i64 = 10_000;
 
 const JOURNAL: &str = "
@@ -28,8 +28,9 @@ const JOURNAL: &str = "
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_new ON _streamer_journal (id) WHERE written_ms IS NULL;
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_of ON _streamer_journal (of_index, written_ms);";
 
-/// Keeps a journal of every index that there is now, and forgets those that there are no more: one made anew under the
-/// same name has none of their changes.
+/// Creates journal triggers for every existing index, and drops the journal of indexes that no longer exist.
+///
+/// An index that is later created under the same name must not have changes of its predecessor in the journal.
 pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     if engine.settings().faults.is_none() {
         return Ok(());
@@ -51,21 +52,22 @@ pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What stood under a key is kept before it is replaced or deleted, and so is that nothing stood there.
+/// Returns the SQL of an index's journal triggers. Before an entry is inserted, replaced or deleted, a trigger records
+/// the previous entry with the same key, or that there was none.
 fn triggers(index: &str) -> String {
     let name = index.replace('"', "\"\"");
     let text = index.replace('\'', "''");
     let columns = "of_index, gsi_pk, gsi_sk, table_pk, table_sk, item_json";
-    let stood = |row: &str| {
+    let previous = |row: &str| {
         format!(
             "INSERT INTO _streamer_journal ({columns})
              SELECT '{text}', {row}.gsi_pk, {row}.gsi_sk, {row}.table_pk, {row}.table_sk,
-                (SELECT item_json FROM main.\"{name}\" AS stood WHERE stood.gsi_pk = {row}.gsi_pk
-                 AND stood.gsi_sk = {row}.gsi_sk AND stood.table_pk = {row}.table_pk
-                 AND stood.table_sk = {row}.table_sk);"
+                (SELECT item_json FROM main.\"{name}\" AS previous WHERE previous.gsi_pk = {row}.gsi_pk
+                 AND previous.gsi_sk = {row}.gsi_sk AND previous.table_pk = {row}.table_pk
+                 AND previous.table_sk = {row}.table_sk);"
         )
     };
-    let (new, old) = (stood("NEW"), stood("OLD"));
+    let (new, old) = (previous("NEW"), previous("OLD"));
     format!(
         "CREATE TEMP TRIGGER IF NOT EXISTS \"_streamer_insert_{name}\" BEFORE INSERT ON main.\"{name}\"
          BEGIN {new} END;
@@ -74,7 +76,7 @@ fn triggers(index: &str) -> String {
     )
 }
 
-/// Tells the journal when what is new in it was written.
+/// Stamps the new entries of the journal with the current time, and drops the oldest entries above the limit.
 pub(super) fn mark(engine: &Engine) -> Result<(), ApiError> {
     if engine.settings().faults.is_none() {
         return Ok(());
@@ -93,7 +95,7 @@ pub(super) fn mark(engine: &Engine) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether there is such a global index, whose reads can lag.
+/// Returns whether `index` is a global index of `table`. Reads of a global index can be stale.
 pub(super) fn is_watched(engine: &Engine, table: &str, index: &str) -> bool {
     engine
         .conn()
@@ -102,7 +104,7 @@ pub(super) fn is_watched(engine: &Engine, table: &str, index: &str) -> bool {
         .unwrap_or_default()
 }
 
-/// Makes a read that does not see what was written to the index within the last `lag`.
+/// Runs `read` in a transaction that undoes the writes to the index within the last `lag`.
 pub(super) fn read(
     engine: &mut Engine,
     table: &str,
@@ -114,7 +116,7 @@ pub(super) fn read(
     let since = millis(engine.now()).saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX));
     engine.storage().begin_transaction()?;
     let answer = match undo(engine.conn(), &index, since) {
-        // The call ends in a rollback: the engine leaves no transaction open.
+        // `dispatch` rolls the transaction back at the end of the call, which restores the undone writes.
         Ok(()) => read(engine),
         Err(error) => Err(error.into()),
     };

@@ -1,5 +1,7 @@
-//! `CreateTable`, `UpdateTable`, `DeleteTable` and `DescribeTable`: the engine's answers, in the stage's region,
-//! account and time, with our streams in them.
+//! `CreateTable`, `UpdateTable`, `DeleteTable` and `DescribeTable`.
+//!
+//! The engine answers these operations. This module puts the stage's region, account, time and streams into the
+//! answers.
 
 use dynoxide::storage::TableMetadata;
 use serde_json::{Value, json};
@@ -12,10 +14,11 @@ use super::streams::StreamViewType;
 use super::streams::store::{self, NewStream};
 use crate::aws_format::stream_label;
 
-/// What every ARN of the engine begins with.
+/// Prefix of every ARN that the engine returns.
 const ENGINE_ARN_PREFIX: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
-/// The engine writes records of this view for every stream; the user's view is applied when we take them over.
+/// Stream view type for which the engine writes records. The view type of the user's stream is applied later, when a
+/// record moves from the outbox into the stream.
 const ENGINE_VIEW_TYPE: &str = "NEW_AND_OLD_IMAGES";
 
 pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
@@ -48,7 +51,7 @@ pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<
     write(&answer)
 }
 
-/// Enabling what is enabled, or disabling what is disabled, is an error on AWS.
+/// Refuses to enable a stream that is enabled, or to disable a stream that is disabled, as AWS does.
 fn check_stream_change(engine: &Engine, request: &Value) -> Result<(), ApiError> {
     let (Some(table), Some(enable)) =
         (request["TableName"].as_str(), request["StreamSpecification"]["StreamEnabled"].as_bool())
@@ -67,7 +70,7 @@ fn check_stream_change(engine: &Engine, request: &Value) -> Result<(), ApiError>
     }
 }
 
-/// Gives a new table its creation time and id from our ports: the engine takes them from the machine.
+/// Sets a new table's creation time and id from the stage's clock and entropy. The engine takes them from the machine.
 fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), ApiError> {
     let mut id = [0; 16];
     engine.settings().entropy.fill(&mut id);
@@ -78,14 +81,14 @@ fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), Ap
         "UPDATE _tables SET created_at = ?1, table_id = ?2 WHERE table_name = ?3",
         rusqlite::params![i64::try_from(created_secs).unwrap_or(i64::MAX), id, table],
     )?;
-    // The engine caches this row; setting what a new table has anyway makes it forget.
+    // The engine caches a table's metadata. Setting the time to live to its default clears the cached metadata.
     engine.storage().update_ttl_config(table, None, false)?;
     description["CreationDateTime"] = json!(created_secs);
     description["TableId"] = json!(id);
     Ok(())
 }
 
-/// Makes our streams agree with what the engine knows about a table: begins or ends one where needed.
+/// Creates or closes a table's stream, so that the stored streams agree with the engine's metadata of the table.
 pub(super) fn reconcile_stream(engine: &Engine, table: &str) -> Result<(), ApiError> {
     let Some(meta) = engine.storage().get_table_metadata(table)? else { return Ok(()) };
     let ours = store::open_stream_of(engine.conn(), table)?;
@@ -101,10 +104,12 @@ fn begin_stream(engine: &Engine, meta: &TableMetadata) -> Result<(), ApiError> {
     let table = &meta.table_name;
     let view_type = meta.stream_view_type.as_deref().unwrap_or(ENGINE_VIEW_TYPE);
     let view_type: StreamViewType = view_type.parse().map_err(|()| {
-        ApiError::internal(&format!("the engine keeps the unknown stream view type {view_type}"))
+        ApiError::internal(&format!(
+            "the engine's table metadata has the unknown stream view type {view_type}"
+        ))
     })?;
     let arn = |label: &str| format!("{}table/{table}/stream/{label}", arn_prefix(engine));
-    // A table made anew within the same millisecond still gets a stream of its own.
+    // A table that is created again within the same millisecond needs a stream with a different ARN.
     let mut created = engine.now();
     while store::stream_by_arn(engine.conn(), &arn(&stream_label(created)))?.is_some() {
         created = created + std::time::Duration::from_millis(1);
@@ -140,7 +145,7 @@ pub(super) fn arn_prefix(engine: &Engine) -> String {
     format!("arn:aws:dynamodb:{}:{}:", engine.settings().region, engine.settings().account_id)
 }
 
-/// Puts the stage's region and account into every ARN of a description.
+/// Replaces the engine's region and account with the stage's region and account in every ARN of a description.
 fn set_arns(engine: &Engine, value: &mut Value) {
     match value {
         Value::String(text) => {

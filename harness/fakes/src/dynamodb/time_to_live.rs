@@ -1,4 +1,4 @@
-//! Time to live, on the stage's clock.
+//! Deletes items whose time to live has expired, by the stage's clock.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,32 +14,37 @@ use super::error::ApiError;
 use super::last_sweep::LastSweep;
 use super::{capacity, outbox, stale, streams};
 
-/// How many items are looked at under one hold of the database, which other calls wait for.
+/// Number of items that a sweep reads under one lock of the database. Other calls wait for the lock.
 const PAGE: usize = 100;
 
-/// What expired longer ago stays for ever, as on AWS: five years, which are not said to the day.
+/// Largest time since expiry, in seconds, at which an item is still deleted. AWS documents five years, without saying
+/// how many days.
 const OLDEST_SECS: u64 = 5 * 365 * 24 * 60 * 60;
 
-/// Who deletes, as the engine's outbox has it.
+/// Identity of DynamoDB as the deleting service, as JSON in the format of the engine's outbox.
 const SERVICE: &str = r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
 
 impl DynamoDb {
-    /// Deletes the items whose time-to-live attribute lies before the clock's now, and drops what streams keep
-    /// for longer than 24 hours; gives the number of items deleted. Items that expired more than five years ago stay.
+    /// Deletes the items whose time-to-live attribute is before the clock's current time. Returns the number of deleted
+    /// items.
     ///
-    /// Each deletion is a `REMOVE` record with the `userIdentity` of the service. DynamoDB does this by itself
-    /// "within a few days"; here whoever owns the clock says when, once or by [`sweep_every`](Self::sweep_every).
+    /// Items that expired more than five years ago stay. Each deletion makes a `REMOVE` record with the `userIdentity`
+    /// of the DynamoDB service. The sweep also drops stream records that are older than 24 hours.
+    ///
+    /// DynamoDB deletes expired items on its own, "within a few days". This fake deletes expired items only in this
+    /// function and in [`sweep_every`](Self::sweep_every).
     ///
     /// # Errors
-    /// When the database cannot be written; what was deleted until then stays deleted.
+    /// [`SweepError`] if the database cannot be read or written. Items that were deleted before stay deleted.
     pub fn sweep_expired(&self) -> Result<usize, SweepError> {
         let mut sweep = Sweep::default();
         while sweep.page(&mut self.lock())? {}
         Ok(sweep.deleted)
     }
 
-    /// Sweeps now and again and again, on tokio's clock, for as long as it is polled; other calls are answered between
-    /// the pages of a sweep.
+    /// Deletes expired items now and then after every `interval` of tokio's clock, until the future is dropped.
+    ///
+    /// Other calls are answered between the pages of a sweep.
     pub async fn sweep_every(&self, interval: Duration) {
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,7 +57,7 @@ impl DynamoDb {
                     Ok(true) => tokio::task::yield_now().await,
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "items whose time to live is over were not deleted");
+                        tracing::warn!(%error, "time-to-live sweep failed; expired items remain");
                         break;
                     }
                 }
@@ -61,26 +66,26 @@ impl DynamoDb {
     }
 }
 
-/// How far a sweep has come.
+/// Progress of one sweep over all tables with a time to live, in the order of their names.
 #[derive(Default)]
 struct Sweep {
-    /// Of the tables with a time to live, those before this one by name are done.
+    /// Name of the current table. Tables with smaller names are done.
     table: String,
-    /// The key that its last page ended with, as the engine writes it.
+    /// Key of the last item of the previous page, in the engine's format; `None` at the start of a table.
     after: Option<(String, String)>,
     deleted: usize,
-    /// The engine's count of changes when it began; `None` before that.
+    /// The engine's count of written rows at the start of the sweep; `None` before the first page.
     since: Option<u64>,
-    /// When the first of the items that stay is due, as far as they were looked at.
+    /// Earliest time at which an item read so far becomes due, in epoch seconds; `None` if none does.
     next_secs: Option<u64>,
 }
 
 impl Sweep {
-    /// Sweeps a page of a table, or at the end the streams; says whether there is more to do.
+    /// Sweeps one page of a table or, after the last table, trims the streams. Returns whether there is more to sweep.
     fn page(&mut self, engine: &mut Engine) -> Result<bool, SweepError> {
         let swept = self.sweep(engine);
         let engine = &*engine;
-        // Of a page that failed, too, what was deleted makes its records.
+        // Even if the page failed, the items that it deleted need their stream records.
         outbox::take(engine).and_then(|()| stale::mark(engine)).map_err(SweepError)?;
         swept.map_err(SweepError)
     }
@@ -90,16 +95,19 @@ impl Sweep {
         let changes = engine.conn().total_changes();
         let first_page = self.since.is_none();
         let since = *self.since.get_or_insert(changes);
-        if first_page && engine.last_sweep().as_ref().is_some_and(|sweep| sweep.holds(changes, now_secs)) {
+        if first_page
+            && engine.last_sweep().as_ref().is_some_and(|sweep| sweep.rules_out_due_items(changes, now_secs))
+        {
             trim(engine)?;
             return Ok(false);
         }
         let mut tables = engine.storage().list_ttl_enabled_tables()?;
         tables.retain(|table| table.table_name >= self.table);
         let Some(meta) = tables.into_iter().min_by(|a, b| a.table_name.cmp(&b.table_name)) else {
-            // What was written meanwhile, by this sweep too, has the next one look again.
+            // The count is from the start of the sweep. Rows written since, also by the sweep itself, make the next
+            // sweep read all items again.
             *engine.last_sweep() =
-                Some(LastSweep { changes: since, from_secs: now_secs, next_secs: self.next_secs });
+                Some(LastSweep { changes: since, swept_secs: now_secs, next_secs: self.next_secs });
             trim(engine)?;
             return Ok(false);
         };
@@ -127,7 +135,7 @@ impl Sweep {
             }
         }
         if rows.len() < PAGE {
-            // The first name after this one.
+            // The table is done: continue with the smallest name that follows its name.
             self.table.push('\0');
             self.after = None;
         } else {
@@ -137,7 +145,7 @@ impl Sweep {
     }
 }
 
-/// Only a number of whole seconds counts.
+/// Parses a time-to-live attribute as epoch seconds; `None` unless the attribute is a number of whole seconds.
 fn expires(attribute: &Value) -> Option<u64> {
     attribute["N"].as_str()?.parse().ok()
 }
@@ -146,24 +154,24 @@ fn trim(engine: &Engine) -> Result<(), ApiError> {
     Ok(streams::store::trim_all(engine.conn(), engine.now(), engine.settings().shard_lifetime)?)
 }
 
-/// Deletes an item as a caller does, index entries and all, and puts the service's name under the record.
+/// Deletes an item and its index entries, and sets the service's identity on the record of the deletion.
 fn delete(engine: &Engine, table: &str, item: &Value) -> Result<(), ApiError> {
     let key = capacity::key_of(engine, table, item);
     let request: DeleteItemRequest = serde_json::from_value(json!({ "TableName": table, "Key": key }))
         .map_err(|error| ApiError::internal(&error.to_string()))?;
     pollster::block_on(delete_item::execute(engine.storage(), request))?;
-    // Nothing but sweeps writes to the outbox while the database is held for one.
+    // The outbox has only records of this sweep, because the sweep holds the database's lock.
     engine.conn().prepare_cached("UPDATE _stream_records SET user_identity = ?1")?.execute([SERVICE])?;
     Ok(())
 }
 
-/// Why a sweep stopped before its end: the database could not be read or written.
+/// Error of a time-to-live sweep that stopped early, because the database could not be read or written.
 #[derive(Debug)]
 pub struct SweepError(ApiError);
 
 impl fmt::Display for SweepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the expired items could not all be deleted: {}", self.0)
+        write!(f, "some expired items could not be deleted: {}", self.0)
     }
 }
 
@@ -197,21 +205,22 @@ mod tests {
         call(db, "PutItem", &json!({ "TableName": "things", "Item": item }));
     }
 
-    /// How many pages a sweep has, and how many items it deletes.
+    /// Runs one sweep. Returns the number of pages, and the number of deleted items.
     fn sweep(db: &DynamoDb) -> (usize, usize) {
         let (mut sweep, mut pages) = (Sweep::default(), 1);
-        while sweep.page(&mut db.lock()).expect("the database can be written") {
+        while sweep.page(&mut db.lock()).expect("the sweep succeeds") {
             pages += 1;
         }
         (pages, sweep.deleted)
     }
 
     #[test]
-    fn items_are_looked_at_only_when_one_may_be_due() {
+    fn sweep_reads_items_only_if_an_item_may_be_due() {
         const NOW: u64 = 1_704_067_200;
         let clock = Arc::new(ManualClock(AtomicU64::new(NOW)));
         let set = |now: u64| clock.0.store(now, Ordering::Relaxed);
-        let db = DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("memory is enough");
+        let db =
+            DynamoDb::builder().clock(Arc::clone(&clock) as _).in_memory().expect("in-memory database opens");
         let schema = json!([{ "AttributeName": "pk", "KeyType": "HASH" }]);
         let attributes = json!([{ "AttributeName": "pk", "AttributeType": "S" }]);
         let table = json!({ "TableName": "things", "KeySchema": schema, "AttributeDefinitions": attributes, "BillingMode": "PAY_PER_REQUEST" });
@@ -221,17 +230,17 @@ mod tests {
         for item in 0..250 {
             put(&db, &item.to_string(), NOW + 60 + item);
         }
-        assert_eq!(sweep(&db), (4, 0), "three pages of items, and the streams");
+        assert_eq!(sweep(&db), (4, 0), "the first sweep reads three pages of items and trims the streams");
         set(NOW + 60);
-        assert_eq!(sweep(&db), (1, 0), "nothing is written, and nothing due");
+        assert_eq!(sweep(&db), (1, 0), "a sweep reads no items if no row was written and no item is due");
         put(&db, "sooner", NOW + 30);
-        assert_eq!(sweep(&db), (4, 1), "something is written");
-        assert_eq!(sweep(&db), (4, 0), "by the sweep itself");
+        assert_eq!(sweep(&db), (4, 1), "a write makes the next sweep read all items");
+        assert_eq!(sweep(&db), (4, 0), "a sweep's own deletion makes the next sweep read all items");
         assert_eq!(sweep(&db), (1, 0));
         set(NOW + 61);
-        assert_eq!(sweep(&db), (4, 1), "one is due");
+        assert_eq!(sweep(&db), (4, 1), "a due item makes the sweep read all items");
         set(NOW);
-        assert_eq!(sweep(&db).0, 4, "the clock is set back");
+        assert_eq!(sweep(&db).0, 4, "a clock that was set back makes the sweep read all items");
         set(NOW + 3_600);
         assert_eq!(sweep(&db).1, 249);
     }

@@ -1,4 +1,4 @@
-//! The operations of SQS, as calls ask for them.
+//! Dispatches a call of SQS to its operation.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ use super::state::name_in;
 
 type Answer = Result<Value, ApiError>;
 
-/// The name of the queue that a call is about, for faults.
+/// Returns the name of the queue that a call addresses, so that fault rules can select the queue; `None` if the call
+/// addresses no queue.
 pub(super) fn queue_of(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let text = ["QueueUrl", "QueueName", "SourceArn"].iter().find_map(|member| body[*member].as_str())?;
@@ -32,7 +33,7 @@ struct Send {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct OfQueue {
+struct QueueRequest {
     queue_url: String,
     attribute_names: Option<Vec<String>>,
     attributes: Option<BTreeMap<String, String>>,
@@ -43,13 +44,13 @@ struct OfQueue {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Named {
+struct QueueByName {
     queue_name: String,
     attributes: Option<BTreeMap<String, String>>,
 }
 
 impl Queues {
-    /// Answers one call. `origin` is what queue URLs begin with.
+    /// Answers one call. `origin` is the scheme and host with which the queue URLs in the answer begin.
     pub(super) async fn answer(&self, operation: &str, body: &[u8], origin: &str) -> Answer {
         if operation == "ReceiveMessage" {
             return self.receive(&read(body)?).await;
@@ -60,12 +61,12 @@ impl Queues {
     fn answer_now(&self, operation: &str, body: &[u8], origin: &str) -> Answer {
         let answer = match operation {
             "CreateQueue" => {
-                let Named { queue_name, attributes } = read(body)?;
+                let QueueByName { queue_name, attributes } = read(body)?;
                 self.create_queue(&queue_name, &attributes.unwrap_or_default())?;
                 Ok(json!({ "QueueUrl": self.url(origin, &queue_name) }))
             }
             "GetQueueUrl" => {
-                let name = read::<Named>(body)?.queue_name;
+                let name = read::<QueueByName>(body)?.queue_name;
                 let queue = self.lock().queue(&name)?;
                 Ok(json!({ "QueueUrl": self.url(origin, &queue.name) }))
             }
@@ -95,7 +96,7 @@ impl Queues {
     }
 
     fn on_queue(&self, operation: &str, body: &[u8], origin: &str) -> Answer {
-        let request: OfQueue = read(body)?;
+        let request: QueueRequest = read(body)?;
         let state = self.lock();
         let mut queue = state.queue(&request.queue_url)?;
         match operation {

@@ -1,4 +1,4 @@
-//! What a queue is set to, with SQS's defaults and bounds.
+//! Queue attributes, with SQS's defaults and bounds.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 
-/// The largest message, with its attributes: 1 MiB, since August 2025 (`SendMessage` in the API reference).
+/// Largest message with its attributes, in bytes: 1 MiB since August 2025 (`SendMessage` in SQS's API reference).
 pub(super) const MAX_MESSAGE_BYTES: u32 = 1_048_576;
 
-/// A queue's settings. What has no effect here is kept as it was given.
+/// Attributes of a queue. Attributes that have no effect in this fake are stored as given.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Attributes {
     pub(super) visibility_timeout_secs: u32,
@@ -22,7 +22,8 @@ pub(super) struct Attributes {
     others: BTreeMap<String, String>,
 }
 
-/// Where messages go that were received too often.
+/// A queue's redrive policy: the dead-letter queue, and the number of receives after which a message becomes a dead
+/// letter.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Redrive {
     pub(super) dead_letter_target_arn: String,
@@ -45,7 +46,7 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Takes over what a call sets.
+    /// Validates and sets the attributes that a call gives.
     pub(super) fn set(&mut self, given: &BTreeMap<String, String>) -> Result<(), ApiError> {
         for (name, value) in given {
             let number = |range: std::ops::RangeInclusive<u32>| {
@@ -76,7 +77,7 @@ impl Attributes {
         Ok(())
     }
 
-    /// All of them, as `GetQueueAttributes` has them.
+    /// Returns all attributes, in the format of `GetQueueAttributes`.
     pub(super) fn all(&self) -> BTreeMap<String, String> {
         let mut all = self.others.clone();
         all.retain(|_, value| !value.is_empty());
@@ -99,7 +100,7 @@ impl Attributes {
         all
     }
 
-    /// The first attribute that `given` sets otherwise.
+    /// Returns the first of the attributes `names` whose value differs between `self` and `given`.
     pub(super) fn differs_in(&self, given: &Self, names: &BTreeMap<String, String>) -> Option<String> {
         let (ours, theirs) = (self.all(), given.all());
         names.keys().find(|name| ours.get(*name) != theirs.get(*name)).cloned()
@@ -110,7 +111,8 @@ pub(super) fn fifo() -> ApiError {
     ApiError::unsupported("FIFO queues are not emulated on the local stage; use a standard queue.")
 }
 
-/// `maxReceiveCount` is a number or the text of one: consoles, SDKs and CloudFormation differ.
+/// Parses a redrive policy. `maxReceiveCount` may be a number or a text, because consoles, SDKs and CloudFormation
+/// differ.
 fn redrive(policy: &str) -> Result<Redrive, ApiError> {
     let invalid = || ApiError::attribute_value("RedrivePolicy");
     let policy: Value = serde_json::from_str(policy).map_err(|_| invalid())?;

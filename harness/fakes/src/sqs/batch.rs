@@ -1,4 +1,4 @@
-//! Operations on up to ten messages at once.
+//! Batch operations, on up to ten messages in one call.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ impl Queues {
                 }
                 Err(error) => failed.push(json!({
                     "Id": entry["Id"], "Code": error.code(), "Message": error.message(),
-                    "SenderFault": error.is_callers(),
+                    "SenderFault": error.is_sender_fault(),
                 })),
             }
         }

@@ -1,4 +1,4 @@
-//! A call as it arrives, and what faults make of it.
+//! Answers a call of SQS, with fault injection.
 
 use std::future::pending;
 
@@ -10,12 +10,12 @@ use super::state::name_in;
 use crate::destination::{Destination, NoDestination};
 use crate::faults::{CallContext, Caller, Effect, Effects, Service};
 
-/// What the header `x-amz-target` of each call of SQS begins with.
+/// Prefix of the header `x-amz-target` in every call of SQS.
 pub(super) const TARGET: &str = "AmazonSQS.";
 
 impl Queues {
-    /// Answers one call, unless a fault says otherwise: `target` is the header `x-amz-target`. `None` when the answer is
-    /// lost.
+    /// Answers one call, with fault injection; `None` if a fault drops the answer. `target` is the header
+    /// `x-amz-target`.
     pub(super) async fn call(
         &self,
         target: &str,
@@ -35,12 +35,12 @@ impl Queues {
         }
         let answer = match effects.effect {
             Some(Effect::Throttle) => Err(ApiError::throttled()),
-            Some(Effect::Fail) => Err(on_purpose()),
+            Some(Effect::Fail) => Err(injected_failure()),
             Some(Effect::FailAfterApply) => {
-                self.answer(operation, body, origin).await.and_then(|_| Err(on_purpose()))
+                self.answer(operation, body, origin).await.and_then(|_| Err(injected_failure()))
             }
             Some(Effect::LoseAnswer) => {
-                // Whatever it would have been.
+                // The fault drops the answer, whether success or error.
                 let _ = self.answer(operation, body, origin).await;
                 return None;
             }
@@ -69,8 +69,8 @@ impl Queues {
     }
 }
 
-fn on_purpose() -> ApiError {
-    ApiError::internal("The request processing has failed because of a fault on purpose.")
+fn injected_failure() -> ApiError {
+    ApiError::internal("The request processing has failed because of an injected fault.")
 }
 
 impl Destination for Queues {
@@ -79,17 +79,17 @@ impl Destination for Queues {
         if arn.split(':').nth(2) != Some("sqs") || self.arn(name_in(arn)) != arn {
             return Err(none());
         }
-        // Lambda does not wait for its destinations, so none of what takes time can happen here.
+        // Lambda sends to a destination without waiting, so faults that delay or drop an answer do not apply.
         let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail | Effect::FailAfterApply);
         let effect = self.inject("SendMessage", Some(name_in(arn)), None, possible).effect;
         let sent = match effect {
             Some(Effect::Throttle) => Err(ApiError::throttled()),
-            Some(Effect::Fail) => Err(on_purpose()),
-            Some(_) => self.send_text(arn, message).and_then(|_| Err(on_purpose())),
+            Some(Effect::Fail) => Err(injected_failure()),
+            Some(_) => self.send_text(arn, message).and_then(|_| Err(injected_failure())),
             None => self.send_text(arn, message),
         };
         sent.map(drop).map_err(|error| {
-            tracing::warn!(arn, %error, "a message cannot be sent to its destination");
+            tracing::warn!(arn, %error, "message not sent to its destination queue");
             none()
         })
     }

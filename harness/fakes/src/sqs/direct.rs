@@ -1,4 +1,4 @@
-//! What a test does with queues without an SDK.
+//! Direct access to queues without an SDK, for tests.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use super::error::ApiError;
 use super::queues::{Message, QueueError, Queues};
 
 impl Queues {
-    /// Makes a queue with these attributes, unless there is one that has them.
+    /// Creates a queue with these attributes. Does nothing if a queue of this name and with these attributes exists.
     ///
     /// # Errors
-    /// When SQS would refuse, with its error.
+    /// [`QueueError`] with SQS's error if SQS would refuse the call.
     pub fn create<const N: usize>(
         &self,
         name: &str,
@@ -19,27 +19,28 @@ impl Queues {
         Ok(self.create_queue(name, &BTreeMap::from(attributes))?)
     }
 
-    /// Sets a queue to exactly these attributes, as when a stack is deployed again.
+    /// Sets a queue's attributes to `attributes`, and all other attributes to their defaults, as a deployment of a
+    /// stack does.
     ///
     /// # Errors
-    /// When SQS would refuse, with its error.
+    /// [`QueueError`] with SQS's error if SQS would refuse the call.
     #[doc(hidden)]
     pub fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
         Ok(self.deploy_queue(name, attributes)?)
     }
 
-    /// Sends a message to a queue, named by its name, its URL or its ARN.
+    /// Sends a message to a queue, which is given by name, URL or ARN.
     ///
     /// # Errors
-    /// When SQS would refuse, with its error.
+    /// [`QueueError`] with SQS's error if SQS would refuse the call.
     pub fn send(&self, queue: &str, body: impl Into<String>) -> Result<(), QueueError> {
         Ok(self.send_text(queue, body.into()).map(drop)?)
     }
 
-    /// All messages of a queue in the order in which they were sent, without receiving them.
+    /// Returns all messages of a queue in the order in which they were sent, without receiving them.
     ///
     /// # Errors
-    /// When there is no such queue.
+    /// [`QueueError`] if the queue does not exist.
     pub fn messages(&self, queue: &str) -> Result<Vec<Message>, QueueError> {
         let state = self.lock();
         let queue = state.queue(queue)?;
@@ -56,17 +57,17 @@ impl Queues {
             .collect())
     }
 
-    /// Waits until a queue has a message, and returns its oldest, without receiving it.
+    /// Waits until a queue contains a message, and returns the oldest message without receiving it.
     ///
     /// # Errors
-    /// When there is no such queue.
+    /// [`QueueError`] if the queue does not exist.
     pub async fn first_message(&self, queue: &str) -> Result<Message, QueueError> {
         let mut changes = self.inner.changes.subscribe();
         loop {
             if let Some(message) = self.messages(queue)?.into_iter().next() {
                 return Ok(message);
             }
-            // The sender lives as long as we do.
+            // An error would mean that the sender was dropped, but `self` owns the sender.
             let _ = changes.changed().await;
         }
     }

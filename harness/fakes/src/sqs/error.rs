@@ -1,4 +1,4 @@
-//! SQS's errors as they go over the wire.
+//! SQS's errors, in their wire format.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::response::Response;
 
-/// A call that failed: the shape of its error in SQS's JSON protocol, and the code that the older query protocol has
-/// for it, by which SDKs go where there is one.
+/// A failed call: the error's shape in SQS's JSON protocol, and the error's code in the older query protocol. SDKs
+/// report the code if there is one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ApiError {
     status: u16,
@@ -133,7 +133,7 @@ impl ApiError {
         Self { status: 500, ..Self::new("InternalFailure", "InternalFailure", message) }
     }
 
-    /// The code that entries of a batch that failed have.
+    /// Returns the code that a failed entry of a batch has.
     pub(super) const fn code(&self) -> &'static str {
         self.code
     }
@@ -142,8 +142,8 @@ impl ApiError {
         &self.message
     }
 
-    /// Whether the caller is to blame.
-    pub(super) const fn is_callers(&self) -> bool {
+    /// Returns whether the caller caused the error, rather than SQS itself.
+    pub(super) const fn is_sender_fault(&self) -> bool {
         self.status < 500
     }
 
@@ -157,7 +157,7 @@ impl ApiError {
             _ => SQS,
         };
         let body = json!({ "__type": format!("{namespace}#{}", self.shape), "message": self.message });
-        let blame = if self.is_callers() { "Sender" } else { "Receiver" };
+        let blame = if self.is_sender_fault() { "Sender" } else { "Receiver" };
         let query_error = (!self.code.is_empty()).then(|| format!("{};{blame}", self.code));
         Response { status: self.status, body: body.to_string().into(), query_error }
     }

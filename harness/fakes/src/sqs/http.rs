@@ -1,4 +1,4 @@
-//! SQS over HTTP, for any AWS SDK and the AWS CLI; in process, the same without sockets.
+//! SQS over HTTP, for any AWS SDK and the AWS CLI. SDK clients in this process use the same router, without sockets.
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
@@ -16,35 +16,37 @@ use crate::aws_format::uuid;
 use crate::faults::Caller;
 use crate::sdk::{self, InProcess, lost_answer};
 
-/// The content type of SQS's protocol.
+/// Content type of requests and answers in SQS's protocol.
 const PROTOCOL: &str = "application/x-amz-json-1.0";
 
-/// What queue URLs begin with in process.
+/// Scheme and host of queue URLs in answers to clients in this process.
 const ORIGIN_IN_PROCESS: &str = "http://sqs.localhost";
 
-/// What the largest batch needs at most, written out as JSON.
+/// Largest accepted request body, in bytes. The largest batch fits, even with all its characters escaped as JSON.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 impl Queues {
-    /// SQS's HTTP endpoint alone.
+    /// Returns SQS's HTTP endpoint, without any other routes.
     pub fn router(&self) -> Router {
         self.in_front_of(Router::new())
     }
 
-    /// Takes the calls of SQS, on whatever path (some SDKs send them to `/`, some to the queue's URL), and leaves all
-    /// others to `router`.
+    /// Returns a router that answers the calls of SQS, and leaves all other requests to `router`.
+    ///
+    /// Calls of SQS are accepted on any path, because some SDKs send them to `/`, and some to the queue's URL.
     pub fn in_front_of(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), serve))
     }
 
-    /// An HTTP client for any AWS SDK client of SQS, whose answers come from these queues.
+    /// Returns an HTTP client for any AWS SDK client of SQS. These queues answer its calls.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
     }
 
-    /// As [`http_client`](Self::http_client), for a function that runs in this process: faults may be about its calls
-    /// alone, and may kill it.
+    /// Returns an HTTP client like [`http_client`](Self::http_client) for the function `caller` in this process.
+    ///
+    /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))

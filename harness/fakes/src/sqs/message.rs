@@ -1,4 +1,4 @@
-//! A message's attributes, and the digests by which SDKs check messages.
+//! Message attributes, and the MD5 digests with which SDKs verify messages.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,26 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 
-/// The most attributes of one message.
+/// Maximum number of attributes of one message.
 const MAX_ATTRIBUTES: usize = 10;
 
 pub(super) type MessageAttributes = BTreeMap<String, MessageAttribute>;
 
-/// The value of one attribute of a message.
+/// Value of one message attribute, with its data type.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct MessageAttribute {
     pub(super) data_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) string_value: Option<String>,
-    /// In base64.
+    /// Binary value in base64; `None` for a text or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) binary_value: Option<String>,
 }
 
 impl MessageAttribute {
-    /// The value's bytes, and how its digest marks its kind.
+    /// Returns the mark of the value's kind in the MD5 digest (1 for text, 2 for binary), and the value's bytes. `None`
+    /// if the value is empty or does not have its data type.
     fn value(&self) -> Option<(u8, Vec<u8>)> {
         match (self.data_type.split('.').next()?, &self.string_value, &self.binary_value) {
             ("String" | "Number", Some(text), None) if !text.is_empty() => {
@@ -38,7 +39,7 @@ impl MessageAttribute {
     }
 }
 
-/// Checks what a message carries, and says how many bytes count towards its size.
+/// Validates a message's body and attributes. Returns the number of bytes that count towards the message's size.
 pub(super) fn check(body: &str, attributes: &MessageAttributes) -> Result<usize, ApiError> {
     let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
     if !body.chars().all(allowed) {
@@ -66,12 +67,15 @@ pub(super) fn check(body: &str, attributes: &MessageAttributes) -> Result<usize,
     Ok(bytes)
 }
 
-/// `MD5OfMessageBody`, in hexadecimal digits.
+/// Returns `MD5OfMessageBody`, in hexadecimal digits.
 pub(super) fn md5(body: &str) -> String {
     format!("{:x}", md5::compute(body))
 }
 
-/// `MD5OfMessageAttributes`: of each, by name, its name, type, kind and value, each but the kind with its length before it.
+/// Returns `MD5OfMessageAttributes`; `None` without attributes.
+///
+/// The digest covers the attributes in the order of their names: name, data type, kind mark and value. Each except the
+/// kind mark is preceded by its length.
 pub(super) fn md5_of_attributes<'a>(
     attributes: impl IntoIterator<Item = (&'a String, &'a MessageAttribute)>,
 ) -> Option<String> {

@@ -1,12 +1,15 @@
-//! SQS: the standard queues of a stage, as far as dead letters need them, on the stage's clock.
+//! A fake of SQS: standard queues, with the features that a stage needs for its dead letters. The time comes from the
+//! stage's clock.
 //!
-//! One [`Queues`] is reached in three ways, which give the same answers:
+//! A [`Queues`] can be called in three ways, which give the same answers:
 //!
 //! * [`Queues::http_client`]: any AWS SDK client in process, without sockets;
 //! * [`Queues::router`] and [`Queues::in_front_of`]: the JSON protocol over HTTP, for any AWS SDK and the AWS CLI;
-//! * [`Queues::create`], [`Queues::send`], [`Queues::messages`] for a test, and [`Destination`](crate::destination::Destination) for what Lambda gives up on.
+//! * [`Queues::create`], [`Queues::send`] and [`Queues::messages`]: direct calls in tests.
 //!
-//! There is a crate that emulates SQS and could be embedded, `fakecloud-sqs`; its licence (AGPL) is not one of ours.
+//! The fake Lambda sends its failure records to a queue through [`Destination`](crate::destination::Destination).
+//!
+//! The crate `fakecloud-sqs` also emulates SQS in process. It is not used here because of its license (AGPL).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -21,15 +24,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where it departs from AWS
+//! # Differences from AWS
 //!
-//! * FIFO queues are refused, and so are tags and permissions (`UnknownOperationException`).
-//! * Messages are received in the order in which they were sent, each once until its visibility timeout ends, and
-//!   the numbers of messages are exact: AWS promises none of that.
-//! * A message that goes to a dead-letter queue has its receive count begin anew; no source settles this.
-//! * A queue that was deleted can be made again at once; AWS refuses for 60 seconds.
-//! * A message move task has ended when the call that starts it returns, at whatever rate it was to move.
-//! * Signatures are not checked, and neither is whose account a queue URL names. The older query protocol is not spoken.
+//! * FIFO queues are refused. Operations on tags and permissions are refused with `UnknownOperationException`.
+//! * Messages are received in the order in which they were sent. No message is received twice within its visibility
+//!   timeout. The attributes with message counts are exact. AWS guarantees none of these.
+//! * A message that moves to a dead-letter queue starts there with a receive count of zero. No source says whether AWS
+//!   resets the count.
+//! * A queue that was deleted can be created again immediately; AWS refuses this for 60 seconds.
+//! * A message move task is finished when the call that starts the task returns. The requested rate has no effect.
+//! * Signatures are not checked, and neither is the account in a queue URL. The older query protocol is not supported.
 
 mod api;
 mod attributes;

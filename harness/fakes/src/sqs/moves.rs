@@ -1,4 +1,6 @@
-//! Moving dead letters back. A task has moved all that it can by the time the call that starts it returns.
+//! Message move tasks, which move dead letters back to their source queues.
+//!
+//! In this fake, the call that starts a task moves all messages before it returns.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -36,7 +38,8 @@ fn no_queue() -> ApiError {
     ApiError::no_resource("The resource that you specified for the SourceArn parameter doesn't exist.")
 }
 
-/// Moves what waits in a dead-letter queue to `DestinationArn`, or each message back to where it came from.
+/// Moves all receivable messages of a dead-letter queue to `DestinationArn` or, without `DestinationArn`, each message
+/// back to its source queue.
 pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> {
     if request.max_number_of_messages_per_second.is_some_and(|rate| !(1..=500).contains(&rate)) {
         return Err(ApiError::parameter(
@@ -66,7 +69,8 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
         };
         match destination {
             Some(destination) => {
-                // Unlike one that becomes a dead letter, it is a new message: its id is another, and it is kept anew.
+                // The moved message is a new message with a new id, and its retention period starts again. (A message
+                // that becomes a dead letter keeps both.)
                 let id = uuid(&*queues.inner.entropy);
                 let number = message.number;
                 state.store.add(&Stored {
@@ -100,7 +104,7 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
     Ok(json!({ "TaskHandle": handle }))
 }
 
-/// The tasks of a source, the latest first. One that has ended is listed without its handle.
+/// Returns the move tasks of a source queue, latest first. A finished task is listed without its handle.
 pub(super) fn list(state: &State, request: List) -> Result<Value, ApiError> {
     let limit = request.max_results.unwrap_or(1);
     if !(1..=10).contains(&limit) {
@@ -114,10 +118,10 @@ pub(super) fn list(state: &State, request: List) -> Result<Value, ApiError> {
     Ok(json!({ "Results": listed }))
 }
 
-/// No task runs any more when it could be cancelled.
+/// Refuses to cancel a task, because every task is finished before a caller could cancel the task.
 pub(super) fn cancel(state: &State, request: Cancel) -> Result<Value, ApiError> {
     if state.tasks.iter().any(|task| task.handle == request.task_handle) {
-        return Err(ApiError::unsupported("Only active tasks can be cancelled, and this one has ended."));
+        return Err(ApiError::unsupported("Only active tasks can be cancelled, and this task is finished."));
     }
     Err(ApiError::no_resource("Task does not exist."))
 }

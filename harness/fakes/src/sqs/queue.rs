@@ -1,4 +1,4 @@
-//! The operations on queues themselves.
+//! Operations on queues: create, deploy, list, purge, and attributes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::queues::Queues;
 use super::state::{State, name_in};
 use super::store::Queue;
 
-/// How long after a purge of a queue the next one is refused.
+/// Time after a purge of a queue during which the next purge is refused.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
@@ -26,7 +26,8 @@ pub(super) struct ListQueues {
 }
 
 impl Queues {
-    /// Creates a queue, unless there is one that is the same in all that is given.
+    /// Creates a queue. Does nothing if a queue with this name and the given attributes exists; an existing queue with
+    /// other values of these attributes is an error.
     pub(super) fn create_queue(
         &self,
         name: &str,
@@ -57,7 +58,7 @@ impl Queues {
         Ok(state.store.put_queue(&queue)?)
     }
 
-    /// Has a queue be set to exactly these attributes.
+    /// Sets a queue's attributes to `attributes`, and all other attributes to their defaults.
     pub(super) fn deploy_queue(
         &self,
         name: &str,
@@ -148,7 +149,7 @@ impl Queues {
         Ok(if all.is_empty() { json!({}) } else { json!({ "Attributes": all }) })
     }
 
-    /// The queues whose dead letters go to `name`.
+    /// Returns the names of the queues whose dead letters go to the queue `name`.
     pub(super) fn sources(&self, state: &State, name: &str) -> Result<Vec<String>, ApiError> {
         let arn = self.arn(name);
         let of = |queue: &Queue| {
@@ -169,7 +170,7 @@ fn check_redrive(state: &State, attributes: &Attributes) -> Result<(), ApiError>
     }
 }
 
-/// One page of `urls`. Without a limit it is the first 1,000, and there is no token for more.
+/// Returns one page of `urls`. Without a limit, the page has the first 1,000 URLs, and no token for the next page.
 pub(super) fn page(
     member: &str,
     urls: Vec<String>,

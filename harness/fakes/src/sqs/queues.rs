@@ -1,4 +1,4 @@
-//! The queues of a stage: how they are made, and what all operations share.
+//! The [`Queues`] handle: how the queues are opened, and the state that all operations share.
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::watch;
 
 const DATABASE_FILE: &str = "sqs.sqlite3";
 
-/// The queues of one account in one region; cheap to clone, and all clones are the same queues.
+/// The SQS queues of one account in one region. Clones are cheap, and all clones share the same queues.
 #[derive(Clone)]
 pub struct Queues {
     pub(super) inner: Arc<Inner>,
@@ -25,7 +25,7 @@ pub struct Queues {
 
 pub(super) struct Inner {
     state: Mutex<State>,
-    /// Told whenever a message may have become receivable.
+    /// Notified whenever a message may have become receivable, to wake up long polls.
     pub(super) changes: watch::Sender<()>,
     clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
@@ -33,27 +33,27 @@ pub(super) struct Inner {
     pub(super) account_id: String,
 }
 
-/// A message in a queue, whether it can be received now or not.
+/// A message in an SQS queue, whether or not the message can be received now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Its id.
+    /// Id that SQS assigned to the message.
     pub id: String,
-    /// What it says.
+    /// Body of the message.
     pub body: String,
-    /// When it was sent.
+    /// Time at which the message was sent.
     pub sent: Timestamp,
-    /// How often it has been received.
+    /// Number of times that the message was received from its current queue.
     pub receive_count: u32,
-    /// The ARN of the queue whose dead letter it is.
+    /// ARN of the queue from which the message came as a dead letter; `None` if the message is not a dead letter.
     pub dead_letter_source: Option<String>,
 }
 
 impl Queues {
-    /// Queues that are gone when the last clone is dropped.
+    /// Creates an empty set of queues in memory. Their data is lost when the last clone is dropped.
     ///
     /// # Errors
-    /// When SQLite cannot be set up, for lack of memory.
+    /// [`QueueError`] if SQLite cannot be set up, for lack of memory.
     pub fn in_memory(
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
@@ -63,12 +63,12 @@ impl Queues {
         Self::on(Connection::open_in_memory(), clock, entropy, region, account_id)
     }
 
-    /// The queues in a folder, made if there are none: they go on where they were left.
+    /// Opens the queues that are stored in `folder`. If the folder contains no queues, starts without any.
     ///
-    /// The folder is guarded by whoever has the tables in it open.
+    /// This function does not lock the folder, because the DynamoDB fake of the same stage already holds a lock.
     ///
     /// # Errors
-    /// When the folder, or the database file in it, cannot be used.
+    /// [`QueueError`] if the folder, or the database file in the folder, cannot be used.
     pub fn open(
         folder: &Path,
         clock: Arc<dyn Clock>,
@@ -78,7 +78,7 @@ impl Queues {
     ) -> Result<Self, QueueError> {
         let file = folder.join(DATABASE_FILE);
         let conn = Connection::open(&file).and_then(|conn| {
-            // As of the tables: nothing is lost when the process dies, and no call waits for the disk.
+            // As in the DynamoDB fake: no write is lost when the process dies, and no call waits for the disk.
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", "NORMAL")?;
             Ok(conn)
@@ -103,15 +103,17 @@ impl Queues {
         Ok(Self { inner, faults: Faults::default() })
     }
 
-    /// The same queues, whose calls go wrong as `faults` says, and what Lambda sends to them. What a test sends by itself
-    /// does not.
+    /// Returns the same queues, with the fault rules `faults`.
+    ///
+    /// Faults apply to calls by SDK clients and over HTTP, and to messages that the fake Lambda sends to a destination.
+    /// Faults do not apply to direct calls such as [`send`](Self::send).
     #[must_use]
     pub fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// The ARN of a queue of this name.
+    /// Returns the ARN of the queue `name`, whether or not the queue exists.
     #[must_use]
     pub fn arn(&self, name: &str) -> String {
         let Inner { region, account_id, .. } = &*self.inner;
@@ -130,7 +132,9 @@ impl Queues {
         self.inner.changes.send_replace(());
     }
 
-    /// Never held across an `await`. Each statement is whole by itself, so a panic elsewhere does not spoil it.
+    /// Locks the state of the queues. The lock is never held across an `await`.
+    ///
+    /// Poisoning is ignored, because each SQL statement is atomic, so a panic leaves no half-done write.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +146,7 @@ impl fmt::Debug for Queues {
     }
 }
 
-/// Why a queue cannot be made or used: SQS's own error, or what SQLite says.
+/// Error of creating, opening or using a queue, with the text of SQS's or SQLite's error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QueueError(String);
 

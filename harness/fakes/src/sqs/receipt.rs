@@ -1,4 +1,4 @@
-//! Receipt handles, and what is done with a message that was received.
+//! Receipt handles, and the operations on a received message: delete, and change the visibility timeout.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::store::{Queue, Stored};
 
 const MAX_VISIBILITY_SECS: u64 = 43_200;
 
-/// What a call that deletes a message, or changes its visibility, says of it.
+/// Request to delete a received message, or to change its visibility timeout.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ReceiptRequest {
@@ -22,7 +22,8 @@ pub(super) struct ReceiptRequest {
 }
 
 impl Queues {
-    /// Deletes the message, if its handle is the latest; one that is older is taken without effect.
+    /// Deletes a message by the receipt handle of its latest receive. An older handle has no effect and is not an
+    /// error.
     pub(super) fn delete(
         &self,
         state: &State,
@@ -61,12 +62,13 @@ pub(super) fn visibility(secs: u64) -> Result<Duration, ApiError> {
     Ok(Duration::from_secs(secs))
 }
 
-/// A receipt handle: which message it is, and which of its receipts.
+/// Returns a new receipt handle, which names the queue, the message's number, and a nonce for this receive.
 pub(super) fn receipt(message: &Stored, nonce: &str) -> String {
     BASE64_STANDARD.encode(format!("{}/{}/{nonce}", message.queue, message.number))
 }
 
-/// The message that was last received with `handle`; nothing when it is gone, or was received again since.
+/// Returns the message whose latest receive has the receipt handle `handle`. `None` if the message was deleted, or was
+/// received again since.
 fn find_by_receipt(state: &State, queue: &Queue, handle: &str) -> Result<Option<Stored>, ApiError> {
     let number = || {
         let text = String::from_utf8(BASE64_STANDARD.decode(handle).ok()?).ok()?;

@@ -1,4 +1,4 @@
-//! Receiving messages.
+//! Receives messages, with long polling.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct ReceiveMessage {
 }
 
 impl Queues {
-    /// Waits for messages as long as the call or its queue says.
+    /// Receives messages. If no message is available, waits for the time that the call or the queue sets.
     pub(super) async fn receive(&self, request: &ReceiveMessage) -> Result<Value, ApiError> {
         let mut changes = self.inner.changes.subscribe();
         let mut deadline = None;
@@ -50,14 +50,15 @@ impl Queues {
                 next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
             tokio::select! {
                 biased;
-                // The sender lives as long as we do.
+                // An error would mean that the sender was dropped, but `self` owns the sender.
                 _ = changes.changed() => {}
                 () = sleep_until(wake) => {}
             }
         }
     }
 
-    /// What can be received now; else how long the call waits, and when the next message will be there.
+    /// Receives the messages that are visible now. Also returns the wait time of the call, and the time until the next
+    /// message becomes visible.
     fn take(&self, request: &ReceiveMessage) -> Result<(Vec<Value>, Duration, Option<Duration>), ApiError> {
         let state = self.lock();
         let queue = state.queue(&request.queue_url)?;
@@ -90,11 +91,10 @@ impl Queues {
         Ok((messages, Duration::from_secs(wait), next))
     }
 
-    /// What has been received as often as the queue's redrive policy allows goes to its dead-letter queue, instead of
-    /// being received once more.
+    /// Moves visible messages to the dead-letter queue if they were received as often as the redrive policy allows.
     fn move_dead_letters(&self, state: &State, queue: &Queue, now: Timestamp) -> Result<(), ApiError> {
         let Some(redrive) = &queue.attributes.redrive else { return Ok(()) };
-        // Its queue is gone: on AWS as well, the messages stay then.
+        // The dead-letter queue was deleted. The messages stay in their queue, as on AWS.
         let Some(target) = state.store.queue(name_in(&redrive.dead_letter_target_arn))? else {
             return Ok(());
         };
@@ -112,7 +112,7 @@ impl Queues {
         Ok(state.store.expire(&queue.name, before)?)
     }
 
-    /// A message as `ReceiveMessage` has it.
+    /// Returns a message in the format of a `ReceiveMessage` answer.
     fn received(&self, message: &Stored, handle: &str, request: &ReceiveMessage, now: Timestamp) -> Value {
         let mut answer = json!({
             "MessageId": message.id,
@@ -129,12 +129,13 @@ impl Queues {
         ];
         system.extend(message.source.clone().map(|source| ("DeadLetterQueueSourceArn", source)));
         system.extend(message.trace.clone().map(|trace| ("AWSTraceHeader", trace)));
-        let asked: Vec<&String> =
+        let requested: Vec<&String> =
             request.attribute_names.iter().chain(&request.message_system_attribute_names).flatten().collect();
-        let asked_for = |name: &str| asked.iter().any(|asked| *asked == name || *asked == "All");
+        let is_requested =
+            |name: &str| requested.iter().any(|requested| *requested == name || *requested == "All");
         let system: Map<String, Value> = system
             .into_iter()
-            .filter(|(name, _)| asked_for(name))
+            .filter(|(name, _)| is_requested(name))
             .map(|(name, value)| (name.to_owned(), value.into()))
             .collect();
         if !system.is_empty() {
@@ -147,11 +148,11 @@ impl Queues {
                 None => pattern == "All" || pattern == name,
             })
         };
-        let asked: BTreeMap<&String, &MessageAttribute> =
+        let requested: BTreeMap<&String, &MessageAttribute> =
             message.attributes.iter().filter(|(name, _)| matches(name)).collect();
-        if let Some(digest) = md5_of_attributes(asked.iter().map(|(name, value)| (*name, *value))) {
+        if let Some(digest) = md5_of_attributes(requested.iter().map(|(name, value)| (*name, *value))) {
             answer["MD5OfMessageAttributes"] = digest.into();
-            answer["MessageAttributes"] = json!(asked);
+            answer["MessageAttributes"] = json!(requested);
         }
         answer
     }

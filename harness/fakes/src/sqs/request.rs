@@ -1,4 +1,4 @@
-//! Reading the body of a call.
+//! Parses the body of a call.
 
 use serde::de::DeserializeOwned;
 

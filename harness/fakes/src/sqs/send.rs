@@ -1,4 +1,4 @@
-//! Sending messages.
+//! Sends messages to a queue.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::store::{Queue, Stored};
 use crate::aws_format::uuid;
 use crate::observe::Observation;
 
-/// What a call that sends a message, or an entry of a batch, says of the message.
+/// A message to send, from a `SendMessage` call or from one entry of a `SendMessageBatch` call.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct SendMessage {
@@ -84,7 +84,7 @@ impl Queues {
         Ok(answer)
     }
 
-    /// As `SendMessage` without attributes.
+    /// Sends a message that has a body and no attributes.
     pub(super) fn send_text(&self, queue: &str, body: String) -> Result<Value, ApiError> {
         let message = SendMessage {
             message_body: body,

@@ -1,4 +1,4 @@
-//! What is behind the lock of the queues.
+//! State of the queues, guarded by their lock.
 
 use serde_json::Value;
 
@@ -11,23 +11,23 @@ pub(super) struct State {
     pub(super) tasks: Vec<MoveTask>,
 }
 
-/// A message move task that has ended.
+/// A finished message move task.
 #[derive(Debug)]
 pub(super) struct MoveTask {
     pub(super) handle: String,
     pub(super) source: String,
-    /// As it is listed.
+    /// The task's entry in a `ListMessageMoveTasks` answer.
     pub(super) listed: Value,
 }
 
 impl State {
-    /// The queue of a name, a URL or an ARN.
+    /// Returns the queue with this name, URL or ARN.
     pub(super) fn queue(&self, name: &str) -> Result<Queue, ApiError> {
         self.store.queue(name_in(name))?.ok_or_else(ApiError::no_queue)
     }
 }
 
-/// The name at the end of a queue's URL or ARN.
+/// Returns the queue name at the end of a queue's URL or ARN.
 pub(super) fn name_in(url_or_arn: &str) -> &str {
     url_or_arn.rsplit(['/', ':']).next().unwrap_or(url_or_arn)
 }

@@ -1,4 +1,4 @@
-//! Queues and messages in SQLite.
+//! Stores queues and messages in SQLite.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use streamer::ports::Timestamp;
@@ -22,18 +22,18 @@ CREATE INDEX IF NOT EXISTS messages_by_queue ON messages (queue, visible, number
 #[derive(Debug)]
 pub(super) struct Store(Connection);
 
-/// A queue.
+/// A queue with its attributes, as stored in SQLite.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     pub(super) name: String,
     pub(super) attributes: Attributes,
     pub(super) created: Timestamp,
     pub(super) modified: Timestamp,
-    /// When it was last emptied by `PurgeQueue`.
+    /// Time of the latest `PurgeQueue`; `None` if the queue was never purged.
     pub(super) purged: Option<Timestamp>,
 }
 
-/// A message in a queue.
+/// A message in a queue, as stored in SQLite.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) number: i64,
@@ -43,17 +43,17 @@ pub(super) struct Stored {
     pub(super) attributes: MessageAttributes,
     pub(super) trace: Option<String>,
     pub(super) sent: Timestamp,
-    /// From when on it can be received.
+    /// Time from which the message can be received.
     pub(super) visible: Timestamp,
     pub(super) received: u32,
     pub(super) first_received: Option<Timestamp>,
-    /// The receipt handle that it was last received with.
+    /// Receipt handle of the latest receive; `None` if the message was never received.
     pub(super) handle: Option<String>,
-    /// The ARN of the queue that gave it up.
+    /// ARN of the queue from which the message came as a dead letter; `None` if the message is not a dead letter.
     pub(super) source: Option<String>,
 }
 
-/// How many messages wait, are being worked on, and are delayed.
+/// Numbers of messages in a queue: available to receive, in flight (received but not deleted), and delayed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) waiting: u64,
@@ -63,7 +63,7 @@ pub(super) struct Counts {
 
 type Result<T> = rusqlite::Result<T>;
 
-/// SQLite's integers are signed; no moment of ours is beyond them.
+/// Converts a time to epoch milliseconds as a signed integer of SQLite, which covers every realistic time.
 fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
@@ -148,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    /// Adds a message; its number is given here.
+    /// Adds a message. SQLite assigns the message's number, so `message.number` is ignored.
     pub(super) fn add(&self, message: &Stored) -> Result<()> {
         let mut insert = self.0.prepare_cached(
             "INSERT INTO messages (queue, id, body, attributes, trace, sent, visible, received)
@@ -166,7 +166,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops what was sent before `before`.
+    /// Deletes all messages of a queue that were sent before `before`.
     pub(super) fn expire(&self, queue: &str, before: Timestamp) -> Result<()> {
         let mut delete = self.0.prepare_cached("DELETE FROM messages WHERE queue = ?1 AND sent < ?2")?;
         delete.execute(params![queue, millis(before)])?;
@@ -178,7 +178,7 @@ impl Store {
         query.query_map([queue], stored)?.collect()
     }
 
-    /// The oldest that can be received now, `limit` at most.
+    /// Returns the oldest messages that can be received now, at most `limit`.
     pub(super) fn waiting(&self, queue: &str, now: Timestamp, limit: usize) -> Result<Vec<Stored>> {
         let mut query = self.0.prepare_cached(
             "SELECT * FROM messages WHERE queue = ?1 AND visible <= ?2 ORDER BY number LIMIT ?3",
@@ -187,7 +187,7 @@ impl Store {
         query.query_map(params![queue, millis(now), limit], stored)?.collect()
     }
 
-    /// When the next message will be there to be received, of those that are not yet.
+    /// Returns the time at which the next invisible message becomes visible; `None` if all messages are visible.
     pub(super) fn next_visible(&self, queue: &str, now: Timestamp) -> Result<Option<Timestamp>> {
         let mut query =
             self.0.prepare_cached("SELECT min(visible) FROM messages WHERE queue = ?1 AND visible > ?2")?;
@@ -205,7 +205,7 @@ impl Store {
         Ok(())
     }
 
-    /// Those of `waiting` that have been received this often at least.
+    /// Returns the numbers of the visible messages that were received at least `times` times.
     pub(super) fn received_too_often(&self, queue: &str, now: Timestamp, times: u32) -> Result<Vec<i64>> {
         let mut query = self.0.prepare_cached(
             "SELECT number FROM messages WHERE queue = ?1 AND visible <= ?2 AND received >= ?3 ORDER BY number",
@@ -219,7 +219,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a message was received, and when it may be again.
+    /// Records a receive of a message, with its receipt handle, and hides the message until `until`.
     pub(super) fn received(&self, number: i64, handle: &str, now: Timestamp, until: Timestamp) -> Result<()> {
         let mut update = self.0.prepare_cached(
             "UPDATE messages SET received = received + 1, handle = ?2, visible = ?4,
@@ -229,7 +229,7 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a message to another queue, where it can be received at once and counts anew.
+    /// Moves a message to another queue, where the message is visible immediately and its receive count is zero.
     pub(super) fn transfer(&self, number: i64, queue: &str, now: Timestamp, source: &str) -> Result<()> {
         let mut update = self.0.prepare_cached(
             "UPDATE messages SET queue = ?2, visible = ?3, received = 0, first_received = NULL, handle = NULL,

@@ -1,4 +1,4 @@
-//! What can go wrong on request, in process and over HTTP.
+//! Fault injection into DynamoDB calls, in process and over HTTP.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn status<E>(error: &SdkError<E>) -> u16 {
     error.raw_response().unwrap().status().as_u16()
 }
 
-/// A client that retries as the SDK does by itself.
+/// Returns a client with the SDK's standard retries.
 fn retrying(db: &DynamoDb) -> Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .region(Region::new("us-east-1"))
@@ -57,7 +57,7 @@ fn retrying(db: &DynamoDb) -> Client {
 }
 
 #[tokio::test]
-async fn faults_row_a_throttled_call_has_no_effect_and_says_what_is_throttled() {
+async fn throttled_put_writes_nothing_and_names_the_throttled_table() {
     let (db, faults, _) = database();
     let guard = faults.add(Fault::throttle(Call::dynamodb("PutItem").on("things")).times(1));
     let ledger = db.ledger();
@@ -65,7 +65,7 @@ async fn faults_row_a_throttled_call_has_no_effect_and_says_what_is_throttled() 
     assert_eq!((status(&error), guard.hits(), stored(&db)), (400, 1, 0));
     assert_eq!(ledger.take()[0].to_string(), "PutItem things -> ThrottlingException");
     let PutItemError::ThrottlingException(throttled) = error.into_service_error() else {
-        panic!("an on-demand table is throttled by ThrottlingException");
+        panic!("an on-demand table is throttled with ThrottlingException");
     };
     let reason = &throttled.throttling_reasons()[0];
     assert_eq!(reason.reason(), Some("TableWriteKeyRangeThroughputExceeded"));
@@ -75,7 +75,7 @@ async fn faults_row_a_throttled_call_has_no_effect_and_says_what_is_throttled() 
 }
 
 #[tokio::test]
-async fn faults_row_a_provisioned_table_is_throttled_for_its_provisioned_throughput() {
+async fn throttled_provisioned_table_reports_its_provisioned_throughput_exceeded() {
     let (db, faults, _) = database();
     let request = json!({
         "TableName": "provisioned",
@@ -99,7 +99,7 @@ async fn faults_row_a_provisioned_table_is_throttled_for_its_provisioned_through
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_row_the_sdk_retries_what_is_throttled_or_fails() {
+async fn sdk_retries_throttled_and_failed_dynamodb_calls() {
     for fault in [Fault::throttle, Fault::fail, Fault::fail_after_apply] {
         let (db, faults, _) = database();
         let guard = faults.add(fault(Call::dynamodb("PutItem")).times(2));
@@ -109,7 +109,7 @@ async fn faults_row_the_sdk_retries_what_is_throttled_or_fails() {
 }
 
 #[tokio::test]
-async fn faults_row_a_call_may_fail_without_effect_or_after_it() {
+async fn fail_fault_prevents_the_write_and_fail_after_apply_fault_keeps_it() {
     let (db, faults, _) = database();
     for (fault, expected) in [(Fault::fail as fn(Call) -> Fault, 0), (Fault::fail_after_apply, 1)] {
         let _guard = faults.add(fault(Call::dynamodb("PutItem")));
@@ -120,7 +120,7 @@ async fn faults_row_a_call_may_fail_without_effect_or_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_row_a_lost_answer_never_comes_though_the_call_took_effect() {
+async fn dynamodb_call_with_a_lost_answer_takes_effect_but_never_returns() {
     let (db, faults, _) = database();
     let _guard = faults.add(Fault::lose_answer(Call::dynamodb("PutItem")));
     timeout(HOUR, put_by(&db.client(), "a")).await.unwrap_err();
@@ -128,7 +128,7 @@ async fn faults_row_a_lost_answer_never_comes_though_the_call_took_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_row_a_delayed_call_takes_effect_later_and_any_other_takes_no_time() {
+async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_other_calls_take_no_time() {
     let (db, faults, _) = database();
     let start = Instant::now();
     put_by(&db.client(), "a").await.unwrap();
@@ -144,7 +144,7 @@ async fn faults_row_a_delayed_call_takes_effect_later_and_any_other_takes_no_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_row_a_delayed_write_comes_though_its_caller_no_longer_waits() {
+async fn delayed_write_takes_effect_after_its_caller_timed_out() {
     let (db, faults, _) = database();
     let _slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(5)));
     let start = Instant::now();
@@ -161,13 +161,13 @@ async fn faults_row_a_delayed_write_comes_though_its_caller_no_longer_waits() {
 }
 
 #[tokio::test]
-async fn faults_row_over_http_a_delayed_write_comes_though_its_caller_has_hung_up() {
+async fn delayed_write_over_http_takes_effect_after_its_caller_hung_up() {
     let (db, faults, _) = database();
     let slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_millis(200)));
     let body = json!({ "TableName": "things", "Item": { "pk": { "S": "a" } } }).to_string();
     let request = http::Request::post("/").header("x-amz-target", "DynamoDB_20120810.PutItem");
     let answer = db.router().oneshot(request.body(axum::body::Body::from(body)).unwrap());
-    // As the server does, which drops what serves a connection when that is closed.
+    // When a connection closes, an HTTP server drops the future that serves it. The timeout does the same.
     timeout(Duration::from_millis(50), answer).await.unwrap_err();
     assert_eq!((slow.hits(), stored(&db)), (1, 0));
     timeout(Duration::from_secs(10), async {
@@ -185,14 +185,14 @@ fn writing(key: &str) -> TransactWriteItem {
 }
 
 #[tokio::test]
-async fn faults_row_a_write_meets_a_transaction() {
+async fn conflict_fault_fails_writes_and_transactions_but_not_reads() {
     let (db, faults, _) = database();
     let conflict = faults.add(Fault::conflict(Call::any_dynamodb().on("things")));
     let error = put_by(&db.client(), "a").await.unwrap_err().into_service_error();
     assert!(matches!(error, PutItemError::TransactionConflictException(_)), "{error:?}");
     let reads = db.client().get_item().table_name("things").key("pk", s("a")).send().await;
     reads.unwrap();
-    assert_eq!(conflict.hits(), 1, "a read meets none, and its rule has not seen it");
+    assert_eq!(conflict.hits(), 1, "a conflict fault neither fails nor counts a read");
 
     let cancelled = async |fault: Fault| {
         let _guard = faults.add(fault);
@@ -213,7 +213,7 @@ async fn faults_row_a_write_meets_a_transaction() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_row_a_killed_function_dies_before_its_call_takes_effect() {
+async fn kill_fault_kills_the_calling_function_before_its_write_takes_effect() {
     let (db, faults, _) = database();
     let (processor, router) = (Caller::new("Processor"), Caller::new("Router"));
     let guard = faults.add(Fault::kill(Call::dynamodb("PutItem").by("Processor")).after(1));
@@ -221,7 +221,7 @@ async fn faults_row_a_killed_function_dies_before_its_call_takes_effect() {
     put_by(&db.client_of(router), "another's").await.unwrap();
     let everyone = faults.add(Fault::kill(Call::any_dynamodb()));
     put_by(&db.client(), "nobody's").await.unwrap();
-    assert_eq!(everyone.hits(), 0, "who is not a function cannot be killed");
+    assert_eq!(everyone.hits(), 0, "a kill fault does not apply to a caller that is not a function");
     drop(everyone);
     assert_eq!(stored(&db), 3);
     timeout(HOUR, put_by(&db.client_of(processor.clone()), "second")).await.unwrap_err();
@@ -255,7 +255,7 @@ fn index_table(db: &DynamoDb) {
     call(db, "CreateTable", request);
 }
 
-/// The items of `ann` by the index, as `pk=v`.
+/// Returns the items that the index `by-owner` has for the owner `ann`, each as `pk=v`.
 async fn of_ann(db: &DynamoDb) -> Vec<String> {
     let query = db.client().query().table_name("things").index_name("by-owner");
     let query = query.key_condition_expression("#o = :o").expression_attribute_names("#o", "owner");
@@ -271,13 +271,13 @@ fn owned(key: &str, owner: &str, value: &str) -> Value {
 }
 
 #[tokio::test]
-async fn faults_row_a_stale_index_read_does_not_see_the_latest_writes() {
+async fn stale_index_read_omits_the_latest_writes() {
     let (db, faults, clock) = indexed();
     put(&db, "things", owned("a", "ann", "1"));
     put(&db, "things", owned("b", "ann", "1"));
     put(&db, "things", owned("c", "bob", "1"));
     clock.advance(Duration::from_secs(10));
-    // Changed twice, deleted, moved in, moved out and back in.
+    // Item `a` is changed twice, `b` is deleted, and `c` moves from bob to ann.
     put(&db, "things", owned("a", "ann", "2"));
     put(&db, "things", owned("a", "ann", "3"));
     call(&db, "DeleteItem", json!({ "TableName": "things", "Key": { "pk": { "S": "b" } } }));
@@ -290,23 +290,23 @@ async fn faults_row_a_stale_index_read_does_not_see_the_latest_writes() {
     let ledger = db.ledger();
     assert_eq!(of_ann(&db).await, ["a=1", "b=1"]);
     assert_eq!(ledger.take().to_string(), "Query things/by-owner: 0.5 RCU");
-    assert_eq!((stored(&db), stale.hits()), (2, 1), "the table itself is read as it is");
+    assert_eq!((stored(&db), stale.hits()), (2, 1), "a read of the table itself is not stale");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(of_ann(&db).await, now, "what is as old as the lag is seen");
+    assert_eq!(of_ann(&db).await, now, "a stale read sees writes that are as old as the lag");
     put(&db, "things", owned("a", "bob", "4"));
     put(&db, "things", owned("a", "ann", "5"));
     assert_eq!(of_ann(&db).await, now);
     drop(stale);
-    assert_eq!(of_ann(&db).await, ["a=5", "c=2"], "the read has undone nothing for good");
+    assert_eq!(of_ann(&db).await, ["a=5", "c=2"], "a stale read leaves the index unchanged");
     let streams = db.streams();
     let arn = streams.latest_stream_arn("things").unwrap();
     let shards = streams.shards(&arn).unwrap();
     let records: usize = shards.iter().map(|shard| streams.read(&arn, shard, None, 100).unwrap().len()).sum();
-    assert_eq!(records, 9, "and has made no record");
+    assert_eq!(records, 9, "a stale read emits no stream record");
 }
 
 #[tokio::test]
-async fn faults_row_a_table_made_anew_has_nothing_to_be_stale_about() {
+async fn stale_read_of_a_recreated_table_ignores_changes_of_the_deleted_table() {
     let (db, faults, clock) = indexed();
     put(&db, "things", owned("a", "ann", "1"));
     call(&db, "DeleteTable", json!({ "TableName": "things" }));
@@ -319,7 +319,7 @@ async fn faults_row_a_table_made_anew_has_nothing_to_be_stale_about() {
 }
 
 #[tokio::test]
-async fn faults_row_an_index_made_anew_has_nothing_to_be_stale_about() {
+async fn stale_read_of_a_recreated_index_ignores_changes_of_the_deleted_index() {
     let (db, faults, clock) = indexed();
     put(&db, "things", owned("a", "ann", "1"));
     put(&db, "things", owned("b", "ann", "1"));
@@ -348,13 +348,17 @@ async fn faults_row_an_index_made_anew_has_nothing_to_be_stale_about() {
         "KeySchema": [{ "AttributeName": "owner", "KeyType": "HASH" }],
         "Projection": { "ProjectionType": "ALL" },
     } }));
-    assert_eq!(of_ann(&db).await, ["a=1"], "what was deleted before stays so");
+    assert_eq!(
+        of_ann(&db).await,
+        ["a=1"],
+        "a stale read does not undo changes from before the index was created"
+    );
     put(&db, "things", owned("a", "ann", "2"));
-    assert_eq!(of_ann(&db).await, ["a=1"], "and its own changes are watched");
+    assert_eq!(of_ann(&db).await, ["a=1"], "a stale read undoes changes of the recreated index");
 }
 
 #[tokio::test]
-async fn faults_row_a_local_index_is_never_stale_and_its_reads_are_no_hits() {
+async fn local_index_read_is_never_stale_and_counts_no_fault_hit() {
     let (clock, faults) = (TestClock::new(), Faults::default());
     let db = builder(&clock).faults(faults.clone()).in_memory().unwrap();
     let request = json!({
@@ -386,7 +390,7 @@ async fn faults_row_a_local_index_is_never_stale_and_its_reads_are_no_hits() {
 }
 
 #[tokio::test]
-async fn faults_row_a_batch_of_which_one_table_is_refused_does_the_rest() {
+async fn batch_with_one_refused_table_serves_the_other_tables() {
     let (db, faults, _) = database();
     create_table(&db, "others", None);
     let write = |key: &str| {
@@ -408,7 +412,7 @@ async fn faults_row_a_batch_of_which_one_table_is_refused_does_the_rest() {
         assert_eq!(read.responses().unwrap()["things"].len(), 1);
         assert_eq!(read.unprocessed_keys().unwrap()["others"].keys(), keys("a").keys());
         assert_eq!(refused.hits(), 2);
-        batch().send().await.expect_err("where nothing is left to do, the call fails");
+        batch().send().await.expect_err("a batch with no other table fails as a whole");
         drop(refused);
         let _all = faults.add(fault(Call::dynamodb("BatchWriteItem")));
         batch().request_items("things", vec![write("a")]).send().await.unwrap_err();
@@ -418,7 +422,7 @@ async fn faults_row_a_batch_of_which_one_table_is_refused_does_the_rest() {
 }
 
 #[tokio::test]
-async fn faults_row_over_http_a_lost_answer_closes_the_connection_and_others_are_the_same() {
+async fn lost_dynamodb_answer_over_http_closes_the_connection() {
     let (db, faults, _) = database();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -438,7 +442,7 @@ async fn faults_row_over_http_a_lost_answer_closes_the_connection_and_others_are
         answer
     };
     let lost = faults.add(Fault::lose_answer(Call::dynamodb("PutItem")).times(1));
-    assert_eq!(post("a").await, "", "not a byte, and then the end");
+    assert_eq!(post("a").await, "", "a lost answer closes the connection without a byte");
     assert_eq!((lost.hits(), stored(&db)), (1, 1));
     let throttled = faults.add(Fault::throttle(Call::dynamodb("PutItem")));
     let answer = post("b").await;
@@ -450,7 +454,7 @@ async fn faults_row_over_http_a_lost_answer_closes_the_connection_and_others_are
 }
 
 #[tokio::test]
-async fn faults_row_the_indexes_of_a_folder_that_is_opened_again_can_be_stale_too() {
+async fn indexes_of_a_reopened_folder_can_be_read_stale() {
     let dir = tempfile::tempdir().unwrap();
     let (clock, faults) = (TestClock::new(), Faults::default());
     let db = builder(&clock).open(dir.path()).unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP endpoint.
+//! The HTTP endpoint of the DynamoDB fake.
 
 use std::io::Write;
 
@@ -44,7 +44,7 @@ fn item(value: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http_row_a_call_over_http_and_one_in_process_meet_in_the_same_database() {
+async fn dynamodb_calls_over_http_and_in_process_use_the_same_database() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let (status, answer) = post(&db, &[("x-amz-target", PUT)], item("over HTTP")).await;
@@ -55,7 +55,7 @@ async fn http_row_a_call_over_http_and_one_in_process_meet_in_the_same_database(
 }
 
 #[tokio::test]
-async fn http_row_every_answer_is_the_same_over_http_as_in_process() {
+async fn dynamodb_answers_over_http_equal_answers_in_process() {
     let (one, _) = database();
     let (other, _) = database();
     let key = json!({ "TableName": "things", "Key": { "pk": { "S": "a" } } });
@@ -79,7 +79,7 @@ async fn http_row_every_answer_is_the_same_over_http_as_in_process() {
         let in_process = one.handle(&target, body.as_bytes());
         let (status, answer) = post(&other, &[("x-amz-target", &target)], body.into_bytes()).await;
         let expected: Value = serde_json::from_slice(&in_process.body).unwrap();
-        // Entropy counts, and HTTP asks it for an id with every answer.
+        // The table ids differ, because the entropy counts up and HTTP takes a request id from it for every answer.
         let canonical = |mut answer: Value| {
             if answer["TableDescription"].is_object() {
                 answer["TableDescription"]["TableId"] = Value::Null;
@@ -95,7 +95,7 @@ async fn http_row_every_answer_is_the_same_over_http_as_in_process() {
 }
 
 #[tokio::test]
-async fn http_row_gzip_bodies_are_inflated_up_to_the_limit() {
+async fn gzip_body_is_inflated_up_to_16_mebibytes() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let headers = [("x-amz-target", PUT), ("content-encoding", "gzip")];
@@ -114,7 +114,7 @@ async fn http_row_gzip_bodies_are_inflated_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn errors_row_a_body_above_16_mebibytes_is_too_large() {
+async fn body_above_16_mebibytes_is_refused_as_too_large() {
     let (db, _) = database();
     let (status, answer) = post(&db, &[("x-amz-target", PUT)], vec![b' '; 16 * 1024 * 1024 + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -122,7 +122,7 @@ async fn errors_row_a_body_above_16_mebibytes_is_too_large() {
 }
 
 #[tokio::test]
-async fn errors_row_bad_calls_get_dynamodbs_own_error_types() {
+async fn invalid_calls_fail_with_dynamodbs_error_types() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let nested = format!("{}1{}", r#"{"M":"#.repeat(50_000), "}".repeat(50_000));
@@ -151,7 +151,7 @@ async fn errors_row_bad_calls_get_dynamodbs_own_error_types() {
 }
 
 #[tokio::test]
-async fn a_get_tells_that_the_endpoint_is_healthy_and_no_other_method_is_taken() {
+async fn get_reports_a_healthy_dynamodb_endpoint_and_put_is_refused() {
     let (db, _) = database();
     let response = db.router().oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! Items through the SDK in process, and where the engine's facade would have helped.
+//! Items, transactions and client request tokens, by SDK in process and by direct calls.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn s(text: &str) -> AttributeValue {
 }
 
 #[tokio::test]
-async fn the_sdk_in_process_creates_a_table_and_puts_gets_and_queries_items() {
+async fn sdk_in_process_creates_a_table_and_puts_gets_and_queries_items() {
     let (db, _) = database();
     let client = db.client();
     let key =
@@ -61,7 +61,7 @@ async fn the_sdk_in_process_creates_a_table_and_puts_gets_and_queries_items() {
 }
 
 #[tokio::test]
-async fn a_failed_condition_brings_the_old_item_back() {
+async fn failed_condition_returns_the_old_item() {
     let (db, _) = database();
     create_table(&db, "things", None);
     put(&db, "things", json!({ "pk": { "S": "a" }, "epoch": { "N": "7" } }));
@@ -84,7 +84,7 @@ async fn a_failed_condition_brings_the_old_item_back() {
 }
 
 #[tokio::test]
-async fn a_transaction_is_all_or_nothing_and_says_which_part_failed() {
+async fn failed_transaction_writes_nothing_and_names_the_failed_action() {
     let (db, _) = database();
     create_table(&db, "things", None);
     put(&db, "things", json!({ "pk": { "S": "taken" } }));
@@ -107,7 +107,7 @@ async fn a_transaction_is_all_or_nothing_and_says_which_part_failed() {
         cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap()).collect();
     assert_eq!(codes, ["None", "ConditionalCheckFailed"]);
     let scan = client.scan().table_name("things").send().await.unwrap();
-    assert_eq!(scan.count(), 1, "nothing of the transaction was written");
+    assert_eq!(scan.count(), 1, "a cancelled transaction writes nothing");
 }
 
 fn transaction(token: &str, value: &str) -> Value {
@@ -123,7 +123,7 @@ fn transaction(token: &str, value: &str) -> Value {
 }
 
 #[test]
-fn a_client_request_token_is_remembered_for_ten_minutes() {
+fn client_request_token_is_remembered_for_ten_minutes() {
     let (db, clock) = database();
     create_table(&db, "things", None);
     let n = || {
@@ -133,18 +133,18 @@ fn a_client_request_token_is_remembered_for_ten_minutes() {
     call(&db, "TransactWriteItems", transaction("token", "x"));
     clock.advance(Duration::from_secs(599));
     call(&db, "TransactWriteItems", transaction("token", "x"));
-    assert_eq!(n(), "1", "the second was answered without being run");
+    assert_eq!(n(), "1", "the repeated transaction is answered without running again");
     let (error, _) = fail(&db, "TransactWriteItems", transaction("token", "another payload"));
     assert_eq!(error, "IdempotentParameterMismatchException");
     call(&db, "TransactWriteItems", transaction("another token", "x"));
     assert_eq!(n(), "2");
     clock.advance(Duration::from_secs(1));
     call(&db, "TransactWriteItems", transaction("token", "another payload"));
-    assert_eq!(n(), "3", "after ten minutes the token is a new one");
+    assert_eq!(n(), "3", "ten minutes later, the token starts a new transaction");
 }
 
 #[test]
-fn client_request_tokens_have_1_to_36_characters() {
+fn client_request_token_that_is_empty_or_above_36_characters_is_refused() {
     let (db, _) = database();
     create_table(&db, "things", None);
     for (token, bound) in [("", "greater than or equal to 1"), (&"x".repeat(37), "less than or equal to 36")]
@@ -156,7 +156,7 @@ fn client_request_tokens_have_1_to_36_characters() {
 }
 
 #[test]
-fn partiql_transactions_share_the_rule_of_tokens() {
+fn partiql_transaction_repeated_under_its_token_does_not_run_again() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let insert = json!({
@@ -170,7 +170,7 @@ fn partiql_transactions_share_the_rule_of_tokens() {
 }
 
 #[test]
-fn an_update_that_only_removes_does_not_create_a_missing_item() {
+fn update_that_only_removes_attributes_does_not_create_a_missing_item() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     let update = |expression: &str| {
@@ -185,18 +185,22 @@ fn an_update_that_only_removes_does_not_create_a_missing_item() {
     assert_eq!(call(&db, "Scan", json!({ "TableName": "things" }))["Count"], 0);
     let arn = db.streams().latest_stream_arn("things").unwrap();
     for shard in db.streams().shards(&arn).unwrap() {
-        assert_eq!(db.streams().read(&arn, &shard, None, 10).unwrap(), [], "and emits no record");
+        assert_eq!(
+            db.streams().read(&arn, &shard, None, 10).unwrap(),
+            [],
+            "an update that creates nothing emits no stream record"
+        );
     }
 
     let (error, _) = fail(&db, "UpdateItem", update("REMOVE a, a"));
-    assert_eq!(error, "ValidationException", "it is checked all the same");
+    assert_eq!(error, "ValidationException", "an update of a missing item is still validated");
     put(&db, "things", json!({ "pk": { "S": "missing" }, "a": { "S": "x" }, "c": { "S": "y" } }));
     let answer = call(&db, "UpdateItem", update("REMOVE a"));
     assert_eq!(answer["Attributes"], json!({ "pk": { "S": "missing" }, "c": { "S": "y" } }));
 }
 
 #[test]
-fn errors_row_every_operation_is_known_and_refuses_an_empty_request_in_dynamodbs_own_types() {
+fn dynamodb_operation_with_required_members_refuses_an_empty_request() {
     let (db, _) = database();
     for operation in [
         "BatchExecuteStatement",
@@ -234,7 +238,7 @@ fn errors_row_every_operation_is_known_and_refuses_an_empty_request_in_dynamodbs
 }
 
 #[test]
-fn errors_row_values_of_a_wrong_json_type_are_serialization_exceptions() {
+fn value_of_the_wrong_json_type_is_a_serialization_exception() {
     let (db, _) = database();
     for (operation, body) in [
         ("GetItem", json!({ "TableName": 7, "Key": {} })),
@@ -246,7 +250,7 @@ fn errors_row_values_of_a_wrong_json_type_are_serialization_exceptions() {
 }
 
 #[test]
-fn errors_row_a_thousand_nested_functions_and_paths_are_answered_not_crashed_on() {
+fn deeply_nested_update_expressions_are_refused_without_a_crash() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let base = json!({ "TableName": "things", "Key": { "pk": { "S": "a" } } });

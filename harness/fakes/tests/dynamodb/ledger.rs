@@ -1,11 +1,11 @@
-//! What calls cost, held to the rules that AWS publishes for capacity units.
+//! The cost of calls in ledgers, compared with the rules that AWS publishes for capacity units.
 
 use serde_json::{Value, json};
 use streamer_fakes::dynamodb::DynamoDb;
 
 use super::{call, create_table, database, put, try_call};
 
-/// A table of keys `pk` and `sk`, with an index of keys alone on `owner`.
+/// Creates the table `things` with keys `pk` and `sk`, and with a `KEYS_ONLY` index on `owner`.
 fn with_index(db: &DynamoDb) {
     let request = json!({
         "TableName": "things",
@@ -32,7 +32,7 @@ fn key(sk: &str) -> Value {
     json!({ "pk": { "S": "p" }, "sk": { "S": sk } })
 }
 
-/// An item of so many bytes: names and values, in UTF-8.
+/// Returns an item whose names and values have `bytes` bytes in UTF-8.
 fn item(sk: &str, bytes: usize) -> Value {
     let used = "pk".len() + "p".len() + "sk".len() + sk.len() + "fill".len();
     let mut item = key(sk);
@@ -55,23 +55,23 @@ fn writing(item: &Value) -> Value {
     on_things(json!({ "Item": item }))
 }
 
-/// Puts items, then makes one call, and gives its line in the ledger.
-fn cost(standing: &[Value], operation: &str, request: &Value) -> String {
+/// Puts the items `stored`, then makes one call, and returns the call's line in the ledger.
+fn cost(stored: &[Value], operation: &str, request: &Value) -> String {
     let (db, _) = database();
     with_index(&db);
-    standing.iter().for_each(|item| put(&db, "things", item.clone()));
+    stored.iter().for_each(|item| put(&db, "things", item.clone()));
     let ledger = db.ledger();
     try_call(&db, operation, request.clone());
     ledger.take().to_string()
 }
 
 #[test]
-fn capacity_row_a_write_costs_a_unit_for_each_begun_kib_of_the_larger_of_what_was_and_what_is() {
-    let put = |standing: &[Value], item: &Value| cost(standing, "PutItem", &writing(item));
+fn write_costs_one_unit_per_started_kib_of_the_larger_of_old_and_new_item() {
+    let put = |stored: &[Value], item: &Value| cost(stored, "PutItem", &writing(item));
     assert_eq!(put(&[], &item("a", 1024)), "PutItem things: 1 WCU");
     assert_eq!(put(&[], &item("a", 1025)), "PutItem things: 2 WCU");
     assert_eq!(put(&[item("a", 3073)], &item("a", 100)), "PutItem things: 4 WCU");
-    let delete = |standing: &[Value]| cost(standing, "DeleteItem", &on_things(json!({ "Key": key("a") })));
+    let delete = |stored: &[Value]| cost(stored, "DeleteItem", &on_things(json!({ "Key": key("a") })));
     assert_eq!(delete(&[item("a", 2049)]), "DeleteItem things: 3 WCU");
     assert_eq!(delete(&[]), "DeleteItem things: 1 WCU");
     let update = on_things(json!({
@@ -83,11 +83,15 @@ fn capacity_row_a_write_costs_a_unit_for_each_begun_kib_of_the_larger_of_what_wa
 }
 
 #[test]
-fn capacity_row_an_index_costs_only_what_changes_in_it() {
-    let put = |standing: &[Value], item: &Value| cost(standing, "PutItem", &writing(item));
+fn write_costs_index_units_only_for_changed_index_entries() {
+    let put = |stored: &[Value], item: &Value| cost(stored, "PutItem", &writing(item));
     let was = [owned("a", 1025, "ann")];
     assert_eq!(put(&[], &owned("a", 1025, "ann")), "PutItem things: 3 WCU (table 2, by-owner 1)");
-    assert_eq!(put(&was, &owned("a", 100, "ann")), "PutItem things: 2 WCU", "the keys are what they were");
+    assert_eq!(
+        put(&was, &owned("a", 100, "ann")),
+        "PutItem things: 2 WCU",
+        "an index entry whose keys are unchanged costs nothing"
+    );
     assert_eq!(put(&was, &owned("a", 100, "bob")), "PutItem things: 4 WCU (table 2, by-owner 2)");
     assert_eq!(put(&was, &item("a", 100)), "PutItem things: 3 WCU (table 2, by-owner 1)");
     let delete = on_things(json!({ "Key": key("a") }));
@@ -95,10 +99,10 @@ fn capacity_row_an_index_costs_only_what_changes_in_it() {
 }
 
 #[test]
-fn capacity_row_a_write_whose_condition_fails_costs_what_stands_or_one_unit() {
-    let refused = |standing: &[Value], operation: &str, mut request: Value, condition: &str| {
+fn write_with_a_failed_condition_costs_the_size_of_the_stored_item_or_one_unit() {
+    let refused = |stored: &[Value], operation: &str, mut request: Value, condition: &str| {
         request["ConditionExpression"] = json!(condition);
-        cost(standing, operation, &request)
+        cost(stored, operation, &request)
     };
     let error = "-> ConditionalCheckFailedException";
     let (was, absent) = ([owned("a", 2049, "ann")], "attribute_not_exists(pk)");
@@ -118,16 +122,16 @@ fn capacity_row_a_write_whose_condition_fails_costs_what_stands_or_one_unit() {
 }
 
 #[test]
-fn capacity_row_a_read_costs_a_unit_for_each_begun_4_kib_and_half_where_it_may_be_stale() {
-    let get = |standing: &[Value], consistent: bool| {
+fn read_costs_one_unit_per_started_4_kib_and_half_if_eventually_consistent() {
+    let get = |stored: &[Value], consistent: bool| {
         let request = json!({ "Key": key("a"), "ConsistentRead": consistent, "ProjectionExpression": "sk" });
-        cost(standing, "GetItem", &on_things(request))
+        cost(stored, "GetItem", &on_things(request))
     };
     assert_eq!(get(&[item("a", 4096)], true), "GetItem things: 1 RCU");
     assert_eq!(
         get(&[item("a", 4097)], true),
         "GetItem things: 2 RCU",
-        "what is left out is read all the same"
+        "attributes that the projection omits count as read"
     );
     assert_eq!(get(&[item("a", 4097)], false), "GetItem things: 1 RCU");
     assert_eq!(get(&[], true), "GetItem things: 1 RCU");
@@ -135,28 +139,32 @@ fn capacity_row_a_read_costs_a_unit_for_each_begun_4_kib_and_half_where_it_may_b
 }
 
 #[test]
-fn capacity_row_a_query_rounds_the_sum_and_a_batch_each_item() {
-    let standing: Vec<Value> = ["a", "b", "c"].map(|sk| owned(sk, 1500, "ann")).into();
-    let query = |of: Value| cost(&standing, "Query", &on_things(of));
+fn query_is_charged_by_total_size_and_batch_get_by_the_size_of_each_item() {
+    let stored: Vec<Value> = ["a", "b", "c"].map(|sk| owned(sk, 1500, "ann")).into();
+    let query = |of: Value| cost(&stored, "Query", &on_things(of));
     let by_pk = json!({
         "KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": { ":pk": { "S": "p" } },
         "FilterExpression": "attribute_not_exists(fill)", "ConsistentRead": true,
     });
-    assert_eq!(query(by_pk), "Query things: 2 RCU", "what a filter drops has been read");
+    assert_eq!(query(by_pk), "Query things: 2 RCU", "items that a filter drops count as read");
     let by_owner = json!({
         "IndexName": "by-owner", "KeyConditionExpression": "#owner = :owner",
         "ExpressionAttributeNames": { "#owner": "owner" },
         "ExpressionAttributeValues": { ":owner": { "S": "ann" } },
     });
-    assert_eq!(query(by_owner), "Query things/by-owner: 0.5 RCU", "an index's entries are its keys");
-    assert_eq!(cost(&standing, "Scan", &on_things(json!({}))), "Scan things: 1 RCU");
+    assert_eq!(
+        query(by_owner),
+        "Query things/by-owner: 0.5 RCU",
+        "entries of a KEYS_ONLY index have the size of their keys"
+    );
+    assert_eq!(cost(&stored, "Scan", &on_things(json!({}))), "Scan things: 1 RCU");
     let keys = json!({ "Keys": [key("a"), key("b"), key("none")], "ConsistentRead": true });
     let batch = json!({ "RequestItems": { "things": keys } });
-    assert_eq!(cost(&standing, "BatchGetItem", &batch), "BatchGetItem things: 3 RCU");
+    assert_eq!(cost(&stored, "BatchGetItem", &batch), "BatchGetItem things: 3 RCU");
 }
 
 #[test]
-fn capacity_row_a_transaction_costs_twice_on_its_tables_and_once_on_their_indexes() {
+fn transaction_costs_double_on_tables_and_single_on_indexes() {
     let put = |item: Value, condition: Option<&str>| {
         let mut put = writing(&item);
         if let Some(condition) = condition {
@@ -164,12 +172,12 @@ fn capacity_row_a_transaction_costs_twice_on_its_tables_and_once_on_their_indexe
         }
         json!({ "Put": put })
     };
-    let write = |standing: &[Value], items: Value| {
-        cost(standing, "TransactWriteItems", &json!({ "TransactItems": items }))
+    let write = |stored: &[Value], items: Value| {
+        cost(stored, "TransactWriteItems", &json!({ "TransactItems": items }))
     };
     let both = json!([put(item("a", 1025), None), put(item("b", 100), None)]);
     assert_eq!(write(&[], both), "TransactWriteItems things: 6 WCU");
-    // As measured on AWS by the engine's authors: what an index takes costs what it costs outside of a transaction.
+    // The engine's authors measured this on AWS: an index write costs the same inside and outside a transaction.
     let indexed = json!([put(owned("a", 1025, "ann"), None)]);
     assert_eq!(write(&[], indexed), "TransactWriteItems things: 5 WCU (table 4, by-owner 1)");
     let refused = json!([put(item("a", 100), Some("attribute_not_exists(pk)")), put(item("b", 100), None)]);
@@ -182,7 +190,7 @@ fn capacity_row_a_transaction_costs_twice_on_its_tables_and_once_on_their_indexe
 }
 
 #[test]
-fn a_call_that_touches_several_tables_names_each() {
+fn ledger_records_a_charge_for_each_table_of_a_call() {
     let (db, _) = database();
     create_table(&db, "b-table", None);
     create_table(&db, "a-table", None);
@@ -201,36 +209,40 @@ fn a_call_that_touches_several_tables_names_each() {
 }
 
 #[test]
-fn who_does_not_ask_for_the_capacity_is_not_told_it() {
-    let requests = |asked: Option<&str>| {
+fn open_ledger_does_not_change_the_capacity_in_answers() {
+    let requests = |requested: Option<&str>| {
         let mut requests = vec![
             ("PutItem", writing(&owned("a", 100, "ann"))),
             ("BatchGetItem", json!({ "RequestItems": { "things": { "Keys": [key("a")] } } })),
             ("GetItem", on_things(json!({ "Key": key("b") }))),
         ];
         for (_, request) in &mut requests {
-            if let Some(asked) = asked {
-                request["ReturnConsumedCapacity"] = json!(asked);
+            if let Some(requested) = requested {
+                request["ReturnConsumedCapacity"] = json!(requested);
             }
         }
         requests
     };
-    for asked in [None, Some("NONE"), Some("TOTAL"), Some("INDEXES"), Some("SOME")] {
+    for requested in [None, Some("NONE"), Some("TOTAL"), Some("INDEXES"), Some("SOME")] {
         let answers = |metered: bool| -> Vec<(u16, Value)> {
             let (db, _) = database();
             with_index(&db);
             let _ledger = metered.then(|| db.ledger());
-            requests(asked)
+            requests(requested)
                 .into_iter()
                 .map(|(operation, request)| try_call(&db, operation, request))
                 .collect()
         };
-        assert_eq!(answers(true), answers(false), "asked for {asked:?}");
+        assert_eq!(
+            answers(true),
+            answers(false),
+            "an open ledger does not change answers with ReturnConsumedCapacity {requested:?}"
+        );
     }
 }
 
 #[test]
-fn a_body_that_is_no_object_is_refused_in_the_same_words_and_entered() {
+fn malformed_body_fails_the_same_way_under_a_ledger_and_is_recorded() {
     let (db, _) = database();
     for body in ["", "[]", "{", r#"{"TableName":7}"#] {
         let unmetered = db.handle("DynamoDB_20120810.PutItem", body.as_bytes());
@@ -241,7 +253,7 @@ fn a_body_that_is_no_object_is_refused_in_the_same_words_and_entered() {
 }
 
 #[test]
-fn each_open_ledger_has_every_call_and_a_closed_one_none() {
+fn each_open_ledger_records_every_call() {
     let (db, _) = database();
     let (one, other) = (db.ledger(), db.ledger());
     call(&db, "ListTables", json!({}));

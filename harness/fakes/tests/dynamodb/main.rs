@@ -1,6 +1,6 @@
-//! The embedded DynamoDB through its public API: the SDK in process, streams, HTTP, and folders that stay.
+//! Tests of the DynamoDB fake through its public API: SDK in process, streams, HTTP, and databases in folders.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "a test reports a failure by panicking")]
 
 mod faults;
 mod http;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use streamer::ports::{Clock, Entropy, Timestamp};
 use streamer_fakes::dynamodb::{Builder, DynamoDb};
 
-/// A clock that stands until it is moved; it begins at the start of 2024.
+/// A clock that advances only when a test advances it. Starts at the beginning of 2024.
 #[derive(Debug)]
 struct TestClock(AtomicU64);
 
@@ -38,7 +38,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Entropy that counts.
+/// Deterministic entropy: each byte is the previous byte plus one.
 #[derive(Debug, Default)]
 struct Counting(AtomicU64);
 
@@ -59,7 +59,7 @@ fn database() -> (DynamoDb, Arc<TestClock>) {
     (builder(&clock).in_memory().unwrap(), clock)
 }
 
-/// One call that must succeed.
+/// Makes one call that must succeed, and returns its answer.
 #[track_caller]
 fn call(db: &DynamoDb, operation: &str, body: Value) -> Value {
     let (status, answer) = try_call(db, operation, body);
@@ -67,7 +67,7 @@ fn call(db: &DynamoDb, operation: &str, body: Value) -> Value {
     answer
 }
 
-/// One call that must fail; gives the error's name and message.
+/// Makes one call that must fail with status 400. Returns the error's name and message.
 #[track_caller]
 fn fail(db: &DynamoDb, operation: &str, body: Value) -> (String, String) {
     let (status, answer) = try_call(db, operation, body);
@@ -84,7 +84,7 @@ fn try_call(db: &DynamoDb, operation: &str, body: Value) -> (u16, Value) {
     (response.status, serde_json::from_slice(&response.body).unwrap())
 }
 
-/// A table of partition key `pk` and, if `view_type` says so, a stream.
+/// Creates a table with the partition key `pk`, and with a stream if `view_type` is given. Returns its description.
 fn create_table(db: &DynamoDb, name: &str, view_type: Option<&str>) -> Value {
     let stream = view_type.map_or(
         json!({ "StreamEnabled": false }),

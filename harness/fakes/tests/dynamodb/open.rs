@@ -1,4 +1,4 @@
-//! Databases in folders.
+//! Opening a DynamoDB fake in a folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use streamer_fakes::dynamodb::OpenErrorKind;
 
 use super::{TestClock, builder, call, create_table, put};
 
-/// A path of the test's own, with nothing there.
+/// Returns a path that only this test uses, and deletes any file or folder there from an earlier run.
 fn fresh_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dynamodb-{name}"));
     let _ = fs::remove_dir_all(&path);
@@ -18,7 +18,7 @@ fn fresh_path(name: &str) -> PathBuf {
 }
 
 #[test]
-fn tables_items_streams_and_checkpoints_are_there_again_after_a_restart() {
+fn tables_items_streams_and_checkpoints_survive_a_restart() {
     let dir = fresh_path("restart").join("made").join("on the way");
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(2).open(&dir).unwrap();
@@ -36,7 +36,7 @@ fn tables_items_streams_and_checkpoints_are_there_again_after_a_restart() {
     let streams = db.streams();
     assert_eq!(call(&db, "Scan", json!({ "TableName": "things" }))["Count"], 1);
     assert_eq!(streams.latest_stream_arn("things").unwrap(), arn);
-    assert_eq!(streams.shards(&arn).unwrap(), shards, "a stream keeps its shards");
+    assert_eq!(streams.shards(&arn).unwrap(), shards, "an existing stream keeps its shards");
     assert_eq!(super::streams::read_all(&db, &arn), before);
     assert_eq!(streams.checkpoint("mapping", &shards[0]).unwrap(), Some(before[0].sequence_number));
     assert_eq!(streams.checkpoint("mapping", &shards[1]).unwrap(), None);
@@ -49,7 +49,7 @@ fn tables_items_streams_and_checkpoints_are_there_again_after_a_restart() {
 }
 
 #[test]
-fn stream_shards_row_splits_are_there_again_after_a_restart_and_older_folders_get_their_shards() {
+fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
     let dir = fresh_path("shards");
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(2).open(&dir).unwrap();
@@ -58,7 +58,7 @@ fn stream_shards_row_splits_are_there_again_after_a_restart_and_older_folders_ge
     let arn = db.streams().latest_stream_arn("things").unwrap();
     let roots = db.streams().shard_infos(&arn).unwrap();
     drop(db);
-    // As a folder was before there were splits.
+    // A version that could not split shards had no table of shards.
     let conn = rusqlite::Connection::open(dir.join("dynamodb.sqlite3")).unwrap();
     conn.execute_batch("DROP TABLE _streamer_shards").unwrap();
     drop(conn);
@@ -75,7 +75,7 @@ fn stream_shards_row_splits_are_there_again_after_a_restart_and_older_folders_ge
 }
 
 #[test]
-fn a_record_that_a_crash_left_in_the_outbox_is_taken_over_at_open() {
+fn record_that_a_crash_left_in_the_outbox_reaches_its_stream_at_open() {
     let dir = fresh_path("crash");
     let clock = TestClock::new();
     let db = builder(&clock).open(&dir).unwrap();
@@ -98,11 +98,11 @@ fn a_record_that_a_crash_left_in_the_outbox_is_taken_over_at_open() {
     assert_eq!(records[0].new_image, Some(json!({ "pk": { "S": "a" } })));
     drop(db);
     let db = builder(&clock).open(&dir).unwrap();
-    assert_eq!(super::streams::read_all(&db, &arn), records, "once");
+    assert_eq!(super::streams::read_all(&db, &arn), records, "opening again adds no second record");
 }
 
 #[test]
-fn what_cannot_be_opened_says_what_and_how_to_mend_it() {
+fn failed_database_open_names_the_cause_and_the_remedy() {
     let clock = TestClock::new();
     let open = |path: &Path| builder(&clock).open(path).map(drop).unwrap_err();
 
@@ -124,21 +124,25 @@ fn what_cannot_be_opened_says_what_and_how_to_mend_it() {
     fs::write(other.join("dynamodb.sqlite3"), "my shopping list").unwrap();
     let error = open(&other);
     assert_eq!(error.kind(), OpenErrorKind::NotADatabase);
-    assert!(error.to_string().contains("move it away"), "{error}");
-    assert_eq!(fs::read(other.join("dynamodb.sqlite3")).unwrap(), b"my shopping list", "it was left alone");
+    assert!(error.to_string().contains("move the file away"), "{error}");
+    assert_eq!(
+        fs::read(other.join("dynamodb.sqlite3")).unwrap(),
+        b"my shopping list",
+        "a file that is not a database is left unchanged"
+    );
 
     let damaged = fresh_path("damaged");
     fs::create_dir_all(&damaged).unwrap();
     fs::write(damaged.join("dynamodb.sqlite3"), b"SQLite format 3\0and then nothing that fits").unwrap();
     let error = open(&damaged);
     assert_eq!(error.kind(), OpenErrorKind::Corrupt);
-    assert!(error.to_string().contains("move it away"), "{error}");
+    assert!(error.to_string().contains("move the file away"), "{error}");
 
     let used = fresh_path("used");
     let db = builder(&clock).open(&used).unwrap();
     let error = open(&used);
     assert_eq!(error.kind(), OpenErrorKind::Locked);
-    assert!(error.to_string().contains("stop that one"), "{error}");
+    assert!(error.to_string().contains("stop the other stage"), "{error}");
     drop(db);
     builder(&clock).open(&used).unwrap();
 }

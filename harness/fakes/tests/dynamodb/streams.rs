@@ -1,4 +1,4 @@
-//! Streams: in process, and through the SDK's streams client.
+//! DynamoDB streams, read directly in process and through the SDK's streams client.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{TestClock, builder, call, create_table, database, fail, put};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Every record of every shard, in the order of their sequence numbers.
+/// Returns the records of all shards of a stream, in the order of their sequence numbers.
 pub(super) fn read_all(db: &DynamoDb, arn: &str) -> Vec<StreamRecord> {
     let streams = db.streams();
     let shards = streams.shards(arn).unwrap();
@@ -43,8 +43,8 @@ fn update(db: &DynamoDb, key: &str, value: &str) {
     call(db, "UpdateItem", request);
 }
 
-/// An insert, a change, a write that changes nothing, and a removal of the item `a`.
-fn life_of_an_item(db: &DynamoDb) {
+/// Inserts the item `a`, changes it, writes it twice without a change, and deletes it twice.
+fn write_and_delete_item_a(db: &DynamoDb) {
     put(db, "things", json!({ "pk": { "S": "a" }, "v": { "S": "1" } }));
     update(db, "a", "2");
     update(db, "a", "2");
@@ -55,28 +55,28 @@ fn life_of_an_item(db: &DynamoDb) {
 }
 
 #[test]
-fn stream_records_row_their_shape_is_that_of_the_lambda_event() {
+fn stream_records_have_the_shape_of_the_lambda_event() {
     let (db, clock) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     clock.advance(Duration::from_millis(1_900));
-    life_of_an_item(&db);
+    write_and_delete_item_a(&db);
     let arn = db.streams().latest_stream_arn("things").unwrap();
     let records: Vec<Value> = read_all(&db, &arn).iter().map(StreamRecord::to_event_record).collect();
     insta::assert_json_snapshot!(records);
 }
 
 #[test]
-fn stream_records_row_a_write_that_changes_nothing_emits_none() {
+fn write_that_changes_nothing_emits_no_stream_record() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
-    life_of_an_item(&db);
+    write_and_delete_item_a(&db);
     let arn = db.streams().latest_stream_arn("things").unwrap();
     let names: Vec<_> = read_all(&db, &arn).iter().map(|record| record.event_name).collect();
     assert_eq!(names, [EventName::Insert, EventName::Modify, EventName::Remove]);
 }
 
 #[test]
-fn stream_records_row_each_view_type_shows_its_images_and_counts_their_size() {
+fn stream_view_type_decides_the_images_and_size_of_its_records() {
     for (view_type, new, old, size) in [
         ("KEYS_ONLY", false, false, 3),
         ("NEW_IMAGE", true, false, 3 + 5),
@@ -85,7 +85,7 @@ fn stream_records_row_each_view_type_shows_its_images_and_counts_their_size() {
     ] {
         let (db, _) = database();
         create_table(&db, "things", Some(view_type));
-        life_of_an_item(&db);
+        write_and_delete_item_a(&db);
         let arn = db.streams().latest_stream_arn("things").unwrap();
         let records = read_all(&db, &arn);
         assert_eq!(records.len(), 3, "{view_type}");
@@ -97,7 +97,7 @@ fn stream_records_row_each_view_type_shows_its_images_and_counts_their_size() {
 }
 
 #[test]
-fn stream_shards_row_items_spread_over_them_and_each_keeps_to_its_own_in_order() {
+fn items_spread_over_all_shards_and_records_of_an_item_stay_in_order() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     for round in 0..3 {
@@ -112,7 +112,10 @@ fn stream_shards_row_items_spread_over_them_and_each_keeps_to_its_own_in_order()
     let mut seen = BTreeSet::new();
     for shard in &shards {
         let records = streams.read(&arn, shard, None, 1_000).unwrap();
-        assert!(!records.is_empty(), "{shard} got none of 40 items");
+        assert!(
+            !records.is_empty(),
+            "every shard receives records of some of the 40 items; {shard} received none"
+        );
         assert!(records.is_sorted_by(|a, b| a.sequence_number < b.sequence_number));
         let keys: BTreeSet<_> =
             records.iter().map(|record| record.keys["pk"]["S"].as_str().unwrap()).collect();
@@ -122,13 +125,13 @@ fn stream_shards_row_items_spread_over_them_and_each_keeps_to_its_own_in_order()
                 of_item.map(|r| r.new_image.as_ref().unwrap()["v"]["S"].as_str().unwrap()).collect();
             assert_eq!(values, ["0", "1", "2"], "{key}");
         }
-        assert!(keys.iter().all(|key| seen.insert((*key).to_owned())), "an item in two shards");
+        assert!(keys.iter().all(|key| seen.insert((*key).to_owned())), "each item is in exactly one shard");
     }
     assert_eq!(seen.len(), 40);
 }
 
 #[test]
-fn stream_records_row_a_transaction_emits_all_its_records_and_a_cancelled_one_none() {
+fn transaction_emits_all_its_stream_records_and_a_cancelled_transaction_none() {
     let (db, _) = database();
     create_table(&db, "things", Some("KEYS_ONLY"));
     let write = |key: &str| json!({ "Put": { "TableName": "things", "Item": { "pk": { "S": key } } } });
@@ -147,13 +150,13 @@ fn stream_records_row_a_transaction_emits_all_its_records_and_a_cancelled_one_no
 }
 
 #[test]
-fn stream_shards_row_reading_goes_on_after_a_sequence_number_and_from_the_latest() {
+fn shard_read_starts_after_a_given_or_the_latest_sequence_number() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
     let arn = streams.latest_stream_arn("things").unwrap();
-    let [shard] = &streams.shards(&arn).unwrap()[..] else { panic!("one shard was asked for") };
+    let [shard] = &streams.shards(&arn).unwrap()[..] else { panic!("expected a stream with one shard") };
     let before_any = streams.latest(&arn, shard).unwrap();
     for value in ["1", "2", "3"] {
         update(&db, "a", value);
@@ -164,7 +167,11 @@ fn stream_shards_row_reading_goes_on_after_a_sequence_number_and_from_the_latest
         records.iter().map(|r| r.new_image.as_ref().unwrap()["v"]["S"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(values(None, 2), ["1", "2"]);
-    assert_eq!(values(Some(&before_any), 10), ["1", "2", "3"], "even an empty stream has a latest position");
+    assert_eq!(
+        values(Some(&before_any), 10),
+        ["1", "2", "3"],
+        "a stream without records has a latest sequence number"
+    );
     let second = streams.read(&arn, shard, None, 2).unwrap()[1].sequence_number;
     assert_eq!(values(Some(&second), 10), ["3"]);
     assert_eq!(values(Some(&latest), 10), [""; 0]);
@@ -173,7 +180,7 @@ fn stream_shards_row_reading_goes_on_after_a_sequence_number_and_from_the_latest
 }
 
 #[test]
-fn streams_api_row_a_stream_or_shard_that_is_not_there_is_said_so() {
+fn missing_stream_or_shard_is_a_not_found_error() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
@@ -192,7 +199,7 @@ fn streams_api_row_a_stream_or_shard_that_is_not_there_is_said_so() {
 }
 
 #[tokio::test]
-async fn streams_api_row_the_sdk_reads_a_stream_with_each_iterator_type() {
+async fn sdk_reads_a_stream_with_each_iterator_type() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
@@ -233,7 +240,7 @@ async fn streams_api_row_the_sdk_reads_a_stream_with_each_iterator_type() {
 }
 
 #[tokio::test]
-async fn time_to_live_row_the_sdk_reads_the_user_identity_of_a_removal() {
+async fn sdk_reads_the_user_identity_of_a_time_to_live_deletion() {
     let (db, clock) = database();
     create_table(&db, "things", Some("KEYS_ONLY"));
     let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
@@ -262,7 +269,7 @@ fn iterator(db: &DynamoDb, arn: &str, shard: &ShardId, kind: &str, number: Optio
 }
 
 #[test]
-fn streams_api_row_pages_are_as_long_as_asked_for_and_go_on() {
+fn streams_api_pages_respect_the_limit_and_continue_where_the_last_page_ended() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(3).in_memory().unwrap();
     for table in ["things", "uncles", "voices"] {
@@ -323,7 +330,7 @@ fn streams_api_row_pages_are_as_long_as_asked_for_and_go_on() {
 }
 
 #[test]
-fn streams_api_row_a_page_of_records_ends_at_one_mebibyte() {
+fn get_records_page_ends_at_one_mebibyte() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -340,7 +347,7 @@ fn streams_api_row_a_page_of_records_ends_at_one_mebibyte() {
 }
 
 #[test]
-fn stream_retention_row_shards_keep_records_for_24_hours() {
+fn stream_shards_keep_records_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -372,11 +379,14 @@ fn stream_retention_row_shards_keep_records_for_24_hours() {
     assert_eq!(db.sweep_expired().unwrap(), 0);
     assert_eq!(read_all(&db, &arn), []);
     update(&db, "a", "youngest");
-    assert!(read_all(&db, &arn)[0].sequence_number > rest[0].sequence_number, "numbers go on after a trim");
+    assert!(
+        read_all(&db, &arn)[0].sequence_number > rest[0].sequence_number,
+        "sequence numbers continue after records were dropped"
+    );
 }
 
 #[test]
-fn stream_retention_row_a_disabled_stream_is_readable_to_its_end_for_24_hours() {
+fn disabled_stream_stays_readable_to_its_end_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -393,7 +403,11 @@ fn stream_retention_row_a_disabled_stream_is_readable_to_its_end_for_24_hours() 
     let page = call(&db, "GetRecords", json!({ "ShardIterator": start, "Limit": 1 }));
     let last = call(&db, "GetRecords", json!({ "ShardIterator": page["NextShardIterator"] }));
     assert_eq!(last["Records"][0]["dynamodb"]["SequenceNumber"], *ending);
-    assert_eq!(last["NextShardIterator"], Value::Null, "a closed shard ends");
+    assert_eq!(
+        last["NextShardIterator"],
+        Value::Null,
+        "a closed shard that was read to its end has no next iterator"
+    );
 
     clock.advance(DAY);
     assert_eq!(fail(&db, "DescribeStream", json!({ "StreamArn": arn })).0, "ResourceNotFoundException");
@@ -402,14 +416,14 @@ fn stream_retention_row_a_disabled_stream_is_readable_to_its_end_for_24_hours() 
 }
 
 #[test]
-fn stream_retention_row_a_table_made_again_under_the_same_name_starts_a_new_stream() {
+fn table_created_again_under_the_same_name_has_a_new_stream() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let first = db.streams().latest_stream_arn("things").unwrap();
     update(&db, "a", "1");
     call(&db, "DeleteTable", json!({ "TableName": "things" }));
     assert_eq!(db.streams().latest_stream_arn("things"), None);
-    // Even within the same millisecond.
+    // The clock stands still, so both tables are created in the same millisecond.
     create_table(&db, "things", Some("KEYS_ONLY"));
     let second = db.streams().latest_stream_arn("things").unwrap();
     assert_ne!(first, second);
@@ -417,11 +431,11 @@ fn stream_retention_row_a_table_made_again_under_the_same_name_starts_a_new_stre
 }
 
 #[test]
-fn two_databases_that_are_told_the_same_have_the_same_streams() {
+fn equal_calls_on_two_databases_produce_equal_stream_records() {
     let run = || {
         let (db, _) = database();
         create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
-        life_of_an_item(&db);
+        write_and_delete_item_a(&db);
         let arn = db.streams().latest_stream_arn("things").unwrap();
         read_all(&db, &arn).iter().map(|record| record.to_event_record().to_string()).collect::<Vec<_>>()
     };
@@ -433,7 +447,7 @@ fn value_of(record: &StreamRecord) -> &str {
 }
 
 #[test]
-fn stream_shards_row_a_split_shard_ends_and_its_children_take_its_items() {
+fn split_shard_is_closed_and_its_children_receive_its_items() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(2).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -441,16 +455,18 @@ fn stream_shards_row_a_split_shard_ends_and_its_children_take_its_items() {
     let arn = streams.latest_stream_arn("things").unwrap();
     let write = |value: &str| (0..40).for_each(|item| update(&db, &format!("item-{item}"), value));
     write("before");
-    let [one, other] = &streams.shards(&arn).unwrap()[..] else { panic!("two shards were asked for") };
+    let [one, other] = &streams.shards(&arn).unwrap()[..] else {
+        panic!("expected a stream with two shards")
+    };
     clock.advance(Duration::from_secs(1));
     let children = streams.split_shard(&arn, one).unwrap();
     write("after");
 
     let infos = streams.shard_infos(&arn).unwrap();
-    let told: Vec<_> = infos.iter().map(|info| (&info.id, info.parent.as_ref(), info.closed)).collect();
-    let [left, right] = &children[..] else { panic!("a shard splits in two") };
+    let described: Vec<_> = infos.iter().map(|info| (&info.id, info.parent.as_ref(), info.closed)).collect();
+    let [left, right] = &children[..] else { panic!("expected two children of the split shard") };
     assert_eq!(
-        told,
+        described,
         [(one, None, true), (other, None, false), (left, Some(one), false), (right, Some(one), false)]
     );
     let of = |shard: &ShardId| streams.read(&arn, shard, None, 1_000).unwrap();
@@ -459,7 +475,7 @@ fn stream_shards_row_a_split_shard_ends_and_its_children_take_its_items() {
     };
     assert!(of(one).iter().all(|record| value_of(record) == "before"));
     assert!([left, right].iter().all(|child| of(child).iter().all(|record| value_of(record) == "after")));
-    assert_eq!(of(other).len(), 2 * keys(other).len(), "the other shard keeps its items");
+    assert_eq!(of(other).len(), 2 * keys(other).len(), "the shard that was not split keeps its items");
     assert!(!keys(left).is_empty() && !keys(right).is_empty() && keys(left).is_disjoint(&keys(right)));
     assert_eq!(&keys(left) | &keys(right), keys(one));
     let last = of(one).last().unwrap().sequence_number;
@@ -473,7 +489,7 @@ fn stream_shards_row_a_split_shard_ends_and_its_children_take_its_items() {
 }
 
 #[test]
-fn streams_api_row_a_split_is_described_with_parents_and_ranges_and_a_closed_shards_iterators_end() {
+fn describe_stream_shows_split_shards_with_parents_and_sequence_ranges() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -484,7 +500,7 @@ fn streams_api_row_a_split_is_described_with_parents_and_ranges_and_a_closed_sha
     }
     let parent = streams.shards(&arn).unwrap().remove(0);
     let children = streams.split_shard(&arn, &parent).unwrap();
-    // Nothing was written to the child: its range must not end before it begins all the same.
+    // The child closed here has no records. The range of its sequence numbers must still not end before its start.
     streams.split_shard(&arn, &children[0]).unwrap();
     update(&db, "a", "3");
 
@@ -518,13 +534,13 @@ fn streams_api_row_a_split_is_described_with_parents_and_ranges_and_a_closed_sha
         pages.push(page["Records"].as_array().unwrap().len());
         iterator = page["NextShardIterator"].take();
     }
-    assert_eq!(pages, [1, 1, 0], "a closed shard is read to its end, and then there is no next iterator");
+    assert_eq!(pages, [1, 1, 0], "a closed shard that was read to its end has no next iterator");
     let latest = self::iterator(&db, &arn, &parent, "LATEST", None);
     assert_eq!(call(&db, "GetRecords", json!({ "ShardIterator": latest })), json!({ "Records": [] }));
 }
 
 #[test]
-fn stream_shards_row_a_shard_is_replaced_after_its_lifetime_and_dropped_after_24_hours() {
+fn shard_is_replaced_after_its_lifetime_and_dropped_24_hours_later() {
     let clock = TestClock::new();
     let hours = |n: u64| Duration::from_secs(n * 60 * 60);
     let db = builder(&clock).shards_per_stream(1).shard_lifetime(Some(hours(4))).in_memory().unwrap();
@@ -551,14 +567,26 @@ fn stream_shards_row_a_shard_is_replaced_after_its_lifetime_and_dropped_after_24
 
     clock.advance(hours(4));
     db.sweep_expired().unwrap();
-    assert_eq!(streams.shards(&arn).unwrap().len(), 3, "without a write, the sweep does it");
+    assert_eq!(
+        streams.shards(&arn).unwrap().len(),
+        3,
+        "without a write, the sweep replaces a shard after its lifetime"
+    );
     streams.save_checkpoint("mapping", &infos[0].id, &SequenceNumber::default()).unwrap();
     clock.advance(hours(20));
     let left = streams.shards(&arn).unwrap();
     assert!(!left.contains(&infos[0].id) && left.contains(&infos[1].id), "{left:?}");
     assert_eq!(streams.read(&arn, &infos[0].id, None, 1).unwrap_err().kind(), StreamErrorKind::NotFound);
     db.sweep_expired().unwrap();
-    assert_eq!(streams.checkpoint("mapping", &infos[0].id).unwrap(), None, "nothing of it is kept");
+    assert_eq!(
+        streams.checkpoint("mapping", &infos[0].id).unwrap(),
+        None,
+        "dropping a shard drops its checkpoints"
+    );
     let second = &streams.shard_infos(&arn).unwrap()[0];
-    assert_eq!(second.parent.as_ref(), Some(&infos[0].id), "the child still names it");
+    assert_eq!(
+        second.parent.as_ref(),
+        Some(&infos[0].id),
+        "a child still names its parent after the parent was dropped"
+    );
 }

@@ -1,4 +1,4 @@
-//! Table descriptions, and time to live.
+//! Table descriptions, tags, enabling of streams, and time to live.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use streamer_fakes::dynamodb::{EventName, UserIdentity};
 use super::{TestClock, builder, call, create_table, database, fail, put};
 
 #[test]
-fn stream_retention_row_descriptions_carry_the_stages_region_account_clock_and_entropy() {
+fn table_descriptions_use_the_configured_region_account_clock_and_entropy() {
     let clock = TestClock::new();
     let db = builder(&clock).region("eu-central-1").account_id("123456789012").in_memory().unwrap();
     let request = json!({
@@ -45,7 +45,7 @@ fn stream_retention_row_descriptions_carry_the_stages_region_account_clock_and_e
 }
 
 #[test]
-fn tags_are_kept_under_the_arn_that_the_description_gives() {
+fn table_tags_are_stored_under_the_arn_in_the_table_description() {
     let (db, _) = database();
     let arn = create_table(&db, "things", None)["TableArn"].take();
     let tag = json!({ "ResourceArn": arn, "Tags": [{ "Key": "stage", "Value": "local" }] });
@@ -63,7 +63,7 @@ fn set_stream(enabled: bool) -> Value {
 }
 
 #[test]
-fn a_stream_is_enabled_and_disabled_by_update_table_but_not_twice() {
+fn update_table_refuses_to_enable_an_enabled_or_disable_a_disabled_stream() {
     let (db, _) = database();
     assert_eq!(create_table(&db, "things", None)["LatestStreamArn"], Value::Null);
     let (error, message) = fail(&db, "UpdateTable", set_stream(false));
@@ -82,14 +82,14 @@ fn a_stream_is_enabled_and_disabled_by_update_table_but_not_twice() {
     put(&db, "things", json!({ "pk": { "S": "b" } }));
     assert_eq!(db.streams().latest_stream_arn("things"), None);
     let records = super::streams::read_all(&db, arn);
-    assert_eq!(records.len(), 1, "the disabled stream is still there, with what it had");
+    assert_eq!(records.len(), 1, "a disabled stream keeps its records");
 
     let again = &call(&db, "UpdateTable", set_stream(true))["TableDescription"];
-    assert_ne!(again["LatestStreamArn"], arn, "a stream that is enabled again is another one");
+    assert_ne!(again["LatestStreamArn"], arn, "enabling a stream again creates a stream with a new ARN");
 }
 
 #[test]
-fn time_to_live_row_a_removal_has_the_services_user_identity() {
+fn time_to_live_deletion_record_has_the_services_user_identity() {
     let (db, clock) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
@@ -117,7 +117,7 @@ fn time_to_live_row_a_removal_has_the_services_user_identity() {
 }
 
 #[test]
-fn time_to_live_row_what_expired_more_than_five_years_ago_stays() {
+fn item_that_expired_more_than_five_years_ago_is_not_deleted() {
     const FIVE_YEARS_AGO: u64 = 1_704_067_200 - 5 * 365 * 86_400;
     let (db, _) = database();
     create_table(&db, "things", None);
@@ -134,7 +134,7 @@ fn time_to_live_row_what_expired_more_than_five_years_ago_stays() {
     assert_eq!(left, ["a second more", "zero"]);
 }
 
-/// Tokio's clock, which stands while a test is busy and leaps when it waits.
+/// Tokio's paused clock: time advances only while the test waits, and then without waiting in real time.
 #[derive(Debug)]
 struct Virtual(tokio::time::Instant);
 
@@ -145,7 +145,7 @@ impl streamer::ports::Clock for Virtual {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_to_live_row_expired_items_go_by_themselves_on_the_virtual_clock() {
+async fn periodic_sweeps_delete_expired_items_on_the_virtual_clock() {
     let clock = std::sync::Arc::new(Virtual(tokio::time::Instant::now()));
     let db = streamer_fakes::dynamodb::DynamoDb::builder().clock(clock).in_memory().unwrap();
     for table in ["others", "things"] {
@@ -154,7 +154,7 @@ async fn time_to_live_row_expired_items_go_by_themselves_on_the_virtual_clock() 
         call(&db, "UpdateTimeToLive", json!({ "TableName": table, "TimeToLiveSpecification": ttl }));
     }
     let count = |table: &str| call(&db, "Scan", json!({ "TableName": table }))["Count"].as_u64().unwrap();
-    // More than a page, so that a sweep has to go on where it was.
+    // More items than one page of a sweep, so that the sweep must continue where the previous page ended.
     for item in 0..250 {
         let expires = if item % 2 == 0 { "1704067201" } else { "1704070800" };
         put(&db, "things", json!({ "pk": { "S": item.to_string() }, "expires": { "N": expires } }));
@@ -166,7 +166,7 @@ async fn time_to_live_row_expired_items_go_by_themselves_on_the_virtual_clock() 
     assert_eq!(
         (count("things"), count("others")),
         (250, 1),
-        "the first sweep was at once, the next is to come"
+        "no item is deleted between the first sweep, at the start, and the second sweep"
     );
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((count("things"), count("others")), (125, 0));

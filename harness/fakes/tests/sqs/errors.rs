@@ -1,4 +1,4 @@
-//! Errors, as the SDK reads them.
+//! Errors of the SQS fake, as the SDK reads them.
 
 use std::sync::Arc;
 
@@ -11,12 +11,16 @@ use streamer_fakes::sqs::Queues;
 use crate::stage::{client, queue, queues, send};
 
 #[tokio::test(start_paused = true)]
-async fn queue_errors_row_each_has_its_type() {
+async fn sdk_reads_each_sqs_error_as_its_modeled_type() {
     let (client, url) = queue(&queues()).await;
     let none = "http://sqs.localhost/000000000000/none";
     let error = client.send_message().queue_url(none).message_body("m").send().await.unwrap_err();
     let error = error.into_service_error();
-    assert_eq!(error.code(), Some("AWS.SimpleQueueService.NonExistentQueue"), "the query protocol's code");
+    assert_eq!(
+        error.code(),
+        Some("AWS.SimpleQueueService.NonExistentQueue"),
+        "the SDK reports the code of the query protocol"
+    );
     assert!(error.is_queue_does_not_exist());
     let error = client.delete_message().queue_url(&url).receipt_handle("x").send().await.unwrap_err();
     assert!(error.into_service_error().is_receipt_handle_is_invalid());
@@ -36,7 +40,7 @@ async fn queue_errors_row_each_has_its_type() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_errors_row_batches_have_theirs() {
+async fn sdk_reads_each_sqs_batch_error_as_its_modeled_type() {
     let (client, url) = queue(&queues()).await;
     let batch = async |ids: &[&str], body: &str| {
         let entry =
@@ -57,7 +61,7 @@ async fn queue_errors_row_batches_have_theirs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_errors_row_a_message_has_at_most_1_mib_with_its_attributes() {
+async fn sqs_message_above_1_mib_is_refused() {
     let (client, url) = queue(&queues()).await;
     send(&client, &url, &"x".repeat(1024 * 1024)).await;
     let larger = client.send_message().queue_url(&url).message_body("x".repeat(1024 * 1024 + 1));
@@ -68,7 +72,7 @@ async fn queue_errors_row_a_message_has_at_most_1_mib_with_its_attributes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_errors_row_fifo_queues_are_refused_clearly() {
+async fn creating_a_fifo_queue_is_refused_as_not_emulated() {
     let queues = queues();
     let client = client(Some(queues.http_client()), "http://sqs.localhost");
     let by_name = client.create_queue().queue_name("q.fifo");
@@ -82,7 +86,7 @@ async fn queue_errors_row_fifo_queues_are_refused_clearly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_errors_row_a_redrive_policy_has_a_queue_that_is_there_and_a_count() {
+async fn redrive_policy_needs_an_existing_queue_and_a_valid_receive_count() {
     let queues = Arc::new(queues());
     let (client, url) = queue(&queues).await;
     let set = async |client: &Client, policy: Value| {

@@ -1,4 +1,4 @@
-//! What goes wrong on purpose.
+//! Fault injection into SQS calls and Lambda's destinations.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::stage::{client, queues};
 
 #[tokio::test(start_paused = true)]
-async fn faults_make_calls_go_wrong_in_the_way_they_say() {
+async fn faults_throttle_fail_delay_and_kill_sqs_calls() {
     let faults = Faults::default();
     let queues = queues().with_faults(faults.clone());
     queues.create("q", []).unwrap();
@@ -46,13 +46,13 @@ async fn faults_make_calls_go_wrong_in_the_way_they_say() {
     tokio::select! {
         biased;
         () = caller.killed() => {}
-        _ = send("q") => panic!("the caller is dead"),
+        _ = send("q") => panic!("a call of a killed function never returns"),
     }
     assert_eq!(waiting(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_that_cannot_happen_neither_count_nor_hide_others_and_destinations_have_theirs() {
+async fn inapplicable_sqs_faults_are_skipped_and_faults_apply_to_destinations() {
     let faults = Faults::default();
     let queues = queues().with_faults(faults.clone());
     queues.create("q", []).unwrap();
@@ -69,14 +69,14 @@ async fn faults_that_cannot_happen_neither_count_nor_hide_others_and_destination
     assert_eq!((impossible.hits(), throttle.hits(), after.hits()), (0, 1, 1));
     queues.create("other", []).unwrap();
     let client = client(Some(queues.http_client()), "http://sqs.localhost");
-    let _nobody = faults.add(Fault::kill(Call::send_message()));
+    let _inapplicable = faults.add(Fault::kill(Call::send_message()));
     let fail = faults.add(Fault::fail(Call::send_message().on("other")));
     client.send_message().queue_url("other").message_body("m").send().await.unwrap_err();
     assert_eq!(fail.hits(), 1);
 }
 
 #[tokio::test]
-async fn a_lost_answer_over_http_ends_the_connection() {
+async fn lost_sqs_answer_over_http_closes_the_connection() {
     let faults = Faults::default();
     let queues = queues().with_faults(faults.clone());
     queues.create("q", []).unwrap();

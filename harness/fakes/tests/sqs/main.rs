@@ -1,4 +1,4 @@
-//! The queues, by way of the AWS SDK in process and over HTTP, in paused time where no socket is involved.
+//! Tests of the SQS fake through the AWS SDK, in process and over HTTP. Tests without a socket run on a paused clock.
 #![cfg(test)]
 
 mod errors;

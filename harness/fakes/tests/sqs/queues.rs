@@ -1,4 +1,4 @@
-//! The calls.
+//! Operations on queues and messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::stage::{START, advance, bodies, client, queue, queues, receive, send};
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_a_message_is_sent_received_and_deleted() {
+async fn queue_message_is_sent_received_and_deleted() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     assert_eq!(url, "http://sqs.localhost/000000000000/q");
@@ -43,7 +43,7 @@ async fn queue_api_row_a_message_is_sent_received_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_message_attributes_come_back_with_the_digest_that_sdks_check() {
+async fn received_message_attributes_have_the_md5_digest_that_sdks_verify() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let text = MessageAttributeValue::builder().data_type("String").string_value("x").build().unwrap();
@@ -55,7 +55,8 @@ async fn queue_api_row_message_attributes_come_back_with_the_digest_that_sdks_ch
     let call = client.send_message().queue_url(&url).message_body("m");
     let call = call.message_attributes("a.text", text.clone()).message_attributes("bytes", bytes.clone());
     let sent = call.send().await.unwrap();
-    // Of both, as boto3's and the JavaScript SDK's algorithm has it (AWS's developer guide, "message metadata").
+    // The digest of both attributes, by the algorithm in AWS's developer guide ("message metadata"), which boto3 and
+    // the JavaScript SDK use.
     let mut digest = Vec::new();
     for (name, kind, mark, value) in
         [("a.text", "String", 1, b"x".as_slice()), ("bytes", "Binary", 2, &[0, 255])]
@@ -86,7 +87,7 @@ async fn queue_api_row_message_attributes_come_back_with_the_digest_that_sdks_ch
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_batches_tell_what_became_of_each_entry() {
+async fn batch_answer_reports_the_outcome_of_each_entry() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let entry = |id: &str, body: &str| {
@@ -110,7 +111,7 @@ async fn queue_api_row_batches_tell_what_became_of_each_entry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_attributes_have_sqs_defaults_and_counts() {
+async fn queue_attributes_have_sqs_defaults_and_message_counts() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     for body in ["received", "waiting"] {
@@ -138,11 +139,11 @@ async fn queue_api_row_attributes_have_sqs_defaults_and_counts() {
     ];
     assert_eq!(attributes, expected);
     let some = client.get_queue_attributes().queue_url(&url).send().await.unwrap();
-    assert_eq!(some.attributes, None, "none are asked for");
+    assert_eq!(some.attributes, None, "GetQueueAttributes returns no attribute that was not requested");
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_queues_are_made_found_listed_emptied_and_deleted() {
+async fn queues_are_created_found_listed_purged_and_deleted() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     for name in ["a1", "a2", "a3"] {
@@ -167,7 +168,7 @@ async fn queue_api_row_queues_are_made_found_listed_emptied_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_a_long_poll_ends_with_the_first_message_or_its_time() {
+async fn long_poll_ends_at_the_first_message_or_after_its_wait_time() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let begun = Instant::now();
@@ -179,13 +180,13 @@ async fn queue_api_row_a_long_poll_ends_with_the_first_message_or_its_time() {
     let (polled, (), first) = tokio::join!(poll(), later, queues.first_message("q"));
     assert_eq!(first.unwrap().body, "m");
     assert_eq!((polled.unwrap().messages().len(), begun.elapsed().as_secs()), (1, 3));
-    // It comes back to sight 30 s after it was received, at 33 s.
+    // The message was received at 3 s, so it becomes visible again 30 s later, at 33 s.
     assert_eq!((poll().await.unwrap().messages().len(), begun.elapsed().as_secs()), (0, 23));
     assert_eq!((poll().await.unwrap().messages().len(), begun.elapsed().as_secs()), (1, 33));
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_api_row_messages_go_when_their_retention_is_over() {
+async fn queue_messages_are_deleted_after_their_retention_period() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     let set = client.set_queue_attributes().queue_url(&url);
@@ -198,7 +199,7 @@ async fn queue_api_row_messages_go_when_their_retention_is_over() {
 }
 
 #[tokio::test]
-async fn queue_api_row_over_http_at_the_root_and_at_the_queues_url() {
+async fn sqs_answers_over_http_at_the_root_and_at_the_queue_url() {
     let queues =
         Queues::in_memory(Arc::new(SystemClock), Arc::new(SystemEntropy::new()), "us-east-1", "000000000000");
     let queues = queues.unwrap();
@@ -218,7 +219,7 @@ async fn queue_api_row_over_http_at_the_root_and_at_the_queues_url() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queues_in_a_folder_go_on_where_they_were_left() {
+async fn queues_in_a_folder_survive_a_restart_and_a_damaged_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let open = || {
         let (clock, entropy) = (crate::stage::clock(), Arc::new(SystemEntropy::new()));
@@ -238,7 +239,7 @@ async fn queues_in_a_folder_go_on_where_they_were_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_is_a_queue_by_its_arn() {
+async fn destination_arn_selects_the_queue_that_receives_the_message() {
     let queues = queues();
     queues.create("q", []).unwrap();
     Destination::send(&queues, "arn:aws:sqs:us-east-1:000000000000:q", "m".to_owned()).unwrap();

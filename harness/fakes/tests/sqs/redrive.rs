@@ -1,4 +1,4 @@
-//! Dead letters, and the way back.
+//! Dead letters, and message move tasks that move dead letters back.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
@@ -7,18 +7,19 @@ use streamer_fakes::sqs::Queues;
 
 use crate::stage::{advance, bodies, queue, queues, receive, send};
 
-/// A queue `q` whose messages go to `dead` when they have been received twice, and both URLs.
+/// Creates the queue `q`, and the queue `dead` for messages of `q` that were received twice. Returns a client, and the
+/// URLs of `q` and `dead`.
 async fn with_dead_letters(queues: &Queues) -> (Client, String, String) {
     let (client, url) = queue(queues).await;
     let dead = client.create_queue().queue_name("dead").send().await.unwrap().queue_url.unwrap();
-    // A number here, and in `queue_errors_row` tests text: AWS takes both.
+    // The count is a text here, but a number in other tests, because AWS accepts both.
     let policy = json!({ "deadLetterTargetArn": queues.arn("dead"), "maxReceiveCount": "2" });
     let set = client.set_queue_attributes().queue_url(&url);
     set.attributes(QueueAttributeName::RedrivePolicy, policy.to_string()).send().await.unwrap();
     (client, url, dead)
 }
 
-/// Sends a message, and receives it until it is a dead letter.
+/// Sends a message, and receives the message until it becomes a dead letter.
 async fn fail(client: &Client, url: &str, body: &str) {
     send(client, url, body).await;
     for expected in [1, 1, 0] {
@@ -28,7 +29,7 @@ async fn fail(client: &Client, url: &str, body: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redrive_row_what_was_received_too_often_goes_to_the_dead_letter_queue() {
+async fn message_received_too_often_moves_to_the_dead_letter_queue() {
     let queues = queues();
     let (client, url, dead) = with_dead_letters(&queues).await;
     fail(&client, &url, "poison").await;
@@ -41,7 +42,7 @@ async fn redrive_row_what_was_received_too_often_goes_to_the_dead_letter_queue()
 }
 
 #[tokio::test(start_paused = true)]
-async fn redrive_row_messages_move_back_to_where_they_came_from() {
+async fn move_task_returns_dead_letters_to_their_source_queue() {
     let queues = queues();
     let (client, url, dead) = with_dead_letters(&queues).await;
     fail(&client, &url, "poison").await;
@@ -53,11 +54,14 @@ async fn redrive_row_messages_move_back_to_where_they_came_from() {
     assert_eq!(bodies(&client, &url).await, ["poison"]);
     let handle = started.task_handle.unwrap();
     let error = client.cancel_message_move_task().task_handle(handle).send().await.unwrap_err();
-    assert!(error.into_service_error().is_unsupported_operation(), "it has ended");
+    assert!(
+        error.into_service_error().is_unsupported_operation(),
+        "a finished move task cannot be cancelled"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn redrive_row_messages_move_to_another_queue_if_asked() {
+async fn move_task_moves_dead_letters_to_the_given_destination_queue() {
     let queues = queues();
     let (client, _, dead) = with_dead_letters(&queues).await;
     queues.create("other", []).unwrap();
@@ -66,7 +70,11 @@ async fn redrive_row_messages_move_to_another_queue_if_asked() {
     start().send().await.unwrap();
     let listed = client.list_message_move_tasks().source_arn(queues.arn("dead")).send().await.unwrap();
     let reason = listed.results()[0].failure_reason();
-    assert_eq!(reason, Some("CouldNotDetermineMessageSource"), "nothing says where it came from");
+    assert_eq!(
+        reason,
+        Some("CouldNotDetermineMessageSource"),
+        "a message without a known source queue cannot be moved back"
+    );
     start().destination_arn(queues.arn("other")).send().await.unwrap();
     assert_eq!(queues.messages("other").unwrap()[0].body, "sent by hand");
     let error = client.start_message_move_task().source_arn(queues.arn("none")).send().await.unwrap_err();
@@ -76,7 +84,7 @@ async fn redrive_row_messages_move_to_another_queue_if_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redrive_row_a_moved_message_is_a_new_one_and_is_kept_anew() {
+async fn moved_dead_letter_has_a_new_id_and_a_new_retention_period() {
     let day = 24 * 3_600;
     let queues = queues();
     let (client, url, dead) = with_dead_letters(&queues).await;
@@ -98,12 +106,12 @@ async fn redrive_row_a_moved_message_is_a_new_one_and_is_kept_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redrive_row_what_is_past_its_retention_is_neither_moved_nor_listed() {
+async fn expired_queue_message_is_neither_moved_nor_listed() {
     let queues = queues();
     let (client, url, _) = with_dead_letters(&queues).await;
     for _ in 0..2 {
         fail(&client, &url, "poison").await;
-        // The default of both queues, which a dead letter's age counts from its first sending towards.
+        // The default retention of both queues. A dead letter's age counts from its first sending to the source queue.
         advance(4 * 24 * 3_600).await;
         client.start_message_move_task().source_arn(queues.arn("dead")).send().await.unwrap();
         let listed = client.list_message_move_tasks().source_arn(queues.arn("dead")).send().await.unwrap();

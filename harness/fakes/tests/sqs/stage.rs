@@ -1,4 +1,4 @@
-//! Queues on the paused clock of the runtime, and an SDK client of them.
+//! Queues on tokio's paused clock, and SDK clients of these queues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,13 @@ pub(crate) fn client(http: Option<SharedHttpClient>, endpoint: &str) -> Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(endpoint)
         .retry_config(RetryConfig::disabled())
-        // It measures on the machine's clock, and gives up on an hour of paused time where that takes seconds.
+        // Disabled, because it fails a call when paused time advances by an hour within a few seconds of real time.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     config.set_http_client(http);
     Client::from_conf(config.build())
 }
 
-/// The client, and the URL of a queue `q` that it has made.
+/// Creates the queue `q`. Returns a client, and the queue's URL.
 pub(crate) async fn queue(queues: &Queues) -> (Client, String) {
     let client = client(Some(queues.http_client()), "http://sqs.localhost");
     let made = client.create_queue().queue_name("q").send().await.unwrap();
@@ -46,7 +46,7 @@ pub(crate) async fn send(client: &Client, url: &str, body: &str) {
     client.send_message().queue_url(url).message_body(body).send().await.unwrap();
 }
 
-/// What can be received at once, with all of its attributes.
+/// Receives up to ten messages that are visible now, with all their attributes.
 pub(crate) async fn receive(client: &Client, url: &str) -> Vec<Message> {
     let call = client
         .receive_message()

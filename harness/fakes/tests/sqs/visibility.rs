@@ -1,16 +1,20 @@
-//! When a message can be received, and how often it has been.
+//! Visibility timeouts, delays, and receive counts of messages.
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 
 use crate::stage::{advance, bodies, queue, queues, receive, send};
 
 #[tokio::test(start_paused = true)]
-async fn visibility_row_a_message_is_out_of_sight_for_its_timeout_and_counted() {
+async fn received_message_is_hidden_for_its_visibility_timeout_and_counted() {
     let (client, url) = queue(&queues()).await;
     send(&client, &url, "m").await;
     for (wait, expected) in [(0, 1), (29, 0), (1, 1), (30, 1)] {
         advance(wait).await;
-        assert_eq!(receive(&client, &url).await.len(), expected, "after {wait} more seconds");
+        assert_eq!(
+            receive(&client, &url).await.len(),
+            expected,
+            "number of visible messages after {wait} more seconds"
+        );
     }
     advance(30).await;
     let message = &receive(&client, &url).await[0];
@@ -19,7 +23,7 @@ async fn visibility_row_a_message_is_out_of_sight_for_its_timeout_and_counted() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn visibility_row_a_queue_and_a_call_may_set_the_timeout() {
+async fn queue_or_receive_call_sets_the_visibility_timeout() {
     let (client, url) = queue(&queues()).await;
     let set = client.set_queue_attributes().queue_url(&url);
     set.attributes(QueueAttributeName::VisibilityTimeout, "5").send().await.unwrap();
@@ -32,11 +36,15 @@ async fn visibility_row_a_queue_and_a_call_may_set_the_timeout() {
     assert_eq!(received().send().await.unwrap().messages().len(), 0);
     advance(1).await;
     assert_eq!(received().visibility_timeout(0).send().await.unwrap().messages().len(), 1);
-    assert_eq!(received().send().await.unwrap().messages().len(), 1, "a timeout of 0 hides nothing");
+    assert_eq!(
+        received().send().await.unwrap().messages().len(),
+        1,
+        "a visibility timeout of 0 does not hide the message"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn visibility_row_it_can_be_changed_while_the_message_is_in_flight() {
+async fn visibility_timeout_can_be_changed_while_the_message_is_in_flight() {
     let (client, url) = queue(&queues()).await;
     send(&client, &url, "m").await;
     let handle = receive(&client, &url).await[0].receipt_handle.clone().unwrap();
@@ -53,7 +61,7 @@ async fn visibility_row_it_can_be_changed_while_the_message_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn visibility_row_a_handle_of_an_earlier_receipt_deletes_nothing() {
+async fn receipt_handle_of_an_earlier_receive_deletes_nothing() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     send(&client, &url, "m").await;
@@ -62,14 +70,14 @@ async fn visibility_row_a_handle_of_an_earlier_receipt_deletes_nothing() {
     let new = receive(&client, &url).await[0].receipt_handle.clone().unwrap();
     client.delete_message().queue_url(&url).receipt_handle(&old).send().await.unwrap();
     assert_eq!(queues.messages("q").unwrap().len(), 1);
-    // Even after its timeout, as long as nobody else has received it.
+    // The latest handle deletes the message even after the visibility timeout, because no later receive happened.
     advance(30).await;
     client.delete_message().queue_url(&url).receipt_handle(&new).send().await.unwrap();
     assert_eq!(queues.messages("q").unwrap().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn visibility_row_a_delayed_message_comes_later() {
+async fn delayed_message_becomes_visible_after_its_delay() {
     let (client, url) = queue(&queues()).await;
     let set = client.set_queue_attributes().queue_url(&url);
     set.attributes(QueueAttributeName::DelaySeconds, "10").send().await.unwrap();

@@ -1,4 +1,4 @@
-//! The four operations of the streams API.
+//! The four operations of the DynamoDB Streams API.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,11 +11,13 @@ use super::store;
 use crate::dynamodb::engine::Engine;
 use crate::dynamodb::error::ApiError;
 
-/// The most that one `GetRecords` gives.
+/// Maximum number of records in one `GetRecords` answer.
 const MAX_RECORDS: usize = 1_000;
+
+/// Maximum total size of the records in one `GetRecords` answer, in bytes.
 const MAX_RECORDS_BYTES: u64 = 1024 * 1024;
 
-/// The most that one `ListStreams` or `DescribeStream` gives.
+/// Maximum number of streams in one `ListStreams` answer, and of shards in one `DescribeStream` answer.
 const MAX_PAGE: usize = 100;
 
 #[derive(Deserialize)]
@@ -166,7 +168,7 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
     let mut records =
         store::read(engine.conn(), &stream, shard.number, iterator.after, limit, &engine.settings().region)?;
     let mut bytes = 0;
-    // The first goes out however big it is, so that a reader always gets on.
+    // The first record is returned even if it exceeds the limit, so that a reader always makes progress.
     let fitting = records.iter().take_while(|record| {
         bytes += record.size_bytes;
         bytes <= MAX_RECORDS_BYTES || bytes == record.size_bytes
@@ -177,7 +179,7 @@ pub(in crate::dynamodb) fn get_records(engine: &Engine, request: GetRecords) -> 
 
     let mut answer =
         json!({ "Records": records.iter().map(StreamRecord::to_api_record).collect::<Vec<_>>() });
-    // Only a shard that is closed and read to its end has no next iterator.
+    // Only a closed shard that was read to its end has no next iterator.
     if shard.closed.is_none() || !at_end {
         if let Some(last) = records.last() {
             iterator.after = last.sequence_number;

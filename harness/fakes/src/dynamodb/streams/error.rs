@@ -1,25 +1,25 @@
-//! Why a stream cannot be read.
+//! Errors of reading streams and splitting shards.
 
 use std::fmt;
 
 use crate::dynamodb::error::ApiError;
 
-/// Why a stream could not be read.
+/// Error of reading a stream or splitting one of its shards.
 #[derive(Debug)]
 pub struct StreamError {
     pub(super) kind: StreamErrorKind,
     pub(super) message: String,
 }
 
-/// What to do about a stream that could not be read.
+/// Kind of a [`StreamError`], which decides how a caller reacts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamErrorKind {
-    /// There is no such stream or shard, or no longer: ask for the table's latest stream.
+    /// The stream or shard does not exist, or no longer exists. The caller should look up the table's latest stream.
     NotFound,
-    /// The shard is closed: it takes no more records, and cannot be split.
+    /// The shard is closed, so it receives no more records and cannot be split.
     Closed,
-    /// The database cannot be read or written: give up.
+    /// The database cannot be read or written. The caller should stop; a retry does not help.
     Database,
 }
 
@@ -28,7 +28,7 @@ impl StreamError {
         Self { kind: StreamErrorKind::NotFound, message }
     }
 
-    /// What to do about it.
+    /// Returns the kind of the error, which decides how a caller reacts.
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind

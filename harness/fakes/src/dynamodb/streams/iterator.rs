@@ -1,4 +1,4 @@
-//! Shard iterators: texts that carry everything `GetRecords` needs to know.
+//! Shard iterators: texts that contain all that `GetRecords` needs, so that the server keeps no state about readers.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use streamer::ports::Timestamp;
 use super::sequence_number::SequenceNumber;
 use crate::dynamodb::error::ApiError;
 
-/// How long an iterator can be used.
+/// Time after which a shard iterator expires.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Where a reader stands in a shard.
+/// Position of a reader in a shard, with the time at which the iterator was issued.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct ShardIterator {
     pub(super) stream_arn: String,
@@ -26,14 +26,14 @@ pub(super) struct ShardIterator {
 struct Position(String, u64, Timestamp);
 
 impl ShardIterator {
-    /// In AWS's form: the stream's ARN, a version, and a part that only we read.
+    /// Encodes the iterator in AWS's format: the stream's ARN, a version, and an opaque position.
     pub(super) fn encode(&self) -> String {
         let position = Position(self.shard.clone(), self.after.0, self.issued);
-        let position = serde_json::to_vec(&position).expect("strings and numbers always become JSON");
+        let position = serde_json::to_vec(&position).expect("strings and numbers always serialize to JSON");
         format!("{}|1|{}", self.stream_arn, URL_SAFE_NO_PAD.encode(position))
     }
 
-    /// Reads an iterator that was issued less than 15 minutes ago.
+    /// Decodes an iterator. Fails if the iterator is malformed, or was issued more than 15 minutes before `now`.
     pub(super) fn decode(text: &str, now: Timestamp) -> Result<Self, ApiError> {
         let iterator = Self::parse(text).ok_or_else(|| ApiError::validation("Invalid ShardIterator"))?;
         if now.since(iterator.issued) > LIFETIME { Err(ApiError::expired_iterator()) } else { Ok(iterator) }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_iterator_lives_15_minutes_and_a_malformed_one_is_a_validation_error() {
+    fn shard_iterator_expires_after_15_minutes_and_a_malformed_one_is_invalid() {
         let issued = Timestamp::from_secs(1_000);
         let iterator = ShardIterator {
             stream_arn: "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/l".to_owned(),

@@ -1,6 +1,6 @@
-//! DynamoDB Streams: records of what changed, in shards, for 24 hours.
+//! DynamoDB Streams: records of item changes, kept in shards for 24 hours.
 //!
-//! The items of one partition key share a shard, and within it the records stand in the order of their writes.
+//! All items with the same partition key share a shard. The records of a shard are in the order of the writes.
 
 pub(super) mod api;
 mod error;

@@ -1,4 +1,4 @@
-//! The reading side of the streams, in process.
+//! Reads streams directly from the database in this process, without the DynamoDB Streams API.
 
 use super::error::StreamError;
 use super::record::StreamRecord;
@@ -9,14 +9,14 @@ use super::store;
 use crate::dynamodb::database::DynamoDb;
 use crate::watch;
 
-/// The reading side of the streams, in process.
+/// Reads and splits the shards of a database's streams, directly in this process.
 #[derive(Clone, Debug)]
 pub struct Streams {
     db: DynamoDb,
 }
 
 impl DynamoDb {
-    /// The reading side of this database's streams.
+    /// Returns direct access to this database's streams, as the event source mapping needs it.
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams { db: self.clone() }
@@ -24,35 +24,35 @@ impl DynamoDb {
 }
 
 impl Streams {
-    /// The ARN of the stream that `table` has now, if it has one.
+    /// Returns the ARN of the table's enabled stream; `None` if the table has no enabled stream.
     #[must_use]
     pub fn latest_stream_arn(&self, table: &str) -> Option<String> {
         store::open_stream_of(self.db.lock().conn(), table).ok().flatten().map(|stream| stream.arn)
     }
 
-    /// The shards of a stream, parents before their children.
+    /// Returns the ids of a stream's shards, parents before their children.
     ///
     /// # Errors
-    /// When there is no such stream, or the database cannot be read.
+    /// [`StreamError`] if the stream does not exist, or if the database cannot be read.
     pub fn shards(&self, stream_arn: &str) -> Result<Vec<ShardId>, StreamError> {
         Ok(self.shard_infos(stream_arn)?.into_iter().map(|shard| shard.id).collect())
     }
 
-    /// The shards of a stream, parents before their children, with what a reader has to know of each.
+    /// Returns the id, parent and state of each of a stream's shards, parents before their children.
     ///
     /// # Errors
-    /// When there is no such stream, or the database cannot be read.
+    /// [`StreamError`] if the stream does not exist, or if the database cannot be read.
     pub fn shard_infos(&self, stream_arn: &str) -> Result<Vec<ShardInfo>, StreamError> {
         let engine = self.db.lock();
         let stream = store::readable(engine.conn(), stream_arn, engine.now())?;
         Ok(shards::all(engine.conn(), &stream, engine.now())?.into_iter().map(Shard::info).collect())
     }
 
-    /// Splits a shard, as AWS does when a table's partition grows: it is closed, and two children take its items from
-    /// now on. Gives the children.
+    /// Splits a shard, as AWS does when a table's partition grows. The shard is closed, and two child shards receive
+    /// all later records of its items. Returns the ids of the children.
     ///
     /// # Errors
-    /// When there is no such stream or shard, the shard is closed, or the database cannot be written.
+    /// [`StreamError`] if the stream or shard does not exist, the shard is closed, or the database cannot be written.
     pub fn split_shard(&self, stream_arn: &str, shard: &ShardId) -> Result<Vec<ShardId>, StreamError> {
         let engine = self.db.lock();
         let stream = store::readable(engine.conn(), stream_arn, engine.now())?;
@@ -61,11 +61,11 @@ impl Streams {
         Ok(children.into_iter().map(|child| child.id).collect())
     }
 
-    /// At most `limit` records of a shard, oldest first: those after the sequence number `after`, or from the
-    /// oldest on.
+    /// Returns at most `limit` records of a shard, oldest first. Starts after the sequence number `after`, or at the
+    /// shard's oldest record if `after` is `None`.
     ///
     /// # Errors
-    /// When there is no such stream or shard, or the database cannot be read.
+    /// [`StreamError`] if the stream or shard does not exist, or if the database cannot be read.
     pub fn read(
         &self,
         stream_arn: &str,
@@ -87,8 +87,10 @@ impl Streams {
         )?)
     }
 
-    /// The sequence number to read after in order to see only what is written from now on
-    /// (`StartingPosition: LATEST`), also while nothing was written at all; `None` where there is no such shard.
+    /// Returns the sequence number after which a reader sees only records written from now on
+    /// (`StartingPosition: LATEST`). `None` if the stream or shard does not exist.
+    ///
+    /// A stream without records has such a sequence number too.
     #[must_use]
     pub fn latest(&self, stream_arn: &str, shard: &ShardId) -> Option<SequenceNumber> {
         let engine = self.db.lock();
@@ -97,26 +99,28 @@ impl Streams {
         Some(stream.last)
     }
 
-    /// Changes whenever a record or a shard may have been added or removed.
+    /// Returns a watch whose value changes whenever a record or shard may have been added or removed.
     #[must_use]
     #[doc(hidden)]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.db.changes.subscribe()
     }
 
-    /// How far the event source mapping `mapping` has come in a shard.
+    /// Returns the saved checkpoint of the event source mapping `mapping` in a shard: the sequence number up to which
+    /// the mapping has processed the shard. `None` if no checkpoint was saved.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// [`StreamError`] if the database cannot be read.
     pub fn checkpoint(&self, mapping: &str, shard: &ShardId) -> Result<Option<SequenceNumber>, StreamError> {
         Ok(store::checkpoint(self.db.lock().conn(), mapping, shard.as_str())?)
     }
 
-    /// Remembers how far the event source mapping `mapping` has come in a shard; a database in a folder still
-    /// knows it when it is opened again.
+    /// Saves the sequence number up to which the event source mapping `mapping` has processed a shard.
+    ///
+    /// A database in a folder keeps the checkpoint across restarts.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// [`StreamError`] if the database cannot be written.
     pub fn save_checkpoint(
         &self,
         mapping: &str,

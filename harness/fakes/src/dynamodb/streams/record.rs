@@ -1,4 +1,4 @@
-//! A record of a stream, and the two shapes in which AWS shows it.
+//! A stream record, and its two JSON formats: Lambda event and `GetRecords` answer.
 
 use std::str::FromStr;
 
@@ -7,38 +7,38 @@ use streamer::ports::Timestamp;
 
 use super::sequence_number::SequenceNumber;
 
-/// One change of one item.
+/// One stream record: one change of one item in a table.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StreamRecord {
-    /// 32 hexadecimal digits, the same whenever the record is read.
+    /// Id of the record: 32 hexadecimal digits, the same at every read.
     pub event_id: String,
-    /// What happened to the item.
+    /// Kind of change to the item: creation, modification or deletion.
     pub event_name: EventName,
-    /// The item's key, as DynamoDB JSON.
+    /// Primary key of the changed item, as DynamoDB JSON.
     pub keys: Value,
-    /// The item after the change, if the view type includes it.
+    /// The item after the change, as DynamoDB JSON; `None` after a deletion, or if the view type excludes new images.
     pub new_image: Option<Value>,
-    /// The item before the change, if the view type includes it.
+    /// The item before the change, as DynamoDB JSON; `None` for a new item, or if the view type excludes old images.
     pub old_image: Option<Value>,
-    /// Where it stands in its shard.
+    /// Sequence number of the record, which orders the records of a stream.
     pub sequence_number: SequenceNumber,
-    /// The size of key and images as DynamoDB counts them.
+    /// Size of the record's key and images in bytes, by DynamoDB's rules.
     pub size_bytes: u64,
-    /// When the change was written; AWS shows it in whole seconds.
+    /// Time at which the change was written to the table. AWS's record formats show whole seconds.
     pub approximate_creation: Timestamp,
-    /// Who made the change, if it was DynamoDB itself.
+    /// Identity of DynamoDB itself, if the change is a deletion by time to live; `None` for changes made by callers.
     pub user_identity: Option<UserIdentity>,
-    /// The stream it is in.
+    /// ARN of the stream that contains the record.
     pub stream_arn: String,
-    /// What the stream shows of each change.
+    /// View type of the stream, which decides the images that the record contains.
     pub view_type: StreamViewType,
-    /// The stream's region.
+    /// AWS region of the stream, such as `us-east-1`.
     pub region: String,
 }
 
 impl StreamRecord {
-    /// The record as a Lambda function receives it in its event.
+    /// Returns the record as JSON, in the format of the event that a Lambda function receives.
     #[must_use]
     pub fn to_event_record(&self) -> Value {
         let created = std::time::Duration::from_secs(self.approximate_creation.as_secs()).as_secs_f64();
@@ -50,7 +50,7 @@ impl StreamRecord {
         record
     }
 
-    /// The record as `GetRecords` gives it.
+    /// Returns the record as JSON, in the format of a `GetRecords` answer.
     pub(super) fn to_api_record(&self) -> Value {
         let mut record = self.to_json(json!(self.approximate_creation.as_secs()));
         if let Some(identity) = &self.user_identity {
@@ -80,19 +80,19 @@ impl StreamRecord {
     }
 }
 
-/// What happened to an item.
+/// Kind of change to an item.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EventName {
-    /// It was created.
+    /// The item was created.
     Insert,
-    /// One or more of its attributes changed.
+    /// One or more attributes of an existing item changed.
     Modify,
-    /// It was deleted.
+    /// The item was deleted.
     Remove,
 }
 
 impl EventName {
-    /// As AWS writes it, such as `INSERT`.
+    /// Returns the name that AWS uses in records, such as `INSERT`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,30 +111,30 @@ impl FromStr for EventName {
     }
 }
 
-/// Who made a change, when it was not a caller.
+/// Identity of the AWS service that made a change on its own.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserIdentity {
-    /// `Service` for DynamoDB's own deletions.
+    /// Type of the identity: `Service` for deletions by time to live.
     pub kind: String,
-    /// `dynamodb.amazonaws.com` for deletions by time to live.
+    /// Principal of the identity: `dynamodb.amazonaws.com` for deletions by time to live.
     pub principal_id: String,
 }
 
-/// What a stream shows of each change.
+/// View type of a stream: the parts of a changed item that its records contain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StreamViewType {
-    /// Only the key.
+    /// Records contain only the item's key.
     KeysOnly,
-    /// The item after the change.
+    /// Records contain the key, and the item after the change.
     NewImage,
-    /// The item before the change.
+    /// Records contain the key, and the item before the change.
     OldImage,
-    /// Both.
+    /// Records contain the key, and the item both before and after the change.
     NewAndOldImages,
 }
 
 impl StreamViewType {
-    /// As AWS writes it, such as `NEW_AND_OLD_IMAGES`.
+    /// Returns the name that AWS uses in requests and records, such as `NEW_AND_OLD_IMAGES`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

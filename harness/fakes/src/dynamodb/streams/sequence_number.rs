@@ -1,15 +1,16 @@
-//! The order of records.
+//! Sequence numbers, which order the records of a stream.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The position of a record in its stream: written as 21 digits, so that the order of the texts is that of the
-/// numbers.
+/// Position of a record in its stream.
+///
+/// As text, a sequence number has 21 digits, so that sorted texts are in the order of the numbers.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SequenceNumber(pub(super) u64);
 
 impl SequenceNumber {
-    /// What the first of all is written as; it has 21 digits, and so have all after it.
+    /// Offset added to the position in the text form, so that every sequence number has 21 digits.
     const OFFSET: u128 = 100_000_000_000_000_000_000;
 
     pub(super) fn before(self) -> Self {
@@ -34,13 +35,13 @@ impl FromStr for SequenceNumber {
     }
 }
 
-/// A text that is no sequence number of ours.
+/// Error of parsing a text that is not a [`SequenceNumber`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct InvalidSequenceNumber;
 
 impl fmt::Display for InvalidSequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence number has 21 digits and is at least 100000000000000000000")
+        f.write_str("expected a sequence number of 21 digits, at least 100000000000000000000")
     }
 }
 
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequence_numbers_have_21_digits_and_sort_as_texts_do() {
+    fn sequence_numbers_have_21_digits_and_sort_in_the_order_of_their_texts() {
         let (nine, ten) = (SequenceNumber(9), SequenceNumber(10));
         assert_eq!(nine.to_string(), "100000000000000000009");
         assert!(nine < ten && nine.to_string() < ten.to_string());

@@ -1,18 +1,18 @@
-//! What a reader knows of a shard.
+//! Shard ids, and the properties of a shard that a reader sees.
 
 use std::fmt;
 
-/// The name of a shard, unique among all streams.
+/// Id of a shard, such as `shardId-00000001704067200000-1a2b3c4d`. Shard ids are unique across all streams.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ShardId(String);
 
 impl ShardId {
-    /// The shard of this name.
+    /// Creates a shard id from its text.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the text of the shard id.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -25,14 +25,17 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// A shard, as its reader sees it.
+/// Id, parent and state of a shard, as seen by a reader of the stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ShardInfo {
-    /// Its name.
+    /// Id of the shard.
     pub id: ShardId,
-    /// The shard that was split into this one and others: its records come before these. It may be gone already.
+    /// Id of the closed shard that this shard succeeds after a split or replacement; `None` for a stream's first
+    /// shards.
+    ///
+    /// The parent's records precede the records of this shard. The parent is dropped 24 hours after it was closed.
     pub parent: Option<ShardId>,
-    /// Whether no record will be added to it any more: it was split, or its stream is disabled.
+    /// Whether the shard receives no more records, because it was split or replaced, or the stream is disabled.
     pub closed: bool,
 }

@@ -1,7 +1,7 @@
-//! The shards of the streams: which items fall to which, how they split, and how they end.
+//! The shards of streams: which shard receives an item's records, how a shard splits, and when a shard is dropped.
 //!
-//! A shard takes the items whose hash leaves its remainder under its modulus. Splitting doubles the modulus, so that
-//! the children share what was the parent's and nothing else moves.
+//! Each shard has a modulus and a remainder, and receives the items with `hash % modulus == remainder`. A split doubles
+//! the modulus, so that the two children share the items of the parent, and no other item changes its shard.
 
 use std::time::Duration;
 
@@ -36,20 +36,20 @@ pub(super) const SCHEMA: &str = "
 const COLUMNS: &str =
     "number, name, parent, modulus, remainder, first_sequence, last_sequence, created_ms, closed_ms";
 
-/// A modulus is never doubled beyond this: SQLite's integers have a sign.
+/// Largest modulus that a split may double. SQLite's integers are signed, so 2^62 is the largest power of two.
 const MAX_MODULUS: u64 = 1 << 61;
 
-/// A shard, as it is kept.
+/// A shard, as stored in SQLite.
 #[derive(Clone, Debug)]
 pub(in crate::dynamodb) struct Shard {
-    /// Parents have lower numbers than their children.
+    /// Number of the shard within its stream. A parent has a lower number than its children.
     pub(super) number: u32,
     pub(super) id: ShardId,
     pub(super) parent: Option<ShardId>,
     modulus: u64,
     remainder: u64,
     pub(super) first: SequenceNumber,
-    /// Of a closed shard.
+    /// Last sequence number of a closed shard; `None` while the shard is open.
     pub(super) last: Option<SequenceNumber>,
     created: Timestamp,
     pub(super) closed: Option<Timestamp>,
@@ -65,7 +65,7 @@ impl Shard {
     }
 }
 
-/// Makes the shards that a stream begins with.
+/// Creates the first shards of a stream.
 pub(super) fn begin(conn: &Connection, stream: &Stream) -> rusqlite::Result<()> {
     let modulus = u64::from(stream.shards.max(1));
     for remainder in 0..modulus {
@@ -74,7 +74,7 @@ pub(super) fn begin(conn: &Connection, stream: &Stream) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// The shards of a stream that are there, parents before their children.
+/// Returns a stream's shards that are open or were closed within the last 24 hours, parents before their children.
 pub(super) fn all(conn: &Connection, stream: &Stream, now: Timestamp) -> rusqlite::Result<Vec<Shard>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM _streamer_shards
@@ -83,7 +83,7 @@ pub(super) fn all(conn: &Connection, stream: &Stream, now: Timestamp) -> rusqlit
     conn.prepare_cached(&sql)?.query_map(params![stream.id, horizon(now)], to_shard)?.collect()
 }
 
-/// The shard of this name, unless it was closed more than 24 hours ago.
+/// Returns the shard with the id `name`. Fails if no such shard exists, or if it was closed 24 hours ago or earlier.
 pub(super) fn by_name(
     conn: &Connection,
     stream: &Stream,
@@ -104,7 +104,8 @@ pub(super) fn by_name(
     })
 }
 
-/// The shard that takes the items of a hash now, after it was rolled if it is older than `lifetime`.
+/// Returns the number of the open shard that receives items with this hash. A shard older than `lifetime` is first
+/// replaced by a child shard, whose number is returned.
 pub(super) fn open_shard_for(
     conn: &Connection,
     stream: &Stream,
@@ -122,7 +123,7 @@ pub(super) fn open_shard_for(
     Ok(Some(shard.number))
 }
 
-/// Splits a shard in two; gives its children.
+/// Splits an open shard in two, and returns the children.
 pub(super) fn split(
     conn: &Connection,
     stream: &Stream,
@@ -134,14 +135,14 @@ pub(super) fn split(
         return refused(format!("Shard {} is closed and cannot be split", shard.id));
     }
     if shard.modulus > MAX_MODULUS {
-        return refused(format!("Shard {} has been split too often", shard.id));
+        return refused(format!("Shard {} has reached the maximum number of splits", shard.id));
     }
     let doubled = 2 * shard.modulus;
     let halves = [(doubled, shard.remainder), (doubled, shard.remainder + shard.modulus)];
     Ok(replace(conn, stream, shard, &halves, now)?)
 }
 
-/// Replaces the shards that are older than `lifetime` by one child each.
+/// Replaces each open shard that is older than `lifetime` by one child shard.
 pub(super) fn roll(
     conn: &Connection,
     stream: &Stream,
@@ -154,7 +155,7 @@ pub(super) fn roll(
     Ok(())
 }
 
-/// Closes every open shard of a stream, since its stream ends.
+/// Closes all open shards of a stream that is being disabled.
 pub(super) fn close_all(conn: &Connection, stream: &Stream, now: Timestamp) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "UPDATE _streamer_shards SET closed_ms = ?1, last_sequence = max(first_sequence, ?2)
@@ -164,7 +165,7 @@ pub(super) fn close_all(conn: &Connection, stream: &Stream, now: Timestamp) -> r
     Ok(())
 }
 
-/// Drops the shards that were closed more than 24 hours ago, with the checkpoints in them.
+/// Drops all shards that were closed 24 hours ago or earlier, with their records and checkpoints.
 pub(super) fn trim(conn: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     for table in ["_streamer_records", "_streamer_trims"] {
         conn.prepare_cached(&format!(
@@ -189,7 +190,8 @@ fn open(conn: &Connection, stream: &Stream) -> rusqlite::Result<Vec<Shard>> {
     conn.prepare_cached(&sql)?.query_map([stream.id], to_shard)?.collect()
 }
 
-/// Closes a shard and has children take its items, all of whose sequence numbers are above its last.
+/// Closes a shard, and creates child shards that receive its items. All sequence numbers of the children are above the
+/// last sequence number of the closed shard.
 fn replace(
     conn: &Connection,
     stream: &Stream,
@@ -198,7 +200,7 @@ fn replace(
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Shard>> {
     let savepoint = Savepoint::new(conn)?;
-    // A shard that got no record still ends where it begins, at a number that then nobody gets.
+    // A shard without records ends at its first sequence number. That number is skipped, so that no record gets it.
     let last: i64 = conn
         .prepare_cached(
             "UPDATE _streamer_streams SET last_sequence = max(last_sequence, ?2) WHERE id = ?1
@@ -244,7 +246,7 @@ fn insert(
     Ok(Shard { number, id, parent, modulus, remainder, first, last: None, created, closed: None })
 }
 
-/// In AWS's form: when the shard was made, and something to tell it from the others.
+/// Returns a new shard id in AWS's format: the shard's creation time, and a hash that makes the id unique.
 fn shard_id(stream: &Stream, number: u32, created: Timestamp) -> ShardId {
     let hash = digest::digest(&digest::SHA256, format!("{}/{number}", stream.arn).as_bytes());
     let hash = hex(&hash.as_ref()[..4]);
@@ -257,7 +259,7 @@ fn to_shard(row: &Row<'_>) -> rusqlite::Result<Shard> {
         number: row.get(0)?,
         id: ShardId::new(row.get::<_, String>(1)?),
         parent: row.get::<_, Option<String>>(2)?.map(ShardId::new),
-        // No shard is written with a modulus of nothing, and no remainder may be taken by it.
+        // A stored modulus is never zero. For damaged data, `max(1)` prevents a division by zero.
         modulus: from_sql(row.get(3)?).max(1),
         remainder: from_sql(row.get(4)?),
         first: SequenceNumber(from_sql(row.get(5)?)),
@@ -267,7 +269,7 @@ fn to_shard(row: &Row<'_>) -> rusqlite::Result<Shard> {
     })
 }
 
-/// All or nothing, within a transaction or without; undone unless it is released.
+/// An SQLite savepoint, inside or outside a transaction. Dropping the savepoint without `release` undoes its writes.
 struct Savepoint<'a> {
     conn: &'a Connection,
     released: bool,
@@ -289,7 +291,7 @@ impl<'a> Savepoint<'a> {
 impl Drop for Savepoint<'_> {
     fn drop(&mut self) {
         if !self.released {
-            // What cannot be undone here is undone with the transaction that a failed call leaves behind.
+            // A failed rollback leaves a transaction open, which `dispatch` rolls back at the end of a call.
             let _ = self.conn.execute_batch("ROLLBACK TO streamer_shards; RELEASE streamer_shards");
         }
     }

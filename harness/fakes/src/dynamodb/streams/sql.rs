@@ -1,19 +1,19 @@
-//! Numbers and moments as SQLite keeps them.
+//! Converts numbers and times to and from SQLite's integers.
 
 use std::time::Duration;
 
 use streamer::ports::Timestamp;
 
-/// How long a stream keeps its records, and how long a disabled stream can still be read.
+/// Time for which a stream keeps a record, and for which a disabled stream can still be read.
 pub(super) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What was written at this moment or before has been kept for long enough.
+/// Returns the end of the retention period in epoch milliseconds. Records written then or earlier are dropped.
 pub(super) fn horizon(now: Timestamp) -> i64 {
     let retention_ms = i64::try_from(RETENTION.as_millis()).unwrap_or(i64::MAX);
     to_sql(now.as_millis()).saturating_sub(retention_ms)
 }
 
-/// SQLite's integers have a sign; ours are counts that never come near its bound.
+/// Converts a number to SQLite's signed integers. The numbers here are counts and times far below the limit.
 pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Streams, their records and the readers' checkpoints in SQLite, beside the tables they are about.
+//! Stores streams, their records and the readers' checkpoints in the same SQLite database as the tables.
 
 use std::time::Duration;
 
@@ -59,11 +59,12 @@ const SCHEMA: &str = "
 const STREAM_COLUMNS: &str =
     "id, arn, table_name, label, view_type, key_schema, shards, created_ms, closed_ms, last_sequence";
 
-/// Makes the tables of the streams where they are missing.
+/// Creates the SQLite tables of the streams if missing. Also creates the first shards of streams that have no shards,
+/// because an older version stored them.
 pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
     conn.execute_batch(shards::SCHEMA)?;
-    // Streams of before there were splits have only the number of their shards.
+    // A version that could not split shards stored only the number of each stream's shards.
     let sql = format!(
         "SELECT {STREAM_COLUMNS} FROM _streamer_streams
          WHERE NOT EXISTS (SELECT 1 FROM _streamer_shards WHERE stream = id)"
@@ -78,7 +79,7 @@ pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<
     Ok(())
 }
 
-/// A stream about to begin.
+/// Properties of a stream to create.
 pub(in crate::dynamodb) struct NewStream<'a> {
     pub(in crate::dynamodb) arn: &'a str,
     pub(in crate::dynamodb) table: &'a str,
@@ -110,7 +111,7 @@ pub(in crate::dynamodb) fn begin_stream(conn: &Connection, new: &NewStream<'_>) 
     transaction.commit()
 }
 
-/// Ends the stream of a table, if it has one.
+/// Closes the open stream of a table, if there is one.
 pub(in crate::dynamodb) fn close_stream_of(
     conn: &Connection,
     table: &str,
@@ -140,7 +141,7 @@ pub(in crate::dynamodb) fn stream_by_arn(conn: &Connection, arn: &str) -> rusqli
     conn.prepare_cached(&sql)?.query_row([arn], to_stream).optional()
 }
 
-/// The stream of an ARN, if it is there and not disabled for longer than its records are kept.
+/// Returns the stream with this ARN. Fails if no such stream exists, or if it was disabled 24 hours ago or earlier.
 pub(super) fn readable(conn: &Connection, arn: &str, now: Timestamp) -> Result<Stream, StreamError> {
     stream_by_arn(conn, arn)?
         .filter(|stream| stream.closed.is_none_or(|closed| now.since(closed) < RETENTION))
@@ -149,7 +150,7 @@ pub(super) fn readable(conn: &Connection, arn: &str, now: Timestamp) -> Result<S
         })
 }
 
-/// Every stream that can be read, by ARN.
+/// Returns all streams that can be read, sorted by ARN.
 pub(super) fn streams(conn: &Connection, now: Timestamp) -> rusqlite::Result<Vec<Stream>> {
     let sql = format!(
         "SELECT {STREAM_COLUMNS} FROM _streamer_streams WHERE closed_ms IS NULL OR closed_ms > ?1 ORDER BY arn"
@@ -157,10 +158,10 @@ pub(super) fn streams(conn: &Connection, now: Timestamp) -> rusqlite::Result<Vec
     conn.prepare_cached(&sql)?.query_map([horizon(now)], to_stream)?.collect()
 }
 
-/// A record about to be appended.
+/// Properties of a record to append to a stream.
 pub(in crate::dynamodb) struct NewRecord {
     pub(in crate::dynamodb) event_name: String,
-    /// Of the item's partition key: it decides on the shard.
+    /// Hash of the item's partition key, which decides the record's shard.
     pub(in crate::dynamodb) hash: u64,
     pub(in crate::dynamodb) keys: String,
     pub(in crate::dynamodb) new_image: Option<String>,
@@ -170,14 +171,14 @@ pub(in crate::dynamodb) struct NewRecord {
     pub(in crate::dynamodb) created: Timestamp,
 }
 
-/// Appends a record under the stream's next sequence number, to the shard that its item falls to.
+/// Appends a record to the shard of its item, under the stream's next sequence number.
 pub(in crate::dynamodb) fn append(
     conn: &Connection,
     stream: &Stream,
     record: &NewRecord,
     shard_lifetime: Option<Duration>,
 ) -> rusqlite::Result<()> {
-    // Between them, the open shards of an open stream take every hash.
+    // The open shards of a stream together cover every hash, so a missing shard means a damaged database.
     let Some(shard) = shards::open_shard_for(conn, stream, record.hash, shard_lifetime, record.created)?
     else {
         return Err(rusqlite::Error::QueryReturnedNoRows);
@@ -204,7 +205,7 @@ pub(in crate::dynamodb) fn append(
     Ok(())
 }
 
-/// At most `limit` records of a shard after a sequence number, oldest first.
+/// Returns at most `limit` records of a shard after the sequence number `after`, oldest first.
 pub(super) fn read(
     conn: &Connection,
     stream: &Stream,
@@ -213,7 +214,7 @@ pub(super) fn read(
     limit: usize,
     region: &str,
 ) -> rusqlite::Result<Vec<StreamRecord>> {
-    // A bare parameter after LIMIT would have SQLite prepare the statement anew each time.
+    // `+ 0`: SQLite prepares a statement again at every execution if LIMIT is a bare parameter.
     conn.prepare_cached(
         "SELECT sequence, event_name, keys, new_image, old_image, user_identity, size_bytes, created_ms
          FROM _streamer_records WHERE stream = ?1 AND shard = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4 + 0",
@@ -225,7 +226,8 @@ pub(super) fn read(
     .collect()
 }
 
-/// Drops what a shard has kept for longer than 24 hours; gives the last sequence number ever dropped.
+/// Drops the records of a shard that are 24 hours old or older. Returns the last sequence number ever dropped from the
+/// shard; zero if no record was dropped.
 pub(super) fn trim(
     conn: &Connection,
     stream: &Stream,
@@ -259,9 +261,9 @@ pub(super) fn trim(
     Ok(SequenceNumber(trimmed.map_or(0, from_sql)))
 }
 
-/// Drops every record, and every disabled stream, that is older than 24 hours.
+/// Drops all records that are 24 hours old, and all streams that were disabled 24 hours ago.
 ///
-/// Shards that are older than `shard_lifetime` are replaced.
+/// Also replaces each shard that is older than `shard_lifetime` by a child shard.
 pub(in crate::dynamodb) fn trim_all(
     conn: &Connection,
     now: Timestamp,
@@ -281,7 +283,8 @@ pub(in crate::dynamodb) fn trim_all(
         .query_map([horizon(now)], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for stream in over {
-        // The stream itself goes last: what a crash leaves is found again.
+        // The stream's own row is deleted last. If a crash interrupts the deletion, the next sweep finds this row and
+        // completes the deletion.
         for table in ["_streamer_records", "_streamer_trims", "_streamer_shards"] {
             conn.execute(&format!("DELETE FROM {table} WHERE stream = ?1"), [stream])?;
         }
@@ -358,7 +361,8 @@ fn to_record(row: &Row<'_>, stream: &Stream, region: &str) -> rusqlite::Result<S
     })
 }
 
-/// Made from where the record stands, so that it is the same in every run and at every read.
+/// Derives a record's event id from its stream and sequence number, so that the id is the same at every read and in
+/// every run with the same writes.
 fn event_id(stream_arn: &str, sequence: SequenceNumber) -> String {
     let hash = digest::digest(&digest::SHA256, format!("{stream_arn}/{sequence}").as_bytes());
     hex(&hash.as_ref()[..16])
@@ -369,6 +373,6 @@ fn parse(column: usize, text: &str) -> rusqlite::Result<Value> {
 }
 
 fn damaged(column: usize, expected: &str, found: &str) -> rusqlite::Error {
-    let error = format!("the database should hold {expected}, not {found:?}");
+    let error = format!("damaged database: expected {expected}, found {found:?}");
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
 }
