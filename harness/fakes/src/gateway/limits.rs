@@ -146,8 +146,9 @@ impl Unconfirmed {
         let (code, reason) = &self.delete_close;
         // RFC 6455, section 7.4: only these codes may be sent in a close frame. 1004 to 1006 and 1015 are reserved.
         if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-            problems
-                .push(format!("unconfirmed.delete_close: close code {code} may not be sent in a close frame"));
+            problems.push(format!(
+                "unconfirmed.delete_close: close code {code} may not be sent in a close frame"
+            ));
         }
         for (name, text) in [("delete_close", reason), ("lifetime_close_reason", &self.lifetime_close_reason)]
         {

@@ -83,7 +83,11 @@ mod tests {
         let taken = |millis| bucket.take(start + Duration::from_millis(millis));
         assert_eq!([0, 0, 0, 0].map(taken), [true, true, true, false]);
         assert_eq!([249, 250, 251, 500].map(taken), [false, true, false, true]);
-        assert_eq!([60_000; 4].map(taken), [true, true, true, false], "a bucket never holds more tokens than its burst");
+        assert_eq!(
+            [60_000; 4].map(taken),
+            [true, true, true, false],
+            "a bucket never holds more tokens than its burst"
+        );
     }
 
     #[test]

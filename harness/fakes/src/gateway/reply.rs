@@ -62,8 +62,7 @@ impl ProxyReply {
     /// # Errors
     /// [`MalformedReply`] if the reply has no `statusCode`.
     pub(super) fn explicit_status(&self) -> Result<u16, MalformedReply> {
-        self.status
-            .ok_or_else(|| MalformedReply("the reply to $connect has no statusCode".to_owned()))
+        self.status.ok_or_else(|| MalformedReply("the reply to $connect has no statusCode".to_owned()))
     }
 
     pub(super) fn is_success(&self) -> bool {

@@ -170,7 +170,11 @@ mod tests {
         let by_action = RouteSelection::parse("$request.body.action").unwrap();
         assert_eq!(by_action.evaluate("not json"), None);
         assert_eq!(by_action.evaluate(""), None);
-        assert_eq!(by_action.evaluate(&"[".repeat(200_000)), None, "deep nesting is an error, not a stack overflow");
+        assert_eq!(
+            by_action.evaluate(&"[".repeat(200_000)),
+            None,
+            "deep nesting is an error, not a stack overflow"
+        );
         assert_eq!(by_action.evaluate("[1]").as_deref(), Some(""));
         assert_eq!(by_action.evaluate("7").as_deref(), Some(""));
         assert_eq!(RouteSelection::parse("all").unwrap().evaluate("not json").as_deref(), Some("all"));

@@ -73,10 +73,7 @@ enum SocketEnd {
 }
 
 impl SocketEnd {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "after any other error, the client is unreachable"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "after any other error, the client is unreachable")]
     fn of_error(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::Unreadable(DisconnectStatus::new(1009, "Message too big")),

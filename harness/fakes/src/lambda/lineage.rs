@@ -75,7 +75,10 @@ mod tests {
             last = Some(next("a", last.as_deref()).unwrap());
         }
         assert_eq!(next("a", last.as_deref()), None);
-        assert!(next("b", last.as_deref()).is_some(), "a function that the chain has not invoked yet is not stopped");
+        assert!(
+            next("b", last.as_deref()).is_some(),
+            "a function that the chain has not invoked yet is not stopped"
+        );
     }
 
     #[test]

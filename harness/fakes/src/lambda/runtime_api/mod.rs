@@ -255,7 +255,11 @@ mod tests {
 
         let api = RuntimeApi::new();
         assert_eq!(api.init_failed(failure("x", "y")), Ok(()));
-        assert_eq!(api.init_failed(failure("x", "z")), forbidden, "init failed: a second init error is refused");
+        assert_eq!(
+            api.init_failed(failure("x", "z")),
+            forbidden,
+            "init failed: a second init error is refused"
+        );
         assert_eq!(api.asked_for_next(), forbidden, "a runtime that failed to start gets no event");
         assert_eq!(api.ready().await, Err(failure("x", "y")));
     }

@@ -54,8 +54,8 @@ impl FromStr for Expression {
         if let Some(at) = inner("at") {
             let at: DateTime =
                 at.parse().map_err(|_| wrong(format!("expected yyyy-mm-ddThh:mm:ss, found {at:?}")))?;
-            let at =
-                timestamp(at).ok_or_else(|| wrong(format!("expected a time after 1970, found {text:?}")))?;
+            let at = timestamp(at)
+                .ok_or_else(|| wrong(format!("expected a time in 1970 or later, found {text:?}")))?;
             return Ok(Self(When::At(at)));
         }
         Err(wrong(format!("expected rate(…), cron(…) or at(…), found {text:?}")))
@@ -129,7 +129,11 @@ mod tests {
         ] {
             assert_eq!(next(expression, after).as_deref(), Some(expected), "{expression} after {after}");
         }
-        assert_eq!(next("cron(0 0 1 1 ? 2026)", "2026-03-01T00:00:00"), None, "the expression has no time after 2026");
+        assert_eq!(
+            next("cron(0 0 1 1 ? 2026)", "2026-03-01T00:00:00"),
+            None,
+            "the expression has no time after 2026"
+        );
         assert_eq!(next("cron(0 0 30 2 ? *)", "2026-03-01T00:00:00"), None, "February has no 30th day");
     }
 
