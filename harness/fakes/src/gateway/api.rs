@@ -42,7 +42,8 @@ pub(super) struct Active {
 impl Active {
     /// Counts one more task until the returned guard is dropped; `None` if the gateway is closing.
     pub(super) fn enter(&self) -> Option<ActiveGuard> {
-        // Count first, check `closing` second: in the other order, `drained` could return while this task starts.
+        // Count first, check `closing` second: in the other order, `drained` could return while this task
+        // starts.
         self.count.send_modify(|count| *count += 1);
         let guard = ActiveGuard(self.count.clone());
         (!*self.closing.borrow()).then_some(guard)

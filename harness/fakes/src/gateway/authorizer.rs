@@ -1,8 +1,9 @@
-//! Lambda authorizer of the `$connect` route (type REQUEST): identity sources, and evaluation of the returned policy.
+//! Lambda authorizer of the `$connect` route (type REQUEST): identity sources, and evaluation of the returned
+//! policy.
 //!
-//! Policy statements are matched by `Effect`, `Action` and `Resource`, with the wildcards `*` and `?`. A statement with
-//! another element, such as `Condition`, makes the whole result malformed, because ignoring the element might admit a
-//! client that AWS rejects.
+//! Policy statements are matched by `Effect`, `Action` and `Resource`, with the wildcards `*` and `?`. A
+//! statement with another element, such as `Condition`, makes the whole result malformed, because ignoring
+//! the element might admit a client that AWS rejects.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,8 +21,8 @@ pub struct Authorizer {
     /// Name of the authorizer function.
     pub function: String,
     /// Identity sources that every handshake must contain: `route.request.header.NAME` or
-    /// `route.request.querystring.NAME`; default none. If an identity source is missing or empty, the client receives
-    /// 401 and the authorizer function is not invoked.
+    /// `route.request.querystring.NAME`; default none. If an identity source is missing or empty, the client
+    /// receives 401 and the authorizer function is not invoked.
     pub identity_sources: Vec<String>,
 }
 
@@ -32,7 +33,8 @@ impl Authorizer {
         Self { function: function.into(), identity_sources: Vec::new() }
     }
 
-    /// Adds an identity source, such as `route.request.header.Authorization`, that every handshake must contain.
+    /// Adds an identity source, such as `route.request.header.Authorization`, that every handshake must
+    /// contain.
     #[must_use]
     pub fn identity_source(mut self, source: impl Into<String>) -> Self {
         self.identity_sources.push(source.into());
@@ -63,7 +65,8 @@ impl Authorizer {
     }
 }
 
-/// Returns whether `text` is a valid identity source, which names a header or a query parameter of the handshake.
+/// Returns whether `text` is a valid identity source, which names a header or a query parameter of the
+/// handshake.
 #[must_use]
 #[doc(hidden)]
 pub fn is_identity_source(text: &str) -> bool {
@@ -87,10 +90,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Context that an authorizer returned for an admitted client. Later events contain it as `requestContext.authorizer`.
+/// Context that an authorizer returned for an admitted client. Later events contain it as
+/// `requestContext.authorizer`.
 pub(super) type Context = Map<String, Value>;
 
-/// Returns the context as the `$connect` event contains it: with the authorizer's duration in ms as `integrationLatency`.
+/// Returns the context as the `$connect` event contains it: with the authorizer's duration in ms as
+/// `integrationLatency`.
 pub(super) fn with_latency(context: &Context, took: Duration) -> Context {
     let mut context = context.clone();
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -120,7 +125,8 @@ impl Denial {
         }
     }
 
-    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so these are those of REST APIs.
+    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so these are those
+    /// of REST APIs.
     pub(super) fn notice(&self) -> &'static str {
         match self {
             Self::Unauthorized => "Unauthorized",
@@ -306,7 +312,8 @@ mod tests {
             (json!([allow("arn:aws:execute-api:eu-west-1:*:abcde12345/prod/*")]), None),
             (json!([allow("arn:aws:execute-api:eu-west-1:000000000000:abcde12345/prod/?connect")]), None),
             (json!([statement("Allow", json!(["s3:*", "execute-api:*"]), json!(["x", ARN]))]), None),
-            // Libraries for REST APIs build this pattern (method and path), which matches no route of a WebSocket API.
+            // Libraries for REST APIs build this pattern (method and path), which matches no route of a
+            // WebSocket API.
             (
                 json!([allow("arn:aws:execute-api:eu-west-1:000000000000:abcde12345/prod/*/*")]),
                 Some(Denial::Implicit),
@@ -394,7 +401,8 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
         }
-        // A pattern with thousands of stars takes at most time proportional to pattern length times text length.
+        // A pattern with thousands of stars takes at most time proportional to pattern length times text
+        // length.
         assert!(!matches(&"*a".repeat(2_000), &"b".repeat(4_000)));
     }
 }

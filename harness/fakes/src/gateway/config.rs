@@ -21,8 +21,8 @@ pub struct ApiConfig {
     pub domain_name: String,
     /// Custom domain names of the API; default none.
     ///
-    /// If the `Host` of a handshake, without its port, is a custom domain name, then functions receive that name as
-    /// `requestContext.domainName`. Custom domain names do not change the served URL paths.
+    /// If the `Host` of a handshake, without its port, is a custom domain name, then functions receive that
+    /// name as `requestContext.domainName`. Custom domain names do not change the served URL paths.
     pub custom_domains: Vec<String>,
     /// AWS region in the ARN that an authorizer receives as `methodArn`; default `us-east-1`.
     pub region: String,

@@ -11,7 +11,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::event::ConnectionInfo;
 use super::ids::ConnectionId;
 
-/// Handle of one open connection, shared by the socket's task, the tasks of its messages, and the management API.
+/// Handle of one open connection, shared by the socket's task, the tasks of its messages, and the management
+/// API.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) info: ConnectionInfo,
@@ -22,7 +23,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Returns a handle and the receiver of its queue, which holds up to `frames_waiting` frames for the socket to send.
+    /// Returns a handle and the receiver of its queue, which holds up to `frames_waiting` frames for the
+    /// socket to send.
     pub(super) fn new(info: ConnectionInfo, frames_waiting: usize) -> (Arc<Self>, mpsc::Receiver<Utf8Bytes>) {
         let (frames, queue) = mpsc::channel(frames_waiting);
         let last_active = AtomicU64::new(info.connected_at.as_millis());
@@ -75,8 +77,8 @@ impl Connections {
         self.lock().len()
     }
 
-    /// Locks the map and ignores poisoning: each use of the map is a single operation, so a panic cannot leave the map
-    /// inconsistent.
+    /// Locks the map and ignores poisoning: each use of the map is a single operation, so a panic cannot
+    /// leave the map inconsistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Connection>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

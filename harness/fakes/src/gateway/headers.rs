@@ -17,13 +17,15 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// Returns the headers of a handshake as events contain them, including the headers that API Gateway adds.
+    /// Returns the headers of a handshake as events contain them, including the headers that API Gateway
+    /// adds.
     ///
-    /// `Connection` and `Upgrade` are included only if `with_upgrade` is set: authorizer events contain both, `$connect`
-    /// events neither.
+    /// `Connection` and `Upgrade` are included only if `with_upgrade` is set: authorizer events contain both,
+    /// `$connect` events neither.
     ///
-    /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so names appear
-    /// as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should look up names in any case.
+    /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so
+    /// names appear as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should look up
+    /// names in any case.
     pub(super) fn of_handshake(
         received: &HeaderMap,
         identity: &Identity,

@@ -1,4 +1,5 @@
-//! The gateway without network sockets: WebSockets over in-memory pipes, and HTTP clients for the management API.
+//! The gateway without network sockets: WebSockets over in-memory pipes, and HTTP clients for the management
+//! API.
 
 use std::convert::Infallible;
 
@@ -28,9 +29,10 @@ const PIPE_BYTES: usize = 16 * 1_024;
 impl Gateway {
     /// Opens a WebSocket over an in-memory pipe, without a network socket.
     ///
-    /// `request` is a complete handshake with a `Sec-WebSocket-Key`, such as tungstenite's `IntoClientRequest` builds.
-    /// The request's path is `/` and the name of the API's stage. Functions receive as `sourceIp` the address in the
-    /// request's extension [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), or `127.0.0.1` without the extension.
+    /// `request` is a complete handshake with a `Sec-WebSocket-Key`, such as tungstenite's
+    /// `IntoClientRequest` builds. The request's path is `/` and the name of the API's stage. Functions
+    /// receive as `sourceIp` the address in the request's extension
+    /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), or `127.0.0.1` without the extension.
     ///
     /// # Errors
     /// The HTTP response of the gateway, or of the `$connect` route, if the handshake is rejected.
@@ -52,7 +54,8 @@ impl Gateway {
         }
     }
 
-    /// Returns an HTTP client for AWS SDK clients of the management API (`@connections`). This gateway answers the calls.
+    /// Returns an HTTP client for AWS SDK clients of the management API (`@connections`). This gateway
+    /// answers the calls.
     ///
     /// The SDK client's endpoint URL may have any host and must have the stage's name as its path, such as
     /// `http://gateway.localhost/prod`.

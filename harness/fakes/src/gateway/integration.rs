@@ -29,7 +29,8 @@ impl Api {
         self.config.routes.iter().find(|route| route.key == key)
     }
 
-    /// Handles one message of an open connection: selects a route, invokes its function, sends the reply frame, if any.
+    /// Handles one message of an open connection: selects a route, invokes its function, sends the reply
+    /// frame, if any.
     pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
         let stamp = self.stamp();
         let route = self.select_route(&body);

@@ -8,13 +8,14 @@ use super::throttle::{MAX_DURATION, Throttle};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Rate limit of new connections; default 500 a second in bursts of 500. A handshake above the limit receives 429.
-    /// On AWS, all APIs of an account in a region share this limit.
+    /// Rate limit of new connections; default 500 a second in bursts of 500. A handshake above the limit
+    /// receives 429. On AWS, all APIs of an account in a region share this limit.
     pub connections: Throttle,
-    /// Rate limit of all requests (handshakes, messages, and calls of the management API); default 10,000 a second in
-    /// bursts of 5,000. On AWS, all APIs of an account in a region share this limit.
+    /// Rate limit of all requests (handshakes, messages, and calls of the management API); default 10,000 a
+    /// second in bursts of 5,000. On AWS, all APIs of an account in a region share this limit.
     pub requests: Throttle,
-    /// Maximum time without a message in either direction until the gateway closes the connection; default 10 min.
+    /// Maximum time without a message in either direction until the gateway closes the connection; default 10
+    /// min.
     pub idle_timeout: Duration,
     /// Maximum duration of a connection, after which the gateway closes the connection; default 2 h.
     pub connection_lifetime: Duration,
@@ -22,21 +23,23 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Maximum size in bytes of a message in either direction; default 128 KiB.
     pub message_bytes: usize,
-    /// Maximum length in bytes of the path and query of a handshake; default 4,096. A longer URL receives 414, a choice
-    /// of this fake because AWS does not publish its answer.
+    /// Maximum length in bytes of the path and query of a handshake; default 4,096. A longer URL receives
+    /// 414, a choice of this fake because AWS does not publish its answer.
     pub url_bytes: usize,
-    /// Maximum number of messages per connection whose functions run concurrently; default 64. At the limit, the gateway
-    /// stops reading from the client. AWS publishes no such limit; the fake's limit protects the local machine.
+    /// Maximum number of messages per connection whose functions run concurrently; default 64. At the limit,
+    /// the gateway stops reading from the client. AWS publishes no such limit; the fake's limit protects the
+    /// local machine.
     pub messages_in_flight: usize,
     /// Maximum number of frames queued for a client that reads slowly; default 16. AWS publishes no such limit.
     pub frames_waiting: usize,
-    /// Maximum time that a `POST @connections` waits for room in the client's frame queue; default 1 s. The call then
-    /// fails with `LimitExceededException`, whose AWS documentation names a full client buffer as one of two causes.
+    /// Maximum time that a `POST @connections` waits for room in the client's frame queue; default 1 s. The
+    /// call then fails with `LimitExceededException`, whose AWS documentation names a full client buffer as
+    /// one of two causes.
     pub post_timeout: Duration,
     /// Maximum time that a client may take to finish the closing handshake; default 1 s.
     pub close_timeout: Duration,
-    /// Maximum time that [`Gateway::shutdown`](super::Gateway::shutdown) waits for all `$disconnect` functions to
-    /// finish; default 5 s.
+    /// Maximum time that [`Gateway::shutdown`](super::Gateway::shutdown) waits for all `$disconnect`
+    /// functions to finish; default 5 s.
     pub shutdown_timeout: Duration,
 }
 
@@ -89,32 +92,32 @@ impl Limits {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unconfirmed {
-    /// Whether a client that `$connect` rejects receives the headers and body of the function's reply, in addition to
-    /// the status; default `true`.
+    /// Whether a client that `$connect` rejects receives the headers and body of the function's reply, in
+    /// addition to the status; default `true`.
     pub connect_refusal_body: bool,
     /// HTTP status that the client receives when `$connect` times out; default 504, allowed 400 to 599.
     pub connect_timeout_status: u16,
-    /// Whether a reply of `$connect` without `statusCode` accepts the client; default `false`, which treats the reply as
-    /// malformed and answers 502. Replies to messages may always omit `statusCode`.
+    /// Whether a reply of `$connect` without `statusCode` accepts the client; default `false`, which treats
+    /// the reply as malformed and answers 502. Replies to messages may always omit `statusCode`.
     pub connect_without_status: bool,
     /// Whether the client receives a `Too Many Requests` frame when its message is throttled; default `true`.
     pub throttled_message_frame: bool,
-    /// Whether the gateway announces the first subprotocol that the client offered if `$connect` returns no subprotocol;
-    /// default `false`, which announces none.
+    /// Whether the gateway announces the first subprotocol that the client offered if `$connect` returns no
+    /// subprotocol; default `false`, which announces none.
     pub accept_first_subprotocol: bool,
-    /// Whether the client receives an `Internal server error` frame when the function of a one-way route replies to a
-    /// message with a status other than 2xx; default `false`.
+    /// Whether the client receives an `Internal server error` frame when the function of a one-way route
+    /// replies to a message with a status other than 2xx; default `false`.
     pub non_2xx_reply_frame: bool,
     /// Whether a ping from the client restarts the idle timeout; default `false`.
     pub ping_resets_idle: bool,
-    /// Close code and reason that the client receives after `DELETE @connections`; default 1000 "Connection Closed
-    /// Normally".
+    /// Close code and reason that the client receives after `DELETE @connections`; default 1000 "Connection
+    /// Closed Normally".
     pub delete_close: (u16, String),
-    /// Reason in the close frame (code 1001) of a connection that reaches [`Limits::connection_lifetime`]; default "Going
-    /// away", the reason of an idle connection.
+    /// Reason in the close frame (code 1001) of a connection that reaches [`Limits::connection_lifetime`];
+    /// default "Going away", the reason of an idle connection.
     pub lifetime_close_reason: String,
-    /// `disconnectReason` for a client that disappears without a close frame (code 1006); default "Connection closed
-    /// abnormally".
+    /// `disconnectReason` for a client that disappears without a close frame (code 1006); default "Connection
+    /// closed abnormally".
     pub abnormal_close_reason: String,
 }
 
@@ -144,7 +147,8 @@ impl Unconfirmed {
             ));
         }
         let (code, reason) = &self.delete_close;
-        // RFC 6455, section 7.4: only these codes may be sent in a close frame. 1004 to 1006 and 1015 are reserved.
+        // RFC 6455, section 7.4: only these codes may be sent in a close frame. 1004 to 1006 and 1015 are
+        // reserved.
         if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
             problems.push(format!(
                 "unconfirmed.delete_close: close code {code} may not be sent in a close frame"

@@ -40,7 +40,8 @@ pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> 
 
 /// `DeleteConnection`: closes the socket, which triggers `$disconnect`.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    // Remove the connection first: the next call then gets 410 immediately, even if the client is slow to close.
+    // Remove the connection first: the next call then gets 410 immediately, even if the client is slow to
+    // close.
     let taken = api.connection_id(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
     let deleted = taken.map(|connection| {
         connection.deleted.notify_one();

@@ -3,7 +3,8 @@
 //! The modules in reading order:
 //! - settings of an API: `config`, `limits`, `throttle`, `selection`
 //! - the running API and its HTTP routes: `api`, `server`
-//! - upgrading a handshake to a WebSocket: `upgrade`, `rates`, `handshake`, `identity`, `headers`, `query`, `authorizer`
+//! - upgrading a handshake to a WebSocket: `upgrade`, `rates`, `handshake`, `identity`, `headers`, `query`,
+//!   `authorizer`
 //! - serving an open WebSocket: `socket`
 //! - invoking functions: `integration`, `event`, `reply`
 //! - calls from functions to clients: `management`, `connections`

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Decoded query parameters of a handshake. `query_string_parameters` has the last value of a repeated parameter.
+/// Decoded query parameters of a handshake. `query_string_parameters` has the last value of a repeated
+/// parameter.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QueryParameters {

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::config::{ApiConfig, Route};
 use super::throttle::Throttle;
 
-/// Token bucket of one throttle. Instead of a token count, the bucket stores the time at which it is full again.
+/// Token bucket of one throttle. Instead of a token count, the bucket stores the time at which it is full
+/// again.
 #[derive(Debug)]
 struct Bucket {
     throttle: Throttle,

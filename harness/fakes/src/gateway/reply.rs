@@ -20,7 +20,8 @@ impl ProxyReply {
     /// Parses a function's reply. `statusCode` is a number or a string of digits; the default is 200.
     ///
     /// # Errors
-    /// [`MalformedReply`] if the payload is not a JSON object, has an unknown key, or has a value of the wrong type.
+    /// [`MalformedReply`] if the payload is not a JSON object, has an unknown key, or has a value of the
+    /// wrong type.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, MalformedReply> {
         let Ok(Value::Object(mut object)) = serde_json::from_slice(payload) else {
             return Err(MalformedReply("not a JSON object".to_owned()));
@@ -78,7 +79,8 @@ fn status(value: &Value) -> Result<u16, MalformedReply> {
         .ok_or_else(|| wrong("statusCode", value, "a number from 200 to 599"))
 }
 
-/// Merges both header maps. A header in both has the values of `multiValueHeaders` first, then the single value.
+/// Merges both header maps. A header in both has the values of `multiValueHeaders` first, then the single
+/// value.
 fn headers(single: Option<Value>, multi: Option<Value>) -> Result<HeaderMap, MalformedReply> {
     let mut headers = HeaderMap::new();
     for (name, values) in object("multiValueHeaders", multi)? {

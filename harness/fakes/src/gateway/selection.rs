@@ -6,8 +6,9 @@ use serde_json::Value;
 
 /// A parsed route selection expression.
 ///
-/// An expression consists of literal text, of any number of variables (`$request.body.path` or `${request.body.path}`),
-/// and of `\$` for a literal dollar sign. A path has names separated by dots, and `[0]` for an element of an array.
+/// An expression consists of literal text, of any number of variables (`$request.body.path` or
+/// `${request.body.path}`), and of `\$` for a literal dollar sign. A path has names separated by dots, and
+/// `[0]` for an element of an array.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct RouteSelection(Vec<Part>);
 

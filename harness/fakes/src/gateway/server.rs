@@ -41,10 +41,10 @@ impl Gateway {
 
     /// Sets the fault rules for posts to clients and for `$disconnect` events.
     ///
-    /// A post with the fault `throttle` gets 429 `LimitExceededException`, with `fail` or `fail_after_apply` 500, with
-    /// `gone` 410, and with `deny` 403. The fault `lose_answer` leaves a post without an answer. The fault `kill` kills
-    /// the function that posts, if the function runs in this process. A `$disconnect` event with the fault `fail` is
-    /// never delivered.
+    /// A post with the fault `throttle` gets 429 `LimitExceededException`, with `fail` or `fail_after_apply`
+    /// 500, with `gone` 410, and with `deny` 403. The fault `lose_answer` leaves a post without an answer.
+    /// The fault `kill` kills the function that posts, if the function runs in this process. A `$disconnect`
+    /// event with the fault `fail` is never delivered.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -53,12 +53,12 @@ impl Gateway {
 
     /// Returns the HTTP routes of the API.
     ///
-    /// `GET /{stage}` upgrades to a WebSocket. `/{stage}/@connections/{connection_id}` accepts `POST`, `GET` and
-    /// `DELETE`, and answers 403 if the path names another stage. The router has no other routes and no fallback, so it
-    /// can be merged with other routers.
+    /// `GET /{stage}` upgrades to a WebSocket. `/{stage}/@connections/{connection_id}` accepts `POST`, `GET`
+    /// and `DELETE`, and answers 403 if the path names another stage. The router has no other routes and no
+    /// fallback, so it can be merged with other routers.
     ///
-    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`: functions then receive the address of
-    /// the peer as `sourceIp`. Without connect info, `sourceIp` is `127.0.0.1`.
+    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`: functions then receive
+    /// the address of the peer as `sourceIp`. Without connect info, `sourceIp` is `127.0.0.1`.
     pub fn router(&self) -> Router {
         let stage = &self.api.config.stage;
         let connection = get(management::get).post(management::post).delete(management::delete);
@@ -78,13 +78,15 @@ impl Gateway {
         self.api.connections.len()
     }
 
-    /// Rejects new connections, and starts to close all open connections with code 1001. Does not wait for the closes.
+    /// Rejects new connections, and starts to close all open connections with code 1001. Does not wait for
+    /// the closes.
     #[doc(hidden)]
     pub fn close(&self) {
         self.api.active.close();
     }
 
-    /// Rejects new connections, closes all open connections with code 1001, and waits for all `$disconnect` functions.
+    /// Rejects new connections, closes all open connections with code 1001, and waits for all `$disconnect`
+    /// functions.
     ///
     /// The wait ends after [`Limits::shutdown_timeout`](super::Limits::shutdown_timeout) at the latest.
     pub async fn shutdown(&self) {

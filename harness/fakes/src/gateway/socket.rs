@@ -47,8 +47,8 @@ pub(super) async fn run<S>(
     let status = end.disconnect_status(&api.config.unconfirmed);
     let id = connection.id();
     api.faults().notify(|| Observation::Ended { connection: id.to_string(), code: status.code });
-    // `$disconnect` does not wait for the closing handshake with the client. The closing handshake does not wait for
-    // `$disconnect` either: the socket is dropped as soon as the handshake is complete.
+    // `$disconnect` does not wait for the closing handshake with the client. The closing handshake does not
+    // wait for `$disconnect` either: the socket is dropped as soon as the handshake is complete.
     let closed = async move {
         open.close(end, limits).await;
         drop(open);
@@ -56,8 +56,8 @@ pub(super) async fn run<S>(
     tokio::join!(closed, api.disconnected(&connection.info, &status));
 }
 
-/// Size of a connection's read buffer. With the library's default of 128 KiB, the buffer would be most of the memory that
-/// an idle connection uses.
+/// Size of a connection's read buffer. With the library's default of 128 KiB, the buffer would be most of the
+/// memory that an idle connection uses.
 const READ_BUFFER_BYTES: usize = 4_096;
 
 /// Cause of the end of a socket.
@@ -115,8 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         let expires = Instant::now() + limits.connection_lifetime;
         let mut idles = Instant::now() + limits.idle_timeout;
         let mut timer = pin!(sleep_until(idles.min(expires)));
-        // Create `closing` and `deleted` once, outside of the loop: registering each waiter takes a lock, and all
-        // connections share the lock of `closing`.
+        // Create `closing` and `deleted` once, outside of the loop: registering each waiter takes a lock, and
+        // all connections share the lock of `closing`.
         let mut closing = pin!(self.api.active.closing());
         let connection = self.connection;
         let mut deleted = pin!(connection.deleted.notified());
@@ -145,7 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
                     } else if now >= idles {
                         return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away"));
                     }
-                    // The timer is reset only when it fires, not with every message, because a reset has a cost.
+                    // The timer is reset only when it fires, not with every message, because a reset has a
+                    // cost.
                     timer.as_mut().reset(idles.min(expires));
                     continue;
                 }
@@ -222,7 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         self.socket.send(Message::Close(Some(frame))).await
     }
 
-    /// Completes the closing handshake: answers the client's close frame, or waits for the client's answer to ours.
+    /// Completes the closing handshake: answers the client's close frame, or waits for the client's answer to
+    /// ours.
     async fn drain(&mut self) -> Result<(), Error> {
         while let Some(received) = self.socket.next().await {
             received?;

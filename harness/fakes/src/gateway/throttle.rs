@@ -26,5 +26,6 @@ impl Throttle {
     }
 }
 
-/// Maximum duration of a setting: 366 days. Deadlines are sums of `Instant` and `Duration`, which could overflow.
+/// Maximum duration of a setting: 366 days. Deadlines are sums of `Instant` and `Duration`, which could
+/// overflow.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);

@@ -33,14 +33,16 @@ use super::socket;
 use crate::aws_format::trace_root;
 use crate::observe::Observation;
 
-/// Answers a handshake once the `$connect` function has replied: with 101, or with the response that rejects the client.
+/// Answers a handshake once the `$connect` function has replied: with 101, or with the response that rejects
+/// the client.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
     let upgraded = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     handshake(api, parts, async { upgraded.await.map(TokioIo::new) }).await
 }
 
-/// Answers a handshake like [`upgrade`]. After the 101 response, `upgraded` resolves to the connection's stream.
+/// Answers a handshake like [`upgrade`]. After the 101 response, `upgraded` resolves to the connection's
+/// stream.
 pub(super) async fn handshake<U, S, E>(api: Arc<Api>, parts: Parts, upgraded: U) -> Response
 where
     U: Future<Output = Result<S, E>> + Send + 'static,
@@ -67,8 +69,8 @@ where
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
     let (answer, answered) = oneshot::channel();
-    // A separate task, because axum drops this future when the client leaves. As on AWS, `$connect` must then still run
-    // to completion, and a connection that `$connect` accepted must still get its `$disconnect`.
+    // A separate task, because axum drops this future when the client leaves. As on AWS, `$connect` must then
+    // still run to completion, and a connection that `$connect` accepted must still get its `$disconnect`.
     tokio::spawn(async move {
         open(api, parts, accept, upgraded, answer).await;
         drop(active);
@@ -100,7 +102,8 @@ async fn open<U, S, E>(
         Ok(protocol) => protocol,
         Err(refusal) => return drop(answer.send(refusal)),
     };
-    // Register the connection before the client receives the 101, so that calls made right after it find the connection.
+    // Register the connection before the client receives the 101, so that calls made right after it find the
+    // connection.
     let (connection, frames) = Connection::new(info, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
     api.faults().notify(|| Observation::Opened { connection: connection.id().to_string() });
@@ -117,7 +120,8 @@ async fn open<U, S, E>(
 }
 
 impl Api {
-    /// Decides about a handshake: checks the rate limits, then invokes the authorizer, if any, and the `$connect` function.
+    /// Decides about a handshake: checks the rate limits, then invokes the authorizer, if any, and the
+    /// `$connect` function.
     ///
     /// Returns the subprotocol to announce, if any.
     ///
@@ -217,7 +221,8 @@ impl Api {
     }
 }
 
-/// Removes the headers that a function may not set, because they frame the HTTP message or belong to the upgrade.
+/// Removes the headers that a function may not set, because they frame the HTTP message or belong to the
+/// upgrade.
 fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     for name in [CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);

@@ -28,10 +28,11 @@ use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::sdk;
 
 impl Functions {
-    /// Returns a router with the operations `Invoke` and `GetFunction` of Lambda's HTTP API (version 2015-03-31).
+    /// Returns a router with the operations `Invoke` and `GetFunction` of Lambda's HTTP API (version
+    /// 2015-03-31).
     ///
-    /// The router does not check signatures. `LogType: Tail` returns no log, because the fake does not separate the
-    /// output of a process by invocation.
+    /// The router does not check signatures. `LogType: Tail` returns no log, because the fake does not
+    /// separate the output of a process by invocation.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
@@ -39,8 +40,8 @@ impl Functions {
             .with_state(self.clone())
     }
 
-    /// Returns an HTTP client whose calls of Lambda's API these functions answer, for AWS SDKs or for requests signed by
-    /// hand.
+    /// Returns an HTTP client whose calls of Lambda's API these functions answer, for AWS SDKs or for
+    /// requests signed by hand.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)

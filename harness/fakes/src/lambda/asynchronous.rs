@@ -15,34 +15,34 @@ use crate::aws_format::{iso_8601, uuid};
 use crate::destination::{Destination, NoDestination};
 use crate::faults::{CallContext, Effect, Effects, Service};
 
-/// Maximum payload of an asynchronous invocation in bytes: 1 MB. Until October 2025 the maximum was 256 KB (Lambda API
-/// reference, `Invoke`).
+/// Maximum payload of an asynchronous invocation in bytes: 1 MB. Until October 2025 the maximum was 256 KB
+/// (Lambda API reference, `Invoke`).
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 
-/// Delays before the first and the second retry of a failed function (Lambda guide, "Error handling for asynchronous
-/// invocation").
+/// Delays before the first and the second retry of a failed function (Lambda guide, "Error handling for
+/// asynchronous invocation").
 const RETRIES: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
-/// Delay before the first retry of a throttled event. The delay doubles each time, up to [`MAX_BACKOFF`] (same source
-/// as [`RETRIES`]).
+/// Delay before the first retry of a throttled event. The delay doubles each time, up to [`MAX_BACKOFF`]
+/// (same source as [`RETRIES`]).
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
 impl Functions {
     /// Queues an asynchronous invocation of `function` and returns its request id, which retries share.
     ///
-    /// A failed function is retried after one minute and again after two more minutes. A throttled invocation is retried
-    /// until the event is too old. Queued invocations are lost when the stage ends.
+    /// A failed function is retried after one minute and again after two more minutes. A throttled invocation
+    /// is retried until the event is too old. Queued invocations are lost when the stage ends.
     ///
     /// # Errors
-    /// [`InvokeError`]: `NotFound` if the stage has no such function, `TooLarge` if the payload is too large, `Throttled`
-    /// if the stage is shutting down.
+    /// [`InvokeError::NotFound`] if the stage has no such function, [`InvokeError::TooLarge`] if the payload is
+    /// too large, [`InvokeError::Throttled`] if the stage is shutting down.
     pub fn invoke_async(&self, function: &str, payload: Bytes) -> Result<String, InvokeError> {
         self.queue(function, payload, None)
     }
 
-    /// Queues an invocation like [`invoke_async`](Self::invoke_async). `caused_by` is the trace header of the call, which
-    /// loop detection needs.
+    /// Queues an invocation like [`invoke_async`](Self::invoke_async). `caused_by` is the trace header of the
+    /// call, which loop detection needs.
     pub(super) fn queue(
         &self,
         function: &str,
@@ -72,8 +72,8 @@ impl Functions {
 }
 
 impl Destination for Functions {
-    /// Invokes the function with this ARN asynchronously. A message to an ARN that is not a function of the stage goes to
-    /// [`Options::destination`](super::Options::destination).
+    /// Invokes the function with this ARN asynchronously. A message to an ARN that is not a function of the
+    /// stage goes to [`Options::destination`](super::Options::destination).
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
         let own = function_name(arn).filter(|name| arn.starts_with("arn:") && self.0.function(name).is_ok());
         match (own, &self.options().destination) {
@@ -99,8 +99,8 @@ struct Event {
 /// Result with which an event leaves the queue.
 #[derive(Debug)]
 struct Outcome {
-    /// `condition` of the invocation record: `Success`, `RetriesExhausted` or `EventAgeExceeded`. No source documents the
-    /// condition for a function that is never invoked; `RetriesExhausted` is a guess.
+    /// `condition` of the invocation record: `Success`, `RetriesExhausted` or `EventAgeExceeded`. No source
+    /// documents the condition for a function that is never invoked; `RetriesExhausted` is a guess.
     condition: &'static str,
     /// Number of attempts to invoke the function, including throttled ones.
     invocations: u32,
@@ -131,8 +131,8 @@ impl Event {
         }
     }
 
-    /// Sends `message` to a destination. AWS counts failures in the metric `DestinationDeliveryFailures`; the fake writes a
-    /// line with that name to the function's log instead.
+    /// Sends `message` to a destination. AWS counts failures in the metric `DestinationDeliveryFailures`; the
+    /// fake writes a line with that name to the function's log instead.
     fn send(&self, functions: &Functions, arn: &str, message: String) {
         if let Err(error) = functions.send(arn, message) {
             let line = format!("DestinationDeliveryFailures: {error}");
@@ -140,15 +140,15 @@ impl Event {
         }
     }
 
-    /// Invokes the function until the event leaves the queue; `None` if the functions were dropped or a fault lost the
-    /// event.
+    /// Invokes the function until the event leaves the queue; `None` if the functions were dropped or a fault
+    /// lost the event.
     async fn run(&self, functions: &Weak<Inner>) -> Option<Outcome> {
         let settings = &self.function.config.asynchronous;
         let queued = Instant::now();
         let (mut invocations, mut failures, mut backoff) = (0, 0, FIRST_BACKOFF);
         let mut response = None;
-        // With a reserved concurrency of 0 the function can never run, so Lambda does not retry (Lambda guide, "Adding a
-        // destination").
+        // With a reserved concurrency of 0 the function can never run, so Lambda does not retry (Lambda
+        // guide, "Adding a destination").
         if self.function.config.reserved_concurrency == Some(0) {
             return Some(Outcome { condition: "RetriesExhausted", invocations, response });
         }
@@ -213,7 +213,8 @@ impl Event {
         functions.options.faults.inject(&context, possible)
     }
 
-    /// Builds the invocation record for a destination (Lambda guide, "Capturing records of asynchronous invocations").
+    /// Builds the invocation record for a destination (Lambda guide, "Capturing records of asynchronous
+    /// invocations").
     fn record(&self, outcome: &Outcome, functions: &Functions) -> Value {
         let mut record = json!({
             "version": "1.0",

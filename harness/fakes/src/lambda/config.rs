@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::in_process::InProcess;
 
-/// Environment variables of the stage that a function's process inherits; the process sees no others of the stage.
-/// `LLVM_PROFILE_FILE` lets a coverage run measure child processes.
+/// Environment variables of the stage that a function's process inherits; the process sees no others of the
+/// stage. `LLVM_PROFILE_FILE` lets a coverage run measure child processes.
 const PASSED_THROUGH: [&str; 5] =
     ["PATH", "LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "TMPDIR", "LLVM_PROFILE_FILE"];
 
@@ -42,14 +42,14 @@ pub struct FunctionConfig {
     pub environment: BTreeMap<String, String>,
     /// Maximum duration of one invocation; default 3 s, at most 15 min.
     pub timeout: Duration,
-    /// Memory size in MiB that the function's environment variables report; default 128, allowed 128 to 10,240. The fake
-    /// does not enforce the size.
+    /// Memory size in MiB that the function's environment variables report; default 128, allowed 128 to
+    /// 10,240. The fake does not enforce the size.
     pub memory_mib: u32,
-    /// Maximum number of concurrent invocations, reserved for this function; `None` (default) shares the unreserved
-    /// concurrency of the account with other functions.
+    /// Maximum number of concurrent invocations, reserved for this function; `None` (default) shares the
+    /// unreserved concurrency of the account with other functions.
     pub reserved_concurrency: Option<u32>,
-    /// Whether loops of invocations are allowed (`RecursiveLoop: Allow` on AWS); default `false`: the fake stops a chain
-    /// of requests that invokes the function more than 16 times.
+    /// Whether loops of invocations are allowed (`RecursiveLoop: Allow` on AWS); default `false`: the fake
+    /// stops a chain of requests that invokes the function more than 16 times.
     pub recursive_loop: bool,
     /// Settings of the function's asynchronous invocations.
     pub asynchronous: AsyncSettings,
@@ -70,8 +70,8 @@ pub struct AsyncSettings {
     pub on_success: Option<String>,
     /// ARN of the queue or function that receives a record of each event that failed for good; default `None`.
     pub on_failure: Option<String>,
-    /// ARN of the queue that receives each event that failed for good; default `None`. The fake omits the message
-    /// attributes that AWS adds (`RequestID`, `ErrorCode`, `ErrorMessage`).
+    /// ARN of the queue that receives each event that failed for good; default `None`. The fake omits the
+    /// message attributes that AWS adds (`RequestID`, `ErrorCode`, `ErrorMessage`).
     pub dead_letter: Option<String>,
 }
 
@@ -88,13 +88,15 @@ impl Default for AsyncSettings {
 }
 
 impl FunctionConfig {
-    /// Returns the configuration of a function that runs the program `executable`, with Lambda's default settings.
+    /// Returns the configuration of a function that runs the program `executable`, with Lambda's default
+    /// settings.
     #[must_use]
     pub fn new(name: impl Into<String>, executable: impl Into<PathBuf>) -> Self {
         Self::of(name.into(), Code::Program(executable.into()))
     }
 
-    /// Returns the configuration of a function that runs `code` in this process, with Lambda's default settings.
+    /// Returns the configuration of a function that runs `code` in this process, with Lambda's default
+    /// settings.
     #[must_use]
     pub fn in_process(name: impl Into<String>, code: Arc<dyn InProcess>) -> Self {
         Self::of(name.into(), Code::InProcess(code))
@@ -122,8 +124,8 @@ impl FunctionConfig {
         format!("arn:aws:lambda:{}:{}:function:{}", self.region, self.account_id, self.name)
     }
 
-    /// Returns all environment variables of a process whose program is in the folder `task_root` and whose Runtime API
-    /// listens at the address `runtime_api`.
+    /// Returns all environment variables of a process whose program is in the folder `task_root` and whose
+    /// Runtime API listens at the address `runtime_api`.
     pub(super) fn process_variables(
         &self,
         task_root: &Path,
@@ -243,8 +245,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Concurrency that must stay unreserved, for functions without a reservation (Lambda guide, "Configuring reserved
-/// concurrency").
+/// Concurrency that must stay unreserved, for functions without a reservation (Lambda guide, "Configuring
+/// reserved concurrency").
 const UNRESERVED: u64 = 100;
 
 /// Checks all functions of a stage, including the sum of their reserved concurrency.

@@ -36,7 +36,8 @@ impl Environment {
     /// Starts an environment and waits until the environment can take an event.
     ///
     /// # Errors
-    /// [`InvokeError`] if the environment cannot be started, exits, reports an error, or exceeds the init timeout.
+    /// [`InvokeError`] if the environment cannot be started, exits, reports an error, or exceeds the init
+    /// timeout.
     pub(super) async fn start(
         registration: Registration,
         config: &FunctionConfig,
@@ -73,7 +74,8 @@ impl Environment {
         Ok(Self { registration, code })
     }
 
-    /// Returns whether the environment must be replaced, because a newer version was deployed or its clock is skewed.
+    /// Returns whether the environment must be replaced, because a newer version was deployed or its clock is
+    /// skewed.
     pub(super) fn is_outdated(&self) -> bool {
         self.registration.is_outdated()
     }
@@ -94,8 +96,8 @@ impl Environment {
 
     /// Runs one event, for at most `timeout`.
     ///
-    /// With `kill`, a fault kills the environment as soon as it has the event. `midway_fault` affects only code that runs
-    /// in this process.
+    /// With `kill`, a fault kills the environment as soon as it has the event. `midway_fault` affects only
+    /// code that runs in this process.
     ///
     /// # Errors
     /// [`InvokeError`] if the environment did not survive. The caller must then end the environment.

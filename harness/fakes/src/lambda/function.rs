@@ -14,8 +14,8 @@ use super::registry::Registry;
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) config: FunctionConfig,
-    /// One permit per concurrent invocation: the function's own permits if it reserves concurrency, otherwise the permits
-    /// that all functions of the account share.
+    /// One permit per concurrent invocation: the function's own permits if it reserves concurrency, otherwise
+    /// the permits that all functions of the account share.
     pub(super) concurrency: Arc<Semaphore>,
     idle: Mutex<Idle>,
     pub(super) registry: Registry,
@@ -24,7 +24,8 @@ pub(super) struct Function {
 /// Environments that have answered their last event and wait for another.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    /// Idle environments, each with the time at which it became idle; the most recently used environment is last.
+    /// Idle environments, each with the time at which it became idle; the most recently used environment is
+    /// last.
     pub(super) environments: Vec<(Environment, Instant)>,
     /// Whether a task runs that ends environments after the idle timeout.
     watched: bool,
@@ -36,7 +37,8 @@ impl Function {
         Self { config, concurrency, idle: Mutex::default(), registry: Registry::default() }
     }
 
-    /// Locks the list and ignores poisoning: the list is consistent after each statement, so a panic cannot corrupt it.
+    /// Locks the list and ignores poisoning: the list is consistent after each statement, so a panic cannot
+    /// corrupt it.
     pub(super) fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

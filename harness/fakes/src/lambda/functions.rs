@@ -30,8 +30,8 @@ const LOST_ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
 /// The functions of a stage, which run as processes or in this process when they are invoked.
 ///
-/// Must be used within a tokio runtime. Dropping the last clone kills all environments; [`Functions::shutdown`] lets the
-/// environments end in order.
+/// Must be used within a tokio runtime. Dropping the last clone kills all environments;
+/// [`Functions::shutdown`] lets the environments end in order.
 #[derive(Clone, Debug)]
 pub struct Functions(pub(super) Arc<Inner>);
 
@@ -46,8 +46,8 @@ pub(super) struct Inner {
     version: AtomicU32,
 }
 
-/// Guards that an invocation holds until it ends: its concurrency permit, and the count of invocations that a shutdown
-/// waits for.
+/// Guards that an invocation holds until it ends: its concurrency permit, and the count of invocations that a
+/// shutdown waits for.
 #[derive(Debug)]
 struct Admitted {
     _permit: OwnedSemaphorePermit,
@@ -71,11 +71,12 @@ impl Functions {
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
     }
 
-    /// Starts an environment of `function`, unless an idle one is ready, and waits until the environment asks for an event.
+    /// Starts an environment of `function`, unless an idle one is ready, and waits until the environment asks
+    /// for an event.
     ///
     /// # Errors
-    /// [`InvokeError`], as for an invocation. If the process exits, the message ends with the last lines that the process
-    /// wrote to its standard error.
+    /// [`InvokeError`], as for an invocation. If the process exits, the message ends with the last lines that
+    /// the process wrote to its standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
@@ -170,8 +171,8 @@ impl Inner {
         self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))
     }
 
-    /// Runs one invocation, and injects faults into it. `caused_by` is the trace header of the call that invokes the
-    /// function.
+    /// Runs one invocation, and injects faults into it. `caused_by` is the trace header of the call that
+    /// invokes the function.
     pub(super) async fn requested(
         self: Arc<Self>,
         name: &str,
@@ -215,8 +216,8 @@ impl Inner {
             Code::InProcess(_) => self.options.faults.midway_fault(&context),
             Code::Program(_) => None,
         };
-        // A separate task: as on AWS, the function continues to run when its caller leaves, and the environment returns to
-        // the idle list.
+        // A separate task: as on AWS, the function continues to run when its caller leaves, and the
+        // environment returns to the idle list.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
             self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
@@ -235,7 +236,8 @@ impl Inner {
         }
     }
 
-    /// Returns the trace header of an invocation. `caused_by` is the trace header of the call that invokes the function.
+    /// Returns the trace header of an invocation. `caused_by` is the trace header of the call that invokes
+    /// the function.
     ///
     /// # Errors
     /// [`InvokeError::Recursion`] if loop detection stops the invocation.
@@ -254,7 +256,8 @@ impl Inner {
 
     fn admit(&self, name: &str) -> Result<(Arc<Function>, Admitted), InvokeError> {
         let function = self.function(name)?;
-        // Count the invocation before the check: a shutdown then either waits for the invocation or is seen by the check.
+        // Count the invocation before the check: a shutdown then either waits for the invocation or is seen
+        // by the check.
         let alive = self.lifetimes.enter();
         if self.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);

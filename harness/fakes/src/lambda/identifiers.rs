@@ -24,7 +24,8 @@ pub(super) fn log_stream(entropy: &dyn Entropy, now: Timestamp) -> String {
     format!("{}/[$LATEST]{}", log_day(now), hex(&bytes))
 }
 
-/// Extracts the function's name from a name, an ARN or a partial ARN, each with or without the version `$LATEST`.
+/// Extracts the function's name from a name, an ARN or a partial ARN, each with or without the version
+/// `$LATEST`.
 pub(super) fn function_name(named: &str) -> Option<&str> {
     let named = named.strip_suffix(":$LATEST").unwrap_or(named);
     let name = named.rsplit_once(":function:").map_or(named, |(_, name)| name);

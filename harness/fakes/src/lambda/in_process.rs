@@ -1,4 +1,5 @@
-//! Traits of functions that run in this process: the same events and replies as on Lambda, without processes or sockets.
+//! Traits of functions that run in this process: the same events and replies as on Lambda, without processes
+//! or sockets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,8 +16,8 @@ use crate::faults::Caller;
 pub trait InProcess: fmt::Debug + Send + Sync {
     /// Starts an execution environment, which corresponds to Lambda's init phase.
     ///
-    /// `variables` are the function's environment variables, including Lambda's own. The environment must make its calls
-    /// to other fakes as `caller`.
+    /// `variables` are the function's environment variables, including Lambda's own. The environment must
+    /// make its calls to other fakes as `caller`.
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_>;
 }
 
@@ -28,7 +29,8 @@ pub type Starting<'a> =
 ///
 /// The environment runs one event at a time. Dropping it ends the environment.
 pub trait InProcessEnvironment: fmt::Debug + Send {
-    /// Runs one event and returns the reply. The returned future is dropped early if the invocation times out or is killed.
+    /// Runs one event and returns the reply. The returned future is dropped early if the invocation times out
+    /// or is killed.
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_>;
 }
 

@@ -47,7 +47,8 @@ pub enum InvokeError {
     TooLarge(usize),
     /// The function was invoked too often in one chain of requests (`RecursiveInvocationException`).
     Recursion,
-    /// Lambda itself failed, and the function may have run (`ServiceException`). Only an injected fault causes this error.
+    /// Lambda itself failed, and the function may have run (`ServiceException`). Only an injected fault
+    /// causes this error.
     Service,
 }
 
@@ -61,7 +62,8 @@ impl InvokeError {
         Self::function("Runtime.ExitError", format!("RequestId: {request_id} Error: {reason}"))
     }
 
-    /// Returns the error of a function that did not reply, or of a process that was not ready, within `timeout`.
+    /// Returns the error of a function that did not reply, or of a process that was not ready, within
+    /// `timeout`.
     pub(super) fn timed_out(request_id: &str, timeout: Duration) -> Self {
         let secs = timeout.as_secs_f64();
         Self::function(

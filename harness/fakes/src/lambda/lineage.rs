@@ -1,8 +1,9 @@
-//! Detection of recursive loops: the trace header counts the invocations of each function in a chain of requests.
+//! Detection of recursive loops: the trace header counts the invocations of each function in a chain of
+//! requests.
 //!
-//! The format of `Lineage` in the trace header is undocumented, so the fake uses its own. SDKs forward the header
-//! unchanged from `_X_AMZN_TRACE_ID`, so any format works. The fake counts the invocations of each function separately,
-//! as the Lambda guide describes ("Use Lambda recursive loop detection").
+//! The format of `Lineage` in the trace header is undocumented, so the fake uses its own. SDKs forward the
+//! header unchanged from `_X_AMZN_TRACE_ID`, so any format works. The fake counts the invocations of each
+//! function separately, as the Lambda guide describes ("Use Lambda recursive loop detection").
 
 use ring::digest::{SHA256, digest};
 use streamer::ports::{Entropy, Timestamp};
@@ -15,8 +16,8 @@ const MAX_ROUNDS: u32 = 16;
 
 /// Returns the trace header for an invocation of the function `arn`.
 ///
-/// `caused_by` is the trace header of the call that invokes the function. Returns `None` if the chain of requests has
-/// already invoked the function [`MAX_ROUNDS`] times.
+/// `caused_by` is the trace header of the call that invokes the function. Returns `None` if the chain of
+/// requests has already invoked the function [`MAX_ROUNDS`] times.
 pub(super) fn trace(
     arn: &str,
     caused_by: Option<&str>,

@@ -17,12 +17,12 @@ pub trait LogSink: fmt::Debug + Send + Sync {
 
 /// A log for humans, in which each line starts with the name of its function.
 ///
-/// A slow reader, such as a paused pager, does not block the functions. Up to [`TerminalLog::WAITING_LINES`] lines wait in
-/// memory. The log drops further lines, and writes the number of dropped lines in their place.
+/// A slow reader, such as a paused pager, does not block the functions. Up to [`TerminalLog::WAITING_LINES`]
+/// lines wait in memory. The log drops further lines, and writes the number of dropped lines in their place.
 pub struct TerminalLog<W = io::Stderr> {
     waiting: Arc<Waiting>,
-    /// Output of the log, until the first line starts the writer thread, which takes the output. A log without lines
-    /// starts no thread.
+    /// Output of the log, until the first line starts the writer thread, which takes the output. A log
+    /// without lines starts no thread.
     writer: Mutex<Option<W>>,
     ended: Mutex<Option<Receiver<()>>>,
 }
@@ -107,7 +107,8 @@ fn write_all(mut writer: impl Write, waiting: &Waiting) {
 impl<W: Write + Send + 'static> LogSink for TerminalLog<W> {
     fn line(&self, function: &str, line: &str) {
         let mut lines = self.waiting.lock();
-        // After one dropped line, drop all lines until the note is written, because the note comes after the queue.
+        // After one dropped line, drop all lines until the note is written, because the note comes after the
+        // queue.
         if lines.dropped > 0 || lines.queue.len() >= Self::WAITING_LINES {
             lines.dropped += 1;
         } else {

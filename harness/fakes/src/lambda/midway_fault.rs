@@ -1,4 +1,5 @@
-//! Faults in the middle of an invocation of an in-process function: the environment is killed, frozen, or hangs.
+//! Faults in the middle of an invocation of an in-process function: the environment is killed, frozen, or
+//! hangs.
 
 use std::future::{pending, poll_fn};
 use std::task::Poll;
@@ -11,8 +12,8 @@ use crate::faults::{CallContext, Caller, Effect, Faults, MidwayFault};
 
 /// Runs an invocation, and injects `midway_fault` at the await that the fault names.
 ///
-/// After a freeze, the invocation continues. If the fault kills `caller` or lets it hang, this future stays pending; the
-/// task that polls it must drop it when the caller is killed or the timeout is reached.
+/// After a freeze, the invocation continues. If the fault kills `caller` or lets it hang, this future stays
+/// pending; the task that polls it must drop it when the caller is killed or the timeout is reached.
 pub(super) async fn with_midway_fault(
     mut invocation: Invocation<'_>,
     caller: &Caller,

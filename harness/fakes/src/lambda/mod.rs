@@ -1,7 +1,7 @@
 //! Fake of AWS Lambda, which runs the functions of a stage.
 //!
-//! [`Functions`] runs real function binaries as separate processes. Each execution environment has its own Runtime API on
-//! a loopback port, with the same interface as inside an AWS sandbox. A function may also run
+//! [`Functions`] runs real function binaries as separate processes. Each execution environment has its own
+//! Runtime API on a loopback port, with the same interface as inside an AWS sandbox. A function may also run
 //! [in this process](InProcess), under the same rules.
 
 mod api;

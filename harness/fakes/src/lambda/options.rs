@@ -12,19 +12,19 @@ use crate::faults::Faults;
 /// Settings for running the functions of a stage.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Maximum time that an environment may take from its start until it is ready for its first event; default 10 s, as on
-    /// AWS.
+    /// Maximum time that an environment may take from its start until it is ready for its first event;
+    /// default 10 s, as on AWS.
     pub init_timeout: Duration,
     /// Time between SIGTERM and SIGKILL when a process is shut down; default 2 s, as on AWS.
     pub shutdown: Duration,
-    /// Whether processes are frozen while they wait for an event, as on AWS; default `true`. Set to `false` to keep a
-    /// debugger attached.
+    /// Whether processes are frozen while they wait for an event, as on AWS; default `true`. Set to `false`
+    /// to keep a debugger attached.
     pub freeze: bool,
-    /// Maximum time that an environment waits for an event before it is ended; `None` means no limit. The default is
-    /// 10 min: AWS documents no value, and 5 to 15 min have been observed.
+    /// Maximum time that an environment waits for an event before it is ended; `None` means no limit. The
+    /// default is 10 min: AWS documents no value, and 5 to 15 min have been observed.
     pub idle_timeout: Option<Duration>,
-    /// Maximum number of concurrent invocations of all functions together; default 1,000, the default quota of an AWS
-    /// account. The reserved concurrency of functions is taken from this number.
+    /// Maximum number of concurrent invocations of all functions together; default 1,000, the default quota
+    /// of an AWS account. The reserved concurrency of functions is taken from this number.
     pub account_concurrency: u32,
     /// Log for the output of the functions; default standard error.
     pub log: Arc<dyn LogSink>,
@@ -34,8 +34,8 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
     /// Fault rules for invocations; default none.
     pub faults: Faults,
-    /// Destination for records of asynchronous invocations whose ARN is not a function of the stage, such as a queue.
-    /// With the default, `None`, such a record is dropped and the function's log says so.
+    /// Destination for records of asynchronous invocations whose ARN is not a function of the stage, such as
+    /// a queue. With the default, `None`, such a record is dropped and the function's log says so.
     pub destination: Option<Arc<dyn Destination>>,
 }
 

@@ -15,8 +15,8 @@ use super::output::{Tail, forward};
 use crate::faults::Caller;
 use crate::watch;
 
-/// Maximum time to wait for the remaining output of an exited process. Only a grandchild outside of the process group can
-/// keep the pipe open that long.
+/// Maximum time to wait for the remaining output of an exited process. Only a grandchild outside of the
+/// process group can keep the pipe open that long.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Signals all processes of a stage to end, and counts the processes that still run.
@@ -86,7 +86,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `command`, and forwards the output to `log` under the function's name. Killing `caller` kills the process.
+    /// Starts `command`, and forwards the output to `log` under the function's name. Killing `caller` kills
+    /// the process.
     ///
     /// # Errors
     /// [`io::Error`] if the program cannot be started.
@@ -96,8 +97,8 @@ impl Process {
         log: &Arc<dyn LogSink>,
         lifetimes: &Lifetimes,
     ) -> io::Result<Self> {
-        // A separate process group: Ctrl-C in the terminal then reaches only the stage, which shuts down its functions
-        // in order. A signal to the group also reaches the processes that the function has started.
+        // A separate process group: Ctrl-C in the terminal then reaches only the stage, which shuts down its
+        // functions in order. A signal to the group also reaches the processes that the function has started.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         let alive = lifetimes.enter();
@@ -228,7 +229,8 @@ impl Group {
 
     /// Freezes the group with SIGSTOP.
     ///
-    /// If the stage itself is killed, the kernel ends the group: a stopped group without a parent gets SIGHUP and SIGCONT.
+    /// If the stage itself is killed, the kernel ends the group: a stopped group without a parent gets SIGHUP
+    /// and SIGCONT.
     pub(super) fn stop(&self) {
         let members = self.lock();
         if !members.ending {

@@ -19,8 +19,8 @@ struct Entry {
 impl Registry {
     /// Registers the environment that `start` creates.
     ///
-    /// `start` runs under the registry's lock. A deploy therefore either comes first, so that `start` uses the new version,
-    /// or finds the environment in the registry and marks it as outdated.
+    /// `start` runs under the registry's lock. A deploy therefore either comes first, so that `start` uses
+    /// the new version, or finds the environment in the registry and marks it as outdated.
     pub(super) fn register(&self, start: impl FnOnce() -> Caller) -> Registration {
         let is_outdated = Arc::<AtomicBool>::default();
         let mut entries = self.lock();

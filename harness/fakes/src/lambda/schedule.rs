@@ -18,7 +18,8 @@ pub use expression::Expression;
 
 use crate::aws_format::{iso_8601, uuid};
 
-/// Maximum duration of one sleep. The clock is read again after each sleep, because the clock may have been set.
+/// Maximum duration of one sleep. The clock is read again after each sleep, because the clock may have been
+/// set.
 const MAX_SLEEP: Duration = Duration::from_mins(1);
 
 /// A schedule that invokes a function.
@@ -39,7 +40,8 @@ pub struct Schedule {
 /// AWS service that invokes functions on a schedule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scheduler {
-    /// `EventBridge`, with a scheduled rule. The event has the source `aws.events`, and an empty object as `detail`.
+    /// `EventBridge`, with a scheduled rule. The event has the source `aws.events`, and an empty object as
+    /// `detail`.
     Rule,
     /// `EventBridge` Scheduler. The event has the source `aws.scheduler`, and the string `{}` as `detail`.
     Schedule,
@@ -48,8 +50,8 @@ pub enum Scheduler {
 impl Schedule {
     /// Invokes the function asynchronously at each time of the schedule, until `stop` completes.
     ///
-    /// If several times pass while the machine sleeps, the function is invoked once after the sleep, and the other times are
-    /// skipped.
+    /// If several times pass while the machine sleeps, the function is invoked once after the sleep, and the
+    /// other times are skipped.
     pub async fn run(
         self,
         functions: Functions,
@@ -93,8 +95,9 @@ impl Schedule {
 
     /// Returns the first invocation time of a schedule that was created at `start`.
     ///
-    /// A rate of `EventBridge` Scheduler starts immediately: its guide, "Schedule types", says that without a `StartDate`
-    /// the schedule "starts invoking the target immediately". The rate of a rule starts after one interval.
+    /// A rate of `EventBridge` Scheduler starts immediately: its guide, "Schedule types", says that without a
+    /// `StartDate` the schedule "starts invoking the target immediately". The rate of a rule starts after one
+    /// interval.
     fn first(&self, start: Timestamp) -> Option<Timestamp> {
         match self.service {
             Scheduler::Schedule if self.expression.is_rate() => Some(start),
@@ -102,8 +105,8 @@ impl Schedule {
         }
     }
 
-    /// Returns the payload of an invocation at time `at`: the configured input, or the event that `EventBridge` generates
-    /// (`EventBridge` guide, "Creating a rule that runs on a schedule").
+    /// Returns the payload of an invocation at time `at`: the configured input, or the event that
+    /// `EventBridge` generates (`EventBridge` guide, "Creating a rule that runs on a schedule").
     fn payload(&self, at: Timestamp, entropy: &dyn Entropy) -> String {
         if let Some(input) = &self.input {
             return input.clone();

@@ -48,8 +48,8 @@ enum Address {
     Pipes(mpsc::UnboundedSender<DuplexStream>),
 }
 
-/// Returns an API with the routes `$connect`, `$disconnect`, `note` (one-way), `echo` and `$default` (two-way). Each route
-/// has its own function.
+/// Returns an API with the routes `$connect`, `$disconnect`, `note` (one-way), `echo` and `$default`
+/// (two-way). Each route has its own function.
 pub(crate) fn config() -> ApiConfig {
     ApiConfig::new("abcde12345", "abcde12345.execute-api.eu-west-1.amazonaws.com")
         .route(Route::one_way("$connect", "connect"))
@@ -117,8 +117,8 @@ impl Stage {
         assert_eq!(self.events.try_recv().ok(), None);
     }
 
-    /// Returns the maximum time to wait for an event: longer than every limit in virtual time, or enough for a busy machine
-    /// in real time.
+    /// Returns the maximum time to wait for an event: longer than every limit in virtual time, or enough for
+    /// a busy machine in real time.
     fn wait_limit(&self) -> Duration {
         match self.address {
             Address::Tcp(_) => Duration::from_secs(20),
@@ -177,7 +177,8 @@ impl Stage {
         );
         let (mut from, mut to) = tokio::io::split(self.open().await);
         let mut answer = Vec::new();
-        // The write may fail, because the server may answer and close the connection before it has read the whole body.
+        // The write may fail, because the server may answer and close the connection before it has read the
+        // whole body.
         let write = async { drop(to.write_all(&[head.as_bytes(), body].concat()).await) };
         let read = from.read_to_end(&mut answer);
         tokio::time::timeout(self.wait_limit(), async { tokio::join!(write, read) })
@@ -188,7 +189,8 @@ impl Stage {
         Answer::parse(&String::from_utf8(answer).unwrap())
     }
 
-    /// Calls the management API without advancing time, and returns the status and the error type of the response.
+    /// Calls the management API without advancing time, and returns the status and the error type of the
+    /// response.
     pub(crate) async fn in_process(&self, method: &str, path: &str) -> (u16, String) {
         let call = http::Request::builder().method(method).uri(path).body(axum::body::Body::empty());
         let answer = self.gateway.router().oneshot(call.unwrap()).await.unwrap();
@@ -236,7 +238,8 @@ impl Client {
         (code.into(), reason.to_string())
     }
 
-    /// Returns the expected text of a frame that the gateway itself sends: `text`, this client's id, and `request_id`.
+    /// Returns the expected text of a frame that the gateway itself sends: `text`, this client's id, and
+    /// `request_id`.
     pub(crate) fn notice(&self, text: &str, request_id: &str) -> String {
         format!(r#"{{"message": "{text}", "connectionId":"{}", "requestId":"{request_id}"}}"#, self.id)
     }

@@ -26,8 +26,8 @@ pub(super) struct Local {
     process: Process,
 }
 
-/// Stands in for the process of the environment. Dropping it kills the caller: calls of tasks that still run then have no
-/// effect.
+/// Stands in for the process of the environment. Dropping it kills the caller: calls of tasks that still run
+/// then have no effect.
 #[derive(Debug)]
 struct Process(Caller);
 
@@ -64,7 +64,8 @@ impl Local {
         Ok(Self { environment, lifetimes: lifetimes.clone(), process })
     }
 
-    /// Runs one event. The function's future is dropped if the environment is killed or the event exceeds `timeout`.
+    /// Runs one event. The function's future is dropped if the environment is killed or the event exceeds
+    /// `timeout`.
     ///
     /// # Errors
     /// [`InvokeError`] if the environment did not survive.

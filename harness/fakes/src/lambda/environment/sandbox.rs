@@ -19,7 +19,8 @@ use crate::lambda::runtime_api::{Event, Reply, RuntimeApi};
 
 /// Maximum time that an environment that has just answered may take to ask for its next event.
 ///
-/// A runtime usually asks within microseconds. A slower runtime is still busy, and the invocation uses another environment.
+/// A runtime usually asks within microseconds. A slower runtime is still busy, and the invocation uses
+/// another environment.
 const READY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Ability of an environment to take an event.
@@ -87,7 +88,8 @@ impl Sandbox {
             let _ = connection.set_nodelay(true);
         });
         let server = Server(tokio::spawn(async move {
-            // The server runs until the environment is dropped. If the listener fails, the init phase times out.
+            // The server runs until the environment is dropped. If the listener fails, the init phase times
+            // out.
             let _ = axum::serve(listener, router).await;
         }));
         let process = Process::spawn(command, caller, &options.log, lifetimes)?;
@@ -104,7 +106,8 @@ impl Sandbox {
             ready = self.api.ready() => ready,
             reason = self.process.exited() => {
                 let mut message = format!("RequestId: {request_id} Error: {reason}");
-                // Unlike on AWS, the message includes the process's last output, because its log may not be available.
+                // Unlike on AWS, the message includes the process's last output, because its log may not be
+                // available.
                 let stderr = self.process.last_stderr_lines();
                 if !stderr.is_empty() {
                     message = format!("{message}\n{stderr}");

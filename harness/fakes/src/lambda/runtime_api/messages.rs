@@ -22,8 +22,8 @@ pub(in crate::lambda) fn response_too_large() -> InvokeError {
 
 /// Reads a body to its end; `None` if the body exceeds `limit` bytes.
 ///
-/// A body that is too large is also read to its end: a runtime that is still sending would otherwise see a broken
-/// connection before it sees the answer.
+/// A body that is too large is also read to its end: a runtime that is still sending would otherwise see a
+/// broken connection before it sees the answer.
 pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (BytesMut::new(), 0_usize);

@@ -42,8 +42,8 @@ enum Phase {
     InitFailed(InvokeError),
     /// The runtime waits for an event.
     Ready,
-    /// The runtime is processing an event. If the runtime asks for the next event, it gets the same event again, as in
-    /// AWS's own code.
+    /// The runtime is processing an event. If the runtime asks for the next event, it gets the same event
+    /// again, as in AWS's own code.
     Invoked { event: Event, reply: oneshot::Sender<Reply> },
     /// The runtime has answered the event with this request id, and has not asked for another event.
     Answered { request_id: String },
@@ -53,8 +53,8 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
     phase: watch::Sender<Phase>,
-    /// Process group to freeze while the runtime waits for an event; unset if freezing is off. Signals are sent under the
-    /// lock of `phase`, so that a stop and a continue cannot overtake each other.
+    /// Process group to freeze while the runtime waits for an event; unset if freezing is off. Signals are
+    /// sent under the lock of `phase`, so that a stop and a continue cannot overtake each other.
     frozen: OnceLock<Group>,
 }
 
@@ -97,7 +97,8 @@ impl RuntimeApi {
         }
     }
 
-    /// Sends `event` to the runtime, which must be ready. The receiver fails if the environment ends without a reply.
+    /// Sends `event` to the runtime, which must be ready. The receiver fails if the environment ends without
+    /// a reply.
     pub(super) fn send_event(&self, event: Event) -> oneshot::Receiver<Reply> {
         let (reply, receiver) = oneshot::channel();
         self.phase.send_modify(|phase| {

@@ -144,7 +144,8 @@ impl Days {
     }
 }
 
-/// Returns the working day nearest to the `near`th day of the month of `day`; `None` if the month has no such day.
+/// Returns the working day nearest to the `near`th day of the month of `day`; `None` if the month has no such
+/// day.
 fn working_day(day: Date, near: i8) -> Option<Date> {
     let wanted = day.with().day(near).build().ok()?;
     let away = match wanted.weekday() {
@@ -163,7 +164,8 @@ struct Field {
     name: &'static str,
     least: i16,
     most: i16,
-    /// Alternative names of the values, such as `JAN`, in ascending order from the value 1; empty if there are none.
+    /// Alternative names of the values, such as `JAN`, in ascending order from the value 1; empty if there
+    /// are none.
     names: &'static [&'static str],
 }
 

@@ -9,7 +9,8 @@ use streamer::ports::Timestamp;
 use super::cron::{Cron, timestamp};
 use super::error::{ExpressionError, wrong};
 
-/// A schedule expression: `rate(5 minutes)`, `cron(0 12 * * ? *)` or `at(2026-03-01T12:00:00)`. Times are in UTC.
+/// A schedule expression: `rate(5 minutes)`, `cron(0 12 * * ? *)` or `at(2026-03-01T12:00:00)`. Times are in
+/// UTC.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Expression(When);
 
@@ -26,7 +27,8 @@ impl Expression {
         matches!(self.0, When::Rate(_))
     }
 
-    /// Returns the first time after `after`, for a schedule that was created at `start`; `None` if no later time exists.
+    /// Returns the first time after `after`, for a schedule that was created at `start`; `None` if no later
+    /// time exists.
     pub(super) fn next(&self, start: Timestamp, after: Timestamp) -> Option<Timestamp> {
         match &self.0 {
             When::Rate(every) => {
