@@ -125,8 +125,8 @@ impl Denial {
         }
     }
 
-    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so these are those
-    /// of REST APIs.
+    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so the fake uses the
+    /// messages of REST APIs.
     pub(super) fn notice(&self) -> &'static str {
         match self {
             Self::Unauthorized => "Unauthorized",

@@ -125,7 +125,7 @@ pub(super) const DISCONNECT: &str = "$disconnect";
 pub(super) const DEFAULT: &str = "$default";
 const RESERVED_KEYS: [&str; 3] = [CONNECT, DISCONNECT, DEFAULT];
 
-/// A route and its Lambda proxy integration.
+/// A route of a WebSocket API, with its Lambda proxy integration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Route {
@@ -193,7 +193,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Returns one sentence per invalid setting.
+    /// Returns the invalid settings of the API configuration, one sentence each.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems

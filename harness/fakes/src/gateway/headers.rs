@@ -24,8 +24,8 @@ impl Headers {
     /// `$connect` events neither.
     ///
     /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so
-    /// names appear as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should look up
-    /// names in any case.
+    /// names appear as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should compare
+    /// header names without regard to case.
     pub(super) fn of_handshake(
         received: &HeaderMap,
         identity: &Identity,

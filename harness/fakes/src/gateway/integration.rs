@@ -29,14 +29,14 @@ impl Api {
         self.config.routes.iter().find(|route| route.key == key)
     }
 
-    /// Handles one message of an open connection: selects a route, invokes its function, sends the reply
-    /// frame, if any.
+    /// Handles one message of an open connection: selects a route, invokes the route's function, and sends
+    /// the resulting frame, if any.
     pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
         let stamp = self.stamp();
         let route = self.select_route(&body);
         let frame = match route {
             _ if !self.rates.request(route) => {
-                tracing::debug!(connection = %connection.id(), "message throttled");
+                tracing::debug!(connection = %connection.id(), "message throttled; function not invoked");
                 let sends_frame = self.config.unconfirmed.throttled_message_frame;
                 sends_frame.then(|| notice("Too Many Requests", connection.id(), &stamp.request_id))
             }

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxy_reply_accepts_any_subset_of_its_five_keys() {
+    fn proxy_reply_may_have_any_subset_of_the_five_known_keys() {
         let whole = ProxyReply::parse(
             br#"{"statusCode":"201","headers":{"A":"1","N":2,"B":true,"Z":null},"multiValueHeaders":{"a":["1","3"]},
                 "body":"aGk=","isBase64Encoded":true}"#,

@@ -69,7 +69,7 @@ where
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
     let (answer, answered) = oneshot::channel();
-    // A separate task, because axum drops this future when the client leaves. As on AWS, `$connect` must then
+    // A separate task, because this future is dropped when the client leaves. As on AWS, `$connect` must then
     // still run to completion, and a connection that `$connect` accepted must still get its `$disconnect`.
     tokio::spawn(async move {
         open(api, parts, accept, upgraded, answer).await;
@@ -111,7 +111,7 @@ async fn open<U, S, E>(
     match upgraded.await {
         Ok(stream) => socket::run(api, connection, frames, stream).await,
         Err(error) => {
-            tracing::debug!(connection = %connection.id(), %error, "client left during the handshake");
+            tracing::debug!(connection = %connection.id(), %error, "client left during the handshake; connection removed");
             api.connections.remove(connection.id());
             let status = DisconnectStatus::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
             api.disconnected(&connection.info, &status).await;
@@ -131,7 +131,7 @@ impl Api {
         let stamp = self.stamp();
         let route = self.route(CONNECT);
         if !self.rates.connection(route) {
-            tracing::debug!(connection = %info.connection_id, "handshake throttled");
+            tracing::debug!(connection = %info.connection_id, "handshake throttled; rejected with 429");
             let body = notice("Too Many Requests", &info.connection_id, &stamp.request_id);
             return Err(json(StatusCode::TOO_MANY_REQUESTS, body.as_str().to_owned()));
         }
@@ -179,7 +179,7 @@ impl Api {
                 tracing::warn!(
                     connection = %info.connection_id,
                     error = %failure,
-                    "$connect function failed"
+                    "$connect function failed; handshake rejected"
                 );
                 let status = match failure {
                     Failure::TimedOut => self.config.unconfirmed.connect_timeout_status,

@@ -40,8 +40,9 @@ impl Functions {
             .with_state(self.clone())
     }
 
-    /// Returns an HTTP client whose calls of Lambda's API these functions answer, for AWS SDKs or for
-    /// requests signed by hand.
+    /// Returns an HTTP client that sends calls of Lambda's API to these functions.
+    ///
+    /// AWS SDKs can use the client, and so can code that signs its requests without an SDK.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)

@@ -111,7 +111,7 @@ struct Outcome {
 impl Event {
     /// Invokes the function until it succeeds or the retries end, and then sends the invocation records.
     ///
-    /// Between two attempts, the event holds only a weak reference to the functions, so they can be dropped.
+    /// Between two attempts, the event holds only a weak reference, so that the functions can be dropped.
     async fn deliver(self, functions: Weak<Inner>) {
         let Some(outcome) = self.run(&functions).await else { return };
         let Some(inner) = functions.upgrade() else { return };

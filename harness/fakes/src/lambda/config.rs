@@ -230,7 +230,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Returns one sentence per problem.
+    /// Returns the problems of the functions' configuration, one sentence each.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems

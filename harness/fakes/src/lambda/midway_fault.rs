@@ -58,7 +58,8 @@ pub(super) async fn with_midway_fault(
             caller.freeze();
             caller.running().await;
         }
-        // Only `KillMidway` reaches this arm, because the check above returns early for all other effects.
+        // Only `KillMidway` reaches this arm. The other effects are not midway faults, and the check at the top
+        // returns early for them.
         Effect::KillMidway { .. }
         | Effect::Throttle
         | Effect::Fail

@@ -30,7 +30,7 @@ pub struct Options {
     pub log: Arc<dyn LogSink>,
     /// Clock for deadlines of invocations, timestamps of records, and times in ids; default the system clock.
     pub clock: Arc<dyn Clock>,
-    /// Source of randomness for request ids and trace ids; default the system's random numbers.
+    /// Source of randomness for request ids and trace ids; default the system's random number generator.
     pub entropy: Arc<dyn Entropy>,
     /// Fault rules for invocations; default none.
     pub faults: Faults,

@@ -17,7 +17,7 @@ fn without_key(mut event: Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_event_has_the_keys_and_values_of_the_recorded_snapshot() {
+async fn connect_event_has_the_same_keys_as_on_aws() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let request = request_with(
         "/prod?token=a.b.c&x=1&x=%C3%A9",
@@ -87,7 +87,7 @@ async fn connect_reply_with_another_status_reaches_the_client_with_its_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_of_a_refused_connect_is_withheld_if_the_option_says_so() {
+async fn body_of_a_refused_connect_is_withheld_if_connect_refusal_body_is_off() {
     let mut config = config();
     config.unconfirmed.connect_refusal_body = false;
     let stage = Stage::in_memory(config, async |_, _| {
@@ -125,7 +125,7 @@ async fn failed_connect_function_rejects_the_handshake_with_502() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_reply_without_status_code_is_502_unless_the_option_accepts_it() {
+async fn connect_reply_without_status_code_is_502_unless_configured_as_success() {
     for accepted in [false, true] {
         let mut config = config();
         config.unconfirmed.connect_without_status = accepted;
@@ -165,7 +165,7 @@ async fn announced_subprotocol_is_the_one_that_the_connect_function_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offered_subprotocol_is_announced_by_default_only_if_the_option_is_set() {
+async fn unreturned_subprotocol_is_announced_only_if_accept_first_subprotocol_is_on() {
     let offer = || request_with("/prod", &[("sec-websocket-protocol", "v1, v2")]);
     let stage = Stage::in_memory(config(), echo_body);
     let error = stage.connect(offer()).await.unwrap_err();

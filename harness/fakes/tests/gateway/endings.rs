@@ -36,7 +36,7 @@ async fn send_in_frames(client: &mut Client, text: &str, size: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_has_the_keys_and_values_of_the_recorded_snapshot() {
+async fn disconnect_event_has_the_same_keys_as_on_aws() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     stage.clock.set(NOW + Duration::from_millis(1_545));
@@ -66,7 +66,7 @@ async fn disconnect_event_reports_the_close_code_and_reason_of_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_of_a_client_that_vanishes_has_code_1006() {
+async fn disconnect_event_of_a_client_without_a_close_frame_has_code_1006() {
     let mut config = config();
     config.unconfirmed.abnormal_close_reason = "Vanished".to_owned();
     let mut stage = Stage::in_memory(config, echo_body);
@@ -200,7 +200,7 @@ async fn post_to_a_client_restarts_its_idle_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ping_from_a_client_restarts_its_idle_timeout_only_if_the_option_is_set() {
+async fn client_ping_restarts_the_idle_timeout_only_if_ping_resets_idle_is_on() {
     for (resets, expected) in [(false, 600), (true, 300 + 600)] {
         let mut config = config();
         config.unconfirmed.ping_resets_idle = resets;

@@ -123,7 +123,7 @@ async fn post_to_a_client_that_does_not_read_is_429_and_is_410_after_a_delete() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_connection_returns_iso_8601_times_in_lower_camel_case_keys() {
+async fn get_connection_returns_iso_8601_times_under_lower_camel_case_keys() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let (mut client, _) = stage.connect(request_with("/prod", &[("user-agent", "test/1")])).await.unwrap();
     client.id =

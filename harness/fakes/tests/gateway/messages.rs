@@ -164,7 +164,7 @@ async fn reply_body_is_sent_only_if_the_route_has_a_route_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn non_2xx_reply_of_a_one_way_route_gives_a_frame_only_if_the_option_is_set() {
+async fn non_2xx_reply_of_a_one_way_route_sends_an_error_frame_only_if_configured() {
     for frame in [false, true] {
         let mut config = config();
         config.unconfirmed.non_2xx_reply_frame = frame;
@@ -206,7 +206,7 @@ async fn messages_of_one_connection_run_concurrently_and_may_end_out_of_order() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_above_the_limit_in_flight_waits_until_another_one_ends() {
+async fn message_above_the_in_flight_limit_waits_until_another_message_ends() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut config = config();

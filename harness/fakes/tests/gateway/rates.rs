@@ -76,7 +76,7 @@ async fn throttled_connect_is_refused_with_429_without_invoking_its_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttled_message_gives_a_frame_unless_the_option_is_off() {
+async fn throttled_message_yields_an_error_frame_unless_disabled_by_configuration() {
     for frame in [true, false] {
         let mut config = config();
         config.limits.requests = Throttle::per_second(1.0, 1);

@@ -106,8 +106,8 @@ impl Sandbox {
             ready = self.api.ready() => ready,
             reason = self.process.exited() => {
                 let mut message = format!("RequestId: {request_id} Error: {reason}");
-                // Unlike on AWS, the message includes the process's last output, because its log may not be
-                // available.
+                // Unlike on AWS, the message includes the last lines of standard error, because the log of the
+                // process may not be available.
                 let stderr = self.process.last_stderr_lines();
                 if !stderr.is_empty() {
                     message = format!("{message}\n{stderr}");

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_is_kept_up_to_the_limit_and_discarded_above_it() {
+    async fn request_body_is_kept_up_to_the_limit_and_discarded_above_it() {
         let read = |length: usize| read_to_end(Body::from(vec![0; length]), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES).await.unwrap().unwrap().len(), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES + 1).await, Ok(None));

@@ -238,19 +238,23 @@ mod tests {
         let unknown = Err(Refusal::InvalidRequestId);
 
         let api = RuntimeApi::new();
-        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "starting");
+        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "starting: a reply is refused");
         assert_eq!(api.asked_for_next(), Ok(()));
         assert_eq!(api.asked_for_next(), Ok(()), "ready: a second request for the next event is accepted");
-        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "ready");
-        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "ready");
+        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "ready: a reply is refused");
+        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "ready: an init error is refused");
 
         let reply = api.send_event(event("a"));
         assert_eq!(api.asked_for_next(), Ok(()), "running: a request for the next event is accepted");
-        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "running");
-        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "running");
+        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "running: an init error is refused");
+        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "running: a reply to another id is refused");
         assert_eq!(api.answered("a", Ok(Bytes::from_static(b"1"))), Ok(()));
-        assert_eq!(api.answered("a", Ok(Bytes::from_static(b"2"))), forbidden, "answered");
-        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "answered");
+        assert_eq!(api.answered("a", Ok(Bytes::from_static(b"2"))), forbidden, "a second reply is refused");
+        assert_eq!(
+            api.answered("b", Ok(Bytes::new())),
+            unknown,
+            "answered: a reply to another id is refused"
+        );
         assert_eq!(reply.await.unwrap(), Ok(Bytes::from_static(b"1")));
         assert_eq!(api.asked_for_next(), Ok(()));
 
@@ -266,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn reply_is_accepted_after_the_invocation_stopped_waiting() {
+    fn runtime_reply_is_accepted_after_the_invocation_has_stopped_waiting() {
         let api = RuntimeApi::new();
         drop(api.send_event(event("late")));
         assert_eq!(api.answered("late", Ok(Bytes::new())), Ok(()));

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_counts_from_the_start_of_the_schedule_and_at_occurs_once() {
+    fn rate_schedule_counts_from_its_start_and_at_schedule_fires_once() {
         assert_eq!(next("rate(5 minutes)", "2026-01-01T00:00:00").unwrap(), "2026-01-01T00:05");
         assert_eq!(next("rate(5 minutes)", "2026-01-01T00:05:00").unwrap(), "2026-01-01T00:10");
         assert_eq!(next("rate(1 hour)", "2026-01-01T07:30:00").unwrap(), "2026-01-01T08:00");
