@@ -276,7 +276,7 @@ async fn unknown_functions_and_bad_settings_are_refused() {
     assert_eq!(stage.functions.probe("g").await, Err(error));
     let twice = vec![function("normal"), function("normal")];
     let error = Functions::new(twice, Options::default()).unwrap_err();
-    assert_eq!(error.to_string(), "function «f»: there are two of this name");
+    assert_eq!(error.to_string(), "function \"f\": another function has the same name");
 }
 
 #[tokio::test]

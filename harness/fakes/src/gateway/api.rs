@@ -1,4 +1,4 @@
-//! What the parts of the gateway share: one API's configuration, its connections, and the tasks that serve them.
+//! State of one WebSocket API that the gateway's modules share: configuration, connections, and serving tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::faults::Faults;
 use crate::lambda::Invoke;
 use crate::watch;
 
-/// What the parts of the gateway share.
+/// State of one WebSocket API that the gateway's modules share.
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) config: ApiConfig,
@@ -32,7 +32,7 @@ impl Api {
     }
 }
 
-/// Counts the tasks that serve connections, and tells them when to stop.
+/// Counts the tasks that serve connections, and signals them to stop.
 #[derive(Debug, Default)]
 pub(super) struct Active {
     count: watch::Sender<usize>,
@@ -40,18 +40,19 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// Counts one more task until the guard is dropped, or refuses because the gateway is closing.
+    /// Counts one more task until the returned guard is dropped; `None` if the gateway is closing.
     pub(super) fn enter(&self) -> Option<ActiveGuard> {
-        // Counted before it looks, so that `drained` cannot miss it.
+        // Count first, check `closing` second: in the other order, `drained` could return while this task
+        // starts.
         self.count.send_modify(|count| *count += 1);
         let guard = ActiveGuard(self.count.clone());
         (!*self.closing.borrow()).then_some(guard)
     }
 
-    /// Waits for the gateway to close.
+    /// Waits until the gateway closes.
     pub(super) fn closing(&self) -> impl Future<Output = ()> + use<> {
         let mut closing = self.closing.subscribe();
-        // A gateway that is gone is closed, too.
+        // An error means that the sender was dropped, so the gateway is closed in that case too.
         async move { drop(closing.wait_for(|closing| *closing).await) }
     }
 
@@ -60,7 +61,7 @@ impl Active {
     }
 
     pub(super) async fn drained(&self) {
-        // The sender lives in `self`, so the wait ends only when the count is zero.
+        // `self` holds the sender, so the wait ends only when the count is zero.
         drop(self.count.subscribe().wait_for(|count| *count == 0).await);
     }
 }

@@ -1,7 +1,9 @@
-//! The Lambda authorizer of `$connect` (type REQUEST): what it is asked with, and what its answer means.
+//! Lambda authorizer of the `$connect` route (type REQUEST): identity sources, and evaluation of the returned
+//! policy.
 //!
-//! Statements are matched by `Effect`, `Action` and `Resource`, with `*` and `?`. Those with other elements, such as
-//! `Condition`, are refused as a malformed result, since to ignore them might let someone in.
+//! Policy statements are matched by `Effect`, `Action` and `Resource`, with the wildcards `*` and `?`. A
+//! statement with another element, such as `Condition`, makes the whole result malformed, because ignoring
+//! the element might admit a client that AWS rejects.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,25 +14,27 @@ use serde_json::{Map, Value};
 use super::query::QueryParameters;
 use crate::lambda::InvokeError;
 
-/// A function that decides who may connect.
+/// A Lambda authorizer: a function that decides which clients may connect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Authorizer {
-    /// The function to ask.
+    /// Name of the authorizer function.
     pub function: String,
-    /// What a handshake must carry before the function is asked: `route.request.header.NAME` or
-    /// `route.request.querystring.NAME`. Where one is missing or empty the answer is 401.
+    /// Identity sources that every handshake must contain: `route.request.header.NAME` or
+    /// `route.request.querystring.NAME`; default none. If an identity source is missing or empty, the client
+    /// receives 401 and the authorizer function is not invoked.
     pub identity_sources: Vec<String>,
 }
 
 impl Authorizer {
-    /// An authorizer that is asked about every handshake.
+    /// Returns an authorizer without identity sources, whose function is invoked for every handshake.
     #[must_use]
     pub fn new(function: impl Into<String>) -> Self {
         Self { function: function.into(), identity_sources: Vec::new() }
     }
 
-    /// Adds what a handshake must carry.
+    /// Adds an identity source, such as `route.request.header.Authorization`, that every handshake must
+    /// contain.
     #[must_use]
     pub fn identity_source(mut self, source: impl Into<String>) -> Self {
         self.identity_sources.push(source.into());
@@ -44,13 +48,13 @@ impl Authorizer {
         for source in &self.identity_sources {
             if !is_identity_source(source) {
                 problems.push(format!(
-                    "identity source {source:?} must be route.request.header. or route.request.querystring. and a name"
+                    "identity source {source:?} must be route.request.header.NAME or route.request.querystring.NAME"
                 ));
             }
         }
     }
 
-    /// Whether a handshake carries all that it must.
+    /// Returns whether a handshake contains a non-empty value for every identity source.
     pub(super) fn is_identified(&self, headers: &HeaderMap, query: Option<&QueryParameters>) -> bool {
         self.identity_sources.iter().filter_map(|source| Source::parse(source)).all(|source| match source {
             Source::Header(name) => headers.get(name).is_some_and(|value| !value.is_empty()),
@@ -61,7 +65,8 @@ impl Authorizer {
     }
 }
 
-/// Whether `text` names an identity source of an authorizer: a header or a query parameter of the handshake.
+/// Returns whether `text` is a valid identity source, which names a header or a query parameter of the
+/// handshake.
 #[must_use]
 #[doc(hidden)]
 pub fn is_identity_source(text: &str) -> bool {
@@ -85,10 +90,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What an authorizer told about who is let in, as later events show it under `requestContext.authorizer`.
+/// Context that an authorizer returned for an admitted client. Later events contain it as
+/// `requestContext.authorizer`.
 pub(super) type Context = Map<String, Value>;
 
-/// As the `$connect` event shows it, with how long the authorizer took.
+/// Returns the context as the `$connect` event contains it: with the authorizer's duration in ms as
+/// `integrationLatency`.
 pub(super) fn with_latency(context: &Context, took: Duration) -> Context {
     let mut context = context.clone();
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -96,16 +103,16 @@ pub(super) fn with_latency(context: &Context, took: Duration) -> Context {
     context
 }
 
-/// Why nobody is let in.
+/// Reason why an authorizer rejected a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Denial {
-    /// An identity source is missing, or the function says `Unauthorized`: 401.
+    /// An identity source is missing, or the function failed with the message `Unauthorized`; status 401.
     Unauthorized,
-    /// A statement denies: 403.
+    /// A policy statement denies access; status 403.
     Explicit,
-    /// No statement allows: 403.
+    /// No policy statement allows access; status 403.
     Implicit,
-    /// The function failed, or its result cannot be used: 500.
+    /// The function failed or returned an unusable result; status 500.
     Failed(String),
 }
 
@@ -118,7 +125,8 @@ impl Denial {
         }
     }
 
-    /// What the client is told: the texts of REST APIs, since none is published for WebSocket APIs.
+    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so the fake uses the
+    /// messages of REST APIs.
     pub(super) fn notice(&self) -> &'static str {
         match self {
             Self::Unauthorized => "Unauthorized",
@@ -138,7 +146,9 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Whom an invocation that failed keeps out: an error with the very message `Unauthorized` is the function's own 401.
+/// Converts a failed invocation of the authorizer function into a denial.
+///
+/// A function error with exactly the message `Unauthorized` means 401. Any other error means 500.
 pub(super) fn denial_of(error: &InvokeError) -> Denial {
     match error {
         InvokeError::Function { message, .. } if message == "Unauthorized" => Denial::Unauthorized,
@@ -151,13 +161,13 @@ pub(super) fn denial_of(error: &InvokeError) -> Denial {
     }
 }
 
-/// Reads an authorizer's result, and decides by its policy whether `arn` may be invoked.
+/// Parses an authorizer's result, and decides by its policy whether the client may invoke `arn`.
 pub(super) fn decide(payload: &[u8], arn: &str) -> Result<Context, Denial> {
     if payload.len() > RESULT_BYTES {
-        return Err(malformed(format!("it has {} bytes, and {RESULT_BYTES} is the most", payload.len())));
+        return Err(malformed(format!("{} bytes; the maximum is {RESULT_BYTES}", payload.len())));
     }
     let Ok(Value::Object(mut result)) = serde_json::from_slice(payload) else {
-        return Err(malformed("it is not a JSON object"));
+        return Err(malformed("not a JSON object"));
     };
     let Some(Value::String(principal)) = result.remove("principalId") else {
         return Err(malformed("principalId must be a string"));
@@ -165,7 +175,7 @@ pub(super) fn decide(payload: &[u8], arn: &str) -> Result<Context, Denial> {
     let statements = match result.get("policyDocument").and_then(|document| document.get("Statement")) {
         Some(Value::Array(statements)) => statements.iter().collect(),
         Some(statement @ Value::Object(_)) => vec![statement],
-        _ => return Err(malformed("policyDocument.Statement must be a list")),
+        _ => return Err(malformed("policyDocument.Statement must be a list or an object")),
     };
     let effects =
         statements.into_iter().map(|statement| effect(statement, arn)).collect::<Result<Vec<_>, _>>()?;
@@ -178,7 +188,7 @@ pub(super) fn decide(payload: &[u8], arn: &str) -> Result<Context, Denial> {
     context(principal, result.remove("context"))
 }
 
-/// The quota for an authorizer's result: 8 KB.
+/// Maximum size of an authorizer's result in bytes: 8 KB, a quota of AWS.
 const RESULT_BYTES: usize = 8 * 1_024;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -187,13 +197,13 @@ enum Effect {
     Deny,
 }
 
-/// What a statement says about `arn`, if anything.
+/// Returns the effect of a policy statement on `arn`; `None` if the statement does not apply to `arn`.
 fn effect(statement: &Value, arn: &str) -> Result<Option<Effect>, Denial> {
     let statement = statement.as_object().ok_or_else(|| malformed("a statement must be an object"))?;
     if let Some(key) =
         statement.keys().find(|key| !matches!(key.as_str(), "Sid" | "Effect" | "Action" | "Resource"))
     {
-        return Err(malformed(format!("{key} in a statement is not emulated")));
+        return Err(malformed(format!("{key} in a statement is not supported by this fake")));
     }
     let effect = match statement.get("Effect").and_then(Value::as_str) {
         Some("Allow") => Effect::Allow,
@@ -217,11 +227,11 @@ fn patterns<'a>(statement: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a 
     }
 }
 
-/// Whether `text` is of the form of `pattern`, in which `*` is any text and `?` any one character.
+/// Returns whether `text` matches `pattern`, in which `*` matches any text and `?` matches any one byte.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // Where the last star was, and from where on the text after it is being tried.
+    // Index of the last `*` in the pattern, and the index in the text up to which that `*` matches.
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -244,7 +254,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// The context as events show it: its values are strings then, whatever they were.
+/// Converts a context into the form that events contain, in which all values are strings.
 fn context(principal: String, given: Option<Value>) -> Result<Context, Denial> {
     let mut context = Context::new();
     context.insert("principalId".to_owned(), principal.into());
@@ -292,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_allows_what_a_statement_allows_and_none_denies() {
+    fn policy_admits_a_client_if_a_statement_allows_and_none_denies() {
         let invoke = || json!("execute-api:Invoke");
         let allow = |resource: &str| statement("Allow", invoke(), resource.into());
         let everything = json!("arn:aws:execute-api:*:*:*");
@@ -302,7 +312,8 @@ mod tests {
             (json!([allow("arn:aws:execute-api:eu-west-1:*:abcde12345/prod/*")]), None),
             (json!([allow("arn:aws:execute-api:eu-west-1:000000000000:abcde12345/prod/?connect")]), None),
             (json!([statement("Allow", json!(["s3:*", "execute-api:*"]), json!(["x", ARN]))]), None),
-            // The mistake of libraries that are made for REST APIs.
+            // Libraries for REST APIs build this pattern (method and path), which matches no route of a
+            // WebSocket API.
             (
                 json!([allow("arn:aws:execute-api:eu-west-1:000000000000:abcde12345/prod/*/*")]),
                 Some(Denial::Implicit),
@@ -320,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_result_says_what_is_wrong() {
+    fn malformed_authorizer_result_is_500_and_its_error_names_the_problem() {
         let allowed = json!({ "Statement": [statement("Allow", json!("*"), json!("*"))] });
         let with_context =
             |context: Value| json!({ "principalId": "me", "policyDocument": allowed, "context": context });
@@ -340,30 +351,30 @@ mod tests {
             with(json!({ "Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {} })),
         ];
         results.push(with_context(json!({ "large": "x".repeat(8 * 1_024) })));
-        let said: Vec<_> =
+        let denials: Vec<_> =
             results.iter().map(|result| decide(result.to_string().as_bytes(), ARN).unwrap_err()).collect();
         assert!(
-            said.iter().all(|denial| denial.status() == 500 && denial.notice() == "Internal server error")
+            denials.iter().all(|denial| denial.status() == 500 && denial.notice() == "Internal server error")
         );
-        let said: Vec<_> = said.iter().map(Denial::to_string).collect();
-        insta::assert_snapshot!(said.join("\n"), @r"
-        malformed authorizer result: it is not a JSON object
+        let errors: Vec<_> = denials.iter().map(Denial::to_string).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r"
+        malformed authorizer result: not a JSON object
         malformed authorizer result: principalId must be a string
         malformed authorizer result: principalId must be a string
-        malformed authorizer result: policyDocument.Statement must be a list
+        malformed authorizer result: policyDocument.Statement must be a list or an object
         malformed authorizer result: context must be an object
         malformed authorizer result: context.a must be a string, a number or a boolean
         malformed authorizer result: a statement must be an object
         malformed authorizer result: Effect must be Allow or Deny
         malformed authorizer result: Action must be a string or a list of strings
         malformed authorizer result: Resource must be a string or a list of strings
-        malformed authorizer result: Condition in a statement is not emulated
-        malformed authorizer result: it has 8325 bytes, and 8192 is the most
+        malformed authorizer result: Condition in a statement is not supported by this fake
+        malformed authorizer result: 8325 bytes; the maximum is 8192
         ");
     }
 
     #[test]
-    fn a_context_becomes_strings_and_a_principal_stands_beside_it() {
+    fn authorizer_context_values_become_strings_next_to_the_principal_id() {
         let statement = statement("Allow", json!("*"), json!("*"));
         let result = json!({
             "principalId": "me",
@@ -378,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_match_any_text() {
+    fn wildcard_star_matches_any_text_and_question_mark_one_character() {
         for (pattern, text, expected) in [
             ("*", "", true),
             ("", "", true),
@@ -390,7 +401,8 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
         }
-        // No pattern takes long.
+        // A pattern with thousands of stars takes at most time proportional to pattern length times text
+        // length.
         assert!(!matches(&"*a".repeat(2_000), &"b".repeat(4_000)));
     }
 }

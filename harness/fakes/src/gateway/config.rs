@@ -1,4 +1,4 @@
-//! What a WebSocket API is made of: its names and its routes.
+//! Configuration of a WebSocket API: names, routes and limits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,35 +9,37 @@ use super::limits::{Limits, Unconfirmed};
 use super::selection::RouteSelection;
 use super::throttle::Throttle;
 
-/// One WebSocket API with one stage.
+/// Configuration of one WebSocket API with one stage.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ApiConfig {
-    /// The API's id, ten lower-case letters and digits.
+    /// Id of the API: ten lower-case letters and digits.
     pub api_id: String,
-    /// The stage's name, which is the path that clients connect to; default `prod`.
+    /// Name of the API's stage, which is also the URL path that clients connect to; default `prod`.
     pub stage: String,
-    /// What functions read as `requestContext.domainName`.
+    /// Domain name that functions receive as `requestContext.domainName`.
     pub domain_name: String,
-    /// Custom domain names of the API. Of a connection whose handshake's `Host` is one of them, with or without a port,
-    /// functions read that one. The paths that are served stay the same.
+    /// Custom domain names of the API; default none.
+    ///
+    /// If the `Host` of a handshake, without its port, is a custom domain name, then functions receive that
+    /// name as `requestContext.domainName`. Custom domain names do not change the served URL paths.
     pub custom_domains: Vec<String>,
-    /// The region in the ARN that an authorizer is asked about; default `us-east-1`.
+    /// AWS region in the ARN that an authorizer receives as `methodArn`; default `us-east-1`.
     pub region: String,
-    /// The account in that ARN; default `000000000000`.
+    /// AWS account id in the ARN that an authorizer receives as `methodArn`; default `000000000000`.
     pub account_id: String,
-    /// Which part of a message names its route; default `$request.body.action`.
+    /// Expression that selects the route of a message from the message's body; default `$request.body.action`.
     pub route_selection_expression: String,
-    /// The routes, each with the function that it calls.
+    /// Routes of the API, each with the function that the route invokes.
     pub routes: Vec<Route>,
-    /// The quotas and timeouts.
+    /// Quotas and timeouts of the API.
     pub limits: Limits,
-    /// The behaviours that no source settles.
+    /// Settings for behavior of AWS that no source documents.
     pub unconfirmed: Unconfirmed,
 }
 
 impl ApiConfig {
-    /// An API without routes, under AWS's limits.
+    /// Returns the configuration of an API without routes, with AWS's default limits.
     #[must_use]
     pub fn new(api_id: impl Into<String>, domain_name: impl Into<String>) -> Self {
         Self {
@@ -54,14 +56,14 @@ impl ApiConfig {
         }
     }
 
-    /// Adds `route`.
+    /// Adds `route` to the API.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
     }
 
-    /// Checks every part and reads the route selection expression.
+    /// Checks all settings and parses the route selection expression.
     pub(super) fn validate(&self) -> Result<RouteSelection, ConfigError> {
         let mut problems = Vec::new();
         let lower_case = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -96,12 +98,12 @@ impl ApiConfig {
         let mut seen = BTreeSet::new();
         for route in &self.routes {
             if route.key.is_empty() {
-                problems.push("a route's key must not be empty".to_owned());
+                problems.push("a route key must not be empty".to_owned());
             } else if !seen.insert(&route.key) {
-                problems.push(format!("route {:?} stands twice", route.key));
+                problems.push(format!("route {:?} is defined twice", route.key));
             } else if route.key.starts_with('$') && !RESERVED_KEYS.contains(&route.key.as_str()) {
                 problems.push(format!(
-                    "route {:?}: keys that begin with $ are $connect, $disconnect and $default",
+                    "route {:?}: a key that begins with $ must be $connect, $disconnect or $default",
                     route.key
                 ));
             }
@@ -123,26 +125,26 @@ pub(super) const DISCONNECT: &str = "$disconnect";
 pub(super) const DEFAULT: &str = "$default";
 const RESERVED_KEYS: [&str; 3] = [CONNECT, DISCONNECT, DEFAULT];
 
-/// A route and its Lambda proxy integration.
+/// A route of a WebSocket API, with its Lambda proxy integration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Route {
-    /// `$connect`, `$disconnect`, `$default`, or what the route selection expression must evaluate to.
+    /// Route key: `$connect`, `$disconnect`, `$default`, or a value of the route selection expression.
     pub key: String,
-    /// The function to invoke.
+    /// Name of the function that the route invokes.
     pub function: String,
     /// Whether the route has a `$default` route response, which sends the function's reply to the client.
     pub route_response: bool,
-    /// How long the function may take to reply; default 29 s, which is AWS's most.
+    /// Maximum time that the route's function may take to reply; default 29 s, the maximum on AWS.
     pub integration_timeout: Duration,
-    /// Who decides about connections, for `$connect` only; default nobody.
+    /// Lambda authorizer that accepts or rejects connections, allowed on `$connect` only; default `None`.
     pub authorizer: Option<Authorizer>,
-    /// How often the route may be called, beside the limit for all requests; default as often as that lets it.
+    /// Rate limit of the route, which applies in addition to the API's limit; `None` (default) adds no limit.
     pub throttle: Option<Throttle>,
 }
 
 impl Route {
-    /// A one-way route: what the function replies goes nowhere.
+    /// Returns a one-way route, which does not send the function's reply to the client.
     #[must_use]
     pub fn one_way(key: impl Into<String>, function: impl Into<String>) -> Self {
         let integration_timeout = Duration::from_secs(29);
@@ -156,27 +158,27 @@ impl Route {
         }
     }
 
-    /// A two-way route: the body that the function replies is sent to the client.
+    /// Returns a two-way route, which sends the body of the function's reply to the client.
     #[must_use]
     pub fn two_way(key: impl Into<String>, function: impl Into<String>) -> Self {
         Self { route_response: true, ..Self::one_way(key, function) }
     }
 
-    /// Gives the function this long to reply.
+    /// Sets the maximum time that the route's function may take to reply.
     #[must_use]
     pub fn integration_timeout(mut self, timeout: Duration) -> Self {
         self.integration_timeout = timeout;
         self
     }
 
-    /// Has `authorizer` decide about connections.
+    /// Sets the Lambda authorizer that accepts or rejects connections.
     #[must_use]
     pub fn authorizer(mut self, authorizer: Authorizer) -> Self {
         self.authorizer = Some(authorizer);
         self
     }
 
-    /// Lets the route be called only so often.
+    /// Sets the rate limit of the route.
     #[must_use]
     pub fn throttle(mut self, throttle: Throttle) -> Self {
         self.throttle = Some(throttle);
@@ -184,14 +186,14 @@ impl Route {
     }
 }
 
-/// Why an [`ApiConfig`] cannot be served: everything that is wrong with it, at once.
+/// Error of an invalid [`ApiConfig`], which lists all invalid settings.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// One sentence for each thing to mend.
+    /// Returns the invalid settings of the API configuration, one sentence each.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -200,7 +202,7 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the WebSocket API cannot be served: {}", self.problems.join("; "))
+        write!(f, "invalid WebSocket API configuration: {}", self.problems.join("; "))
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_bad_value_is_reported_at_once() {
+    fn every_invalid_api_setting_is_reported_in_one_error() {
         let mut config = ApiConfig::new("ABC", "")
             .route(Route::one_way("$default", "f"))
             .route(Route::one_way("$default", "f"))
@@ -229,20 +231,20 @@ mod tests {
         api_id "ABC" must be 10 lower-case letters and digits
         stage "a/b" must be 1 to 128 letters, digits, hyphens and underscores
         domain_name must not be empty
-        route "$default" stands twice
-        route "$other": keys that begin with $ are $connect, $disconnect and $default
-        a route's key must not be empty
+        route "$default" is defined twice
+        route "$other": a key that begins with $ must be $connect, $disconnect or $default
+        a route key must not be empty
         route "" must name a function
         an authorizer must name a function
-        identity source "context.x" must be route.request.header. or route.request.querystring. and a name
+        identity source "context.x" must be route.request.header.NAME or route.request.querystring.NAME
         route "a": only $connect may have an authorizer
         limits.messages_in_flight must be from 1 to 2305843009213693951, not 0
-        limits.idle_timeout must be above zero and at most a year, not 18446744073709551615.999999999s
+        limits.idle_timeout must be above zero and at most 366 days, not 18446744073709551615.999999999s
         unconfirmed.connect_timeout_status must be from 400 to 599, not 200
-        unconfirmed.delete_close: 1006 may not be sent in a close frame
-        unconfirmed.delete_close: a close frame's reason has at most 123 bytes
-        route_selection_expression "$request.body.": $request.body. is not a path such as $request.body.a.b or $request.body.a[0]
+        unconfirmed.delete_close: close code 1006 may not be sent in a close frame
+        unconfirmed.delete_close: the reason in a close frame must have at most 123 bytes
+        route_selection_expression "$request.body.": invalid path $request.body.; expected a path such as $request.body.a.b or $request.body.a[0]
         "#);
-        assert!(error.to_string().starts_with("the WebSocket API cannot be served: api_id \"ABC\""));
+        assert!(error.to_string().starts_with("invalid WebSocket API configuration: api_id \"ABC\""));
     }
 }

@@ -1,4 +1,4 @@
-//! The connections that are open, as the management API sees them.
+//! The open connections of the gateway, keyed by connection id.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +11,20 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::event::ConnectionInfo;
 use super::ids::ConnectionId;
 
-/// One open connection: a handle that its socket's task, its messages' tasks and the management API share.
+/// Handle of one open connection, shared by the socket's task, the tasks of its messages, and the management
+/// API.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) info: ConnectionInfo,
-    /// Told once, when `DELETE @connections` wants the socket closed.
+    /// Notified once, when `DELETE @connections` asks to close the socket.
     pub(super) deleted: Notify,
     last_active: AtomicU64,
     frames: mpsc::Sender<Utf8Bytes>,
 }
 
 impl Connection {
-    /// A handle, and the queue of frames that its socket must send, in which `frames_waiting` find room.
+    /// Returns a handle and the receiver of its queue, which holds up to `frames_waiting` frames for the
+    /// socket to send.
     pub(super) fn new(info: ConnectionInfo, frames_waiting: usize) -> (Arc<Self>, mpsc::Receiver<Utf8Bytes>) {
         let (frames, queue) = mpsc::channel(frames_waiting);
         let last_active = AtomicU64::new(info.connected_at.as_millis());
@@ -33,7 +35,10 @@ impl Connection {
         &self.info.connection_id
     }
 
-    /// Waits for room in the queue and puts `frame` there.
+    /// Queues `frame` for the client, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// [`Gone`] if the socket has ended.
     pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
         self.frames.send(frame).await.map_err(|_| Gone)
     }
@@ -47,11 +52,11 @@ impl Connection {
     }
 }
 
-/// The connection's socket has ended.
+/// Error of a send to a connection whose socket has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Gone;
 
-/// Every open connection by its id.
+/// All open connections, keyed by connection id.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Mutex<HashMap<ConnectionId, Arc<Connection>>>);
 
@@ -72,7 +77,8 @@ impl Connections {
         self.lock().len()
     }
 
-    /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.
+    /// Locks the map and ignores poisoning: each use of the map is a single operation, so a panic cannot
+    /// leave the map inconsistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Connection>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

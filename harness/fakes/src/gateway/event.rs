@@ -1,4 +1,4 @@
-//! The three events that a WebSocket API sends to its functions, key for key as recorded.
+//! Events that a WebSocket API sends to its functions, with exactly the keys of events recorded on AWS.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use super::ids::{ConnectionId, RequestId};
 use super::query::QueryParameters;
 use crate::aws_format::{clf, partition};
 
-/// What all events of one connection have in common.
+/// Data about one connection that all events of the connection contain.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionInfo {
     pub(super) connection_id: ConnectionId,
     pub(super) connected_at: Timestamp,
     pub(super) identity: Identity,
-    /// The custom domain name that the connection was opened with.
+    /// Custom domain name that the client connected to; `None` if the client used no custom domain name.
     pub(super) custom_domain: Option<String>,
-    /// What the authorizer told, if there is one.
+    /// Context that the authorizer returned for the client; `None` if `$connect` has no authorizer.
     pub(super) authorizer: Option<Context>,
 }
 
@@ -32,14 +32,14 @@ impl ConnectionInfo {
     }
 }
 
-/// The id of a request, and the time at which it came.
+/// Id and arrival time of one request at the gateway: a handshake, a message or a disconnect.
 #[derive(Clone, Debug)]
 pub(super) struct RequestStamp {
     pub(super) request_id: RequestId,
     pub(super) at: Timestamp,
 }
 
-/// The code and the words with which a connection ended.
+/// Close code and reason of an ended connection, as the `$disconnect` event reports them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DisconnectStatus {
     pub(super) code: u16,
@@ -52,7 +52,9 @@ impl DisconnectStatus {
     }
 }
 
-/// The event of a connection that asks to be opened. An authorizer's context has one more key here than later.
+/// Builds the `$connect` event of a handshake.
+///
+/// `authorizer` is the authorizer's context with the key `integrationLatency`, which later events do not have.
 pub(super) fn connect(
     config: &ApiConfig,
     info: &ConnectionInfo,
@@ -71,7 +73,7 @@ pub(super) fn connect(
     })
 }
 
-/// The event that asks an authorizer about a connection.
+/// Builds the event that the authorizer function receives for a handshake.
 pub(super) fn authorize(
     config: &ApiConfig,
     info: &ConnectionInfo,
@@ -103,14 +105,14 @@ pub(super) fn authorize(
     })
 }
 
-/// What an authorizer is asked about.
+/// Returns the ARN of the `$connect` route, which the authorizer's policy must allow.
 pub(super) fn method_arn(config: &ApiConfig) -> String {
     let ApiConfig { region, account_id, api_id, stage, .. } = config;
     let partition = partition(region);
     format!("arn:{partition}:execute-api:{region}:{account_id}:{api_id}/{stage}/{CONNECT}")
 }
 
-/// The event of a message from a client. It has no headers.
+/// Builds the event of a client's message. Message events have no headers.
 pub(super) fn message(
     config: &ApiConfig,
     info: &ConnectionInfo,
@@ -129,12 +131,12 @@ pub(super) fn message(
     })
 }
 
-/// The event of a connection that has ended.
+/// Builds the `$disconnect` event of an ended connection.
 pub(super) fn disconnect(
     config: &ApiConfig,
     info: &ConnectionInfo,
     stamp: &RequestStamp,
-    ending: &DisconnectStatus,
+    status: &DisconnectStatus,
 ) -> Bytes {
     let headers = Headers::from_iter([
         ("Host", info.domain_name(config)),
@@ -148,8 +150,8 @@ pub(super) fn disconnect(
         query: None,
         body: None,
         request_context: RequestContext {
-            disconnect_status_code: Some(ending.code),
-            disconnect_reason: Some(&ending.reason),
+            disconnect_status_code: Some(status.code),
+            disconnect_reason: Some(&status.reason),
             ..context
         },
         is_base64_encoded: false,
@@ -157,7 +159,7 @@ pub(super) fn disconnect(
 }
 
 fn to_bytes(event: &impl Serialize) -> Bytes {
-    serde_json::to_vec(event).expect("an event has string keys and no value that JSON lacks").into()
+    serde_json::to_vec(event).expect("events have string keys and only values that JSON can represent").into()
 }
 
 #[derive(Serialize)]

@@ -1,22 +1,22 @@
-//! The request that asks for a WebSocket: whether it is one, and for which domain name.
+//! Validation of WebSocket handshakes (RFC 6455), and the domain name that a handshake was sent to.
 
 use axum::http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// Why a request cannot become a WebSocket.
+/// Reason why a request cannot be upgraded to a WebSocket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NoUpgrade {
-    /// It does not ask to.
+    /// The request does not ask for an upgrade to a WebSocket.
     Plain,
-    /// It asks for a version other than 13.
+    /// The request's `Sec-WebSocket-Version` is missing or is not 13.
     Version,
-    /// It has no `Sec-WebSocket-Key`.
+    /// The request has no `Sec-WebSocket-Key`.
     NoKey,
 }
 
-/// Checks that a request asks for a WebSocket, and computes its `Sec-WebSocket-Accept` (RFC 6455, section 4.2).
+/// Validates a WebSocket handshake and computes the response's `Sec-WebSocket-Accept` (RFC 6455, section 4.2).
 pub(super) fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, NoUpgrade> {
     if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
         return Err(NoUpgrade::Plain);
@@ -33,7 +33,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// Which of an API's custom domain names a handshake was sent to.
+/// Returns the custom domain name that a handshake was sent to; `None` if its host is not one of `domains`.
 pub(super) fn custom_domain(parts: &Parts, domains: &[String]) -> Option<String> {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(parts.uri.host())?;
     let name = host.split(':').next().unwrap_or(host);
@@ -49,21 +49,21 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_told_from_a_plain_request() {
+    fn handshake_without_a_required_header_is_rejected_with_its_own_reason() {
         let whole = [
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "WebSocket"),
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
-        // The example of RFC 6455, section 1.3.
+        // The key and its accept value are the example of RFC 6455, section 1.3.
         assert_eq!(accept_key(&headers(&whole)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         for (missing, expected) in
             [NoUpgrade::Plain, NoUpgrade::Plain, NoUpgrade::Version, NoUpgrade::NoKey].into_iter().enumerate()
         {
             let mut part = whole.to_vec();
             part.remove(missing);
-            assert_eq!(accept_key(&headers(&part)), Err(expected), "without {:?}", whole[missing]);
+            assert_eq!(accept_key(&headers(&part)), Err(expected), "handshake without {:?}", whole[missing]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The headers of a request, as events show them.
+//! HTTP headers of a handshake, in the form that events contain.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::identity::Identity;
 
-/// The two header maps of an event.
+/// The maps `headers` and `multiValueHeaders` of an event.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Headers {
@@ -17,30 +17,32 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// The headers of a handshake as `$connect` shows them: without `Connection` and `Upgrade`, and with those
-    /// that API Gateway adds.
+    /// Returns the headers of a handshake as events contain them, including the headers that API Gateway
+    /// adds.
     ///
-    /// An authorizer sees the two as well, as `and_upgrade` says.
+    /// `Connection` and `Upgrade` are included only if `with_upgrade` is set: authorizer events contain both,
+    /// `$connect` events neither.
     ///
-    /// AWS keeps the letter case that the client wrote. An HTTP server in Rust does not hand it on, so names appear as most
-    /// clients write them (`User-Agent`, `Sec-WebSocket-Key`): look them up without regard to case.
+    /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so
+    /// names appear as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should compare
+    /// header names without regard to case.
     pub(super) fn of_handshake(
         received: &HeaderMap,
         identity: &Identity,
         trace_id: String,
-        and_upgrade: bool,
+        with_upgrade: bool,
     ) -> Self {
         let mut all = Self::default();
         for (name, value) in received {
             let upgrades = *name == CONNECTION || *name == UPGRADE;
-            if (and_upgrade || !upgrades) && !ADDED.contains(&name.as_str()) {
+            if (with_upgrade || !upgrades) && !ADDED.contains(&name.as_str()) {
                 all.push(usual_case(name.as_str()), text(value));
             }
         }
         let hops = received.get_all("x-forwarded-for").into_iter().map(text);
         let hops: Vec<_> = hops.chain([identity.source_ip.clone()]).collect();
         all.push("X-Forwarded-For".to_owned(), hops.join(", "));
-        // What a function sees behind AWS, which takes no other port and no plain HTTP.
+        // AWS serves WebSockets only with TLS on port 443, so functions always receive these two values.
         all.push("X-Forwarded-Port".to_owned(), "443".to_owned());
         all.push("X-Forwarded-Proto".to_owned(), "https".to_owned());
         let trace_id = received.get("x-amzn-trace-id").map_or(trace_id, text);
@@ -54,7 +56,7 @@ impl Headers {
     }
 }
 
-/// The headers that API Gateway writes itself.
+/// Headers that API Gateway adds itself, so the client's headers of these names are not copied.
 const ADDED: [&str; 4] = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-amzn-trace-id"];
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
@@ -80,7 +82,7 @@ fn usual_case(name: &str) -> String {
     name.chars().map(capitalise).collect()
 }
 
-/// A header's value as text: bytes that are not UTF-8 cannot stand in JSON and are replaced.
+/// Returns a header's value as text. Bytes that are not UTF-8 are replaced, because JSON cannot contain them.
 fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_keep_every_value_and_gain_those_of_api_gateway() {
+    fn handshake_headers_keep_every_value_and_include_those_added_by_api_gateway() {
         let mut received = headers(&[
             ("host", "localhost"),
             ("connection", "Upgrade"),
@@ -110,7 +112,7 @@ mod tests {
         let identity = Identity { user_agent: None, source_ip: "192.0.2.1".to_owned() };
         let all = Headers::of_handshake(&received, &identity, "Root=1".to_owned(), false);
         assert_eq!(all.multi_value_headers["X-Tag"], ["a", "\u{fffd}"]);
-        assert_eq!(all.headers["X-Tag"], "\u{fffd}", "the last value stands in the single map");
+        assert_eq!(all.headers["X-Tag"], "\u{fffd}", "`headers` has the last value of a repeated header");
         let names: Vec<_> = all.headers.keys().map(String::as_str).collect();
         assert_eq!(
             names,

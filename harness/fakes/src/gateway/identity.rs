@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! Identity of a client: IP address and user agent.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-/// Who is at the other end of a connection, as every event of it tells.
+/// Identity of a client, which every event of the connection contains as `requestContext.identity`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Identity {
@@ -17,7 +17,9 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Who is asking. Served without [`ConnectInfo`], as in a test without sockets, a request comes from this host.
+    /// Reads the client's identity from a handshake.
+    ///
+    /// Without [`ConnectInfo`], as in a test without sockets, the source IP is 127.0.0.1.
     pub(super) fn of(parts: &Parts) -> Self {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let ip =

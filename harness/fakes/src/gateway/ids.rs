@@ -1,4 +1,4 @@
-//! The identifiers that API Gateway makes up.
+//! Random ids that API Gateway assigns to connections, requests and messages.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use base64::engine::general_purpose::URL_SAFE;
 use serde::Serialize;
 use streamer::ports::Entropy;
 
-/// The length of an id: the padded base64 of eleven bytes.
+/// Length of an id in characters: eleven bytes in padded base64.
 const LENGTH: usize = 16;
 
-/// The name of one connection, as `R1kmxc2VNjMCFIA=`.
+/// Id of a connection, such as `R1kmxc2VNjMCFIA=`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub(super) struct ConnectionId(String);
@@ -20,7 +20,7 @@ impl ConnectionId {
         Self(random_id(entropy))
     }
 
-    /// Reads an id that a caller sent, or `None` if it does not have the form of one.
+    /// Parses a connection id that a caller sent; `None` if `text` does not have the form of an id.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let body = text.strip_suffix('=')?;
         let in_alphabet = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
@@ -34,7 +34,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The name of one request (a connect, a message, a disconnect), in the same form.
+/// Id of a request (a handshake, message or disconnect), in the same form as a connection id.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(transparent)]
 pub(super) struct RequestId(String);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_row_are_16_base64url_characters_that_end_in_an_equals_sign() {
+    fn ids_are_16_base64url_characters_ending_in_equals() {
         let entropy = SystemEntropy::new();
         for _ in 0..100 {
             let id = ConnectionId::random(&entropy).to_string();

@@ -1,4 +1,5 @@
-//! The gateway without sockets: WebSockets over pipes in memory, and the AWS SDK's clients of the management API.
+//! The gateway without network sockets: WebSockets over in-memory pipes, and HTTP clients for the management
+//! API.
 
 use std::convert::Infallible;
 
@@ -13,25 +14,28 @@ use super::upgrade;
 use crate::faults::Caller;
 use crate::sdk;
 
-/// A WebSocket that was opened in process.
+/// A WebSocket that [`Gateway::connect`] has opened over an in-memory pipe.
 #[derive(Debug)]
 pub struct Opened {
-    /// The headers of the answer 101, the subprotocol among them.
+    /// Headers of the 101 response, such as `Sec-WebSocket-Protocol`.
     pub headers: HeaderMap,
-    /// The client's end, which speaks the WebSocket protocol from its first byte on.
+    /// Client's end of the pipe. The handshake is complete, so the stream carries only WebSocket frames.
     pub stream: DuplexStream,
 }
 
-/// As much as may be under way in each direction of a pipe before its writer waits.
+/// Capacity of an in-memory pipe in each direction, in bytes. A write to a full pipe waits.
 const PIPE_BYTES: usize = 16 * 1_024;
 
 impl Gateway {
-    /// Opens a WebSocket without a socket. `request` is a whole handshake, with its `Sec-WebSocket-Key`, such as
-    /// tungstenite's `IntoClientRequest` makes; its path is that of the stage. `sourceIp` is that of a
-    /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) among its extensions, otherwise `127.0.0.1`.
+    /// Opens a WebSocket over an in-memory pipe, without a network socket.
+    ///
+    /// `request` is a complete handshake with a `Sec-WebSocket-Key`, such as tungstenite's
+    /// `IntoClientRequest` builds. The request's path is `/` and the name of the API's stage. Functions
+    /// receive as `sourceIp` the address in the request's extension
+    /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), or `127.0.0.1` without the extension.
     ///
     /// # Errors
-    /// With the answer of a gateway, or of its `$connect` route, that refuses.
+    /// The HTTP response of the gateway, or of the `$connect` route, if the handshake is rejected.
     pub async fn connect(&self, request: Request<()>) -> Result<Opened, Response<Bytes>> {
         let path = request.uri().path();
         let stage = path.strip_suffix('/').unwrap_or(path).strip_prefix('/');
@@ -50,21 +54,26 @@ impl Gateway {
         }
     }
 
-    /// An HTTP client for the AWS SDK's clients of the management API (`@connections`), whose answers come from this
-    /// gateway. Their endpoint is any host with the stage as its path, such as `http://gateway.localhost/prod`.
+    /// Returns an HTTP client for AWS SDK clients of the management API (`@connections`). This gateway
+    /// answers the calls.
+    ///
+    /// The SDK client's endpoint URL may have any host and must have the stage's name as its path, such as
+    /// `http://gateway.localhost/prod`.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
     }
 
-    /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
+    /// Returns an HTTP client like [`http_client`](Self::http_client), whose calls are made as `caller`.
+    ///
+    /// Fault rules can then match only the calls of this caller, and can kill the caller.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 }
 
-/// An answer with its body, which is in memory already.
+/// Collects the body of a response that rejects a handshake. The body is already in memory.
 async fn refusal(answer: Response<Body>) -> Response<Bytes> {
     let (head, body) = answer.into_parts();
     Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())

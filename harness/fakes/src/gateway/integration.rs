@@ -1,4 +1,4 @@
-//! Calling a route's function, and what becomes of its reply.
+//! Invokes the functions of routes, and turns their replies into frames for clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,25 +19,26 @@ use crate::faults::{self, Effect, Service};
 use crate::lambda::InvokeError;
 
 impl Api {
-    /// A new request id, and the present time.
+    /// Returns a stamp with a new request id and the current time.
     pub(super) fn stamp(&self) -> RequestStamp {
         RequestStamp { request_id: RequestId::random(&*self.entropy), at: self.clock.now() }
     }
 
-    /// The route of this key.
+    /// Returns the route with this key; `None` if the API has no such route.
     pub(super) fn route(&self, key: &str) -> Option<&Route> {
         self.config.routes.iter().find(|route| route.key == key)
     }
 
-    /// Handles one message of an open connection: selects its route, calls the function, sends what is to be sent.
+    /// Handles one message of an open connection: selects a route, invokes the route's function, and sends
+    /// the resulting frame, if any.
     pub(super) async fn message(self: Arc<Self>, connection: Arc<Connection>, body: Utf8Bytes) {
         let stamp = self.stamp();
         let route = self.select_route(&body);
         let frame = match route {
             _ if !self.rates.request(route) => {
-                tracing::debug!(connection = %connection.id(), "a message was throttled");
-                let told = self.config.unconfirmed.throttled_message_frame;
-                told.then(|| notice("Too Many Requests", connection.id(), &stamp.request_id))
+                tracing::debug!(connection = %connection.id(), "message throttled; function not invoked");
+                let sends_frame = self.config.unconfirmed.throttled_message_frame;
+                sends_frame.then(|| notice("Too Many Requests", connection.id(), &stamp.request_id))
             }
             None => Some(notice("Forbidden", connection.id(), &stamp.request_id)),
             Some(route) => {
@@ -46,7 +47,12 @@ impl Api {
                 let outcome = self.call(route, event).await;
                 let frame = self.answer(route, outcome);
                 frame.unwrap_or_else(|failure| {
-                    tracing::warn!(connection = %connection.id(), route = route.key, %failure, "a message failed");
+                    tracing::warn!(
+                        connection = %connection.id(),
+                        route = route.key,
+                        error = %failure,
+                        "message failed; client receives an error frame"
+                    );
                     Some(notice(failure.notice(), connection.id(), &stamp.request_id))
                 })
             }
@@ -54,11 +60,13 @@ impl Api {
         if let Some(frame) = frame
             && connection.send(frame).await.is_err()
         {
-            tracing::debug!(connection = %connection.id(), "a reply found its connection closed");
+            tracing::debug!(connection = %connection.id(), "connection closed; reply dropped");
         }
     }
 
-    /// The route that `body` selects. Those of a connection's beginning and end are never a message's, whatever it says.
+    /// Returns the route that a message with this `body` selects, or `$default` if no other route matches.
+    ///
+    /// A message never selects `$connect` or `$disconnect`, even if its body names one of them.
     fn select_route(&self, body: &str) -> Option<&Route> {
         let key = self.selection.evaluate(body);
         key.filter(|key| key != CONNECT && key != DISCONNECT)
@@ -66,7 +74,7 @@ impl Api {
             .or_else(|| self.route(DEFAULT))
     }
 
-    /// The frame, if any, that a message's outcome puts on the wire.
+    /// Returns the frame to send to the client for a function's reply to a message, if any.
     fn answer(
         &self,
         route: &Route,
@@ -88,8 +96,8 @@ impl Api {
         }
     }
 
-    /// Tells `$disconnect`'s function, if there is one. What it replies changes nothing.
-    pub(super) async fn disconnected(&self, info: &ConnectionInfo, ending: &DisconnectStatus) {
+    /// Invokes the function of `$disconnect`, if the API has that route. The function's reply has no effect.
+    pub(super) async fn disconnected(&self, info: &ConnectionInfo, status: &DisconnectStatus) {
         let Some(route) = self.route(DISCONNECT) else { return };
         let context = faults::CallContext {
             service: Service::Connections,
@@ -106,19 +114,19 @@ impl Api {
         if effects.effect == Some(Effect::Fail) {
             return;
         }
-        let event = event::disconnect(&self.config, info, &self.stamp(), ending);
+        let event = event::disconnect(&self.config, info, &self.stamp(), status);
         if let Err(failure) = self.call(route, event).await {
-            tracing::warn!(connection = %info.connection_id, %failure, "$disconnect failed");
+            tracing::warn!(connection = %info.connection_id, error = %failure, "$disconnect function failed");
         }
     }
 
-    /// Invokes a route's function and reads its reply.
+    /// Invokes the function of `route` and parses the function's reply.
     pub(super) async fn call(&self, route: &Route, event: Bytes) -> Result<ProxyReply, Failure> {
         let payload = self.invoke(&route.function, route.integration_timeout, event).await?;
         ProxyReply::parse(&payload).map_err(Failure::Malformed)
     }
 
-    /// Invokes a function, which runs on when its caller has given up or has gone.
+    /// Invokes a function. On a timeout, or if this future is dropped, the function continues to run.
     async fn invoke(&self, function: &str, within: Duration, event: Bytes) -> Result<Bytes, Failure> {
         let invoke = Arc::clone(&self.invoke);
         let function = function.to_owned();
@@ -131,14 +139,14 @@ impl Api {
         }
     }
 
-    /// Asks an authorizer whether `event`'s handshake may go on to `$connect`, which is what `arn` names.
+    /// Asks `authorizer` whether the handshake in `event` may invoke the `$connect` route, whose ARN is `arn`.
     pub(super) async fn authorize(
         &self,
         authorizer: &Authorizer,
         event: Bytes,
         arn: &str,
     ) -> Result<Context, Denial> {
-        // The most that an integration may take: no other limit is published for authorizers.
+        // AWS publishes no timeout for authorizers, so use the maximum of an integration.
         match self.invoke(&authorizer.function, Duration::from_secs(29), event).await {
             Ok(payload) => authorizer::decide(&payload, arn),
             Err(Failure::Function(error)) => Err(authorizer::denial_of(&error)),
@@ -147,12 +155,12 @@ impl Api {
     }
 }
 
-/// A message of API Gateway's own to a client. The spacing is AWS's.
+/// Builds a message that API Gateway itself sends to a client, such as an error frame. The spacing is AWS's.
 pub(super) fn notice(text: &str, connection: &ConnectionId, request: &RequestId) -> Utf8Bytes {
     format!(r#"{{"message": "{text}", "connectionId":"{connection}", "requestId":"{request}"}}"#).into()
 }
 
-/// Why a call to a function led to no usable reply.
+/// Reason why the invocation of a route's function gave no usable reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failure {
     TimedOut,
@@ -165,7 +173,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// What a client is told.
+    /// Returns the message in the error frame that the client receives.
     pub(super) fn notice(&self) -> &'static str {
         match self {
             Self::TimedOut => "Endpoint request timed out",
@@ -184,13 +192,13 @@ impl fmt::Display for Failure {
         match self {
             Self::TimedOut => f.write_str("the function did not reply within the integration timeout"),
             Self::Function(error) => write!(f, "{error}"),
-            Self::Panicked(error) => write!(f, "the invocation broke off: {error}"),
+            Self::Panicked(error) => write!(f, "the invocation task did not finish: {error}"),
             Self::Malformed(error) => write!(f, "{error}"),
             Self::Status(status) => write!(f, "the function replied with status {status}"),
             Self::TooLarge(bytes) => {
-                write!(f, "the reply's body of {bytes} bytes is above the message limit")
+                write!(f, "the reply body of {bytes} bytes exceeds the message limit")
             }
-            Self::NotText => f.write_str("the reply's body is not UTF-8, which a text frame must be"),
+            Self::NotText => f.write_str("the reply body is not UTF-8, which a text frame requires"),
         }
     }
 }
@@ -200,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_timeout_is_told_apart_from_other_failures_and_logs_say_more() {
+    fn clients_see_only_timeout_or_internal_error_and_logs_name_each_cause() {
         let malformed = ProxyReply::parse(b"1").unwrap_err();
         let all = [
             Failure::TimedOut,
@@ -215,11 +223,11 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r"
         Endpoint request timed out: the function did not reply within the integration timeout
         Internal server error: TooManyRequestsException: Rate Exceeded.
-        Internal server error: the invocation broke off: task 1 panicked
-        Internal server error: malformed Lambda proxy reply: it is not a JSON object
+        Internal server error: the invocation task did not finish: task 1 panicked
+        Internal server error: malformed Lambda proxy reply: not a JSON object
         Internal server error: the function replied with status 404
-        Internal server error: the reply's body of 131073 bytes is above the message limit
-        Internal server error: the reply's body is not UTF-8, which a text frame must be
+        Internal server error: the reply body of 131073 bytes exceeds the message limit
+        Internal server error: the reply body is not UTF-8, which a text frame requires
         ");
     }
 }

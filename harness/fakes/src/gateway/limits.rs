@@ -1,41 +1,45 @@
-//! What an API may not exceed, and a choice for each behaviour that AWS leaves unwritten.
+//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS ([`Unconfirmed`]).
 
 use std::time::Duration;
 
-use super::throttle::{FAR, Throttle};
+use super::throttle::{MAX_DURATION, Throttle};
 
-/// The quotas and timeouts of a WebSocket API, AWS's by default.
+/// Quotas and timeouts of a WebSocket API. The defaults are AWS's values where AWS publishes them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many new connections a second are accepted; 500, in bursts of as many. AWS counts those of all APIs of an
-    /// account in a region. Beyond it a handshake is refused with 429.
+    /// Rate limit of new connections; default 500 a second in bursts of 500. A handshake above the limit
+    /// receives 429. On AWS, all APIs of an account in a region share this limit.
     pub connections: Throttle,
-    /// How many requests a second are accepted: handshakes, messages, and calls of the management API; 10,000, in
-    /// bursts of 5,000. AWS counts those of all APIs of an account in a region.
+    /// Rate limit of all requests (handshakes, messages, and calls of the management API); default 10,000 a
+    /// second in bursts of 5,000. On AWS, all APIs of an account in a region share this limit.
     pub requests: Throttle,
-    /// How long a connection may carry no message in either direction; 10 min.
+    /// Maximum time without a message in either direction until the gateway closes the connection; default 10
+    /// min.
     pub idle_timeout: Duration,
-    /// How long a connection may last; 2 h.
+    /// Maximum duration of a connection, after which the gateway closes the connection; default 2 h.
     pub connection_lifetime: Duration,
-    /// The largest frame that a client may send; 32 KiB.
+    /// Maximum size in bytes of a frame from a client; default 32 KiB. A larger frame closes the connection.
     pub frame_bytes: usize,
-    /// The largest message in either direction; 128 KiB.
+    /// Maximum size in bytes of a message in either direction; default 128 KiB.
     pub message_bytes: usize,
-    /// The longest path and query that a client may connect with, in bytes; 4,096. AWS's answer to a longer one is
-    /// not published: ours is 414.
+    /// Maximum length in bytes of the path and query of a handshake; default 4,096. A longer URL receives
+    /// 414, a choice of this fake because AWS does not publish its answer.
     pub url_bytes: usize,
-    /// How many messages of one connection may be in flight at once; 64. While so many are, the gateway
-    /// stops reading from that client. AWS publishes no figure: this protects the laptop.
+    /// Maximum number of messages per connection whose functions run concurrently; default 64. At the limit,
+    /// the gateway stops reading from the client. AWS publishes no such limit; the fake's limit protects the
+    /// local machine.
     pub messages_in_flight: usize,
-    /// How many frames may wait for a client that reads slowly; 16. AWS publishes no figure.
+    /// Maximum number of frames queued for a client that reads slowly; default 16. AWS publishes no such limit.
     pub frames_waiting: usize,
-    /// How long a `POST @connections` waits for room among them; 1 s. It then fails with
-    /// `LimitExceededException`, whose documentation names a full client buffer as one of its two causes.
+    /// Maximum time that a `POST @connections` waits for room in the client's frame queue; default 1 s. The
+    /// call then fails with `LimitExceededException`, whose AWS documentation names a full client buffer as
+    /// one of two causes.
     pub post_timeout: Duration,
-    /// How long a client may take to finish the closing handshake; 1 s.
+    /// Maximum time that a client may take to finish the closing handshake; default 1 s.
     pub close_timeout: Duration,
-    /// How long [`Gateway::shutdown`](super::Gateway::shutdown) waits for every `$disconnect` to end; 5 s.
+    /// Maximum time that [`Gateway::shutdown`](super::Gateway::shutdown) waits for all `$disconnect`
+    /// functions to finish; default 5 s.
     pub shutdown_timeout: Duration,
 }
 
@@ -68,7 +72,7 @@ impl Limits {
             ("frames_waiting", self.frames_waiting),
         ];
         for (name, value) in sizes {
-            // Above this a channel of tokio's refuses to be made.
+            // tokio panics when a channel is created with a larger capacity.
             if !(1..=usize::MAX >> 3).contains(&value) {
                 problems.push(format!("limits.{name} must be from 1 to {}, not {value}", usize::MAX >> 3));
             }
@@ -76,39 +80,44 @@ impl Limits {
         for (name, value) in
             [("idle_timeout", self.idle_timeout), ("connection_lifetime", self.connection_lifetime)]
         {
-            if value.is_zero() || value > FAR {
-                problems.push(format!("limits.{name} must be above zero and at most a year, not {value:?}"));
+            if value.is_zero() || value > MAX_DURATION {
+                problems
+                    .push(format!("limits.{name} must be above zero and at most 366 days, not {value:?}"));
             }
         }
     }
 }
 
-/// What AWS does where no source says: each field is one such question, its default the likelier answer.
+/// Settings for behavior of AWS that no source documents. Each default is the more likely behavior.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unconfirmed {
-    /// Whether the headers and the body of a refused `$connect` reach the client beside its status; default yes.
+    /// Whether a client that `$connect` rejects receives the headers and body of the function's reply, in
+    /// addition to the status; default `true`.
     pub connect_refusal_body: bool,
-    /// The status that a client gets when `$connect` times out; default 504.
+    /// HTTP status that the client receives when `$connect` times out; default 504, allowed 400 to 599.
     pub connect_timeout_status: u16,
-    /// Whether a reply of `$connect` that is an object without `statusCode` lets the client in; default no: it is
-    /// answered as a malformed reply, 502. (A message's function may leave it out.)
+    /// Whether a reply of `$connect` without `statusCode` accepts the client; default `false`, which treats
+    /// the reply as malformed and answers 502. Replies to messages may always omit `statusCode`.
     pub connect_without_status: bool,
-    /// Whether a message that is throttled makes a `Too Many Requests` frame; default yes.
+    /// Whether the client receives a `Too Many Requests` frame when its message is throttled; default `true`.
     pub throttled_message_frame: bool,
-    /// Whether the first subprotocol offered is accepted when `$connect` returns none; default no.
+    /// Whether the gateway announces the first subprotocol that the client offered if `$connect` returns no
+    /// subprotocol; default `false`, which announces none.
     pub accept_first_subprotocol: bool,
-    /// Whether a reply to a message whose status is not 2xx makes an `Internal server error` frame, where the
-    /// route is one-way; default no.
+    /// Whether the client receives an `Internal server error` frame when the function of a one-way route
+    /// replies to a message with a status other than 2xx; default `false`.
     pub non_2xx_reply_frame: bool,
-    /// Whether a client's ping postpones the idle timeout; default no.
+    /// Whether a ping from the client restarts the idle timeout; default `false`.
     pub ping_resets_idle: bool,
-    /// The close that a client sees after `DELETE @connections`; default 1000 "Connection Closed Normally".
+    /// Close code and reason that the client receives after `DELETE @connections`; default 1000 "Connection
+    /// Closed Normally".
     pub delete_close: (u16, String),
-    /// The reason with which the two-hour limit closes (its code is 1001); default "Going away", as when idle.
+    /// Reason in the close frame (code 1001) of a connection that reaches [`Limits::connection_lifetime`];
+    /// default "Going away", the reason of an idle connection.
     pub lifetime_close_reason: String,
-    /// `disconnectReason` when a client vanishes without a close frame (the code is 1006); default
-    /// "Connection closed abnormally".
+    /// `disconnectReason` for a client that disappears without a close frame (code 1006); default "Connection
+    /// closed abnormally".
     pub abnormal_close_reason: String,
 }
 
@@ -138,14 +147,19 @@ impl Unconfirmed {
             ));
         }
         let (code, reason) = &self.delete_close;
-        // RFC 6455, section 7.4: the codes that may be sent, of which 1004 to 1006 and 1015 may not.
+        // RFC 6455, section 7.4: only these codes may be sent in a close frame. 1004 to 1006 and 1015 are
+        // reserved.
         if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-            problems.push(format!("unconfirmed.delete_close: {code} may not be sent in a close frame"));
+            problems.push(format!(
+                "unconfirmed.delete_close: close code {code} may not be sent in a close frame"
+            ));
         }
         for (name, text) in [("delete_close", reason), ("lifetime_close_reason", &self.lifetime_close_reason)]
         {
             if text.len() > 123 {
-                problems.push(format!("unconfirmed.{name}: a close frame's reason has at most 123 bytes"));
+                problems.push(format!(
+                    "unconfirmed.{name}: the reason in a close frame must have at most 123 bytes"
+                ));
             }
         }
     }
@@ -156,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_awss_limits_and_pass_the_check() {
+    fn default_gateway_limits_equal_the_quotas_of_aws_and_are_valid() {
         let limits = Limits::default();
         assert_eq!(limits.idle_timeout, Duration::from_secs(600));
         assert_eq!(limits.connection_lifetime, Duration::from_secs(7_200));

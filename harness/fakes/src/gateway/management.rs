@@ -1,4 +1,4 @@
-//! `/{stage}/@connections/{connection_id}`: the management API, through which functions reach clients.
+//! Management API at `/{stage}/@connections/{connection_id}`, through which functions send frames to clients.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::aws_format::{iso_8601, uuid};
 use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::observe::{Answer, Observation};
 
-/// `PostToConnection`: sends the body to the client as one text frame.
+/// `PostToConnection`: sends the request body to the client as one text frame.
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -32,15 +32,16 @@ pub(super) async fn post(
     api.respond(sent.map(|()| (StatusCode::OK, Bytes::new())))
 }
 
-/// `GetConnection`: tells who is connected, and since when.
+/// `GetConnection`: returns the client's identity, and the times of the connect and of the last activity.
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
     let found = api.connection_id(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
     api.respond(found.map(|connection| (StatusCode::OK, describe(&connection))))
 }
 
-/// `DeleteConnection`: closes the socket, at which `$disconnect` fires.
+/// `DeleteConnection`: closes the socket, which triggers `$disconnect`.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    // Gone for the next caller at once, though the client may take its time to close.
+    // Remove the connection first: the next call then gets 410 immediately, even if the client is slow to
+    // close.
     let taken = api.connection_id(&id).and_then(|id| api.connections.remove(&id).ok_or(Refusal::GONE));
     let deleted = taken.map(|connection| {
         connection.deleted.notify_one();
@@ -49,13 +50,13 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
     api.respond(deleted)
 }
 
-/// Any call about a connection of a stage that there is not.
+/// Answers any call with 403, because the path names a stage that does not exist.
 pub(super) async fn forbidden(State(api): State<Arc<Api>>) -> Response {
     api.respond(Err(Refusal::forbidden()))
 }
 
 impl Api {
-    /// Posts, unless a fault is in the way.
+    /// Posts to a connection, unless a fault makes the call fail.
     async fn post_or_fail(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
         let context = CallContext {
             service: Service::Connections,
@@ -72,7 +73,7 @@ impl Api {
             | Effect::Freeze { .. }
             | Effect::Hang { .. }
             | Effect::Skew(_) => false,
-            // A process that we know nothing of is not ours to kill.
+            // A call without a caller comes from no known environment, so there is none to kill.
             Effect::Kill => caller.is_some(),
             Effect::Throttle
             | Effect::Fail
@@ -95,7 +96,7 @@ impl Api {
                 Err(Refusal::INTERNAL_SERVER_ERROR)
             }
             Some(Effect::LoseAnswer) => {
-                // Whatever came of it, nobody learns.
+                // The fault drops the answer: the caller sees neither success nor failure.
                 drop(self.post(id, caller, body).await);
                 pending().await
             }
@@ -106,7 +107,7 @@ impl Api {
                 }
                 None => self.post(id, caller, body).await,
             },
-            // These do not happen to posts.
+            // A delay was applied above. The filter above excludes the other effects for posts.
             Some(
                 Effect::Delay(_)
                 | Effect::Conflict
@@ -121,7 +122,7 @@ impl Api {
         }
     }
 
-    /// The id that a call is about, unless there are too many calls.
+    /// Takes a token from the rate limit and parses the connection id of a call.
     fn connection_id(&self, id: &str) -> Result<ConnectionId, Refusal> {
         if self.rates.request(None) { well_formed(id) } else { Err(Refusal::LIMIT_EXCEEDED) }
     }
@@ -150,7 +151,7 @@ impl Api {
         }
     }
 
-    /// Adds the headers that every answer of the management API has.
+    /// Builds a response with the headers that every response of the management API has.
     fn respond(&self, outcome: Result<(StatusCode, Bytes), Refusal>) -> Response {
         let (status, body, error_type) = match outcome {
             Ok((status, body)) => (status, body, None),
@@ -177,18 +178,18 @@ fn well_formed(id: &str) -> Result<ConnectionId, Refusal> {
     ConnectionId::parse(id).ok_or_else(|| Refusal::bad_request(format!("Invalid connectionId: {id}")))
 }
 
-/// Reads a frame's text, and no more of the body than a frame may have.
+/// Reads the text of a frame from `body`, and stops with 413 when the body exceeds `limit` bytes.
 async fn read(body: Body, limit: usize) -> Result<Utf8Bytes, Refusal> {
     let mut chunks = body.into_data_stream();
     let mut data = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Refusal::bad_request(format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(|error| Refusal::bad_request(format!("the body ended early: {error}")))?;
         if data.len() + chunk.len() > limit {
             return Err(Refusal::PAYLOAD_TOO_LARGE);
         }
         data.extend_from_slice(&chunk);
     }
-    // What AWS makes of other bytes is not published; a text frame cannot carry them.
+    // A text frame can carry only UTF-8. AWS does not publish its answer to other bytes.
     Utf8Bytes::try_from(data).map_err(|_| Refusal::bad_request("the body is not UTF-8".to_owned()))
 }
 
@@ -213,10 +214,10 @@ fn describe(connection: &Connection) -> Bytes {
         connected_at: iso_8601(connection.info.connected_at),
         last_active_at: iso_8601(connection.last_active()),
     };
-    serde_json::to_vec(&description).expect("it has string keys and string values").into()
+    serde_json::to_vec(&description).expect("a description has string keys and string values").into()
 }
 
-/// An error of the management API.
+/// Error response of the management API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Refusal {
     status: StatusCode,

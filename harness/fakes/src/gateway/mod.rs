@@ -1,9 +1,14 @@
-//! The WebSocket gateway: an API Gateway WebSocket API with its management API, on the stage's port.
+//! Fake of an API Gateway WebSocket API and its management API (`@connections`), served on the stage's port.
 //!
-//! In reading order: what an API is made of (`config`, `limits`, `throttle`, `selection`), the API and what serves it (`api`,
-//! `server`), how a request becomes a socket (`upgrade`, `rates`, `handshake`, `identity`, `headers`, `query`, `authorizer`),
-//! what an open socket does (`socket`), how functions are called (`integration`, `event`, `reply`), and how they reach
-//! clients (`management`, `connections`). `in_process` does both without sockets.
+//! The modules in reading order:
+//! - settings of an API: `config`, `limits`, `throttle`, `selection`
+//! - the running API and its HTTP routes: `api`, `server`
+//! - upgrading a handshake to a WebSocket: `upgrade`, `rates`, `handshake`, `identity`, `headers`, `query`,
+//!   `authorizer`
+//! - serving an open WebSocket: `socket`
+//! - invoking functions: `integration`, `event`, `reply`
+//! - calls from functions to clients: `management`, `connections`
+//! - WebSockets and management calls without network sockets: `in_process`
 
 mod api;
 mod authorizer;

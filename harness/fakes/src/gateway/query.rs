@@ -1,10 +1,11 @@
-//! The query of a handshake, as events show it.
+//! Query parameters of a handshake, in the form that events contain.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The query of a handshake, decoded: in the single map the last value of a name stands.
+/// Decoded query parameters of a handshake. `query_string_parameters` has the last value of a repeated
+/// parameter.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QueryParameters {
@@ -13,12 +14,12 @@ pub(super) struct QueryParameters {
 }
 
 impl QueryParameters {
-    /// The last value of `name`.
+    /// Returns the last value of the parameter `name`.
     pub(super) fn last(&self, name: &str) -> Option<&str> {
         self.query_string_parameters.get(name).map(String::as_str)
     }
 
-    /// The parameters in `query`, or `None` where there are none: the event then lacks both maps.
+    /// Decodes `query`; `None` if the query has no parameters, in which case the event has neither map.
     pub(super) fn decode(query: Option<&str>) -> Option<Self> {
         let mut single = BTreeMap::new();
         let mut multi: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_decoded_and_the_last_value_stands_in_the_single_map() {
+    fn query_is_decoded_and_single_value_map_has_the_last_value_of_each_name() {
         let decoded =
             QueryParameters::decode(Some("token=a%20b%3D&x=1&x=2&empty&plus=a+b&bad=%ff%zz")).unwrap();
         assert_eq!(decoded.query_string_parameters["token"], "a b=");

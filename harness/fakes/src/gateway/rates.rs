@@ -1,4 +1,4 @@
-//! How often an API may be called: API Gateway's token buckets.
+//! Rate limits of an API, as token buckets like those of API Gateway.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::config::{ApiConfig, Route};
 use super::throttle::Throttle;
 
-/// The bucket of one throttle. Rather than to count tokens, it keeps when it will be full again.
+/// Token bucket of one throttle. Instead of a token count, the bucket stores the time at which it is full
+/// again.
 #[derive(Debug)]
 struct Bucket {
     throttle: Throttle,
@@ -20,7 +21,7 @@ impl Bucket {
         Self { throttle, full_at: Mutex::new(None) }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token; `false` if the bucket is empty.
     fn take(&self, now: Instant) -> bool {
         let Throttle { interval, burst } = self.throttle;
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +34,7 @@ impl Bucket {
     }
 }
 
-/// The throttles of one API, each with its bucket.
+/// Token buckets of one API: for new connections, for all requests, and for each route with its own throttle.
 #[derive(Debug)]
 pub(super) struct Rates {
     connections: Bucket,
@@ -54,16 +55,18 @@ impl Rates {
         }
     }
 
-    /// Whether one more connection may be asked for now.
+    /// Returns whether a handshake is allowed now, and takes a token from each bucket that applies.
     pub(super) fn connection(&self, route: Option<&Route>) -> bool {
         self.request(route) && self.connections.take(Instant::now())
     }
 
-    /// Whether one more request is let through now: a message for `route`, or a call of the management API.
+    /// Returns whether a request is allowed now, and takes a token from each bucket that applies.
+    ///
+    /// `route` is `None` for calls of the management API.
     pub(super) fn request(&self, route: Option<&Route>) -> bool {
         let now = Instant::now();
         let bucket = route.and_then(|route| self.routes.get(&route.key));
-        // What its route refuses does not use up what all share.
+        // A request that its route's bucket rejects takes no token from the bucket for all requests.
         bucket.is_none_or(|bucket| bucket.take(now)) && self.requests.take(now)
     }
 }
@@ -75,17 +78,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
+    fn token_bucket_allows_a_burst_immediately_and_then_the_steady_rate() {
         let bucket = Bucket::new(Throttle::per_second(4.0, 3));
         let start = Instant::now();
         let taken = |millis| bucket.take(start + Duration::from_millis(millis));
         assert_eq!([0, 0, 0, 0].map(taken), [true, true, true, false]);
         assert_eq!([249, 250, 251, 500].map(taken), [false, true, false, true]);
-        assert_eq!([60_000; 4].map(taken), [true, true, true, false], "it is never more than full");
+        assert_eq!(
+            [60_000; 4].map(taken),
+            [true, true, true, false],
+            "a bucket never holds more tokens than its burst"
+        );
     }
 
     #[test]
-    fn a_burst_or_a_rate_of_nothing_lets_nothing_or_no_more_through() {
+    fn zero_burst_rejects_every_request_and_zero_rate_allows_only_the_burst() {
         let now = Instant::now();
         assert!(!Bucket::new(Throttle::per_second(1_000.0, 0)).take(now));
         for rate in [0.0, -1.0, f64::NAN, 1e-300] {
@@ -93,7 +100,7 @@ mod tests {
             assert_eq!(
                 [bucket.take(now), bucket.take(now + Duration::from_secs(1))],
                 [true, false],
-                "{rate}"
+                "rate {rate}"
             );
         }
         assert!(Bucket::new(Throttle::per_second(f64::INFINITY, 1)).take(now));

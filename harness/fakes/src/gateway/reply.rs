@@ -1,4 +1,4 @@
-//! What a function replies through a Lambda proxy integration.
+//! Replies of functions to a Lambda proxy integration.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-/// A reply that API Gateway can use.
+/// A well-formed reply of a function to a Lambda proxy integration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ProxyReply {
     status: Option<u16>,
@@ -17,13 +17,14 @@ pub(super) struct ProxyReply {
 }
 
 impl ProxyReply {
-    /// Reads a function's reply. `statusCode` may be left out, and is then 200, or be a string of digits.
+    /// Parses a function's reply. `statusCode` is a number or a string of digits; the default is 200.
     ///
     /// # Errors
-    /// When it is no JSON object, has a key that is not a proxy reply's, or a value of the wrong type.
+    /// [`MalformedReply`] if the payload is not a JSON object, has an unknown key, or has a value of the
+    /// wrong type.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, MalformedReply> {
         let Ok(Value::Object(mut object)) = serde_json::from_slice(payload) else {
-            return Err(MalformedReply("it is not a JSON object".to_owned()));
+            return Err(MalformedReply("not a JSON object".to_owned()));
         };
         let mut take = |key| object.remove(key).filter(|value| !value.is_null());
         let status = take("statusCode").map(|value| status(&value)).transpose()?;
@@ -47,20 +48,22 @@ impl ProxyReply {
         match object.keys().next() {
             None => Ok(Self { status, headers, body }),
             Some(key) => Err(MalformedReply(format!(
-                "{key:?} is not a key of a proxy reply, which has statusCode, headers, multiValueHeaders, body and isBase64Encoded"
+                "unknown key {key:?}; a proxy reply has statusCode, headers, multiValueHeaders, body and isBase64Encoded"
             ))),
         }
     }
 
-    /// Its status, which is 200 where it tells none.
+    /// Returns the reply's status; 200 if the reply has no `statusCode`.
     pub(super) fn status(&self) -> u16 {
         self.status.unwrap_or(200)
     }
 
-    /// As [`status`](Self::status), where one must be told.
+    /// Returns the reply's status, which must be explicit.
+    ///
+    /// # Errors
+    /// [`MalformedReply`] if the reply has no `statusCode`.
     pub(super) fn explicit_status(&self) -> Result<u16, MalformedReply> {
-        self.status
-            .ok_or_else(|| MalformedReply("it has no statusCode, which $connect must reply".to_owned()))
+        self.status.ok_or_else(|| MalformedReply("the reply to $connect has no statusCode".to_owned()))
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -76,7 +79,8 @@ fn status(value: &Value) -> Result<u16, MalformedReply> {
         .ok_or_else(|| wrong("statusCode", value, "a number from 200 to 599"))
 }
 
-/// Merges the two maps; where both name a header, `multiValueHeaders` comes first and the single value is added.
+/// Merges both header maps. A header in both has the values of `multiValueHeaders` first, then the single
+/// value.
 fn headers(single: Option<Value>, multi: Option<Value>) -> Result<HeaderMap, MalformedReply> {
     let mut headers = HeaderMap::new();
     for (name, values) in object("multiValueHeaders", multi)? {
@@ -106,9 +110,11 @@ fn append(headers: &mut HeaderMap, name: &str, value: &Value) -> Result<(), Malf
         Value::String(text) => text.clone(),
         Value::Number(_) | Value::Bool(_) => value.to_string(),
         Value::Null => return Ok(()),
-        Value::Array(_) | Value::Object(_) => return Err(wrong(name, value, "a string")),
+        Value::Array(_) | Value::Object(_) => {
+            return Err(wrong(&format!("header {name:?}"), value, "a string"));
+        }
     };
-    let bad = || MalformedReply(format!("header {name:?}: {text:?} cannot be sent"));
+    let bad = || MalformedReply(format!("invalid HTTP header {name:?} with value {text:?}"));
     let name = HeaderName::try_from(name).map_err(|_| bad())?;
     let value = HeaderValue::try_from(&text).map_err(|_| bad())?;
     if headers.get_all(&name).iter().all(|present| present != value) {
@@ -121,7 +127,7 @@ fn wrong(key: &str, value: &Value, expected: &str) -> MalformedReply {
     MalformedReply(format!("{key} must be {expected}, not {value}"))
 }
 
-/// Why a function's reply is no proxy reply ("malformed Lambda proxy response" in AWS's logs).
+/// Error of a reply that is not a valid proxy reply ("malformed Lambda proxy response" in AWS's logs).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct MalformedReply(String);
 
@@ -136,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_may_have_any_of_the_five_keys() {
+    fn proxy_reply_may_have_any_subset_of_the_five_known_keys() {
         let whole = ProxyReply::parse(
             br#"{"statusCode":"201","headers":{"A":"1","N":2,"B":true,"Z":null},"multiValueHeaders":{"a":["1","3"]},
                 "body":"aGk=","isBase64Encoded":true}"#,
@@ -158,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn malformed_reply_row_says_what_is_wrong() {
+    fn malformed_proxy_reply_error_names_the_problem() {
         for (payload, expected) in [
-            ("null", "it is not a JSON object"),
-            ("nonsense", "it is not a JSON object"),
+            ("null", "not a JSON object"),
+            ("nonsense", "not a JSON object"),
             (
                 r#"{"statusCode":200,"message":"hi"}"#,
-                r#""message" is not a key of a proxy reply, which has statusCode, headers, multiValueHeaders, body and isBase64Encoded"#,
+                r#"unknown key "message"; a proxy reply has statusCode, headers, multiValueHeaders, body and isBase64Encoded"#,
             ),
             (r#"{"statusCode":99}"#, "statusCode must be a number from 200 to 599, not 99"),
             (r#"{"statusCode":"ok"}"#, r#"statusCode must be a number from 200 to 599, not "ok""#),
@@ -172,9 +178,9 @@ mod tests {
             (r#"{"body":"?","isBase64Encoded":true}"#, "body is not base64: Invalid symbol 63, offset 0."),
             (r#"{"isBase64Encoded":1}"#, "isBase64Encoded must be true or false, not 1"),
             (r#"{"headers":[]}"#, "headers must be an object, not []"),
-            (r#"{"headers":{"a":[1]}}"#, "a must be a string, not [1]"),
-            (r#"{"headers":{"a b":"1"}}"#, r#"header "a b": "1" cannot be sent"#),
-            (r#"{"headers":{"a":"\n"}}"#, r#"header "a": "\n" cannot be sent"#),
+            (r#"{"headers":{"a":[1]}}"#, r#"header "a" must be a string, not [1]"#),
+            (r#"{"headers":{"a b":"1"}}"#, r#"invalid HTTP header "a b" with value "1""#),
+            (r#"{"headers":{"a":"\n"}}"#, r#"invalid HTTP header "a" with value "\n""#),
             (
                 r#"{"multiValueHeaders":{"a":"1"}}"#,
                 r#"multiValueHeaders must be an object of arrays, not "1""#,

@@ -1,13 +1,14 @@
-//! Route selection expressions: which part of a message names its route.
+//! Route selection expressions, which select the route of a message from the message's body.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// A route selection expression, read once.
+/// A parsed route selection expression.
 ///
-/// Known are literal text, `$request.body.path` and `${request.body.path}` (several may stand in one expression),
-/// and `\$` for a dollar sign. A path is dotted names, with `[0]` for an element of an array.
+/// An expression consists of literal text, of any number of variables (`$request.body.path` or
+/// `${request.body.path}`), and of `\$` for a literal dollar sign. A path has names separated by dots, and
+/// `[0]` for an element of an array.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct RouteSelection(Vec<Part>);
 
@@ -26,7 +27,7 @@ enum Step {
 impl RouteSelection {
     pub(super) fn parse(expression: &str) -> Result<Self, SelectionError> {
         if expression.is_empty() {
-            return Err(SelectionError("it is empty".to_owned()));
+            return Err(SelectionError("the expression is empty".to_owned()));
         }
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -53,7 +54,7 @@ impl RouteSelection {
         Ok(Self(parts))
     }
 
-    /// What the expression evaluates to for a message, or `None` if it needs a JSON body and `body` is none.
+    /// Evaluates the expression for a message; `None` if the expression has a variable and `body` is not JSON.
     pub(super) fn evaluate(&self, body: &str) -> Option<String> {
         if let [Part::Literal(text)] = self.0.as_slice() {
             return Some(text.clone());
@@ -71,12 +72,12 @@ impl RouteSelection {
     }
 }
 
-/// Splits what follows a `$` into the variable's name and the rest of the expression.
+/// Splits `text`, which starts with `$`, into the variable's name and the rest of the expression.
 fn split_variable(text: &str) -> Result<(&str, &str), SelectionError> {
     if let Some(inner) = text.strip_prefix("${") {
         return inner
             .split_once('}')
-            .ok_or_else(|| SelectionError(format!("{text:?} lacks its closing brace")));
+            .ok_or_else(|| SelectionError(format!("missing closing brace in {text:?}")));
     }
     let bare = &text[1..];
     let in_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']');
@@ -86,10 +87,12 @@ fn split_variable(text: &str) -> Result<(&str, &str), SelectionError> {
 
 fn parse_variable(variable: &str) -> Result<Vec<Step>, SelectionError> {
     let path = variable.strip_prefix("request.body.").ok_or_else(|| {
-        SelectionError(format!("${variable} is not known; messages are routed by $request.body.<path>"))
+        SelectionError(format!("unknown variable ${variable}; expected $request.body.<path>"))
     })?;
     let bad = || {
-        SelectionError(format!("${variable} is not a path such as $request.body.a.b or $request.body.a[0]"))
+        SelectionError(format!(
+            "invalid path ${variable}; expected a path such as $request.body.a.b or $request.body.a[0]"
+        ))
     };
     let mut steps = Vec::new();
     for segment in path.split('.') {
@@ -125,7 +128,7 @@ fn stringify(value: Option<&Value>) -> String {
     }
 }
 
-/// Why a route selection expression cannot be read.
+/// Error of a route selection expression that cannot be parsed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct SelectionError(String);
 
@@ -140,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn route_selection_row_takes_the_stringified_value_at_the_path() {
+    fn route_selection_expression_yields_the_stringified_value_at_its_path() {
         let body = r#"{"action":"echo","n":5,"t":true,"z":null,"a":{"b":{"c":"deep"}},"l":[["x"]],"o":{"k":1},"my-a":"m"}"#;
         for (expression, expected) in [
             ("$request.body.action", "echo"),
@@ -164,24 +167,28 @@ mod tests {
     }
 
     #[test]
-    fn route_selection_row_a_body_that_is_not_json_selects_nothing_unless_the_expression_is_static() {
+    fn body_that_is_not_json_selects_no_route_unless_the_expression_is_static() {
         let by_action = RouteSelection::parse("$request.body.action").unwrap();
         assert_eq!(by_action.evaluate("not json"), None);
         assert_eq!(by_action.evaluate(""), None);
-        assert_eq!(by_action.evaluate(&"[".repeat(200_000)), None, "deep nesting is refused, not followed");
+        assert_eq!(
+            by_action.evaluate(&"[".repeat(200_000)),
+            None,
+            "deep nesting is an error, not a stack overflow"
+        );
         assert_eq!(by_action.evaluate("[1]").as_deref(), Some(""));
         assert_eq!(by_action.evaluate("7").as_deref(), Some(""));
         assert_eq!(RouteSelection::parse("all").unwrap().evaluate("not json").as_deref(), Some("all"));
     }
 
     #[test]
-    fn an_expression_that_cannot_be_read_says_why() {
+    fn unparsable_route_selection_expression_error_names_the_problem() {
         let error = |expression| RouteSelection::parse(expression).unwrap_err().to_string();
-        assert_eq!(error(""), "it is empty");
-        assert_eq!(error("${request.body.a"), r#""${request.body.a" lacks its closing brace"#);
+        assert_eq!(error(""), "the expression is empty");
+        assert_eq!(error("${request.body.a"), r#"missing closing brace in "${request.body.a""#);
         assert_eq!(
             error("$request.header.x"),
-            "$request.header.x is not known; messages are routed by $request.body.<path>"
+            "unknown variable $request.header.x; expected $request.body.<path>"
         );
         for bad in [
             "$request.body.",
@@ -190,7 +197,7 @@ mod tests {
             "$request.body.a[0",
             "$request.body.[0]",
         ] {
-            assert!(error(bad).contains("is not a path such as"), "{bad}: {}", error(bad));
+            assert!(error(bad).contains("expected a path such as"), "{bad}: {}", error(bad));
         }
     }
 }

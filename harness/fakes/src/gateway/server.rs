@@ -1,4 +1,4 @@
-//! A running WebSocket API, and the routes that serve it.
+//! A running WebSocket API, and its HTTP routes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,17 +15,17 @@ use super::{management, upgrade};
 use crate::faults::Faults;
 use crate::lambda::Invoke;
 
-/// A running WebSocket API. Clones share it.
+/// A running WebSocket API. All clones share the same API.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     pub(super) api: Arc<Api>,
 }
 
 impl Gateway {
-    /// An API that calls its functions through `invoke`, with no connection yet.
+    /// Returns a WebSocket API without connections, which invokes its functions through `invoke`.
     ///
     /// # Errors
-    /// When `config` has a value that AWS would refuse; the error tells all of them.
+    /// [`ConfigError`] if `config` has an invalid setting; the error lists all invalid settings.
     pub fn new(
         config: ApiConfig,
         invoke: Arc<dyn Invoke>,
@@ -39,20 +39,26 @@ impl Gateway {
         Ok(Self { api: Arc::new(api) })
     }
 
-    /// Has posts to clients fail as `faults` say: `throttle` is 429 `LimitExceededException`, `fail` and
-    /// `fail_after_apply` are 500, `gone` is 410, `deny` is 403, an answer that is lost never comes, and `kill` ends the function that
-    /// posts, if it runs in this process. A `$disconnect` that fails never comes.
+    /// Sets the fault rules for posts to clients and for `$disconnect` events.
+    ///
+    /// A post with the fault `throttle` gets 429 `LimitExceededException`, with `fail` or `fail_after_apply`
+    /// 500, with `gone` 410, and with `deny` 403. The fault `lose_answer` leaves a post without an answer.
+    /// The fault `kill` kills the function that posts, if the function runs in this process. A `$disconnect`
+    /// event with the fault `fail` is never delivered.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
         self
     }
 
-    /// The routes to serve: `GET /{stage}` becomes a WebSocket, `/{stage}/@connections/{connection_id}` takes
-    /// `POST`, `GET` and `DELETE`; of any other stage they are forbidden (403). Paths beyond these are left to whoever merges this router.
+    /// Returns the HTTP routes of the API.
     ///
-    /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`: that address is `sourceIp`, which
-    /// otherwise is `127.0.0.1`.
+    /// `GET /{stage}` upgrades to a WebSocket. `/{stage}/@connections/{connection_id}` accepts `POST`, `GET`
+    /// and `DELETE`, and answers 403 if the path names another stage. The router has no other routes and no
+    /// fallback, so it can be merged with other routers.
+    ///
+    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`: functions then receive
+    /// the address of the peer as `sourceIp`. Without connect info, `sourceIp` is `127.0.0.1`.
     pub fn router(&self) -> Router {
         let stage = &self.api.config.stage;
         let connection = get(management::get).post(management::post).delete(management::delete);
@@ -60,30 +66,33 @@ impl Gateway {
             .route(&format!("/{stage}"), get(upgrade::upgrade))
             .route(&format!("/{stage}/"), get(upgrade::upgrade))
             .route(&format!("/{stage}/@connections/{{connection_id}}"), connection.clone())
-            // Routes match the path as it is written, and some clients encode the at sign.
+            // axum matches the path before percent-decoding, and some clients encode the at sign.
             .route(&format!("/{stage}/%40connections/{{connection_id}}"), connection)
             .route("/{stage}/@connections/{connection_id}", any(management::forbidden))
             .with_state(Arc::clone(&self.api))
     }
 
-    /// How many connections are open: past their `$connect`, and not yet closing.
+    /// Returns the number of open connections: accepted by `$connect`, and not yet closing.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.api.connections.len()
     }
 
-    /// Refuses new connections, and closes every open one with 1001, without waiting for them.
+    /// Rejects new connections, and starts to close all open connections with code 1001. Does not wait for
+    /// the closes.
     #[doc(hidden)]
     pub fn close(&self) {
         self.api.active.close();
     }
 
-    /// Refuses new connections, closes every open one with 1001, and waits until each `$disconnect` has ended,
-    /// but no longer than [`Limits::shutdown_timeout`](super::Limits::shutdown_timeout).
+    /// Rejects new connections, closes all open connections with code 1001, and waits for all `$disconnect`
+    /// functions.
+    ///
+    /// The wait ends after [`Limits::shutdown_timeout`](super::Limits::shutdown_timeout) at the latest.
     pub async fn shutdown(&self) {
         self.close();
         if timeout(self.api.config.limits.shutdown_timeout, self.api.active.drained()).await.is_err() {
-            tracing::warn!("some connections had not ended when the gateway stopped waiting for them");
+            tracing::warn!("gateway shutdown timed out; connections still closing");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An open WebSocket: reads messages, sends frames, keeps its time limits, and ends.
+//! One open WebSocket: reads messages, sends frames, enforces time limits, and closes the connection.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use super::event::DisconnectStatus;
 use super::limits::{Limits, Unconfirmed};
 use crate::observe::Observation;
 
-/// Serves a connection to its end, and tells `$disconnect`.
+/// Serves a connection until it ends, and then invokes the function of `$disconnect`.
 pub(super) async fn run<S>(
     api: Arc<Api>,
     connection: Arc<Connection>,
@@ -39,43 +39,41 @@ pub(super) async fn run<S>(
     let mut open = OpenSocket { api: &api, connection: &connection, frames, socket };
     let mut messages = JoinSet::new();
     let end = open.serve(&mut messages).await;
-    // A message that came just before the end is a message: its function is called all the same.
+    // A message that arrived just before the end is still handled: its task continues without this one.
     messages.detach_all();
     api.connections.remove(connection.id());
-    // Whoever waits for room in the queue learns at once that the connection is gone.
+    // Closing the queue makes posts that wait for room in the queue fail immediately.
     open.frames.close();
-    let ending = end.ending(&api.config.unconfirmed);
+    let status = end.disconnect_status(&api.config.unconfirmed);
     let id = connection.id();
-    api.faults().notify(|| Observation::Ended { connection: id.to_string(), code: ending.code });
-    // `$disconnect` does not wait for the client to finish the closing handshake.
-    // Nor does the client wait for `$disconnect`: its socket goes as soon as it is closed.
+    api.faults().notify(|| Observation::Ended { connection: id.to_string(), code: status.code });
+    // `$disconnect` does not wait for the closing handshake with the client. The closing handshake does not
+    // wait for `$disconnect` either: the socket is dropped as soon as the handshake is complete.
     let closed = async move {
         open.close(end, limits).await;
         drop(open);
     };
-    tokio::join!(closed, api.disconnected(&connection.info, &ending));
+    tokio::join!(closed, api.disconnected(&connection.info, &status));
 }
 
-/// The default of 128 KiB would be most of what an idle connection costs.
+/// Size of a connection's read buffer. With the library's default of 128 KiB, the buffer would be most of the
+/// memory that an idle connection uses.
 const READ_BUFFER_BYTES: usize = 4_096;
 
-/// Why a socket ended.
+/// Cause of the end of a socket.
 enum SocketEnd {
     /// The client sent a close frame.
     Client(Option<CloseFrame>),
-    /// The client went without one.
+    /// The client disappeared without a close frame.
     Vanished,
-    /// The gateway ends it.
+    /// The gateway closes the connection.
     Gateway(DisconnectStatus),
-    /// The gateway ends it since what the client sends cannot be read any further.
+    /// The gateway closes the connection because the client's data can no longer be parsed.
     Unreadable(DisconnectStatus),
 }
 
 impl SocketEnd {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "whatever else went wrong, the client is out of reach"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "after any other error, the client is unreachable")]
     fn of_error(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::Unreadable(DisconnectStatus::new(1009, "Message too big")),
@@ -86,13 +84,13 @@ impl SocketEnd {
         }
     }
 
-    /// The pair that `$disconnect` is told.
-    fn ending(&self, unconfirmed: &Unconfirmed) -> DisconnectStatus {
+    /// Returns the close code and reason that the `$disconnect` event reports.
+    fn disconnect_status(&self, unconfirmed: &Unconfirmed) -> DisconnectStatus {
         match self {
             Self::Client(Some(frame)) => DisconnectStatus::new(frame.code.into(), frame.reason.as_str()),
             Self::Client(None) => DisconnectStatus::new(1005, "Client-side close frame status not set"),
             Self::Vanished => DisconnectStatus::new(1006, &*unconfirmed.abnormal_close_reason),
-            Self::Gateway(ending) | Self::Unreadable(ending) => ending.clone(),
+            Self::Gateway(status) | Self::Unreadable(status) => status.clone(),
         }
     }
 }
@@ -104,7 +102,7 @@ struct OpenSocket<'a, S> {
     socket: WebSocketStream<S>,
 }
 
-/// What the socket itself has to say.
+/// Event of the socket itself: pending data was flushed, or a message, an error or the end was received.
 enum SocketEvent {
     Flushed(Result<(), Error>),
     Received(Option<Result<Message, Error>>),
@@ -117,13 +115,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         let expires = Instant::now() + limits.connection_lifetime;
         let mut idles = Instant::now() + limits.idle_timeout;
         let mut timer = pin!(sleep_until(idles.min(expires)));
-        // Both are made once: they wait in lists under a lock, one of which all connections share.
+        // Create `closing` and `deleted` once, outside of the loop: registering each waiter takes a lock, and
+        // all connections share the lock of `closing`.
         let mut closing = pin!(self.api.active.closing());
         let connection = self.connection;
         let mut deleted = pin!(connection.deleted.notified());
         let mut sending = false;
         loop {
-            // Reading stops while enough messages are in flight, so that TCP makes a flood wait.
+            // At the limit of messages in flight, stop reading: TCP backpressure then slows the client down.
             let reading = messages.len() < limits.messages_in_flight;
             let socket = &mut self.socket;
             let event = poll_fn(|cx| {
@@ -146,13 +145,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
                     } else if now >= idles {
                         return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away"));
                     }
-                    // Moved only here, not with every message.
+                    // The timer is reset only when it fires, not with every message, because a reset has a
+                    // cost.
                     timer.as_mut().reset(idles.min(expires));
                     continue;
                 }
                 Some(ended) = messages.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!(connection = %connection.id(), %error, "a message was lost to a bug of the gateway");
+                        tracing::error!(connection = %connection.id(), %error, "message task panicked; message lost");
                     }
                     continue;
                 }
@@ -193,37 +193,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         }
     }
 
-    /// Ends the socket as the protocol wants it, as far as the client plays along in time.
+    /// Performs the closing handshake that fits the cause of the end, for at most [`Limits::close_timeout`].
     async fn close(&mut self, end: SocketEnd, limits: &Limits) {
         let closed = timeout(limits.close_timeout, async {
             match end {
                 SocketEnd::Vanished => Ok(()),
                 SocketEnd::Client(_) => self.drain().await,
-                SocketEnd::Gateway(ending) => {
-                    self.send_rest(ending).await?;
+                SocketEnd::Gateway(status) => {
+                    self.send_rest(status).await?;
                     self.drain().await
                 }
-                SocketEnd::Unreadable(ending) => {
-                    self.send_rest(ending).await?;
+                SocketEnd::Unreadable(status) => {
+                    self.send_rest(status).await?;
                     self.drain_raw().await.map_err(Error::Io)
                 }
             }
         });
         if let Ok(Err(error)) = closed.await {
-            tracing::debug!(connection = %self.connection.id(), %error, "a socket did not close cleanly");
+            tracing::debug!(connection = %self.connection.id(), %error, "closing handshake failed");
         }
     }
 
-    /// Sends the frames that were accepted before the end, and the close frame.
-    async fn send_rest(&mut self, ending: DisconnectStatus) -> Result<(), Error> {
+    /// Sends the frames that were queued before the end, and then the close frame.
+    async fn send_rest(&mut self, status: DisconnectStatus) -> Result<(), Error> {
         while let Some(frame) = self.frames.recv().await {
             self.socket.feed(Message::Text(frame)).await?;
         }
-        let frame = CloseFrame { code: ending.code.into(), reason: ending.reason.into() };
+        let frame = CloseFrame { code: status.code.into(), reason: status.reason.into() };
         self.socket.send(Message::Close(Some(frame))).await
     }
 
-    /// Sends the close frame that answers the client's, or reads up to the one that answers ours.
+    /// Completes the closing handshake: answers the client's close frame, or waits for the client's answer to
+    /// ours.
     async fn drain(&mut self) -> Result<(), Error> {
         while let Some(received) = self.socket.next().await {
             received?;
@@ -231,8 +232,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         Ok(())
     }
 
-    /// Reads what is left without understanding it. Closing a socket that has unread input resets it, and the client might
-    /// lose the close frame that tells it why.
+    /// Reads and discards the rest of the input without parsing it.
+    ///
+    /// Closing a socket with unread input resets the TCP connection, and the client might lose the close frame.
     async fn drain_raw(&mut self) -> std::io::Result<()> {
         let stream = self.socket.get_mut();
         stream.shutdown().await?;

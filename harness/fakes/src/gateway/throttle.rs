@@ -1,25 +1,31 @@
-//! How often something may be called.
+//! Rate limit settings.
 
 use std::time::Duration;
 
-/// A steady rate, and how far a burst may go beyond it: a bucket of `burst` tokens, filled with one each `interval`.
+/// Rate limit with a token bucket: the bucket holds up to `burst` tokens and gains one token per `interval`.
+///
+/// Each request takes one token. A request that finds the bucket empty is rejected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Throttle {
-    /// How long one token takes to come.
+    /// Time until the token bucket gains one more token.
     pub interval: Duration,
-    /// How many tokens there may be at once; 0 lets nothing through.
+    /// Maximum number of tokens in the bucket, and so the largest burst of requests; 0 rejects every request.
     pub burst: u32,
 }
 
 impl Throttle {
-    /// `rate` requests a second, which may be part of one or none, with bursts of `burst`.
+    /// Returns a throttle of `rate` requests per second, with bursts of up to `burst` requests.
+    ///
+    /// `rate` may be a fraction. A rate that is zero, negative or not a number adds one token per 366 days.
     #[must_use]
     pub fn per_second(rate: f64, burst: u32) -> Self {
-        // What cannot be told from never, such as one in a thousand years, is never.
-        let interval = Duration::try_from_secs_f64(1.0 / rate).map_or(FAR, |interval| interval.min(FAR));
+        // Longer intervals make no practical difference, and could overflow in sums with an `Instant`.
+        let interval = Duration::try_from_secs_f64(1.0 / rate)
+            .map_or(MAX_DURATION, |interval| interval.min(MAX_DURATION));
         Self { interval, burst }
     }
 }
 
-/// Deadlines are sums of `Instant` and `Duration`, which overflow when one is absurd.
-pub(super) const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Maximum duration of a setting: 366 days. Deadlines are sums of `Instant` and `Duration`, which could
+/// overflow.
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);

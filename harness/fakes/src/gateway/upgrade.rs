@@ -1,4 +1,4 @@
-//! `GET /{stage}`: the `$connect` route decides whether a request becomes a WebSocket.
+//! `GET /{stage}`: upgrades a request to a WebSocket if the `$connect` route accepts the client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,14 +33,16 @@ use super::socket;
 use crate::aws_format::trace_root;
 use crate::observe::Observation;
 
-/// Answers once the `$connect` integration has ended: 101, or what it refused with.
+/// Answers a handshake once the `$connect` function has replied: with 101, or with the response that rejects
+/// the client.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
     let upgraded = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     handshake(api, parts, async { upgraded.await.map(TokioIo::new) }).await
 }
 
-/// Answers a handshake as [`upgrade`] does; the connection's stream is what `upgraded` comes to once 101 is answered.
+/// Answers a handshake like [`upgrade`]. After the 101 response, `upgraded` resolves to the connection's
+/// stream.
 pub(super) async fn handshake<U, S, E>(api: Arc<Api>, parts: Parts, upgraded: U) -> Response
 where
     U: Future<Output = Result<S, E>> + Send + 'static,
@@ -67,8 +69,8 @@ where
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
     let (answer, answered) = oneshot::channel();
-    // A task of its own: this future is dropped when the client goes, but `$connect` runs to its end on AWS too,
-    // and a connection that it has accepted must also see its `$disconnect`.
+    // A separate task, because this future is dropped when the client leaves. As on AWS, `$connect` must then
+    // still run to completion, and a connection that `$connect` accepted must still get its `$disconnect`.
     tokio::spawn(async move {
         open(api, parts, accept, upgraded, answer).await;
         drop(active);
@@ -76,7 +78,7 @@ where
     answered.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"))
 }
 
-/// The whole life of a connection, from its `$connect` to its `$disconnect`.
+/// Runs a connection from its `$connect` to its `$disconnect`.
 async fn open<U, S, E>(
     api: Arc<Api>,
     parts: Parts,
@@ -95,12 +97,13 @@ async fn open<U, S, E>(
         custom_domain: handshake::custom_domain(&parts, &api.config.custom_domains),
         authorizer: None,
     };
-    // Whoever no longer waits for the answer shows below, as an upgrade that fails.
+    // Sending the answer may fail because the client left; in that case `upgraded` fails below.
     let protocol = match api.admit(&mut info, &parts).await {
         Ok(protocol) => protocol,
         Err(refusal) => return drop(answer.send(refusal)),
     };
-    // Known before the client can know: what it does at once, such as passing on its id, must find it.
+    // Register the connection before the client receives the 101, so that calls made right after it find the
+    // connection.
     let (connection, frames) = Connection::new(info, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
     api.faults().notify(|| Observation::Opened { connection: connection.id().to_string() });
@@ -108,26 +111,31 @@ async fn open<U, S, E>(
     match upgraded.await {
         Ok(stream) => socket::run(api, connection, frames, stream).await,
         Err(error) => {
-            tracing::debug!(connection = %connection.id(), %error, "a client went during its handshake");
+            tracing::debug!(connection = %connection.id(), %error, "client left during the handshake; connection removed");
             api.connections.remove(connection.id());
-            let ending = DisconnectStatus::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
-            api.disconnected(&connection.info, &ending).await;
+            let status = DisconnectStatus::new(1006, &*api.config.unconfirmed.abnormal_close_reason);
+            api.disconnected(&connection.info, &status).await;
         }
     }
 }
 
 impl Api {
-    /// Asks the `$connect` route, and its authorizer first. Accepted, the subprotocol to announce; refused, the answer to
-    /// give.
+    /// Decides about a handshake: checks the rate limits, then invokes the authorizer, if any, and the
+    /// `$connect` function.
+    ///
+    /// Returns the subprotocol to announce, if any.
+    ///
+    /// # Errors
+    /// The HTTP response that rejects the client.
     async fn admit(&self, info: &mut ConnectionInfo, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
         let stamp = self.stamp();
         let route = self.route(CONNECT);
         if !self.rates.connection(route) {
-            tracing::debug!(connection = %info.connection_id, "a handshake was throttled");
+            tracing::debug!(connection = %info.connection_id, "handshake throttled; rejected with 429");
             let body = notice("Too Many Requests", &info.connection_id, &stamp.request_id);
             return Err(json(StatusCode::TOO_MANY_REQUESTS, body.as_str().to_owned()));
         }
-        let Some(route) = route else { return Ok(self.unasked_protocol(parts)) };
+        let Some(route) = route else { return Ok(self.default_subprotocol(parts)) };
         let trace_id = trace_root(&*self.entropy, stamp.at);
         let query = QueryParameters::decode(parts.uri.query());
         let mut authorized = None;
@@ -142,7 +150,11 @@ impl Api {
                 Err(Denial::Unauthorized)
             };
             let context = outcome.map_err(|denial| {
-                tracing::warn!(connection = %info.connection_id, %denial, "the authorizer lets nobody in");
+                tracing::warn!(
+                    connection = %info.connection_id,
+                    error = %denial,
+                    "authorizer rejected the handshake"
+                );
                 let body = notice(denial.notice(), &info.connection_id, &stamp.request_id);
                 json(status_code(denial.status()), body.as_str().to_owned())
             })?;
@@ -160,11 +172,15 @@ impl Api {
         match outcome {
             Ok(reply) if reply.is_success() => {
                 let protocol = reply.headers.get(SEC_WEBSOCKET_PROTOCOL).cloned();
-                Ok(protocol.or_else(|| self.unasked_protocol(parts)))
+                Ok(protocol.or_else(|| self.default_subprotocol(parts)))
             }
             Ok(reply) => Err(self.refusal(reply)),
             Err(failure) => {
-                tracing::warn!(connection = %info.connection_id, %failure, "$connect failed");
+                tracing::warn!(
+                    connection = %info.connection_id,
+                    error = %failure,
+                    "$connect function failed; handshake rejected"
+                );
                 let status = match failure {
                     Failure::TimedOut => self.config.unconfirmed.connect_timeout_status,
                     Failure::Function(_)
@@ -180,8 +196,8 @@ impl Api {
         }
     }
 
-    /// What to announce where `$connect` names no subprotocol.
-    fn unasked_protocol(&self, parts: &Parts) -> Option<HeaderValue> {
+    /// Returns the subprotocol to announce if `$connect` names none.
+    fn default_subprotocol(&self, parts: &Parts) -> Option<HeaderValue> {
         if !self.config.unconfirmed.accept_first_subprotocol {
             return None;
         }
@@ -189,7 +205,7 @@ impl Api {
         HeaderValue::try_from(offered.split(',').next()?.trim()).ok()
     }
 
-    /// The answer to a client whose `$connect` replied with a status other than 2xx.
+    /// Builds the response for a client whose `$connect` function replied with a status other than 2xx.
     fn refusal(&self, reply: ProxyReply) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status_code(reply.status());
@@ -205,7 +221,8 @@ impl Api {
     }
 }
 
-/// The headers that a function may set: those that frame an HTTP message are the server's own.
+/// Removes the headers that a function may not set, because they frame the HTTP message or belong to the
+/// upgrade.
 fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     for name in [CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
@@ -238,7 +255,7 @@ fn json(status: StatusCode, body: String) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The answer to a path at which there is no stage.
+/// Builds the 403 response for a path that does not name the API's stage.
 pub(super) fn forbidden() -> Response {
     plain(StatusCode::FORBIDDEN, "Forbidden")
 }

@@ -1,4 +1,4 @@
-//! Lambda's own API, as far as an SDK needs it to invoke functions.
+//! The part of Lambda's HTTP API that an SDK needs to invoke functions.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -28,8 +28,11 @@ use crate::faults::{CallContext, Caller, Effect, Service};
 use crate::sdk;
 
 impl Functions {
-    /// Lambda's API (2015-03-31): `Invoke` and `GetFunction`. Signatures are not checked. `LogType: Tail` gets no
-    /// log: what a process writes is not told apart by invocation here.
+    /// Returns a router with the operations `Invoke` and `GetFunction` of Lambda's HTTP API (version
+    /// 2015-03-31).
+    ///
+    /// The router does not check signatures. `LogType: Tail` returns no log, because the fake does not
+    /// separate the output of a process by invocation.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
@@ -37,13 +40,17 @@ impl Functions {
             .with_state(self.clone())
     }
 
-    /// An HTTP client for AWS's SDKs, and for signed calls without one, of Lambda's API: the functions here answer.
+    /// Returns an HTTP client that sends calls of Lambda's API to these functions.
+    ///
+    /// AWS SDKs can use the client, and so can code that signs its requests without an SDK.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
     }
 
-    /// As [`http_client`](Self::http_client), for the calls of `caller`: faults can be about these alone, and can kill it.
+    /// Returns an HTTP client like [`http_client`](Self::http_client), whose calls are made as `caller`.
+    ///
+    /// Fault rules can then match only the calls of this caller, and can kill the caller.
     #[must_use]
     pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
@@ -64,7 +71,7 @@ async fn invoke(
     answer.unwrap_or_else(|refusal| refusal.answer(&request_id))
 }
 
-/// Answers, unless a fault is in the way.
+/// Answers a call of `Invoke`, unless a fault makes the call fail.
 async fn answer_or_fail(
     functions: &Functions,
     name: &str,
@@ -74,7 +81,7 @@ async fn answer_or_fail(
     body: Body,
     request_id: &str,
 ) -> Result<Response, Refusal> {
-    let config = named(functions, name, query)?;
+    let config = find_function(functions, name, query)?;
     let context = CallContext {
         service: Service::Lambda,
         operation: CallContext::INVOKE_API,
@@ -176,7 +183,7 @@ async fn get_function(
     RawQuery(query): RawQuery,
 ) -> Response {
     let request_id = uuid(&*functions.options().entropy);
-    let config = match named(&functions, &name, query.as_deref()) {
+    let config = match find_function(&functions, &name, query.as_deref()) {
         Ok(config) => config,
         Err(refusal) => return refusal.answer(&request_id),
     };
@@ -206,8 +213,8 @@ async fn get_function(
     (headers, body.to_string()).into_response()
 }
 
-/// The function of a name, an ARN or a partial ARN; the one version that there is may be named.
-fn named<'a>(
+/// Finds a function by its name, ARN or partial ARN. The only accepted qualifier is `$LATEST`.
+fn find_function<'a>(
     functions: &'a Functions,
     name: &str,
     query: Option<&str>,
@@ -226,7 +233,7 @@ fn named<'a>(
     function.map(|function| &function.config).ok_or_else(|| missing(name))
 }
 
-/// Why Lambda does not do what it is asked to, in the form that SDKs read.
+/// Error response of Lambda's API, in the form that SDKs parse.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,

@@ -1,4 +1,4 @@
-//! Asynchronous invocations (invocation type `Event`): a queue of Lambda's own, with retries and destinations.
+//! Asynchronous invocations (invocation type `Event`): Lambda's internal queue, with retries and destinations.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,31 +15,34 @@ use crate::aws_format::{iso_8601, uuid};
 use crate::destination::{Destination, NoDestination};
 use crate::faults::{CallContext, Effect, Effects, Service};
 
-/// The most that the payload of an asynchronous invocation may hold: 1 MB, which was 256 KB until October 2025
-/// (Lambda's API reference, `Invoke`).
+/// Maximum payload of an asynchronous invocation in bytes: 1 MB. Until October 2025 the maximum was 256 KB
+/// (Lambda API reference, `Invoke`).
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 
-/// How long Lambda waits before it invokes a function again that has failed once, and twice (Lambda's guide,
-/// «Error handling for asynchronous invocation»).
+/// Delays before the first and the second retry of a failed function (Lambda guide, "Error handling for
+/// asynchronous invocation").
 const RETRIES: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
-/// How long an event that was throttled waits at first; each time twice as long, up to [`MAX_BACKOFF`] (same source).
+/// Delay before the first retry of a throttled event. The delay doubles each time, up to [`MAX_BACKOFF`]
+/// (same source as [`RETRIES`]).
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
 impl Functions {
-    /// Queues an invocation of `function` and returns its request id, under which it is retried as well.
+    /// Queues an asynchronous invocation of `function` and returns its request id, which retries share.
     ///
-    /// A function that fails is invoked again after one and after two more minutes; one that is throttled, again
-    /// and again until the event is too old. What is queued is lost when the stage ends.
+    /// A failed function is retried after one minute and again after two more minutes. A throttled invocation
+    /// is retried until the event is too old. Queued invocations are lost when the stage ends.
     ///
     /// # Errors
-    /// When there is no such function, the payload is too large, or the stage is ending.
+    /// [`InvokeError::NotFound`] if the stage has no such function, [`InvokeError::TooLarge`] if the payload is
+    /// too large, [`InvokeError::Throttled`] if the stage is shutting down.
     pub fn invoke_async(&self, function: &str, payload: Bytes) -> Result<String, InvokeError> {
         self.queue(function, payload, None)
     }
 
-    /// The same for what the invocation of the trace header `caused_by` led to.
+    /// Queues an invocation like [`invoke_async`](Self::invoke_async). `caused_by` is the trace header of the
+    /// call, which loop detection needs.
     pub(super) fn queue(
         &self,
         function: &str,
@@ -69,8 +72,8 @@ impl Functions {
 }
 
 impl Destination for Functions {
-    /// Invokes the function of this ARN asynchronously; what is not a function of the stage is sent on to
-    /// [`Options::destination`](super::Options::destination).
+    /// Invokes the function with this ARN asynchronously. A message to an ARN that is not a function of the
+    /// stage goes to [`Options::destination`](super::Options::destination).
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
         let own = function_name(arn).filter(|name| arn.starts_with("arn:") && self.0.function(name).is_ok());
         match (own, &self.options().destination) {
@@ -84,7 +87,7 @@ impl Destination for Functions {
     }
 }
 
-/// An event in the queue.
+/// One queued asynchronous invocation.
 #[derive(Debug)]
 struct Event {
     request_id: String,
@@ -93,20 +96,22 @@ struct Event {
     function: Arc<Function>,
 }
 
-/// How an event leaves the queue.
+/// Result with which an event leaves the queue.
 #[derive(Debug)]
 struct Outcome {
-    /// «RetriesExhausted» is a guess where the function is not invoked at all: no source tells.
+    /// `condition` of the invocation record: `Success`, `RetriesExhausted` or `EventAgeExceeded`. No source
+    /// documents the condition for a function that is never invoked; `RetriesExhausted` is a guess.
     condition: &'static str,
-    /// How often the function was invoked, or would have been had it not been throttled.
+    /// Number of attempts to invoke the function, including throttled ones.
     invocations: u32,
-    /// What the function said last, if it ever ran.
+    /// Last reply or error of the function; `None` if the function never ran.
     response: Option<Result<Bytes, InvokeError>>,
 }
 
 impl Event {
-    /// Invokes the function until it succeeds or is given up on. Between two attempts the event does not keep the
-    /// functions alive.
+    /// Invokes the function until it succeeds or the retries end, and then sends the invocation records.
+    ///
+    /// Between two attempts, the event holds only a weak reference, so that the functions can be dropped.
     async fn deliver(self, functions: Weak<Inner>) {
         let Some(outcome) = self.run(&functions).await else { return };
         let Some(inner) = functions.upgrade() else { return };
@@ -115,7 +120,7 @@ impl Event {
         let record = if failed { &settings.on_failure } else { &settings.on_success };
         let functions = Functions(inner);
         if failed && record.is_none() && settings.dead_letter.is_none() {
-            let line = format!("RequestId: {} Error: event given up: {}", self.request_id, outcome.condition);
+            let line = format!("RequestId: {} Error: event dropped: {}", self.request_id, outcome.condition);
             functions.options().log.line(&self.function.config.name, &line);
         }
         if let Some(arn) = record {
@@ -126,7 +131,8 @@ impl Event {
         }
     }
 
-    /// Lambda counts a delivery that fails (`DestinationDeliveryFailures`); here a line of the function's log says it.
+    /// Sends `message` to a destination. AWS counts failures in the metric `DestinationDeliveryFailures`; the
+    /// fake writes a line with that name to the function's log instead.
     fn send(&self, functions: &Functions, arn: &str, message: String) {
         if let Err(error) = functions.send(arn, message) {
             let line = format!("DestinationDeliveryFailures: {error}");
@@ -134,13 +140,15 @@ impl Event {
         }
     }
 
-    /// Nothing when the functions are gone.
+    /// Invokes the function until the event leaves the queue; `None` if the functions were dropped or a fault
+    /// lost the event.
     async fn run(&self, functions: &Weak<Inner>) -> Option<Outcome> {
         let settings = &self.function.config.asynchronous;
         let queued = Instant::now();
         let (mut invocations, mut failures, mut backoff) = (0, 0, FIRST_BACKOFF);
         let mut response = None;
-        // A function that may never run is not waited for (Lambda's guide, «Adding a destination»).
+        // With a reserved concurrency of 0 the function can never run, so Lambda does not retry (Lambda
+        // guide, "Adding a destination").
         if self.function.config.reserved_concurrency == Some(0) {
             return Some(Outcome { condition: "RetriesExhausted", invocations, response });
         }
@@ -151,7 +159,7 @@ impl Event {
                 sleep(effects.delay).await;
             }
             if effects.effect == Some(Effect::Fail) {
-                // It is lost, and nobody is told.
+                // The fault loses the event: no record is sent.
                 return None;
             }
             let reply = if effects.effect == Some(Effect::Duplicate) {
@@ -196,7 +204,7 @@ impl Event {
         functions.requested(name, request_id, self.payload.clone(), self.caused_by.as_deref()).await
     }
 
-    /// What is to go wrong with the event on its way out of the queue.
+    /// Returns the faults to inject when the event leaves the queue.
     fn effects(&self, functions: &Inner) -> Effects {
         let resources: &[&str] = &[&self.function.config.name];
         let (service, operation) = (Service::Lambda, CallContext::EVENT);
@@ -205,8 +213,8 @@ impl Event {
         functions.options.faults.inject(&context, possible)
     }
 
-    /// The invocation record that a destination gets (Lambda's guide, «Capturing records of asynchronous
-    /// invocations»).
+    /// Builds the invocation record for a destination (Lambda guide, "Capturing records of asynchronous
+    /// invocations").
     fn record(&self, outcome: &Outcome, functions: &Functions) -> Value {
         let mut record = json!({
             "version": "1.0",
@@ -235,7 +243,7 @@ impl Event {
     }
 }
 
-/// JSON as it is, and anything else as text.
+/// Parses `payload` as JSON. A payload that is not JSON becomes a JSON string.
 fn parsed(payload: &[u8]) -> Value {
     serde_json::from_slice(payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(payload)))
 }

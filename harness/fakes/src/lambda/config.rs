@@ -1,4 +1,4 @@
-//! What a function is: its code and the settings that its deployment gives it.
+//! Configuration of functions: code, and the settings of a deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::in_process::InProcess;
 
-/// What a process needs of the machine it runs on; nothing else of the stage's own environment reaches a
-/// function. `LLVM_PROFILE_FILE` lets a coverage run see its children.
+/// Environment variables of the stage that a function's process inherits; the process sees no others of the
+/// stage. `LLVM_PROFILE_FILE` lets a coverage run measure child processes.
 const PASSED_THROUGH: [&str; 5] =
     ["PATH", "LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "TMPDIR", "LLVM_PROFILE_FILE"];
 
@@ -19,56 +19,59 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
 const EVENT_AGES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(6);
 
-/// What a function runs.
+/// Code that a function runs.
 #[derive(Clone, Debug)]
 pub enum Code {
-    /// A program, in a process of its own for each environment.
+    /// Path of an executable, which runs as a separate process for each execution environment.
     Program(PathBuf),
-    /// Code of this process, which needs neither processes nor sockets and lives on tokio's time.
+    /// Code that runs in this process, on tokio's clock, without processes or sockets.
     InProcess(Arc<dyn InProcess>),
 }
 
-/// One function of the stage.
+/// Configuration of one function of the stage.
 #[derive(Clone, Debug)]
 pub struct FunctionConfig {
-    /// The function's name, under which it is invoked.
+    /// Name under which the function is invoked.
     pub name: String,
-    /// What it runs.
+    /// Code that the function runs.
     pub code: Code,
-    /// What the function sees as `_HANDLER` (default `bootstrap`).
+    /// Value of the function's environment variable `_HANDLER`; default `bootstrap`.
     pub handler: String,
-    /// The function's own environment variables. Those that Lambda reserves are overwritten by Lambda's; the
-    /// credentials (`AWS_ACCESS_KEY_ID` and its kin) may be set here, and else are test values.
+    /// Environment variables of the function. Lambda overwrites the names that it reserves. Without an
+    /// `AWS_ACCESS_KEY_ID`, the function receives test credentials.
     pub environment: BTreeMap<String, String>,
-    /// How long one invocation may take (default 3 s, at most 15 min).
+    /// Maximum duration of one invocation; default 3 s, at most 15 min.
     pub timeout: Duration,
-    /// The function's memory in MiB (default 128, 128 to 10,240), which it sees but is not held to.
+    /// Memory size in MiB that the function's environment variables report; default 128, allowed 128 to
+    /// 10,240. The fake does not enforce the size.
     pub memory_mib: u32,
-    /// How many invocations may run at once; `None` shares the account's concurrency with the others.
+    /// Maximum number of concurrent invocations, reserved for this function; `None` (default) shares the
+    /// unreserved concurrency of the account with other functions.
     pub reserved_concurrency: Option<u32>,
-    /// Whether the function may be invoked in one chain of requests without end (`RecursiveLoop: Allow`; default: not).
+    /// Whether loops of invocations are allowed (`RecursiveLoop: Allow` on AWS); default `false`: the fake
+    /// stops a chain of requests that invokes the function more than 16 times.
     pub recursive_loop: bool,
-    /// What becomes of asynchronous invocations.
+    /// Settings of the function's asynchronous invocations.
     pub asynchronous: AsyncSettings,
-    /// The region in the function's ARN and environment (default `us-east-1`).
+    /// AWS region in the function's ARN and environment variables; default `us-east-1`.
     pub region: String,
-    /// The account in the function's ARN (default `000000000000`).
+    /// AWS account id in the function's ARN; default `000000000000`.
     pub account_id: String,
 }
 
-/// What becomes of asynchronous invocations of a function (`EventInvokeConfig`, and `DeadLetterQueue`).
+/// Settings of a function's asynchronous invocations (`EventInvokeConfig` and `DeadLetterQueue` in AWS SAM).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AsyncSettings {
-    /// How often a function that failed is invoked again: 0 to 2 times (default 2).
+    /// Maximum number of retries of a failed invocation; default 2, allowed 0 to 2.
     pub maximum_retry_attempts: u32,
-    /// How long an event may stay in the queue: 60 s to 6 h (default 6 h).
+    /// Maximum time that an event may stay in the queue; default 6 h, allowed 60 s to 6 h.
     pub maximum_event_age: Duration,
-    /// The ARN of the queue or function that gets a record of each invocation that succeeded.
+    /// ARN of the queue or function that receives a record of each successful invocation; default `None`.
     pub on_success: Option<String>,
-    /// The ARN of the queue or function that gets a record of each event that was given up on.
+    /// ARN of the queue or function that receives a record of each event that failed for good; default `None`.
     pub on_failure: Option<String>,
-    /// The ARN of the queue that gets each event itself that was given up on. The attributes that AWS adds to its
-    /// message (`RequestID`, `ErrorCode`, `ErrorMessage`) are left out here.
+    /// ARN of the queue that receives each event that failed for good; default `None`. The fake omits the
+    /// message attributes that AWS adds (`RequestID`, `ErrorCode`, `ErrorMessage`).
     pub dead_letter: Option<String>,
 }
 
@@ -85,13 +88,15 @@ impl Default for AsyncSettings {
 }
 
 impl FunctionConfig {
-    /// The function of a program, with Lambda's default settings.
+    /// Returns the configuration of a function that runs the program `executable`, with Lambda's default
+    /// settings.
     #[must_use]
     pub fn new(name: impl Into<String>, executable: impl Into<PathBuf>) -> Self {
         Self::of(name.into(), Code::Program(executable.into()))
     }
 
-    /// A function that runs in this process, with Lambda's default settings.
+    /// Returns the configuration of a function that runs `code` in this process, with Lambda's default
+    /// settings.
     #[must_use]
     pub fn in_process(name: impl Into<String>, code: Arc<dyn InProcess>) -> Self {
         Self::of(name.into(), Code::InProcess(code))
@@ -113,14 +118,14 @@ impl FunctionConfig {
         }
     }
 
-    /// The function's ARN.
+    /// Returns the function's ARN.
     #[must_use]
     pub fn arn(&self) -> String {
         format!("arn:aws:lambda:{}:{}:function:{}", self.region, self.account_id, self.name)
     }
 
-    /// Every variable of a process whose program lies in `task_root` and whose Runtime API listens at
-    /// `runtime_api`.
+    /// Returns all environment variables of a process whose program is in the folder `task_root` and whose
+    /// Runtime API listens at the address `runtime_api`.
     pub(super) fn process_variables(
         &self,
         task_root: &Path,
@@ -140,10 +145,10 @@ impl FunctionConfig {
         variables
     }
 
-    /// The function's variables and Lambda's, without those that only a process has a use for.
+    /// Returns the function's own variables and Lambda's, without the variables that only a process needs.
     pub(super) fn variables(&self, log_stream: &str) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
-        // All three or none: a key of the user's with a token of ours would be refused by the real AWS.
+        // Set all three test values or none: AWS would reject a user's access key with a test session token.
         if !self.environment.contains_key("AWS_ACCESS_KEY_ID") {
             for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
                 variables.insert(name.to_owned(), "test".to_owned());
@@ -175,33 +180,33 @@ impl FunctionConfig {
             Code::Program(_) | Code::InProcess(_) => None,
         };
         let checks = [
-            (self.name.is_empty(), "it has no name".to_owned()),
+            (self.name.is_empty(), "the name must not be empty".to_owned()),
             (
                 missing.is_some(),
                 format!(
-                    "there is no program at {}: build it, or mend the path",
+                    "no program found at {}; build the program or fix the path",
                     missing.as_deref().unwrap_or_default()
                 ),
             ),
             (
                 self.timeout.is_zero() || self.timeout > MAX_TIMEOUT,
-                format!("its timeout is {:?}: Lambda takes 1 s to 900 s", self.timeout),
+                format!("the timeout must be from 1 s to 900 s, not {:?}", self.timeout),
             ),
             (
                 !(128..=10_240).contains(&self.memory_mib),
-                format!("its memory is {} MiB: Lambda takes 128 to 10,240", self.memory_mib),
+                format!("the memory size must be from 128 to 10,240 MiB, not {} MiB", self.memory_mib),
             ),
             (
                 self.asynchronous.maximum_retry_attempts > 2,
                 format!(
-                    "it is to be retried {} times: Lambda takes 0 to 2",
+                    "the maximum number of asynchronous retries must be from 0 to 2, not {}",
                     self.asynchronous.maximum_retry_attempts
                 ),
             ),
             (
                 !EVENT_AGES.contains(&self.asynchronous.maximum_event_age),
                 format!(
-                    "its events may be {:?} old: Lambda takes 60 s to 21,600 s",
+                    "the maximum age of asynchronous events must be from 60 s to 21,600 s, not {:?}",
                     self.asynchronous.maximum_event_age
                 ),
             ),
@@ -209,23 +214,23 @@ impl FunctionConfig {
         checks
             .into_iter()
             .filter(|(wrong, _)| *wrong)
-            .map(|(_, problem)| format!("function «{}»: {problem}", self.name))
+            .map(|(_, problem)| format!("function {:?}: {problem}", self.name))
     }
 }
 
-/// The folder that a program lies in, which AWS calls the task root and makes the working directory.
+/// Returns the folder of a program, which AWS calls the task root. It is the working directory of the process.
 pub(super) fn task_root(program: &Path) -> &Path {
     program.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What is wrong with the functions as they were configured, all of it at once.
+/// Error of an invalid configuration of a stage's functions, which lists all problems.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// One sentence for each thing to mend.
+    /// Returns the problems of the functions' configuration, one sentence each.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -240,23 +245,24 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What Lambda keeps for the functions that reserve nothing (Lambda's guide, «Configuring reserved concurrency»).
+/// Concurrency that must stay unreserved, for functions without a reservation (Lambda guide, "Configuring
+/// reserved concurrency").
 const UNRESERVED: u64 = 100;
 
-/// Checks the functions of a stage together.
+/// Checks all functions of a stage, including the sum of their reserved concurrency.
 pub(super) fn check(configs: &[FunctionConfig], account_concurrency: u32) -> Result<(), ConfigError> {
     let mut problems: Vec<_> = configs.iter().flat_map(FunctionConfig::problems).collect();
     let mut names = BTreeSet::new();
     for config in configs {
         if !names.insert(&config.name) {
-            problems.push(format!("function «{}»: there are two of this name", config.name));
+            problems.push(format!("function {:?}: another function has the same name", config.name));
         }
     }
     let reserved: u64 = configs.iter().filter_map(|config| config.reserved_concurrency).map(u64::from).sum();
     if reserved > 0 && reserved + UNRESERVED > u64::from(account_concurrency) {
         problems.push(format!(
-            "the functions reserve a concurrency of {reserved} in all, and the account has {account_concurrency}, of \
-             which {UNRESERVED} stay unreserved"
+            "the functions reserve a concurrency of {reserved} in total; the account has {account_concurrency}, of \
+             which {UNRESERVED} must stay unreserved"
         ));
     }
     if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
@@ -271,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_row_the_variables_are_those_that_aws_sets() {
+    fn environment_of_a_process_has_the_variables_that_aws_sets() {
         let mut config = config();
         config.environment = BTreeMap::from([
             ("TABLE".to_owned(), "requests".to_owned()),
@@ -299,12 +305,12 @@ mod tests {
         assert_eq!(Path::new(value("LAMBDA_TASK_ROOT")), root);
         assert!(
             !variables.contains_key(&OsString::from("CARGO_PKG_NAME")),
-            "the stage's own variables stay out"
+            "a process inherits no other variable of the stage"
         );
     }
 
     #[test]
-    fn credentials_that_are_given_are_not_mixed_with_test_ones() {
+    fn configured_credentials_are_not_mixed_with_test_credentials() {
         let mut config = config();
         config.environment.insert("AWS_ACCESS_KEY_ID".to_owned(), "AKIA".to_owned());
         let variables = config.variables("");
@@ -313,21 +319,21 @@ mod tests {
     }
 
     #[test]
-    fn a_program_named_without_a_folder_runs_where_it_lies() {
+    fn task_root_of_a_program_without_a_folder_is_the_current_folder() {
         assert_eq!(task_root(Path::new("bootstrap")), Path::new("."));
         assert_eq!(task_root(Path::new("/f/bootstrap")), Path::new("/f"));
         assert_eq!(config().arn(), "arn:aws:lambda:us-east-1:000000000000:function:router");
     }
 
     #[test]
-    fn lifecycle_row_a_run_has_fifteen_minutes_at_most() {
+    fn function_timeout_is_at_most_fifteen_minutes() {
         let with = |timeout| check(&[FunctionConfig { timeout, ..config() }], 10);
         assert_eq!(with(Duration::from_mins(15)), Ok(()));
         assert!(with(Duration::from_secs(901)).is_err() && with(Duration::ZERO).is_err());
     }
 
     #[test]
-    fn every_bad_value_is_reported_at_once() {
+    fn every_invalid_function_setting_is_reported_in_one_error() {
         let mut bad = FunctionConfig::new("worker", "/nowhere/bootstrap");
         bad.timeout = Duration::from_secs(901);
         bad.memory_mib = 64;
@@ -338,14 +344,14 @@ mod tests {
             check(&[config(), bad, config(), FunctionConfig::new("", std::env::current_exe().unwrap())], 10)
                 .unwrap_err();
         let expected = [
-            "function «worker»: there is no program at /nowhere/bootstrap: build it, or mend the path",
-            "function «worker»: its timeout is 901s: Lambda takes 1 s to 900 s",
-            "function «worker»: its memory is 64 MiB: Lambda takes 128 to 10,240",
-            "function «worker»: it is to be retried 3 times: Lambda takes 0 to 2",
-            "function «worker»: its events may be 59s old: Lambda takes 60 s to 21,600 s",
-            "function «»: it has no name",
-            "function «router»: there are two of this name",
-            "the functions reserve a concurrency of 11 in all, and the account has 10, of which 100 stay unreserved",
+            "function \"worker\": no program found at /nowhere/bootstrap; build the program or fix the path",
+            "function \"worker\": the timeout must be from 1 s to 900 s, not 901s",
+            "function \"worker\": the memory size must be from 128 to 10,240 MiB, not 64 MiB",
+            "function \"worker\": the maximum number of asynchronous retries must be from 0 to 2, not 3",
+            "function \"worker\": the maximum age of asynchronous events must be from 60 s to 21,600 s, not 59s",
+            "function \"\": the name must not be empty",
+            "function \"router\": another function has the same name",
+            "the functions reserve a concurrency of 11 in total; the account has 10, of which 100 must stay unreserved",
         ];
         assert_eq!(error.problems(), expected);
         assert_eq!(error.to_string().lines().count(), expected.len());

@@ -1,4 +1,4 @@
-//! One execution environment: a process behind its own Runtime API, or code that runs here.
+//! One execution environment of a function: a process with its own Runtime API, or code in this process.
 
 mod local;
 mod sandbox;
@@ -19,7 +19,7 @@ pub(super) use sandbox::Readiness;
 use sandbox::Sandbox;
 use tokio::time::sleep;
 
-/// An environment, which is killed when it is dropped.
+/// An execution environment. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Environment {
     registration: Registration,
@@ -33,10 +33,11 @@ enum Running {
 }
 
 impl Environment {
-    /// Starts an environment and waits until it can take an event.
+    /// Starts an environment and waits until the environment can take an event.
     ///
     /// # Errors
-    /// When it cannot be started, ends, reports an error or does nothing within the time it has.
+    /// [`InvokeError`] if the environment cannot be started, exits, reports an error, or exceeds the init
+    /// timeout.
     pub(super) async fn start(
         registration: Registration,
         config: &FunctionConfig,
@@ -73,17 +74,18 @@ impl Environment {
         Ok(Self { registration, code })
     }
 
-    /// Whether the function has been deployed since it was started.
+    /// Returns whether the environment must be replaced, because a newer version was deployed or its clock is
+    /// skewed.
     pub(super) fn is_outdated(&self) -> bool {
         self.registration.is_outdated()
     }
 
-    /// Whose calls it makes.
+    /// Returns the identity under which the environment makes calls.
     pub(super) const fn caller(&self) -> &Caller {
         self.registration.caller()
     }
 
-    /// Whether the environment, which has answered its last event, can take another.
+    /// Returns whether the environment, which has answered its last event, can take another.
     pub(super) async fn readiness(&mut self) -> Readiness {
         match &self.code {
             Running::Process(sandbox) => sandbox.readiness().await,
@@ -92,11 +94,13 @@ impl Environment {
         }
     }
 
-    /// Runs one event, for which the function has `timeout`; with `kill`, it dies as soon as it has the event. In process, it
-    /// goes through `midway_fault`.
+    /// Runs one event, for at most `timeout`.
+    ///
+    /// With `kill`, a fault kills the environment as soon as it has the event. `midway_fault` affects only
+    /// code that runs in this process.
     ///
     /// # Errors
-    /// When the environment did not survive; it is to be ended then.
+    /// [`InvokeError`] if the environment did not survive. The caller must then end the environment.
     pub(super) async fn invoke(
         &mut self,
         event: Event,
@@ -106,7 +110,7 @@ impl Environment {
     ) -> Result<Reply, InvokeError> {
         match &mut self.code {
             Running::Process(sandbox) => {
-                let reply = sandbox.hand_over(event);
+                let reply = sandbox.send_event(event);
                 if kill {
                     self.registration.caller().kill();
                 }
@@ -121,7 +125,7 @@ impl Environment {
         }
     }
 
-    /// Ends the environment and waits until its process, if it has one, is gone.
+    /// Ends the environment, and waits until its process, if any, is gone.
     pub(super) async fn end(self) {
         match self.code {
             Running::Process(sandbox) => sandbox.kill().await,
@@ -130,7 +134,7 @@ impl Environment {
     }
 }
 
-/// What goes wrong with a start before the function's own code has its turn.
+/// Injects the faults of an environment's start, before the function's own code runs.
 async fn inject(effects: Effects, request_id: &str) -> Result<(), InvokeError> {
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;

@@ -1,4 +1,4 @@
-//! One function: its configuration, its concurrency, and its environments.
+//! One function: configuration, concurrency, and execution environments.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -14,18 +14,20 @@ use super::registry::Registry;
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) config: FunctionConfig,
-    /// One permit for each invocation that may run: its own if it reserves concurrency, else the account's.
+    /// One permit per concurrent invocation: the function's own permits if it reserves concurrency, otherwise
+    /// the permits that all functions of the account share.
     pub(super) concurrency: Arc<Semaphore>,
     idle: Mutex<Idle>,
     pub(super) registry: Registry,
 }
 
-/// Environments that have answered.
+/// Environments that have answered their last event and wait for another.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    /// Since when each waits; the most recently used is last.
+    /// Idle environments, each with the time at which it became idle; the most recently used environment is
+    /// last.
     pub(super) environments: Vec<(Environment, Instant)>,
-    /// Whether a task ends those that wait for too long.
+    /// Whether a task runs that ends environments after the idle timeout.
     watched: bool,
 }
 
@@ -35,7 +37,8 @@ impl Function {
         Self { config, concurrency, idle: Mutex::default(), registry: Registry::default() }
     }
 
-    /// The list is whole between any two statements here, so a panic elsewhere does not spoil it.
+    /// Locks the list and ignores poisoning: the list is consistent after each statement, so a panic cannot
+    /// corrupt it.
     pub(super) fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,7 +55,7 @@ impl Function {
     ) {
         let mut idle = self.idle();
         if environment.is_outdated() {
-            // A deploy has just cleared the list.
+            // A deploy has cleared the idle list in the meantime. Drop this environment too.
             return;
         }
         idle.environments.push((environment, Instant::now()));
@@ -69,18 +72,20 @@ impl Function {
         }
     }
 
-    /// Ends the environments that have waited for `timeout`, and says when the next one will have.
+    /// Ends the environments that have been idle for `timeout`, and returns the time at which to check again.
+    ///
+    /// Returns `None` if no environment is left.
     fn end_idle(&self, timeout: Duration) -> Option<Instant> {
         let mut idle = self.idle();
         idle.environments.retain(|(_, since)| since.elapsed() < timeout);
         let oldest = idle.environments.iter().map(|(_, since)| *since).min();
         idle.watched = oldest.is_some();
-        // So far away that there is no such moment: never.
+        // An overflow means that the timeout is so long that it never passes.
         oldest.and_then(|since| since.checked_add(timeout))
     }
 }
 
-/// Ends environments of a function as they have waited for too long, until none is left.
+/// Ends each environment of a function when it reaches the idle timeout, until no environment is left.
 async fn end_idle(function: Weak<Function>, timeout: Duration) {
     while let Some(next) = function.upgrade().and_then(|function| function.end_idle(timeout)) {
         tokio::time::sleep_until(next).await;

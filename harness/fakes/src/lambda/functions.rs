@@ -22,16 +22,16 @@ use crate::aws_format::uuid;
 use crate::faults::{CallContext, Caller, Effect, Effects, MidwayFault, Service, Skew};
 use crate::observe::Observation;
 
-/// The most that the payload of a synchronous invocation may hold: 6 MiB.
+/// Maximum payload of a synchronous invocation in bytes: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
 
-/// How much longer than a function may run a caller waits whose answer is lost.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Time that a caller whose answer is lost waits in addition to the function's timeout, before the call fails.
+const LOST_ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
-/// The functions of a stage, run as processes or in this one when they are invoked.
+/// The functions of a stage, which run as processes or in this process when they are invoked.
 ///
-/// Must be used within a tokio runtime. Environments are killed when the last clone is dropped;
-/// [`Functions::shutdown`] lets them end in order.
+/// Must be used within a tokio runtime. Dropping the last clone kills all environments;
+/// [`Functions::shutdown`] lets the environments end in order.
 #[derive(Clone, Debug)]
 pub struct Functions(pub(super) Arc<Inner>);
 
@@ -40,13 +40,14 @@ pub(super) struct Inner {
     functions: BTreeMap<String, Arc<Function>>,
     pub(super) options: Options,
     pub(super) lifetimes: Lifetimes,
-    /// How many environments there have been.
+    /// Number of environments started so far.
     started: AtomicU64,
-    /// How often something was deployed, and one more.
+    /// Version of the functions' code: 1, plus 1 per deploy.
     version: AtomicU32,
 }
 
-/// What an invocation holds until it ends: its place among those that may run, and one that a shutdown waits for.
+/// Guards that an invocation holds until it ends: its concurrency permit, and the count of invocations that a
+/// shutdown waits for.
 #[derive(Debug)]
 struct Admitted {
     _permit: OwnedSemaphorePermit,
@@ -54,10 +55,10 @@ struct Admitted {
 }
 
 impl Functions {
-    /// The functions of a stage. Nothing is started yet.
+    /// Returns the functions of a stage, without starting an environment.
     ///
     /// # Errors
-    /// When a function cannot run as it is configured; the error lists everything that is wrong.
+    /// [`ConfigError`] if the configuration of a function is invalid; the error lists all problems.
     pub fn new(configs: Vec<FunctionConfig>, options: Options) -> Result<Self, ConfigError> {
         check(&configs, options.account_concurrency)?;
         let reserved: u32 = configs.iter().filter_map(|config| config.reserved_concurrency).sum();
@@ -70,22 +71,23 @@ impl Functions {
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
     }
 
-    /// Starts an environment of `function`, unless one stands ready, and waits until it asks for an event.
+    /// Starts an environment of `function`, unless an idle one is ready, and waits until the environment asks
+    /// for an event.
     ///
     /// # Errors
-    /// As an invocation would fail. The message of a process that dies ends with the last lines that it
-    /// wrote to its standard error.
+    /// [`InvokeError`], as for an invocation. If the process exits, the message ends with the last lines that
+    /// the process wrote to its standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
-        self.0.take_back(&function, environment).await;
+        self.0.return_to_idle(&function, environment).await;
         Ok(())
     }
 
-    /// Kills every environment of `function` now, as SIGKILL does, and says how many there were.
+    /// Kills all environments of `function` immediately, as SIGKILL does, and returns their number.
     ///
     /// # Errors
-    /// When there is no such function.
+    /// [`InvokeError::NotFound`] if the stage has no such function.
     pub fn kill(&self, function: &str) -> Result<usize, InvokeError> {
         let function = self.0.function(function)?;
         let killed = function.registry.kill();
@@ -93,15 +95,18 @@ impl Functions {
         Ok(killed)
     }
 
-    /// Puts the next version of every function into place, as a deploy does, and gives its number: environments that wait for
-    /// an event end now, those that have one when XX
+    /// Deploys the next version of every function, and returns the version number.
+    ///
+    /// Idle environments end immediately. Busy environments end when they have answered their event.
     pub fn deploy(&self) -> u32 {
         let version = self.0.version.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.renew(|_| true);
         version
     }
 
-    /// Ends every environment whose clock is off from the stage's: now if it is idle, else when it has answered.
+    /// Ends every environment whose clock differs from the stage's clock.
+    ///
+    /// Idle environments end immediately. Busy environments end when they have answered their event.
     #[doc(hidden)]
     pub fn replace_skewed(&self) {
         self.renew(|caller| caller.skew() != Skew::default());
@@ -114,7 +119,7 @@ impl Functions {
         }
     }
 
-    /// Lets every frozen environment go on.
+    /// Thaws all frozen environments, so that they continue to run.
     #[doc(hidden)]
     pub fn thaw(&self) {
         for function in self.0.functions.values() {
@@ -122,16 +127,17 @@ impl Functions {
         }
     }
 
-    /// How many environments of `function` there are.
+    /// Returns the number of environments of `function`, idle and busy.
     ///
     /// # Errors
-    /// When there is no such function.
+    /// [`InvokeError::NotFound`] if the stage has no such function.
     pub fn environments(&self, function: &str) -> Result<usize, InvokeError> {
         Ok(self.0.function(function)?.registry.len())
     }
 
-    /// Ends all processes (SIGTERM, and SIGKILL for those that are still there after the time given for it)
-    /// and what runs in this one, and returns when nothing is left. Invocations are throttled from now on.
+    /// Ends all environments, and waits until no environment is left. Later invocations are throttled.
+    ///
+    /// Processes get SIGTERM, and SIGKILL if they still run after [`Options::shutdown`].
     pub async fn shutdown(&self) {
         self.close();
         self.0.lifetimes.close().await;
@@ -144,7 +150,7 @@ impl Functions {
         &self.0.options
     }
 
-    /// Begins to end all that runs, as [`shutdown`](Self::shutdown) does, and does not wait for it.
+    /// Starts to end all environments like [`shutdown`](Self::shutdown), but does not wait for their end.
     pub fn close(&self) {
         self.0.lifetimes.begin_to_close();
     }
@@ -165,7 +171,8 @@ impl Inner {
         self.functions.get(name).ok_or_else(|| InvokeError::NotFound(name.to_owned()))
     }
 
-    /// One invocation with what is to go wrong with it.
+    /// Runs one invocation, and injects faults into it. `caused_by` is the trace header of the call that
+    /// invokes the function.
     pub(super) async fn requested(
         self: Arc<Self>,
         name: &str,
@@ -202,15 +209,15 @@ impl Inner {
             _ => {}
         }
         let (function, admitted) = self.admit(name)?;
-        let patience = function.config.timeout + LOST_AFTER;
+        let longest_wait = function.config.timeout + LOST_ANSWER_MARGIN;
         let began = Instant::now();
         let kill = effect == Some(Effect::Kill);
         let midway_fault = match &function.config.code {
             Code::InProcess(_) => self.options.faults.midway_fault(&context),
             Code::Program(_) => None,
         };
-        // A task of its own: as on AWS, the function runs on when its caller goes away, and the
-        // environment finds its way back.
+        // A separate task: as on AWS, the function continues to run when its caller leaves, and the
+        // environment returns to the idle list.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
             self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
@@ -221,15 +228,19 @@ impl Inner {
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
             Some(Effect::LoseAnswer) => {
-                // Who calls waits for as long as the function may take, and not for ever.
-                tokio::time::sleep(patience.saturating_sub(began.elapsed())).await;
+                // The caller waits for as long as the function may run, not forever.
+                tokio::time::sleep(longest_wait.saturating_sub(began.elapsed())).await;
                 Err(InvokeError::Service)
             }
             _ => reply,
         }
     }
 
-    /// The trace header of an invocation that the one of `caused_by` led to.
+    /// Returns the trace header of an invocation. `caused_by` is the trace header of the call that invokes
+    /// the function.
+    ///
+    /// # Errors
+    /// [`InvokeError::Recursion`] if loop detection stops the invocation.
     pub(super) fn trace(
         &self,
         config: &FunctionConfig,
@@ -245,7 +256,8 @@ impl Inner {
 
     fn admit(&self, name: &str) -> Result<(Arc<Function>, Admitted), InvokeError> {
         let function = self.function(name)?;
-        // First of all, so that a shutdown either waits for the invocation or is seen by it.
+        // Count the invocation before the check: a shutdown then either waits for the invocation or is seen
+        // by the check.
         let alive = self.lifetimes.enter();
         if self.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);
@@ -288,7 +300,7 @@ impl Inner {
         });
         match ended {
             Ok(reply) => {
-                self.take_back(function, environment).await;
+                self.return_to_idle(function, environment).await;
                 reply
             }
             Err(error) => {
@@ -298,8 +310,8 @@ impl Inner {
         }
     }
 
-    /// Keeps an environment that has answered for the next event.
-    async fn take_back(&self, function: &Arc<Function>, environment: Environment) {
+    /// Puts an environment that has answered into the idle list, or ends it if it is outdated.
+    async fn return_to_idle(&self, function: &Arc<Function>, environment: Environment) {
         if environment.is_outdated() {
             environment.end().await;
         } else {
@@ -307,13 +319,13 @@ impl Inner {
         }
     }
 
-    /// The most recently used environment that is ready, or a new one.
+    /// Returns the most recently used environment that is ready, or starts a new environment.
     async fn environment(&self, function: &Function, request_id: &str) -> Result<Environment, InvokeError> {
         let mut busy = Vec::new();
         let mut found = None;
         while let Some((mut environment, since)) = function.take() {
             match environment.readiness().await {
-                // A deploy did not see it meanwhile.
+                // A deploy could not end this environment while it was out of the idle list.
                 Readiness::Ready | Readiness::Busy if environment.is_outdated() => environment.end().await,
                 Readiness::Ready => {
                     found = Some(environment);
@@ -336,9 +348,9 @@ impl Inner {
         let (service, operation) = (Service::Lambda, CallContext::INIT);
         let context = CallContext { service, operation, resources, index: None, caller: None };
         let effects = faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Fail));
-        let is_here = matches!(function.config.code, Code::InProcess(_));
-        let off = faults.inject(&context, |effect| is_here && matches!(effect, Effect::Skew(_)));
-        let skew = if let Some(Effect::Skew(skew)) = off.effect { skew } else { Skew::default() };
+        let in_process = matches!(function.config.code, Code::InProcess(_));
+        let skewed = faults.inject(&context, |effect| in_process && matches!(effect, Effect::Skew(_)));
+        let skew = if let Some(Effect::Skew(skew)) = skewed.effect { skew } else { Skew::default() };
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let registration = function.registry.register(|| {
             let version = self.version.load(Ordering::Relaxed);

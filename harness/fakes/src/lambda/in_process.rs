@@ -1,4 +1,5 @@
-//! Functions that run in this process: the same events and replies, without a process and a socket for each.
+//! Traits of functions that run in this process: the same events and replies as on Lambda, without processes
+//! or sockets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,31 +14,36 @@ use crate::faults::Caller;
 
 /// The code of a function that runs in this process.
 pub trait InProcess: fmt::Debug + Send + Sync {
-    /// Starts an execution environment, which is Lambda's init phase. `variables` are the function's environment
-    /// variables, Lambda's own among them. Calls that it makes are made as `caller`.
+    /// Starts an execution environment, which corresponds to Lambda's init phase.
+    ///
+    /// `variables` are the function's environment variables, including Lambda's own. The environment must
+    /// make its calls to other fakes as `caller`.
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_>;
 }
 
-/// An execution environment to come; an error ends the init phase as on AWS.
+/// Future of an execution environment that is starting. An error fails the init phase, as on AWS.
 pub type Starting<'a> =
     Pin<Box<dyn Future<Output = Result<Box<dyn InProcessEnvironment>, InvokeError>> + Send + 'a>>;
 
-/// One execution environment. It runs one event at a time; dropped, it is gone.
+/// One execution environment of a function that runs in this process.
+///
+/// The environment runs one event at a time. Dropping it ends the environment.
 pub trait InProcessEnvironment: fmt::Debug + Send {
-    /// Answers one event. Dropped before its end, the invocation has timed out or was killed.
+    /// Runs one event and returns the reply. The returned future is dropped early if the invocation times out
+    /// or is killed.
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_>;
 }
 
-/// An event, and what Lambda tells with it.
+/// An event for a function that runs in this process, with Lambda's metadata about the invocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct InProcessEvent {
-    /// The invocation's id.
+    /// Request id of the invocation.
     pub request_id: String,
-    /// When the invocation ends at the latest.
+    /// Time at which the invocation times out.
     pub deadline: Timestamp,
-    /// The trace header of the invocation, which a process has as `_X_AMZN_TRACE_ID`.
+    /// X-Ray trace header of the invocation, which a process receives as `_X_AMZN_TRACE_ID`.
     pub trace_id: String,
-    /// The event as JSON.
+    /// Payload of the event, as JSON.
     pub payload: Bytes,
 }

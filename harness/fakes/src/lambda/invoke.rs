@@ -1,4 +1,4 @@
-//! How the rest of the stage calls a function.
+//! The trait through which the stage invokes functions, and the errors of an invocation.
 
 use std::fmt;
 use std::future::Future;
@@ -8,46 +8,47 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// The one version of a function that there is: its present code.
+/// The only version of a function in this fake: the current code.
 pub(super) const EXECUTED_VERSION: &str = "$LATEST";
 
-/// The answer to come of a synchronous invocation.
+/// Future of a synchronous invocation, which resolves to the reply's payload or to an error.
 pub type Invocation<'a> = Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send + 'a>>;
 
-/// Something that can run functions by name: processes behind the Runtime API, or closures in a test.
+/// Invokes functions by name, whether they are processes behind the Runtime API or closures in a test.
 pub trait Invoke: fmt::Debug + Send + Sync {
-    /// Runs `function` with `payload` and waits for its reply (invocation type `RequestResponse`).
+    /// Runs `function` with `payload` and waits for the function's reply (invocation type `RequestResponse`).
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a>;
 
-    /// The same under an id that the caller knows, which the function sees as its request id.
+    /// Invokes `function` like [`invoke`](Self::invoke), with a request id that the caller has chosen.
     ///
-    /// Whoever has no use for the id ignores it, as this provided method does.
+    /// The provided implementation ignores `request_id`.
     fn invoke_as<'a>(&'a self, function: &'a str, request_id: String, payload: Bytes) -> Invocation<'a> {
         let _ = request_id;
         self.invoke(function, payload)
     }
 }
 
-/// Why an invocation has no reply.
+/// Reason why an invocation has no reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum InvokeError {
     /// The function ran and failed: it returned an error, crashed, or timed out (`FunctionError: Unhandled`).
     Function {
-        /// As the runtime or Lambda names it, such as `Runtime.ExitError` or `Sandbox.Timedout`.
+        /// Error type that the runtime or Lambda reported, such as `Runtime.ExitError` or `Sandbox.Timedout`.
         error_type: String,
-        /// What went wrong, in words.
+        /// Error message for humans.
         message: String,
     },
-    /// No environment was free and no more may be started (`TooManyRequestsException`).
+    /// The concurrency limit is reached, or the stage is shutting down (`TooManyRequestsException`).
     Throttled,
-    /// The stage has no function of this name (`ResourceNotFoundException`).
+    /// The stage has no function with this name (`ResourceNotFoundException`).
     NotFound(String),
-    /// The payload holds more bytes than this (`RequestTooLargeException`).
+    /// The payload exceeds this maximum size in bytes (`RequestTooLargeException`).
     TooLarge(usize),
-    /// The function has been invoked too often in one chain of requests (`RecursiveInvocationException`).
+    /// The function was invoked too often in one chain of requests (`RecursiveInvocationException`).
     Recursion,
-    /// Lambda itself failed, and the function may have run (`ServiceException`): a fault on request.
+    /// Lambda itself failed, and the function may have run (`ServiceException`). Only an injected fault
+    /// causes this error.
     Service,
 }
 
@@ -56,12 +57,13 @@ impl InvokeError {
         Self::Function { error_type: error_type.to_owned(), message }
     }
 
-    /// The process of the invocation ended before it replied.
+    /// Returns the error of an invocation whose process exited before it replied.
     pub(super) fn exited(request_id: &str, reason: &str) -> Self {
         Self::function("Runtime.ExitError", format!("RequestId: {request_id} Error: {reason}"))
     }
 
-    /// The function did not reply, or its process was not ready, within `timeout`.
+    /// Returns the error of a function that did not reply, or of a process that was not ready, within
+    /// `timeout`.
     pub(super) fn timed_out(request_id: &str, timeout: Duration) -> Self {
         let secs = timeout.as_secs_f64();
         Self::function(
@@ -85,14 +87,14 @@ impl fmt::Display for InvokeError {
                 "RecursiveInvocationException: Lambda has detected your function being invoked in a recursive loop with \
                  other Amazon Web Services resources and stopped your function's invocation.",
             ),
-            Self::Service => f.write_str("ServiceException: Lambda failed, as was asked for"),
+            Self::Service => f.write_str("ServiceException: Lambda failed because of an injected fault"),
         }
     }
 }
 
 impl std::error::Error for InvokeError {}
 
-/// What Lambda answers in place of a reply when a function has failed.
+/// Returns the payload that Lambda sends instead of a reply when a function has failed.
 pub(super) fn error_payload(error: &InvokeError) -> Value {
     match error {
         InvokeError::Function { error_type, message } => {

@@ -1,8 +1,9 @@
-//! Recursive loops: which functions a chain of requests has been through, as the trace header carries it.
+//! Detection of recursive loops: the trace header counts the invocations of each function in a chain of
+//! requests.
 //!
-//! The form of the `Lineage` in the header is undocumented; SDKs pass the header on as they find it in
-//! `_X_AMZN_TRACE_ID`, whatever it holds. What is counted here is each function's invocations, as Lambda's guide
-//! says («Use Lambda recursive loop detection»).
+//! The format of `Lineage` in the trace header is undocumented, so the fake uses its own. SDKs forward the
+//! header unchanged from `_X_AMZN_TRACE_ID`, so any format works. The fake counts the invocations of each
+//! function separately, as the Lambda guide describes ("Use Lambda recursive loop detection").
 
 use ring::digest::{SHA256, digest};
 use streamer::ports::{Entropy, Timestamp};
@@ -10,12 +11,13 @@ use streamer::ports::{Entropy, Timestamp};
 use super::identifiers::{parent_id, trace_id};
 use crate::aws_format::hex;
 
-/// How often a function may be invoked in one chain of requests. AWS says «approximately».
+/// Maximum number of invocations of one function in a chain of requests. AWS documents "approximately 16".
 const MAX_ROUNDS: u32 = 16;
 
-/// The trace header of an invocation of the function of `arn`, which `caused_by` led to.
+/// Returns the trace header for an invocation of the function `arn`.
 ///
-/// Nothing when the function has been invoked in this chain of requests as often as it may.
+/// `caused_by` is the trace header of the call that invokes the function. Returns `None` if the chain of
+/// requests has already invoked the function [`MAX_ROUNDS`] times.
 pub(super) fn trace(
     arn: &str,
     caused_by: Option<&str>,
@@ -58,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn recursion_row_each_function_of_a_chain_is_counted_on_its_own() {
+    fn loop_detection_counts_each_function_of_a_chain_separately() {
         let root = "Root=1-60000001-abababababababababababab;Parent=abababababababab;Sampled=0;Lineage=";
         let first = next("a", None).unwrap();
         assert_eq!(first, format!("{root}ca978112:1"));
@@ -68,17 +70,20 @@ mod tests {
     }
 
     #[test]
-    fn recursion_row_the_seventeenth_round_is_stopped() {
+    fn loop_detection_stops_the_seventeenth_invocation_of_a_function() {
         let mut last = None;
         for _ in 0..16 {
             last = Some(next("a", last.as_deref()).unwrap());
         }
         assert_eq!(next("a", last.as_deref()), None);
-        assert!(next("b", last.as_deref()).is_some(), "another function has had no round yet");
+        assert!(
+            next("b", last.as_deref()).is_some(),
+            "a function that the chain has not invoked yet is not stopped"
+        );
     }
 
     #[test]
-    fn recursion_row_any_header_is_taken() {
+    fn loop_detection_accepts_malformed_trace_headers() {
         for header in ["", ";;=", "Lineage=", "Lineage=|:|x", "Root=1;Lineage=ca978112:many", "Lineage=:::"] {
             assert!(next("a", Some(header)).is_some(), "{header}");
         }

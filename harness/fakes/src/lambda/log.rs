@@ -1,4 +1,4 @@
-//! Where the lines that functions write go.
+//! Logs for the output of functions: on a terminal, or in memory for tests.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use crate::watch;
 
-/// Something that takes what functions write to their standard output and error, line by line.
+/// Receives the lines that functions write to their standard output and standard error.
 pub trait LogSink: fmt::Debug + Send + Sync {
-    /// Takes one line of `function`, without its line end.
+    /// Receives one line that `function` wrote, without its line end.
     fn line(&self, function: &str, line: &str);
 }
 
-/// A log for people: each line behind its function's name.
+/// A log for humans, in which each line starts with the name of its function.
 ///
-/// A terminal that nobody reads, such as a pipe to a pager, does not hold up the functions: of what cannot be written
-/// at once, [`TerminalLog::WAITING_LINES`] lines wait, and how many more there were is said in their place.
+/// A slow reader, such as a paused pager, does not block the functions. Up to [`TerminalLog::WAITING_LINES`]
+/// lines wait in memory. The log drops further lines, and writes the number of dropped lines in their place.
 pub struct TerminalLog<W = io::Stderr> {
     waiting: Arc<Waiting>,
-    /// Writes what waits; started with the first line, so that whoever logs nothing has no thread.
+    /// Output of the log, until the first line starts the writer thread, which takes the output. A log
+    /// without lines starts no thread.
     writer: Mutex<Option<W>>,
     ended: Mutex<Option<Receiver<()>>>,
 }
 
-/// The lines on their way to the terminal.
+/// Lines that wait for the writer thread.
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Mutex<Lines>,
@@ -36,13 +37,13 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Lines {
     queue: VecDeque<String>,
-    /// How many were left out after the last one of the queue.
+    /// Number of lines dropped after the last line of the queue.
     dropped: u64,
     closed: bool,
 }
 
 impl TerminalLog {
-    /// A log on standard error, which leaves standard output to results.
+    /// Returns a log that writes to standard error, so that standard output stays free for results.
     #[must_use]
     pub fn stderr() -> Self {
         Self::new(io::stderr())
@@ -50,15 +51,15 @@ impl TerminalLog {
 }
 
 impl<W> TerminalLog<W> {
-    /// How many lines may wait for a terminal to take them.
+    /// Maximum number of lines that wait in memory to be written: 10,000. Further lines are dropped.
     pub const WAITING_LINES: usize = 10_000;
 
-    /// How long the last lines are waited for when the log ends.
-    const LAST_LINES: Duration = Duration::from_millis(500);
+    /// Maximum time that dropping the log waits for the remaining lines to be written.
+    const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 }
 
 impl<W: Write + Send + 'static> TerminalLog<W> {
-    /// A log on `writer`.
+    /// Returns a log that writes to `writer`.
     #[must_use]
     pub fn new(writer: W) -> Self {
         Self { waiting: Arc::default(), writer: Mutex::new(Some(writer)), ended: Mutex::default() }
@@ -81,7 +82,7 @@ impl Waiting {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits, with a word about what was dropped; nothing when the log has ended.
+    /// Waits for the next line to write, or for a note about dropped lines; `None` when the log has ended.
     fn next(&self) -> Option<String> {
         let lines = self.lock();
         let idle = |lines: &mut Lines| lines.queue.is_empty() && lines.dropped == 0 && !lines.closed;
@@ -91,13 +92,13 @@ impl Waiting {
         }
         let dropped = std::mem::take(&mut lines.dropped);
         (dropped > 0)
-            .then(|| format!("{dropped} lines were dropped here: they came faster than they were read\n"))
+            .then(|| format!("{dropped} lines dropped: the functions wrote faster than the log was read\n"))
     }
 }
 
 fn write_all(mut writer: impl Write, waiting: &Waiting) {
     while let Some(line) = waiting.next() {
-        // A terminal that has gone away must not take the stage with it.
+        // Ignore write errors: a closed terminal must not stop the stage.
         let _ = writer.write_all(line.as_bytes());
     }
     let _ = writer.flush();
@@ -106,7 +107,8 @@ fn write_all(mut writer: impl Write, waiting: &Waiting) {
 impl<W: Write + Send + 'static> LogSink for TerminalLog<W> {
     fn line(&self, function: &str, line: &str) {
         let mut lines = self.waiting.lock();
-        // Once lines are missing, all are until that is said: what follows would seem to follow upon it.
+        // After one dropped line, drop all lines until the note is written, because the note comes after the
+        // queue.
         if lines.dropped > 0 || lines.queue.len() >= Self::WAITING_LINES {
             lines.dropped += 1;
         } else {
@@ -124,8 +126,8 @@ impl<W> Drop for TerminalLog<W> {
         self.waiting.changed.notify_one();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(ended) = ended {
-            // It fails when the writer has ended, or is stuck: both are the end.
-            let _ = ended.recv_timeout(Self::LAST_LINES);
+            // An error means that the writer thread has finished or is stuck. In both cases the wait is over.
+            let _ = ended.recv_timeout(Self::FLUSH_TIMEOUT);
         }
     }
 }
@@ -136,18 +138,18 @@ impl<W> fmt::Debug for TerminalLog<W> {
     }
 }
 
-/// A log for tests, which keeps every line.
+/// A log for tests, which keeps all lines in memory.
 #[derive(Debug)]
 pub struct CapturedLog(watch::Sender<Vec<(String, String)>>);
 
 impl CapturedLog {
-    /// An empty log.
+    /// Returns an empty log.
     #[must_use]
     pub fn new() -> Self {
         Self(watch::Sender::new(Vec::new()))
     }
 
-    /// The lines that `function` has written so far.
+    /// Returns the lines that `function` has written so far.
     #[must_use]
     pub fn lines(&self, function: &str) -> Vec<String> {
         let lines = self.0.borrow();
@@ -156,7 +158,7 @@ impl CapturedLog {
 
     /// Waits until `function` has written a line that contains `text`, and returns that line.
     ///
-    /// Lines travel through a pipe and may come in after the reply of the invocation that wrote them.
+    /// Lines pass through a pipe, so they may arrive after the reply of the invocation that wrote them.
     pub async fn wait_for(&self, function: &str, text: &str) -> String {
         let mut lines = self.0.subscribe();
         loop {
@@ -168,7 +170,7 @@ impl CapturedLog {
             if let Some(line) = found {
                 return line;
             }
-            // It cannot fail: the sender lives in self.
+            // This wait cannot fail, because `self` holds the sender.
             let _ = lines.changed().await;
         }
     }
@@ -190,7 +192,7 @@ impl LogSink for CapturedLog {
 mod tests {
     use super::*;
 
-    /// Takes what is written while the test does not hold it.
+    /// A terminal that accepts writes while the test does not hold its lock.
     #[derive(Clone, Debug, Default)]
     struct Terminal(Arc<Mutex<Vec<u8>>>);
 
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_terminal_shows_each_line_behind_its_functions_name() {
+    fn terminal_log_prefixes_each_line_with_the_name_of_its_function() {
         let terminal = Terminal::default();
         let log = TerminalLog::new(terminal.clone());
         log.line("router", "one");
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_nobody_reads_holds_nobody_up_and_says_what_was_dropped() {
+    fn terminal_log_with_a_blocked_reader_drops_lines_and_reports_their_number() {
         let terminal = Terminal::default();
         let log = TerminalLog::new(terminal.clone());
         let unread = terminal.0.lock().unwrap();
@@ -232,16 +234,16 @@ mod tests {
         drop(unread);
         drop(log);
         let text = terminal.text();
-        // The writer may have one line in its hand.
+        // The writer thread may have taken one more line out of the queue.
         let kept = text.lines().filter(|line| line.starts_with("router")).count();
         assert!([most, most + 1].contains(&kept), "{kept}");
         let last =
-            format!("{} lines were dropped here: they came faster than they were read", most + 100 - kept);
+            format!("{} lines dropped: the functions wrote faster than the log was read", most + 100 - kept);
         assert_eq!(text.lines().last(), Some(&*last));
     }
 
     #[test]
-    fn a_log_that_ends_does_not_wait_for_ever_for_a_terminal_that_nobody_reads() {
+    fn dropping_a_terminal_log_does_not_wait_forever_for_a_blocked_reader() {
         let terminal = Terminal::default();
         let log = TerminalLog::new(terminal.clone());
         let unread = terminal.0.lock().unwrap();
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_is_gone_is_no_error() {
+    fn terminal_log_ignores_write_errors_of_a_closed_terminal() {
         #[derive(Debug)]
         struct Gone;
         impl Write for Gone {
@@ -262,11 +264,11 @@ mod tests {
                 Ok(())
             }
         }
-        TerminalLog::new(Gone).line("router", "unheard");
+        TerminalLog::new(Gone).line("router", "unread");
     }
 
     #[tokio::test]
-    async fn captured_lines_are_kept_apart_by_function_and_can_be_waited_for() {
+    async fn captured_log_separates_lines_by_function_and_can_wait_for_a_line() {
         let log = CapturedLog::default();
         let waiting = log.wait_for("b", "needle");
         let writing = async {

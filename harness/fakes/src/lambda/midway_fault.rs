@@ -1,4 +1,5 @@
-//! What happens to a function in process amid an invocation: it dies, or stands still.
+//! Faults in the middle of an invocation of an in-process function: the environment is killed, frozen, or
+//! hangs.
 
 use std::future::{pending, poll_fn};
 use std::task::Poll;
@@ -9,8 +10,10 @@ use tokio::time::sleep;
 use super::invoke::{Invocation, InvokeError};
 use crate::faults::{CallContext, Caller, Effect, Faults, MidwayFault};
 
-/// Runs an invocation up to the await at which `midway_fault` comes to pass, and on from there if it goes on. It does not where
-/// `caller` has died, or stands still for good: whoever runs it sees to that.
+/// Runs an invocation, and injects `midway_fault` at the await that the fault names.
+///
+/// After a freeze, the invocation continues. If the fault kills `caller` or lets it hang, this future stays
+/// pending; the task that polls it must drop it when the caller is killed or the timeout is reached.
 pub(super) async fn with_midway_fault(
     mut invocation: Invocation<'_>,
     caller: &Caller,
@@ -46,7 +49,7 @@ pub(super) async fn with_midway_fault(
             caller.freeze();
             tokio::select! {
                 biased;
-                // Somebody may have it go on before.
+                // The environment may be thawed before `time` has passed.
                 () = caller.running() => {}
                 () = sleep(time) => caller.thaw(),
             }
@@ -55,7 +58,8 @@ pub(super) async fn with_midway_fault(
             caller.freeze();
             caller.running().await;
         }
-        // The others do not happen amid an invocation.
+        // Only `KillMidway` reaches this arm. The other effects are not midway faults, and the check at the top
+        // returns early for them.
         Effect::KillMidway { .. }
         | Effect::Throttle
         | Effect::Fail

@@ -1,8 +1,8 @@
-//! AWS Lambda: how the rest of the stage calls a function, and what runs it.
+//! Fake of AWS Lambda, which runs the functions of a stage.
 //!
-//! [`Functions`] runs real function binaries as processes of their own. Each environment has its own
-//! Runtime API on a loopback port, so a function cannot tell it from the one inside an AWS sandbox. A function
-//! may also run [in this process](InProcess), under the same rules.
+//! [`Functions`] runs real function binaries as separate processes. Each execution environment has its own
+//! Runtime API on a loopback port, with the same interface as inside an AWS sandbox. A function may also run
+//! [in this process](InProcess), under the same rules.
 
 mod api;
 mod asynchronous;

@@ -1,4 +1,4 @@
-//! How the functions of a stage are run.
+//! Settings for running the functions of a stage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,32 +9,33 @@ use super::log::{LogSink, TerminalLog};
 use crate::destination::Destination;
 use crate::faults::Faults;
 
-/// How functions are run.
+/// Settings for running the functions of a stage.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long a process may take until it asks for its first event (default 10 s, as on AWS).
+    /// Maximum time that an environment may take from its start until it is ready for its first event;
+    /// default 10 s, as on AWS.
     pub init_timeout: Duration,
-    /// How long a process has between SIGTERM and SIGKILL at the end (default 2 s, as on AWS).
+    /// Time between SIGTERM and SIGKILL when a process is shut down; default 2 s, as on AWS.
     pub shutdown: Duration,
-    /// Whether processes make no progress while they wait for an event, as on AWS (default: they do not). A debugger
-    /// that is to stay attached needs this off.
+    /// Whether processes are frozen while they wait for an event, as on AWS; default `true`. Set to `false`
+    /// to keep a debugger attached.
     pub freeze: bool,
-    /// How long an environment may wait for an event until it is ended; `None`: for ever. How long AWS lets it wait
-    /// is undocumented (default 10 min, of the 5 to 15 min that are seen).
+    /// Maximum time that an environment waits for an event before it is ended; `None` means no limit. The
+    /// default is 10 min: AWS documents no value, and 5 to 15 min have been observed.
     pub idle_timeout: Option<Duration>,
-    /// How many invocations may run at once in all (default 1,000, an account's default quota). What
-    /// functions reserve is taken from it.
+    /// Maximum number of concurrent invocations of all functions together; default 1,000, the default quota
+    /// of an AWS account. The reserved concurrency of functions is taken from this number.
     pub account_concurrency: u32,
-    /// Where the functions' lines go (default: standard error).
+    /// Log for the output of the functions; default standard error.
     pub log: Arc<dyn LogSink>,
-    /// What deadlines are reckoned by.
+    /// Clock for deadlines of invocations, timestamps of records, and times in ids; default the system clock.
     pub clock: Arc<dyn Clock>,
-    /// Where request ids come from.
+    /// Source of randomness for request ids and trace ids; default the system's random number generator.
     pub entropy: Arc<dyn Entropy>,
-    /// What goes wrong on request with invocations.
+    /// Fault rules for invocations; default none.
     pub faults: Faults,
-    /// Where records of asynchronous invocations go that are not for a function of the stage, such as its queues
-    /// (default: nowhere, which the log says).
+    /// Destination for records of asynchronous invocations whose ARN is not a function of the stage, such as
+    /// a queue. With the default, `None`, such a record is dropped and the function's log says so.
     pub destination: Option<Arc<dyn Destination>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a process writes, on its way to the log.
+//! Forwards the output of a process to the log.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +7,10 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use super::log::LogSink;
 
-/// A line longer than this is logged in parts, as `CloudWatch` bounds an event: 256 KiB.
+/// Maximum bytes of one logged line: 256 KiB, the size limit of a `CloudWatch` event. A longer line is split.
 const MAX_LINE_BYTES: u64 = 256 * 1_024;
 
-/// The last lines of a process, kept to say why it died.
+/// The last lines that a process wrote, kept to explain why the process exited.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tail(Arc<Mutex<VecDeque<String>>>);
 
@@ -25,14 +25,14 @@ impl Tail {
         lines.push_back(line);
     }
 
-    /// The lines, joined; empty when there are none.
+    /// Returns the lines joined by newlines; empty if there are no lines.
     pub(super) fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Reads `stream` to its end and hands each line to the log, and to `tail` if there is one.
+/// Reads `stream` to its end, and sends each line to `log` and, if given, to `tail`.
 pub(super) async fn forward(
     stream: impl AsyncRead + Unpin,
     function: &str,
@@ -69,21 +69,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_lose_their_ends_and_bytes_that_are_no_text_are_replaced() {
+    async fn forwarded_lines_lose_their_line_ends_and_invalid_utf_8_is_replaced() {
         let (lines, tail) = forwarded(b"one\r\n\ntwo \xff\nlast without end").await;
         assert_eq!(lines, ["one", "", "two \u{fffd}", "last without end"]);
         assert_eq!(tail, "one\n\ntwo \u{fffd}\nlast without end");
     }
 
     #[tokio::test]
-    async fn a_line_without_end_is_logged_in_bounded_parts() {
+    async fn overlong_output_line_is_logged_in_parts_of_at_most_256_kib() {
         let (lines, _) = forwarded(&vec![b'x'; 600 * 1_024]).await;
         let lengths: Vec<_> = lines.iter().map(String::len).collect();
         assert_eq!(lengths, [256 * 1_024, 256 * 1_024, 88 * 1_024]);
     }
 
     #[tokio::test]
-    async fn only_the_last_lines_are_kept_to_explain_a_death() {
+    async fn output_tail_keeps_only_the_last_20_lines_of_a_process() {
         let text: String = (0..50).map(|n| format!("{n}\n")).collect();
         let (lines, tail) = forwarded(text.as_bytes()).await;
         assert_eq!(lines.len(), 50);

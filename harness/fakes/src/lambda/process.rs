@@ -1,4 +1,4 @@
-//! One process of a function, from its start to its end.
+//! One process of a function, from its start to its exit.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,11 +15,11 @@ use super::output::{Tail, forward};
 use crate::faults::Caller;
 use crate::watch;
 
-/// How long the rest of a dead process's output is waited for. Only a grandchild that has left the process
-/// group can hold the pipe open that long.
-const DRAIN: Duration = Duration::from_millis(500);
+/// Maximum time to wait for the remaining output of an exited process. Only a grandchild outside of the
+/// process group can keep the pipe open that long.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How processes are told to end, and how it is known that all have.
+/// Signals all processes of a stage to end, and counts the processes that still run.
 #[derive(Clone, Debug)]
 pub(super) struct Lifetimes {
     closing: watch::Sender<bool>,
@@ -36,30 +36,30 @@ impl Lifetimes {
         *self.closing.borrow()
     }
 
-    /// Waits until everything is to end.
+    /// Waits until all processes are signaled to end.
     pub(super) async fn closed(&self) {
-        // The sender lives in self.
+        // This wait cannot fail, because `self` holds the sender.
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
-    /// Has [`close`](Self::close) wait until this is dropped.
+    /// Makes [`close`](Self::close) wait until the returned guard is dropped.
     pub(super) fn enter(&self) -> Alive {
         Alive::new(&self.alive)
     }
 
-    /// Has every process end, and those started from now on as well.
+    /// Signals every process to end, including processes that start later.
     pub(super) fn begin_to_close(&self) {
         self.closing.send_replace(true);
     }
 
-    /// The same, and waits until none is left.
+    /// Signals every process to end, and waits until no process is left.
     pub(super) async fn close(&self) {
         self.begin_to_close();
-        self.alive.subscribe().wait_for(|alive| *alive == 0).await.expect("the sender lives in self");
+        self.alive.subscribe().wait_for(|alive| *alive == 0).await.expect("`self` holds the sender");
     }
 }
 
-/// Counts a process, or an invocation in this one, until it is dropped.
+/// Guard that counts one process, or one invocation in this process, as running until the guard is dropped.
 #[derive(Debug)]
 pub(super) struct Alive(watch::Sender<usize>);
 
@@ -76,7 +76,7 @@ impl Drop for Alive {
     }
 }
 
-/// A running process, which is killed when this is dropped.
+/// A running process of a function. Dropping this handle kills the process.
 #[derive(Debug)]
 pub(super) struct Process {
     kill: oneshot::Sender<()>,
@@ -86,18 +86,19 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `command` and forwards its output under the function's name. It dies when `caller` is killed.
+    /// Starts `command`, and forwards the output to `log` under the function's name. Killing `caller` kills
+    /// the process.
     ///
     /// # Errors
-    /// When the program cannot be started.
+    /// [`io::Error`] if the program cannot be started.
     pub(super) fn spawn(
         mut command: Command,
         caller: &Caller,
         log: &Arc<dyn LogSink>,
         lifetimes: &Lifetimes,
     ) -> io::Result<Self> {
-        // A group of its own: Ctrl-C in the terminal reaches the stage alone, which then ends its functions
-        // in order, and a signal to the group reaches what the function has started.
+        // A separate process group: Ctrl-C in the terminal then reaches only the stage, which shuts down its
+        // functions in order. A signal to the group also reaches the processes that the function has started.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         let alive = lifetimes.enter();
@@ -130,7 +131,7 @@ impl Process {
         tokio::spawn(async move {
             let _alive = alive;
             let reason = supervise(child, &group, killed, caller, closing, grace).await;
-            if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
+            if tokio::time::timeout(DRAIN_TIMEOUT, &mut output).await.is_err() {
                 output.abort();
             }
             exited.send_replace(Some(reason));
@@ -138,40 +139,40 @@ impl Process {
         Ok(Self { kill, exit, stderr, group: members })
     }
 
-    /// Waits for the end of the process and says how it ended.
+    /// Waits until the process exits, and returns the exit reason in Lambda's words.
     pub(super) async fn exited(&self) -> String {
         let mut exit = self.exit.clone();
         let reason = exit.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         reason.unwrap_or_else(|| describe(None))
     }
 
-    /// Kills the process and waits until it is gone.
+    /// Kills the process, and waits until the process is gone.
     pub(super) async fn kill(self) {
         let Self { kill, mut exit, .. } = self;
         drop(kill);
         let _ = exit.wait_for(Option::is_some).await;
     }
 
-    /// The process and those that it has started.
+    /// Returns the process group: the function's process and its child processes.
     pub(super) fn group(&self) -> Group {
         self.group.clone()
     }
 
-    /// What the process wrote last to its standard error.
-    pub(super) fn last_words(&self) -> String {
+    /// Returns the last lines that the process wrote to its standard error.
+    pub(super) fn last_stderr_lines(&self) -> String {
         self.stderr.text()
     }
 }
 
-/// What ends a process.
-enum Asked {
-    /// Nobody: it ended by itself.
-    Nothing(io::Result<ExitStatus>),
+/// Cause of the end of a process.
+enum EndCause {
+    /// The process exited by itself.
+    Exited(io::Result<ExitStatus>),
     Kill,
     Close,
 }
 
-/// Waits for the end of `child`, and brings it about when asked to.
+/// Waits until `child` exits, or ends it on a kill or a shutdown; returns the exit reason in Lambda's words.
 async fn supervise(
     mut child: Child,
     group: &Group,
@@ -180,17 +181,17 @@ async fn supervise(
     mut closing: watch::Receiver<bool>,
     grace: Duration,
 ) -> String {
-    let asked = tokio::select! {
+    let cause = tokio::select! {
         biased;
-        status = child.wait() => Asked::Nothing(status),
-        _ = dropped => Asked::Kill,
-        () = caller.killed() => Asked::Kill,
-        _ = closing.wait_for(|closing| *closing) => Asked::Close,
+        status = child.wait() => EndCause::Exited(status),
+        _ = dropped => EndCause::Kill,
+        () = caller.killed() => EndCause::Kill,
+        _ = closing.wait_for(|closing| *closing) => EndCause::Close,
     };
-    let status = match asked {
-        Asked::Nothing(status) => status,
-        Asked::Kill => end(&mut child, group).await,
-        Asked::Close => {
+    let status = match cause {
+        EndCause::Exited(status) => status,
+        EndCause::Kill => end(&mut child, group).await,
+        EndCause::Close => {
             group.terminate();
             match tokio::time::timeout(grace, child.wait()).await {
                 Ok(status) => status,
@@ -198,7 +199,7 @@ async fn supervise(
             }
         }
     };
-    // What the function has started goes with it, as with its sandbox.
+    // Kill the processes that the function has started, as AWS does when it ends a sandbox.
     group.signal(Signal::KILL);
     group.forget();
     describe(status.ok())
@@ -209,14 +210,14 @@ async fn end(child: &mut Child, group: &Group) -> io::Result<ExitStatus> {
     child.wait().await
 }
 
-/// The processes of an environment: the function's and those that it has started.
+/// The process group of an environment: the function's process and its child processes.
 #[derive(Clone, Debug)]
 pub(super) struct Group(Arc<Mutex<Members>>);
 
 #[derive(Debug, Default)]
 struct Members {
     leader: Option<Pid>,
-    /// Whether they were told to end: from then on they are not stopped any more.
+    /// Whether SIGTERM was sent. From then on, the group is not frozen any more.
     ending: bool,
 }
 
@@ -226,8 +227,10 @@ impl Group {
         Self(Arc::new(Mutex::new(Members { leader, ending: false })))
     }
 
-    /// Has them make no progress. Should the stage itself be killed, the kernel ends them: a group that is stopped
-    /// and left behind gets SIGHUP and SIGCONT.
+    /// Freezes the group with SIGSTOP.
+    ///
+    /// If the stage itself is killed, the kernel ends the group: a stopped group without a parent gets SIGHUP
+    /// and SIGCONT.
     pub(super) fn stop(&self) {
         let members = self.lock();
         if !members.ending {
@@ -235,7 +238,7 @@ impl Group {
         }
     }
 
-    /// Tells them to end, for which they are given the time to go on, frozen or not.
+    /// Sends SIGTERM to the group, and SIGCONT so that a frozen group can handle the SIGTERM.
     fn terminate(&self) {
         let mut members = self.lock();
         members.ending = true;
@@ -243,7 +246,7 @@ impl Group {
         members.signal(Signal::CONT);
     }
 
-    /// Has them go on.
+    /// Thaws the group with SIGCONT.
     pub(super) fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -252,7 +255,7 @@ impl Group {
         self.lock().signal(signal);
     }
 
-    /// Its number may be another's soon.
+    /// Forgets the group's process id, because the system may soon reuse the id.
     fn forget(&self) {
         self.lock().leader = None;
     }
@@ -265,13 +268,13 @@ impl Group {
 impl Members {
     fn signal(&self, signal: Signal) {
         if let Some(leader) = self.leader {
-            // It fails only when nobody of the group is left, which is what it is for.
+            // The call fails only if the group has no process left; then there is nothing to signal.
             let _ = kill_process_group(leader, signal);
         }
     }
 }
 
-/// The end of a process in Lambda's words.
+/// Returns the exit reason of a process in Lambda's words. `None` means that the exit status is unknown.
 fn describe(status: Option<ExitStatus>) -> String {
     match status.map(|status| (status.code(), status.signal())) {
         Some((Some(code), _)) if code != 0 => format!("Runtime exited with error: exit status {code}"),
@@ -303,10 +306,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crash_row_an_end_is_told_in_lambdas_words() {
-        let told = |raw| describe(Some(ExitStatus::from_raw(raw)));
-        assert_eq!(told(127 << 8), "Runtime exited with error: exit status 127");
-        assert_eq!(told(0), "Runtime exited without providing a reason");
+    fn process_exit_is_described_in_lambdas_words() {
+        let reason = |raw| describe(Some(ExitStatus::from_raw(raw)));
+        assert_eq!(reason(127 << 8), "Runtime exited with error: exit status 127");
+        assert_eq!(reason(0), "Runtime exited without providing a reason");
         assert_eq!(describe(None), "Runtime exited without providing a reason");
         for (signal, name) in [
             (Signal::HUP, "hangup"),
@@ -321,14 +324,14 @@ mod tests {
             (Signal::PIPE, "broken pipe"),
             (Signal::TERM, "terminated"),
         ] {
-            assert_eq!(told(signal.as_raw()), format!("Runtime exited with error: signal: {name}"));
+            assert_eq!(reason(signal.as_raw()), format!("Runtime exited with error: signal: {name}"));
         }
         let unnamed = Signal::XCPU.as_raw();
-        assert_eq!(told(unnamed), format!("Runtime exited with error: signal: signal {unnamed}"));
+        assert_eq!(reason(unnamed), format!("Runtime exited with error: signal: signal {unnamed}"));
     }
 
     #[tokio::test]
-    async fn lifecycle_row_who_is_told_to_end_is_not_frozen_any_more() {
+    async fn terminated_process_group_is_not_frozen_again() {
         let script = "trap 'sleep 0.1; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn no_process_means_nothing_to_signal() {
+    fn signal_to_a_group_without_a_process_has_no_effect() {
         Group(Arc::default()).signal(Signal::KILL);
     }
 }

@@ -1,4 +1,4 @@
-//! Which environments a function has, so that they can be killed, thawed or replaced.
+//! Registry of a function's environments, through which they are killed, thawed or replaced.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::faults::Caller;
 
-/// The environments of a function, from their start to their end.
+/// Registry of the environments of one function. An environment is registered from its start to its end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Registry(Arc<Mutex<BTreeMap<u64, Entry>>>);
 
@@ -17,7 +17,10 @@ struct Entry {
 }
 
 impl Registry {
-    /// What `start` makes is of the present version: a deploy comes before it, or finds it here.
+    /// Registers the environment that `start` creates.
+    ///
+    /// `start` runs under the registry's lock. A deploy therefore either comes first, so that `start` uses
+    /// the new version, or finds the environment in the registry and marks it as outdated.
     pub(super) fn register(&self, start: impl FnOnce() -> Caller) -> Registration {
         let is_outdated = Arc::<AtomicBool>::default();
         let mut entries = self.lock();
@@ -40,8 +43,8 @@ impl Registry {
 
     pub(super) fn outdate(&self, which: impl Fn(&Caller) -> bool) {
         let entries = self.lock();
-        let of_those = entries.values().filter(|entry| which(&entry.caller));
-        of_those.for_each(|entry| entry.is_outdated.store(true, Ordering::Relaxed));
+        let matching = entries.values().filter(|entry| which(&entry.caller));
+        matching.for_each(|entry| entry.is_outdated.store(true, Ordering::Relaxed));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,7 +56,7 @@ impl Registry {
     }
 }
 
-/// An environment that is there until this is dropped.
+/// Registration of one environment. Dropping it removes the environment from the registry.
 #[derive(Debug)]
 pub(super) struct Registration {
     caller: Caller,

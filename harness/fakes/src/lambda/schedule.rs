@@ -1,4 +1,4 @@
-//! Functions that are invoked by the clock: `EventBridge`'s scheduled rules and `EventBridge` Scheduler's schedules.
+//! Scheduled invocations: scheduled rules of `EventBridge`, and schedules of `EventBridge` Scheduler.
 
 mod cron;
 mod error;
@@ -18,37 +18,40 @@ pub use expression::Expression;
 
 use crate::aws_format::{iso_8601, uuid};
 
-/// The most that the clock is waited for at once, since it may be set meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Maximum duration of one sleep. The clock is read again after each sleep, because the clock may have been
+/// set.
+const MAX_SLEEP: Duration = Duration::from_mins(1);
 
-/// A function that the clock invokes.
+/// A schedule that invokes a function.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Schedule {
-    /// The name of the function.
+    /// Name of the function that the schedule invokes.
     pub function: String,
-    /// The ARN of the rule or schedule, which the event names.
+    /// ARN of the rule or schedule, which the event contains in `resources`.
     pub arn: String,
-    /// When.
+    /// Expression for the times of the invocations, such as `rate(5 minutes)`.
     pub expression: Expression,
-    /// The payload instead of the event that AWS makes.
+    /// Payload of each invocation; `None` for the event that AWS generates.
     pub input: Option<String>,
-    /// Which of AWS's two services keeps it.
+    /// AWS service that the schedule belongs to.
     pub service: Scheduler,
 }
 
-/// What keeps a schedule.
+/// AWS service that invokes functions on a schedule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scheduler {
-    /// A scheduled rule of `EventBridge`: its event says that it was scheduled.
+    /// `EventBridge`, with a scheduled rule. The event has the source `aws.events`, and an empty object as
+    /// `detail`.
     Rule,
-    /// A schedule of `EventBridge` Scheduler: its event has another source, and a detail that is text.
+    /// `EventBridge` Scheduler. The event has the source `aws.scheduler`, and the string `{}` as `detail`.
     Schedule,
 }
 
 impl Schedule {
-    /// Invokes the function asynchronously at each moment of the schedule, until `stop` completes.
+    /// Invokes the function asynchronously at each time of the schedule, until `stop` completes.
     ///
-    /// A moment that passed unseen, since the machine slept, is not made up for.
+    /// If several times pass while the machine sleeps, the function is invoked once after the sleep, and the
+    /// other times are skipped.
     pub async fn run(
         self,
         functions: Functions,
@@ -70,29 +73,31 @@ impl Schedule {
         entropy: &dyn Entropy,
     ) -> Infallible {
         let start = clock.now();
-        let mut coming = self.first(start);
-        while let Some(next) = coming {
+        let mut upcoming = self.first(start);
+        while let Some(next) = upcoming {
             loop {
                 let left = next.since(clock.now());
                 if left.is_zero() {
                     break;
                 }
-                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+                tokio::time::sleep(left.min(MAX_SLEEP)).await;
             }
             let payload = Bytes::from(self.payload(next, entropy));
             if let Err(error) = functions.invoke_async(&self.function, payload) {
-                let line = format!("{} did not invoke it: {error}", self.arn);
+                let line = format!("{} could not invoke the function: {error}", self.arn);
                 functions.options().log.line(&self.function, &line);
             }
-            coming = self.expression.next(start, next.max(clock.now()));
+            upcoming = self.expression.next(start, next.max(clock.now()));
         }
-        // There is no such moment any more, which is no end of the stage.
+        // The schedule has no further times, so only `stop` ends this task.
         std::future::pending().await
     }
 
-    /// The first moment of a schedule that was made at `start`: of a schedule with a rate that very moment, since it names no
-    /// other (`EventBridge` Scheduler's guide, «Schedule types»: without a `StartDate`, it «starts invoking the target
-    /// immediately»); of a rule only after its interval.
+    /// Returns the first invocation time of a schedule that was created at `start`.
+    ///
+    /// A rate of `EventBridge` Scheduler starts immediately: its guide, "Schedule types", says that without a
+    /// `StartDate` the schedule "starts invoking the target immediately". The rate of a rule starts after one
+    /// interval.
     fn first(&self, start: Timestamp) -> Option<Timestamp> {
         match self.service {
             Scheduler::Schedule if self.expression.is_rate() => Some(start),
@@ -100,7 +105,8 @@ impl Schedule {
         }
     }
 
-    /// The event as `EventBridge` makes it (its guide, «Creating a rule that runs on a schedule»).
+    /// Returns the payload of an invocation at time `at`: the configured input, or the event that
+    /// `EventBridge` generates (`EventBridge` guide, "Creating a rule that runs on a schedule").
     fn payload(&self, at: Timestamp, entropy: &dyn Entropy) -> String {
         if let Some(input) = &self.input {
             return input.clone();
@@ -111,7 +117,7 @@ impl Schedule {
             Scheduler::Rule => ("aws.events", json!({})),
             Scheduler::Schedule => ("aws.scheduler", json!("{}")),
         };
-        // Whole seconds, as AWS writes them.
+        // AWS writes the time in whole seconds.
         let time = iso_8601(Timestamp::from_secs(at.as_secs())).replace(".000Z", "Z");
         json!({
             "version": "0",

@@ -1,11 +1,11 @@
-//! The Lambda authorizer of `$connect`.
+//! Tests of the Lambda authorizer of the `$connect` route.
 
 use aws_lambda_events::event::apigw::ApiGatewayCustomAuthorizerRequestTypeRequest;
 use serde_json::{Value, json};
 use streamer_fakes::gateway::{ApiConfig, Authorizer, Route};
 use streamer_fakes::lambda::InvokeError;
 
-use crate::stage::{Stage, config, obey, reply, request, request_with};
+use crate::stage::{Stage, config, echo_body, reply, request, request_with};
 
 fn guarded(authorizer: Authorizer) -> ApiConfig {
     let mut config = config();
@@ -27,28 +27,28 @@ fn policy(effect: &str, resource: &Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn authorizer_row_its_event_and_its_context_on_every_later_event() {
+async fn authorizer_context_is_part_of_every_later_event_of_the_connection() {
     let mut stage = Stage::in_memory(guarded(Authorizer::new("auth")), async |function, event: Value| {
         if function == "auth" {
             reply(policy("Allow", &event["methodArn"]))
         } else {
-            obey(function, event).await
+            echo_body(function, event).await
         }
     });
     let request = request_with("/prod?token=t", &[("user-agent", "test/1")]);
     let (mut client, _) = stage.connect(request).await.unwrap();
-    let (function, mut asked) = stage.event().await;
+    let (function, mut authorizer_event) = stage.event().await;
     assert_eq!(function, "auth");
-    serde_json::from_value::<ApiGatewayCustomAuthorizerRequestTypeRequest>(asked.clone()).unwrap();
+    serde_json::from_value::<ApiGatewayCustomAuthorizerRequestTypeRequest>(authorizer_event.clone()).unwrap();
     for (map, key) in [("headers", json!("[key]")), ("multiValueHeaders", json!(["[key]"]))] {
-        asked[map]["Sec-WebSocket-Key"] = key;
+        authorizer_event[map]["Sec-WebSocket-Key"] = key;
     }
-    insta::assert_json_snapshot!(asked);
+    insta::assert_json_snapshot!(authorizer_event);
 
     let later = json!({ "principalId": "ann", "tenant": "acme", "level": "3" });
-    let mut at_first = later.clone();
-    at_first["integrationLatency"] = 0.into();
-    assert_eq!(stage.event_of("connect").await["requestContext"]["authorizer"], at_first);
+    let mut in_connect = later.clone();
+    in_connect["integrationLatency"] = 0.into();
+    assert_eq!(stage.event_of("connect").await["requestContext"]["authorizer"], in_connect);
     client.send("hi").await;
     assert_eq!(stage.event_of("default").await["requestContext"]["authorizer"], later);
     assert_eq!(client.text().await, "hi");
@@ -57,12 +57,16 @@ async fn authorizer_row_its_event_and_its_context_on_every_later_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn authorizer_row_a_missing_identity_source_is_401_and_asks_nobody() {
+async fn missing_identity_source_is_401_without_invoking_the_authorizer() {
     let authorizer = Authorizer::new("auth")
         .identity_source("route.request.header.X-Auth")
         .identity_source("route.request.querystring.token");
     let mut stage = Stage::in_memory(guarded(authorizer), async |function, event: Value| {
-        if function == "auth" { reply(policy("Allow", &json!("*"))) } else { obey(function, event).await }
+        if function == "auth" {
+            reply(policy("Allow", &json!("*")))
+        } else {
+            echo_body(function, event).await
+        }
     });
     for (path, headers) in [
         ("/prod", &[("x-auth", "1")][..]),
@@ -85,7 +89,7 @@ async fn authorizer_row_a_missing_identity_source_is_401_and_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn authorizer_row_deny_is_403_and_what_cannot_be_used_is_500() {
+async fn authorizer_denial_is_403_and_an_unusable_authorizer_result_is_500() {
     let mut stage = Stage::in_memory(guarded(Authorizer::new("auth")), async |_, event: Value| {
         let failure =
             |message: &str| InvokeError::Function { error_type: "Error".into(), message: message.into() };
@@ -97,7 +101,7 @@ async fn authorizer_row_deny_is_403_and_what_cannot_be_used_is_500() {
             "unauthorized" => Err(failure("Unauthorized")),
             "failure" => Err(failure("unauthorized, somehow")),
             "throttled" => Err(InvokeError::Throttled),
-            "panic" => panic!("the invocation itself breaks"),
+            "panic" => panic!("panic that the test injects into the invocation"),
             "slow" => std::future::pending().await,
             _ => reply(json!({ "isAuthorized": true })),
         }

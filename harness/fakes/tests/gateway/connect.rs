@@ -1,35 +1,35 @@
-//! From a handshake to an open connection, or not.
+//! Tests of the handshake: events, accepted and rejected connections.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use streamer_fakes::lambda::InvokeError;
 
-use crate::stage::{Gate, Stage, config, obey, reply, request, request_with};
+use crate::stage::{Gate, Stage, config, echo_body, reply, request, request_with};
 
-/// The event without the client's key, which differs in each run.
-fn stable(mut event: Value) -> Value {
+/// Returns the event with a placeholder for the client's random `Sec-WebSocket-Key`.
+fn without_key(mut event: Value) -> Value {
     for (map, value) in [("headers", json!("[key]")), ("multiValueHeaders", json!(["[key]"]))] {
-        let key = event[map].get_mut("Sec-WebSocket-Key").expect("a handshake has a key");
+        let key = event[map].get_mut("Sec-WebSocket-Key").expect("a handshake has a `Sec-WebSocket-Key`");
         *key = value;
     }
     event
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_event_row_key_for_key() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn connect_event_has_the_same_keys_as_on_aws() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let request = request_with(
         "/prod?token=a.b.c&x=1&x=%C3%A9",
         &[("user-agent", "test/1"), ("x-tag", "a"), ("x-tag", "b"), ("x-forwarded-for", "10.0.0.7")],
     );
     let _client = stage.connect(request).await.unwrap();
-    insta::assert_json_snapshot!(stable(stage.event_of("connect").await));
+    insta::assert_json_snapshot!(without_key(stage.event_of("connect").await));
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_event_row_has_query_parameters_only_when_present() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn connect_event_without_query_has_no_query_parameters() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut open = Vec::new();
     for path in ["/prod", "/prod/", "/prod?"] {
         open.push(stage.connect(request(path)).await.unwrap());
@@ -43,14 +43,14 @@ async fn connect_event_row_has_query_parameters_only_when_present() {
         assert_eq!(
             event["requestContext"]["identity"],
             json!({ "sourceIp": "192.0.2.1" }),
-            "no user agent was sent"
+            "identity has no userAgent if the client sent none"
         );
     }
 }
 
 #[tokio::test]
-async fn connect_event_row_has_the_address_of_the_peer() {
-    let mut stage = Stage::on_a_port(config(), obey).await;
+async fn connect_event_source_ip_is_the_address_of_the_peer() {
+    let mut stage = Stage::on_a_port(config(), echo_body).await;
     let (mut client, _) = stage.connect(request("/prod")).await.unwrap();
     assert_eq!(stage.event_of("connect").await["requestContext"]["identity"]["sourceIp"], "127.0.0.1");
     client.send(r#"{"action":"echo"}"#).await;
@@ -58,7 +58,7 @@ async fn connect_event_row_has_the_address_of_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_row_2xx_is_101() {
+async fn connect_reply_with_a_2xx_status_accepts_the_handshake_with_101() {
     let stage = Stage::in_memory(config(), async |_, _| reply(json!({ "statusCode": 204 })));
     let (_client, response) = stage.connect(request("/prod")).await.unwrap();
     assert_eq!(response.status(), 101);
@@ -66,7 +66,7 @@ async fn connect_outcome_row_2xx_is_101() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_row_another_status_passes_through_with_its_body() {
+async fn connect_reply_with_another_status_reaches_the_client_with_its_body() {
     let stage = Stage::in_memory(config(), async |_, event: Value| {
         let status = event["queryStringParameters"]["status"].as_str().unwrap();
         reply(json!({
@@ -87,7 +87,7 @@ async fn connect_outcome_row_another_status_passes_through_with_its_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_connect_body_row_is_an_option() {
+async fn body_of_a_refused_connect_is_withheld_if_connect_refusal_body_is_off() {
     let mut config = config();
     config.unconfirmed.connect_refusal_body = false;
     let stage = Stage::in_memory(config, async |_, _| {
@@ -99,14 +99,14 @@ async fn refused_connect_body_row_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_row_exception_is_502() {
+async fn failed_connect_function_rejects_the_handshake_with_502() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| {
         match event["queryStringParameters"]["how"].as_str() {
             Some("error") => {
                 Err(InvokeError::Function { error_type: "Runtime.ExitError".into(), message: "gone".into() })
             }
             Some("missing") => Err(InvokeError::NotFound("connect".into())),
-            Some("panic") => panic!("the invocation itself breaks"),
+            Some("panic") => panic!("panic that the test injects into the invocation"),
             _ => reply(json!("malformed")),
         }
     });
@@ -125,7 +125,7 @@ async fn connect_outcome_row_exception_is_502() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_row_a_reply_without_a_status_is_an_option() {
+async fn connect_reply_without_status_code_is_502_unless_configured_as_success() {
     for accepted in [false, true] {
         let mut config = config();
         config.unconfirmed.connect_without_status = accepted;
@@ -141,7 +141,7 @@ async fn connect_outcome_row_a_reply_without_a_status_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_outcome_row_timeout_is_an_option() {
+async fn connect_timeout_after_29_s_is_answered_with_the_configured_status() {
     for status in [504, 408] {
         let mut config = config();
         config.unconfirmed.connect_timeout_status = status;
@@ -155,7 +155,7 @@ async fn connect_outcome_row_timeout_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subprotocol_row_is_the_one_that_the_function_returns() {
+async fn announced_subprotocol_is_the_one_that_the_connect_function_returns() {
     let stage = Stage::in_memory(config(), async |_, _| {
         reply(json!({ "statusCode": 200, "headers": { "sec-websocket-protocol": "v2" } }))
     });
@@ -165,25 +165,25 @@ async fn subprotocol_row_is_the_one_that_the_function_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subprotocol_row_offered_but_not_returned_is_an_option() {
+async fn unreturned_subprotocol_is_announced_only_if_accept_first_subprotocol_is_on() {
     let offer = || request_with("/prod", &[("sec-websocket-protocol", "v1, v2")]);
-    let stage = Stage::in_memory(config(), obey);
+    let stage = Stage::in_memory(config(), echo_body);
     let error = stage.connect(offer()).await.unwrap_err();
     assert_eq!(error.to_string(), "WebSocket protocol error: SubProtocol error: Server sent no subprotocol");
 
     let mut config = config();
     config.unconfirmed.accept_first_subprotocol = true;
-    let stage = Stage::in_memory(config, obey);
+    let stage = Stage::in_memory(config, echo_body);
     let (_client, response) = stage.connect(offer()).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "v1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn custom_domains_row_functions_read_the_one_that_the_client_used() {
+async fn functions_receive_the_custom_domain_name_that_the_client_used() {
     let mut config = config();
     let own = config.domain_name.clone();
     config.custom_domains = vec!["ws.example.com".to_owned(), "live.example.com".to_owned()];
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     for (host, expected) in [
         ("live.example.com", "live.example.com"),
         ("WS.example.com:8443", "ws.example.com"),
@@ -203,15 +203,15 @@ async fn custom_domains_row_functions_read_the_one_that_the_client_used() {
         let event = stage.event_of("disconnect").await;
         assert_eq!(event["requestContext"]["domainName"], expected);
         assert_eq!(event["headers"]["Host"], expected);
-        // The management endpoint stays where it is: by domain and stage, or by configuration.
+        // A custom domain name does not change the path of the management API.
         let path = event["requestContext"]["stage"].as_str().unwrap();
         assert_eq!(stage.in_process("GET", &format!("/{path}/@connections/R1kmxc2VNjMCFIA=")).await.0, 410);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_get_row_is_426() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn plain_get_request_is_426_and_a_handshake_without_key_is_400() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let plain = stage.http("GET", "/prod", b"").await;
     assert_eq!((plain.status, plain.body.as_str()), (426, r#"{"message":"Upgrade Required"}"#));
     assert_eq!(plain.headers["upgrade"], "websocket");
@@ -233,8 +233,8 @@ async fn plain_get_row_is_426() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_row_a_url_has_at_most_4096_characters() {
-    let stage = Stage::in_memory(config(), obey);
+async fn handshake_url_above_4096_characters_is_414() {
+    let stage = Stage::in_memory(config(), echo_body);
     let path = format!("/prod?{}", "x".repeat(4_096 - 6));
     stage.connect(request(&path)).await.unwrap();
     let refused = stage.refused(request(&format!("{path}x"))).await;
@@ -242,7 +242,7 @@ async fn lifetime_row_a_url_has_at_most_4096_characters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_during_connect_row_is_410() {
+async fn management_call_while_connect_runs_is_410() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |_, _| {
@@ -259,14 +259,14 @@ async fn post_during_connect_row_is_410() {
     for method in ["POST", "GET", "DELETE"] {
         assert_eq!(stage.http(method, &path, b"").await.status, 410, "{method}");
     }
-    assert!(!handshake.is_finished(), "the upgrade waits until the integration ends");
+    assert!(!handshake.is_finished(), "the handshake waits until the $connect function has replied");
     gate.open();
     let _socket = handshake.await.unwrap().unwrap();
     assert_eq!(stage.http("POST", &path, b"hi").await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_during_connect_is_disconnected_afterwards() {
+async fn client_that_leaves_during_connect_triggers_disconnect_afterwards() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |function, _| {
@@ -292,10 +292,10 @@ async fn a_client_that_leaves_during_connect_is_disconnected_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_without_a_connect_route_lets_everyone_in() {
+async fn api_without_a_connect_route_accepts_every_client() {
     let mut config = config();
     config.routes.retain(|route| !route.key.starts_with("$connect") && route.key != "$disconnect");
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let (mut client, _) = stage.connect(request("/prod")).await.unwrap();
     client.send("hi").await;
     assert_eq!(client.text().await, "hi");

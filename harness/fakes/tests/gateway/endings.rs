@@ -1,4 +1,4 @@
-//! How a connection ends: what the client sees, and what `$disconnect` is told.
+//! Tests of the end of a connection: the client's close frame, and the `$disconnect` event.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::stage::{Client, NOW, Stage, config, obey, reply, request};
+use crate::stage::{Client, NOW, Stage, config, echo_body, reply, request};
 
-/// The pair that the next event tells, which must be a `$disconnect`.
-async fn told(stage: &mut Stage) -> (u64, String) {
+/// Returns the close code and reason of the next event, which must be a `$disconnect`.
+async fn disconnect_status(stage: &mut Stage) -> (u64, String) {
     let event = stage.event_of("disconnect").await;
     let context = &event["requestContext"];
     let reason = context["disconnectReason"].as_str().unwrap().to_owned();
     (context["disconnectStatusCode"].as_u64().unwrap(), reason)
 }
 
-/// Sends `text` in frames of `size` bytes.
+/// Sends `text` as one message in frames of `size` bytes.
 async fn send_in_frames(client: &mut Client, text: &str, size: usize) {
     let chunks: Vec<_> = text.as_bytes().chunks(size).collect();
     for (n, chunk) in chunks.iter().enumerate() {
         let opcode = OpCode::Data(if n == 0 { Data::Text } else { Data::Continue });
         let frame = Frame::message(Bytes::copy_from_slice(chunk), opcode, n + 1 == chunks.len());
-        // The gateway may have closed before all is sent.
+        // The gateway may close the connection before all frames are sent.
         if client.socket.send(Message::Frame(frame)).await.is_err() {
             return;
         }
@@ -36,8 +36,8 @@ async fn send_in_frames(client: &mut Client, text: &str, size: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_row_key_for_key() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn disconnect_event_has_the_same_keys_as_on_aws() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     stage.clock.set(NOW + Duration::from_millis(1_545));
     client.socket.close(None).await.unwrap();
@@ -45,7 +45,7 @@ async fn disconnect_event_row_key_for_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_row_tells_the_clients_close() {
+async fn disconnect_event_reports_the_close_code_and_reason_of_the_client() {
     let frame = |code: u16, reason: &'static str| CloseFrame { code: code.into(), reason: reason.into() };
     for (close, expected) in [
         (None, (1005, "Client-side close frame status not set")),
@@ -53,27 +53,30 @@ async fn disconnect_event_row_tells_the_clients_close() {
         (Some(frame(1000, "done")), (1000, "done")),
         (Some(frame(4_000, "bye")), (4_000, "bye")),
     ] {
-        let mut stage = Stage::in_memory(config(), obey);
+        let mut stage = Stage::in_memory(config(), echo_body);
         let mut client = stage.client().await;
         client.socket.close(close).await.unwrap();
-        assert_eq!(told(&mut stage).await, (expected.0, expected.1.to_owned()));
-        assert!(matches!(client.receive().await, Message::Close(_)), "the closing handshake is completed");
+        assert_eq!(disconnect_status(&mut stage).await, (expected.0, expected.1.to_owned()));
+        assert!(
+            matches!(client.receive().await, Message::Close(_)),
+            "the gateway answers the client's close frame"
+        );
         assert_eq!(stage.gateway.connections(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_row_of_a_client_that_vanishes_is_1006() {
+async fn disconnect_event_of_a_client_without_a_close_frame_has_code_1006() {
     let mut config = config();
     config.unconfirmed.abnormal_close_reason = "Vanished".to_owned();
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     drop(stage.client().await);
-    assert_eq!(told(&mut stage).await, (1006, "Vanished".to_owned()));
+    assert_eq!(disconnect_status(&mut stage).await, (1006, "Vanished".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_sent_right_before_the_close_still_reaches_its_function() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn message_sent_right_before_the_close_still_reaches_its_function() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     client.socket.feed(Message::text("last")).await.unwrap();
     client.socket.close(None).await.unwrap();
@@ -84,7 +87,7 @@ async fn a_message_sent_right_before_the_close_still_reaches_its_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_that_waits_for_a_client_that_vanishes_is_410_although_disconnect_still_runs() {
+async fn post_waiting_for_a_client_that_vanishes_is_410_while_disconnect_runs() {
     let mut config = config();
     config.limits.frames_waiting = 1;
     let mut stage = Stage::in_memory(config, async |function, _| {
@@ -103,21 +106,21 @@ async fn a_post_that_waits_for_a_client_that_vanishes_is_410_although_disconnect
         drop(client);
     };
     assert_eq!(tokio::join!(stage.post(&id, &frame), leave).0.status, 410);
-    assert_eq!(told(&mut stage).await.0, 1006);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1006);
 }
 
 #[tokio::test(start_paused = true)]
-async fn binary_frame_row_is_closed_with_1003() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn binary_frame_closes_the_connection_with_1003() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     client.socket.send(Message::binary(vec![1, 2, 3])).await.unwrap();
     assert_eq!(client.closed().await.0, 1003);
-    assert_eq!(told(&mut stage).await.0, 1003);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1003);
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_row_up_to_the_limits_is_accepted() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn frame_of_32_kib_and_message_of_128_kib_are_accepted() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let frame = "x".repeat(32 * 1_024);
     client.send(&frame).await;
@@ -129,50 +132,50 @@ async fn size_row_up_to_the_limits_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_row_a_frame_above_32_kib_is_closed_with_1009() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn frame_above_32_kib_closes_the_connection_with_1009() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     client.send(&"x".repeat(32 * 1_024 + 1)).await;
     assert_eq!(client.closed().await.0, 1009);
-    assert_eq!(told(&mut stage).await.0, 1009);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1009);
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_row_a_message_above_128_kib_is_closed_with_1009() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn message_above_128_kib_closes_the_connection_with_1009() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     send_in_frames(&mut client, &"x".repeat(128 * 1_024 + 1), 32 * 1_024).await;
     assert_eq!(client.closed().await.0, 1009);
-    assert_eq!(told(&mut stage).await.0, 1009);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1009);
 }
 
 #[tokio::test]
-async fn size_row_a_client_that_still_sends_sees_the_close_frame_and_no_reset() {
-    let mut stage = Stage::on_a_port(config(), obey).await;
+async fn client_that_is_still_sending_receives_the_close_frame_without_a_reset() {
+    let mut stage = Stage::on_a_port(config(), echo_body).await;
     let mut client = stage.client().await;
     client.send(&"x".repeat(4 * 1_024 * 1_024)).await;
     assert_eq!(client.closed().await.0, 1009);
-    assert_eq!(told(&mut stage).await.0, 1009);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1009);
 }
 
 #[tokio::test(start_paused = true)]
-async fn text_that_is_not_utf_8_is_closed_with_1007_and_an_unmasked_frame_with_1002() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn invalid_utf_8_text_closes_with_1007_and_an_unmasked_frame_with_1002() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let text = Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true);
     client.socket.send(Message::Frame(text)).await.unwrap();
     assert_eq!(client.closed().await.0, 1007);
-    assert_eq!(told(&mut stage).await.0, 1007);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1007);
 
     let mut client = stage.client().await;
     client.socket.get_mut().write_all(&[0x81, 0x01, b'x']).await.unwrap();
     assert_eq!(client.closed().await.0, 1002);
-    assert_eq!(told(&mut stage).await.0, 1002);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1002);
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_row_idle_10_min_closes_with_1001() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn connection_idle_for_10_minutes_is_closed_with_1001() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let started = Instant::now();
     advance(Duration::from_secs(500)).await;
@@ -180,13 +183,13 @@ async fn lifetime_row_idle_10_min_closes_with_1001() {
     assert_eq!(client.text().await, "hi");
     stage.event_of("default").await;
     assert_eq!(client.closed().await, (1001, "Going away".to_owned()));
-    assert_eq!(started.elapsed().as_secs(), 500 + 600, "a message counts from its own time");
-    assert_eq!(told(&mut stage).await, (1001, "Going away".to_owned()));
+    assert_eq!(started.elapsed().as_secs(), 500 + 600, "a message restarts the idle timeout");
+    assert_eq!(disconnect_status(&mut stage).await, (1001, "Going away".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_row_idle_is_reset_by_a_post_to_the_client() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn post_to_a_client_restarts_its_idle_timeout() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let started = Instant::now();
     advance(Duration::from_secs(300)).await;
@@ -197,11 +200,11 @@ async fn lifetime_row_idle_is_reset_by_a_post_to_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_row_resetting_the_idle_timer_is_an_option() {
+async fn client_ping_restarts_the_idle_timeout_only_if_ping_resets_idle_is_on() {
     for (resets, expected) in [(false, 600), (true, 300 + 600)] {
         let mut config = config();
         config.unconfirmed.ping_resets_idle = resets;
-        let mut stage = Stage::in_memory(config, obey);
+        let mut stage = Stage::in_memory(config, echo_body);
         let mut client = stage.client().await;
         let started = Instant::now();
         advance(Duration::from_secs(300)).await;
@@ -209,15 +212,15 @@ async fn pings_row_resetting_the_idle_timer_is_an_option() {
         assert_eq!(client.receive().await, Message::Pong(Bytes::from_static(b"?")));
         client.socket.send(Message::Pong(Bytes::new())).await.unwrap();
         assert_eq!(client.closed().await.0, 1001);
-        assert_eq!(started.elapsed().as_secs(), expected, "with the option {resets}");
+        assert_eq!(started.elapsed().as_secs(), expected, "with ping_resets_idle = {resets}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_row_connection_2_h_closes_with_1001() {
+async fn connection_is_closed_with_1001_after_2_hours() {
     let mut config = config();
     config.unconfirmed.lifetime_close_reason = "Too old".to_owned();
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let mut client = stage.client().await;
     let started = Instant::now();
     for _ in 0..14 {
@@ -228,11 +231,11 @@ async fn lifetime_row_connection_2_h_closes_with_1001() {
     }
     assert_eq!(client.closed().await, (1001, "Too old".to_owned()));
     assert_eq!(started.elapsed().as_secs(), 7_200);
-    assert_eq!(told(&mut stage).await, (1001, "Too old".to_owned()));
+    assert_eq!(disconnect_status(&mut stage).await, (1001, "Too old".to_owned()));
 }
 
 #[tokio::test]
-async fn a_client_that_closes_sees_the_end_of_its_socket_while_disconnect_still_runs() {
+async fn client_that_closes_sees_its_socket_end_while_disconnect_still_runs() {
     let mut stage = Stage::on_a_port(config(), async |function, _| {
         if function == "disconnect" {
             std::future::pending().await
@@ -248,37 +251,37 @@ async fn a_client_that_closes_sees_the_end_of_its_socket_while_disconnect_still_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_answer_the_close_is_left_after_a_while() {
-    let mut stage = Stage::in_memory(config(), obey);
-    let _deaf = stage.client().await;
+async fn client_that_does_not_answer_the_close_frame_is_dropped_after_1_s() {
+    let mut stage = Stage::in_memory(config(), echo_body);
+    let _silent_client = stage.client().await;
     let started = Instant::now();
     stage.gateway.shutdown().await;
     assert_eq!(started.elapsed(), Duration::from_secs(1));
-    assert_eq!(told(&mut stage).await.0, 1001);
+    assert_eq!(disconnect_status(&mut stage).await.0, 1001);
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_closes_every_socket_with_1001_and_lets_disconnect_run() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn gateway_shutdown_closes_every_socket_with_1001_and_runs_disconnect() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut clients = [stage.client().await, stage.client().await];
     assert_eq!(stage.gateway.connections(), 2);
     let gateway = stage.gateway.clone();
     let shutdown = tokio::spawn(async move { gateway.shutdown().await });
     for client in &mut clients {
         assert_eq!(client.closed().await.0, 1001);
-        assert!(client.socket.close(None).await.is_err(), "the close has been answered already");
+        assert!(client.socket.close(None).await.is_err(), "the client has already answered the close frame");
     }
     drop(clients);
     shutdown.await.unwrap();
     assert_eq!(stage.gateway.connections(), 0);
     for _ in 0..2 {
-        assert_eq!(told(&mut stage).await, (1001, "Going away".to_owned()));
+        assert_eq!(disconnect_status(&mut stage).await, (1001, "Going away".to_owned()));
     }
     assert_eq!(stage.refused(request("/prod")).await.status, 503);
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_is_bounded() {
+async fn gateway_shutdown_waits_for_disconnect_no_longer_than_its_timeout() {
     let functions = async |function: String, _: Value| {
         if function == "disconnect" {
             std::future::pending().await

@@ -1,4 +1,4 @@
-//! Posts that fail on request.
+//! Tests of injected faults: posts to clients and `$disconnect` events that fail or come late.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use streamer_fakes::faults::{Call, Caller, Fault, Faults};
 use tokio::time::{Instant, timeout};
 
 use crate::in_process::management;
-use crate::stage::{Stage, config, obey};
+use crate::stage::{Stage, config, echo_body};
 
 fn stage(faults: &Faults) -> Stage {
-    let mut stage = Stage::in_memory(config(), obey);
+    let mut stage = Stage::in_memory(config(), echo_body);
     stage.gateway = stage.gateway.with_faults(faults.clone());
     stage
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_row_posts_fail_as_told_and_only_those_that_are_to_take_effect_reach_the_client() {
+async fn faulted_post_returns_the_error_and_only_fail_after_apply_reaches_the_client() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;
@@ -33,14 +33,18 @@ async fn refusals_row_posts_fail_as_told_and_only_those_that_are_to_take_effect_
         assert_eq!((answer.status, answer.error_type(), answer.body.as_str()), (expected.0, expected.1, ""));
         assert_eq!(guard.hits(), u32::from(expected.0 != 200), "{fault:?}");
     }
-    assert_eq!(client.text().await, "InternalServerErrorException", "of fail_after_apply");
+    assert_eq!(
+        client.text().await,
+        "InternalServerErrorException",
+        "only the post with fail_after_apply arrives"
+    );
     assert_eq!(client.text().await, "");
-    assert_eq!(stage.post(&client.id, b"well again").await.status, 200);
-    assert_eq!(client.text().await, "well again");
+    assert_eq!(stage.post(&client.id, b"without a fault").await.status, 200);
+    assert_eq!(client.text().await, "without a fault");
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_delivery_row_it_may_come_late_or_never() {
+async fn disconnect_event_comes_late_or_never_under_a_fault() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let client = stage.client().await;
@@ -57,11 +61,11 @@ async fn disconnect_delivery_row_it_may_come_late_or_never() {
     tokio::time::sleep(Duration::from_secs(9_000)).await;
     stage.no_event().await;
     assert_eq!(never.hits(), 1);
-    assert_eq!(stage.post(&id, b"late").await.status, 410, "410 is how a function learns of it");
+    assert_eq!(stage.post(&id, b"late").await.status, 410, "a post to the closed connection is 410");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_takes_effect_later_when_delayed_and_is_never_answered_when_its_answer_is_lost() {
+async fn delayed_post_arrives_late_and_a_post_with_a_lost_answer_never_returns() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;
@@ -79,7 +83,7 @@ async fn a_post_takes_effect_later_when_delayed_and_is_never_answered_when_its_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_function_that_posts_is_killed_before_its_post_takes_effect() {
+async fn function_that_a_fault_kills_during_a_post_dies_before_the_post_arrives() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;

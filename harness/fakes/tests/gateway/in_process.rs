@@ -1,4 +1,4 @@
-//! The gateway without sockets and HTTP: what a stage in one process talks to.
+//! Tests of the gateway without network sockets, as a stage in one process uses it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::stage::{Gate, Stage, config, obey, reply, request, request_with};
+use crate::stage::{Gate, Stage, config, echo_body, reply, request, request_with};
 
-/// An SDK client that neither retries nor times out, and needs no timer.
+/// Returns an SDK client of the management API without retries and timeouts, which would need timers.
 pub(crate) fn management(client: SharedHttpClient) -> Management {
     let config = aws_sdk_apigatewaymanagement::Config::builder()
         .region(Region::new("eu-west-1"))
@@ -47,8 +47,8 @@ fn id(event: &Value) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_websocket_needs_no_socket_and_lives_on_virtual_time() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn websocket_over_an_in_memory_pipe_runs_on_virtual_time() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let started = Instant::now();
     let mut request = request_with("/prod/?token=t", &[("user-agent", "test/1")]);
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 9], 1))));
@@ -62,13 +62,13 @@ async fn a_websocket_needs_no_socket_and_lives_on_virtual_time() {
     );
 
     let mut socket = WebSocketStream::from_raw_socket(opened.stream, Role::Client, None).await;
-    // Larger than what a pipe takes at once.
+    // The text is larger than the capacity of the pipe.
     let text = "x".repeat(30_000);
     socket.send(Message::text(&*text)).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), text);
     stage.event_of("default").await;
     let Message::Close(Some(frame)) = socket.next().await.unwrap().unwrap() else {
-        panic!("the idle limit closes it");
+        panic!("expected the close frame of the idle timeout");
     };
     assert_eq!((u16::from(frame.code), started.elapsed().as_secs()), (1001, 600));
     assert_eq!(id(&stage.event_of("disconnect").await), id(&event));
@@ -76,7 +76,7 @@ async fn a_websocket_needs_no_socket_and_lives_on_virtual_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_the_answer_of_the_connect_route() {
+async fn rejected_in_process_handshake_returns_the_response_as_an_error() {
     let stage = Stage::in_memory(config(), async |_, _| reply(json!({ "statusCode": 401, "body": "no" })));
     let refused = stage.gateway.connect(request("/prod")).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.body().as_ref()), (401, b"no".as_slice()));
@@ -91,7 +91,7 @@ async fn a_refusal_is_the_answer_of_the_connect_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_connecting_is_disconnected_afterwards() {
+async fn in_process_connect_that_is_aborted_triggers_disconnect_afterwards() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |function, _| {
@@ -115,8 +115,8 @@ async fn whoever_gives_up_connecting_is_disconnected_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sdk_posts_gets_and_deletes_in_process() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn aws_sdk_posts_to_gets_and_deletes_a_connection_in_process() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut socket = open(&stage.gateway, "/prod").await;
     let connection = id(&stage.event_of("connect").await);
     let sdk = management(stage.gateway.http_client());
@@ -143,8 +143,8 @@ async fn the_sdk_posts_gets_and_deletes_in_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_waits_for_a_client_that_reads_slowly_in_process_too() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn in_process_post_to_a_client_that_does_not_read_is_429_after_1_s() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let _socket = open(&stage.gateway, "/prod").await;
     let connection = id(&stage.event_of("connect").await);
     let sdk = management(stage.gateway.http_client());
@@ -158,5 +158,9 @@ async fn a_post_waits_for_a_client_that_reads_slowly_in_process_too() {
         }
     };
     assert!(error.is_limit_exceeded_exception(), "{error:?}");
-    assert_eq!((sent, started.elapsed()), (17, Duration::from_secs(1)), "16 wait, one is being sent");
+    assert_eq!(
+        (sent, started.elapsed()),
+        (17, Duration::from_secs(1)),
+        "16 frames wait in the queue and one is being sent"
+    );
 }

@@ -1,8 +1,9 @@
-//! The WebSocket gateway as clients and functions see it: each test is named after the fact of AWS that it holds.
+//! Tests of the WebSocket gateway as clients and functions see it.
 //!
-//! Most run over pipes in memory under paused time, where a sleep of virtual time means "until nothing moves any more".
+//! Most tests run over in-memory pipes with paused time. There, a sleep of virtual time ends only when no
+//! other task can make progress.
 
-#![expect(clippy::unwrap_used, reason = "what does not hold in the helpers of a test fails that test")]
+#![expect(clippy::unwrap_used, reason = "an unwrap that fails in a test helper fails the test")]
 
 mod authorizer;
 mod connect;

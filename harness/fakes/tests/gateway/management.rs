@@ -1,4 +1,4 @@
-//! The management API, `/{stage}/@connections/{connection_id}`.
+//! Tests of the management API, `/{stage}/@connections/{connection_id}`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use streamer_fakes::lambda::InvokeError;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::stage::{Answer, NOW, Stage, config, obey, reply, request_with};
+use crate::stage::{Answer, NOW, Stage, config, echo_body, reply, request_with};
 
 const UNKNOWN: &str = "/prod/@connections/R1kmxc2VNjMCFIA=";
 
@@ -16,8 +16,8 @@ fn assert_gone(answer: &Answer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_connection_row_is_200_with_an_empty_body() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn post_to_a_connection_is_200_with_an_empty_body() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let answer = stage.post(&client.id, "{\"a\":\"é\"}".as_bytes()).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
@@ -28,8 +28,8 @@ async fn post_connection_row_is_200_with_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_connection_row_reaches_an_id_that_is_encoded() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn post_to_a_percent_encoded_connection_id_reaches_the_client() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let id = client.id.replace('=', "%3D");
     for at in ["@", "%40"] {
@@ -42,8 +42,8 @@ async fn post_connection_row_reaches_an_id_that_is_encoded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_row_is_410_with_an_empty_body() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn management_call_for_a_gone_connection_is_410_with_an_empty_body() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     for method in ["POST", "GET", "DELETE"] {
         assert_gone(&stage.http(method, UNKNOWN, b"").await);
     }
@@ -54,8 +54,8 @@ async fn gone_row_is_410_with_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn malformed_id_row_is_400() {
-    let stage = Stage::in_memory(config(), obey);
+async fn management_call_with_a_malformed_connection_id_is_400() {
+    let stage = Stage::in_memory(config(), echo_body);
     for method in ["POST", "GET", "DELETE"] {
         let answer = stage.http(method, "/prod/@connections/no%22id", b"").await;
         assert_eq!((answer.status, answer.error_type()), (400, "BadRequestException"));
@@ -64,8 +64,8 @@ async fn malformed_id_row_is_400() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_row_another_stage_is_403() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn management_call_for_another_stage_is_403() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let client = stage.client().await;
     for method in ["POST", "GET", "DELETE"] {
         let answer = stage.http(method, &format!("/dev/@connections/{}", client.id), b"").await;
@@ -76,8 +76,8 @@ async fn refusals_row_another_stage_is_403() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_row_above_131072_bytes_is_413() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn post_above_131072_bytes_is_413() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let (body, id) = (vec![b'x'; 131_073], client.id.clone());
     let answer = stage.post(&client.id, &body).await;
@@ -88,7 +88,7 @@ async fn refusals_row_above_131072_bytes_is_413() {
 
 #[tokio::test(start_paused = true)]
 async fn post_of_bytes_that_are_not_utf_8_is_400() {
-    let mut stage = Stage::in_memory(config(), obey);
+    let mut stage = Stage::in_memory(config(), echo_body);
     let client = stage.client().await;
     let answer = stage.post(&client.id, b"\xff").await;
     assert_eq!((answer.status, answer.error_type()), (400, "BadRequestException"));
@@ -96,13 +96,13 @@ async fn post_of_bytes_that_are_not_utf_8_is_400() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_row_a_client_that_does_not_read_is_429_after_a_while_and_410_when_it_goes() {
+async fn post_to_a_client_that_does_not_read_is_429_and_is_410_after_a_delete() {
     let mut config = config();
     config.limits.frames_waiting = 1;
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let client = stage.client().await;
     let frame = vec![b'x'; 100_000];
-    // One that the socket is sending, one that waits.
+    // The socket is sending one frame, and one frame waits in the queue.
     for _ in 0..2 {
         assert_eq!(stage.post(&client.id, &frame).await.status, 200);
     }
@@ -123,8 +123,8 @@ async fn refusals_row_a_client_that_does_not_read_is_429_after_a_while_and_410_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_connection_row_is_iso_8601_with_milliseconds_in_lower_camel_case() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn get_connection_returns_iso_8601_times_under_lower_camel_case_keys() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let (mut client, _) = stage.connect(request_with("/prod", &[("user-agent", "test/1")])).await.unwrap();
     client.id =
         stage.event_of("connect").await["requestContext"]["connectionId"].as_str().unwrap().to_owned();
@@ -148,15 +148,19 @@ async fn get_connection_row_is_iso_8601_with_milliseconds_in_lower_camel_case() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_connection_row_is_204_and_disconnect_fires() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn delete_connection_is_204_and_triggers_disconnect() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
-    assert_eq!(stage.post(&client.id, b"last words").await.status, 200);
+    assert_eq!(stage.post(&client.id, b"last frame").await.status, 200);
     let path = format!("/prod/@connections/{}", client.id);
     let answer = stage.http("DELETE", &path, b"").await;
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
     assert_gone(&stage.http("DELETE", &path, b"").await);
-    assert_eq!(client.text().await, "last words", "what was accepted before is sent before");
+    assert_eq!(
+        client.text().await,
+        "last frame",
+        "a frame accepted before the DELETE is sent before the close"
+    );
     assert_eq!(client.closed().await, (1000, "Connection Closed Normally".to_owned()));
     let event = stage.event_of("disconnect").await;
     assert_eq!(event["requestContext"]["disconnectStatusCode"], 1000);
@@ -164,7 +168,7 @@ async fn delete_connection_row_is_204_and_disconnect_fires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delete_connection_row_close_code_is_an_option_and_a_failing_disconnect_changes_nothing() {
+async fn close_code_after_delete_is_configurable_and_a_failed_disconnect_has_no_effect() {
     let mut config = config();
     config.unconfirmed.delete_close = (4_001, "evicted".to_owned());
     let mut stage = Stage::in_memory(config, async |function, _| match function.as_str() {

@@ -1,18 +1,18 @@
-//! Messages on an open connection: which function they reach, and what comes back.
+//! Tests of messages on an open connection: route selection, and the frames sent back.
 
 use serde_json::{Value, json};
 use streamer_fakes::gateway::Route;
 use streamer_fakes::lambda::InvokeError;
 
-use crate::stage::{Gate, Stage, config, obey, reply};
+use crate::stage::{Gate, Stage, config, echo_body, reply};
 
 fn request_id(event: &Value) -> &str {
     event["requestContext"]["requestId"].as_str().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_event_row_has_no_headers() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn message_event_has_no_headers() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     stage.clock.set(crate::stage::NOW + std::time::Duration::from_secs(61));
     client.send(r#"{"action":"echo","n":1}"#).await;
@@ -20,8 +20,8 @@ async fn message_event_row_has_no_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_row_are_in_awss_form_and_every_message_has_its_own() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn connection_request_and_message_ids_have_the_form_of_aws_and_are_unique() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     let mut ids = vec![client.id.clone()];
     for _ in 0..3 {
@@ -37,8 +37,8 @@ async fn ids_row_are_in_awss_form_and_every_message_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn route_selection_row_is_an_exact_match_or_default() {
-    let mut stage = Stage::in_memory(config(), obey);
+async fn message_selects_a_route_by_exact_match_and_otherwise_default() {
+    let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     for (message, function, route) in [
         (r#"{"action":"echo"}"#, "echo", "echo"),
@@ -60,10 +60,10 @@ async fn route_selection_row_is_an_exact_match_or_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_default_route_row_is_a_forbidden_frame_and_the_socket_stays_open() {
+async fn message_without_a_route_gets_a_forbidden_frame_and_the_socket_stays_open() {
     let mut config = config();
     config.routes.retain(|route| route.key != "$default");
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let mut client = stage.client().await;
     client.send("not json").await;
     let frame = client.text().await;
@@ -75,11 +75,11 @@ async fn no_default_route_row_is_a_forbidden_frame_and_the_socket_stays_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn integration_throws_row_is_an_internal_server_error_frame_and_the_socket_stays_open() {
+async fn failed_function_gives_an_internal_error_frame_and_the_socket_stays_open() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| match event["body"].as_str() {
         Some("error") => Err(InvokeError::Function { error_type: "E".into(), message: "no".into() }),
         Some("throttled") => Err(InvokeError::Throttled),
-        Some("panic") => panic!("the invocation itself breaks"),
+        Some("panic") => panic!("panic that the test injects into the invocation"),
         Some("binary") => reply(json!({ "body": "/w==", "isBase64Encoded": true })),
         Some("large") => reply(json!({ "body": "x".repeat(131_073) })),
         _ => reply(json!({ "statusCode": 200, "body": "fine" })),
@@ -95,7 +95,7 @@ async fn integration_throws_row_is_an_internal_server_error_frame_and_the_socket
 }
 
 #[tokio::test(start_paused = true)]
-async fn malformed_reply_row_is_an_internal_server_error_frame() {
+async fn malformed_proxy_reply_gives_an_internal_server_error_frame() {
     let mut stage = Stage::in_memory(config(), async |function, event: Value| match function.as_str() {
         "default" => Ok(event["body"].as_str().unwrap().to_owned().into()),
         _ => reply(json!({ "statusCode": 200 })),
@@ -122,7 +122,7 @@ async fn malformed_reply_row_is_an_internal_server_error_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn integration_timeout_row_is_29_s_and_the_socket_stays_open() {
+async fn integration_times_out_after_29_s_and_the_socket_stays_open() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| {
         if event["body"] == "slow" {
             std::future::pending().await
@@ -140,7 +140,7 @@ async fn integration_timeout_row_is_29_s_and_the_socket_stays_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reply_body_row_is_sent_only_where_the_route_has_a_route_response() {
+async fn reply_body_is_sent_only_if_the_route_has_a_route_response() {
     let mut stage = Stage::in_memory(config(), async |function, event: Value| match function.as_str() {
         "default" => {
             reply(json!({ "statusCode": 500, "body": "c3RhdHVzIGlnbm9yZWQ=", "isBase64Encoded": true }))
@@ -164,7 +164,7 @@ async fn reply_body_row_is_sent_only_where_the_route_has_a_route_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn non_2xx_reply_row_is_an_option() {
+async fn non_2xx_reply_of_a_one_way_route_sends_an_error_frame_only_if_configured() {
     for frame in [false, true] {
         let mut config = config();
         config.unconfirmed.non_2xx_reply_frame = frame;
@@ -180,12 +180,12 @@ async fn non_2xx_reply_row_is_an_option() {
         }
         stage.no_event().await;
         client.send("{}").await;
-        assert_eq!(client.text().await, "next", "with the option {frame}");
+        assert_eq!(client.text().await, "next", "with non_2xx_reply_frame = {frame}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_of_one_connection_row_may_end_out_of_order() {
+async fn messages_of_one_connection_run_concurrently_and_may_end_out_of_order() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |_, event: Value| {
@@ -206,7 +206,7 @@ async fn messages_of_one_connection_row_may_end_out_of_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_waits_until_fewer_messages_are_in_flight() {
+async fn message_above_the_in_flight_limit_waits_until_another_message_ends() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut config = config();
@@ -237,7 +237,7 @@ async fn a_flood_waits_until_fewer_messages_are_in_flight() {
 async fn two_routes_may_share_one_function() {
     let mut config = config().route(Route::two_way("also", "echo"));
     config.route_selection_expression = "$request.body.kind.name".to_owned();
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let mut client = stage.client().await;
     client.send(r#"{"kind":{"name":"also"}}"#).await;
     assert_eq!(stage.event_of("echo").await["requestContext"]["routeKey"], "also");

@@ -1,4 +1,4 @@
-//! How many connections and requests are let through.
+//! Tests of the rate limits for connections, requests and routes.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use serde_json::json;
 use streamer_fakes::gateway::{Limits, Route, Throttle};
 use tokio::time::advance;
 
-use crate::stage::{Stage, config, obey, reply, request};
+use crate::stage::{Stage, config, echo_body, reply, request};
 
 fn statuses(all: &[Result<u16, u16>], status: Result<u16, u16>) -> usize {
     all.iter().filter(|one| **one == status).count()
 }
 
-/// Connects `n` times without a pause, and drops what is opened.
+/// Connects `n` times without a pause, and drops each opened connection.
 async fn connect(stage: &Stage, n: usize) -> Vec<Result<u16, u16>> {
     let mut all = Vec::new();
     for _ in 0..n {
@@ -23,7 +23,7 @@ async fn connect(stage: &Stage, n: usize) -> Vec<Result<u16, u16>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifetime_row_500_new_connections_a_second_and_429_beyond() {
+async fn new_connections_above_500_a_second_are_refused_with_429() {
     let stage = Stage::in_memory(config(), async |_, _| reply(json!({ "statusCode": 200 })));
     let all = connect(&stage, 502).await;
     assert_eq!((statuses(&all, Ok(101)), statuses(&all[500..], Err(429))), (500, 2));
@@ -33,13 +33,13 @@ async fn lifetime_row_500_new_connections_a_second_and_429_beyond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttle_row_10000_requests_a_second_with_a_burst_of_5000() {
+async fn requests_above_10000_a_second_with_a_burst_of_5000_are_throttled() {
     let defaults = Limits::default();
     assert_eq!(defaults.requests, Throttle::per_second(10_000.0, 5_000));
     assert_eq!(defaults.connections, Throttle::per_second(500.0, 500));
 
-    // The `$connect` takes one, and the management API shares the bucket.
-    let mut stage = Stage::in_memory(config(), obey);
+    // The `$connect` takes one token, and calls of the management API take tokens from the same bucket.
+    let mut stage = Stage::in_memory(config(), echo_body);
     let client = stage.client().await;
     let path = format!("/prod/@connections/{}", client.id);
     for _ in 0..4_999 {
@@ -58,10 +58,10 @@ async fn throttle_row_10000_requests_a_second_with_a_burst_of_5000() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttle_row_connect_is_refused_with_429_before_its_function_is_called() {
+async fn throttled_connect_is_refused_with_429_without_invoking_its_function() {
     let mut config = config();
     config.limits.requests = Throttle::per_second(1.0, 1);
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let _client = stage.client().await;
     let refused = stage.refused(request("/prod")).await;
     assert_eq!(refused.status, 429);
@@ -76,18 +76,18 @@ async fn throttle_row_connect_is_refused_with_429_before_its_function_is_called(
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttle_row_the_frame_of_a_message_is_an_option() {
+async fn throttled_message_yields_an_error_frame_unless_disabled_by_configuration() {
     for frame in [true, false] {
         let mut config = config();
         config.limits.requests = Throttle::per_second(1.0, 1);
         config.unconfirmed.throttled_message_frame = frame;
-        let mut stage = Stage::in_memory(config, obey);
+        let mut stage = Stage::in_memory(config, echo_body);
         let mut client = stage.client().await;
         client.send("too early").await;
         if frame {
             let text = client.text().await;
-            let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(text, client.notice("Too Many Requests", told["requestId"].as_str().unwrap()));
+            let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(text, client.notice("Too Many Requests", frame["requestId"].as_str().unwrap()));
         }
         stage.no_event().await;
         advance(Duration::from_secs(1)).await;
@@ -97,15 +97,15 @@ async fn throttle_row_the_frame_of_a_message_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttle_row_a_route_has_its_own_bucket() {
+async fn route_throttle_limits_only_its_own_route() {
     let mut config = config();
     config.routes.retain(|route| route.key != "note");
-    // The `$connect`, two notes, an echo and a look at the connection, with none to spare.
+    // Exactly enough tokens for the `$connect`, two notes, one echo, and one GET of the connection.
     config.limits.requests = Throttle::per_second(1.0, 5);
     let config = config
         .route(Route::two_way("note", "note").throttle(Throttle::per_second(0.5, 2)))
         .route(Route::two_way("never", "never").throttle(Throttle::per_second(1.0, 0)));
-    let mut stage = Stage::in_memory(config, obey);
+    let mut stage = Stage::in_memory(config, echo_body);
     let mut client = stage.client().await;
     let note = r#"{"action":"note"}"#;
     for _ in 0..2 {
@@ -117,9 +117,13 @@ async fn throttle_row_a_route_has_its_own_bucket() {
         assert!(client.text().await.starts_with(r#"{"message": "Too Many Requests""#), "{message}");
     }
     client.send(r#"{"action":"echo"}"#).await;
-    assert_eq!(client.text().await, r#"{"action":"echo"}"#, "others are let through");
+    assert_eq!(client.text().await, r#"{"action":"echo"}"#, "messages of other routes are not throttled");
     let path = format!("/prod/@connections/{}", client.id);
-    assert_eq!(stage.in_process("GET", &path).await.0, 200, "what a route refuses takes nothing of all's");
+    assert_eq!(
+        stage.in_process("GET", &path).await.0,
+        200,
+        "a message that its route rejects takes no token from the shared bucket"
+    );
     advance(Duration::from_secs(2)).await;
     client.send(note).await;
     assert_eq!(client.text().await, note);

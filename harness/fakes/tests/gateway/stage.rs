@@ -1,4 +1,4 @@
-//! A gateway that a test can talk to, and functions that do what the test says.
+//! Test stage: a gateway, its test clients, and functions whose behavior the test defines.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +33,7 @@ use tower::ServiceExt;
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// 9 February 2024, 18:23:28.941.
+/// Initial time of the test clock: 2024-02-09T18:23:28.941Z.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_707_503_008_941);
 
 pub(crate) struct Stage {
@@ -48,7 +48,8 @@ enum Address {
     Pipes(mpsc::UnboundedSender<DuplexStream>),
 }
 
-/// `$connect`, `$disconnect`, a one-way `note`, a two-way `echo` and a two-way `$default`, each its own function.
+/// Returns an API with the routes `$connect`, `$disconnect`, `note` (one-way), `echo` and `$default`
+/// (two-way). Each route has its own function.
 pub(crate) fn config() -> ApiConfig {
     ApiConfig::new("abcde12345", "abcde12345.execute-api.eu-west-1.amazonaws.com")
         .route(Route::one_way("$connect", "connect"))
@@ -58,8 +59,8 @@ pub(crate) fn config() -> ApiConfig {
         .route(Route::two_way("$default", "default"))
 }
 
-/// What the functions do unless a test says otherwise: succeed, and send the message back.
-pub(crate) async fn obey(_function: String, event: Value) -> Result<Bytes, InvokeError> {
+/// Default behavior of the test's functions: reply 200 with the message's body.
+pub(crate) async fn echo_body(_function: String, event: Value) -> Result<Bytes, InvokeError> {
     reply(json!({ "statusCode": 200, "body": event["body"] }))
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn reply(value: Value) -> Result<Bytes, InvokeError> {
 }
 
 impl Stage {
-    /// A stage reached through pipes in memory; clients come from 192.0.2.1.
+    /// Returns a stage that clients reach through in-memory pipes. The source IP of all clients is 192.0.2.1.
     pub(crate) fn in_memory<F, R>(config: ApiConfig, functions: F) -> Self
     where
         F: Fn(String, Value) -> R + Send + Sync + 'static,
@@ -82,7 +83,7 @@ impl Stage {
         Self { gateway, clock, events, address: Address::Pipes(connect) }
     }
 
-    /// A stage on a port of this machine.
+    /// Returns a stage that clients reach through a TCP port of this machine.
     pub(crate) async fn on_a_port<F, R>(config: ApiConfig, functions: F) -> Self
     where
         F: Fn(String, Value) -> R + Send + Sync + 'static,
@@ -96,13 +97,13 @@ impl Stage {
         Self { gateway, clock, events, address }
     }
 
-    /// The next event that a function was called with, and the function's name.
+    /// Waits for the next invocation, and returns the function's name and its event.
     pub(crate) async fn event(&mut self) -> (String, Value) {
-        let next = tokio::time::timeout(self.patience(), self.events.recv()).await;
-        next.expect("an event was to come").unwrap()
+        let next = tokio::time::timeout(self.wait_limit(), self.events.recv()).await;
+        next.expect("a function is invoked before the timeout").unwrap()
     }
 
-    /// The next event, which must be `function`'s, and be what the Rust runtime's own types can read.
+    /// Returns the next event, which must be for `function` and must parse as the Rust runtime's event type.
     pub(crate) async fn event_of(&mut self, function: &str) -> Value {
         let (called, event) = self.event().await;
         assert_eq!(called, function, "{event}");
@@ -110,14 +111,15 @@ impl Stage {
         event
     }
 
-    /// Waits until nothing moves, and asserts that no function has been called meanwhile.
+    /// Waits until no task can make progress, and asserts that no function was invoked.
     pub(crate) async fn no_event(&mut self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(self.events.try_recv().ok(), None);
     }
 
-    /// Longer than every limit in virtual time; in real time, long enough for a busy machine.
-    fn patience(&self) -> Duration {
+    /// Returns the maximum time to wait for an event: longer than every limit in virtual time, or enough for
+    /// a busy machine in real time.
+    fn wait_limit(&self) -> Duration {
         match self.address {
             Address::Tcp(_) => Duration::from_secs(20),
             Address::Pipes(_) => Duration::from_secs(10_000),
@@ -135,7 +137,7 @@ impl Stage {
         }
     }
 
-    /// Connects, and takes the `$connect` event off the list.
+    /// Connects a client, and consumes its `$connect` event.
     pub(crate) async fn client(&mut self) -> Client {
         let (mut client, _) = self.connect(request("/prod")).await.unwrap();
         client.id =
@@ -145,10 +147,10 @@ impl Stage {
 
     pub(crate) async fn connect(&self, request: Request) -> Result<(Client, Response), tungstenite::Error> {
         let (socket, response) = client_async(request, self.open().await).await?;
-        Ok((Client { socket, id: String::new(), patience: self.patience() }, response))
+        Ok((Client { socket, id: String::new(), wait_limit: self.wait_limit() }, response))
     }
 
-    /// The status, headers and body with which a handshake is refused.
+    /// Sends a handshake that must be rejected, and returns the status, headers and body of the response.
     pub(crate) async fn refused(&self, request: Request) -> Answer {
         match self.connect(request).await {
             Err(tungstenite::Error::Http(response)) => {
@@ -159,11 +161,11 @@ impl Stage {
                 let body = String::from_utf8(body.unwrap_or_default()).unwrap();
                 Answer { status: parts.status.as_u16(), headers, body }
             }
-            other => panic!("the handshake was to be refused: {other:?}"),
+            other => panic!("expected a rejected handshake, got {other:?}"),
         }
     }
 
-    /// One HTTP request on a connection of its own.
+    /// Sends one HTTP request on a separate connection, and returns the response.
     pub(crate) async fn http(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         self.http_with(method, path, "connection: close", body).await
     }
@@ -175,14 +177,20 @@ impl Stage {
         );
         let (mut from, mut to) = tokio::io::split(self.open().await);
         let mut answer = Vec::new();
-        // The server may answer and hang up before it has read all.
+        // The write may fail, because the server may answer and close the connection before it has read the
+        // whole body.
         let write = async { drop(to.write_all(&[head.as_bytes(), body].concat()).await) };
         let read = from.read_to_end(&mut answer);
-        tokio::time::timeout(self.patience(), async { tokio::join!(write, read) }).await.unwrap().1.unwrap();
+        tokio::time::timeout(self.wait_limit(), async { tokio::join!(write, read) })
+            .await
+            .unwrap()
+            .1
+            .unwrap();
         Answer::parse(&String::from_utf8(answer).unwrap())
     }
 
-    /// A call of the management API that moves no time: its status and the type of its error.
+    /// Calls the management API without advancing time, and returns the status and the error type of the
+    /// response.
     pub(crate) async fn in_process(&self, method: &str, path: &str) -> (u16, String) {
         let call = http::Request::builder().method(method).uri(path).body(axum::body::Body::empty());
         let answer = self.gateway.router().oneshot(call.unwrap()).await.unwrap();
@@ -198,7 +206,7 @@ impl Stage {
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<Box<dyn Io>>,
     pub(crate) id: String,
-    patience: Duration,
+    wait_limit: Duration,
 }
 
 impl fmt::Debug for Client {
@@ -213,24 +221,25 @@ impl Client {
     }
 
     pub(crate) async fn receive(&mut self) -> Message {
-        let next = tokio::time::timeout(self.patience, self.socket.next()).await;
-        next.expect("a frame was to come").unwrap().unwrap()
+        let next = tokio::time::timeout(self.wait_limit, self.socket.next()).await;
+        next.expect("a frame arrives before the timeout").unwrap().unwrap()
     }
 
     pub(crate) async fn text(&mut self) -> String {
         self.receive().await.into_text().unwrap().to_string()
     }
 
-    /// The close frame, which must be the next frame to come.
+    /// Receives the next frame, which must be a close frame, and returns its code and reason.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         let frame = self.receive().await;
         let Message::Close(Some(CloseFrame { code, reason })) = frame else {
-            panic!("a close frame was to come: {frame:?}");
+            panic!("expected a close frame, got {frame:?}");
         };
         (code.into(), reason.to_string())
     }
 
-    /// The frame that the gateway itself writes, as `text` with this client's connection and the request of `event`.
+    /// Returns the expected text of a frame that the gateway itself sends: `text`, this client's id, and
+    /// `request_id`.
     pub(crate) fn notice(&self, text: &str, request_id: &str) -> String {
         format!(r#"{{"message": "{text}", "connectionId":"{}", "requestId":"{request_id}"}}"#, self.id)
     }
@@ -245,7 +254,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP answer");
+        let (head, body) =
+            text.split_once("\r\n\r\n").expect("a blank line ends the headers of an HTTP response");
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap().parse().unwrap();
         let headers = lines.filter_map(|line| line.split_once(": "));
@@ -258,7 +268,7 @@ impl Answer {
     }
 }
 
-/// A handshake with the headers of a usual client.
+/// Returns a handshake request with the headers of a typical client.
 pub(crate) fn request(path: &str) -> Request {
     format!("ws://stage{path}").into_client_request().unwrap()
 }
@@ -304,13 +314,13 @@ impl fmt::Debug for Functions {
 impl Invoke for Functions {
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a> {
         let event: Value = serde_json::from_slice(&payload).unwrap();
-        // A test that has seen enough may drop its list.
+        // The send may fail, because a test may drop the receiver early.
         drop(self.called.send((function.to_owned(), event.clone())));
         (self.behaviour)(function.to_owned(), event)
     }
 }
 
-/// A clock that stands still unless set.
+/// A clock that shows a fixed time until the test sets another one.
 #[derive(Debug)]
 pub(crate) struct SetClock(AtomicU64);
 
@@ -326,7 +336,7 @@ impl Clock for SetClock {
     }
 }
 
-/// Entropy that tests can foresee: 1, 2, 3, …
+/// Predictable entropy for tests: the values 1, 2, 3 and so on.
 #[derive(Debug, Default)]
 struct Counting(AtomicU8);
 
@@ -358,7 +368,7 @@ impl Listener for Pipes {
     }
 }
 
-/// Something that functions wait for until the test lets them go on.
+/// A gate at which functions wait until the test opens it.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>>);
 
@@ -373,7 +383,7 @@ impl Gate {
         opened.await.unwrap();
     }
 
-    /// Lets the one go that has waited longest.
+    /// Lets the function that has waited longest continue.
     pub(crate) fn open(&self) {
         self.0.lock().unwrap().remove(0).send(()).unwrap();
     }

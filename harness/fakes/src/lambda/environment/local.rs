@@ -1,4 +1,4 @@
-//! An environment that runs in this process, on tokio's time.
+//! An execution environment that runs in this process, on tokio's clock.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::lambda::options::Options;
 use crate::lambda::process::Lifetimes;
 use crate::lambda::runtime_api::{Event, MAX_REPLY_BYTES, Reply, response_too_large};
 
-/// How a process of Rust ends whose main thread panicked.
+/// Exit reason of a Rust process whose main thread panicked.
 const PANICKED: &str = "Runtime exited with error: exit status 101";
 pub(super) const KILLED: &str = "Runtime exited with error: signal: killed";
 pub(super) const TERMINATED: &str = "Runtime exited with error: signal: terminated";
@@ -26,8 +26,8 @@ pub(super) struct Local {
     process: Process,
 }
 
-/// Stands for the process that the environment would be: with it ends all that it has left running, as far as anybody can
-/// tell.
+/// Stands in for the process of the environment. Dropping it kills the caller: calls of tasks that still run
+/// then have no effect.
 #[derive(Debug)]
 struct Process(Caller);
 
@@ -38,10 +38,10 @@ impl Drop for Process {
 }
 
 impl Local {
-    /// Waits for the end of the init phase.
+    /// Runs the init phase to its end.
     ///
     /// # Errors
-    /// When the code reports an error, panics, is killed, or does nothing within the time it has.
+    /// [`InvokeError`] if the code reports an error, panics, is killed, or exceeds the init timeout.
     pub(super) async fn start(
         caller: &Caller,
         starting: Starting<'_>,
@@ -64,10 +64,11 @@ impl Local {
         Ok(Self { environment, lifetimes: lifetimes.clone(), process })
     }
 
-    /// Runs one event; what it runs is dropped when it is killed or takes too long.
+    /// Runs one event. The function's future is dropped if the environment is killed or the event exceeds
+    /// `timeout`.
     ///
     /// # Errors
-    /// When the environment did not survive.
+    /// [`InvokeError`] if the environment did not survive.
     pub(super) async fn invoke(
         &mut self,
         event: Event,
@@ -87,7 +88,7 @@ impl Local {
             None => invocation,
         };
         tokio::select! {
-            // Killed by a call of its own, it does not come to the reply any more.
+            // Biased: an environment that one of its own calls has killed must not return a reply.
             biased;
             () = caller.killed() => Err(InvokeError::exited(&request_id, KILLED)),
             () = self.lifetimes.closed() => Err(InvokeError::exited(&request_id, TERMINATED)),

@@ -1,4 +1,4 @@
-//! An environment that is a process, and the Runtime API that is its own.
+//! An execution environment that is a process, with its own Runtime API.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,13 @@ use crate::lambda::options::Options;
 use crate::lambda::process::{Lifetimes, Process};
 use crate::lambda::runtime_api::{Event, Reply, RuntimeApi};
 
-/// How long an environment that has just answered is waited for. A runtime is back for its next event within
-/// microseconds; one that is not has still work to do, and the invocation takes another environment.
-const BACK_WITHIN: Duration = Duration::from_millis(50);
+/// Maximum time that an environment that has just answered may take to ask for its next event.
+///
+/// A runtime usually asks within microseconds. A slower runtime is still busy, and the invocation uses
+/// another environment.
+const READY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Whether an environment can take an event.
+/// Ability of an environment to take an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::lambda) enum Readiness {
     Ready,
@@ -40,7 +42,7 @@ impl Sandbox {
     /// Starts an environment and waits until its runtime asks for an event.
     ///
     /// # Errors
-    /// When the process cannot be started, ends, reports an error or does nothing within the time it has.
+    /// [`InvokeError`] if the process cannot be started, exits, reports an error, or exceeds the init timeout.
     pub(super) async fn start(
         caller: &Caller,
         program: &Path,
@@ -81,12 +83,13 @@ impl Sandbox {
 
         let api = RuntimeApi::new();
         let router = api.router();
-        // Nagle's algorithm would hold back the end of an event for as long as the runtime delays its ACKs.
+        // Nagle's algorithm would hold back the end of an event until the runtime's delayed ACK.
         let listener = listener.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
         let server = Server(tokio::spawn(async move {
-            // It runs until the environment is dropped; a listener that fails shows as an init timeout.
+            // The server runs until the environment is dropped. If the listener fails, the init phase times
+            // out.
             let _ = axum::serve(listener, router).await;
         }));
         let process = Process::spawn(command, caller, &options.log, lifetimes)?;
@@ -98,15 +101,16 @@ impl Sandbox {
 
     async fn init(&mut self, timeout: Duration, request_id: &str) -> Result<(), InvokeError> {
         tokio::select! {
-            // A runtime that reports an error and then exits is told by what it reported.
+            // Biased: if a runtime reports an error and then exits, the reported error counts.
             biased;
             ready = self.api.ready() => ready,
             reason = self.process.exited() => {
                 let mut message = format!("RequestId: {request_id} Error: {reason}");
-                // Not so on AWS, where one looks into the log; here the log may not be at hand.
-                let last_words = self.process.last_words();
-                if !last_words.is_empty() {
-                    message = format!("{message}\n{last_words}");
+                // Unlike on AWS, the message includes the last lines of standard error, because the log of the
+                // process may not be available.
+                let stderr = self.process.last_stderr_lines();
+                if !stderr.is_empty() {
+                    message = format!("{message}\n{stderr}");
                 }
                 Err(InvokeError::function("Runtime.ExitError", message))
             }
@@ -114,29 +118,29 @@ impl Sandbox {
         }
     }
 
-    /// Whether the environment, which has answered its last event, can take another.
+    /// Returns whether the environment, which has answered its last event, can take another.
     pub(super) async fn readiness(&self) -> Readiness {
         tokio::select! {
             biased;
             _ = self.process.exited() => Readiness::Gone,
             _ = self.api.ready() => Readiness::Ready,
-            () = tokio::time::sleep(BACK_WITHIN) => Readiness::Busy,
+            () = tokio::time::sleep(READY_TIMEOUT) => Readiness::Busy,
         }
     }
 
-    /// Gives an event to the runtime, which must be ready.
-    pub(super) fn hand_over(&self, event: Event) -> Running {
-        Running { request_id: event.request_id.clone(), reply: self.api.hand_over(event) }
+    /// Sends an event to the runtime, which must be ready.
+    pub(super) fn send_event(&self, event: Event) -> Running {
+        Running { request_id: event.request_id.clone(), reply: self.api.send_event(event) }
     }
 
-    /// Waits for what becomes of an event, for which the function has `timeout`.
+    /// Waits for the function's reply to an event, for at most `timeout`.
     ///
     /// # Errors
-    /// When the environment did not survive; it is to be killed then.
+    /// [`InvokeError`] if the environment did not survive. The caller must then kill the environment.
     pub(super) async fn reply(&self, running: Running, timeout: Duration) -> Result<Reply, InvokeError> {
         let Running { request_id, mut reply } = running;
         tokio::select! {
-            // A function that replies and then exits has replied.
+            // Biased: if a function replies and then exits, the reply counts.
             biased;
             Ok(reply) = &mut reply => Ok(reply),
             reason = self.process.exited() => Err(InvokeError::exited(&request_id, &reason)),
@@ -144,7 +148,7 @@ impl Sandbox {
         }
     }
 
-    /// Ends the environment and waits until its process is gone.
+    /// Kills the environment's process, and waits until the process is gone.
     pub(super) async fn kill(self) {
         let Self { process, server, .. } = self;
         process.kill().await;
@@ -152,14 +156,14 @@ impl Sandbox {
     }
 }
 
-/// An event that the runtime has.
+/// An event that the runtime is processing.
 #[derive(Debug)]
 pub(super) struct Running {
     request_id: String,
     reply: oneshot::Receiver<Reply>,
 }
 
-/// The task that serves the Runtime API, which ends when this is dropped.
+/// The task that serves the Runtime API. Dropping it aborts the task.
 #[derive(Debug)]
 struct Server(JoinHandle<()>);
 

@@ -1,4 +1,4 @@
-//! What goes over the wire of the Runtime API: bodies in, statuses out.
+//! Messages of the Runtime API: request bodies, and the responses with their statuses.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,18 +10,20 @@ use serde_json::json;
 
 use crate::lambda::invoke::InvokeError;
 
-/// The most that a reply may hold: 6 MiB and 100 bytes.
+/// Maximum size of a function's reply in bytes: 6 MiB and 100 bytes.
 pub(in crate::lambda) const MAX_REPLY_BYTES: usize = 6_291_556;
 
-/// What becomes of an invocation whose reply holds more.
+/// Returns the error of an invocation whose reply exceeds [`MAX_REPLY_BYTES`].
 pub(in crate::lambda) fn response_too_large() -> InvokeError {
     let message =
         format!("Response payload size exceeded maximum allowed payload size ({MAX_REPLY_BYTES} bytes).");
     InvokeError::Function { error_type: "Function.ResponseSizeTooLarge".to_owned(), message }
 }
 
-/// The whole body, or nothing if it is too large. It is read to its end all the same: a runtime that is
-/// still sending would else find its connection broken before it sees the answer.
+/// Reads a body to its end; `None` if the body exceeds `limit` bytes.
+///
+/// A body that is too large is also read to its end: a runtime that is still sending would otherwise see a
+/// broken connection before it sees the answer.
 pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (BytesMut::new(), 0_usize);
@@ -35,7 +37,7 @@ pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<O
     Ok((length <= limit).then(|| kept.freeze()))
 }
 
-/// The error as the runtime words it, in its body or else in its header.
+/// Returns the error that a runtime reported. The error type comes from the body, or otherwise from the header.
 pub(super) fn reported_error(headers: &HeaderMap, body: &[u8]) -> InvokeError {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -51,7 +53,7 @@ pub(super) fn reported_error(headers: &HeaderMap, body: &[u8]) -> InvokeError {
     }
 }
 
-/// 202, as Lambda answers whatever it takes.
+/// Response 202, with which Lambda accepts every reply and error report of a runtime.
 pub(super) struct Accepted;
 
 impl IntoResponse for Accepted {
@@ -61,13 +63,13 @@ impl IntoResponse for Accepted {
     }
 }
 
-/// Why Lambda does not take what a runtime sends.
+/// Error response of the Runtime API, with which Lambda rejects a runtime's message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::lambda) enum Refusal {
     InvalidRequestId,
     InvalidStateTransition,
     RequestEntityTooLarge,
-    /// The connection broke within the body: nobody reads this answer.
+    /// The connection broke within the body, so this response reaches no runtime.
     Truncated,
 }
 
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_worded_by_the_body_or_else_by_the_header() {
+    fn reported_error_type_comes_from_the_body_or_otherwise_from_the_header() {
         let mut headers = HeaderMap::new();
         let body = br#"{"errorType":"T","errorMessage":"M","stackTrace":[]}"#;
         assert_eq!(reported_error(&headers, body), function_error("T", "M"));
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_kept_up_to_the_limit_and_not_beyond() {
+    async fn request_body_is_kept_up_to_the_limit_and_discarded_above_it() {
         let read = |length: usize| read_to_end(Body::from(vec![0; length]), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES).await.unwrap().unwrap().len(), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES + 1).await, Ok(None));

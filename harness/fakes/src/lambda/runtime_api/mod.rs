@@ -1,4 +1,4 @@
-//! The Runtime API of one environment: what a function's process talks to.
+//! The Runtime API of one environment, which the function's process calls for events and replies.
 
 mod messages;
 
@@ -20,7 +20,7 @@ use messages::{Accepted, Refusal, reported_error};
 use crate::watch;
 pub(super) use messages::{MAX_REPLY_BYTES, read_to_end, response_too_large};
 
-/// What the function is called with.
+/// An event for a function, with the metadata that the runtime receives.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) request_id: String,
@@ -30,21 +30,22 @@ pub(super) struct Event {
     pub(super) payload: Bytes,
 }
 
-/// What the function makes of an event.
+/// Reply of a function to an event, or the function's error.
 pub(super) type Reply = Result<Bytes, InvokeError>;
 
-/// Where the runtime stands.
+/// State of the runtime, as Lambda tracks it.
 #[derive(Debug)]
 enum Phase {
     /// The process has not asked for its first event.
     Starting,
-    /// The process said that it cannot start.
+    /// The process reported an error in its init phase.
     InitFailed(InvokeError),
     /// The runtime waits for an event.
     Ready,
-    /// The runtime has an event; asked again for the next one it gets the same, as AWS's own code does.
+    /// The runtime is processing an event. If the runtime asks for the next event, it gets the same event
+    /// again, as in AWS's own code.
     Invoked { event: Event, reply: oneshot::Sender<Reply> },
-    /// The event of this id is answered, and the runtime has not asked for another.
+    /// The runtime has answered the event with this request id, and has not asked for another event.
     Answered { request_id: String },
 }
 
@@ -52,8 +53,8 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
     phase: watch::Sender<Phase>,
-    /// What is frozen while it waits for an event. It is stopped and continued under the lock of the phase, so that
-    /// the two cannot overtake each other.
+    /// Process group to freeze while the runtime waits for an event; unset if freezing is off. Signals are
+    /// sent under the lock of `phase`, so that a stop and a continue cannot overtake each other.
     frozen: OnceLock<Group>,
 }
 
@@ -62,7 +63,7 @@ impl RuntimeApi {
         Arc::new(Self { phase: watch::Sender::new(Phase::Starting), frozen: OnceLock::new() })
     }
 
-    /// The endpoints, to serve on the environment's own port.
+    /// Returns the endpoints of the Runtime API, to be served on the environment's own port.
     pub(super) fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
@@ -72,7 +73,7 @@ impl RuntimeApi {
             .with_state(Arc::clone(self))
     }
 
-    /// Has these processes make no progress while the runtime waits for an event, as AWS freezes a sandbox.
+    /// Freezes `group` whenever the runtime waits for an event, as AWS freezes a sandbox.
     pub(super) fn freeze_while_idle(&self, group: Group) {
         self.phase.send_if_modified(|phase| {
             let group = self.frozen.get_or_init(|| group);
@@ -86,19 +87,19 @@ impl RuntimeApi {
     /// Waits until the runtime asks for an event.
     ///
     /// # Errors
-    /// With what the runtime reported, when it cannot start.
+    /// The [`InvokeError`] that the runtime reported if its init phase failed.
     pub(super) async fn ready(&self) -> Result<(), InvokeError> {
         let mut phase = self.phase.subscribe();
         let phase = phase.wait_for(|phase| matches!(phase, Phase::Ready | Phase::InitFailed(_))).await;
-        match &*phase.expect("the sender lives in self") {
+        match &*phase.expect("`self` holds the sender") {
             Phase::InitFailed(error) => Err(error.clone()),
             Phase::Starting | Phase::Ready | Phase::Invoked { .. } | Phase::Answered { .. } => Ok(()),
         }
     }
 
-    /// Gives `event` to the runtime, which must be ready. The receiver ends without a reply when the
-    /// environment is gone.
-    pub(super) fn hand_over(&self, event: Event) -> oneshot::Receiver<Reply> {
+    /// Sends `event` to the runtime, which must be ready. The receiver fails if the environment ends without
+    /// a reply.
+    pub(super) fn send_event(&self, event: Event) -> oneshot::Receiver<Reply> {
         let (reply, receiver) = oneshot::channel();
         self.phase.send_modify(|phase| {
             if let Some(group) = self.frozen.get() {
@@ -135,7 +136,7 @@ impl RuntimeApi {
                 let request_id = event.request_id.clone();
                 if let Phase::Invoked { reply, .. } = std::mem::replace(phase, Phase::Answered { request_id })
                 {
-                    // Nobody waits for it any more when the invocation has just timed out.
+                    // Sending fails if the invocation has just timed out. The reply is not needed then.
                     let _ = reply.send(answer);
                 }
                 outcome = Ok(());
@@ -170,8 +171,8 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> Result<Response, Refusal> {
     api.asked_for_next()?;
     let mut phase = api.phase.subscribe();
     let phase = phase.wait_for(|phase| matches!(phase, Phase::Invoked { .. })).await;
-    let phase = phase.expect("the sender lives in the state");
-    let Phase::Invoked { event, .. } = &*phase else { unreachable!("it was just waited for") };
+    let phase = phase.expect("`api` holds the sender");
+    let Phase::Invoked { event, .. } = &*phase else { unreachable!("the wait ended in phase `Invoked`") };
     let headers = [
         ("content-type", "application/json"),
         ("lambda-runtime-aws-request-id", &event.request_id),
@@ -232,38 +233,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn replies_row_a_wrong_state_is_refused_in_every_phase() {
+    async fn runtime_message_in_the_wrong_phase_is_refused() {
         let forbidden = Err(Refusal::InvalidStateTransition);
         let unknown = Err(Refusal::InvalidRequestId);
 
         let api = RuntimeApi::new();
-        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "starting");
+        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "starting: a reply is refused");
         assert_eq!(api.asked_for_next(), Ok(()));
-        assert_eq!(api.asked_for_next(), Ok(()), "ready: asking twice is no error");
-        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "ready");
-        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "ready");
+        assert_eq!(api.asked_for_next(), Ok(()), "ready: a second request for the next event is accepted");
+        assert_eq!(api.answered("a", Ok(Bytes::new())), unknown, "ready: a reply is refused");
+        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "ready: an init error is refused");
 
-        let reply = api.hand_over(event("a"));
-        assert_eq!(api.asked_for_next(), Ok(()), "running: the same event again");
-        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "running");
-        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "running");
+        let reply = api.send_event(event("a"));
+        assert_eq!(api.asked_for_next(), Ok(()), "running: a request for the next event is accepted");
+        assert_eq!(api.init_failed(failure("x", "y")), forbidden, "running: an init error is refused");
+        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "running: a reply to another id is refused");
         assert_eq!(api.answered("a", Ok(Bytes::from_static(b"1"))), Ok(()));
-        assert_eq!(api.answered("a", Ok(Bytes::from_static(b"2"))), forbidden, "answered");
-        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "answered");
+        assert_eq!(api.answered("a", Ok(Bytes::from_static(b"2"))), forbidden, "a second reply is refused");
+        assert_eq!(
+            api.answered("b", Ok(Bytes::new())),
+            unknown,
+            "answered: a reply to another id is refused"
+        );
         assert_eq!(reply.await.unwrap(), Ok(Bytes::from_static(b"1")));
         assert_eq!(api.asked_for_next(), Ok(()));
 
         let api = RuntimeApi::new();
         assert_eq!(api.init_failed(failure("x", "y")), Ok(()));
-        assert_eq!(api.init_failed(failure("x", "z")), forbidden, "once is enough");
+        assert_eq!(
+            api.init_failed(failure("x", "z")),
+            forbidden,
+            "init failed: a second init error is refused"
+        );
         assert_eq!(api.asked_for_next(), forbidden, "a runtime that failed to start gets no event");
         assert_eq!(api.ready().await, Err(failure("x", "y")));
     }
 
     #[test]
-    fn an_answer_that_nobody_waits_for_is_taken_all_the_same() {
+    fn runtime_reply_is_accepted_after_the_invocation_has_stopped_waiting() {
         let api = RuntimeApi::new();
-        drop(api.hand_over(event("late")));
+        drop(api.send_event(event("late")));
         assert_eq!(api.answered("late", Ok(Bytes::new())), Ok(()));
     }
 }

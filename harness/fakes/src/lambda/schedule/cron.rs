@@ -1,4 +1,4 @@
-//! The cron expressions of AWS.
+//! Cron expressions in AWS's syntax.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use streamer::ports::Timestamp;
 
 use super::error::{ExpressionError, wrong};
 
-/// The six fields of a cron expression of AWS.
+/// A parsed cron expression in AWS's syntax, with the matching values of its six fields.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Cron {
     minutes: BTreeSet<i16>,
@@ -18,19 +18,19 @@ pub(super) struct Cron {
     years: BTreeSet<i16>,
 }
 
-/// On which days of a month.
+/// Matching days of a cron expression: days of the month, or days of the week.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Days {
     OfMonth(BTreeSet<i16>),
-    /// `L`: the last one.
+    /// `L`: the last day of the month.
     Last,
-    /// `3W`: the working day next to the third, within the month.
+    /// `3W`: the working day of the month that is nearest to the third.
     WorkingDay(i8),
     /// Days of the week, of which Sunday is 1.
     OfWeek(BTreeSet<i16>),
-    /// `6L`: the last Friday.
+    /// `6L`: the last Friday of the month.
     LastWeekday(Weekday),
-    /// `3#2`: the second Tuesday.
+    /// `3#2`: the second Tuesday of the month.
     NthWeekday(Weekday, i8),
 }
 
@@ -43,26 +43,25 @@ impl Cron {
         let fields: Vec<_> = text.split_whitespace().collect();
         let [minutes, hours, day, month, weekday, year] = *fields.as_slice() else {
             return Err(wrong(format!(
-                "a cron expression has six fields (minutes, hours, day of month, month, day of week, year), and \
-                 {text:?} has {}",
+                "expected six cron fields (minutes, hours, day of month, month, day of week, year), found {} in {text:?}",
                 fields.len()
             )));
         };
         let days = match (day, weekday) {
             (day, "?") => Days::of_month(day)?,
             ("?", weekday) => Days::of_week(weekday)?,
-            _ => return Err(wrong("one of day of month and day of week must be ?, and the other not")),
+            _ => return Err(wrong("exactly one of day of month and day of week must be ?")),
         };
         Ok(Self {
-            minutes: Field { what: "minutes", least: 0, most: 59, names: &[] }.values(minutes)?,
-            hours: Field { what: "hours", least: 0, most: 23, names: &[] }.values(hours)?,
+            minutes: Field { name: "minutes", least: 0, most: 59, names: &[] }.values(minutes)?,
+            hours: Field { name: "hours", least: 0, most: 23, names: &[] }.values(hours)?,
             days,
-            months: Field { what: "month", least: 1, most: 12, names: &MONTHS }.values(month)?,
-            years: Field { what: "year", least: 1970, most: 2199, names: &[] }.values(year)?,
+            months: Field { name: "month", least: 1, most: 12, names: &MONTHS }.values(month)?,
+            years: Field { name: "year", least: 1970, most: 2199, names: &[] }.values(year)?,
         })
     }
 
-    /// The first minute after `after` that fits; none when there is none any more.
+    /// Returns the first matching minute after `after`; `None` if no later minute matches.
     pub(super) fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let after = jiff::Timestamp::from_second(i64::try_from(after.as_secs()).ok()?).ok()?;
         let after = TimeZone::UTC.to_datetime(after);
@@ -97,7 +96,7 @@ impl Cron {
 
 impl Days {
     fn of_month(text: &str) -> Result<Self, ExpressionError> {
-        let field = Field { what: "day of month", least: 1, most: 31, names: &[] };
+        let field = Field { name: "day of month", least: 1, most: 31, names: &[] };
         if text == "L" {
             return Ok(Self::Last);
         }
@@ -109,13 +108,13 @@ impl Days {
     }
 
     fn of_week(text: &str) -> Result<Self, ExpressionError> {
-        let field = Field { what: "day of week", least: 1, most: 7, names: &WEEKDAYS };
+        let field = Field { name: "day of week", least: 1, most: 7, names: &WEEKDAYS };
         let weekday = |text: &str| {
             let day = i8::try_from(field.value(text)?).ok();
             day.and_then(|day| Weekday::from_sunday_one_offset(day).ok()).ok_or_else(|| field.wrong(text))
         };
         if text == "L" {
-            // The last day of the week.
+            // `L` alone is the last day of the week, Saturday.
             return Ok(Self::OfWeek([7].into()));
         }
         if let Some(day) = text.strip_suffix('L') {
@@ -145,7 +144,8 @@ impl Days {
     }
 }
 
-/// The working day next to the `near`th of the month of `day`; none where the month is too short.
+/// Returns the working day nearest to the `near`th day of the month of `day`; `None` if the month has no such
+/// day.
 fn working_day(day: Date, near: i8) -> Option<Date> {
     let wanted = day.with().day(near).build().ok()?;
     let away = match wanted.weekday() {
@@ -158,20 +158,21 @@ fn working_day(day: Date, near: i8) -> Option<Date> {
     wanted.checked_add(jiff::Span::new().days(away)).ok()
 }
 
-/// One field of a cron expression: a list of values, ranges and steps.
+/// Name and allowed values of one field of a cron expression, which is a list of values, ranges and steps.
 #[derive(Clone, Copy, Debug)]
 struct Field {
-    what: &'static str,
+    name: &'static str,
     least: i16,
     most: i16,
-    /// Other words for the values, of which the first stands for 1.
+    /// Alternative names of the values, such as `JAN`, in ascending order from the value 1; empty if there
+    /// are none.
     names: &'static [&'static str],
 }
 
 impl Field {
     fn wrong(&self, text: &str) -> ExpressionError {
-        let Self { what, least, most, .. } = self;
-        wrong(format!("{what}: expected values from {least} to {most}, found {text:?}"))
+        let Self { name, least, most, .. } = self;
+        wrong(format!("{name}: expected values from {least} to {most}, found {text:?}"))
     }
 
     fn value(&self, text: &str) -> Result<i16, ExpressionError> {
@@ -196,7 +197,7 @@ impl Field {
             let (first, last) = match range.split_once('-') {
                 _ if range == "*" => (self.least, self.most),
                 Some((first, last)) => (self.value(first)?, self.value(last)?),
-                // `1/10` goes on to the end.
+                // `1/10` continues to the largest value of the field.
                 None if step.is_some() => (self.value(range)?, self.most),
                 None => (self.value(range)?, self.value(range)?),
             };
@@ -204,7 +205,7 @@ impl Field {
             if first <= last {
                 values.extend((first..=last).step_by(step));
             } else {
-                // `FRI-MON` goes round.
+                // `FRI-MON` wraps around.
                 values.extend((first..=self.most).chain(self.least..=last).step_by(step));
             }
         }
@@ -212,7 +213,7 @@ impl Field {
     }
 }
 
-/// Nothing of a time before 1970.
+/// Converts a date and time in UTC to a timestamp; `None` before 1970.
 pub(super) fn timestamp(at: DateTime) -> Option<Timestamp> {
     let at = TimeZone::UTC.to_timestamp(at).ok()?;
     u64::try_from(at.as_second()).ok().map(Timestamp::from_secs)

@@ -1,8 +1,8 @@
-//! Why a schedule expression cannot be read.
+//! Error of a schedule expression that cannot be parsed.
 
 use std::fmt;
 
-/// Why an expression is none.
+/// Error of a schedule expression that cannot be parsed. The message names the problem.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExpressionError(String);
 

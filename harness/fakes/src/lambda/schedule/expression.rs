@@ -1,4 +1,4 @@
-//! When a schedule invokes its function.
+//! Schedule expressions, which define the times at which a schedule invokes its function.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use streamer::ports::Timestamp;
 use super::cron::{Cron, timestamp};
 use super::error::{ExpressionError, wrong};
 
-/// When a schedule invokes: `rate(5 minutes)`, `cron(0 12 * * ? *)`, or `at(2026-03-01T12:00:00)`; all in UTC.
+/// A schedule expression: `rate(5 minutes)`, `cron(0 12 * * ? *)` or `at(2026-03-01T12:00:00)`. Times are in
+/// UTC.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Expression(When);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum When {
-    /// This long after each other, from the stage's start on.
+    /// Interval between invocations, counted from the start of the schedule.
     Rate(Duration),
     At(Timestamp),
     Cron(Box<Cron>),
@@ -26,7 +27,8 @@ impl Expression {
         matches!(self.0, When::Rate(_))
     }
 
-    /// The first moment after `after`, of a schedule that was made at `start`.
+    /// Returns the first time after `after`, for a schedule that was created at `start`; `None` if no later
+    /// time exists.
     pub(super) fn next(&self, start: Timestamp, after: Timestamp) -> Option<Timestamp> {
         match &self.0 {
             When::Rate(every) => {
@@ -52,8 +54,10 @@ impl FromStr for Expression {
             return Cron::parse(cron).map(|cron| Self(When::Cron(Box::new(cron))));
         }
         if let Some(at) = inner("at") {
-            let at: DateTime = at.parse().map_err(|_| wrong(format!("{at:?} is not yyyy-mm-ddThh:mm:ss")))?;
-            let at = timestamp(at).ok_or_else(|| wrong(format!("{text:?} lies before 1970")))?;
+            let at: DateTime =
+                at.parse().map_err(|_| wrong(format!("expected yyyy-mm-ddThh:mm:ss, found {at:?}")))?;
+            let at = timestamp(at)
+                .ok_or_else(|| wrong(format!("expected a time in 1970 or later, found {text:?}")))?;
             return Ok(Self(When::At(at)));
         }
         Err(wrong(format!("expected rate(…), cron(…) or at(…), found {text:?}")))
@@ -70,14 +74,14 @@ fn rate_of(text: &str) -> Result<Duration, ExpressionError> {
         .ok()
         .filter(|value| *value > 0)
         .ok_or_else(|| wrong(format!("expected a whole number above 0, found {value:?}")))?;
-    // AWS insists on the right number of the noun.
+    // AWS requires the singular unit after 1, and the plural unit otherwise.
     let minutes = match (unit, value) {
         ("minute", 1) | ("minutes", 2..) => 1,
         ("hour", 1) | ("hours", 2..) => 60,
         ("day", 1) | ("days", 2..) => 24 * 60,
         _ => {
             return Err(wrong(format!(
-                "expected minute, hour or day after 1, and else minutes, hours or days, found {text:?}"
+                "expected minute, hour or day after 1, otherwise minutes, hours or days; found {text:?}"
             )));
         }
     };
@@ -100,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn schedule_row_cron_expressions_of_every_kind() {
-        // The 1st of March 2026 is a Sunday.
+    fn cron_expression_yields_its_next_time_for_every_kind_of_field() {
+        // March 1, 2026 is a Sunday.
         for (expression, after, expected) in [
             ("cron(0 12 * * ? *)", "2026-03-01T11:59:59", "2026-03-01T12:00"),
             ("cron(0 12 * * ? *)", "2026-03-01T12:00:00", "2026-03-02T12:00"),
@@ -127,12 +131,16 @@ mod tests {
         ] {
             assert_eq!(next(expression, after).as_deref(), Some(expected), "{expression} after {after}");
         }
-        assert_eq!(next("cron(0 0 1 1 ? 2026)", "2026-03-01T00:00:00"), None, "never again");
-        assert_eq!(next("cron(0 0 30 2 ? *)", "2026-03-01T00:00:00"), None, "there is no such day");
+        assert_eq!(
+            next("cron(0 0 1 1 ? 2026)", "2026-03-01T00:00:00"),
+            None,
+            "the expression has no time after 2026"
+        );
+        assert_eq!(next("cron(0 0 30 2 ? *)", "2026-03-01T00:00:00"), None, "February has no 30th day");
     }
 
     #[test]
-    fn schedule_row_rates_count_from_the_start_and_at_happens_once() {
+    fn rate_schedule_counts_from_its_start_and_at_schedule_fires_once() {
         assert_eq!(next("rate(5 minutes)", "2026-01-01T00:00:00").unwrap(), "2026-01-01T00:05");
         assert_eq!(next("rate(5 minutes)", "2026-01-01T00:05:00").unwrap(), "2026-01-01T00:10");
         assert_eq!(next("rate(1 hour)", "2026-01-01T07:30:00").unwrap(), "2026-01-01T08:00");
@@ -142,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn schedule_row_what_is_no_expression_is_refused() {
+    fn invalid_schedule_expression_is_rejected() {
         for text in [
             "",
             "every day",
