@@ -41,7 +41,7 @@ impl TokenFor {
         Self { user: user.into(), tenant: tenant.into(), permissions: Vec::new(), ttl }
     }
 
-    /// Sets the permissions.
+    /// Sets the permissions that the token grants.
     #[must_use]
     pub fn with_permissions<P: Into<String>>(mut self, permissions: impl IntoIterator<Item = P>) -> Self {
         self.permissions = permissions.into_iter().map(Into::into).collect();

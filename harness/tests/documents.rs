@@ -109,15 +109,17 @@ fn fidelity_table_and_tests_of_the_fakes_name_each_other() {
             if !existing.contains(test) {
                 problems.push(format!("{}: the test {test} does not exist", row.name));
             }
-            let other = named.insert(test, &row.name);
-            if let Some(other) = other.filter(|other| ROWS_WITH_A_SHARED_TEST != (other, &row.name)) {
+            let other = named.insert(test.as_str(), row.name.as_str());
+            if let Some(other) = other.filter(|other| ROWS_WITH_A_SHARED_TEST != (*other, row.name.as_str()))
+            {
                 problems.push(format!("{test}: named by two rows, {other} and {}", row.name));
             }
         }
     }
     let is_unnamed = |test: &&String| {
-        let begins = |row: &Row| test.strip_prefix(&row.name).is_some_and(|rest| rest.starts_with('_'));
-        !named.contains_key(test) && rows.iter().any(begins)
+        let begins =
+            |row: &Row| test.strip_prefix(row.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+        !named.contains_key(test.as_str()) && rows.iter().any(begins)
     };
     let of_fakes = tests_in([TESTS_OF_FAKES]);
     problems.extend(

@@ -107,14 +107,19 @@ impl StageBuilder {
         self
     }
 
-    /// Like [`app`](Self::app), but calls `app` for a new app in each environment of a function, as on AWS.
-    /// Layers that keep state, such as rate limits, need this.
+    /// Runs Streamer's functions in this process, with a new app from `app` in each environment of a
+    /// function, as on AWS. Layers that keep state, such as rate limits, need this.
+    ///
+    /// Otherwise works as [`app`](Self::app).
     pub fn app_of_each(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
         self.app_with(move |_| app())
     }
 
-    /// Like [`app_of_each`](Self::app_of_each), for handlers that call AWS. An SDK client reaches the stage's
-    /// own services if it is configured with [`Services::http_client`], any credentials and any region.
+    /// Runs Streamer's functions in this process, with handlers that call AWS. `app` makes a new app in each
+    /// environment of a function.
+    ///
+    /// An AWS SDK client in a handler reaches the stage's own services if it is configured with
+    /// [`Services::http_client`], any credentials and any region.
     pub fn app_with(mut self, app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         self.apps = Some(Apps::Each(Arc::new(app)));
         self
@@ -142,8 +147,8 @@ impl StageBuilder {
         self.function_with(FunctionConfig::in_process(name, code))
     }
 
-    /// Like [`function`](Self::function), with settings for an additional function. A function of the
-    /// template keeps the template's settings.
+    /// Runs a function in this process, as [`function`](Self::function) does, with the settings of an
+    /// additional function. A function of the template keeps the template's settings.
     pub fn function_with(mut self, function: FunctionConfig) -> Self {
         self.functions.push(function);
         self
@@ -183,7 +188,8 @@ impl StageBuilder {
         self
     }
 
-    /// Sets the folder that stores the tables, streams and queues. Default: no folder; they are in memory.
+    /// Sets the folder that stores the tables, streams and queues. Default: no folder; all data stay in
+    /// memory.
     pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
         self.data = Some(folder.into());
         self

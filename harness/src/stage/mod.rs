@@ -217,7 +217,7 @@ impl Stage {
         self.end().await;
     }
 
-    /// Like [`shutdown`](Self::shutdown), but keeps the stage, so that its tables can still be read.
+    /// Ends the stage as [`shutdown`](Self::shutdown) does, but keeps its tables readable.
     pub async fn end(&mut self) {
         self.gateway.shutdown().await;
         self.stop_polling.send_replace(true);

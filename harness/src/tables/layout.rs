@@ -60,7 +60,7 @@ impl Layout {
         }])
     }
 
-    /// Adds a stream with this view of a changed item.
+    /// Adds a stream to the table. `view` sets what the stream shows of a changed item.
     #[must_use]
     pub fn with_stream(mut self, view: StreamViewType) -> Self {
         self.stream = Some(view);

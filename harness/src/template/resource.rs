@@ -72,9 +72,11 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
         };
         let Some(true) = reader.report.keep(reader.scope.exists(node)) else { continue };
         if kind == "AWS::Lambda::EventInvokeConfig" {
-            let message = "the local stage does not support this resource type; use the property \
-             EventInvokeConfig of the function instead";
-            reader.report.unsupported(&node.place, format!("{kind}: {message}"));
+            let message = format!(
+                "the local stage does not support the resource type {kind}; use the property \
+                 EventInvokeConfig of the function instead"
+            );
+            reader.report.unsupported(&node.place, message);
             continue;
         }
         let resource = Resource { id, kind, node };
@@ -82,8 +84,9 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
             account_for_attributes(&resource, reader);
             resources.push(resource);
         } else {
-            let (finding, meaning) = finding_for(kind);
-            reader.report.finding(&node.place, finding, format!("{kind}: {meaning}"));
+            let (finding, reason) = finding_for(kind);
+            let meaning = format!("a resource of type {kind} is ignored, because {reason}");
+            reader.report.finding(&node.place, finding, meaning);
         }
     }
     resources
@@ -106,7 +109,7 @@ fn runs(kind: &str) -> bool {
     )
 }
 
-/// Returns the finding for a resource type that the local stage does not run.
+/// Returns the importance of ignoring a resource of this type, and the reason why it is ignored.
 fn finding_for(kind: &str) -> (FindingKind, &'static str) {
     let service = kind.split("::").nth(1).unwrap_or_default();
     match (service, kind) {
@@ -116,7 +119,7 @@ fn finding_for(kind: &str) -> (FindingKind, &'static str) {
         }
         ("Events" | "Scheduler", _) => (
             NotEmulated,
-            "local schedules are scheduled rules and the function events Schedule and ScheduleV2",
+            "the only local schedules are scheduled rules and the function events Schedule and ScheduleV2",
         ),
         (_, "AWS::Lambda::Permission") => (Harmless, "the local gateway may invoke every function"),
         (_, "AWS::ApiGatewayV2::Deployment") => {
@@ -124,11 +127,11 @@ fn finding_for(kind: &str) -> (FindingKind, &'static str) {
         }
         ("IAM" | "KMS", _) => (Harmless, "permissions and keys are not checked locally"),
         ("Logs" | "CloudWatch" | "ApplicationInsights" | "XRay", _) => {
-            (Harmless, "log lines go to the terminal; there are no metrics or alarms locally")
+            (Harmless, "log lines go to the terminal, and there are no metrics or alarms locally")
         }
         _ => (
             NotEmulated,
-            "the local stage does not create this resource, and no running resource refers to it",
+            "the local stage does not support this type, and no running resource refers to this one",
         ),
     }
 }

@@ -11,8 +11,8 @@ use super::environment::Environment;
 use super::node::{Kind, Node};
 use super::parameters::{self, Parameter};
 
-/// Maximum length of a chain of names that refer to one another: more than any template has, and short enough
-/// for the stack.
+/// Maximum length of a chain of names that refer to one another: more than any template has, and few enough
+/// that resolving them does not overflow the stack.
 const MAX_CHAIN: usize = 24;
 
 /// All names to which an intrinsic function of one template can refer.

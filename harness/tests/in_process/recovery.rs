@@ -137,7 +137,7 @@ async fn retry_with_a_backoff_of_five_seconds_starts_five_to_eight_seconds_later
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_that_fails_all_attempts_is_one_dead_letter_and_can_be_redriven() {
+async fn request_that_fails_all_attempts_becomes_one_dead_letter_and_can_be_redriven() {
     let (stage, work, mut ann) = stage().await;
     ann.request("work", "r1", json!({"failures": u32::MAX})).await.unwrap();
     assert_eq!(ann.failure("r1").await.unwrap().code.as_str(), "BUSY");
@@ -162,7 +162,7 @@ async fn request_that_fails_all_attempts_is_one_dead_letter_and_can_be_redriven(
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letter_is_sent_once_its_queue_recovers() {
+async fn dead_letter_is_sent_after_its_queue_recovers() {
     let (stage, _, mut ann) = stage().await;
     let down = stage.faults().add(Fault::fail(Call::send_message()));
     ann.request("work", "r1", json!({"failures": u32::MAX})).await.unwrap();
@@ -235,7 +235,7 @@ async fn request_of_a_killed_processor_is_rerun_by_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_that_always_kills_its_process_is_a_dead_letter_and_others_complete() {
+async fn request_that_always_kills_its_process_becomes_a_dead_letter_and_others_complete() {
     let (stage, work, mut ann) = stage().await;
     work.0.functions.set(stage.functions().clone()).unwrap();
     ann.request("work", "r2", json!({"secs": 6})).await.unwrap();
