@@ -22,7 +22,7 @@ pub struct Layout {
     pub stream: Option<StreamViewType>,
     /// Name of the attribute that holds an item's expiry (epoch seconds); `None` if time to live is off.
     pub ttl_attribute: Option<String>,
-    /// Whether the table can be restored to its state at any second of the last 35 days.
+    /// Whether the table can be restored to its state at any second of its recovery period, 35 days by default.
     pub point_in_time_recovery: bool,
     /// Key that encrypts the table.
     pub encryption: Encryption,
