@@ -1,8 +1,9 @@
 //! A WebSocket client for tests and for the `streamer` command.
 //!
-//! The same client speaks to a stage in process ([`Stage::connect`](crate::stage::Stage::connect)) and to any stage that has
-//! a URL ([`Client::connect`]). What it waits for is a frame, the end of a request, or the end of the connection; what does
-//! not come is an error that shows every frame that came instead.
+//! [`Stage::connect`](crate::stage::Stage::connect) connects a client to a stage in process,
+//! [`Client::connect`] to any stage that has a URL. A client waits for the next frame, for the terminal frame
+//! of a request, or for the close of the connection. If the expected frame does not come, the error shows the
+//! frames that came instead.
 
 mod error;
 
@@ -24,7 +25,7 @@ use tokio_tungstenite::{WebSocketStream, connect_async};
 
 pub use error::ClientError;
 
-/// What carries a client's messages, with or without a socket.
+/// The WebSocket that carries a client's messages, over a socket or over an in-process byte stream.
 trait Channel:
     Stream<Item = Result<Message, tungstenite::Error>>
     + Sink<Message, Error = tungstenite::Error>
@@ -36,57 +37,63 @@ trait Channel:
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Channel for WebSocketStream<S> {}
 
-/// A connection to a stage.
+/// A client's WebSocket connection to a stage.
 #[derive(Debug)]
 pub struct Client {
     channel: Box<dyn Channel>,
     headers: HeaderMap,
     patience: Duration,
-    /// How long it waits by the machine's own clock, where the tokio one that patience is measured by may be paused.
+    /// Maximum wait for a frame by the machine's clock; `None` if unlimited. A stage in process needs this
+    /// limit, because `patience` is measured by tokio's clock, which may be paused.
     real_patience: Option<Duration>,
-    /// Frames that came while others were waited for.
-    aside: VecDeque<Frame>,
-    /// Everything that came, as it came, for errors to show.
+    /// Received frames that no caller has taken yet, oldest first.
+    buffered: VecDeque<Frame>,
+    /// Texts of the last received frames, for error messages.
     seen: Vec<String>,
 }
 
 impl Client {
-    /// How long a client waits for the next frame, unless [it is told otherwise](Self::set_patience).
+    /// Default maximum wait for the next frame; see [`set_patience`](Self::set_patience).
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// How often it looks at the machine's clock while it waits.
-    const LOOK_UP: Duration = Duration::from_secs(1);
+    /// Interval at which a waiting client checks the machine's clock.
+    const REAL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Most frames fit into it.
+    /// Size of the read buffer in bytes. Most frames fit into 4 KiB.
     const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-    /// The most frames that are kept for errors to show.
-    const SEEN: usize = 1_000;
+    /// Maximum number of received frames that are kept for error messages.
+    const MAX_SEEN: usize = 1_000;
 
-    /// Connects with a token.
+    /// Connects to a stage's WebSocket URL, with the token in the query parameter `token`.
     ///
     /// # Errors
-    /// When nobody listens, or the token is refused.
+    /// [`ClientError::Refused`] if the stage refuses the token, [`ClientError::Transport`] if no stage
+    /// answers at the URL.
     pub async fn connect(ws_url: &str, token: &str) -> Result<Self, ClientError> {
         Self::open(format!("{ws_url}?token={token}")).await
     }
 
-    /// Connects with a request of any kind: a URL, or an HTTP request with headers of its own.
+    /// Connects with a custom handshake: `request` is a URL, or an HTTP request with its own headers.
     ///
     /// # Errors
-    /// When nobody listens, or the connection is refused.
+    /// [`ClientError::Refused`] if the stage refuses the connection, [`ClientError::Transport`] if no stage
+    /// answers.
     pub async fn open(request: impl IntoClientRequest + Unpin) -> Result<Self, ClientError> {
         let (socket, response) = connect_async(request).await?;
         Ok(Self::over(socket, response.headers().clone(), Self::PATIENCE))
     }
 
-    /// A client on the byte stream of a WebSocket that is open, such as [`Stage::open_stream`](crate::stage::Stage::open_stream)
-    /// returns. `headers` are those of the handshake's answer; `patience` is how long it waits for a frame.
+    /// Makes a client from the byte stream of an open WebSocket, which
+    /// [`Stage::open_stream`](crate::stage::Stage::open_stream) returns.
+    ///
+    /// `headers` are the headers of the handshake's response. `patience` is the maximum wait for a frame.
     pub async fn on<S>(stream: S, headers: HeaderMap, patience: Duration) -> Self
     where
         S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static,
     {
-        // Each read begins by clearing it all: one of 128 KiB, as by default, would cost more than most messages.
+        // tungstenite clears the whole read buffer before each read. Clearing its default of 128 KiB would
+        // cost more than reading most messages.
         let config = WebSocketConfig::default().read_buffer_size(Self::READ_BUFFER_BYTES);
         let channel = WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await;
         Self { real_patience: Some(Self::PATIENCE), ..Self::over(channel, headers, patience) }
@@ -94,25 +101,28 @@ impl Client {
 
     fn over(channel: impl Channel + 'static, headers: HeaderMap, patience: Duration) -> Self {
         let channel = Box::new(channel);
-        Self { channel, headers, patience, real_patience: None, aside: VecDeque::new(), seen: Vec::new() }
+        Self { channel, headers, patience, real_patience: None, buffered: VecDeque::new(), seen: Vec::new() }
     }
 
-    /// The headers of the answer that opened the connection, such as `Sec-WebSocket-Protocol`.
+    /// Returns the headers of the handshake's response, such as `Sec-WebSocket-Protocol`.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// How long to wait for the next frame; by default 30 s over a socket, and in process 590 s, as after 600 s
-    /// the gateway closes an idle connection, but no more than 30 s of the machine's own time.
+    /// Sets the maximum wait for the next frame.
+    ///
+    /// Over a socket, the default is 30 s. In process, the default is 590 s of the stage's time, because the
+    /// gateway closes an idle connection after 600 s, and also 30 s of the machine's time. Calling this
+    /// method removes the limit on the machine's time.
     pub fn set_patience(&mut self, patience: Duration) {
         (self.patience, self.real_patience) = (patience, None);
     }
 
-    /// Asks for something.
+    /// Sends a request for `action` with the request id `id`.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if sending fails.
     pub async fn request(
         &mut self,
         action: &str,
@@ -122,37 +132,42 @@ impl Client {
         self.send_text(json!({"action": action, "id": id, "payload": payload.borrow()}).to_string()).await
     }
 
-    /// Sends any text.
+    /// Sends a text message as it is, whether or not it is a valid request.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if sending fails.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), ClientError> {
         self.send(Message::text(text.into())).await
     }
 
-    /// Sends any message: text, bytes, a ping.
+    /// Sends a WebSocket message of any kind: text, binary or ping.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if sending fails.
     pub async fn send(&mut self, message: Message) -> Result<(), ClientError> {
         Ok(self.channel.send(message).await?)
     }
 
-    /// The next frame, as text; frames that [`complete`](Self::complete) and its like have set aside are not among these.
+    /// Waits for the next frame from the stage, and returns its text.
+    ///
+    /// Frames that [`complete`](Self::complete) or another method has already received and buffered are not
+    /// returned.
     ///
     /// # Errors
-    /// When none comes, or the connection is closed.
+    /// [`ClientError::Silent`] if no frame comes in time, [`ClientError::Closed`] if the connection is
+    /// closed.
     pub async fn next_text(&mut self) -> Result<String, ClientError> {
         #[expect(
             clippy::disallowed_methods,
-            reason = "a hang is told by the machine's time, not by one that is paused"
+            reason = "only the machine's clock detects a hang, because tokio's clock may be paused"
         )]
         let begun = std::time::Instant::now();
         let deadline = Instant::now() + self.patience;
         loop {
-            // A paused clock leaps from one of these moments to the next, in no time of the machine's own.
-            let look_up = deadline.min(Instant::now() + Self::LOOK_UP);
-            if let Ok(next) = timeout_at(look_up, self.next_text_without_timeout()).await {
+            // A paused tokio clock jumps to `next_check` immediately, so that these checks take almost no
+            // machine time.
+            let next_check = deadline.min(Instant::now() + Self::REAL_CLOCK_INTERVAL);
+            if let Ok(next) = timeout_at(next_check, self.next_text_without_timeout()).await {
                 return next;
             }
             if Instant::now() >= deadline {
@@ -164,10 +179,11 @@ impl Client {
         }
     }
 
-    /// The next frame, as text, however long it takes; cancelled, nothing is lost.
+    /// Waits without a time limit for the next frame, and returns its text. If the call is cancelled, no
+    /// frame is lost.
     ///
     /// # Errors
-    /// When the connection is closed or fails.
+    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if it fails.
     pub async fn next_text_without_timeout(&mut self) -> Result<String, ClientError> {
         loop {
             match self.channel.next().await {
@@ -183,12 +199,13 @@ impl Client {
         }
     }
 
-    /// The next frame.
+    /// Returns the next frame: the oldest buffered frame, or the next frame from the stage.
     ///
     /// # Errors
-    /// As [`next_text`](Self::next_text); also when it is none of the protocol's.
+    /// As [`next_text`](Self::next_text), and [`ClientError::NotAFrame`] if the text is not a frame of the
+    /// protocol.
     pub async fn next_frame(&mut self) -> Result<Frame, ClientError> {
-        match self.aside.pop_front() {
+        match self.buffered.pop_front() {
             Some(frame) => Ok(frame),
             None => self.read_frame().await,
         }
@@ -199,35 +216,40 @@ impl Client {
         serde_json::from_str(&text).map_err(|_| ClientError::NotAFrame(text))
     }
 
-    /// Every frame about request `id` until it has ended, its last one included. Frames about other requests that come
-    /// meanwhile are kept for whoever asks for them next, and so is every frame if this is cancelled or fails.
+    /// Waits for the terminal frame of request `id`, and returns every frame about that request, the terminal
+    /// frame last.
+    ///
+    /// Frames about other requests stay buffered for later calls. If the call is cancelled or fails, all
+    /// frames stay buffered.
     ///
     /// # Errors
-    /// When none comes, or the connection is closed.
+    /// [`ClientError::Silent`] if no frame comes in time, [`ClientError::Closed`] if the connection is
+    /// closed.
     pub async fn frames_until_terminal(&mut self, id: &str) -> Result<Vec<Frame>, ClientError> {
         let is_about = |frame: &Frame| frame.request_id().is_some_and(|about| about.as_str() == id);
-        let mut looked_at = 0;
+        let mut checked = 0;
         let last = loop {
-            let mut unseen = self.aside.iter().skip(looked_at);
+            let mut unseen = self.buffered.iter().skip(checked);
             if let Some(at) = unseen.position(|frame| is_about(frame) && frame.is_terminal()) {
-                break looked_at + at;
+                break checked + at;
             }
-            looked_at = self.aside.len();
+            checked = self.buffered.len();
             let frame = self.read_frame().await?;
-            self.aside.push_back(frame);
+            self.buffered.push_back(frame);
         };
-        let later = self.aside.split_off(last + 1);
-        let until_last = std::mem::take(&mut self.aside);
+        let later = self.buffered.split_off(last + 1);
+        let until_last = std::mem::take(&mut self.buffered);
         let (frames, others): (VecDeque<_>, VecDeque<_>) = until_last.into_iter().partition(is_about);
-        self.aside = others;
-        self.aside.extend(later);
+        self.buffered = others;
+        self.buffered.extend(later);
         Ok(frames.into())
     }
 
-    /// What request `id` ends with: the data of its response, or the result of its work.
+    /// Waits until request `id` succeeds, and returns its result.
     ///
     /// # Errors
-    /// When it fails, with all frames about it; when it does not end, or the connection is closed.
+    /// [`ClientError::Failed`] with all frames about the request if it fails; otherwise as
+    /// [`frames_until_terminal`](Self::frames_until_terminal).
     pub async fn complete(&mut self, id: &str) -> Result<Value, ClientError> {
         let frames = self.frames_until_terminal(id).await?;
         match frames.last() {
@@ -237,10 +259,11 @@ impl Client {
         }
     }
 
-    /// What request `id` fails with.
+    /// Waits until request `id` fails, and returns its error.
     ///
     /// # Errors
-    /// When it succeeds, with all frames about it; when it does not end, or the connection is closed.
+    /// [`ClientError::Succeeded`] with all frames about the request if it succeeds; otherwise as
+    /// [`frames_until_terminal`](Self::frames_until_terminal).
     pub async fn failure(&mut self, id: &str) -> Result<ErrorBody, ClientError> {
         let frames = self.frames_until_terminal(id).await?;
         match frames.last() {
@@ -251,15 +274,17 @@ impl Client {
         }
     }
 
-    /// Waits until the stage closes the connection, and returns the close frame's code and reason. Frames that come
-    /// before it are kept for [`next_frame`](Self::next_frame).
+    /// Waits until the stage closes the connection, and returns the close frame's code and reason.
+    ///
+    /// Frames that come before the close stay buffered for [`next_frame`](Self::next_frame).
     ///
     /// # Errors
-    /// When it does not, or ends the connection without a close frame.
+    /// [`ClientError::Silent`] if the stage neither sends a frame nor closes in time, [`ClientError::Closed`]
+    /// without a code if the connection ends without a close frame.
     pub async fn closed(&mut self) -> Result<(u16, String), ClientError> {
         loop {
             match self.read_frame().await {
-                Ok(frame) => self.aside.push_back(frame),
+                Ok(frame) => self.buffered.push_back(frame),
                 Err(ClientError::NotAFrame(_)) => {}
                 Err(ClientError::Closed { code: Some(code), reason }) => return Ok((code, reason)),
                 Err(error) => return Err(error),
@@ -268,22 +293,23 @@ impl Client {
     }
 
     fn keep(&mut self, text: &str) {
-        if self.seen.len() >= Self::SEEN {
-            self.seen.drain(..Self::SEEN / 2);
+        if self.seen.len() >= Self::MAX_SEEN {
+            self.seen.drain(..Self::MAX_SEEN / 2);
         }
         self.seen.push(text.to_owned());
     }
 
-    /// What the client was sent last, as it came: at least 500 frames, if there were as many.
+    /// Returns the texts of the last frames received, oldest first: at least the last 500, or all frames if
+    /// there were fewer.
     #[must_use]
     pub fn seen(&self) -> &[String] {
         &self.seen
     }
 
-    /// Closes the connection in order.
+    /// Closes the connection with a WebSocket close frame.
     ///
     /// # Errors
-    /// When it is closed already.
+    /// [`ClientError::Closed`] if the connection is already closed.
     pub async fn close(mut self) -> Result<(), ClientError> {
         Ok(self.channel.close().await?)
     }
@@ -305,7 +331,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn where_time_is_real_a_client_in_process_gives_up_by_the_machines_clock() {
+    async fn client_in_process_stops_waiting_by_the_machines_clock() {
         let (here, _there) = tokio::io::duplex(64);
         let mut client = Client::on(here, HeaderMap::new(), Duration::from_secs(590)).await;
         assert_eq!(client.real_patience, Some(Duration::from_secs(30)));

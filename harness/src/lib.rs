@@ -1,7 +1,19 @@
-//! The whole stage on a laptop: DynamoDB with its streams, the WebSocket gateway, Lambda and its event source
-//! mappings, made from the SAM template that deploys.
+//! Runs a whole stage on a laptop: DynamoDB with its streams, the WebSocket gateway, Lambda with its event
+//! source mappings, and SQS.
 //!
-//! In process, a stage starts in milliseconds, needs no sockets, and lives on tokio's clock, which a test may pause:
+//! A stage is one set of tables, queues, functions and a gateway. The harness makes a local stage from the
+//! SAM template that also deploys to AWS, and replaces each AWS service by a fake. There are two kinds of
+//! local stage:
+//!
+//! - A stage in process is for tests. It starts in milliseconds, opens no socket, and follows tokio's clock,
+//!   which a test may pause.
+//! - A stage of executables runs each function as a process and serves on a port, as the command `streamer
+//!   local` does. It follows the machine's clock.
+//!
+//! # A test in process
+//!
+//! This program starts a stage with one handler, connects a client as the user `ann`, sends a request and
+//! waits for its result:
 //!
 //! ```
 //! use serde_json::{Value, json};
@@ -26,10 +38,18 @@
 //! }
 //! ```
 //!
-//! In reading order: [`stage`] puts together what [`template`] describes, out of [`dynamodb`], [`gateway`],
-//! [`lambda`], [`event_source`] and [`sqs`]; [`faults`] injects errors into their calls; [`tables`] creates the template's
-//! tables at any endpoint; [`client`] and [`signing_key`] are for tests that talk to a stage. The crate `streamer-sim`
-//! runs the same stage under a seeded simulator.
+//! # The modules, in reading order
+//!
+//! 1. [`stage`] builds and runs a stage. Start with [`Stage::builder`](stage::Stage::builder).
+//! 2. [`client`] is the WebSocket client of tests, and [`signing_key`] signs the tokens that clients connect
+//!    with.
+//! 3. [`faults`] makes calls fail, hang or arrive late, and kills functions, on purpose.
+//! 4. [`template`] reads the SAM template.
+//! 5. [`tables`] creates, compares and deletes DynamoDB tables, on a local stage or on AWS.
+//! 6. [`dynamodb`], [`gateway`], [`lambda`], [`event_source`] and [`sqs`] are the fakes. [`destination`] and
+//!    [`watch`] serve them.
+//!
+//! The crate `streamer-sim` runs the same stage under a seeded simulator.
 
 pub mod client;
 pub mod signing_key;

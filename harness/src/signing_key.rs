@@ -1,4 +1,4 @@
-//! The key that the local stage trusts, and tokens signed with it.
+//! The key pair of a local stage, and the tokens that clients present to the stage.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,34 +13,35 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
 use streamer::ports::Timestamp;
 
-/// An Ed25519 key pair: its public half goes into the template's `JwtKey`, its private half signs tokens.
+/// An Ed25519 key pair. Its private key signs tokens; its public key is a value for the template's parameter
+/// `JwtKey`, which makes a stage trust these tokens.
 #[derive(Debug)]
 pub struct SigningKey {
     pair: Ed25519KeyPair,
 }
 
-/// Whom a token is for.
+/// The claims of a token that a test or a client signs in with: user, tenant, permissions and lifetime.
 #[derive(Clone, Debug)]
 pub struct TokenFor {
-    /// The token's `sub`.
+    /// User id, the token's claim `sub`.
     pub user: String,
-    /// The token's `tenant_id`.
+    /// Tenant id, the token's claim `tenant_id`.
     pub tenant: String,
-    /// The token's `permissions`.
+    /// Permissions of the user, the token's claim `permissions`.
     pub permissions: Vec<String>,
-    /// How long the token is valid.
+    /// Time from signing until the token expires.
     pub ttl: Duration,
 }
 
 impl TokenFor {
-    /// A user of a tenant, without permissions, for a day.
+    /// Describes a token for a user of a tenant, without permissions, valid for 24 hours.
     #[must_use]
     pub fn new(user: impl Into<String>, tenant: impl Into<String>) -> Self {
         let ttl = Duration::from_hours(24);
         Self { user: user.into(), tenant: tenant.into(), permissions: Vec::new(), ttl }
     }
 
-    /// The same with these permissions.
+    /// Sets the permissions that the token grants.
     #[must_use]
     pub fn with_permissions<P: Into<String>>(mut self, permissions: impl IntoIterator<Item = P>) -> Self {
         self.permissions = permissions.into_iter().map(Into::into).collect();
@@ -51,25 +52,26 @@ impl TokenFor {
 impl SigningKey {
     const ALGORITHM: &str = "EdDSA";
 
-    /// A new key, which nobody else has.
+    /// Generates a random key pair.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn generate() -> io::Result<Self> {
         Self::from_pkcs8(&new_pkcs8()?)
     }
 
-    /// The key in `file`, which is made, readable for its owner alone, if it is not there.
+    /// Loads the key pair from `file`. If there is no such file, creates it with a new key pair, readable
+    /// only by its owner.
     ///
     /// # Errors
-    /// When the file can be neither read nor written, or holds something else.
+    /// If the file cannot be read or written, or does not hold an Ed25519 key pair.
     pub fn load_or_create(file: &Path) -> io::Result<Self> {
         match fs::read(file) {
             Ok(pkcs8) => Self::from_pkcs8(&pkcs8),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let pkcs8 = new_pkcs8()?;
                 match create_private(file, &pkcs8) {
-                    // Another stage was quicker: its key is as good.
+                    // Another process has created the file in the meantime: use the key in that file.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         Self::from_pkcs8(&fs::read(file)?)
                     }
@@ -81,15 +83,16 @@ impl SigningKey {
         }
     }
 
-    /// Derives the key from `seed`: the same seed gives the same key. Only for simulations, since anybody can derive it.
+    /// Derives the key pair from `seed`: the same seed gives the same key pair. Only for simulations, because
+    /// anyone can derive the same private key.
     ///
     /// # Errors
-    /// Never in practice: every seed makes a valid Ed25519 key.
+    /// Never in practice: every seed makes a valid Ed25519 key pair.
     pub fn from_seed(seed: u64) -> io::Result<Self> {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let pair = Ed25519KeyPair::from_seed_unchecked(&bytes)
-            .map_err(|_| io::Error::other("32 bytes are a seed of Ed25519"))?;
+            .map_err(|_| io::Error::other("Ed25519 rejects the 32 bytes of the seed"))?;
         Ok(Self { pair })
     }
 
@@ -97,22 +100,23 @@ impl SigningKey {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it holds no Ed25519 key: delete it, and a new one is made",
+                "the file does not hold an Ed25519 key; delete the file, and the next start creates a new key",
             )
         })?;
         Ok(Self { pair })
     }
 
-    /// The public half, in PEM.
+    /// Returns the public key in PEM format.
     #[must_use]
     pub fn public_key_pem(&self) -> String {
-        // RFC 8410: SubjectPublicKeyInfo of the algorithm 1.3.101.112, without parameters.
+        // RFC 8410: SubjectPublicKeyInfo for the algorithm 1.3.101.112 (Ed25519), without parameters.
         let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         der.extend_from_slice(self.pair.public_key().as_ref());
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
     }
 
-    /// The template's parameters that have a stage trust this key.
+    /// Returns values for the template's parameters `JwtAlgorithm` and `JwtKey` that make a stage trust this
+    /// key pair.
     #[must_use]
     pub fn parameters(&self) -> BTreeMap<String, String> {
         [("JwtAlgorithm", Self::ALGORITHM.to_owned()), ("JwtKey", self.public_key_pem())]
@@ -120,10 +124,10 @@ impl SigningKey {
             .into()
     }
 
-    /// A JSON Web Token.
+    /// Signs a JSON Web Token (JWT), issued at the time `now`.
     #[must_use]
-    pub fn sign(&self, whom: &TokenFor, now: Timestamp) -> String {
-        let TokenFor { user, tenant, permissions, ttl } = whom;
+    pub fn sign(&self, holder: &TokenFor, now: Timestamp) -> String {
+        let TokenFor { user, tenant, permissions, ttl } = holder;
         let claims = json!({
             "sub": user, "tenant_id": tenant, "permissions": permissions,
             "iat": now.as_secs(), "exp": (now + *ttl).as_secs(),
@@ -142,10 +146,11 @@ impl SigningKey {
 fn new_pkcs8() -> io::Result<Vec<u8>> {
     Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
         .map(|document| document.as_ref().to_vec())
-        .map_err(|_| io::Error::other("the operating system has no randomness to give"))
+        .map_err(|_| io::Error::other("the operating system provides no randomness"))
 }
 
-/// Writes the whole file under another name first, so that nobody ever reads half a key.
+/// Writes the contents to a temporary file first, so that another process never reads half a key. Fails with
+/// `AlreadyExists` if there is such a file already.
 fn create_private(file: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -166,27 +171,27 @@ mod tests {
 
     use super::*;
 
-    fn whom(ttl: Duration) -> TokenFor {
+    fn token_for_ann(ttl: Duration) -> TokenFor {
         TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: vec!["reports".into()], ttl }
     }
 
     #[test]
-    fn the_library_trusts_what_the_key_signs() {
+    fn token_is_accepted_until_it_expires_and_only_if_signed_by_the_trusted_key() {
         let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let now = Timestamp::from_secs(1_700_000_000);
         let verifier = TokenVerifier::new(Algorithm::EdDsa, &key.public_key_pem()).unwrap();
-        let token = key.sign(&whom(Duration::from_secs(60)), now);
+        let token = key.sign(&token_for_ann(Duration::from_secs(60)), now);
         let identity = verifier.verify(&token, now).unwrap();
         assert_eq!((identity.user.as_str(), identity.tenant.as_str()), ("ann", "acme"));
         assert_eq!(identity.permissions, ["reports"]);
         assert_eq!(identity.expires_at, Timestamp::from_secs(1_700_000_060));
         assert_eq!(verifier.verify(&token, identity.expires_at), Err(TokenRefused::Expired));
-        let forged = other.sign(&whom(Duration::from_secs(60)), now);
+        let forged = other.sign(&token_for_ann(Duration::from_secs(60)), now);
         assert_eq!(verifier.verify(&forged, now), Err(TokenRefused::Signature));
     }
 
     #[test]
-    fn a_key_is_made_once_and_then_kept_for_its_owner_alone() {
+    fn signing_key_file_is_created_once_and_readable_only_by_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/key");
         let made = SigningKey::load_or_create(&file).unwrap();
@@ -197,9 +202,9 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "no draft is left");
+        assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "no temporary file is left");
         fs::write(&file, "nonsense").unwrap();
         let error = SigningKey::load_or_create(&file).unwrap_err();
-        assert!(error.to_string().contains("delete it"), "{error}");
+        assert!(error.to_string().contains("delete the file"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The tests that `docs/fidelity.md` and `ARCHITECTURE.md` name exist, and so do the paths in the documents for contributors.
+//! Checks that `docs/fidelity.md` and `ARCHITECTURE.md` name existing tests, and that documents name existing paths.
 
 #![cfg(test)]
 
@@ -6,12 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MARK: &str = "_row_";
+/// Folders that contain the tests which `docs/fidelity.md` names.
+const TESTS: [&str; 2] = ["harness", "lambdas/tests"];
 
+/// Folder of the fakes. Every test of the fakes whose name begins with a row's name must be named in the table.
+const TESTS_OF_FAKES: &str = "harness/fakes";
+
+/// Rows that share a test.
+const ROWS_WITH_A_SHARED_TEST: (&str, &str) = ("retry_count", "backoff");
+
+/// One row of the tables in `docs/fidelity.md`.
 #[derive(Debug)]
 struct Row {
     name: String,
+    /// Text of the column "here", which begins with "as AWS", "option" or "not emulated".
     here: String,
+    /// Names of the tests in the last column.
     tests: Vec<String>,
 }
 
@@ -19,7 +29,7 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What stands in backticks.
+/// Returns the pieces of `text` in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -30,7 +40,7 @@ fn rows() -> Vec<Row> {
     lines
         .map(|line| {
             let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-            let [name, _, here, tests] = cells[..] else { panic!("a row has four cells: {line}") };
+            let [name, _, here, tests] = cells[..] else { panic!("expected a row of four cells: {line}") };
             Row {
                 name: name.trim_matches('`').to_owned(),
                 here: here.to_owned(),
@@ -40,7 +50,7 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// Collects the names of the tests below `folder`, but for ignored ones.
+/// Adds the names of the tests in `folder` to `found`, except ignored tests.
 fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -56,7 +66,7 @@ fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
                     continue;
                 };
                 let name = function.split(['(', '<']).next().unwrap_or_default();
-                // Its attributes stand right above it.
+                // A function's attributes are on the lines directly above it.
                 let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
                 let attributes: Vec<_> = above.collect();
                 let runs = attributes.iter().any(|attribute| attribute.contains("test"))
@@ -78,42 +88,52 @@ fn tests_in<const N: usize>(folders: [&str; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_document_and_the_tests_name_each_other() {
-    let mut there = tests_in(["harness", "lambdas/tests"]);
-    there.retain(|test| test.contains(MARK));
+fn fidelity_table_and_tests_of_the_fakes_name_each_other() {
+    let existing = tests_in(TESTS);
     let rows = rows();
-    assert!(rows.len() > 60, "the tables are read: {}", rows.len());
+    assert!(rows.len() > 60, "docs/fidelity.md has more than 60 rows, but {} were read", rows.len());
     let mut problems = Vec::new();
     let mut named = BTreeMap::new();
     for row in &rows {
-        let ways = ["as AWS", "option", "not emulated"];
-        if !ways.iter().any(|way| row.here.starts_with(way)) {
-            problems.push(format!("{}: «here» begins with one of {ways:?}, not {:?}", row.name, row.here));
+        let forms = ["as AWS", "option", "not emulated"];
+        if !forms.iter().any(|form| row.here.starts_with(form)) {
+            problems.push(format!(
+                "{}: the column \"here\" must begin with one of {forms:?}, found {:?}",
+                row.name, row.here
+            ));
         }
         if row.tests.is_empty() != row.here.starts_with("not emulated") {
-            problems.push(format!("{}: what is emulated has tests, what is not has none", row.name));
+            problems.push(format!("{}: a row must name tests, unless it says \"not emulated\"", row.name));
         }
         for test in &row.tests {
-            if !there.contains(test) {
-                problems.push(format!("{}: there is no test {test}", row.name));
+            if !existing.contains(test) {
+                problems.push(format!("{}: the test {test} does not exist", row.name));
             }
-            if !test.contains(&format!("{}{MARK}", row.name)) {
-                problems.push(format!("{}: {test} does not carry the row's name", row.name));
-            }
-            if let Some(other) = named.insert(test, &row.name).filter(|other| !test.contains(&***other)) {
-                problems.push(format!("{test} is named by {other} and {}", row.name));
+            let other = named.insert(test.as_str(), row.name.as_str());
+            if let Some(other) = other.filter(|other| ROWS_WITH_A_SHARED_TEST != (*other, row.name.as_str()))
+            {
+                problems.push(format!("{test}: named by two rows, {other} and {}", row.name));
             }
         }
     }
+    let is_unnamed = |test: &&String| {
+        let begins =
+            |row: &Row| test.strip_prefix(row.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+        !named.contains_key(test.as_str()) && rows.iter().any(begins)
+    };
+    let of_fakes = tests_in([TESTS_OF_FAKES]);
     problems.extend(
-        there.iter().filter(|test| !named.contains_key(test)).map(|test| format!("{test} is in no row")),
+        of_fakes
+            .iter()
+            .filter(is_unnamed)
+            .map(|test| format!("{test}: begins with the name of a row, but no row names this test")),
     );
-    assert!(problems.is_empty(), "docs/fidelity.md:\n{}", problems.join("\n"));
+    assert!(problems.is_empty(), "problems in docs/fidelity.md:\n{}", problems.join("\n"));
 }
 
 #[test]
 fn each_invariant_names_tests_that_exist() {
-    let there = tests_in(["core", "harness", "lambdas"]);
+    let existing = tests_in(["core", "harness", "lambdas"]);
     let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
     let (_, section) = text.split_once("\n## Invariants\n").unwrap();
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
@@ -121,21 +141,22 @@ fn each_invariant_names_tests_that_exist() {
     let mut expected = 1..;
     for line in section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| number")) {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [number, _, tests] = cells[..] else { panic!("a row has three cells: {line}") };
+        let [number, _, tests] = cells[..] else { panic!("expected a row of three cells: {line}") };
         if number.parse() != Ok(expected.next().unwrap_or_default()) {
-            problems.push(format!("{number}: the numbers are consecutive, from 1"));
+            problems.push(format!("invariant {number}: the numbers must be consecutive, starting at 1"));
         }
         if quoted(tests).next().is_none() {
-            problems.push(format!("{number}: an invariant names its tests"));
+            problems.push(format!("invariant {number}: an invariant must name at least one test"));
         }
         problems.extend(
             quoted(tests)
-                .filter(|test| !there.contains(*test))
-                .map(|test| format!("{number}: no test {test}")),
+                .filter(|test| !existing.contains(*test))
+                .map(|test| format!("invariant {number}: the test {test} does not exist")),
         );
     }
-    assert!(expected.start > 18, "the table is read: {} rows", expected.start - 1);
-    assert!(problems.is_empty(), "ARCHITECTURE.md:\n{}", problems.join("\n"));
+    let read = expected.start - 1;
+    assert!(read > 17, "ARCHITECTURE.md has more than 17 invariants, but {read} were read");
+    assert!(problems.is_empty(), "problems in ARCHITECTURE.md:\n{}", problems.join("\n"));
 }
 
 #[test]
@@ -146,11 +167,11 @@ fn each_path_that_a_document_names_exists() {
         let text = fs::read_to_string(workspace().join(document)).unwrap();
         let paths: Vec<_> =
             quoted(&text).filter(|text| top.iter().any(|top| text.starts_with(top))).collect();
-        assert!(!paths.is_empty(), "{document} is read");
-        // A command's arguments follow its path.
+        assert!(!paths.is_empty(), "{document} names at least one path");
+        // A quoted command has arguments after its path.
         let paths = paths.iter().map(|path| path.split(' ').next().unwrap_or_default());
         let missing = paths.filter(|path| !workspace().join(path).exists());
-        problems.extend(missing.map(|path| format!("{document}: no {path}")));
+        problems.extend(missing.map(|path| format!("{document}: the path {path} does not exist")));
     }
-    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(problems.is_empty(), "documents name missing paths:\n{}", problems.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! What a stage is made of, from the template that deploys and from smaller ones.
+//! Tests of the template reader, with the template that deploys and with smaller ones.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,10 +15,10 @@ fn environment(parameters: &[(&str, &str)]) -> Environment {
 
 fn shipped() -> Template {
     Template::load(Path::new("../lambdas/template.yaml"), &environment(&[("JwtKey", "a public key")]))
-        .expect("it describes a stage")
+        .expect("the shipped template is valid")
 }
 
-/// One function, and whatever else a test is about.
+/// Parses a template with defaults for functions and the given remaining sections.
 fn with(rest: &str) -> Result<Template, TemplateError> {
     let text = format!(
         "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function: {{Runtime: provided.al2023, Handler: f, \
@@ -33,7 +33,7 @@ fn resources(rest: &str) -> Result<Template, TemplateError> {
 
 fn problems(result: Result<Template, TemplateError>) -> Vec<String> {
     match result {
-        Ok(template) => panic!("this should have been refused: {template:?}"),
+        Ok(template) => panic!("the template is invalid, but it was accepted: {template:?}"),
         Err(error) => error
             .problems()
             .iter()
@@ -43,27 +43,27 @@ fn problems(result: Result<Template, TemplateError>) -> Vec<String> {
 }
 
 #[test]
-fn the_tables_of_the_shipped_template() {
+fn tables_are_read_from_the_shipped_template() {
     insta::assert_debug_snapshot!(shipped().tables);
 }
 
 #[test]
-fn the_functions_of_the_shipped_template() {
+fn functions_are_read_from_the_shipped_template() {
     insta::assert_debug_snapshot!(shipped().functions);
 }
 
 #[test]
-fn the_api_of_the_shipped_template() {
+fn websocket_api_is_read_from_the_shipped_template() {
     insta::assert_debug_snapshot!(shipped().api);
 }
 
 #[test]
-fn the_mappings_of_the_shipped_template() {
+fn event_source_mappings_are_read_from_the_shipped_template() {
     insta::assert_debug_snapshot!(shipped().mappings);
 }
 
 #[test]
-fn the_findings_of_the_shipped_template() {
+fn findings_of_the_shipped_template_are_reported() {
     let lines = shipped().findings.iter().fold(String::new(), |mut lines, finding| {
         writeln!(lines, "{:?} {}: {}", finding.kind, finding.place.path, finding.meaning).unwrap();
         lines
@@ -72,13 +72,16 @@ fn the_findings_of_the_shipped_template() {
 }
 
 #[test]
-fn the_shipped_template_needs_no_parameter_to_be_read() {
+fn shipped_template_is_valid_without_parameters() {
     let template = Template::load(Path::new("../lambdas/template.yaml"), &Environment::default()).unwrap();
-    assert_eq!(template.functions[0].environment["JWT_KEY"], "", "whether it must be given, the rules say");
+    assert_eq!(
+        template.functions[0].environment["JWT_KEY"], "",
+        "an omitted parameter takes its default, and only the Rules require it"
+    );
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_template_file_is_named_in_the_error() {
     let error = Template::load(Path::new("no/such.yaml"), &Environment::default()).unwrap_err();
     assert!(matches!(error, TemplateError::Unreadable { .. }));
     assert!(error.to_string().starts_with("the template no/such.yaml cannot be read: "), "{error}");
@@ -87,7 +90,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_function_takes_lambdas_defaults_where_the_template_gives_none() {
+fn function_without_settings_gets_the_defaults_of_lambda() {
     let template = resources("").unwrap();
     let function = &template.functions[0];
     assert_eq!(function.timeout, Duration::from_secs(3));
@@ -100,7 +103,7 @@ fn a_function_takes_lambdas_defaults_where_the_template_gives_none() {
 }
 
 #[test]
-fn wrong_types_say_what_was_expected_and_found() {
+fn property_of_a_wrong_type_is_an_error_with_expected_and_found_values() {
     let found = problems(resources(
         "    Properties:\n      Timeout: abc\n      MemorySize: 64\n      FunctionName: [a]\n      \
          Environment: {Variables: {AWS_REGION: x, OK: {a: b}, 9: y}}\n      Runtime: nodejs20.x\n      \
@@ -112,20 +115,21 @@ fn wrong_types_say_what_was_expected_and_found() {
             "Resources.F.Properties.Timeout: expected a whole number of seconds, found \"abc\"",
             "Resources.F.Properties.MemorySize: expected 128 to 10240 MiB, found 64",
             "Resources.F.Properties.FunctionName: expected text, found a list",
-            "Resources.F.Properties.Environment.Variables.AWS_REGION: Lambda sets this variable itself; choose another \
-             name",
+            "Resources.F.Properties.Environment.Variables.AWS_REGION: this variable is reserved by Lambda; choose \
+             another name",
             "Resources.F.Properties.Environment.Variables.OK: expected text, found a mapping",
-            "Resources.F.Properties.Environment.Variables.9: a variable's name must be a letter and then letters, \
-             digits and _, two characters or more",
-            "Resources.F.Properties.Runtime: the local stage runs binaries (provided.al2023), found \"nodejs20.x\"",
-            "Resources.F.Properties.CodeUri: the local stage builds from a folder, found \"s3://bucket/key\"",
-            "Resources.F.Properties.Handler: expected text, found nothing",
+            "Resources.F.Properties.Environment.Variables.9: expected a variable name of at least two characters: a \
+             letter, then letters, digits and _",
+            "Resources.F.Properties.Runtime: the local stage runs only binaries (runtime provided.al2023), \
+             found \"nodejs20.x\"",
+            "Resources.F.Properties.CodeUri: the local stage builds only from a folder, found \"s3://bucket/key\"",
+            "Resources.F.Properties.Handler: expected text, found no value",
         ]
     );
 }
 
 #[test]
-fn what_might_change_behaviour_is_refused_with_every_path() {
+fn unsupported_properties_are_all_refused_with_their_paths() {
     let error = resources(
         "    Properties: {Layers: [x], TimeOut: 3, Tracing: Active}\n    Metadata: {BuildMethod: makefile, \
          Note: x}\n    Timeout: 4\n",
@@ -133,7 +137,9 @@ fn what_might_change_behaviour_is_refused_with_every_path() {
     .unwrap_err();
     assert!(matches!(error, TemplateError::Unsupported { .. }));
     assert!(
-        error.to_string().starts_with("the template uses what the local stage does not know:\n  Resources.F")
+        error
+            .to_string()
+            .starts_with("the template uses settings that the local stage does not support:\n  Resources.F")
     );
     let paths: Vec<_> = error.problems().iter().map(|problem| problem.place.path.as_str()).collect();
     assert_eq!(
@@ -148,7 +154,7 @@ fn what_might_change_behaviour_is_refused_with_every_path() {
 }
 
 #[test]
-fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
+fn ignored_properties_are_reported_and_the_template_is_accepted() {
     let template = resources(
         "    DependsOn: Q\n    Properties:\n      Tracing: Active\n      Policies: [!ImportValue nothing]\n      \
          Events: {Upload: {Type: S3, Properties: {Bucket: !Ref X}}}\n  \
@@ -171,7 +177,7 @@ fn what_is_harmless_or_not_emulated_is_found_and_the_start_goes_on() {
 }
 
 #[test]
-fn a_resource_of_an_unknown_type_matters_once_something_that_runs_refers_to_it() {
+fn reference_from_a_function_to_an_unsupported_resource_is_refused() {
     let found = problems(resources(
         "    Properties: {Environment: {Variables: {BUCKET: !Ref X, ARN: !GetAtt X.Arn}}}\n  \
          X: {Type: AWS::S3::Bucket}\n",
@@ -179,24 +185,27 @@ fn a_resource_of_an_unknown_type_matters_once_something_that_runs_refers_to_it()
     assert_eq!(
         found,
         [
-            "Resources.F.Properties.Environment.Variables.BUCKET: the local stage cannot tell what Ref X is, since it \
-             makes no AWS::S3::Bucket",
-            "Resources.F.Properties.Environment.Variables.ARN: the local stage cannot tell the attribute Arn of X, a \
-             AWS::S3::Bucket",
+            "Resources.F.Properties.Environment.Variables.BUCKET: the local stage does not support Ref X, \
+             because it does \
+             not create resources of type AWS::S3::Bucket",
+            "Resources.F.Properties.Environment.Variables.ARN: the local stage does not support the attribute \
+             Arn of X \
+             (type AWS::S3::Bucket)",
         ]
     );
 }
 
 #[test]
-fn a_template_without_functions_or_transform_or_with_strange_sections_is_refused() {
+fn template_without_functions_or_transform_or_with_unknown_sections_is_refused() {
     let text = "Resourcs: {}\nGlobals: {Api: {Name: x}}\nRules: {}\n";
     let found = problems(Template::parse(text, Path::new(""), &Environment::default()));
     assert_eq!(
         found,
         [
-            "Transform: is missing; it must be AWS::Serverless-2016-10-31",
-            "Resources: there is no AWS::Serverless::Function, so there is nothing to run",
-            "Resourcs: a template has no such section; see the anatomy of a template",
+            "Transform: required, but missing; expected AWS::Serverless-2016-10-31",
+            "Resources: the template has no AWS::Serverless::Function; add at least one",
+            "Resourcs: unknown section; expected a section of a CloudFormation template, such as Parameters \
+             or Resources",
         ]
     );
     let found = problems(Template::parse(
@@ -204,28 +213,33 @@ fn a_template_without_functions_or_transform_or_with_strange_sections_is_refused
         Path::new(""),
         &Environment::default(),
     ));
-    assert_eq!(found[0], "Transform[1]: the local stage applies AWS::Serverless-2016-10-31, not \"MyMacro\"");
-    assert!(found.iter().any(|problem| problem.starts_with("Resources.A.Type: is missing")), "{found:?}");
+    assert_eq!(
+        found[0],
+        "Transform[1]: the local stage supports only AWS::Serverless-2016-10-31, found \"MyMacro\""
+    );
+    assert!(
+        found.iter().any(|problem| problem.starts_with("Resources.A.Type: required, but missing")),
+        "{found:?}"
+    );
     let found = problems(with("Resources: [a]\n"));
     assert!(found[0].starts_with("Resources: expected a mapping, found a list"), "{found:?}");
 }
 
 #[test]
-fn the_environment_of_a_function_is_bounded_as_lambda_bounds_it() {
+fn function_environment_above_4096_bytes_is_refused() {
     let found = problems(resources(&format!(
         "    Properties: {{Environment: {{Variables: {{BIG: {}}}}}}}\n",
         "x".repeat(4094)
     )));
     assert_eq!(
         found,
-        [
-            "Resources.F.Properties.Environment.Variables: the variables take 4097 bytes, and Lambda allows 4096"
-        ]
+        ["Resources.F.Properties.Environment.Variables: the variables take 4097 bytes, but Lambda allows \
+             at most 4096"]
     );
 }
 
 #[test]
-fn two_functions_or_tables_of_one_name_are_refused() {
+fn functions_with_duplicate_or_invalid_names_are_refused() {
     let found = problems(resources(
         "    Properties: {FunctionName: same}\n  \
          G: {Type: AWS::Serverless::Function, Properties: {FunctionName: same}}\n  \
@@ -235,16 +249,17 @@ fn two_functions_or_tables_of_one_name_are_refused() {
     assert_eq!(
         found,
         [
-            "Resources.G: same is also the name of F; names must differ",
-            "Resources.H.Properties.FunctionName: \"not a name\" is not 1 to 64 letters, digits, - and _",
-            "Resources.I.Metadata.BuildProperties.Binary: is missing; it must be the name of the function's cargo \
-             binary",
+            "Resources.G: the function's name same is already the name of F; choose another name",
+            "Resources.H.Properties.FunctionName: expected a name of 1 to 64 letters, digits, - and _, found \"not a \
+             name\"",
+            "Resources.I.Metadata.BuildProperties.Binary: required, but missing; expected the name of the \
+             function's Cargo binary",
         ]
     );
 }
 
 #[test]
-fn conditions_decide_which_resources_exist() {
+fn resource_whose_condition_is_false_is_left_out() {
     let template = with(
         "Conditions: {Yes: !Equals [a, a], No: !Equals [a, b]}
 Resources:
@@ -256,11 +271,11 @@ Resources:
     assert_eq!(template.functions.len(), 1);
     assert_eq!(template.functions[0].logical_id, "F");
     let found = problems(resources("    Condition: [x]\n"));
-    assert_eq!(found[0], "Resources.F.Condition: expected the name of one of the Conditions");
+    assert_eq!(found[0], "Resources.F.Condition: expected the name of a condition in Conditions");
 }
 
 #[test]
-fn defaults_for_what_does_not_run_and_metadata_of_other_tools_are_findings() {
+fn unused_globals_metadata_and_resource_types_are_reported_as_findings() {
     let text = "Transform: AWS::Serverless-2016-10-31
 Globals:
   Api: {Cors: x}
@@ -296,7 +311,7 @@ Resources:
 }
 
 #[test]
-fn schedule_row_what_the_clock_invokes_is_read_from_events_and_rules() {
+fn schedules_are_read_from_function_events_and_rules() {
     let template = resources(
         "    Properties:
       Events:
@@ -338,17 +353,19 @@ fn schedule_row_what_the_clock_invokes_is_read_from_events_and_rules() {
     assert_eq!(
         found,
         [
-            "Resources.F.Properties.Events.A.Properties.Schedule: this is no schedule: expected rate(…), cron(…) or \
+            "Resources.F.Properties.Events.A.Properties.Schedule: invalid schedule: expected rate(…), cron(…) or \
              at(…), found \"hourly\"",
-            "Resources.F.Properties.Events.B.Properties.ScheduleExpressionTimezone: local schedules are in UTC, found \
-             \"Asia/Tokyo\"",
-            "Resources.F.Properties.Events.C.Properties: is missing; it must say when",
+            "Resources.F.Properties.Events.B.Properties.ScheduleExpressionTimezone: local schedules support \
+             only UTC, \
+             found \"Asia/Tokyo\"",
+            "Resources.F.Properties.Events.C.Properties: required, but missing; expected a mapping with a schedule \
+             expression",
         ]
     );
 }
 
 #[test]
-fn async_invoke_row_its_settings_are_read_from_the_function() {
+fn async_invoke_settings_are_read_from_the_function() {
     let template = resources(
         "    Properties:
       EventInvokeConfig:
@@ -380,7 +397,7 @@ fn async_invoke_row_its_settings_are_read_from_the_function() {
 }
 
 #[test]
-fn a_template_may_be_json() {
+fn template_in_json_is_read() {
     let text = json!({
         "Transform": "AWS::Serverless-2016-10-31",
         "Resources": {"F": {
@@ -398,18 +415,21 @@ fn a_template_may_be_json() {
 }
 
 #[test]
-fn other_packages_are_refused() {
+fn function_package_of_an_unsupported_type_is_refused() {
     assert_eq!(
         problems(resources("    Properties: {PackageType: Image}\n")),
-        ["Resources.F.Properties.PackageType: the local stage runs Zip packages, found \"Image\""]
+        [
+            "Resources.F.Properties.PackageType: the local stage runs only packages of type Zip, found \"Image\""
+        ]
     );
     let found = problems(resources("    Properties: [a]\n    Metadata: x\n"));
     assert_eq!(found[0], "Resources.F.Properties: expected a mapping, found a list");
 }
 
-/// Every line of the shipped template left out, emptied or cut off: a problem is an error that has a place.
+/// Damages each line of the shipped template (removed, emptied, replaced, cut off): every problem has a
+/// position.
 #[test]
-fn a_damaged_template_never_panics() {
+fn damaged_template_is_refused_with_positions_and_without_a_panic() {
     let text = std::fs::read_to_string("../lambdas/template.yaml").unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let environment = environment(&[("JwtKey", "k")]);
@@ -430,5 +450,9 @@ fn a_damaged_template_never_panics() {
             }
         }
     }
-    assert!(refused > lines.len(), "only {refused} of {} damaged templates were refused", lines.len() * 4);
+    assert!(
+        refused > lines.len(),
+        "most damaged templates are refused, but only {refused} of {} were",
+        lines.len() * 4
+    );
 }

@@ -1,4 +1,5 @@
-//! CloudFormation's intrinsic functions and conditions, seen through a function's environment variables.
+//! Tests of CloudFormation's intrinsic functions and conditions, through the value of a function's
+//! environment variable.
 
 use std::path::Path;
 
@@ -53,15 +54,15 @@ fn parse(value: &str, environment: &Environment) -> Result<Template, TemplateErr
 
 fn value(value: &str) -> Option<String> {
     parse(value, &Environment::default())
-        .expect("it resolves")
+        .expect("the value resolves")
         .functions
         .remove(0)
         .environment
         .remove("VALUE")
 }
 
-fn refused(value: &str) -> String {
-    let error = parse(value, &Environment::default()).expect_err("it does not resolve");
+fn refusal(value: &str) -> String {
+    let error = parse(value, &Environment::default()).expect_err("the value does not resolve");
     let [problem] = error.problems() else { panic!("{error}") };
     assert!(
         problem.place.path.starts_with("Resources.F.Properties.Environment.Variables.VALUE"),
@@ -71,7 +72,7 @@ fn refused(value: &str) -> String {
 }
 
 #[test]
-fn references_resolve_in_both_forms() {
+fn references_resolve_in_short_and_long_form() {
     for (text, expected) in [
         ("!Ref Size", "small"),
         ("{Ref: AWS::Region}", "us-east-1"),
@@ -99,7 +100,7 @@ fn references_resolve_in_both_forms() {
 }
 
 #[test]
-fn functions_of_text_and_lists_resolve() {
+fn intrinsic_functions_of_texts_and_lists_resolve() {
     for (text, expected) in [
         (
             "!Sub 'x ${Size} ${!Size} ${Table.Arn} $'",
@@ -122,61 +123,60 @@ fn functions_of_text_and_lists_resolve() {
 }
 
 #[test]
-fn no_value_takes_the_property_away() {
+fn property_with_no_value_is_left_out() {
     assert_eq!(value("!Ref AWS::NoValue"), None);
     assert_eq!(value("!If [Large, x, !Ref AWS::NoValue]"), None);
 }
 
 #[test]
-fn what_cannot_be_resolved_is_refused_by_its_path() {
+fn unresolvable_value_is_refused_with_its_path_and_reason() {
     for (text, message) in [
-        ("!Ref Nobody", "Nobody is neither a parameter nor a resource"),
-        ("!Ref [a]", "Ref takes the name of a parameter or resource"),
-        ("!Ref Api", "Api does not exist: its Condition is false"),
-        ("!GetAtt Table", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
-        ("!GetAtt {a: b}", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
-        ("!GetAtt [a]", "Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn"),
+        ("!Ref Nobody", "the template has no parameter or resource Nobody"),
+        ("!Ref [a]", "Ref expects the name of a parameter or resource"),
+        ("!Ref Api", "the resource Api does not exist, because its Condition is false"),
+        ("!GetAtt Table", "Fn::GetAtt expects a resource and an attribute, such as RequestsTable.Arn"),
+        ("!GetAtt {a: b}", "Fn::GetAtt expects a resource and an attribute, such as RequestsTable.Arn"),
+        ("!GetAtt [a]", "Fn::GetAtt expects a resource and an attribute, such as RequestsTable.Arn"),
         (
             "!GetAtt Table.StreamArn",
-            "expected text, found the stream ARN of Table, known only once the table is made",
+            "expected text, found the stream ARN of table Table, which is unknown until the table is created",
         ),
-        ("!Sub '${Size'", "the ${ before \"Size\" has no }"),
-        ("!Sub [a]", "Fn::Sub takes text, or [text, mapping of variables]"),
-        ("!Sub {a: b}", "Fn::Sub takes text, or [text, mapping of variables]"),
-        ("!Sub '${Zones}'", "${Zones} must come to text, but it is a list"),
-        ("!Sub '${AWS::NoValue}'", "${AWS::NoValue} must come to text, but it is nothing"),
-        ("!Join ['/']", "Fn::Join takes [delimiter, list]"),
+        ("!Sub '${Size'", "the ${ before \"Size\" has no closing }"),
+        ("!Sub [a]", "Fn::Sub expects a text, or [text, mapping of variables]"),
+        ("!Sub {a: b}", "Fn::Sub expects a text, or [text, mapping of variables]"),
+        ("!Sub '${Zones}'", "${Zones} must be a text, but is a list"),
+        ("!Sub '${AWS::NoValue}'", "${AWS::NoValue} must be a text, but is no value"),
+        ("!Join ['/']", "Fn::Join expects [delimiter, list]"),
         ("!Join ['/', x]", "expected a list, found \"x\""),
         ("!Join ['/', [[x]]]", "expected text, found a list"),
-        ("!Select [3, !Ref Zones]", "Fn::Select takes an index from 0 to 2, found \"3\""),
+        ("!Select [3, !Ref Zones]", "Fn::Select expects an index from 0 to 2, found \"3\""),
         ("!Split ['', abc]", "the delimiter of Fn::Split must not be empty"),
-        ("!FindInMap [Sizes, huge, cpu]", "there is no Mappings.Sizes.huge.cpu"),
-        ("!If [Nothing, a, b]", "\"Nothing\" is not one of the Conditions"),
-        ("!If [[a], a, b]", "expected the name of one of the Conditions"),
-        ("!If [Large]", "Fn::If takes [condition, value if true, value if false]"),
+        ("!FindInMap [Sizes, huge, cpu]", "the template has no Mappings.Sizes.huge.cpu"),
+        ("!If [Nothing, a, b]", "the template has no condition \"Nothing\""),
+        ("!If [[a], a, b]", "expected the name of a condition in Conditions"),
+        ("!If [Large]", "Fn::If expects [condition, value if true, value if false]"),
         (
             "!ImportValue x",
-            "Fn::ImportValue cannot be resolved on the local stage; write the value out or make it a \
-          parameter",
+            "Fn::ImportValue cannot be resolved on the local stage; replace it by its value or by a parameter",
         ),
         ("{Ref: Size, Other: x}", "Ref must be the only key of its mapping"),
         (
             "'{{resolve:ssm:/key}}'",
-            "a dynamic reference cannot be resolved locally; make it a parameter with this as its default",
+            "a dynamic reference cannot be resolved locally; use a parameter that has this reference as its default",
         ),
     ] {
-        assert_eq!(refused(text), message, "{text}");
+        assert_eq!(refusal(text), message, "{text}");
     }
 }
 
 #[test]
-fn conditions_that_are_none_are_refused_where_they_stand() {
+fn invalid_condition_is_refused_at_its_own_position() {
     for (condition, path, message) in [
         ("Strange", "Conditions.Strange", "Fn::Sub is not a condition function; use Fn::Equals"),
         ("Text", "Conditions.Text", "expected a condition function, found \"yes\""),
-        ("Flat", "Conditions.Flat", "Fn::And takes a list of conditions"),
-        ("Unnamed", "Conditions.Unnamed.Condition", "expected the name of one of the Conditions"),
-        ("Loop", "Conditions.Pool.Fn::Not[0].Condition", "condition Loop leads back to itself"),
+        ("Flat", "Conditions.Flat", "Fn::And expects a list of conditions"),
+        ("Unnamed", "Conditions.Unnamed.Condition", "expected the name of a condition in Conditions"),
+        ("Loop", "Conditions.Pool.Fn::Not[0].Condition", "condition Loop refers to itself"),
     ] {
         let error = parse(&format!("!If [{condition}, a, b]"), &Environment::default()).unwrap_err();
         let [problem] = error.problems() else { panic!("{error}") };
@@ -186,7 +186,7 @@ fn conditions_that_are_none_are_refused_where_they_stand() {
 }
 
 #[test]
-fn partitions_follow_from_the_region() {
+fn partition_and_url_suffix_depend_on_the_region() {
     for (region, expected) in [
         ("cn-north-1", "aws-cn amazonaws.com.cn"),
         ("us-gov-west-1", "aws-us-gov amazonaws.com"),
@@ -199,14 +199,14 @@ fn partitions_follow_from_the_region() {
 }
 
 #[test]
-fn names_that_lead_back_to_themselves_are_refused() {
+fn name_that_refers_to_itself_is_refused() {
     let error = parse("!Ref Ring", &Environment::default()).unwrap_err().to_string();
     assert!(error.contains("Resources.Ringlet.Properties.TopicName"), "{error}");
-    assert!(error.contains("Ring leads back to itself: Ring → Ringlet → Ring"), "{error}");
+    assert!(error.contains("Ring refers to itself through Ring → Ringlet → Ring"), "{error}");
 }
 
 #[test]
-fn a_chain_of_names_is_bounded() {
+fn chain_of_more_than_24_names_is_refused() {
     let mut text = String::from("Transform: AWS::Serverless-2016-10-31\nResources:\n");
     for i in 0..200 {
         text.push_str(&format!(
@@ -219,5 +219,10 @@ fn a_chain_of_names_is_bounded() {
          FunctionName: !GetAtt Q0.TopicName}}\n",
     );
     let error = Template::parse(&text, Path::new(""), &Environment::default()).unwrap_err();
-    assert!(error.to_string().contains("more than 24 names lead from one to the next here"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("too long a chain of names that refer to one another; expected at most 24"),
+        "{error}"
+    );
 }

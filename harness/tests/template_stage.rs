@@ -1,4 +1,5 @@
-//! Tables, event source mappings and WebSocket APIs in forms that the shipped template does not have.
+//! Tests of tables, event source mappings, queues and WebSocket APIs in forms that the shipped template does
+//! not use.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +31,7 @@ fn parse(resources: &str) -> Result<Template, TemplateError> {
 
 fn problems(resources: &str) -> Vec<String> {
     match parse(resources) {
-        Ok(template) => panic!("this should have been refused: {template:?}"),
+        Ok(template) => panic!("the template is invalid, but it was accepted: {template:?}"),
         Err(error) => error
             .problems()
             .iter()
@@ -44,7 +45,7 @@ fn mapping(properties: &str) -> String {
 }
 
 #[test]
-fn a_table_may_have_provisioned_throughput_and_local_indexes() {
+fn table_with_provisioned_throughput_and_local_indexes_is_read() {
     let template = parse(
         "  T:
     Type: AWS::DynamoDB::Table
@@ -70,7 +71,7 @@ fn a_table_may_have_provisioned_throughput_and_local_indexes() {
 }
 
 #[test]
-fn a_table_that_dynamodb_would_refuse_is_refused_with_all_its_problems() {
+fn table_that_dynamodb_would_refuse_is_refused_with_all_problems() {
     let found = problems(
         "  T:
     Type: AWS::DynamoDB::Table
@@ -86,27 +87,30 @@ fn a_table_that_dynamodb_would_refuse_is_refused_with_all_its_problems() {
         found,
         [
             "Resources.T.Properties.KeySchema: expected one HASH key and at most one RANGE key, found nothing",
-            "Resources.T.Properties.ProvisionedThroughput: is missing; give it, or set BillingMode to PAY_PER_REQUEST",
-            "Resources.T.Properties.AttributeDefinitions: c is a key but is not defined here",
-            "Resources.T.Properties.AttributeDefinitions: a is defined here but is no key of the table or an index",
+            "Resources.T.Properties.ProvisionedThroughput: required, but missing; add it, or set BillingMode to \
+             PAY_PER_REQUEST",
+            "Resources.T.Properties.AttributeDefinitions: the key attribute c has no definition; add one here",
+            "Resources.T.Properties.AttributeDefinitions: the attribute a is not a key of the table or an index; \
+             remove its definition",
             "Resources.T.Properties.AttributeDefinitions[0].AttributeType: expected S, N, B, found \"Z\"",
-            "Resources.T.Properties.AttributeDefinitions[1].AttributeType: is missing; it must be S, N or B",
-            "Resources.T.Properties.GlobalSecondaryIndexes[0].Projection: is missing; it must have a ProjectionType",
+            "Resources.T.Properties.AttributeDefinitions[1].AttributeType: required, but missing; expected S, N or B",
+            "Resources.T.Properties.GlobalSecondaryIndexes[0].Projection: required, but missing; expected a mapping \
+             with the property ProjectionType",
             "Resources.T.Properties.GlobalSecondaryIndexes[0].KeySchema: expected one HASH key and at most one RANGE \
              key, found RANGE",
             "Resources.T.Properties.StreamSpecification.StreamViewType: expected KEYS_ONLY, NEW_AND_OLD_IMAGES, \
              NEW_IMAGE, OLD_IMAGE, found \"ALL\"",
-            "Resources.T.Properties.TimeToLiveSpecification.AttributeName: is missing; it must be the attribute to \
-             expire by",
+            "Resources.T.Properties.TimeToLiveSpecification.AttributeName: required, but missing; expected the \
+             attribute that holds the expiry time",
             "Resources.U.Properties.KeySchema: expected one HASH key and at most one RANGE key, found nothing",
-            "Resources.U.Properties.ProvisionedThroughput: is missing; give it, or set BillingMode to PAY_PER_REQUEST",
+            "Resources.U.Properties.ProvisionedThroughput: required, but missing; add it, or set BillingMode to \
+             PAY_PER_REQUEST",
         ]
     );
 }
 
-/// AWS-FACTS, section 2, row "defaults".
 #[test]
-fn esm_defaults_are_those_of_aws() {
+fn event_source_mapping_resource_has_the_defaults_of_aws() {
     let template = parse(&mapping(
         "EventSourceArn: !GetAtt T.StreamArn, FunctionName: !GetAtt F.Arn, StartingPosition: LATEST",
     ))
@@ -126,7 +130,7 @@ fn esm_defaults_are_those_of_aws() {
 }
 
 #[test]
-fn a_mapping_takes_literal_arns_and_minus_one_for_no_limit() {
+fn event_source_mapping_accepts_literal_arns_and_minus_one_as_no_limit() {
     let template = parse(&mapping(
         "EventSourceArn: 'arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2024', FunctionName: f, \
          StartingPosition: TRIM_HORIZON, MaximumRetryAttempts: -1, MaximumRecordAgeInSeconds: 60, Enabled: false, \
@@ -141,9 +145,8 @@ fn a_mapping_takes_literal_arns_and_minus_one_for_no_limit() {
     assert!(!mapping.enabled);
 }
 
-/// AWS-FACTS, section 2, rows "defaults" and "filters": the bounds.
 #[test]
-fn esm_bounds_and_filters_are_checked() {
+fn event_source_mapping_properties_out_of_bounds_are_refused() {
     let filters: Vec<String> = (0..6).map(|i| format!("{{Pattern: '{{\"a\":[{i}]}}'}}")).collect();
     let found = problems(&mapping(&format!(
         "EventSourceArn: !GetAtt T.Arn, FunctionName: g, StartingPosition: NOW, BatchSize: 10001, \
@@ -155,7 +158,7 @@ fn esm_bounds_and_filters_are_checked() {
     let expected = [
         "EventSourceArn: expected the stream ARN of a table in this template, found \
          \"arn:aws:dynamodb:us-east-1:000000000000:table/t\"",
-        "FunctionName: there is no function \"g\" in this template",
+        "FunctionName: the template has no function \"g\"",
         "StartingPosition: expected TRIM_HORIZON or LATEST, found \"NOW\"",
         "BatchSize: expected 1 to 10000 records, found 10001",
         "MaximumBatchingWindowInSeconds: expected 0 to 300 seconds, found 301",
@@ -164,16 +167,16 @@ fn esm_bounds_and_filters_are_checked() {
         "MaximumRecordAgeInSeconds: expected -1 (no limit) or 60 to 604800 seconds, found 59",
         "BisectBatchOnFunctionError: expected true or false, found \"maybe\"",
         "FunctionResponseTypes[0]: expected ReportBatchItemFailures, found \"All\"",
-        "TumblingWindowInSeconds: the local stage does not know this, and it might change what happens; take it out \
-         or correct it",
-        "FilterCriteria.Filters: a mapping may have 5 filters, and these are 6",
+        "TumblingWindowInSeconds: the local stage does not support this setting, which might change how the stage \
+         behaves; remove or correct it",
+        "FilterCriteria.Filters: expected at most 5 filters, found 6",
     ];
     let expected: Vec<_> = expected.iter().map(|line| format!("Resources.M.Properties.{line}")).collect();
     assert_eq!(found, expected);
 }
 
 #[test]
-fn a_pattern_must_be_a_json_object_and_a_stream_must_exist() {
+fn event_source_mapping_requires_a_stream_and_json_filter_patterns() {
     let stream_less = TABLE.replace("      StreamSpecification: {StreamViewType: NEW_IMAGE}\n", "");
     let found = problems(&format!(
         "{stream_less}  M:
@@ -188,21 +191,26 @@ fn a_pattern_must_be_a_json_object_and_a_stream_must_exist() {
     ));
     assert_eq!(
         found[0],
-        "Resources.M.Properties.EventSourceArn: T has no stream; give it a StreamSpecification"
+        "Resources.M.Properties.EventSourceArn: table T has no stream; add a StreamSpecification to the table"
     );
-    assert!(
-        found[1].starts_with("Resources.M.Properties.FilterCriteria.Filters[0].Pattern: this is not JSON: ")
-    );
+    assert!(found[1].starts_with(
+        "Resources.M.Properties.FilterCriteria.Filters[0].Pattern: expected a JSON \
+         object, found invalid JSON ("
+    ));
     assert_eq!(
         found[2],
-        "Resources.M.Properties.FilterCriteria.Filters[1].Pattern: a pattern is a JSON object"
+        "Resources.M.Properties.FilterCriteria.Filters[1].Pattern: expected a JSON object, found another JSON value"
     );
-    assert!(found[3].starts_with("Resources.N.Properties.EventSourceArn: is missing; it must be such as"));
+    assert!(
+        found[3].starts_with(
+            "Resources.N.Properties.EventSourceArn: required, but missing; expected a stream ARN"
+        )
+    );
     assert_eq!(found.len(), 4);
 }
 
 #[test]
-fn an_event_of_a_function_needs_its_type_and_properties() {
+fn function_event_without_type_or_properties_is_refused() {
     let found = problems(
         "  G:
     Type: AWS::Serverless::Function
@@ -216,8 +224,10 @@ fn an_event_of_a_function_needs_its_type_and_properties() {
     assert_eq!(
         found,
         [
-            "Resources.G.Properties.Events.A.Type: is missing; it must be the kind of event source, such as DynamoDB",
-            "Resources.G.Properties.Events.B.Properties: is missing; it must name the Stream",
+            "Resources.G.Properties.Events.A.Type: required, but missing; expected a type of event source, such as \
+             DynamoDB",
+            "Resources.G.Properties.Events.B.Properties: required, but missing; expected a mapping with the property \
+             Stream",
         ]
     );
 }
@@ -240,7 +250,7 @@ fn route(id: &str, properties: &str) -> String {
 }
 
 #[test]
-fn a_reply_needs_both_the_expression_and_the_response() {
+fn reply_is_sent_only_if_the_route_has_the_expression_and_the_route_response() {
     let target = "ApiId: !Ref Api, Target: !Join [/, [integrations, !Ref I]]";
     let both = route("A", &format!("{target}, RouteKey: a, RouteResponseSelectionExpression: $default"));
     let one = route("B", &format!("{target}, RouteKey: b, RouteResponseSelectionExpression: $default"));
@@ -282,7 +292,7 @@ const ROUTES: &str = "  C:
 ";
 
 #[test]
-fn authorizer_row_the_template_names_it_and_its_identity_sources() {
+fn authorizer_and_identity_sources_are_read_from_the_template() {
     let api = parse(&format!("{API}{ROUTES}")).unwrap().api.unwrap();
     let expected = Authorizer::new("f")
         .identity_source("route.request.querystring.token")
@@ -305,13 +315,14 @@ fn authorizer_row_the_template_names_it_and_its_identity_sources() {
         "ApiId: !Ref Api, RouteKey: h, AuthorizationType: AWS_IAM, Target: !Sub 'integrations/${I}'",
     ) + &route(
         "J",
-        "ApiId: !Ref Api, RouteKey: $connect, AuthorizationType: CUSTOM, AuthorizerId: nobody, Target: !Sub 'integrations/${I}'",
+        "ApiId: !Ref Api, RouteKey: $connect, AuthorizationType: CUSTOM, AuthorizerId: nobody, Target: !Sub \
+         'integrations/${I}'",
     );
     insta::assert_snapshot!(problems(&format!("{API}{broken}{more}")).join("\n"));
 }
 
 #[test]
-fn throttle_row_the_stages_settings_say_how_often_each_route_is_called() {
+fn throttle_settings_of_the_stage_limit_the_rate_of_each_route() {
     let settings = |settings: &str| API.replace("DefaultRouteSettings: {}", settings);
     let throttles = |api: &str| -> Vec<_> {
         let api = parse(&format!("{api}{ROUTES}")).unwrap().api.unwrap();
@@ -325,7 +336,7 @@ fn throttle_row_the_stages_settings_say_how_often_each_route_is_called() {
     assert_eq!(
         throttles(&both),
         [Some(Throttle::per_second(100.0, 20)), Some(Throttle::per_second(0.5, 5_000))],
-        "a route's own settings take the place of the stage's, and what they do not say is the account's"
+        "a route's settings replace the stage's, and a missing burst is that of the account"
     );
     let burst = settings("RouteSettings: {$default: {ThrottlingBurstLimit: 0}}");
     assert_eq!(throttles(&burst), [None, Some(Throttle::per_second(10_000.0, 0))]);
@@ -338,15 +349,16 @@ fn throttle_row_the_stages_settings_say_how_often_each_route_is_called() {
         [
             "Resources.Stage.Properties.DefaultRouteSettings.ThrottlingRateLimit: expected a number of requests a \
              second, found \"fast\"",
-            "Resources.Stage.Properties.DefaultRouteSettings.ThrottlingBurstLimit: expected 0 to 4294967295 requests, \
+            "Resources.Stage.Properties.DefaultRouteSettings.ThrottlingBurstLimit: expected 0 to 4294967295 \
+             requests, \
              found -1",
-            "Resources.Stage.Properties.RouteSettings.hello: the API has no route \"hello\"",
+            "Resources.Stage.Properties.RouteSettings.hello: the API has no route with the key \"hello\"",
         ]
     );
 }
 
 #[test]
-fn routes_to_what_does_not_exist_are_refused() {
+fn routes_and_integrations_with_unknown_targets_are_refused() {
     let missing = route("A", "ApiId: !Ref Api, RouteKey: a, Target: integrations/Nobody");
     let elsewhere =
         route("B", "ApiId: other, RouteKey: a, Target: !Sub 'integrations/${I}', AuthorizationType: JWT");
@@ -362,23 +374,26 @@ fn routes_to_what_does_not_exist_are_refused() {
     assert_eq!(
         found,
         [
-            "Resources.A.Properties.Target: expected integrations/ and the Ref of an integration in this template, \
+            "Resources.A.Properties.Target: expected integrations/ followed by a Ref to an integration in \
+             this template, \
              found \"integrations/Nobody\"",
-            "Resources.B.Properties.ApiId: expected the Ref of an AWS::ApiGatewayV2::Api in this template, found \
+            "Resources.B.Properties.ApiId: expected a Ref to an AWS::ApiGatewayV2::Api in this template, found \
              \"other\"",
-            "Resources.B.Properties.AuthorizationType: the local gateway knows NONE and CUSTOM, found \"JWT\"",
-            "Resources.J.Properties.IntegrationType: the local gateway calls functions (AWS_PROXY), found \"HTTP\"",
+            "Resources.B.Properties.AuthorizationType: the local gateway supports only NONE and CUSTOM, found \
+             \"JWT\"",
+            "Resources.J.Properties.IntegrationType: the local gateway supports only integrations of type AWS_PROXY, \
+             found \"HTTP\"",
             "Resources.J.Properties.IntegrationUri: expected arn:…:lambda:path/2015-03-31/functions/<function \
              ARN>/invocations, found \"https://example.com\"",
-            "Resources.K.Properties.IntegrationUri: there is no function \"ghost\" in this template",
-            "Resources.R.Properties.RouteResponseKey: is missing; it must be $default",
-            "Resources.R.Properties.RouteId: expected the Ref of a route in this template, found \"nobody\"",
+            "Resources.K.Properties.IntegrationUri: the template has no function \"ghost\"",
+            "Resources.R.Properties.RouteResponseKey: required, but missing; expected $default",
+            "Resources.R.Properties.RouteId: expected a Ref to a route in this template, found \"nobody\"",
         ]
     );
 }
 
 #[test]
-fn one_api_with_one_stage_and_each_route_key_once() {
+fn second_api_second_stage_and_duplicate_route_key_are_refused() {
     let route_a = route("A", "ApiId: !Ref Api, RouteKey: a, Target: !Sub 'integrations/${I}'");
     let found = problems(&format!(
         "{API}{route_a}{}  Stage2: {{Type: AWS::ApiGatewayV2::Stage, Properties: {{ApiId: !Ref Api, StageName: s2}}}}
@@ -392,21 +407,24 @@ fn one_api_with_one_stage_and_each_route_key_once() {
     assert_eq!(
         found,
         [
-            "Resources.B: A has the route key a already",
-            "Resources.Stage2: the local stage is one, and this is a second one",
-            "Resources.Api2: the local stage serves one WebSocket API, and this is a second one",
-            "Resources.Http.Properties.ProtocolType: the local stage serves WEBSOCKET APIs, found \"HTTP\"",
+            "Resources.B: the route key a is already used by route A; choose another route key",
+            "Resources.Stage2: the local gateway serves one stage per API, but this is a second one; remove \
+             one of them",
+            "Resources.Api2: the local stage serves one WebSocket API, but this is a second one; remove one of them",
+            "Resources.Http.Properties.ProtocolType: the local stage serves only APIs with ProtocolType \
+             WEBSOCKET, found \
+             \"HTTP\"",
         ]
     );
     let stageless = API.lines().filter(|line| !line.contains("Stage:")).collect::<Vec<_>>().join("\n");
     assert_eq!(
         problems(&format!("{stageless}\n")),
-        ["Resources.Api: the API has no stage; add an AWS::ApiGatewayV2::Stage"]
+        ["Resources.Api: the API has no stage; add an AWS::ApiGatewayV2::Stage for it"]
     );
 }
 
 #[test]
-fn a_queue_is_set_as_sqs_takes_it() {
+fn queue_properties_are_read_as_sqs_attributes() {
     let template = parse(
         "  Q:
     Type: AWS::SQS::Queue
@@ -434,7 +452,7 @@ fn a_queue_is_set_as_sqs_takes_it() {
 }
 
 #[test]
-fn what_is_no_standard_queue_is_refused() {
+fn fifo_queues_and_invalid_queue_properties_are_refused() {
     let found = problems(
         "  F1: {Type: AWS::SQS::Queue, Properties: {FifoQueue: true}}
   F2: {Type: AWS::SQS::Queue, Properties: {QueueName: q.fifo}}
@@ -448,28 +466,32 @@ fn what_is_no_standard_queue_is_refused() {
     let expected = [
         "Resources.F1.Properties.FifoQueue: FIFO queues are not emulated; use a standard queue",
         "Resources.F2.Properties.QueueName: FIFO queues are not emulated; use a standard queue",
-        "Resources.N.Properties.QueueName: a queue's name has 1 to 80 letters, digits, hyphens and underscores, not \"a b\"",
+        "Resources.N.Properties.QueueName: expected a name of 1 to 80 letters, digits, - and _, found \"a b\"",
         "Resources.V.Properties.VisibilityTimeout: expected 0 to 43200 seconds, found 43201",
-        "Resources.R.Properties.RedrivePolicy.maxReceiveCount: is missing; it must be how often a message may be received",
-        "Resources.B: same is also the name of A; names must differ",
+        "Resources.R.Properties.RedrivePolicy.maxReceiveCount: required, but missing; expected the number of \
+         times that a message may be received",
+        "Resources.B: the queue's name same is already the name of A; choose another name",
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
-fn a_destination_that_is_no_queue_of_the_template_is_found() {
-    let on_failure = "FunctionName: f, EventSourceArn: !GetAtt T.StreamArn, StartingPosition: LATEST, DestinationConfig: \
+fn on_failure_destination_outside_of_the_template_is_reported_as_a_finding() {
+    let on_failure = "FunctionName: f, EventSourceArn: !GetAtt T.StreamArn, StartingPosition: LATEST, \
+     DestinationConfig: \
          {OnFailure: {Destination: 'arn:aws:sns:us-east-1:000000000000:t'}}";
     let template = parse(&mapping(on_failure)).unwrap();
     let finding = template.findings[0].to_string();
     assert!(
-        finding.contains("this is no queue of this template; what would be sent there is logged"),
+        finding.contains(
+            "the destination is not a queue of this template; the local stage logs the record instead"
+        ),
         "{finding}"
     );
 }
 
 #[test]
-fn shards_row_a_third_reader_of_a_stream_is_found() {
+fn third_reader_of_a_stream_is_reported_as_a_finding() {
     let read = "{Type: AWS::Lambda::EventSourceMapping, Properties: {FunctionName: f, EventSourceArn: !GetAtt \
                 T.StreamArn, StartingPosition: LATEST}}";
     let two = parse(&format!("{TABLE}  A: {read}\n  B: {read}\n")).unwrap();
@@ -477,11 +499,15 @@ fn shards_row_a_third_reader_of_a_stream_is_found() {
     let three = parse(&format!("{TABLE}  A: {read}\n  B: {read}\n  C: {read}\n")).unwrap();
     let [finding] = &three.findings[..] else { panic!("{:?}", three.findings) };
     assert_eq!(finding.place.path, "Resources.C.Properties");
-    assert!(finding.meaning.starts_with("this is reader 3 of the stream of t: AWS throttles more than 2"));
+    assert!(
+        finding.meaning.starts_with(
+            "this mapping is reader 3 of the stream of table t; AWS throttles more than 2 readers"
+        )
+    );
 }
 
 #[test]
-fn defaults_row_a_mapping_of_the_template_has_them() {
+fn event_source_mapping_with_minimal_properties_gets_the_defaults_of_aws() {
     let minimal = "FunctionName: f, EventSourceArn: !GetAtt T.StreamArn, StartingPosition: TRIM_HORIZON";
     let template = parse(&mapping(minimal)).unwrap();
     let mapping = &template.mappings[0];

@@ -5,49 +5,50 @@ use streamer::protocol::Frame;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 
-/// What went wrong between a client and its stage.
+/// Error of a [`Client`](super::Client).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The upgrade was refused, with this status and body.
+    /// The stage refused the WebSocket handshake with an HTTP error.
     Refused {
-        /// The HTTP status.
+        /// HTTP status of the response, such as 401.
         status: u16,
-        /// The body, which says why.
+        /// Body of the HTTP response, which gives the reason for the refusal.
         body: String,
     },
-    /// The connection is closed.
+    /// The WebSocket connection is closed.
     Closed {
-        /// The close frame's code; `None` where it had none, or there was no close frame.
+        /// Code of the close frame; `None` if there was no close frame, or the frame had no code.
         code: Option<u16>,
-        /// The close frame's reason.
+        /// Reason in the close frame; empty if there was none.
         reason: String,
     },
-    /// No frame came for this long.
+    /// No frame came within the client's time limit.
     Silent {
-        /// This long.
+        /// Time limit for a frame, which has passed.
         patience: Duration,
-        /// What had come before.
+        /// Texts of the frames received earlier, oldest first.
         seen: Vec<String>,
     },
-    /// This text is no frame of the protocol.
+    /// The stage sent this text, which is not a frame of the protocol.
     NotAFrame(String),
-    /// The request that should have succeeded failed.
+    /// The request failed, but the caller waited for its success.
     Failed {
-        /// All frames about it.
+        /// All frames about the request, the terminal frame last.
         frames: Vec<Frame>,
     },
-    /// The request that should have failed succeeded.
+    /// The request succeeded, but the caller waited for its failure.
     Succeeded {
-        /// All frames about it.
+        /// All frames about the request, the terminal frame last.
         frames: Vec<Frame>,
     },
-    /// Nobody listens, or what they say is no WebSocket.
+    /// The connection failed: the URL is invalid, no server answers there, or the server does not speak
+    /// WebSocket.
     Transport(Box<tungstenite::Error>),
 }
 
 impl From<tungstenite::Error> for ClientError {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all else is kept as it is")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error becomes the source of Transport")]
     fn from(error: tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::Http(response) => Self::Refused {
@@ -66,34 +67,36 @@ impl From<tungstenite::Error> for ClientError {
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = |f: &mut fmt::Formatter<'_>, frames: &[Frame]| {
+        let write_each = |f: &mut fmt::Formatter<'_>, frames: &[Frame]| {
             frames.iter().try_for_each(|frame| write!(f, "\n  {}", frame.to_json()))
         };
         match self {
             Self::Refused { status, body } => {
-                write!(f, "the connection was refused with HTTP {status}: {body}")
+                write!(f, "the stage refused the connection with HTTP {status}: {body}")
             }
             Self::Closed { code: Some(code), reason } => {
                 write!(f, "the connection was closed: {code} {reason}")
             }
-            Self::Closed { code: None, .. } => f.write_str("the connection was closed: the connection ended"),
+            Self::Closed { code: None, .. } => f.write_str("the connection was closed without a close code"),
             Self::Silent { patience, seen } => {
-                write!(f, "no frame came for {} s", patience.as_secs_f32())?;
+                write!(f, "no frame came within {} s", patience.as_secs_f32())?;
                 if !seen.is_empty() {
-                    f.write_str("; before that came:")?;
+                    f.write_str("; frames received before:")?;
                 }
                 seen.iter().try_for_each(|text| write!(f, "\n  {text}"))
             }
-            Self::NotAFrame(text) => write!(f, "this is no frame of the protocol: {text}"),
+            Self::NotAFrame(text) => {
+                write!(f, "the stage sent a text that is not a frame of the protocol: {text}")
+            }
             Self::Failed { frames } => {
-                f.write_str("the request failed:")?;
-                each(f, frames)
+                f.write_str("the request failed, but success was expected; frames about the request:")?;
+                write_each(f, frames)
             }
             Self::Succeeded { frames } => {
-                f.write_str("the request succeeded, which it should not:")?;
-                each(f, frames)
+                f.write_str("the request succeeded, but failure was expected; frames about the request:")?;
+                write_each(f, frames)
             }
-            Self::Transport(error) => write!(f, "the stage cannot be reached: {error}"),
+            Self::Transport(error) => write!(f, "the connection to the stage failed: {error}"),
         }
     }
 }

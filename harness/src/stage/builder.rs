@@ -17,15 +17,16 @@ use streamer_fakes::faults::Faults;
 use streamer_fakes::gateway::{ApiConfig, Limits, Route, Unconfirmed};
 use streamer_fakes::lambda::{FunctionConfig, InProcess, LogSink};
 
-/// The stage of Streamer's own functions, for whoever brings an app and no template.
+/// The template of Streamer's own functions, for a stage that has an app and no template.
 const STREAMER_TEMPLATE: &str = include_str!("streamer.yaml");
 
-/// What a stage is made from, and how: begin with [`Stage::builder`], end with [`start`](Self::start).
+/// Builds a [`Stage`]: begin with [`Stage::builder`], end with [`start`](Self::start).
 ///
-/// A stage with [executables](Self::executables) runs them as processes and serves on a port, on the machine's clock. Any
-/// other runs within this process alone, on tokio's clock: where that is paused, a test decides how time passes.
+/// A stage with [executables](Self::executables) runs its functions as processes, serves on a port and
+/// follows the machine's clock. Without executables, the stage runs in this process and follows tokio's
+/// clock: a test that pauses that clock decides how time passes.
 #[derive(Debug)]
-#[must_use = "a stage is there once it is started"]
+#[must_use = "a builder does nothing until start is called"]
 pub struct StageBuilder {
     pub(super) template: Option<PathBuf>,
     pub(super) apps: Option<Apps>,
@@ -51,14 +52,14 @@ pub struct StageBuilder {
 }
 
 impl Stage {
-    /// What a stage is to be made from.
+    /// Returns a builder for a stage.
     pub fn builder() -> StageBuilder {
         StageBuilder::new()
     }
 }
 
 impl StageBuilder {
-    /// When the clock of a stage in process starts: 2023-11-14, 22:13:20 UTC.
+    /// Default start time of the clock of a stage in process: 2023-11-14, 22:13:20 UTC.
     pub const STARTS_AT: Timestamp = Timestamp::from_secs(1_700_000_000);
 
     fn new() -> Self {
@@ -87,180 +88,203 @@ impl StageBuilder {
         }
     }
 
-    /// The SAM template. Default: none; with an [app](Self::app), one of Streamer's own functions.
+    /// Sets the path of the SAM template. Default: no template; with an [app](Self::app), a built-in template
+    /// of Streamer's own functions.
     pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
         self.template = Some(path.into());
         self
     }
 
-    /// Runs Streamer's functions in this process, with the handlers of `app`: each function of the template that is built
-    /// from a binary `connect`, `disconnect`, `router`, `processor`, `worker` or `sweeper`, with the environment variables that it has
-    /// there.
+    /// Runs Streamer's functions in this process, with the handlers of `app`.
     ///
-    /// All environments share this one app, and what its layers remember.
+    /// Streamer's functions are those that the template builds from a binary `connect`, `disconnect`,
+    /// `router`, `processor`, `worker` or `sweeper`. Each gets the environment variables that the template
+    /// sets for it.
+    ///
+    /// All environments of all functions share this one app, and therefore the state of its layers.
     pub fn app(mut self, app: App) -> Self {
         self.apps = Some(Apps::Shared(Arc::new(app)));
         self
     }
 
-    /// As [`app`](Self::app), with an app for each environment, as on AWS: for layers that remember, such as rate limits.
+    /// Runs Streamer's functions in this process, with a new app from `app` in each environment of a
+    /// function, as on AWS. Layers that keep state, such as rate limits, need this.
+    ///
+    /// Otherwise works as [`app`](Self::app).
     pub fn app_of_each(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
         self.app_with(move |_| app())
     }
 
-    /// As [`app_of_each`](Self::app_of_each), for handlers that call AWS themselves: with a client that is configured with
-    /// [`Services::http_client`], any credentials and any region they reach the stage's own services.
+    /// Runs Streamer's functions in this process, with handlers that call AWS. `app` makes a new app in each
+    /// environment of a function.
+    ///
+    /// An AWS SDK client in a handler reaches the stage's own services if it is configured with
+    /// [`Services::http_client`], any credentials and any region.
     pub fn app_with(mut self, app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         self.apps = Some(Apps::Each(Arc::new(app)));
         self
     }
 
-    /// Runs the template's functions as processes, and serves on a port.
+    /// Runs the template's functions as processes from these executables, and serves the stage on a port.
     pub fn executables(mut self, executables: Executables) -> Self {
         self.executables = Some(executables);
         self
     }
 
-    /// Where to listen, if the functions are processes. Default: a free port of the loopback interface.
+    /// Sets the socket on which a stage with executables listens. Default: a free port of the loopback
+    /// interface.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.listener = Some(listener);
         self
     }
 
-    /// Runs a function in this process: the template's of this binary or logical id, otherwise one more, of this name and with
-    /// Lambda's default settings. [`function_fn`](super::function_fn) makes one of a closure.
+    /// Runs `code` as a function in this process.
+    ///
+    /// If the template has a function whose binary, logical id or name is `name`, `code` takes the place of
+    /// that function's code. Otherwise the stage gets an additional function called `name`, with Lambda's
+    /// default settings. [`function_fn`](super::function_fn) makes `code` from a closure.
     pub fn function(self, name: impl Into<String>, code: Arc<dyn InProcess>) -> Self {
         self.function_with(FunctionConfig::in_process(name, code))
     }
 
-    /// As [`function`](Self::function), with settings of its own. A template's function keeps those of the template.
+    /// Runs a function in this process, as [`function`](Self::function) does, with the settings of an
+    /// additional function. A function of the template keeps the template's settings.
     pub fn function_with(mut self, function: FunctionConfig) -> Self {
         self.functions.push(function);
         self
     }
 
-    /// Adds a table.
+    /// Adds a table with this name and layout.
     pub fn table(mut self, name: impl Into<String>, layout: Layout) -> Self {
         let name = name.into();
         self.tables.push(Table { logical_id: name.clone(), name, layout, beyond_layout: Vec::new() });
         self
     }
 
-    /// Adds a route of the WebSocket API, instead of the template's of the same key.
+    /// Adds a route to the WebSocket API. If the template has a route with the same key, this route replaces
+    /// it.
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
     }
 
-    /// Has a function called for the stream of a table; where its ARN is empty, it is that of the function.
+    /// Adds an event source mapping: the function in `settings` is invoked with the records of the stream of
+    /// `table`. If the function's ARN in `settings` is empty, the stage fills it in.
     pub fn mapping(mut self, table: impl Into<String>, settings: Settings) -> Self {
         self.mappings.push((table.into(), settings));
         self
     }
 
-    /// The quotas and timeouts of the WebSocket API. Default: AWS's.
+    /// Sets the quotas and timeouts of the WebSocket API. Default: those of AWS.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// What the gateway does where no source settles what AWS does.
+    /// Sets how the gateway behaves where no source settles how AWS behaves. Default: the likelier behavior
+    /// in each case.
     pub fn unconfirmed(mut self, unconfirmed: Unconfirmed) -> Self {
         self.unconfirmed = Some(unconfirmed);
         self
     }
 
-    /// The folder to keep the tables and streams in. Default none: in memory.
+    /// Sets the folder that stores the tables, streams and queues. Default: no folder; all data stay in
+    /// memory.
     pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
         self.data = Some(folder.into());
         self
     }
 
-    /// A value for a parameter of the template. `JwtAlgorithm` and `JwtKey`, if it has them, are those of the signing key
-    /// unless they are given here.
+    /// Sets a parameter of the template. Default for the parameters `JwtAlgorithm` and `JwtKey`, if the
+    /// template has them: the values of the signing key.
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.parameters.insert(name.into(), value.into());
         self
     }
 
-    /// An environment variable of every function, which goes before the template's.
+    /// Sets an environment variable of every function. It overrides a variable of the same name in the
+    /// template.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.insert(name.into(), value.into());
         self
     }
 
-    /// The key that tokens are signed with. Default: a new one.
+    /// Sets the key pair that signs tokens for clients. Default: a new random key pair.
     pub fn signing_key(mut self, key: SigningKey) -> Self {
         self.signing_key = Some(key);
         self
     }
 
-    /// Where the functions' output goes. Default: standard error, which of a test in process is shown if it fails.
+    /// Sets the destination of the functions' log lines. Default: standard error, which for a stage in
+    /// process the test runner captures and shows if the test fails.
     pub fn log(mut self, log: Arc<dyn LogSink>) -> Self {
         self.log = Some(log);
         self
     }
 
-    /// When the clock of a stage in process starts. Default: 2023-11-14, 22:13:20 UTC.
+    /// Sets the start time of the clock of a stage in process. Default: 2023-11-14, 22:13:20 UTC.
     pub fn starts_at(mut self, moment: Timestamp) -> Self {
         self.starts_at = moment;
         self
     }
 
-    /// Where the stage's ids and its handlers' chances come from. Default: the operating system.
+    /// Sets the source of randomness for the stage's ids and for the functions that run in process. Default:
+    /// the operating system.
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = Some(entropy);
         self
     }
 
-    /// How many shards each stream has. Default: 4.
+    /// Sets the number of open shards of each new stream. Default: 4.
     pub fn shards_per_stream(mut self, shards: u16) -> Self {
         self.shards = Some(shards);
         self
     }
 
-    /// How long a shard takes records before it is closed and has a child. Default: for ever; on AWS about four hours.
+    /// Sets the time after which a shard is closed and a child shard takes its place. Default: never. On AWS
+    /// it is about four hours.
     pub fn shard_lifetime(mut self, lifetime: Duration) -> Self {
         self.shard_lifetime = Some(lifetime);
         self
     }
 
-    /// How many invocations of a function, named by its binary, may run at once, instead of the template's
-    /// `ReservedConcurrentExecutions`.
+    /// Sets the maximum number of concurrent invocations of a function, which is named by its binary.
+    /// Overrides `ReservedConcurrentExecutions` of the template.
     pub fn concurrency(mut self, function: impl Into<String>, reserved: u32) -> Self {
         self.concurrency.insert(function.into(), reserved);
         self
     }
 
-    /// The region. Default `us-east-1`.
+    /// Sets the AWS region. Default: `us-east-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.environment.region = region.into();
         self
     }
 
-    /// The stack's name, which the names of the template's tables and functions begin with. Default `streamer`.
+    /// Sets the stack's name, with which the generated names of tables, queues and functions begin. Default:
+    /// `streamer`.
     pub fn stack_name(mut self, name: impl Into<String>) -> Self {
         self.environment.stack_name = name.into();
         self
     }
 
-    /// Faults that hold while the stage starts already. Default: none; [`Stage::faults`] adds some later.
+    /// Sets the faults that are already active while the stage starts. Default: none. [`Stage::faults`] adds
+    /// faults to a running stage.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// The template; where there is none, one of nothing.
+    /// Reads the template. Without a template and without an app, the result is empty.
     pub(super) fn read_template(&self) -> Result<Template, StageError> {
         if self.apps.is_some() && self.executables.is_some() {
             return Err(StageError::Contradiction(
-                "a stage of executables runs their apps: leave out either .app(…) or .executables(…)"
-                    .to_owned(),
+                "executables already contain an app; remove either .app(…) or .executables(…)".to_owned(),
             ));
         }
         if self.listener.is_some() && self.executables.is_none() {
             return Err(StageError::Contradiction(
-                "a stage in process does not listen: leave out .listener(…), or add .executables(…)"
+                "a stage in process does not listen on a port; remove .listener(…), or add .executables(…)"
                     .to_owned(),
             ));
         }
@@ -285,7 +309,8 @@ impl StageBuilder {
         }
     }
 
-    /// The functions of the template and those beyond it, with what `endpoints` adds to their environment.
+    /// Returns the settings of the template's functions and of the additional functions. The variables in
+    /// `endpoints` are added to each function's environment.
     pub(super) fn function_configs(
         &self,
         of_template: &[Function],
@@ -321,8 +346,9 @@ impl StageBuilder {
                 ..code
             });
         }
-        let beyond = self.functions.iter().filter(|given| !of_template.iter().any(|one| names(one, given)));
-        configs.extend(beyond.cloned().map(|mut config| {
+        let additional =
+            self.functions.iter().filter(|given| !of_template.iter().any(|one| names(one, given)));
+        configs.extend(additional.cloned().map(|mut config| {
             for (name, value) in endpoints {
                 config.environment.entry(name.clone()).or_insert_with(|| value.clone());
             }
@@ -348,7 +374,8 @@ impl StageBuilder {
         Ok(FunctionConfig::in_process(&function.name, code))
     }
 
-    /// The WebSocket API as the template has it, with what is given beyond it.
+    /// Returns the settings of the WebSocket API: those of the template, and the routes, limits and options
+    /// of this builder.
     pub(super) fn api_config(&self, api: Option<WebSocketApi>) -> ApiConfig {
         let id = api.as_ref().map_or("streamer00", |api| &api.api_id);
         let mut config =

@@ -4,7 +4,7 @@ use streamer::ports::{Clock, Timestamp};
 
 use streamer_fakes::faults::Skew;
 
-/// The clock of one environment: the stage's clock plus a skew.
+/// Clock of one environment of a function: the stage's time plus a skew, which a fault sets.
 #[derive(Clone, Debug)]
 pub(crate) struct SkewedClock {
     stage: Arc<dyn Clock>,

@@ -6,73 +6,73 @@ use crate::template::TemplateError;
 use crate::{event_source, gateway, lambda};
 use streamer_fakes::dynamodb::OpenError;
 
-/// Why a stage did not start: what is wrong, and how to mend it.
+/// Error of a stage. Its message says what is wrong and how to fix it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StageError {
-    /// The port cannot be listened on.
+    /// The stage cannot listen on the port.
     Port {
-        /// The port.
+        /// TCP port number; 0 stands for any free port.
         port: u16,
-        /// What the operating system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// No stage can be made from the template.
+    /// The template cannot be read, is invalid, or uses something that the stage does not support.
     Template(TemplateError),
-    /// The template has no WebSocket API.
+    /// The template at this path has no WebSocket API.
     NoApi(PathBuf),
-    /// The builder was told two things that exclude one another.
+    /// Two settings of the builder exclude each other. The text says which setting to remove.
     Contradiction(String),
-    /// The data folder cannot be opened.
+    /// The folder that stores the tables and streams cannot be opened.
     Data(OpenError),
-    /// A table cannot be made as the template says.
+    /// A table cannot be created with the layout in the template.
     Table {
-        /// Its name.
+        /// Name of the table.
         table: String,
-        /// What DynamoDB says.
+        /// Reason, such as DynamoDB's error message.
         message: String,
     },
     /// The items of a table cannot be read.
     Items {
-        /// Its name.
+        /// Name of the table.
         table: String,
-        /// What DynamoDB says.
+        /// Error message of DynamoDB.
         message: String,
     },
-    /// A queue cannot be made as the template says.
+    /// A queue cannot be created with the settings in the template.
     Queue(String),
-    /// Cargo did not build the functions.
+    /// The functions were not built: Cargo cannot be run, or the build failed.
     Build(String),
-    /// There is no program for a function.
+    /// The binary of a function is not among the executables of the stage.
     NoExecutable {
-        /// The name of the binary.
+        /// Name of the missing binary.
         binary: String,
-        /// The binaries that there are.
+        /// Names of the binaries that the stage has.
         known: Vec<String>,
     },
-    /// A function has no code to run in process.
+    /// A stage in process has no code for a function.
     NoCode {
-        /// Its name in the template.
+        /// Logical id of the function in the template.
         function: String,
-        /// The name of the binary that it is built from.
+        /// Name of the binary that the template builds the function from.
         binary: String,
     },
-    /// There is no key to sign tokens with.
+    /// The key pair that signs tokens cannot be created.
     NoKey(io::Error),
-    /// A function ended before it asked for its first event.
+    /// A function did not start: its code or process ended before it asked for an event.
     FunctionDied {
-        /// Its name in the template.
+        /// Logical id of the function in the template, or the name of an additional function.
         function: String,
-        /// How it ended, and what it wrote last.
+        /// Description of how the function ended, with its last output.
         message: String,
     },
-    /// The functions cannot be run as the template says.
+    /// The settings of a function are invalid.
     Functions(lambda::ConfigError),
-    /// The gateway cannot be run as the template says.
+    /// The settings of the gateway are invalid.
     Gateway(gateway::ConfigError),
-    /// An event source mapping cannot be run as the template says.
+    /// An event source mapping cannot be set up.
     Mapping(String),
-    /// A part of the running stage has stopped.
+    /// A background task of the running stage has stopped, which is a bug in the harness.
     Stopped(String),
 }
 
@@ -81,39 +81,48 @@ impl fmt::Display for StageError {
         match self {
             Self::Port { port, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "port {port} is in use: end what listens there, or choose another with --port (0 takes a free one)"
+                "port {port} is in use; stop the program that listens on it, or choose another port with \
+                 --port (0 picks a free port)"
             ),
             Self::Port { port, source } => {
-                write!(f, "port {port} cannot be listened on: {source}; choose another with --port")
+                write!(f, "cannot listen on port {port}: {source}; choose another port with --port")
             }
             Self::Template(error) => error.fmt(f),
             Self::NoApi(path) => write!(
                 f,
-                "{} has no WebSocket API: it needs an AWS::ApiGatewayV2::Api of ProtocolType WEBSOCKET",
+                "the template {} has no WebSocket API; add an AWS::ApiGatewayV2::Api with ProtocolType WEBSOCKET",
                 path.display()
             ),
             Self::Data(error) => error.fmt(f),
-            Self::Table { table, message } => write!(f, "table {table} cannot be made: {message}"),
+            Self::Table { table, message } => write!(f, "table {table} cannot be created: {message}"),
             Self::Items { table, message } => {
                 write!(f, "the items of table {table} cannot be read: {message}")
             }
             Self::Build(message) | Self::Contradiction(message) => f.write_str(message),
             Self::NoExecutable { binary, known } => write!(
                 f,
-                "the template's Metadata.BuildProperties.Binary names {binary:?}, and no such binary was built (there are: {})",
+                "the template's Metadata.BuildProperties.Binary names {binary:?}, but no such binary was \
+                 built; the binaries are: {}",
                 known.join(", ")
             ),
             Self::NoCode { function, binary } => write!(
                 f,
-                "{function} is built from {binary:?}, and there is nothing to run: .app(…) runs connect, disconnect, router and processor, .function({binary:?}, …) code of your own, .executables(…) programs"
+                "function {function} is built from the binary {binary:?}, but the stage has no code for that \
+                 binary; add .app(…) for connect, disconnect, router, processor, worker and sweeper, \
+                 .function({binary:?}, …) for your own code, or .executables(…) for programs"
             ),
-            Self::NoKey(error) => write!(f, "a key to sign tokens with cannot be made: {error}"),
-            Self::FunctionDied { function, message } => write!(f, "{function} does not start: {message}"),
+            Self::NoKey(error) => write!(f, "the key that signs tokens cannot be created: {error}"),
+            Self::FunctionDied { function, message } => {
+                write!(f, "function {function} does not start: {message}")
+            }
             Self::Functions(error) => error.fmt(f),
             Self::Gateway(error) => error.fmt(f),
             Self::Queue(message) | Self::Mapping(message) => f.write_str(message),
             Self::Stopped(message) => {
-                write!(f, "the stage no longer works, and ends: {message} (this is a fault of the harness)")
+                write!(
+                    f,
+                    "the stage stops, because one of its tasks has stopped: {message} (this is a bug in the harness)"
+                )
             }
         }
     }

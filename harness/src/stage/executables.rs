@@ -8,29 +8,31 @@ use serde_json::Value;
 
 use super::StageError;
 
-/// The functions' programs, by the name of their binary.
+/// Paths of the functions' executables, by the name of their binary.
 #[derive(Clone, Debug, Default)]
 pub struct Executables(BTreeMap<String, PathBuf>);
 
 impl Executables {
-    const TOLD_TO_TESTS: &str = "CARGO_BIN_EXE_";
+    /// Cargo sets a variable with this prefix for each binary of an integration test's package.
+    const TEST_BINARY_PREFIX: &str = "CARGO_BIN_EXE_";
 
-    /// The binaries of the package whose integration test this is: Cargo has built them, and says where they are.
+    /// Returns the binaries of the package whose integration test is running. Cargo builds them before the
+    /// test, and gives their paths in environment variables.
     ///
-    /// Anywhere else there are none.
+    /// In any other program, there are none.
     #[must_use]
     pub fn of_this_test() -> Self {
         std::env::vars_os()
             .filter_map(|(name, path)| {
-                Some((name.to_str()?.strip_prefix(Self::TOLD_TO_TESTS)?.to_owned(), path))
+                Some((name.to_str()?.strip_prefix(Self::TEST_BINARY_PREFIX)?.to_owned(), path))
             })
             .collect()
     }
 
-    /// The program of a binary.
+    /// Returns the path of the executable of `binary`.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// [`StageError::NoExecutable`] if there is no binary of this name.
     pub fn path(&self, binary: &str) -> Result<&Path, StageError> {
         self.0.get(binary).map(PathBuf::as_path).ok_or_else(|| StageError::NoExecutable {
             binary: binary.to_owned(),
@@ -45,20 +47,20 @@ impl<N: Into<String>, P: Into<PathBuf>> FromIterator<(N, P)> for Executables {
     }
 }
 
-/// The Cargo workspace that the functions are built in.
+/// The Cargo workspace in which the functions are built.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    /// Its folder.
+    /// Root folder of the workspace.
     pub root: PathBuf,
-    /// Where Cargo puts what it builds.
+    /// Folder of Cargo's build output, usually `target` in the root folder.
     pub target_dir: PathBuf,
 }
 
 impl Workspace {
-    /// The workspace that `dir` lies in.
+    /// Finds the workspace that contains the folder `dir`.
     ///
     /// # Errors
-    /// When Cargo is not there, or knows of no workspace around `dir`.
+    /// [`StageError::Build`] if Cargo cannot be run, or no workspace contains `dir`.
     pub fn around(dir: &Path) -> Result<Self, StageError> {
         let output = cargo()
             .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -68,17 +70,23 @@ impl Workspace {
             .map_err(|error| no_cargo(&error))?;
         if !output.status.success() {
             let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(StageError::Build(format!("no Cargo workspace around {}: {reason}", dir.display())));
+            return Err(StageError::Build(format!(
+                "no Cargo workspace contains the folder {}: {reason}",
+                dir.display()
+            )));
         }
         let metadata: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let folder = |key: &str| metadata[key].as_str().map(PathBuf::from);
         match (folder("workspace_root"), folder("target_directory")) {
             (Some(root), Some(target_dir)) => Ok(Self { root, target_dir }),
-            _ => Err(StageError::Build("cargo metadata gave an answer that cannot be read".to_owned())),
+            _ => Err(StageError::Build(
+                "the output of cargo metadata names no workspace_root or no target_directory".to_owned(),
+            )),
         }
     }
 
-    /// Whether the program that runs now was built here, as by `cargo run`, and not installed from elsewhere.
+    /// Returns whether the running program was built in this workspace, as `cargo run` does, rather than
+    /// installed from another place.
     #[must_use]
     pub fn built_this_program(&self) -> bool {
         let program = std::env::current_exe();
@@ -87,13 +95,14 @@ impl Workspace {
             .is_ok_and(|here| program.is_ok_and(|program| program.starts_with(here)))
     }
 
-    /// Builds binaries, with Cargo's own progress on the terminal: optimised, if this program was built so here.
+    /// Builds binaries, with Cargo's progress on the terminal. If the running program is a release build of
+    /// this workspace, the binaries are release builds too.
     ///
-    /// Built in the workspace's root, with its default members: there Cargo unites the features of the
-    /// dependencies as it has for whoever calls us, and nothing is compiled twice.
+    /// The build runs in the root folder with the default members, so that Cargo unifies the features of
+    /// dependencies in the same way as in the user's own builds, and compiles nothing twice.
     ///
     /// # Errors
-    /// When they do not build: Cargo has said why on the terminal.
+    /// [`StageError::Build`] if the build fails. Cargo has printed the reason on the terminal.
     pub fn build(&self, binaries: &[&str]) -> Result<Executables, StageError> {
         let mut command = cargo();
         command.arg("build").arg("--message-format=json-render-diagnostics");
@@ -118,7 +127,7 @@ impl Workspace {
         if !status.success() {
             let names = binaries.join(", ");
             return Err(StageError::Build(format!(
-                "the functions ({names}) do not build: mend what Cargo says above, in {}",
+                "the functions ({names}) do not build; fix the errors that Cargo printed above, in {}",
                 self.root.display()
             )));
         }
@@ -126,19 +135,20 @@ impl Workspace {
     }
 }
 
-/// Cargo, without what `cargo run` tells the program that it runs: a build script of a dependency would see
-/// another environment than in the user's own builds, and be built anew, with all that depends on it, each time.
+/// Returns a command for Cargo without the variables that `cargo run` has set for this program. With these
+/// variables, build scripts of dependencies would see another environment than in the user's own builds, and
+/// Cargo would rebuild them, and every crate that depends on them, each time.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_told_by_cargo_run) {
+        if name.to_str().is_some_and(is_set_by_cargo_run) {
             cargo.env_remove(name);
         }
     }
     cargo
 }
 
-fn is_told_by_cargo_run(variable: &str) -> bool {
+fn is_set_by_cargo_run(variable: &str) -> bool {
     const PREFIXES: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
     const NAMES: [&str; 3] = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
     PREFIXES.iter().any(|prefix| variable.starts_with(prefix)) || NAMES.contains(&variable)
@@ -148,7 +158,7 @@ fn no_cargo(error: &std::io::Error) -> StageError {
     StageError::Build(format!("cargo cannot be run: {error}; the local stage needs a Rust toolchain"))
 }
 
-/// The binary that a line of Cargo's messages says was built.
+/// Returns the name and path of a binary that Cargo has built, if the message reports one.
 fn executable(message: &Value) -> Option<(String, PathBuf)> {
     let path = message["executable"].as_str()?;
     let name = message["target"]["name"].as_str()?;
@@ -160,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binary_that_was_not_built_is_named_with_those_that_were() {
+    fn missing_executable_is_an_error_that_lists_the_existing_binaries() {
         let executables: Executables = [("router", "/r"), ("connect", "/c")].into_iter().collect();
         assert_eq!(executables.path("router").unwrap(), Path::new("/r"));
         let error = executables.path("worker").unwrap_err().to_string();
@@ -168,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn this_workspace_is_found_and_a_folder_without_one_is_not() {
+    fn cargo_workspace_is_found_from_a_member_and_not_from_an_unrelated_folder() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = Workspace::around(here).unwrap();
         assert_eq!(workspace.root, here.parent().unwrap());
@@ -177,25 +187,25 @@ mod tests {
         let other = Workspace { root: elsewhere.path().into(), target_dir: elsewhere.path().into() };
         assert!(!other.built_this_program());
         let error = Workspace::around(elsewhere.path()).unwrap_err().to_string();
-        assert!(error.contains("no Cargo workspace around"), "{error}");
+        assert!(error.contains("no Cargo workspace contains"), "{error}");
     }
 
     #[test]
-    fn what_cargo_run_tells_is_kept_from_cargo_and_settings_are_not() {
-        for told in
+    fn variables_set_by_cargo_run_are_removed_and_cargo_settings_are_kept() {
+        for variable in
             ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_LINKS", "CARGO_BIN_NAME", "OUT_DIR"]
         {
-            assert!(is_told_by_cargo_run(told), "{told}");
+            assert!(is_set_by_cargo_run(variable), "{variable} is not passed on to Cargo");
         }
         for setting in
             ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_PROFILE_DEV_DEBUG"]
         {
-            assert!(!is_told_by_cargo_run(setting), "{setting}");
+            assert!(!is_set_by_cargo_run(setting), "{setting} is passed on to Cargo");
         }
     }
 
     #[test]
-    fn a_binary_that_is_not_there_does_not_build() {
+    fn building_an_unknown_binary_is_an_error_that_names_the_binary() {
         let workspace = Workspace::around(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let error = workspace.build(&["no-such-function"]).unwrap_err().to_string();
         assert!(error.contains("the functions (no-such-function) do not build"), "{error}");

@@ -11,17 +11,18 @@ use streamer_fakes::lambda::{
     InProcess, InProcessEnvironment, InProcessEvent, Invocation, InvokeError, Starting,
 };
 
-/// A function of the user's own in process: an async closure from its event to its reply.
+/// Makes a Lambda function that runs in process, from an async closure that turns an event into a reply.
 ///
-/// Its error is that of the invocation (`FunctionError: Unhandled`). It is given neither the function's environment variables
-/// nor the stage's services: what needs them implements [`InProcess`].
+/// If the closure returns an error, the invocation fails with that error (`FunctionError: Unhandled`). The
+/// closure receives neither the function's environment variables nor the stage's services; code that needs
+/// them implements [`InProcess`].
 ///
 /// ```
 /// use serde_json::{Value, json};
 /// use streamer_harness::stage::function_fn;
 ///
 /// let hello = function_fn(|event: Value| async move {
-///     let name = event["name"].as_str().ok_or("nobody to greet")?;
+///     let name = event["name"].as_str().ok_or("the event has no name")?;
 ///     Ok::<_, &str>(json!({"statusCode": 200, "body": format!("hello {name}")}))
 /// });
 /// # let _ = hello;
@@ -62,13 +63,13 @@ where
     E: fmt::Display,
 {
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_> {
-        let ran = serde_json::from_slice(&event.payload).map(|event| (self.0)(event));
+        let reply = serde_json::from_slice(&event.payload).map(|event| (self.0)(event));
         Box::pin(async move {
             let failed = |error_type: &str, message: String| InvokeError::Function {
                 error_type: error_type.to_owned(),
                 message,
             };
-            match ran {
+            match reply {
                 Ok(reply) => match reply.await {
                     Ok(reply) => Ok(Bytes::from(reply.to_string())),
                     Err(error) => Err(failed(std::any::type_name::<E>(), error.to_string())),

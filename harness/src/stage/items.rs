@@ -1,4 +1,4 @@
-//! Stored items as plain JSON, for tests to look at.
+//! Reads stored items as plain JSON, for assertions in tests.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use super::StageError;
 use streamer_fakes::dynamodb::DynamoDb;
 
-/// Every item of a table, in the order of their JSON.
+/// Returns every item of a table, sorted by its JSON text.
 pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, StageError> {
     let failed = |message: String| StageError::Items { table: table.to_owned(), message };
     let client = dynamodb.quiet_client();
@@ -30,7 +30,8 @@ pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, 
     }
 }
 
-/// A value without its type: numbers that JSON's cannot hold stay text, bytes are base64, sets are sorted lists.
+/// Converts an attribute value to JSON without its DynamoDB type. A number that JSON cannot hold becomes
+/// text, bytes become base64, a set becomes a sorted list.
 fn plain(value: &AttributeValue) -> Value {
     let number = |text: &String| text.parse::<Number>().map_or_else(|_| text.as_str().into(), Value::Number);
     let sorted = |mut values: Vec<Value>| {
@@ -51,7 +52,7 @@ fn plain(value: &AttributeValue) -> Value {
         AttributeValue::Ss(texts) => sorted(texts.iter().map(|text| text.as_str().into()).collect()),
         AttributeValue::Ns(numbers) => sorted(numbers.iter().map(number).collect()),
         AttributeValue::Bs(all) => sorted(all.iter().map(|bytes| STANDARD.encode(bytes).into()).collect()),
-        // Null, or a type that DynamoDB does not have yet.
+        // Null, or a type that a later version of the SDK adds.
         AttributeValue::Null(_) | _ => Value::Null,
     }
 }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_of_attribute_is_told_as_json() {
+    fn attribute_value_of_each_type_is_converted_to_plain_json() {
         let blob = || Blob::new([0, 255]);
         for (value, expected) in [
             (AttributeValue::S("a".into()), json!("a")),

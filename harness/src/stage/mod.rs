@@ -1,5 +1,8 @@
-//! The whole stage, made from a SAM template or in code: in process, for tests, or on one port, run by the functions'
-//! own binaries.
+//! Builds and runs a stage, from a SAM template or from settings in code.
+//!
+//! [`Stage::builder`] collects the settings, [`StageBuilder::start`] starts the stage, and [`Stage::connect`]
+//! connects a client to it. A stage runs in process, for tests, or on one port with the functions'
+//! executables.
 
 mod builder;
 mod clock;
@@ -41,18 +44,19 @@ use streamer_fakes::sqs::Queues;
 use streamer_fakes::watch;
 use streamer_function::LateBound;
 
-/// A running stage.
+/// A running stage: tables, queues, functions and a gateway.
 ///
-/// [`shutdown`](Self::shutdown) ends it in order; dropped, its processes are killed.
+/// [`shutdown`](Self::shutdown) stops the stage in order. If a stage is dropped instead, its processes are
+/// killed.
 #[derive(Debug)]
 pub struct Stage {
-    /// `None` in process.
+    /// Address on which the stage serves; `None` in process.
     address: Option<SocketAddr>,
     stage_name: String,
     signing_key: SigningKey,
     clock: Arc<dyn Clock>,
     findings: Vec<Finding>,
-    /// The tables' names by their names within the template.
+    /// Physical table names by their logical ids in the template.
     tables: BTreeMap<String, String>,
     faults: Faults,
     dynamodb: DynamoDb,
@@ -66,17 +70,19 @@ pub struct Stage {
     stop_serving: watch::Sender<bool>,
 }
 
-/// The host that URLs name in process, where nobody needs it to reach anything.
+/// Host in the URLs of a stage in process. The host is a placeholder, because no client connects to it by a
+/// socket.
 const NO_HOST: &str = "stage.localhost";
 
 impl Stage {
-    /// How long a client in process waits for a frame: a little less than until the gateway closes an idle connection.
+    /// Maximum wait for a frame of a client in process: just under the 600 s after which the gateway closes
+    /// an idle connection.
     const PATIENCE: Duration = Duration::from_secs(590);
 
-    /// Opens a WebSocket in process and returns its byte stream, without a client on it.
+    /// Opens a WebSocket through the gateway in process, and returns its byte stream without a client.
     ///
     /// # Errors
-    /// The HTTP status of a refused `$connect`.
+    /// The HTTP status of the response if `$connect` is refused.
     pub async fn open_stream(
         &self,
         request: http::Request<()>,
@@ -84,18 +90,19 @@ impl Stage {
         self.gateway.connect(request).await.map_err(|refusal| refusal.status().as_u16())
     }
 
-    /// Connects a client as `whom`.
+    /// Connects a client with a token for `user`.
     ///
     /// # Errors
-    /// When it is refused.
-    pub async fn connect(&self, whom: &TokenFor) -> Result<Client, ClientError> {
-        self.open(format!("{}?token={}", self.ws_url(), self.token(whom))).await
+    /// [`ClientError::Refused`] if the stage refuses the connection.
+    pub async fn connect(&self, user: &TokenFor) -> Result<Client, ClientError> {
+        self.open(format!("{}?token={}", self.ws_url(), self.token(user))).await
     }
 
-    /// Connects a client with a request of any kind: a URL below [`ws_url`](Self::ws_url), or an HTTP request with headers of its own.
+    /// Connects a client with a custom handshake: `request` is a URL that begins with
+    /// [`ws_url`](Self::ws_url), or an HTTP request with its own headers.
     ///
     /// # Errors
-    /// When it is refused.
+    /// [`ClientError::Refused`] if the stage refuses the connection.
     pub async fn open(&self, request: impl IntoClientRequest + Unpin) -> Result<Client, ClientError> {
         if self.address.is_some() {
             return Client::open(request).await;
@@ -109,103 +116,108 @@ impl Stage {
         }
     }
 
-    /// What time it is on the stage.
+    /// Returns the stage's current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Lets this much time pass, with all that happens on the stage meanwhile, each thing at its time.
+    /// Waits for this much time on the stage's clock, while the stage continues to run.
     ///
-    /// Where tokio's time is paused, as by `#[tokio::test(start_paused = true)]`, it passes at once.
+    /// If tokio's clock is paused, as by `#[tokio::test(start_paused = true)]`, the wait takes almost no real
+    /// time, and each timer of the stage still fires at its time.
     pub async fn advance(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// The faults that happen on the stage: add one, and it holds until its guard is dropped.
+    /// Returns the stage's faults. A fault that is added to them is active until its guard is dropped.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
 
-    /// Every item of a table as plain JSON, in the order of their JSON. The table is named as in the template, or by its whole
-    /// name.
+    /// Returns every item of a table as plain JSON, sorted by the JSON text. The table is named by its
+    /// logical id in the template, or by its physical name.
     ///
     /// # Errors
-    /// When there is no such table.
+    /// [`StageError::Items`] if there is no such table.
     pub async fn items(&self, table: &str) -> Result<Vec<Value>, StageError> {
         items::all(&self.dynamodb, self.tables.get(table).map_or(table, String::as_str)).await
     }
 
-    /// Where WebSocket clients connect. In process nobody listens there: [`connect`](Self::connect) leads in.
+    /// Returns the URL for WebSocket clients. In process no server listens at this URL: use
+    /// [`connect`](Self::connect) or [`open`](Self::open).
     #[must_use]
     pub fn ws_url(&self) -> String {
         format!("ws://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where the management API (`@connections`) answers; in process, it does so by [`Gateway::http_client`] alone.
+    /// Returns the URL of the management API (`@connections`). In process no server listens at this URL: use
+    /// [`Gateway::http_client`].
     #[must_use]
     pub fn management_url(&self) -> String {
         format!("http://{}/{}", host(self.address), self.stage_name)
     }
 
-    /// Where DynamoDB, DynamoDB Streams, SQS and Lambda answer. In process they answer without it: [`DynamoDb::client`],
-    /// [`Queues::http_client`](streamer_fakes::sqs::Queues::http_client) and [`Functions::http_client`].
+    /// Returns the URL of DynamoDB, DynamoDB Streams, SQS and Lambda. In process no server listens at this
+    /// URL: use [`DynamoDb::client`], [`Queues::http_client`](streamer_fakes::sqs::Queues::http_client) or
+    /// [`Functions::http_client`].
     #[must_use]
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", host(self.address))
     }
 
-    /// A token that the stage accepts.
+    /// Signs a token for `user`, which the stage accepts.
     #[must_use]
-    pub fn token(&self, whom: &TokenFor) -> String {
-        self.signing_key.sign(whom, self.clock.now())
+    pub fn token(&self, user: &TokenFor) -> String {
+        self.signing_key.sign(user, self.clock.now())
     }
 
-    /// The stage's database.
+    /// Returns the stage's fake of DynamoDB.
     #[must_use]
     pub fn dynamodb(&self) -> &DynamoDb {
         &self.dynamodb
     }
 
-    /// The stage's queues.
+    /// Returns the stage's fake of SQS.
     #[must_use]
     pub fn queues(&self) -> &Queues {
         &self.queues
     }
 
-    /// The stage's functions.
+    /// Returns the stage's fake of Lambda.
     #[must_use]
     pub fn functions(&self) -> &Functions {
         &self.functions
     }
 
-    /// The stage's gateway.
+    /// Returns the stage's fake of API Gateway.
     #[must_use]
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
     }
 
-    /// What the template says and the stage does not act upon.
+    /// Returns what the template sets and the stage ignores, in the order of the template.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Waits until a part of the stage stops by itself, which none does as long as all is well.
+    /// Waits until a background task of the stage stops unexpectedly, and returns the reason. Never returns
+    /// while the stage runs properly.
     pub async fn failed(&mut self) -> StageError {
         match self.tasks.join_next().await {
             Some(Err(error)) => StageError::Stopped(error.to_string()),
-            Some(Ok(())) | None => StageError::Stopped("a part of it has ended".to_owned()),
+            Some(Ok(())) | None => StageError::Stopped("a task ended without an error".to_owned()),
         }
     }
 
-    /// Closes every connection, ends every process, and returns when nothing is left running.
+    /// Closes every connection, ends every process, and waits until no task of the stage runs.
     pub async fn shutdown(mut self) {
         self.end().await;
     }
 
-    /// As [`shutdown`](Self::shutdown), for an owner that reads the stage's tables afterwards.
+    /// Ends the stage as [`shutdown`](Self::shutdown) does, but keeps its tables readable.
     pub async fn end(&mut self) {
         self.gateway.shutdown().await;
         self.stop_polling.send_replace(true);
@@ -213,7 +225,7 @@ impl Stage {
         self.late_gateway.set(None);
         self.late_functions.set(None);
         self.stop_serving.send_replace(true);
-        // Clients that keep an idle connection open are not waited for.
+        // Do not wait for clients that keep an idle HTTP connection open.
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         self.tasks.shutdown().await;
@@ -225,16 +237,17 @@ fn host(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| NO_HOST.to_owned(), |address| address.to_string())
 }
 
-/// Takes a port of the loopback interface; 0 takes a free one.
+/// Listens on a port of the loopback interface; 0 picks a free port.
 ///
 /// # Errors
-/// When it is taken, or may not be.
+/// [`StageError::Port`] if the port is in use or not permitted.
 pub fn listen(port: u16) -> Result<TcpListener, StageError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| StageError::Port { port, source })
 }
 
 impl Drop for Stage {
-    /// Connections that are open hold on to the functions: without them, nothing does.
+    /// Breaks the references between gateway and functions: without this, open connections would keep the
+    /// functions running.
     fn drop(&mut self) {
         self.gateway.close();
         self.late_gateway.set(None);

@@ -1,4 +1,4 @@
-//! The template's queues, and where its mappings send what they give up on.
+//! Creates the template's queues, and chooses the on-failure destination of each event source mapping.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::template::{self, Environment};
 use streamer_fakes::event_source::{LogFailures, OnFailure, SendFailures};
 use streamer_fakes::sqs::Queues;
 
-/// The queues in the data folder, or in memory, made as the template says.
+/// Creates the template's queues: in the folder `data`, or in memory if there is none.
 pub(super) fn create(
     queues: &[template::Queue],
     data: Option<&Path>,
@@ -25,9 +25,10 @@ pub(super) fn create(
     };
     let made = made.map_err(|error| StageError::Queue(error.to_string()))?;
     let failed = |queue: &template::Queue, error| {
-        StageError::Queue(format!("queue {} cannot be made: {error}", queue.name))
+        StageError::Queue(format!("queue {} cannot be created: {error}", queue.name))
     };
-    // Each may be the dead-letter queue of any other.
+    // All queues exist before any gets its attributes, because any queue may be the dead-letter queue of
+    // another.
     for queue in queues {
         made.create(&queue.name, []).map_err(|error| failed(queue, error))?;
     }
@@ -37,15 +38,16 @@ pub(super) fn create(
     Ok(made)
 }
 
-/// Where a mapping sends what it gives up on: a queue of the template, else the log.
+/// Returns where a mapping reports a batch that it stops retrying: a queue of the template, otherwise the
+/// log.
 pub(super) fn on_failure(
     mapping: &template::EventSourceMapping,
     queues: &[template::Queue],
-    to: &Queues,
+    sqs: &Queues,
 ) -> Arc<dyn OnFailure> {
     match &mapping.on_failure {
         Some(arn) if queues.iter().any(|queue| queue.arn == *arn) => {
-            Arc::new(SendFailures::new(Arc::new(to.clone()), arn))
+            Arc::new(SendFailures::new(Arc::new(sqs.clone()), arn))
         }
         Some(_) | None => Arc::new(LogFailures),
     }

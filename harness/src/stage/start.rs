@@ -1,4 +1,4 @@
-//! The steps from a builder to a running stage.
+//! Starts a stage: the steps from a builder to a running stage.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,15 +21,17 @@ use streamer_fakes::gateway::Gateway;
 use streamer_fakes::lambda::{FunctionConfig, Functions, LogSink, Options, Schedule, TerminalLog};
 use streamer_fakes::watch;
 
-/// How often items whose time to live is over are deleted. AWS takes up to a few days.
+/// Interval at which the stage deletes expired items. AWS takes up to a few days.
 const TTL_SWEEP: Duration = Duration::from_secs(30);
 
 impl StageBuilder {
-    /// Makes the tables, starts the gateway and one environment of each function, and polls the streams.
+    /// Starts the stage: creates the tables and queues, starts the gateway and one environment of each
+    /// function, then polls the streams.
     ///
     /// # Errors
-    /// When the port is taken, the template cannot be used, the data folder cannot be opened, a function has no code or
-    /// does not start: each with what to do about it. Nothing is left running then.
+    /// [`StageError`] if the port is in use, the template is invalid, the data folder cannot be opened, or a
+    /// function has no code or does not start. The message says how to fix the problem. After an error, no
+    /// process or task of the stage is left running.
     pub async fn start(mut self) -> Result<Stage, StageError> {
         let signing_key = self.take_signing_key()?;
         let mut template = self.read_template()?;
@@ -82,7 +84,7 @@ impl StageBuilder {
         Ok(stage)
     }
 
-    /// The key that the stage signs with, which the template's parameters are offered from here on.
+    /// Returns the key pair that signs tokens, and offers its public key to the template's parameters.
     fn take_signing_key(&mut self) -> Result<SigningKey, StageError> {
         let key = match self.signing_key.take() {
             Some(key) => key,
@@ -92,7 +94,7 @@ impl StageBuilder {
         Ok(key)
     }
 
-    /// Where to serve, which a stage in process does not.
+    /// Returns the socket to serve on; `None` for a stage in process.
     fn take_listener(&mut self) -> Result<Option<(TcpListener, SocketAddr)>, StageError> {
         if self.in_process() {
             return Ok(None);
@@ -113,7 +115,7 @@ impl StageBuilder {
         self.executables.is_none()
     }
 
-    /// The clock, the log and the stores, with the template's tables and queues in them.
+    /// Makes the clock, the log, and the stores with the template's tables and queues.
     fn backends(&mut self, template: &Template) -> Result<Backends, StageError> {
         let clock: Arc<dyn Clock> = if self.in_process() {
             Arc::new(TokioClock::starting_at(self.starts_at))
@@ -169,7 +171,8 @@ impl StageBuilder {
         Ok(Functions::new(configs, options)?)
     }
 
-    /// The mappings of the template and those beyond it; `arns` has the functions' ARNs by their names.
+    /// Makes the event source mappings of the template and of the builder. `arns` holds the functions' ARNs
+    /// by function name.
     fn event_source_mappings(
         &mut self,
         template: &Template,
@@ -206,19 +209,19 @@ impl StageBuilder {
 }
 
 impl Stage {
-    /// Serves the gateway and the services on one port, until it is told to stop.
+    /// Serves the gateway and the AWS services on one port, until the stage ends.
     fn serve(&mut self, listener: TcpListener) {
         let app = self.gateway.router().merge(self.dynamodb.router()).merge(self.functions.router());
         let app = self.queues.in_front_of(app);
         let stopped = until(&self.stop_serving);
         self.tasks.spawn(async move {
             let service = app.into_make_service_with_connect_info::<SocketAddr>();
-            // It serves until it is stopped: what goes wrong with one connection ends that one.
+            // An error on one connection ends only that connection, so the result carries no information.
             let _ = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
         });
     }
 
-    /// Starts one environment of each of the functions named.
+    /// Starts one environment of each function in `names`.
     async fn start_functions(
         &self,
         names: &[String],
@@ -236,7 +239,8 @@ impl Stage {
         try_join_all(starts).await.map(|_| ())
     }
 
-    /// Polls the streams and the schedules, and deletes expired items, until it is told to stop.
+    /// Starts the tasks that poll the streams, run the schedules and delete expired items, until the stage
+    /// ends.
     fn poll(
         &mut self,
         mappings: Vec<EventSourceMapping>,
@@ -255,7 +259,7 @@ impl Stage {
     }
 }
 
-/// Where the SDKs of the functions find the stage, as environment variables.
+/// Returns the environment variables through which the functions' AWS SDKs find the stage.
 fn endpoints(address: Option<SocketAddr>, stage_name: &str) -> BTreeMap<String, String> {
     let root = format!("http://{}", host(address));
     BTreeMap::from([
@@ -266,13 +270,14 @@ fn endpoints(address: Option<SocketAddr>, stage_name: &str) -> BTreeMap<String, 
     ])
 }
 
-/// The names of the functions that may run: a reserved concurrency of zero stops a function on AWS as well.
+/// Returns the names of the functions to start. A function with a reserved concurrency of zero never runs, as
+/// on AWS.
 fn expected_to_start(configs: &[FunctionConfig]) -> Vec<String> {
     let running = configs.iter().filter(|config| config.reserved_concurrency != Some(0));
     running.map(|config| config.name.clone()).collect()
 }
 
-/// Standard error by the way that tests capture.
+/// Writes log lines to standard error with `eprintln`, which the test runner captures.
 #[derive(Debug)]
 struct TestOutput;
 
@@ -285,7 +290,7 @@ impl LogSink for TestOutput {
 fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stopped = stop.subscribe();
     async move {
-        // The sender is gone when the stage was dropped: that is a stop as well.
+        // If the stage was dropped, the sender no longer exists, and `wait_for` fails: stop in that case too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Event source mappings on the stage's streams.
+//! Connects event source mappings to the streams of the stage's tables.
 
 use super::StageError;
 use crate::template;
@@ -8,7 +8,7 @@ use streamer_fakes::event_source::{
 };
 use streamer_fakes::watch;
 
-/// A mapping with these settings, and the stream of the table that it reads.
+/// Returns `settings` together with the stream of `table`, which the mapping reads.
 pub(super) fn of(
     table: &str,
     settings: Settings,
@@ -17,7 +17,8 @@ pub(super) fn of(
     let streams = dynamodb.streams();
     let Some(stream_arn) = streams.latest_stream_arn(table) else {
         return Err(StageError::Mapping(format!(
-            "{} is mapped to the stream of table {table}, which has none: give it a StreamSpecification",
+            "function {} is mapped to the stream of table {table}, but the table has no stream; add a \
+             StreamSpecification to the table",
             settings.function
         )));
     };
@@ -25,18 +26,21 @@ pub(super) fn of(
     Ok((settings, TableStream { streams, stream_arn, mapping }))
 }
 
-/// The template's mapping, and the stream that it reads.
+/// Returns the settings of a mapping of the template, together with the stream that the mapping reads.
 pub(super) fn of_template(
     mapping: &template::EventSourceMapping,
     dynamodb: &DynamoDb,
 ) -> Result<(Settings, TableStream), StageError> {
-    let filters = mapping
-        .filter_patterns
-        .iter()
-        .map(FilterPattern::from_value)
-        .collect::<Result<_, _>>()
-        .map_err(|error| StageError::Mapping(format!("a filter of {}: {error}", mapping.function)))?;
-    // The same after a restart, since its checkpoints are kept under it.
+    let filters =
+        mapping.filter_patterns.iter().map(FilterPattern::from_value).collect::<Result<_, _>>().map_err(
+            |error| {
+                StageError::Mapping(format!(
+                    "invalid filter pattern in the event source mapping of function {}: {error}",
+                    mapping.function
+                ))
+            },
+        )?;
+    // Checkpoints are stored under this id, so it must be the same after a restart.
     let uuid = format!("{}/{}", mapping.function, mapping.table);
     let settings = Settings {
         batch_size: usize_from(mapping.batch_size),
@@ -61,7 +65,7 @@ fn usize_from(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The stream of one table, as a mapping reads it.
+/// The stream of one table, as the record source of a mapping.
 #[derive(Debug)]
 pub(super) struct TableStream {
     streams: Streams,

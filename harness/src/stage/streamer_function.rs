@@ -1,5 +1,5 @@
-//! Streamer's own functions in process: the code of their `main`s behind JSON events and replies, without a process, a
-//! socket or a thread.
+//! Runs Streamer's own functions in process: the same code as in their binaries, with JSON events and
+//! replies, but without a process, socket or thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +39,7 @@ use streamer_fakes::lambda::{
 };
 use streamer_fakes::sqs::Queues;
 
-/// The code of the function whose binary has this name, if it is one of Streamer's.
+/// Returns the code of the Streamer function that is built from `binary`; `None` for any other binary.
 pub(super) fn code_of(binary: &str, apps: &Apps, backends: &Backends) -> Option<Arc<dyn InProcess>> {
     fn code<F: Function>(apps: &Apps, backends: &Backends) -> Arc<dyn InProcess> {
         let function = PhantomData::<fn() -> F>;
@@ -57,28 +57,29 @@ pub(super) fn code_of(binary: &str, apps: &Apps, backends: &Backends) -> Option<
     Some(code(apps, backends))
 }
 
-/// The user's app: one for the whole stage, or one for each environment, as on AWS.
+/// The user's app: one app for the whole stage, or a new app for each environment of a function, as on AWS.
 #[derive(Clone)]
 pub(super) enum Apps {
     Shared(Arc<App>),
     Each(Arc<dyn Fn(&Services) -> App + Send + Sync>),
 }
 
-/// What the stage offers to the code of one environment of a function: see
+/// What the stage gives to the code of one environment of a function; see
 /// [`StageBuilder::app_with`](super::StageBuilder::app_with).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Services {
-    /// The way to the stage's DynamoDB, SQS, Lambda and `@connections`, for the configuration of any SDK client of these: what is
-    /// called this way is called by this function, as faults see it.
+    /// HTTP client for the configuration of any AWS SDK client. It reaches the stage's DynamoDB, SQS, Lambda
+    /// and `@connections`; faults see this function as the caller.
     pub http_client: SharedHttpClient,
-    /// The function's environment variables, such as the names of tables.
+    /// Environment variables of the function, such as the names of the tables.
     pub variables: BTreeMap<String, String>,
-    /// The environment's clock: the stage's, unless a [fault](streamer_fakes::faults::Fault::skew) has it go before or after that.
+    /// Clock of the function's environment: the stage's clock, plus a skew if a
+    /// [fault](streamer_fakes::faults::Fault::skew) sets one.
     pub clock: Arc<dyn Clock>,
-    /// Which version of the function this is: 1, and after each [deploy](Functions::deploy) one more.
+    /// Version of the function: 1, and one more after each [deploy](Functions::deploy).
     pub version: u32,
-    /// The stage's source of identifiers.
+    /// The stage's source of randomness, from which ids are made.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -112,8 +113,8 @@ pub(super) struct Backends {
     pub(super) functions: LateBound<Functions>,
 }
 
-/// What calls functions and is called by them, as the stage's gateway: there once it is made, and gone with the stage, so
-/// that neither keeps the other alive.
+/// A part of the stage that calls functions and is called by functions, such as the gateway. It is set when
+/// the part has been made, and removed when the stage ends, so that the two do not keep each other alive.
 #[derive(Clone, Debug)]
 pub(super) struct LateBound<T>(Arc<Mutex<Option<T>>>);
 
@@ -130,11 +131,13 @@ impl<T: Clone> LateBound<T> {
 
     fn get(&self) -> Result<T, ConnectorError> {
         let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        made.ok_or_else(|| ConnectorError::io("this part of the stage is not there: it has ended".into()))
+        made.ok_or_else(|| {
+            ConnectorError::io("the gateway and the functions are gone, because the stage has ended".into())
+        })
     }
 }
 
-/// One of Streamer's functions.
+/// One of Streamer's functions, as code that runs in process.
 #[derive(Debug)]
 struct StreamerFunction<F> {
     function: PhantomData<fn() -> F>,
@@ -143,7 +146,7 @@ struct StreamerFunction<F> {
 }
 
 impl<F: Function> StreamerFunction<F> {
-    /// What the function logs, in its lines of the stage's log.
+    /// Returns a subscriber that writes the function's log to the stage's log.
     fn logging(&self, function: &str, level: LevelFilter) -> Dispatch {
         let (function, log) = (function.to_owned(), Arc::clone(&self.backends.log));
         telemetry::lines_to(level, move |line| log.line(&function, line))
@@ -180,7 +183,7 @@ impl<F: Function> InProcess for StreamerFunction<F> {
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_> {
         Box::pin(async move {
             let mut environment = Environment::new(|name: &str| variables.get(name).cloned());
-            // A bad level is refused with all else that is wrong.
+            // An invalid log level is recorded here, and reported together with all other invalid variables.
             let level = telemetry::log_level(&mut environment);
             let logging = self.logging(caller.function(), level);
             match self.function(caller, environment, &variables).with_subscriber(logging.clone()).await {
@@ -191,7 +194,7 @@ impl<F: Function> InProcess for StreamerFunction<F> {
     }
 }
 
-/// A function that has started, and where its log goes.
+/// A started function, with the subscriber that receives its log.
 #[derive(Debug)]
 struct Logging<F> {
     function: F,
@@ -226,7 +229,7 @@ fn failed(error_type: &str, message: String) -> InvokeError {
     InvokeError::Function { error_type: error_type.to_owned(), message }
 }
 
-/// Metrics as lines of the function's log, which is where CloudWatch reads them.
+/// Writes metrics as lines of the function's log, from where CloudWatch reads them.
 #[derive(Debug)]
 struct MetricsToLog {
     function: String,
@@ -239,7 +242,8 @@ impl MetricSink for MetricsToLog {
     }
 }
 
-/// The SDK's way to the stage's services: by what is called, since no host is needed to tell them apart.
+/// HTTP client that routes each SDK call to a service of the stage by its headers and path, because the host
+/// does not matter in process.
 #[derive(Clone, Debug)]
 struct Clients {
     dynamodb: SharedHttpClient,
@@ -258,14 +262,18 @@ impl Clients {
         if target.starts_with("AmazonSQS") {
             return Ok(self.queues.clone());
         }
-        // Before connections: a function may be named anything.
+        // Checked before `connections/`, because a function's name may contain that text.
         if request.uri().contains("/2015-03-31/functions/") {
             return Ok(self.functions.get()?.http_client_of(self.caller.clone()));
         }
         if request.uri().contains("connections/") {
             return Ok(self.gateway.get()?.http_client_of(self.caller.clone()));
         }
-        let message = format!("the stage in process has no service that answers {target} {}", request.uri());
+        let message = format!(
+            "the stage in process has no service for the call {target} {}; services: DynamoDB, SQS, Lambda, \
+             @connections",
+            request.uri()
+        );
         Err(ConnectorError::user(message.into()))
     }
 }

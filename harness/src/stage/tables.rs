@@ -1,4 +1,4 @@
-//! The template's tables in the stage's database.
+//! Creates the template's tables in the stage's DynamoDB.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::tables::{Difference, Encryption, Tables};
 use crate::template::Table;
 use streamer_fakes::dynamodb::DynamoDb;
 
-/// Makes the tables that are not there, and checks that those that are there are what the template says.
+/// Creates the tables that do not exist, and checks that existing tables have the layout in the template.
 ///
 /// # Errors
-/// When DynamoDB refuses one of them, or one that is there was made from another template.
+/// [`StageError::Table`] if DynamoDB refuses a table, or an existing table has another layout.
 pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
-    // This client's answers are there at once, and tables are active when they are made: nothing waits.
+    // The call never waits: the client answers immediately, and a new table is active immediately.
     pollster::block_on(create_each(&Tables::new(dynamodb.quiet_client(), "the stage's DynamoDB"), tables))
 }
 
@@ -21,7 +21,7 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
         let failed = |message: String| StageError::Table { table: table.name.clone(), message };
         let mut layout = table.layout.clone();
         if layout.encryption == Encryption::KmsUnknown {
-            // Nothing is encrypted here.
+            // The local stage encrypts nothing, so the unknown key does not matter.
             layout.encryption = Encryption::Owned;
         }
         let created = at.create(&table.name, &layout).await.map_err(|error| failed(error.to_string()))?;
@@ -35,7 +35,8 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
             .collect();
         if !differences.is_empty() {
             return Err(failed(format!(
-                "the data folder has it otherwise: {}. Name another folder with --data, or delete this one",
+                "the data folder has a table of this name with another layout ({}); name another folder with \
+                 --data, or delete this folder",
                 differences.join(", and ")
             )));
         }
@@ -43,7 +44,7 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Deletes, again and again, what the tables' time to live has ended.
+/// Deletes expired items at each interval `every`, until `stopped` completes.
 pub(super) async fn sweep(dynamodb: DynamoDb, every: Duration, stopped: impl Future<Output = ()>) {
     tokio::select! {
         biased;

@@ -3,7 +3,7 @@ use std::fmt;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-/// Why something could not be done with a table, and what to do about it.
+/// Error of an operation on a DynamoDB table. Its message says what failed and what to do.
 #[derive(Debug)]
 pub struct TablesError {
     kind: TablesErrorKind,
@@ -11,21 +11,21 @@ pub struct TablesError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What to do about a [`TablesError`].
+/// Kind of a [`TablesError`]: what a caller can do about it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TablesErrorKind {
-    /// Nothing answers: start the endpoint, or name another.
+    /// The endpoint does not answer: start it, or name another endpoint.
     Unreachable,
-    /// The credentials are missing or not accepted: sign in, or name others.
+    /// The endpoint does not accept the credentials: sign in again, or use other credentials.
     Credentials,
-    /// The credentials may not do this: have it permitted.
+    /// The credentials lack a permission: have the operation allowed, or use other credentials.
     Denied,
-    /// The endpoint is busy, or takes longer than one waits for: try again.
+    /// The endpoint is busy or took too long: try again later.
     Busy,
-    /// The endpoint does not do this: mend what was asked for.
+    /// The endpoint refuses the request: correct the request.
     Refused,
-    /// The endpoint does not know this operation: do without it.
+    /// The endpoint does not know this operation: skip the operation.
     UnknownOperation,
 }
 
@@ -34,21 +34,22 @@ impl TablesError {
         Self { kind, message: message.into(), source: None }
     }
 
-    /// What a call's failure means.
+    /// Converts the error of an SDK call.
     pub(super) fn of_call<E>(endpoint: &str, operation: &str, table: &str, error: SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let said = error.message().unwrap_or("no reason was given").to_owned();
-        let doing = format!("{operation} of {table}");
+        let reason = error.message().unwrap_or("the endpoint gave no reason").to_owned();
+        let attempt = format!("{operation} of {table}");
         let (kind, message) = match error.code() {
-            Some("UnknownOperationException") => {
-                (TablesErrorKind::UnknownOperation, format!("{endpoint} does not know {operation}"))
-            }
+            Some("UnknownOperationException") => (
+                TablesErrorKind::UnknownOperation,
+                format!("{endpoint} does not know the operation {operation}"),
+            ),
             Some("AccessDeniedException") => (
                 TablesErrorKind::Denied,
                 format!(
-                    "{doing} is not permitted: {said}; have dynamodb:{operation} allowed, or use another profile"
+                    "{attempt} is not permitted ({reason}); have dynamodb:{operation} allowed, or use another profile"
                 ),
             ),
             Some(
@@ -60,7 +61,7 @@ impl TablesError {
             ) => (
                 TablesErrorKind::Credentials,
                 format!(
-                    "{endpoint} does not accept the credentials: {said}; sign in anew, or use another profile"
+                    "{endpoint} does not accept the credentials ({reason}); sign in again, or use another profile"
                 ),
             ),
             Some(
@@ -69,19 +70,24 @@ impl TablesError {
                 | "ProvisionedThroughputExceededException"
                 | "RequestLimitExceeded"
                 | "ResourceInUseException",
-            ) => (TablesErrorKind::Busy, format!("{doing} must wait: {said}; try again")),
-            // After the client's own retries.
-            code if error.raw_response().is_some_and(|answer| answer.status().is_server_error()) => {
-                let code = code.unwrap_or("an error of its own");
-                (TablesErrorKind::Busy, format!("{endpoint} fails at {doing}: {code}: {said}; try again"))
+            ) => {
+                (TablesErrorKind::Busy, format!("{attempt} is not possible now ({reason}); try again later"))
             }
-            Some(code) => (TablesErrorKind::Refused, format!("{doing} is refused: {code}: {said}")),
+            // The SDK has already retried.
+            code if error.raw_response().is_some_and(|answer| answer.status().is_server_error()) => {
+                let code = code.unwrap_or("no error code");
+                (
+                    TablesErrorKind::Busy,
+                    format!("{endpoint} failed in {attempt} ({code}, {reason}); try again later"),
+                )
+            }
+            Some(code) => (TablesErrorKind::Refused, format!("{attempt} was refused ({code}): {reason}")),
             None => {
                 let reason = innermost(&error);
                 (
                     TablesErrorKind::Unreachable,
                     format!(
-                        "{endpoint} does not answer {doing}: {reason}; start it, or name another endpoint"
+                        "{endpoint} does not answer {attempt} ({reason}); start the endpoint, or name another one"
                     ),
                 )
             }
@@ -89,14 +95,14 @@ impl TablesError {
         Self { kind, message, source: Some(Box::new(error)) }
     }
 
-    /// What to do about it.
+    /// Returns the kind of this error, which says what a caller can do.
     #[must_use]
     pub const fn kind(&self) -> TablesErrorKind {
         self.kind
     }
 }
 
-/// What the innermost error says, which is most: those around it only say that a call failed.
+/// Returns the text of the innermost source of an error. Outer errors of the SDK only say that a call failed.
 #[must_use]
 pub fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;

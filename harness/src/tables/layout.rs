@@ -1,39 +1,39 @@
-//! What makes up a table, apart from its items; and how one differs from another.
+//! The layout of a table (its settings without its items), and how two layouts differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, StreamViewType, TableClass};
 
-/// How an aspect that is not in use is worded.
+/// Text for a setting that is turned off.
 pub(super) const OFF: &str = "off";
 
-/// What a table is to be, or what it is.
+/// Layout of a DynamoDB table: its keys, indexes and settings, as wanted or as found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Layout {
-    /// The partition key, then the sort key if there is one.
+    /// Primary key of the table: the partition key, then the sort key if there is one.
     pub keys: Vec<Key>,
-    /// The secondary indexes by name.
+    /// Secondary indexes of the table, by name.
     pub indexes: BTreeMap<String, Index>,
-    /// How its capacity is paid for.
+    /// Billing mode of the table, on demand or provisioned.
     pub billing: Billing,
-    /// What its stream shows of a changed item; `None` without a stream.
+    /// What the table's stream shows of a changed item; `None` if the table has no stream.
     pub stream: Option<StreamViewType>,
-    /// The attribute that says when an item expires (epoch seconds), where time to live is enabled.
+    /// Name of the attribute that holds an item's expiry (epoch seconds); `None` if time to live is off.
     pub ttl_attribute: Option<String>,
-    /// Whether the table can be restored as it was at any second of the last days.
+    /// Whether the table can be restored to its state at any second of its recovery period, 35 days by default.
     pub point_in_time_recovery: bool,
-    /// Whose key it is encrypted with.
+    /// Key that encrypts the table.
     pub encryption: Encryption,
-    /// Whether the table refuses to be deleted.
+    /// Whether DynamoDB refuses to delete the table.
     pub deletion_protection: bool,
-    /// What storage costs against access.
+    /// Table class, which sets the price of storage relative to the price of access.
     pub class: TableClass,
 }
 
 impl Layout {
-    /// A table of these keys, paid by request, with everything else as DynamoDB has it by default.
+    /// Describes an on-demand table with these keys and DynamoDB's defaults for everything else.
     #[must_use]
     pub fn new(keys: Vec<Key>) -> Self {
         Self {
@@ -49,7 +49,8 @@ impl Layout {
         }
     }
 
-    /// A table whose only key is this attribute, a string, with everything else as DynamoDB has it by default.
+    /// Describes an on-demand table whose only key is a string attribute, with DynamoDB's defaults for
+    /// everything else.
     #[must_use]
     pub fn keyed_by(attribute: impl Into<String>) -> Self {
         Self::new(vec![Key {
@@ -59,14 +60,14 @@ impl Layout {
         }])
     }
 
-    /// The same with a stream that shows this much of a changed item.
+    /// Adds a stream to the table. `view` sets what the stream shows of a changed item.
     #[must_use]
     pub fn with_stream(mut self, view: StreamViewType) -> Self {
         self.stream = Some(view);
         self
     }
 
-    /// Each thing in which tables may differ, in words.
+    /// Returns each setting in words, for comparison with another layout.
     fn aspects(&self) -> BTreeMap<Aspect, String> {
         let on_off = |on: bool| if on { "on" } else { OFF }.to_owned();
         let stream = self.stream.as_ref().map_or(OFF.to_owned(), |view| view.as_str().to_owned());
@@ -87,7 +88,8 @@ impl Layout {
         aspects
     }
 
-    /// How `found` differs from this layout, but for the aspects that could not be compared; adds to these.
+    /// Returns how `found` differs from this layout, except in the aspects in `unknown`. Adds to `unknown`
+    /// the aspects that cannot be compared.
     pub(super) fn differences(
         &self,
         found: &Self,
@@ -115,14 +117,14 @@ impl Layout {
     }
 }
 
-/// An attribute that is part of a key.
+/// An attribute that is part of a primary key or of an index key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Key {
-    /// The attribute.
+    /// Name of the key attribute.
     pub name: String,
-    /// `S`, `N` or `B`.
+    /// Type of the key attribute: `S`, `N` or `B`.
     pub attribute_type: ScalarAttributeType,
-    /// `HASH` of a partition key, `RANGE` of a sort key.
+    /// Role in the key: `HASH` for the partition key, `RANGE` for the sort key.
     pub key_type: KeyType,
 }
 
@@ -136,22 +138,22 @@ fn key_list(keys: &[Key]) -> String {
     keys.iter().map(Key::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// A secondary index.
+/// A secondary index of a table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Index {
-    /// Global, or local to a partition.
+    /// Whether the index is global or local.
     pub scope: IndexScope,
-    /// Its partition key, then its sort key if there is one.
+    /// Key of the index: the partition key, then the sort key if there is one.
     pub keys: Vec<Key>,
-    /// What it carries besides keys.
+    /// Which attributes the index holds in addition to keys.
     pub projection: ProjectionType,
-    /// The further attributes that it carries, where the projection is `INCLUDE`.
+    /// Names of the additional attributes in the index if the projection is `INCLUDE`; otherwise empty.
     pub attributes: BTreeSet<String>,
-    /// Its own capacity, where the table's is provisioned and the index is global.
+    /// Provisioned capacity of the index; `None` for a local index or an on-demand table.
     pub throughput: Option<Throughput>,
 }
 
-/// As `global, status_shard S HASH, created_at N RANGE, KEYS_ONLY`.
+/// Formats the index as `global, status_shard S HASH, created_at N RANGE, KEYS_ONLY`.
 impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scope = match self.scope {
@@ -166,21 +168,21 @@ impl fmt::Display for Index {
     }
 }
 
-/// Where an index looks.
+/// Scope of a secondary index.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum IndexScope {
-    /// At the whole table.
+    /// Global: a query covers the whole table.
     Global,
-    /// At the items of one partition key.
+    /// Local: a query covers the items of one partition key.
     Local,
 }
 
-/// How capacity is paid for.
+/// Billing mode of a table's capacity.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Billing {
-    /// By request.
+    /// The table is billed by request (`PAY_PER_REQUEST`).
     OnDemand,
-    /// By the hour, whether it is used or not.
+    /// Capacity is provisioned, and billed by the hour whether or not it is used.
     Provisioned(Throughput),
 }
 
@@ -193,12 +195,12 @@ impl fmt::Display for Billing {
     }
 }
 
-/// Provisioned capacity.
+/// Provisioned capacity of a table or a global index.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Throughput {
-    /// Read capacity units.
+    /// Read capacity units per second.
     pub read_units: i64,
-    /// Write capacity units.
+    /// Write capacity units per second.
     pub write_units: i64,
 }
 
@@ -208,36 +210,38 @@ impl fmt::Display for Throughput {
     }
 }
 
-/// Whose key a table is encrypted with.
+/// Which key encrypts a table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Encryption {
-    /// DynamoDB's own.
+    /// A key that DynamoDB owns.
     Owned,
-    /// One of the account's in KMS.
+    /// A KMS key of the account.
     Kms {
-        /// Its id, ARN or alias; `None` for the account's key for DynamoDB.
+        /// Id, ARN or alias of the KMS key; `None` for the account's default KMS key for DynamoDB.
         key: Option<String>,
     },
-    /// One in KMS that only CloudFormation knows, as where the template makes it.
+    /// A KMS key that only CloudFormation knows, for example because the template creates it.
     KmsUnknown,
 }
 
 impl Encryption {
-    /// Whether a table that is said to be encrypted as `found` is encrypted as this says; or why one cannot tell which
-    /// key it should be.
+    /// Returns whether the encryption `found` satisfies this encryption, or the reason if that cannot be
+    /// determined.
     fn admits(&self, found: &Self) -> Result<bool, &'static str> {
         match (self, found) {
             (Self::Owned, Self::Owned) => Ok(true),
             (Self::Owned, _) | (_, Self::Owned) => Ok(false),
             (Self::Kms { key: wanted }, Self::Kms { key: Some(found) }) => match wanted {
-                Some(alias) if alias.contains("alias/") => Err("a table tells its key, and not the alias"),
+                Some(alias) if alias.contains("alias/") => {
+                    Err("DescribeTable reports the key and not the alias")
+                }
                 Some(wanted) => Ok(found == wanted || found.ends_with(&format!(":key/{wanted}"))),
-                None => Err("a table does not tell whether its key is the account's own for DynamoDB"),
+                None => {
+                    Err("DescribeTable does not report whether the key is the account's default for DynamoDB")
+                }
             },
             (Self::Kms { key: wanted }, Self::Kms { key: None }) => Ok(wanted.is_none()),
-            (Self::KmsUnknown, _) | (_, Self::KmsUnknown) => {
-                Err("only CloudFormation knows which it should be")
-            }
+            (Self::KmsUnknown, _) | (_, Self::KmsUnknown) => Err("only CloudFormation knows the wanted key"),
         }
     }
 }
@@ -245,46 +249,47 @@ impl Encryption {
 impl fmt::Display for Encryption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Owned => f.write_str("with a key of DynamoDB's own"),
-            Self::Kms { key: None } => f.write_str("with the account's KMS key for DynamoDB"),
+            Self::Owned => f.write_str("with a key that DynamoDB owns"),
+            Self::Kms { key: None } => f.write_str("with the account's default KMS key for DynamoDB"),
             Self::Kms { key: Some(key) } => write!(f, "with the KMS key {key}"),
             Self::KmsUnknown => f.write_str("with a KMS key that only CloudFormation knows"),
         }
     }
 }
 
-/// One thing in which tables may differ.
+/// A setting of a table in which two layouts may differ.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Aspect {
-    /// Whether it can be used.
+    /// Status of the table, such as `ACTIVE`.
     Status,
-    /// Whether the index of this name can be used.
+    /// Status of the index of this name, such as `ACTIVE`.
     IndexStatus(String),
-    /// Its primary key.
+    /// Primary key of the table.
     Keys,
-    /// The index of this name.
+    /// Definition of the index of this name.
     Index(String),
-    /// Its stream.
+    /// Stream of the table.
     Stream,
-    /// Its time to live.
+    /// Time to live of the table.
     TimeToLive,
-    /// How its capacity is paid for.
+    /// Billing mode of the table, on demand or provisioned.
     Billing,
-    /// Its continuous backups.
+    /// Continuous backups (point-in-time recovery) of the table.
     PointInTimeRecovery,
-    /// Whose key it is encrypted with.
+    /// Encryption of the table.
     Encryption,
-    /// Which of the account's keys it is encrypted with.
+    /// Id of the KMS key that encrypts the table.
     EncryptionKey,
-    /// Whether it refuses to be deleted.
+    /// Deletion protection of the table.
     DeletionProtection,
-    /// What storage costs against access.
+    /// Table class, which sets the price of storage relative to the price of access.
     Class,
 }
 
 impl Aspect {
-    /// Whether a function of the stage would notice: what it reads and writes by.
+    /// Returns whether this setting affects how a function reads and writes the table: status, keys, indexes
+    /// and stream.
     #[must_use]
     pub const fn concerns_functions(&self) -> bool {
         match self {
@@ -319,19 +324,19 @@ impl fmt::Display for Aspect {
     }
 }
 
-/// One thing in which a table is not what it should be.
+/// One difference between a table and its wanted layout.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// In what it differs.
+    /// Setting that differs.
     pub aspect: Aspect,
-    /// What it should be; `None` for an index that should not be there.
+    /// Wanted value in words; `None` for an index that should not exist.
     pub wanted: Option<String>,
-    /// What it is; `None` for an index that is not there.
+    /// Actual value in words; `None` for an index that does not exist.
     pub found: Option<String>,
 }
 
-/// As `stream: should be NEW_IMAGE; is off`.
+/// Formats the difference as `stream: should be NEW_IMAGE; is off`.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted = self.wanted.as_deref().unwrap_or("absent");

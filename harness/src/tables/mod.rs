@@ -1,4 +1,5 @@
-//! Tables at an endpoint of DynamoDB: made from their layouts, held to them, and deleted.
+//! Creates tables at a DynamoDB endpoint from their layouts, compares existing tables with layouts, and
+//! deletes tables.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -13,7 +14,7 @@
 //! }]);
 //! assert!(tables.create("things", &layout).await?.is_new);
 //! layout.ttl_attribute = Some("ttl".into());
-//! let found = tables.check("things", &layout).await?.expect("the table was made");
+//! let found = tables.check("things", &layout).await?.expect("the table exists");
 //! assert_eq!(found.differences[0].to_string(), "time to live: should be on ttl; is off");
 //! # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,67 +38,71 @@ use aws_sdk_dynamodb::types::{
 pub use error::{TablesError, TablesErrorKind, innermost};
 pub use layout::{Aspect, Billing, Difference, Encryption, Index, IndexScope, Key, Layout, Throughput};
 
-const NOT_AT_ENDPOINT: &str = "this endpoint does not know it";
+const NOT_AT_ENDPOINT: &str = "the endpoint does not know this setting";
 
-/// The tables at one endpoint.
+/// The DynamoDB tables at one endpoint.
 #[derive(Clone, Debug)]
 pub struct Tables {
     client: Client,
+    /// Name of the endpoint in messages.
     endpoint: String,
 }
 
-/// What became of a table that was to be made.
+/// Result of creating one table.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Created {
-    /// Whether it was made now; else it stood before.
+    /// Whether the table was created now; `false` if it already existed.
     pub is_new: bool,
-    /// What it is now. One that stood and differs is left as it is, but for time to live and backups, which are turned
-    /// on where nothing else differs: whoever made it may have been interrupted.
+    /// Comparison of the table with its wanted layout, after creation. An existing table that differs is not
+    /// changed, with one exception: if it differs only in time to live or backups, they are turned on,
+    /// because an earlier run may have been interrupted before it turned them on.
     pub comparison: Comparison,
 }
 
-/// How a table compares with what it should be.
+/// Comparison of a table with its wanted layout.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// In what it differs.
+    /// Settings that differ; empty if the table has the wanted layout.
     pub differences: Vec<Difference>,
-    /// In what it could not be compared, and why.
+    /// Settings that could not be compared, with the reason.
     pub unknown: BTreeMap<Aspect, &'static str>,
 }
 
 impl Tables {
-    /// How long a table may take to be made or deleted. AWS takes seconds, and minutes where there are indexes.
+    /// Maximum wait for a table to be created or deleted. AWS takes seconds, or minutes for a table with
+    /// indexes.
     const PATIENCE: Duration = Duration::from_mins(10);
     const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-    /// The tables that `client` reaches; `endpoint` is what people call the place.
+    /// Makes the set of tables that `client` reaches. `endpoint` names the endpoint in messages.
     #[must_use]
     pub fn new(client: Client, endpoint: impl Into<String>) -> Self {
         Self { client, endpoint: endpoint.into() }
     }
 
-    /// What people call the place.
+    /// Returns the name of the endpoint, as used in messages.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Makes a table unless it stands, waits until it and its indexes are active, and turns on its time to live and
-    /// backups. To be repeated after a failure.
+    /// Creates a table if it does not exist, waits until the table and its indexes are active, and turns on
+    /// time to live and backups. May be repeated after a failure.
     ///
     /// # Errors
-    /// When the endpoint does not answer or refuses, and when the table is not there and its key is not known.
+    /// [`TablesError`] if the endpoint does not answer or refuses a call, or if the table does not exist and
+    /// only CloudFormation knows its KMS key.
     pub async fn create(&self, name: &str, layout: &Layout) -> Result<Created, TablesError> {
-        let is_new = self.make(name, layout).await?;
+        let is_new = self.create_if_missing(name, layout).await?;
         self.wait_until_active(name).await?;
         let mut comparison = self.comparison(name, layout).await?;
         let is_late = |difference: &Difference| {
             matches!(difference.aspect, Aspect::TimeToLive | Aspect::PointInTimeRecovery)
         };
         if !comparison.differences.is_empty() && comparison.differences.iter().all(is_late) {
-            let failed = self.complete(name, layout, &comparison).await?;
+            let failed = self.turn_on_late_settings(name, layout, &comparison).await?;
             comparison = self.comparison(name, layout).await?;
             for (aspect, error) in failed {
                 if error.kind() == TablesErrorKind::UnknownOperation {
@@ -113,22 +118,27 @@ impl Tables {
         Ok(Created { is_new, comparison })
     }
 
-    /// Whether the table was not there.
-    async fn make(&self, name: &str, layout: &Layout) -> Result<bool, TablesError> {
+    /// Creates the table if it does not exist. Returns whether the table was created.
+    async fn create_if_missing(&self, name: &str, layout: &Layout) -> Result<bool, TablesError> {
         if layout.encryption == Encryption::KmsUnknown {
             return match self.describe(name).await? {
                 Some(_) => Ok(false),
                 None => Err(TablesError::new(
                     TablesErrorKind::Refused,
                     format!(
-                        "table {name} is not made: only CloudFormation knows the KMS key that it is to be \
-                         encrypted with; deploy it, or write the key's ARN into the template"
+                        "table {name} is not created, because only CloudFormation knows its KMS key; deploy the \
+                         template, or write the key's ARN into the template"
                     ),
                 )),
             };
         }
-        let request = requests::create(self.client.create_table().table_name(name), layout)
-            .map_err(|error| TablesError::new(TablesErrorKind::Refused, format!("table {name}: {error}")))?;
+        let request =
+            requests::create(self.client.create_table().table_name(name), layout).map_err(|error| {
+                TablesError::new(
+                    TablesErrorKind::Refused,
+                    format!("the request to create table {name} is invalid: {error}"),
+                )
+            })?;
         match request.send().await {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("ResourceInUseException") => Ok(false),
@@ -136,10 +146,10 @@ impl Tables {
         }
     }
 
-    /// Compares a table with what it should be; `None` where there is none.
+    /// Compares a table with its wanted layout. Returns `None` if the table does not exist.
     ///
     /// # Errors
-    /// When the endpoint does not answer or refuses.
+    /// [`TablesError`] if the endpoint does not answer or refuses a call.
     pub async fn check(&self, name: &str, layout: &Layout) -> Result<Option<Comparison>, TablesError> {
         match self.describe(name).await? {
             Some(_) => self.comparison(name, layout).await.map(Some),
@@ -147,28 +157,35 @@ impl Tables {
         }
     }
 
-    /// The ARN of a table, which tells its account; `None` where there is none.
+    /// Returns the ARN of a table, which contains the id of the AWS account. Returns `None` if the table does
+    /// not exist.
     ///
     /// # Errors
-    /// When the endpoint does not answer or refuses.
+    /// [`TablesError`] if the endpoint does not answer or refuses the call.
     pub async fn arn(&self, name: &str) -> Result<Option<String>, TablesError> {
         let table = self.describe(name).await?;
         Ok(table.map(|table| table.table_arn.unwrap_or_else(|| name.to_owned())))
     }
 
-    /// Deletes a table with everything in it, and waits until it is gone. One that is not there is no error.
+    /// Deletes a table with all its items, and waits until the table is gone. If the table does not exist,
+    /// this is not an error.
     ///
     /// # Errors
-    /// When the endpoint does not answer or refuses, as it does where the table is protected.
+    /// [`TablesError`] if the endpoint does not answer or refuses the call, for example because the table has
+    /// deletion protection.
     pub async fn delete(&self, name: &str) -> Result<(), TablesError> {
         match self.client.delete_table().table_name(name).send().await {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => return Ok(()),
             Err(error) => {
-                // Refused while it is being made, and also while it is being deleted: then there is only to wait.
+                // DynamoDB refuses both while the table is being created and while it is being deleted. In
+                // the second case, waiting is enough.
                 let is_in_use = error.code() == Some("ResourceInUseException");
-                let status =
-                    if is_in_use { self.describe(name).await?.and_then(|it| it.table_status) } else { None };
+                let status = if is_in_use {
+                    self.describe(name).await?.and_then(|table| table.table_status)
+                } else {
+                    None
+                };
                 if status != Some(TableStatus::Deleting) {
                     return Err(self.failed("DeleteTable", name, error));
                 }
@@ -177,16 +194,17 @@ impl Tables {
         self.poll(name, "deleted", |table| Ok(table.is_none())).await
     }
 
-    /// Turns on what is no part of `CreateTable`; gives what the endpoint does not know or refuses. (AWS lets time to
-    /// live be changed once an hour, and not at all while it is being turned off.)
-    async fn complete(
+    /// Turns on time to live and backups, which `CreateTable` cannot set. Returns the errors of settings that
+    /// the endpoint does not know or refuses. (AWS lets time to live be changed once an hour, and not while
+    /// it is being turned off.)
+    async fn turn_on_late_settings(
         &self,
         name: &str,
         layout: &Layout,
         comparison: &Comparison,
     ) -> Result<BTreeMap<Aspect, TablesError>, TablesError> {
         let mut failed = BTreeMap::new();
-        // What is on, but otherwise than it should be, is left as it is.
+        // A setting that is on with another value stays unchanged.
         let is_off = |difference: &&Difference| difference.found.as_deref() == Some(layout::OFF);
         for difference in comparison.differences.iter().filter(is_off) {
             let done = match (&difference.aspect, &layout.ttl_attribute) {
@@ -223,7 +241,8 @@ impl Tables {
         }
     }
 
-    /// AWS prepares a new table for backups for a while after it is active, and refuses until it has.
+    /// Turns on point-in-time recovery. AWS refuses this for a while after a new table becomes active, so the
+    /// call is repeated.
     async fn turn_on_recovery(&self, name: &str) -> Result<(), TablesError> {
         let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
         let specification = specification
@@ -251,7 +270,7 @@ impl Tables {
         let Some(table) = self.describe(name).await? else {
             return Err(TablesError::new(
                 TablesErrorKind::Busy,
-                format!("table {name} was deleted meanwhile"),
+                format!("table {name} was deleted during this operation; run this command again"),
             ));
         };
         let mut found = requests::layout(&table);
@@ -317,7 +336,8 @@ impl Tables {
                 Some(TableStatus::Creating | TableStatus::Updating) => Ok(false),
                 status => {
                     let status = status.map_or("UNKNOWN", TableStatus::as_str);
-                    let message = format!("table {name} is {status}: run this again when that is over");
+                    let message =
+                        format!("table {name} is {status}; run this command again when the table is ACTIVE");
                     Err(TablesError::new(TablesErrorKind::Busy, message))
                 }
             }
@@ -325,7 +345,7 @@ impl Tables {
         .await
     }
 
-    /// Looks at a table until `is_done` says so.
+    /// Describes the table at intervals until `is_done` returns `true`.
     async fn poll(
         &self,
         name: &str,
@@ -336,7 +356,8 @@ impl Tables {
         while !is_done(self.describe(name).await?.as_ref())? {
             if waited >= Self::PATIENCE {
                 let minutes = Self::PATIENCE.as_secs() / 60;
-                let message = format!("table {name} is not {state} after {minutes} minutes: run this again");
+                let message =
+                    format!("table {name} is not {state} after {minutes} minutes; run this command again");
                 return Err(TablesError::new(TablesErrorKind::Busy, message));
             }
             tokio::time::sleep(Self::POLL_INTERVAL).await;

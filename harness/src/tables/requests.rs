@@ -1,4 +1,4 @@
-//! A layout as the request that makes it, and as the description of a table that stands.
+//! Converts a layout to the request that creates a table, and the description of a table to a layout.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 
 use super::layout::{Aspect, Billing, Difference, Encryption, Index, IndexScope, Key, Layout, Throughput};
 
-/// The request that makes a table of this layout, but for time to live and backups: each is a call of its own.
+/// Fills in the request that creates a table with this layout. Time to live and backups need separate calls.
 pub(super) fn create(
     mut request: CreateTableFluentBuilder,
     layout: &Layout,
@@ -49,12 +49,12 @@ pub(super) fn create(
         let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(view.clone());
         request = request.stream_specification(stream.build()?);
     }
-    // A key that is not known is refused before.
+    // The caller has already refused `KmsUnknown`.
     if let Encryption::Kms { key } = &layout.encryption {
         let encryption = SseSpecification::builder().enabled(true).sse_type(SseType::Kms);
         request = request.sse_specification(encryption.set_kms_master_key_id(key.clone()).build());
     }
-    // What is so by default is left out: an endpoint need not know it.
+    // Default values are left out, because an endpoint may not know the setting.
     if layout.deletion_protection {
         request = request.deletion_protection_enabled(true);
     }
@@ -71,7 +71,7 @@ fn key_schema(keys: &[Key]) -> Result<Vec<KeySchemaElement>, BuildError> {
     keys.iter().map(element).collect()
 }
 
-/// Each attribute that is part of a key, once.
+/// Returns each attribute that is part of a key, once.
 fn definitions(layout: &Layout) -> Result<Vec<AttributeDefinition>, BuildError> {
     let of_indexes = layout.indexes.values().flat_map(|index| &index.keys);
     let types: BTreeMap<&str, &ScalarAttributeType> =
@@ -97,7 +97,8 @@ fn provisioned(throughput: Throughput) -> Result<ProvisionedThroughput, BuildErr
         .build()
 }
 
-/// What a description says of a table; time to live and backups are not in it.
+/// Converts the description of a table to its layout, without time to live and backups, which the description
+/// does not contain.
 pub(super) fn layout(table: &TableDescription) -> Layout {
     let types: BTreeMap<&str, &ScalarAttributeType> = table
         .attribute_definitions()
@@ -109,7 +110,7 @@ pub(super) fn layout(table: &TableDescription) -> Layout {
             name: element.attribute_name().to_owned(),
             attribute_type: types
                 .get(element.attribute_name())
-                .map_or(ScalarAttributeType::from("of no type"), |kind| (*kind).clone()),
+                .map_or(ScalarAttributeType::from("unknown"), |kind| (*kind).clone()),
             key_type: element.key_type().clone(),
         };
         schema.iter().map(key).collect()
@@ -126,7 +127,7 @@ pub(super) fn layout(table: &TableDescription) -> Layout {
         projection: projection
             .and_then(Projection::projection_type)
             .cloned()
-            .unwrap_or(ProjectionType::from("of no type")),
+            .unwrap_or(ProjectionType::from("unknown")),
         attributes: projection
             .map(Projection::non_key_attributes)
             .unwrap_or_default()
@@ -167,7 +168,8 @@ pub(super) fn layout(table: &TableDescription) -> Layout {
     layout
 }
 
-/// What of a table cannot be used now. (What is being updated can.)
+/// Returns a difference for the table and for each index that cannot be used now. A table or index that is
+/// being updated can be used.
 pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
     let active = |aspect, found: String| Difference {
         aspect,
@@ -187,7 +189,8 @@ pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
     own.into_iter().chain(of_indexes).collect()
 }
 
-/// A table without a description of its encryption has a key of DynamoDB's own.
+/// Returns the encryption of a table. A table without a description of its encryption uses a key that
+/// DynamoDB owns.
 fn encryption(table: &TableDescription) -> Encryption {
     match table.sse_description() {
         Some(sse)

@@ -1,4 +1,4 @@
-//! The WebSocket API: `AWS::ApiGatewayV2::Api` and `AWS::ApiGatewayV2::Stage`.
+//! Reads the WebSocket API: `AWS::ApiGatewayV2::Api` and `AWS::ApiGatewayV2::Stage`.
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::diagnostics::Place;
@@ -8,42 +8,43 @@ use super::resource::{API, Resource, STAGE, of_type};
 use super::route::{self, Route, api_id};
 use streamer_fakes::gateway::{Limits, Throttle};
 
-/// A WebSocket API with the one stage it is deployed to.
+/// A WebSocket API of the template, with its one stage.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WebSocketApi {
-    /// Its name within the template.
+    /// Logical id of the API in the template.
     pub logical_id: String,
-    /// `Name`.
+    /// Name of the API, its property `Name`.
     pub name: String,
-    /// Its id, made of the stack's name and the logical id, so that it stays the same.
+    /// Id of the API, derived from the stack's name and the logical id, so that it is the same at every
+    /// start.
     pub api_id: String,
-    /// The stage's name, the last part of the URL.
+    /// Name of the API's stage, the last part of the API's URL.
     pub stage_name: String,
-    /// Which part of a message chooses its route, such as `$request.body.action`.
+    /// Expression that selects the route of a message, such as `$request.body.action`.
     pub route_selection_expression: String,
-    /// Its routes, in the order of the template.
+    /// Routes of the API, in the order of the template.
     pub routes: Vec<Route>,
 }
 
 const API_IGNORED: &[Ignored] = &[
-    ("Description", Harmless, "a description"),
-    ("DisableExecuteApiEndpoint", Harmless, "the local stage always has its own address"),
-    ("DisableSchemaValidation", Harmless, "the local gateway has no models"),
-    ("FailOnWarnings", Harmless, "applies to imports"),
-    ("IpAddressType", Harmless, "the local stage listens where it is told to"),
+    ("Description", Harmless, "a description has no effect"),
+    ("DisableExecuteApiEndpoint", Harmless, "the local API is always served at its own address"),
+    ("DisableSchemaValidation", Harmless, "the local gateway does not validate messages against schemas"),
+    ("FailOnWarnings", Harmless, "applies only to the import of an API definition"),
+    ("IpAddressType", Harmless, "the local stage listens on the address that it is given"),
     ("Tags", Harmless, "tags have no effect locally"),
-    ("Version", Harmless, "a description"),
+    ("Version", Harmless, "the version is a label without effect"),
 ];
 
 const STAGE_IGNORED: &[Ignored] = &[
     ("AccessLogSettings", Harmless, "log lines go to the terminal"),
-    ("AutoDeploy", Harmless, "the local gateway always serves the present routes"),
-    ("DeploymentId", Harmless, "the local gateway always serves the present routes"),
-    ("Description", Harmless, "a description"),
+    ("AutoDeploy", Harmless, "the local gateway always serves the current routes"),
+    ("DeploymentId", Harmless, "the local gateway always serves the current routes"),
+    ("Description", Harmless, "a description has no effect"),
     ("Tags", Harmless, "tags have no effect locally"),
 ];
 
-/// Reads the template's WebSocket API, if it has one.
+/// Reads the WebSocket API of the template; `None` if the template has none.
 pub(super) fn read(
     resources: &[Resource<'_>],
     functions: &[Function],
@@ -56,7 +57,8 @@ pub(super) fn read(
     let stages = stages(resources, &api_ids, reader);
     let (first, others) = apis.split_first_mut()?;
     for other in others {
-        let message = "the local stage serves one WebSocket API, and this is a second one";
+        let message =
+            "the local stage serves one WebSocket API, but this is a second one; remove one of them";
         let place = place_of(other, reader);
         reader.report.unsupported(&place, message);
     }
@@ -68,9 +70,9 @@ pub(super) fn read(
         }
         None if of_type(resources, STAGE).next().is_none() => {
             let place = place_of(first, reader);
-            reader.report.problem(&place, format!("the API has no stage; add an {STAGE}"));
+            reader.report.problem(&place, format!("the API has no stage; add an {STAGE} for it"));
         }
-        // The stage that there is could not be read, which has been reported.
+        // The template has a stage, but it could not be read, and that problem has been reported.
         None => {}
     }
     Some(first.clone())
@@ -84,15 +86,24 @@ fn api(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<WebSocketApi>
     let mut fields = resource.properties(reader)?;
     let protocol = fields.required_text("ProtocolType", "WEBSOCKET", reader)?;
     if protocol != "WEBSOCKET" {
-        let message = format!("the local stage serves WEBSOCKET APIs, found {protocol:?}");
+        let message =
+            format!("the local stage serves only APIs with ProtocolType WEBSOCKET, found {protocol:?}");
         reader.report.unsupported(&fields.place("ProtocolType"), message);
         return None;
     }
-    let name = fields.required_text("Name", "the API's name", reader);
-    let expression = fields.required_text("RouteSelectionExpression", "such as $request.body.action", reader);
+    let name = fields.required_text("Name", "the name of the API", reader);
+    let expression = fields.required_text(
+        "RouteSelectionExpression",
+        "an expression such as $request.body.action",
+        reader,
+    );
     if let Some(keys) = fields.text("ApiKeySelectionExpression", reader) {
         let place = fields.place("ApiKeySelectionExpression");
-        reader.report.finding(&place, NotEmulated, format!("API keys ({keys}) are not checked locally"));
+        reader.report.finding(
+            &place,
+            NotEmulated,
+            format!("API keys (selected by {keys}) are not checked locally"),
+        );
     }
     fields.finish(API_IGNORED, reader);
     Some(WebSocketApi {
@@ -105,7 +116,7 @@ fn api(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<WebSocketApi>
     })
 }
 
-/// A stage and its throttles.
+/// A stage of the API, with the rate limits that it sets for routes.
 struct Stage {
     name: String,
     default: Option<Throttle>,
@@ -113,7 +124,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Has each route be called as often as its own settings say, or else the stage's.
+    /// Sets the rate limit of each route: the route's own settings, otherwise the stage's default.
     fn throttle(&self, routes: &mut [Route], reader: &mut Reader<'_>) {
         for route in routes.iter_mut() {
             route.throttle = self.default;
@@ -121,7 +132,7 @@ impl Stage {
         for (key, place, throttle) in &self.routes {
             match routes.iter_mut().find(|route| route.key == *key) {
                 Some(route) => route.throttle = throttle.or(self.default),
-                None => reader.report.problem(place, format!("the API has no route {key:?}")),
+                None => reader.report.problem(place, format!("the API has no route with the key {key:?}")),
             }
         }
     }
@@ -133,7 +144,8 @@ const SETTINGS_IGNORED: &[Ignored] = &[
     ("LoggingLevel", Harmless, "log lines go to the terminal"),
 ];
 
-/// The throttle in `DefaultRouteSettings`, or in one of `RouteSettings`. What it leaves out is as for all requests.
+/// Reads a rate limit from `DefaultRouteSettings` or from an entry of `RouteSettings`. A missing rate or
+/// burst is that of the whole API.
 fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
     let burst = fields.count("ThrottlingBurstLimit", "requests", 0..=u32::MAX, reader);
     let rate = fields.text("ThrottlingRateLimit", reader).and_then(|text| {
@@ -153,13 +165,13 @@ fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
     }
 }
 
-/// The stages by their API's id.
+/// Reads all stages, each with the id of its API.
 fn stages(resources: &[Resource<'_>], api_ids: &[String], reader: &mut Reader<'_>) -> Vec<(String, Stage)> {
     let mut stages = Vec::<(String, Stage)>::new();
     for resource in of_type(resources, STAGE) {
         let Some(mut fields) = resource.properties(reader) else { continue };
         let api_id = api_id(&mut fields, api_ids, reader);
-        let name = fields.required_text("StageName", "the stage's name", reader);
+        let name = fields.required_text("StageName", "the name of the stage", reader);
         let default = fields.fields("DefaultRouteSettings", reader);
         let default = default.and_then(|fields| throttle(fields, reader));
         let routes = fields.fields("RouteSettings", reader).map(Fields::into_entries).unwrap_or_default();
@@ -171,9 +183,10 @@ fn stages(resources: &[Resource<'_>], api_ids: &[String], reader: &mut Reader<'_
         fields.finish(STAGE_IGNORED, reader);
         let Some((api_id, name)) = api_id.zip(name) else { continue };
         if stages.iter().any(|(other, _)| *other == api_id) {
-            reader
-                .report
-                .unsupported(&resource.node.place, "the local stage is one, and this is a second one");
+            reader.report.unsupported(
+                &resource.node.place,
+                "the local gateway serves one stage per API, but this is a second one; remove one of them",
+            );
         }
         stages.push((api_id, Stage { name, default, routes }));
     }

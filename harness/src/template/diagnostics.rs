@@ -1,22 +1,23 @@
-//! What is said about a template: problems that stop the stage, findings that do not.
+//! Messages about a template: problems prevent the start of the stage, findings do not.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where in the template something stands: its path from the root, and its first character.
+/// Position of a value in the template.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Place {
-    /// Such as `Resources.RouterFunction.Properties.Timeout`; empty for the document itself.
+    /// Path of the value from the root of the template, such as
+    /// `Resources.RouterFunction.Properties.Timeout`; empty for the root.
     pub path: String,
-    /// Counted from 1.
+    /// Line of the value's first character, counted from 1.
     pub line: usize,
-    /// Counted from 1.
+    /// Column of the value's first character, counted from 1.
     pub column: usize,
 }
 
 impl Place {
-    /// The place of something missing that would stand at `name` below this one.
+    /// Returns the position to report for a missing value `name` inside the value at this position.
     pub(super) fn below(&self, name: &str) -> Self {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         Self { path, ..self.clone() }
@@ -36,14 +37,15 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing in the template that must be mended before a stage can be made from it.
+/// A mistake in the template that prevents the start of a stage.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// Where it stands, or where it is missing.
+    /// Position in the template of the faulty value, or of the object that lacks a required key.
     pub place: Place,
-    /// What is wrong and what would be right.
+    /// Text that says what is wrong and what would be right.
     pub message: String,
-    /// Right on AWS, as far as one can tell, but not something the stage knows how to act upon.
+    /// `true` if the value may be valid on AWS but the local stage does not support it; `false` if the value
+    /// is invalid.
     pub unsupported: bool,
 }
 
@@ -53,14 +55,14 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Something in the template that the stage does not act upon, and what that means locally.
+/// A value of the template that the local stage ignores.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
-    /// What is not acted upon.
+    /// Position in the template of the ignored value.
     pub place: Place,
-    /// Whether a developer should care.
+    /// Whether ignoring the value changes the behavior of the local stage.
     pub kind: FindingKind,
-    /// What its absence means on the local stage.
+    /// Text that says how the local stage differs because the value is ignored.
     pub meaning: String,
 }
 
@@ -70,45 +72,47 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How much a [`Finding`] matters.
+/// Importance of a [`Finding`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// It has no effect that a request could notice locally: permissions, encryption, backups, labels.
+    /// The value has no effect that a request could notice locally, for example permissions, encryption,
+    /// backups or labels.
     Harmless,
-    /// On AWS it does something, which does not happen locally.
+    /// The value has an effect on AWS that the local stage does not emulate.
     NotEmulated,
 }
 
-/// Why no stage can be made from a template.
+/// Reason why no stage can be made from a template.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// The file cannot be read: name another one, or mend its permissions.
+    /// The template's file cannot be read. Name another file, or correct its permissions.
     Unreadable {
-        /// The file.
+        /// Path of the unreadable file.
         file: PathBuf,
-        /// What the operating system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The template is wrong: mend each of the places listed.
+    /// The template has invalid values. Correct each of them.
     Invalid {
-        /// The template's file, where it came from one.
+        /// Path of the template's file; `None` if the template was parsed from a text.
         file: Option<PathBuf>,
-        /// All that was found, in the order of the file.
+        /// Problems of the template, in the order of the file.
         problems: Vec<Problem>,
     },
-    /// All that stands in the way are things the stage does not know, and that might change what a function does.
+    /// The template is valid as far as known, but uses values that the local stage does not support and that
+    /// might change how a function behaves.
     Unsupported {
-        /// The template's file, where it came from one.
+        /// Path of the template's file; `None` if the template was parsed from a text.
         file: Option<PathBuf>,
-        /// All that was found, in the order of the file.
+        /// Problems of the template, in the order of the file.
         problems: Vec<Problem>,
     },
 }
 
 impl TemplateError {
-    /// What must be mended, in the order of the file.
+    /// Returns the problems to correct, in the order of the file; empty if the file cannot be read.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         match self {
@@ -139,9 +143,9 @@ impl fmt::Display for TemplateError {
             Self::Unreadable { file, source } => {
                 return write!(f, "the template {} cannot be read: {source}", file.display());
             }
-            Self::Invalid { file, problems } => (file, problems, "does not describe a stage"),
+            Self::Invalid { file, problems } => (file, problems, "is invalid"),
             Self::Unsupported { file, problems } => {
-                (file, problems, "uses what the local stage does not know")
+                (file, problems, "uses settings that the local stage does not support")
             }
         };
         match file {
@@ -161,7 +165,7 @@ impl std::error::Error for TemplateError {
     }
 }
 
-/// All that was noticed while a template was read.
+/// The problems and findings collected while a template is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
@@ -181,16 +185,16 @@ impl Report {
         self.findings.push(Finding { place: place.clone(), kind, meaning: meaning.into() });
     }
 
-    /// Keeps the value, or the problem that there is none.
+    /// Returns the value of a success; records the problem of a failure.
     pub(super) fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    /// The findings, when nothing stands in the way.
+    /// Returns the findings if there is no problem, otherwise an error with all problems.
     pub(super) fn verdict(mut self) -> Result<Vec<Finding>, TemplateError> {
         if self.problems.is_empty() {
             self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
-            // What stands in Globals is found once for each function.
+            // A value in Globals is found once for each function.
             self.findings.dedup();
             return Ok(self.findings);
         }

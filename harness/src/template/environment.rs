@@ -1,21 +1,23 @@
-//! The account, region and stack that a template is deployed to, and the values of its parameters.
+//! The account, region and stack of a template, and the values of its parameters.
 
 use std::collections::BTreeMap;
 
 use streamer_fakes::aws_format;
 
-/// What CloudFormation would know from outside of the template.
+/// Values that a template refers to and does not contain: account, region, stack name and parameters.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// `AWS::Region`, by default `us-east-1`.
+    /// Value of `AWS::Region`. Default: `us-east-1`.
     pub region: String,
-    /// `AWS::AccountId`, by default `000000000000`.
+    /// Value of `AWS::AccountId`. Default: `000000000000`.
     pub account_id: String,
-    /// `AWS::StackName`, by default `streamer`. The names of what has none of its own begin with it.
+    /// Value of `AWS::StackName`, with which the generated names of resources begin. Default: `streamer`.
     pub stack_name: String,
-    /// Values for the template's parameters; those absent take their defaults.
+    /// Values of the template's parameters by name. A parameter without a value takes its default. A value
+    /// for an undeclared parameter is an error.
     pub parameters: BTreeMap<String, String>,
-    /// Values for parameters that the template may declare or not, such as the key that the local stage signs with.
+    /// Values for parameters that the template may or may not declare, such as the public key of the local
+    /// stage. `parameters` overrides them.
     pub offered: BTreeMap<String, String>,
 }
 
@@ -32,12 +34,12 @@ impl Default for Environment {
 }
 
 impl Environment {
-    /// `AWS::Partition`, which follows from the region.
+    /// Returns `AWS::Partition`, which depends on the region.
     pub(super) fn partition(&self) -> &'static str {
         aws_format::partition(&self.region)
     }
 
-    /// `AWS::URLSuffix`, which follows from the region.
+    /// Returns `AWS::URLSuffix`, which depends on the region.
     pub(super) fn url_suffix(&self) -> &'static str {
         if self.partition() == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }
     }

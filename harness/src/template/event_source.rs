@@ -1,4 +1,4 @@
-//! Event source mappings: a function's `DynamoDB` events, and `AWS::Lambda::EventSourceMapping`.
+//! Reads event source mappings: a function's `DynamoDB` events, and `AWS::Lambda::EventSourceMapping`.
 
 use std::time::Duration;
 
@@ -14,53 +14,55 @@ use super::queue::Queue;
 use super::resource::{EVENT_SOURCE_MAPPING, Resource, of_type};
 use super::table::Table;
 
-/// Lambda's quota of filters for one mapping.
+/// Lambda's maximum number of filters for one mapping.
 const MAX_FILTERS: usize = 5;
 
-/// How many may read one shard at once, before DynamoDB throttles them.
+/// Maximum number of concurrent readers of one shard. DynamoDB throttles additional readers.
 const MAX_READERS: usize = 2;
 
-/// A table's stream, read in batches for a function.
+/// An event source mapping: reads a table's stream in batches and invokes a function with each batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventSourceMapping {
-    /// The name of the function that gets the batches.
+    /// Name of the function that is invoked with the batches.
     pub function: String,
-    /// The name of the table whose stream is read.
+    /// Name of the table whose stream is read.
     pub table: String,
-    /// The most records in a batch: 1 to 10,000, default 100.
+    /// Maximum number of records in a batch: 1 to 10,000. Default: 100.
     pub batch_size: u32,
-    /// How long to wait for a batch to fill: up to 300 s, default none.
+    /// Maximum wait for a batch to fill up: 0 to 300 s. Default: 0.
     pub maximum_batching_window: Duration,
-    /// Where a new mapping begins to read.
+    /// Position in the stream at which a new mapping starts.
     pub starting_position: StartingPosition,
-    /// How many batches of one shard may run at once: 1 to 10, default 1.
+    /// Maximum number of concurrent batches of one shard: 1 to 10. Default: 1.
     pub parallelization_factor: u32,
-    /// How often a batch is tried again: up to 10,000; until its records expire where none is given.
+    /// Maximum number of retries of a batch: 0 to 10,000; `None` to retry until the records expire.
     pub maximum_retry_attempts: Option<u32>,
-    /// Older records are skipped; none where not given.
+    /// Maximum age of a record. Older records are skipped; `None` for no limit.
     pub maximum_record_age: Option<Duration>,
-    /// Whether a batch that fails is halved before it is tried again.
+    /// Whether a failed batch is split in two before it is retried.
     pub bisect_batch_on_function_error: bool,
-    /// Whether the function's reply says which records failed (`ReportBatchItemFailures`).
+    /// Whether the function's reply lists the records that failed (`ReportBatchItemFailures`).
     pub report_batch_item_failures: bool,
-    /// The patterns of `FilterCriteria`; a record passes that matches one of them, and every record if there are none.
+    /// Patterns of `FilterCriteria`. A record is delivered if it matches at least one pattern, or if there
+    /// are no patterns.
     pub filter_patterns: Vec<Value>,
-    /// The ARN that a batch is reported to when it is given up.
+    /// ARN of the destination for the report on a batch that is not retried any more; `None` without a
+    /// destination.
     pub on_failure: Option<String>,
-    /// Whether the mapping reads at all.
+    /// Whether the mapping is enabled. A disabled mapping reads nothing.
     pub enabled: bool,
 }
 
-/// Where a new mapping begins to read.
+/// Position in a stream at which a new mapping starts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StartingPosition {
-    /// With the oldest record that the stream still has.
+    /// The oldest record that the stream still holds.
     TrimHorizon,
-    /// With the first record written from now on.
+    /// The first record written after the mapping was created.
     Latest,
 }
 
-/// Reads the mappings of both forms.
+/// Reads the mappings of both forms: events of functions, and separate resources.
 pub(super) fn read(
     resources: &[Resource<'_>],
     events: Vec<StreamEvent>,
@@ -83,7 +85,7 @@ pub(super) fn read(
         let function = called.as_deref().and_then(|called| {
             let function = functions.iter().find(|function| function.name == function_name(called));
             if function.is_none() {
-                let message = format!("there is no function {called:?} in this template");
+                let message = format!("the template has no function {called:?}");
                 reader.report.problem(&properties.place("FunctionName"), message);
             }
             function.map(|function| function.name.clone())
@@ -95,20 +97,21 @@ pub(super) fn read(
     mappings
 }
 
-/// Tells when the latest of `mappings` is one more than may read its stream.
+/// Reports a finding if the last of `mappings` is one reader too many for its stream.
 fn too_many_readers(mappings: &[EventSourceMapping], place: &Place, reader: &mut Reader<'_>) {
     let Some(latest) = mappings.last() else { return };
     let readers = mappings.iter().filter(|mapping| mapping.enabled && mapping.table == latest.table).count();
     if latest.enabled && readers > MAX_READERS {
         let message = format!(
-            "this is reader {readers} of the stream of {}: AWS throttles more than {MAX_READERS}, the local stage does not",
+            "this mapping is reader {readers} of the stream of table {}; AWS throttles more than \
+             {MAX_READERS} readers, the local stage does not",
             latest.table
         );
         reader.report.finding(place, NotEmulated, message);
     }
 }
 
-/// The table whose stream the property names.
+/// Returns the name of the table whose stream ARN is the value of `property`.
 fn stream_table(
     fields: &mut Fields,
     property: &'static str,
@@ -120,7 +123,10 @@ fn stream_table(
     let place = fields.place(property);
     let Some(node) = node else {
         if reader.report.problems.len() == before {
-            reader.report.problem(&place, "is missing; it must be such as !GetAtt RequestsTable.StreamArn");
+            reader.report.problem(
+                &place,
+                "required, but missing; expected a stream ARN such as !GetAtt RequestsTable.StreamArn",
+            );
         }
         return None;
     };
@@ -139,7 +145,8 @@ fn stream_table(
     match table {
         Some(table) if table.layout.stream.is_some() => Some(table.name.clone()),
         Some(table) => {
-            let message = format!("{} has no stream; give it a StreamSpecification", table.logical_id);
+            let message =
+                format!("table {} has no stream; add a StreamSpecification to the table", table.logical_id);
             reader.report.problem(&place, message);
             None
         }
@@ -230,18 +237,23 @@ fn filter_patterns(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
     let Some(mut criteria) = fields.fields("FilterCriteria", reader) else { return patterns };
     let filters = criteria.list("Filters", reader);
     if filters.len() > MAX_FILTERS {
-        let message = format!("a mapping may have {MAX_FILTERS} filters, and these are {}", filters.len());
+        let message = format!("expected at most {MAX_FILTERS} filters, found {}", filters.len());
         reader.report.problem(&criteria.place("Filters"), message);
     }
     criteria.finish(&[], reader);
     for node in filters {
         let Some(mut filter) = Fields::of(&node, reader) else { continue };
-        if let Some(text) = filter.required_text("Pattern", "a JSON object as text", reader) {
+        if let Some(text) = filter.required_text("Pattern", "a text that holds a JSON object", reader) {
             match serde_json::from_str::<Value>(&text) {
                 Ok(pattern @ Value::Object(_)) => patterns.push(pattern),
-                Ok(_) => reader.report.problem(&filter.place("Pattern"), "a pattern is a JSON object"),
+                Ok(_) => reader
+                    .report
+                    .problem(&filter.place("Pattern"), "expected a JSON object, found another JSON value"),
                 Err(error) => {
-                    reader.report.problem(&filter.place("Pattern"), format!("this is not JSON: {error}"));
+                    reader.report.problem(
+                        &filter.place("Pattern"),
+                        format!("expected a JSON object, found invalid JSON ({error})"),
+                    );
                 }
             }
         }
@@ -253,11 +265,12 @@ fn filter_patterns(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
 fn on_failure(fields: &mut Fields, queues: &[Queue], reader: &mut Reader<'_>) -> Option<String> {
     let mut config = fields.fields("DestinationConfig", reader)?;
     let destination = config.fields("OnFailure", reader).and_then(|mut on_failure| {
-        // SAM makes a policy from it; the ARN says the same.
+        // SAM only derives a permission from `Type`, which is not checked locally.
         on_failure.text("Type", reader);
         let destination = on_failure.required_text("Destination", "the ARN of a queue or topic", reader);
         if destination.as_ref().is_some_and(|arn| queues.iter().all(|queue| queue.arn != *arn)) {
-            let message = "this is no queue of this template; what would be sent there is logged";
+            let message =
+                "the destination is not a queue of this template; the local stage logs the record instead";
             reader.report.finding(&on_failure.place("Destination"), NotEmulated, message);
         }
         on_failure.finish(&[], reader);

@@ -1,4 +1,4 @@
-//! Typed reading of a mapping's properties, which in the end accounts for every one of them.
+//! Reads the properties of a mapping by type, and checks at the end that no property was overlooked.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,18 +7,19 @@ use super::diagnostics::{FindingKind, Place, Problem, Report};
 use super::node::{Kind, Node};
 use super::scope::Scope;
 
-/// What reading a template needs at every step.
+/// The names that a template can refer to, and the messages about the template so far.
 #[derive(Debug)]
 pub(super) struct Reader<'t> {
     pub(super) scope: Scope<'t>,
     pub(super) report: Report,
 }
 
-/// A property that may stand in a template although the stage does not act upon it: its name, how much that
-/// matters, and what it means locally.
+/// A property that the stage ignores: its name, the importance of ignoring it, and the effect on the local
+/// stage.
 pub(super) type Ignored = (&'static str, FindingKind, &'static str);
 
-/// The properties of one mapping. Each is acted upon, or ignored with a finding, or refused.
+/// The properties of one mapping. Each property is read, or ignored with a finding, or reported as
+/// unsupported.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) place: Place,
@@ -27,7 +28,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The properties of `node`, which must come to a mapping.
+    /// Reads the properties of `node`. If `node` does not resolve to a mapping, reports a problem.
     pub(super) fn of(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let resolved = reader.report.keep(reader.scope.resolve(node))??;
         match resolved.kind {
@@ -40,12 +41,12 @@ impl Fields {
         }
     }
 
-    /// Properties of which there are none, for a resource that has no `Properties`.
+    /// Returns an empty set of properties, for a resource without `Properties`.
     pub(super) fn none(place: Place) -> Self {
         Self { place, entries: Vec::new(), read: BTreeSet::new() }
     }
 
-    /// Where the property stands, or would stand.
+    /// Returns the position of a property, or the position to report if the property is missing.
     pub(super) fn place(&self, name: &str) -> Place {
         match self.entries.iter().find(|(key, _)| key == name) {
             Some((_, node)) => node.place.clone(),
@@ -75,7 +76,7 @@ impl Fields {
         }
     }
 
-    /// As text; a problem where it refers to what only CloudFormation makes.
+    /// Reads a text. Returns an error if the text refers to a resource that only CloudFormation creates.
     pub(super) fn text_if_known(
         &mut self,
         name: &'static str,
@@ -89,18 +90,18 @@ impl Fields {
     pub(super) fn required_text(
         &mut self,
         name: &'static str,
-        what: &str,
+        expected: &str,
         reader: &mut Reader<'_>,
     ) -> Option<String> {
         let before = reader.report.problems.len();
         let text = self.text(name, reader).filter(|text| !text.is_empty());
         if text.is_none() && reader.report.problems.len() == before {
-            reader.report.problem(&self.place(name), format!("is missing; it must be {what}"));
+            reader.report.problem(&self.place(name), format!("required, but missing; expected {expected}"));
         }
         text
     }
 
-    /// A whole number of `unit` within `range`.
+    /// Reads a whole number of `unit`s within `range`.
     pub(super) fn number(
         &mut self,
         name: &'static str,
@@ -126,7 +127,7 @@ impl Fields {
         }
     }
 
-    /// As [`Self::number`], where none may be negative.
+    /// Like [`Self::number`], for numbers that are never negative.
     pub(super) fn count(
         &mut self,
         name: &'static str,
@@ -151,7 +152,7 @@ impl Fields {
         }
     }
 
-    /// The items of a list; none when there is no such property.
+    /// Returns the items of a list; empty if the property is missing.
     pub(super) fn list(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Vec<Node> {
         let Some(node) = self.node(name, reader) else { return Vec::new() };
         reader.report.keep(reader.scope.items(&node)).unwrap_or_default()
@@ -162,12 +163,13 @@ impl Fields {
         Self::of(&node, reader)
     }
 
-    /// All entries, for a mapping whose keys are names that the template's author chose.
+    /// Returns all entries, for a mapping whose keys are names chosen by the template's author.
     pub(super) fn into_entries(self) -> Vec<(String, Node)> {
         self.entries
     }
 
-    /// Accounts for what has not been read: `ignored` becomes findings, the rest is refused.
+    /// Handles the properties that were not read: those in `ignored` become findings, the others are
+    /// unsupported.
     pub(super) fn finish(self, ignored: &[Ignored], reader: &mut Reader<'_>) {
         for (name, node) in &self.entries {
             if self.read.contains(name.as_str()) {
@@ -177,7 +179,8 @@ impl Fields {
                 Some((_, kind, meaning)) => reader.report.finding(&node.place, *kind, *meaning),
                 None => reader.report.unsupported(
                     &node.place,
-                    "the local stage does not know this, and it might change what happens; take it out or correct it",
+                    "the local stage does not support this setting, which might change how the stage behaves; \
+                     remove or correct it",
                 ),
             }
         }

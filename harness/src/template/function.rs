@@ -1,4 +1,4 @@
-//! `AWS::Serverless::Function`.
+//! Reads `AWS::Serverless::Function`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,62 +13,62 @@ use super::resource::{FUNCTION, Resource, of_type};
 use super::{globals, invoke_config};
 use streamer_fakes::lambda::AsyncSettings;
 
-/// Lambda refuses to create a function whose variables take more.
+/// Lambda's maximum size of all environment variables of a function, in bytes.
 const MAX_ENVIRONMENT_BYTES: usize = 4096;
 
-/// A Lambda function: which binary it is and how it is run.
+/// A Lambda function of the template: its binary and its settings.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Function {
-    /// Its name within the template.
+    /// Logical id of the function in the template.
     pub logical_id: String,
-    /// Its name on AWS: `FunctionName`, else `<stack>-<logical id>`.
+    /// Name of the function: `FunctionName`, otherwise `<stack>-<logical id>`.
     pub name: String,
-    /// The cargo binary that it is built from.
+    /// Name of the Cargo binary that the function is built from.
     pub binary: String,
-    /// The folder of the cargo package that has the binary, below the template's.
+    /// Folder of the Cargo package with the function's binary: `CodeUri`, relative to the template's folder.
     pub code_dir: PathBuf,
-    /// `Handler`, which the runtime is told in `_HANDLER`.
+    /// Value of `Handler`, which the function receives in the variable `_HANDLER`.
     pub handler: String,
-    /// How long an invocation may take: 1 s to 900 s, 3 s where none is given.
+    /// Maximum duration of an invocation: 1 to 900 s. Default: 3 s.
     pub timeout: Duration,
-    /// Memory in MiB: 128 to 10,240, 128 where none is given.
+    /// Memory in MiB: 128 to 10,240. Default: 128.
     pub memory_mib: u32,
-    /// How many may run at once, where that is limited; 0 stops the function.
+    /// Maximum number of concurrent invocations; `None` without a limit of its own. 0 stops the function.
     pub reserved_concurrency: Option<u32>,
-    /// Its environment variables.
+    /// Environment variables of the function.
     pub environment: BTreeMap<String, String>,
-    /// Whether it may be invoked in one chain of requests without end: `RecursiveLoop`.
+    /// Whether Lambda lets the function invoke itself in an endless chain (`RecursiveLoop: Allow`).
     pub recursive_loop: bool,
-    /// What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
+    /// Retries and destinations of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
     pub asynchronous: AsyncSettings,
 }
 
 const IGNORED: &[Ignored] = &[
-    ("Architectures", Harmless, "binaries are built for this machine"),
+    ("Architectures", Harmless, "binaries are built for the architecture of this machine"),
     ("AssumeRolePolicyDocument", Harmless, "permissions are not checked locally"),
-    ("AutoPublishAlias", Harmless, "there are no versions or aliases locally, only the present code"),
+    ("AutoPublishAlias", Harmless, "there are no versions or aliases locally, only the current code"),
     ("CodeSigningConfigArn", Harmless, "code is not signed locally"),
-    ("DeploymentPreference", Harmless, "nothing is deployed gradually locally"),
-    ("Description", Harmless, "a description"),
+    ("DeploymentPreference", Harmless, "there are no gradual deployments locally"),
+    ("Description", Harmless, "a description has no effect"),
     ("EphemeralStorage", NotEmulated, "the size of /tmp is not limited locally"),
     ("FunctionUrlConfig", NotEmulated, "functions have no URL locally"),
     ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
-    ("LoggingConfig", Harmless, "log lines go to the terminal as they are"),
+    ("LoggingConfig", Harmless, "log lines go to the terminal unchanged"),
     ("PermissionsBoundary", Harmless, "permissions are not checked locally"),
     ("Policies", Harmless, "permissions are not checked locally"),
     ("PropagateTags", Harmless, "tags have no effect locally"),
-    ("ProvisionedConcurrencyConfig", Harmless, "environments start when they are needed"),
+    ("ProvisionedConcurrencyConfig", Harmless, "environments start on demand"),
     ("Role", Harmless, "permissions are not checked locally"),
     ("RolePath", Harmless, "permissions are not checked locally"),
-    ("RuntimeManagementConfig", Harmless, "the runtime is in the binary"),
-    ("SnapStart", Harmless, "does not apply to binaries"),
+    ("RuntimeManagementConfig", Harmless, "the binary contains its own runtime"),
+    ("SnapStart", Harmless, "SnapStart does not apply to binaries"),
     ("SourceKMSKeyArn", Harmless, "nothing is encrypted locally"),
     ("Tags", Harmless, "tags have no effect locally"),
-    ("Tracing", NotEmulated, "no traces are kept locally"),
-    ("VpcConfig", NotEmulated, "functions use this machine's network"),
+    ("Tracing", NotEmulated, "traces are not recorded locally"),
+    ("VpcConfig", NotEmulated, "functions use the network of this machine"),
 ];
 
-/// Names that Lambda keeps for itself.
+/// Environment variables that Lambda reserves.
 const RESERVED: &[&str] = &[
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
@@ -90,7 +90,7 @@ const RESERVED: &[&str] = &[
     "LAMBDA_TASK_ROOT",
 ];
 
-/// Reads every function, and sets aside those of their events that come from a stream or the clock.
+/// Reads every function, and collects the events that come from a stream or a schedule.
 pub(super) fn read(
     resources: &[Resource<'_>],
     base_dir: &Path,
@@ -103,19 +103,21 @@ pub(super) fn read(
             continue;
         };
         if let Some(other) = functions.iter().find(|other| other.name == function.name) {
-            let message =
-                format!("{} is also the name of {}; names must differ", function.name, other.logical_id);
+            let message = format!(
+                "the function's name {} is already the name of {}; choose another name",
+                function.name, other.logical_id
+            );
             reader.report.problem(&resource.node.place, message);
         }
         functions.push(function);
     }
-    // Where a resource could not be read, it may have been the function.
+    // If a resource could not be read, that resource may have been the only function.
     let unread = reader.report.problems.iter().any(|problem| problem.place.path.starts_with("Resources."));
     if !unread && of_type(resources, FUNCTION).next().is_none() {
         let root = reader.scope.root;
         let place =
             root.get("Resources").map_or_else(|| root.place.below("Resources"), |node| node.place.clone());
-        reader.report.problem(&place, format!("there is no {FUNCTION}, so there is nothing to run"));
+        reader.report.problem(&place, format!("the template has no {FUNCTION}; add at least one"));
     }
     (functions, events)
 }
@@ -141,11 +143,14 @@ fn function(
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
             let place = fields.place("FunctionName");
-            reader.report.problem(&place, format!("{name:?} is not 1 to 64 letters, digits, - and _"));
+            reader.report.problem(
+                &place,
+                format!("expected a name of 1 to 64 letters, digits, - and _, found {name:?}"),
+            );
         }
     }
     runtime(&mut fields, reader);
-    let handler = fields.required_text("Handler", "\"bootstrap\" for a Rust binary", reader);
+    let handler = fields.required_text("Handler", "bootstrap, for a Rust binary", reader);
     let binary = binary(resource, handler.as_deref(), reader);
     let code_dir = code_dir(&mut fields, base_dir, reader);
     let timeout = fields.count("Timeout", "seconds", 1..=900, reader).unwrap_or(3);
@@ -175,18 +180,20 @@ fn function(
 
 fn runtime(fields: &mut Fields, reader: &mut Reader<'_>) {
     if let Some(package) = fields.text("PackageType", reader).filter(|package| package != "Zip") {
-        let message = format!("the local stage runs Zip packages, found {package:?}");
+        let message = format!("the local stage runs only packages of type Zip, found {package:?}");
         reader.report.unsupported(&fields.place("PackageType"), message);
     }
-    if let Some(runtime) = fields.required_text("Runtime", "provided.al2023 for a Rust binary", reader)
+    if let Some(runtime) = fields.required_text("Runtime", "provided.al2023, for a Rust binary", reader)
         && !runtime.starts_with("provided.")
     {
-        let message = format!("the local stage runs binaries (provided.al2023), found {runtime:?}");
+        let message =
+            format!("the local stage runs only binaries (runtime provided.al2023), found {runtime:?}");
         reader.report.unsupported(&fields.place("Runtime"), message);
     }
 }
 
-/// The binary as `sam build` is told it, else the handler when that is not the name that all binaries get.
+/// Returns the function's binary: the one named for `sam build`, otherwise the handler, unless it is
+/// `bootstrap`, the name that all binaries get.
 fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_>) -> Option<String> {
     let place = resource.node.place.below("Metadata.BuildProperties.Binary");
     let mut named = None;
@@ -195,7 +202,8 @@ fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_
         if let Some(method) =
             metadata.text("BuildMethod", reader).filter(|method| method != "rust-cargolambda")
         {
-            let message = format!("the local stage builds with cargo (rust-cargolambda), found {method:?}");
+            let message =
+                format!("the local stage builds only with Cargo (rust-cargolambda), found {method:?}");
             reader.report.unsupported(&metadata.place("BuildMethod"), message);
         }
         if let Some(mut build) = metadata.fields("BuildProperties", reader) {
@@ -205,7 +213,9 @@ fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_
     }
     let named = named.or_else(|| handler.filter(|handler| *handler != "bootstrap").map(str::to_owned));
     if named.is_none() && handler.is_some() {
-        reader.report.problem(&place, "is missing; it must be the name of the function's cargo binary");
+        reader
+            .report
+            .problem(&place, "required, but missing; expected the name of the function's Cargo binary");
     }
     named
 }
@@ -213,11 +223,11 @@ fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_
 fn code_dir(fields: &mut Fields, base_dir: &Path, reader: &mut Reader<'_>) -> Option<PathBuf> {
     let uri = fields.required_text(
         "CodeUri",
-        "the folder of the cargo package, relative to the template",
+        "the folder of the Cargo package, relative to the template",
         reader,
     )?;
     if uri.contains("://") {
-        let message = format!("the local stage builds from a folder, found {uri:?}");
+        let message = format!("the local stage builds only from a folder, found {uri:?}");
         reader.report.unsupported(&fields.place("CodeUri"), message);
         return None;
     }
@@ -238,7 +248,8 @@ fn environment(fields: &mut Fields, reader: &mut Reader<'_>) -> BTreeMap<String,
     }
     let bytes: usize = environment.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_ENVIRONMENT_BYTES {
-        let message = format!("the variables take {bytes} bytes, and Lambda allows {MAX_ENVIRONMENT_BYTES}");
+        let message =
+            format!("the variables take {bytes} bytes, but Lambda allows at most {MAX_ENVIRONMENT_BYTES}");
         reader.report.problem(&place, message);
     }
     environment
@@ -247,18 +258,18 @@ fn environment(fields: &mut Fields, reader: &mut Reader<'_>) -> BTreeMap<String,
 fn check_variable_name(name: &str, place: &Place, reader: &mut Reader<'_>) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if RESERVED.contains(&name) {
-        reader.report.problem(place, "Lambda sets this variable itself; choose another name");
+        reader.report.problem(place, "this variable is reserved by Lambda; choose another name");
     } else if name.len() < 2
         || !name.starts_with(|c: char| c.is_ascii_alphabetic())
         || !name.chars().all(allowed)
     {
         let message =
-            "a variable's name must be a letter and then letters, digits and _, two characters or more";
+            "expected a variable name of at least two characters: a letter, then letters, digits and _";
         reader.report.problem(place, message);
     }
 }
 
-/// The name in an ARN of a function, with or without a version; anything else is taken for the name itself.
+/// Returns the function's name in an ARN with or without a version. Any other text is returned unchanged.
 pub(super) fn function_name(arn: &str) -> &str {
     let mut parts = arn.split(':');
     if parts.next() == Some("arn") { parts.nth(5).unwrap_or(arn) } else { arn }
@@ -269,7 +280,7 @@ mod tests {
     use super::function_name;
 
     #[test]
-    fn a_function_is_known_by_its_name_or_arn() {
+    fn function_name_is_extracted_from_an_arn_with_or_without_a_version() {
         assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router"), "router");
         assert_eq!(function_name("arn:aws:lambda:eu-west-1:123456789012:function:router:live"), "router");
         assert_eq!(function_name("router"), "router");

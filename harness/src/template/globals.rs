@@ -1,10 +1,11 @@
-//! `Globals.Function`, merged into each function's properties as SAM does it.
+//! Merges `Globals.Function` into each function's properties, as SAM does.
 
 use super::intrinsics::intrinsic;
 use super::node::{Kind, Node};
 
-/// The function's properties over the global ones: mappings merge, lists add up (the global items first), and
-/// otherwise the function's own value stands. An intrinsic function counts as one value.
+/// Merges the global properties with a function's own properties. Mappings are merged, lists are concatenated
+/// (global items first), and any other value of the function overrides the global value. An intrinsic
+/// function counts as one value.
 pub(super) fn merge(global: &Node, own: &Node) -> Node {
     if intrinsic(global).is_some() || intrinsic(own).is_some() {
         return own.clone();
@@ -44,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_merge_lists_add_and_own_values_stand() {
+    fn global_maps_are_merged_lists_concatenated_and_other_values_overridden() {
         let root = node::parse(
             "global: {T: 1, L: [a], E: {V: {A: 1, B: 1}}, I: !Ref X, M: {A: 1}}\n\
              own: {L: [b], E: {V: {B: 2, C: 2}}, I: {A: 1}, M: [x], N: 3}\n",

@@ -1,15 +1,15 @@
-//! CloudFormation's intrinsic functions, resolved from the outside in and only where someone reads the value.
+//! Resolves CloudFormation's intrinsic functions, from the outside in, and only for values that are read.
 
 use super::diagnostics::Problem;
 use super::node::{Kind, Node};
 use super::scope::Scope;
 
-/// The functions that stand as the one key of a mapping.
+/// Returns whether `key`, as the only key of a mapping, is an intrinsic function.
 fn is_intrinsic(key: &str) -> bool {
     key == "Ref" || key.starts_with("Fn::")
 }
 
-/// Whether the node is an intrinsic function rather than a mapping of its own.
+/// Returns the name and argument of an intrinsic function; `None` for any other node.
 pub(super) fn intrinsic(node: &Node) -> Option<(&str, &Node)> {
     match node.entries() {
         [(key, argument)] if is_intrinsic(key) => Some((key, argument)),
@@ -18,8 +18,8 @@ pub(super) fn intrinsic(node: &Node) -> Option<(&str, &Node)> {
 }
 
 impl Scope<'_> {
-    /// The node that `node` comes to; what lies inside a list or mapping is still to be resolved.
-    /// Nothing when it comes to `AWS::NoValue`.
+    /// Resolves `node`, but not the values inside a resulting list or mapping. Returns `None` for
+    /// `AWS::NoValue`.
     pub(super) fn resolve(&self, node: &Node) -> Result<Option<Node>, Problem> {
         let Some((function, argument)) = intrinsic(node) else {
             if let Some((key, _)) = node.entries().iter().find(|(key, _)| is_intrinsic(key)) {
@@ -27,7 +27,8 @@ impl Scope<'_> {
             }
             if node.scalar().is_some_and(|text| text.contains("{{resolve:")) {
                 return Err(node.place.problem(
-                    "a dynamic reference cannot be resolved locally; make it a parameter with this as its default",
+                    "a dynamic reference cannot be resolved locally; use a parameter that has this reference \
+                     as its default",
                 ));
             }
             return Ok(Some(node.clone()));
@@ -35,12 +36,12 @@ impl Scope<'_> {
         match function {
             "Ref" => match argument.scalar() {
                 Some(name) => self.reference(name, node),
-                None => Err(node.place.problem("Ref takes the name of a parameter or resource")),
+                None => Err(node.place.problem("Ref expects the name of a parameter or resource")),
             },
             "Fn::If" => {
                 match self.arguments::<3>(node, argument, "[condition, value if true, value if false]")? {
                     [condition, yes, no] => {
-                        self.resolve(if self.truth_by_name(condition)? { yes } else { no })
+                        self.resolve(if self.is_true_by_name(condition)? { yes } else { no })
                     }
                 }
             }
@@ -51,12 +52,12 @@ impl Scope<'_> {
             "Fn::Split" => self.split(node, argument).map(Some),
             "Fn::FindInMap" => self.find_in_map(node, argument),
             function => Err(node.place.problem(format!(
-                "{function} cannot be resolved on the local stage; write the value out or make it a parameter"
+                "{function} cannot be resolved on the local stage; replace it by its value or by a parameter"
             ))),
         }
     }
 
-    /// The text that `node` comes to, or nothing for `AWS::NoValue`.
+    /// Resolves `node` to a text. Returns `None` for `AWS::NoValue`.
     pub(super) fn text(&self, node: &Node) -> Result<Option<String>, Problem> {
         match self.resolve(node)? {
             Some(Node { kind: Kind::Scalar(text), .. }) => Ok(Some(text)),
@@ -65,7 +66,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The items of the list that `node` comes to, without those that are `AWS::NoValue`.
+    /// Resolves `node` to the items of a list, without items that are `AWS::NoValue`.
     pub(super) fn items(&self, node: &Node) -> Result<Vec<Node>, Problem> {
         match self.resolve(node)? {
             Some(Node { kind: Kind::List(items), .. }) => {
@@ -76,21 +77,21 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether the condition called `name` holds.
+    /// Returns whether the condition `name` is true.
     pub(super) fn condition(&self, name: &str, from: &Node) -> Result<bool, Problem> {
         let condition = self
             .root
             .get("Conditions")
             .and_then(|conditions| conditions.get(name))
-            .ok_or_else(|| from.place.problem(format!("{name:?} is not one of the Conditions")))?;
-        self.through(&format!("condition {name}"), from, || self.truth(condition))
+            .ok_or_else(|| from.place.problem(format!("the template has no condition {name:?}")))?;
+        self.resolving(&format!("condition {name}"), from, || self.is_true(condition))
     }
 
-    fn truth(&self, node: &Node) -> Result<bool, Problem> {
+    fn is_true(&self, node: &Node) -> Result<bool, Problem> {
         if let [(key, name)] = node.entries()
             && key == "Condition"
         {
-            return self.truth_by_name(name);
+            return self.is_true_by_name(name);
         }
         let Some((function, argument)) = intrinsic(node) else {
             return Err(node
@@ -102,13 +103,13 @@ impl Scope<'_> {
                 [left, right] => Ok(self.text(left)? == self.text(right)?),
             },
             "Fn::Not" => match self.arguments::<1>(node, argument, "one condition")? {
-                [condition] => Ok(!self.truth(condition)?),
+                [condition] => Ok(!self.is_true(condition)?),
             },
             "Fn::And" | "Fn::Or" => {
                 let Kind::List(conditions) = &argument.kind else {
-                    return Err(node.place.problem(format!("{function} takes a list of conditions")));
+                    return Err(node.place.problem(format!("{function} expects a list of conditions")));
                 };
-                let held: Vec<bool> = conditions.iter().map(|node| self.truth(node)).collect::<Result<_, _>>()?;
+                let held: Vec<bool> = conditions.iter().map(|node| self.is_true(node)).collect::<Result<_, _>>()?;
                 Ok(if function == "Fn::And" { held.iter().all(|x| *x) } else { held.iter().any(|x| *x) })
             }
             _ => Err(node.place.problem(format!(
@@ -117,10 +118,10 @@ impl Scope<'_> {
         }
     }
 
-    fn truth_by_name(&self, name: &Node) -> Result<bool, Problem> {
+    fn is_true_by_name(&self, name: &Node) -> Result<bool, Problem> {
         match name.scalar() {
             Some(text) => self.condition(text, name),
-            None => Err(name.place.problem("expected the name of one of the Conditions")),
+            None => Err(name.place.problem("expected the name of a condition in Conditions")),
         }
     }
 
@@ -136,29 +137,34 @@ impl Scope<'_> {
             Kind::Null | Kind::Map(_) | Kind::StreamArn(_) => None,
         };
         let (id, attribute) = parts.ok_or_else(|| {
-            node.place.problem("Fn::GetAtt takes a resource and an attribute, as in RequestsTable.Arn")
+            node.place.problem("Fn::GetAtt expects a resource and an attribute, such as RequestsTable.Arn")
         })?;
         self.attribute(&id, &attribute, node)
     }
 
-    /// `${Name}`, `${Resource.Attribute}`, `${!Literal}`, and in the long form variables of its own.
+    /// Replaces `${Name}`, `${Resource.Attribute}` and `${!Literal}` in a text. The long form also defines
+    /// variables.
     fn sub(&self, node: &Node, argument: &Node) -> Result<String, Problem> {
         let (template, variables) = match &argument.kind {
             Kind::List(parts) => match parts.as_slice() {
                 [template, variables] => (template, variables.entries()),
-                _ => return Err(node.place.problem("Fn::Sub takes text, or [text, mapping of variables]")),
+                _ => {
+                    return Err(node
+                        .place
+                        .problem("Fn::Sub expects a text, or [text, mapping of variables]"));
+                }
             },
             Kind::Null | Kind::Scalar(_) | Kind::Map(_) | Kind::StreamArn(_) => (argument, &[][..]),
         };
         let Some(mut rest) = template.scalar() else {
-            return Err(node.place.problem("Fn::Sub takes text, or [text, mapping of variables]"));
+            return Err(node.place.problem("Fn::Sub expects a text, or [text, mapping of variables]"));
         };
         let mut out = String::with_capacity(rest.len());
         while let Some((before, after)) = rest.split_once("${") {
             out.push_str(before);
             let (name, after) = after
                 .split_once('}')
-                .ok_or_else(|| node.place.problem(format!("the ${{ before {after:?} has no }}")))?;
+                .ok_or_else(|| node.place.problem(format!("the ${{ before {after:?} has no closing }}")))?;
             rest = after;
             let name = name.trim();
             if let Some(literal) = name.strip_prefix('!') {
@@ -177,10 +183,8 @@ impl Scope<'_> {
             match value {
                 Some(Node { kind: Kind::Scalar(text), .. }) => out.push_str(&text),
                 other => {
-                    let found = other.map_or_else(|| "nothing".to_owned(), |node| node.describe());
-                    return Err(node
-                        .place
-                        .problem(format!("${{{name}}} must come to text, but it is {found}")));
+                    let found = other.map_or_else(|| "no value".to_owned(), |node| node.describe());
+                    return Err(node.place.problem(format!("${{{name}}} must be a text, but is {found}")));
                 }
             }
         }
@@ -206,7 +210,7 @@ impl Scope<'_> {
         match index.parse::<usize>().ok().and_then(|index| items.get(index)) {
             Some(item) => Ok(Some(item.clone())),
             None => Err(node.place.problem(format!(
-                "Fn::Select takes an index from 0 to {}, found {index:?}",
+                "Fn::Select expects an index from 0 to {}, found {index:?}",
                 items.len().saturating_sub(1)
             ))),
         }
@@ -234,7 +238,7 @@ impl Scope<'_> {
         }
         match found {
             Some(found) => self.resolve(found),
-            None => Err(node.place.problem(format!("there is no {path}"))),
+            None => Err(node.place.problem(format!("the template has no {path}"))),
         }
     }
 
@@ -247,7 +251,7 @@ impl Scope<'_> {
         let items = if let Kind::List(items) = &argument.kind { items.as_slice() } else { &[] };
         items.try_into().map_err(|_| {
             let function = intrinsic(node).map_or("this function", |(function, _)| function);
-            node.place.problem(format!("{function} takes {form}"))
+            node.place.problem(format!("{function} expects {form}"))
         })
     }
 }

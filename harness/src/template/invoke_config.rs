@@ -1,4 +1,4 @@
-//! What becomes of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue` of a function.
+//! Reads the settings of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue` of a function.
 
 use std::time::Duration;
 
@@ -26,23 +26,24 @@ pub(super) fn read(fields: &mut Fields, reader: &mut Reader<'_>) -> AsyncSetting
     settings
 }
 
-/// The ARN below `name`. What is neither a queue nor a function gets nothing locally, which is a finding.
+/// Returns the ARN in the mapping `name`. A target that is neither a queue nor a function receives nothing
+/// locally, which is reported as a finding.
 fn target(
     fields: &mut Fields,
     name: &'static str,
-    arn: &'static str,
+    arn_property: &'static str,
     reader: &mut Reader<'_>,
 ) -> Option<String> {
     let mut target = fields.fields(name, reader)?;
-    // SAM makes a policy from it; the ARN says the same.
+    // SAM only derives a permission from `Type`, which is not checked locally.
     target.text("Type", reader);
-    let found = target.required_text(arn, "the ARN of a queue or function", reader);
+    let found = target.required_text(arn_property, "the ARN of a queue or function", reader);
     if let Some(found) = &found
         && !matches!(found.split(':').nth(2), Some("sqs" | "lambda"))
     {
-        let message =
-            "only queues and functions are destinations locally; what would be sent there is logged";
-        reader.report.finding(&target.place(arn), NotEmulated, message);
+        let message = "local destinations are queues and functions; the local stage logs the record for this \
+         destination instead";
+        reader.report.finding(&target.place(arn_property), NotEmulated, message);
     }
     target.finish(&[], reader);
     found

@@ -1,7 +1,8 @@
-//! The SAM template: the file that deploys, read into what a stage is made of.
+//! Reads a SAM template, the file that deploys to AWS, into the description of a local stage.
 //!
-//! Everything in a template is either acted upon, or listed as a [`Finding`] that says what its absence means
-//! locally, or refused: a property that the stage does not know might change what a function does.
+//! Each value of a template is handled in one of three ways. It is used, or it is ignored and listed as a
+//! [`Finding`] that says how the local stage differs, or it makes the template invalid, because an
+//! unsupported setting might change how a function behaves.
 //!
 //! ```
 //! use streamer_harness::template::{Environment, Template};
@@ -57,30 +58,31 @@ use scope::Scope;
 
 use streamer_fakes::lambda::Schedule;
 
-/// A stage as its template describes it.
+/// Description of a stage, read from a SAM template.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// The functions, in the order of the template; there is at least one.
+    /// Functions of the stage, in the order of the template; at least one.
     pub functions: Vec<Function>,
-    /// The tables, in the order of the template.
+    /// Tables of the stage, in the order of the template.
     pub tables: Vec<Table>,
-    /// The queues, in the order of the template.
+    /// Queues of the stage, in the order of the template.
     pub queues: Vec<Queue>,
-    /// The WebSocket API, if there is one.
+    /// WebSocket API of the stage; `None` if the template has none.
     pub api: Option<WebSocketApi>,
-    /// Which functions are called for which streams.
+    /// Event source mappings: which function is invoked for which table's stream.
     pub mappings: Vec<EventSourceMapping>,
-    /// Which functions the clock invokes.
+    /// Schedules: which function is invoked at which times.
     pub schedules: Vec<Schedule>,
-    /// What the stage does not act upon, in the order of the template.
+    /// Values of the template that the local stage ignores, in the order of the template.
     pub findings: Vec<Finding>,
 }
 
 impl Template {
-    /// Reads the template at `path`; folders that it names are relative to its own.
+    /// Reads the template in the file `path`. Relative folders in the template are relative to the file's
+    /// folder.
     ///
     /// # Errors
-    /// When the file cannot be read, or no stage can be made from it: see [`TemplateError`].
+    /// [`TemplateError`] if the file cannot be read, or no stage can be made from the template.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, TemplateError> {
         let text = fs::read_to_string(path)
             .map_err(|source| TemplateError::Unreadable { file: path.to_owned(), source })?;
@@ -88,10 +90,11 @@ impl Template {
         Self::parse(&text, base_dir, environment).map_err(|error| error.in_file(path))
     }
 
-    /// Reads a template; folders that it names are relative to `base_dir`.
+    /// Parses a template from a text. Relative folders in the template are relative to `base_dir`.
     ///
     /// # Errors
-    /// When no stage can be made from it. As far as one can go on after a problem, all are reported at once.
+    /// [`TemplateError`] if no stage can be made from the template. The error lists as many problems as can
+    /// be found in one pass.
     pub fn parse(text: &str, base_dir: &Path, environment: &Environment) -> Result<Self, TemplateError> {
         let root = node::parse(text)?;
         let mut report = Report::default();
@@ -112,7 +115,7 @@ impl Template {
     }
 }
 
-/// The top level of the template, but for what is read elsewhere.
+/// Handles the top-level sections that no other module reads.
 fn account_for_sections(root: &Node, reader: &mut Reader<'_>) {
     for (name, section) in root.entries() {
         match name.as_str() {
@@ -121,12 +124,13 @@ fn account_for_sections(root: &Node, reader: &mut Reader<'_>) {
             "Rules" => reader.report.finding(
                 &section.place,
                 Harmless,
-                "rules are checked when the stack is deployed",
+                "rules are checked only when the stack is deployed",
             ),
             "Globals" => {
                 for (kind, node) in section.entries().iter().filter(|(kind, _)| kind != "Function") {
-                    let message =
-                        format!("the local stage runs nothing that the defaults for {kind} apply to");
+                    let message = format!(
+                        "the local stage has no resource to which the global settings for {kind} apply"
+                    );
                     reader.report.finding(&node.place, Harmless, message);
                 }
             }
@@ -138,20 +142,22 @@ fn account_for_sections(root: &Node, reader: &mut Reader<'_>) {
                 for transform in transforms {
                     if transform.scalar() != Some("AWS::Serverless-2016-10-31") {
                         let message = format!(
-                            "the local stage applies AWS::Serverless-2016-10-31, not {}",
+                            "the local stage supports only AWS::Serverless-2016-10-31, found {}",
                             transform.describe()
                         );
                         reader.report.unsupported(&transform.place, message);
                     }
                 }
             }
-            _ => reader
-                .report
-                .problem(&section.place, "a template has no such section; see the anatomy of a template"),
+            _ => reader.report.problem(
+                &section.place,
+                "unknown section; expected a section of a CloudFormation template, \
+                 such as Parameters or Resources",
+            ),
         }
     }
     if root.get("Transform").is_none() {
         let place = root.place.below("Transform");
-        reader.report.problem(&place, "is missing; it must be AWS::Serverless-2016-10-31");
+        reader.report.problem(&place, "required, but missing; expected AWS::Serverless-2016-10-31");
     }
 }

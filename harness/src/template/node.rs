@@ -1,7 +1,8 @@
-//! The template as a tree: YAML with the places of its nodes, and CloudFormation's short tags written out.
+//! The template as a tree of nodes, parsed from YAML. Each node has its position, and CloudFormation's short
+//! tags such as `!Ref` become their long form.
 //!
-//! Scalars stay text, since CloudFormation itself takes `10` and `"10"` for the same; whoever reads a property
-//! says what it must be.
+//! Scalars stay text, because CloudFormation treats `10` and `"10"` as the same value. The code that reads a
+//! property checks its type.
 
 use std::mem;
 
@@ -9,10 +10,11 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::diagnostics::{Place, Problem, Report, TemplateError};
 
-/// Deep enough for any template, and shallow enough for every walk of the tree to stay on the stack.
+/// Maximum nesting depth: enough for any template, and small enough that recursion over the tree does not
+/// overflow the stack.
 const MAX_DEPTH: usize = 64;
 
-/// A value of the template.
+/// A value of the template, with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
@@ -25,8 +27,8 @@ pub(super) enum Kind {
     Scalar(String),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
-    /// The ARN of a table's stream, by the table's logical id. It has no text: the stream gets its label, and so
-    /// its ARN, when the table is made.
+    /// The ARN of a table's stream, as the table's logical id. The ARN has no text yet, because it contains a
+    /// label that DynamoDB chooses when the table is created.
     StreamArn(String),
 }
 
@@ -35,44 +37,46 @@ impl Node {
         self.entries().iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// The entries of a mapping; none when it is something else.
+    /// Returns the entries of a mapping; empty for any other node.
     pub(super) fn entries(&self) -> &[(String, Self)] {
         if let Kind::Map(entries) = &self.kind { entries } else { &[] }
     }
 
-    /// The text of a scalar.
+    /// Returns the text of a scalar; `None` for any other node.
     pub(super) fn scalar(&self) -> Option<&str> {
         if let Kind::Scalar(text) = &self.kind { Some(text) } else { None }
     }
 
-    /// For the part of a message that says what was found.
+    /// Describes the value for a message that says which value was found.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
-            Kind::Null => "nothing".to_owned(),
+            Kind::Null => "no value".to_owned(),
             Kind::Scalar(text) => format!("{text:?}"),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a mapping".to_owned(),
-            Kind::StreamArn(table) => format!("the stream ARN of {table}, known only once the table is made"),
+            Kind::StreamArn(table) => {
+                format!("the stream ARN of table {table}, which is unknown until the table is created")
+            }
         }
     }
 
-    /// Writes into each node the path that leads to it, and reports keys that stand twice.
-    fn settle(&mut self, path: String, report: &mut Report) {
+    /// Sets the path of each node below this one, and reports keys that occur twice in a mapping.
+    fn set_paths(&mut self, path: String, report: &mut Report) {
         match &mut self.kind {
             Kind::List(items) => {
                 for (i, item) in items.iter_mut().enumerate() {
-                    item.settle(format!("{path}[{i}]"), report);
+                    item.set_paths(format!("{path}[{i}]"), report);
                 }
             }
             Kind::Map(entries) => {
                 let mut seen = std::collections::BTreeSet::new();
                 for (key, value) in entries {
                     let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    value.settle(below, report);
+                    value.set_paths(below, report);
                     if !seen.insert(key.clone()) {
                         report.problem(
                             &value.place,
-                            format!("the key {key:?} stands twice in this mapping; keep one of the two"),
+                            format!("the key {key:?} occurs twice in this mapping; remove one of the two"),
                         );
                     }
                 }
@@ -83,28 +87,27 @@ impl Node {
     }
 }
 
-/// Reads the one document of `text`, which must be a mapping.
+/// Parses the YAML document in `text`, which must be a single mapping.
 pub(super) fn parse(text: &str) -> Result<Node, TemplateError> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => builder.event(event, span.start)?,
             Err(error) => {
-                return Err(at(*error.marker())
-                    .problem(format!("this is not YAML: {}", error.info()))
-                    .into());
+                return Err(at(*error.marker()).problem(format!("invalid YAML: {}", error.info())).into());
             }
         }
     }
     let start = Place { line: 1, column: 1, ..Place::default() };
-    let mut root =
-        builder.root.ok_or_else(|| start.problem("the template is empty; it must have Resources"))?;
+    let mut root = builder
+        .root
+        .ok_or_else(|| start.problem("the template is empty; expected a mapping with Resources"))?;
     if !matches!(root.kind, Kind::Map(_)) {
-        let message = format!("a template is a mapping with Resources, but this is {}", root.describe());
+        let message = format!("expected a mapping with Resources, found {}", root.describe());
         return Err(root.place.problem(message).into());
     }
     let mut report = Report::default();
-    root.settle(String::new(), &mut report);
+    root.set_paths(String::new(), &mut report);
     report.verdict().map(|_| root)
 }
 
@@ -118,11 +121,11 @@ struct Builder {
     open: Vec<Open>,
 }
 
-/// A list or mapping whose end has not come yet.
+/// A list or mapping whose end has not been parsed yet.
 struct Open {
     node: Node,
     intrinsic: Option<String>,
-    /// The key whose value comes next.
+    /// Key of the mapping entry whose value is parsed next.
     key: Option<String>,
 }
 
@@ -136,7 +139,7 @@ impl Builder {
             | Event::DocumentStart(_)
             | Event::DocumentEnd => Ok(()),
             Event::Alias(_) => {
-                Err(place.problem("CloudFormation reads no YAML aliases; write the value out"))
+                Err(place.problem("CloudFormation does not support YAML aliases; repeat the value instead"))
             }
             Event::Scalar(text, style, _, tag) => {
                 let plain = style == ScalarStyle::Plain;
@@ -160,9 +163,9 @@ impl Builder {
 
     fn open(&mut self, place: Place, kind: Kind, tag: Option<&Tag>) -> Result<(), Problem> {
         if self.open.len() == MAX_DEPTH {
-            return Err(
-                place.problem(format!("lists and mappings are nested more than {MAX_DEPTH} deep here"))
-            );
+            return Err(place.problem(format!(
+                "lists and mappings are nested too deeply; expected at most {MAX_DEPTH} levels"
+            )));
         }
         let intrinsic = intrinsic(tag, &place)?;
         self.open.push(Open { node: Node { place, kind }, intrinsic, key: None });
@@ -176,9 +179,7 @@ impl Builder {
         };
         let Some(Open { node: parent, key, .. }) = self.open.last_mut() else {
             if self.root.is_some() {
-                return Err(node
-                    .place
-                    .problem("a second YAML document begins here; a template is one document"));
+                return Err(node.place.problem("found a second YAML document; expected one document"));
             }
             self.root = Some(node);
             return Ok(());
@@ -187,7 +188,7 @@ impl Builder {
             Kind::Map(entries) => match (mem::take(key), node.kind) {
                 (Some(name), kind) => entries.push((name, Node { place: node.place, kind })),
                 (None, Kind::Scalar(name)) => *key = Some(name),
-                (None, _) => return Err(node.place.problem("a key of a mapping must be text")),
+                (None, _) => return Err(node.place.problem("expected a text as the key of a mapping")),
             },
             Kind::List(items) => items.push(node),
             Kind::Null | Kind::Scalar(_) | Kind::StreamArn(_) => {}
@@ -196,7 +197,7 @@ impl Builder {
     }
 }
 
-/// The long name of the intrinsic function that a tag stands for.
+/// Returns the long name of the intrinsic function for a short tag; `None` for a standard YAML tag.
 fn intrinsic(tag: Option<&Tag>, place: &Place) -> Result<Option<String>, Problem> {
     let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) else { return Ok(None) };
     match tag.suffix.as_str() {
@@ -205,7 +206,8 @@ fn intrinsic(tag: Option<&Tag>, place: &Place) -> Result<Option<String>, Problem
         | "Join" | "Length" | "Not" | "Or" | "Select" | "Split" | "Sub" | "ToJsonString" | "Transform" => {
             Ok(Some(format!("Fn::{}", tag.suffix)))
         }
-        _ => Err(place.problem(format!("CloudFormation has no tag {tag}, only those such as !Ref and !Sub"))),
+        _ => Err(place
+            .problem(format!("unknown tag {tag}; expected a tag of CloudFormation, such as !Ref or !Sub"))),
     }
 }
 
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_know_their_paths_and_lines() {
+    fn parsed_nodes_have_their_path_line_and_column() {
         let root = parse("a:\n  b:\n    - x\n    - {c: 'True', d: True, e: ~}\n").unwrap();
         let item = &root.get("a").unwrap().get("b").unwrap();
         let Kind::List(items) = &item.kind else { panic!("{item:?}") };
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn short_tags_become_long_names() {
+    fn short_tags_are_parsed_as_intrinsic_functions_with_long_names() {
         let root = parse("a: !Ref X\nb: !Join ['', [!GetAtt Y.Arn]]\nc: !Ref ''\n").unwrap();
         assert_eq!(root.get("a").unwrap().get("Ref").unwrap().scalar(), Some("X"));
         let Kind::List(join) = &root.get("b").unwrap().get("Fn::Join").unwrap().kind else {
@@ -240,32 +242,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_template_is_said_with_its_place() {
+    fn invalid_template_text_is_an_error_with_its_position() {
         for (text, message) in [
-            ("", "the template is empty"),
-            ("- a\n", "a template is a mapping with Resources, but this is a list"),
-            ("just words", "but this is \"just words\""),
-            ("a: [1, 2\nb: 3", "this is not YAML"),
-            ("a: 1\n---\nb: 2\n", "(line 3, column 1): a second YAML document"),
-            ("a: &x 1\nb: *x\n", "(line 2, column 4): CloudFormation reads no YAML aliases"),
-            ("a: !Reff x\n", "(line 1, column 4): CloudFormation has no tag !Reff"),
-            ("? [a]\n: b\n", "a key of a mapping must be text"),
+            ("", "the template is empty; expected a mapping with Resources"),
+            ("- a\n", "expected a mapping with Resources, found a list"),
+            ("just words", "found \"just words\""),
+            ("a: [1, 2\nb: 3", "invalid YAML"),
+            ("a: 1\n---\nb: 2\n", "(line 3, column 1): found a second YAML document"),
+            ("a: &x 1\nb: *x\n", "(line 2, column 4): CloudFormation does not support YAML aliases"),
+            ("a: !Reff x\n", "(line 1, column 4): unknown tag !Reff"),
+            ("? [a]\n: b\n", "expected a text as the key of a mapping"),
         ] {
-            assert!(error(text).contains(message), "{text:?} gave {}", error(text));
+            assert!(error(text).contains(message), "{text:?} gave the error {}", error(text));
         }
     }
 
     #[test]
-    fn every_duplicated_key_is_reported() {
+    fn duplicate_keys_are_all_reported_with_their_positions() {
         let error = error("a:\n  b: 1\n  b: 2\nc: 1\na: 2\n");
-        assert!(error.contains("a.b (line 3, column 6): the key \"b\" stands twice"), "{error}");
-        assert!(error.contains("a (line 5, column 4): the key \"a\" stands twice"), "{error}");
+        assert!(error.contains("a.b (line 3, column 6): the key \"b\" occurs twice"), "{error}");
+        assert!(error.contains("a (line 5, column 4): the key \"a\" occurs twice"), "{error}");
     }
 
     #[test]
-    fn nesting_is_bounded_however_deep_the_input() {
-        assert!(error(&format!("a: {}", "[".repeat(100))).contains("nested more than 64 deep"));
+    fn yaml_nested_more_than_64_levels_deep_is_an_error() {
+        assert!(error(&format!("a: {}", "[".repeat(100))).contains("nested too deeply"));
         let block = (0..200).map(|i| format!("{}a:\n", " ".repeat(i))).collect::<String>();
-        assert!(error(&block).contains("nested more than 64 deep"));
+        assert!(error(&block).contains("nested too deeply"));
     }
 }

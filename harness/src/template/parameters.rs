@@ -1,4 +1,5 @@
-//! The template's parameters: what the caller gave, else the defaults, held against their constraints.
+//! Determines the values of the template's parameters, from the caller or from defaults, and checks their
+//! constraints.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +7,15 @@ use super::diagnostics::{Place, Report};
 use super::environment::Environment;
 use super::node::{Kind, Node};
 
-/// What `Ref` of a parameter yields.
+/// Value of a parameter, to which `Ref` resolves.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Parameter {
     Text(String),
     List(Vec<String>),
 }
 
-/// The value of each declared parameter; those that are wrong or missing are reported and left out.
+/// Returns the value of each declared parameter. A parameter with an invalid or missing value is reported,
+/// and left out.
 pub(super) fn resolve(
     root: &Node,
     environment: &Environment,
@@ -24,7 +26,13 @@ pub(super) fn resolve(
     for name in environment.parameters.keys() {
         if !entries.iter().any(|(declared, _)| declared == name) {
             let place = declared.map_or_else(|| root.place.below("Parameters"), |node| node.place.clone());
-            report.problem(&place, format!("a value is given for {name}, which is not among them"));
+            report.problem(
+                &place,
+                format!(
+                    "the template has no parameter {name}, but a value was given for \
+             it; declare the parameter or remove the value"
+                ),
+            );
         }
     }
     let mut missing = Vec::new();
@@ -47,14 +55,18 @@ pub(super) fn resolve(
     }
     if let Some(place) = first_missing {
         let place = Place { path: "Parameters".to_owned(), ..place.clone() };
-        report.problem(&place, format!("no default and no value given for {}", missing.join(", ")));
+        report.problem(
+            &place,
+            format!("parameters without a default and without a value: {}", missing.join(", ")),
+        );
     }
     parameters
 }
 
 fn default(declaration: &Node) -> Option<String> {
     let kind = declaration.get("Type").and_then(Node::scalar).unwrap_or("String");
-    // The default of such a parameter is a name in a store that the stage does not have.
+    // The default of an SSM parameter type is a name in SSM's parameter store, which the local stage does not
+    // have.
     if kind.starts_with("AWS::SSM::Parameter::Value") {
         return None;
     }
@@ -68,7 +80,7 @@ fn default(declaration: &Node) -> Option<String> {
 
 fn checked(declaration: &Node, value: &str, report: &mut Report) -> Option<Parameter> {
     let secret = declaration.get("NoEcho").and_then(Node::scalar) == Some("true");
-    let shown = if secret { "the value given (not shown: NoEcho)".to_owned() } else { format!("{value:?}") };
+    let shown = if secret { "the given value (hidden by NoEcho)".to_owned() } else { format!("{value:?}") };
     let kind = declaration.get("Type").and_then(Node::scalar).unwrap_or("String");
     let list = kind == "CommaDelimitedList" || kind.starts_with("List<");
     let members: Vec<&str> = if list { value.split(',').map(str::trim).collect() } else { vec![value] };
@@ -78,7 +90,10 @@ fn checked(declaration: &Node, value: &str, report: &mut Report) -> Option<Param
     if let Some(Kind::List(allowed)) = declaration.get("AllowedValues").map(|node| &node.kind) {
         let allowed: Vec<&str> = allowed.iter().map(|node| node.scalar().unwrap_or_default()).collect();
         if !members.iter().all(|member| allowed.contains(member)) {
-            report.problem(place, format!("{shown} is not one of the AllowedValues {}", allowed.join(", ")));
+            report.problem(
+                place,
+                format!("expected one of the AllowedValues ({}), found {shown}", allowed.join(", ")),
+            );
         }
     }
     if kind == "Number" || kind == "List<Number>" {
@@ -87,12 +102,15 @@ fn checked(declaration: &Node, value: &str, report: &mut Report) -> Option<Param
             None => report.problem(place, format!("expected a number, found {shown}")),
             Some(numbers) => {
                 if numbers.iter().any(|n| !within(declaration, "MinValue", "MaxValue", *n)) {
-                    report.problem(place, format!("{shown} is not between MinValue and MaxValue"));
+                    report.problem(
+                        place,
+                        format!("expected a number between MinValue and MaxValue, found {shown}"),
+                    );
                 }
             }
         }
     } else if !within(declaration, "MinLength", "MaxLength", f64::from(length(value))) {
-        report.problem(place, format!("{shown} is not between MinLength and MaxLength characters long"));
+        report.problem(place, format!("expected a length between MinLength and MaxLength, found {shown}"));
     }
 
     (report.problems.len() == before).then(|| {
@@ -127,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_given_wins_over_the_default() {
+    fn given_parameter_value_overrides_the_default() {
         let text =
             "Parameters: {A: {Type: String, Default: a}, B: {Type: CommaDelimitedList, Default: 'x, y'}}";
         let (parameters, problems) = resolved(text, &[("A", "b")]);
@@ -137,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_offer_is_taken_only_where_it_is_declared_and_not_given() {
+    fn offered_parameter_value_is_used_only_if_declared_and_not_given() {
         let root = node::parse("Parameters: {A: {Type: String}, B: {Type: String}}").unwrap();
         let value = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let environment = Environment {
@@ -154,15 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn all_that_are_missing_are_named_at_once() {
+    fn parameters_without_a_value_are_reported_in_one_problem() {
         let text = "Parameters:\n  A: {Type: String}\n  B: {Type: String, Default: ''}\n  C: {Type: Number}\n  \
                     D: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /a/b}\n";
         let (_, problems) = resolved(text, &[]);
-        assert_eq!(problems, ["Parameters (line 2, column 6): no default and no value given for A, C, D"]);
+        assert_eq!(
+            problems,
+            ["Parameters (line 2, column 6): parameters without a default and without a value: A, C, D"]
+        );
     }
 
     #[test]
-    fn constraints_are_checked_and_secrets_not_shown() {
+    fn parameter_constraints_are_checked_and_noecho_values_stay_hidden() {
         let text = "Parameters:\n  A: {Type: String, AllowedValues: [x, y]}\n  B: {Type: Number, MaxValue: 3}\n  \
                     C: {Type: Number}\n  D: {Type: String, NoEcho: true, MinLength: 8}\n";
         let (parameters, problems) =
@@ -171,12 +192,13 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "Parameters (line 2, column 3): a value is given for E, which is not among them",
-                "Parameters.A (line 2, column 6): \"z\" is not one of the AllowedValues x, y",
-                "Parameters.B (line 3, column 6): \"4\" is not between MinValue and MaxValue",
+                "Parameters (line 2, column 3): the template has no parameter E, but a value was given for it; \
+                 declare the parameter or remove the value",
+                "Parameters.A (line 2, column 6): expected one of the AllowedValues (x, y), found \"z\"",
+                "Parameters.B (line 3, column 6): expected a number between MinValue and MaxValue, found \"4\"",
                 "Parameters.C (line 4, column 6): expected a number, found \"few\"",
-                "Parameters.D (line 5, column 6): the value given (not shown: NoEcho) is not between MinLength and \
-                 MaxLength characters long",
+                "Parameters.D (line 5, column 6): expected a length between MinLength and MaxLength, found the given \
+                 value (hidden by NoEcho)",
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! `AWS::SQS::Queue`.
+//! Reads `AWS::SQS::Queue`.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,29 @@ use super::diagnostics::FindingKind::Harmless;
 use super::fields::{Fields, Ignored, Reader};
 use super::resource::{QUEUE, Resource, of_type};
 
-/// A standard queue.
+/// A standard SQS queue of the template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Queue {
-    /// Its name within the template.
+    /// Logical id of the queue in the template.
     pub logical_id: String,
-    /// Its `QueueName`, else `<stack>-<logical id>`, to which CloudFormation adds `-` and random letters.
+    /// Name of the queue: `QueueName`, otherwise `<stack>-<logical id>`. (CloudFormation appends `-` and
+    /// random letters to a generated name.)
     pub name: String,
-    /// Its ARN, which a mapping's on-failure destination names it by.
+    /// ARN of the queue, to which an on-failure destination refers.
     pub arn: String,
-    /// What it is set to, as `SetQueueAttributes` takes it; what is absent has SQS's default.
+    /// Attributes of the queue, as `SetQueueAttributes` takes them. A missing attribute has SQS's default.
     pub attributes: BTreeMap<String, String>,
 }
 
 const IGNORED: &[Ignored] = &[
     ("KmsDataKeyReusePeriodSeconds", Harmless, "nothing is encrypted locally"),
     ("KmsMasterKeyId", Harmless, "nothing is encrypted locally"),
-    ("RedriveAllowPolicy", Harmless, "locally every queue may send its dead letters to every other"),
+    ("RedriveAllowPolicy", Harmless, "locally every queue may be the dead-letter queue of every other"),
     ("SqsManagedSseEnabled", Harmless, "nothing is encrypted locally"),
     ("Tags", Harmless, "tags have no effect locally"),
 ];
 
-/// The numbers that a queue is set to, with their bounds.
+/// Numeric properties of a queue: name, unit, minimum and maximum.
 const NUMBERS: &[(&str, &str, i64, i64)] = &[
     ("DelaySeconds", "seconds", 0, 900),
     ("MaximumMessageSize", "bytes", 1_024, 1_048_576),
@@ -43,8 +44,10 @@ pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<Q
     for resource in of_type(resources, QUEUE) {
         let Some(queue) = queue(resource, reader) else { continue };
         if let Some(other) = queues.iter().find(|other| other.name == queue.name) {
-            let message =
-                format!("{} is also the name of {}; names must differ", queue.name, other.logical_id);
+            let message = format!(
+                "the queue's name {} is already the name of {}; choose another name",
+                queue.name, other.logical_id
+            );
             reader.report.problem(&resource.node.place, message);
         }
         queues.push(queue);
@@ -60,9 +63,8 @@ fn queue(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Queue> {
     if is_fifo || name.as_ref().is_some_and(|name| name.ends_with(".fifo")) {
         let place = fields.place(if is_fifo { "FifoQueue" } else { "QueueName" });
         reader.report.unsupported(&place, "FIFO queues are not emulated; use a standard queue");
-    } else if let Some(name) = name.as_ref().filter(|name| !is_name(name)) {
-        let message =
-            format!("a queue's name has 1 to 80 letters, digits, hyphens and underscores, not {name:?}");
+    } else if let Some(name) = name.as_ref().filter(|name| !is_valid_name(name)) {
+        let message = format!("expected a name of 1 to 80 letters, digits, - and _, found {name:?}");
         reader.report.problem(&fields.place("QueueName"), message);
     }
     let mut attributes = BTreeMap::new();
@@ -80,7 +82,7 @@ fn queue(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Queue> {
     Some(Queue { logical_id: resource.id.to_owned(), name, arn, attributes })
 }
 
-fn is_name(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=80).contains(&name.len()) && name.bytes().all(allowed)
 }
@@ -91,7 +93,7 @@ fn redrive_policy(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String
     let before = reader.report.problems.len();
     let count = policy.count("maxReceiveCount", "receipts", 1..=1_000, reader);
     if count.is_none() && reader.report.problems.len() == before {
-        let message = "is missing; it must be how often a message may be received";
+        let message = "required, but missing; expected the number of times that a message may be received";
         reader.report.problem(&policy.place("maxReceiveCount"), message);
     }
     policy.finish(&[], reader);

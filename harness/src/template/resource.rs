@@ -1,4 +1,4 @@
-//! The resources of a template: which exist, which the stage runs, and what becomes of the others.
+//! Finds the resources of a template that exist, and reports those that the local stage does not run.
 
 use super::diagnostics::FindingKind::{self, Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
@@ -16,7 +16,7 @@ pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
 pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
 pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
 
-/// A resource that exists under the conditions that hold.
+/// A resource of the template whose condition, if it has one, is true.
 #[derive(Debug)]
 pub(super) struct Resource<'t> {
     pub(super) id: &'t str,
@@ -33,7 +33,7 @@ impl Resource<'_> {
     }
 }
 
-/// The resources of one type.
+/// Returns the resources of one type.
 pub(super) fn of_type<'r, 't>(
     resources: &'r [Resource<'t>],
     kind: &'r str,
@@ -43,14 +43,19 @@ pub(super) fn of_type<'r, 't>(
 
 const ATTRIBUTES: &[Ignored] = &[
     ("Connectors", Harmless, "permissions are not checked locally"),
-    ("CreationPolicy", Harmless, "all is made before anything runs"),
-    ("DeletionPolicy", Harmless, "a local stage ends with its process; --data keeps its tables"),
-    ("DependsOn", Harmless, "all is made before anything runs"),
-    ("UpdatePolicy", Harmless, "a local stage is made anew at each start"),
-    ("UpdateReplacePolicy", Harmless, "a local stage is made anew at each start"),
+    ("CreationPolicy", Harmless, "the local stage creates all resources before it runs any function"),
+    (
+        "DeletionPolicy",
+        Harmless,
+        "a local stage exists only while its process runs; the option --data keeps its tables",
+    ),
+    ("DependsOn", Harmless, "the local stage creates all resources before it runs any function"),
+    ("UpdatePolicy", Harmless, "the local stage is created from scratch at each start"),
+    ("UpdateReplacePolicy", Harmless, "the local stage is created from scratch at each start"),
 ];
 
-/// The resources that exist, in the order of the template; what the stage does not run becomes a finding.
+/// Returns the resources that exist and that the stage runs, in the order of the template. Each other
+/// resource becomes a finding.
 pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'t>> {
     let mut resources = Vec::new();
     let Some(section) = root.get("Resources") else { return resources };
@@ -59,16 +64,19 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
     }
     for (id, node) in section.entries() {
         let Some(kind) = node.get("Type").and_then(Node::scalar) else {
-            reader
-                .report
-                .problem(&node.place.below("Type"), "is missing; it must be such as AWS::DynamoDB::Table");
+            reader.report.problem(
+                &node.place.below("Type"),
+                "required, but missing; expected a resource type such as AWS::DynamoDB::Table",
+            );
             continue;
         };
         let Some(true) = reader.report.keep(reader.scope.exists(node)) else { continue };
         if kind == "AWS::Lambda::EventInvokeConfig" {
-            let message =
-                "write it as the property EventInvokeConfig of its function, which the local stage reads";
-            reader.report.unsupported(&node.place, format!("{kind}: {message}"));
+            let message = format!(
+                "the local stage does not support the resource type {kind}; use the property \
+                 EventInvokeConfig of the function instead"
+            );
+            reader.report.unsupported(&node.place, message);
             continue;
         }
         let resource = Resource { id, kind, node };
@@ -76,8 +84,9 @@ pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'
             account_for_attributes(&resource, reader);
             resources.push(resource);
         } else {
-            let (finding, meaning) = absence(kind);
-            reader.report.finding(&node.place, finding, format!("{kind}: {meaning}"));
+            let (finding, reason) = finding_for(kind);
+            let meaning = format!("a resource of type {kind} is ignored, because {reason}");
+            reader.report.finding(&node.place, finding, meaning);
         }
     }
     resources
@@ -100,25 +109,30 @@ fn runs(kind: &str) -> bool {
     )
 }
 
-/// What it means locally that there is no resource of this type.
-fn absence(kind: &str) -> (FindingKind, &'static str) {
+/// Returns the importance of ignoring a resource of this type, and the reason why it is ignored.
+fn finding_for(kind: &str) -> (FindingKind, &'static str) {
     let service = kind.split("::").nth(1).unwrap_or_default();
     match (service, kind) {
         ("SQS", _) => (Harmless, "permissions are not checked locally"),
-        ("SNS", _) => (NotEmulated, "topics are not emulated; what would be published there is logged"),
+        ("SNS", _) => {
+            (NotEmulated, "topics are not emulated; the local stage logs the records for a topic instead")
+        }
         ("Events" | "Scheduler", _) => (
             NotEmulated,
-            "only scheduled rules and the events Schedule and ScheduleV2 of functions happen locally",
+            "the only local schedules are scheduled rules and the function events Schedule and ScheduleV2",
         ),
-        (_, "AWS::Lambda::Permission") => (Harmless, "the local gateway may call every function"),
+        (_, "AWS::Lambda::Permission") => (Harmless, "the local gateway may invoke every function"),
         (_, "AWS::ApiGatewayV2::Deployment") => {
-            (Harmless, "the local gateway always serves the present routes")
+            (Harmless, "the local gateway always serves the current routes")
         }
         ("IAM" | "KMS", _) => (Harmless, "permissions and keys are not checked locally"),
         ("Logs" | "CloudWatch" | "ApplicationInsights" | "XRay", _) => {
-            (Harmless, "log lines go to the terminal; there are no metrics and alarms locally")
+            (Harmless, "log lines go to the terminal, and there are no metrics or alarms locally")
         }
-        _ => (NotEmulated, "the local stage makes no such resource; nothing that runs refers to it"),
+        _ => (
+            NotEmulated,
+            "the local stage does not support this type, and no running resource refers to this one",
+        ),
     }
 }
 
@@ -126,13 +140,13 @@ fn account_for_attributes(resource: &Resource<'_>, reader: &mut Reader<'_>) {
     for (name, node) in resource.node.entries() {
         match name.as_str() {
             "Type" | "Properties" | "Condition" => {}
-            // What a function's metadata says about its build is acted upon; the rest is for other tools.
+            // A function's build settings are read with the function; other metadata is for other tools.
             "Metadata" => {
                 for (name, node) in node.entries() {
                     if resource.kind != FUNCTION
                         || !matches!(name.as_str(), "BuildMethod" | "BuildProperties")
                     {
-                        reader.report.finding(&node.place, Harmless, "metadata for other tools");
+                        reader.report.finding(&node.place, Harmless, "this metadata is for other tools");
                     }
                 }
             }
@@ -140,7 +154,7 @@ fn account_for_attributes(resource: &Resource<'_>, reader: &mut Reader<'_>) {
                 Some((_, kind, meaning)) => reader.report.finding(&node.place, *kind, *meaning),
                 None => reader.report.unsupported(
                     &node.place,
-                    "a resource has no such attribute; its settings belong under Properties",
+                    "unknown resource attribute; move settings of the resource into Properties",
                 ),
             },
         }

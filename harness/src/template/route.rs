@@ -1,4 +1,5 @@
-//! What a WebSocket API does with a message: `AWS::ApiGatewayV2::Route`, `RouteResponse` and `Integration`.
+//! Reads the routes of a WebSocket API: `AWS::ApiGatewayV2::Route`, `RouteResponse`, `Integration` and
+//! `Authorizer`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,31 +11,31 @@ use super::function::{Function, function_name};
 use super::resource::{API, AUTHORIZER, INTEGRATION, ROUTE, ROUTE_RESPONSE, Resource, of_type};
 use streamer_fakes::gateway::{Authorizer, Throttle, is_identity_source};
 
-/// What happens to the messages with one route key.
+/// A route of a WebSocket API: which function handles the messages with one route key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Route {
-    /// `$connect`, `$disconnect`, `$default`, or a value of the selection expression.
+    /// Route key: `$connect`, `$disconnect`, `$default`, or a value of the route selection expression.
     pub key: String,
-    /// The name of the function that is called.
+    /// Name of the function that the route invokes.
     pub function: String,
-    /// How long the gateway waits for the function: 50 ms to 29 s, 29 s where none is given.
+    /// Maximum wait of the gateway for the function: 50 ms to 29 s. Default: 29 s.
     pub integration_timeout: Duration,
-    /// Whether the function's reply is sent to the client.
+    /// Whether the gateway sends the function's reply to the client.
     pub route_response: bool,
-    /// Who decides about connections, on `$connect`.
+    /// Lambda authorizer that admits or refuses connections; only the route `$connect` may have one.
     pub authorizer: Option<Authorizer>,
-    /// How often it may be called, where the stage's settings say so.
+    /// Rate limit of the route; `None` if the stage sets none.
     pub throttle: Option<Throttle>,
 }
 
 const INTEGRATION_IGNORED: &[Ignored] = &[
     ("CredentialsArn", Harmless, "permissions are not checked locally"),
-    ("Description", Harmless, "a description"),
-    ("IntegrationMethod", Harmless, "functions are always called by POST"),
-    ("PayloadFormatVersion", Harmless, "WebSocket APIs have but one format"),
+    ("Description", Harmless, "a description has no effect"),
+    ("IntegrationMethod", Harmless, "functions are always invoked by POST"),
+    ("PayloadFormatVersion", Harmless, "WebSocket APIs have only one payload format"),
 ];
 
-/// Reads the routes of every API, by the API's id.
+/// Reads the routes of every API, grouped by the API's id.
 pub(super) fn read(
     resources: &[Resource<'_>],
     api_ids: &[String],
@@ -54,7 +55,8 @@ pub(super) fn read(
             } else {
                 "RouteResponse for $default"
             };
-            let message = format!("a reply reaches the client only if the route also has a {missing}");
+            let message =
+                format!("the function's reply is not sent to the client, because the route has no {missing}");
             reader.report.finding(&place, NotEmulated, message);
         }
         route.route_response = two_way && responds;
@@ -63,7 +65,7 @@ pub(super) fn read(
     routes
 }
 
-/// The function and timeout that an integration stands for.
+/// Function and timeout of each integration by logical id; `None` for an integration that could not be read.
 type Integrations = BTreeMap<String, Option<(String, Duration)>>;
 
 fn integrations(
@@ -88,10 +90,11 @@ fn integration(
 ) -> Option<(String, Duration)> {
     let mut fields = resource.properties(reader)?;
     api_id(&mut fields, api_ids, reader);
-    only(&mut fields, "ConnectionType", "INTERNET", reader);
+    is_only_value(&mut fields, "ConnectionType", "INTERNET", reader);
     let kind = fields.required_text("IntegrationType", "AWS_PROXY", reader);
     if let Some(kind) = kind.filter(|kind| kind != "AWS_PROXY") {
-        let message = format!("the local gateway calls functions (AWS_PROXY), found {kind:?}");
+        let message =
+            format!("the local gateway supports only integrations of type AWS_PROXY, found {kind:?}");
         reader.report.unsupported(&fields.place("IntegrationType"), message);
     }
     let timeout = fields.count("TimeoutInMillis", "milliseconds", 50..=29_000, reader).unwrap_or(29_000);
@@ -100,19 +103,19 @@ fn integration(
     Some((function?, Duration::from_millis(timeout.into())))
 }
 
-/// The id of the API that the resource belongs to.
+/// Returns the id of the API to which the resource belongs.
 pub(super) fn api_id(fields: &mut Fields, api_ids: &[String], reader: &mut Reader<'_>) -> Option<String> {
-    let id = fields.required_text("ApiId", "the Ref of the API", reader)?;
-    // An API that could not be read has been reported already.
+    let id = fields.required_text("ApiId", "a Ref to the API", reader)?;
+    // If no API could be read, that problem has already been reported.
     if !api_ids.is_empty() && !api_ids.contains(&id) {
-        let message = format!("expected the Ref of an {API} in this template, found {id:?}");
+        let message = format!("expected a Ref to an {API} in this template, found {id:?}");
         reader.report.problem(&fields.place("ApiId"), message);
         return None;
     }
     Some(id)
 }
 
-/// The function whose invocation ARN the property is.
+/// Returns the name of the function whose invocation ARN is the value of `property`.
 fn function_of(
     fields: &mut Fields,
     property: &'static str,
@@ -131,18 +134,18 @@ fn function_of(
     };
     let name = function_name(called);
     if !functions.iter().any(|function| function.name == name) {
-        reader.report.problem(&place, format!("there is no function {name:?} in this template"));
+        reader.report.problem(&place, format!("the template has no function {name:?}"));
         return None;
     }
     Some(name.to_owned())
 }
 
-/// The authorizers by their logical ids; `None` where one could not be read, which has been reported.
+/// Authorizers by logical id; `None` for an authorizer that could not be read, which has been reported.
 type Authorizers = BTreeMap<String, Option<Authorizer>>;
 
 const AUTHORIZER_IGNORED: &[Ignored] = &[
     ("AuthorizerCredentialsArn", Harmless, "permissions are not checked locally"),
-    ("Name", Harmless, "a description"),
+    ("Name", Harmless, "the name of an authorizer has no effect"),
 ];
 
 fn authorizers(
@@ -167,7 +170,7 @@ fn authorizer(
     api_id(&mut fields, api_ids, reader);
     let kind = fields.required_text("AuthorizerType", "REQUEST", reader);
     if let Some(kind) = kind.filter(|kind| kind != "REQUEST") {
-        let message = format!("a WebSocket API has authorizers of type REQUEST, found {kind:?}");
+        let message = format!("expected REQUEST, the only authorizer type of WebSocket APIs, found {kind:?}");
         reader.report.problem(&fields.place("AuthorizerType"), message);
     }
     let function = function_of(&mut fields, "AuthorizerUri", functions, reader);
@@ -178,7 +181,8 @@ fn authorizer(
             sources.push(text.to_owned());
         } else {
             let message = format!(
-                "the local gateway knows route.request.header.NAME and route.request.querystring.NAME, found {}",
+                "the local gateway supports only route.request.header.NAME and \
+                 route.request.querystring.NAME, found {}",
                 node.describe()
             );
             reader.report.unsupported(&node.place, message);
@@ -188,7 +192,7 @@ fn authorizer(
     Some(sources.into_iter().fold(Authorizer::new(function?), Authorizer::identity_source))
 }
 
-/// A route with what it takes to tie it to its API and its response.
+/// A route, with the ids that connect it to its API and its route response.
 struct Declared {
     id: String,
     place: Place,
@@ -210,7 +214,10 @@ fn routes(
         let same =
             |other: &&Declared| other.api_id == declared.api_id && other.route.key == declared.route.key;
         if let Some(other) = routes.iter().find(same) {
-            let message = format!("{} has the route key {} already", other.id, declared.route.key);
+            let message = format!(
+                "the route key {1} is already used by route {0}; choose another route key",
+                other.id, declared.route.key
+            );
             reader.report.problem(&declared.place, message);
         }
         routes.push(declared);
@@ -228,17 +235,17 @@ fn route(
     let mut fields = resource.properties(reader)?;
     let api_id = api_id(&mut fields, api_ids, reader);
     let authorizer = authorizer_of(&mut fields, authorizers, reader);
-    only(&mut fields, "ApiKeyRequired", "false", reader);
-    let key = fields.required_text("RouteKey", "such as $default", reader);
-    let target = fields.required_text("Target", "integrations/ and the Ref of an integration", reader);
-    let two_way = only(&mut fields, "RouteResponseSelectionExpression", "$default", reader);
+    is_only_value(&mut fields, "ApiKeyRequired", "false", reader);
+    let key = fields.required_text("RouteKey", "a route key such as $default", reader);
+    let target = fields.required_text("Target", "integrations/ followed by a Ref to an integration", reader);
+    let two_way = is_only_value(&mut fields, "RouteResponseSelectionExpression", "$default", reader);
     let place = fields.place("Target");
-    fields.finish(&[("OperationName", Harmless, "a description")], reader);
+    fields.finish(&[("OperationName", Harmless, "the name of an operation has no effect")], reader);
     let target = target?;
     let integration = target.strip_prefix("integrations/").and_then(|id| integrations.get(id));
     if integration.is_none() {
         let message = format!(
-            "expected integrations/ and the Ref of an integration in this template, found {target:?}"
+            "expected integrations/ followed by a Ref to an integration in this template, found {target:?}"
         );
         reader.report.problem(&place, message);
     }
@@ -259,7 +266,7 @@ fn route(
     })
 }
 
-/// The authorizer of a route, which only `$connect` may have.
+/// Returns the authorizer of a route. Only `$connect` may have one.
 fn authorizer_of(
     fields: &mut Fields,
     authorizers: &Authorizers,
@@ -271,47 +278,51 @@ fn authorizer_of(
     match (kind.as_deref(), id) {
         (None | Some("NONE"), None) => None,
         (None | Some("NONE"), Some(_)) => {
-            reader.report.problem(&place, "must be CUSTOM, since the route has an authorizer");
+            reader.report.problem(&place, "expected CUSTOM, because the route has an AuthorizerId");
             None
         }
         (Some("CUSTOM"), None) => {
             let place = fields.place("AuthorizerId");
-            reader.report.problem(&place, "is missing; it must be the Ref of an authorizer");
+            reader.report.problem(&place, "required, but missing; expected a Ref to an authorizer");
             None
         }
         (Some("CUSTOM"), Some(id)) => {
             let place = fields.place("AuthorizerId");
             if fields.text("RouteKey", reader).is_some_and(|key| key != "$connect") {
-                reader.report.problem(&place, "only $connect may have an authorizer");
+                reader
+                    .report
+                    .problem(&place, "only the route $connect may have an authorizer; remove AuthorizerId");
             }
             let authorizer = authorizers.get(&id);
             if authorizer.is_none() {
-                let message = format!("expected the Ref of an {AUTHORIZER} in this template, found {id:?}");
+                let message = format!("expected a Ref to an {AUTHORIZER} in this template, found {id:?}");
                 reader.report.problem(&place, message);
             }
             authorizer?.clone()
         }
         (Some(other), _) => {
-            let message = format!("the local gateway knows NONE and CUSTOM, found {other:?}");
+            let message = format!("the local gateway supports only NONE and CUSTOM, found {other:?}");
             reader.report.unsupported(&place, message);
             None
         }
     }
 }
 
-/// The routes, by their logical ids, that have a response for `$default`.
+/// Returns the logical ids of the routes that have a route response for `$default`.
 fn route_responses(resources: &[Resource<'_>], api_ids: &[String], reader: &mut Reader<'_>) -> Vec<String> {
     let mut responses = Vec::new();
     for resource in of_type(resources, ROUTE_RESPONSE) {
         let Some(mut fields) = resource.properties(reader) else { continue };
         api_id(&mut fields, api_ids, reader);
         let before = reader.report.problems.len();
-        if !only(&mut fields, "RouteResponseKey", "$default", reader)
+        if !is_only_value(&mut fields, "RouteResponseKey", "$default", reader)
             && reader.report.problems.len() == before
         {
-            reader.report.problem(&fields.place("RouteResponseKey"), "is missing; it must be $default");
+            reader
+                .report
+                .problem(&fields.place("RouteResponseKey"), "required, but missing; expected $default");
         }
-        let route = fields.required_text("RouteId", "the Ref of a route", reader);
+        let route = fields.required_text("RouteId", "a Ref to a route", reader);
         let place = fields.place("RouteId");
         fields.finish(&[], reader);
         let Some(route) = route else { continue };
@@ -320,17 +331,17 @@ fn route_responses(resources: &[Resource<'_>], api_ids: &[String], reader: &mut 
         } else {
             reader
                 .report
-                .problem(&place, format!("expected the Ref of a route in this template, found {route:?}"));
+                .problem(&place, format!("expected a Ref to a route in this template, found {route:?}"));
         }
     }
     responses
 }
 
-/// Whether the property is there; it may have but one value.
-fn only(fields: &mut Fields, name: &'static str, value: &str, reader: &mut Reader<'_>) -> bool {
+/// Returns whether the property is set to `value`, the only supported value.
+fn is_only_value(fields: &mut Fields, name: &'static str, value: &str, reader: &mut Reader<'_>) -> bool {
     let Some(found) = fields.text(name, reader) else { return false };
     if found != value {
-        let message = format!("the local gateway knows only {value}, found {found:?}");
+        let message = format!("the local gateway supports only {value}, found {found:?}");
         reader.report.unsupported(&fields.place(name), message);
     }
     found == value

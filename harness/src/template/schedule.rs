@@ -1,4 +1,4 @@
-//! What the clock invokes: a function's events `Schedule` and `ScheduleV2`, and `AWS::Events::Rule`.
+//! Reads schedules: a function's events `Schedule` and `ScheduleV2`, and `AWS::Events::Rule`.
 
 use super::diagnostics::FindingKind::{Harmless, NotEmulated};
 use super::events::ScheduleEvent;
@@ -8,32 +8,41 @@ use super::resource::{RULE, Resource, of_type};
 use streamer_fakes::lambda::{Expression, Schedule, Scheduler};
 
 const IGNORED: &[Ignored] = &[
-    ("DeadLetterConfig", Harmless, "an event always reaches its function's queue locally"),
-    ("Description", Harmless, "a description"),
-    ("EventBusName", Harmless, "scheduled rules are on the default bus"),
+    (
+        "DeadLetterConfig",
+        Harmless,
+        "locally an event always reaches the queue of its function, so that retries are not needed",
+    ),
+    ("Description", Harmless, "a description has no effect"),
+    ("EventBusName", Harmless, "scheduled rules always use the default event bus"),
     ("KmsKeyArn", Harmless, "nothing is encrypted locally"),
-    ("OmitName", Harmless, "names have nothing random locally"),
+    ("OmitName", Harmless, "generated names contain no random letters locally"),
     ("PermissionsBoundary", Harmless, "permissions are not checked locally"),
-    ("RetryPolicy", Harmless, "an event always reaches its function's queue locally"),
+    (
+        "RetryPolicy",
+        Harmless,
+        "locally an event always reaches the queue of its function, so that retries are not needed",
+    ),
     ("RoleArn", Harmless, "permissions are not checked locally"),
     ("Tags", Harmless, "tags have no effect locally"),
 ];
 
-/// Reads the schedules of both forms; those that are disabled are left out.
+/// Reads the schedules of both forms: events of functions, and rules. Disabled schedules are left out.
 pub(super) fn read(
     resources: &[Resource<'_>],
     events: Vec<ScheduleEvent>,
     functions: &[Function],
     reader: &mut Reader<'_>,
 ) -> Vec<Schedule> {
-    let mut schedules: Vec<_> = events.into_iter().filter_map(|event| of_event(event, reader)).collect();
+    let mut schedules: Vec<_> =
+        events.into_iter().filter_map(|event| schedule_of_event(event, reader)).collect();
     for resource in of_type(resources, RULE) {
-        schedules.extend(of_rule(resource, functions, reader));
+        schedules.extend(schedules_of_rule(resource, functions, reader));
     }
     schedules
 }
 
-fn of_event(event: ScheduleEvent, reader: &mut Reader<'_>) -> Option<Schedule> {
+fn schedule_of_event(event: ScheduleEvent, reader: &mut Reader<'_>) -> Option<Schedule> {
     let ScheduleEvent { function, id, service, properties: mut fields } = event;
     let property = match service {
         Scheduler::Rule => "Schedule",
@@ -58,19 +67,26 @@ fn of_event(event: ScheduleEvent, reader: &mut Reader<'_>) -> Option<Schedule> {
     if service == Scheduler::Schedule {
         only_utc(&mut fields, reader);
         if let Some(mut window) = fields.fields("FlexibleTimeWindow", reader) {
-            // An event may come at the beginning of its window.
+            // A local event comes at the start of its window, which every mode allows.
             window.text("Mode", reader);
-            window.finish(&[("MaximumWindowInMinutes", Harmless, "locally an event comes at once")], reader);
+            window.finish(
+                &[("MaximumWindowInMinutes", Harmless, "a local event comes at the start of its window")],
+                reader,
+            );
         }
     }
     fields.finish(IGNORED, reader);
     expression.filter(|_| enabled).map(|expression| Schedule { function, arn, expression, input, service })
 }
 
-fn of_rule(resource: &Resource<'_>, functions: &[Function], reader: &mut Reader<'_>) -> Vec<Schedule> {
+fn schedules_of_rule(
+    resource: &Resource<'_>,
+    functions: &[Function],
+    reader: &mut Reader<'_>,
+) -> Vec<Schedule> {
     let Some(mut fields) = resource.properties(reader) else { return Vec::new() };
     if !fields.has("ScheduleExpression") {
-        let message = "only scheduled rules happen locally; this one calls nothing";
+        let message = "only rules with a ScheduleExpression are emulated; this rule invokes no function";
         reader.report.finding(&resource.node.place, NotEmulated, message);
         return Vec::new();
     }
@@ -88,8 +104,10 @@ fn of_rule(resource: &Resource<'_>, functions: &[Function], reader: &mut Reader<
         let function = called.as_deref().and_then(|called| {
             let function = functions.iter().find(|function| function.name == function_name(called));
             if function.is_none() {
-                let message =
-                    format!("only functions of this template are targets locally, found {called:?}");
+                let message = format!(
+                    "the local stage invokes only functions of this template; this target is ignored: \
+                     {called:?}"
+                );
                 reader.report.finding(&target.place("Arn"), NotEmulated, message);
             }
             function
@@ -110,11 +128,15 @@ fn of_rule(resource: &Resource<'_>, functions: &[Function], reader: &mut Reader<
 }
 
 fn expression(fields: &mut Fields, property: &'static str, reader: &mut Reader<'_>) -> Option<Expression> {
-    let text = fields.required_text(property, "such as rate(5 minutes) or cron(0 12 * * ? *)", reader)?;
+    let text = fields.required_text(
+        property,
+        "an expression such as rate(5 minutes) or cron(0 12 * * ? *)",
+        reader,
+    )?;
     match text.parse() {
         Ok(expression) => Some(expression),
         Err(error) => {
-            reader.report.problem(&fields.place(property), format!("this is no schedule: {error}"));
+            reader.report.problem(&fields.place(property), format!("invalid schedule: {error}"));
             None
         }
     }
@@ -125,15 +147,19 @@ fn enabled(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
     fields.flag("Enabled", reader).unwrap_or(state.as_deref() != Some("DISABLED"))
 }
 
-/// A start, an end, or another zone would change when the function is called.
+/// Reports a start, an end, or a time zone other than UTC, because each would change when the function is
+/// invoked.
 fn only_utc(fields: &mut Fields, reader: &mut Reader<'_>) {
     if let Some(zone) = fields.text("ScheduleExpressionTimezone", reader).filter(|zone| zone != "UTC") {
-        let message = format!("local schedules are in UTC, found {zone:?}");
+        let message = format!("local schedules support only UTC, found {zone:?}");
         reader.report.unsupported(&fields.place("ScheduleExpressionTimezone"), message);
     }
     for property in ["StartDate", "EndDate"] {
         if fields.text(property, reader).is_some() {
-            reader.report.unsupported(&fields.place(property), "local schedules have neither start nor end");
+            reader.report.unsupported(
+                &fields.place(property),
+                "local schedules do not support a start or end date; remove this property",
+            );
         }
     }
 }

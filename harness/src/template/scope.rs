@@ -1,5 +1,5 @@
-//! What names mean in a template: parameters, pseudo parameters, mappings, conditions, and resources, whose names
-//! and ARNs are known before anything is made.
+//! Resolves the names in a template: parameters, pseudo parameters, mappings, conditions and resources. Names
+//! and ARNs of resources are known before any resource is created.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,16 +11,17 @@ use super::environment::Environment;
 use super::node::{Kind, Node};
 use super::parameters::{self, Parameter};
 
-/// How many names may lead to one another: more than any template has, and shallow enough for the stack.
+/// Maximum length of a chain of names that refer to one another: more than any template has, and few enough
+/// that resolving them does not overflow the stack.
 const MAX_CHAIN: usize = 24;
 
-/// All that an intrinsic function of one template can refer to.
+/// All names to which an intrinsic function of one template can refer.
 #[derive(Debug)]
 pub(super) struct Scope<'t> {
     pub(super) environment: &'t Environment,
     pub(super) root: &'t Node,
     parameters: BTreeMap<String, Parameter>,
-    /// The names being worked out, so that one that leads back to itself is noticed.
+    /// Names that are being resolved, outermost first, to detect a name that refers to itself.
     chain: RefCell<Vec<String>>,
 }
 
@@ -30,8 +31,9 @@ impl<'t> Scope<'t> {
         Self { environment, root, parameters, chain: RefCell::default() }
     }
 
-    /// Runs `work` for `name`, unless that is what is being worked out already.
-    pub(super) fn through<T>(
+    /// Runs `work`, which resolves `name`. Returns an error if `name` is already being resolved, because it
+    /// then refers to itself.
+    pub(super) fn resolving<T>(
         &self,
         name: &str,
         from: &Node,
@@ -42,12 +44,12 @@ impl<'t> Scope<'t> {
             if chain.iter().any(|working| working == name) {
                 return Err(from
                     .place
-                    .problem(format!("{name} leads back to itself: {} → {name}", chain.join(" → "))));
+                    .problem(format!("{name} refers to itself through {} → {name}", chain.join(" → "))));
             }
             if chain.len() == MAX_CHAIN {
-                return Err(from
-                    .place
-                    .problem(format!("more than {MAX_CHAIN} names lead from one to the next here")));
+                return Err(from.place.problem(format!(
+                    "too long a chain of names that refer to one another; expected at most {MAX_CHAIN}"
+                )));
             }
             chain.push(name.to_owned());
         }
@@ -56,7 +58,7 @@ impl<'t> Scope<'t> {
         result
     }
 
-    /// What `Ref` of `name` is; nothing for `AWS::NoValue`.
+    /// Resolves `Ref` of `name`. Returns `None` for `AWS::NoValue`.
     pub(super) fn reference(&self, name: &str, from: &Node) -> Result<Option<Node>, Problem> {
         let environment = self.environment;
         let text = match name {
@@ -75,7 +77,8 @@ impl<'t> Scope<'t> {
                     let kind = Kind::List(items.iter().map(scalar).collect());
                     return Ok(Some(Node { place: from.place.clone(), kind }));
                 }
-                // It is declared, so its problem has been reported; a stand-in spares a second report.
+                // The parameter is declared but has no valid value, which has been reported. An empty text
+                // avoids a second report.
                 None if self
                     .root
                     .get("Parameters")
@@ -89,7 +92,7 @@ impl<'t> Scope<'t> {
         Ok(Some(Node { place: from.place.clone(), kind: Kind::Scalar(text) }))
     }
 
-    /// What `Fn::GetAtt` of a resource's attribute is.
+    /// Resolves `Fn::GetAtt` of a resource's attribute.
     pub(super) fn attribute(&self, logical_id: &str, attribute: &str, from: &Node) -> Result<Node, Problem> {
         let kind = self.resource_type(logical_id, from)?;
         let name = |this: &Self| this.physical_name(logical_id, from);
@@ -116,15 +119,16 @@ impl<'t> Scope<'t> {
             ),
             (kind, attribute) => {
                 return Err(from.place.problem(format!(
-                    "the local stage cannot tell the attribute {attribute} of {logical_id}, a {kind}"
+                    "the local stage does not support the attribute {attribute} of {logical_id} (type {kind})"
                 )));
             }
         };
         Ok(Node { place: from.place.clone(), kind: Kind::Scalar(text) })
     }
 
-    /// The name that a resource has on AWS: the one it is given, else one made of the stack's and the logical id.
-    /// (CloudFormation adds random letters, which would only make a local stage harder to look into.)
+    /// Returns a resource's physical name: the name in its properties, otherwise a name made from the stack's
+    /// name and the logical id. (CloudFormation also appends random letters, which would only make a local
+    /// stage harder to inspect.)
     pub(super) fn physical_name(&self, logical_id: &str, from: &Node) -> Result<String, Problem> {
         let property = match self.resource_type(logical_id, from)? {
             "AWS::Serverless::Function" | "AWS::Lambda::Function" => "FunctionName",
@@ -139,13 +143,13 @@ impl<'t> Scope<'t> {
             .and_then(|node| node.get("Properties"))
             .and_then(|node| node.get(property));
         let given = match given {
-            Some(node) => self.through(logical_id, from, || self.text(node))?,
+            Some(node) => self.resolving(logical_id, from, || self.text(node))?,
             None => None,
         };
         Ok(given.unwrap_or_else(|| format!("{}-{logical_id}", self.environment.stack_name)))
     }
 
-    /// The id of an API: ten letters and digits, as AWS makes them, but the same at every start.
+    /// Returns the id of an API: ten letters and digits, as on AWS, but the same at every start.
     pub(super) fn api_id(&self, logical_id: &str) -> String {
         let seed = format!("{}/{logical_id}", self.environment.stack_name);
         let letter = |byte: &u8| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[usize::from(byte % 36)]);
@@ -161,12 +165,12 @@ impl<'t> Scope<'t> {
         self.root.get("Resources")?.get(logical_id)
     }
 
-    /// Whether the resource exists under the conditions that hold.
+    /// Returns whether the resource exists: its condition, if it has one, is true.
     pub(super) fn exists(&self, resource: &Node) -> Result<bool, Problem> {
         match resource.get("Condition") {
             Some(condition) => match condition.scalar() {
                 Some(name) => self.condition(name, condition),
-                None => Err(condition.place.problem("expected the name of one of the Conditions")),
+                None => Err(condition.place.problem("expected the name of a condition in Conditions")),
             },
             None => Ok(true),
         }
@@ -174,10 +178,12 @@ impl<'t> Scope<'t> {
 
     fn resource_type(&self, logical_id: &str, from: &Node) -> Result<&'t str, Problem> {
         let resource = self.resource(logical_id).ok_or_else(|| {
-            from.place.problem(format!("{logical_id} is neither a parameter nor a resource"))
+            from.place.problem(format!("the template has no parameter or resource {logical_id}"))
         })?;
-        if !self.through(logical_id, from, || self.exists(resource))? {
-            return Err(from.place.problem(format!("{logical_id} does not exist: its Condition is false")));
+        if !self.resolving(logical_id, from, || self.exists(resource))? {
+            return Err(from.place.problem(format!(
+                "the resource {logical_id} does not exist, because its Condition is false"
+            )));
         }
         Ok(resource.get("Type").and_then(Node::scalar).unwrap_or("resource without a Type"))
     }
@@ -203,7 +209,8 @@ impl<'t> Scope<'t> {
             | "AWS::ApiGatewayV2::Route"
             | "AWS::ApiGatewayV2::RouteResponse" => Ok(logical_id.to_owned()),
             kind => Err(from.place.problem(format!(
-                "the local stage cannot tell what Ref {logical_id} is, since it makes no {kind}"
+                "the local stage does not support Ref {logical_id}, because it does not create resources of \
+                 type {kind}"
             ))),
         }
     }

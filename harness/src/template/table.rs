@@ -1,4 +1,4 @@
-//! `AWS::DynamoDB::Table`.
+//! Reads `AWS::DynamoDB::Table`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,18 @@ use super::node::Node;
 use super::resource::{Resource, TABLE, of_type};
 use crate::tables::{Billing, Encryption, Index, IndexScope, Key, Layout, Throughput};
 
-/// A DynamoDB table.
+/// A DynamoDB table of the template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Table {
-    /// Its name within the template.
+    /// Logical id of the table in the template.
     pub logical_id: String,
-    /// Its `TableName`, else `<stack>-<logical id>`, to which CloudFormation adds `-` and random letters.
+    /// Name of the table: `TableName`, otherwise `<stack>-<logical id>`. (CloudFormation appends `-` and
+    /// random letters to a generated name.)
     pub name: String,
-    /// What it is to be.
+    /// Layout of the table: its keys, indexes and settings.
     pub layout: Layout,
-    /// The properties that the template sets and a layout does not have, as `StreamSpecification.ResourcePolicy`.
+    /// Properties of the table in the template that a [`Layout`] cannot hold, such as
+    /// `StreamSpecification.ResourcePolicy`.
     pub beyond_layout: Vec<String>,
 }
 
@@ -33,12 +35,12 @@ const IGNORED: &[Ignored] = &[
     ("WarmThroughput", Harmless, "throughput is not limited locally"),
 ];
 
-/// What is part of a layout, and makes no difference to what a request meets on the local stage.
+/// Properties that are part of a layout, but have no effect on requests on the local stage, with the reason.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("DeletionProtectionEnabled", "the local stage deletes no table"),
+    ("DeletionProtectionEnabled", "the local stage never deletes a table"),
     ("PointInTimeRecoverySpecification", "there are no backups locally"),
     ("SSESpecification", "nothing is encrypted locally"),
-    ("TableClass", "has no effect but on the bill"),
+    ("TableClass", "the table class affects only the bill"),
 ];
 
 const INDEX_IGNORED: &[Ignored] = &[
@@ -54,8 +56,10 @@ pub(super) fn read(resources: &[Resource<'_>], reader: &mut Reader<'_>) -> Vec<T
     for resource in of_type(resources, TABLE) {
         let Some(table) = table(resource, reader) else { continue };
         if let Some(other) = tables.iter().find(|other| other.name == table.name) {
-            let message =
-                format!("{} is also the name of {}; names must differ", table.name, other.logical_id);
+            let message = format!(
+                "the table's name {} is already the name of {}; choose another name",
+                table.name, other.logical_id
+            );
             reader.report.problem(&resource.node.place, message);
         }
         tables.push(table);
@@ -86,7 +90,7 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     layout.encryption = encryption(&mut fields, reader);
     layout.deletion_protection = fields.flag("DeletionProtectionEnabled", reader).unwrap_or(false);
     if let Some(class) = fields.text("TableClass", reader) {
-        one_of(&fields, "TableClass", &class, TableClass::values(), reader);
+        check_one_of(&fields, "TableClass", &class, TableClass::values(), reader);
         layout.class = TableClass::from(class.as_str());
     }
     for (name, meaning) in WITHOUT_EFFECT {
@@ -98,13 +102,13 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, beyond_layout: beyond })
 }
 
-/// Those of `names` that are set.
+/// Returns those of `names` that the template sets, with the prefix.
 fn beyond_layout(prefix: &str, names: &[Ignored], fields: &Fields) -> Vec<String> {
     let set = names.iter().filter(|(name, ..)| fields.has(name));
     set.map(|(name, ..)| format!("{prefix}{name}")).collect()
 }
 
-/// The attributes that may be keys, with their types.
+/// Types of the attributes that may be part of keys, by name.
 type Definitions = BTreeMap<String, ScalarAttributeType>;
 
 fn attribute_definitions(fields: &mut Fields, reader: &mut Reader<'_>) -> Definitions {
@@ -114,7 +118,7 @@ fn attribute_definitions(fields: &mut Fields, reader: &mut Reader<'_>) -> Defini
         let name = entry.required_text("AttributeName", "the name of a key attribute", reader);
         let kind = entry.required_text("AttributeType", "S, N or B", reader);
         if let Some(kind) = &kind {
-            one_of(&entry, "AttributeType", kind, &["S", "N", "B"], reader);
+            check_one_of(&entry, "AttributeType", kind, &["S", "N", "B"], reader);
         }
         entry.finish(&[], reader);
         if let Some((name, kind)) = name.zip(kind) {
@@ -134,7 +138,8 @@ fn key_schema(fields: &mut Fields, definitions: &Definitions, reader: &mut Reade
         let kind = entry.required_text("KeyType", "HASH or RANGE", reader);
         entry.finish(&[], reader);
         if let Some((name, kind)) = name.zip(kind) {
-            // One that is not defined is reported with all that are not, and never made.
+            // An undefined attribute gets a placeholder type here; `check_definitions` reports it, so that no
+            // such table is created.
             let attribute_type = definitions.get(&name).cloned().unwrap_or(ScalarAttributeType::S);
             keys.push(Key { name, attribute_type, key_type: KeyType::from(kind.as_str()) });
         }
@@ -151,12 +156,14 @@ fn key_schema(fields: &mut Fields, definitions: &Definitions, reader: &mut Reade
 
 fn billing(fields: &mut Fields, reader: &mut Reader<'_>) -> Billing {
     let mode = fields.text("BillingMode", reader).unwrap_or_else(|| "PROVISIONED".to_owned());
-    one_of(fields, "BillingMode", &mode, &["PROVISIONED", "PAY_PER_REQUEST"], reader);
+    check_one_of(fields, "BillingMode", &mode, &["PROVISIONED", "PAY_PER_REQUEST"], reader);
     match throughput(fields, reader) {
         Some(throughput) if mode == "PROVISIONED" => Billing::Provisioned(throughput),
         None if mode == "PROVISIONED" => {
             let place = fields.place("ProvisionedThroughput");
-            reader.report.problem(&place, "is missing; give it, or set BillingMode to PAY_PER_REQUEST");
+            reader
+                .report
+                .problem(&place, "required, but missing; add it, or set BillingMode to PAY_PER_REQUEST");
             Billing::OnDemand
         }
         Some(_) | None => Billing::OnDemand,
@@ -180,13 +187,13 @@ fn index(
     reader: &mut Reader<'_>,
 ) -> Option<(String, Index)> {
     let mut fields = Fields::of(node, reader)?;
-    let name = fields.required_text("IndexName", "the index's name", reader);
+    let name = fields.required_text("IndexName", "the name of the index", reader);
     let keys = key_schema(&mut fields, definitions, reader);
     let mut index =
         Index { scope, keys, projection: ProjectionType::All, attributes: BTreeSet::new(), throughput: None };
     if let Some(mut given) = fields.fields("Projection", reader) {
         if let Some(kind) = given.required_text("ProjectionType", "ALL, KEYS_ONLY or INCLUDE", reader) {
-            one_of(&given, "ProjectionType", &kind, &["ALL", "KEYS_ONLY", "INCLUDE"], reader);
+            check_one_of(&given, "ProjectionType", &kind, &["ALL", "KEYS_ONLY", "INCLUDE"], reader);
             index.projection = ProjectionType::from(kind.as_str());
         }
         let nodes = given.list("NonKeyAttributes", reader);
@@ -194,7 +201,10 @@ fn index(
             nodes.iter().filter_map(|node| reader.report.keep(reader.scope.text(node))?).collect();
         given.finish(&[], reader);
     } else {
-        reader.report.problem(&fields.place("Projection"), "is missing; it must have a ProjectionType");
+        reader.report.problem(
+            &fields.place("Projection"),
+            "required, but missing; expected a mapping with the property ProjectionType",
+        );
     }
     index.throughput = throughput(&mut fields, reader);
     let prefix = format!("index {}: ", name.as_deref().unwrap_or_default());
@@ -205,9 +215,9 @@ fn index(
 
 fn stream(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>) -> Option<StreamViewType> {
     let mut stream = fields.fields("StreamSpecification", reader)?;
-    let view = stream.required_text("StreamViewType", "such as NEW_IMAGE", reader);
+    let view = stream.required_text("StreamViewType", "a view type such as NEW_IMAGE", reader);
     if let Some(view) = &view {
-        one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
+        check_one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
     }
     beyond.extend(beyond_layout("StreamSpecification.", STREAM_IGNORED, &stream));
     stream.finish(STREAM_IGNORED, reader);
@@ -228,7 +238,7 @@ fn encryption(fields: &mut Fields, reader: &mut Reader<'_>) -> Encryption {
     let Some(mut encryption) = fields.fields("SSESpecification", reader) else { return Encryption::Owned };
     let on = encryption.flag("SSEEnabled", reader).unwrap_or(false);
     if let Some(kind) = encryption.text("SSEType", reader) {
-        one_of(&encryption, "SSEType", &kind, &["KMS"], reader);
+        check_one_of(&encryption, "SSEType", &kind, &["KMS"], reader);
     }
     let key = encryption.text_if_known("KMSMasterKeyId", reader);
     encryption.finish(&[], reader);
@@ -244,30 +254,32 @@ fn ttl_attribute(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String>
     let attribute = ttl.text("AttributeName", reader);
     let enabled = ttl.flag("Enabled", reader).unwrap_or(false);
     if enabled && attribute.is_none() {
-        reader
-            .report
-            .problem(&ttl.place("AttributeName"), "is missing; it must be the attribute to expire by");
+        reader.report.problem(
+            &ttl.place("AttributeName"),
+            "required, but missing; expected the attribute that holds the expiry time",
+        );
     }
     ttl.finish(&[], reader);
     attribute.filter(|_| enabled)
 }
 
-/// DynamoDB wants exactly the attributes that are keys somewhere to be defined.
+/// Reports attributes that are defined but not part of a key, and the reverse: DynamoDB refuses both.
 fn check_definitions(definitions: &Definitions, layout: &Layout, fields: &Fields, reader: &mut Reader<'_>) {
     let of_indexes = layout.indexes.values().flat_map(|index| &index.keys);
     let keys: BTreeSet<&str> = layout.keys.iter().chain(of_indexes).map(|key| key.name.as_str()).collect();
     let place = fields.place("AttributeDefinitions");
     for key in keys.iter().filter(|key| !definitions.contains_key(**key)) {
-        reader.report.problem(&place, format!("{key} is a key but is not defined here"));
+        reader.report.problem(&place, format!("the key attribute {key} has no definition; add one here"));
     }
     for name in definitions.keys().filter(|name| !keys.contains(name.as_str())) {
-        reader
-            .report
-            .problem(&place, format!("{name} is defined here but is no key of the table or an index"));
+        reader.report.problem(
+            &place,
+            format!("the attribute {name} is not a key of the table or an index; remove its definition"),
+        );
     }
 }
 
-fn one_of(fields: &Fields, name: &str, value: &str, allowed: &[&str], reader: &mut Reader<'_>) {
+fn check_one_of(fields: &Fields, name: &str, value: &str, allowed: &[&str], reader: &mut Reader<'_>) {
     if !allowed.contains(&value) {
         let message = format!("expected {}, found {value:?}", allowed.join(", "));
         reader.report.problem(&fields.place(name), message);

@@ -24,7 +24,7 @@ fn lambdas_template() -> PathBuf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_template_that_deploys_is_run_in_process() {
+async fn deployed_template_runs_in_process() {
     let stage = Stage::builder().template(lambdas_template()).app(app()).start().await.unwrap();
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "r1", json!({"pages": 6})).await.unwrap();
@@ -32,16 +32,17 @@ async fn the_template_that_deploys_is_run_in_process() {
     stage.shutdown().await;
 }
 
-/// The stage that needs no template is the deployed one, but for what makes no difference in process.
+/// Compares the built-in template with the template that deploys, except for settings that make no difference
+/// in process.
 #[tokio::test(start_paused = true)]
-async fn the_stage_without_a_template_is_that_of_the_template_that_deploys() {
+async fn built_in_template_describes_the_same_stage_as_the_deployed_template() {
     let built_in = include_str!("../../src/stage/streamer.yaml");
     let parameters = [("JwtAlgorithm", "EdDSA"), ("JwtKey", "k")];
     let offered = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let environment = Environment { offered, ..Environment::default() };
     let ours = Template::parse(built_in, Path::new(""), &environment).unwrap();
     let deployed = Template::load(&lambdas_template(), &environment).unwrap();
-    let essence = |template: &Template| {
+    let relevant = |template: &Template| {
         let tables: Vec<_> = template
             .tables
             .iter()
@@ -55,9 +56,9 @@ async fn the_stage_without_a_template_is_that_of_the_template_that_deploys() {
             .iter()
             .map(|function| {
                 let set = function.environment.iter().filter(|(_, value)| !value.is_empty());
-                // What is logged, and where a real gateway answers.
-                let elsewhere = ["LOG_LEVEL", "STREAMER_RECORD", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"];
-                let variables = set.filter(|(name, _)| !elsewhere.contains(&name.as_str()));
+                // Variables for logging and for the address of the real gateway.
+                let irrelevant = ["LOG_LEVEL", "STREAMER_RECORD", "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"];
+                let variables = set.filter(|(name, _)| !irrelevant.contains(&name.as_str()));
                 let variables: Vec<_> = variables.map(|(n, v)| (n.clone(), v.clone())).collect();
                 let asynchronous = format!("{:?}", function.asynchronous);
                 (function.name.clone(), function.binary.clone(), function.timeout, variables, asynchronous)
@@ -67,11 +68,11 @@ async fn the_stage_without_a_template_is_that_of_the_template_that_deploys() {
         let (mappings, api) = (format!("{:?}", template.mappings), format!("{:?}", template.api));
         (tables, functions, queues, template.schedules.clone(), mappings, api)
     };
-    assert_eq!(essence(&ours), essence(&deployed));
+    assert_eq!(relevant(&ours), relevant(&deployed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_of_the_template_runs_code_that_the_test_gives_it() {
+async fn template_function_runs_the_code_given_by_the_test() {
     let busy = function_fn(|_: Value| async {
         Ok::<_, String>(json!({"statusCode": 200, "body": "{\"busy\":true}"}))
     });
@@ -83,23 +84,23 @@ async fn a_function_of_the_template_runs_code_that_the_test_gives_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_is_made_in_code_alone() {
+async fn stage_without_a_template_is_built_from_code() {
     let shout = function_fn(|event: Value| async move {
         let text = event["body"].as_str().ok_or("no body")?.to_uppercase();
         Ok::<_, &str>(json!({"statusCode": 200, "body": text}))
     });
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let hear = function_fn(move |event: Value| {
-        let sent = told.send(event["Records"][0]["dynamodb"]["Keys"].clone());
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let consume = function_fn(move |event: Value| {
+        let sent = sender.send(event["Records"][0]["dynamodb"]["Keys"].clone());
         async move { sent.map(|()| Value::Null) }
     });
     let layout = Layout::keyed_by("id").with_stream(StreamViewType::KeysOnly);
     let stage = Stage::builder()
         .table("things", layout)
         .function("Shout", shout)
-        .function("Hear", hear)
+        .function("Consume", consume)
         .route(Route::two_way("$default", "Shout"))
-        .mapping("things", Settings::new("m1", "Hear", ""))
+        .mapping("things", Settings::new("m1", "Consume", ""))
         .start()
         .await
         .unwrap();
@@ -110,17 +111,17 @@ async fn a_stage_is_made_in_code_alone() {
 
     let id = AttributeValue::S("t1".into());
     stage.dynamodb().client().put_item().table_name("things").item("id", id).send().await.unwrap();
-    assert_eq!(heard.recv().await.unwrap(), json!({"id": {"S": "t1"}}));
+    assert_eq!(received.recv().await.unwrap(), json!({"id": {"S": "t1"}}));
     assert_eq!(stage.items("things").await.unwrap(), [json!({"id": "t1"})]);
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_functions_log_of_an_error_is_in_the_stages_log_at_their_level() {
+async fn handler_error_is_logged_only_if_the_log_level_admits_it() {
     async fn fail(_: Value) -> Result<Value, HandlerError> {
         Err(HandlerError::failure("NO_PRINT", "not printed").with_source("out of ink"))
     }
-    for (level, is_heard) in [("info", true), ("off", false)] {
+    for (level, is_logged) in [("info", true), ("off", false)] {
         let mut app = app();
         app.handle("fail", fail).unwrap();
         let log = Arc::new(CapturedLog::new());
@@ -130,13 +131,17 @@ async fn the_functions_log_of_an_error_is_in_the_stages_log_at_their_level() {
         ann.request("fail", "r1", json!(null)).await.unwrap();
         ann.failure("r1").await.unwrap();
         let lines = log.lines("streamer-RouterFunction");
-        assert_eq!(lines.iter().any(|line| line.contains("out of ink")), is_heard, "{level}: {lines:?}");
+        assert_eq!(
+            lines.iter().any(|line| line.contains("out of ink")),
+            is_logged,
+            "log level {level}: {lines:?}"
+        );
         stage.shutdown().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory() {
+async fn app_factory_makes_a_separate_app_for_each_environment() {
     let made = Arc::new(AtomicU32::new(0));
     let counted = made.clone();
     let make = move || {
@@ -144,7 +149,7 @@ async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory()
         app()
     };
     let stage = Stage::builder().app_of_each(make).start().await.unwrap();
-    assert_eq!(made.load(Ordering::Relaxed), 3, "the router's, the processor's and the worker's");
+    assert_eq!(made.load(Ordering::Relaxed), 3, "router, processor and worker each have one app");
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("echo", "r1", json!(1)).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap(), 1);
@@ -152,7 +157,7 @@ async fn each_environment_has_an_app_of_its_own_where_the_test_gives_a_factory()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_reaches_the_stages_tables_as_its_function() {
+async fn handler_calls_dynamodb_of_the_stage_in_the_name_of_its_function() {
     let make = |services: &Services| {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -183,49 +188,53 @@ async fn a_handler_reaches_the_stages_tables_as_its_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_started_says_how_to_mend_it() {
+async fn start_error_of_a_stage_names_the_faulty_setting() {
     let no_code = Stage::builder().template(lambdas_template()).start().await.unwrap_err().to_string();
     assert!(
-        no_code.starts_with("ConnectFunction is built from \"connect\", and there is nothing to run"),
+        no_code.starts_with(
+            "function ConnectFunction is built from the binary \"connect\", but the stage has no code"
+        ),
         "{no_code}"
     );
     let listening = builder().listener(listen(0).unwrap()).start().await.unwrap_err().to_string();
-    assert!(listening.starts_with("a stage in process does not listen: leave out"), "{listening}");
+    assert!(listening.starts_with("a stage in process does not listen on a port; remove"), "{listening}");
     let no_template = builder().template("nowhere.yaml").start().await.unwrap_err().to_string();
     assert!(no_template.contains("nowhere.yaml"), "{no_template}");
     let bad = builder().template(lambdas_template()).parameter("AllowedTenants", "acme");
     let bad = bad.parameter("JwtKey", "nonsense").start().await.unwrap_err().to_string();
-    assert!(bad.starts_with("ConnectFunction does not start") && bad.contains("JWT_KEY"), "{bad}");
+    assert!(bad.starts_with("function ConnectFunction does not start") && bad.contains("JWT_KEY"), "{bad}");
     let no_stream = Stage::builder()
         .table("things", Layout::keyed_by("id"))
-        .function("Hear", function_fn(|_: Value| async { Ok::<_, String>(Value::Null) }))
-        .mapping("things", Settings::new("m1", "Hear", ""));
+        .function("Consume", function_fn(|_: Value| async { Ok::<_, String>(Value::Null) }))
+        .mapping("things", Settings::new("m1", "Consume", ""));
     let no_stream = no_stream.start().await.unwrap_err().to_string();
     assert!(
-        no_stream.contains("Hear is mapped to the stream of table things, which has none"),
+        no_stream.contains(
+            "function Consume is mapped to the stream of table things, but the table has no stream"
+        ),
         "{no_stream}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_splits_under_a_running_mapping_keeps_the_order_of_each_item() {
+async fn shard_splits_preserve_the_order_of_each_items_records() {
     const ITEMS: usize = 12;
-    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    let hear = function_fn(move |event: Value| {
-        let heard = heard.clone();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let consume = function_fn(move |event: Value| {
+        let sender = sender.clone();
         async move {
             for record in event["Records"].as_array().into_iter().flatten() {
                 let image = &record["dynamodb"]["NewImage"];
                 let text = |name: &str, kind: &str| image[name][kind].as_str().unwrap_or_default().to_owned();
-                let _ = heard.send((text("id", "S"), text("n", "N")));
+                let _ = sender.send((text("id", "S"), text("n", "N")));
             }
             Ok::<_, String>(Value::Null)
         }
     });
     let stage = Stage::builder()
         .table("things", Layout::keyed_by("id").with_stream(StreamViewType::NewImage))
-        .function("Hear", hear)
-        .mapping("things", Settings { batch_size: 3, ..Settings::new("m1", "Hear", "") })
+        .function("Consume", consume)
+        .mapping("things", Settings { batch_size: 3, ..Settings::new("m1", "Consume", "") })
         .start()
         .await
         .unwrap();
@@ -238,7 +247,7 @@ async fn a_stream_that_splits_under_a_running_mapping_keeps_the_order_of_each_it
             let put = client.put_item().table_name("things").item("id", id);
             put.item("n", AttributeValue::N(n.to_string())).send().await.unwrap();
         }
-        // The first shard, and then of its children the one that is open first.
+        // Split the first open shard: the original shard first, then one of its children.
         let open = streams.shard_infos(&arn).unwrap().into_iter().find(|shard| !shard.closed).unwrap();
         splits += streams.split_shard(&arn, &open.id).unwrap().len();
         if n == 1 {
@@ -248,12 +257,12 @@ async fn a_stream_that_splits_under_a_running_mapping_keeps_the_order_of_each_it
     assert_eq!(splits, 8);
     let mut of_item: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for _ in 0..4 * ITEMS {
-        let (id, n) = hears.recv().await.unwrap();
+        let (id, n) = received.recv().await.unwrap();
         of_item.entry(id).or_default().push(n);
     }
     assert_eq!(of_item.len(), ITEMS);
     assert!(of_item.values().all(|numbers| numbers[..] == ["0", "1", "2", "3"]), "{of_item:?}");
     stage.advance(Duration::from_secs(10)).await;
-    assert!(hears.try_recv().is_err(), "nothing comes twice");
+    assert!(received.try_recv().is_err(), "each record is delivered exactly once");
     stage.shutdown().await;
 }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::{ann, stage};
 
 #[tokio::test(start_paused = true)]
-async fn a_token_may_come_in_a_header_or_as_a_subprotocol_and_without_one_there_is_no_way_in() {
+async fn token_is_accepted_as_a_subprotocol_and_a_missing_token_is_refused_with_401() {
     let stage = stage().await;
     let token = stage.token(&ann());
     let mut request = stage.ws_url().into_client_request().unwrap();
@@ -27,25 +27,33 @@ async fn a_token_may_come_in_a_header_or_as_a_subprotocol_and_without_one_there_
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_about_other_requests_are_kept_for_whoever_asks_for_them() {
+async fn client_buffers_frames_about_other_requests_for_later_calls() {
     let stage = stage().await;
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "slow", json!({"pages": 6})).await.unwrap();
     ann.request("echo", "quick", json!(1)).await.unwrap();
     assert_eq!(ann.complete("slow").await.unwrap()["pages"], 6);
-    assert_eq!(ann.complete("quick").await.unwrap(), 1, "it came long before");
+    assert_eq!(
+        ann.complete("quick").await.unwrap(),
+        1,
+        "the quick request's result arrived earlier and was buffered"
+    );
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_survive_a_wait_that_is_cancelled_and_one_that_fails() {
+async fn client_loses_no_frame_if_a_wait_is_cancelled_or_times_out() {
     let stage = stage().await;
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "slow", json!({"pages": 6})).await.unwrap();
     ann.request("echo", "quick", json!(1)).await.unwrap();
     let cancelled = timeout(Duration::from_secs(3), ann.complete("slow")).await;
     assert!(cancelled.is_err(), "{cancelled:?}");
-    assert_eq!(ann.complete("quick").await.unwrap(), 1, "it came while the other was waited for");
+    assert_eq!(
+        ann.complete("quick").await.unwrap(),
+        1,
+        "the result that arrived during the cancelled wait was buffered"
+    );
     let frames = ann.frames_until_terminal("slow").await.unwrap();
     assert!(matches!(frames[0], Frame::Acknowledgment { .. }), "{frames:?}");
 
@@ -57,13 +65,16 @@ async fn frames_survive_a_wait_that_is_cancelled_and_one_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_come_out_as_expected_is_an_error_that_shows_the_frames() {
+async fn client_error_shows_the_frames_that_came_instead() {
     let stage = stage().await;
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "r1", json!({"pages": "many"})).await.unwrap();
     let failed = ann.complete("r1").await.unwrap_err().to_string();
     assert!(
-        failed.starts_with("the request failed:\n  {\"type\":\"error\",\"request_id\":\"r1\""),
+        failed.starts_with(
+            "the request failed, but success was expected; frames about the request:\n  \
+         {\"type\":\"error\",\"request_id\":\"r1\""
+        ),
         "{failed}"
     );
     assert!(failed.contains("VALIDATION_ERROR"), "{failed}");
@@ -78,7 +89,7 @@ async fn what_does_not_come_out_as_expected_is_an_error_that_shows_the_frames() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_that_ends_says_so_to_its_clients() {
+async fn stage_shutdown_closes_client_connections_with_1001() {
     let stage = stage().await;
     let mut ann = stage.connect(&ann()).await.unwrap();
     stage.shutdown().await;

@@ -6,10 +6,13 @@ use streamer::ports::Timestamp;
 use crate::{ann, builder, stage};
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_starts_where_it_is_set_and_moves_as_the_test_says() {
+async fn stage_clock_starts_at_the_given_time_and_advances_by_the_given_duration() {
     let noon = Timestamp::from_secs(1_767_268_800);
     let stage = builder().starts_at(noon).start().await.unwrap();
-    assert!(stage.now().since(noon) < Duration::from_secs(1), "a start takes no time");
+    assert!(
+        stage.now().since(noon) < Duration::from_secs(1),
+        "the start of a stage takes less than a second of its clock"
+    );
     let before = stage.now();
     stage.advance(Duration::from_mins(30)).await;
     assert_eq!(stage.now().since(before), Duration::from_mins(30));
@@ -17,7 +20,7 @@ async fn the_clock_starts_where_it_is_set_and_moves_as_the_test_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_after_ten_minutes() {
+async fn idle_client_connection_is_closed_after_ten_minutes() {
     let stage = stage().await;
     let mut client = stage.connect(&ann()).await.unwrap();
     stage.advance(Duration::from_secs(590)).await;
@@ -25,12 +28,15 @@ async fn an_idle_connection_is_closed_after_ten_minutes() {
     let (code, _) = client.closed().await.unwrap();
     assert_eq!(code, 1001);
     stage.advance(Duration::from_secs(5)).await;
-    assert!(stage.items("ConnectionsTable").await.unwrap().is_empty(), "and its $disconnect has run");
+    assert!(
+        stage.items("ConnectionsTable").await.unwrap().is_empty(),
+        "the function for $disconnect has deleted the connection"
+    );
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ended_request_is_deleted_by_its_time_to_live() {
+async fn terminal_request_is_deleted_after_its_time_to_live() {
     let stage = builder().variable("REQUEST_TTL_S", "3600").start().await.unwrap();
     let mut client = stage.connect(&ann()).await.unwrap();
     client.request("print", "r1", json!({"pages": 6})).await.unwrap();
@@ -42,9 +48,10 @@ async fn an_ended_request_is_deleted_by_its_time_to_live() {
     stage.shutdown().await;
 }
 
-/// The sweeper runs each minute, and looks at each shard of the timers every five seconds, at nothing else.
+/// The sweeper runs once a minute and queries each of the eight timer shards every five seconds; an idle
+/// stage makes no other call.
 #[tokio::test(start_paused = true)]
-async fn an_idle_hour_costs_looks_at_the_timers_alone() {
+async fn idle_stage_makes_no_dynamodb_call_except_timer_queries() {
     let stage = stage().await;
     let ledger = stage.dynamodb().ledger();
     stage.advance(Duration::from_hours(1)).await;

@@ -1,4 +1,5 @@
-//! What happens to the environments of functions: they die, stand still, start slowly, and are replaced.
+//! Tests of faults in the environments of functions: killed, frozen, hanging, slow or failing to start,
+//! skewed, and replaced by a deploy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +23,8 @@ const ROUTER: &str = "streamer-RouterFunction";
 const PROCESSOR: &str = "streamer-ProcessorFunction";
 const WORKER: &str = "streamer-WorkerFunction";
 
-/// Takes as many seconds as it says, and reports each; counts its runs, and says which version of the app ran it.
+/// A handler that works for the requested number of seconds and reports progress each second. It counts its
+/// runs, and returns the version of the app that ran it.
 #[derive(Clone, Debug, Default)]
 struct Work {
     runs: Arc<AtomicU32>,
@@ -48,7 +50,7 @@ impl Handler for Work {
     }
 }
 
-/// A stage, its work, and a client.
+/// Starts a stage with these faults, and returns it with its handler and a connected client.
 async fn stage(faults: Faults) -> (Stage, Work, WebSocket) {
     let work = Work::default();
     let each = work.clone();
@@ -66,7 +68,7 @@ async fn item(stage: &Stage) -> Value {
     stage.items("RequestsTable").await.unwrap().remove(0)
 }
 
-/// The one request is complete, and its client heard so once, with numbers that rise.
+/// Asserts that the request has exactly one terminal frame, and that sequence numbers rise.
 fn assert_complete_once(frames: &[Frame]) {
     let seqs: Vec<Seq> = frames
         .iter()
@@ -77,12 +79,13 @@ fn assert_complete_once(frames: &[Frame]) {
         })
         .collect();
     assert!(seqs.is_sorted_by(|earlier, later| earlier < later), "{seqs:?}");
-    let ends = frames.iter().filter(|frame| matches!(frame, Frame::Complete { .. } | Frame::Error { .. }));
-    assert_eq!(ends.count(), 1, "{frames:?}");
+    let terminal =
+        frames.iter().filter(|frame| matches!(frame, Frame::Complete { .. } | Frame::Error { .. }));
+    assert_eq!(terminal.count(), 1, "{frames:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_dies_amid_its_work_is_replaced_and_the_request_rerun() {
+async fn request_of_a_killed_function_is_rerun_in_a_new_environment() {
     for awaits in [0, 1, 2, 5, 9] {
         let (stage, work, mut ann) = stage(Faults::default()).await;
         let killed = stage.faults().add(Fault::kill_midway(Call::invoke(PROCESSOR), awaits).times(1));
@@ -90,13 +93,16 @@ async fn a_function_that_dies_amid_its_work_is_replaced_and_the_request_rerun() 
         assert_complete_once(&ann.frames_until_terminal("r1").await.unwrap());
         assert_eq!(killed.hits(), 1);
         let (runs, attempts) = (work.runs.load(Ordering::Relaxed), &item(&stage).await["attempt"]);
-        assert!(json!(runs) == *attempts || awaits == 0, "{runs} runs in {attempts} attempts, at {awaits}");
+        assert!(
+            json!(runs) == *attempts || awaits == 0,
+            "each attempt runs once: {runs} runs, {attempts} attempts, killed at await {awaits}"
+        );
         stage.shutdown().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invocation_that_ends_before_the_await_at_which_it_would_die_is_not_struck() {
+async fn kill_fault_at_a_later_await_does_not_hit_a_shorter_invocation() {
     let (stage, _, mut ann) = stage(Faults::default()).await;
     let killed = stage.faults().add(Fault::kill_midway(Call::invoke(ROUTER), 1_000));
     ann.request("work", "r1", json!(1)).await.unwrap();
@@ -106,7 +112,7 @@ async fn an_invocation_that_ends_before_the_await_at_which_it_would_die_is_not_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_wakes_up_after_its_lease_changes_nothing() {
+async fn function_frozen_beyond_its_lease_writes_nothing_after_it_thaws() {
     let (stage, work, mut ann) = stage(Faults::default()).await;
     let freeze = Fault::freeze(Call::invoke(PROCESSOR), 8, Duration::from_mins(4));
     let frozen = stage.faults().add(freeze.times(1));
@@ -115,7 +121,7 @@ async fn a_function_that_wakes_up_after_its_lease_changes_nothing() {
     let ended = item(&stage).await;
     assert_eq!((frozen.hits(), work.runs.load(Ordering::Relaxed)), (1, 2));
     assert_eq!((&ended["status"], &ended["attempt"]), (&json!("COMPLETED"), &json!(2)));
-    // It is awake by then, and has seen that it lost its lease.
+    // Five minutes later, the frozen function has thawed, and has seen that it lost its lease.
     stage.advance(Duration::from_mins(5)).await;
     assert_eq!(item(&stage).await, ended);
     ann.request("work", "r2", json!(1)).await.unwrap();
@@ -127,7 +133,7 @@ async fn a_function_that_wakes_up_after_its_lease_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_hangs_is_there_until_its_time_is_up() {
+async fn hanging_function_keeps_its_environment_until_the_function_timeout() {
     let (stage, _, mut ann) = stage(Faults::default()).await;
     let hung = stage.faults().add(Fault::hang(Call::invoke(WORKER), 8).times(1));
     let begun = stage.now();
@@ -136,16 +142,17 @@ async fn a_function_that_hangs_is_there_until_its_time_is_up() {
     assert!(hung.hits() == 1 && stage.now().since(begun) < Duration::from_mins(5));
     let rest = Duration::from_secs(895).saturating_sub(stage.now().since(begun));
     stage.advance(rest).await;
-    // Whoever waits for an event has ended after ten minutes.
-    let callers = || stage.functions().environments(WORKER).unwrap();
-    assert_eq!(callers(), 1);
+    // An environment that waits for an event is stopped after ten idle minutes, so the one left is the
+    // hanging one.
+    let environments = || stage.functions().environments(WORKER).unwrap();
+    assert_eq!(environments(), 1);
     stage.advance(Duration::from_secs(10)).await;
-    assert_eq!(callers(), 0);
+    assert_eq!(environments(), 0);
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_may_take_its_time_or_fail_and_the_request_ends_all_the_same() {
+async fn request_completes_although_a_function_start_is_slow_or_fails() {
     for late in [8, 11] {
         let (stage, _, mut ann) = stage(Faults::default()).await;
         stage.functions().deploy();
@@ -162,7 +169,7 @@ async fn a_start_may_take_its_time_or_fail_and_the_request_ends_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_runs_twice_side_by_side_runs_its_request_once() {
+async fn duplicated_invocation_event_runs_its_request_once() {
     for secs in [10, 60] {
         let (stage, work, mut ann) = stage(Faults::default()).await;
         let twice = stage.faults().add(Fault::duplicate(Call::event()));
@@ -176,29 +183,29 @@ async fn an_event_that_runs_twice_side_by_side_runs_its_request_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_work_whose_hand_over_goes_wrong_is_run_all_the_same() {
-    let hand_over = || Call::invoke_api().on(WORKER).by(PROCESSOR);
+async fn long_request_completes_although_its_dispatch_fails_once() {
+    let dispatch = || Call::invoke_api().on(WORKER).by(PROCESSOR);
     for fault in [
-        Fault::throttle(hand_over()),
-        Fault::fail(hand_over()),
-        Fault::fail_after_apply(hand_over()),
-        Fault::lose_answer(hand_over()),
-        Fault::delay(hand_over(), Duration::from_secs(30)),
-        Fault::kill(hand_over()),
+        Fault::throttle(dispatch()),
+        Fault::fail(dispatch()),
+        Fault::fail_after_apply(dispatch()),
+        Fault::lose_answer(dispatch()),
+        Fault::delay(dispatch(), Duration::from_secs(30)),
+        Fault::kill(dispatch()),
         Fault::fail(Call::event().on(WORKER)),
     ] {
         let (stage, work, mut ann) = stage(Faults::default()).await;
         let name = format!("{fault:?}");
-        let struck = stage.faults().add(fault.times(1));
+        let injected = stage.faults().add(fault.times(1));
         ann.request("work", "r1", json!(60)).await.unwrap();
         assert_complete_once(&ann.frames_until_terminal("r1").await.unwrap());
-        assert_eq!((struck.hits(), work.runs.load(Ordering::Relaxed)), (1, 1), "{name}");
+        assert_eq!((injected.hits(), work.runs.load(Ordering::Relaxed)), (1, 1), "{name}");
         stage.shutdown().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_off_is_so_for_the_life_of_its_environment() {
+async fn clock_skew_lasts_until_its_environment_is_replaced() {
     let app = |services: &Services| {
         let (mut app, clock) = (App::new(), Arc::clone(&services.clock));
         let now = handler_fn(move |_: Value, _| {
@@ -226,7 +233,7 @@ async fn a_clock_that_is_off_is_so_for_the_life_of_its_environment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deploy_lets_those_that_run_end_and_begins_anew_with_the_next_version() {
+async fn deploy_lets_running_invocations_finish_and_runs_new_ones_in_the_next_version() {
     let (stage, work, mut ann) = stage(Faults::default()).await;
     ann.request("work", "r1", json!(20)).await.unwrap();
     stage.advance(Duration::from_secs(10)).await;
@@ -234,12 +241,17 @@ async fn a_deploy_lets_those_that_run_end_and_begins_anew_with_the_next_version(
     ann.request("work", "r2", json!(20)).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap(), 1);
     assert_eq!(ann.complete("r2").await.unwrap(), 2);
-    assert_eq!(stage.functions().environments(PROCESSOR).unwrap(), 1, "the first one has ended");
+    assert_eq!(
+        stage.functions().environments(PROCESSOR).unwrap(),
+        1,
+        "the environment of the old version has ended"
+    );
     assert_eq!(work.runs.load(Ordering::Relaxed), 2);
     stage.shutdown().await;
 }
 
-/// Leaves a task behind that writes an item later, and counts what is answered.
+/// Makes an app whose handler spawns a task that writes an item five seconds later, and counts successful
+/// writes.
 fn lingering(services: &Services, answers: &Arc<AtomicU32>) -> App {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -253,7 +265,7 @@ fn lingering(services: &Services, answers: &Arc<AtomicU32>) -> App {
         let answers = Arc::clone(&answers);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            // Its own patience may end.
+            // The SDK's own timeout may have expired.
             if put.send().await.is_ok() {
                 answers.fetch_add(1, Ordering::Relaxed);
             }
@@ -265,7 +277,7 @@ fn lingering(services: &Services, answers: &Arc<AtomicU32>) -> App {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_function_has_left_running_has_no_effect_and_hears_nothing() {
+async fn task_of_a_killed_function_receives_no_answer_and_starts_no_call() {
     let answers = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&answers);
     let stage = Stage::builder().app_with(move |services| lingering(services, &counted));
@@ -273,16 +285,17 @@ async fn what_a_dead_function_has_left_running_has_no_effect_and_hears_nothing()
     let mut ann = stage.connect(&ann()).await.unwrap();
     let late = Fault::delay(Call::dynamodb("PutItem").on("things"), Duration::from_secs(10));
     let _late = stage.faults().add(late.after(1).times(1));
-    // Each is killed, if it is, so many seconds after it was asked; it writes after five, and the second one's is late.
-    for (id, dies_after) in [("lives", 60), ("dies with its call under way", 8), ("dies before", 2)] {
+    // The router is killed `dies_after` seconds after each reply. Each task writes after five seconds; the
+    // second write takes ten seconds.
+    for (id, dies_after) in [("lives", 60), ("dies during its call", 8), ("dies before its call", 2)] {
         ann.request("linger", id, json!(id)).await.unwrap();
         ann.complete(id).await.unwrap();
         stage.advance(Duration::from_secs(dies_after)).await;
         assert_eq!(stage.functions().kill(ROUTER).unwrap(), 1);
         stage.advance(Duration::from_mins(2)).await;
     }
-    let under_way = json!({"id": "dies with its call under way"});
-    assert_eq!(stage.items("things").await.unwrap(), [under_way, json!({"id": "lives"})]);
+    let during = json!({"id": "dies during its call"});
+    assert_eq!(stage.items("things").await.unwrap(), [during, json!({"id": "lives"})]);
     assert_eq!(answers.load(Ordering::Relaxed), 1);
     stage.shutdown().await;
 }

@@ -14,7 +14,7 @@ use crate::{ann, builder, stage};
 
 const REQUESTS: &str = "streamer-RequestsTable";
 
-/// Is always queued, and counts its runs.
+/// A handler whose requests are always queued, and which counts its runs.
 #[derive(Debug)]
 struct Counted(Arc<AtomicU32>);
 
@@ -49,7 +49,7 @@ async fn connected() -> (Stage, Client) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_write_is_tried_again() {
+async fn throttled_dynamodb_write_is_retried() {
     let (stage, mut ann) = connected().await;
     let throttled = stage.faults().add(Fault::throttle(Call::dynamodb("PutItem").on(REQUESTS)).times(2));
     assert_complete(&print(&mut ann, 6).await);
@@ -58,7 +58,7 @@ async fn a_throttled_write_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_fails_after_it_has_taken_effect_is_not_done_twice() {
+async fn write_that_fails_after_taking_effect_creates_no_second_item() {
     let (stage, mut ann) = connected().await;
     let failed = stage.faults().add(Fault::fail_after_apply(Call::any_dynamodb().on(REQUESTS)).times(1));
     assert_complete(&print(&mut ann, 6).await);
@@ -68,7 +68,7 @@ async fn a_write_that_fails_after_it_has_taken_effect_is_not_done_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_delayed_takes_that_much_of_the_stages_time() {
+async fn delayed_call_takes_its_delay_on_the_stages_clock() {
     let (stage, mut ann) = connected().await;
     let slow = stage.faults().add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(2)).times(1));
     let asked = stage.now();
@@ -80,21 +80,21 @@ async fn a_call_that_is_delayed_takes_that_much_of_the_stages_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_said_to_be_gone_gets_no_more_frames_and_its_request_ends_all_the_same() {
+async fn request_completes_although_its_connection_is_reported_gone() {
     let (stage, mut ann) = connected().await;
     ann.set_patience(Duration::from_secs(60));
     let gone = stage.faults().add(Fault::gone(Call::post()));
     ann.request("print", "r1", json!({"pages": 6})).await.unwrap();
     assert!(matches!(ann.next_frame().await.unwrap(), Frame::Acknowledgment { .. }));
     let silent = ann.next_frame().await.unwrap_err().to_string();
-    assert!(silent.starts_with("no frame came for 60 s; before that came:"), "{silent}");
+    assert!(silent.starts_with("no frame came within 60 s; frames received before:"), "{silent}");
     assert!(gone.hits() > 0);
     assert_eq!(stage.items("RequestsTable").await.unwrap()[0]["status"], "COMPLETED");
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invocation_that_fails_is_tried_again_by_the_mapping() {
+async fn failed_invocation_is_retried_by_the_event_source_mapping() {
     let (stage, mut ann) = connected().await;
     let failed = stage.faults().add(Fault::fail(Call::invoke("streamer-ProcessorFunction")).times(1));
     assert_complete(&print(&mut ann, 6).await);
@@ -103,7 +103,7 @@ async fn an_invocation_that_fails_is_tried_again_by_the_mapping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_is_killed_at_its_claim_is_started_anew_and_finds_the_request_as_it_was() {
+async fn request_completes_although_the_processor_is_killed_during_its_claim() {
     let (stage, mut ann) = connected().await;
     let claim = Call::dynamodb("UpdateItem").on(REQUESTS).by("streamer-ProcessorFunction");
     let killed = stage.faults().add(Fault::kill(claim).times(1));
@@ -114,7 +114,7 @@ async fn a_function_that_is_killed_at_its_claim_is_started_anew_and_finds_the_re
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_are_delivered_twice_run_their_request_once() {
+async fn stream_record_delivered_twice_runs_its_request_once() {
     let (mut app, runs) = (App::new(), Arc::new(AtomicU32::new(0)));
     app.handle("print", Counted(Arc::clone(&runs))).unwrap().handle("echo", crate::echo).unwrap();
     let stage = Stage::builder().app(app).start().await.unwrap();
@@ -128,27 +128,30 @@ async fn records_that_are_delivered_twice_run_their_request_once() {
     ann.request("echo", "r2", json!(null)).await.unwrap();
     ann.complete("r2").await.unwrap();
     let seen = ann.seen();
-    assert_eq!(seen.get(seen.len() - 2), last.as_ref(), "nothing came after the end: {seen:?}");
+    assert_eq!(seen.get(seen.len() - 2), last.as_ref(), "no frame comes after the terminal frame: {seen:?}");
     assert_eq!(runs.load(Ordering::Relaxed), 1);
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ledger_tells_what_a_request_cost() {
+async fn ledger_lists_the_dynamodb_calls_of_a_request() {
     let (stage, mut ann) = connected().await;
     let ledger = stage.dynamodb().ledger();
     ann.request("echo", "r1", json!(1)).await.unwrap();
     ann.complete("r1").await.unwrap();
     let first = ledger.take().to_string();
-    assert!(first.starts_with("GetItem streamer-ConnectionsTable"), "who is connected is read once: {first}");
+    assert!(
+        first.starts_with("GetItem streamer-ConnectionsTable"),
+        "the first request reads its connection: {first}"
+    );
     ann.request("echo", "r2", json!(2)).await.unwrap();
     ann.complete("r2").await.unwrap();
-    assert_eq!(ledger.take().to_string(), "no calls", "and known from then on");
+    assert_eq!(ledger.take().to_string(), "no calls", "the connection is cached after the first request");
     stage.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_starts_and_shows_its_items_whatever_goes_wrong_with_its_database() {
+async fn stage_starts_and_items_are_read_despite_faults_in_dynamodb() {
     let any = Call::any_dynamodb;
     for fault in [
         Fault::delay(any(), Duration::from_secs(5)),
@@ -167,7 +170,7 @@ async fn a_stage_starts_and_shows_its_items_whatever_goes_wrong_with_its_databas
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_items_of_a_table_that_is_not_there_cannot_be_read() {
+async fn reading_items_of_an_unknown_table_is_an_error() {
     let stage = stage().await;
     let error = stage.items("NoTable").await.unwrap_err().to_string();
     assert!(error.starts_with("the items of table NoTable cannot be read: "), "{error}");

@@ -1,4 +1,4 @@
-//! Work that outlasts its invocations, and its clients' connections.
+//! Tests of requests that run longer than one invocation and longer than one connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use streamer_harness::stage::Stage;
 
 use crate::ann;
 
-/// Takes a minute for each page, and saves how far it has come after each. Counts pages and runs.
+/// A handler that scans one page per minute and saves a checkpoint after each page. It counts pages and runs.
 #[derive(Clone, Debug, Default)]
 struct Scan(Arc<Counts>);
 
@@ -48,15 +48,15 @@ impl Handler for Scan {
     }
 }
 
-/// What a client has seen of a request that it followed to its end.
+/// The frames that a client received until its request was terminal, and its number of reconnects.
 #[derive(Debug)]
 struct Followed {
     frames: Vec<Frame>,
     reconnects: u32,
 }
 
-/// Follows a request as a client does: when its connection ends, it comes back after a while, and goes on from the last
-/// frame that it has.
+/// Receives the frames of a request as a real client does: if the connection closes, it reconnects after five
+/// minutes and resumes after the last frame received.
 async fn follow(stage: &Stage, mut client: Client, id: &str) -> Followed {
     let mut followed = Followed { frames: Vec::new(), reconnects: 0 };
     loop {
@@ -93,11 +93,13 @@ fn seq(frame: &Frame) -> Option<Seq> {
     }
 }
 
-/// Runs a scan of so many pages to its end, and returns what its client saw, what was counted, and its item.
+/// Runs a scan of `pages` pages to its end. Returns the frames that the client received, the handler's
+/// counts, and the request's item.
 async fn scan(pages: u32) -> (Followed, Scan, Value) {
     let (mut app, scan) = (App::new(), Scan::default());
     app.handle("scan", scan.clone()).unwrap();
-    // Nothing here is the sweeper's to do, and thousands of looks take their time.
+    // The sweeper has no work in these tests, so it queries rarely: thousands of queries would slow the tests
+    // down.
     let stage = Stage::builder().app(app).variable("SWEEPER_PACE_MS", "60000").start().await.unwrap();
     let mut ann = stage.connect(&ann()).await.unwrap();
     let asked = stage.now();
@@ -110,16 +112,17 @@ async fn scan(pages: u32) -> (Followed, Scan, Value) {
     assert_eq!(items.len(), 1, "{items:?}");
     assert!(stage.queues().messages("streamer-DeadLetterQueue").unwrap().is_empty());
 
-    // Each time it went on, it did so by way of the table and its stream: a function that invokes itself is stopped by Lambda.
-    let (streams, mut waited) = (stage.dynamodb().streams(), 0);
+    // The request enters the stream as PENDING once per run: each continuation goes through the table and its
+    // stream, because Lambda stops a function that invokes itself.
+    let (streams, mut pending) = (stage.dynamodb().streams(), 0);
     let arn = streams.latest_stream_arn("streamer-RequestsTable").unwrap();
     for shard in streams.shards(&arn).unwrap() {
         for record in streams.read(&arn, &shard, None, 10_000).unwrap() {
             let record = record.to_event_record();
-            waited += u32::from(record["dynamodb"]["NewImage"]["status"]["S"] == "PENDING");
+            pending += u32::from(record["dynamodb"]["NewImage"]["status"]["S"] == "PENDING");
         }
     }
-    assert_eq!(waited, scan.0.runs.load(Ordering::Relaxed));
+    assert_eq!(pending, scan.0.runs.load(Ordering::Relaxed));
     stage.shutdown().await;
     (followed, scan, items.into_iter().next().unwrap())
 }
@@ -136,26 +139,26 @@ fn assert_whole(followed: &Followed, pages: u32) {
         | Frame::Complete { .. }
         | Frame::Error { .. } => None,
     });
-    assert!(percentages.is_sorted(), "it goes on from where it was");
+    assert!(percentages.is_sorted(), "progress percentage never decreases");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_three_hours_ends_right() {
+async fn request_of_three_hours_completes_with_one_reconnect() {
     let (followed, scan, item) = scan(180).await;
     assert_whole(&followed, 180);
-    assert_eq!(followed.reconnects, 1, "a connection lasts two hours");
-    assert_eq!(scan.0.pages.load(Ordering::Relaxed), 180, "nothing is done twice");
+    assert_eq!(followed.reconnects, 1, "the connection closes once, after two hours");
+    assert_eq!(scan.0.pages.load(Ordering::Relaxed), 180, "each page is scanned exactly once");
     assert_eq!((&item["status"], &item["attempt"]), (&json!("COMPLETED"), &json!(1)));
 }
 
-/// Frames that come count as a sign of life at the gateway: who only listens is not closed for being idle.
+/// Frames sent to a client reset the gateway's idle timer, so a client that only listens stays connected.
 #[tokio::test(start_paused = true)]
-async fn a_job_of_five_hours_goes_through_twenty_invocations_and_two_reconnects() {
+async fn request_of_five_hours_completes_in_twenty_invocations_with_two_reconnects() {
     let (followed, scan, item) = scan(300).await;
     assert_whole(&followed, 300);
     assert_eq!(followed.reconnects, 2);
     let (pages, runs) = (scan.0.pages.load(Ordering::Relaxed), scan.0.runs.load(Ordering::Relaxed));
-    assert_eq!(pages, 300, "nothing is done twice");
-    assert!(runs >= 20, "{runs}");
+    assert_eq!(pages, 300, "each page is scanned exactly once");
+    assert!(runs >= 20, "five hours take at least 20 invocations, not {runs}");
     assert_eq!((&item["attempt"], &item["continuations"]), (&json!(1), &json!(runs - 1)));
 }

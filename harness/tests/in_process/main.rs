@@ -1,6 +1,7 @@
-//! The stage in process, as a user's tests have it: functions, gateway, database and streams without a socket, on the test's clock.
+//! Tests of a stage in process, as a user's own tests run it: functions, gateway, database and streams
+//! without a socket, on the test's clock.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "test helpers may panic, as tests do")]
 
 mod building;
 mod clients;
@@ -20,7 +21,7 @@ use streamer::handler::{Context, Handler, HandlerError};
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Stage, StageBuilder};
 
-/// Takes a second for each page, and is queued above five.
+/// Prints one page per second. Requests for more than five pages are slow requests, which are queued.
 #[derive(Debug)]
 struct Print;
 

@@ -1,4 +1,4 @@
-//! What becomes of requests whose work fails, and whose functions, queues and connections do.
+//! Tests of recovery: requests whose handlers, functions, queues or connections fail.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -24,16 +24,16 @@ const DEAD_LETTERS: &str = "streamer-DeadLetterQueue";
 const PROCESSOR: &str = "streamer-ProcessorFunction";
 const WORKER: &str = "streamer-WorkerFunction";
 
-/// Work that is as long as it is asked to be, and fails as often.
+/// A handler that works for the requested time and fails the requested number of attempts.
 #[derive(Clone, Debug, Default)]
 struct Work(Arc<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
     begun: Mutex<Vec<Instant>>,
-    is_mended: AtomicBool,
+    is_fixed: AtomicBool,
     runs: AtomicU32,
-    /// Those that a poisonous request brings down.
+    /// The stage's functions, for a poisonous request to kill.
     functions: OnceLock<Functions>,
 }
 
@@ -41,10 +41,10 @@ struct Seen {
 struct Order {
     #[serde(default = "six")]
     secs: u32,
-    /// How many attempts fail; `u32::MAX` all, until it is mended.
+    /// Number of attempts that fail; with `u32::MAX`, all attempts fail until the handler is fixed.
     #[serde(default)]
     failures: u32,
-    /// Whether it brings the processes down that run requests.
+    /// Whether the request kills the function that runs it.
     #[serde(default)]
     is_poison: bool,
 }
@@ -68,7 +68,7 @@ impl Handler for Work {
     async fn process(&self, order: Order, context: Context) -> Result<u32, HandlerError> {
         self.0.begun.lock().unwrap().push(Instant::now());
         self.0.runs.fetch_add(1, Ordering::Relaxed);
-        if context.attempt <= order.failures && !self.0.is_mended.load(Ordering::Relaxed) {
+        if context.attempt <= order.failures && !self.0.is_fixed.load(Ordering::Relaxed) {
             let busy = HandlerError::retryable("BUSY", "The source is busy");
             return Err(busy.retry_after(Duration::from_secs(5)));
         }
@@ -76,7 +76,8 @@ impl Handler for Work {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let percentage = f64::from(second) / f64::from(order.secs) * 100.0;
             context.progress.report(percentage, format!("Second {second}"))?;
-            // Killing takes every environment of a function along: in the worker, once whoever runs beside it is done.
+            // A kill stops every environment of a function. In the worker it happens in the last second, when
+            // no other request runs there.
             let (function, at) = if context.attempt == 1 { (PROCESSOR, 3) } else { (WORKER, order.secs) };
             if let (true, Some(functions)) = (order.is_poison && second == at, self.0.functions.get()) {
                 functions.kill(function).unwrap();
@@ -86,7 +87,7 @@ impl Handler for Work {
     }
 }
 
-/// A stage whose sweeper has begun its rounds, and a client.
+/// Starts a stage, lets its sweeper run for two minutes, and returns the stage, its handler and a client.
 async fn stage() -> (Stage, Work, Client) {
     let (mut app, work) = (App::new(), Work::default());
     app.handle("work", work.clone()).unwrap();
@@ -119,7 +120,7 @@ fn letters(stage: &Stage) -> Vec<DeadLetter> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backoff_of_five_seconds_takes_about_five() {
+async fn retry_with_a_backoff_of_five_seconds_starts_five_to_eight_seconds_later() {
     let (stage, work, mut ann) = stage().await;
     ann.request("work", "r1", json!({"failures": 2})).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap(), 6);
@@ -136,7 +137,7 @@ async fn a_backoff_of_five_seconds_takes_about_five() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_for_good_is_a_dead_letter_once_and_can_be_made_anew() {
+async fn request_that_fails_all_attempts_becomes_one_dead_letter_and_can_be_redriven() {
     let (stage, work, mut ann) = stage().await;
     ann.request("work", "r1", json!({"failures": u32::MAX})).await.unwrap();
     assert_eq!(ann.failure("r1").await.unwrap().code.as_str(), "BUSY");
@@ -145,7 +146,7 @@ async fn what_fails_for_good_is_a_dead_letter_once_and_can_be_made_anew() {
     assert_eq!((letter.attempts, letter.history.len(), letter.error.code.as_str()), (3, 3, "BUSY"));
     assert_eq!(work.0.runs.load(Ordering::Relaxed), 3);
 
-    work.0.is_mended.store(true, Ordering::Relaxed);
+    work.0.is_fixed.store(true, Ordering::Relaxed);
     let queue = DynamoRequestQueue::new(stage.dynamodb().client(), REQUESTS, QueueSettings::default());
     let redriven = redrive(&queue, letter, stage.now()).await.unwrap();
     let Redriven::New(id) = redriven else { panic!("{redriven:?}") };
@@ -161,7 +162,7 @@ async fn what_fails_for_good_is_a_dead_letter_once_and_can_be_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_its_queue_does_not_take_is_sent_later() {
+async fn dead_letter_is_sent_after_its_queue_recovers() {
     let (stage, _, mut ann) = stage().await;
     let down = stage.faults().add(Fault::fail(Call::send_message()));
     ann.request("work", "r1", json!({"failures": u32::MAX})).await.unwrap();
@@ -175,7 +176,7 @@ async fn a_dead_letter_that_its_queue_does_not_take_is_sent_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hand_over_that_is_lost_is_brought_back() {
+async fn request_whose_dispatch_is_lost_still_completes_within_five_minutes() {
     let (stage, work, mut ann) = stage().await;
     let lost = stage.faults().add(Fault::fail(Call::invoke(WORKER)).times(1));
     let asked = stage.now();
@@ -189,12 +190,16 @@ async fn a_hand_over_that_is_lost_is_brought_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_was_written_and_not_told_is_told_by_the_sweeper() {
+async fn undelivered_terminal_frame_is_delivered_by_the_sweeper() {
     let (stage, work, mut ann) = stage().await;
-    // The first frame of work that reports nothing is the last.
+    // A quick request's only frame is its response.
     let killed = stage.faults().add(Fault::kill(Call::post().by(PROCESSOR)).times(1));
     ann.request("work", "r1", json!({"secs": 0})).await.unwrap();
-    assert_eq!(killed.hits(), 0, "it takes no time: it is answered at once");
+    assert_eq!(
+        killed.hits(),
+        0,
+        "a quick request is answered by its response, without a post to the connection"
+    );
     ann.complete("r1").await.unwrap();
 
     let silent = Fault::kill(Call::post().by(PROCESSOR)).after(6).times(1);
@@ -212,9 +217,9 @@ async fn an_end_that_was_written_and_not_told_is_told_by_the_sweeper() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_process_died_is_rerun_by_the_worker() {
+async fn request_of_a_killed_processor_is_rerun_by_the_worker() {
     let (stage, work, mut ann) = stage().await;
-    // The first is the claim.
+    // The first update is the claim; the fault hits a later update.
     let write = Call::dynamodb("UpdateItem").on(REQUESTS).by(PROCESSOR);
     let killed = stage.faults().add(Fault::kill(write).after(3).times(1));
     ann.request("work", "r1", json!({"secs": 20})).await.unwrap();
@@ -230,7 +235,7 @@ async fn a_request_whose_process_died_is_rerun_by_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_brings_its_process_down_each_time_ends_as_a_dead_letter_and_its_neighbour_right() {
+async fn request_that_always_kills_its_process_becomes_a_dead_letter_and_others_complete() {
     let (stage, work, mut ann) = stage().await;
     work.0.functions.set(stage.functions().clone()).unwrap();
     ann.request("work", "r2", json!({"secs": 6})).await.unwrap();
@@ -240,6 +245,9 @@ async fn a_request_that_brings_its_process_down_each_time_ends_as_a_dead_letter_
     stage.advance(Duration::from_mins(5)).await;
     let [letter] = &letters(&stage)[..] else { panic!("{:?}", letters(&stage)) };
     assert_eq!((letter.request_id.as_str(), letter.attempts, letter.history.len()), ("r1", 3, 3));
-    assert!(item(&stage, "r2").await["attempt"].as_u64().unwrap() <= 2, "each is rerun alone");
+    assert!(
+        item(&stage, "r2").await["attempt"].as_u64().unwrap() <= 2,
+        "a request that shares its invocation with a poisonous request is rerun at most once"
+    );
     stage.shutdown().await;
 }

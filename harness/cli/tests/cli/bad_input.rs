@@ -10,7 +10,7 @@ fn a_port_in_use_is_said_before_anything_is_built() {
     let workspace = Workspace::new(BROKEN);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    assert_snapshot!(workspace.refusal(&["local", "--port", &port]).replace(&port, "[port]"), @"streamer: port [port] is in use: end what listens there, or choose another with --port (0 takes a free one)");
+    assert_snapshot!(workspace.refusal(&["local", "--port", &port]).replace(&port, "[port]"), @"streamer: port [port] is in use; stop the program that listens on it, or choose another port with --port (0 picks a free port)");
 }
 
 #[test]
@@ -31,11 +31,11 @@ fn what_the_stage_does_not_know_in_a_template_is_listed_by_its_path() {
     workspace.edit_template("Handler: bootstrap, ", "Handler: bootstrap, Colour: red, Timeout: soon, ");
     workspace.edit_template("BillingMode: PAY_PER_REQUEST", "Flavour: sweet");
     assert_snapshot!(workspace.refusal(&["local", "--port", "0"]), @r#"
-    streamer: the template [workspace]/lambdas/template.yaml does not describe a stage:
-      Resources.OnlyFunction.Properties.Colour (line 9, column 73): the local stage does not know this, and it might change what happens; take it out or correct it
+    streamer: the template [workspace]/lambdas/template.yaml is invalid:
+      Resources.OnlyFunction.Properties.Colour (line 9, column 73): the local stage does not support this setting, which might change how the stage behaves; remove or correct it
       Resources.OnlyFunction.Properties.Timeout (line 9, column 87): expected a whole number of seconds, found "soon"
-      Resources.Table.Properties.ProvisionedThroughput (line 13, column 7): is missing; give it, or set BillingMode to PAY_PER_REQUEST
-      Resources.Table.Properties.Flavour (line 13, column 16): the local stage does not know this, and it might change what happens; take it out or correct it
+      Resources.Table.Properties.ProvisionedThroughput (line 13, column 7): required, but missing; add it, or set BillingMode to PAY_PER_REQUEST
+      Resources.Table.Properties.Flavour (line 13, column 16): the local stage does not support this setting, which might change how the stage behaves; remove or correct it
     "#);
 }
 
@@ -45,7 +45,7 @@ fn a_function_that_does_not_build_ends_the_start_under_what_the_compiler_says() 
     let output = workspace.run(&["local", "--port", "0"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("expected `u32`, found `&str`"), "{said}");
-    assert_snapshot!(workspace.refusal(&["local", "--port", "0"]), @"streamer: the functions (only) do not build: mend what Cargo says above, in [workspace]");
+    assert_snapshot!(workspace.refusal(&["local", "--port", "0"]), @"streamer: the functions (only) do not build; fix the errors that Cargo printed above, in [workspace]");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_signing_key_that_is_damaged_is_said_with_how_to_mend_it() {
     let workspace = Workspace::new(IDLE);
     fs::create_dir_all(workspace.path().join("target/streamer")).unwrap();
     fs::write(workspace.path().join("target/streamer/signing-key"), "nonsense").unwrap();
-    assert_snapshot!(workspace.refusal(&["token"]), @"streamer: the signing key [workspace]/target/streamer/signing-key cannot be used: it holds no Ed25519 key: delete it, and a new one is made");
+    assert_snapshot!(workspace.refusal(&["token"]), @"streamer: the signing key [workspace]/target/streamer/signing-key cannot be used: the file does not hold an Ed25519 key; delete the file, and the next start creates a new key");
 }
 
 #[test]
@@ -89,5 +89,5 @@ fn a_folder_without_a_workspace_is_said() {
     let workspace = Workspace::new(IDLE);
     fs::remove_file(workspace.path().join("Cargo.toml")).unwrap();
     let said = workspace.refusal(&["token"]);
-    assert!(said.contains("no Cargo workspace around"), "{said}");
+    assert!(said.contains("no Cargo workspace contains"), "{said}");
 }

@@ -48,7 +48,7 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
         "{ AttributeName: name, AttributeType: S }",
     );
     workspace.edit_template("{ AttributeName: id, KeyType: HASH }", "{ AttributeName: name, KeyType: HASH }");
-    insta::assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "kept"]), @"streamer: table streamer-Table cannot be made: the data folder has it otherwise: keys: should be name S HASH; is id S HASH. Name another folder with --data, or delete this one");
+    insta::assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "kept"]), @"streamer: table streamer-Table cannot be created: the data folder has a table of this name with another layout (keys: should be name S HASH; is id S HASH); name another folder with --data, or delete this folder");
 }
 
 #[test]

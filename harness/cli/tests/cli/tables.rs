@@ -271,7 +271,7 @@ fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
     let create = ["create", "--endpoint", &url, "--prefix", "demo"];
     assert_eq!(
         run(&workspace, &create),
-        "0\ndemo-Table: made\n  point-in-time recovery: not compared, this endpoint does not know it\n"
+        "0\ndemo-Table: made\n  point-in-time recovery: not compared, the endpoint does not know this setting\n"
     );
     workspace.edit_template(&expiring("expires"), &expiring("ttl"));
     let refused = run(&workspace, &create);
@@ -326,7 +326,7 @@ fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
     workspace.edit_template("Resources:\n", "Resources:\n  Key: { Type: AWS::KMS::Key, Properties: {} }\n");
     let refused = run(&workspace, &["create", "--endpoint", &plain, "--prefix", "demo"]);
     assert!(
-        refused.contains("table demo-Table is not made: only CloudFormation knows the KMS key"),
+        refused.contains("table demo-Table is not created, because only CloudFormation knows its KMS key"),
         "{refused}"
     );
     assert_eq!(tables_of(&db), json!([]));
@@ -491,7 +491,7 @@ fn names_are_those_of_the_region_and_of_the_parameters() {
     let name = "      TableName: !Sub '${AWS::StackName}-${AWS::Region}-${Suffix}'\n      BillingMode";
     workspace.edit_template("      BillingMode", name);
     let missing = run(&workspace, &[&["create"], &place[..]].concat());
-    assert!(missing.contains("no default and no value given for Suffix"), "{missing}");
+    assert!(missing.contains("parameters without a default and without a value: Suffix"), "{missing}");
     let create = [&["create"], &place[..], &["--parameter", "Suffix=blue"]].concat();
     let created = told(&command(&workspace, &create).env("AWS_REGION", "eu-west-1").output().unwrap());
     assert!(created.starts_with("0\ndemo-eu-west-1-blue: made\n"), "{created}");
@@ -528,11 +528,11 @@ fn an_endpoint_that_fails_is_to_be_tried_again() {
     {
         let url = answering(move |_, _| (status, json!({ "__type": name, "message": "oh" }).to_string()));
         let said = run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]);
-        assert!(said.starts_with("1\n") && said.ends_with("oh; try again\n"), "{name}: {said}");
+        assert!(said.starts_with("1\n") && said.ends_with("oh); try again later\n"), "{name}: {said}");
     }
     let gateway = answering(|_, _| (502, "<html>".to_owned()));
     let said = run(&workspace, &["check", "--endpoint", &gateway, "--prefix", "demo"]);
-    assert!(said.ends_with("; try again\n"), "{said}");
+    assert!(said.ends_with("; try again later\n"), "{said}");
 }
 
 #[test]
