@@ -38,7 +38,7 @@ pub(super) struct Outcome {
     pub(super) violations: Vec<Violation>,
     /// Tables and queues at the end of the world; empty if the run was stopped early.
     pub(super) last: FinalState,
-    /// Whether the run was stopped early, because the rule that it waited for was broken.
+    /// Whether the run was stopped early, at the violation of the rule that `Until::Broken` names.
     pub(super) was_stopped: bool,
     /// Virtual time that passed in the world.
     pub(super) lasted: Duration,
@@ -56,7 +56,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// an environment's idle limit of ten minutes.
 const LAST_TASKS: Duration = Duration::from_mins(11);
 
-/// Executes a plan on this thread, after a warm-up run if the thread has had none.
+/// Executes a plan on this thread, after a warm-up run unless the thread has had one.
 pub(super) fn execute(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcome, StageError> {
     warm_up(|plan| execute_warm(plan, &AppUnderTest::Jobs, &Until::End).map(drop))?;
     execute_warm(plan, app, until)

@@ -15,8 +15,8 @@ use super::plan::Plan;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct History {
-    /// Requests that clients sent with an id, in the order in which each was first sent. One id of one user
-    /// is one request, however often and from whichever of the user's clients it was sent.
+    /// Requests that clients sent with an id, in the order in which each was first sent. Messages of one user
+    /// with the same id are one request, even if several of the user's clients send them.
     pub requests: Vec<RequestHistory>,
     /// Bodies of the messages in the dead-letter queue at the end of the run, as JSON.
     pub dead_letters: Vec<Value>,

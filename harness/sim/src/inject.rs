@@ -17,7 +17,7 @@ use streamer_fakes::faults::{Call, Fault, FaultGuard};
 use streamer_fakes::lambda::Functions;
 use streamer_harness::stage::Stage;
 
-/// Injects the faults of a plan into its world while it lives.
+/// The running injection of a plan's faults into the plan's world.
 #[derive(Debug)]
 pub(super) struct Injector {
     /// One task for each fault of the plan, which starts and stops that fault.
@@ -52,7 +52,7 @@ const INTERVAL_MS: u64 = 15_000;
 /// Number of open shards from which on no shard is split: each open shard has a reader and lanes, which cost
 /// time.
 const MAX_OPEN_SHARDS: usize = 16;
-/// Table whose stream has its shards split.
+/// Table whose stream shards are split.
 const REQUESTS: &str = "streamer-RequestsTable";
 
 impl Injector {

@@ -31,7 +31,7 @@ impl std::error::Error for PlanError {}
 /// Version of the file format that is written, as `"schema": 2`. A file without `schema` has version 1.
 const SCHEMA: u64 = 2;
 
-/// A plan in the form of its file.
+/// Layout of a plan file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
@@ -45,7 +45,7 @@ struct PlanFile {
     faults: Vec<FaultPlan>,
 }
 
-/// The fields that decide in which version the rest of the file is read.
+/// Fields of a plan file that determine the file's version.
 #[derive(Deserialize)]
 struct Header {
     schema: Option<u64>,
@@ -133,7 +133,7 @@ impl Plan {
             }
             if fault.until_ms < fault.from_ms {
                 let message =
-                    format!("expected at least from_ms, {}; found {}", fault.from_ms, fault.until_ms);
+                    format!("expected at least from_ms ({}), found {}", fault.from_ms, fault.until_ms);
                 return Err(invalid(&format!("{place}.until_ms"), &message));
             }
         }

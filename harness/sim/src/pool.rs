@@ -40,7 +40,7 @@ pub(super) fn with_pool<T: Send, R: Send, O>(
                     }
                 }
             };
-            spawn(scope, format!("pool {number}"), work_all);
+            spawn(scope, format!("world pool {number}"), work_all);
             (give, results)
         });
         lead(&Pool(members.collect()))

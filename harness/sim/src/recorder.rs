@@ -12,10 +12,10 @@ use streamer_fakes::observe::{Observation, Observer};
 /// How far a world is run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Until {
-    /// To its regular end.
+    /// The world runs to its regular end.
     End,
-    /// To the first violation of this rule: what follows could take an hour of virtual time, and is of no
-    /// interest.
+    /// The world stops at the first violation of this rule, because the rest could take an hour of virtual
+    /// time.
     Broken(String),
 }
 

@@ -10,45 +10,46 @@ use super::plan::Plan;
 use super::summary::Summary;
 use super::tally::Tally;
 
-/// Result of many simulated runs (worlds): counts, broken rules, and the smallest plan that still breaks one.
+/// Result of many simulated runs: counts, broken rules, and the smallest plan that still breaks one of the
+/// rules.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
     /// Seeds that were requested to run.
     pub seeds: Range<u64>,
-    /// Number of worlds that were run to completion.
+    /// Number of simulated runs (worlds) that were completed.
     pub worlds: u64,
-    /// Violations of each world that broke a rule. Key: the seed of the world.
+    /// Violations of each simulated run that broke a rule. Key: the seed of the run.
     pub failures: BTreeMap<u64, Vec<Violation>>,
     /// Failure of the lowest seed that broke a rule, with its shrunk plan; `None` if no rule was broken or no
     /// plan was shrunk.
     pub smallest: Option<Failure>,
-    /// Virtual time that passed in all worlds together.
+    /// Virtual time that passed in all simulated runs together.
     pub lasted: Duration,
     /// Real time that all runs took.
     pub took: Duration,
     tally: Tally,
 }
 
-/// A world that broke a rule, shrunk to the smallest plan found that still breaks it.
+/// A simulated run that broke a rule, shrunk to the smallest plan found that still breaks the rule.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Seed of the world before shrinking.
+    /// Seed of the run that broke the rule, before shrinking.
     pub seed: u64,
-    /// First rule that the world broke before shrinking.
+    /// First violation in the run before shrinking.
     pub violation: Violation,
-    /// Violation of the same rule in the shrunk world.
+    /// Violation in the run of the shrunk plan, of the rule that the original run broke first.
     pub smallest: Violation,
-    /// Plan of the shrunk world.
+    /// Plan after shrinking: the smallest plan found that still breaks the rule.
     pub plan: Plan,
-    /// Timeline of the shrunk world, as text.
+    /// Timeline of the shrunk plan's run, as text.
     pub timeline: String,
     /// Number of smaller plans that were tried during shrinking.
     pub tried: u32,
 }
 
-/// Data of a finished world that a report keeps.
+/// Data of one finished run that a report keeps.
 #[derive(Debug)]
 pub(super) struct FinishedWorld {
     pub(super) seed: u64,
@@ -92,7 +93,7 @@ impl Report {
         }
     }
 
-    /// Returns the number of worlds per second of real time, all threads together.
+    /// Returns the number of simulated runs per second of real time, all threads together.
     #[must_use]
     pub fn worlds_per_second(&self) -> f64 {
         self.worlds as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -104,11 +105,11 @@ impl Report {
         self.lasted.as_secs_f64() / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Asserts that worlds were run, and that none of them broke a rule.
+    /// Asserts that at least one simulated run was completed, and that no run broke a rule.
     ///
     /// # Panics
-    /// If a world broke a rule (the message holds the seed, the violation, the smallest plan and its
-    /// timeline), or if no world was run.
+    /// If a run broke a rule, or if no run was completed. For a broken rule, the message holds the seed, the
+    /// violation, the smallest plan and its timeline.
     #[track_caller]
     pub fn assert(&self) {
         if let Some(failure) = &self.smallest {

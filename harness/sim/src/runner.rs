@@ -42,7 +42,7 @@ pub(super) fn run(
         let (finished, worlds) = mpsc::channel();
         for number in 0..threads {
             let finished = finished.clone();
-            pool::spawn(scope, format!("worlds {number}"), move || work(finished));
+            pool::spawn(scope, format!("world runner {number}"), move || work(finished));
         }
         drop(finished);
         loop {

@@ -169,7 +169,8 @@ impl Search<'_> {
                 });
                 let candidates: Vec<Plan> = candidates.collect();
                 let Some(found) = self.first_that_breaks(candidates) else { break };
-                // The members before the removed range cannot be removed. Continue with the members after it.
+                // Members before the removed range were tried and are needed. Continue behind the removed
+                // range.
                 from += found / usize::try_from(part.seeds).unwrap_or(1) * size;
             }
             size = if size == 1 { 0 } else { size.div_ceil(2) };
@@ -186,8 +187,8 @@ impl Search<'_> {
         }
     }
 
-    /// Makes the first candidate that still breaks the rule the best plan. Returns the candidate's index, or
-    /// `None` if no candidate breaks the rule.
+    /// Chooses the first candidate that still breaks the rule as the best plan so far. Returns the
+    /// candidate's index, or `None` if no candidate breaks the rule.
     ///
     /// Candidates are tried concurrently, but the first in order is chosen, so that the result does not
     /// depend on the number of threads.

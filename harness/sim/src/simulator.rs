@@ -1,4 +1,4 @@
-//! [`Sim`], which runs one simulated world or many.
+//! The simulator: [`Sim`] simulates one world or many.
 
 use std::fmt;
 use std::ops::Range;
@@ -151,8 +151,8 @@ impl Sim {
         }
     }
 
-    /// Adds an action that the clients request, each time with a payload drawn from the world's seed. All
-    /// added actions are equally likely. Without any, clients request the simulator's own jobs.
+    /// Adds an action that the clients request, each time with a payload drawn from the run's seed. All added
+    /// actions are equally likely. If no action is added, clients request the simulator's own jobs.
     #[must_use]
     pub fn requests(
         mut self,
@@ -163,15 +163,15 @@ impl Sim {
         self
     }
 
-    /// Sets the permissions that every client's token grants, in worlds made from seeds. Default: none.
+    /// Sets the permissions that every client's token grants, in runs made from seeds. Default: none.
     #[must_use]
     pub fn permissions(mut self, permissions: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.permissions = permissions.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Adds a rule of your own, which is checked at the end of each world. `holds` returns `Err` with a
-    /// description if the world breaks the rule.
+    /// Adds a rule of your own, which is checked at the end of each simulated run. `holds` returns `Err` with
+    /// a description if the run breaks the rule.
     #[must_use]
     pub fn check(
         mut self,
@@ -182,14 +182,15 @@ impl Sim {
         self
     }
 
-    /// Sets the seeds of the worlds to run, one world for each seed. Default: 0 to 99.
+    /// Sets the seeds to simulate, one run for each seed. Default: 0 to 99.
     #[must_use]
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
     }
 
-    /// Sets the number of worlds that run concurrently, at least 1. Default: one for each core.
+    /// Sets the number of simulated runs that are executed concurrently, at least 1. Default: one for each
+    /// core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
@@ -207,7 +208,8 @@ impl Sim {
         plan
     }
 
-    /// Runs the world of a seed on this thread. Must not be called within a tokio runtime.
+    /// Simulates one run (a world), made from a seed, on this thread. Must not be called within a tokio
+    /// runtime.
     #[must_use]
     pub fn run_seed(&self, seed: u64) -> World {
         match panics::catch_panics(|| self.plan(seed)) {
@@ -220,7 +222,8 @@ impl Sim {
         }
     }
 
-    /// Runs the world of a plan on this thread. Must not be called within a tokio runtime.
+    /// Simulates one run (a world), made from a plan, on this thread. Must not be called within a tokio
+    /// runtime.
     #[must_use]
     pub fn run_plan(&self, plan: Plan) -> World {
         self.run_until(plan, &Until::End)
@@ -259,8 +262,8 @@ impl Sim {
         world
     }
 
-    /// Returns whether the panic is allowed. The simulator's own handlers panic on purpose, and a user's code
-    /// may panic, because panics of handlers are unwound as on AWS.
+    /// Returns whether the panic is allowed. The simulator's own handlers panic on purpose. A user's code may
+    /// panic too, because Streamer unwinds such panics, as on AWS.
     fn may_panic(&self, panicked: &Panicked) -> bool {
         match self.app {
             AppUnderTest::Jobs => panicked.file == handlers::FILE,
@@ -268,7 +271,7 @@ impl Sim {
         }
     }
 
-    /// Runs the worlds of all seeds until one of them breaks a rule. The plan of that world is shrunk.
+    /// Simulates one run for each seed, until a run breaks a rule. The plan of that run is shrunk.
     #[must_use]
     pub fn run(&self) -> Report {
         let mut report = self.run_while(|so_far| so_far.failures.is_empty());
@@ -276,10 +279,10 @@ impl Sim {
         report
     }
 
-    /// Runs the worlds of all seeds while `go_on` returns true. `go_on` is called after each world, and a few
-    /// times per second.
+    /// Simulates one run for each seed, while `go_on` returns true. `go_on` is called after each run, and a
+    /// few times per second.
     ///
-    /// Seeds are run in order, and a world that has begun is finished, so that the lowest failing seed does
+    /// Seeds are taken in order, and a run that has begun is finished, so that the lowest failing seed does
     /// not depend on the number of threads.
     #[must_use]
     pub fn run_while(&self, go_on: impl FnMut(&Report) -> bool) -> Report {
@@ -290,7 +293,7 @@ impl Sim {
         runner::run(self.seeds.clone(), self.threads, world, go_on)
     }
 
-    /// Shrinks the plan of the lowest seed whose world broke a rule. Returns `None` if no world did.
+    /// Shrinks the plan of the lowest seed in the report that broke a rule. Returns `None` if no seed did.
     #[must_use]
     pub fn smallest_failure(&self, report: &Report) -> Option<Failure> {
         let (seed, violations) = report.failures.iter().find(|(_, violations)| !violations.is_empty())?;

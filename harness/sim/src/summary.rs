@@ -18,7 +18,8 @@ pub struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// Returns the names of the kinds of faults, status changes and types of frames that no world reached.
+    /// Returns the names of the kinds of faults, status changes and types of frames that no simulated run
+    /// reached.
     #[must_use]
     pub fn never(&self) -> Vec<String> {
         self.tally.never()

@@ -298,8 +298,8 @@ fn handler(HandlerEvent { user, tenant, id, attempt, continuations, phase }: &Ha
         if *continuations > 0 { format!(", continuation {continuations}") } else { String::new() };
     let what = match phase {
         HandlerPhase::Begin => format!("starts {key}, attempt {attempt}{continued}"),
-        HandlerPhase::End => format!("finished {key}"),
-        HandlerPhase::Dropped => format!("dropped before it finished {key}"),
+        HandlerPhase::End => format!("finishes {key}"),
+        HandlerPhase::Dropped => format!("dropped before finishing {key}"),
     };
     Line::new(Tone::Handler, "handler", what).about(Some(key))
 }

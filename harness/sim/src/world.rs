@@ -15,11 +15,11 @@ use super::timeline::Timeline;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct World {
-    /// Plan from which the world was made.
+    /// Plan that was simulated.
     pub plan: Plan,
-    /// Broken rules, in the order in which they were detected.
+    /// Rules that the run broke, in the order of detection.
     pub violations: Vec<Violation>,
-    /// Virtual time that passed in the world.
+    /// Virtual time that passed during the run.
     pub lasted: Duration,
     /// Recorded events and final state; `None` if the stage did not start or the run panicked.
     outcome: Option<Outcome>,
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// Returns whether the run was stopped early, because the rule that it waited for was broken.
+    /// Returns whether the run was stopped early, at the violation of a rule.
     pub(super) fn was_stopped(&self) -> bool {
         self.outcome.as_ref().is_some_and(|outcome| outcome.was_stopped)
     }
@@ -69,16 +69,16 @@ impl World {
         self.outcome.as_ref().map(|outcome| Tally::of(&outcome.events)).unwrap_or_default()
     }
 
-    /// Returns whether the world broke the rule with this text.
+    /// Returns whether the run broke the rule with this text.
     #[must_use]
     pub fn breaks(&self, rule: &str) -> bool {
         self.violations.iter().any(|violation| violation.rule == rule)
     }
 
-    /// Asserts that the world broke no rule.
+    /// Asserts that the run broke no rule.
     ///
     /// # Panics
-    /// If the world broke a rule. The message holds the violations and the timeline.
+    /// If the run broke a rule. The message holds the violations and the timeline.
     #[track_caller]
     pub fn assert(&self) {
         assert!(self.violations.is_empty(), "{self}");

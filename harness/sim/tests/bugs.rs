@@ -59,7 +59,7 @@ fn each_seeded_bug_is_caught_within_a_thousand_seeds_that_pass_without_it() {
 /// The seed and the violation by which a bug was caught.
 struct Caught {
     seed: u64,
-    /// First violation of the seed's world that does not occur without the bug.
+    /// First violation in the seed's world whose rule is not broken without the bug.
     violation: Violation,
 }
 
@@ -122,7 +122,8 @@ impl Search {
         }
     }
 
-    /// Returns the first violation of a seed's world with the bug that does not occur without the bug.
+    /// Runs a seed's world with the bug. Returns the first violation whose rule is not broken without the
+    /// bug.
     fn catch(&self, bug: Bug, seed: u64) -> Option<Violation> {
         let with = violations(Some(bug), seed);
         if with.is_empty() {

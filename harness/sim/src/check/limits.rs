@@ -12,9 +12,9 @@ use crate::plan::{FaultKind, Plan};
 pub(super) struct Limits {
     /// Whether the plan injects no faults.
     pub(super) is_faultless: bool,
-    /// Whether a fault can deliver a frame long after it was sent.
+    /// Whether a fault of the plan can delay a frame long after the frame was sent.
     pub(super) may_be_late: bool,
-    /// Whether a fault can answer a post to an open connection with 410 Gone.
+    /// Whether a fault of the plan can answer a post to an open connection with 410 Gone.
     pub(super) may_seem_gone: bool,
     /// Tolerated difference between a function's clock and the world's.
     pub(super) skew: Duration,

@@ -227,7 +227,7 @@ impl WorldModel {
         }
     }
 
-    /// Checks an error that answers a message.
+    /// Checks an error frame that answers a client's message: NOT_FOUND and CONFLICT need a cause.
     fn refused(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let code = frame["error"]["code"].as_str().unwrap_or_default();
@@ -248,7 +248,7 @@ impl WorldModel {
             _ => return,
         };
         if is_wrong {
-            let message = format!("client {number} received {text} without a cause");
+            let message = format!("client {number} received an unjustified error: {text}");
             self.found.broken(rules::REFUSAL_HAS_A_CAUSE, at, Some(&about), message);
         }
     }

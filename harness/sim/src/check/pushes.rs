@@ -66,7 +66,10 @@ fn check_terminal_frame(request: &mut RequestModel, post: &Post<'_>) -> Problems
     let Post { connection, text, seq, .. } = post;
     let status = request.state.status;
     if !status.is_terminal() {
-        return vec![(rules::WRITTEN_BEFORE_DELIVERED, format!("the request is {}", status.as_str()))];
+        return vec![(
+            rules::WRITTEN_BEFORE_DELIVERED,
+            format!("the request's status is {}", status.as_str()),
+        )];
     }
     let mut problems = Problems::new();
     let pushed = request.pushed.entry((*connection).to_owned()).or_default();
@@ -82,7 +85,8 @@ fn check_terminal_frame(request: &mut RequestModel, post: &Post<'_>) -> Problems
     }
     // A client that has received a higher sequence number drops this frame.
     if let Some(last) = pushed.last.values().max().filter(|last| *last >= seq) {
-        problems.push((rules::SEQ_RISES, format!("the connection was sent sequence number {last} before")));
+        problems
+            .push((rules::SEQ_RISES, format!("sequence number {last} was already pushed to the connection")));
     }
     if *seq != request.state.seq {
         problems.push((
@@ -150,15 +154,16 @@ fn check_progress(limits: &Limits, request: &mut RequestModel, post: &Post<'_>) 
         *late += 1;
         is_late = limits.may_be_late && *late == 1;
         if !is_late {
-            let stands = format!("the request is in state {state:?}");
+            let message = format!("the request is in state {state:?}");
             let rule =
                 if pushed.has_terminal_frame { rules::SEQ_RISES } else { rules::NO_PUSH_WITHOUT_LEASE };
-            problems.push((rule, stands));
+            problems.push((rule, message));
         }
     }
     let last = pushed.last.entry((number, epoch)).or_default();
     if seq <= last && !is_late {
-        problems.push((rules::SEQ_RISES, format!("the connection was sent sequence number {last} before")));
+        problems
+            .push((rules::SEQ_RISES, format!("sequence number {last} was already pushed to the connection")));
     }
     *last = (*last).max(*seq);
     problems

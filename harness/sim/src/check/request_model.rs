@@ -61,10 +61,11 @@ pub(super) struct Part {
     pub(super) value: Option<String>,
 }
 
-/// Counts of the writes and frames of a request that its claims do not count.
+/// Counts of a request's subscriptions, of its delivered terminal frames, and of the writes that record
+/// deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
-    /// Number of writes after the terminal write, which record deliveries.
+    /// Number of writes after the terminal write, most of which record a delivery.
     pub(super) notes: u32,
     /// Number of subscriptions, including the sender's own.
     pub(super) subscriptions: u32,
@@ -146,7 +147,7 @@ impl RequestModel {
     /// Returns how a dead letter differs from the request, or `None` if it matches.
     pub(super) fn mismatch_of(&self, letter: &DeadLetter) -> Option<String> {
         let Some(id) = self.letter_id() else {
-            return Some(format!("the request is {}", self.state.status.as_str()));
+            return Some(format!("the request's status is {}", self.state.status.as_str()));
         };
         if letter.id != id {
             return Some(format!("the request's dead letter has the id {id}"));

@@ -1,7 +1,8 @@
 //! The text of each rule, by which a violation names the rule. A leading number is that of the invariant in
 //! ARCHITECTURE.md.
 //!
-//! ARCHITECTURE.md lists what cannot be fenced. A rule with an exception for it says so.
+//! ARCHITECTURE.md lists what cannot be fenced. If a rule allows for one of these cases, the rule's comment
+//! says so.
 
 /// An acknowledged request is stored, and has had the acknowledged status.
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is stored";
@@ -24,7 +25,7 @@ pub(super) const WRITTEN_BEFORE_DELIVERED: &str = "2: the terminal write precede
 /// A request is cancelled only if its user sent a cancel, or if the plan cancels on disconnect.
 pub(super) const CANCEL_WAS_REQUESTED: &str = "2: only a request whose cancel was requested is cancelled";
 /// Only the environment that holds the lease changes an attempt's attributes. Other functions change them
-/// only with a legal step.
+/// only together with a legal change of status.
 pub(super) const FENCED: &str = "3: a fenced attempt (its lease is lost) changes nothing";
 /// Only the environment that holds the lease pushes progress.
 ///
@@ -59,9 +60,9 @@ pub(super) const BELONGS_TO_ITS_USER: &str = "7: a request and its frames belong
 pub(super) const ATTEMPTS_BOUNDED: &str = "8: a request has at most its allowed attempts";
 /// A dead letter is sent only for a FAILED request, and matches that request.
 pub(super) const LETTER_MATCHES_A_FAILURE: &str = "9: a dead letter matches a FAILED request";
-/// At the end of the world, the dead letters and the failed requests are the same set. Copies of a dead
-/// letter are allowed, because a process that dies between sending the letter and recording it sends it
-/// again.
+/// At the end of the world, the dead letters and the failed requests are the same set. A letter may be in the
+/// queue twice, because a process that dies after sending a letter, and before recording the send, leads to a
+/// second send.
 pub(super) const LETTERS_ARE_FAILURES: &str = "9: the dead letters are the requests that failed for good";
 /// Without a fault, the event source mapping discards no stream record.
 pub(super) const NO_RECORD_IS_DISCARDED: &str = "9: without a fault, no stream record is discarded";

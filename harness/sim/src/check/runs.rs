@@ -8,8 +8,8 @@ use super::world_model::WorldModel;
 use crate::event::{HandlerEvent, HandlerPhase};
 
 impl WorldModel {
-    /// Checks the start of a handler: the request is stored, claimed for this run, and not started before in
-    /// this run.
+    /// Checks the start of a handler: the request is stored and claimed, and the handler has not started
+    /// before for the same attempt and continuation.
     pub(super) fn handler_event(&mut self, at: Timestamp, event: &HandlerEvent) {
         let key = request_of(&event.tenant, &event.user, &event.id);
         let key = key.as_str();

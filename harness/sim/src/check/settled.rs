@@ -107,13 +107,14 @@ impl WorldModel {
         let most = cost.subscriptions.max(1);
         if cost.notes > most || cost.deliveries > cost.subscriptions {
             let message = format!(
-                "cost is {cost:?}; expected at most {most} notes, and one terminal frame for each subscription"
+                "cost is {cost:?}; expected at most {most} writes that record a delivery, \
+                 and one terminal frame for each subscription"
             );
             self.found.broken(rules::WITHIN_BUDGET, at, Some(key), message);
         }
     }
 
-    /// Checks the calls of all requests together, in a world without faults. Few calls do not lead to a
+    /// Checks the calls of all requests together, in a world without faults. Only a few calls may lead to no
     /// write: a claim reads the request's part items, a message may find its request changed, and one write
     /// may record several deliveries.
     fn check_total_cost(&mut self, at: Timestamp, requests: &BTreeMap<String, RequestModel>) {

@@ -13,7 +13,7 @@ use story::{PROCESSOR, ROUTER, SWEEPER, Story, WORKER};
 use streamer_fakes::observe::Observation;
 
 #[test]
-fn unchanged_stories_break_no_rule() {
+fn valid_event_sequences_break_no_rule() {
     for story in [Story::completed(), Story::failed(), Story::cancelled()] {
         assert_eq!(story.broken(), Vec::<String>::new());
     }
@@ -32,7 +32,7 @@ fn assert_broken(story: fn() -> Story, cases: &[Case]) {
 }
 
 #[test]
-fn changed_write_breaks_the_rule_that_forbids_it() {
+fn incorrect_write_breaks_the_rule_that_forbids_it() {
     let cases: &[Case] = &[
         ("acknowledged request is not stored", rules::ACKNOWLEDGED_IS_STORED, |story| {
             story.keep_only(&["connecting", "opened", "connected", "sent", "acknowledged"]);
@@ -193,7 +193,7 @@ fn changed_write_breaks_the_rule_that_forbids_it() {
 }
 
 #[test]
-fn changed_frame_or_message_breaks_the_rule_that_forbids_it() {
+fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
     let cases: &[Case] = &[
         ("terminal frame is pushed before the terminal write", rules::WRITTEN_BEFORE_DELIVERED, |story| {
             story.swap("terminal write", "terminal frame pushed")
@@ -303,7 +303,7 @@ fn changed_frame_or_message_breaks_the_rule_that_forbids_it() {
 }
 
 #[test]
-fn changed_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
+fn incorrect_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
     let cases: &[Case] = &[
         ("dead letter is sent before the terminal write", rules::LETTER_MATCHES_A_FAILURE, |story| {
             story.swap("terminal write", "dead letter sent");

@@ -1,4 +1,4 @@
-//! Violations of rules.
+//! Violations of the simulator's rules.
 
 use std::collections::BTreeSet;
 use std::fmt;

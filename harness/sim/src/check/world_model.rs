@@ -19,8 +19,8 @@ pub(super) struct WorldModel {
     pub(super) found: Found,
     /// Requests that were queued, by owner and client id: see [`request_of`](super::owner::request_of).
     pub(super) requests: BTreeMap<String, RequestModel>,
-    /// Key of each item in the requests table, mapped to the key in `requests` of the request that was last
-    /// queued under it.
+    /// Maps a key of the requests table to a key of `requests`: the request that was last queued under the
+    /// table's key.
     pub(super) stored: HashMap<String, String>,
     /// Owner of each connection, as its token says, by connection id.
     pub(super) owners: HashMap<String, Owner>,
@@ -37,7 +37,7 @@ pub(super) struct WorldModel {
     pub(super) senders_without_id: BTreeSet<Owner>,
     /// Ids of the dead letters that were sent.
     pub(super) letters: BTreeSet<String>,
-    /// Time from which no fault is injected; `None` before.
+    /// Time at which the injection of faults ended; `None` while faults may be injected.
     pub(super) faults_ended_at: Option<Timestamp>,
 }
 

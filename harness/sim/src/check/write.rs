@@ -15,7 +15,7 @@ use super::rules;
 use super::violation::Found;
 use streamer_fakes::faults::Caller;
 
-/// Attributes that only the holder of the lease may change, except by a legal step.
+/// Attributes that only the holder of the lease may change, except together with a legal change of status.
 const ATTEMPT_ATTRIBUTES: [&str; 18] = [
     "status",
     "attempt",
@@ -120,8 +120,8 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
     }
 }
 
-/// Checks that an attempt's attributes are changed by the holder of the lease, or by another function with a
-/// legal step.
+/// Checks that an attempt's attributes are changed only by the holder of the lease, or by another function
+/// together with a legal change of status.
 pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut RequestModel) {
     let Write { at, caller, old, new, .. } = write;
     let number = caller.map(Caller::number);

@@ -214,7 +214,7 @@ impl DrawnClient {
     }
 
     fn come_and_go(&mut self, rng: &mut Rng, habits: Habits, span: Span) {
-        // The loop runs `departures` times on average.
+        // On average, the loop runs `departures` times.
         let mut departures = 0;
         while happens(rng, habits.departures / (1.0 + habits.departures)) && departures < 20 {
             departures += 1;
@@ -277,7 +277,7 @@ fn hostile(rng: &mut Rng) -> String {
         r#"{"message":"Internal server error","connectionId":"x","requestId":"y"}"#,
     ];
     match rng.u32(0..12) {
-        // Larger than the gateway accepts in one frame: the gateway closes the connection.
+        // This message is larger than the gateway accepts in one frame, so the gateway closes the connection.
         0 => format!(r#"{{"action":"ping","id":"h20","payload":"{}"}}"#, "x".repeat(33_000)),
         1 => format!(r#"{{"action":"ping","id":"h21","payload":{}1{}}}"#, "[".repeat(200), "]".repeat(200)),
         2 => format!(r#"{{"action":"{}","id":"h22"}}"#, "x".repeat(200)),

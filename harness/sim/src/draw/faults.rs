@@ -39,7 +39,7 @@ fn fault(rng: &mut Rng, kind: FaultKind, divisor: f64, faults_until_ms: u64) -> 
 /// to strike.
 const fn rates(kind: FaultKind) -> (f64, f64) {
     match kind {
-        // An occasion at each DynamoDB call.
+        // These faults can strike at every call.
         FaultKind::Throttle
         | FaultKind::FailBefore
         | FaultKind::FailAfter
@@ -47,25 +47,25 @@ const fn rates(kind: FaultKind) -> (f64, f64) {
         | FaultKind::SlowCall
         | FaultKind::Conflict
         | FaultKind::KillAtCall => (0.002, 0.25),
-        // An occasion at each query of an index, or each read of a stream.
+        // These faults can strike at every query of an index, or every read of a stream.
         FaultKind::StaleIndex
         | FaultKind::DuplicateRecords
         | FaultKind::LateRecords
         | FaultKind::FailedReads => (0.01, 0.5),
-        // An occasion at each invocation.
+        // These faults can strike at every invocation.
         FaultKind::Kill
         | FaultKind::Freeze
         | FaultKind::Hang
         | FaultKind::InvokeThrottled
         | FaultKind::InvokeFailed
         | FaultKind::InvokeTwice => (0.005, 0.3),
-        // An occasion at each frame that is pushed.
+        // These faults can strike at every pushed frame.
         FaultKind::PostGone
         | FaultKind::PostThrottled
         | FaultKind::PostFailed
         | FaultKind::PostUnanswered
         | FaultKind::SlowPost => (0.005, 0.4),
-        // Few occasions in a world.
+        // These faults have few occasions to strike in a world.
         FaultKind::SlowStart
         | FaultKind::FailedStart
         | FaultKind::HandOverFailed

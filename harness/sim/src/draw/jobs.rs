@@ -30,7 +30,7 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) fn draw(rng: &mut Rng, span: Span) -> Self {
-        // A trait does not occur in half of the worlds, and occurs often in some.
+        // Half of the worlds lack a given trait, and some worlds have it often.
         let mut some = |most: f64| if happens(rng, 0.5) { of_any_order(rng, most / 10.0, most) } else { 0.0 };
         Self {
             quick: some(0.6),
@@ -124,7 +124,7 @@ fn quick(rng: &mut Rng) -> Job {
 /// Draws a job of seconds, which the processor usually runs.
 fn short(rng: &mut Rng) -> Job {
     let steps = steps(rng, 6, (10, 6_000), 0.1);
-    // Most jobs estimate their duration well, and some far too high.
+    // Most jobs estimate their duration well; some estimate 45 s too much.
     let takes = if happens(rng, 0.9) { 0 } else { 45_000 };
     Job { estimate_ms: rng.u64(5_001..=30_000) + takes, steps, ..Job::default() }
 }
@@ -153,7 +153,8 @@ fn steps(rng: &mut Rng, most: usize, takes: (u32, u32), checkpoints: f64) -> Vec
     for _ in 0..rng.usize(..most) {
         steps.push(JobStep::Wait(ms_of_any_order(rng, takes.0, takes.1)));
         if happens(rng, 0.6) {
-            // Percentages may fall: the progress reporter replaces a lower one with the highest so far.
+            // Percentages may fall, because the progress reporter replaces a lower percentage with the
+            // highest one so far.
             steps.push(JobStep::Report(f64::from(rng.u32(0..=10_000)) / 100.0));
         }
         if happens(rng, checkpoints) {

@@ -65,7 +65,10 @@ fn report_does_not_depend_on_the_number_of_threads() {
         format!("{worlds} {failures:?} {lasted:?}")
     };
     let one = report(1);
-    assert!(one.starts_with("2 ") && one.contains("deliberate violation"), "{one}");
+    assert!(
+        one.starts_with("2 ") && one.contains("deliberate violation"),
+        "both worlds report the violation: {one}"
+    );
     assert_eq!(one, report(3));
 }
 

@@ -77,7 +77,10 @@ fn handler_bug_that_only_a_retry_reveals_is_found() {
     let (seed, violations) = report.failures.first_key_value().unwrap();
     assert_eq!(violations[0].rule, "all pages are printed");
     let text = sim(true).run_seed(*seed).to_string();
-    assert!(text.contains("PROCESSING → RETRYING") && text.contains("VIOLATION"), "{text}");
+    assert!(
+        text.contains("PROCESSING → RETRYING") && text.contains("VIOLATION"),
+        "the timeline shows the retry and the violation:\n{text}"
+    );
 }
 
 #[test]
@@ -104,6 +107,6 @@ fn world_whose_stage_does_not_start_breaks_a_rule() {
     let plan = r#"{"schema": 2, "seed": 1, "faults_until_ms": 0, "stage": {"variables": {"LEASE_MS": "soon"}},
         "clients": [{"user": "ann", "tenant": "acme", "steps": []}]}"#;
     let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
-    assert!(world.breaks("the stage starts"), "{world}");
-    assert!(world.to_string().contains("LEASE_MS"), "{world}");
+    assert!(world.breaks("the stage starts"), "the stage does not start:\n{world}");
+    assert!(world.to_string().contains("LEASE_MS"), "the violation names LEASE_MS:\n{world}");
 }

@@ -381,7 +381,7 @@ impl Story {
         Item(image)
     }
 
-    /// Inserts a write after the named event, or after the last write inserted behind it.
+    /// Inserts a write after the named event, and after all writes that were inserted there before.
     pub(super) fn write_after(
         &mut self,
         name: &str,
