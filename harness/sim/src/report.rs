@@ -37,7 +37,7 @@ pub struct Report {
 pub struct Failure {
     /// Seed of the run that broke the rule, before shrinking.
     pub seed: u64,
-    /// First violation in the run before shrinking.
+    /// First violation in the run of the original plan, before shrinking.
     pub violation: Violation,
     /// Violation in the run of the shrunk plan, of the rule that the original run broke first.
     pub smallest: Violation,

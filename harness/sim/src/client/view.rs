@@ -60,7 +60,7 @@ impl View {
     const ANSWER_TIME: Duration = Duration::from_secs(30);
     /// Delay before a message that was refused with a transient error is sent again.
     const PAUSE: Duration = Duration::from_secs(5);
-    /// Number of times that one message is sent at most, the first time included.
+    /// Maximum number of times that one message is sent, including the first.
     const MAX_SENDS: u32 = 8;
     /// Time without a frame about an open request, once faults have ended, after which the client subscribes
     /// to the request again.
