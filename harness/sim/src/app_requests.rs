@@ -1,4 +1,4 @@
-//! Requests to a user's own app, in place of the simulator's jobs.
+//! Replaces the simulator's own jobs in a plan with requests to a user's app.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::chance::Chance;
 use super::job::ACTIONS;
 use super::plan::{Act, Plan};
 
-/// The requests that clients may send.
+/// Actions that simulated clients may request, each with a generator of payloads.
 #[derive(Clone, Default)]
 pub(super) struct AppRequests(Vec<AppRequest>);
 
@@ -35,7 +35,9 @@ impl AppRequests {
         self.0.push(AppRequest { action: action.into(), payload: Arc::new(payload) });
     }
 
-    /// Replaces the jobs that clients request by these. A request that is sent twice stays one request.
+    /// Replaces each job that a client requests with one of these requests, drawn from the plan's seed. A job
+    /// that a user sends twice under one id gets the same replacement each time, so that a repeated request
+    /// stays a repeat.
     pub(super) fn replace_jobs(&self, plan: &mut Plan) {
         if self.0.is_empty() {
             return;
@@ -48,12 +50,12 @@ impl AppRequests {
                 if !ACTIONS.contains(&action.as_str()) {
                     continue;
                 }
-                let same = format!("{}/{}/{id}/{payload}", client.tenant, client.user);
-                let (instead, with) = drawn.entry(same).or_insert_with(|| {
+                let identity = format!("{}/{}/{id}/{payload}", client.tenant, client.user);
+                let (new_action, new_payload) = drawn.entry(identity).or_insert_with(|| {
                     let request = chance.one_of(&self.0);
                     (request.action.clone(), (request.payload)(&mut chance))
                 });
-                (*action, *payload) = (instead.clone(), with.clone());
+                (*action, *payload) = (new_action.clone(), new_payload.clone());
             }
         }
     }
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_become_what_the_app_knows_and_repeats_stay_repeats() {
+    fn jobs_are_replaced_by_app_requests_and_repeats_stay_repeats() {
         let mut requests = AppRequests::default();
         requests.add("print", |chance| json!({"pages": chance.number(1..=1_000_000)}));
         let mut plan = Plan::of_seed(3);
@@ -89,7 +91,10 @@ mod tests {
         let once = sent(&again);
         assert!(!once.is_empty() && once.len() * 2 == all);
         for request in once {
-            assert!(first.iter().filter(|other| **other == request).count() >= 2, "{request:?}");
+            assert!(
+                first.iter().filter(|other| **other == request).count() >= 2,
+                "a repeated request has the same replacement: {request:?}"
+            );
         }
     }
 }

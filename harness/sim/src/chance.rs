@@ -1,4 +1,4 @@
-//! Chance, from a seed: the same numbers on every machine.
+//! Seeded random generators, which give the same numbers on every machine.
 
 use std::hash::Hasher as _;
 use std::ops::RangeInclusive;
@@ -8,8 +8,8 @@ use fastrand::Rng;
 use fnv::FnvHasher;
 use streamer::ports::Entropy;
 
-/// A generator for one purpose. Purposes of one seed do not disturb each other: what one of them draws more of
-/// changes nothing for the others.
+/// Returns a generator for one purpose, derived from the seed. Generators of different purposes are
+/// independent: drawing more from one does not change the numbers of another.
 pub(super) fn rng(seed: u64, purpose: &str) -> Rng {
     let mut hasher = FnvHasher::default();
     hasher.write(&seed.to_le_bytes());
@@ -17,7 +17,7 @@ pub(super) fn rng(seed: u64, purpose: &str) -> Rng {
     Rng::with_seed(hasher.finish())
 }
 
-/// The source of ids of a stage that is simulated.
+/// Source of a simulated stage's ids, seeded so that each run of a plan draws the same ids.
 #[derive(Debug)]
 pub(super) struct Seeded(Mutex<Rng>);
 
@@ -33,7 +33,8 @@ impl Entropy for Seeded {
     }
 }
 
-/// What is left to chance in a payload, from the world's seed: see [`Sim::requests`](super::Sim::requests).
+/// Seeded random generator for payloads. [`Sim::requests`](super::Sim::requests) passes the generator to the
+/// closure that makes a payload.
 #[derive(Debug)]
 pub struct Chance(Rng);
 
@@ -42,24 +43,24 @@ impl Chance {
         Self(rng(seed, purpose))
     }
 
-    /// A number of the range.
+    /// Returns a uniformly distributed number of `range`.
     ///
     /// # Panics
-    /// When the range is empty.
+    /// If `range` is empty.
     pub fn number(&mut self, range: RangeInclusive<u64>) -> u64 {
         self.0.u64(range)
     }
 
-    /// True once in so many times; with 0, never.
+    /// Returns true with probability 1/`times`; with `times` = 0, always returns false.
     pub fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.0.u64(0..times) == 0
     }
 
-    /// One of these.
+    /// Returns a random element of `choices`.
     ///
     /// # Panics
-    /// When there are none.
-    pub fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
-        &these[self.0.usize(0..these.len())]
+    /// If `choices` is empty.
+    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.0.usize(0..choices.len())]
     }
 }

@@ -1,7 +1,7 @@
-//! A client, as its plan says: it sends, repeats, goes and comes back, and listens.
+//! A simulated client, which executes the steps of its plan.
 //!
-//! Beyond its plan it behaves as a good client does: it comes back when its connection is lost, goes on with what it waits for,
-//! and sends again what nobody has answered.
+//! Between the steps the client behaves like a well-written one: it reconnects when its connection is lost,
+//! resumes its subscriptions, and (unless its plan says `gives_up`) resends messages that were not answered.
 
 mod view;
 
@@ -23,7 +23,7 @@ use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::Stage;
 use view::{DueMessage, View};
 
-/// A client at work.
+/// A simulated client while its world runs.
 pub(super) struct SimClient<'a> {
     number: usize,
     plan: &'a ClientPlan,
@@ -31,23 +31,26 @@ pub(super) struct SimClient<'a> {
     recorder: Recorder,
     begun: Instant,
     connection: Option<Client>,
-    /// Connections that it was cut off from: open as far as the gateway knows, and nobody reads from them.
+    /// Connections that a `CutOff` step abandoned. The gateway still considers these connections open, but
+    /// nobody reads from them.
     cut_off: Vec<Client>,
-    /// When it tries to be connected again, unless it is away.
+    /// Time of the next attempt to connect; `None` while the client is connected or stays away.
     reconnect_at: Option<Instant>,
-    /// How often in a row it has lost its connection, or was refused.
+    /// Number of consecutive lost or refused connections, from which the reconnect delay is computed. A
+    /// received frame resets the number to 0.
     losses: u32,
     view: View,
-    /// How many messages with an id of their own it has sent.
-    asides: u32,
+    /// Number of messages sent with a generated id (cancel, status and subscribe), used to make those ids
+    /// distinct.
+    queries_sent: u32,
 }
 
 impl<'a> SimClient<'a> {
-    /// How long a message may take to be taken by the gateway.
+    /// Longest wait for one message, or a close, to be sent.
     const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-    /// How often it looks whether there is trouble still.
-    const LOOK_UP: Duration = Duration::from_secs(1);
-    /// The longest that it waits before it tries to connect again.
+    /// Interval at which the client checks whether faults may still be injected.
+    const FAULTS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+    /// Upper limit of the reconnect delay, which doubles with each consecutive loss.
     const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 
     pub(super) fn new(number: usize, plan: &'a ClientPlan, stage: &'a Stage, recorder: &Recorder) -> Self {
@@ -62,20 +65,21 @@ impl<'a> SimClient<'a> {
             reconnect_at: None,
             losses: 0,
             view: View::new(!plan.gives_up),
-            asides: 0,
+            queries_sent: 0,
         }
     }
 
-    /// Does what the plan says, then waits for `faults_ended`, and comes back for what it has not heard the end of; until all has ended, or
-    /// `patience` is over.
+    /// Executes the plan's steps, and then listens until `faults_ended` is true. After that, the client stays
+    /// connected until every request that it waits for is terminal, or until `patience` has passed.
     pub(super) async fn run(mut self, mut faults_ended: watch::Receiver<bool>, patience: Duration) {
         for step in &self.plan.steps {
             self.listen_until(self.begun + Duration::from_millis(step.at_ms)).await;
             self.act(&step.act).await;
         }
-        // Looked at now and then: to listen is not to be cut short, since what is half sent may arrive.
+        // Poll the flag instead of selecting on it: cancelling `listen_until` could abandon a half-sent
+        // message that still arrives.
         while !*faults_ended.borrow_and_update() {
-            self.listen_until(Instant::now() + Self::LOOK_UP).await;
+            self.listen_until(Instant::now() + Self::FAULTS_CHECK_INTERVAL).await;
         }
         self.view.faults_are_over = true;
         let deadline = Instant::now() + patience;
@@ -103,7 +107,8 @@ impl<'a> SimClient<'a> {
         }
         let url = format!("{}?token={}", self.stage.ws_url(), self.stage.token(&token));
         let Ok(mut request) = url.into_client_request() else { return };
-        // A client's own is left to chance, and stands in the event of `$connect`.
+        // tungstenite draws a random key, and the `$connect` event contains the key. A fixed key keeps the
+        // events of equal plans equal.
         request.headers_mut().insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="));
         match self.stage.open_stream(request).await {
             Ok(opened) => {
@@ -114,13 +119,13 @@ impl<'a> SimClient<'a> {
             }
             Err(status) => {
                 self.record(ClientEvent::Refused(status));
-                self.lost();
+                self.schedule_reconnect();
             }
         }
     }
 
-    /// Has no connection, and will try again.
-    fn lost(&mut self) {
+    /// Marks the connection as lost, and schedules the next attempt to connect.
+    fn schedule_reconnect(&mut self) {
         self.connection = None;
         self.view.disconnected();
         let delay = Duration::from_secs(1 << self.losses.min(5)).min(Self::MAX_RECONNECT_DELAY);
@@ -128,7 +133,8 @@ impl<'a> SimClient<'a> {
         self.reconnect_at = Some(Instant::now() + delay);
     }
 
-    /// Leaves, and stays away until it is told to come back.
+    /// Takes the connection out of use, and cancels a scheduled reconnect. Returns the connection, or `None`
+    /// if the client was not connected.
     fn leave(&mut self) -> Option<Client> {
         self.reconnect_at = None;
         let connection = self.connection.take()?;
@@ -156,8 +162,8 @@ impl<'a> SimClient<'a> {
                     self.view.sent(id, text, Instant::now());
                 }
             }
-            Act::Cancel { id } => drop(self.aside("cancel", json!({"request_id": id})).await),
-            Act::Status { id } => drop(self.aside("status", json!({"request_id": id})).await),
+            Act::Cancel { id } => drop(self.send_query("cancel", json!({"request_id": id})).await),
+            Act::Status { id } => drop(self.send_query("status", json!({"request_id": id})).await),
             Act::Subscribe { id } => self.subscribe(id).await,
             Act::SendText { text } => drop(self.send(text.clone()).await),
         }
@@ -165,20 +171,22 @@ impl<'a> SimClient<'a> {
 
     async fn subscribe(&mut self, id: &str) {
         let payload = json!({"request_id": id, "seq": self.view.seen(id)});
-        if let Some(aside) = self.aside("subscribe", payload).await {
-            self.view.subscribing(aside, id, Instant::now());
+        if let Some(message_id) = self.send_query("subscribe", payload).await {
+            self.view.subscribing(message_id, id, Instant::now());
         }
     }
 
-    /// Sends a message with an id of its own, which it returns if it was sent.
-    async fn aside(&mut self, action: &str, payload: Value) -> Option<String> {
-        self.asides += 1;
-        let id = format!("{action}-{}", self.asides);
+    /// Sends a query about a request, under a generated message id. Returns that id, or `None` if the message
+    /// could not be sent.
+    async fn send_query(&mut self, action: &str, payload: Value) -> Option<String> {
+        self.queries_sent += 1;
+        let id = format!("{action}-{}", self.queries_sent);
         let message = json!({"action": action, "id": id, "payload": payload});
         self.send(message.to_string()).await.then_some(id)
     }
 
-    /// Sends a text; says whether it was sent.
+    /// Sends a text message. Returns whether the message was sent. If a send fails or takes too long, the
+    /// connection counts as lost.
     async fn send(&mut self, text: String) -> bool {
         let Some(connection) = &mut self.connection else { return false };
         let sent = timeout(Self::SEND_TIMEOUT, connection.send_text(text.clone())).await;
@@ -186,19 +194,20 @@ impl<'a> SimClient<'a> {
             self.record(ClientEvent::Sent(text));
             return true;
         }
-        self.lost();
+        self.schedule_reconnect();
         self.record(ClientEvent::Closed(None));
         false
     }
 
-    /// Listens until then.
+    /// Receives frames and sends due messages until the given time.
     async fn listen_until(&mut self, until: Instant) {
         while Instant::now() < until {
             self.listen_a_moment(until).await;
         }
     }
 
-    /// Takes in one frame, or does what is due by itself; until then, if there is neither.
+    /// Handles the next event: a frame, a due message, or a due reconnect. Returns at `until` if none comes
+    /// before.
     async fn listen_a_moment(&mut self, until: Instant) {
         let Some(connection) = &mut self.connection else {
             match self.reconnect_at.filter(|at| *at < until) {
@@ -215,7 +224,7 @@ impl<'a> SimClient<'a> {
         match timeout_at(wait_until, connection.next_text_without_timeout()).await {
             Ok(Ok(text)) => self.receive(text).await,
             Ok(Err(error)) => {
-                self.lost();
+                self.schedule_reconnect();
                 let code = if let ClientError::Closed { code, .. } = error { code } else { None };
                 self.record(ClientEvent::Closed(code));
             }
@@ -236,10 +245,10 @@ impl<'a> SimClient<'a> {
         if self.view.receive(&frame, Instant::now()) {
             return;
         }
-        // It is not known any more, or its token has expired: it comes again with another.
+        // UNAUTHORIZED: the connection's item is gone, or its token has expired. Reconnect with a new token.
         if let Some(connection) = self.leave() {
             let _ = timeout(Self::SEND_TIMEOUT, connection.close()).await;
-            self.lost();
+            self.schedule_reconnect();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What happens in a world.
+//! Events of a simulated run.
 
 use std::fmt::Write as _;
 
@@ -8,47 +8,48 @@ use super::plan::FaultKind;
 use streamer_fakes::observe::Observation;
 use streamer_harness::stage::StageBuilder;
 
-/// When every world begins.
+/// Time at which every world begins, on its virtual clock.
 pub(super) const BEGIN: Timestamp = StageBuilder::STARTS_AT;
 
-/// Something that happened.
+/// A recorded event of a world, with its time.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) at: Timestamp,
     pub(super) kind: EventKind,
 }
 
-/// What happened.
+/// The source and the content of an event.
 #[derive(Clone, Debug)]
 pub(super) enum EventKind {
-    /// A fake did something.
+    /// An observation of a fake, such as a write or an invocation.
     Fake(Observation),
-    /// A client did something, or something happened to it. Clients are numbered as in the plan.
+    /// An event of a client, with the client's index in the plan.
     Client(usize, ClientEvent),
-    /// A handler did something.
+    /// A handler started, finished or was dropped.
     Handler(HandlerEvent),
-    /// The world did something.
+    /// An event of the world itself, such as the end of the faults.
     World(WorldEvent),
 }
 
-/// What a client did, and what it was told.
+/// What happened at a client: changes of its connection, and messages sent or received.
 #[derive(Clone, Debug)]
 pub(super) enum ClientEvent {
-    /// It is connected.
+    /// The client is connected.
     Connected,
-    /// It was refused, with this status.
+    /// The gateway refused the connection, with this HTTP status.
     Refused(u16),
-    /// It sent this text.
+    /// The client sent this text.
     Sent(String),
-    /// It got this text.
+    /// The client received this text.
     Got(String),
-    /// The gateway has closed its connection, with this code if there was a close frame.
+    /// The client lost its connection. Holds the close code if the gateway sent a close frame; otherwise
+    /// `None`.
     Closed(Option<u16>),
-    /// It has closed its connection, or is gone without a word.
+    /// The client closed its connection, vanished, or was cut off.
     Left,
 }
 
-/// What a handler did with a request.
+/// A phase of a handler's run of a request.
 #[derive(Clone, Debug)]
 pub(super) struct HandlerEvent {
     pub(super) user: String,
@@ -59,32 +60,33 @@ pub(super) struct HandlerEvent {
     pub(super) phase: HandlerPhase,
 }
 
-/// How far a handler is.
+/// Phase of a handler's run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum HandlerPhase {
+    /// The handler has started.
     Begin,
-    /// It has come to its own end, whatever that is.
+    /// The handler has returned, or panicked on purpose.
     End,
-    /// It was dropped before.
+    /// The handler's future was dropped before the handler finished.
     Dropped,
 }
 
-/// What the world did to those who live in it.
+/// An event of the world itself.
 #[derive(Clone, Debug)]
 pub(super) enum WorldEvent {
-    /// The stage is up, and time begins to count.
+    /// The stage is up, and the clients start.
     Begin,
-    /// Something goes wrong on purpose.
+    /// A fault struck that is not tied to a call: a shard was split, or a new version was deployed.
     Fault { kind: FaultKind, about: String },
-    /// The last fault is over.
+    /// From now on, no fault is injected.
     FaultsEnded,
-    /// All has settled, or had the time to.
+    /// The timer index is empty, or the time limit for that has passed.
     Settled,
-    /// The stage has ended.
+    /// The stage was shut down.
     End,
 }
 
-/// Every event, a line each: the same bytes for the same plan.
+/// Formats the events as text, one per line. Equal plans give equal bytes.
 pub(super) fn trace(events: &[Event]) -> String {
     let mut text = String::new();
     for event in events {

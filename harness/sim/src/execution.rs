@@ -1,4 +1,4 @@
-//! One world: a stage, its clients and what goes wrong, on a clock of its own, from a plan.
+//! Executes one plan: runs a stage, its clients and its faults on a virtual clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,54 +22,55 @@ use streamer_fakes::watch;
 use streamer_harness::signing_key::SigningKey;
 use streamer_harness::stage::{Services, Stage, StageBuilder, StageError};
 
-/// Whose handlers run.
+/// The app whose handlers run in a world.
 #[derive(Clone)]
 pub(super) enum AppUnderTest {
-    /// The simulator's own, which do what each request says.
+    /// The simulator's own handlers, which do what each request's payload says.
     Jobs,
-    /// A user's.
+    /// A user's app, made once for each environment of a function.
     Users(Arc<dyn Fn(&Services) -> App + Send + Sync>),
 }
 
-/// What a world came to.
+/// Result of executing a plan.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) events: Vec<Event>,
     pub(super) violations: Vec<Violation>,
-    /// How all stood in the end; empty if it was stopped before.
+    /// Tables and queues at the end of the world; empty if the run was stopped early.
     pub(super) last: FinalState,
-    /// Whether it was stopped before its end.
+    /// Whether the run was stopped early, at the violation of the rule that `Until::Broken` names.
     pub(super) was_stopped: bool,
-    /// How much time has passed in it.
+    /// Virtual time that passed in the world.
     pub(super) lasted: Duration,
 }
 
-/// The longest that anything may take to end once nothing goes wrong any more.
+/// Longest virtual time that the clients, and then the stage, get to settle once the faults have ended.
 const PATIENCE: Duration = Duration::from_mins(60);
-/// How long the stage is left alone at the end, so that what should not happen any more can: a whole run of the sweeper lies
-/// within.
+/// Virtual time for which a settled stage keeps running, so that late misbehavior shows. At least one sweep
+/// falls within it.
 const QUIET_TIME: Duration = Duration::from_secs(65);
-/// How often is looked whether all has settled.
+/// Interval of the checks whether the stage has settled.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a task may wait for after the stage's end: for an environment to have been idle for ten minutes.
+/// Virtual time between the shutdown of the stage and the count of leftover tasks. A task may still wait for
+/// an environment's idle limit of ten minutes.
 const LAST_TASKS: Duration = Duration::from_mins(11);
 
-/// Makes the world of a plan, on this thread.
+/// Executes a plan on this thread, after a warm-up run unless the thread has had one.
 pub(super) fn execute(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcome, StageError> {
     warm_up(|plan| execute_warm(plan, &AppUnderTest::Jobs, &Until::End).map(drop))?;
     execute_warm(plan, app, until)
 }
 
-/// As [`execute`], where all that is made once is made.
+/// Executes a plan on a thread that is warmed up.
 fn execute_warm(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcome, StageError> {
-    // The SDK's jitter and its tokens come from this thread's generator.
+    // The AWS SDK draws its jitter and idempotency tokens from this thread's generator.
     fastrand::seed(chance::rng(plan.seed, "sdk").u64(..));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .map_err(|error| StageError::Stopped(format!("there is no runtime to be had: {error}")))?;
+        .map_err(|error| StageError::Stopped(format!("tokio runtime not created: {error}")))?;
     runtime.block_on(record(plan, app, until))
 }
 
@@ -92,7 +93,8 @@ async fn record(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcom
     Ok(Outcome { events: std::mem::take(&mut recorded.events), violations, last, was_stopped, lasted })
 }
 
-/// All of it: gives how it stands in the end, and how long that took.
+/// Runs the stage, its clients and its faults to the end. Returns the final state and the virtual time that
+/// passed.
 async fn play(
     plan: &Plan,
     app: &AppUnderTest,
@@ -130,7 +132,7 @@ async fn play(
     let lasted = begun.elapsed();
     tokio::time::sleep(LAST_TASKS).await;
     if let AppUnderTest::Jobs = app {
-        // What a user's handlers have spawned ends with their process on AWS, and here with the world.
+        // Tasks that a user's handlers have spawned are not counted: on AWS they end with the process.
         last.tasks_left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     }
     Ok((last, lasted))
@@ -173,7 +175,7 @@ fn builder(
     Ok(builder)
 }
 
-/// Whether no request is left for the sweeper to handle.
+/// Returns whether the timer index is empty, so that no request is left for the sweeper to handle.
 async fn has_settled(stage: &Stage) -> Result<bool, StageError> {
     let requests = stage.items("RequestsTable").await?;
     Ok(requests.iter().all(|request| request.get("timer_shard").is_none()))
@@ -194,7 +196,7 @@ async fn final_state(stage: &Stage, recorder: &Recorder) -> Result<FinalState, S
     })
 }
 
-/// Nobody reads what ten thousand worlds log.
+/// Discards all log lines: a world is judged by its events, and nobody reads the logs of thousands of worlds.
 #[derive(Debug)]
 struct NoLog;
 

@@ -1,4 +1,4 @@
-//! What the simulated stage runs: an app whose handlers do what the payload says.
+//! The app of the simulated stage: handlers that do what their payload, a job, tells them to do.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use super::event::{EventKind, HandlerEvent, HandlerPhase};
 use super::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, PERMISSION, WORK, Wild, ballast};
 use super::recorder::Recorder;
 
-/// This source file: the panics of [`JobEnd::PanicUntil`] come from it.
+/// Path of this source file, by which the simulator recognizes the deliberate panics of
+/// [`JobEnd::PanicUntil`].
 pub(super) const FILE: &str = file!();
 
-/// Which handler: they differ in what they are tried again for.
+/// Kind of a handler. The kinds differ in retry policy and required permission.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Work,
@@ -25,29 +26,30 @@ enum Kind {
     Guarded,
 }
 
-/// Does what a job says, and records when it runs.
+/// Handler that does what its job says, and records when it runs.
 #[derive(Clone, Debug)]
 struct JobHandler {
     recorder: Recorder,
     kind: Kind,
 }
 
-/// What a job goes on from.
+/// Checkpoint of a job, from which the next attempt continues.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Saved {
-    /// This many steps are done.
+    /// Number of steps that are done.
     done: usize,
+    /// Padding that makes the checkpoint larger.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     ballast: String,
 }
 
-/// The app of the simulated stage.
+/// Builds the app of the simulated stage.
 pub(super) fn app(recorder: &Recorder) -> App {
     let mut app = App::new();
     let kinds = [(WORK, Kind::Work), (ONCE, Kind::Once), (BRITTLE, Kind::Brittle), (GUARDED, Kind::Guarded)];
     for (action, kind) in kinds {
         let handler = JobHandler { recorder: recorder.clone(), kind };
-        app.handle(action, handler).expect("each action is registered once, with a policy that makes sense");
+        app.handle(action, handler).expect("each action is registered once, with a valid retry policy");
     }
     app
 }
@@ -62,7 +64,7 @@ impl Handler for JobHandler {
 
     fn validate(&self, job: &Job) -> Result<(), Vec<FieldError>> {
         if job.steps.len() > Job::MAX_STEPS {
-            let problem = format!("are {}; at most {} are taken", job.steps.len(), Job::MAX_STEPS);
+            let problem = format!("expected at most {} steps, found {}", Job::MAX_STEPS, job.steps.len());
             return Err(vec![FieldError::new("steps", problem)]);
         }
         Ok(())
@@ -97,7 +99,7 @@ impl Handler for JobHandler {
 }
 
 impl Job {
-    /// How much of an invocation it leaves unused when it goes on in another.
+    /// Part of an invocation's time that a job leaves unused when it yields to a new invocation.
     const MARGIN: Duration = Duration::from_secs(5);
 
     async fn do_steps(&self, context: &Context) -> Result<(), HandlerError> {
@@ -146,7 +148,8 @@ impl Job {
         Ok(())
     }
 
-    /// Takes its time. Who listens stops when it is told to: it goes on later if it can, else that is for its attempt to say.
+    /// Sleeps for `time`. If the attempt is asked to stop, a job that is not deaf returns `go_on_later`
+    /// immediately: the executor then decides whether the request continues in a new invocation or ends.
     async fn wait(&self, time: Duration, progress: &ProgressReporter) -> Result<(), HandlerError> {
         if self.is_deaf {
             tokio::time::sleep(time).await;
@@ -159,7 +162,7 @@ impl Job {
         }
     }
 
-    /// Who is deaf does not mind what is not taken.
+    /// Ignores a refused report if the job is deaf.
     fn unless_deaf(&self, reported: Result<(), ProgressError>) -> Result<(), ProgressError> {
         if self.is_deaf { Ok(()) } else { reported }
     }
@@ -168,24 +171,26 @@ impl Job {
         let mut bytes = 0;
         match self.end {
             JobEnd::FailUntil(attempt) if context.attempt < attempt => {
-                return Err(HandlerError::retryable("BUSY", "not yet"));
+                return Err(HandlerError::retryable("BUSY", "this job fails until a later attempt"));
             }
             JobEnd::BreakUntil(attempt) if context.attempt < attempt => {
-                return Err(std::io::Error::other("it broke, as its job says").into());
+                return Err(std::io::Error::other("the job asks for this error").into());
             }
             JobEnd::RetryAfter { until, wait_ms } if context.attempt < until => {
                 let wait = Duration::from_millis(wait_ms);
-                return Err(HandlerError::retryable("BUSY", "not for a while").retry_after(wait));
+                return Err(
+                    HandlerError::retryable("BUSY", "this job fails and asks for a delay").retry_after(wait)
+                );
             }
             JobEnd::PanicUntil(attempt) if context.attempt < attempt => {
                 run.ended();
-                panic!("a handler panics on purpose, as its job says");
+                panic!("deliberate panic: the job asks for it");
             }
             JobEnd::GoOnUntil(continuations) if context.continuations < continuations => {
                 context.progress.checkpoint(Saved { done: self.steps.len(), ballast: String::new() }).await?;
                 return Err(HandlerError::go_on_later());
             }
-            JobEnd::Fail => return Err(HandlerError::failure("NO_GOOD", "it never will")),
+            JobEnd::Fail => return Err(HandlerError::failure("NO_GOOD", "this job always fails")),
             JobEnd::FailWith(bytes) => return Err(HandlerError::failure("NO_GOOD", ballast(bytes))),
             JobEnd::SucceedWith(ballast) => bytes = ballast,
             JobEnd::Succeed
@@ -206,7 +211,8 @@ impl Job {
 }
 
 impl Wild {
-    /// Tries it. It is refused, and whoever takes it has its job fail with what no job says.
+    /// Makes the invalid report, which must be refused. If the report is accepted, the job fails with an
+    /// error that no job asks for.
     async fn attempt(self, progress: &ProgressReporter) -> Result<(), HandlerError> {
         let reported = match self {
             Self::NotANumber => progress.report(f64::NAN, "wild"),
@@ -218,13 +224,13 @@ impl Wild {
             Self::FatCheckpoint => progress.checkpoint(ballast(ProgressReporter::MAX_CHECKPOINT_BYTES)).await,
         };
         match reported {
-            Ok(()) => Err(HandlerError::failure("TAKEN", format!("{self:?} was taken"))),
+            Ok(()) => Err(HandlerError::failure("TAKEN", format!("invalid report {self:?} was accepted"))),
             Err(_) => Ok(()),
         }
     }
 }
 
-/// One run of a handler, which says so when it is dropped.
+/// One run of a handler, which records its start, and its end when it is dropped.
 struct HandlerRun {
     recorder: Recorder,
     event: HandlerEvent,

@@ -1,4 +1,4 @@
-//! What became of each request, and what its client saw: what users' own checks look at.
+//! History of each request of a world, for a user's own checks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,54 +11,57 @@ use super::check::FinalState;
 use super::event::{BEGIN, ClientEvent, Event, EventKind};
 use super::plan::Plan;
 
-/// What became of a world's requests.
+/// Requests of one simulated run with their results and frames, and the messages in the dead-letter queue.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct History {
-    /// Each request that a client has sent under an id, in the order in which they were first sent; the same id of the same
-    /// user is one request, however often and by which of the user's clients it was sent.
+    /// Requests that clients sent with an id, in the order in which each was first sent. Messages of one user
+    /// with the same id are one request, even if several of the user's clients send them.
     pub requests: Vec<RequestHistory>,
-    /// The bodies of the messages in the dead-letter queue.
+    /// Bodies of the messages in the dead-letter queue at the end of the run, as JSON.
     pub dead_letters: Vec<Value>,
 }
 
-/// What became of a request.
+/// History of one request: what clients sent, what the requests table holds, and which frames the user
+/// received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestHistory {
-    /// Its key in the table: `tenant/user/id`.
+    /// Key of the request in the requests table: `tenant/user/id`, with `%` and `/` escaped in each part.
     pub key: String,
-    /// The tenant of whoever sent it.
+    /// Tenant of the user who sent the request.
     pub tenant: String,
-    /// Whoever sent it.
+    /// User who sent the request.
     pub user: String,
-    /// Its id.
+    /// Request id that the client chose.
     pub id: String,
-    /// What was asked for, when it was first sent.
+    /// Action of the first message that was sent with the request's id.
     pub action: String,
-    /// With what, when it was first sent.
+    /// Payload of the first message that was sent with the request's id.
     pub payload: Value,
-    /// How it stands at last, as the table has it, such as `COMPLETED`; a quick request keeps no record.
+    /// Final status in the requests table, such as `COMPLETED`; `None` if the table has no item for the
+    /// request, as for a quick request.
     pub status: Option<String>,
-    /// How many attempts it took, as the table has it.
+    /// Number of attempts that were begun, from the requests table; 0 if the table has no item for the
+    /// request.
     pub attempts: u64,
-    /// What a queued request came to, as the table has it.
+    /// Result of a queued request that completed, from the requests table; otherwise `None`.
     pub result: Option<Value>,
-    /// Why a queued request failed, as the table has it.
+    /// Error of a queued request that failed, from the requests table; otherwise `None`.
     pub error: Option<ErrorBody>,
-    /// The frames about it that its user's clients received.
+    /// Frames about the request that its user's clients received, in the order of arrival.
     pub frames: Vec<ReceivedFrame>,
 }
 
-/// A frame that a client received.
+/// A frame that a simulated client received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReceivedFrame {
-    /// When, from the world's begin.
+    /// Virtual time from the start of the run to the arrival of the frame.
     pub at: Duration,
-    /// Which client, as the plan numbers them from 0.
+    /// Index of the receiving client in [`Plan::clients`].
     pub client: usize,
-    /// The frame.
+    /// The received frame.
     pub frame: Frame,
 }
 
@@ -130,7 +133,7 @@ impl Requests {
     }
 }
 
-/// The requests table's items, by request and part.
+/// Items of the requests table, by the key of the request and the name of the part.
 struct Items<'a>(BTreeMap<(&'a str, &'a str), &'a Value>);
 
 impl<'a> Items<'a> {

@@ -1,4 +1,4 @@
-//! Injects the faults of a plan.
+//! Injects the faults of a plan into its world.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,44 +17,46 @@ use streamer_fakes::faults::{Call, Fault, FaultGuard};
 use streamer_fakes::lambda::Functions;
 use streamer_harness::stage::Stage;
 
-/// Injects the faults of a plan into its world.
+/// The running injection of a plan's faults into the plan's world.
 #[derive(Debug)]
 pub(super) struct Injector {
-    /// A task for each fault, which begins and ends it.
+    /// One task for each fault of the plan, which starts and stops that fault.
     tasks: JoinSet<()>,
     active: ActiveRules,
     functions: Functions,
 }
 
-/// The rules that are active, by the place of their fault in the plan.
+/// Active fault rules, by the index of their fault in the plan.
 type ActiveRules = Arc<Mutex<BTreeMap<usize, Vec<FaultGuard>>>>;
 
-/// The most that a call of DynamoDB is late.
+/// Longest delay of a DynamoDB call.
 const SLOW_CALL: Duration = Duration::from_secs(8);
-/// The most that an index lags.
+/// Longest lag of an index.
 const INDEX_LAG: Duration = Duration::from_secs(10);
-/// The most that records are late.
+/// Longest delay of stream records.
 const LATE_RECORDS: Duration = Duration::from_secs(30);
-/// The most that a post is late.
+/// Longest delay of a post to a connection.
 const SLOW_POST: Duration = Duration::from_secs(10);
 
-/// The awaits of an invocation up to which it is struck: a long one that renews its lease and pushes has hundreds.
+/// Number of awaits of an invocation within which a kill, freeze or hang strikes. A long invocation that
+/// renews its lease and pushes progress has hundreds of awaits.
 const AWAITS: u32 = 256;
-/// The longest that a function stands still: well beyond a lease.
+/// Longest freeze of a function, which is much longer than a lease.
 const FREEZE: Duration = Duration::from_mins(3);
-/// The most that a start is late: now and then it takes more than the time that it has.
+/// Longest delay of an environment's start. The longest delays exceed the time limit of the init phase.
 const SLOW_START: Duration = Duration::from_secs(11);
-/// The most that a clock is off.
+/// Largest clock skew of an environment, ahead or behind.
 const SKEW: Duration = Duration::from_secs(3);
-/// How often a shard may split, and a deploy may come, in milliseconds.
+/// Interval, in milliseconds, in which at most one shard split or one deploy may strike.
 const INTERVAL_MS: u64 = 15_000;
-/// How many shards may be open when one splits: each has a reader, and lanes.
-const MOST_SHARDS: usize = 16;
-/// The table whose stream is read.
+/// Number of open shards from which on no shard is split: each open shard has a reader and lanes, which cost
+/// time.
+const MAX_OPEN_SHARDS: usize = 16;
+/// Table whose stream shards are split.
 const REQUESTS: &str = "streamer-RequestsTable";
 
 impl Injector {
-    /// Injects each fault of the plan from its time on.
+    /// Starts a task for each fault of the plan. The task injects the fault during the fault's time span.
     pub(super) fn start(plan: &Plan, stage: &Stage, recorder: &Recorder) -> Self {
         let begun = Instant::now();
         let moment = |ms: u64| begun + Duration::from_millis(ms.min(plan.faults_until_ms));
@@ -74,7 +76,7 @@ impl Injector {
             tasks.spawn(async move {
                 sleep_until(from).await;
                 if rules.is_empty() {
-                    // It is dropped at the end of its time.
+                    // At the end of the time span, the timeout drops the recurring fault.
                     let _ = timeout_at(until, recurring.run()).await;
                 } else {
                     let guards = rules.into_iter().map(|rule| faults.add(rule)).collect();
@@ -87,10 +89,10 @@ impl Injector {
         Self { tasks, active, functions: stage.functions().clone() }
     }
 
-    /// Nothing goes wrong from now on: what stands still goes on, and whoever's clock is off makes room as soon as it has
-    /// answered.
+    /// Stops injecting faults. Frozen functions continue, and each environment with a skewed clock is
+    /// replaced as soon as it has answered its current event.
     pub(super) fn stop(self) {
-        // First of all, and here: a task that is stopped lets go only when it would have its turn.
+        // Remove the rules here: an aborted task drops its guards only when the runtime polls it next.
         lock(&self.active).clear();
         drop(self.tasks);
         self.functions.thaw();
@@ -102,7 +104,7 @@ fn lock(active: &ActiveRules) -> MutexGuard<'_, BTreeMap<usize, Vec<FaultGuard>>
     active.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A fault that strikes where nobody calls: each so often, if chance has it.
+/// A fault that is not tied to a call. In each interval, the fault strikes with the probability `rate`.
 #[derive(Debug)]
 struct RecurringFault {
     kind: FaultKind,
@@ -116,10 +118,11 @@ struct RecurringFault {
 impl RecurringFault {
     async fn run(mut self) {
         loop {
-            // Not at the same moments as all that happens each so many seconds.
+            // Strike at a random time within the interval, so that strikes do not coincide with other
+            // periodic work.
             let within = self.chance.u64(1..INTERVAL_MS);
             sleep(Duration::from_millis(within)).await;
-            // Drawn whatever the rate is, so that another rate strikes at some of the same moments.
+            // Draw in every interval, so that a plan with another rate strikes at some of the same times.
             if self.chance.f64() < self.rate
                 && let Some(about) = self.strike()
             {
@@ -129,7 +132,8 @@ impl RecurringFault {
         }
     }
 
-    /// Strikes, and says whom, if there is anybody to strike.
+    /// Strikes once. Returns the shard that was split or the version that was deployed, or `None` if no shard
+    /// can be split.
     fn strike(&mut self) -> Option<String> {
         if self.kind == FaultKind::Deploy {
             return Some(format!("version {}", self.functions.deploy()));
@@ -137,7 +141,7 @@ impl RecurringFault {
         let stream = self.streams.latest_stream_arn(REQUESTS)?;
         let mut open = self.streams.shard_infos(&stream).ok()?;
         open.retain(|shard| !shard.closed);
-        if open.is_empty() || open.len() >= MOST_SHARDS {
+        if open.is_empty() || open.len() >= MAX_OPEN_SHARDS {
             return None;
         }
         let shard = &open.get(self.chance.usize(..open.len()))?.id;
@@ -146,8 +150,8 @@ impl RecurringFault {
     }
 }
 
-/// What strikes where a call is made. Each rule has its own chances, which hang on nothing but the plan's seed: a plan that
-/// leaves out one fault leaves the others as they were.
+/// Returns the rules of a fault that strikes calls. The rules' random seeds depend on the plan's seed and the
+/// fault's kind only, so that removing one fault from a plan leaves the others unchanged.
 fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
     let rules = match fault.kind {
         FaultKind::Throttle => vec![Fault::throttle(Call::any_dynamodb())],
@@ -192,7 +196,7 @@ fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
         FaultKind::QueueUnanswered => {
             vec![Fault::lose_answer(Call::send_message()), Fault::fail_after_apply(Call::send_message())]
         }
-        // These strike where nobody calls.
+        // Recurring faults, which strike without a call.
         FaultKind::SplitShard | FaultKind::Deploy => vec![],
     };
     let mut seeds = chance::rng(seed, fault.kind.name());
@@ -211,20 +215,20 @@ mod tests {
     use super::*;
     use streamer_fakes::observe::Observation;
 
-    /// How often each fault has struck, as is told of it.
+    /// Returns how often faults of this kind were reported.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
-        let is_it = |what: &EventKind| match what {
+        let is_strike = |event: &EventKind| match event {
             EventKind::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
-            EventKind::World(WorldEvent::Fault { kind: told, .. }) => *told == kind,
+            EventKind::World(WorldEvent::Fault { kind: struck, .. }) => *struck == kind,
             EventKind::Fake(_) | EventKind::Client(..) | EventKind::Handler(_) | EventKind::World(_) => false,
         };
-        world.events.iter().filter(|event| is_it(&event.kind)).count()
+        world.events.iter().filter(|event| is_strike(&event.kind)).count()
     }
 
-    /// Two clients, one of which goes without a word, comes back and leaves, with requests of every length, of which some
-    /// fail.
+    /// Returns a plan with two clients. One client vanishes, reconnects and leaves. Both send requests of
+    /// different lengths, half of which fail.
     fn plan(faults: &[(FaultKind, f64)]) -> Plan {
-        let ask = |n: u64, estimate_ms: u64, end: JobEnd| {
+        let request = |n: u64, estimate_ms: u64, end: JobEnd| {
             let wait = JobStep::Wait(estimate_ms / 4);
             let steps = vec![wait.clone(), JobStep::Report(50.0), wait];
             let job = Job { estimate_ms, steps, end, ..Job::default() };
@@ -234,7 +238,7 @@ mod tests {
         let mut steps = vec![Step { at_ms: 0, act: Act::Connect }];
         let estimates = [10_000, 60_000, 1_000, 10_000, 60_000, 20_000];
         steps.extend((1..).zip(estimates).map(|(n, estimate_ms)| {
-            ask(n, estimate_ms, if n % 2 == 0 { JobEnd::Fail } else { JobEnd::Succeed })
+            request(n, estimate_ms, if n % 2 == 0 { JobEnd::Fail } else { JobEnd::Succeed })
         }));
         let bob = steps.clone();
         let going = [(30_000, Act::Vanish), (40_000, Act::Connect), (60_000, Act::Close)];
@@ -254,7 +258,7 @@ mod tests {
         Plan { seed: 3, faults_until_ms: 130_000, stage: StagePlan::default(), clients, faults }
     }
 
-    /// Faults that leave room for each other.
+    /// Groups of faults that do not keep each other from striking within one world.
     const TOGETHER: [&[(FaultKind, f64)]; 5] = [
         &[
             (FaultKind::Deploy, 1.0),
@@ -301,26 +305,26 @@ mod tests {
     ];
 
     #[test]
-    fn every_fault_strikes_and_none_once_all_is_calm() {
+    fn every_fault_strikes_and_none_strikes_after_the_faults_end() {
         let mut silent: Vec<FaultKind> = FaultKind::ALL.to_vec();
         for faults in TOGETHER {
             let world = execute(&plan(faults), &AppUnderTest::Jobs, &Until::End).unwrap();
             silent.retain(|kind| strikes(&world, *kind) == 0);
-            let calm = world
+            let faults_ended = world
                 .events
                 .iter()
                 .position(|event| matches!(event.kind, EventKind::World(WorldEvent::FaultsEnded)));
-            let after = world.events.get(calm.unwrap()..).unwrap();
+            let after = world.events.get(faults_ended.unwrap()..).unwrap();
             let late = after
                 .iter()
                 .find(|event| matches!(event.kind, EventKind::Fake(Observation::Injected { .. })));
-            assert!(late.is_none(), "{late:?}");
+            assert!(late.is_none(), "no fault is injected after the faults have ended: {late:?}");
         }
-        assert!(silent.is_empty(), "these never strike: {silent:?}");
+        assert!(silent.is_empty(), "every kind of fault strikes; missing: {silent:?}");
     }
 
     #[test]
-    fn one_plan_strikes_at_the_same_moments() {
+    fn equal_plans_inject_the_same_faults_at_the_same_times() {
         let strikes = || -> Vec<String> {
             let world = execute(&plan(TOGETHER[1]), &AppUnderTest::Jobs, &Until::End).unwrap();
             let struck = world
@@ -335,10 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_due_never_strikes() {
+    fn fault_with_rate_zero_never_strikes() {
         let none: Vec<_> = FaultKind::ALL.iter().map(|kind| (*kind, 0.0)).collect();
         let world = execute(&plan(&none), &AppUnderTest::Jobs, &Until::End).unwrap();
         let struck: Vec<_> = FaultKind::ALL.iter().filter(|kind| strikes(&world, **kind) > 0).collect();
-        assert!(struck.is_empty(), "{struck:?}");
+        assert!(struck.is_empty(), "no fault strikes: {struck:?}");
     }
 }

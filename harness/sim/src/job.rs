@@ -1,71 +1,72 @@
-//! A job: the payload of a request to the simulator's own handlers, which says what its handler does.
+//! A job: the payload of a request to the simulator's own handlers, which tells the handler what to do.
 
 use serde::{Deserialize, Serialize};
 
-/// The action of jobs that are tried again whatever happens to them.
+/// Action of jobs that are retried after every kind of failure that is not final.
 pub(super) const WORK: &str = "work";
-/// The action of jobs that are tried once.
+/// Action of jobs that have a single attempt.
 pub(super) const ONCE: &str = "once";
-/// The action of jobs that are tried again when they say so, and neither after a panic nor when their time was up.
+/// Action of jobs that are retried after an error, but not after a panic or a timeout.
 pub(super) const BRITTLE: &str = "brittle";
-/// The action of jobs that take [`PERMISSION`].
+/// Action of jobs that require the permission [`PERMISSION`].
 pub(super) const GUARDED: &str = "guarded";
-/// All of these.
+/// All actions of the simulator's own handlers.
 pub(super) const ACTIONS: [&str; 4] = [WORK, ONCE, BRITTLE, GUARDED];
-/// What a token must grant for [`GUARDED`].
+/// Permission that a token must grant for [`GUARDED`] jobs.
 pub(super) const PERMISSION: &str = "guards";
 
-/// What a request asks for.
+/// Instructions for the handler of one request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Job {
-    /// How long it says it will take: what is quick, short or long.
+    /// Estimated duration in milliseconds, which decides whether the request counts as quick, short or long.
     pub(super) estimate_ms: u64,
-    /// How long it may take; 0: as long as its invocation lasts.
+    /// Time limit of the handler in milliseconds; 0 sets no limit besides the invocation's own.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) timeout_ms: u64,
-    /// What it does before its end.
+    /// Steps that the handler does, in order, before it finishes.
     pub(super) steps: Vec<JobStep>,
+    /// How the handler finishes.
     pub(super) end: JobEnd,
-    /// Whether it goes on although it is asked to stop.
+    /// Whether the handler ignores requests to stop, and refused reports.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) is_deaf: bool,
-    /// Means nothing, and makes the payload as large as it is.
+    /// Padding that makes the payload larger.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) ballast: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `skip_serializing_if` passes a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
-const fn is_false(is_so: &bool) -> bool {
-    !*is_so
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `skip_serializing_if` passes a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
-/// One thing that a job does.
+/// One step of a job.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum JobStep {
-    /// Takes this many milliseconds.
+    /// Waits for this many milliseconds.
     Wait(u64),
-    /// Reports this percentage.
+    /// Reports this progress percentage.
     Report(f64),
-    /// Reports this often in a row.
+    /// Reports progress this many times in a row.
     Flood(u32),
-    /// Tells something beside the percentage.
+    /// Sets a metadata value of the progress.
     Note,
-    /// Reports what is no report, and is refused.
+    /// Makes an invalid report, which must be refused.
     Wild(Wild),
-    /// Saves how far it has come.
+    /// Saves the number of finished steps as a checkpoint.
     Checkpoint,
-    /// Saves how far it has come, with this many bytes that mean nothing.
+    /// Saves the number of finished steps as a checkpoint, with this many bytes of padding.
     BigCheckpoint(usize),
 }
 
-/// What no report may be.
+/// An invalid progress report or checkpoint.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Wild {
@@ -78,40 +79,43 @@ pub(super) enum Wild {
     FatCheckpoint,
 }
 
-/// How a job ends.
+/// How a job finishes.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum JobEnd {
+    /// Succeeds.
     #[default]
     Succeed,
-    /// Succeeds with this many bytes in its result that mean nothing.
+    /// Succeeds with this many bytes of padding in the result.
     SucceedWith(usize),
-    /// Fails so that it is worth another attempt, until this attempt, which succeeds.
+    /// Fails with a retryable error until the attempt with this number, which succeeds.
     FailUntil(u32),
-    /// Fails with an error that says nothing of itself, until this attempt, which succeeds.
+    /// Fails with an unclassified error until the attempt with this number, which succeeds.
     BreakUntil(u32),
-    /// Fails so that it is worth another attempt after a wait, until this attempt, which succeeds.
+    /// Fails with a retryable error that asks for a delay, until the attempt with the number `until`, which
+    /// succeeds.
     RetryAfter {
-        /// This attempt succeeds.
+        /// Number of the first attempt that succeeds, from 1.
         until: u32,
-        /// No attempt is made sooner than this after the last.
+        /// Shortest delay before the next attempt, in milliseconds.
         wait_ms: u64,
     },
-    /// Fails for good.
+    /// Fails for good, without a retry.
     Fail,
-    /// Fails for good, with this many bytes to say about it.
+    /// Fails for good, with an error message of this many bytes.
     FailWith(usize),
-    /// Panics until this attempt, which succeeds.
+    /// Panics until the attempt with this number, which succeeds.
     PanicUntil(u32),
-    /// Goes on in a fresh invocation until it has done so this often, and succeeds.
+    /// Yields to a new invocation this many times, and then succeeds.
     GoOnUntil(u32),
 }
 
 impl Job {
-    /// More make no sense.
+    /// Largest number of steps that a job may have.
     pub(super) const MAX_STEPS: usize = 64;
 
-    /// How long it takes at most, as far as it is for it to say: an hour's wait ends with its time.
+    /// Returns the longest time that the job's own steps take, in milliseconds: the sum of its waits, but at
+    /// most its time limit.
     pub(super) fn takes_ms(&self) -> u64 {
         let waits = self.steps.iter().map(|step| match step {
             JobStep::Wait(ms) => *ms,
@@ -127,7 +131,7 @@ impl Job {
     }
 }
 
-/// Text of this many bytes that means nothing.
+/// Returns padding of this many bytes.
 pub(super) fn ballast(bytes: usize) -> String {
     "x".repeat(bytes)
 }

@@ -1,8 +1,9 @@
-//! A deterministic simulation of the whole stage: many worlds, each on its own clock and from one seed, in which all
-//! goes wrong that can.
+//! Deterministic simulator of a whole stage: tables, streams, functions, queues, gateway and clients run on
+//! virtual time while faults are injected.
 //!
-//! [`Sim`] runs them. A world is made from a [`Plan`], which is drawn from a seed or stands in a file; what it came to is a
-//! [`World`], and what many came to a [`Report`].
+//! [`Sim`] runs the simulations. One simulated run is called a world. A world is made from a [`Plan`], which
+//! is derived from a seed or read from a file. A [`World`] holds the result of one run, and a [`Report`] the
+//! result of many.
 
 mod app_requests;
 mod chance;
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_seed_is_one_trace() {
+    fn one_seed_executed_twice_gives_identical_traces() {
         let plan = Plan::of_seed(7);
         let run = || {
             execution::execute(&plan, &execution::AppUnderTest::Jobs, &recorder::Until::End)
@@ -59,7 +60,11 @@ mod tests {
         if let Some(at) = differs {
             let lines =
                 |text: &str| text.lines().skip(at.saturating_sub(3)).take(5).collect::<Vec<_>>().join("\n");
-            panic!("line {at} differs:\n{}\n\n{}", lines(&first_trace), lines(&second_trace));
+            panic!(
+                "trace line {at} differs between the two runs:\n{}\n\n{}",
+                lines(&first_trace),
+                lines(&second_trace)
+            );
         }
         assert_eq!(first_trace.len(), second_trace.len());
         assert_eq!(first.violations, []);

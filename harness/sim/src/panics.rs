@@ -1,4 +1,5 @@
-//! Panics in a world: handlers panic on purpose, and ten thousand worlds are not to fill a terminal with that.
+//! Collects the panics of a world. Handlers panic on purpose, and thousands of worlds must not fill the
+//! terminal with panic messages.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -6,17 +7,17 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-/// A panic that has happened.
+/// A panic that occurred in a world: its place in the source, and its message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Panicked {
-    /// The source file.
+    /// Source file of the panic, as the compiler names it.
     pub(super) file: String,
     pub(super) line: u32,
     pub(super) message: String,
 }
 
 impl Panicked {
-    /// Whether it is Streamer's own code that has panicked: the crates that lie where this one does.
+    /// Returns whether the code that panicked is Streamer's own: in `core`, or in a crate under `harness`.
     pub(super) fn is_of_streamer(&self) -> bool {
         let ours = file!().strip_suffix("harness/sim/src/panics.rs").unwrap_or_default();
         let within = self.file.strip_prefix(ours).unwrap_or_default();
@@ -31,46 +32,46 @@ impl fmt::Display for Panicked {
 }
 
 thread_local! {
-    /// The panics of the world that lives on this thread; none where no world does.
+    /// Panics of the world that runs on this thread; `None` while no world runs.
     static SEEN: RefCell<Option<Vec<Panicked>>> = const { RefCell::new(None) };
 }
 
-/// Runs a world on this thread: what it returns, unless it unwinds, and what has panicked meanwhile without a word on the
-/// terminal.
-pub(super) fn watched<T>(world: impl FnOnce() -> T) -> (Option<T>, Vec<Panicked>) {
-    watch();
+/// Runs a world on this thread, and keeps its panics off the terminal. Returns the world's result, or `None`
+/// if the world itself panicked, and all panics that occurred.
+pub(super) fn catch_panics<T>(world: impl FnOnce() -> T) -> (Option<T>, Vec<Panicked>) {
+    install_hook();
     SEEN.set(Some(Vec::new()));
     let outcome = catch_unwind(AssertUnwindSafe(world));
     let seen = SEEN.take().unwrap_or_default();
     (outcome.ok(), seen)
 }
 
-/// Panics of other threads are told as before.
-fn watch() {
+/// Installs a panic hook, once. Panics of threads that run no world go to the previous hook.
+fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |info| {
-            if !note(info) {
+            if !record_panic(info) {
                 before(info);
             }
         }));
     });
 }
 
-/// Whether a world lives on this thread, whose panics are kept.
-fn note(info: &PanicHookInfo<'_>) -> bool {
+/// Records a panic if a world runs on this thread. Returns whether the panic was recorded.
+fn record_panic(info: &PanicHookInfo<'_>) -> bool {
     let (file, line) = info.location().map_or_else(Default::default, |at| (at.file().to_owned(), at.line()));
     let panicked = Panicked { file, line, message: message(info.payload()) };
-    // A thread that ends has no world any more.
-    let noted = SEEN.try_with(|seen| match seen.try_borrow_mut().as_deref_mut() {
+    // A thread that is shutting down may have destroyed its thread-local values.
+    let recorded = SEEN.try_with(|seen| match seen.try_borrow_mut().as_deref_mut() {
         Ok(Some(seen)) => {
             seen.push(panicked);
             true
         }
         Ok(None) | Err(_) => false,
     });
-    noted.unwrap_or(false)
+    recorded.unwrap_or(false)
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {

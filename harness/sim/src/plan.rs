@@ -1,152 +1,158 @@
-//! What happens in a world, all that is decided before it begins: a plan is drawn from a seed, can be kept in a file,
-//! and can be made smaller.
+//! Plans: everything about a simulated run that is decided before it begins. A plan is derived from a seed,
+//! can be kept in a file, and can be shrunk.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A scenario. The same plan makes the same world, byte for byte.
+/// Scenario of one simulated run (a world): the stage, its clients, and the faults to inject. The same plan
+/// always gives the same run, byte for byte.
 ///
-/// [`from_json`](Self::from_json) and [`to_json`](Self::to_json) read and write it as a file.
+/// [`from_json`](Self::from_json) and [`to_json`](Self::to_json) read and write a plan as a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What is left to chance while the world runs: ids, jitter, which calls a fault strikes.
+    /// Seed of everything that is random during the run: ids, jitter, and which calls a fault strikes.
     pub seed: u64,
-    /// For how long faults may strike, in milliseconds from the start; after that everything must settle.
+    /// Time from the start of the run until which faults may be injected, in milliseconds. All requests must
+    /// settle after this time.
     pub faults_until_ms: u64,
-    /// How the stage is set.
+    /// Settings of the stage.
     pub stage: StagePlan,
-    /// Who uses it.
+    /// Clients that use the stage; at least one.
     pub clients: Vec<ClientPlan>,
-    /// What goes wrong.
+    /// Faults to inject.
     pub faults: Vec<FaultPlan>,
 }
 
-/// How the stage is set.
+/// Settings of the simulated stage. The default leaves every setting of the stage at its own default.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StagePlan {
-    /// Environment variables of every function, such as `LEASE_MS`.
+    /// Environment variables that every function gets, such as `LEASE_MS`. Key: the name.
     pub variables: BTreeMap<String, String>,
-    /// How many shards a stream has; 0: as many as by default.
+    /// Number of shards of each DynamoDB stream, at most 64; 0 for the stage's default.
     pub shards: u16,
-    /// How long a shard takes records, in milliseconds; 0: for ever.
+    /// Age at which a stream shard closes and is followed by a new one, in milliseconds. 0 means never; any
+    /// other value is at least 1000.
     pub shard_lifetime_ms: u64,
-    /// How many invocations of each function, by its binary's name, may run at once, where that is limited.
+    /// Limits of concurrent invocations. Key: the name of the function's binary, such as `worker`. A function
+    /// without an entry keeps the stage's default.
     pub concurrency: BTreeMap<String, u32>,
-    /// Whether a request whose client goes is cancelled.
+    /// Whether a request is cancelled when the connection of its last subscriber closes. Default: false.
     pub cancel_on_disconnect: bool,
 }
 
-/// One client: a user at one device, over one connection at a time. One that loses its connection comes back by itself,
-/// and goes on with what it waits for.
+/// A simulated client: one device of a user, with one connection at a time. A client that loses its
+/// connection reconnects by itself and resumes its open requests.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPlan {
-    /// The token's `sub`.
+    /// User of the client: the `sub` claim of its tokens.
     pub user: String,
-    /// The token's `tenant_id`.
+    /// Tenant of the client: the `tenant_id` claim of its tokens.
     pub tenant: String,
-    /// The token's `permissions`.
+    /// Permissions of the client: the `permissions` claim of its tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<String>,
-    /// How long each of its tokens is valid, in milliseconds; 0: for a day.
-    #[serde(default, skip_serializing_if = "is_none")]
+    /// Lifetime of each of the client's tokens, in milliseconds; 0 for one day.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub token_ttl_ms: u64,
-    /// Whether it leaves it at that when a message was not answered, and never sends it again.
-    #[serde(default, skip_serializing_if = "is_not_so")]
+    /// Whether the client never resends a message that was not answered. Default: false.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub gives_up: bool,
-    /// What it does, in the order of time.
+    /// Steps of the client, sorted by time.
     pub steps: Vec<Step>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
-const fn is_none(number: &u64) -> bool {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `skip_serializing_if` passes a reference")]
+const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
-const fn is_not_so(is_so: &bool) -> bool {
-    !*is_so
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `skip_serializing_if` passes a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
-/// One thing that a client does.
+/// An action of a simulated client, and its time.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// When, in milliseconds from the start.
+    /// Time of the action, in milliseconds from the start of the run.
     pub at_ms: u64,
-    /// What.
+    /// Action of the client.
     pub act: Act,
 }
 
-/// What a client can do. Without a connection, whatever needs one is left out.
+/// An action of a simulated client. An action that needs a connection is skipped while the client has none.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Act {
-    /// Connects, unless it is connected.
+    /// Connects, unless the client is connected already.
     Connect,
-    /// Closes its connection in order.
+    /// Closes the connection with a WebSocket close handshake.
     Close,
-    /// Is gone without a word.
+    /// Drops the connection without a close handshake.
     Vanish,
-    /// Is cut off so that the gateway does not notice: what is sent to it from then on goes nowhere.
+    /// Cuts the client off without closing its connection: the gateway considers the connection open, but
+    /// nobody receives the frames sent to it.
     CutOff,
-    /// Sends a request; the same id again, or with another payload, is a client that repeats itself.
+    /// Sends a request. Several steps may send the same id, with the same payload or with another one.
     Request {
-        /// The request's id.
+        /// Request id to send.
         id: String,
-        /// Its action.
+        /// Action of the request.
         action: String,
-        /// Its payload.
+        /// Payload of the request.
         payload: Value,
     },
     /// Cancels a request.
     Cancel {
-        /// The request's id.
+        /// Id of the request to cancel.
         id: String,
     },
-    /// Subscribes to a request, from the last sequence number on that it has seen.
+    /// Subscribes to a request, from the last sequence number that the client has received.
     Subscribe {
-        /// The request's id.
+        /// Id of the request to subscribe to.
         id: String,
     },
     /// Queries the status of a request.
     Status {
-        /// The request's id.
+        /// Id of the request to query.
         id: String,
     },
-    /// Sends a text of any kind.
+    /// Sends any text, which need not be a valid message.
     SendText {
-        /// This text.
+        /// Text to send.
         text: String,
     },
 }
 
-/// Something that goes wrong for a while.
+/// A kind of fault to inject, with a rate and a time span.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultPlan {
-    /// What.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// How likely it is each time that it can happen, from 0 to 1.
+    /// Probability of the fault at each occasion, such as each call, from 0 to 1.
     pub rate: f64,
-    /// From when on, in milliseconds from the start.
+    /// Start of the fault's time span, in milliseconds from the start of the run. Default: 0.
     #[serde(default)]
     pub from_ms: u64,
-    /// Until when; [`Plan::faults_until_ms`] at the latest.
-    #[serde(default = "for_ever")]
+    /// End of the fault's time span, in milliseconds from the start of the run. The fault ends at
+    /// [`Plan::faults_until_ms`] at the latest, which is also the default.
+    #[serde(default = "no_end")]
     pub until_ms: u64,
 }
 
-const fn for_ever() -> u64 {
+const fn no_end() -> u64 {
     u64::MAX
 }
 
 macro_rules! fault_kinds {
     ($($(#[doc = $doc:literal])+ $name:ident => $text:literal,)+) => {
-        /// What can go wrong.
+        /// Kind of a fault that the simulator can inject.
         #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
         #[serde(rename_all = "snake_case")]
         pub enum FaultKind {
@@ -154,10 +160,10 @@ macro_rules! fault_kinds {
         }
 
         impl FaultKind {
-            /// Every kind, in the order in which a summary names them.
+            /// Every kind, in the order in which a summary lists them.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The kind as a plan's file has it.
+            /// Returns the kind's name in a plan file, such as `lose_answer`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -169,68 +175,69 @@ macro_rules! fault_kinds {
 }
 
 fault_kinds! {
-    /// A call of DynamoDB is throttled.
+    /// A DynamoDB call is throttled.
     Throttle => "throttle",
-    /// A call of DynamoDB fails with a 500, without effect.
+    /// A DynamoDB call fails with status 500, without effect.
     FailBefore => "fail_before",
-    /// A call of DynamoDB takes effect and is answered with a 500.
+    /// A DynamoDB call takes effect, and its caller receives status 500.
     FailAfter => "fail_after",
-    /// A call of DynamoDB takes effect and is never answered.
+    /// A DynamoDB call takes effect, and its caller never receives an answer.
     LoseAnswer => "lose_answer",
-    /// A call of DynamoDB takes effect later, up to some seconds, whether or not its caller still waits.
+    /// A DynamoDB call takes effect up to 8 s late, even if its caller has stopped waiting.
     SlowCall => "slow_call",
-    /// A write of DynamoDB meets a transaction.
+    /// A DynamoDB write fails because it conflicts with a transaction.
     Conflict => "conflict",
-    /// A query of an index does not see the latest writes.
+    /// A query of an index misses the latest writes.
     StaleIndex => "stale_index",
     /// Stream records are delivered twice.
     DuplicateRecords => "duplicate_records",
-    /// Stream records are delivered late.
+    /// Stream records are delivered up to 30 s late.
     LateRecords => "late_records",
-    /// Reading the stream fails.
+    /// A read of the stream fails.
     FailedReads => "failed_reads",
-    /// A shard of the stream splits.
+    /// A shard of the requests table's stream splits.
     SplitShard => "split_shard",
-    /// A function dies at one of its awaits.
+    /// A function's process is killed at one of its awaits.
     Kill => "kill",
-    /// A function dies at a call, before it has an effect.
+    /// A function's process is killed at a call, before the call takes effect.
     KillAtCall => "kill_at_call",
-    /// A function stands still for a while, up to minutes, and goes on.
+    /// A function freezes for up to 3 min, and then continues.
     Freeze => "freeze",
-    /// A function hangs until its time is up.
+    /// A function hangs until its invocation times out.
     Hang => "hang",
-    /// A function takes seconds to start.
+    /// A function's environment takes up to 11 s to start.
     SlowStart => "slow_start",
     /// A function's environment dies while it starts.
     FailedStart => "failed_start",
-    /// An invocation is refused for its rate.
+    /// An invocation is throttled.
     InvokeThrottled => "invoke_throttled",
-    /// An invocation fails.
+    /// An invocation fails, with or without having run the function.
     InvokeFailed => "invoke_failed",
-    /// A function is invoked twice with one event, side by side.
+    /// A function is invoked twice with one event, concurrently.
     InvokeTwice => "invoke_twice",
-    /// The call that hands a request over to the worker fails, or is not answered.
+    /// The call that dispatches a request to the worker fails, or is not answered.
     HandOverFailed => "hand_over_failed",
-    /// The event of an asynchronous invocation is lost in its queue.
+    /// The event of an asynchronous invocation is lost in Lambda's queue.
     EventLost => "event_lost",
-    /// A post finds its connection gone, though it is open.
+    /// A post to an open connection is answered with 410 Gone.
     PostGone => "post_gone",
-    /// A post is refused for its rate.
+    /// A post to a connection is throttled.
     PostThrottled => "post_throttled",
-    /// A post fails with a 500.
+    /// A post to a connection fails with status 500.
     PostFailed => "post_failed",
-    /// A post arrives and is not answered.
+    /// A post reaches its connection, but its caller receives no answer.
     PostUnanswered => "post_unanswered",
-    /// A post takes seconds.
+    /// A post to a connection takes up to 10 s.
     SlowPost => "slow_post",
-    /// A `$disconnect` never comes.
+    /// The `$disconnect` event of a connection is never delivered.
     DisconnectLost => "disconnect_lost",
-    /// A message is not taken by its queue.
+    /// A queue does not accept a message, and the send fails.
     QueueFailed => "queue_failed",
-    /// A message is taken by its queue, which does not say so.
+    /// A queue accepts a message, but the sender receives no answer or an error.
     QueueUnanswered => "queue_unanswered",
-    /// An environment's clock is off by up to three seconds.
+    /// The clock of a function's environment is off by up to 3 s.
     ClockSkew => "clock_skew",
-    /// A deploy: every environment is replaced by one of a new version, as soon as it has answered.
+    /// A new version of every function is deployed: each environment is replaced, a busy one after its
+    /// answer.
     Deploy => "deploy",
 }

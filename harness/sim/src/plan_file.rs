@@ -1,4 +1,4 @@
-//! Plans as files that people write: what is wrong with one is said, and where.
+//! Plan files in JSON. Users write them by hand too, so an error names the faulty place.
 
 use std::fmt;
 
@@ -8,29 +8,30 @@ use serde_json::Value;
 
 use super::plan::{ClientPlan, FaultPlan, Plan, StagePlan};
 
-/// Why a text is no plan.
+/// Error for a text that is not a valid plan: the faulty place, and the problem.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PlanError {
-    /// Where, such as `clients[1].steps[0].at_ms`.
+    /// Path of the faulty value in the file, such as `clients[1].steps[0].at_ms`; `.` or `?` if the problem
+    /// concerns the whole file.
     pub place: String,
-    /// What is wrong there.
+    /// Description of the problem, without the path.
     pub message: String,
 }
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, message } = self;
-        // So a path says that it is about the whole, or that the text ends where no name is known yet.
+        // `serde_path_to_error` names the whole document `.`, and an unknown place `?`.
         if place == "." || place == "?" { write!(f, "{message}") } else { write!(f, "{place}: {message}") }
     }
 }
 
 impl std::error::Error for PlanError {}
 
-/// The version of the file format that is written. A file says which version it has: `"schema": 2`. A file without it has version 1.
+/// Version of the file format that is written, as `"schema": 2`. A file without `schema` has version 1.
 const SCHEMA: u64 = 2;
 
-/// A plan's file.
+/// Layout of a plan file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
@@ -44,74 +45,80 @@ struct PlanFile {
     faults: Vec<FaultPlan>,
 }
 
-/// What is read first of a file.
+/// Fields of a plan file that determine the file's version.
 #[derive(Deserialize)]
 struct Header {
     schema: Option<u64>,
-    /// A required field, which version 1 called `trouble_ms`.
+    /// A required field of version 2, which version 1 called `trouble_ms`.
     faults_until_ms: Option<IgnoredAny>,
 }
 
 impl Plan {
-    /// Reads a plan's file, of this version or an earlier one.
+    /// Parses a plan file of the current version or of version 1.
     ///
     /// # Errors
-    /// When it is no JSON, has a field that is not known, says what cannot be, or was written by a newer version: the first such
-    /// place.
+    /// [`PlanError`] for the first problem found: invalid JSON, an unknown field or version, or a value out
+    /// of bounds.
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        // Where the header cannot be read, the error of the whole file says more.
+        // If the header cannot be read, the error of the whole file says more.
         let header =
             serde_json::from_str(text).unwrap_or(Header { schema: Some(SCHEMA), faults_until_ms: None });
         let file = match header {
             Header { schema: Some(SCHEMA), .. } => read(text)?,
             Header { schema: None | Some(1), faults_until_ms: Some(_) } => {
-                return Err(wrong("schema", &format!("expected {SCHEMA}, which has `faults_until_ms`")));
+                return Err(invalid(
+                    "schema",
+                    &format!("expected {SCHEMA}, because the plan has `faults_until_ms`"),
+                ));
             }
             Header { schema: None | Some(1), .. } => {
                 let plan: Value = read(text)?;
                 serde_path_to_error::deserialize(migrated(plan)).map_err(located)?
             }
             Header { schema: Some(schema), .. } => {
-                let message = format!("{schema} is not a version that is read: those are 1 and {SCHEMA}");
-                return Err(wrong("schema", &message));
+                let message = format!("unknown version {schema}; known versions: 1 and {SCHEMA}");
+                return Err(invalid("schema", &message));
             }
         };
         let PlanFile { schema: _, seed, faults_until_ms, stage, clients, faults } = file;
         let plan = Self { seed, faults_until_ms, stage, clients, faults };
-        plan.sound()?;
+        plan.validate()?;
         Ok(plan)
     }
 
-    /// As a file that people can read and change.
+    /// Returns the plan as the text of a file that users can read and edit.
     ///
     /// # Panics
-    /// Never: a plan is made of what JSON can say.
+    /// Never, because JSON can represent every plan.
     #[must_use]
     pub fn to_json(&self) -> String {
         let Self { seed, faults_until_ms, stage, clients, faults } = self.clone();
         let file = PlanFile { schema: SCHEMA, seed, faults_until_ms, stage, clients, faults };
-        serde_json::to_string_pretty(&file).expect("a plan is made of what JSON can say") + "\n"
+        serde_json::to_string_pretty(&file).expect("JSON can represent every plan") + "\n"
     }
 
-    /// Whether it says what can be.
-    fn sound(&self) -> Result<(), PlanError> {
-        at_most("faults_until_ms", self.faults_until_ms, MOST_MS)?;
+    /// Checks that every value is within its bounds.
+    fn validate(&self) -> Result<(), PlanError> {
+        at_most("faults_until_ms", self.faults_until_ms, MAX_MS)?;
         if self.clients.is_empty() {
-            return Err(wrong("clients", "there must be at least one"));
+            return Err(invalid("clients", "expected at least one client"));
         }
         for (number, client) in self.clients.iter().enumerate() {
             let place = format!("clients[{number}]");
             for (name, text) in [("user", &client.user), ("tenant", &client.tenant)] {
                 if text.is_empty() {
-                    return Err(wrong(&format!("{place}.{name}"), "must not be empty"));
+                    return Err(invalid(&format!("{place}.{name}"), "expected a non-empty string"));
                 }
             }
             let mut before = 0;
             for (step, at_ms) in client.steps.iter().map(|step| step.at_ms).enumerate() {
                 let place = format!("{place}.steps[{step}].at_ms");
-                at_most(&place, at_ms, MOST_MS)?;
+                at_most(&place, at_ms, MAX_MS)?;
                 if at_ms < before {
-                    return Err(wrong(&place, &format!("{at_ms} is before the step before it, at {before}")));
+                    return Err(invalid(
+                        &place,
+                        &format!("expected at least {before}, the time of the previous step; found {at_ms}"),
+                    ));
                 }
                 before = at_ms;
             }
@@ -119,30 +126,32 @@ impl Plan {
         for (number, fault) in self.faults.iter().enumerate() {
             let place = format!("faults[{number}]");
             if !(0.0..=1.0).contains(&fault.rate) {
-                return Err(wrong(
+                return Err(invalid(
                     &format!("{place}.rate"),
-                    &format!("must be from 0 to 1, and is {}", fault.rate),
+                    &format!("expected a number from 0 to 1, found {}", fault.rate),
                 ));
             }
             if fault.until_ms < fault.from_ms {
-                let message = format!("{} is before from_ms, {}", fault.until_ms, fault.from_ms);
-                return Err(wrong(&format!("{place}.until_ms"), &message));
+                let message =
+                    format!("expected at least from_ms ({}), found {}", fault.from_ms, fault.until_ms);
+                return Err(invalid(&format!("{place}.until_ms"), &message));
             }
         }
-        self.stage.sound()
+        self.stage.validate()
     }
 }
 
 impl StagePlan {
-    fn sound(&self) -> Result<(), PlanError> {
+    fn validate(&self) -> Result<(), PlanError> {
         at_most("stage.shards", self.shards.into(), 64)?;
-        if self.shard_lifetime_ms != 0 && self.shard_lifetime_ms < LEAST_LIFETIME_MS {
-            let message = format!("must be 0 or at least {LEAST_LIFETIME_MS}");
-            return Err(wrong("stage.shard_lifetime_ms", &message));
+        if self.shard_lifetime_ms != 0 && self.shard_lifetime_ms < MIN_SHARD_LIFETIME_MS {
+            let message =
+                format!("expected 0 or at least {MIN_SHARD_LIFETIME_MS}, found {}", self.shard_lifetime_ms);
+            return Err(invalid("stage.shard_lifetime_ms", &message));
         }
         let none = self.concurrency.iter().find(|(_, limit)| **limit == 0);
         none.map_or(Ok(()), |(function, _)| {
-            Err(wrong(&format!("stage.concurrency.{function}"), "must be at least 1"))
+            Err(invalid(&format!("stage.concurrency.{function}"), "expected at least 1, found 0"))
         })
     }
 }
@@ -158,7 +167,7 @@ fn located(error: serde_path_to_error::Error<serde_json::Error>) -> PlanError {
     PlanError { place: error.path().to_string(), message: error.into_inner().to_string() }
 }
 
-/// A file of version 1 with the names of version 2.
+/// Renames the fields of a version 1 file to those of version 2.
 fn migrated(mut plan: Value) -> Value {
     if let Value::Object(fields) = &mut plan {
         fields.shift_remove("schema");
@@ -174,7 +183,7 @@ fn migrated(mut plan: Value) -> Value {
     plan
 }
 
-/// Gives a field another name, and leaves it at its place.
+/// Renames a field, and keeps its position.
 fn rename(object: &mut Value, old: &str, new: &str) {
     let Some(fields) = object.as_object_mut() else { return };
     *fields = std::mem::take(fields)
@@ -183,19 +192,20 @@ fn rename(object: &mut Value, old: &str, new: &str) {
         .collect();
 }
 
-/// A day: a world's idle time costs some, too.
-const MOST_MS: u64 = 24 * 60 * 60 * 1_000;
-const LEAST_LIFETIME_MS: u64 = 1_000;
+/// Longest time in a plan, in milliseconds: one day, because idle virtual time has a cost too.
+const MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Shortest lifetime of a shard, in milliseconds.
+const MIN_SHARD_LIFETIME_MS: u64 = 1_000;
 
 fn at_most(place: &str, number: u64, most: u64) -> Result<(), PlanError> {
     if number <= most {
         Ok(())
     } else {
-        Err(wrong(place, &format!("must be at most {most}, and is {number}")))
+        Err(invalid(place, &format!("expected at most {most}, found {number}")))
     }
 }
 
-fn wrong(place: &str, message: &str) -> PlanError {
+fn invalid(place: &str, message: &str) -> PlanError {
     PlanError { place: place.to_owned(), message: message.to_owned() }
 }
 
@@ -204,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_is_the_same_after_a_file() {
+    fn plan_written_to_a_file_is_read_back_unchanged() {
         for seed in 0..50 {
             let plan = Plan::of_seed(seed);
             assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
@@ -212,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn plan_file_error_names_the_faulty_place() {
         let plan = r#"{
             "schema": 2, "seed": 1, "faults_until_ms": 1000, "stage": {"concurrency": {"worker": 2}, "shards": 2},
             "clients": [{"user": "ann", "tenant": "acme", "steps": [
@@ -221,7 +231,7 @@ mod tests {
             "faults": [{"kind": "kill", "rate": 0.5, "until_ms": 100}]
         }"#;
         assert!(Plan::from_json(plan).is_ok());
-        let said = [
+        let cases = [
             ("100}]", "100"),
             ("\"schema\": 2,", ""),
             ("\"schema\": 2,", "\"schema\": 3,"),
@@ -243,16 +253,16 @@ mod tests {
             ("\"shards\": 2", "\"shards\": 2000"),
             ("\"shards\": 2", "\"shard_lifetime_ms\": 1"),
         ];
-        let said = said.map(|(right, wrong)| {
+        let errors = cases.map(|(right, wrong)| {
             let text = plan.replacen(right, wrong, 1);
-            assert_ne!(text, plan, "{right}");
+            assert_ne!(text, plan, "the valid plan contains {right:?}");
             format!("{right} as {wrong}: {}", Plan::from_json(&text).unwrap_err())
         });
-        insta::assert_snapshot!(said.join("\n"));
+        insta::assert_snapshot!(errors.join("\n"));
     }
 
     #[test]
-    fn a_file_of_version_1_is_migrated() {
+    fn version_1_plan_file_is_migrated() {
         let old = r#"{
             "seed": 1, "trouble_ms": 1000,
             "clients": [{"user": "ann", "tenant": "acme", "steps": [

@@ -1,25 +1,28 @@
-//! Threads that worlds live on.
+//! Threads on which worlds run.
 
 use std::sync::mpsc;
 use std::thread::{self, Scope};
 
-/// The embedded database parses expressions by recursion, and so do debug builds' futures poll each other.
+/// Stack size of a thread. The embedded database parses expressions recursively, and in debug builds deeply
+/// nested futures need much stack.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
-/// Has a thread of this scope do the work, with room for a world.
+/// Starts a thread in `scope`, with a stack that is large enough for a world.
 pub(super) fn spawn<'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: String,
     work: impl FnOnce() + Send + 'scope,
 ) {
     let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-    thread.spawn_scoped(scope, work).expect("the machine has room for another thread");
+    thread.spawn_scoped(scope, work).expect("the operating system can start another thread");
 }
 
-/// Threads that each do one thing at a time, for as long as they are needed: what a thread makes once, it makes once.
+/// Threads that process one item at a time each. A thread is reused, so that its one-time initialization
+/// happens once.
 pub(super) struct Pool<T, R>(Vec<(mpsc::Sender<T>, mpsc::Receiver<R>)>);
 
-/// Has a pool of so many threads do `work`, for as long as `lead` lasts.
+/// Runs `lead` with a pool of `threads` threads, each of which calls `work` for its items. The threads end
+/// when `lead` returns.
 pub(super) fn with_pool<T: Send, R: Send, O>(
     threads: usize,
     work: impl Fn(&T) -> R + Sync,
@@ -37,7 +40,7 @@ pub(super) fn with_pool<T: Send, R: Send, O>(
                     }
                 }
             };
-            spawn(scope, format!("pool {number}"), work_all);
+            spawn(scope, format!("world pool {number}"), work_all);
             (give, results)
         });
         lead(&Pool(members.collect()))
@@ -45,18 +48,20 @@ pub(super) fn with_pool<T: Send, R: Send, O>(
 }
 
 impl<T: Clone, R> Pool<T, R> {
-    /// How many things are done at once.
+    /// Returns the number of threads.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Does the work for each item, of which there are no more than [threads](Self::len).
+    /// Processes the items concurrently, and returns the results in the order of the items. There must be at
+    /// most [`len`](Self::len) items.
     pub(super) fn do_all(&self, items: &[T]) -> Vec<R> {
         for ((give, _), item) in self.0.iter().zip(items) {
-            // A thread that has ended shows below.
+            // If the thread has ended, receiving its result fails below.
             let _ = give.send(item.clone());
         }
         let done = self.0.iter().take(items.len());
-        done.map(|(_, results)| results.recv().expect("a world's panics are caught")).collect()
+        done.map(|(_, results)| results.recv().expect("a pool thread catches the panics of its work"))
+            .collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps what happens in a world, in order, and has it checked: the trace must be the same for the same plan.
+//! Records the events of a world in order, and passes each event to the checker.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +9,13 @@ use super::check::{Checker, Violation};
 use super::event::{Event, EventKind};
 use streamer_fakes::observe::{Observation, Observer};
 
-/// How far a world goes.
+/// How far a world is run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Until {
-    /// To its end.
+    /// The world runs to its regular end.
     End,
-    /// To the first thing that breaks this rule: what it does after that, it may do for an hour.
+    /// The world stops at the first violation of this rule, because the rest could take an hour of virtual
+    /// time.
     Broken(String),
 }
 
@@ -27,7 +28,7 @@ impl Until {
     }
 }
 
-/// Keeps what happens; all clones are one record.
+/// Recorder of one world. Clones share one recording.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder(Arc<Recording>);
 
@@ -36,11 +37,11 @@ struct Recording {
     clock: Arc<dyn Clock>,
     recorded: Mutex<Recorded>,
     until: Until,
-    /// Told when `until` is reached, and not before: whoever waits for it disturbs nothing.
+    /// Notified when `until` is reached, and never before, so that waiting for it does not change the run.
     is_reached: Notify,
 }
 
-/// What was recorded.
+/// The recorded events, and the checker that has seen them.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) events: Vec<Event>,
@@ -53,7 +54,7 @@ impl Recorder {
         Self(Arc::new(Recording { clock, recorded, until, is_reached: Notify::new() }))
     }
 
-    /// Waits until something has happened that a world goes no further than.
+    /// Waits until the rule at which the run should stop is broken.
     pub(super) async fn until(&self) {
         self.0.is_reached.notified().await;
     }
@@ -67,7 +68,7 @@ impl Recorder {
         let mut recorded = self.recorded();
         let recorded = &mut *recorded;
         let known = recorded.checker.violations().len();
-        recorded.checker.saw(&event);
+        recorded.checker.check_event(&event);
         recorded.events.push(event);
         let new = recorded.checker.violations().get(known..).unwrap_or_default();
         if new.iter().any(|violation| self.0.until.is_reached(violation)) {

@@ -1,4 +1,4 @@
-//! What came of many worlds.
+//! Result of many simulated runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,44 +10,46 @@ use super::plan::Plan;
 use super::summary::Summary;
 use super::tally::Tally;
 
-/// What came of many worlds.
+/// Result of many simulated runs: counts, broken rules, and the smallest plan that still breaks one of the
+/// rules.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The seeds that were to be run.
+    /// Seeds that were requested to run.
     pub seeds: Range<u64>,
-    /// How many worlds have come to their end.
+    /// Number of simulated runs (worlds) that were completed.
     pub worlds: u64,
-    /// What was wrong, by seed.
+    /// Violations of each simulated run that broke a rule. Key: the seed of the run.
     pub failures: BTreeMap<u64, Vec<Violation>>,
-    /// The lowest seed that failed, made as small as it goes.
+    /// Failure of the lowest seed that broke a rule, with its shrunk plan; `None` if no rule was broken or no
+    /// plan was shrunk.
     pub smallest: Option<Failure>,
-    /// How much time has passed in all worlds together.
+    /// Virtual time that passed in all simulated runs together.
     pub lasted: Duration,
-    /// How long they took, on this machine.
+    /// Real time that all runs took.
     pub took: Duration,
     tally: Tally,
 }
 
-/// A world that is wrong, as small as it goes.
+/// A simulated run that broke a rule, shrunk to the smallest plan found that still breaks the rule.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The seed that it was found with.
+    /// Seed of the run that broke the rule, before shrinking.
     pub seed: u64,
-    /// What was wrong with that seed's world, first.
+    /// First violation in the run of the original plan, before shrinking.
     pub violation: Violation,
-    /// The same rule in the smallest world.
+    /// Violation in the run of the shrunk plan, of the rule that the original run broke first.
     pub smallest: Violation,
-    /// What that is made from.
+    /// Plan after shrinking: the smallest plan found that still breaks the rule.
     pub plan: Plan,
-    /// What happens in it.
+    /// Timeline of the shrunk plan's run, as text.
     pub timeline: String,
-    /// How many smaller worlds were tried.
+    /// Number of smaller plans that were tried during shrinking.
     pub tried: u32,
 }
 
-/// What a report keeps of a world.
+/// Data of one finished run that a report keeps.
 #[derive(Debug)]
 pub(super) struct FinishedWorld {
     pub(super) seed: u64,
@@ -78,7 +80,8 @@ impl Report {
         }
     }
 
-    /// What was reached, and what never.
+    /// Returns a summary: how often each fault, status change and frame occurred, and which of them never
+    /// did.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
         Summary {
@@ -90,43 +93,45 @@ impl Report {
         }
     }
 
-    /// Worlds in a second, on all threads together.
+    /// Returns the number of simulated runs per second of real time, all threads together.
     #[must_use]
     pub fn worlds_per_second(&self) -> f64 {
         self.worlds as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// How much faster time passes in the worlds than here, all threads together.
+    /// Returns the ratio of virtual time to real time, all threads together.
     #[must_use]
     pub fn times_real_time(&self) -> f64 {
         self.lasted.as_secs_f64() / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// Asserts that at least one simulated run was completed, and that no run broke a rule.
+    ///
     /// # Panics
-    /// When a world was wrong: with its seed, what was wrong, the smallest plan that shows it and what happens then; or when there
-    /// was no world at all.
+    /// If a run broke a rule, or if no run was completed. For a broken rule, the message holds the seed, the
+    /// violation, the smallest plan and its timeline.
     #[track_caller]
     pub fn assert(&self) {
         if let Some(failure) = &self.smallest {
             panic!("{failure}");
         }
         if let Some((seed, violations)) = self.failures.first_key_value() {
-            let told: Vec<_> = violations.iter().map(|violation| format!("\n  {violation}")).collect();
-            panic!("The world of seed {seed} is wrong:{}", told.concat());
+            let lines: Vec<_> = violations.iter().map(|violation| format!("\n  {violation}")).collect();
+            panic!("The world of seed {seed} breaks a rule:{}", lines.concat());
         }
-        assert!(self.worlds > 0, "no world was made: of the seeds {:?}, none was run", self.seeds);
+        assert!(self.worlds > 0, "no world was run; expected at least one of the seeds {:?}", self.seeds);
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Seed {} is wrong:\n  {}", self.seed, self.violation)?;
+        writeln!(f, "The world of seed {} breaks a rule:\n  {}", self.seed, self.violation)?;
         writeln!(
             f,
-            "\nThe smallest world found with the same fault:\n  {}\n\n{}",
+            "\nThe smallest world found that breaks the same rule:\n  {}\n\n{}",
             self.smallest, self.timeline
         )?;
-        writeln!(f, "Its plan, for Sim::run_plan:\n{}", self.plan.to_json())?;
-        write!(f, "It was found with Sim::run_seed({}).", self.seed)
+        writeln!(f, "Plan of the smallest world, to run with Sim::run_plan:\n{}", self.plan.to_json())?;
+        write!(f, "The original world runs with Sim::run_seed({}).", self.seed)
     }
 }

@@ -1,4 +1,4 @@
-//! Many worlds, a thread for each core.
+//! Runs many worlds, on several threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use super::pool;
 use super::report::{FinishedWorld, Report};
 
-/// How often is asked whether to go on, where no world ends for long.
+/// Interval at which `go_on` is called while no world finishes.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The machine's time: a report says how fast worlds are.
-#[expect(clippy::disallowed_methods, reason = "this is about worlds, and in none of them")]
+/// Returns the machine's real time, from which a report computes the speed of simulation.
+#[expect(clippy::disallowed_methods, reason = "measures how fast worlds run; no world reads this time")]
 pub(super) fn real_time() -> Instant {
     Instant::now()
 }
 
-/// Makes the worlds of these seeds, in order, for as long as `go_on` says: each by `world`, on so many threads.
+/// Runs the worlds of the seeds in order, on this many threads, while `go_on` returns true. `world` runs one
+/// seed's world. A world that has begun is finished.
 pub(super) fn run(
     seeds: Range<u64>,
     threads: usize,
@@ -41,7 +42,7 @@ pub(super) fn run(
         let (finished, worlds) = mpsc::channel();
         for number in 0..threads {
             let finished = finished.clone();
-            pool::spawn(scope, format!("worlds {number}"), move || work(finished));
+            pool::spawn(scope, format!("world runner {number}"), move || work(finished));
         }
         drop(finished);
         loop {

@@ -1,4 +1,5 @@
-//! Makes a plan smaller that breaks a rule: fewer clients, faults, steps, shorter jobs, for as long as it still does.
+//! Shrinks a plan that breaks a rule: removes clients, faults and steps, and shortens jobs, while the plan
+//! still breaks the rule.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -9,19 +10,19 @@ use super::plan::{Act, Plan};
 use super::pool::{Pool, with_pool};
 use super::runner::real_time;
 
-/// A plan that was made smaller.
+/// Result of shrinking a plan.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Shrunk {
-    /// The smallest that was found.
+    /// Smallest plan found that still breaks the rule.
     pub plan: Plan,
-    /// How many others were tried.
+    /// Number of other plans that were tried.
     pub tried: u32,
 }
 
-/// How many worlds it may cost.
-const MOST_TRIES: u32 = 400;
-/// How long it may take.
+/// Largest number of plans that one search tries.
+const MAX_TRIES: u32 = 400;
+/// Real time after which a search returns the smallest plan found so far.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool + Sync) -> Shrunk {
@@ -49,15 +50,16 @@ struct Search<'a> {
     pool: &'a Pool<Plan, bool>,
 }
 
-/// A list in a plan, whose members can be left out.
+/// A list in a plan whose members can be removed.
 struct Part {
     len: fn(&Plan) -> usize,
     without: fn(&mut Plan, Range<usize>),
-    /// With how many seeds each smaller plan is tried: what is left out shifts what chance does to the rest.
+    /// Number of seeds with which each smaller plan is tried. Removing a member shifts the random draws of
+    /// the others, so one seed may no longer break the rule.
     seeds: u64,
 }
 
-/// The largest first.
+/// The lists to shorten, in order: the lists with the largest members come first.
 const PARTS: &[Part] = &[
     Part { len: |plan| plan.clients.len(), without: |plan, range| drop(plan.clients.drain(range)), seeds: 3 },
     Part { len: |plan| plan.faults.len(), without: |plan, range| drop(plan.faults.drain(range)), seeds: 3 },
@@ -99,7 +101,7 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// What the simulator's own jobs do, in the order of the plan.
+/// Returns the step lists of the simulator's own jobs, in the order of the plan.
 fn job_steps(plan: &mut Plan) -> Vec<&mut Vec<Value>> {
     let steps = plan.clients.iter_mut().flat_map(|client| &mut client.steps);
     let payloads =
@@ -109,7 +111,7 @@ fn job_steps(plan: &mut Plan) -> Vec<&mut Vec<Value>> {
     payloads.filter_map(|payload| payload.get_mut("steps")?.as_array_mut()).collect()
 }
 
-/// Ways to make a plan plainer as a whole.
+/// Simplifications of a whole plan.
 const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.stage.shards = 0,
     |plan| plan.stage.shard_lifetime_ms = 0,
@@ -129,13 +131,14 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     },
 ];
 
-/// The same steps in a part of their time.
+/// Scales the times of all client steps by `times / of`.
 fn scale(plan: &mut Plan, times: u64, of: u64) {
     for step in plan.clients.iter_mut().flat_map(|client| &mut client.steps) {
         step.at_ms = step.at_ms / of * times;
     }
 }
 
+/// Scales the waits of all jobs by `times / of`.
 fn waits(plan: &mut Plan, times: u64, of: u64) {
     for step in job_steps(plan).into_iter().flatten() {
         if let Some(wait) = step.get_mut("wait")
@@ -148,10 +151,10 @@ fn waits(plan: &mut Plan, times: u64, of: u64) {
 
 impl Search<'_> {
     fn is_over(&self) -> bool {
-        self.tried >= MOST_TRIES || self.begun.elapsed() >= PATIENCE
+        self.tried >= MAX_TRIES || self.begun.elapsed() >= PATIENCE
     }
 
-    /// Leaves out halves of the list, then quarters, at last single members.
+    /// Tries to remove halves of the list, then quarters, and finally single members.
     fn leave_out(&mut self, part: &Part) {
         let mut size = (part.len)(&self.best);
         while size > 0 && !self.is_over() {
@@ -166,7 +169,8 @@ impl Search<'_> {
                 });
                 let candidates: Vec<Plan> = candidates.collect();
                 let Some(found) = self.first_that_breaks(candidates) else { break };
-                // What was tried in vain stays; behind it goes on what follows what was left out.
+                // Members before the removed range were tried and are needed. Continue behind the removed
+                // range.
                 from += found / usize::try_from(part.seeds).unwrap_or(1) * size;
             }
             size = if size == 1 { 0 } else { size.div_ceil(2) };
@@ -183,9 +187,11 @@ impl Search<'_> {
         }
     }
 
-    /// Takes the first of these for the best that breaks the rule still, and says which it was.
+    /// Chooses the first candidate that still breaks the rule as the best plan so far. Returns the
+    /// candidate's index, or `None` if no candidate breaks the rule.
     ///
-    /// Some are tried side by side, and it is the first in order that counts: the outcome does not hang on how many.
+    /// Candidates are tried concurrently, but the first in order is chosen, so that the result does not
+    /// depend on the number of threads.
     fn first_that_breaks(&mut self, candidates: Vec<Plan>) -> Option<usize> {
         let mut done = 0;
         for some in candidates.chunks(self.pool.len()) {
@@ -239,7 +245,7 @@ mod tests {
         }
     }
 
-    fn asks(plan: &Plan, user: &str, wanted: &str) -> bool {
+    fn has_request(plan: &Plan, user: &str, wanted: &str) -> bool {
         let clients = plan.clients.iter().filter(|client| client.user == user);
         clients
             .flat_map(|client| &client.steps)
@@ -247,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_breaks_the_rule_is_left() {
+    fn shrunk_plan_keeps_only_the_parts_that_break_the_rule() {
         let breaks = |plan: &Plan| {
             let kills = plan.faults.iter().any(|fault| fault.kind == FaultKind::Kill);
-            kills && asks(plan, "user2", "r3") && asks(plan, "user5", "r17")
+            kills && has_request(plan, "user2", "r3") && has_request(plan, "user5", "r17")
         };
         let Shrunk { plan, tried } = shrink(large(), 3, breaks);
         let users: Vec<_> =
@@ -262,21 +268,24 @@ mod tests {
         assert!(plan.clients.iter().flat_map(|client| &client.steps).all(|step| step.at_ms == 0));
         let jobs = job_steps(&mut plan.clone()).iter().map(|steps| steps.len()).sum::<usize>();
         assert_eq!(jobs, 0);
-        assert!(tried < MOST_TRIES, "{tried}");
-        // However many threads there are.
+        assert!(tried < MAX_TRIES, "the search stays below its limit: {tried}");
+        // The result does not depend on the number of threads.
         assert_eq!(shrink(large(), 1, breaks), shrink(large(), 8, breaks));
     }
 
     #[test]
-    fn it_ends_after_so_many_tries_and_never_with_a_plan_that_breaks_nothing() {
-        // It hangs on chance: on what a plan is, byte for byte.
+    fn shrinking_stops_at_its_limit_with_a_plan_that_breaks_the_rule() {
+        // About a third of all plans break this rule, depending on the bytes of the plan.
         let breaks = |plan: &Plan| {
             let text = plan.to_json();
             *plan == large()
                 || text.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 3 == 0
         };
         let Shrunk { plan, tried } = shrink(large(), 2, breaks);
-        assert!(breaks(&plan) && tried <= MOST_TRIES, "{tried}");
+        assert!(
+            breaks(&plan) && tried <= MAX_TRIES,
+            "the plan breaks the rule, and the search keeps its limit: {tried}"
+        );
         let stays = shrink(large(), 2, |plan| *plan == large());
         assert_eq!(stays.plan, large());
     }

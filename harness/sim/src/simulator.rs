@@ -1,4 +1,4 @@
-//! Worlds, one or many.
+//! The simulator: [`Sim`] simulates one world or many.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,10 +25,12 @@ use super::shrink::{Shrunk, shrink};
 use super::world::World;
 use streamer_harness::stage::Services;
 
-/// The simulator: it makes worlds from seeds, and checks what comes of them.
+/// Simulator of a whole stage, which makes worlds (simulated runs) from seeds and checks the invariants of
+/// each world.
 ///
-/// A world is a whole stage with its clients, on a clock of its own, in which all goes wrong that can on AWS. Whatever is
-/// left to chance in it comes from its seed: the same seed makes the same world, on every machine.
+/// A world is a whole stage with its clients, on a virtual clock, with injected faults of the kinds that
+/// occur on AWS. All randomness in a world comes from its seed: the same seed gives the same world on every
+/// machine.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +60,7 @@ use streamer_harness::stage::Services;
 ///
 /// fn app() -> App {
 ///     let mut app = App::new();
-///     app.handle("print", Print).expect("no other handler has this name");
+///     app.handle("print", Print).expect("the action has no other handler");
 ///     app
 /// }
 ///
@@ -69,7 +71,7 @@ use streamer_harness::stage::Services;
 ///             if let Some(result) = &request.result
 ///                 && result["pages"] != request.payload
 ///             {
-///                 return Err(format!("{} asked for {} and got {result}", request.key, request.payload));
+///                 return Err(format!("{} of {} pages has the result {result}", request.key, request.payload));
 ///             }
 ///         }
 ///         Ok(())
@@ -88,7 +90,7 @@ pub struct Sim {
     threads: usize,
 }
 
-/// What a user wants to hold.
+/// A rule that a user of the simulator has added.
 #[derive(Clone)]
 struct Check {
     name: String,
@@ -108,7 +110,7 @@ impl fmt::Debug for Sim {
     }
 }
 
-/// The simulator with handlers of its own, which do all that handlers can.
+/// Runs the simulator's own handlers, which do everything that a handler can do.
 impl Default for Sim {
     fn default() -> Self {
         Self::of(AppUnderTest::Jobs)
@@ -116,20 +118,22 @@ impl Default for Sim {
 }
 
 impl Sim {
-    /// A simulator of an app: `app` makes it once for each environment of a function, as on AWS.
+    /// Creates a simulator of an app. `app` is called once for each environment of a function, as on AWS.
     ///
-    /// Its handlers must leave time and chance to the stage: they wait by tokio's clock, and read no other.
-    /// [`requests`](Self::requests) says what its clients request.
+    /// Handlers must be deterministic: they wait with tokio's timers, and read no other clock or source of
+    /// randomness. [`requests`](Self::requests) sets the requests that the clients send.
     #[must_use]
     pub fn new(app: impl Fn() -> App + Send + Sync + 'static) -> Self {
         Self::with(move |_| app())
     }
 
-    /// As [`new`](Self::new), for handlers that need the time of day or chance, or call AWS: they take these from the stage's
-    /// services, as with [`StageBuilder::app_with`](streamer_harness::stage::StageBuilder::app_with).
+    /// Creates a simulator of an app whose handlers need the time of day, randomness, or AWS calls. `app`
+    /// receives the stage's services, which provide these, as with
+    /// [`StageBuilder::app_with`](streamer_harness::stage::StageBuilder::app_with).
     ///
-    /// A client of an AWS SDK keeps worlds alike if it has the services' HTTP client, a time source that reads their clock, a
-    /// retry partition of its own, and no stalled-stream protection, which reads the machine's clock.
+    /// A client of an AWS SDK keeps runs deterministic if it has the services' HTTP client, a time source
+    /// that reads the services' clock, its own retry partition, and no stalled-stream protection (which reads
+    /// the machine's clock).
     #[must_use]
     pub fn with(app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         Self::of(AppUnderTest::Users(Arc::new(app)))
@@ -147,8 +151,8 @@ impl Sim {
         }
     }
 
-    /// Clients send requests for this action, each with a payload drawn from the world's seed. Of several actions, each is as
-    /// likely as another.
+    /// Adds an action that the clients request, each time with a payload drawn from the run's seed. All added
+    /// actions are equally likely. If no action is added, clients request the simulator's own jobs.
     #[must_use]
     pub fn requests(
         mut self,
@@ -159,14 +163,15 @@ impl Sim {
         self
     }
 
-    /// What every client's token permits; by default nothing.
+    /// Sets the permissions that every client's token grants, in runs made from seeds. Default: none.
     #[must_use]
     pub fn permissions(mut self, permissions: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.permissions = permissions.into_iter().map(Into::into).collect();
         self
     }
 
-    /// A rule of your own: it is asked at the end of each world, and says what is wrong with it.
+    /// Adds a rule of your own, which is checked at the end of each simulated run. `holds` returns `Err` with
+    /// a description if the run breaks the rule.
     #[must_use]
     pub fn check(
         mut self,
@@ -177,21 +182,22 @@ impl Sim {
         self
     }
 
-    /// Which seeds [`run`](Self::run) makes worlds from. Default: 0 to 99.
+    /// Sets the seeds to simulate, one run for each seed. Default: 0 to 99.
     #[must_use]
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
     }
 
-    /// How many worlds run side by side. Default: one for each core.
+    /// Sets the number of simulated runs that are executed concurrently, at least 1. Default: one for each
+    /// core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// The scenario of a seed.
+    /// Returns the plan of a seed, with this simulator's requests and permissions.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
         let mut plan = Plan::of_seed(seed);
@@ -202,27 +208,29 @@ impl Sim {
         plan
     }
 
-    /// The world of a seed, on this thread; not within a tokio runtime.
+    /// Simulates one run (a world), made from a seed, on this thread. Must not be called within a tokio
+    /// runtime.
     #[must_use]
     pub fn run_seed(&self, seed: u64) -> World {
-        match panics::watched(|| self.plan(seed)) {
+        match panics::catch_panics(|| self.plan(seed)) {
             (Some(plan), _) => self.run_plan(plan),
             (None, panicked) => {
                 let message = panicked.last().map_or_else(String::new, ToString::to_string);
-                let draw = violation("payloads can be drawn", BEGIN, message);
+                let draw = violation("payload generators do not panic", BEGIN, message);
                 World::broken(Plan::of_seed(seed), vec![draw])
             }
         }
     }
 
-    /// The world of a plan, on this thread; not within a tokio runtime.
+    /// Simulates one run (a world), made from a plan, on this thread. Must not be called within a tokio
+    /// runtime.
     #[must_use]
     pub fn run_plan(&self, plan: Plan) -> World {
         self.run_until(plan, &Until::End)
     }
 
     fn run_until(&self, plan: Plan, until: &Until) -> World {
-        let (outcome, panicked) = panics::watched(|| execute(&plan, &self.app, until));
+        let (outcome, panicked) = panics::catch_panics(|| execute(&plan, &self.app, until));
         let mut world = match outcome {
             Some(Ok(outcome)) => World::of(plan, outcome),
             Some(Err(error)) => {
@@ -230,23 +238,23 @@ impl Sim {
             }
             None => {
                 let message = panicked.last().map_or_else(String::new, ToString::to_string);
-                World::broken(plan, vec![violation("the world comes to its end", BEGIN, message)])
+                World::broken(plan, vec![violation("the world runs to its end", BEGIN, message)])
             }
         };
         let end = BEGIN + world.lasted;
         if let Some(panicked) = panicked.iter().find(|panicked| !self.may_panic(panicked)) {
-            world.violations.push(violation("nothing panics", end, panicked.to_string()));
+            world.violations.push(violation("Streamer does not panic", end, panicked.to_string()));
         }
         if !self.checks.is_empty() && !world.was_stopped() {
             let history = world.history();
             for Check { name, holds } in &self.checks {
-                let said = match panics::watched(|| holds(&history)) {
-                    (Some(said), _) => said,
+                let checked = match panics::catch_panics(|| holds(&history)) {
+                    (Some(checked), _) => checked,
                     (None, panicked) => Err(panicked
                         .last()
-                        .map_or_else(String::new, |panicked| format!("it panics: {panicked}"))),
+                        .map_or_else(String::new, |panicked| format!("the check panicked: {panicked}"))),
                 };
-                if let Err(message) = said {
+                if let Err(message) = checked {
                     world.violations.push(violation(name, end, message));
                 }
             }
@@ -254,7 +262,8 @@ impl Sim {
         world
     }
 
-    /// The simulator's handlers panic on purpose, and a user's are unwound as they are on AWS.
+    /// Returns whether the panic is allowed. The simulator's own handlers panic on purpose. A user's code may
+    /// panic too, because Streamer unwinds such panics, as on AWS.
     fn may_panic(&self, panicked: &Panicked) -> bool {
         match self.app {
             AppUnderTest::Jobs => panicked.file == handlers::FILE,
@@ -262,7 +271,7 @@ impl Sim {
         }
     }
 
-    /// Makes the worlds of all seeds, until one of them is wrong: that one is made as small as it goes.
+    /// Simulates one run for each seed, until a run breaks a rule. The plan of that run is shrunk.
     #[must_use]
     pub fn run(&self) -> Report {
         let mut report = self.run_while(|so_far| so_far.failures.is_empty());
@@ -270,10 +279,11 @@ impl Sim {
         report
     }
 
-    /// Makes the worlds of all seeds, for as long as `go_on` says after each, and a few times a second.
+    /// Simulates one run for each seed, while `go_on` returns true. `go_on` is called after each run, and a
+    /// few times per second.
     ///
-    /// Seeds are taken in order, and what has begun is ended: the lowest seed that fails is the same however many threads there
-    /// are.
+    /// Seeds are taken in order, and a run that has begun is finished, so that the lowest failing seed does
+    /// not depend on the number of threads.
     #[must_use]
     pub fn run_while(&self, go_on: impl FnMut(&Report) -> bool) -> Report {
         let world = |seed| {
@@ -283,7 +293,7 @@ impl Sim {
         runner::run(self.seeds.clone(), self.threads, world, go_on)
     }
 
-    /// Makes the world of the lowest seed that failed as small as it goes, if a seed did.
+    /// Shrinks the plan of the lowest seed in the report that broke a rule. Returns `None` if no seed did.
     #[must_use]
     pub fn smallest_failure(&self, report: &Report) -> Option<Failure> {
         let (seed, violations) = report.failures.iter().find(|(_, violations)| !violations.is_empty())?;
@@ -301,7 +311,8 @@ impl Sim {
         })
     }
 
-    /// Makes a plan that breaks this rule smaller, for as long as it still does.
+    /// Shrinks a plan that breaks a rule, while the plan still breaks the rule. `rule` is the text of
+    /// [`Violation::rule`].
     #[must_use]
     pub fn shrink(&self, plan: Plan, rule: &str) -> Shrunk {
         let until = Until::Broken(rule.to_owned());

@@ -1,4 +1,4 @@
-//! What many worlds have reached, as a table.
+//! Tables of what many worlds have reached.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::plan::FaultKind;
 use super::tally::{FRAMES, TRANSITIONS, Tally};
 
-/// What many worlds have reached, and what none of them has.
+/// Summary of many simulated runs, which prints as tables: how often each fault, status change, frame and
+/// error code occurred.
 #[derive(Debug)]
 pub struct Summary<'a> {
     pub(super) worlds: u64,
@@ -17,7 +18,8 @@ pub struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// What there is, and no world has reached: kinds of faults, changes of a request's state, types of frames.
+    /// Returns the names of the kinds of faults, status changes and types of frames that no simulated run
+    /// reached.
     #[must_use]
     pub fn never(&self) -> Vec<String> {
         self.tally.never()
@@ -29,7 +31,7 @@ impl fmt::Display for Summary<'_> {
         let Self { worlds, lasted, took, worlds_per_second, tally } = self;
         writeln!(
             f,
-            "{} worlds in {}: {worlds_per_second:.1} a second, {} of their time at {} times real time",
+            "{} worlds in {}: {worlds_per_second:.1} per second; {} of virtual time, {} times real time",
             grouped(*worlds),
             span(*took),
             span(*lasted),
@@ -37,28 +39,29 @@ impl fmt::Display for Summary<'_> {
         )?;
         writeln!(
             f,
-            "{} requests and questions, {} runs of handlers, {} events",
+            "{} messages from clients, {} handler runs, {} events",
             grouped(tally.messages),
             grouped(tally.runs),
             grouped(tally.events),
         )?;
         let faults = FaultKind::ALL.iter().filter_map(|kind| tally.faults.get_key_value(kind.name()));
-        table(f, "faults", faults.map(|(kind, times)| ((*kind).to_owned(), *times)))?;
-        // In the order of a request's life; what is not of it, which a check complains of, at the end.
+        table(f, "faults injected", faults.map(|(kind, times)| ((*kind).to_owned(), *times)))?;
+        // List the status changes in the order of a request's life, and last those that are illegal, which
+        // the checker reports too.
         let known = TRANSITIONS.iter().filter_map(|change| tally.transitions.get_key_value(change));
         let others = tally.transitions.iter().filter(|(change, _)| !TRANSITIONS.contains(change));
         let changes = known.chain(others);
-        table(f, "changes of state", changes.map(|((from, to), times)| (format!("{from} → {to}"), *times)))?;
+        table(f, "status changes", changes.map(|((from, to), times)| (format!("{from} → {to}"), *times)))?;
         let known = FRAMES.iter().filter_map(|kind| tally.frames.get_key_value(*kind));
         let others = tally.frames.iter().filter(|(kind, _)| !FRAMES.contains(&kind.as_str()));
-        table(f, "frames", known.chain(others).map(|(kind, times)| (kind.clone(), *times)))?;
-        table(f, "codes of errors", tally.codes.iter().map(|(code, times)| (code.clone(), *times)))?;
+        table(f, "frames received", known.chain(others).map(|(kind, times)| (kind.clone(), *times)))?;
+        table(f, "error codes", tally.codes.iter().map(|(code, times)| (code.clone(), *times)))?;
         let never = self.never();
-        if never.is_empty() { Ok(()) } else { write!(f, "\n{}", wrapped("never: ", &never)) }
+        if never.is_empty() { Ok(()) } else { write!(f, "\n{}", wrapped("never reached: ", &never)) }
     }
 }
 
-/// A list on as many lines as it takes, of 80 characters.
+/// Formats a list, wrapped at 80 characters.
 fn wrapped(title: &str, words: &[String]) -> String {
     const WIDTH: usize = 80;
     let (mut text, mut line) = (String::new(), title.to_owned());
@@ -74,13 +77,13 @@ fn wrapped(title: &str, words: &[String]) -> String {
     text + line.trim_end() + "\n"
 }
 
-/// How much faster time passes in the worlds than here, in whole numbers.
+/// Returns the ratio of virtual time to real time, as a whole number.
 fn times_real_time(lasted: Duration, took: Duration) -> u64 {
     let times = lasted.as_millis() / took.as_millis().max(1);
     u64::try_from(times).unwrap_or(u64::MAX)
 }
 
-/// Two columns, each of names and numbers.
+/// Prints names and counts in two columns, under a title.
 fn table(f: &mut fmt::Formatter<'_>, title: &str, rows: impl Iterator<Item = (String, u64)>) -> fmt::Result {
     let cells: Vec<String> = rows.map(|(name, times)| format!("{name:<25} {:>12}", grouped(times))).collect();
     if cells.is_empty() {
@@ -96,7 +99,7 @@ fn table(f: &mut fmt::Formatter<'_>, title: &str, rows: impl Iterator<Item = (St
     Ok(())
 }
 
-/// With a comma at each thousand.
+/// Formats a number with commas between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -109,7 +112,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A duration as a person says it: in its two largest units, or in seconds below a minute.
+/// Formats a duration in its two largest units, or in seconds if it is below a minute.
 fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -126,17 +129,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_list_is_on_many_lines() {
+    fn long_list_is_wrapped_at_80_characters() {
         let words: Vec<String> = (0..40).map(|number| format!("word{number}")).collect();
         let text = wrapped("never: ", &words);
-        assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() > 3, "{text}");
+        assert!(
+            text.lines().all(|line| line.len() <= 80) && text.lines().count() > 3,
+            "the list takes several lines of at most 80 characters: {text}"
+        );
         let all = text.replace(['\n', ' '], "");
         assert_eq!(all, format!("never:{}", words.join(",")));
         assert_eq!(wrapped("never: ", &["kill".to_owned()]), "never: kill\n");
     }
 
     #[test]
-    fn numbers_and_times_are_for_people() {
+    fn counts_have_thousands_separators_and_durations_have_units() {
         let numbers = [0, 999, 1_000, 12_345, 1_234_567].map(grouped);
         assert_eq!(numbers, ["0", "999", "1,000", "12,345", "1,234,567"]);
         let times = [1_500, 59_960, 61_000, 3_600_000, 90_000_000, 86_400_000_000];

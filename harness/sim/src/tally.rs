@@ -1,4 +1,4 @@
-//! What was reached in many worlds, counted.
+//! Counts of what happened in worlds.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +9,27 @@ use super::event::{ClientEvent, Event, EventKind, HandlerPhase, WorldEvent};
 use super::plan::FaultKind;
 use streamer_fakes::observe::Observation;
 
-/// How often each thing has happened.
+/// Counts of what happened in one world, or in many.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Tally {
     pub(super) events: u64,
-    /// What clients sent that is not about a request that there is.
+    /// Number of messages with an action that clients sent.
     pub(super) messages: u64,
-    /// Handlers that were begun.
+    /// Number of handler runs that were started.
     pub(super) runs: u64,
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) transitions: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) frames: BTreeMap<String, u64>,
-    /// The codes of error frames.
+    /// Number of error frames, by error code.
     pub(super) codes: BTreeMap<String, u64>,
 }
 
-/// Where a request stands that does not exist.
-pub(super) const NOWHERE: &str = "new";
+/// Pseudo status of a request that is not stored yet.
+pub(super) const NOT_STORED: &str = "new";
 
-/// What a request's state may become: `core`'s lifecycle.
+/// Status changes of a request that the state machine in `core` allows.
 pub(super) const TRANSITIONS: &[(&str, &str)] = &[
-    (NOWHERE, "PENDING"),
+    (NOT_STORED, "PENDING"),
     ("PENDING", "PROCESSING"),
     ("PENDING", "CANCELLED"),
     ("PROCESSING", "COMPLETED"),
@@ -42,7 +42,7 @@ pub(super) const TRANSITIONS: &[(&str, &str)] = &[
     ("RETRYING", "CANCELLED"),
 ];
 
-/// The types of frames that Streamer sends.
+/// Types of the frames that Streamer sends.
 pub(super) const FRAMES: &[&str] = &["acknowledgment", "complete", "error", "progress", "response"];
 
 impl Tally {
@@ -70,13 +70,13 @@ impl Tally {
     }
 
     fn got(&mut self, text: &str) {
-        // The type stands first in our frames: thousands need not be read.
+        // The type is the first field of Streamer's frames, so that thousands of frames need no parsing.
         let named = text.strip_prefix("{\"type\":\"").and_then(|rest| rest.split_once('"'));
-        let kind = named.map_or("the gateway's own", |(kind, _)| kind);
+        let kind = named.map_or("other than Streamer's", |(kind, _)| kind);
         count(&mut self.frames, kind.to_owned());
         if kind == "error" {
             let code = text.split_once("\"code\":\"").and_then(|(_, rest)| rest.split_once('"'));
-            count(&mut self.codes, code.map_or("none", |(code, _)| code).to_owned());
+            count(&mut self.codes, code.map_or("no code", |(code, _)| code).to_owned());
         }
     }
 
@@ -90,7 +90,7 @@ impl Tally {
         merge(&mut self.codes, other.codes);
     }
 
-    /// What there is and was not reached: faults, transitions, frames.
+    /// Returns the faults, status changes and frame types that never occurred.
     pub(super) fn never(&self) -> Vec<String> {
         let faults =
             FaultKind::ALL.iter().map(|kind| kind.name()).filter(|kind| !self.faults.contains_key(kind));
@@ -104,22 +104,22 @@ impl Tally {
     }
 }
 
-fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, what: K) {
-    *counts.entry(what).or_default() += 1;
+fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
+    *counts.entry(key).or_default() += 1;
 }
 
 fn merge<K: Ord>(counts: &mut BTreeMap<K, u64>, others: BTreeMap<K, u64>) {
-    for (what, times) in others {
-        *counts.entry(what).or_default() += times;
+    for (key, times) in others {
+        *counts.entry(key).or_default() += times;
     }
 }
 
-/// Where each request stands, from what is written.
+/// Status of each request, tracked from the writes.
 #[derive(Debug, Default)]
 pub(super) struct States(BTreeMap<String, &'static str>);
 
 impl States {
-    /// From which state to which a write has changed a request, if it has.
+    /// Records a write. Returns the old and the new status if the write changed a request's status.
     pub(super) fn wrote(
         &mut self,
         table: &str,
@@ -136,12 +136,12 @@ impl States {
         };
         let stored = text(image, "status")?;
         let now = Status::ALL.iter().map(|status| status.as_str()).find(|status| *status == stored)?;
-        let before = self.0.insert(key.to_owned(), now).unwrap_or(NOWHERE);
+        let before = self.0.insert(key.to_owned(), now).unwrap_or(NOT_STORED);
         (before != now).then_some((before, now))
     }
 }
 
-/// A string attribute, as DynamoDB writes it.
+/// Returns a string attribute of an item in DynamoDB JSON.
 pub(super) fn text<'a>(item: &'a Value, attribute: &str) -> Option<&'a str> {
     item.get(attribute)?.get("S")?.as_str()
 }

@@ -1,4 +1,4 @@
-//! What happened, for people: when, who, what.
+//! Formats the events of a world as a timeline: time, actor, and event.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -9,12 +9,13 @@ use streamer::ports::Timestamp;
 use super::check::Violation;
 use super::event::{BEGIN, ClientEvent, Event, EventKind, HandlerEvent, HandlerPhase, WorldEvent};
 use super::plan::Plan;
-use super::tally::{NOWHERE, text};
+use super::tally::{NOT_STORED, text};
 use streamer_fakes::observe::{Answer, Observation};
 
-/// What happened in a world, a line each: the time in seconds from its begin, who, and what.
+/// Timeline of a simulated run, which prints one event per line: seconds since the start, the actor, and what
+/// happened.
 ///
-/// Left out is what goes as it should and shows in what it leads to: calls that are answered, invocations that return.
+/// The timeline leaves out calls and invocations that succeed, because other lines show their effects.
 #[derive(Debug)]
 pub struct Timeline<'a> {
     events: &'a [Event],
@@ -29,14 +30,15 @@ impl<'a> Timeline<'a> {
         Self { events, plan, violations, is_coloured: false, about: None }
     }
 
-    /// With colours, for a terminal.
+    /// Sets whether lines are colored for a terminal. Default: false.
     #[must_use]
     pub const fn coloured(mut self, is_coloured: bool) -> Self {
         self.is_coloured = is_coloured;
         self
     }
 
-    /// Only what is about this request, as `tenant/user/id`, and what is about none.
+    /// Limits the timeline to events about one request, named as `tenant/user/id`, and events that concern no
+    /// particular request.
     #[must_use]
     pub fn about(mut self, request: impl Into<String>) -> Self {
         self.about = Some(request.into());
@@ -79,15 +81,16 @@ impl Timeline<'_> {
     }
 }
 
-/// A line to be.
+/// One line of a timeline, without its time.
 struct Line {
     actor: String,
     text: String,
     tone: Tone,
-    /// Which request it is about, if it is about one.
+    /// Key of the request that the line concerns; `None` if the line concerns no particular request.
     about: Option<String>,
 }
 
+/// Category of a line, which decides its color.
 #[derive(Clone, Copy)]
 enum Tone {
     Plain,
@@ -124,18 +127,19 @@ impl Line {
     }
 
     fn of_violation(violation: &Violation) -> Self {
-        let of = violation.request.as_ref().map(|request| format!(" of {request}")).unwrap_or_default();
-        let what = format!("{}{of}: {}", violation.rule, violation.message);
-        Self::new(Tone::Wrong, "WRONG", what)
+        let by =
+            violation.request.as_ref().map(|request| format!(" by request {request}")).unwrap_or_default();
+        let text = format!("{}, broken{by}: {}", violation.rule, violation.message);
+        Self::new(Tone::Wrong, "VIOLATION", text)
     }
 }
 
-/// Knows what was before, to say what has changed.
+/// Turns events into lines, and remembers earlier items to show what each write changes.
 struct Narrator<'a> {
     plan: &'a Plan,
-    /// The requests' items, by key.
+    /// Last written item of each request, by key.
     items: BTreeMap<String, Value>,
-    /// Whose each connection is that a request came over.
+    /// User of each connection that a request came over, as `tenant/user`, by connection id.
     users: BTreeMap<String, String>,
 }
 
@@ -153,13 +157,15 @@ impl Narrator<'_> {
         let of = self.plan.clients.get(number).map(|client| (client.tenant.as_str(), client.user.as_str()));
         let (tenant, user) = of.unwrap_or_default();
         let (what, message) = match event {
-            ClientEvent::Connected => ("is connected".to_owned(), None),
-            ClientEvent::Refused(status) => (format!("is refused with {status}"), None),
+            ClientEvent::Connected => ("connected".to_owned(), None),
+            ClientEvent::Refused(status) => (format!("connection refused with status {status}"), None),
             ClientEvent::Sent(text) => (format!("▶ {}", short(text, 200)), Some(text)),
             ClientEvent::Got(text) => (format!("◀ {}", short(text, 200)), Some(text)),
-            ClientEvent::Closed(Some(code)) => (format!("is closed with {code}"), None),
-            ClientEvent::Closed(None) => ("is cut off".to_owned(), None),
-            ClientEvent::Left => ("leaves".to_owned(), None),
+            ClientEvent::Closed(Some(code)) => {
+                (format!("connection closed by the gateway with code {code}"), None)
+            }
+            ClientEvent::Closed(None) => ("connection lost without a close frame".to_owned(), None),
+            ClientEvent::Left => ("leaves (closes, vanishes or is cut off)".to_owned(), None),
         };
         let about = message.and_then(|text| request_of(text)).map(|id| format!("{tenant}/{user}/{id}"));
         Line::new(Tone::Client, format!("{number} {user}@{tenant}"), what).about(about)
@@ -170,12 +176,12 @@ impl Narrator<'_> {
             Observation::Called { caller, operation, tables, index, answer } => {
                 let outcome = match answer {
                     Answer::Done => return None,
-                    Answer::Refused(why) => format!("is refused: {why}"),
-                    Answer::Never => "is not answered".to_owned(),
+                    Answer::Refused(why) => format!("failed: {why}"),
+                    Answer::Never => "got no answer".to_owned(),
                 };
-                // That a condition does not hold is how a race is lost in order.
                 let tables = tables.replace("streamer-", "");
                 let index = index.as_ref().map(|index| format!(" by {index}")).unwrap_or_default();
+                // A plain line, because a failed condition is normal: the caller has lost a race.
                 Line::new(
                     Tone::Plain,
                     caller_name(caller.as_ref()),
@@ -189,30 +195,34 @@ impl Narrator<'_> {
                 let user = self.users.get(connection).map(String::as_str);
                 let outcome = match answer {
                     Answer::Done => String::new(),
-                    Answer::Refused(why) => format!(" which is refused: {why}"),
-                    Answer::Never => " which is not answered".to_owned(),
+                    Answer::Refused(why) => format!(", failed with {why}"),
+                    Answer::Never => ", got no answer".to_owned(),
                 };
                 let about = request_of(frame).and_then(|id| Some(format!("{}/{id}", user?)));
-                let whose = user.map(|user| format!("{user} at ")).unwrap_or_default();
-                let what = format!("posts to {whose}{connection}{outcome}: {}", short(frame, 120));
+                let owner = user.map(|user| format!(" of {user}")).unwrap_or_default();
+                let what = format!("posts to connection {connection}{owner}{outcome}: {}", short(frame, 120));
                 Line::new(Tone::Plain, caller_name(caller.as_ref()), what).about(about)
             }
             Observation::Opened { connection } => {
-                Line::new(Tone::Plain, "gateway", format!("{connection} is open"))
+                Line::new(Tone::Plain, "gateway", format!("connection {connection} opened"))
             }
             Observation::Ended { connection, code } => {
-                Line::new(Tone::Plain, "gateway", format!("{connection} has ended with {code}"))
+                Line::new(Tone::Plain, "gateway", format!("connection {connection} closed with code {code}"))
             }
             Observation::Started { environment } => {
-                Line::new(Tone::Plain, caller_name(Some(environment)), "starts")
+                Line::new(Tone::Plain, caller_name(Some(environment)), "environment starts")
             }
             Observation::Invoked { .. } | Observation::Returned { outcome: Ok(_), .. } => return None,
-            Observation::Returned { environment, outcome: Err(why), .. } => {
-                Line::new(Tone::Plain, caller_name(Some(environment)), format!("fails: {}", short(why, 200)))
-            }
-            Observation::Queued { queue, body } => {
-                Line::new(Tone::Plain, queue.replace("streamer-", ""), format!("takes {}", short(body, 120)))
-            }
+            Observation::Returned { environment, outcome: Err(why), .. } => Line::new(
+                Tone::Plain,
+                caller_name(Some(environment)),
+                format!("invocation failed: {}", short(why, 200)),
+            ),
+            Observation::Queued { queue, body } => Line::new(
+                Tone::Plain,
+                queue.replace("streamer-", ""),
+                format!("accepted message {}", short(body, 120)),
+            ),
             Observation::Injected { fault, operation, resource } => Line::new(
                 Tone::Fault,
                 "FAULT",
@@ -236,19 +246,19 @@ impl Narrator<'_> {
             }
             ("request", None) => {
                 self.items.remove(key);
-                "is not stored any more".to_owned()
+                "item deleted".to_owned()
             }
-            (part, Some(_)) => format!("has its {part} stored beside it"),
-            (part, None) => format!("has its {part} no more"),
+            (part, Some(_)) => format!("part item `{part}` written"),
+            (part, None) => format!("part item `{part}` deleted"),
         };
         Some(Line::new(Tone::Request, who, format!("{key}: {what}")).about(Some(key.to_owned())))
     }
 }
 
-/// What a write has made of a request: first its state, then each attribute that is another, or gone.
+/// Describes what a write changed: the status, and then each attribute that was changed or removed.
 fn change(before: Option<&Value>, now: &Value) -> String {
-    let state = |item: &Value| text(item, "status").unwrap_or("without a state").to_owned();
-    let from = before.map_or_else(|| NOWHERE.to_owned(), state);
+    let state = |item: &Value| text(item, "status").unwrap_or("no status").to_owned();
+    let from = before.map_or_else(|| NOT_STORED.to_owned(), state);
     let mut text = if before.is_some() && from == state(now) {
         String::new()
     } else {
@@ -256,7 +266,7 @@ fn change(before: Option<&Value>, now: &Value) -> String {
     };
     let attributes = |item: Option<&Value>| item.and_then(Value::as_object).cloned().unwrap_or_default();
     let (old, new) = (attributes(before), attributes(Some(now)));
-    // Of a request that is new, what was asked for says enough.
+    // For a new request, action and payload are enough.
     let is_shown = |name: &str| {
         !["status", "status_shard", "timer_shard"].contains(&name)
             && (before.is_some() || ["action", "payload"].contains(&name))
@@ -270,7 +280,7 @@ fn change(before: Option<&Value>, now: &Value) -> String {
     text.trim_start().to_owned()
 }
 
-/// A value without its type; times as seconds from the world's begin.
+/// Returns a value without its DynamoDB type. A time is given in seconds since the start of the world.
 fn plain(name: &str, value: &Value) -> String {
     let inner = value.as_object().and_then(|typed| typed.values().next()).unwrap_or(value);
     let text = inner.as_str().map_or_else(|| inner.to_string(), str::to_owned);
@@ -284,24 +294,25 @@ fn plain(name: &str, value: &Value) -> String {
 
 fn handler(HandlerEvent { user, tenant, id, attempt, continuations, phase }: &HandlerEvent) -> Line {
     let key = format!("{tenant}/{user}/{id}");
-    let gone_on = if *continuations > 0 { format!(", gone on {continuations} times") } else { String::new() };
+    let continued =
+        if *continuations > 0 { format!(", continuation {continuations}") } else { String::new() };
     let what = match phase {
-        HandlerPhase::Begin => format!("begins {key}, attempt {attempt}{gone_on}"),
-        HandlerPhase::End => format!("has ended {key}"),
-        HandlerPhase::Dropped => format!("is dropped in {key}"),
+        HandlerPhase::Begin => format!("starts {key}, attempt {attempt}{continued}"),
+        HandlerPhase::End => format!("finishes {key}"),
+        HandlerPhase::Dropped => format!("dropped before finishing {key}"),
     };
     Line::new(Tone::Handler, "handler", what).about(Some(key))
 }
 
 fn world(event: &WorldEvent) -> Line {
     match event {
-        WorldEvent::Begin => Line::new(Tone::World, "world", "begins"),
+        WorldEvent::Begin => Line::new(Tone::World, "world", "starts: the stage is up"),
         WorldEvent::Fault { kind, about } => {
             Line::new(Tone::Fault, "FAULT", format!("{}: {about}", kind.name()))
         }
-        WorldEvent::FaultsEnded => Line::new(Tone::World, "world", "has no more faults from now on"),
-        WorldEvent::Settled => Line::new(Tone::World, "world", "has settled"),
-        WorldEvent::End => Line::new(Tone::World, "world", "ends"),
+        WorldEvent::FaultsEnded => Line::new(Tone::World, "world", "stops injecting faults"),
+        WorldEvent::Settled => Line::new(Tone::World, "world", "has settled, or its time limit has passed"),
+        WorldEvent::End => Line::new(Tone::World, "world", "shuts down the stage"),
     }
 }
 
@@ -310,14 +321,14 @@ fn caller_name(caller: Option<&streamer_fakes::faults::Caller>) -> String {
     name.replace("streamer-", "").replace("Function", "")
 }
 
-/// The request that a message is about.
+/// Returns the id of the request that a message concerns.
 fn request_of(message: &str) -> Option<String> {
     let message: Value = serde_json::from_str(message).ok()?;
     let named = message["payload"].get("request_id").or_else(|| message.get("request_id"));
     Some(named.or_else(|| message.get("id"))?.as_str()?.to_owned())
 }
 
-/// Its first characters, on one line.
+/// Returns the first `most` characters of a text, on one line.
 fn short(text: &str, most: usize) -> String {
     let mut line: String = text.chars().take(most).map(|c| if c.is_control() { '␤' } else { c }).collect();
     if text.chars().nth(most).is_some() {

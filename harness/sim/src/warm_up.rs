@@ -1,4 +1,4 @@
-//! What is made once, and not for each world.
+//! One-time initialization of the process and of each thread, which must not happen within a world.
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,13 @@ use super::plan::{Act, ClientPlan, Plan, StagePlan, Step};
 use streamer_harness::stage::StageError;
 
 thread_local! {
-    /// Whether this thread has made what is made once.
+    /// Whether this thread has had its one-time initialization.
     static IS_WARM: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes what is made once for a process or a thread, as the SDK's defaults are, in a world that nobody looks at: `run` runs its
-/// plan. Some of it draws on this thread's generator, which only the first of all worlds would.
+/// Runs a small plan with `run`, unless this thread has done so before. The run triggers all one-time
+/// initialization of the process and the thread, such as the AWS SDK's defaults. Part of that initialization
+/// draws from the thread's random generator, which would make the first world differ from later ones.
 pub(super) fn warm_up(run: impl FnOnce(&Plan) -> Result<(), StageError>) -> Result<(), StageError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -32,15 +33,15 @@ fn warm(
     run: impl FnOnce(&Plan) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-    let ask = |id: &str, estimate_ms: u64| {
+    let request = |id: &str, estimate_ms: u64| {
         let payload = json!({ "estimate_ms": estimate_ms });
         Step { at_ms: 1, act: Act::Request { id: id.to_owned(), action: WORK.to_owned(), payload } }
     };
     let steps = vec![
         Step { at_ms: 0, act: Act::Connect },
-        ask("quick", 0),
-        ask("short", 10_000),
-        ask("long", 60_000),
+        request("quick", 0),
+        request("short", 10_000),
+        request("long", 60_000),
     ];
     let (user, tenant) = ("ann".to_owned(), "acme".to_owned());
     let client =

@@ -1,4 +1,4 @@
-//! A world that is over.
+//! Result of one simulated run.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::plan::Plan;
 use super::tally::Tally;
 use super::timeline::Timeline;
 
-/// A world that is over: what was wrong with it, and all that happened.
+/// Result of one simulated run (a world): the broken rules, and everything that happened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct World {
-    /// What it was made from.
+    /// Plan that was simulated.
     pub plan: Plan,
-    /// What must not be, and was, in the order in which it showed.
+    /// Rules that the run broke, in the order of detection.
     pub violations: Vec<Violation>,
-    /// How much time has passed in it.
+    /// Virtual time that passed during the run.
     pub lasted: Duration,
-    /// None, if it did not come to an end.
+    /// Recorded events and final state; `None` if the stage did not start or the run panicked.
     outcome: Option<Outcome>,
 }
 
@@ -31,25 +31,27 @@ impl World {
         Self { plan, violations, lasted: outcome.lasted, outcome: Some(outcome) }
     }
 
-    /// A world that has no end of its own.
+    /// Creates the result of a run that recorded no events, because the stage did not start or the run
+    /// panicked.
     pub(super) fn broken(plan: Plan, violations: Vec<Violation>) -> Self {
         Self { plan, violations, lasted: Duration::ZERO, outcome: None }
     }
 
-    /// Every event, a line each: the same bytes for the same plan, on every machine.
+    /// Returns every event as text, one per line. The same plan gives the same bytes on every machine.
     #[must_use]
     pub fn trace(&self) -> String {
         self.outcome.as_ref().map(|outcome| event::trace(&outcome.events)).unwrap_or_default()
     }
 
-    /// What happened, for people.
+    /// Returns the events as a timeline that users can read.
     #[must_use]
     pub fn timeline(&self) -> Timeline<'_> {
         let events = self.outcome.as_ref().map_or(&[][..], |outcome| &outcome.events);
         Timeline::new(events, &self.plan, &self.violations)
     }
 
-    /// What became of each request, and what its client saw.
+    /// Returns the history of each request: what clients sent, what the table holds, and which frames clients
+    /// received.
     #[must_use]
     pub fn history(&self) -> History {
         match &self.outcome {
@@ -58,7 +60,7 @@ impl World {
         }
     }
 
-    /// Whether it was stopped before its end.
+    /// Returns whether the run was stopped early, at the violation of a rule.
     pub(super) fn was_stopped(&self) -> bool {
         self.outcome.as_ref().is_some_and(|outcome| outcome.was_stopped)
     }
@@ -67,21 +69,23 @@ impl World {
         self.outcome.as_ref().map(|outcome| Tally::of(&outcome.events)).unwrap_or_default()
     }
 
-    /// Whether a rule of this name was broken.
+    /// Returns whether the run broke the rule with this text.
     #[must_use]
     pub fn breaks(&self, rule: &str) -> bool {
         self.violations.iter().any(|violation| violation.rule == rule)
     }
 
+    /// Asserts that the run broke no rule.
+    ///
     /// # Panics
-    /// When something was wrong with it: with what, when, and how it came to that.
+    /// If the run broke a rule. The message holds the violations and the timeline.
     #[track_caller]
     pub fn assert(&self) {
         assert!(self.violations.is_empty(), "{self}");
     }
 }
 
-/// What was wrong with it, and its timeline.
+/// Prints the violations and the timeline.
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "The world of seed {}:", self.plan.seed)?;

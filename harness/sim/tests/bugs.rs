@@ -1,10 +1,11 @@
-//! The simulator, tested: with bugs on purpose, one at a time, each of which it has to catch.
+//! Tests the simulator with seeded bugs: mistakes in `core` that are switched on one at a time. The simulator
+//! must catch each.
 //!
 //! ```sh
 //! cargo test --release -p streamer-sim --features seeded-bugs --test bugs -- --nocapture
 //! ```
 //!
-//! With `SEEDED_BUG` in the environment only the bugs are searched for whose names contain that.
+//! If `SEEDED_BUG` is set in the environment, only the bugs whose names contain its value are searched for.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,22 +17,25 @@ use std::thread;
 use streamer::bugs::{self, Bug};
 use streamer_sim::{Sim, Violation};
 
-/// How many seeds a bug may need until it is caught.
-const MOST_SEEDS: u64 = 1_000;
-/// What shows too seldom to wait for: once all others are caught it is searched for no longer, unless it alone is asked for.
+/// Number of seeds within which a bug must be caught.
+const MAX_SEEDS: u64 = 1_000;
+/// Bugs that are caught too rarely to insist on. The search ends when all other bugs are caught, unless such
+/// a bug is the only one searched for.
 ///
-/// Whoever takes another's end for its own does harm only where both have failed, or somebody is still to be told: it takes a
-/// process that stands still at the end of its attempt for longer than its lease, and wakes up at such a moment.
-const SELDOM: [Bug; 1] = [Bug::ForeignEndTaken];
-/// The embedded database parses expressions by recursion.
+/// `ForeignEndTaken`: an attempt treats another attempt's terminal write as its own. The mistake does harm
+/// only if both attempts have failed, or if a subscriber still lacks the terminal frame. The attempt's
+/// process must freeze at the end of the attempt for longer than its lease, and then continue at such a
+/// moment.
+const RARELY_CAUGHT: [Bug; 1] = [Bug::ForeignEndTaken];
+/// Stack size of a thread, because the embedded database parses expressions recursively.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 #[test]
-fn each_bug_is_caught_within_a_thousand_seeds_that_are_right_without_it() {
+fn each_seeded_bug_is_caught_within_a_thousand_seeds_that_pass_without_it() {
     let search = Search::of(&env::var("SEEDED_BUG").unwrap_or_default());
     search.all();
     let mut problems = String::new();
-    println!("{:<34} {:>5}  the rule that was broken first", "bug", "seeds");
+    println!("{:<34} {:>5}  first broken rule", "bug", "seeds");
     let caught = search.caught.lock().unwrap();
     for bug in &search.bugs {
         let name = bug.name();
@@ -40,49 +44,49 @@ fn each_bug_is_caught_within_a_thousand_seeds_that_are_right_without_it() {
         } else {
             println!("{name:<34} {:>5}  –", "–");
             if search.is_missed(*bug) {
-                let _ = writeln!(problems, "{name} is not caught by {MOST_SEEDS} seeds");
+                let _ = writeln!(problems, "{name} is not caught by {MAX_SEEDS} seeds");
             }
         }
     }
     for (seed, violations) in search.without.lock().unwrap().iter() {
         for violation in violations {
-            let _ = writeln!(problems, "seed {seed} is wrong without any bug: {violation}");
+            let _ = writeln!(problems, "seed {seed} breaks a rule without any bug: {violation}");
         }
     }
     assert!(problems.is_empty(), "{problems}");
 }
 
-/// How a bug was caught.
+/// The seed and the violation by which a bug was caught.
 struct Caught {
     seed: u64,
-    /// What is wrong with that seed's world first, and is not without the bug.
+    /// First violation in the seed's world whose rule is not broken without the bug.
     violation: Violation,
 }
 
 struct Search {
     bugs: Vec<Bug>,
-    /// How many worlds have begun: of each seed one with each bug, seed by seed.
+    /// Number of runs that have begun. The runs go seed by seed, with one run for each bug.
     begun: AtomicUsize,
     caught: Mutex<BTreeMap<Bug, Caught>>,
-    /// What is wrong with seeds' worlds without any bug: nothing, it is to be hoped.
+    /// Violations of the worlds without any bug, by seed. Every list should be empty.
     without: Mutex<BTreeMap<u64, Vec<Violation>>>,
 }
 
 impl Search {
     fn of(name: &str) -> Self {
         let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(|bug| bug.name().contains(name)).collect();
-        assert!(!bugs.is_empty(), "no bug is named {name:?}");
+        assert!(!bugs.is_empty(), "no bug has a name that contains {name:?}");
         Self { bugs, begun: AtomicUsize::new(0), caught: Mutex::default(), without: Mutex::default() }
     }
 
-    /// Searches for the bugs, until each is caught: as many worlds side by side as there are cores. Seeds are taken in order, and
-    /// what has begun is ended: the seed that catches a bug is the same however many cores there are.
+    /// Searches for all bugs, with one thread for each core. Seeds are tried in order, and a run that has
+    /// begun is finished, so that the seed that catches a bug does not depend on the number of cores.
     fn all(&self) {
         let work = || {
             while let Some((bug, seed)) = self.next() {
                 let Some(violation) = self.catch(bug, seed) else { continue };
-                eprintln!("{}, by seed {seed}: {violation}", bug.name());
-                let mut caught = self.caught.lock().expect("no searcher panics");
+                eprintln!("{} caught by seed {seed}: {violation}", bug.name());
+                let mut caught = self.caught.lock().expect("no search thread panics");
                 if caught.get(&bug).is_none_or(|known| known.seed > seed) {
                     caught.insert(bug, Caught { seed, violation });
                 }
@@ -91,23 +95,24 @@ impl Search {
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
                 let searcher = thread::Builder::new().stack_size(STACK_BYTES);
-                searcher.spawn_scoped(scope, work).expect("the machine has room for another thread");
+                searcher.spawn_scoped(scope, work).expect("the operating system can start another thread");
             }
         });
     }
 
-    /// Whether it is wrong that a bug is not caught.
+    /// Returns whether the test fails if the bug is not caught.
     fn is_missed(&self, bug: Bug) -> bool {
-        self.bugs.len() == 1 || !SELDOM.contains(&bug)
+        self.bugs.len() == 1 || !RARELY_CAUGHT.contains(&bug)
     }
 
-    /// The next world to try: of a bug that is not caught yet.
+    /// Returns the next bug that is not caught yet, and the seed to try it with; `None` when the search is
+    /// over.
     fn next(&self) -> Option<(Bug, u64)> {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             let bug = self.bugs[number % self.bugs.len()];
-            let seed = u64::try_from(number / self.bugs.len()).ok().filter(|seed| *seed < MOST_SEEDS)?;
-            let caught = self.caught.lock().expect("no searcher panics");
+            let seed = u64::try_from(number / self.bugs.len()).ok().filter(|seed| *seed < MAX_SEEDS)?;
+            let caught = self.caught.lock().expect("no search thread panics");
             if self.bugs.iter().all(|bug| caught.contains_key(bug) || !self.is_missed(*bug)) {
                 return None;
             }
@@ -117,22 +122,23 @@ impl Search {
         }
     }
 
-    /// What is wrong with a seed's world first that is not without the bug.
+    /// Runs a seed's world with the bug. Returns the first violation whose rule is not broken without the
+    /// bug.
     fn catch(&self, bug: Bug, seed: u64) -> Option<Violation> {
         let with = violations(Some(bug), seed);
         if with.is_empty() {
             return None;
         }
-        let known = self.without.lock().expect("no searcher panics").get(&seed).cloned();
+        let known = self.without.lock().expect("no search thread panics").get(&seed).cloned();
         let without = known.unwrap_or_else(|| violations(None, seed));
         let is_due_to_it = |found: &Violation| without.iter().all(|other| other.rule != found.rule);
         let violation = with.into_iter().find(is_due_to_it);
-        self.without.lock().expect("no searcher panics").insert(seed, without);
+        self.without.lock().expect("no search thread panics").insert(seed, without);
         violation
     }
 }
 
-/// What is wrong with a seed's world where the code has this bug.
+/// Returns the violations of a seed's world while the bug is switched on.
 fn violations(bug: Option<Bug>, seed: u64) -> Vec<Violation> {
     bugs::set(bug);
     let world = Sim::default().run_seed(seed);

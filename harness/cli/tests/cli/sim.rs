@@ -65,7 +65,7 @@ fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
         ),
         (
             QUIET.replacen("]}]\n", "]}], \"faults\": [{\"kind\": \"kill\", \"rate\": 3}]\n", 1),
-            "faults[0].rate: must be from 0 to 1, and is 3",
+            "faults[0].rate: expected a number from 0 to 1, found 3",
         ),
         (QUIET.replacen("\"connect\"", "\"sleep\"", 1), "clients[0].steps[0].act: unknown variant `sleep`"),
         (QUIET[..18].to_owned(), "EOF while parsing a value"),
@@ -107,7 +107,7 @@ fn many_seeds_end_with_a_summary() {
     let output = workspace.run(&["sim", "--seeds", "2", "--from", "7", "--jobs", "2", "--keep-going"]);
     let said = told(&output);
     assert!(output.status.success(), "{said}");
-    for expected in ["2 worlds in", "new → PENDING", "frames", "never: "] {
+    for expected in ["2 worlds in", "new → PENDING", "frames", "never reached: "] {
         assert!(said.contains(expected), "{expected} is not in:\n{said}");
     }
 }

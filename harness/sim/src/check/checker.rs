@@ -1,10 +1,10 @@
-//! Takes each event of a world, and has the model look at it.
+//! Passes each event of a world to the checker's model of the world.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::function::{CONNECT, pays};
+use super::function::{CONNECT, is_billed};
 use super::owner::Owner;
 use super::violation::Violation;
 use super::world_model::{FinalState, WorldModel};
@@ -12,10 +12,10 @@ use crate::event::{Event, EventKind, WorldEvent};
 use crate::plan::{FaultKind, Plan};
 use streamer_fakes::observe::Observation;
 
-/// The table that requests lie in.
+/// Ending of the requests table's name.
 const REQUESTS: &str = "RequestsTable";
 
-/// Watches a world, and knows what was wrong with it.
+/// Checks the events of a world against the rules, and keeps the violations.
 #[derive(Debug)]
 pub(crate) struct Checker(WorldModel);
 
@@ -29,13 +29,13 @@ impl Checker {
         Self(model)
     }
 
-    /// Takes note of what has happened.
-    pub(crate) fn saw(&mut self, event: &Event) {
+    /// Checks one event.
+    pub(crate) fn check_event(&mut self, event: &Event) {
         let at = event.at;
         match &event.kind {
             EventKind::Fake(Observation::Wrote { caller, table, keys, image }) => {
                 if table.ends_with(REQUESTS) {
-                    self.0.ledger.writes += u64::from(caller.as_ref().is_some_and(pays));
+                    self.0.ledger.writes += u64::from(caller.as_ref().is_some_and(is_billed));
                     self.0.wrote(at, caller.as_ref(), keys, image.as_ref());
                 }
             }
@@ -59,7 +59,7 @@ impl Checker {
                 }
             }
             EventKind::Fake(Observation::Called { caller, tables, .. }) => {
-                let is_paid = tables.ends_with(REQUESTS) && caller.as_ref().is_some_and(pays);
+                let is_paid = tables.ends_with(REQUESTS) && caller.as_ref().is_some_and(is_billed);
                 self.0.ledger.calls += u64::from(is_paid);
             }
             EventKind::Fake(Observation::Injected { fault, resource, .. }) => {
@@ -81,13 +81,13 @@ impl Checker {
         &self.0.found.violations
     }
 
-    /// Looks at how all stands in the end.
+    /// Checks the final state of the world.
     pub(crate) fn finish(&mut self, last: &FinalState) {
         self.0.finish(last);
     }
 
-    /// Notes whose a connection is that asks to be let in. What its token says is believed: whether it is right to is no
-    /// question of the simulator's, whose clients sign their own.
+    /// Records the owner of a connection from the token in its `$connect` event. The token is not verified,
+    /// because the simulator's clients sign their own tokens.
     fn connecting(&mut self, event: &[u8]) {
         let event: Value = serde_json::from_slice(event).unwrap_or_default();
         let connection = event["requestContext"]["connectionId"].as_str();

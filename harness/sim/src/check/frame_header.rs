@@ -1,10 +1,10 @@
-//! A frame, as far as the checks read it before they know that they need more.
+//! Header of a frame: the fields that most checks need, parsed without the rest of the frame.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// What a frame is, without what it tells.
+/// Type, request id and sequence number of a frame.
 #[derive(Debug, Deserialize)]
 pub(super) struct FrameHeader<'a> {
     #[serde(rename = "type", borrow)]
@@ -15,13 +15,14 @@ pub(super) struct FrameHeader<'a> {
 }
 
 impl<'a> FrameHeader<'a> {
-    /// Of a frame of ours; what else arrives is the gateway's own, or an app's.
+    /// Parses the header of a frame from Streamer. Returns `None` for any other text, such as an error of the
+    /// gateway itself.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Whether it ends a queued request.
-    pub(super) fn is_end(&self) -> bool {
+    /// Returns whether the frame is the terminal frame of a queued request.
+    pub(super) fn is_terminal(&self) -> bool {
         self.seq.is_some() && matches!(&*self.kind, "complete" | "error")
     }
 

@@ -1,37 +1,38 @@
-//! A request's item, as a write left it: read in place, since every write of every world is looked at.
+//! A request's item as a write left it, called its image. The checks read images in place, because they read
+//! one for every write of every world.
 
 use serde_json::Value;
 use streamer::lifecycle::{Budget, Hold, State};
 use streamer::ports::Timestamp;
 use streamer::store::Status;
 
-/// A string attribute.
+/// Returns a string attribute of an image.
 pub(super) fn text<'a>(image: &'a Value, attribute: &str) -> Option<&'a str> {
     image.get(attribute)?.get("S")?.as_str()
 }
 
-/// A number attribute.
+/// Returns a number attribute of an image.
 pub(super) fn number(image: &Value, attribute: &str) -> Option<u64> {
     image.get(attribute)?.get("N")?.as_str()?.parse().ok()
 }
 
-/// A number attribute that is a moment.
+/// Returns a number attribute of an image as a time.
 pub(super) fn time(image: &Value, attribute: &str) -> Option<Timestamp> {
     number(image, attribute).map(Timestamp::from_millis)
 }
 
-/// Whether there is such an attribute.
+/// Returns whether an image has the attribute.
 pub(super) fn has(image: &Value, attribute: &str) -> bool {
     image.get(attribute).is_some()
 }
 
-/// Who listens.
+/// Returns the connection ids of the subscribers.
 pub(super) fn subscribers(image: &Value) -> impl Iterator<Item = &str> {
     let map = image.get("subscribers").and_then(|map| map.get("M")).and_then(Value::as_object);
     map.into_iter().flat_map(|map| map.keys().map(String::as_str))
 }
 
-/// The attributes that differ, in no order that matters.
+/// Returns the names of the attributes that differ between two images, in no particular order.
 pub(super) fn changed<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return Vec::new() };
     let differ = new.iter().filter(|(name, value)| old.get(*name) != Some(value));
@@ -39,7 +40,7 @@ pub(super) fn changed<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     differ.map(|(name, _)| name.as_str()).chain(gone.map(String::as_str)).collect()
 }
 
-/// Where a request stands.
+/// The attributes of a request's item that most checks need.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct ItemState {
     pub(super) status: Status,
@@ -54,7 +55,7 @@ pub(super) struct ItemState {
 }
 
 impl ItemState {
-    /// Reads it from an image; `None` where that is no request's.
+    /// Reads the state from an image. Returns `None` if the image is not a request's item.
     pub(super) fn of(image: &Value) -> Option<Self> {
         let count = |attribute| number(image, attribute).and_then(|number| u32::try_from(number).ok());
         let status = text(image, "status")?;
@@ -72,7 +73,7 @@ impl ItemState {
         })
     }
 
-    /// The same in the words of the state machine.
+    /// Converts the state to that of the state machine in `core`.
     pub(super) fn lifecycle_state(&self) -> State {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };
@@ -88,8 +89,9 @@ impl ItemState {
         }
     }
 
-    /// Whether this is where the state machine has led, whatever the lease's end and the timer are.
-    pub(super) fn is(&self, state: &State) -> bool {
+    /// Returns whether the state equals a state of the state machine, apart from the lease's end and the
+    /// timer.
+    pub(super) fn matches(&self, state: &State) -> bool {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };
         self.status == state.status()
@@ -102,12 +104,12 @@ impl ItemState {
     }
 }
 
-/// Which attempt a frame's number belongs to.
+/// Returns the epoch that a sequence number belongs to.
 pub(super) const fn epoch_of(seq: u64) -> u64 {
     seq >> 20
 }
 
-/// Which of its attempt's frames it numbers.
+/// Returns the position of a sequence number within its epoch.
 pub(super) const fn place_of(seq: u64) -> u64 {
     seq & 0xF_FFFF
 }

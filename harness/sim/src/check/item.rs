@@ -1,4 +1,4 @@
-//! What every image of a request's item must be, whatever came before it.
+//! Checks of a single image of a request's item, whatever the item was before.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use super::rules;
 use super::violation::Found;
 
 /// Maximum age of an unclaimed request before the sweeper acts.
-const UNCLAIMED: Duration = Duration::from_secs(150);
-/// The longest that something that is due waits for the sweeper.
+const MAX_UNCLAIMED_AGE: Duration = Duration::from_secs(150);
+/// Longest time for which a due item may wait for the sweeper.
 const HANDLED_WITHIN: Duration = Duration::from_mins(4);
 
-/// A due item is handled within some minutes, once nothing goes wrong any more: the sweeper comes each minute, and may
-/// have to wait for the one before it to be done.
+/// Checks that a due item is handled within minutes, once the faults have ended. The sweeper runs every
+/// minute, and may have to wait for its previous run to end.
 pub(super) fn check_due_item(
     found: &mut Found,
     faults_ended_at: Option<Timestamp>,
@@ -31,12 +31,12 @@ pub(super) fn check_due_item(
     let late = at.since(timer_at.max(faults_ended_at));
     if late > HANDLED_WITHIN {
         let message =
-            format!("its timer fired at {timer_at}, {late:?} ago, and it stands as {:?}", request.state);
+            format!("due at {timer_at} and not handled {late:?} later, in state {:?}", request.state);
         found.broken(rules::DUE_ITEM_IS_HANDLED, at, Some(key), message);
     }
 }
 
-/// What every image of a request must be, whatever came before it.
+/// Checks one image of a request's item.
 pub(super) fn check_item(
     limits: &Limits,
     found: &mut Found,
@@ -49,29 +49,29 @@ pub(super) fn check_item(
     let status = state.status;
     let is_open = !status.is_terminal();
     let mut wrong = |rule, message: &str| {
-        found.broken(rule, at, Some(key), format!("{message}, and it stands as {state:?}"));
+        found.broken(rule, at, Some(key), format!("{message}, in state {state:?}"));
     };
     let has_timer = has("timer_shard") && state.timer_at.is_some();
     if !has_timer && (is_open || has("dead_letter") || subscribers(image).next().is_some()) {
-        wrong(rules::HAS_A_TIMER, "it has no timer");
+        wrong(rules::PENDING_WORK_HAS_A_TIMER, "request with pending work has no timer");
     }
     let latest = match status {
-        Status::Pending => Some(at + UNCLAIMED),
+        Status::Pending => Some(at + MAX_UNCLAIMED_AGE),
         Status::Processing => state.lease_end.map(|end| end.max(at) + LEASE_GRACE + limits.lease),
         Status::Retrying | Status::Completed | Status::Failed | Status::Cancelled => None,
     };
     if let (Some(timer), Some(latest)) = (state.timer_at, latest)
         && timer > latest + limits.skew + Duration::from_secs(1)
     {
-        wrong(rules::HAS_A_TIMER, "its timer is too late");
+        wrong(rules::PENDING_WORK_HAS_A_TIMER, "timer is later than the latest allowed time");
     }
     if is_open == has("ttl") || is_open == has("finished_at") {
-        wrong(rules::EXPIRES_ONLY_ENDED, "it has a time to live and an end, or not");
+        wrong(rules::ONLY_TERMINAL_EXPIRES, "`ttl` and `finished_at` do not fit the status");
     }
     if let (Some(ttl), Some(end)) = (number(image, "ttl"), time(image, "finished_at"))
         && ttl != (end + limits.ttl).as_secs()
     {
-        wrong(rules::EXPIRES_ONLY_ENDED, "it expires at another time than it should");
+        wrong(rules::ONLY_TERMINAL_EXPIRES, "`ttl` is not `finished_at` plus the time to live");
     }
     let is_held = status == Status::Processing;
     let in_shard = text(image, "status_shard").and_then(|shard| shard.split('#').next());
@@ -84,14 +84,14 @@ pub(super) fn check_item(
         && has("error") == (status == Status::Failed)
         && (!has("dead_letter") || status == Status::Failed);
     if !is_sound {
-        wrong(rules::ITEM_IS_SOUND, "it has attributes that its status does not have, or lacks some");
+        wrong(rules::ITEM_FITS_ITS_STATUS, "item has attributes that do not fit its status, or lacks some");
     }
     if status.is_terminal() && request.ended_at == Some(at) {
         let read = item_of_image(image).map_err(|error| error.to_string());
         let read =
             read.and_then(|item| request_item::decode_summary(&item).map_err(|error| error.to_string()));
         if let Err(error) = read {
-            wrong(rules::ITEM_IS_SOUND, &error);
+            wrong(rules::ITEM_FITS_ITS_STATUS, &error);
         }
     }
 }

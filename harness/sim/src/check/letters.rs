@@ -1,4 +1,4 @@
-//! What is sent to the dead-letter queue.
+//! Checks of the dead-letter queue.
 
 use std::collections::BTreeSet;
 
@@ -12,46 +12,52 @@ use super::world_model::{FinalState, WorldModel};
 impl WorldModel {
     pub(super) fn letter_sent(&mut self, at: Timestamp, body: &str) {
         let Ok(letter) = serde_json::from_str::<DeadLetter>(body) else {
-            self.found.broken(rules::LETTERS_ARE_FAILURES, at, None, format!("no letter is: {body}"));
+            self.found.broken(
+                rules::LETTERS_ARE_FAILURES,
+                at,
+                None,
+                format!("message is not a dead letter: {body}"),
+            );
             return;
         };
         let key = request_of(letter.tenant.as_str(), letter.user.as_str(), letter.request_id.as_str());
         let wrong = match self.requests.get(&key) {
-            None => Some("there is no such request".to_owned()),
+            None => Some("no such request exists".to_owned()),
             Some(request) => request.mismatch_of(&letter),
         };
         if let Some(wrong) = wrong {
-            let message = format!("the letter {} is sent, and {wrong}", letter.id);
-            self.found.broken(rules::LETTER_AFTER_END, at, Some(&key), message);
+            let message = format!("dead letter {} was sent, but {wrong}", letter.id);
+            self.found.broken(rules::LETTER_MATCHES_A_FAILURE, at, Some(&key), message);
         }
         self.letters.insert(letter.id);
     }
 
-    /// The letters are the failures, as sets.
-    pub(super) fn letters_are_failures(&mut self, last: &FinalState) {
-        let lying: BTreeSet<String> = last
+    /// Checks that the dead letters in the queue and the failed requests are the same set.
+    pub(super) fn check_letters(&mut self, last: &FinalState) {
+        let in_queue: BTreeSet<String> = last
             .dead_letters
             .iter()
             .filter_map(|body| serde_json::from_str::<DeadLetter>(body).ok())
             .map(|letter| letter.id)
             .collect();
-        let owed: Vec<(String, String)> = self
+        let expected: Vec<(String, String)> = self
             .requests
             .iter()
             .filter_map(|(key, request)| Some((key.clone(), request.letter_id()?)))
             .collect();
-        for (key, id) in &owed {
-            if !lying.contains(id) {
-                let message = format!("it has failed, and there is no letter {id}");
+        for (key, id) in &expected {
+            if !in_queue.contains(id) {
+                let message = format!("request has failed, but the queue has no dead letter {id}");
                 self.found.broken(rules::LETTERS_ARE_FAILURES, last.at, Some(key), message);
             }
         }
-        let owed: BTreeSet<&String> = owed.iter().map(|(_, id)| id).collect();
-        // Of a request that has expired meanwhile nothing is known any more, but that its letter was sent.
-        let strays = lying.iter().filter(|id| !owed.contains(id) && !self.letters.contains(*id));
+        let expected: BTreeSet<&String> = expected.iter().map(|(_, id)| id).collect();
+        // An expired request is not in the model any more, so a dead letter that was seen being sent is
+        // enough.
+        let strays = in_queue.iter().filter(|id| !expected.contains(id) && !self.letters.contains(*id));
         let strays: Vec<String> = strays.cloned().collect();
         if !strays.is_empty() {
-            let message = format!("the letters {strays:?} are of no request that has failed");
+            let message = format!("dead letters {strays:?} belong to no failed request");
             self.found.broken(rules::LETTERS_ARE_FAILURES, last.at, None, message);
         }
     }

@@ -1,4 +1,4 @@
-//! What a plan allows.
+//! Limits that a plan sets on its world.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use streamer::lifecycle::Rules;
 
 use crate::plan::{FaultKind, Plan};
 
-/// What of a plan decides on what is allowed.
+/// Limits that a plan sets on its world, as far as the checks depend on them.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// Whether nothing goes wrong on purpose.
+    /// Whether the plan injects no faults.
     pub(super) is_faultless: bool,
-    /// Whether a frame can arrive long after it was sent.
+    /// Whether a fault of the plan can delay a frame long after the frame was sent.
     pub(super) may_be_late: bool,
-    /// Whether somebody who is there can be found gone.
+    /// Whether a fault of the plan can answer a post to an open connection with 410 Gone.
     pub(super) may_seem_gone: bool,
-    /// By how much a function's time may differ from the world's.
+    /// Tolerated difference between a function's clock and the world's.
     pub(super) skew: Duration,
     pub(super) rules: Rules,
     pub(super) lease: Duration,

@@ -1,11 +1,11 @@
-//! What clients send, and what they receive.
+//! Checks of the messages that clients send, and the frames that clients receive.
 
 use serde_json::Value;
 use streamer::ports::Timestamp;
 use streamer::protocol::Message;
 use streamer::store::Status;
 
-use super::client_model::{Question, SentRequest, Session};
+use super::client_model::{Query, SentRequest, Session};
 use super::frame_header::FrameHeader;
 use super::owner::Owner;
 use super::rules;
@@ -13,13 +13,13 @@ use super::world_model::WorldModel;
 use crate::event::ClientEvent;
 use crate::plan::Act;
 
-/// The built-in actions that are about a request.
-const QUESTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
+/// Built-in actions that concern a request.
+const QUERY_ACTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
 
-/// The request that a built-in action is about.
+/// Returns the id of the request that a built-in action concerns.
 fn about(message: &Message) -> Option<&str> {
     let about = message.payload.get("request_id").and_then(Value::as_str);
-    about.filter(|_| QUESTIONS.contains(&message.action.as_str()))
+    about.filter(|_| QUERY_ACTIONS.contains(&message.action.as_str()))
 }
 
 impl WorldModel {
@@ -37,7 +37,8 @@ impl WorldModel {
         }
     }
 
-    /// What a client of the plan may send at any time: it can arrive before its client knows that it is sent.
+    /// Records a message of the plan before it is sent, because the message can arrive before its client
+    /// records the send.
     pub(super) fn may_send(&mut self, owner: &Owner, act: &Act) {
         match act {
             Act::Request { id, action, payload } => self.note_request(owner, id, action, payload),
@@ -65,7 +66,7 @@ impl WorldModel {
         let request = self.sent_under(owner, id);
         let estimate = payload.get("estimate_ms").and_then(Value::as_u64);
         request.may_be_quick |= estimate.is_none_or(|estimate| estimate <= threshold);
-        request.as_what.insert((action.to_owned(), payload.to_string()));
+        request.contents.insert((action.to_owned(), payload.to_string()));
     }
 
     fn note_message(&mut self, owner: &Owner, message: &Message) {
@@ -96,8 +97,8 @@ impl WorldModel {
         self.note_message(&owner, &message);
         if let (Some(id), Some(about)) = (&message.id, about(&message)) {
             let was_there = self.requests.contains_key(&owner.key(about));
-            let question = Question { action: message.action.clone(), about: about.to_owned(), was_there };
-            self.clients[number].questions.insert(id.as_str().to_owned(), question);
+            let query = Query { action: message.action.clone(), about: about.to_owned(), was_there };
+            self.clients[number].queries.insert(id.as_str().to_owned(), query);
         }
     }
 
@@ -105,14 +106,16 @@ impl WorldModel {
         let Some(header) = FrameHeader::of(text) else { return };
         let Some(id) = header.request_id.as_deref() else {
             if header.kind == "error" {
-                self.nameless(at, number, text);
+                self.check_error_without_id(at, number, text);
             }
             return;
         };
         match &*header.kind {
             "acknowledgment" => self.acknowledged(at, number, id, text),
             "progress" => self.progress_received(at, number, id, header.seq.unwrap_or_default(), text),
-            "complete" | "error" if header.is_end() => self.terminal_frame_received(at, number, id, text),
+            "complete" | "error" if header.is_terminal() => {
+                self.terminal_frame_received(at, number, id, text)
+            }
             "response" => self.answered(at, number, id, text),
             "error" => self.refused(at, number, id, text),
             _ => {}
@@ -123,12 +126,12 @@ impl WorldModel {
         self.clients[number].owner.key(id)
     }
 
-    fn nameless(&mut self, at: Timestamp, number: usize, text: &str) {
+    fn check_error_without_id(&mut self, at: Timestamp, number: usize, text: &str) {
         let client = &mut self.clients[number];
         if let Some(left) = client.nameless.checked_sub(1) {
             client.nameless = left;
         } else {
-            let message = format!("client {number} receives {text}, and has sent nothing without an id");
+            let message = format!("client {number} received {text}, but has sent no message without an id");
             self.found.broken(rules::ERRORS_NAME_REQUESTS, at, None, message);
         }
     }
@@ -143,7 +146,9 @@ impl WorldModel {
             _ => false,
         };
         if !has_been {
-            let message = format!("client {number} is told that it is {status:?}, which it has never been");
+            let message = format!(
+                "client {number} received an acknowledgment with status {status:?}, which the request never had"
+            );
             self.found.broken(rules::ACKNOWLEDGED_IS_STORED, at, Some(&key), message);
         }
         self.clients[number].session.subscribed.entry(id.to_owned()).or_insert(at);
@@ -154,9 +159,12 @@ impl WorldModel {
         let session = &mut self.clients[number].session;
         let last = session.seqs.entry(id.to_owned()).or_default();
         let is_late = seq <= *last || session.ended.contains(id);
-        // What was on its way when its process stood still may come behind what a later one says: clients drop it.
+        // A frame that was under way while its process was frozen may arrive after frames of a later attempt.
+        // Clients drop such a frame.
         if is_late && !self.limits.may_be_late {
-            let message = format!("client {number} receives {text} after number {last}, or the end");
+            let message = format!(
+                "client {number} received {text} after sequence number {last}, or after the terminal frame"
+            );
             self.found.broken(rules::SEQ_RISES, at, Some(&key), message);
         }
         *last = seq.max(*last);
@@ -166,7 +174,7 @@ impl WorldModel {
         let key = self.key(number, id);
         let first = self.requests.get(&key).and_then(|request| request.terminal_frame.as_deref());
         if first != Some(text) {
-            let message = format!("client {number} receives {text}, and the terminal frame is {first:?}");
+            let message = format!("client {number} received {text}, but the terminal frame is {first:?}");
             self.found.broken(rules::ONE_TERMINAL_FRAME, at, Some(&key), message);
         }
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
@@ -174,72 +182,74 @@ impl WorldModel {
         let last = client.session.seqs.get(id).copied();
         if !client.session.ended.contains(id) && last.is_some_and(|last| frame["seq"].as_u64() <= Some(last))
         {
-            let message = format!("client {number} receives {text} after number {last:?}");
+            let message = format!("client {number} received {text} after sequence number {last:?}");
             self.found.broken(rules::SEQ_RISES, at, Some(&key), message);
         }
         client.session.ended.insert(id.to_owned());
         client.ended.insert(id.to_owned());
     }
 
-    /// A response: of a quick request, or to a question about another, whose snapshot must be true.
+    /// Checks a response. The response to a query holds a snapshot, which must match the request.
     fn answered(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
         let client = &mut self.clients[number];
-        let Some(question) = client.questions.get(id).cloned() else { return };
+        let Some(query) = client.queries.get(id).cloned() else { return };
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         if frame["success"] != true {
             return;
         }
-        if question.action == "subscribe" {
-            client.session.subscribed.insert(question.about.clone(), at);
+        if query.action == "subscribe" {
+            client.session.subscribed.insert(query.about.clone(), at);
         }
-        let key = self.key(number, &question.about);
+        let key = self.key(number, &query.about);
         let data = &frame["data"];
         let status = data["status"].as_str().unwrap_or_default();
         let known = Status::ALL.into_iter().find(|known| known.as_protocol() == status);
         let is_true = match (self.requests.get(&key), known) {
             (Some(request), Some(status)) => {
-                let is_so = !status.is_terminal()
+                let is_consistent = !status.is_terminal()
                     || (request.state.status == status
                         && data["seq"] == request.state.seq
                         && data.get("result").is_none_or(|result| Some(result) == request.result().as_ref()));
-                data["request_id"] == question.about
+                data["request_id"] == query.about
                     && request.has_been(status)
-                    && is_so
+                    && is_consistent
                     && data["seq"].as_u64().is_some_and(|seq| seq <= request.state.seq)
             }
             _ => false,
         };
         if !is_true {
             let state = self.requests.get(&key).map(|request| request.state);
-            let message =
-                format!("client {number} asks {} and receives {data}: it is {state:?}", question.action);
-            self.found.broken(rules::SNAPSHOT_IS_TRUE, at, Some(&key), message);
+            let message = format!(
+                "client {number} sent {} and received {data}, but the request is in state {state:?}",
+                query.action
+            );
+            self.found.broken(rules::SNAPSHOT_MATCHES, at, Some(&key), message);
         }
     }
 
-    /// An error in answer to a message.
+    /// Checks an error frame that answers a client's message: NOT_FOUND and CONFLICT need a cause.
     fn refused(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let code = frame["error"]["code"].as_str().unwrap_or_default();
-        let question = self.clients[number].questions.get(id).cloned();
-        let (about, is_wrong) = match (code, question) {
-            ("NOT_FOUND", Some(question)) => {
-                let key = self.key(number, &question.about);
+        let query = self.clients[number].queries.get(id).cloned();
+        let (about, is_wrong) = match (code, query) {
+            ("NOT_FOUND", Some(query)) => {
+                let key = self.key(number, &query.about);
                 let until = at + self.limits.skew;
                 let is_there = self.requests.get(&key).is_some_and(|request| !request.has_expired(until));
-                let is_wrong = question.was_there && is_there;
+                let is_wrong = query.was_there && is_there;
                 (key, is_wrong)
             }
             ("CONFLICT", _) => {
                 let key = self.key(number, id);
-                let is_wrong = self.sent.get(&key).is_none_or(|sent| sent.as_what.len() < 2);
+                let is_wrong = self.sent.get(&key).is_none_or(|sent| sent.contents.len() < 2);
                 (key, is_wrong)
             }
             _ => return,
         };
         if is_wrong {
-            let message = format!("client {number} receives {text} without a reason");
-            self.found.broken(rules::ID_IS_KNOWN, at, Some(&about), message);
+            let message = format!("client {number} received an unjustified error: {text}");
+            self.found.broken(rules::REFUSAL_HAS_A_CAUSE, at, Some(&about), message);
         }
     }
 }

@@ -1,11 +1,13 @@
-//! What must hold: each invariant, as soon as it can be told, and at the end.
+//! The checker tests each invariant during a world, as early as the events allow, and at its end.
 //!
-//! The checks see what the fakes saw (every write, every frame, who made it), what clients sent and received, and what handlers did. Of
-//! the code that they check they use the state machine, which says what is legal, and what reads messages, items and letters.
+//! The checks see what the fakes observed (every write and every frame, with its sender), what clients sent
+//! and received, and when handlers ran. Of the code under test, the checks use only the state machine, which
+//! defines the legal steps, and the parsers of messages, items and dead letters.
 //!
-//! In reading order: [`rules`] names what can be broken; [`world_model`] is all that the checks know, made of a
-//! [`request_model`] for each request and a [`client_model`] for each client. [`checker`] takes each event and has the
-//! model look at it: [`writes`] by [`write`](mod@write), [`runs`], [`pushes`], [`messages`], [`letters`], and [`settled`] in the end.
+//! In reading order: [`rules`] names the rules. [`world_model`] holds everything that the checks know, with a
+//! [`request_model`] for each request and a [`client_model`] for each client. [`checker`] passes each event
+//! to the model, which checks [`writes`] with [`write`](mod@write), [`runs`], [`pushes`], [`messages`] and
+//! [`letters`]. At the end, [`settled`] checks the final state.
 
 mod checker;
 mod client_model;

@@ -1,10 +1,10 @@
-//! Whose a request is.
+//! The user to whom a request or a connection belongs.
 
 use streamer::ids::{TenantId, UserId};
 
 use crate::plan::ClientPlan;
 
-/// A user of a tenant.
+/// A user of a tenant, to whom requests and connections belong.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Owner {
     pub(super) user: UserId,
@@ -16,16 +16,16 @@ impl Owner {
         Self { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) }
     }
 
-    /// Its request of this client id: see [`request_of`].
+    /// Returns the key of the owner's request with this client id, as [`request_of`] makes it.
     pub(super) fn key(&self, id: &str) -> String {
         request_of(self.tenant.as_str(), self.user.as_str(), id)
     }
 }
 
-/// Which request a user of a tenant means by an id, in one text.
+/// Returns the key of a request, made from its tenant, user and client id.
 ///
-/// It reads like the table's keys, and is not asked of the code that makes them: that two users' requests are two is what
-/// is to be checked.
+/// The key has the form of the table's keys, but is made without the code under test, because the checks test
+/// that requests of two users never share a key.
 pub(super) fn request_of(tenant: &str, user: &str, id: &str) -> String {
     [tenant, user, id].map(|part| part.replace('%', "%25").replace('/', "%2F")).join("/")
 }

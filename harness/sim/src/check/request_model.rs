@@ -1,4 +1,4 @@
-//! What is known of one request.
+//! The checker's model of one request.
 
 use std::collections::BTreeMap;
 
@@ -11,71 +11,77 @@ use streamer::store::Status;
 use super::image::{ItemState, number, subscribers, text};
 use super::owner::Owner;
 
-/// One request, from its queueing on.
+/// The checker's model of one request, from its first write until it expires.
 #[derive(Debug)]
 pub(super) struct RequestModel {
     pub(super) owner: Owner,
     pub(super) id: String,
-    /// The key that it is stored under.
+    /// Key of the request in the requests table.
     pub(super) stored: String,
     pub(super) image: Value,
     pub(super) state: ItemState,
-    /// By epoch.
+    /// Claims of the request, by epoch.
     pub(super) claims: BTreeMap<u64, Claim>,
-    /// Every status that it has had, by its place in [`Status::ALL`].
+    /// Every status that the request has had, one bit for each, by its position in [`Status::ALL`].
     statuses: u8,
+    /// Time of the terminal write; `None` while the request is open.
     pub(super) ended_at: Option<Timestamp>,
-    /// The terminal frame, as it was delivered first.
+    /// Text of the first terminal frame that was pushed.
     pub(super) terminal_frame: Option<String>,
-    /// What was pushed to each connection.
+    /// Frames about the request that were pushed, by connection id.
     pub(super) pushed: BTreeMap<String, PushedFrames>,
-    /// The values that lie beside it.
+    /// Part items of the request (separate items for large values), by part name.
     pub(super) parts: BTreeMap<String, Part>,
-    /// When its holder was asked to stop.
+    /// Time at which the running attempt was asked to stop; `None` if it was not.
     pub(super) cancel_requested_at: Option<Timestamp>,
-    /// How often its handler has begun, by attempt and continuations.
+    /// Number of times that the handler has started, by attempt and continuation count.
     pub(super) runs: BTreeMap<(u32, u32), u32>,
+    /// Counts of writes and frames, for the check of the budget.
     pub(super) cost: Cost,
 }
 
-/// One claim.
+/// A claim of a request by an environment.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
-    /// Which environment has made it.
+    /// Number of the environment that made the claim.
     pub(super) by: Option<u64>,
     pub(super) at: Timestamp,
     pub(super) attempt: u32,
     pub(super) continuations: u32,
-    /// Reports and renewals that were stored.
+    /// Number of progress reports and lease renewals that were written under the claim.
     pub(super) stored: u32,
+    /// Number of checkpoints that were written under the claim.
     pub(super) checkpoints: u32,
 }
 
-/// A value that lies beside its request.
+/// A part item: a separate item that holds a large value of a request.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// What it is, if it is a result.
+    /// Text of the value if it is a result; otherwise `None`.
     pub(super) value: Option<String>,
 }
 
-/// What was written of a request beside its claims, their ends, and what is stored in between.
+/// Counts of a request's subscriptions, of its delivered terminal frames, and of the writes that record
+/// deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
-    /// Writes that note who has heard of the end.
+    /// Number of writes after the terminal write, most of which record a delivery.
     pub(super) notes: u32,
-    /// Somebody has come to listen.
+    /// Number of subscriptions, including the sender's own.
     pub(super) subscriptions: u32,
-    /// Terminal frames that have arrived.
+    /// Number of terminal frames that were delivered.
     pub(super) deliveries: u32,
 }
 
-/// What was pushed to a connection about a request.
+/// Frames about one request that were pushed to one connection.
 #[derive(Debug, Default)]
 pub(super) struct PushedFrames {
-    /// The last number from each environment and attempt: these are serial.
+    /// Last sequence number by environment and epoch, because one environment sends the frames of one epoch
+    /// in order.
     pub(super) last: BTreeMap<(Option<u64>, u64), u64>,
-    /// From which attempts a frame came too late.
+    /// Number of late progress frames, by epoch.
     pub(super) late: BTreeMap<u64, u32>,
+    /// Whether the terminal frame was delivered to the connection.
     pub(super) has_terminal_frame: bool,
 }
 
@@ -108,50 +114,50 @@ impl RequestModel {
         self.statuses |= bit(self.state.status);
     }
 
-    /// Whether it has ever stood so.
+    /// Returns whether the request has ever had this status.
     pub(super) fn has_been(&self, status: Status) -> bool {
         self.statuses & bit(status) != 0
     }
 
-    /// Whether it had ended, and its time is over.
+    /// Returns whether the request's time to live is over at `at`. An open request has none.
     pub(super) fn has_expired(&self, at: Timestamp) -> bool {
         number(&self.image, "ttl").is_some_and(|ttl| ttl <= at.as_secs())
     }
 
-    /// The result that is stored.
+    /// Returns the stored result of the request.
     pub(super) fn result(&self) -> Option<Value> {
         let inside = text(&self.image, "result");
         let beside = text(&self.image, "result_part").and_then(|part| self.parts.get(part)?.value.as_deref());
         serde_json::from_str(inside.or(beside)?).ok()
     }
 
-    /// The code of the error that is stored.
+    /// Returns the code of the stored error.
     pub(super) fn error_code(&self) -> Option<String> {
         let error: Value = serde_json::from_str(text(&self.image, "error")?).ok()?;
         error["code"].as_str().map(str::to_owned)
     }
 
-    /// The id of the dead letter that it owes, if it has failed.
+    /// Returns the id of the request's dead letter; `None` unless the request is FAILED.
     pub(super) fn letter_id(&self) -> Option<String> {
         let key = &self.stored;
         let created_at = number(&self.image, "created_at").unwrap_or_default();
         (self.state.status == Status::Failed).then(|| format!("{key}#{}@{created_at}", self.state.epoch))
     }
 
-    /// How a dead letter differs from its request, if it does.
+    /// Returns how a dead letter differs from the request, or `None` if it matches.
     pub(super) fn mismatch_of(&self, letter: &DeadLetter) -> Option<String> {
         let Some(id) = self.letter_id() else {
-            return Some(format!("the request is {}", self.state.status.as_str()));
+            return Some(format!("the request's status is {}", self.state.status.as_str()));
         };
         if letter.id != id {
-            return Some(format!("the request's letter is {id}"));
+            return Some(format!("the request's dead letter has the id {id}"));
         }
         if self.error_code().as_deref() != Some(letter.error.code.as_str()) {
             return Some(format!("the request failed with {:?}", self.error_code()));
         }
         let payload = text(&self.image, "payload").and_then(|text| serde_json::from_str::<Value>(text).ok());
         if letter.left_out.is_empty() && payload.is_some_and(|payload| payload != letter.payload) {
-            return Some("it has another payload than the request".to_owned());
+            return Some("its payload differs from the request's".to_owned());
         }
         None
     }

@@ -1,79 +1,91 @@
-//! The rules, by name: what the simulator says is broken. A number is that of the specification's invariant.
+//! The text of each rule, by which a violation names the rule. A leading number is that of the invariant in
+//! ARCHITECTURE.md.
 //!
-//! What cannot be fenced is written in ARCHITECTURE.md, and where a rule leaves room for it, the rule says so.
+//! ARCHITECTURE.md lists what cannot be fenced. If a rule allows for one of these cases, the rule's comment
+//! says so.
 
-/// Whoever is told that a request is taken finds it stored.
+/// An acknowledged request is stored, and has had the acknowledged status.
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is stored";
-/// Once nothing goes wrong any more, whatever is acknowledged ends, within a time that hangs on the plan.
-pub(super) const ENDS_IN_TIME: &str = "1: every request ends in bounded time";
-/// Once nothing goes wrong any more, whatever falls due is looked at within some minutes: its timer moves on, or goes.
-pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: a due item is handled";
-/// What is open, and what somebody has not heard the end of, is found in the timer index.
-pub(super) const HAS_A_TIMER: &str = "1: what is not settled has a timer";
-/// A request goes from status to status as `lifecycle` says, by whoever may move it.
-pub(super) const LEGAL_STEP: &str = "1: a request takes legal steps only";
-/// The end stands as it was written first: status, number, result, error, all but who has heard of it.
-pub(super) const END_STANDS: &str = "2: a terminal state never changes";
-/// An end is told once it is written.
-pub(super) const WRITTEN_BEFORE_DELIVERED: &str = "2: an end is written before it is delivered";
-/// Only what somebody wanted to end is cancelled.
-pub(super) const CANCELLED_ON_DEMAND: &str = "2: what is cancelled was asked to end";
-/// The attempt's own attributes are written by the environment that holds the lease, or by the sweeper that takes it.
-pub(super) const FENCED: &str = "3: a fenced attempt changes nothing";
-/// Progress comes from the environment that holds the lease.
+/// Once the faults have ended, every queued request becomes terminal, within a time that depends on the plan.
+pub(super) const BECOMES_TERMINAL_IN_TIME: &str = "1: every request becomes terminal in bounded time";
+/// Once the faults have ended, the sweeper handles each due item within minutes: it moves or removes the
+/// item's timer.
+pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: the sweeper handles every due item";
+/// A request is in the timer index while it is open, or while its terminal frame or dead letter is
+/// undelivered.
+pub(super) const PENDING_WORK_HAS_A_TIMER: &str = "1: a request with pending work has a timer";
+/// A request changes its status only as `lifecycle` in `core` allows, and only by a function that may cause
+/// that change.
+pub(super) const LEGAL_STEP: &str = "1: a request takes only legal steps of the state machine";
+/// After the terminal write, only the subscribers, the timer, the dead-letter flag and the redrive link of an
+/// item change.
+pub(super) const TERMINAL_STATE_STAYS: &str = "2: a terminal state never changes";
+/// A terminal frame is pushed only after the terminal write.
+pub(super) const WRITTEN_BEFORE_DELIVERED: &str = "2: the terminal write precedes the terminal frame";
+/// A request is cancelled only if its user sent a cancel, or if the plan cancels on disconnect.
+pub(super) const CANCEL_WAS_REQUESTED: &str = "2: only a request whose cancel was requested is cancelled";
+/// Only the environment that holds the lease changes an attempt's attributes. Other functions change them
+/// only together with a legal change of status.
+pub(super) const FENCED: &str = "3: a fenced attempt (its lease is lost) changes nothing";
+/// Only the environment that holds the lease pushes progress.
 ///
-/// One frame to each client may have been on its way when its process was frozen, or slowed down: it arrives late, and
-/// its client drops it.
-pub(super) const SILENT_WITHOUT_LEASE: &str = "3: an attempt without its lease says nothing";
-/// Without a fault nobody's lease is taken.
+/// Exception: one frame to each client may have been under way when its process was frozen or slowed down.
+/// The frame arrives late, and the client drops it.
+pub(super) const NO_PUSH_WITHOUT_LEASE: &str = "3: an attempt without its lease pushes nothing";
+/// Without a fault, the sweeper reclaims no running request.
 pub(super) const LEASE_IS_KEPT: &str = "3: no lease is lost without a fault";
-/// The stored number never falls, and is one of the attempt that writes it.
-pub(super) const STORED_SEQ_RISES: &str = "4: the stored number belongs to its attempt, and rises";
-/// What one attempt says to one client rises, and so does what a client hears over one connection.
-pub(super) const SEQ_RISES: &str = "4: numbers rise, and the terminal frame is the last";
-/// The terminal frame repeats byte for byte, under the number that is stored.
-pub(super) const ONE_TERMINAL_FRAME: &str = "4: the terminal frame is what is stored, each time the same";
-/// Whoever listens over an open connection at the end has the terminal frame.
+/// The stored sequence number never falls, and belongs to the attempt that writes it.
+pub(super) const STORED_SEQ_RISES: &str = "4: the stored sequence number belongs to its attempt and rises";
+/// Sequence numbers rise in the frames that one attempt pushes to a client, and in the frames that a client
+/// receives over one connection.
+pub(super) const SEQ_RISES: &str = "4: sequence numbers rise and the terminal frame is last";
+/// The terminal frame matches the item, has the stored sequence number, and repeats byte for byte.
+pub(super) const ONE_TERMINAL_FRAME: &str = "4: the terminal frame matches the item and repeats unchanged";
+/// A client that is subscribed over an open connection at the end of the world has the terminal frame.
 ///
-/// Who was found gone by a fault, though he was there, has to come back first, and is looked at again then.
-pub(super) const END_IS_DELIVERED: &str = "5: every subscriber receives the terminal frame";
-/// Nobody is taken off who is there and has not been told.
+/// Exception: if a fault has made the connection appear gone, the client must subscribe again first.
+pub(super) const TERMINAL_FRAME_IS_DELIVERED: &str = "5: every subscriber receives the terminal frame";
+/// A subscriber whose connection is open is removed only after the terminal frame was delivered to it.
 pub(super) const SUBSCRIBERS_STAY: &str = "5: a subscriber stays until it has the terminal frame";
-/// One key is one request, from its queueing on until it expires.
-pub(super) const ONE_REQUEST: &str = "6: an id is one request";
-/// A claim runs its handler once.
+/// A key names one request from its first write until it expires.
+pub(super) const ONE_REQUEST: &str = "6: a client id is one request until it expires";
+/// The handler starts at most once for each claim.
 pub(super) const RUNS_ONCE: &str = "6: a claim runs its handler once";
-/// Nobody is told of a conflict, or that his request is not there, without a reason.
-pub(super) const ID_IS_KNOWN: &str = "6: an id is known as what it was sent with";
-/// A request belongs to whoever sent it, and its listeners are its user's.
-pub(super) const ITS_USERS_ALONE: &str = "7: a request and its frames are its user's alone";
-/// No more attempts than allowed.
-pub(super) const ATTEMPTS_BOUNDED: &str = "8: attempts are bounded";
-/// A dead letter tells of a request that has failed.
-pub(super) const LETTER_AFTER_END: &str = "9: a dead letter follows its FAILED";
-/// In the end, the letters are the requests that have failed. As a set: whoever dies between sending and noting it sends again.
+/// NOT_FOUND is answered only for a request that is not stored, and CONFLICT only for an id that was sent
+/// with two different payloads.
+pub(super) const REFUSAL_HAS_A_CAUSE: &str = "6: NOT_FOUND and CONFLICT are answered only with a cause";
+/// A request belongs to the user who sent it, and only connections of that user subscribe to it.
+pub(super) const BELONGS_TO_ITS_USER: &str = "7: a request and its frames belong to its user alone";
+/// A request never begins more attempts than it is allowed.
+pub(super) const ATTEMPTS_BOUNDED: &str = "8: a request has at most its allowed attempts";
+/// A dead letter is sent only for a FAILED request, and matches that request.
+pub(super) const LETTER_MATCHES_A_FAILURE: &str = "9: a dead letter matches a FAILED request";
+/// At the end of the world, the dead letters and the failed requests are the same set. A letter may be in the
+/// queue twice, because a process that dies after sending a letter, and before recording the send, leads to a
+/// second send.
 pub(super) const LETTERS_ARE_FAILURES: &str = "9: the dead letters are the requests that failed for good";
-/// What the stream gives up on is due to a fault.
-pub(super) const STREAM_GIVES_UP_NOTHING: &str = "9: without a fault no stream record is given up";
-/// An error about a message that has an id has it too.
-pub(super) const ERRORS_NAME_REQUESTS: &str = "10: an error names its request";
-/// What is stored reads as what it is.
-pub(super) const ITEM_IS_SOUND: &str = "an item is sound";
-/// What a snapshot says has been so.
-pub(super) const SNAPSHOT_IS_TRUE: &str = "a snapshot tells what is stored";
-/// Reports are pushed at most ten times a second, stored at most once.
-pub(super) const PACED: &str = "15: reports are paced";
-/// Without a fault a request costs what the design says.
-pub(super) const WITHIN_BUDGET: &str = "15: a request costs what it should";
-/// Nothing open expires, and what ends does after its time.
-pub(super) const EXPIRES_ONLY_ENDED: &str = "20: only what has ended expires";
-/// A holder that is asked to stop does.
-pub(super) const CANCEL_TAKES_EFFECT: &str = "22: a running request whose end is asked for ends";
-/// A request ends as its job says, unless something came between.
-pub(super) const ENDS_AS_ITS_JOB: &str = "a request ends as its job says";
-/// When all is settled nothing is left to do.
-pub(super) const NOTHING_IS_LEFT: &str = "in the end nothing is left to do";
-/// Who is connected is known, and who is not will be forgotten.
-pub(super) const CONNECTIONS_ARE_TRUE: &str = "the connections that are known are there";
-/// The stage's end ends all of it.
-pub(super) const NO_TASK_IS_LEFT: &str = "no task is left";
+/// Without a fault, the event source mapping discards no stream record.
+pub(super) const NO_RECORD_IS_DISCARDED: &str = "9: without a fault, no stream record is discarded";
+/// An error frame that answers a message with an id carries that id.
+pub(super) const ERRORS_NAME_REQUESTS: &str = "10: an error frame names its request";
+/// A request's item has exactly the attributes that its status allows, and can be parsed.
+pub(super) const ITEM_FITS_ITS_STATUS: &str = "an item's attributes fit its status";
+/// The status in a snapshot is one that the request has had, and a terminal snapshot matches the item.
+pub(super) const SNAPSHOT_MATCHES: &str = "a snapshot matches the stored request";
+/// Progress is pushed at most ten times a second, and stored at most once a second.
+pub(super) const PACED: &str = "15: progress is pushed and stored at a limited rate";
+/// Without a fault, a request costs no more writes, calls and frames than its budget.
+pub(super) const WITHIN_BUDGET: &str = "15: a request stays within its cost budget";
+/// An open request never expires, and a terminal one expires after its time to live.
+pub(super) const ONLY_TERMINAL_EXPIRES: &str = "20: only terminal requests expire";
+/// Without a fault, an attempt that is asked to stop ends within seconds of its next lease renewal.
+pub(super) const CANCEL_TAKES_EFFECT: &str = "22: a running request ends soon after its cancel is requested";
+/// A request gets the final status that its job leads to, unless a fault or a limit prevents it.
+pub(super) const OUTCOME_FITS_THE_JOB: &str = "a request ends as its job requires";
+/// At the end of the world, a terminal request has no timer, no subscriber and no unsent dead letter.
+pub(super) const NO_WORK_IS_LEFT: &str = "a terminal request leaves no pending work";
+/// Each open connection has an item in the connections table, and the item of a closed connection is deleted
+/// or expires.
+pub(super) const CONNECTIONS_MATCH: &str = "the connections table matches the open connections";
+/// Shutting down the stage ends all of its tasks.
+pub(super) const NO_TASK_OUTLIVES_THE_STAGE: &str = "no task outlives the stage";

@@ -1,4 +1,4 @@
-//! What handlers do.
+//! Checks of the runs of handlers.
 
 use streamer::ports::Timestamp;
 
@@ -8,16 +8,17 @@ use super::world_model::WorldModel;
 use crate::event::{HandlerEvent, HandlerPhase};
 
 impl WorldModel {
-    /// A handler has begun to run a request, or is done with it.
+    /// Checks the start of a handler: the request is stored and claimed, and the handler has not started
+    /// before for the same attempt and continuation.
     pub(super) fn handler_event(&mut self, at: Timestamp, event: &HandlerEvent) {
         let key = request_of(&event.tenant, &event.user, &event.id);
         let key = key.as_str();
-        // What is quick leaves no record, and may bear the same id.
+        // A quick request is not stored, and may have the same id as a queued one.
         if event.phase != HandlerPhase::Begin || self.sent.get(key).is_none_or(|sent| sent.may_be_quick) {
             return;
         }
         let Some(request) = self.requests.get_mut(key) else {
-            let message = "its handler runs, and nothing is stored of it".to_owned();
+            let message = "the handler runs, but the request is not stored".to_owned();
             self.found.broken(rules::RUNS_ONCE, at, Some(key), message);
             return;
         };
@@ -28,8 +29,8 @@ impl WorldModel {
         if *times > 1 || !is_claimed {
             let (attempt, continuations) = run;
             let message = format!(
-                "its handler runs as attempt {attempt} with {continuations} continuations, for the {times}. time, \
-                 and is {}claimed for it",
+                "handler start number {times} for attempt {attempt} with {continuations} continuations, a run that is \
+                 {}claimed",
                 if is_claimed { "" } else { "not " }
             );
             self.found.broken(rules::RUNS_ONCE, at, Some(key), message);

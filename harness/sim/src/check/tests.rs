@@ -1,4 +1,5 @@
-//! Each rule, in both directions: a story in which all is well breaks none, and one thing that goes otherwise breaks it.
+//! Tests each rule in both directions: a complete story (a made-up sequence of events) breaks no rule, and a
+//! story with one change breaks the rule that forbids the change.
 
 mod story;
 
@@ -12,155 +13,178 @@ use story::{PROCESSOR, ROUTER, SWEEPER, Story, WORKER};
 use streamer_fakes::observe::Observation;
 
 #[test]
-fn stories_in_which_all_is_well_break_no_rule() {
+fn valid_event_sequences_break_no_rule() {
     for story in [Story::completed(), Story::failed(), Story::cancelled()] {
         assert_eq!(story.broken(), Vec::<String>::new());
     }
 }
 
-/// What is otherwise in a story, and the rule that it breaks before all others.
-type Otherwise = (&'static str, &'static str, fn(&mut Story));
+/// Name of a case, the rule that the case must break, and the change to the story.
+type Case = (&'static str, &'static str, fn(&mut Story));
 
-fn assert_broken(story: fn() -> Story, cases: &[Otherwise]) {
-    for (name, rule, otherwise) in cases {
+fn assert_broken(story: fn() -> Story, cases: &[Case]) {
+    for (name, rule, change) in cases {
         let mut story = story();
-        otherwise(&mut story);
+        change(&mut story);
         let broken = story.broken();
         assert!(broken.iter().any(|broken| broken == rule), "{name}: expected {rule:?}, found {broken:?}");
     }
 }
 
 #[test]
-fn what_is_stored_otherwise_breaks_its_rule() {
-    let cases: &[Otherwise] = &[
-        ("an acknowledgment without an item", rules::ACKNOWLEDGED_IS_STORED, |story| {
+fn incorrect_write_breaks_the_rule_that_forbids_it() {
+    let cases: &[Case] = &[
+        ("acknowledged request is not stored", rules::ACKNOWLEDGED_IS_STORED, |story| {
             story.keep_only(&["connecting", "opened", "connected", "sent", "acknowledged"]);
         }),
-        ("it never ends", rules::ENDS_IN_TIME, |story| {
-            story.remove(&["ended", "told", "heard the end", "noted"]);
+        ("request never becomes terminal", rules::BECOMES_TERMINAL_IN_TIME, |story| {
+            story.remove(&[
+                "terminal write",
+                "terminal frame pushed",
+                "terminal frame received",
+                "delivery recorded",
+            ]);
             story.last_at_secs = 100_000;
         }),
-        ("it is deleted", rules::ENDS_IN_TIME, |story| story.items.clear()),
-        ("it has no timer", rules::HAS_A_TIMER, |story| {
-            story.item("claimed", |item| item.gone("timer_shard"))
+        ("request is missing from the final table", rules::BECOMES_TERMINAL_IN_TIME, |story| {
+            story.items.clear()
         }),
-        ("its timer is too late", rules::HAS_A_TIMER, |story| {
+        ("open request has no timer", rules::PENDING_WORK_HAS_A_TIMER, |story| {
+            story.item("claimed", |item| item.without("timer_shard"))
+        }),
+        ("timer of a pending request is too late", rules::PENDING_WORK_HAS_A_TIMER, |story| {
             story.item("queued", |item| item.n("timer_at", 1_700_000_900_000))
         }),
-        ("it is claimed again under its lease", rules::LEGAL_STEP, |story| {
-            story.write_after("stored", PROCESSOR, 9, |item| {
+        ("request is claimed again during its lease", rules::LEGAL_STEP, |story| {
+            story.write_after("progress stored", PROCESSOR, 9, |item| {
                 item.n("epoch", 2).n("attempt", 2).s("owner", "o2")
             });
         }),
-        ("a claim does not count", rules::LEGAL_STEP, |story| {
+        ("claim does not raise the attempt count", rules::LEGAL_STEP, |story| {
             story.item("claimed", |item| item.n("attempt", 0))
         }),
-        ("the sweeper completes it", rules::LEGAL_STEP, |story| story.by("ended", SWEEPER, 5)),
-        ("the router completes it", rules::LEGAL_STEP, |story| story.by("ended", ROUTER, 5)),
-        ("it begins as claimed", rules::LEGAL_STEP, |story| story.item("queued", |item| item.n("epoch", 1))),
-        ("the sweeper takes its lease before the end", rules::LEGAL_STEP, |story| {
-            story.write_after("stored", SWEEPER, 5, |item| {
-                item.status("PENDING").gone("owner").gone("lease_expires_at").n("seq", 2 << 20)
+        ("sweeper completes a request", rules::LEGAL_STEP, |story| story.by("terminal write", SWEEPER, 5)),
+        ("router completes a request", rules::LEGAL_STEP, |story| story.by("terminal write", ROUTER, 5)),
+        ("new request begins with an epoch", rules::LEGAL_STEP, |story| {
+            story.item("queued", |item| item.n("epoch", 1))
+        }),
+        ("sweeper reclaims a request before its lease ends", rules::LEGAL_STEP, |story| {
+            story.write_after("progress stored", SWEEPER, 5, |item| {
+                item.status("PENDING").without("owner").without("lease_expires_at").n("seq", 2 << 20)
             });
         }),
-        ("its result changes", rules::END_STANDS, |story| {
-            story.write_after("noted", PROCESSOR, 2, |item| item.s("result", "2"));
+        ("result changes after the terminal write", rules::TERMINAL_STATE_STAYS, |story| {
+            story.write_after("delivery recorded", PROCESSOR, 2, |item| item.s("result", "2"));
         }),
-        ("it is cancelled after its end", rules::END_STANDS, |story| {
-            story.write_after("noted", ROUTER, 1, |item| item.status("CANCELLED").gone("result"));
+        ("request is cancelled after the terminal write", rules::TERMINAL_STATE_STAYS, |story| {
+            story.write_after("delivery recorded", ROUTER, 1, |item| {
+                item.status("CANCELLED").without("result")
+            });
         }),
-        ("another environment stores progress", rules::FENCED, |story| story.by("stored", PROCESSOR, 9)),
-        ("another environment ends it", rules::FENCED, |story| story.by("ended", WORKER, 9)),
-        ("the router stores progress", rules::FENCED, |story| story.by("stored", ROUTER, 1)),
-        ("the stored number falls", rules::STORED_SEQ_RISES, |story| {
-            story.write_after("stored", PROCESSOR, 2, |item| item.n("seq", 1));
+        ("another environment stores progress", rules::FENCED, |story| {
+            story.by("progress stored", PROCESSOR, 9)
         }),
-        ("the stored number is another attempt's", rules::STORED_SEQ_RISES, |story| {
-            story.item("stored", |item| item.n("seq", (7 << 20) + 1));
+        ("another environment makes the terminal write", rules::FENCED, |story| {
+            story.by("terminal write", WORKER, 9)
         }),
-        ("it ends under its last report's number", rules::STORED_SEQ_RISES, |story| {
-            story.item("ended", |item| item.n("seq", (1 << 20) + 1));
+        ("router stores progress", rules::FENCED, |story| story.by("progress stored", ROUTER, 1)),
+        ("stored sequence number falls", rules::STORED_SEQ_RISES, |story| {
+            story.write_after("progress stored", PROCESSOR, 2, |item| item.n("seq", 1));
         }),
-        ("its payload changes", rules::ONE_REQUEST, |story| {
-            story.item("stored", |item| item.s("payload", "3"))
+        ("stored sequence number is of another attempt", rules::STORED_SEQ_RISES, |story| {
+            story.item("progress stored", |item| item.n("seq", (7 << 20) + 1));
         }),
-        ("it is queued anew before it has expired", rules::ONE_REQUEST, |story| {
+        ("terminal write has the last report's sequence number", rules::STORED_SEQ_RISES, |story| {
+            story.item("terminal write", |item| item.n("seq", (1 << 20) + 1));
+        }),
+        ("payload changes", rules::ONE_REQUEST, |story| {
+            story.item("progress stored", |item| item.s("payload", "3"))
+        }),
+        ("request is queued again before it has expired", rules::ONE_REQUEST, |story| {
             let first = story.item_of("queued");
-            story.write_after("noted", ROUTER, 1, |item| {
+            story.write_after("delivery recorded", ROUTER, 1, |item| {
                 *item = first.clone();
                 item.n("created_at", 1_700_000_500_000)
             });
         }),
-        ("it is stored under two keys", rules::ONE_REQUEST, |story| {
+        ("request is stored under two keys", rules::ONE_REQUEST, |story| {
             let mut again = story.event("queued");
             if let EventKind::Fake(Observation::Wrote { keys, .. }) = &mut again {
                 keys["request_id"] = json!({"S": "r1"});
             }
-            story.insert_after("noted", again);
+            story.insert_after("delivery recorded", again);
         }),
-        ("nobody has sent it", rules::ITS_USERS_ALONE, |story| story.asks = false),
-        ("its key is another's", rules::ITS_USERS_ALONE, |story| {
+        ("stored request was never sent", rules::BELONGS_TO_ITS_USER, |story| story.sends_request = false),
+        ("key names another user than the item", rules::BELONGS_TO_ITS_USER, |story| {
             story.item("queued", |item| item.s("user_id", "bob"));
         }),
-        ("another's connection listens", rules::ITS_USERS_ALONE, |story| {
-            story.item("stored", |item| item.subscribers(&["c1", "c2"]));
+        ("another user's connection is a subscriber", rules::BELONGS_TO_ITS_USER, |story| {
+            story.item("progress stored", |item| item.subscribers(&["c1", "c2"]));
         }),
-        ("more attempts than allowed", rules::ATTEMPTS_BOUNDED, |story| {
+        ("request begins more attempts than allowed", rules::ATTEMPTS_BOUNDED, |story| {
             story.each_item(|item| item.n("max_attempts", 0));
         }),
-        ("a time to live from the begin", rules::EXPIRES_ONLY_ENDED, |story| {
+        ("open request has a time to live", rules::ONLY_TERMINAL_EXPIRES, |story| {
             story.item("queued", |item| item.n("ttl", 1_700_604_800));
         }),
-        ("another time to live", rules::EXPIRES_ONLY_ENDED, |story| {
-            story.item("ended", |item| item.n("ttl", 1_700_000_900))
+        ("terminal request has a wrong time to live", rules::ONLY_TERMINAL_EXPIRES, |story| {
+            story.item("terminal write", |item| item.n("ttl", 1_700_000_900))
         }),
-        ("it is deleted while it is open", rules::EXPIRES_ONLY_ENDED, |story| story.delete_after("stored")),
-        ("a part that never expires", rules::EXPIRES_ONLY_ENDED, |story| {
+        ("open request is deleted", rules::ONLY_TERMINAL_EXPIRES, |story| {
+            story.delete_after("progress stored")
+        }),
+        ("part item never expires", rules::ONLY_TERMINAL_EXPIRES, |story| {
             story.items.push(json!({"request_id": "acme/ann/r1", "part": "payload"}));
         }),
-        ("a status in another's shard", rules::ITEM_IS_SOUND, |story| {
+        ("status shard names another status", rules::ITEM_FITS_ITS_STATUS, |story| {
             story.item("claimed", |item| item.s("status_shard", "PENDING#3"));
         }),
-        ("a lease that nobody holds", rules::ITEM_IS_SOUND, |story| {
-            story.item("ended", |item| item.n("lease_expires_at", 1_700_000_900_000));
+        ("terminal request has a lease", rules::ITEM_FITS_ITS_STATUS, |story| {
+            story.item("terminal write", |item| item.n("lease_expires_at", 1_700_000_900_000));
         }),
-        ("an end that cannot be read", rules::ITEM_IS_SOUND, |story| {
-            story.item("ended", |item| item.n("progress_message", 1));
+        ("terminal item cannot be parsed", rules::ITEM_FITS_ITS_STATUS, |story| {
+            story.item("terminal write", |item| item.n("progress_message", 1));
         }),
-        ("no status at all", rules::ITEM_IS_SOUND, |story| story.item("stored", |item| item.gone("status"))),
-        ("it is left with a timer", rules::NOTHING_IS_LEFT, |story| {
-            story.remove(&["noted"]);
+        ("item has no status", rules::ITEM_FITS_ITS_STATUS, |story| {
+            story.item("progress stored", |item| item.without("status"))
+        }),
+        ("terminal request keeps its timer", rules::NO_WORK_IS_LEFT, |story| {
+            story.remove(&["delivery recorded"]);
             story.last_at_secs = 3_600;
         }),
-        ("nobody looks when its timer fires", rules::DUE_ITEM_IS_HANDLED, |story| story.remove(&["noted"])),
-        ("its timer is moved on too late", rules::DUE_ITEM_IS_HANDLED, |story| {
-            story.swap("noted", "calm");
-            story.late(&["noted"], 500);
+        ("due item is never handled", rules::DUE_ITEM_IS_HANDLED, |story| {
+            story.remove(&["delivery recorded"])
         }),
-        ("a listener is taken off without a word", rules::SUBSCRIBERS_STAY, |story| {
-            story.remove(&["told", "heard the end"]);
+        ("due item is handled too late", rules::DUE_ITEM_IS_HANDLED, |story| {
+            story.swap("delivery recorded", "faults ended");
+            story.late(&["delivery recorded"], 500);
         }),
-        ("a listener is taken off while it runs", rules::SUBSCRIBERS_STAY, |story| {
-            story.item("stored", |item| item.subscribers(&[]));
+        ("subscriber is removed without the terminal frame", rules::SUBSCRIBERS_STAY, |story| {
+            story.remove(&["terminal frame pushed", "terminal frame received"]);
         }),
-        ("calls in vain", rules::WITHIN_BUDGET, |story| {
+        ("subscriber is removed while the request runs", rules::SUBSCRIBERS_STAY, |story| {
+            story.item("progress stored", |item| item.subscribers(&[]));
+        }),
+        ("too many calls do not lead to a write", rules::WITHIN_BUDGET, |story| {
             for _ in 0..60 {
-                story.calls_after("noted", PROCESSOR);
+                story.calls_after("delivery recorded", PROCESSOR);
             }
         }),
-        ("its part in the costs is too large", rules::WITHIN_BUDGET, |story| {
+        ("too many writes follow the terminal write", rules::WITHIN_BUDGET, |story| {
             for n in 0..3 {
-                story.write_after("noted", PROCESSOR, 2, |item| item.n("timer_at", 1_700_000_900_000 + n));
+                story.write_after("delivery recorded", PROCESSOR, 2, |item| {
+                    item.n("timer_at", 1_700_000_900_000 + n)
+                });
             }
         }),
-        ("stored far too often", rules::PACED, |story| {
+        ("reports are stored too often", rules::PACED, |story| {
             for n in 0..9 {
-                story.write_after("stored", PROCESSOR, 2, |item| {
+                story.write_after("progress stored", PROCESSOR, 2, |item| {
                     item.n("lease_expires_at", 1_700_000_060_000 + n)
                 });
             }
         }),
-        ("a job that cannot succeed does", rules::ENDS_AS_ITS_JOB, |story| {
+        ("job that always fails completes", rules::OUTCOME_FITS_THE_JOB, |story| {
             let payload = json!({"estimate_ms": 10_000, "end": "fail"}).to_string();
             story.each_item(|item| item.s("payload", &payload));
         }),
@@ -169,178 +193,199 @@ fn what_is_stored_otherwise_breaks_its_rule() {
 }
 
 #[test]
-fn what_is_said_otherwise_breaks_its_rule() {
-    let cases: &[Otherwise] = &[
-        ("the end is told before it is written", rules::WRITTEN_BEFORE_DELIVERED, |story| {
-            story.swap("ended", "told")
+fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
+    let cases: &[Case] = &[
+        ("terminal frame is pushed before the terminal write", rules::WRITTEN_BEFORE_DELIVERED, |story| {
+            story.swap("terminal write", "terminal frame pushed")
         }),
-        ("progress of another environment", rules::ITS_USERS_ALONE, |story| {
-            story.posted_by("reported", PROCESSOR, 9)
+        ("another environment pushes progress", rules::BELONGS_TO_ITS_USER, |story| {
+            story.posted_by("progress pushed", PROCESSOR, 9)
         }),
-        ("progress of an epoch that never was", rules::SILENT_WITHOUT_LEASE, |story| {
-            story.frame("reported", |frame| frame["seq"] = json!((4 << 20) + 1));
+        ("progress has an epoch that was never claimed", rules::NO_PUSH_WITHOUT_LEASE, |story| {
+            story.frame("progress pushed", |frame| frame["seq"] = json!((4 << 20) + 1));
         }),
-        ("progress after the lease was given back", rules::SILENT_WITHOUT_LEASE, |story| {
-            story.write_after("stored", PROCESSOR, 2, |item| {
+        ("progress is pushed after the lease was released", rules::NO_PUSH_WITHOUT_LEASE, |story| {
+            story.write_after("progress stored", PROCESSOR, 2, |item| {
                 item.status("RETRYING")
                     .n("seq", 2 << 20)
-                    .gone("lease_expires_at")
+                    .without("lease_expires_at")
                     .n("timer_at", 1_700_000_900_000)
             });
-            story.repeat_after("reported", "stored", |frame| frame["seq"] = json!((1 << 20) + 2));
+            story.repeat_after("progress pushed", "progress stored", |frame| {
+                frame["seq"] = json!((1 << 20) + 2)
+            });
         }),
-        ("progress after the terminal frame", rules::SEQ_RISES, |story| {
-            story.repeat_after("reported", "told", |frame| frame["seq"] = json!((1 << 20) + 9));
+        ("progress is pushed after the terminal frame", rules::SEQ_RISES, |story| {
+            story.repeat_after("progress pushed", "terminal frame pushed", |frame| {
+                frame["seq"] = json!((1 << 20) + 9)
+            });
         }),
-        ("a number twice", rules::SEQ_RISES, |story| story.repeat_after("reported", "reported", |_| ())),
-        ("numbers that rise too fast", rules::PACED, |story| {
-            story.frame("reported", |frame| frame["seq"] = json!((1 << 20) + 500));
+        ("sequence number is pushed twice", rules::SEQ_RISES, |story| {
+            story.repeat_after("progress pushed", "progress pushed", |_| ())
         }),
-        ("another result than is stored", rules::ONE_TERMINAL_FRAME, |story| {
-            story.frame("told", |frame| frame["result"] = json!(7));
+        ("sequence numbers rise too fast", rules::PACED, |story| {
+            story.frame("progress pushed", |frame| frame["seq"] = json!((1 << 20) + 500));
         }),
-        ("another number than is stored", rules::ONE_TERMINAL_FRAME, |story| {
-            story.frame("told", |frame| frame["seq"] = json!(7));
+        ("pushed result differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+            story.frame("terminal frame pushed", |frame| frame["result"] = json!(7));
         }),
-        ("a terminal frame that differs from the first", rules::ONE_TERMINAL_FRAME, |story| {
-            story.repeat_after("told", "told", |frame| frame["timestamp"] = json!(1));
+        ("pushed sequence number differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+            story.frame("terminal frame pushed", |frame| frame["seq"] = json!(7));
         }),
-        ("a frame to another user", rules::ITS_USERS_ALONE, |story| story.to("reported", "c2")),
-        ("the end, to another user", rules::ITS_USERS_ALONE, |story| story.to("told", "c2")),
-        ("a result that was made for another", rules::ITS_USERS_ALONE, |story| {
+        ("repeated terminal frame differs from the first", rules::ONE_TERMINAL_FRAME, |story| {
+            story.repeat_after("terminal frame pushed", "terminal frame pushed", |frame| {
+                frame["timestamp"] = json!(1)
+            });
+        }),
+        ("progress is pushed to another user", rules::BELONGS_TO_ITS_USER, |story| {
+            story.to("progress pushed", "c2")
+        }),
+        ("terminal frame is pushed to another user", rules::BELONGS_TO_ITS_USER, |story| {
+            story.to("terminal frame pushed", "c2")
+        }),
+        ("result was made for another user", rules::BELONGS_TO_ITS_USER, |story| {
             let result = json!({"user": "bob", "tenant": "acme", "id": "r1"});
-            story.item("ended", |item| item.s("result", &result.to_string()));
-            story.frame("told", |frame| frame["result"] = result.clone());
+            story.item("terminal write", |item| item.s("result", &result.to_string()));
+            story.frame("terminal frame pushed", |frame| frame["result"] = result.clone());
         }),
-        ("a client does not hear the end", rules::END_IS_DELIVERED, |story| story.remove(&["heard the end"])),
-        ("a client hears another end", rules::ONE_TERMINAL_FRAME, |story| {
-            story.hears("heard the end", |frame| frame["result"] = json!(7));
+        (
+            "subscribed client does not receive the terminal frame",
+            rules::TERMINAL_FRAME_IS_DELIVERED,
+            |story| story.remove(&["terminal frame received"]),
+        ),
+        ("client receives another terminal frame", rules::ONE_TERMINAL_FRAME, |story| {
+            story.change_received("terminal frame received", |frame| frame["result"] = json!(7));
         }),
-        ("a client hears a number twice", rules::SEQ_RISES, |story| {
-            let heard = story.event("heard");
-            story.insert_after("heard", heard);
+        ("client receives a sequence number twice", rules::SEQ_RISES, |story| {
+            let received = story.event("progress received");
+            story.insert_after("progress received", received);
         }),
-        ("a client is told of a status that never was", rules::ACKNOWLEDGED_IS_STORED, |story| {
-            story.hears("acknowledged", |frame| frame["status"] = json!("completed"));
+        ("acknowledged status never existed", rules::ACKNOWLEDGED_IS_STORED, |story| {
+            story.change_received("acknowledged", |frame| frame["status"] = json!("completed"));
         }),
-        ("an error without an id, for a message with one", rules::ERRORS_NAME_REQUESTS, |story| {
+        ("message with an id is answered by an error without one", rules::ERRORS_NAME_REQUESTS, |story| {
             story.gets_after("acknowledged", &json!({"type": "error", "error": {"code": "INTERNAL_ERROR"}}));
         }),
-        ("a conflict without another payload", rules::ID_IS_KNOWN, |story| {
+        ("CONFLICT without another payload", rules::REFUSAL_HAS_A_CAUSE, |story| {
             let frame = json!({"type": "error", "request_id": "r1", "error": {"code": "CONFLICT"}});
             story.gets_after("acknowledged", &frame);
         }),
-        ("a request that is there is not found", rules::ID_IS_KNOWN, |story| {
+        ("NOT_FOUND for a stored request", rules::REFUSAL_HAS_A_CAUSE, |story| {
             story.asks_after("acknowledged", "status");
             let frame = json!({"type": "error", "request_id": "q1", "error": {"code": "NOT_FOUND"}});
-            story.gets_after("asked", &frame);
+            story.gets_after("query sent", &frame);
         }),
-        ("a snapshot of what has not come yet", rules::SNAPSHOT_IS_TRUE, |story| {
+        ("snapshot shows a status that never existed", rules::SNAPSHOT_MATCHES, |story| {
             story.asks_after("acknowledged", "status");
             let data = json!({"request_id": "r1", "status": "completed", "seq": 0});
             let frame = json!({"type": "response", "request_id": "q1", "success": true, "data": data});
-            story.gets_after("asked", &frame);
+            story.gets_after("query sent", &frame);
         }),
-        ("a handler runs twice", rules::RUNS_ONCE, |story| {
+        ("handler runs twice for one claim", rules::RUNS_ONCE, |story| {
             let ran = story.event("ran");
             story.insert_after("ran", ran);
         }),
-        ("a handler runs without a claim", rules::RUNS_ONCE, |story| story.swap("claimed", "ran")),
-        ("an open connection has no record", rules::CONNECTIONS_ARE_TRUE, |story| story.connections.clear()),
-        ("a record is left", rules::CONNECTIONS_ARE_TRUE, |story| {
+        ("handler runs without a claim", rules::RUNS_ONCE, |story| story.swap("claimed", "ran")),
+        ("open connection has no item", rules::CONNECTIONS_MATCH, |story| story.connections.clear()),
+        ("closed connection keeps its item", rules::CONNECTIONS_MATCH, |story| {
             story.connections.push(json!({"connection_id": "c7", "ttl": 1}));
         }),
-        ("a task is left", rules::NO_TASK_IS_LEFT, |story| story.tasks_left = 1),
-        ("the stream gives up a record", rules::STREAM_GIVES_UP_NOTHING, |story| {
+        ("task outlives the stage", rules::NO_TASK_OUTLIVES_THE_STAGE, |story| story.tasks_left = 1),
+        ("stream record is discarded without a fault", rules::NO_RECORD_IS_DISCARDED, |story| {
             story.stream_failures.push("{}".to_owned());
         }),
-        ("a letter of what has not failed", rules::LETTER_AFTER_END, |story| {
-            let letter = Story::failed().event("lettered");
-            story.insert_after("noted", letter);
+        ("dead letter of a request that has not failed", rules::LETTER_MATCHES_A_FAILURE, |story| {
+            let letter = Story::failed().event("dead letter sent");
+            story.insert_after("delivery recorded", letter);
         }),
     ];
     assert_broken(Story::completed, cases);
 }
 
 #[test]
-fn what_fails_otherwise_breaks_its_rule() {
-    let cases: &[Otherwise] = &[
-        ("its letter is sent before it has failed", rules::LETTER_AFTER_END, |story| {
-            story.swap("ended", "lettered");
+fn incorrect_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
+    let cases: &[Case] = &[
+        ("dead letter is sent before the terminal write", rules::LETTER_MATCHES_A_FAILURE, |story| {
+            story.swap("terminal write", "dead letter sent");
         }),
-        ("its letter is of another epoch", rules::LETTER_AFTER_END, |story| {
+        ("dead letter has another epoch", rules::LETTER_MATCHES_A_FAILURE, |story| {
             story.letter(|letter| letter["id"] = json!("acme/ann/r1#1@1700000000000"));
         }),
-        ("its letter has another payload", rules::LETTER_AFTER_END, |story| {
+        ("dead letter has another payload", rules::LETTER_MATCHES_A_FAILURE, |story| {
             story.letter(|letter| letter["payload"] = json!(7));
         }),
-        ("its letter tells another error", rules::LETTER_AFTER_END, |story| {
+        ("dead letter has another error", rules::LETTER_MATCHES_A_FAILURE, |story| {
             story.letter(|letter| letter["error"]["code"] = json!("TIMEOUT"));
         }),
-        ("there is no letter", rules::LETTERS_ARE_FAILURES, |story| story.dead_letters.clear()),
-        ("there is a letter of nothing", rules::LETTERS_ARE_FAILURES, |story| {
+        ("failed request has no dead letter", rules::LETTERS_ARE_FAILURES, |story| {
+            story.dead_letters.clear()
+        }),
+        ("dead letter belongs to no request", rules::LETTERS_ARE_FAILURES, |story| {
             let stray = story.dead_letters[0].replace("#2@", "#3@");
             story.dead_letters.push(stray);
         }),
-        ("the next attempt loses the count", rules::LEGAL_STEP, |story| {
-            story.item("again", |item| item.n("attempt", 0));
+        ("retry loses the attempt count", rules::LEGAL_STEP, |story| {
+            story.item("pending again", |item| item.n("attempt", 0));
         }),
-        ("it is made pending before it is due", rules::LEGAL_STEP, |story| {
-            story.item("given back", |item| item.n("timer_at", 1_700_000_900_000));
+        ("retry is made pending before it is due", rules::LEGAL_STEP, |story| {
+            story.item("retry scheduled", |item| item.n("timer_at", 1_700_000_900_000));
         }),
-        ("the sweeper leaves an owner to what it ends", rules::FENCED, |story| {
-            story.item("again", |item| {
+        ("sweeper's terminal write keeps the owner", rules::FENCED, |story| {
+            story.item("pending again", |item| {
                 item.status("FAILED")
-                    .s("error", r#"{"code":"NO_GOOD","message":"it never will"}"#)
+                    .s("error", r#"{"code":"NO_GOOD","message":"this job always fails"}"#)
                     .s("owner", "o1")
             });
         }),
-        ("what fails once for all has been made to fail", rules::ENDS_AS_ITS_JOB, |story| {
+        ("job that succeeds fails for good", rules::OUTCOME_FITS_THE_JOB, |story| {
             let payload = json!({"estimate_ms": 10_000, "end": "succeed"}).to_string();
             story.each_item(|item| item.s("payload", &payload));
         }),
-        ("another error is told than is stored", rules::ONE_TERMINAL_FRAME, |story| {
-            story.frame("told", |frame| frame["error"]["code"] = json!("TIMEOUT"));
+        ("pushed error differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+            story.frame("terminal frame pushed", |frame| frame["error"]["code"] = json!("TIMEOUT"));
         }),
     ];
     assert_broken(Story::failed, cases);
-    let cases: &[Otherwise] = &[
-        ("nobody has asked for it", rules::CANCELLED_ON_DEMAND, |story| story.remove(&["asked to cancel"])),
-        ("it takes long to hear of it", rules::CANCEL_TAKES_EFFECT, |story| {
-            story.late(&["ended", "told", "heard the end"], 50)
+    let cases: &[Case] = &[
+        ("request is cancelled without a cancel from its user", rules::CANCEL_WAS_REQUESTED, |story| {
+            story.remove(&["cancel sent"])
         }),
-        ("its lease is taken though nothing went wrong", rules::LEASE_IS_KEPT, |story| {
-            story.by("ended", SWEEPER, 5);
-            story.item("ended", |item| item.gone("owner"));
+        ("cancelled request ends too late", rules::CANCEL_TAKES_EFFECT, |story| {
+            story.late(&["terminal write", "terminal frame pushed", "terminal frame received"], 50)
+        }),
+        ("lease is reclaimed without a fault", rules::LEASE_IS_KEPT, |story| {
+            story.by("terminal write", SWEEPER, 5);
+            story.item("terminal write", |item| item.without("owner"));
         }),
     ];
     assert_broken(Story::cancelled, cases);
 }
 
-/// What cannot be fenced is no one's fault where it can happen, and only as far.
+/// A late frame cannot be fenced. One is excused for each client and epoch, if a fault can freeze or delay
+/// its sender.
 #[test]
-fn one_frame_may_be_late_where_something_can_stand_still() {
+fn one_late_frame_is_excused_only_if_a_fault_can_delay_it() {
     let late = |times: u64, kind: FaultKind| {
         let mut story = Story::failed();
         story.plan.faults = vec![FaultPlan { kind, rate: 0.1, from_ms: 0, until_ms: 1 }];
         for n in (0..times).rev() {
             let seq = Seq::start_of(1).as_u64() + 2 + n;
-            story.repeat_after("reported", "claimed again", |frame| frame["seq"] = json!(seq));
+            story.repeat_after("progress pushed", "claimed again", |frame| frame["seq"] = json!(seq));
         }
         story.broken()
     };
     assert_eq!(late(1, FaultKind::Freeze), Vec::<String>::new());
     assert_eq!(late(1, FaultKind::SlowPost), Vec::<String>::new());
-    assert_eq!(late(1, FaultKind::Throttle), [rules::SILENT_WITHOUT_LEASE]);
-    assert_eq!(late(2, FaultKind::Freeze), [rules::SILENT_WITHOUT_LEASE]);
+    assert_eq!(late(1, FaultKind::Throttle), [rules::NO_PUSH_WITHOUT_LEASE]);
+    assert_eq!(late(2, FaultKind::Freeze), [rules::NO_PUSH_WITHOUT_LEASE]);
 }
 
 #[test]
-fn a_function_whose_clock_is_fast_may_act_a_little_early() {
+fn function_with_a_fast_clock_may_act_slightly_early() {
     let early = |faults: Vec<FaultPlan>| {
         let mut story = Story::failed();
         story.plan.faults = faults;
-        story.item("given back", |item| item.n("timer_at", story::moment(8) + 2_000));
+        story.item("retry scheduled", |item| item.n("timer_at", story::moment(8) + 2_000));
         story.broken()
     };
     assert_eq!(early(Vec::new()), [rules::LEGAL_STEP]);
@@ -348,9 +393,9 @@ fn a_function_whose_clock_is_fast_may_act_a_little_early() {
     assert_eq!(early(vec![skew]), Vec::<String>::new());
 }
 
-/// What goes wrong on purpose is not held to what is exact.
+/// With faults, the rules that hold only without faults are not applied.
 #[test]
-fn with_faults_only_what_faults_cannot_excuse_is_broken() {
+fn leftovers_that_a_fault_can_cause_break_no_rule_in_a_world_with_faults() {
     let kill = FaultPlan { kind: FaultKind::Kill, rate: 0.1, from_ms: 0, until_ms: 1 };
     let mut story = Story::completed();
     story.plan.faults = vec![kill];
@@ -358,11 +403,11 @@ fn with_faults_only_what_faults_cannot_excuse_is_broken() {
     story.stream_failures.push("{}".to_owned());
     assert_eq!(story.broken(), Vec::<String>::new());
     story.connections.push(json!({"connection_id": "c8"}));
-    assert_eq!(story.broken(), [rules::CONNECTIONS_ARE_TRUE]);
+    assert_eq!(story.broken(), [rules::CONNECTIONS_MATCH]);
 }
 
 #[test]
-fn of_each_request_a_rule_is_reported_once() {
+fn broken_rule_is_reported_once_for_each_request() {
     let mut story = Story::completed();
     let ran = story.event("ran");
     for _ in 0..3 {
@@ -371,17 +416,17 @@ fn of_each_request_a_rule_is_reported_once() {
     assert_eq!(story.broken(), [rules::RUNS_ONCE]);
 }
 
-/// The words in which a test says what it changes are those of the story.
+/// The last assertions check that three of the story's events are of the kind that their names say.
 #[test]
-fn what_quick_handlers_do_is_nobodys_claim() {
+fn handler_that_starts_twice_for_a_quick_request_breaks_no_rule() {
     let mut story = Story::completed();
     story.estimate_ms = 10;
     let ran = story.event("ran");
     story.insert_after("ran", ran);
     assert_eq!(story.broken(), Vec::<String>::new());
     let is_begin =
-        |what: &EventKind| matches!(what, EventKind::Handler(event) if event.phase == HandlerPhase::Begin);
+        |kind: &EventKind| matches!(kind, EventKind::Handler(event) if event.phase == HandlerPhase::Begin);
     assert!(is_begin(&story.event("ran")));
-    assert!(matches!(story.event("told"), EventKind::Fake(Observation::Posted { .. })));
-    assert!(matches!(story.event("heard"), EventKind::Client(0, ClientEvent::Got(_))));
+    assert!(matches!(story.event("terminal frame pushed"), EventKind::Fake(Observation::Posted { .. })));
+    assert!(matches!(story.event("progress received"), EventKind::Client(0, ClientEvent::Got(_))));
 }

@@ -1,4 +1,4 @@
-//! What was found wrong.
+//! Violations of the simulator's rules.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,17 +7,19 @@ use streamer::ports::Timestamp;
 
 use crate::event::BEGIN;
 
-/// Something that must not be, and was.
+/// A rule that a simulated run broke, and what was observed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Violation {
-    /// Which rule was broken, such as `2: a terminal state never changes`.
+    /// Text of the broken rule, such as `2: a terminal state never changes`, or the name of a user's check. A
+    /// leading number is that of the invariant in `ARCHITECTURE.md`.
     pub rule: String,
-    /// When it showed, on the world's clock.
+    /// Time at which the violation was detected, on the run's virtual clock.
     pub at: Timestamp,
-    /// The request that it is about, if it is about one, as `tenant/user/id`.
+    /// Key of the request that broke the rule, as `tenant/user/id`; `None` if the violation concerns no
+    /// particular request.
     pub request: Option<String>,
-    /// What was seen.
+    /// Description of what was observed.
     pub message: String,
 }
 
@@ -27,13 +29,14 @@ impl fmt::Display for Violation {
         let at = at.since(BEGIN).as_secs_f64();
         write!(f, "{rule}, at {at:.3} s")?;
         if let Some(request) = request {
-            write!(f, ", of {request}")?;
+            write!(f, ", request {request}")?;
         }
         write!(f, ": {message}")
     }
 }
 
-/// What was found wrong: of one request the first break of each rule, which is what the others follow from.
+/// Violations found so far. For each request, only the first violation of each rule is kept, because further
+/// ones usually follow from it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) violations: Vec<Violation>,

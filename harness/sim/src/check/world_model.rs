@@ -1,4 +1,4 @@
-//! All that the checks know of a world.
+//! Everything that the checks know of a world.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,33 +12,37 @@ use super::request_model::RequestModel;
 use super::violation::Found;
 use crate::plan::Plan;
 
-/// All that the checks know of a world, and what was wrong with it.
+/// Everything that the checks know of a world, and the violations that they found.
 #[derive(Debug)]
 pub(super) struct WorldModel {
     pub(super) limits: Limits,
     pub(super) found: Found,
-    /// By owner and client id: see [`request_of`](super::owner::request_of).
+    /// Requests that were queued, by owner and client id: see [`request_of`](super::owner::request_of).
     pub(super) requests: BTreeMap<String, RequestModel>,
-    /// Which request was queued last under a key of the table.
+    /// Maps a key of the requests table to a key of `requests`: the request that was last queued under the
+    /// table's key.
     pub(super) stored: HashMap<String, String>,
-    /// Whose each connection is, as its token says.
+    /// Owner of each connection, as its token says, by connection id.
     pub(super) owners: HashMap<String, Owner>,
-    /// The connections that are open.
+    /// Ids of the open connections.
     pub(super) open: BTreeSet<String>,
-    /// Connections that a fault had somebody find gone.
+    /// Ids of the connections for which a fault injected 410 Gone.
     pub(super) seemed_gone: BTreeSet<String>,
+    /// Counts over all requests, for the check of the budget.
     pub(super) ledger: Ledger,
     pub(super) clients: Vec<ClientModel>,
-    /// What was sent under a key.
+    /// Messages that clients have sent about each request, by the key in `requests`.
     pub(super) sent: BTreeMap<String, SentRequest>,
-    /// Who has sent messages without an id, which is given one then.
+    /// Users who have sent a message without an id; Streamer generates an id for such a message.
     pub(super) senders_without_id: BTreeSet<Owner>,
-    /// The ids of the dead letters that were taken.
+    /// Ids of the dead letters that were sent.
     pub(super) letters: BTreeSet<String>,
+    /// Time at which the injection of faults ended; `None` while faults may be injected.
     pub(super) faults_ended_at: Option<Timestamp>,
 }
 
-/// What all requests together have cost, as far as those pay who run them and answer about them.
+/// Counts over all requests of a world: DynamoDB calls and writes by the router, the processor and the
+/// worker, and messages from clients.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) calls: u64,
@@ -46,19 +50,19 @@ pub(super) struct Ledger {
     pub(super) messages: u64,
 }
 
-/// How a world stands when all is over.
+/// Tables and queues at the end of a world.
 #[derive(Debug, Default)]
 pub(crate) struct FinalState {
     pub(crate) at: Timestamp,
-    /// Every item of the requests table.
+    /// Items of the requests table, each as plain JSON.
     pub(crate) requests: Vec<Value>,
-    /// Every item of the connections table.
+    /// Items of the connections table, each as plain JSON.
     pub(crate) connections: Vec<Value>,
-    /// The bodies of what lies in the dead-letter queue.
+    /// Bodies of the messages in the dead-letter queue.
     pub(crate) dead_letters: Vec<String>,
-    /// The bodies of what lies in the queue for records that cannot be processed.
+    /// Bodies of the messages in the queue for stream records that could not be processed.
     pub(crate) stream_failures: Vec<String>,
-    /// Tasks that are there though the stage has ended.
+    /// Number of tasks that still run after the stage was shut down.
     pub(crate) tasks_left: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What one write may change of a request, and who may change it.
+//! Checks of one write to a request: which attributes may change, and which function may change them.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::rules;
 use super::violation::Found;
 use streamer_fakes::faults::Caller;
 
-/// What belongs to whoever runs the request.
-const ATTEMPTS_OWN: [&str; 18] = [
+/// Attributes that only the holder of the lease may change, except together with a legal change of status.
+const ATTEMPT_ATTRIBUTES: [&str; 18] = [
     "status",
     "attempt",
     "continuations",
@@ -37,10 +37,10 @@ const ATTEMPTS_OWN: [&str; 18] = [
     "finished_at",
 ];
 
-/// The least time between two stored reports.
+/// Shortest time between two stored reports.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One write to a request's own item.
+/// One write to a request's item.
 pub(super) struct Write<'a> {
     pub(super) at: Timestamp,
     pub(super) key: &'a str,
@@ -68,16 +68,17 @@ impl Write<'_> {
     }
 
     pub(super) fn breaks(&self, found: &mut Found, rule: &'static str, message: String) {
-        let by = self.caller.map_or_else(|| "somebody".to_owned(), |caller| format!("{caller:?}"));
+        let by = self.caller.map_or_else(|| "an unknown caller".to_owned(), |caller| format!("{caller:?}"));
         found.broken(rule, self.at, Some(self.key), format!("{by} {message}"));
     }
 }
 
-/// A step is one that the state machine takes for something that this function may have come with.
+/// Checks that a change of status is a legal step of the state machine, for an event that the calling
+/// function may cause.
 pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, request: &RequestModel) {
     let Write { at, caller, old, new, .. } = write;
     if new.attempt > new.max_attempts {
-        let message = format!("begins attempt {} of {}", new.attempt, new.max_attempts);
+        let message = format!("begins attempt {}, but at most {} are allowed", new.attempt, new.max_attempts);
         write.breaks(found, rules::ATTEMPTS_BOUNDED, message);
     }
     if !write.is_step() {
@@ -94,29 +95,33 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
         _ if write.is_claim() => &[claimed],
         _ => &run,
     };
-    // A function may be ahead of the world.
+    // The function's clock may be ahead of the world's.
     let now = *at + limits.skew;
-    let is_legal =
-        events.iter().any(|event| new.is(&step(old.lifecycle_state(), *event, now, &limits.rules).state));
+    let is_legal = events
+        .iter()
+        .any(|event| new.matches(&step(old.lifecycle_state(), *event, now, &limits.rules).state));
     let rises = new.epoch == old.epoch + u64::from(new.status == Status::Processing);
     if !is_legal
         || !rises
         || (new.status.is_terminal() && (new.attempt, new.continuations) != (old.attempt, old.continuations))
     {
-        write.breaks(found, rules::LEGAL_STEP, format!("makes {new:?} of {old:?}"));
+        write.breaks(found, rules::LEGAL_STEP, format!("changes {old:?} to {new:?}"));
     }
     let is_taken = old.status == Status::Processing
         && caller.is_some_and(|caller| is_of(caller, SWEEPER))
         && limits.is_faultless;
     if is_taken {
         let since = request.claims.get(&old.epoch).map(|claim| at.since(claim.at));
-        let message =
-            format!("takes its lease, which ended at {:?}, {since:?} after the claim", old.lease_end);
+        let message = format!(
+            "reclaims the request, whose lease ends at {:?}, {since:?} after the claim",
+            old.lease_end
+        );
         write.breaks(found, rules::LEASE_IS_KEPT, message);
     }
 }
 
-/// The attempt's own attributes are its holder's, or the sweeper's who ends it.
+/// Checks that an attempt's attributes are changed only by the holder of the lease, or by another function
+/// together with a legal change of status.
 pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut RequestModel) {
     let Write { at, caller, old, new, .. } = write;
     let number = caller.map(Caller::number);
@@ -133,13 +138,15 @@ pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut Re
         return;
     }
     let Some(caller) = caller else { return };
-    let Some(own) = write.changed.iter().find(|attribute| ATTEMPTS_OWN.contains(attribute)) else { return };
+    let Some(own) = write.changed.iter().find(|attribute| ATTEMPT_ATTRIBUTES.contains(attribute)) else {
+        return;
+    };
     let holder = request.claims.get(&old.epoch);
     let is_holders = old.status == Status::Processing && holder.is_some_and(|claim| claim.by == number);
     let may = if runs_requests(caller) { is_holders } else { write.is_step() };
     if !may {
         let message = format!(
-            "changes its {own} in epoch {}, which {:?} has claimed, and stands as {:?}",
+            "changes `{own}` of epoch {}, which environment {:?} has claimed, in status {:?}",
             old.epoch,
             holder.and_then(|claim| claim.by),
             old.status
@@ -151,33 +158,37 @@ pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut Re
         write.breaks(
             found,
             rules::FENCED,
-            "ends it, and leaves its owner, who may take the end for its own".to_owned(),
+            "makes the terminal write but keeps the owner, who may treat the write as its own".to_owned(),
         );
     }
 }
 
-/// The stored number never falls, and while an attempt runs it is one of its own.
+/// Checks that the stored sequence number never falls, and belongs to the attempt that writes it.
 pub(super) fn check_seq(found: &mut Found, write: &Write<'_>) {
     let Write { old, new, caller, .. } = write;
     let is_holders = caller.is_some_and(runs_requests) && !write.is_claim();
     let is_own = epoch_of(new.seq) == new.epoch || new.seq == (new.epoch + 1) << 20;
     if new.seq < old.seq || (is_holders && new.seq != old.seq && !is_own) {
-        let message = format!("sets its number from {} to {} in epoch {}", old.seq, new.seq, new.epoch);
+        let message =
+            format!("changes the sequence number from {} to {} in epoch {}", old.seq, new.seq, new.epoch);
         write.breaks(found, rules::STORED_SEQ_RISES, message);
     }
     if !old.status.is_terminal() && new.status.is_terminal() && new.seq <= old.seq {
-        let message = format!("ends it under number {}, which is not above {}", new.seq, old.seq);
+        let message = format!(
+            "makes the terminal write with sequence number {}, which is not above {}",
+            new.seq, old.seq
+        );
         write.breaks(found, rules::STORED_SEQ_RISES, message);
     }
 }
 
-/// Reports and renewals come at their pace.
+/// Counts the write for the budget, and checks the rate at which reports and renewals are stored.
 pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>, request: &mut RequestModel) {
     let Write { at, old, new, caller, .. } = write;
     let is_runners = caller.is_some_and(runs_requests);
     let (before, now) = (subscribers(write.before).count(), subscribers(write.image).count());
     if write.has_changed("subscribers") {
-        // Whoever listens already may come again, further on.
+        // A connection that is subscribed already may subscribe again, from a later sequence number.
         request.cost.subscriptions += u32::from(now >= before);
     }
     let by_router = caller.is_some_and(|caller| is_of(caller, ROUTER));
@@ -192,7 +203,8 @@ pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>,
     } else if write.has_changed("lease_expires_at") {
         claim.stored += 1;
     }
-    // A big checkpoint is followed by a renewal; a write may be slow and overtaken by none.
+    // A big checkpoint is followed by a renewal, so checkpoints allow more writes. The other 3 allow for slow
+    // writes.
     let seconds = at.since(claim.at).as_millis() / STORE_INTERVAL.as_millis();
     let most = seconds + 3 + 2 * u128::from(claim.checkpoints);
     if u128::from(claim.stored) > most && new.status == Status::Processing && limits.is_faultless {

@@ -1,4 +1,4 @@
-//! One request through all its writes.
+//! Checks of all writes to a request, in order.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,9 +19,11 @@ use super::world_model::WorldModel;
 use super::write::{Write, check_costs, check_fence, check_seq, check_step};
 use streamer_fakes::faults::Caller;
 
-/// What may change once a request has ended: who has heard of it.
-const CHANGES_AFTER_END: [&str; 5] = ["subscribers", "timer_shard", "timer_at", "dead_letter", "redriven_as"];
-/// What never changes.
+/// Attributes that may change after the terminal write: they record deliveries, the dead letter and a
+/// redrive.
+const CHANGEABLE_WHEN_TERMINAL: [&str; 5] =
+    ["subscribers", "timer_shard", "timer_at", "dead_letter", "redriven_as"];
+/// Attributes that never change.
 const IDENTITY: [&str; 11] = [
     "client_id",
     "user_id",
@@ -50,7 +52,7 @@ impl WorldModel {
         };
         let known = self.stored.get(stored).filter(|key| self.requests.contains_key(*key)).cloned();
         if part != request_item::REQUEST_PART {
-            // A part can come before its request, in one transaction.
+            // A transaction may write a part item before the item of its request.
             if let Some(key) = known {
                 self.wrote_part(&key, part, image);
             }
@@ -64,7 +66,12 @@ impl WorldModel {
         };
         let key = known.as_deref().unwrap_or(stored);
         let Some(state) = ItemState::of(image) else {
-            self.found.broken(rules::ITEM_IS_SOUND, at, Some(key), format!("it cannot be read: {image}"));
+            self.found.broken(
+                rules::ITEM_FITS_ITS_STATUS,
+                at,
+                Some(key),
+                format!("item cannot be parsed: {image}"),
+            );
             return;
         };
         let is_new = match self.requests.get(key) {
@@ -87,7 +94,8 @@ impl WorldModel {
         }
     }
 
-    /// A request is queued, under a key that was free, or is free again.
+    /// Checks the first write of a request. Its key must be new, or the previous request under the key must
+    /// have expired. Returns the request's key in the model.
     fn queued(&mut self, at: Timestamp, stored: &str, image: &Value, state: ItemState) -> String {
         let mut request = RequestModel::new(stored, image, state);
         let name = request.owner.key(&request.id);
@@ -95,23 +103,31 @@ impl WorldModel {
         let was_sent = self.sent.contains_key(key) || self.senders_without_id.contains(&request.owner);
         if !was_sent {
             let message =
-                format!("{:?} of {:?} has sent no such request, and it is stored", request.id, request.owner);
-            self.found.broken(rules::ITS_USERS_ALONE, at, Some(key), message);
+                format!("request {:?} of {:?} is stored, but was never sent", request.id, request.owner);
+            self.found.broken(rules::BELONGS_TO_ITS_USER, at, Some(key), message);
         }
         if (state.status, state.attempt, state.continuations, state.epoch) != (Status::Pending, 0, 0, 0) {
-            self.found.broken(rules::LEGAL_STEP, at, Some(key), format!("it begins as {state:?}"));
+            self.found.broken(
+                rules::LEGAL_STEP,
+                at,
+                Some(key),
+                format!("new request begins in state {state:?}"),
+            );
         }
         let before = self.stored.insert(stored.to_owned(), name.clone());
         if let Some(before) = before.and_then(|before| self.requests.remove(&before)) {
             if !before.has_expired(at + self.limits.skew) {
-                let message = "it is queued anew before it has expired".to_owned();
+                let message = "request is queued again before it has expired".to_owned();
                 self.found.broken(rules::ONE_REQUEST, at, Some(key), message);
             }
             request.parts = before.parts;
         }
         check_subscribers(&self.owners, &mut self.found, at, key, &request);
         if let Some(other) = self.requests.insert(name.clone(), request) {
-            let message = format!("it is queued as {stored}, and is stored as {} already", other.stored);
+            let message = format!(
+                "request is queued under the key {stored}, but is already stored under {}",
+                other.stored
+            );
             self.found.broken(rules::ONE_REQUEST, at, Some(&name), message);
         }
         name
@@ -133,15 +149,16 @@ impl WorldModel {
         let write =
             Write { at, key, caller, old: request.state, new: state, changed, before: &before, image };
         if let Some(attribute) = IDENTITY.into_iter().find(|attribute| write.has_changed(attribute)) {
-            write.breaks(found, rules::ONE_REQUEST, format!("changes its {attribute}"));
+            write.breaks(found, rules::ONE_REQUEST, format!("changes `{attribute}`"));
         }
         let has_ended = write.old.status.is_terminal();
         if has_ended {
-            let change = write.changed.iter().find(|attribute| !CHANGES_AFTER_END.contains(attribute));
+            let change = write.changed.iter().find(|attribute| !CHANGEABLE_WHEN_TERMINAL.contains(attribute));
             if let Some(attribute) = change {
                 let (was, is) = (before.get(*attribute), image.get(*attribute));
-                let message = format!("changes its {attribute} from {was:?} to {is:?} after its end");
-                write.breaks(found, rules::END_STANDS, message);
+                let message =
+                    format!("changes `{attribute}` from {was:?} to {is:?} after the terminal write");
+                write.breaks(found, rules::TERMINAL_STATE_STAYS, message);
             }
         } else {
             check_step(limits, found, &write, request);
@@ -159,7 +176,7 @@ impl WorldModel {
             write.breaks(
                 found,
                 rules::SUBSCRIBERS_STAY,
-                format!("takes off {connection}, to which the terminal frame was not delivered"),
+                format!("removes subscriber {connection} before the terminal frame was delivered to it"),
             );
         }
         let ends = !has_ended && state.status.is_terminal();
@@ -183,7 +200,8 @@ impl WorldModel {
         }
     }
 
-    /// Whether somebody wanted a request to end that is cancelled, or that is asked to stop.
+    /// Checks that a request that is cancelled, or whose attempt is asked to stop, was cancelled by its user.
+    /// Any cancel is allowed if the plan cancels on disconnect.
     fn check_cancellation(&mut self, at: Timestamp, key: &str, ends: bool) {
         let Some(request) = self.requests.get(key) else { return };
         if ends && request.state.status != Status::Cancelled {
@@ -191,8 +209,8 @@ impl WorldModel {
         }
         let is_wanted = self.sent.get(key).is_some_and(|sent| sent.is_cancelled);
         if !is_wanted && !self.limits.cancel_on_disconnect {
-            let message = "it is cancelled, and its user has not asked for that".to_owned();
-            self.found.broken(rules::CANCELLED_ON_DEMAND, at, Some(key), message);
+            let message = "request is cancelled, but its user has not sent a cancel".to_owned();
+            self.found.broken(rules::CANCEL_WAS_REQUESTED, at, Some(key), message);
         }
     }
 
@@ -210,13 +228,13 @@ impl WorldModel {
     fn deleted(&mut self, at: Timestamp, key: &str) {
         let Some(request) = self.requests.remove(key) else { return };
         if !request.has_expired(at) {
-            let message = format!("it is deleted, and stood as {:?}", request.state);
-            self.found.broken(rules::EXPIRES_ONLY_ENDED, at, Some(key), message);
+            let message = format!("request is deleted before it has expired, in state {:?}", request.state);
+            self.found.broken(rules::ONLY_TERMINAL_EXPIRES, at, Some(key), message);
         }
     }
 }
 
-/// Whoever listens is its user.
+/// Checks that each subscriber is a connection of the request's user.
 fn check_subscribers(
     owners: &HashMap<String, Owner>,
     found: &mut Found,
@@ -227,16 +245,20 @@ fn check_subscribers(
     let stranger = subscribers(&request.image)
         .find(|connection| owners.get(*connection).is_some_and(|owner| *owner != request.owner));
     if let Some(connection) = stranger {
-        let message = format!("{connection} listens, which is {:?}", owners.get(connection));
-        found.broken(rules::ITS_USERS_ALONE, at, Some(key), message);
+        let message = format!("subscriber {connection} belongs to {:?}", owners.get(connection));
+        found.broken(rules::BELONGS_TO_ITS_USER, at, Some(key), message);
     }
 }
 
-/// Who is asked to stop hears of it with the next renewal, and has some seconds then.
+/// Checks that an attempt that is asked to stop ends in time: it learns of the request at its next lease
+/// renewal, and then has some seconds.
 fn check_cancel_time(limits: &Limits, found: &mut Found, at: Timestamp, key: &str, asked_at: Timestamp) {
     let most = limits.lease / 3 + Duration::from_secs(10);
     if limits.is_faultless && at.since(asked_at) > most {
-        let message = format!("it ends {:?} after it was asked to, not within {most:?}", at.since(asked_at));
+        let message = format!(
+            "attempt ended {:?} after its cancel was requested; expected at most {most:?}",
+            at.since(asked_at)
+        );
         found.broken(rules::CANCEL_TAKES_EFFECT, at, Some(key), message);
     }
 }

@@ -1,4 +1,5 @@
-//! What a client knows of its requests, and what it does about them by itself.
+//! The requests that a simulated client knows, and the messages that become due because of them: resends and
+//! subscriptions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,57 +7,63 @@ use std::time::Duration;
 use streamer::protocol::{ErrorCode, Frame, Seq};
 use tokio::time::Instant;
 
-/// What a client knows of its requests.
+/// State of the requests of one simulated client.
 #[derive(Debug)]
 pub(super) struct View {
-    /// The requests that it was told are taken, and those that it has heard of.
+    /// Requests that were acknowledged, or about which a frame was received, by request id.
     known: BTreeMap<String, KnownRequest>,
-    /// What it has asked for and has no answer to.
+    /// Requests that were sent and have no answer yet, by request id.
     unanswered: BTreeMap<String, Unanswered>,
-    /// The subscriptions that it waits to have answered: each names the request that it is about.
+    /// Subscribe messages that have no answer yet. Key: the message's id. Value: the id of the request to
+    /// subscribe to.
     subscribing: BTreeMap<String, String>,
-    /// Whether it sends again what was not answered.
+    /// Whether the client resends an unanswered message.
     resends: bool,
-    /// Whether nothing goes wrong any more: now it wants to know.
+    /// Whether the world's faults have ended. From then on, the client subscribes again to a request about
+    /// which it receives no frame for `SILENCE`.
     pub(super) faults_are_over: bool,
 }
 
-/// What it knows of a request.
+/// State of one request, as its client knows it.
 #[derive(Debug, Default)]
 struct KnownRequest {
-    /// The last number seen.
+    /// Highest sequence number received about the request.
     seq: Seq,
+    /// Whether the client has received the terminal frame.
     has_ended: bool,
-    /// When it asks to be told of it, if it hears nothing until then.
+    /// Time at which the client subscribes to the request; `None` if no subscription is due.
     subscribe_at: Option<Instant>,
 }
 
-/// A message that has no answer yet.
+/// A sent request that has no answer yet.
 #[derive(Debug)]
 struct Unanswered {
     text: String,
+    /// Number of times that the message was sent.
     times: u32,
-    /// When it is sent again.
+    /// Time at which the message is sent again.
     again_at: Instant,
 }
 
-/// What a client does by itself.
+/// A message that a client sends without a step of its plan.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum DueMessage {
-    /// Subscribes to this request.
+    /// Subscribe to the request of this id.
     Subscribe(String),
-    /// Sends this message again.
+    /// Send this message again.
     Resend(String),
 }
 
 impl View {
-    /// When it is taken that no answer comes: the gateway itself gives up after 29 s.
+    /// Time after which a sent message counts as unanswered. The gateway itself ends an integration after
+    /// 29 s.
     const ANSWER_TIME: Duration = Duration::from_secs(30);
-    /// How long it waits before it tries again what could not be done.
+    /// Delay before a message that was refused with a transient error is sent again.
     const PAUSE: Duration = Duration::from_secs(5);
-    /// How often it sends a message in all.
-    const TIMES: u32 = 8;
-    /// How long it waits for news of a request, once nothing goes wrong any more, before it asks to be told again.
+    /// Maximum number of times that one message is sent, including the first.
+    const MAX_SENDS: u32 = 8;
+    /// Time without a frame about an open request, once faults have ended, after which the client subscribes
+    /// to the request again.
     const SILENCE: Duration = Duration::from_mins(2);
 
     pub(super) const fn new(resends: bool) -> Self {
@@ -69,31 +76,32 @@ impl View {
         }
     }
 
-    /// Whether it has heard the end of everything that it was promised one of, and has no more to say.
+    /// Returns whether every sent message is answered or abandoned, and every known request is terminal.
     pub(super) fn is_done(&self) -> bool {
         self.unanswered.is_empty() && self.known.values().all(|known| known.has_ended)
     }
 
-    /// The last number that it has seen of a request.
+    /// Returns the highest sequence number received about a request, or 0 if no frame was received.
     pub(super) fn seen(&self, id: &str) -> Seq {
         self.known.get(id).map(|known| known.seq).unwrap_or_default()
     }
 
-    /// It has asked for something.
+    /// Records that a request was sent.
     pub(super) fn sent(&mut self, id: &str, text: String, now: Instant) {
         let unanswered = Unanswered { text, times: 1, again_at: now + Self::ANSWER_TIME };
         self.unanswered.insert(id.to_owned(), unanswered);
     }
 
-    /// It has asked, by the message `aside`, to be told of a request.
-    pub(super) fn subscribing(&mut self, aside: String, id: &str, now: Instant) {
-        self.subscribing.insert(aside, id.to_owned());
+    /// Records that a subscribe message for the request `id` was sent, under the message id `message_id`.
+    pub(super) fn subscribing(&mut self, message_id: String, id: &str, now: Instant) {
+        self.subscribing.insert(message_id, id.to_owned());
         if let Some(known) = self.known.get_mut(id) {
             known.subscribe_at = self.faults_are_over.then(|| now + Self::SILENCE);
         }
     }
 
-    /// It is connected: it goes on with what it waits for.
+    /// Records that the client is connected: subscriptions to open requests, and resends of unanswered
+    /// messages, are due immediately.
     pub(super) fn connected(&mut self, now: Instant) {
         for known in self.known.values_mut().filter(|known| !known.has_ended) {
             known.subscribe_at = Some(now);
@@ -103,7 +111,8 @@ impl View {
         }
     }
 
-    /// It is not connected any more: what it has asked for over this connection is not answered.
+    /// Records that the client has no connection: its subscribe messages will not be answered. A client that
+    /// does not resend also forgets its unanswered requests.
     pub(super) fn disconnected(&mut self) {
         self.subscribing.clear();
         if !self.resends {
@@ -111,13 +120,14 @@ impl View {
         }
     }
 
-    /// When it does something by itself, if it hears nothing until then.
+    /// Returns the time at which the next message is due, or `None` if none is.
     pub(super) fn due(&self) -> Option<Instant> {
         let subscribe_at = self.known.values().filter_map(|known| known.subscribe_at);
         subscribe_at.chain(self.unanswered.values().map(|asked| asked.again_at)).min()
     }
 
-    /// What is due.
+    /// Takes the next message that is due at `now`. An unanswered message that may not be sent again is
+    /// dropped instead, and the result is `None`.
     pub(super) fn next(&mut self, now: Instant) -> Option<DueMessage> {
         let is_due = |at: &Option<Instant>| at.is_some_and(|at| at <= now);
         if let Some((id, known)) = self.known.iter_mut().find(|(_, known)| is_due(&known.subscribe_at)) {
@@ -125,7 +135,7 @@ impl View {
             return Some(DueMessage::Subscribe(id.clone()));
         }
         let (id, asked) = self.unanswered.iter_mut().find(|(_, asked)| asked.again_at <= now)?;
-        if self.resends && asked.times < Self::TIMES {
+        if self.resends && asked.times < Self::MAX_SENDS {
             asked.times += 1;
             asked.again_at = now + Self::ANSWER_TIME;
             return Some(DueMessage::Resend(asked.text.clone()));
@@ -135,7 +145,7 @@ impl View {
         None
     }
 
-    /// Takes in a frame. Says whether the connection is good for more.
+    /// Updates the view from a received frame. Returns false if the connection can no longer be used.
     pub(super) fn receive(&mut self, frame: &Frame, now: Instant) -> bool {
         let Some(id) = frame.request_id().map(|id| id.as_str()) else { return true };
         match frame {
@@ -161,16 +171,18 @@ impl View {
         true
     }
 
-    /// There is news of a request. What is older than what it has seen is none, and nothing comes after the end.
-    fn update(&mut self, id: &str, seq: Seq, is_end: bool, now: Instant) {
+    /// Updates a known request from a frame. A terminal frame does not count if its sequence number is lower
+    /// than one received before, and no frame counts after the terminal frame.
+    fn update(&mut self, id: &str, seq: Seq, is_terminal: bool, now: Instant) {
         let known = self.known.entry(id.to_owned()).or_default();
         if known.has_ended {
             return;
         }
         let is_old = seq < known.seq;
-        known.has_ended |= is_end && !is_old;
+        known.has_ended |= is_terminal && !is_old;
         known.seq = known.seq.max(seq);
-        // What it has not subscribed to yet it still has to: frames of before do not stand for those to come.
+        // A subscription that is already due stays due, because this frame may belong to an earlier
+        // subscription.
         if known.has_ended {
             known.subscribe_at = None;
         } else if self.faults_are_over && known.subscribe_at.is_none_or(|at| at > now) {
@@ -178,18 +190,18 @@ impl View {
         }
     }
 
-    /// A message was refused. Says whether the connection is good for more.
+    /// Handles an error that answers a message. Returns false if the connection can no longer be used.
     fn refused(&mut self, id: &str, code: &ErrorCode, now: Instant) -> bool {
         if *code == ErrorCode::Unauthorized {
             return false;
         }
-        let is_passing =
+        let is_transient =
             [ErrorCode::InternalError, ErrorCode::Timeout, ErrorCode::RateLimited].contains(code);
         if let Some(about) = self.subscribing.remove(id) {
-            if let Some(known) = self.known.get_mut(&about).filter(|known| !known.has_ended && is_passing) {
+            if let Some(known) = self.known.get_mut(&about).filter(|known| !known.has_ended && is_transient) {
                 known.subscribe_at = Some(now + Self::PAUSE);
             }
-        } else if !is_passing {
+        } else if !is_transient {
             self.unanswered.remove(id);
         } else if let Some(asked) = self.unanswered.get_mut(id) {
             asked.again_at = now + Self::PAUSE;
@@ -242,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_for_the_end_of_what_was_acknowledged_and_of_nothing_else() {
+    fn client_waits_for_terminal_frames_of_acknowledged_requests_only() {
         let (mut view, now) = view_of_one_request(true);
-        assert!(!view.is_done(), "it has no answer");
+        assert!(!view.is_done(), "an unanswered request keeps the client waiting");
         view.receive(&acknowledgment(), now);
         assert!(!view.is_done() && view.unanswered.is_empty());
         view.receive(&progress(7), now);
         view.receive(&complete(6), now);
-        assert!(!view.is_done(), "an end that is older than what it has seen is dropped");
+        assert!(!view.is_done(), "a terminal frame with an older sequence number is ignored");
         view.receive(&complete(7), now);
         view.receive(&progress(9), now);
         assert!(view.is_done());
@@ -262,19 +274,19 @@ mod tests {
     }
 
     #[test]
-    fn it_sends_again_what_was_not_answered_so_often_and_no_more() {
+    fn unanswered_message_is_resent_a_limited_number_of_times() {
         let (mut view, now) = view_of_one_request(true);
         assert_eq!(view.next(now), None);
         view.receive(&refusal("r1", ErrorCode::InternalError), now);
         assert_eq!(view.due(), Some(now + View::PAUSE));
         let mut at = now + View::PAUSE;
-        for _ in 1..View::TIMES {
+        for _ in 1..View::MAX_SENDS {
             assert_eq!(view.next(at), Some(DueMessage::Resend("text".into())));
             assert_eq!(view.due(), Some(at + View::ANSWER_TIME));
             at += View::ANSWER_TIME;
         }
         assert_eq!(view.next(at), None);
-        assert!(view.is_done(), "it gives up");
+        assert!(view.is_done(), "the message is dropped after the last resend");
 
         let (mut view, _) = view_of_one_request(true);
         view.disconnected();
@@ -282,11 +294,11 @@ mod tests {
         assert_eq!(view.next(now), Some(DueMessage::Resend("text".into())));
         let (mut view, _) = view_of_one_request(false);
         view.disconnected();
-        assert!(view.is_done(), "who does not insist forgets");
+        assert!(view.is_done(), "a client that does not resend forgets unanswered messages");
     }
 
     #[test]
-    fn it_resumes_what_has_not_ended_from_where_it_was() {
+    fn reconnected_client_resumes_open_requests_from_the_last_sequence_number() {
         let (mut view, now) = view_of_one_request(true);
         view.receive(&acknowledgment(), now);
         view.receive(&progress(3), now);
@@ -296,9 +308,13 @@ mod tests {
         assert_eq!(view.next(now), Some(DueMessage::Subscribe("r1".into())));
         assert_eq!(view.seen("r1"), Seq::from_stored(3));
         view.subscribing("subscribe-1".into(), "r1", now);
-        assert_eq!(view.due(), None, "while all goes wrong it does not ask twice");
+        assert_eq!(view.due(), None, "no second subscription is due while faults may be injected");
         view.receive(&refusal("subscribe-1", ErrorCode::InternalError), now);
-        assert_eq!(view.due(), Some(now + View::PAUSE), "but what was refused for a while was not asked");
+        assert_eq!(
+            view.due(),
+            Some(now + View::PAUSE),
+            "a subscription refused with a transient error is due again"
+        );
 
         view.faults_are_over = true;
         view.receive(&progress(4), now);
@@ -310,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_of_anothers_request_waits_for_its_end_and_who_is_not_does_not() {
+    fn client_waits_for_the_terminal_frame_only_if_its_subscription_succeeds() {
         let (mut view, now) = (View::new(true), Instant::now());
         view.subscribing("subscribe-1".into(), "r1", now);
         view.receive(&refusal("subscribe-1", ErrorCode::NotFound), now);

@@ -1,4 +1,4 @@
-//! Who uses a stage, and what they do.
+//! Draws the clients of a world, and their steps.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,8 @@ use super::jobs::{DrawnRequest, Jobs};
 use super::random::{happens, ms_of_any_order, of_any_order, one_of};
 use super::span::Span;
 
-/// Users and tenants, some of whose names run into each other unless the delimiter between them is escaped.
+/// Users and tenants. Some pairs would give the same key if the delimiter between tenant and user were not
+/// escaped.
 const IDENTITIES: [(&str, &str); 12] = [
     ("ann", "acme"),
     ("bob", "acme"),
@@ -27,7 +28,7 @@ const IDENTITIES: [(&str, &str); 12] = [
     ("auth0|5f7c8ec7c33c6c004bbafe82", "org_7f2a"),
 ];
 
-/// What the clients of one world are like: how likely each habit is.
+/// Habits of the clients of one world; the value of a habit is its probability.
 #[derive(Clone, Copy, Debug)]
 struct Habits {
     repeats: f64,
@@ -37,9 +38,9 @@ struct Habits {
     queries_status: f64,
     is_hostile: f64,
     names_oddly: f64,
-    /// How often a client goes, in all.
+    /// Mean number of times that a client disconnects during the world.
     departures: f64,
-    /// Whether they ask for all they want at once.
+    /// Whether the clients send all their requests within the first five seconds.
     is_a_rush: bool,
 }
 
@@ -60,11 +61,11 @@ impl Habits {
     }
 }
 
-/// Draws the clients of a world.
+/// Draws the clients of a world and their steps.
 pub(super) fn draw(rng: &mut Rng, span: Span, faults_until_ms: u64, jobs: &Jobs) -> Vec<ClientPlan> {
     let habits = Habits::draw(rng);
     let identities = identities(rng);
-    // From a few to many; many at once cost most.
+    // Most worlds have few requests, because many make a world slow to simulate.
     let requests = if happens(rng, 0.3) { rng.usize(20..=60) } else { rng.usize(5..=20) };
     let mut clients: Vec<DrawnClient> = identities
         .into_iter()
@@ -73,16 +74,16 @@ pub(super) fn draw(rng: &mut Rng, span: Span, faults_until_ms: u64, jobs: &Jobs)
         .collect();
     let mut named = BTreeSet::new();
     for number in 0..requests {
-        let who = rng.usize(..clients.len());
+        let sender = rng.usize(..clients.len());
         let drawn = jobs.request(rng);
         let at_ms = if habits.is_a_rush { rng.u64(0..5_000) } else { rng.u64(0..faults_until_ms * 4 / 5) };
         let mut id = id(rng, habits, number);
-        let ClientPlan { user, tenant, .. } = &clients[who].plan;
-        // Who names two things alike does so by mistake, which is a habit of its own.
+        let ClientPlan { user, tenant, .. } = &clients[sender].plan;
+        // Replace an id that the user has already used: repeating an id is a separate habit.
         if !named.insert((user.clone(), tenant.clone(), id.clone())) {
             id = format!("r{number}");
         }
-        request(rng, habits, &mut clients, who, at_ms, &id, drawn);
+        request(rng, habits, &mut clients, sender, at_ms, &id, drawn);
     }
     for client in &mut clients {
         client.come_and_go(rng, habits, span);
@@ -91,7 +92,7 @@ pub(super) fn draw(rng: &mut Rng, span: Span, faults_until_ms: u64, jobs: &Jobs)
     clients.into_iter().map(DrawnClient::done).collect()
 }
 
-/// Who the clients are: each its own, or some a second device of the same user.
+/// Draws the user and tenant of each client. Some clients are a second device of the same user.
 fn identities(rng: &mut Rng) -> Vec<(&'static str, &'static str)> {
     let most = one_of(rng, &[1, 2, 3, 3, 4, 6]);
     let first = rng.usize(..IDENTITIES.len());
@@ -103,10 +104,10 @@ fn identities(rng: &mut Rng) -> Vec<(&'static str, &'static str)> {
     chosen
 }
 
-/// Different users may name their requests alike, and so may one user at two devices, who then means the same one.
+/// Draws a request id. Different users may get the same id.
 fn id(rng: &mut Rng, habits: Habits, number: usize) -> String {
     if !happens(rng, habits.names_oddly) {
-        // Numbers come again, for other users most of the time.
+        // Some ids repeat an earlier number, so that different users send the same id.
         return if happens(rng, 0.2) { format!("r{}", rng.usize(..=number)) } else { format!("r{number}") };
     }
     match rng.u32(0..6) {
@@ -119,12 +120,13 @@ fn id(rng: &mut Rng, habits: Habits, number: usize) -> String {
     }
 }
 
-/// A request, and all that is done about it.
+/// Adds a request to its client's steps, and all further steps about it: repeats, subscriptions, status
+/// queries and cancels.
 fn request(
     rng: &mut Rng,
     habits: Habits,
     clients: &mut [DrawnClient],
-    who: usize,
+    sender: usize,
     at_ms: u64,
     id: &str,
     drawn: DrawnRequest,
@@ -135,54 +137,54 @@ fn request(
         payload: drawn.payload,
     };
     let id_alone = || id.to_owned();
-    // What meets the moment at which it is taken or ends finds most.
+    // A message finds most bugs if it arrives just when the request is queued, or just when the job ends.
     let takes = serde_json::from_value::<Job>(drawn.payload.clone()).map_or(0, |job| job.takes_ms());
     let moment = |rng: &mut Rng| match rng.u32(0..3) {
         0 => at_ms + rng.u64(0..100),
         1 => at_ms + takes.saturating_sub(300) + rng.u64(0..1_500),
         _ => at_ms + ms_of_any_order(rng, 1, 120_000),
     };
-    // What another device of the same user does, and what a stranger does with what is not theirs.
-    let (user, tenant) = (clients[who].plan.user.clone(), clients[who].plan.tenant.clone());
+    // Further steps about a request come from its client, another device of its user, or a stranger.
+    let (user, tenant) = (clients[sender].plan.user.clone(), clients[sender].plan.tenant.clone());
     let is_same = |client: &DrawnClient| client.plan.user == user && client.plan.tenant == tenant;
-    let others: Vec<usize> = (0..clients.len()).filter(|other| *other != who).collect();
-    let anybody =
-        |rng: &mut Rng| if happens(rng, 0.7) || others.is_empty() { who } else { one_of(rng, &others) };
+    let others: Vec<usize> = (0..clients.len()).filter(|other| *other != sender).collect();
+    let any_client =
+        |rng: &mut Rng| if happens(rng, 0.7) || others.is_empty() { sender } else { one_of(rng, &others) };
 
-    clients[who].does(at_ms, sends(drawn.clone()));
+    clients[sender].add_step(at_ms, sends(drawn.clone()));
     while happens(rng, habits.repeats) {
-        let device = anybody(rng);
-        // A stranger who repeats an id has a request of their own: that is what ids are scoped for.
+        let device = any_client(rng);
+        // A stranger with the same id makes a separate request, because ids are scoped by user.
         let at_ms = moment(rng);
-        clients[device].does(at_ms, sends(drawn.clone()));
+        clients[device].add_step(at_ms, sends(drawn.clone()));
     }
     if happens(rng, habits.contradicts) {
         let at_ms = moment(rng);
         let payload = json!({"estimate_ms": 6_000, "steps": [{"wait": rng.u64(0..3_000)}]});
-        clients[who].does(at_ms, sends(DrawnRequest { payload, ..drawn }));
+        clients[sender].add_step(at_ms, sends(DrawnRequest { payload, ..drawn }));
     }
     while happens(rng, habits.follows) {
-        let (device, at_ms) = (anybody(rng), moment(rng));
-        // Not knowing of it is no reason not to ask.
+        let (device, at_ms) = (any_client(rng), moment(rng));
+        // Some clients subscribe to a request that nobody has sent.
         let id = if happens(rng, 0.05) { "never-asked-for".to_owned() } else { id_alone() };
-        clients[device].does(at_ms, Act::Subscribe { id });
+        clients[device].add_step(at_ms, Act::Subscribe { id });
     }
     if happens(rng, habits.queries_status) {
-        let (device, at_ms) = (anybody(rng), moment(rng));
-        clients[device].does(at_ms, Act::Status { id: id_alone() });
+        let (device, at_ms) = (any_client(rng), moment(rng));
+        clients[device].add_step(at_ms, Act::Status { id: id_alone() });
     }
     if happens(rng, habits.cancels) {
-        let device = anybody(rng);
+        let device = any_client(rng);
         let at_ms = moment(rng);
-        clients[device].does(at_ms, Act::Cancel { id: id_alone() });
-        // And again, to be sure.
+        clients[device].add_step(at_ms, Act::Cancel { id: id_alone() });
+        // Some clients send the cancel twice.
         if happens(rng, 0.2) && is_same(&clients[device]) {
-            clients[device].does(at_ms + rng.u64(0..2_000), Act::Cancel { id: id_alone() });
+            clients[device].add_step(at_ms + rng.u64(0..2_000), Act::Cancel { id: id_alone() });
         }
     }
 }
 
-/// A client, whose steps are not in order yet.
+/// A client whose steps are not sorted by time yet.
 struct DrawnClient {
     plan: ClientPlan,
     faults_until_ms: u64,
@@ -190,7 +192,7 @@ struct DrawnClient {
 
 impl DrawnClient {
     fn new(rng: &mut Rng, device: usize, user: &str, tenant: &str, faults_until_ms: u64) -> Self {
-        // Some work with permission, some with tokens that hardly live, and some do not mind whether they are heard.
+        // Some clients have the permission, some have short-lived tokens, and some do not resend messages.
         let plan = ClientPlan {
             user: user.to_owned(),
             tenant: tenant.to_owned(),
@@ -200,37 +202,38 @@ impl DrawnClient {
             steps: Vec::new(),
         };
         let mut client = Self { plan, faults_until_ms };
-        // The first is there from the start; the others come as they come.
+        // The first client connects at the start; some of the others connect later.
         let at_ms = if device == 0 || happens(rng, 0.7) { 0 } else { rng.u64(0..10_000) };
-        client.does(at_ms, Act::Connect);
+        client.add_step(at_ms, Act::Connect);
         client
     }
 
-    /// What would come after the end of the trouble comes at its end.
-    fn does(&mut self, at_ms: u64, act: Act) {
+    /// Adds a step. A step after the end of the faults is moved to that end.
+    fn add_step(&mut self, at_ms: u64, act: Act) {
         self.plan.steps.push(Step { at_ms: at_ms.min(self.faults_until_ms), act });
     }
 
     fn come_and_go(&mut self, rng: &mut Rng, habits: Habits, span: Span) {
-        // So often on the average.
+        // On average, the loop runs `departures` times.
         let mut departures = 0;
         while happens(rng, habits.departures / (1.0 + habits.departures)) && departures < 20 {
             departures += 1;
-            // Most go when they have just said something.
+            // Half of the departures follow another step within ten seconds.
             let said = one_of(rng, &self.plan.steps).at_ms + ms_of_any_order(rng, 1, 10_000);
             let at_ms = if rng.bool() { said } else { rng.u64(0..self.faults_until_ms) };
-            self.does(at_ms, one_of(rng, &[Act::Close, Act::Vanish, Act::CutOff]));
-            // Some do not come back before it is all over.
+            self.add_step(at_ms, one_of(rng, &[Act::Close, Act::Vanish, Act::CutOff]));
+            // Some clients stay away until the faults have ended.
             if happens(rng, 0.9) {
-                self.does(at_ms + ms_of_any_order(rng, 1, 90_000), Act::Connect);
+                self.add_step(at_ms + ms_of_any_order(rng, 1, 90_000), Act::Connect);
             }
         }
-        // Who says something every few minutes is not idle, and stays for as long as a connection may live.
+        // In the longest worlds some clients ping every few minutes, so that their connections are never idle
+        // and reach the gateway's 2-hour limit.
         if span == Span::Connections && happens(rng, 0.6) {
             let mut at_ms = 0;
             while at_ms < self.faults_until_ms {
                 at_ms += rng.u64(200_000..590_000);
-                self.does(at_ms, Act::SendText { text: json!({"action": "ping"}).to_string() });
+                self.add_step(at_ms, Act::SendText { text: json!({"action": "ping"}).to_string() });
             }
         }
     }
@@ -238,7 +241,7 @@ impl DrawnClient {
     fn be_hostile(&mut self, rng: &mut Rng, habits: Habits) {
         while happens(rng, habits.is_hostile) {
             let text = hostile(rng);
-            self.does(rng.u64(0..self.faults_until_ms), Act::SendText { text });
+            self.add_step(rng.u64(0..self.faults_until_ms), Act::SendText { text });
         }
     }
 
@@ -248,7 +251,7 @@ impl DrawnClient {
     }
 }
 
-/// What a client of ours does not send.
+/// Draws a malformed or hostile message.
 fn hostile(rng: &mut Rng) -> String {
     let texts: [&str; 21] = [
         "",
@@ -274,7 +277,7 @@ fn hostile(rng: &mut Rng) -> String {
         r#"{"message":"Internal server error","connectionId":"x","requestId":"y"}"#,
     ];
     match rng.u32(0..12) {
-        // More than a frame may have: the gateway closes.
+        // This message is larger than the gateway accepts in one frame, so the gateway closes the connection.
         0 => format!(r#"{{"action":"ping","id":"h20","payload":"{}"}}"#, "x".repeat(33_000)),
         1 => format!(r#"{{"action":"ping","id":"h21","payload":{}1{}}}"#, "[".repeat(200), "]".repeat(200)),
         2 => format!(r#"{{"action":"{}","id":"h22"}}"#, "x".repeat(200)),

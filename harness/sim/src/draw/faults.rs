@@ -1,14 +1,14 @@
-//! What goes wrong.
+//! Draws the faults of a world.
 
 use fastrand::Rng;
 
 use super::super::plan::{FaultKind, FaultPlan};
 use super::random::{happens, of_any_order, one_of};
 
-/// Some kinds of faults, each with a rate and a while.
+/// Draws some kinds of faults, each with a rate and a time span.
 pub(super) fn draw(rng: &mut Rng, faults_until_ms: u64) -> Vec<FaultPlan> {
     let (kinds, divisor): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
-        // What costs more than it should shows where nothing goes wrong.
+        // Some worlds have no faults: only in those does the checker compare costs with the budget.
         0..5 => (Vec::new(), 1.0),
         5..15 => (vec![one_of(rng, FaultKind::ALL)], 1.0),
         15..25 => (FaultKind::ALL.to_vec(), 10.0),
@@ -24,7 +24,7 @@ pub(super) fn draw(rng: &mut Rng, faults_until_ms: u64) -> Vec<FaultPlan> {
 fn fault(rng: &mut Rng, kind: FaultKind, divisor: f64, faults_until_ms: u64) -> FaultPlan {
     let (least, most) = rates(kind);
     let rate = of_any_order(rng, least, most / divisor);
-    // As many decimals as anybody reads in a plan's file.
+    // Four decimals keep plan files readable.
     let rate = ((rate * 10_000.0).round() / 10_000.0).max(0.0001);
     let (from_ms, until_ms) = if happens(rng, 0.6) {
         (0, u64::MAX)
@@ -35,10 +35,11 @@ fn fault(rng: &mut Rng, kind: FaultKind, divisor: f64, faults_until_ms: u64) -> 
     FaultPlan { kind, rate, from_ms, until_ms }
 }
 
-/// From which rate to which a kind is to be met, by how often it can happen.
+/// Returns the lowest and the highest rate of a kind, chosen by how often a world gives that kind an occasion
+/// to strike.
 const fn rates(kind: FaultKind) -> (f64, f64) {
     match kind {
-        // At each call of DynamoDB.
+        // These faults can strike at every call.
         FaultKind::Throttle
         | FaultKind::FailBefore
         | FaultKind::FailAfter
@@ -46,25 +47,25 @@ const fn rates(kind: FaultKind) -> (f64, f64) {
         | FaultKind::SlowCall
         | FaultKind::Conflict
         | FaultKind::KillAtCall => (0.002, 0.25),
-        // At each query of an index, and each read of a stream.
+        // These faults can strike at every query of an index, or every read of a stream.
         FaultKind::StaleIndex
         | FaultKind::DuplicateRecords
         | FaultKind::LateRecords
         | FaultKind::FailedReads => (0.01, 0.5),
-        // At each invocation.
+        // These faults can strike at every invocation.
         FaultKind::Kill
         | FaultKind::Freeze
         | FaultKind::Hang
         | FaultKind::InvokeThrottled
         | FaultKind::InvokeFailed
         | FaultKind::InvokeTwice => (0.005, 0.3),
-        // At each frame.
+        // These faults can strike at every pushed frame.
         FaultKind::PostGone
         | FaultKind::PostThrottled
         | FaultKind::PostFailed
         | FaultKind::PostUnanswered
         | FaultKind::SlowPost => (0.005, 0.4),
-        // Now and then.
+        // These faults have few occasions to strike in a world.
         FaultKind::SlowStart
         | FaultKind::FailedStart
         | FaultKind::HandOverFailed

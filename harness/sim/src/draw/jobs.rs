@@ -1,4 +1,4 @@
-//! Requests to the simulator's own handlers.
+//! Draws requests to the simulator's own handlers.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -7,14 +7,14 @@ use super::super::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK, Wild
 use super::random::{happens, ms_of_any_order, of_any_order, one_of};
 use super::span::Span;
 
-/// What a client requests.
+/// Action and payload of a drawn request.
 #[derive(Clone, Debug)]
 pub(super) struct DrawnRequest {
     pub(super) action: String,
     pub(super) payload: Value,
 }
 
-/// What the jobs of one world are like: how likely each trait is.
+/// Traits of the jobs of one world; the value of a trait is its probability.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Jobs {
     quick: f64,
@@ -30,7 +30,7 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) fn draw(rng: &mut Rng, span: Span) -> Self {
-        // Of each trait many worlds have nothing, and some have much.
+        // Half of the worlds lack a given trait, and some worlds have it often.
         let mut some = |most: f64| if happens(rng, 0.5) { of_any_order(rng, most / 10.0, most) } else { 0.0 };
         Self {
             quick: some(0.6),
@@ -101,7 +101,8 @@ impl Jobs {
             )),
         };
         job.steps.insert(at, wild);
-        // It hangs, and is not to be talked to: only a limit of its own ends it within a bounded time.
+        // An hour's wait looks like a handler that hangs. The job gets a timeout, so that it still ends in
+        // bounded time.
         if happens(rng, 0.1) {
             job.steps.push(JobStep::Wait(3_600_000));
             job.timeout_ms = ms_of_any_order(rng, 1_000, 30_000);
@@ -109,9 +110,9 @@ impl Jobs {
     }
 }
 
-/// What is answered at once, unless everything is queued here.
+/// Draws a job that the router answers directly, unless the world queues every request.
 fn quick(rng: &mut Rng) -> Job {
-    // Now and then it takes as long as nobody waits.
+    // Now and then the job may take longer than the gateway waits for an answer.
     let most = if happens(rng, 0.05) { 40_000 } else { 1_500 };
     Job {
         estimate_ms: rng.u64(0..=5_000),
@@ -120,21 +121,21 @@ fn quick(rng: &mut Rng) -> Job {
     }
 }
 
-/// What the processor runs.
+/// Draws a job of seconds, which the processor usually runs.
 fn short(rng: &mut Rng) -> Job {
     let steps = steps(rng, 6, (10, 6_000), 0.1);
-    // Most know about how long they take; some have no idea.
+    // Most jobs estimate their duration well; some estimate 45 s too much.
     let takes = if happens(rng, 0.9) { 0 } else { 45_000 };
     Job { estimate_ms: rng.u64(5_001..=30_000) + takes, steps, ..Job::default() }
 }
 
-/// What is for the worker.
+/// Draws a job of minutes, which the worker runs.
 fn long(rng: &mut Rng) -> Job {
     let steps = steps(rng, 10, (1_000, 60_000), 0.3);
     Job { estimate_ms: rng.u64(30_001..=600_000), steps, ..Job::default() }
 }
 
-/// What takes more than one invocation.
+/// Draws a job that takes longer than one invocation, with checkpoints to continue from.
 fn endless(rng: &mut Rng) -> Job {
     let mut steps = Vec::new();
     for _ in 0..rng.usize(8..24) {
@@ -152,7 +153,8 @@ fn steps(rng: &mut Rng, most: usize, takes: (u32, u32), checkpoints: f64) -> Vec
     for _ in 0..rng.usize(..most) {
         steps.push(JobStep::Wait(ms_of_any_order(rng, takes.0, takes.1)));
         if happens(rng, 0.6) {
-            // They need not rise: what goes back is raised to what was.
+            // Percentages may fall, because the progress reporter replaces a lower percentage with the
+            // highest one so far.
             steps.push(JobStep::Report(f64::from(rng.u32(0..=10_000)) / 100.0));
         }
         if happens(rng, checkpoints) {
@@ -163,7 +165,7 @@ fn steps(rng: &mut Rng, most: usize, takes: (u32, u32), checkpoints: f64) -> Vec
 }
 
 fn failing(rng: &mut Rng) -> JobEnd {
-    // There are four attempts at most: some need the last of them, and some one more.
+    // A job has four attempts at most: some jobs need the last attempt, and some would need a fifth.
     let until = rng.u32(2..=5);
     match rng.u32(0..7) {
         0 => JobEnd::FailUntil(until),
@@ -176,10 +178,11 @@ fn failing(rng: &mut Rng) -> JobEnd {
     }
 }
 
-/// Makes some part of it so large that it lies beside its item, or is too large altogether.
+/// Makes the payload, checkpoint, error or result large: it then needs a part item (a separate item for a
+/// large value), or exceeds a limit.
 fn grow(rng: &mut Rng, job: &mut Job) {
     match rng.u32(0..4) {
-        // The gateway takes frames of 32 KiB.
+        // The gateway accepts frames of up to 32 KiB.
         0 => job.ballast = ballast(rng.usize(900..30_000)),
         1 => job.steps.push(JobStep::BigCheckpoint(rng.usize(900..60_000))),
         2 => job.end = JobEnd::FailWith(one_of(rng, &[1_000, 20_000, 135_000])),
@@ -187,7 +190,7 @@ fn grow(rng: &mut Rng, job: &mut Job) {
     }
 }
 
-/// What no handler takes.
+/// Draws a request that no handler accepts: its action is unknown or its payload is invalid.
 fn wrong(rng: &mut Rng) -> DrawnRequest {
     let wrong: [(&str, Value); 6] = [
         ("nobody", json!({})),

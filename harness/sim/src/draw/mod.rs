@@ -1,7 +1,8 @@
-//! A plan for a seed: worlds of many shapes.
+//! Derives a plan from a seed.
 //!
-//! What a world is like is drawn first, and what happens in it from that: most seeds have a few things happen often, and each
-//! has others. Were everything drawn alike, all worlds would be alike, and what takes three rare things would never happen.
+//! The character of the world is drawn first, and the world's events from that character. Most seeds have a
+//! few kinds of events often, and different seeds have different ones. If all events were drawn from one
+//! distribution, all worlds would be alike, and combinations of three rare events would never occur.
 
 mod clients;
 mod faults;
@@ -17,7 +18,7 @@ use super::chance;
 use super::plan::Plan;
 
 impl Plan {
-    /// The scenario of a seed.
+    /// Derives the plan of a seed. The same seed always gives the same plan.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let mut rng = chance::rng(seed, "plan");
@@ -44,29 +45,46 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_one_plan_and_its_file_is_the_same() {
+    fn one_seed_always_gives_the_same_plan_and_plan_file() {
         for plan in plans(200) {
             assert_eq!(Plan::of_seed(plan.seed), plan);
-            assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan, "seed {}", plan.seed);
+            assert_eq!(
+                Plan::from_json(&plan.to_json()).unwrap(),
+                plan,
+                "seed {}: the plan read from its file is the same",
+                plan.seed
+            );
         }
     }
 
     #[test]
-    fn every_plan_makes_sense() {
+    fn drawn_plans_are_within_their_bounds() {
         for plan in plans(1_000) {
             let seed = plan.seed;
-            assert!((1..=6).contains(&plan.clients.len()), "seed {seed}");
+            assert!((1..=6).contains(&plan.clients.len()), "seed {seed}: the plan has 1 to 6 clients");
             for client in &plan.clients {
-                assert!(client.steps.iter().is_sorted_by_key(|step| step.at_ms), "seed {seed}");
+                assert!(
+                    client.steps.iter().is_sorted_by_key(|step| step.at_ms),
+                    "seed {seed}: steps are sorted by time"
+                );
                 let last = client.steps.last().map_or(0, |step| step.at_ms);
-                assert!(last <= plan.faults_until_ms, "seed {seed}: a step at {last}");
+                assert!(
+                    last <= plan.faults_until_ms,
+                    "seed {seed}: no step is later than the end of the faults: {last} ms"
+                );
             }
             for fault in &plan.faults {
-                assert!((0.0..=1.0).contains(&fault.rate) && fault.rate > 0.0, "seed {seed}: {fault:?}");
-                assert!(fault.from_ms < fault.until_ms.min(plan.faults_until_ms), "seed {seed}: {fault:?}");
+                assert!(
+                    (0.0..=1.0).contains(&fault.rate) && fault.rate > 0.0,
+                    "seed {seed}: the rate is above 0 and at most 1: {fault:?}"
+                );
+                assert!(
+                    fault.from_ms < fault.until_ms.min(plan.faults_until_ms),
+                    "seed {seed}: the fault begins before its end: {fault:?}"
+                );
             }
             let requests = requests_of(&plan);
-            assert!((5..=200).contains(&requests), "seed {seed}: {requests} requests");
+            assert!((5..=200).contains(&requests), "seed {seed}: the plan has 5 to 200 requests: {requests}");
         }
     }
 
@@ -76,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn many_seeds_together_have_everything_and_none_has_it_all() {
+    fn a_thousand_seeds_reach_every_kind_of_fault_act_and_job_step() {
         let (mut seen, mut quiet): (BTreeMap<String, u32>, u32) = (BTreeMap::new(), 0);
         for plan in plans(1_000) {
             quiet += u32::from(plan.faults.is_empty());
@@ -99,7 +117,7 @@ mod tests {
                 }
             }
         }
-        assert!((25..=100).contains(&quiet), "{quiet} of 1,000 worlds have no faults");
+        assert!((25..=100).contains(&quiet), "25 to 100 of 1,000 plans have no faults: {quiet}");
         let kinds = FaultKind::ALL.iter().map(|kind| kind.name());
         let others = [
             "connect",
@@ -129,7 +147,10 @@ mod tests {
             "BigCheckpoint",
         ];
         for kind in kinds.chain(others) {
-            assert!(seen.get(kind).is_some_and(|times| *times >= 10), "{kind} comes too seldom: {seen:?}");
+            assert!(
+                seen.get(kind).is_some_and(|times| *times >= 10),
+                "{kind} occurs at least 10 times: {seen:?}"
+            );
         }
     }
 }

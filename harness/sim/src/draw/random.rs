@@ -1,26 +1,27 @@
-//! Draws by which plans are made.
+//! Random draws from which plans are made.
 
 use fastrand::Rng;
 
-/// Whether something happens whose probability is this.
+/// Returns true with the given probability, from 0 to 1.
 pub(super) fn happens(rng: &mut Rng, probability: f64) -> bool {
     rng.f64() < probability
 }
 
-/// One of these.
-pub(super) fn one_of<T: Clone>(rng: &mut Rng, these: &[T]) -> T {
-    these[rng.usize(..these.len())].clone()
+/// Returns a random element of `choices`.
+pub(super) fn one_of<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())].clone()
 }
 
-/// A number between these, small ones as likely as large ones of the same order.
+/// Returns a number between `least` and `most` whose logarithm is uniformly distributed, so that each order
+/// of magnitude is equally likely.
 pub(super) fn of_any_order(rng: &mut Rng, least: f64, most: f64) -> f64 {
     let (least, most) = (least.ln(), most.ln());
     (least + rng.f64() * (most - least)).exp()
 }
 
-/// As [`of_any_order`], in whole milliseconds.
+/// Like [`of_any_order`], in whole milliseconds.
 pub(super) fn ms_of_any_order(rng: &mut Rng, least: u32, most: u32) -> u64 {
     let ms = of_any_order(rng, least.into(), most.into());
-    // What is between two numbers of 32 bits is one.
+    // The result lies between two `u32` values, so the conversion cannot fail.
     std::time::Duration::from_secs_f64(ms / 1_000.0).as_millis().try_into().unwrap_or(u64::from(most))
 }

@@ -1,4 +1,4 @@
-//! How the stage is set.
+//! Draws the settings of the stage.
 
 use fastrand::Rng;
 
@@ -7,7 +7,8 @@ use super::super::plan::{Act, ClientPlan, StagePlan};
 use super::random::{happens, one_of};
 use super::span::Span;
 
-/// What may be set, and to what: all of it is within the bounds of the configuration.
+/// Environment variables, with the values that a plan may set. Each value is within the bounds of the
+/// configuration.
 const VARIABLES: [(&str, &[&str]); 6] = [
     ("LEASE_MS", &["30000", "45000", "90000"]),
     ("INLINE_LIMIT_MS", &["0", "5000", "15000", "120000"]),
@@ -19,7 +20,7 @@ const VARIABLES: [(&str, &[&str]); 6] = [
 
 pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePlan {
     let mut stage = StagePlan::default();
-    // Many worlds are as they come.
+    // The other worlds keep all default settings.
     if happens(rng, 0.6) {
         for (name, values) in VARIABLES {
             if happens(rng, 0.3) {
@@ -28,14 +29,15 @@ pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePl
         }
     }
     if span == Span::Connections {
-        // Two hours of looking every few seconds cost more than all that happens in them.
+        // A sweep every few seconds, for two hours, would cost more to simulate than everything else in the
+        // world.
         stage.variables.insert("SWEEPER_PACE_MS".to_owned(), "60000".to_owned());
     }
     if happens(rng, 0.3) {
-        let work = work(clients);
+        let needed = needed_concurrency(clients);
         for (function, least) in [("router", 2), ("processor", 1), ("worker", 1)] {
             if happens(rng, 0.4) {
-                stage.concurrency.insert(function.to_owned(), (least + work).max(rng.u32(least..6)));
+                stage.concurrency.insert(function.to_owned(), (least + needed).max(rng.u32(least..6)));
             }
         }
     }
@@ -47,8 +49,9 @@ pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePl
     stage
 }
 
-/// How many must work side by side so that all is done within a bounded time, should every attempt be needed.
-fn work(clients: &[ClientPlan]) -> u32 {
+/// Returns how many concurrent invocations finish all jobs within ten minutes if each job needs all of its
+/// attempts.
+fn needed_concurrency(clients: &[ClientPlan]) -> u32 {
     const ATTEMPTS: u64 = 4;
     const TIME_MS: u64 = 10 * 60_000;
     let steps = clients.iter().flat_map(|client| &client.steps);

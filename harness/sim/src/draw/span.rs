@@ -1,17 +1,19 @@
-//! How long faults may strike in a world.
+//! How long faults may be injected in a world.
 
 use fastrand::Rng;
 
 use super::random::ms_of_any_order;
 
-/// How long faults may strike in a world, and what that leaves room for.
+/// Length of the time in which faults may be injected, chosen so that some worlds reach the longer time
+/// limits of AWS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Span {
-    /// Minutes, as almost all: time in which nothing happens costs as much as time in which something does.
+    /// 40 s to 8 min, as in most worlds, because idle virtual time costs as much to simulate as busy time.
     Minutes,
-    /// Longer than a connection may be idle, and than one invocation lasts.
+    /// 13 to 35 min: longer than the gateway's idle limit of a connection, and mostly longer than an
+    /// invocation may last.
     Invocations,
-    /// Longer than a connection lives.
+    /// More than two hours: longer than the gateway keeps any connection open.
     Connections,
 }
 

@@ -1,4 +1,4 @@
-//! The same plan, the same bytes: on any thread, in any process, and whatever else has run before.
+//! Equal plans give equal traces: on any thread, in any process, and whatever ran before.
 
 use std::process::Command;
 use std::thread;
@@ -7,17 +7,17 @@ use std::{env, fs};
 use serde_json::json;
 use streamer_sim::{Act, ClientPlan, FaultKind, FaultPlan, Plan, Sim, StagePlan, Step};
 
-/// Where the other process is to leave its traces.
+/// Environment variable that holds the path of the file to which the child process writes its traces.
 const TRACES: &str = "STREAMER_TEST_TRACES";
 
-/// A seed as it is drawn, and a world in which everything goes wrong.
+/// Returns the traces of the world of a seed, and of a world with every kind of fault.
 fn traces() -> String {
     let sim = Sim::default();
-    let worlds = [sim.run_seed(7), sim.run_plan(all_goes_wrong())];
+    let worlds = [sim.run_seed(7), sim.run_plan(plan_with_every_fault())];
     worlds.map(|world| world.trace()).join("\n\n")
 }
 
-/// What strikes calls, of which there are hundreds.
+/// Kinds of faults that strike calls. A world has hundreds of calls, so these kinds get a low rate.
 const MANY_OCCASIONS: [FaultKind; 7] = [
     FaultKind::Throttle,
     FaultKind::FailBefore,
@@ -28,20 +28,21 @@ const MANY_OCCASIONS: [FaultKind; 7] = [
     FaultKind::KillAtCall,
 ];
 
-/// What strikes the queue of dead letters, where only what has failed for good is sent.
+/// Kinds of faults that strike the dead-letter queue. The queue receives few messages, so these kinds get a
+/// high rate.
 const FEW_OCCASIONS: [FaultKind; 2] = [FaultKind::QueueFailed, FaultKind::QueueUnanswered];
 
-fn all_goes_wrong() -> Plan {
+fn plan_with_every_fault() -> Plan {
     let client = |user: &str| {
-        let asks = (0_u64..12).map(|n| {
+        let requests = (0_u64..12).map(|n| {
             let estimate_ms = [1_000, 10_000, 45_000][usize::try_from(n % 3).unwrap()];
             let steps = json!([{"wait": estimate_ms / 3}, {"report": 30.0}, {"wait": estimate_ms / 3}]);
             let end = if n % 3 == 1 { "fail" } else { "succeed" };
             let payload = json!({"estimate_ms": estimate_ms, "steps": steps, "end": end});
-            let ask = Act::Request { id: format!("r{n}"), action: "work".to_owned(), payload };
-            Step { at_ms: 1_000 + n * 4_000, act: ask }
+            let request = Act::Request { id: format!("r{n}"), action: "work".to_owned(), payload };
+            Step { at_ms: 1_000 + n * 4_000, act: request }
         });
-        let goes = [
+        let connection_acts = [
             (0, Act::Connect),
             (20_500, Act::Vanish),
             (24_500, Act::Connect),
@@ -49,7 +50,7 @@ fn all_goes_wrong() -> Plan {
             (70_000, Act::Connect),
         ];
         let mut steps: Vec<Step> =
-            goes.map(|(at_ms, act)| Step { at_ms, act }).into_iter().chain(asks).collect();
+            connection_acts.map(|(at_ms, act)| Step { at_ms, act }).into_iter().chain(requests).collect();
         steps.sort_by_key(|step| step.at_ms);
         let (user, tenant) = (user.to_owned(), "acme".to_owned());
         ClientPlan { user, tenant, permissions: Vec::new(), token_ttl_ms: 0, gives_up: false, steps }
@@ -77,20 +78,20 @@ fn all_goes_wrong() -> Plan {
 fn assert_same(one: &str, other: &str) {
     let mut lines = one.lines().zip(other.lines()).enumerate();
     if let Some((at, (one, other))) = lines.find(|(_, (one, other))| one != other) {
-        panic!("line {at} differs:\n{one}\n{other}");
+        panic!("trace line {at} differs:\n{one}\n{other}");
     }
-    assert_eq!(one.len(), other.len(), "one goes on where the other ends");
+    assert_eq!(one.len(), other.len(), "both traces have the same length");
 }
 
 #[test]
-fn one_plan_is_one_trace_in_any_thread_and_any_process() {
+fn equal_plans_give_equal_traces_in_any_thread_and_any_process() {
     if let Some(file) = env::var_os(TRACES) {
         fs::write(file, traces()).unwrap();
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("traces");
-    let name = "determinism::one_plan_is_one_trace_in_any_thread_and_any_process";
+    let name = "determinism::equal_plans_give_equal_traces_in_any_thread_and_any_process";
     let process = Command::new(env::current_exe().unwrap())
         .args([name, "--exact", "--test-threads=1"])
         .env(TRACES, &file)
@@ -98,19 +99,20 @@ fn one_plan_is_one_trace_in_any_thread_and_any_process() {
 
     let thread = thread::spawn(traces);
     let here = traces();
-    // Once more, when nothing is done for the first time any more.
+    // Run again on this thread, whose one-time initialization is done now.
     assert_same(&here, &traces());
     assert_same(&here, &thread.join().unwrap());
     let process = process.unwrap();
     assert!(process.status.success(), "{}", String::from_utf8_lossy(&process.stderr));
     assert_same(&here, &fs::read_to_string(file).unwrap());
 
-    // A fault that is never seen leaves no trace that could differ.
-    let is_told = |kind: &&FaultKind| {
-        let told = [format!("fault: \"{}\"", kind.name()), format!("Fault {{ kind: {kind:?}")];
-        told.iter().any(|told| here.contains(told))
+    // A kind of fault that never strikes could hide a difference between traces.
+    let is_traced = |kind: &&FaultKind| {
+        let markers = [format!("fault: \"{}\"", kind.name()), format!("Fault {{ kind: {kind:?}")];
+        markers.iter().any(|marker| here.contains(marker))
     };
-    let silent: Vec<_> = FaultKind::ALL.iter().filter(|kind| !is_told(kind)).collect();
-    // One call is struck by one of them alone, and chance may leave out the odd one.
-    assert!(silent.len() <= 2, "these never strike: {silent:?}");
+    let silent: Vec<_> = FaultKind::ALL.iter().filter(|kind| !is_traced(kind)).collect();
+    // Faults compete for calls, because only one of them strikes a call. Chance may leave out one or two
+    // kinds.
+    assert!(silent.len() <= 2, "at most two kinds of faults never strike: {silent:?}");
 }

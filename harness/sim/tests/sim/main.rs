@@ -1,6 +1,6 @@
-//! The simulator: many worlds, and what comes of them.
+//! Tests of the simulator: determinism, reports, fixed seeds, plan files, and users' own apps.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "test helpers fail by a panic, as tests do")]
 
 mod determinism;
 mod overload;

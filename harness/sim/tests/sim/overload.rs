@@ -1,18 +1,19 @@
-//! The plans of overload scenarios: they parse, files of version 1 migrate to them, and their worlds begin well.
+//! Plans of overload scenarios: the files parse, files of version 1 migrate to the same plans, and the first
+//! steps of each plan break no rule.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use streamer_sim::{Plan, Sim};
 
-/// The steps of each client that are run: all of them take minutes in a build without optimisation.
+/// Number of steps of each client that are run, because all steps take minutes in a debug build.
 const STEPS: usize = 8;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim/overload")
 }
 
-/// The plans of a folder, with their files' names.
+/// Returns the plans in a folder, with the names of their files.
 fn plans(folder: &Path) -> Vec<(String, Plan)> {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
@@ -26,14 +27,14 @@ fn plans(folder: &Path) -> Vec<(String, Plan)> {
 }
 
 #[test]
-fn files_of_version_1_migrate_to_those_of_version_2() {
+fn version_1_overload_plans_migrate_to_their_version_2_plans() {
     let migrated = plans(&folder().join("schema-1"));
     assert_eq!(migrated.len(), 4);
     assert_eq!(migrated, plans(&folder()));
 }
 
 #[test]
-fn the_first_steps_of_each_scenario_break_no_rule() {
+fn first_steps_of_each_overload_plan_break_no_rule() {
     let sim = Sim::default();
     for (name, mut plan) in plans(&folder()) {
         for client in &mut plan.clients {

@@ -1,28 +1,30 @@
-//! What the simulator says of worlds that are wrong: here by a check that is made to fail.
+//! Reports about worlds that break a rule: a user's check that always fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::json;
 use streamer_sim::{Act, History, Plan, Report, Sim};
 
-/// Nobody may ever have a request of this id: it stands for a bug that shows with one request of one client.
+/// Returns a check that fails if a request with this id is stored. The check stands for a bug that a single
+/// request of one client reveals.
 fn without(id: &'static str) -> impl Fn(&History) -> Result<(), String> + Send + Sync {
     move |history| {
         let found = history.requests.iter().find(|request| request.id == id && request.status.is_some());
-        found.map_or(Ok(()), |request| Err(format!("{} came to {:?}", request.key, request.status)))
+        found.map_or(Ok(()), |request| Err(format!("{} has the status {:?}", request.key, request.status)))
     }
 }
 
-fn asks(plan: &Plan) -> Vec<&str> {
+fn requested_ids(plan: &Plan) -> Vec<&str> {
     let steps = plan.clients.iter().flat_map(|client| &client.steps);
-    let asked = steps
+    let ids = steps
         .filter_map(|step| if let Act::Request { id, .. } = &step.act { Some(id.as_str()) } else { None });
-    asked.collect()
+    ids.collect()
 }
 
 #[test]
-fn a_world_that_is_wrong_is_shrunk_and_told() {
-    // The smallest seed's plan would do: but what is drawn changes, and this takes as long as it is large.
+fn plan_that_breaks_a_check_is_shrunk_and_its_timeline_shows_the_violation() {
+    // A fixed plan: the plan of a seed changes whenever drawing changes, and a large plan takes long to
+    // shrink.
     let steps: Vec<_> = (1..3)
         .map(|at| {
             json!({"at_ms": at * 500, "act": {"request": {"id": format!("r{at}"), "action": "work", "payload": {
@@ -37,54 +39,58 @@ fn a_world_that_is_wrong_is_shrunk_and_told() {
     let plan = json!({"schema": 2, "seed": 1, "faults_until_ms": 2, "clients": [client("ann"), client("bob")], "faults": [
         {"kind": "throttle", "rate": 0.01}
     ]});
-    let sim = Sim::default().check("no such request", without("r2"));
-    let shrunk = sim.shrink(Plan::from_json(&plan.to_string()).unwrap(), "no such request");
-    assert_eq!(asks(&shrunk.plan), ["r2"]);
+    let sim = Sim::default().check("no request r2 is stored", without("r2"));
+    let shrunk = sim.shrink(Plan::from_json(&plan.to_string()).unwrap(), "no request r2 is stored");
+    assert_eq!(requested_ids(&shrunk.plan), ["r2"]);
     assert_eq!((shrunk.plan.clients.len(), shrunk.plan.faults.len()), (1, 0));
-    // It is wrong in the same way from its file, and told.
+    // The shrunk plan breaks the same rule when it is read from its file.
     let again = sim.run_plan(Plan::from_json(&shrunk.plan.to_json()).unwrap());
-    assert!(again.breaks("no such request"));
-    let told = again.to_string();
-    for expected in ["The world of seed", "no such request", "new → PENDING", "WRONG"] {
-        assert!(told.contains(expected), "{expected} is not in:\n{told}");
+    assert!(again.breaks("no request r2 is stored"));
+    let text = again.to_string();
+    for expected in ["The world of seed", "no request r2 is stored", "new → PENDING", "VIOLATION"] {
+        assert!(text.contains(expected), "the text contains {expected:?}:\n{text}");
     }
-    let said = catch_unwind(AssertUnwindSafe(|| again.assert())).unwrap_err();
-    assert_eq!(said.downcast_ref::<String>(), Some(&told));
+    let panic = catch_unwind(AssertUnwindSafe(|| again.assert())).unwrap_err();
+    assert_eq!(panic.downcast_ref::<String>(), Some(&text));
 }
 
 #[test]
-fn a_report_is_the_same_however_many_threads_there_are() {
-    let told = |threads: usize| {
+fn report_does_not_depend_on_the_number_of_threads() {
+    let report = |threads: usize| {
         let sim = Sim::default()
-            .check("no requests", |_| Err("there is a world".to_owned()))
+            .check("always fails", |_| Err("deliberate violation".to_owned()))
             .seeds(0..2)
             .threads(threads);
         let Report { worlds, failures, lasted, .. } = sim.run_while(|_| true);
         format!("{worlds} {failures:?} {lasted:?}")
     };
-    let one = told(1);
-    assert!(one.starts_with("2 ") && one.contains("there is a world"), "{one}");
-    assert_eq!(one, told(3));
+    let one = report(1);
+    assert!(
+        one.starts_with("2 ") && one.contains("deliberate violation"),
+        "both worlds report the violation: {one}"
+    );
+    assert_eq!(one, report(3));
 }
 
 #[test]
-fn it_stops_when_it_is_told_to_and_ends_what_has_begun() {
+fn run_that_is_stopped_finishes_the_worlds_that_have_begun() {
     let report = Sim::default().seeds(0..1_000).threads(2).run_while(|so_far| so_far.worlds < 1);
-    assert!((1..10).contains(&report.worlds), "{}", report.worlds);
+    assert!((1..10).contains(&report.worlds), "1 to 9 worlds are run: {}", report.worlds);
     let none = Sim::default().seeds(0..0).run();
-    let said = catch_unwind(AssertUnwindSafe(|| none.assert())).unwrap_err();
-    assert!(said.downcast_ref::<String>().unwrap().contains("no world was made"));
+    let panic = catch_unwind(AssertUnwindSafe(|| none.assert())).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("no world was run"));
 }
 
 #[test]
-fn the_summary_counts_what_was_reached_and_names_what_was_not() {
+fn summary_counts_reached_events_and_lists_those_never_reached() {
     let report = Sim::default().seeds(0..2).run_while(|_| true);
     let summary = report.summary().to_string();
-    for expected in ["2 worlds in", "new → PENDING", "PENDING → PROCESSING", "acknowledgment", "\nnever: "]
+    for expected in
+        ["2 worlds in", "new → PENDING", "PENDING → PROCESSING", "acknowledgment", "\nnever reached: "]
     {
-        assert!(summary.contains(expected), "{expected} is not in:\n{summary}");
+        assert!(summary.contains(expected), "the summary contains {expected:?}:\n{summary}");
     }
-    // A shard splits in hardly any world.
+    // Few worlds split a shard. The kind is either counted or listed as never reached.
     assert_eq!(
         summary.contains("split_shard  "),
         !report.summary().never().contains(&"split_shard".to_owned())

@@ -1,22 +1,23 @@
-//! The seeds that every `cargo test` runs, and the plans that once showed a bug.
+//! Fixed seeds that every `cargo test` runs, and plans that once revealed a bug.
 
 use std::fs;
 use std::path::Path;
 
 use streamer_sim::{Plan, Sim};
 
-/// As many as fit into a minute of a busy laptop, unoptimised; `cargo run --release -- sim` runs more.
+/// Number of seeds: as many as a busy laptop runs within a minute in a debug build. `cargo run --release --
+/// sim` runs more.
 const SEEDS: u64 = 8;
 
 #[test]
-fn nothing_is_wrong_with_these_worlds() {
+fn worlds_of_fixed_seeds_break_no_rule() {
     let report = Sim::default().seeds(0..SEEDS).run();
     report.assert();
     assert_eq!(report.worlds, SEEDS);
 }
 
 #[test]
-fn what_was_mended_stays_mended() {
+fn plans_that_once_revealed_a_bug_break_no_rule() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim/regressions");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));

@@ -1,4 +1,4 @@
-//! A user's own handlers and checks in the simulator.
+//! Simulations of a user's own handlers, with the user's own checks.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use streamer::app::App;
 use streamer::handler::{Context, Handler, HandlerError};
 use streamer_sim::{Plan, RequestHistory, Sim};
 
-/// Takes a second for each page.
+/// Handler that prints pages, one per second.
 #[derive(Debug)]
 struct Print {
-    /// Whether it prints a page too few when an attempt is not its first.
+    /// Whether a retried attempt prints one page too few.
     forgets: bool,
 }
 
@@ -52,33 +52,39 @@ fn sim(forgets: bool) -> Sim {
         .permissions(["print"])
         .check("all pages are printed", move |history| {
             let torn = history.requests.iter().find(|request| !is_whole(request));
-            torn.map_or(Ok(()), |request| Err(format!("{} came to {:?}", request.key, request.result)))
+            torn.map_or(Ok(()), |request| Err(format!("{} has the result {:?}", request.key, request.result)))
         })
         .seeds(0..2)
 }
 
 #[test]
-fn handlers_that_are_right_pass() {
+fn app_with_correct_handlers_passes_its_checks() {
     let sim = sim(false);
     sim.run().assert();
     let history = sim.run_seed(1).history();
     let printed = history.requests.iter().filter(|request| request.status.as_deref() == Some("COMPLETED"));
     let printed: Vec<_> = printed.filter(|request| request.action == "print").collect();
     assert!(!printed.is_empty());
-    assert!(printed.iter().all(|request| request.attempts > 0 && !request.frames.is_empty()), "{printed:?}");
+    assert!(
+        printed.iter().all(|request| request.attempts > 0 && !request.frames.is_empty()),
+        "each completed request has attempts and frames: {printed:?}"
+    );
 }
 
 #[test]
-fn a_bug_in_a_handler_that_shows_with_a_retry_is_found() {
+fn handler_bug_that_only_a_retry_reveals_is_found() {
     let report = sim(true).run_while(|so_far| so_far.failures.is_empty());
     let (seed, violations) = report.failures.first_key_value().unwrap();
     assert_eq!(violations[0].rule, "all pages are printed");
-    let told = sim(true).run_seed(*seed).to_string();
-    assert!(told.contains("PROCESSING → RETRYING") && told.contains("WRONG"), "{told}");
+    let text = sim(true).run_seed(*seed).to_string();
+    assert!(
+        text.contains("PROCESSING → RETRYING") && text.contains("VIOLATION"),
+        "the timeline shows the retry and the violation:\n{text}"
+    );
 }
 
 #[test]
-fn a_plan_of_ones_own_is_run_as_it_stands() {
+fn plan_written_by_a_user_is_run_unchanged() {
     let plan = r#"{
         "schema": 2, "seed": 1, "faults_until_ms": 1000,
         "clients": [{"user": "ann", "tenant": "acme", "permissions": ["print"], "steps": [
@@ -97,10 +103,10 @@ fn a_plan_of_ones_own_is_run_as_it_stands() {
 }
 
 #[test]
-fn a_stage_that_does_not_start_is_a_world_that_is_wrong() {
+fn world_whose_stage_does_not_start_breaks_a_rule() {
     let plan = r#"{"schema": 2, "seed": 1, "faults_until_ms": 0, "stage": {"variables": {"LEASE_MS": "soon"}},
         "clients": [{"user": "ann", "tenant": "acme", "steps": []}]}"#;
     let world = sim(false).run_plan(Plan::from_json(plan).unwrap());
-    assert!(world.breaks("the stage starts"), "{world}");
-    assert!(world.to_string().contains("LEASE_MS"), "{world}");
+    assert!(world.breaks("the stage starts"), "the stage does not start:\n{world}");
+    assert!(world.to_string().contains("LEASE_MS"), "the violation names LEASE_MS:\n{world}");
 }

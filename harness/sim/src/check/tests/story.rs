@@ -1,4 +1,4 @@
-//! Stories: what happens in a world, made up, each event with a name by which a test changes it.
+//! Stories: made-up sequences of events in a world. Each event has a name by which a test can change it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,17 +16,17 @@ pub(super) const PROCESSOR: &str = "streamer-ProcessorFunction";
 pub(super) const WORKER: &str = "streamer-WorkerFunction";
 pub(super) const SWEEPER: &str = "streamer-SweeperFunction";
 
-/// So many seconds after the begin.
+/// Returns the time that is this many seconds after the start of the story, in milliseconds since 1970.
 pub(super) const fn moment(seconds: u64) -> u64 {
     1_700_000_000_000 + seconds * 1_000
 }
 
-/// A request's item, in DynamoDB's JSON.
+/// A request's item in DynamoDB JSON.
 #[derive(Clone, Debug)]
 pub(super) struct Item(Value);
 
 impl Item {
-    /// `acme/ann/r1`, as it is queued at the begin.
+    /// Returns the item of the request `acme/ann/r1` as it is queued at the start.
     fn queued() -> Self {
         let mut item = Self(json!({}));
         let texts = [
@@ -72,7 +72,7 @@ impl Item {
         self
     }
 
-    pub(super) fn gone(&mut self, attribute: &str) -> &mut Self {
+    pub(super) fn without(&mut self, attribute: &str) -> &mut Self {
         if let Some(item) = self.0.as_object_mut() {
             item.shift_remove(attribute);
         }
@@ -97,22 +97,22 @@ impl Item {
     }
 
     fn ended(&mut self, status: &str, seq: u64, seconds: u64) -> &mut Self {
-        self.status(status).n("seq", seq).gone("lease_expires_at").gone("cancel_requested");
+        self.status(status).n("seq", seq).without("lease_expires_at").without("cancel_requested");
         self.n("finished_at", moment(seconds)).n("ttl", moment(seconds) / 1_000 + 604_800);
         self.n("timer_at", moment(seconds + 30))
     }
 
-    fn noted(&mut self) -> &mut Self {
-        self.subscribers(&[]).gone("timer_at").gone("timer_shard").gone("dead_letter")
+    fn delivered(&mut self) -> &mut Self {
+        self.subscribers(&[]).without("timer_at").without("timer_shard").without("dead_letter")
     }
 }
 
-/// What happens, and how all stands in the end.
+/// Events of a made-up world, and its final state.
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) plan: Plan,
     /// Whether the client sends its request.
-    pub(super) asks: bool,
+    pub(super) sends_request: bool,
     pub(super) estimate_ms: u64,
     events: Vec<(String, Event)>,
     item: Item,
@@ -125,7 +125,8 @@ pub(super) struct Story {
 }
 
 impl Story {
-    /// Two users connect, and one asks for something.
+    /// Starts a story: two users connect, and one of them sends a request, which is claimed and reports
+    /// progress.
     fn begin() -> Self {
         let client = |user: &str| ClientPlan {
             user: user.to_owned(),
@@ -143,7 +144,7 @@ impl Story {
                 clients: vec![client("ann"), client("bob")],
                 faults: Vec::new(),
             },
-            asks: true,
+            sends_request: true,
             estimate_ms: 10_000,
             events: Vec::new(),
             item: Item::queued(),
@@ -178,28 +179,28 @@ impl Story {
         story.runs("ran", 1, 1);
         let progress =
             json!({"type": "progress", "request_id": "r1", "percentage": 50.0, "seq": (1 << 20) + 1});
-        story.posts("reported", 3, 2, &progress);
-        story.gets("heard", 3, &progress);
-        story.writes("stored", 3, PROCESSOR, 2, |item| {
+        story.posts("progress pushed", 3, 2, &progress);
+        story.gets("progress received", 3, &progress);
+        story.writes("progress stored", 3, PROCESSOR, 2, |item| {
             item.n("percentage", 50).n("seq", (1 << 20) + 1).n("lease_expires_at", moment(63))
         });
         story
     }
 
     fn ends(mut self, frame: &Value, seconds: u64, by: u64) -> Self {
-        self.posts("told", seconds, by, frame);
-        self.gets("heard the end", seconds, frame);
-        self.writes("noted", seconds, PROCESSOR, by, Item::noted);
-        self.happens("calm", seconds, EventKind::World(WorldEvent::FaultsEnded));
+        self.posts("terminal frame pushed", seconds, by, frame);
+        self.gets("terminal frame received", seconds, frame);
+        self.writes("delivery recorded", seconds, PROCESSOR, by, Item::delivered);
+        self.happens("faults ended", seconds, EventKind::World(WorldEvent::FaultsEnded));
         self
     }
 
-    /// A request that completes at the first attempt.
+    /// Returns the story of a request that completes at the first attempt.
     pub(super) fn completed() -> Self {
         let mut story = Self::begin();
         let result = json!({"user": "ann", "tenant": "acme", "id": "r1"});
         let text = result.to_string();
-        story.writes("ended", 4, PROCESSOR, 2, |item| {
+        story.writes("terminal write", 4, PROCESSOR, 2, |item| {
             item.ended("COMPLETED", (1 << 20) + 2, 4).s("result", &text)
         });
         let frame = json!({
@@ -209,26 +210,28 @@ impl Story {
         story.ends(&frame, 4, 2)
     }
 
-    /// One that fails twice.
+    /// Returns the story of a request that fails twice and becomes a dead letter.
     pub(super) fn failed() -> Self {
         let mut story = Self::begin();
         let payload = json!({"estimate_ms": 10_000, "end": "fail"});
         let text = payload.to_string();
         story.each_item(|item| item.s("payload", &text));
         story.item.s("payload", &text);
-        story.writes("given back", 5, PROCESSOR, 2, |item| {
+        story.writes("retry scheduled", 5, PROCESSOR, 2, |item| {
             item.status("RETRYING")
                 .n("seq", 2 << 20)
-                .gone("lease_expires_at")
+                .without("lease_expires_at")
                 .n("timer_at", moment(8))
                 .s("history", "[]")
         });
-        story.writes("again", 8, SWEEPER, 5, |item| item.status("PENDING").n("timer_at", moment(8 + 150)));
+        story.writes("pending again", 8, SWEEPER, 5, |item| {
+            item.status("PENDING").n("timer_at", moment(8 + 150))
+        });
         story.writes("claimed again", 9, WORKER, 3, |item| item.claimed(2, 9));
         story.runs("ran again", 9, 2);
-        let error = json!({"code": "NO_GOOD", "message": "it never will"});
+        let error = json!({"code": "NO_GOOD", "message": "this job always fails"});
         let text = error.to_string();
-        story.writes("ended", 10, WORKER, 3, |item| {
+        story.writes("terminal write", 10, WORKER, 3, |item| {
             item.ended("FAILED", (2 << 20) + 1, 10).s("error", &text).flag("dead_letter")
         });
         let letter = json!({
@@ -238,20 +241,20 @@ impl Story {
         });
         story.dead_letters.push(letter.to_string());
         let queue = "streamer-DeadLetterQueue".to_owned();
-        story.sees("lettered", 10, Observation::Queued { queue, body: letter.to_string() });
+        story.sees("dead letter sent", 10, Observation::Queued { queue, body: letter.to_string() });
         let frame = json!({
             "type": "error", "request_id": "r1", "error": error, "timestamp": 10, "seq": (2 << 20) + 1,
         });
         story.ends(&frame, 10, 3)
     }
 
-    /// One that its user has cancelled while it ran.
+    /// Returns the story of a request that its user cancels while it runs.
     pub(super) fn cancelled() -> Self {
         let mut story = Self::begin();
         let cancel = json!({"action": "cancel", "id": "q1", "payload": {"request_id": "r1"}});
-        story.happens("asked to cancel", 4, EventKind::Client(0, ClientEvent::Sent(cancel.to_string())));
-        story.writes("asked to stop", 4, ROUTER, 1, |item| item.flag("cancel_requested"));
-        story.writes("ended", 6, PROCESSOR, 2, |item| item.ended("CANCELLED", (1 << 20) + 2, 6));
+        story.happens("cancel sent", 4, EventKind::Client(0, ClientEvent::Sent(cancel.to_string())));
+        story.writes("cancel requested", 4, ROUTER, 1, |item| item.flag("cancel_requested"));
+        story.writes("terminal write", 6, PROCESSOR, 2, |item| item.ended("CANCELLED", (1 << 20) + 2, 6));
         let frame = json!({
             "type": "error", "request_id": "r1", "error": {"code": "CANCELLED", "message": "m"}, "timestamp": 6,
             "seq": (1 << 20) + 2,
@@ -306,7 +309,7 @@ impl Story {
 
     fn at(&self, name: &str) -> usize {
         let place = self.events.iter().position(|(known, _)| known == name);
-        place.unwrap_or_else(|| panic!("the story has no {name:?}"))
+        place.unwrap_or_else(|| panic!("the story has no event {name:?}"))
     }
 
     fn kind_of(&mut self, name: &str) -> &mut EventKind {
@@ -336,13 +339,13 @@ impl Story {
         self.events.retain(|(name, _)| !names.contains(&name.as_str()));
     }
 
-    /// The one happens when the other does.
+    /// Exchanges the positions of two events. Each event keeps its time.
     pub(super) fn swap(&mut self, one: &str, other: &str) {
         let (one, other) = (self.at(one), self.at(other));
         self.events.swap(one, other);
     }
 
-    /// These happen so many seconds later, and so does all that follows.
+    /// Delays the first of the named events, and all events after it, by this many seconds.
     pub(super) fn late(&mut self, names: &[&str], seconds: u64) {
         let from = self.at(names[0]);
         for (_, event) in &mut self.events[from..] {
@@ -350,17 +353,17 @@ impl Story {
         }
     }
 
-    /// One write is otherwise.
+    /// Changes the item that the named write leaves.
     pub(super) fn item(&mut self, name: &str, change: impl FnOnce(&mut Item) -> &mut Item) {
         let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.kind_of(name) else {
-            panic!("{name:?} is no write")
+            panic!("event {name:?} is not a write")
         };
         let mut item = Item(image.take());
         change(&mut item);
         *image = item.0;
     }
 
-    /// All writes are.
+    /// Changes the items that all writes leave.
     pub(super) fn each_item(&mut self, change: impl Fn(&mut Item) -> &mut Item) {
         for (_, event) in &mut self.events {
             if let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = &mut event.kind {
@@ -373,12 +376,12 @@ impl Story {
 
     pub(super) fn item_of(&self, name: &str) -> Item {
         let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.event(name) else {
-            panic!("{name:?} is no write")
+            panic!("event {name:?} is not a write")
         };
         Item(image)
     }
 
-    /// Another write follows one.
+    /// Inserts a write after the named event, and after all writes that were inserted there before.
     pub(super) fn write_after(
         &mut self,
         name: &str,
@@ -389,7 +392,7 @@ impl Story {
         let last = self
             .events
             .iter()
-            .rposition(|(known, _)| known == "written")
+            .rposition(|(known, _)| known == "write inserted")
             .filter(|place| *place > self.at(name));
         let mut item = last.map_or_else(
             || self.item_of(name),
@@ -397,18 +400,18 @@ impl Story {
                 let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) =
                     self.events[place].1.kind.clone()
                 else {
-                    panic!("it is a write")
+                    panic!("an inserted event is a write")
                 };
                 Item(image)
             },
         );
         change(&mut item);
-        let after = last.map_or(name, |_| "written").to_owned();
+        let after = last.map_or(name, |_| "write inserted").to_owned();
         let written = written(function, number, &item);
-        self.insert_named(&after, "written", EventKind::Fake(written));
+        self.insert_named(&after, "write inserted", EventKind::Fake(written));
     }
 
-    /// A function asks the table something.
+    /// Inserts a DynamoDB read by a function.
     pub(super) fn calls_after(&mut self, name: &str, function: &str) {
         let called = Observation::Called {
             caller: Some(caller(function, 2)),
@@ -429,53 +432,57 @@ impl Story {
         );
     }
 
-    /// Somebody else makes a write.
+    /// Changes which function makes the named write.
     pub(super) fn by(&mut self, name: &str, function: &str, number: u64) {
         let EventKind::Fake(Observation::Wrote { caller: by, .. }) = self.kind_of(name) else {
-            panic!("{name:?} is no write")
+            panic!("event {name:?} is not a write")
         };
         *by = Some(caller(function, number));
     }
 
-    /// Somebody else sends a frame.
+    /// Changes which function pushes the named frame.
     pub(super) fn posted_by(&mut self, name: &str, function: &str, number: u64) {
         let EventKind::Fake(Observation::Posted { caller: by, .. }) = self.kind_of(name) else {
-            panic!("{name:?} is no post")
+            panic!("event {name:?} is not a post")
         };
         *by = Some(caller(function, number));
     }
 
-    /// A frame goes to another connection.
+    /// Changes the connection to which the named frame is pushed.
     pub(super) fn to(&mut self, name: &str, to: &str) {
         let EventKind::Fake(Observation::Posted { connection, .. }) = self.kind_of(name) else {
-            panic!("{name:?} is no post")
+            panic!("event {name:?} is not a post")
         };
         to.clone_into(connection);
     }
 
-    /// A frame that is sent is otherwise.
+    /// Changes the named pushed frame.
     pub(super) fn frame(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         let EventKind::Fake(Observation::Posted { frame, .. }) = self.kind_of(name) else {
-            panic!("{name:?} is no post")
+            panic!("event {name:?} is not a post")
         };
         *frame = changed(frame, change);
     }
 
-    /// A frame is sent again, after another event.
+    /// Inserts a changed copy of a pushed frame after another event, or after the last inserted write.
     pub(super) fn repeat_after(&mut self, name: &str, after: &str, change: impl FnOnce(&mut Value)) {
         let mut kind = self.event(name);
         let EventKind::Fake(Observation::Posted { frame, .. }) = &mut kind else {
-            panic!("{name:?} is no post")
+            panic!("event {name:?} is not a post")
         };
         *frame = changed(frame, change);
-        let after = if self.events.iter().any(|(known, _)| known == "written") { "written" } else { after };
+        let after = if self.events.iter().any(|(known, _)| known == "write inserted") {
+            "write inserted"
+        } else {
+            after
+        };
         self.insert_after(after, kind);
     }
 
-    /// A frame that is heard is otherwise.
-    pub(super) fn hears(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+    /// Changes the named frame that the client receives.
+    pub(super) fn change_received(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         let EventKind::Client(_, ClientEvent::Got(text)) = self.kind_of(name) else {
-            panic!("{name:?} is not heard")
+            panic!("event {name:?} is not a received frame")
         };
         *text = changed(text, change);
     }
@@ -484,21 +491,21 @@ impl Story {
         self.insert_after(name, EventKind::Client(0, ClientEvent::Got(frame.to_string())));
     }
 
-    /// The client asks something about its request, under the id `q1`.
+    /// Inserts a query of the client about its request, with the message id `q1`.
     pub(super) fn asks_after(&mut self, name: &str, action: &str) {
         let text = json!({"action": action, "id": "q1", "payload": {"request_id": "r1"}}).to_string();
-        self.insert_named(name, "asked", EventKind::Client(0, ClientEvent::Sent(text)));
+        self.insert_named(name, "query sent", EventKind::Client(0, ClientEvent::Sent(text)));
     }
 
-    /// The dead letter is otherwise.
+    /// Changes the dead letter that is sent.
     pub(super) fn letter(&mut self, change: impl FnOnce(&mut Value)) {
-        let EventKind::Fake(Observation::Queued { body, .. }) = self.kind_of("lettered") else {
-            panic!("it is sent")
+        let EventKind::Fake(Observation::Queued { body, .. }) = self.kind_of("dead letter sent") else {
+            panic!("the dead letter is a queued message")
         };
         *body = changed(body, change);
     }
 
-    /// The rules that are broken, each once, in order.
+    /// Runs the checker over the story. Returns the broken rules in the order of detection.
     pub(super) fn broken(&self) -> Vec<String> {
         let mut checker = Checker::new(&self.plan);
         for (name, event) in &self.events {
@@ -506,12 +513,12 @@ impl Story {
                 let sent =
                     json!({"action": "work", "id": "r1", "payload": {"estimate_ms": self.estimate_ms}});
                 let kind = EventKind::Client(0, ClientEvent::Sent(sent.to_string()));
-                if self.asks {
-                    checker.saw(&Event { at: event.at, kind });
+                if self.sends_request {
+                    checker.check_event(&Event { at: event.at, kind });
                 }
                 continue;
             }
-            checker.saw(event);
+            checker.check_event(event);
         }
         checker.finish(&FinalState {
             at: Timestamp::from_millis(moment(self.last_at_secs)),
