@@ -73,7 +73,8 @@ END {
 
     own = percent(own_ran["all"], own_lines["all"])
     if (own < min_lines) {
-        printf "\ncoverage: %.2f %% of the lines outside unit tests ran; at least %s %% are required\n", own, min_lines > "/dev/stderr"
+        printf "\ncoverage: %.2f %% of the lines outside unit tests ran; at least %s %% are required\n", own, min_lines \
+            > "/dev/stderr"
         exit 1
     }
 }

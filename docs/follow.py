@@ -136,7 +136,8 @@ class Follower:
     def expect_failure(self, expected):
         last, self.last = self.last, None
         assert last.returncode != 0, f"command should fail, but succeeded:\n{last.stdout}"
-        assert expected.strip() in last.stderr.splitlines(), f"expected line is missing in the command's standard error:\n{last.stderr}"
+        found = expected.strip() in last.stderr.splitlines()
+        assert found, f"expected line is missing in the command's standard error:\n{last.stderr}"
 
     def start_stage(self):
         log = self.folder / "stage.log"

@@ -29,7 +29,8 @@ class Cleanup(unittest.TestCase):
 
     def assert_gone(self):
         stat = Path(f"/proc/{self.pid.read_text().strip()}/stat")
-        self.assertFalse(stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z", "process started by the guide is still running")
+        is_running = stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        self.assertFalse(is_running, "process started by the guide is still running")
 
     def follow(self, guide):
         place = self.folder / "place"
