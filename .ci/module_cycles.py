@@ -3,11 +3,11 @@
 
     python3 .ci/module_cycles.py [WORKSPACE]
 
-A file imports another file if a `use` item or a path in it names something that the other file defines. A name that comes
-through re-exports counts for the file that defines it. `mod child;` is no import, and neither is `pub use` alone. Test
-code does not count. Method calls do not count either: only a compiler knows which file defines a method.
+A file imports another file if a `use` item or a path in it names an item that the other file defines. A name that is imported
+through a re-export counts for the file that defines the item. `mod child;` is not an import, and neither is `pub use` alone.
+Test code is ignored. Method calls are ignored too, because only a compiler knows which file defines a method.
 
-Prints each cycle with the names that tie it, and exits with 1 if there is one.
+Prints the files of each cycle with the names that they import from each other. Exits with 1 if there is a cycle.
 """
 
 import re
@@ -33,7 +33,7 @@ OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")
 VALUES = ("const", "static", "type")
 DEFINITIONS = ("fn", "struct", "enum", "union", "trait", *VALUES)
 QUALIFIERS = ("async", "unsafe", "extern", "default", "safe")
-# Attributes of serde that name a path in a string.
+# Keys of serde attributes whose value is a path in a string.
 SERDE_PATHS = ("with", "serialize_with", "deserialize_with", "default", "skip_serializing_if", "try_from", "from", "into")
 
 
@@ -64,7 +64,7 @@ def tokens_of(source):
 
 
 def closing(tokens, at):
-    """The index after the bracket that closes the one at `at`."""
+    """Returns the index after the bracket that closes the bracket at index `at`."""
     depth = 0
     for index in range(at, len(tokens)):
         if tokens[index].kind == "sign":
@@ -81,7 +81,7 @@ def is_test(attribute):
 
 @dataclass
 class Import:
-    """One name of a `use` item. A glob has no name."""
+    """One imported name of a `use` item; `name` is `None` for a glob import."""
 
     path: tuple
     name: str | None
@@ -96,7 +96,7 @@ class Module:
     children: dict = field(default_factory=dict)
     items: set = field(default_factory=set)
     imports: list = field(default_factory=list)
-    # Token lists, each in the scope of this module.
+    # The tokens of each item of this module, as one list per item.
     bodies: list = field(default_factory=list)
 
     @property
@@ -105,11 +105,11 @@ class Module:
 
 
 class Parser:
-    """Reads the items of one module, and of the modules below it."""
+    """Parses the items of one module and of its descendants."""
 
     def __init__(self, module, folder):
         self.module = module
-        # Where the files of `mod child;` are.
+        # Folder that contains the files of child modules (`mod child;`).
         self.folder = folder
 
     def parse(self, tokens):
@@ -178,8 +178,8 @@ def read_module(file, parent, folder):
 
 
 def item_end(tokens, at):
-    """The index after the item that begins at `at`: after its `;`, or its block."""
-    # A constant's block is a part of its value.
+    """Returns the index after the item that begins at index `at`: after its `;`, or after its block."""
+    # In a constant, static, type or `use` item, a block does not end the item; only the `;` does.
     value = tokens[at].text == "use" or (tokens[at].text in VALUES and tokens[at + 1].text not in ("fn", "unsafe", "async"))
     while at < len(tokens):
         text = tokens[at].text if tokens[at].kind == "sign" else ""
@@ -204,11 +204,11 @@ def defined_name(tokens, at):
 
 
 def import_tree(tokens, at, public):
-    """The imports of the `use` tree that begins at `at`."""
+    """Returns the imports of the `use` tree that begins at index `at`."""
     imports = []
 
     def tree(at, path):
-        """Reads one branch, and returns the index after it."""
+        """Parses one branch of the tree, and returns the index after the branch."""
         while True:
             token = tokens[at]
             if token.text == "{":
@@ -220,14 +220,14 @@ def import_tree(tokens, at, public):
             if token.text == "*":
                 imports.append(Import(path, None, public, token.line))
                 return at + 1
-            # A path that begins with `::` leads out of the crate: nothing here has that name.
+            # A path that begins with `::` names another crate. Its first segment is the token `::`, which no item here has as its name.
             path += (token.text,)
             at += 1
             if tokens[at].text == "::":
                 at += 1
             elif token.text != "::":
                 break
-        # `use a::{self}` is `use a`.
+        # `use a::{self}` means `use a`.
         path = path[:-1] if token.text == "self" else path
         name = path[-1] if path else "self"
         if tokens[at].text == "as":
@@ -241,7 +241,7 @@ def import_tree(tokens, at, public):
 
 
 def lookup(module, name, want_module, local=(), seen=frozenset()):
-    """What `name` means in `module`: a `Module`, or the pair of an item's name and its module."""
+    """Resolves `name` in `module`: returns a `Module`, a pair (name of an item, module that defines it), or `None`."""
     if (module, name, want_module) in seen:
         return None
     seen |= {(module, name, want_module)}
@@ -261,7 +261,7 @@ def lookup(module, name, want_module, local=(), seen=frozenset()):
 
 
 def resolve(module, path, want_module=False, local=(), seen=frozenset()):
-    """What `path` names in `module`. An item ends the path: what follows it is a part of the item."""
+    """Resolves `path` in `module`, like `lookup`. Segments after an item, such as an associated function, are ignored."""
     here = module
     for index, segment in enumerate(path):
         last = index == len(path) - 1
@@ -282,7 +282,7 @@ def resolve(module, path, want_module=False, local=(), seen=frozenset()):
 
 
 def paths_in(tokens):
-    """The paths in a body, each with its line, and its own `use` items."""
+    """Returns the paths in the tokens of an item, each with its line, and the imports of the `use` items inside the item."""
     paths, imports, at = [], [], 0
     while at < len(tokens):
         token, next_text = tokens[at], tokens[at + 1].text if at + 1 < len(tokens) else ""
@@ -318,9 +318,9 @@ def modules_below(module):
         yield from modules_below(child)
 
 
-def arrows_of(root):
-    """{file: {file that it imports: {name: line}}}"""
-    arrows = {}
+def edges_of(root):
+    """Returns the imports between files, as {importing file: {imported file: {name: line}}}."""
+    edges = {}
     for module in modules_below(root):
         named = [(one.path, one.line, ()) for one in module.imports if not one.public]
         for body in module.bodies:
@@ -330,18 +330,18 @@ def arrows_of(root):
         for path, line, local in named:
             found = resolve(module, path, local=local)
             if isinstance(found, tuple) and found[1].file != module.file:
-                arrows.setdefault(module.file, {}).setdefault(found[1].file, {}).setdefault(found[0], line)
-    return arrows
+                edges.setdefault(module.file, {}).setdefault(found[1].file, {}).setdefault(found[0], line)
+    return edges
 
 
-def cycles_of(arrows):
-    """The strongly connected components of more than one file (Tarjan's algorithm)."""
+def cycles_of(edges):
+    """Returns the strongly connected components with more than one file (Tarjan's algorithm)."""
     index, low, stack, cycles = {}, {}, [], []
 
     def visit(file):
         index[file] = low[file] = len(index)
         stack.append(file)
-        for other in sorted(arrows.get(file, ())):
+        for other in sorted(edges.get(file, ())):
             if other not in index:
                 visit(other)
                 low[file] = min(low[file], low[other])
@@ -354,14 +354,14 @@ def cycles_of(arrows):
             if len(component) > 1:
                 cycles.append(sorted(component))
 
-    for file in sorted(arrows):
+    for file in sorted(edges):
         if file not in index:
             visit(file)
     return cycles
 
 
 def roots_of(workspace):
-    """The root files of the libraries and programs of a workspace's packages."""
+    """Yields the root file of each library and program of a workspace's packages."""
     manifest = tomllib.loads((workspace / "Cargo.toml").read_text())
     members = manifest.get("workspace", {}).get("members", [])
     folders = {folder for member in members for folder in workspace.glob(member)}
@@ -380,13 +380,13 @@ def main(workspace):
     for root in roots_of(workspace):
         crate = read_module(root, None, root.parent)
         files |= {module.file for module in modules_below(crate)}
-        arrows = arrows_of(crate)
-        for cycle in cycles_of(arrows):
+        edges = edges_of(crate)
+        for cycle in cycles_of(edges):
             found += 1
             print(f"cycle {found}: {len(cycle)} files")
             for file in cycle:
-                for other in sorted(set(arrows[file]) & set(cycle)):
-                    names = ", ".join(f"{name} (line {line})" for name, line in sorted(arrows[file][other].items()))
+                for other in sorted(set(edges[file]) & set(cycle)):
+                    names = ", ".join(f"{name} (line {line})" for name, line in sorted(edges[file][other].items()))
                     print(f"  {file.relative_to(workspace)} -> {other.relative_to(workspace)}: {names}")
     print(f"{found} import cycles among {len(files)} files")
     return 1 if found else 0

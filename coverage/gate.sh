@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The coverage gate: runs the tests once, instrumented, and fails below what gate.conf demands.
-# README.md beside it says what it needs and what it leaves behind.
+# The coverage gate: runs the instrumented tests once, and fails if fewer lines ran than gate.conf requires.
+# README.md in this folder lists the required tools and the output files.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,9 +12,9 @@ stop() {
     exit 1
 }
 
-# cargo-llvm-cov would have rustup install what is missing, in silence where nobody can be asked. So the tools
-# are looked for here, and it is given both by path. They must be of the LLVM that rustc is built with: an
-# older one cannot read the profiles.
+# Finds llvm-cov and llvm-profdata, and passes their paths to cargo-llvm-cov. Otherwise cargo-llvm-cov would let rustup
+# install missing tools, without asking if there is no terminal. The tools must have the LLVM version of rustc, because
+# older tools cannot read the profiles.
 find_llvm_tools() {
     if [[ -n ${LLVM_COV:-} && -n ${LLVM_PROFDATA:-} ]]; then
         return
@@ -35,14 +35,14 @@ find_llvm_tools() {
     export LLVM_COV LLVM_PROFDATA
 }
 
-# `show-env` rather than `cargo llvm-cov test`: a test that starts the `streamer` command makes it build the
-# functions with a Cargo of its own, which must find this build, and not put instrumented programs into the
-# developer's.
+# Uses `show-env` instead of `cargo llvm-cov test`, because tests start the `streamer` command, which runs Cargo to build
+# the functions. That Cargo must use this target folder and these settings, and must not write instrumented programs
+# to the developer's target folder.
 set_up_instrumentation() {
     export CARGO_LLVM_COV_SETUP=no
     export CARGO_TARGET_DIR=$out/build
-    # %c keeps the counters in the profile file itself while the program runs, so that a function which the
-    # stage ends with a signal is measured as well. On Linux that needs counters that can be moved.
+    # %c keeps the counters in the profile file while the program runs, so that functions are measured although the
+    # stage ends them with a signal. On Linux, %c requires relocatable counters.
     export LLVM_PROFILE_FILE_NAME=%p%c.profraw
     export RUSTFLAGS="${RUSTFLAGS:-} -Cllvm-args=-runtime-counter-relocation"
     local environment
@@ -51,7 +51,8 @@ set_up_instrumentation() {
     cargo llvm-cov clean --workspace
 }
 
-# A process that is killed while it sets up its profile leaves one that cannot be read: it has counted nothing.
+# `--failure-mode all` skips unreadable profiles. A process that is killed while it creates its profile leaves an
+# unreadable one, which contains no counts.
 report() {
     cargo llvm-cov report "${packages[@]/#/--package=}" --failure-mode all "$@"
 }
@@ -60,8 +61,8 @@ cargo llvm-cov --version >/dev/null 2>&1 ||
     stop "cargo-llvm-cov is missing: run \`cargo install --locked cargo-llvm-cov\`"
 find_llvm_tools
 set_up_instrumentation
-# Without the documentation's examples: stable Rust cannot instrument them. Nor what must not compile: it would have
-# the compiler build everything once more, and measures nothing.
+# `--tests` excludes the documentation's examples, because stable Rust cannot instrument them. The compile-fail test is
+# skipped, because it would build all crates again and measures no code.
 cargo test --tests -- --skip a_wrong_handler_or_layer_does_not_compile
 report --lcov --output-path "$out/lcov.info"
 report --html --output-dir "$out"
@@ -69,6 +70,6 @@ verdict=0
 awk -v root="$PWD" -v min_lines="$min_lines" -f coverage/summary.awk "$out/lcov.info" || verdict=1
 report --summary-only --fail-under-lines "$min_lines" >"$out/summary.txt" ||
     { tail -n 1 "$out/summary.txt" && verdict=1; }
-printf '\nThe whole report: %s/html/index.html\n' "$out"
-((verdict == 0)) || stop "below the gate"
-printf 'coverage: the gate is passed\n'
+printf '\nFull report: %s/html/index.html\n' "$out"
+((verdict == 0)) || stop "coverage is below ${min_lines} % of lines"
+printf 'coverage: gate passed\n'

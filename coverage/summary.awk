@@ -1,12 +1,14 @@
-# Reads lcov and says how many lines of each package ran: all lines, as llvm-cov counts them, and the lines
-# without the unit tests' own, which nearly always run and so flatter the figure. Names the files with the most
-# lines that did not run. Fails when the lines without tests come to less than `min_lines` percent.
+# Reads an lcov report and prints how many lines of each package ran, for two sets of lines: all lines, as llvm-cov
+# counts them, and the lines outside unit tests. Unit tests almost always run, so they would raise the figure. Then
+# prints the files with the most lines that did not run. Fails if less than `min_lines` percent of the lines outside
+# unit tests ran.
 #
-# Variables: `root`, the workspace's folder; `min_lines`.
+# Variables: `root` is the workspace's folder; `min_lines` is the required percentage.
 
 function percent(ran, of) { return of ? 100 * ran / of : 100 }
 
-# Unit tests are a `mod` under `#[cfg(test)]`, both at the start of a line, up to the `}` at the start of one.
+# Fills `in_tests` with the numbers of the lines of unit tests. A block of unit tests is a `mod` after `#[cfg(test)]`, both
+# at the start of a line, up to the next `}` at the start of a line.
 function find_tests(path,    line, number, inside, attribute) {
     split("", in_tests)
     while ((getline line < path) > 0) {
@@ -53,14 +55,14 @@ function row(package) {
 
 END {
     if (!lines["all"]) {
-        print "coverage: the report holds no lines" > "/dev/stderr"
+        print "coverage: the lcov report contains no lines" > "/dev/stderr"
         exit 1
     }
-    printf "\n%-10s %8s %10s %13s %10s\n", "package", "lines", "ran", "without tests", "ran"
+    printf "\n%-10s %8s %10s %13s %10s\n", "package", "lines", "ran", "outside tests", "ran"
     for (i = 1; i <= package_count; i++) row(packages[i])
     row("all")
 
-    print "\nMost lines not run:"
+    print "\nFiles with the most lines that did not run:"
     for (i = 1; i <= 10; i++) {
         worst = ""
         for (file in missed) if (worst == "" || missed[file] > missed[worst]) worst = file
@@ -71,7 +73,8 @@ END {
 
     own = percent(own_ran["all"], own_lines["all"])
     if (own < min_lines) {
-        printf "\ncoverage: %.2f %% of the lines without tests ran; the gate asks for %s %%\n", own, min_lines > "/dev/stderr"
+        printf "\ncoverage: %.2f %% of the lines outside unit tests ran; at least %s %% are required\n", own, min_lines \
+            > "/dev/stderr"
         exit 1
     }
 }

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Follows guide.md, or the guide that is named, to the letter, in an empty folder.
+"""Runs every step of a guide in an empty folder: `python3 docs/follow.py [GUIDE]` (default: guide.md beside this file).
 
-It ends with what did not come out as it says.
+Exits with 1 and a message at the first step whose result differs from the guide.
 
-The shell blocks are run, one after another; a block that follows a line such as `src/lib.rs`: becomes that file. A JSON
-block after a shell block is what that must print; a text block is what it must say when it fails. The command `streamer`
-alone keeps running until a file is written or the guide ends. Console blocks are for people. However it ends, SIGTERM
-included, nothing that it has started outlives it.
+- A block after a line such as "`src/lib.rs`:" is written to that file.
+- A shell block (`sh`) is run.
+- A JSON block is the expected output of the shell block before it.
+- A text block is a line that the shell block before it must print to standard error when it fails.
+- The command `streamer` alone starts the local stage, which runs until the next file is written or the guide ends.
+- Console blocks are skipped.
 
-The crates' versions are those of this workspace's lock file, so that the outcome hangs on nothing else.
+All processes that this script starts are stopped before it exits, also on SIGTERM and SIGHUP.
+
+Crate versions come from this workspace's lock file, so that new releases of dependencies cannot change the result.
 """
 
 import contextlib
@@ -24,11 +28,11 @@ import time
 from pathlib import Path
 
 WORKSPACE = Path(__file__).resolve().parent.parent
-PATIENCE_S = 1200
+TIMEOUT_S = 1200
 
 
 def blocks(text):
-    """Each fenced block: its line, its language, its text, and the file that it is to become."""
+    """Yields each fenced block as (line number, language, text, name of the file to write or None)."""
     file, fence, lines = None, None, []
     for number, line in enumerate(text.splitlines(), 1):
         if fence is None and line.startswith("```"):
@@ -41,11 +45,14 @@ def blocks(text):
         elif line:
             named = re.fullmatch(r"`([^`]+)`:", line)
             file = named and named[1]
-    assert fence is None, f"the block of line {fence[0]} does not end"
+    assert fence is None, f"code block of line {fence[0]} has no closing fence"
 
 
-def living(session):
-    """The processes of a session: a function of the stage is a process group of its own, but not a session."""
+def processes_of(session):
+    """Yields the ids of the running processes of a session.
+
+    The session is used because each function of the stage has its own process group, but not its own session.
+    """
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, of_session, *_ = stat.read_text().rpartition(")")[2].split()
@@ -55,14 +62,14 @@ def living(session):
             yield int(stat.parent.name)
 
 
-def end(process):
-    """Ends a command and whatever it has started, and waits until that is gone."""
+def kill_session(process):
+    """Kills all processes in the session of a command, and waits until they have exited."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for one in living(process.pid):
+        for pid in processes_of(process.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one, number)
+                os.kill(pid, number)
         deadline = time.monotonic() + 20
-        while any(living(process.pid)) and time.monotonic() < deadline:
+        while any(processes_of(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
     process.wait()
 
@@ -81,7 +88,7 @@ class Follower:
         }
 
     def write(self, file, text):
-        self.end_stage()
+        self.stop_stage()
         file = self.here / file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -93,9 +100,9 @@ class Follower:
         self.started.append(process)
         return process
 
-    def ended(self, process):
-        left = list(living(process.pid))
-        assert not left, f"it left processes behind: {left}"
+    def check_nothing_left(self, process):
+        left = list(processes_of(process.pid))
+        assert not left, f"command left processes running: {left}"
         self.started.remove(process)
 
     def run(self, script):
@@ -103,89 +110,90 @@ class Follower:
         if last == "streamer":
             if commands:
                 self.run("\n".join(commands))
-                self.succeeded()
+                self.expect_success()
             self.start_stage()
             return
-        where = self.folder / "where"
-        script = f"set -e\n{script}\npwd >{where}\n"
+        pwd = self.folder / "pwd"
+        script = f"set -e\n{script}\npwd >{pwd}\n"
         process = self.start(["bash", "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        output = process.communicate(timeout=PATIENCE_S)
-        self.ended(process)
+        output = process.communicate(timeout=TIMEOUT_S)
+        self.check_nothing_left(process)
         self.last = subprocess.CompletedProcess(process.args, process.returncode, *output)
         if self.last.returncode == 0:
-            before, self.here = self.here, Path(where.read_text().strip())
+            before, self.here = self.here, Path(pwd.read_text().strip())
             if self.here != before:
                 shutil.copy(WORKSPACE / "Cargo.lock", self.here)
 
-    def succeeded(self):
+    def expect_success(self):
         last, self.last = self.last, None
-        assert last is None or last.returncode == 0, f"it failed:\n{last.stdout}{last.stderr}"
+        assert last is None or last.returncode == 0, f"command failed:\n{last.stdout}{last.stderr}"
 
-    def printed(self, expected):
+    def expect_json(self, expected):
         last = self.last
-        self.succeeded()
-        assert json.loads(last.stdout) == json.loads(expected), f"it printed:\n{last.stdout}{last.stderr}"
+        self.expect_success()
+        assert json.loads(last.stdout) == json.loads(expected), f"command printed other JSON:\n{last.stdout}{last.stderr}"
 
-    def refused(self, expected):
+    def expect_failure(self, expected):
         last, self.last = self.last, None
-        assert last.returncode != 0, f"it succeeded:\n{last.stdout}"
-        assert expected.strip() in last.stderr.splitlines(), f"it said:\n{last.stderr}"
+        assert last.returncode != 0, f"command should fail, but succeeded:\n{last.stdout}"
+        found = expected.strip() in last.stderr.splitlines()
+        assert found, f"expected line is missing in the command's standard error:\n{last.stderr}"
 
     def start_stage(self):
         log = self.folder / "stage.log"
         with log.open("w") as output:
             self.stage = self.start(["streamer"], stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while "\nCtrl-C ends it" not in log.read_text():
             running = self.stage.poll() is None and time.monotonic() < deadline
-            assert running, f"the stage is not up:\n{log.read_text()}"
+            assert running, f"stage did not start:\n{log.read_text()}"
             time.sleep(0.2)
 
-    def end_stage(self):
+    def stop_stage(self):
         if self.stage is None:
             return
         self.stage.send_signal(signal.SIGINT)
         code = self.stage.wait(timeout=60)
-        self.ended(self.stage)
+        self.check_nothing_left(self.stage)
         self.stage = None
-        assert code == 0, f"the stage ended with {code}"
+        assert code == 0, f"stage exited with code {code}"
 
 
 def follow(guide, folder):
     follower = Follower(folder)
-    steps = {"sh": follower.run, "json": follower.printed, "text": follower.refused}
+    steps = {"sh": follower.run, "json": follower.expect_json, "text": follower.expect_failure}
     try:
         for line, language, text, file in blocks(guide.read_text()):
             started = time.monotonic()
             try:
                 if language not in ("json", "text"):
-                    follower.succeeded()
+                    follower.expect_success()
                 if file:
                     follower.write(file, text)
                 elif language in steps:
                     steps[language](text)
                 else:
-                    # Rust that is to be read alone is compiled all the same: all of the guide's is, as doctests.
-                    assert language in ("console", "rust"), f"a {language} block has no file"
+                    # A Rust block without a file is not written here: docs/lib.rs compiles all Rust blocks as doctests.
+                    assert language in ("console", "rust"), f"{language} block has no file name before it"
             except (AssertionError, subprocess.TimeoutExpired, ValueError) as problem:
                 sys.exit(f"{guide.name}, line {line}: {text}\n{problem}")
             print(f"line {line}: {file or language}, {time.monotonic() - started:.1f} s", flush=True)
-        follower.succeeded()
-        follower.end_stage()
+        follower.expect_success()
+        follower.stop_stage()
     finally:
         for process in follower.started:
-            end(process)
+            kill_session(process)
 
 
-def terminated(number, _):
-    # Once: what ends the rest is not to be cut short.
+def exit_on_signal(number, _):
+    # Ignore further signals, so that they cannot interrupt the cleanup.
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, terminated)
+        signal.signal(number, exit_on_signal)
     guide = Path(sys.argv[1]) if sys.argv[1:] else WORKSPACE / "docs/guide.md"
     with tempfile.TemporaryDirectory() as folder:
         follow(guide, folder)

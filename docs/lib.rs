@@ -1,13 +1,14 @@
-//! Holds the guide to the library: `cargo test` compiles each of its Rust blocks as a test of this package.
+//! Checks `docs/guide.md` against the library: `cargo test` compiles each Rust block of the guide as a doctest of this
+//! package.
 
 #[cfg(doctest)]
 #[doc = include_str!("guide.md")]
 pub struct Guide;
 
-/// Stands for the application that the guide writes.
+/// Returns an empty app, in place of the app that the guide's reader writes; the guide's `main` functions call it.
 ///
 /// # Errors
-/// Never.
+/// Never returns an error.
 pub fn app() -> Result<streamer::app::App, streamer::app::RegisterError> {
     Ok(streamer::app::App::new())
 }

@@ -1,4 +1,4 @@
-"""However a guide ends, what it has started ends with it: `python3 docs/test_follow.py`."""
+"""Tests that follow.py leaves no process running, however it exits: `python3 docs/test_follow.py`."""
 
 import signal
 import subprocess
@@ -11,11 +11,11 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 import follow  # noqa: E402
 
-# As the stage's functions: a process group of its own.
-STARTS = "set -m; sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; "
+# Starts a process with its own process group, as each function of the stage has.
+START_PROCESS = "set -m; sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; "
 
 
-class End(unittest.TestCase):
+class Cleanup(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -24,12 +24,13 @@ class End(unittest.TestCase):
 
     def guide(self, script):
         guide = self.folder / "guide.md"
-        guide.write_text(f"```sh\n{STARTS.format(pid=self.pid)}{script}\n```\n")
+        guide.write_text(f"```sh\n{START_PROCESS.format(pid=self.pid)}{script}\n```\n")
         return guide
 
     def assert_gone(self):
         stat = Path(f"/proc/{self.pid.read_text().strip()}/stat")
-        self.assertFalse(stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z", "it runs still")
+        is_running = stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        self.assertFalse(is_running, "process started by the guide is still running")
 
     def follow(self, guide):
         place = self.folder / "place"
@@ -39,20 +40,20 @@ class End(unittest.TestCase):
         self.assert_gone()
         return str(ended.exception)
 
-    def test_a_command_that_takes_too_long(self):
-        patience, follow.PATIENCE_S = follow.PATIENCE_S, 3
+    def test_command_that_times_out_leaves_no_process(self):
+        timeout, follow.TIMEOUT_S = follow.TIMEOUT_S, 3
         try:
             self.assertIn("timed out", self.follow(self.guide("sleep 300")))
         finally:
-            follow.PATIENCE_S = patience
+            follow.TIMEOUT_S = timeout
 
-    def test_a_command_that_leaves_something(self):
-        # What it left holds none of its output open.
+    def test_command_that_leaves_a_process_running_fails(self):
+        # The remaining process must not hold the command's output open: follow.py reads the output to its end.
         guide = self.guide("true").read_text().replace("sleep 300 &", "sleep 300 >/dev/null 2>&1 &")
         (self.folder / "guide.md").write_text(guide)
-        self.assertIn("it left processes behind", self.follow(self.folder / "guide.md"))
+        self.assertIn("command left processes running", self.follow(self.folder / "guide.md"))
 
-    def test_a_signal(self):
+    def test_sigterm_stops_the_started_processes(self):
         command = [sys.executable, follow.__file__, self.guide("sleep 300")]
         follower = subprocess.Popen(command, stderr=subprocess.PIPE)
         while not self.pid.exists() and follower.poll() is None:

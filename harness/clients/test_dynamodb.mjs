@@ -1,4 +1,4 @@
-// The AWS SDK for JavaScript's DynamoDB client on the stage.
+// Tests of the stage's DynamoDB with the AWS SDK for JavaScript.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -48,7 +48,7 @@ after(async () => {
   client.destroy();
 });
 
-test("items are written in a batch and queried by pages", async () => {
+test("items written in a batch are queried in pages", async () => {
   const puts = [1, 2, 3].map((n) => ({ PutRequest: { Item: { pk: { S: "a" }, sk: { N: String(n) } } } }));
   const written = await client.send(new BatchWriteItemCommand({ RequestItems: { [TableName]: puts } }));
   assert.deepEqual(written.UnprocessedItems, {});
@@ -64,7 +64,7 @@ test("items are written in a batch and queried by pages", async () => {
   assert.equal(rest.LastEvaluatedKey, undefined);
 });
 
-test("binary values and numbers come back as they went in", async () => {
+test("binary values and large numbers are returned unchanged", async () => {
   const Item = { pk: { S: "kinds" }, sk: { N: "1" }, bytes: { B: new Uint8Array([0, 255, 7]) }, n: { N: "12345678901234567890" } };
   await client.send(new PutItemCommand({ TableName, Item }));
   const found = await client.send(new GetItemCommand({ TableName, Key: { pk: Item.pk, sk: Item.sk } }));
@@ -72,7 +72,7 @@ test("binary values and numbers come back as they went in", async () => {
   assert.equal(found.Item.n.N, Item.n.N);
 });
 
-test("a failed condition brings the old item, and a cancelled transaction its reasons", async () => {
+test("a failed condition returns the old item, and a cancelled transaction returns its reasons", async () => {
   const Item = { pk: { S: "taken" }, sk: { N: "1" } };
   await client.send(new PutItemCommand({ TableName, Item }));
   const ConditionExpression = "attribute_not_exists(pk)";
@@ -97,7 +97,7 @@ test("a failed condition brings the old item, and a cancelled transaction its re
   );
 });
 
-test("a table that is not there is said so", async () => {
+test("reading a missing table fails with ResourceNotFoundException", async () => {
   const missing = client.send(new GetItemCommand({ TableName: `js-${randomUUID()}`, Key: { pk: { S: "a" } } }));
   await assert.rejects(missing, ResourceNotFoundException);
 });

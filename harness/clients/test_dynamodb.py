@@ -1,4 +1,4 @@
-"""boto3's DynamoDB client on the stage."""
+"""Tests of the stage's DynamoDB with boto3."""
 
 import gzip
 import os
@@ -52,7 +52,7 @@ class Items(unittest.TestCase):
     def code_of(self, error):
         return error.exception.response["Error"]["Code"]
 
-    def test_items_are_put_changed_queried_by_pages_and_deleted(self):
+    def test_items_are_put_updated_queried_in_pages_and_deleted(self):
         for number in range(5):
             self.table.put_item(Item={"pk": "a", "sk": number, "owner": "ann", "tags": {"x", "y"}})
         first = self.table.query(KeyConditionExpression=Key("pk").eq("a"), Limit=3)
@@ -74,7 +74,7 @@ class Items(unittest.TestCase):
         self.table.delete_item(Key={"pk": "a", "sk": 0})
         self.assertNotIn("Item", self.table.get_item(Key={"pk": "a", "sk": 0}, ConsistentRead=True))
 
-    def test_a_compressed_body_is_taken(self):
+    def test_gzip_request_body_is_accepted(self):
         def compress(request, **_):
             body = gzip.compress(request.body)
             request.body = body
@@ -83,14 +83,14 @@ class Items(unittest.TestCase):
             sent.append(len(body))
 
         sent = []
-        # boto3 itself compresses only for services whose model says so, which DynamoDB's does not.
+        # boto3 compresses a body only if the service's model enables compression, and DynamoDB's model does not.
         self.table.meta.client.meta.events.register("before-send.dynamodb.PutItem", compress)
         self.table.put_item(Item={"pk": "big", "sk": 0, "text": "x" * 50_000})
         item = self.table.get_item(Key={"pk": "big", "sk": 0})["Item"]
         self.assertEqual(len(item["text"]), 50_000)
         self.assertTrue(0 < sent[0] < 10_000, sent)
 
-    def test_a_failed_condition_and_a_cancelled_transaction_say_why(self):
+    def test_failed_condition_returns_the_old_item_and_cancelled_transaction_its_reasons(self):
         self.table.put_item(Item={"pk": "a", "sk": 1})
         with self.assertRaises(ClientError) as refused:
             self.table.put_item(
@@ -117,7 +117,7 @@ class Items(unittest.TestCase):
         self.assertEqual(codes, ["None", "ConditionalCheckFailed"])
         self.assertNotIn("Item", self.table.get_item(Key={"pk": "a", "sk": 2}))
 
-    def test_what_a_call_consumes_and_errors_are_read(self):
+    def test_consumed_capacity_and_error_codes_are_parsed(self):
         put = self.table.put_item(Item={"pk": "a", "sk": 1, "owner": "ann"}, ReturnConsumedCapacity="INDEXES")
         consumed = put["ConsumedCapacity"]
         self.assertEqual(consumed["CapacityUnits"], 2)

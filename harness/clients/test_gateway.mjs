@@ -1,6 +1,6 @@
-// The gateway as clients know it that know nothing of ours: `ws`, and the AWS SDK for JavaScript.
+// Tests of the stage's gateway with independent clients: `ws`, and the AWS SDK for JavaScript.
 //
-// `run.sh` starts the stage and says where it is; each test leaves the stage as it found it.
+// `run.sh` starts the stage, and passes its URLs in environment variables. Each test closes the connections that it opens.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -45,7 +45,7 @@ async function closed(socket) {
     return code;
 }
 
-/** A socket and the id of its connection, which is known by its user agent. */
+/** Opens a socket, and finds the id of its connection in the connections table by a unique user agent. */
 async function identified() {
     const agent = `test-${randomUUID()}`;
     const socket = await open({ "user-agent": agent });
@@ -58,10 +58,10 @@ async function identified() {
             return { socket, ConnectionId: own.connection_id.S };
         }
     }
-    assert.fail("the table does not hold the connection");
+    assert.fail("connections table has no item with the user agent of this connection");
 }
 
-test("a request gets its response", { timeout }, async () => {
+test("a quick request is answered with a response frame", { timeout }, async () => {
     const socket = await open();
     socket.send(JSON.stringify({ action: "echo", id: "r1", payload: { message: "hello" } }));
     const response = JSON.parse(await next(socket));
@@ -70,7 +70,7 @@ test("a request gets its response", { timeout }, async () => {
     assert.equal(await closed(socket), 1000);
 });
 
-test("a handshake without a token is refused with 401 and a reason", { timeout }, async () => {
+test("a handshake without a token is refused with 401 and an error code", { timeout }, async () => {
     const socket = new WebSocket(STREAMER_WS_URL);
     const [, answer] = await once(socket, "unexpected-response");
     let body = "";
@@ -81,13 +81,13 @@ test("a handshake without a token is refused with 401 and a reason", { timeout }
     assert.ok("code" in JSON.parse(body), body);
 });
 
-test("a binary frame closes with 1003", { timeout }, async () => {
+test("a binary frame closes the connection with 1003", { timeout }, async () => {
     const socket = await open();
     socket.send(Buffer.from([1, 2]));
     assert.equal(await closed(socket), 1003);
 });
 
-test("frames above 32 KiB and messages above 128 KiB close with 1009", { timeout }, async () => {
+test("a frame above 32 KiB or a message above 128 KiB closes the connection with 1009", { timeout }, async () => {
     const large = await open();
     large.send("x".repeat(32 * 1024 + 1));
     assert.equal(await closed(large), 1009);
@@ -98,7 +98,7 @@ test("frames above 32 KiB and messages above 128 KiB close with 1009", { timeout
     assert.equal(await closed(long), 1009);
 });
 
-test("a connection is posted to, described, and deleted", { timeout }, async () => {
+test("the management API posts to, describes and deletes a connection", { timeout }, async () => {
     const { socket, ConnectionId } = await identified();
     const frame = next(socket);
     await management.send(new PostToConnectionCommand({ ConnectionId, Data: "é" }));
@@ -117,7 +117,7 @@ test("a connection is posted to, described, and deleted", { timeout }, async () 
     }
 });
 
-test("errors have their types", { timeout }, async () => {
+test("management API errors have the SDK's exception types", { timeout }, async () => {
     const { socket, ConnectionId } = await identified();
     const post = (client, ConnectionId, Data) => client.send(new PostToConnectionCommand({ ConnectionId, Data }));
     await assert.rejects(post(management, ConnectionId, "x".repeat(131_073)), PayloadTooLargeException);

@@ -1,6 +1,6 @@
-"""The gateway as clients know it that know nothing of ours: `websockets`, and boto3's apigatewaymanagementapi.
+"""Tests of the stage's gateway with independent clients: `websockets`, and boto3's apigatewaymanagementapi.
 
-`run.sh` starts the stage and says where it is; each test leaves the stage as it found it.
+`run.sh` starts the stage, and passes its URLs in environment variables. Each test closes the connections that it opens.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 URL = os.environ["STREAMER_WS_URL"]
 TOKEN = os.environ["STREAMER_TOKEN"]
 MANAGEMENT = os.environ["STREAMER_MANAGEMENT_URL"]
-PATIENCE = 20
+TIMEOUT_S = 20
 
 
 def client(service, endpoint):
@@ -33,45 +33,45 @@ def client(service, endpoint):
 
 
 def opened(**options):
-    return connect(f"{URL}?token={TOKEN}", open_timeout=PATIENCE, **options)
+    return connect(f"{URL}?token={TOKEN}", open_timeout=TIMEOUT_S, **options)
 
 
 def echo(socket, message, request_id="r1"):
     socket.send(json.dumps({"action": "echo", "id": request_id, "payload": {"message": message}}))
-    return json.loads(socket.recv(timeout=PATIENCE))
+    return json.loads(socket.recv(timeout=TIMEOUT_S))
 
 
 def closed(test, socket):
-    """The code with which the gateway closes; other frames may come before."""
+    """Receives frames until the gateway closes the connection, and returns the close code."""
     with test.assertRaises(ConnectionClosed) as raised:
         while True:
-            socket.recv(timeout=PATIENCE)
+            socket.recv(timeout=TIMEOUT_S)
     return raised.exception.rcvd.code
 
 
 class Sockets(unittest.TestCase):
-    def test_a_request_gets_its_response(self):
+    def test_quick_request_is_answered_with_a_response_frame(self):
         with opened() as socket:
             response = echo(socket, "hello")
         self.assertEqual((response["request_id"], response["success"]), ("r1", True))
 
-    def test_a_handshake_without_a_token_is_refused_with_401_and_a_reason(self):
-        with self.assertRaises(InvalidStatus) as raised, connect(URL, open_timeout=PATIENCE):
+    def test_handshake_without_a_token_is_refused_with_401_and_an_error_code(self):
+        with self.assertRaises(InvalidStatus) as raised, connect(URL, open_timeout=TIMEOUT_S):
             pass
         self.assertEqual(raised.exception.response.status_code, 401)
         self.assertIn("code", json.loads(raised.exception.response.body))
 
-    def test_a_binary_frame_closes_with_1003(self):
+    def test_binary_frame_closes_the_connection_with_1003(self):
         with opened() as socket:
             socket.send(b"\x01\x02")
             self.assertEqual(closed(self, socket), 1003)
 
-    def test_a_frame_above_32_kib_closes_with_1009(self):
+    def test_frame_above_32_kib_closes_the_connection_with_1009(self):
         with opened() as socket:
             socket.send("x" * (32 * 1024 + 1))
             self.assertEqual(closed(self, socket), 1009)
 
-    def test_a_message_above_128_kib_closes_with_1009_and_one_of_128_kib_does_not(self):
+    def test_only_a_message_above_128_kib_closes_the_connection_with_1009(self):
         def fragments(size):
             text = json.dumps({"action": "echo", "id": "large", "payload": {"message": "x"}})
             text += " " * (size - len(text))
@@ -79,13 +79,13 @@ class Sockets(unittest.TestCase):
 
         with opened() as socket:
             socket.send(fragments(128 * 1024))
-            self.assertEqual(json.loads(socket.recv(timeout=PATIENCE))["request_id"], "large")
+            self.assertEqual(json.loads(socket.recv(timeout=TIMEOUT_S))["request_id"], "large")
             socket.send(fragments(128 * 1024 + 1))
             self.assertEqual(closed(self, socket), 1009)
 
-    def test_a_ping_is_answered_and_compression_is_not_agreed_upon(self):
+    def test_ping_is_answered_and_compression_is_not_negotiated(self):
         with opened(compression="deflate") as socket:
-            self.assertTrue(socket.ping().wait(PATIENCE))
+            self.assertTrue(socket.ping().wait(TIMEOUT_S))
             self.assertEqual(list(socket.protocol.extensions), [])
 
 
@@ -93,7 +93,7 @@ class Management(unittest.TestCase):
     def setUp(self):
         self.management = client("apigatewaymanagementapi", MANAGEMENT)
         tables = client("dynamodb", os.environ["STREAMER_ENDPOINT"])
-        # Other tests may connect at the same time: this one is known by its user agent.
+        # Other connections may be open, so a unique user agent identifies this connection in the table.
         agent = f"test-{uuid.uuid4()}"
         sockets = contextlib.ExitStack()
         self.addCleanup(sockets.close)
@@ -113,17 +113,17 @@ class Management(unittest.TestCase):
         response = raised.exception.response
         return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
 
-    def test_a_post_is_a_text_frame(self):
+    def test_posted_data_arrives_as_a_text_frame(self):
         answer = self.management.post_to_connection(ConnectionId=self.id, Data="é".encode())
         self.assertEqual(answer["ResponseMetadata"]["HTTPStatusCode"], 200)
-        self.assertEqual(self.socket.recv(timeout=PATIENCE), "é")
+        self.assertEqual(self.socket.recv(timeout=TIMEOUT_S), "é")
 
-    def test_a_connection_is_described(self):
+    def test_get_connection_returns_address_and_times(self):
         found = self.management.get_connection(ConnectionId=self.id)
         self.assertEqual(found["Identity"]["SourceIp"], "127.0.0.1")
         self.assertGreaterEqual(found["LastActiveAt"], found["ConnectedAt"])
 
-    def test_a_connection_that_is_deleted_is_closed_and_gone(self):
+    def test_deleted_connection_is_closed_and_later_calls_fail_with_gone(self):
         self.management.delete_connection(ConnectionId=self.id)
         self.assertEqual(closed(self, self.socket), 1000)
         for call, arguments in [
@@ -134,7 +134,7 @@ class Management(unittest.TestCase):
             with self.assertRaises(self.management.exceptions.GoneException):
                 call(ConnectionId=self.id, **arguments)
 
-    def test_errors_have_their_types(self):
+    def test_management_api_errors_have_their_status_and_code(self):
         post = self.management.post_to_connection
         large = self.refused(post, ConnectionId=self.id, Data=b"x" * 131_073)
         self.assertEqual(large, (413, "PayloadTooLargeException"))

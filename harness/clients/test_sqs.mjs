@@ -1,4 +1,4 @@
-// The stage's queues, as the AWS SDK for JavaScript sees them.
+// Tests of the stage's queues with the AWS SDK for JavaScript.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -28,7 +28,7 @@ const sqs = new SQSClient({
 
 test.after(() => sqs.destroy());
 
-// Makes a queue for as long as the test runs.
+// Creates a queue, and deletes it at the end of the test.
 async function queue(t, attributes = {}) {
   const { QueueUrl } = await sqs.send(
     new CreateQueueCommand({ QueueName: `js-${randomUUID()}`, Attributes: attributes }),
@@ -44,9 +44,9 @@ async function receive(QueueUrl, options = {}) {
   return Messages ?? [];
 }
 
-test("a message with attributes comes back, and is deleted", async (t) => {
+test("a sent message is received with its attributes and then deleted", async (t) => {
   const QueueUrl = await queue(t);
-  // The SDK itself checks the digest of the body.
+  // The SDK verifies the digest of the body.
   const MessageAttributes = {
     text: { DataType: "String", StringValue: "grün" },
     bytes: { DataType: "Binary", BinaryValue: new Uint8Array([0, 255]) },
@@ -64,7 +64,7 @@ test("a message with attributes comes back, and is deleted", async (t) => {
   await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
 });
 
-test("a long poll ends with the message that comes meanwhile", async (t) => {
+test("a long poll returns messages that are sent while it waits", async (t) => {
   const QueueUrl = await queue(t);
   const polled = receive(QueueUrl, { WaitTimeSeconds: 20, MaxNumberOfMessages: 10 });
   const Entries = ["a", "b"].map((Id) => ({ Id, MessageBody: Id }));
@@ -74,13 +74,13 @@ test("a long poll ends with the message that comes meanwhile", async (t) => {
   assert.deepEqual(bodies, ["a", "b"]);
 });
 
-test("the template's queue is found by its name, with its attributes", async () => {
+test("the queue of the template exists with the template's retention period", async () => {
   const { QueueUrl } = await sqs.send(new GetQueueUrlCommand({ QueueName: "streamer-StreamFailureQueue" }));
   const { Attributes } = await sqs.send(new GetQueueAttributesCommand({ QueueUrl, AttributeNames: ["All"] }));
   assert.equal(Attributes.MessageRetentionPeriod, "1209600");
 });
 
-test("errors have their classes", async (t) => {
+test("SQS errors have the SDK's exception types", async (t) => {
   await assert.rejects(sqs.send(new GetQueueUrlCommand({ QueueName: "none" })), QueueDoesNotExist);
   const QueueUrl = await queue(t);
   const wrong = new DeleteMessageCommand({ QueueUrl, ReceiptHandle: "nonsense" });

@@ -1,4 +1,4 @@
-"""The stage's queues, as boto3 sees them."""
+"""Tests of the stage's queues with boto3."""
 
 import json
 import os
@@ -40,14 +40,14 @@ class Queues(unittest.TestCase):
         answer = self.sqs.receive_message(QueueUrl=url, MessageSystemAttributeNames=["All"], **options)
         return answer.get("Messages", [])
 
-    def test_the_template_has_made_its_queue(self):
+    def test_queue_of_the_template_exists_with_its_retention_period(self):
         url = self.sqs.get_queue_url(QueueName="streamer-StreamFailureQueue")["QueueUrl"]
         attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         self.assertEqual(attributes["MessageRetentionPeriod"], "1209600")
         self.assertTrue(attributes["QueueArn"].endswith(":streamer-StreamFailureQueue"))
 
-    def test_a_message_with_attributes_comes_back_and_is_deleted(self):
-        # boto3 itself checks the digests.
+    def test_sent_message_is_received_with_its_attributes_and_then_deleted(self):
+        # boto3 verifies the digests of body and attributes.
         attributes = {
             "text": {"DataType": "String", "StringValue": "grün"},
             "count": {"DataType": "Number", "StringValue": "7"},
@@ -63,7 +63,7 @@ class Queues(unittest.TestCase):
         self.assertEqual(self.receive(self.url), [])
         self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
 
-    def test_a_batch_of_large_messages(self):
+    def test_batch_of_ten_messages_is_sent_received_and_deleted(self):
         entries = [{"Id": str(n), "MessageBody": "x" * 20_000} for n in range(10)]
         sent = self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
         self.assertEqual(len(sent["Successful"]), 10)
@@ -76,7 +76,7 @@ class Queues(unittest.TestCase):
         deleted = self.sqs.delete_message_batch(QueueUrl=self.url, Entries=handles)
         self.assertEqual(len(deleted["Successful"]), 10)
 
-    def test_dead_letters_and_the_way_back(self):
+    def test_message_moves_to_the_dead_letter_queue_and_back(self):
         policy = json.dumps({"deadLetterTargetArn": self.arn(self.url), "maxReceiveCount": "1"})
         source = self.queue(f"{self.name}-source", RedrivePolicy=policy, VisibilityTimeout="0")
         self.sqs.send_message(QueueUrl=source, MessageBody="poison")
@@ -92,7 +92,7 @@ class Queues(unittest.TestCase):
         [back] = self.receive(source)
         self.assertEqual(back["Body"], "poison")
 
-    def test_errors_have_their_classes(self):
+    def test_sqs_errors_have_their_exception_types(self):
         errors = self.sqs.exceptions
         with self.assertRaises(errors.QueueDoesNotExist) as caught:
             self.sqs.get_queue_url(QueueName="none")

@@ -1,4 +1,4 @@
-// A request from a WebSocket client to its end, and what the AWS SDK finds of it in the table.
+// Runs a request over a WebSocket, and reads its item from the table with the AWS SDK for JavaScript.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -8,16 +8,16 @@ import { DynamoDBClient, ListTablesCommand, paginateScan } from "@aws-sdk/client
 import WebSocket from "ws";
 
 const { STREAMER_ENDPOINT, STREAMER_TOKEN, STREAMER_WS_URL } = process.env;
-const PATIENCE = { timeout: 60_000 };
+const OPTIONS = { timeout: 60_000 };
 
-/** Sends a request, and returns every frame of it to its last. */
-async function ask(action, request, payload) {
+/** Sends a request, and returns all of its frames, up to and including the terminal frame. */
+async function runRequest(action, request, payload) {
   const socket = new WebSocket(`${STREAMER_WS_URL}?token=${STREAMER_TOKEN}`);
   const frames = [];
   try {
     await new Promise((resolve, reject) => {
       socket.on("error", reject);
-      socket.on("close", (code) => reject(new Error(`closed with ${code}`)));
+      socket.on("close", (code) => reject(new Error(`connection closed with code ${code}`)));
       socket.on("open", () => socket.send(JSON.stringify({ action, id: request, payload })));
       socket.on("message", (text) => {
         const frame = JSON.parse(text);
@@ -31,9 +31,9 @@ async function ask(action, request, payload) {
   return frames;
 }
 
-test("a request is taken to its end and kept", PATIENCE, async () => {
+test("a queued request completes and its item has the status COMPLETED", OPTIONS, async () => {
   const request = `js-${randomUUID()}`;
-  const frames = await ask("echo_async", request, { message: "hello from ws", rounds: 3 });
+  const frames = await runRequest("echo_async", request, { message: "hello from ws", rounds: 3 });
   const kinds = frames.map((frame) => frame.type);
   assert.deepEqual([kinds.at(0), kinds.at(-1)], ["acknowledgment", "complete"]);
   assert.ok(kinds.includes("progress"), JSON.stringify(kinds));
@@ -48,15 +48,15 @@ test("a request is taken to its end and kept", PATIENCE, async () => {
   assert.deepEqual(kept.map((item) => item.status), [{ S: "COMPLETED" }]);
 });
 
-test("who has no token is refused", PATIENCE, async () => {
+test("a connection without a token is refused with 401", OPTIONS, async () => {
   const socket = new WebSocket(STREAMER_WS_URL);
   const status = await new Promise((resolve, reject) => {
     socket.on("unexpected-response", (request, response) => {
       resolve(response.statusCode);
-      // Its connection would be kept open, and the process with it.
+      // An open connection would keep the Node.js process running.
       request.destroy();
     });
-    socket.on("open", () => reject(new Error("it was let in")));
+    socket.on("open", () => reject(new Error("connection without a token was accepted")));
   });
   assert.equal(status, 401);
 });

@@ -1,4 +1,4 @@
-"""A request from a WebSocket client to its end, and what boto3 finds of it in the table."""
+"""Runs a request over a WebSocket, and reads its item from the table with boto3."""
 
 import asyncio
 import json
@@ -13,26 +13,26 @@ from websockets.exceptions import InvalidStatus
 ENDPOINT = os.environ["STREAMER_ENDPOINT"]
 WS_URL = os.environ["STREAMER_WS_URL"]
 TOKEN = os.environ["STREAMER_TOKEN"]
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 
-async def until_the_end(client, request):
-    """Every frame of the request, in order, to its last."""
+async def frames_until_terminal(client, request):
+    """Returns all frames of the request in order, up to and including the terminal frame."""
     frames = []
     while not frames or frames[-1]["type"] not in ("complete", "error", "response"):
-        frame = json.loads(await asyncio.wait_for(client.recv(), PATIENCE_S))
+        frame = json.loads(await asyncio.wait_for(client.recv(), TIMEOUT_S))
         if frame.get("request_id") == request:
             frames.append(frame)
     return frames
 
 
-class TheStage(unittest.IsolatedAsyncioTestCase):
-    async def test_a_request_is_taken_to_its_end_and_kept(self):
+class Stage(unittest.IsolatedAsyncioTestCase):
+    async def test_queued_request_completes_and_its_item_has_the_status_completed(self):
         request = f"py-{uuid.uuid4()}"
         async with connect(f"{WS_URL}?token={TOKEN}") as client:
             payload = {"message": "hello from websockets", "rounds": 3}
             await client.send(json.dumps({"action": "echo_async", "id": request, "payload": payload}))
-            frames = await until_the_end(client, request)
+            frames = await frames_until_terminal(client, request)
         kinds = [frame["type"] for frame in frames]
         self.assertEqual((kinds[0], kinds[-1]), ("acknowledgment", "complete"), frames)
         self.assertIn("progress", kinds)
@@ -45,7 +45,7 @@ class TheStage(unittest.IsolatedAsyncioTestCase):
         [item] = [item for item in items if item.get("client_id") == {"S": request}]
         self.assertEqual(item["status"], {"S": "COMPLETED"})
 
-    async def test_who_has_no_token_is_refused(self):
+    async def test_connection_without_a_token_is_refused_with_401(self):
         with self.assertRaises(InvalidStatus) as refused:
             async with connect(WS_URL):
                 pass

@@ -1,4 +1,4 @@
-// The AWS SDK for JavaScript's DynamoDB Streams client on the stage.
+// Tests of the stage's DynamoDB Streams with the AWS SDK for JavaScript.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -28,8 +28,8 @@ const options = {
 const dynamodb = new DynamoDBClient(options);
 const streams = new DynamoDBStreamsClient(options);
 const TableName = `js-${randomUUID()}`;
-// The stage deletes what has expired every 30 seconds.
-const PATIENCE_MS = 90_000;
+// Longer than the 30 seconds between two deletions of expired items by the stage.
+const TIMEOUT_MS = 90_000;
 let StreamArn;
 
 before(async () => {
@@ -71,7 +71,7 @@ async function read(ShardId, ShardIteratorType, SequenceNumber) {
   return streams.send(new GetRecordsCommand({ ShardIterator }));
 }
 
-/** The records of an item from the one shard that has them. */
+/** Finds the shard with the records of an item, and returns the shard's id and these records. */
 async function recordsOf(key) {
   for (const shard of await shards()) {
     const { Records } = await read(shard, "TRIM_HORIZON");
@@ -81,7 +81,7 @@ async function recordsOf(key) {
   return { records: [] };
 }
 
-test("each iterator type reads on from its place", async () => {
+test("each iterator type starts reading at its position", async () => {
   for (const value of ["1", "2", "3"]) await put("a", value);
   const { shard, records } = await recordsOf("a");
   assert.deepEqual(records.map((record) => record.eventName), ["INSERT", "MODIFY", "MODIFY"]);
@@ -97,16 +97,16 @@ test("each iterator type reads on from its place", async () => {
   assert.deepEqual(values(next), ["4"]);
 });
 
-test("a stream that is not there is said so", async () => {
+test("describing a missing stream fails with ResourceNotFoundException", async () => {
   const missing = streams.send(new DescribeStreamCommand({ StreamArn: `${StreamArn}-not` }));
   await assert.rejects(missing, ResourceNotFoundException);
 });
 
-test("a removal by time to live names the service", async () => {
+test("the record of a deletion by time to live names the DynamoDB service as the deleter", async () => {
   const TimeToLiveSpecification = { Enabled: true, AttributeName: "expires" };
   await dynamodb.send(new UpdateTimeToLiveCommand({ TableName, TimeToLiveSpecification }));
   await put("expired", "1", { expires: { N: String(Math.floor(Date.now() / 1000) - 10) } });
-  const deadline = Date.now() + PATIENCE_MS;
+  const deadline = Date.now() + TIMEOUT_MS;
   let removal;
   while (!removal && Date.now() < deadline) {
     await sleep(500);

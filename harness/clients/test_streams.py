@@ -1,4 +1,4 @@
-"""boto3's DynamoDB Streams client on the stage."""
+"""Tests of the stage's DynamoDB Streams with boto3."""
 
 import os
 import time
@@ -13,8 +13,8 @@ OPTIONS = {
     "aws_access_key_id": "test",
     "aws_secret_access_key": "test",
 }
-# The stage deletes what has expired every 30 seconds.
-PATIENCE_S = 90
+# Longer than the 30 seconds between two deletions of expired items by the stage.
+TIMEOUT_S = 90
 
 
 class Streams(unittest.TestCase):
@@ -35,7 +35,7 @@ class Streams(unittest.TestCase):
         self.dynamodb.put_item(TableName=self.table, Item={"pk": {"S": key}, "v": {"S": value}, **more})
 
     def shards(self):
-        """Every shard, a page of one at a time."""
+        """Returns all shards, read in pages of one shard."""
         shards, start = [], {}
         while True:
             described = self.streams.describe_stream(StreamArn=self.arn, Limit=1, **start)["StreamDescription"]
@@ -60,7 +60,7 @@ class Streams(unittest.TestCase):
     def shard_with_records(self):
         return next(shard for shard in self.shards() if self.read(self.iterator(shard, "TRIM_HORIZON"))["Records"])
 
-    def test_the_stream_is_listed_and_described(self):
+    def test_stream_is_listed_and_described(self):
         [listed] = self.streams.list_streams(TableName=self.table)["Streams"]
         self.assertEqual((listed["StreamArn"], listed["TableName"]), (self.arn, self.table))
         described = self.streams.describe_stream(StreamArn=self.arn)["StreamDescription"]
@@ -69,7 +69,7 @@ class Streams(unittest.TestCase):
         self.assertEqual(self.shards(), described["Shards"])
         self.assertGreater(len(described["Shards"]), 1)
 
-    def test_each_iterator_type_reads_on_from_its_place(self):
+    def test_each_iterator_type_starts_reading_at_its_position(self):
         for value in ["1", "2", "3"]:
             self.put("a", value)
         shard = self.shard_with_records()
@@ -87,7 +87,7 @@ class Streams(unittest.TestCase):
         [newest] = self.read(latest["NextShardIterator"])["Records"]
         self.assertEqual(newest["dynamodb"]["NewImage"]["v"], {"S": "4"})
 
-    def test_records_come_in_pages(self):
+    def test_records_are_read_in_pages(self):
         for value in ["1", "2", "3"]:
             self.put("a", value)
         iterator = self.iterator(self.shard_with_records(), "TRIM_HORIZON")
@@ -98,7 +98,7 @@ class Streams(unittest.TestCase):
             iterator = page["NextShardIterator"]
         self.assertEqual(seen, ["1", "2", "3"])
 
-    def test_errors_are_read_as_their_exceptions(self):
+    def test_stream_errors_have_their_exception_types(self):
         errors = self.streams.exceptions
         with self.assertRaises(errors.ResourceNotFoundException):
             self.streams.describe_stream(StreamArn=f"{self.arn}-not")
@@ -106,12 +106,12 @@ class Streams(unittest.TestCase):
             self.read("not an iterator")
         self.assertEqual(invalid.exception.response["Error"]["Code"], "ValidationException")
 
-    def test_a_removal_by_time_to_live_names_the_service(self):
+    def test_record_of_a_deletion_by_time_to_live_names_the_dynamodb_service(self):
         self.dynamodb.update_time_to_live(
             TableName=self.table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
         )
         self.put("a", "1", expires={"N": str(int(time.time()) - 10)})
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         removed = []
         while not removed and time.monotonic() < deadline:
             time.sleep(0.5)
