@@ -5,51 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source coverage/gate.conf
-out=$PWD/target/coverage
-
-stop() {
-    printf 'coverage: %s\n' "$*" >&2
-    exit 1
-}
-
-# Finds llvm-cov and llvm-profdata, and passes their paths to cargo-llvm-cov. Otherwise cargo-llvm-cov would let rustup
-# install missing tools, without asking if there is no terminal. The tools must have the LLVM version of rustc, because
-# older tools cannot read the profiles.
-find_llvm_tools() {
-    if [[ -n ${LLVM_COV:-} && -n ${LLVM_PROFDATA:-} ]]; then
-        return
-    fi
-    local major rustlib
-    major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
-    rustlib=$(rustc --print target-libdir)/../bin
-    if command -v "llvm-cov-$major" "llvm-profdata-$major" >/dev/null; then
-        LLVM_COV=$(command -v "llvm-cov-$major")
-        LLVM_PROFDATA=$(command -v "llvm-profdata-$major")
-    elif [[ -x $rustlib/llvm-cov && -x $rustlib/llvm-profdata ]]; then
-        LLVM_COV=$rustlib/llvm-cov
-        LLVM_PROFDATA=$rustlib/llvm-profdata
-    else
-        stop "rustc's LLVM tools are missing: run \`rustup component add llvm-tools\`," \
-            "or install your system's package llvm-$major"
-    fi
-    export LLVM_COV LLVM_PROFDATA
-}
-
-# Uses `show-env` instead of `cargo llvm-cov test`, because tests start the `streamer` command, which runs Cargo to build
-# the functions. That Cargo must use this target folder and these settings, and must not write instrumented programs
-# to the developer's target folder.
-set_up_instrumentation() {
-    export CARGO_LLVM_COV_SETUP=no
-    export CARGO_TARGET_DIR=$out/build
-    # %c keeps the counters in the profile file while the program runs, so that functions are measured although the
-    # stage ends them with a signal. On Linux, %c requires relocatable counters.
-    export LLVM_PROFILE_FILE_NAME=%p%c.profraw
-    export RUSTFLAGS="${RUSTFLAGS:-} -Cllvm-args=-runtime-counter-relocation"
-    local environment
-    environment=$(cargo llvm-cov show-env --sh)
-    eval "$environment"
-    cargo llvm-cov clean --workspace
-}
+source coverage/env.sh
 
 # `--failure-mode all` skips unreadable profiles. A process that is killed while it creates its profile leaves an
 # unreadable one, which contains no counts.
@@ -57,13 +13,9 @@ report() {
     cargo llvm-cov report "${packages[@]/#/--package=}" --failure-mode all "$@"
 }
 
-cargo llvm-cov --version >/dev/null 2>&1 ||
-    stop "cargo-llvm-cov is missing: run \`cargo install --locked cargo-llvm-cov\`"
-find_llvm_tools
-set_up_instrumentation
-# `--tests` excludes the documentation's examples, because stable Rust cannot instrument them. The compile-fail test is
-# skipped, because it would build all crates again and measures no code.
-cargo test --tests -- --skip a_wrong_handler_or_layer_does_not_compile
+cargo llvm-cov clean --workspace
+# Doc examples run too, but are not measured, because stable Rust cannot instrument them.
+cargo test
 report --lcov --output-path "$out/lcov.info"
 report --html --output-dir "$out"
 verdict=0
