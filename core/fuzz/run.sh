@@ -3,8 +3,10 @@
 #
 # Usage: core/fuzz/run.sh [SECONDS [TARGET…]]
 #
-# Each target runs for SECONDS (default 30), starting from its seeds and from inputs that earlier runs have found. A failing
-# input is saved in `artifacts`. To run the input again: cargo +nightly fuzz run --fuzz-dir core/fuzz TARGET FILE
+# Each target runs for SECONDS (default 30), starting from its seeds and from inputs that earlier runs have found. A
+# failing input is saved in `artifacts`. To run the input again:
+#
+#     cargo +nightly fuzz run --fuzz-dir core/fuzz TARGET FILE
 #
 # Fuzzing requires a nightly toolchain and cargo-fuzz. Without a nightly toolchain, the script runs the property tests
 # instead, with more cases than `cargo test`.

@@ -1,7 +1,7 @@
 //! The [`App`]: all handlers of an application, and the middleware around them.
 //!
-//! Write one function that creates the app, and use it in the `main` of the `router`, `processor` and `worker` functions, so
-//! that all three know the same handlers. The local stage and tests use the same app.
+//! Write one function that creates the app, and use it in the `main` of the `router`, `processor` and `worker`
+//! functions, so that all three know the same handlers. The local stage and tests use the same app.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -57,7 +57,7 @@ struct Routes {
 }
 
 impl Routes {
-    /// Returns whether an action is built in, or has its own handler instead of the fallback.
+    /// Returns whether an action is built in or has a registered handler. The fallback handler does not count.
     fn knows(&self, action: &str) -> bool {
         self.actions.contains_key(action) || App::is_built_in(action)
     }
@@ -66,7 +66,8 @@ impl Routes {
     async fn dispatch(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
         let action = call.context.action.as_str();
         let is_built_in = App::is_built_in(action);
-        // The router has already chosen the runtime by the message's action. Built-in actions run on the router's own runtime.
+        // The router has already chosen the runtime by the message's action. Built-in actions run on the router's own
+        // runtime.
         if is_built_in != call.registered().is_some_and(App::is_built_in) {
             let original = call.registered().unwrap_or("an action without a handler");
             return Err(format!(
@@ -101,7 +102,8 @@ impl App {
     ///
     /// # Errors
     /// [`RegisterError`] if the name is empty, longer than [`Message::MAX_ACTION_CHARS`] characters, contains control
-    /// characters, is one of [`Self::BUILT_IN_ACTIONS`] or already has a handler, or if the handler's retry policy is invalid.
+    /// characters, is one of [`Self::BUILT_IN_ACTIONS`] or already has a handler, or if the handler's retry policy is
+    /// invalid.
     pub fn handle<Kind>(
         &mut self,
         action: impl Into<String>,
@@ -112,8 +114,8 @@ impl App {
 
     /// Registers `handler` for the requests of `action`, with a layer around this handler only.
     ///
-    /// The layer runs inside the app's layers, and before the check of the handler's permission and the validation of its
-    /// input. A tuple of layers counts as one layer; its first element is the outermost.
+    /// The layer runs inside the app's layers, and before the check of the handler's permission and the validation of
+    /// its input. A tuple of layers counts as one layer; its first element is the outermost.
     ///
     /// # Errors
     /// [`RegisterError`] for the same reasons as [`handle`](Self::handle).
@@ -136,8 +138,8 @@ impl App {
         Ok(self)
     }
 
-    /// Registers `handler` for every action that has no handler. Without a fallback, requests for such actions receive the
-    /// error `INVALID_ACTION`.
+    /// Registers `handler` for every action that has no handler. Without a fallback, requests for such actions
+    /// receive the error `INVALID_ACTION`.
     ///
     /// # Errors
     /// [`RegisterError`] if the app already has a fallback, or if the handler's retry policy is invalid.
@@ -154,9 +156,9 @@ impl App {
 
     /// Adds a layer around all actions, including built-in actions and actions that are registered later.
     ///
-    /// Each layer also wraps the layers that were added before. So the layer that was added last is the first to see a
-    /// call, and the last to see its reply. All actions share one service of the layer: a concurrency limit of 10 applies
-    /// to all actions together.
+    /// Each layer also wraps the layers that were added before. So the layer that was added last is the first to see
+    /// a call, and the last to see its reply. All actions share one service of the layer: a concurrency limit of 10
+    /// applies to all actions together.
     pub fn layer<L>(&mut self, layer: L) -> &mut Self
     where
         L: Layer<Next, Service: Step> + Send + Sync + 'static,

@@ -1,9 +1,9 @@
-//! Seeded bugs: deliberate mistakes in this crate, with which the tests of the simulator check that it catches mistakes.
+//! Seeded bugs: deliberate mistakes in this crate. Tests choose one, and check that the fault simulator detects it.
 //!
-//! Each bug is a mistake that a programmer could make at that place in the code. The bugs exist only in builds with the feature
-//! `seeded-bugs`, which are never deployed. A thread has at most one bug, which `set` chooses, because a simulated
-//! world runs on one thread. Without the feature, [`is`] returns `false` and [`instead`] returns the right value, so that
-//! the compiler removes every bug.
+//! Each bug is a mistake that a programmer could make at that place in the code. The bugs exist only in builds with
+//! the feature `seeded-bugs`, which are never deployed. A thread has at most one bug, which `set` chooses, because a
+//! simulated world runs on one thread. Without the feature, [`is`] returns `false` and [`instead`] returns the right
+//! value, so that the compiler removes every bug.
 
 #![cfg_attr(
     not(feature = "seeded-bugs"),
@@ -69,7 +69,8 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// A write under a lease does not check the epoch and the owner token. Any attempt may write while the request is PROCESSING.
+    /// A write under a lease does not check the epoch and the owner token. Any attempt may write while the request is
+    /// PROCESSING.
     NoEpochCheck => "no epoch check",
     /// A claim does not check the status. It also succeeds for running and terminal requests.
     ClaimUnconditional => "claim not conditional",
@@ -90,11 +91,13 @@ bugs! {
     DeadLetterBeforeStatus => "dead letter before status",
     /// The last progress frame is pushed after the terminal frame.
     ProgressAfterTerminal => "progress after terminal",
-    /// The key of a request is user and id, without the tenant. The same `sub` in another tenant counts as the same user.
+    /// The key of a request is user and id, without the tenant. The same `sub` in another tenant counts as the same
+    /// user.
     TenantForgotten => "tenant left out of the key",
     /// A renewal writes the expiry that the lease already had from the claim.
     LeaseNeverRenewed => "lease never renewed",
-    /// The sweeper counts an unclaimed request as nudged, but does not write it, so that the stream does not deliver it again.
+    /// The sweeper counts an unclaimed request as nudged, but does not write it, so that the stream does not deliver
+    /// it again.
     NudgeNeverMade => "nudge never made",
     /// A frame is sent to a connection while an earlier frame to the same connection is still in flight.
     PushesOverlap => "pushes overlap",

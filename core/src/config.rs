@@ -1,7 +1,7 @@
 //! Reading a function's settings from its environment variables, and reporting all invalid values together.
 //!
-//! [`Environment`] reads and checks single variables. The variables of a settings struct, with their defaults and bounds,
-//! are listed in the struct's own `from_env`.
+//! [`Environment`] reads and checks single variables. The variables of a settings struct, with their defaults and
+//! bounds, are listed in the struct's own `from_env`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -51,7 +51,8 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// Parses the value of a required variable. If it is not set or `parse` fails, records a problem and returns `None`.
+    /// Parses the value of a required variable. If it is not set or `parse` fails, records a problem and returns
+    /// `None`.
     pub fn parsed<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.optional(name);
         if value.is_none() {

@@ -21,11 +21,11 @@
 //! [`handler_fn`] adds settings to such a function, for example an estimated duration or a timeout. A type that
 //! implements [`Handler`] can compute these settings from each input, and can validate the input.
 //!
-//! Streamer processes a request in one of two ways. If its [estimated duration](Handler::estimated_duration) is at most the
-//! router's threshold (default 5 s), the request is *quick*: the router runs the handler and sends its output as the
-//! response. Otherwise the request is *slow*: the router stores the request, the processor or the worker runs the
-//! handler later, and the client receives progress and result frames. Each run of a slow request is an *attempt*. A failed
-//! attempt is repeated according to the handler's [`RetryPolicy`].
+//! Streamer processes a request in one of two ways. If its [estimated duration](Handler::estimated_duration) is at
+//! most the router's threshold (default 5 s), the request is *quick*: the router runs the handler and sends its
+//! output as the response. Otherwise the request is *slow*: the router stores the request, the processor or the
+//! worker runs the handler later, and the client receives progress and result frames. Each run of a slow request is
+//! an *attempt*. A failed attempt is repeated according to the handler's [`RetryPolicy`].
 
 mod endpoint;
 mod function;
@@ -99,8 +99,8 @@ use crate::telemetry::Causes;
 /// ```
 ///
 /// A Lambda invocation lasts at most 15 minutes. A handler that needs longer saves
-/// [checkpoints](ProgressReporter::checkpoint) and continues from the last one in a new invocation. A handler that calls
-/// other services says which failures are worth another attempt:
+/// [checkpoints](ProgressReporter::checkpoint) and continues from the last one in a new invocation. A handler that
+/// calls other services says which failures are worth another attempt:
 ///
 /// ```
 /// use std::time::Duration;
@@ -168,8 +168,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Returns the permission that a user's token must grant; `None`, the default, requires no permission.
     ///
-    /// The router checks the permission when a message arrives, before it deserializes the payload. A user who lacks the
-    /// permission receives `FORBIDDEN`. A request that is already queued runs even if the user's token has expired since.
+    /// The router checks the permission when a message arrives, before it deserializes the payload. A user who lacks
+    /// the permission receives `FORBIDDEN`. A request that is already queued runs even if the user's token has
+    /// expired since.
     fn required_permission(&self) -> Option<&str> {
         None
     }
@@ -195,11 +196,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns how long one run of the handler may take. `None`, the default, allows the rest of the invocation.
     ///
     /// A request that continues in a new invocation has the whole time again. When the time is up, the handler is
-    /// [asked to stop](ProgressReporter::stopped), and has a grace period to clean up: 5 s for a queued request, 0.5 s for a
-    /// quick one. If the handler returns an output in the grace period, the request succeeds. If it returns an error or does
-    /// not return, the attempt has timed out: the request is retried if its
-    /// [policy](RetryPolicy::retries_timeouts) allows, and otherwise fails with `TIMEOUT`. A handler that never awaits
-    /// cannot be stopped before its invocation ends.
+    /// [asked to stop](ProgressReporter::stopped), and has a grace period to clean up: 5 s for a queued request, 0.5
+    /// s for a quick one. If the handler returns an output in the grace period, the request succeeds. If it returns
+    /// an error or does not return, the attempt has timed out: the request is retried if its
+    /// [policy](RetryPolicy::retries_timeouts) allows, and otherwise fails with `TIMEOUT`. A handler that never
+    /// awaits cannot be stopped before its invocation ends.
     fn timeout(&self, input: &Self::Input) -> Option<Duration> {
         let _ = input;
         None
@@ -275,11 +276,12 @@ impl Context {
         }
     }
 
-    /// Returns the state that an earlier invocation or attempt [saved](ProgressReporter::checkpoint) last; `None` if there
-    /// is no checkpoint.
+    /// Returns the state that an earlier invocation or attempt [saved](ProgressReporter::checkpoint) last; `None` if
+    /// there is no checkpoint.
     ///
     /// # Errors
-    /// A [fatal](HandlerError::fatal) error if the saved state is not a `T`, for example because a deployment changed the type.
+    /// A [fatal](HandlerError::fatal) error if the saved state is not a `T`, for example because a deployment changed
+    /// the type.
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, HandlerError> {
         let Some(saved) = &self.checkpoint else { return Ok(None) };
         serde_path_to_error::deserialize(saved.as_ref())
@@ -315,7 +317,8 @@ pub struct HandlerError {
 pub(crate) enum Verdict {
     /// Another attempt would fail too.
     Final,
-    /// Another attempt may succeed. The wait before it is at least this duration, and at least the retry policy's wait.
+    /// Another attempt may succeed. The wait before that attempt is the retry policy's wait, or this duration if the
+    /// duration is longer.
     Retryable(Option<Duration>),
     /// The attempt exceeded its time limit. The retry policy says whether there is another attempt.
     TimedOut,
@@ -336,10 +339,12 @@ impl HandlerError {
         Self { verdict: Verdict::Retryable(None), ..Self::failure(code, message) }
     }
 
-    /// Asks Streamer to run the handler again in a new invocation, from its last [checkpoint](ProgressReporter::checkpoint).
+    /// Asks Streamer to run the handler again in a new invocation, from its last
+    /// [checkpoint](ProgressReporter::checkpoint).
     ///
-    /// A handler returns this value when little of its [time](ProgressReporter::remaining) remains. Continuing does not count
-    /// as an attempt. The value is an ordinary failure if the request is quick, or if no checkpoint was saved.
+    /// A handler returns this value when little of its [time](ProgressReporter::remaining) remains. Continuing does
+    /// not count as an attempt. The value is an ordinary failure if the request is quick, or if no checkpoint was
+    /// saved.
     #[must_use]
     pub fn go_on_later() -> Self {
         Self { client_error: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }

@@ -1,4 +1,5 @@
-//! The ids of requests, connections, users and tenants. Each kind of id has its own type, so that ids cannot be confused.
+//! The ids of requests, connections, users and tenants. Each kind of id has its own type, so that ids cannot be
+//! confused.
 
 use std::fmt;
 use std::hash::Hasher as _;

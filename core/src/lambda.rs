@@ -62,7 +62,7 @@ use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::telemetry::{self, record};
 
-/// The error with which a function fails to start or stops.
+/// The error of an entry point in this module: the function could not start, or could not continue.
 pub type Error = lambda_runtime::Error;
 
 /// Runs the `connect` function, which accepts WebSocket connections with a valid token.
@@ -83,8 +83,8 @@ pub fn disconnect() -> Result<(), Error> {
 
 /// Runs the `router` function, which receives the clients' messages, answers quick requests and queues slow ones.
 ///
-/// Handlers run on a separate thread, so that the router can answer in time even if a handler burns CPU without awaiting.
-/// Later handlers then run on a new thread.
+/// Handlers run on a separate thread, so that the router can answer in time even if a handler burns CPU without
+/// awaiting. While a handler blocks its thread in this way, later handlers run on a new thread.
 ///
 /// # Errors
 /// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
@@ -94,8 +94,8 @@ pub fn router(app: App) -> Result<(), Error> {
 
 /// Runs the `processor` function, which runs short queued requests, and dispatches long ones to the worker.
 ///
-/// Handlers run on separate threads, so that a handler that burns CPU does not prevent the renewal of leases and the push
-/// of frames.
+/// Handlers run on separate threads, so that a handler that burns CPU does not prevent the renewal of leases and the
+/// push of frames.
 ///
 /// # Errors
 /// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
@@ -105,8 +105,8 @@ pub fn processor(app: App) -> Result<(), Error> {
 
 /// Runs the `worker` function, which runs one queued request per invocation.
 ///
-/// The handler runs on a separate thread, so that a handler that burns CPU does not prevent the renewal of the lease and the
-/// push of frames.
+/// The handler runs on a separate thread, so that a handler that burns CPU does not prevent the renewal of the lease
+/// and the push of frames.
 ///
 /// # Errors
 /// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.

@@ -33,8 +33,8 @@
 //! 2. The functions you deploy: [`lambda`] has one entry point for each of the six functions, and lists their
 //!    environment variables.
 //! 3. The messages and frames on the WebSocket: [`protocol`]. The types of all ids: [`ids`].
-//! 4. The interfaces to AWS, which tests and other adapters can implement: the [`store`], the [`connections`] to clients,
-//!    [`dead_letters`], [`telemetry`], and the [`ports`] for time and randomness.
+//! 4. The interfaces to AWS, which tests and other adapters can implement: the [`store`], the [`connections`] to
+//!    clients, [`dead_letters`], [`telemetry`], and the [`ports`] for time and randomness.
 //!
 //! To test an app, run all functions and tables in the test's own process with the crate `streamer-harness`.
 
@@ -56,8 +56,8 @@ pub mod store;
 pub mod telemetry;
 pub use service_error::ServiceError;
 
-// Building blocks of the six Lambda functions. They are public only for this workspace's harness, tests and benches, and may
-// change at any time.
+// Building blocks of the six Lambda functions. They are public only for this workspace's harness, tests and benches,
+// and may change at any time.
 #[doc(hidden)]
 pub mod auth;
 #[doc(hidden)]

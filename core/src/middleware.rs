@@ -32,16 +32,16 @@
 //!
 //! # The path of a call
 //!
-//! Each layer makes a tower service whose request is a [`Call`] and whose response is a [`Reply`]. A queued request passes
-//! the layers at least twice, in different [`Phase`]s: once in the router, before it is queued, and then in the processor or
-//! worker, around each attempt to run it.
+//! Each layer makes a tower service whose request is a [`Call`] and whose response is a [`Reply`]. A queued request
+//! passes the layers at least twice, in different [`Phase`]s: once in the router, before it is queued, and then in
+//! the processor or worker, around each attempt to run it.
 //!
 //! A call passes these steps in order, and its reply passes them in reverse order:
 //!
 //! 1. In the router only: the sender's identity is read from the connection's record, so that every layer sees the
 //!    identity. A message with an unknown action is rejected here, unless the app has a fallback.
-//! 2. The app's layers. The layer that was added last is the first to see the call. A call of a built-in action ends after
-//!    the last layer, with [`Reply::BuiltIn`].
+//! 2. The app's layers. The layer that was added last is the first to see the call. A call of a built-in action ends
+//!    after the last layer, with [`Reply::BuiltIn`].
 //! 3. The action's layers. The first layer of a tuple, or of tower's `ServiceBuilder`, is the first to see the call.
 //! 4. In the router only: the handler's required permission is checked.
 //! 5. The payload is deserialized into the handler's input, and the input is validated.
@@ -49,16 +49,18 @@
 //!    longer, the call ends here, with [`Reply::Queue`].
 //! 7. The handler runs.
 //!
-//! The router queues a request only after its reply has passed all layers. It stores the original message: changes that a
-//! layer made to the call are not stored.
+//! The router queues a request only after its reply has passed all layers. It stores the original message: changes
+//! that a layer made to the call are not stored.
 //!
 //! # Runtime and concurrency
 //!
-//! Each call runs in its own task on the handlers' runtime, so that a panic in a layer ends only that call. Calls of built-in
-//! actions run on the router's own runtime instead, so that they are answered even while a handler blocks its thread.
+//! Each call runs in its own task on the handlers' runtime, so that a panic in a layer ends only that call. Calls of
+//! built-in actions run on the router's own runtime instead, so that they are answered even while a handler blocks
+//! its thread.
 //!
-//! All calls in one Lambda execution environment share one service of each layer. A router's environment processes one message
-//! at a time. A processor's environment runs several requests concurrently, so a concurrency limit matters there.
+//! All calls in one Lambda execution environment share one service of each layer. A router's environment processes
+//! one message at a time. A processor's environment runs several requests concurrently, so a concurrency limit
+//! matters there.
 //!
 //! A layer that rejects calls for a temporary reason, such as load shedding, should be wrapped in [`when_routing`].
 //! Otherwise, it would make queued requests fail in the processor. Add such a layer inside [`Logging`] and

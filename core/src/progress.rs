@@ -1,7 +1,7 @@
 //! Progress reports and checkpoints of a handler, and the signal that the handler must stop.
 //!
-//! A handler finds its [`ProgressReporter`] in [`Context::progress`](crate::handler::Context::progress). Clients receive the
-//! latest report as a `progress` frame, at the pace of the function that runs the handler.
+//! A handler finds its [`ProgressReporter`] in [`Context::progress`](crate::handler::Context::progress). Clients
+//! receive the latest report as a `progress` frame, at the pace of the function that runs the handler.
 //!
 //! ```
 //! use streamer::handler::{Context, HandlerError};
@@ -46,12 +46,13 @@ pub struct ProgressReporter {
 pub enum StopReason {
     /// The user or an operator has cancelled the request.
     Cancelled,
-    /// The attempt has lost its lease. Another attempt may be running the request, and results of this attempt no longer count.
+    /// The attempt has lost its lease. Another attempt may be running the request, and results of this attempt no
+    /// longer count.
     LeaseLost,
     /// The handler's own [timeout](crate::handler::Handler::timeout) or its invocation's time is up.
     ///
-    /// If the invocation's time is up and the handler has saved a checkpoint in this invocation, the request continues from the
-    /// checkpoint in a new invocation.
+    /// If the invocation's time is up and the handler has saved a checkpoint in this invocation, the request
+    /// continues from the checkpoint in a new invocation.
     TimeIsUp,
 }
 
@@ -177,8 +178,8 @@ impl ProgressReporter {
     /// Saves a state from which the request can continue, and waits until the state is stored.
     ///
     /// The last saved state is available as [`Context::checkpoint`](crate::handler::Context::checkpoint) to the same
-    /// attempt in a new invocation, and to the next attempt after a failure or a crash. Each call costs one DynamoDB write, so
-    /// save a checkpoint only when repeating the work since the last one would cost more.
+    /// attempt in a new invocation, and to the next attempt after a failure or a crash. Each call costs one DynamoDB
+    /// write, so save a checkpoint only when repeating the work since the last one would cost more.
     ///
     /// # Errors
     /// [`ProgressError`] if the state cannot be serialized to JSON or is larger than

@@ -1,7 +1,7 @@
 //! Logs and metrics of the functions, as JSON lines on standard output.
 //!
-//! Log events are written with `tracing`, one JSON object per line, for queries with CloudWatch Logs Insights. Metrics are
-//! written as [`MetricLine`]s, from which CloudWatch extracts metrics without an API call.
+//! Log events are written with `tracing`, one JSON object per line, for queries with CloudWatch Logs Insights.
+//! Metrics are written as [`MetricLine`]s, from which CloudWatch extracts metrics without an API call.
 
 mod emf;
 pub(crate) mod record;
@@ -34,7 +34,8 @@ pub(crate) fn init(level: LevelFilter) {
     let _ = dispatcher::set_global_default(writing(level, io::stdout));
 }
 
-/// Creates a `tracing` dispatcher that calls `line` with each event of `level` and above, formatted as the log line on Lambda.
+/// Creates a `tracing` dispatcher that calls `line` with each event of `level` and above, formatted as the log line
+/// on Lambda.
 ///
 /// It is for processes that run several functions, such as the local stage: each function's future runs with its own
 /// dispatcher, set with `tracing::instrument::WithSubscriber`.

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::Command;
 
-/// Version prefix of the compiler whose diagnostics the `.stderr` files contain: the oldest supported compiler, which CI
-/// uses. Other versions word the diagnostics differently.
+/// Version prefix of the compiler whose diagnostics the `.stderr` files contain: the oldest supported compiler, which
+/// CI uses. Other versions word the diagnostics differently.
 const COMPILER: &str = "rustc 1.95.";
 
 #[test]

@@ -1,4 +1,5 @@
-//! The Lambda functions for the fuzz targets, with stubs of DynamoDB and the management API that return fixed responses.
+//! The Lambda functions for the fuzz targets, with stubs of DynamoDB and the management API that return fixed
+//! responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,12 +147,12 @@ impl Functions {
         functions
     }
 
-    /// Checks that the router accepts the stubbed connection. Otherwise it would reject every message at the start, and the
-    /// fuzz targets would not reach the code behind that check.
+    /// Checks that the router accepts the stubbed connection. Otherwise it would reject every message at the start,
+    /// and the fuzz targets would not reach the code behind that check.
     fn check(&self) {
         let event = include_str!("../seeds/gateway_event/message_quick.json");
         let answer = self.runtime.block_on(self.router.route(&serde_json::from_str(event).unwrap()));
-        assert!(answer.contains("\"success\":true"), "router does not accept the stubbed connection: {answer}");
+        assert!(answer.contains("\"success\":true"), "router accepts the stubbed connection: {answer}");
     }
 }
 
@@ -193,8 +194,8 @@ fn credentials() -> Credentials {
     Credentials::new("fuzz", "fuzz", None, None, "fuzz")
 }
 
-/// An HTTP client with fixed responses: every connection exists, every new request is stored, and every update of a request
-/// fails its condition.
+/// An HTTP client with fixed responses: every connection exists, every new request is stored, and every update of a
+/// request fails its condition.
 #[derive(Clone, Debug)]
 struct FixedResponses;
 

@@ -1,4 +1,5 @@
-//! Fuzzes the functions with events of API Gateway. Each function returns a valid response for every event.
+//! Fuzzes `connect`, `disconnect` and `router` with events of API Gateway. Each returns a valid response to every
+//! event.
 
 #![no_main]
 
@@ -22,14 +23,14 @@ fuzz_target!(|event: &[u8]| {
             let connected = functions.connect.answer(&event, deadline).await;
             assert!(
                 [200, 401, 500].contains(&connected.status_code),
-                "connect responds 200, 401 or 500: {connected:?}"
+                "connect responds with 200, 401 or 500: {connected:?}"
             );
             let disconnected = functions.disconnect.answer(&event, deadline).await;
             assert_eq!(disconnected.status_code, 200);
             let frame = functions.router.route(&event).await;
             assert!(
                 frame.len() <= MAX_FRAME_BYTES,
-                "response frame is larger than MAX_FRAME_BYTES: {} bytes",
+                "response frame has at most MAX_FRAME_BYTES bytes, found {}",
                 frame.len()
             );
             serde_json::from_str::<Frame>(&frame).expect("the router's response is a frame");

@@ -1,5 +1,5 @@
-//! Fuzzes the decoders of DynamoDB items with item images of stream records. A decoder returns an error or a value, and the value is
-//! unchanged after it is encoded and decoded again.
+//! Fuzzes the decoders of DynamoDB items with item images of stream records. A decoder returns an error or a value,
+//! and the value is unchanged after it is encoded and decoded again.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Fuzzes the parser of client messages. No text makes the parser panic, and a parsed message is unchanged after it is serialized
-//! and parsed again.
+//! Fuzzes the parser of client messages. No text makes the parser panic, and a parsed message is unchanged after it
+//! is serialized and parsed again.
 
 #![no_main]
 
@@ -12,7 +12,8 @@ fuzz_target!(|text: &str| match Message::parse(text) {
     Ok(message) => {
         let Message { id, action, payload, metadata } = &message;
         let written = json!({"id": id, "action": action, "payload": payload, "metadata": metadata});
-        // A serialized number can be longer than the original. So the only possible error is that the message is too large.
+        // A serialized number can be longer than the original. So the only possible error is that the message is too
+        // large.
         match Message::parse(&written.to_string()) {
             Ok(again) => assert_eq!(again, message),
             Err(rejected) => assert_eq!(rejected.error.code.as_str(), "PAYLOAD_TOO_LARGE"),

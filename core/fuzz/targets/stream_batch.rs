@@ -1,4 +1,5 @@
-//! Fuzzes the processor with batches of stream records. It reports only records of the batch as failed, each at most once.
+//! Fuzzes the processor with batches of stream records. The processor reports only records of the batch as
+//! failed, and at most as many as the batch contains.
 
 #![no_main]
 
@@ -30,12 +31,15 @@ fuzz_target!(|text: &[u8]| {
     FUNCTIONS.with(|functions| {
         let processing = functions.processor.process(batch, NOW + Duration::from_secs(900));
         let failures = functions.runtime.block_on(processing).batch_item_failures;
-        assert!(failures.len() <= sequence_numbers.len(), "more failures than records: {failures:?}");
+        assert!(
+            failures.len() <= sequence_numbers.len(),
+            "processor reports at most one failure per record: {failures:?}"
+        );
         for failure in failures {
             let number = failure.item_identifier.as_str();
             assert!(
                 sequence_numbers.contains(&number),
-                "failed record {number:?} is not in the batch: {sequence_numbers:?}"
+                "each failed record is in the batch: {number:?} in {sequence_numbers:?}"
             );
         }
     });

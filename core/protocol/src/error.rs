@@ -142,7 +142,7 @@ error_codes! {
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
     /// Processing the request failed.
     ProcessingFailed = "PROCESSING_FAILED",
-    /// The server failed for a reason that is not the request's fault.
+    /// An unexpected failure in the server, which the request did not cause.
     InternalError = "INTERNAL_ERROR",
 }
 

@@ -60,7 +60,8 @@ pub enum Frame {
         /// Sequence number of the frame among the frames of its request.
         seq: Seq,
     },
-    /// A message was rejected, or a queued request failed or was cancelled. For a queued request this is the last frame.
+    /// A message was rejected, or a queued request failed or was cancelled. For a queued request this is the last
+    /// frame.
     Error {
         /// Id of the request; `None` if the rejected message has no usable id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,8 +110,8 @@ impl Frame {
 
 /// The sequence number of a frame among the frames of its request.
 ///
-/// Its value is `epoch · 2²⁰ + n` for the `n`-th frame of an attempt; each attempt has a higher epoch than the one before.
-/// So sequence numbers increase across attempts and processes, although not every number is stored. Clients
+/// Its value is `epoch · 2²⁰ + n` for the `n`-th frame of an attempt; each attempt has a higher epoch than the one
+/// before. So sequence numbers increase across attempts and processes, although not every number is stored. Clients
 /// drop frames whose sequence number is not higher than the highest that they have seen.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
@@ -127,9 +128,9 @@ impl Seq {
 
     /// Returns the next sequence number of the same attempt.
     ///
-    /// An attempt has 2²⁰ sequence numbers. After the last one, `next` returns the same number again, so that an attempt
-    /// never uses a number of the next attempt. Ten frames a second use up the range after 29 hours, and a Lambda
-    /// invocation lasts at most 15 minutes.
+    /// An attempt has 2²⁰ sequence numbers. After the last one, `next` returns the same number again, so that an
+    /// attempt never uses a number of the next attempt. Ten frames a second use up the range after 29 hours, and a
+    /// Lambda invocation lasts at most 15 minutes.
     #[must_use]
     pub const fn next(self) -> Self {
         let last_of_epoch = self.0 | ((1 << Self::BITS_PER_EPOCH) - 1);

@@ -1,7 +1,8 @@
-//! The wire protocol of Streamer: JSON text frames over a WebSocket, compatible with the clients of the earlier Go system.
+//! The wire protocol of Streamer: JSON text frames over a WebSocket, compatible with clients of the published Go
+//! implementation.
 //!
-//! A client sends a [`Message`], and the server sends [`Frame`]s. A message names an action: an action of the app, or one
-//! of these four built-in actions:
+//! A client sends a [`Message`], and the server sends [`Frame`]s. A message names an action: an action of the app, or
+//! one of these four built-in actions:
 //!
 //! | action | payload | `data` of the `response` frame |
 //! |---|---|---|
@@ -24,15 +25,15 @@
 //! # Reconnecting
 //!
 //! A client that reconnects sends `subscribe`, with the highest `seq` that it has seen of the request (default 0). It
-//! receives a snapshot, and then each frame whose `seq` is higher than both this value and the snapshot's `seq`. If the request is
-//! already terminal, the client receives the terminal frame immediately, whatever `seq` it sent. Sending the request
-//! again, with the same id, over another connection subscribes that connection in the same way. A request has at most
-//! 16 subscribed connections. A further connection receives `RATE_LIMITED`.
+//! receives a snapshot, and then each frame whose `seq` is higher than both this value and the snapshot's `seq`. If
+//! the request is already terminal, the client receives the terminal frame immediately, whatever `seq` it sent.
+//! Sending the request again, with the same id, over another connection subscribes that connection in the same way. A
+//! request has at most 16 subscribed connections. A further connection receives `RATE_LIMITED`.
 //!
 //! # Cancelling
 //!
-//! If a request is running when it is cancelled, its status stays the same and its snapshot has `"cancel_requested": true`
-//! until its handler has stopped.
+//! If a request is running when it is cancelled, its status does not change until its handler has stopped. Until then,
+//! the request's snapshot contains `"cancel_requested": true`.
 
 mod error;
 mod frame;

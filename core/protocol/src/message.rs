@@ -108,7 +108,8 @@ fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {
     }
 }
 
-/// Values that are not strings are kept as their JSON text, because the client of the Go system sends `true` in metadata.
+/// Values that are not strings are kept as their JSON text, because the client of the Go implementation sends `true` in
+/// metadata.
 fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
     let entries = match object.remove("metadata") {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),

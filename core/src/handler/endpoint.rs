@@ -72,8 +72,8 @@ async fn process<H: Handler>(
     progress.stop(StopReason::TimeIsUp);
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
-        // An output that is returned within the grace period counts. An error counts as the timeout, because the handler
-        // may have failed only because it was asked to stop.
+        // An output that is returned within the grace period counts. An error counts as the timeout, because the
+        // handler may have failed only because it was asked to stop.
         Ok(result) => result.map_err(|_| error),
         Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// the policy decides. If the process of an invocation dies, each request in it loses one attempt, whatever the
 /// policy says.
 ///
-/// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, limited by `cap` (exponential backoff
-/// with full jitter). Registering a handler whose policy has invalid numbers fails with
+/// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, limited by `cap` (exponential
+/// backoff with full jitter). Registering a handler whose policy has invalid numbers fails with
 /// [`RegisterError::RetryPolicy`](crate::app::RegisterError::RetryPolicy).
 ///
 /// ```
@@ -29,8 +29,9 @@ pub struct RetryPolicy {
     pub factor: f64,
     /// Upper limit of every wait. At most 24 h, default 5 min.
     pub cap: Duration,
-    /// Whether an attempt that timed out is retried. Default `true`. A request that the processor ran beside other requests
-    /// until the invocation ended is always retried, alone in an invocation of the worker, if an attempt is left.
+    /// Whether an attempt that timed out is retried. Default `true`. A request that the processor ran beside other
+    /// requests until the invocation ended is always retried, alone in an invocation of the worker, if an attempt is
+    /// left.
     pub retries_timeouts: bool,
     /// Whether an attempt that panicked is retried. Default `true`.
     pub retries_panics: bool,

@@ -13,7 +13,8 @@ pub struct HandlerRuntime(Mutex<Current>);
 #[derive(Debug)]
 struct Current {
     handle: Handle,
-    /// Replacement runtimes; the last one is in use. Earlier ones are kept, because slow calls may still finish on them.
+    /// Replacement runtimes; the last one is in use. Earlier ones are kept, because slow calls may still finish on
+    /// them.
     replacements: Vec<Runtime>,
 }
 
@@ -33,12 +34,12 @@ impl HandlerRuntime {
 
     /// Replaces the runtime for later calls if the current one is blocked.
     ///
-    /// A runtime is blocked if it does not run an empty task in time. The cause is a handler that never awaits: its task
-    /// cannot be aborted, and would delay all later handlers.
+    /// A runtime is blocked if it does not run an empty task in time. The cause is a handler that never awaits: its
+    /// task cannot be aborted, and would delay all later handlers.
     ///
-    /// The thread of a blocked runtime stays busy until the task awaits or ends. Until then, background tasks on that runtime
-    /// stand still too, such as those that drive a handler's pooled connections. The number of replacements is not bounded.
-    /// Each one is logged as an `error`.
+    /// The thread of a blocked runtime stays busy until the task awaits or ends. Until then, background tasks on that
+    /// runtime stand still too, such as those that drive a handler's pooled connections. The number of replacements
+    /// is not bounded. Each one is logged as an `error`.
     pub(crate) async fn replace_if_stuck(&self) {
         let (handle, replaced) = {
             let current = self.lock();

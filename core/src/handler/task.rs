@@ -4,12 +4,14 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::instrument::WithSubscriber as _;
 
-/// Creates a runtime for handlers. With one thread per concurrent handler, a handler that blocks does not delay another.
+/// Creates a runtime for handlers. With one thread per concurrent handler, a handler that blocks does not delay
+/// another.
 pub(crate) fn handlers_runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().thread_name("handler").build()
 }
 
-/// A task on another runtime than the caller's, such as a handler on the handlers' runtime. Dropping it aborts the task.
+/// A task on another runtime than the caller's, such as a handler on the handlers' runtime. Dropping it aborts the
+/// task.
 pub(crate) struct HandlerTask<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> HandlerTask<T> {

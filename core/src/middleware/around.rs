@@ -39,7 +39,8 @@ where
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
-    /// Ready when the inner services are ready, so that an outer load-shedding layer notices missing capacity further in.
+    /// Ready when the inner services are ready, so that an outer load-shedding layer notices missing capacity further
+    /// in.
     fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
         self.next.poll_ready(cx)
     }

@@ -15,11 +15,11 @@ use crate::store::Identity;
 pub struct Call {
     /// Context that the handler will receive.
     ///
-    /// The app's layers may change `context.action`: the action after the last of them selects the handler. A call fails if a
-    /// layer changes its action from or to a built-in action.
+    /// The app's layers may change `context.action`: the action after the last of them selects the handler. A call
+    /// fails if a layer changes its action from or to a built-in action.
     pub context: Context,
-    /// Input of the action, as sent by the client. A change by a layer is visible to inner layers and the handler in this phase
-    /// only: a queued request is stored with its original payload.
+    /// Input of the action, as sent by the client. A change by a layer is visible to inner layers and the handler in
+    /// this phase only: a queued request is stored with its original payload.
     pub payload: Arc<Value>,
     /// Phase of the call: in the router, or in an attempt to run a queued request.
     pub phase: Phase,
@@ -35,8 +35,8 @@ impl Call {
         Self { context, payload: payload.into(), phase, registered }
     }
 
-    /// Returns the action that the client requested, if it has a handler or is built in; `None` if only the app's fallback
-    /// handles it.
+    /// Returns the action that the client requested, if it has a handler or is built in; `None` if only the app's
+    /// fallback handles it.
     ///
     /// The result does not change when a layer renames the action. Because it is one of a fixed set of names, it is
     /// suitable as a metric dimension. The name of a fallback action is not, because a client can choose any name.
@@ -103,8 +103,8 @@ impl Routing {
 
 /// The successful result of a [`Call`].
 ///
-/// [`Queue`](Self::Queue) and [`BuiltIn`](Self::BuiltIn) are valid only in [`Phase::Routing`]. They are decisions, which the
-/// router carries out after the reply has passed all layers.
+/// [`Queue`](Self::Queue) and [`BuiltIn`](Self::BuiltIn) are valid only in [`Phase::Routing`]. They are decisions,
+/// which the router carries out after the reply has passed all layers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reply {

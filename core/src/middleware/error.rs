@@ -24,8 +24,8 @@ pub struct CallError {
 pub enum CallErrorKind {
     /// The handler was not called, was stopped, or a layer failed. The client receives an `error` frame.
     Refused,
-    /// The handler returned an error. The client receives a `response` frame with `success: false`, or, for a queued request,
-    /// an `error` frame as the last frame.
+    /// The handler returned an error. The client receives a `response` frame with `success: false`, or, for a queued
+    /// request, an `error` frame as the last frame.
     Failed,
 }
 

@@ -10,9 +10,9 @@ use crate::telemetry::{MetricLine, MetricSink, StandardOutput};
 /// A layer that writes one line of metrics per call, in CloudWatch's embedded metric format.
 ///
 /// CloudWatch extracts the metrics from the log, so the layer makes no AWS call and does not wait. The dimensions are
-/// `Action` and `Phase`. The metrics are `Calls`, `Failures` (the handler returned an error, the call panicked, or the call was
-/// abandoned), `Refusals` (the call was rejected, or its handler timed out) and `Duration`, which includes time that the
-/// call waited for the capacity of an inner layer.
+/// `Action` and `Phase`. The metrics are `Calls`, `Failures` (the handler returned an error, the call panicked, or the
+/// call was abandoned), `Refusals` (the call was rejected, or its handler timed out) and `Duration`, which includes
+/// time that the call waited for the capacity of an inner layer.
 ///
 /// `Action` is the action that the client requested, even if a layer renamed it. All actions that only the app's
 /// fallback handles count as the one action `fallback`, because a client can choose any number of names.

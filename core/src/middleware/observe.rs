@@ -35,7 +35,8 @@ pub(super) enum Outcome {
     Refused(ErrorCode),
     Failed(ErrorCode),
     Panicked,
-    /// The call was dropped: the time limit of the router or of the invocation was reached, or an outer layer cancelled it.
+    /// The call was dropped: the time limit of the router or of the invocation was reached, or an outer layer
+    /// cancelled it.
     Abandoned,
 }
 
@@ -76,8 +77,8 @@ impl Outcome {
 
 /// Wraps a service so that `report` is called with each finished call.
 ///
-/// The result is always ready. So a call that waits for the capacity of an inner layer is observed too, and is reported even
-/// if it is abandoned while it waits.
+/// The result is always ready. So a call that waits for the capacity of an inner layer is observed too, and is
+/// reported even if it is abandoned while it waits.
 pub(super) fn observing(
     inner: impl Step,
     report: impl Fn(&FinishedCall<'_>) + Clone + Send + Sync + 'static,

@@ -7,8 +7,8 @@ use super::{Call, Next, Phase, Step};
 
 /// A layer that rejects messages of users who lack a permission, with `FORBIDDEN`.
 ///
-/// The permission is checked in the router only: a request that is already queued runs. To require a permission for a single
-/// handler, use [`Handler::required_permission`](crate::handler::Handler::required_permission).
+/// The permission is checked in the router only: a request that is already queued runs. To require a permission for a
+/// single handler, use [`Handler::required_permission`](crate::handler::Handler::required_permission).
 #[derive(Clone, Debug)]
 pub struct RequirePermission(Arc<str>);
 

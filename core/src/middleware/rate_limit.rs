@@ -68,12 +68,13 @@ impl RateLimit {
 
     /// Counts messages of all the router's execution environments together, in the DynamoDB table `RATE_LIMITS_TABLE`.
     ///
-    /// Limits with the same `name` share their counts. Each accepted message costs one write. A message is rejected without
-    /// a write if this environment already knows that the limit is reached.
+    /// Limits with the same `name` share their counts. Each accepted message costs one write. A message is rejected
+    /// without a write if this environment already knows that the limit is reached.
     ///
-    /// If the router has no table, or the table does not answer, each environment counts separately, unless the limit is set to
-    /// [`fail_closed`](Self::fail_closed). If DynamoDB throttles the write, the message is always rejected. Otherwise a flood
-    /// of messages of one user, which throttles that user's item, could disable the user's own limit.
+    /// If the router has no table, or the table does not answer, each environment counts separately, unless the limit
+    /// is set to [`fail_closed`](Self::fail_closed). If DynamoDB throttles the write, the message is always rejected.
+    /// Otherwise a flood of messages of one user, which throttles that user's item, could disable the user's own
+    /// limit.
     #[must_use]
     pub fn shared(mut self, name: impl Into<Arc<str>>) -> Self {
         self.shared = Some(name.into());

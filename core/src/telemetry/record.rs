@@ -1,4 +1,5 @@
-//! Recording of a function's events and replies in its log, from which the command `streamer record` makes test fixtures.
+//! Recording of a function's events and replies in its log, from which the command `streamer record` makes test
+//! fixtures.
 
 use std::io::Write as _;
 use std::task;
@@ -13,8 +14,8 @@ use crate::config::Environment;
 
 /// Maximum length of a text that is logged as one line, in bytes.
 ///
-/// CloudWatch accepts 1 MiB per log event (256 KiB until April 2025). But Lambda has been observed to cut lines at 64 KiB, the
-/// capacity of the pipe that carries them.
+/// CloudWatch accepts 1 MiB per log event (256 KiB until April 2025). But Lambda has been observed to cut lines at 64
+/// KiB, the capacity of the pipe that carries them.
 const MAX_WHOLE_BYTES: usize = 60_000;
 /// Maximum length of each piece of a longer text, in bytes. JSON escapes can double the length of a piece.
 const MAX_PIECE_BYTES: usize = 28_000;
@@ -22,7 +23,8 @@ const MAX_PIECE_BYTES: usize = 28_000;
 /// Reads from the environment variable `STREAMER_RECORD` whether to log every event and its reply; `true` or `false`,
 /// default `false`.
 ///
-/// The recorded lines contain tokens and payloads. Enable recording only temporarily, and only where logs may contain such data.
+/// The recorded lines contain tokens and payloads. Enable recording only temporarily, and only where logs may contain
+/// such data.
 pub(crate) fn is_recording(environment: &mut Environment<'_>) -> bool {
     environment.or_default("STREAMER_RECORD", false, "true or false")
 }
