@@ -71,7 +71,7 @@ impl Routes {
         if is_built_in != call.registered().is_some_and(App::is_built_in) {
             let original = call.registered().unwrap_or("an action without a handler");
             return Err(format!(
-                "a layer renamed {original} to {action}, but built-in actions cannot be renamed"
+                "a layer renamed {original} to {action}; built-in actions cannot be renamed or replaced"
             )
             .into());
         }

@@ -108,8 +108,8 @@ fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {
     }
 }
 
-/// Values that are not strings are kept as their JSON text, because the client of the Go implementation sends `true` in
-/// metadata.
+/// Removes `metadata` from the message. Values that are not strings are kept as their JSON text, because the client of
+/// the published Go implementation sends `true` as a value.
 fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
     let entries = match object.remove("metadata") {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),

@@ -116,7 +116,7 @@ impl RateLimit {
                 Err(self.refuse(bucket, now))
             }
             Err(error) => {
-                tracing::warn!(limit = %name, error = %Causes(&error), "token not taken from shared rate limit");
+                tracing::warn!(limit = %name, error = %Causes(&error), "call to shared rate limit failed");
                 self.without_table(error.kind() == StoreErrorKind::Throttled)
             }
         }

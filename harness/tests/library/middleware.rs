@@ -282,7 +282,7 @@ async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_n
     let logged = lines.taken();
     assert_eq!(logged.lines().count(), 3, "{logged}");
     assert!(
-        logged.contains("a layer renamed ping to echo, but built-in actions cannot be renamed"),
+        logged.contains("a layer renamed ping to echo; built-in actions cannot be renamed or replaced"),
         "{logged}"
     );
 }
