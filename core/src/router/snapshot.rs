@@ -139,7 +139,7 @@ mod tests {
         let failed = snapshot("s1".into(), &ended(Ending::Failed(long))).to_json();
         insta::assert_snapshot!([above, failed].join("\n"), @r#"
         {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"completed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"result_omitted":true}}
-        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"TIMEOUT","message":"The error's message and details are larger than the gateway carries"}}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"TIMEOUT","message":"The error's message and details are too large for a WebSocket frame"}}}
         "#);
     }
 }

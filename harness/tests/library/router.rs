@@ -203,7 +203,7 @@ async fn a_payload_that_is_wrong_and_large_is_refused_by_what_is_wrong() {
     };
     assert_eq!((request_id, error.code), (Some("r1".into()), ErrorCode::ValidationError));
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "x".repeat(5_000)}});
-    assert_snapshot!(world.say("c-ann", status).await, @r#"{"type":"error","request_id":"s1","error":{"code":"VALIDATION_ERROR","message":"request_id: has 5000 characters; at most 128 are taken","details":{"fields":[{"path":"request_id","message":"has 5000 characters; at most 128 are taken"}]}},"timestamp":1700000000}"#);
+    assert_snapshot!(world.say("c-ann", status).await, @r#"{"type":"error","request_id":"s1","error":{"code":"VALIDATION_ERROR","message":"request_id: has 5000 characters; at most 128 are allowed","details":{"fields":[{"path":"request_id","message":"has 5000 characters; at most 128 are allowed"}]}},"timestamp":1700000000}"#);
 }
 
 #[tokio::test(start_paused = true)]
