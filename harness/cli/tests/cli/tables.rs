@@ -479,7 +479,7 @@ fn a_delete_that_is_repeated_waits_for_the_first() {
     let delete = |url: &str| run(&workspace, &["delete", "--yes", "--prefix", "demo", "--endpoint", url]);
     assert_eq!(delete(&deleting("DELETING", 3)), "0\ndemo-Table: deleted\n");
     let made = delete(&deleting("CREATING", 3));
-    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table must wait"), "{made}");
+    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table is not possible now"), "{made}");
 }
 
 #[test]
