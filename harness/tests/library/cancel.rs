@@ -87,7 +87,7 @@ async fn cancel_of_an_unclaimed_request_is_immediate_and_delivered_to_every_subs
     );
 
     let response = world.process().await;
-    assert_eq!(response.batch_item_failures, [], "the record of the cancelled request is no failure");
+    assert_eq!(response.batch_item_failures, [], "the cancelled request's record is not reported as failed");
     assert_eq!(world.request("r1").await.status, Status::Cancelled);
     assert_cancelled_is_last_frame(&world, "c-ann");
 }

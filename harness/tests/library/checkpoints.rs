@@ -48,7 +48,7 @@ async fn three_hour_job_continues_across_invocations_within_one_attempt() {
 
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!({"attempt": 1, "continuations": 12}))));
-    assert_eq!((request.attempt, request.history), (1, vec![]), "continuations use up no further attempt");
+    assert_eq!((request.attempt, request.history), (1, vec![]), "all continuations count as one attempt");
     assert_eq!(bench.started(), 13);
     assert!(began.elapsed() < Duration::from_mins(200), "{:?}", began.elapsed());
     let frames = bench.frames();

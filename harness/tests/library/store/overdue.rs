@@ -54,7 +54,7 @@ async fn pending_request_is_nudged_once_each_time_its_timer_fires() {
         assert!(store.queue.nudge(&seen, at(60)).await.unwrap());
         let item = store.item(&key).await;
         assert_eq!((&item["nudges"], &item["timer_at"]), (&number(1), &millis(next)));
-        assert_eq!(store.get(&key).await, request, "a nudge changes nothing else of the request");
+        assert_eq!(store.get(&key).await, request, "a nudge changes only timer and nudge count");
         // A second sweeper still has the summary from before the nudge.
         assert!(!store.queue.nudge(&seen, at(61)).await.unwrap());
         assert_eq!(store.item(&key).await, item);
@@ -270,7 +270,7 @@ async fn reclaim_of_a_request_without_a_lease_is_refused_as_misuse() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Of two sweepers, the second arrives when the next attempt has already failed.
+/// Of two sweepers that act on the same due item, the second acts only after the next attempt has failed too.
 #[tokio::test]
 async fn retrying_request_does_not_become_pending_before_it_is_due() {
     let store = Store::new().await;
