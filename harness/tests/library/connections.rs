@@ -369,7 +369,11 @@ async fn hanging_update_of_the_last_activity_time_delays_the_answer_by_at_most_a
         let answer = router.route_before(&message("c-ann", quick(takes), false), deadline).await;
         assert!(answer.contains("\"success\":true"), "{answer}");
         waited.push(asked.elapsed().as_millis());
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "no activity-update task is left running");
+        assert_eq!(
+            Handle::current().metrics().num_alive_tasks(),
+            0,
+            "no activity-update task is left running"
+        );
     }
     assert_eq!(waited, [0, 1_000, 0, 3_000, 500]);
 }

@@ -124,17 +124,17 @@ async fn status_change_without_a_lease_succeeds_only_from_pending_or_retrying() 
 #[tokio::test]
 async fn status_change_is_refused_if_the_request_no_longer_has_the_expected_status() {
     let store = Store::new().await;
-    for (n, stands) in Status::ALL.into_iter().enumerate() {
-        let key = request_in(&store, &format!("r{n}"), stands).await;
+    for (n, current) in Status::ALL.into_iter().enumerate() {
+        let key = request_in(&store, &format!("r{n}"), current).await;
         let before = store.item(&key).await;
         for from in [Status::Pending, Status::Retrying] {
-            if from == stands {
+            if from == current {
                 continue;
             }
             let error =
                 store.queue.update_status(&key, from, NewStatus::Cancelled, at(40)).await.unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {stands:?}");
-            let said = format!("it is {}, not {}", stands.as_str(), from.as_str());
+            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {current:?}");
+            let said = format!("it is {}, not {}", current.as_str(), from.as_str());
             assert!(error.to_string().contains(&said), "{error}");
             assert_eq!(store.item(&key).await, before);
         }
