@@ -1,4 +1,4 @@
-//! What a hostile client may send, and the short answer that each message gets.
+//! Messages of hostile clients, and the short answer that each of them gets.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use crate::router::app;
 use crate::world::{World, message};
 
-/// A message around this text, of as many bytes as asked for.
+/// The text `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
 fn of_bytes(bytes: usize, around: &str) -> String {
     let (before, after) = around.split_once('…').unwrap();
     format!("{before}{}{after}", "x".repeat(bytes - before.len() - after.len()))
@@ -26,6 +26,7 @@ fn nested(levels: usize) -> String {
     format!(r#"{{"action":"echo","payload":{open}{close},"id":"r1"}}"#)
 }
 
+/// Each hostile message, with the name of its case.
 fn cases() -> Vec<(&'static str, String)> {
     let large = r#"{"action":"double","payload":"…","id":"r1"}"#;
     let numbers = vec!["1e15"; 20_000].join(",");
@@ -115,7 +116,7 @@ fn cases() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it_can() {
+async fn each_hostile_message_gets_a_short_answer_with_its_request_id_if_readable() {
     let world = World::new(app()).await;
     let mut answers = String::new();
     for (case, body) in cases() {
@@ -124,11 +125,11 @@ async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     assert_snapshot!(answers);
-    assert_eq!(world.records().len(), 0, "nothing of it is stored");
+    assert_eq!(world.records().len(), 0, "no hostile message is stored");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_of_requests_that_are_not_there_leaves_nothing_behind() {
+async fn status_subscribe_and_cancel_of_missing_requests_store_and_push_nothing() {
     let world = World::new(app()).await;
     for id in ["r1", "#", "subscribers", "a.b[0]", ":seen", "../x", "%", "\u{202e}", " ", "😀"] {
         for action in ["status", "subscribe", "cancel"] {
@@ -155,7 +156,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_hostile_messages_reaches_neither_the_store_nor_the_log() {
+async fn flood_of_hostile_messages_causes_no_store_call_and_no_log_line() {
     let world = World::new(app()).await;
     let log = Log::default();
     let writer = log.clone();
@@ -177,7 +178,7 @@ async fn a_flood_of_hostile_messages_reaches_neither_the_store_nor_the_log() {
     assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), "");
 }
 
-/// Answers with what it was sent, in a few more layers.
+/// Handler that returns its input inside 32 more nested arrays.
 struct Wrap;
 
 impl Handler for Wrap {
@@ -194,7 +195,7 @@ impl Handler for Wrap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deepest_message_is_stored_and_so_is_what_a_handler_wraps_it_in() {
+async fn message_of_maximum_depth_and_an_even_deeper_result_are_stored() {
     let mut app = App::new();
     app.handle("wrap", Wrap).unwrap();
     let world = World::new(app).await;
@@ -207,7 +208,7 @@ async fn the_deepest_message_is_stored_and_so_is_what_a_handler_wraps_it_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_without_what_the_gateway_always_says_is_answered_all_the_same() {
+async fn gateway_event_with_missing_or_invalid_fields_is_still_answered() {
     let world = World::new(app()).await;
     let mut answers = String::new();
     let echo = json!(r#"{"action":"echo","id":"r1"}"#);
