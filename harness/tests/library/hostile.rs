@@ -33,85 +33,85 @@ fn cases() -> Vec<(&'static str, String)> {
     let entries = (0..33).map(|n| format!(r#""k{n}":"""#)).collect::<Vec<_>>().join(",");
     let text = |text: &str| text.to_owned();
     vec![
-        ("nothing", text("")),
-        ("white space alone", " \n".repeat(60_000)),
-        ("no JSON", text("<script>")),
-        ("null", text("null")),
-        ("a string", text(r#""r1""#)),
-        ("an array with an object in it", text(r#"[{"action":"echo","id":"r1"}]"#)),
+        ("an empty message", text("")),
+        ("only white space", " \n".repeat(60_000)),
+        ("a text that is not JSON", text("<script>")),
+        ("the JSON value null", text("null")),
+        ("a JSON string", text(r#""r1""#)),
+        ("an array that contains an object", text(r#"[{"action":"echo","id":"r1"}]"#)),
         ("an empty object", text("{}")),
-        ("two objects", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
-        ("cut off in the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
-        ("cut off in the id", text(r#"{"action":"echo","id":"r1"#)),
-        ("a byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
-        ("white space around", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
-        ("a byte more than the gateway carries", of_bytes(MAX_FRAME_BYTES + 1, large)),
-        ("as much as Lambda carries", of_bytes(6_000_000, large)),
-        ("objects without end", r#"{"id":"r1","a":"#.repeat(8_000)),
-        ("arrays without end", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
-        ("a level too deep", nested(Message::MAX_DEPTH)),
-        ("as deep as may be", nested(Message::MAX_DEPTH - 1)),
+        ("two objects in one message", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
+        ("truncated within the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
+        ("truncated within the id", text(r#"{"action":"echo","id":"r1"#)),
+        ("a leading byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
+        ("white space around the object", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
+        ("one byte above the gateway's limit", of_bytes(MAX_FRAME_BYTES + 1, large)),
+        ("6 MB, as large as Lambda accepts", of_bytes(6_000_000, large)),
+        ("8,000 nested unclosed objects", r#"{"id":"r1","a":"#.repeat(8_000)),
+        ("100,000 nested unclosed arrays", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
+        ("nested one level too deep", nested(Message::MAX_DEPTH)),
+        ("nested as deeply as allowed", nested(Message::MAX_DEPTH - 1)),
         ("no action", text(r#"{"id":"r1","payload":{}}"#)),
-        ("an action that is none", text(r#"{"id":"r1","action":["echo"]}"#)),
+        ("an action that is an array", text(r#"{"id":"r1","action":["echo"]}"#)),
         ("an empty action", text(r#"{"id":"r1","action":""}"#)),
-        ("a long action", format!(r#"{{"id":"r1","action":"{}"}}"#, "é".repeat(129))),
-        ("an unknown action of control characters", text(r#"{"id":"r1","action":"\u0000\r\n\u001b[2J"}"#)),
-        ("an action of another case", text(r#"{"id":"r1","action":"Echo"}"#)),
+        ("an action of 129 characters", format!(r#"{{"id":"r1","action":"{}"}}"#, "é".repeat(129))),
+        ("an action with control characters", text(r#"{"id":"r1","action":"\u0000\r\n\u001b[2J"}"#)),
+        ("an action in the wrong letter case", text(r#"{"id":"r1","action":"Echo"}"#)),
         ("an id that is a number", text(r#"{"id":1,"action":"echo"}"#)),
-        ("an id of control characters", text(r#"{"id":"r1\n","action":"echo"}"#)),
-        ("an id that is no text", text(r#"{"id":"\ud800","action":"echo"}"#)),
-        ("a long id", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
+        ("an id with a control character", text(r#"{"id":"r1\n","action":"echo"}"#)),
+        ("an id that is a lone surrogate", text(r#"{"id":"\ud800","action":"echo"}"#)),
+        ("an id of 129 characters", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
         ("an empty id", text(r#"{"id":"","action":"echo"}"#)),
         ("an id like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
-        ("a key that stands twice", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
-        ("an id that stands twice, at last as none", text(r#"{"id":"r1","action":"fly","id":2}"#)),
+        ("duplicate keys whose last values are valid", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
+        ("duplicate ids of which the last is a number", text(r#"{"id":"r1","action":"fly","id":2}"#)),
         ("unknown keys", text(r#"{"id":"r1","action":"echo","user":"bob","type":7,"__proto__":{}}"#)),
         ("no payload", text(r#"{"id":"r1","action":"takes"}"#)),
         ("a null payload", text(r#"{"id":"r1","action":"takes","payload":null}"#)),
         ("a payload of another type", text(r#"{"id":"r1","action":"takes","payload":{"seconds":1}}"#)),
-        ("a negative number", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
-        ("a fraction", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
-        ("a number above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
-        ("a number above all doubles", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
-        ("numbers that come out rounded", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
-        ("numbers that grow", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
-        ("half a character", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
-        ("metadata that is none", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
-        ("many metadata", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
-        ("much metadata", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
-        ("deep metadata", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
-        ("a status of no request", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
+        ("a negative payload", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
+        ("a fractional payload", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
+        ("a payload above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
+        ("a number above the range of f64", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
+        ("numbers that change when parsed as f64", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
+        ("numbers that are longer in the response", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
+        ("a payload of lone surrogates", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
+        ("metadata that is a string", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
+        ("metadata with 33 entries", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
+        ("metadata of more than 2,048 bytes", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
+        ("metadata with nested values", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
+        ("a status query with an array as payload", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
         (
-            "a status of an id that is none",
+            "a status query with an empty request id",
             text(r#"{"id":"r1","action":"status","payload":{"request_id":""}}"#),
         ),
-        ("a subscription to nothing", text(r#"{"id":"r1","action":"subscribe"}"#)),
+        ("a subscription without payload", text(r#"{"id":"r1","action":"subscribe"}"#)),
         (
-            "a subscription from before all frames",
+            "a subscription with a negative seq",
             text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":-1}}"#),
         ),
         (
-            "a subscription from between two frames",
+            "a subscription with an array as request id and a string as seq",
             text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":["r2"],"seq":"1"}}"#),
         ),
         (
-            "a subscription from above 64 bits",
+            "a subscription with a seq above 64 bits",
             text(
                 r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":18446744073709551616}}"#,
             ),
         ),
         (
-            "a cancellation of control characters",
+            "a cancel with a control character as request id",
             text(r#"{"id":"r1","action":"cancel","payload":{"request_id":"\u0000"}}"#),
         ),
         (
-            "a cancellation of a long id",
+            "a cancel with a request id of 100,000 characters",
             format!(
                 r#"{{"id":"r1","action":"cancel","payload":{{"request_id":"{}"}}}}"#,
                 "x".repeat(100_000)
             ),
         ),
-        ("a cancellation of all", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
+        ("a cancel with an array of ids as payload", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
     ]
 }
 
@@ -215,17 +215,17 @@ async fn gateway_event_with_missing_or_invalid_fields_is_still_answered() {
     for (case, body, base64) in [
         ("no body", Value::Null, false),
         ("a binary body", json!("eyJhY3Rpb24iOiJlY2hvIn0="), true),
-        ("a text that claims to be binary", echo.clone(), true),
+        ("a text body that is marked as base64", echo.clone(), true),
     ] {
         let answer = world.router.route(&message("c-ann", body, base64)).await;
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     let mut event = message("c-ann", echo, false);
     event.request_context.request_time_epoch = i64::MIN;
-    writeln!(answers, "sent before all time\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "a request time of i64::MIN ms\n  {}", world.router.route(&event).await).unwrap();
     event.request_context.request_time_epoch = i64::MAX;
-    writeln!(answers, "sent after all time\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "a request time of i64::MAX ms\n  {}", world.router.route(&event).await).unwrap();
     event.request_context.connection_id = None;
-    writeln!(answers, "from no connection\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "no connection id\n  {}", world.router.route(&event).await).unwrap();
     assert_snapshot!(answers);
 }
