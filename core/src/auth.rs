@@ -108,9 +108,10 @@ impl TokenVerifier {
     /// Key Set (RFC 7517).
     ///
     /// A token's `kid` selects the key. A token without a `kid` is accepted only if exactly one key of the
-    /// set has the token's algorithm. Each key is pinned to the one algorithm of its key type. A key is
-    /// ignored, with a log line, if its algorithm is not among `algorithms`, if it is for encryption, of an
-    /// unknown type, incomplete or too short, because issuers publish such keys in the same set.
+    /// set has the token's algorithm. A key without a `kid` verifies tokens whose `kid` no other key has.
+    /// Each key is pinned to the one algorithm of its key type. A key is ignored, with a log line, if its
+    /// algorithm is not among `algorithms`, if it is for encryption, of an unknown type, incomplete or too
+    /// short, because issuers publish such keys in the same set.
     ///
     /// # Errors
     /// A description of the problem if `jwks` cannot be parsed, has no usable key, contains a private key, or

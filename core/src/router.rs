@@ -54,7 +54,7 @@ struct Caller {
     /// The request id that the client chose; the gateway's id of the message if the client chose none.
     id: RequestId,
     now: Timestamp,
-    /// Deadline of the answer.
+    /// Instant by which the router must answer the message.
     until: Instant,
 }
 
@@ -64,7 +64,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// The gateway itself times out after 29 s, with an error frame that does not name the request.
     pub const TIMEOUT: Duration = Duration::from_secs(25);
     /// Maximum delay before the router received the message, such as a cold start, that counts against
-    /// [`TIMEOUT`](Self::TIMEOUT). A longer delay counts as this one.
+    /// [`TIMEOUT`](Self::TIMEOUT). A longer delay counts as 10 s.
     const MAX_DELAY: Duration = Duration::from_secs(10);
     /// Maximum time that an answer waits for the update of its connection's last-activity time.
     const LAST_PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -113,9 +113,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Sets the store in which [shared rate limits](crate::middleware::RateLimit::shared) count. Default:
     /// none.
     ///
-    /// Without a store, each router counts by itself, and a limit that [fails
-    /// closed](crate::middleware::RateLimit::fail_closed) refuses every message. Calls of `limits` run on the
-    /// current Tokio runtime, which must be the one that [`route`](Self::route) runs on.
+    /// Without a store, each router counts by itself, and a
+    /// [`fail_closed`](crate::middleware::RateLimit::fail_closed) limit refuses every message. Calls of
+    /// `limits` run on the current Tokio runtime, which must be the one that [`route`](Self::route) runs on.
     ///
     /// # Panics
     /// If called outside of a Tokio runtime.
@@ -251,7 +251,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         match &replied {
             Ok(_) => {}
             Err(error) if error.verdict() == Verdict::Yielded => {
-                tracing::error!(request_id = %caller.id, "quick request yielded; only queued requests can yield");
+                tracing::error!(
+                    request_id = %caller.id,
+                    "quick request yielded; only queued requests can yield"
+                );
             }
             Err(error) if error.is_unexpected() => {
                 tracing::warn!(request_id = %caller.id, error = %Causes(error), "request failed in the router");
@@ -285,7 +288,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                     ));
                 }
                 Err(error) => {
-                    tracing::error!(%connection, error = %Causes(&error), "connection record could not be read; message refused");
+                    tracing::error!(
+                        %connection, error = %Causes(&error),
+                        "connection record could not be read; message refused"
+                    );
                     return Err(internal_error());
                 }
             },

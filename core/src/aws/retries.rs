@@ -1,5 +1,4 @@
-//! Retries of DynamoDB errors that the SDK does not retry on its own: conflicts between transactions and
-//! writes.
+//! Retries of DynamoDB errors that the SDK does not retry by default, such as conflicts with transactions.
 
 use aws_sdk_dynamodb::config::interceptors::InterceptorContext;
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};

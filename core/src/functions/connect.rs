@@ -99,7 +99,7 @@ impl<C: ConnectionStore> Connect<C> {
                 return internal_error();
             }
             None => {
-                tracing::error!(connection = %connection.id, "connection store timed out; connection not opened");
+                tracing::error!(connection = %connection.id, "connection write timed out; not opened");
                 return internal_error();
             }
         }

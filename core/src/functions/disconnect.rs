@@ -146,12 +146,18 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
             let listed = match self.queue.get_by_connection(id, page.clone()).await {
                 Ok(listed) => listed,
                 Err(error) => {
-                    tracing::error!(connection = %id, error = %Causes(&error), "requests of the connection could not be listed");
+                    tracing::error!(
+                        connection = %id, error = %Causes(&error),
+                        "requests of the connection could not be listed"
+                    );
                     return;
                 }
             };
             for error in &listed.unreadable {
-                tracing::error!(connection = %id, error = %Causes(error), "request of the connection unreadable; skipped");
+                tracing::error!(
+                    connection = %id, error = %Causes(error),
+                    "request of the connection unreadable; skipped"
+                );
             }
             let requests = listed.items.iter().filter(|request| self.needs_change(request, id));
             stream::iter(requests)

@@ -20,8 +20,8 @@ use crate::store::{
 };
 use crate::telemetry::Causes;
 
-/// A [`DeadLetters`] without values: the router sends no dead letters. The sweeper sends those that are still
-/// due.
+/// Uninhabited [`DeadLetters`] type, because the router never sends a dead letter. The sweeper sends dead
+/// letters that are due.
 enum NoDeadLetters {}
 
 impl DeadLetters for NoDeadLetters {
@@ -126,9 +126,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let found = match cancelled {
             Cancelled::Now { subscribers, seq, epoch, parts_released } => {
                 tracing::info!(request = %key, "request cancelled");
-                let cancelled = self.cancelled_request(&caller, &target, seq, epoch);
+                let request = self.cancelled_request(&caller, &target, seq, epoch);
                 let ended = EndedRequest {
-                    request: &cancelled,
+                    request: &request,
                     audience: subscribers,
                     parts_released,
                     is_payload_lost: false,
@@ -192,7 +192,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             Subscribed::To(request) => *request,
             Subscribed::Missing => return Ok(None),
             Subscribed::Full(others) => {
-                tracing::info!(request = %key, %connection, "request has the maximum number of subscribers; refused");
+                tracing::info!(
+                    request = %key, %connection,
+                    "subscription refused; request has the maximum number of subscribers"
+                );
                 let message = format!("The request already has {} subscribers, the maximum", others.len());
                 let error = ErrorBody::new(ErrorCode::RateLimited, message);
                 return Err(error.with_detail("max_subscribers", Q::MAX_SUBSCRIBERS));
@@ -210,13 +213,18 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Removes subscribers whose connection has no record any more. Returns whether at least one was removed.
     async fn remove_closed_subscribers(&self, key: &RequestKey, subscribers: &[ConnectionId]) -> bool {
         let are_closed =
-            join_all(subscribers.iter().map(async |connection| match self.connections.get(connection).await {
-                Ok(found) => found.is_none(),
-                Err(error) => {
-                    tracing::warn!(%connection, error = %Causes(&error), "connection record could not be read; subscriber kept");
-                    false
-                }
-            }));
+            join_all(subscribers.iter().map(
+                async |connection| match self.connections.get(connection).await {
+                    Ok(found) => found.is_none(),
+                    Err(error) => {
+                        tracing::warn!(
+                            request = %key, %connection, error = %Causes(&error),
+                            "connection record could not be read; subscriber kept"
+                        );
+                        false
+                    }
+                },
+            ));
         let mut is_any_removed = false;
         for (connection, is_closed) in subscribers.iter().zip(are_closed.await) {
             if !is_closed {

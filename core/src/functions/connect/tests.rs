@@ -100,7 +100,7 @@ async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Op
 
 fn code(reply: &ApiGatewayProxyResponse) -> String {
     let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-        panic!("no body: {reply:?}");
+        panic!("reply has a text body: {reply:?}");
     };
     let body: Value = serde_json::from_str(body).unwrap();
     assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
@@ -267,7 +267,7 @@ async fn refusal_replies_differ_only_in_code_and_message() {
         assert_eq!((other.status_code, &other.headers), (malformed.status_code, &malformed.headers));
         let keys = |reply: &ApiGatewayProxyResponse| -> Vec<String> {
             let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-                panic!("{reply:?}")
+                panic!("reply has a text body: {reply:?}")
             };
             serde_json::from_str::<serde_json::Map<String, Value>>(body).unwrap().keys().cloned().collect()
         };
