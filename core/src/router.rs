@@ -216,8 +216,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
 
     /// Sends a message through the app's middleware to its handler.
     ///
-    /// The call runs in its own task, so that a panic there fails only this message. The outer `Err` is such
-    /// a panic.
+    /// The call runs in its own task, so that a panic fails only this message. The outer `Err` reports a
+    /// panic.
     async fn call(
         &self,
         caller: &Caller,

@@ -108,7 +108,7 @@ mod tests {
         let mut stored =
             Environment::of_variables(&[("JWT_ALGORITHM", "RS256, ES256"), ("JWT_KEY_SECRET_ID", "jwks")]);
         let Some(TokenKey::Stored(place, settings)) = TokenKey::from_env(&mut stored) else {
-            panic!("token key is a stored value")
+            panic!("expected a stored token key")
         };
         assert_eq!(place, StoredValue::Secret("jwks".into()));
         assert_eq!(settings.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
@@ -118,7 +118,7 @@ mod tests {
             ("JWT_KEY_SSM_PARAMETER", "/streamer/key"),
         ]);
         let Some(TokenKey::Stored(place, _)) = TokenKey::from_env(&mut parameter) else {
-            panic!("token key is a stored value")
+            panic!("expected a stored token key")
         };
         assert_eq!(place.to_string(), "the SSM parameter \"/streamer/key\"");
 

@@ -90,7 +90,7 @@ mod tests {
         {
             let (dispatched, requests) = dispatch(function, &[(202, "")]).await;
             dispatched.unwrap();
-            let [request] = &requests[..] else { panic!("exactly one call is made: {requests:?}") };
+            let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
             calls.push(without_host_and_signature(request));
         }
         insta::assert_snapshot!(calls.join("\n\n"));

@@ -164,7 +164,7 @@ mod tests {
     async fn dead_letter_is_sent_with_one_signed_sqs_call() {
         let (was_sent, requests) = send(&letter(json!({"n": 1})), &[(200, r#"{"MessageId":"m"}"#)]).await;
         was_sent.unwrap();
-        let [request] = &requests[..] else { panic!("exactly one call is made: {requests:?}") };
+        let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
         let call = without_host_and_signature(request);
         let (before, url) = call.split_once("http://127.0.0.1:").unwrap();
         let (_port, after) = url.split_once('/').unwrap();

@@ -135,7 +135,7 @@ mod tests {
         for (value, answer) in stored {
             let (read, requests) = read(&value, &[(200, answer)]).await;
             assert_eq!(read.as_deref(), Ok("the key"));
-            let [request] = &requests[..] else { panic!("exactly one call is made: {requests:?}") };
+            let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
             calls.push(without_host_and_signature(request));
         }
         insta::assert_snapshot!(calls.join("\n\n"));

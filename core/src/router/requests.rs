@@ -37,7 +37,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
     /// Maximum time for delivering a terminal frame and recording the delivery.
     const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
-    /// Time between the end of a delivery and the deadline of the answer.
+    /// Time reserved for the answer between the end of a delivery and the deadline of the answer.
     const ANSWER_TIME: Duration = Duration::from_millis(500);
 
     pub(super) async fn enqueue(

@@ -92,7 +92,7 @@ async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Op
     assert_eq!(
         reply.status_code == 200,
         items.len() == 1,
-        "a connection is stored exactly if the reply is 200"
+        "a connection is stored if and only if the reply is 200"
     );
     let user = items.first().map(|item| connection_item::decode(item).unwrap().identity.user.to_string());
     (reply, user)
@@ -100,7 +100,7 @@ async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Op
 
 fn code(reply: &ApiGatewayProxyResponse) -> String {
     let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-        panic!("reply has a text body: {reply:?}");
+        panic!("expected a reply with a text body, found {reply:?}");
     };
     let body: Value = serde_json::from_str(body).unwrap();
     assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
@@ -267,7 +267,7 @@ async fn refusal_replies_differ_only_in_code_and_message() {
         assert_eq!((other.status_code, &other.headers), (malformed.status_code, &malformed.headers));
         let keys = |reply: &ApiGatewayProxyResponse| -> Vec<String> {
             let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-                panic!("reply has a text body: {reply:?}")
+                panic!("expected a reply with a text body, found {reply:?}")
             };
             serde_json::from_str::<serde_json::Map<String, Value>>(body).unwrap().keys().cloned().collect()
         };
