@@ -189,9 +189,9 @@ async fn store_failure_during_status_subscribe_or_cancel_is_an_internal_error() 
         answers.push(router.route(&message("c-ann", json!(ask), false)).await);
     }
     assert_snapshot!(answers.join("\n"), @r#"
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
     "#);
 }
 

@@ -88,7 +88,7 @@ impl Bench {
     fn counted(&self) -> (u64, u64) {
         let lines = self.metrics.0.lock().unwrap();
         let count = |name: &str| lines.last().unwrap()[name].as_u64().unwrap();
-        (count("RequestsLeft"), count("RequestsCancelled"))
+        (count("SubscriptionsRemoved"), count("RequestsCancelled"))
     }
 
     async fn has_timer(&self, id: &str) -> bool {
