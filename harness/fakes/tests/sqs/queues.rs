@@ -245,6 +245,6 @@ async fn a_destination_is_a_queue_by_its_arn() {
     assert_eq!(queues.messages("q").unwrap()[0].body, "m");
     for arn in ["arn:aws:sqs:us-east-1:000000000000:r", "arn:aws:sqs:eu-west-1:000000000000:q", "q", ""] {
         let error = Destination::send(&queues, arn, "m".to_owned()).unwrap_err();
-        assert_eq!(error.to_string(), format!("there is no queue or function {arn}"));
+        assert_eq!(error.to_string(), format!("cannot send to destination {arn}"));
     }
 }
