@@ -59,7 +59,8 @@ pub(crate) fn log_day(at: Timestamp) -> String {
     strftime(at, "%Y/%m/%d")
 }
 
-/// Formats a timestamp in UTC. A timestamp too large for `jiff` is replaced by [`jiff::Timestamp::MAX`], in the year 9999.
+/// Formats a timestamp in UTC. A timestamp too large for `jiff` is replaced by [`jiff::Timestamp::MAX`], in the
+/// year 9999.
 fn strftime(at: Timestamp, format: &str) -> String {
     let millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
     let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);

@@ -10,12 +10,12 @@ use streamer::ports::Timestamp;
 
 use crate::watch;
 
-/// Handle of one execution environment of a function that runs in process. Fakes use the handle to identify the caller
-/// of an operation.
+/// Handle of one execution environment of a function that runs in process. Fakes use the handle to identify the
+/// caller of an operation.
 ///
-/// While the environment is frozen, the environment's calls wait. Once the environment is [killed](Self::kill), no further
-/// call of the environment takes effect or returns, even if tasks of the environment still run in this process. All clones
-/// refer to the same environment.
+/// While the environment is frozen, the environment's calls wait. Once the environment is [killed](Self::kill), no
+/// further call of the environment takes effect or returns, even if tasks of the environment still run in this
+/// process. All clones refer to the same environment.
 #[derive(Clone)]
 pub struct Caller(Arc<Inner>);
 
@@ -51,8 +51,8 @@ impl Caller {
 
     /// Creates a handle of a running environment of `function`.
     ///
-    /// `number` counts the environments that the stage has started, `version` is the version of the function's code, and
-    /// `skew` is the error of the environment's clock.
+    /// `number` counts the environments that the stage has started, `version` is the version of the function's
+    /// code, and `skew` is the error of the environment's clock.
     #[must_use]
     #[doc(hidden)]
     pub fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
@@ -60,8 +60,8 @@ impl Caller {
         Self(Arc::new(Inner { function, number, version, skew, state }))
     }
 
-    /// Returns the environment's number: 1 for the first environment that the stage started, 2 for the second, and so
-    /// on. The number is 0 if no stage started the environment.
+    /// Returns the environment's number: 1 for the first environment that the stage started, 2 for the second, and
+    /// so on. The number is 0 if no stage started the environment.
     #[must_use]
     #[doc(hidden)]
     pub fn number(&self) -> u64 {
@@ -86,7 +86,8 @@ impl Caller {
         &self.0.function
     }
 
-    /// Returns the version of the function that the environment runs: 1 at first, increased by one with each deployment.
+    /// Returns the version of the function that the environment runs: 1 at first, increased by one with each
+    /// deployment.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.0.version
@@ -94,8 +95,8 @@ impl Caller {
 
     /// Kills the environment, like SIGKILL kills a process.
     ///
-    /// This method only sets the state. The task that runs the environment waits for [`killed`](Self::killed) and then
-    /// drops the environment.
+    /// This method only sets the state. The task that runs the environment waits for [`killed`](Self::killed) and
+    /// then drops the environment.
     pub fn kill(&self) {
         self.0.state.send_replace(State::Dead);
     }
@@ -142,8 +143,8 @@ impl Caller {
     }
 }
 
-/// Difference in milliseconds between an environment's clock and the stage's clock; negative if the environment's clock
-/// is behind.
+/// Difference in milliseconds between an environment's clock and the stage's clock; negative if the environment's
+/// clock is behind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[doc(hidden)]
 pub struct Skew(i64);

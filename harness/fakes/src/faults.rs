@@ -93,8 +93,8 @@ impl Faults {
 
     /// Returns the effects of all active rules on a call that is made now.
     ///
-    /// Rules whose effect is not `possible` for the call are skipped, and do not count the call. Delays add up. Of all
-    /// other effects, only the effect of the oldest rule that is due is returned.
+    /// Rules whose effect is not `possible` for the call are skipped, and do not count the call. Delays add up. Of
+    /// all other effects, only the effect of the oldest rule that is due is returned.
     pub(crate) fn inject(&self, context: &CallContext<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
         let mut effects = Effects::default();
         let mut injected = Vec::new();
@@ -125,8 +125,8 @@ impl Faults {
 
     /// Returns the midway fault of an invocation that begins now, if a rule plans one.
     ///
-    /// The fault counts as a hit only when [`inject_midway`](Self::inject_midway) returns `true`, because the invocation
-    /// may end before the fault's await.
+    /// The fault counts as a hit only when [`inject_midway`](Self::inject_midway) returns `true`, because the
+    /// invocation may end before the fault's await.
     pub(crate) fn midway_fault(&self, context: &CallContext<'_>) -> Option<MidwayFault> {
         self.lock().active.iter_mut().find_map(|(rule, active)| {
             let (call, effect) = (&active.fault.call, active.fault.effect);
@@ -135,8 +135,8 @@ impl Faults {
         })
     }
 
-    /// Counts and reports a midway fault whose await is reached. Returns `false`, and does nothing, if the fault rule was
-    /// removed or has reached its maximum number of hits in the meantime.
+    /// Counts and reports a midway fault whose await is reached. Returns `false`, and does nothing, if the fault
+    /// rule was removed or has reached its maximum number of hits in the meantime.
     pub(crate) fn inject_midway(&self, midway_fault: &MidwayFault, operation: &str, resource: &str) -> bool {
         let mut rules = self.lock();
         let active = rules.active.get_mut(&midway_fault.rule);
@@ -169,7 +169,8 @@ impl Faults {
         }
     }
 
-    /// Locks the rules. A poisoned lock is safe to use, because no method leaves the rules inconsistent when it panics.
+    /// Locks the rules. A poisoned lock is safe to use, because no method leaves the rules inconsistent when it
+    /// panics.
     fn lock(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
 //! Fakes of the AWS services that Streamer uses, for running on a laptop and in tests.
 //!
-//! Each fake follows the facts listed in `docs/fidelity.md`. The fakes do not depend on templates, stages or simulations,
-//! which `streamer-harness` and `streamer-sim` build on top of the fakes. Tests depend on `streamer-harness`, which
-//! re-exports these modules.
+//! Each fake follows the facts listed in `docs/fidelity.md`. The fakes do not depend on templates, stages or
+//! simulations, which `streamer-harness` and `streamer-sim` build on top of the fakes. Tests depend on
+//! `streamer-harness`, which re-exports these modules.
 //!
 //! 1. Services: [`dynamodb`] with its streams, [`sqs`], the WebSocket [`gateway`], and [`lambda`] with its
 //!    [`event_source`] mappings.

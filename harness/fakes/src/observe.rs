@@ -9,7 +9,8 @@ use crate::caller::Caller;
 
 /// Receives an [`Observation`] for each action of the fakes, while the stage runs.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// Handles one observation. A fake calls this method when the action takes place, on the task that performs the action.
+    /// Handles one observation. A fake calls this method when the action takes place, on the task that performs the
+    /// action.
     fn observe(&self, observation: Observation);
 }
 
@@ -31,7 +32,8 @@ pub enum Observation {
     },
     /// An item changed in a table that has a stream.
     Wrote {
-        /// Execution environment that made the change; `None` if the stage, a test, or time to live (TTL) made the change.
+        /// Execution environment that made the change; `None` if the stage, a test, or time to live (TTL) made the
+        /// change.
         caller: Option<Caller>,
         /// Name of the table that contains the item.
         table: String,

@@ -21,11 +21,12 @@ use tower::ServiceExt as _;
 
 use crate::caller::Caller;
 
-/// Returns an HTTP client that sends its requests to `router`. The client ignores timeout settings, because connecting
-/// takes no time.
+/// Returns an HTTP client that sends its requests to `router`. The client ignores timeout settings, because
+/// connecting takes no time.
 ///
-/// Each request carries [`InProcess`] as an extension, and `caller` as another extension if `caller` is `Some`. While the
-/// caller is frozen, its calls wait. Once the caller is killed, a new call neither takes effect nor returns.
+/// Each request carries [`InProcess`] as an extension, and `caller` as another extension if `caller` is `Some`.
+/// While the caller is frozen, its calls wait. Once the caller is killed, a new call neither takes effect nor
+/// returns.
 pub(crate) fn client(router: Router, caller: Option<Caller>) -> SharedHttpClient {
     SharedHttpClient::new(Connector { router, caller })
 }
@@ -34,9 +35,11 @@ pub(crate) fn client(router: Router, caller: Option<Caller>) -> SharedHttpClient
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InProcess;
 
-/// Returns a response that never reaches the caller, because reading the response's body fails before the first byte.
+/// Returns a response that never reaches the caller, because reading the response's body fails before the first
+/// byte.
 ///
-/// Over HTTP, the server closes the connection before it writes any of the response. In process, the caller waits forever.
+/// Over HTTP, the server closes the connection before it writes any of the response. In process, the caller waits
+/// forever.
 pub(crate) fn lost_answer() -> Response<Body> {
     let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "answer dropped by an injected fault");
     Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()

@@ -1,7 +1,8 @@
-//! A channel for the latest value, like tokio's `watch`, that wakes waiting receivers in the order in which they began to
-//! wait.
+//! A channel for the latest value, like tokio's `watch`, that wakes waiting receivers in the order in which they
+//! began to wait.
 //!
-//! Tokio's `watch` wakes receivers in a random order. With a random order, two simulated runs of one seed would differ.
+//! Tokio's `watch` wakes receivers in a random order. With a random order, two simulated runs of one seed would
+//! differ.
 
 use std::fmt;
 use std::ops::Deref;
@@ -104,8 +105,8 @@ impl<T> Sender<T> {
         });
     }
 
-    /// Modifies the value in place, and notifies the receivers only if `change` returns `true`. Returns the result of
-    /// `change`.
+    /// Modifies the value in place, and notifies the receivers only if `change` returns `true`. Returns the result
+    /// of `change`.
     pub fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let mut state = self.0.state_mut();
         let modified = change(&mut state.value);
@@ -189,8 +190,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Waits until `is_wanted` returns `true` for the channel's value, and returns a read guard of this value. The current
-    /// value is checked first.
+    /// Waits until `is_wanted` returns `true` for the channel's value, and returns a read guard of this value. The
+    /// current value is checked first.
     ///
     /// # Errors
     /// [`Closed`] if `is_wanted` returns `false` for the last value and all senders were dropped.

@@ -1,5 +1,5 @@
-//! Tests of the event source mapping with a stream in memory and a closure as function, in paused time. `docs/fidelity.md`
-//! names the tests of each documented behavior of AWS.
+//! Tests of the event source mapping with a stream in memory and a closure as function, in paused time.
+//! `docs/fidelity.md` names the tests of each documented behavior of AWS.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "event_source/stage.rs"]

@@ -1,5 +1,5 @@
-//! Tests of the Lambda fake, with functions in separate processes and in the test's own process. `docs/fidelity.md` names
-//! the tests of each documented behavior of AWS.
+//! Tests of the Lambda fake, with functions in separate processes and in the test's own process. `docs/fidelity.md`
+//! names the tests of each documented behavior of AWS.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "lambda/api.rs"]
@@ -90,8 +90,8 @@ fn assert_request_id(id: &str) {
     assert!(id.chars().all(|c| c == '-' || c.is_ascii_hexdigit()) && id.as_bytes()[14] == b'4', "{id}");
 }
 
-/// Listener to which functions in child processes connect. An invocation that has connected waits until the test drops
-/// the connection.
+/// Listener to which functions in child processes connect. An invocation that has connected waits until the test
+/// drops the connection.
 struct Rendezvous(TcpListener);
 
 impl Rendezvous {
@@ -321,8 +321,8 @@ async fn runtime_still_busy_after_its_reply_is_skipped_until_it_is_ready_again()
     let other = stage.pid().await;
     assert_ne!(other, lingering);
     drop(process);
-    // The stack of idle environments now has the lingering one at the bottom. Each invocation ends the environment at the
-    // top, until the lingering one is reused.
+    // The stack of idle environments now has the lingering one at the bottom. Each invocation ends the environment
+    // at the top, until the lingering one is reused.
     while stage.invoke(json!({ "do": "reply then exit" })).await.unwrap() != lingering {}
 }
 

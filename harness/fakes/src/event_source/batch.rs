@@ -67,9 +67,9 @@ pub(super) fn payload(items: &[Item]) -> Bytes {
 
 /// Returns the index of the lane (one of the shard's concurrent batch processors) for a record.
 ///
-/// All records of one item share a lane, so that they stay in order. Lambda keeps the order "at the item (partition and
-/// sort key) level" (Lambda developer guide, "Using AWS Lambda with Amazon DynamoDB"). For Kinesis, Lambda keeps the order
-/// per partition key.
+/// All records of one item share a lane, so that they stay in order. Lambda keeps the order "at the item (partition
+/// and sort key) level" (Lambda developer guide, "Using AWS Lambda with Amazon DynamoDB"). For Kinesis, Lambda
+/// keeps the order per partition key.
 pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let keys = record.event.pointer("/dynamodb/Keys").and_then(Value::as_object);
     let mut keys: Vec<_> =

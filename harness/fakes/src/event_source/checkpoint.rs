@@ -62,8 +62,8 @@ impl Checkpoint {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).gone = true;
     }
 
-    /// Ends one delivery of each of these records, and then moves the checkpoint up to the first record that still has an
-    /// unfinished delivery.
+    /// Ends one delivery of each of these records, and then moves the checkpoint up to the first record that still
+    /// has an unfinished delivery.
     pub(super) fn done(&self, positions: impl IntoIterator<Item = usize>) {
         // The checkpoint is saved under the lock, so that an earlier checkpoint cannot overwrite a later one.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,7 +49,8 @@ struct Batch {
 /// Result of one invocation with a batch.
 enum Outcome {
     Done,
-    /// The record at index `from`, and all later records, failed. `function_error` is the function error that Lambda reports.
+    /// The record at index `from`, and all later records, failed. `function_error` is the function error that
+    /// Lambda reports.
     Failed {
         from: usize,
         function_error: Option<&'static str>,
@@ -98,8 +99,8 @@ impl Lane {
         self.ports.faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
     }
 
-    /// Waits for the next batch, which leaves when it is full or when the batching window ends. Returns `None` if the
-    /// shard's reader has ended.
+    /// Waits for the next batch, which leaves when it is full or when the batching window ends. Returns `None` if
+    /// the shard's reader has ended.
     async fn next_batch(&mut self) -> Option<Vec<Item>> {
         if self.waiting.is_empty() {
             self.waiting.extend(self.inbox.recv().await?);
@@ -120,7 +121,8 @@ impl Lane {
     /// Invokes the function with the records until each record has succeeded or is no longer retried.
     async fn process(&self, items: Vec<Item>) {
         let first = Batch { items, failures: 0, invocations: 0, refusals: 0, request_id: String::new() };
-        // A stack: the first half of a split batch is pushed last and popped first, so that records keep their order.
+        // A stack: the first half of a split batch is pushed last and popped first, so that records keep their
+        // order.
         let mut pending = vec![first];
         while let Some(mut batch) = pending.pop() {
             self.drop_expired(&mut batch);
@@ -143,8 +145,8 @@ impl Lane {
         }
     }
 
-    /// Pushes a failed batch back onto `pending`, split in two if the settings ask for bisection, or stops retrying the
-    /// batch. `progressed` says whether records before the failed ones succeeded.
+    /// Pushes a failed batch back onto `pending`, split in two if the settings ask for bisection, or stops retrying
+    /// the batch. `progressed` says whether records before the failed ones succeeded.
     async fn retry(
         &self,
         mut batch: Batch,
@@ -153,9 +155,9 @@ impl Lane {
         pending: &mut Vec<Batch>,
     ) {
         if self.settings.bisect_batch_on_function_error && (progressed || batch.items.len() > 1) {
-            // A split does not count as a retry attempt. Splitting ends anyway, because each split makes the batch smaller.
-            // If the function reported the first failed record, the batch is already split there. Otherwise, or if the
-            // first record failed, the batch is halved.
+            // A split does not count as a retry attempt. Splitting ends anyway, because each split makes the batch
+            // smaller. If the function reported the first failed record, the batch is already split there.
+            // Otherwise, or if the first record failed, the batch is halved.
             if !progressed {
                 let second = batch.items.split_off(batch.items.len() / 2);
                 pending.push(Batch { items: second, ..batch.clone() });
@@ -217,7 +219,8 @@ impl Lane {
         self.ports.faults.inject(&context, possible)
     }
 
-    /// Removes the records that exceed the maximum age from the start of the batch, and sends a failure record about them.
+    /// Removes the records that exceed the maximum age from the start of the batch, and sends a failure record
+    /// about them.
     fn drop_expired(&self, batch: &mut Batch) {
         let maximum = self.settings.maximum_record_age.unwrap_or(STREAM_RETENTION).min(STREAM_RETENTION);
         let now = self.ports.clock.now();

@@ -1,11 +1,11 @@
 //! Event source mappings: Lambda's pollers, which read a DynamoDB stream and invoke a function with its records.
 //!
-//! An [`EventSourceMapping`] reads each shard of a [`RecordSource`], drops the records that no filter matches, gathers the
-//! others into batches, and invokes the function with each batch. Retries, splitting of batches, failure records and
-//! checkpoints follow Lambda's rules for streams.
+//! An [`EventSourceMapping`] reads each shard of a [`RecordSource`], drops the records that no filter matches,
+//! gathers the others into batches, and invokes the function with each batch. Retries, splitting of batches,
+//! failure records and checkpoints follow Lambda's rules for streams.
 //!
-//! Delivery is at least once. Records are delivered in order within a shard; with parallelization, only in order within
-//! an item (partition and sort key).
+//! Delivery is at least once. Records are delivered in order within a shard; with parallelization, only in order
+//! within an item (partition and sort key).
 
 mod batch;
 mod checkpoint;
@@ -67,7 +67,8 @@ impl EventSourceMapping {
         }
     }
 
-    /// Lists the shards again and again, and runs a reader task for each shard. Dropping this future ends the readers.
+    /// Lists the shards again and again, and runs a reader task for each shard. Dropping this future ends the
+    /// readers.
     async fn poll(&self) {
         let mut readers = JoinSet::new();
         let mut progress = BTreeMap::new();
@@ -92,8 +93,8 @@ impl EventSourceMapping {
         }
     }
 
-    /// Starts a reader for each shard whose parent is fully processed or no longer exists, and tells each reader whether
-    /// its shard is closed.
+    /// Starts a reader for each shard whose parent is fully processed or no longer exists, and tells each reader
+    /// whether its shard is closed.
     fn start_readers(
         &self,
         shards: &[Shard],
@@ -130,8 +131,9 @@ impl EventSourceMapping {
 
     /// Lists the stream's shards.
     ///
-    /// Before the first list is returned, a new mapping with [`StartingPosition::Latest`] saves a checkpoint after the
-    /// newest record of each shard. Shards that appear later are children of these shards, and are read from the start.
+    /// Before the first list is returned, a new mapping with [`StartingPosition::Latest`] saves a checkpoint after
+    /// the newest record of each shard. Shards that appear later are children of these shards, and are read from
+    /// the start.
     fn shards(&self, start: &mut Start) -> Result<Vec<Shard>, SourceError> {
         let source = &self.ports.source;
         let shards = source.shards()?;

@@ -34,7 +34,8 @@ pub struct SendFailures {
 }
 
 impl SendFailures {
-    /// Creates a destination that sends failure records through `destination` to the queue or function with this ARN.
+    /// Creates a destination that sends failure records through `destination` to the queue or function with this
+    /// ARN.
     #[must_use]
     pub fn new(destination: Arc<dyn Destination>, arn: impl Into<String>) -> Self {
         Self { destination, arn: arn.into() }
@@ -55,8 +56,8 @@ impl OnFailure for SendFailures {
 
 /// Failure record: the message that Lambda sends to an SQS queue when it stops retrying a batch.
 ///
-/// The failure record does not contain the stream records. The stream still has the records, under the given sequence
-/// numbers, until its retention of 24 hours ends.
+/// The failure record does not contain the stream records. The stream still has the records, under the given
+/// sequence numbers, until its retention of 24 hours ends.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureRecord {
@@ -78,8 +79,8 @@ pub struct FailureRecord {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestContext {
-    /// Request id of the last invocation with the failed records, as the function received the id; empty if the function
-    /// was never invoked with the records.
+    /// Request id of the last invocation with the failed records, as the function received the id; empty if the
+    /// function was never invoked with the records.
     pub request_id: String,
     /// ARN of the mapping's function.
     pub function_arn: String,

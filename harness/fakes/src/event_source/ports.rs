@@ -22,9 +22,10 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Source of randomness for the request ids of invocations.
     pub entropy: Arc<dyn Entropy>,
-    /// Fault rules for reads and deliveries of records ([`Call::records`](crate::faults::Call::records)) and for events on
-    /// their way to the function ([`Call::event`](crate::faults::Call::event)).
+    /// Fault rules for reads and deliveries of records ([`Call::records`](crate::faults::Call::records)) and for
+    /// events on their way to the function ([`Call::event`](crate::faults::Call::event)).
     ///
-    /// A delivery can be delayed or duplicated. A read that returns records can be throttled or fail, and is repeated.
+    /// A delivery can be delayed or duplicated. A read that returns records can be throttled or fail, and is
+    /// repeated.
     pub faults: Faults,
 }

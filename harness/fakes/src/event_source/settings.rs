@@ -17,9 +17,9 @@ pub enum StartingPosition {
 
 /// Exponential backoff between two invocations with the same records.
 ///
-/// AWS does not document the backoff. With a maximum record age of 60 s and unlimited retries, 8 invocations have been
-/// observed, and the default matches this number. The 8 invocations take place after 0, 0.25, 0.75, 1.75, 3.75, 7.75, 15.75
-/// and 31.75 s; a ninth would take place after 63.75 s.
+/// AWS does not document the backoff. With a maximum record age of 60 s and unlimited retries, 8 invocations have
+/// been observed, and the default matches this number. The 8 invocations take place after 0, 0.25, 0.75, 1.75,
+/// 3.75, 7.75, 15.75 and 31.75 s; a ninth would take place after 63.75 s.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Backoff {
     /// Delay before the first retry; default 250 ms. The delay doubles with each further retry.
@@ -56,24 +56,26 @@ pub struct Settings {
     pub batch_size: usize,
     /// Maximum time to gather records for a batch: 0 to 300 s; default 0 s.
     pub maximum_batching_window: Duration,
-    /// Position in the stream at which a new mapping starts; default [`StartingPosition::TrimHorizon`], the oldest record.
+    /// Position in the stream at which a new mapping starts; default [`StartingPosition::TrimHorizon`], the oldest
+    /// record.
     pub starting_position: StartingPosition,
     /// Maximum number of batches of one shard that are processed concurrently: 1 to 10; default 1.
     pub parallelization_factor: usize,
     /// Maximum number of retries of a failed batch: 0 to 10,000; the default `None` means no limit.
     pub maximum_retry_attempts: Option<u32>,
-    /// Maximum age of a record, from 60 s to 7 days; the mapping drops older records. The default `None` means the stream's
-    /// retention of 24 hours, which is the effective maximum in any case.
+    /// Maximum age of a record, from 60 s to 7 days; the mapping drops older records. The default `None` means the
+    /// stream's retention of 24 hours, which is the effective maximum in any case.
     pub maximum_record_age: Option<Duration>,
     /// Whether a failed batch is split in two before it is retried; default `false`.
     pub bisect_batch_on_function_error: bool,
-    /// Whether the function's reply lists the failed records of a batch (`ReportBatchItemFailures`); default `false`.
+    /// Whether the function's reply lists the failed records of a batch (`ReportBatchItemFailures`); default
+    /// `false`.
     pub report_batch_item_failures: bool,
-    /// Filters, at most 5. The function receives the records that match at least one filter. Without filters, which is the
-    /// default, the function receives all records.
+    /// Filters, at most 5. The function receives the records that match at least one filter. Without filters, which
+    /// is the default, the function receives all records.
     pub filters: Vec<FilterPattern>,
-    /// Whether filters may use the operators `suffix` and `equals-ignore-case`; default `true`. No source states whether
-    /// AWS supports these operators for streams.
+    /// Whether filters may use the operators `suffix` and `equals-ignore-case`; default `true`. No source states
+    /// whether AWS supports these operators for streams.
     pub unsettled_operators: bool,
     /// Whether the mapping polls the stream; default `true`. A disabled mapping does nothing.
     pub enabled: bool,

@@ -22,8 +22,8 @@ const READ_LIMIT: usize = 1_000;
 
 /// Reads `shard` and processes its records in lanes. Dropping this future ends the lanes.
 ///
-/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the stream no
-/// longer has the shard.
+/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the
+/// stream no longer has the shard.
 pub(super) async fn read(
     shard: String,
     settings: Arc<Settings>,
@@ -62,7 +62,8 @@ pub(super) async fn read(
             () = timer.next(idle, closed_changed(&mut closed)) => {}
         }
     }
-    // The shard is gone, so its records are older than the stream's retention: the lanes drop their remaining records.
+    // The shard is gone, so its records are older than the stream's retention: the lanes drop their remaining
+    // records.
     reader.checkpoint.stop_saving();
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
@@ -112,8 +113,8 @@ impl Reader {
         self.source.shards().is_ok_and(|shards| shards.iter().all(|shard| shard.id != self.shard))
     }
 
-    /// Returns an error if a fault makes this read fail. Only reads that return records can fail; the caller then discards
-    /// the records and reads them again later.
+    /// Returns an error if a fault makes this read fail. Only reads that return records can fail; the caller then
+    /// discards the records and reads them again later.
     fn inject_read_fault(&self, records: &[Record]) -> Result<(), SourceError> {
         let Some(first) = records.first() else { return Ok(()) };
         let table = first.table();
@@ -137,7 +138,8 @@ impl Reader {
             Cursor::Unknown => self.source.checkpoint(&self.shard)?,
             Cursor::After(after) => after.clone(),
         };
-        // The reader waits for lanes that fall behind. Otherwise a stuck lane would collect the whole stream in memory.
+        // The reader waits for lanes that fall behind. Otherwise a stuck lane would collect the whole stream in
+        // memory.
         let room = READ_LIMIT
             .max(self.settings.batch_size.saturating_mul(self.settings.parallelization_factor))
             .saturating_sub(self.checkpoint.outstanding())

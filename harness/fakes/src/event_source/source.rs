@@ -17,8 +17,8 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
     /// [`SourceError`] if the stream cannot be read. The mapping retries at its next poll.
     fn shards(&self) -> Result<Vec<Shard>, SourceError>;
 
-    /// Reads at most `limit` records of `shard` in order. The first record is the one after sequence number `after`, or
-    /// the shard's oldest record if `after` is `None`.
+    /// Reads at most `limit` records of `shard` in order. The first record is the one after sequence number
+    /// `after`, or the shard's oldest record if `after` is `None`.
     ///
     /// # Errors
     /// [`SourceError`] if the shard cannot be read. The mapping retries at its next poll.
@@ -39,14 +39,14 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Saves the sequence number of the last record up to which `shard` is processed.
     ///
     /// # Errors
-    /// [`SourceError`] if the checkpoint cannot be saved. The mapping continues, and its next checkpoint covers these
-    /// records as well. A restart before the next checkpoint delivers the records again.
+    /// [`SourceError`] if the checkpoint cannot be saved. The mapping continues, and its next checkpoint covers
+    /// these records as well. A restart before the next checkpoint delivers the records again.
     fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError>;
 
     /// Returns a receiver of a counter that changes whenever shards or records are added or removed.
     ///
-    /// A mapping that has found nothing new waits for a change before it polls again. With the default, `None`, the mapping
-    /// polls at every interval.
+    /// A mapping that has found nothing new waits for a change before it polls again. With the default, `None`, the
+    /// mapping polls at every interval.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }
@@ -57,8 +57,8 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
 pub struct Shard {
     /// Id of the shard, such as `shardId-00000001`.
     pub id: String,
-    /// Id of the parent shard, whose records precede this shard's records; `None` without a parent. The parent may no
-    /// longer exist.
+    /// Id of the parent shard, whose records precede this shard's records; `None` without a parent. The parent may
+    /// no longer exist.
     pub parent: Option<String>,
     /// Whether the shard is closed: no more records will be added to the shard.
     pub closed: bool,

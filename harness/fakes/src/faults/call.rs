@@ -1,6 +1,7 @@
 //! Patterns that select the calls of a fault rule, and the properties of a call that a pattern is matched with.
 
-/// Pattern that selects the calls to which a fault applies. A property that the pattern does not set matches every call.
+/// Pattern that selects the calls to which a fault applies. A property that the pattern does not set matches every
+/// call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Call {
     service: Service,
@@ -34,8 +35,8 @@ impl Call {
         Self::new(Service::Connections, Some("PostToConnection"))
     }
 
-    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event, because AWS
-    /// does not guarantee its delivery. [`on`](Self::on) takes the connection's id.
+    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event,
+    /// because AWS does not guarantee its delivery. [`on`](Self::on) takes the connection's id.
     #[must_use]
     pub fn disconnect() -> Self {
         Self::new(Service::Connections, Some("$disconnect"))
@@ -53,20 +54,21 @@ impl Call {
         Self::new(Service::Lambda, Some(CallContext::INVOKE))
     }
 
-    /// Matches calls of the operation `Invoke` in Lambda's API, synchronous and asynchronous, such as a call that another
-    /// function makes.
+    /// Matches calls of the operation `Invoke` in Lambda's API, synchronous and asynchronous, such as a call that
+    /// another function makes.
     ///
-    /// The call can be throttled, fail before or after it takes effect, be delayed, or lose its answer. [`on`](Self::on)
-    /// takes the name of the invoked function.
+    /// The call can be throttled, fail before or after it takes effect, be delayed, or lose its answer.
+    /// [`on`](Self::on) takes the name of the invoked function.
     #[must_use]
     pub fn invoke_api() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INVOKE_API))
     }
 
-    /// Matches events that Lambda delivers to a function from its queue of asynchronous invocations or from a stream.
+    /// Matches events that Lambda delivers to a function from its queue of asynchronous invocations or from a
+    /// stream.
     ///
-    /// The event can be delayed or duplicated; duplicates run concurrently. [`Fault::fail`](super::Fault::fail) silently
-    /// drops an event of the queue. [`on`](Self::on) takes the function's name.
+    /// The event can be delayed or duplicated; duplicates run concurrently. [`Fault::fail`](super::Fault::fail)
+    /// silently drops an event of the queue. [`on`](Self::on) takes the function's name.
     #[must_use]
     pub fn event() -> Self {
         Self::new(Service::Lambda, Some(CallContext::EVENT))
@@ -74,8 +76,8 @@ impl Call {
 
     /// Matches the start of an execution environment.
     ///
-    /// The start can be delayed or fail, or the environment can have a [wrong clock](super::Fault::skew). [`on`](Self::on)
-    /// takes the function's name.
+    /// The start can be delayed or fail, or the environment can have a [wrong clock](super::Fault::skew).
+    /// [`on`](Self::on) takes the function's name.
     #[must_use]
     pub fn init() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INIT))
@@ -89,8 +91,8 @@ impl Call {
 
     /// Matches reads (`GetRecords`) of a table's stream, and deliveries of its records to a function.
     ///
-    /// For an event source mapping, a read can be throttled or fail, and a delivery can be delayed or duplicated. A read by
-    /// an SDK or an HTTP client can be throttled, fail or be delayed.
+    /// For an event source mapping, a read can be throttled or fail, and a delivery can be delayed or duplicated. A
+    /// read by an SDK or an HTTP client can be throttled, fail or be delayed.
     #[must_use]
     pub fn records(table: &str) -> Self {
         Self::any_records().on(table)

@@ -47,7 +47,8 @@ impl Effect {
         matches!(self, Self::Delay(_))
     }
 
-    /// Returns whether the effect takes place in the middle of an invocation. The invocation may end before the effect.
+    /// Returns whether the effect takes place in the middle of an invocation. The invocation may end before the
+    /// effect.
     pub(crate) const fn is_midway(self) -> bool {
         matches!(self, Self::KillMidway { .. } | Self::Freeze { .. } | Self::Hang { .. })
     }

@@ -56,8 +56,8 @@ impl Fault {
     /// * `PostToConnection`: the error is `LimitExceededException` (429).
     /// * An invocation: the error is `TooManyRequestsException`.
     ///
-    /// If the fault is limited to one table (see [`on`](Call::on)), a DynamoDB batch processes its other tables and returns
-    /// the entries of the throttled table as unprocessed.
+    /// If the fault is limited to one table (see [`on`](Call::on)), a DynamoDB batch processes its other tables and
+    /// returns the entries of the throttled table as unprocessed.
     #[must_use]
     pub fn throttle(call: Call) -> Self {
         Self::new(call, Effect::Throttle)
@@ -88,8 +88,9 @@ impl Fault {
         Self::new(call, Effect::Delay(delay))
     }
 
-    /// Fails a DynamoDB write as if the write conflicted with a transaction. The error is `TransactionConflictException`, or
-    /// in a transaction `TransactionCanceledException` with the reason `TransactionConflict`.
+    /// Fails a DynamoDB write as if the write conflicted with a transaction. The error is
+    /// `TransactionConflictException`, or in a transaction `TransactionCanceledException` with the reason
+    /// `TransactionConflict`.
     #[must_use]
     pub fn conflict(call: Call) -> Self {
         Self::new(call, Effect::Conflict)
@@ -128,8 +129,8 @@ impl Fault {
 
     /// Kills the execution environment in the middle of an invocation.
     ///
-    /// The environment is killed when the invocation's future has returned `Pending` `awaits` times. The function must
-    /// run in process.
+    /// The environment is killed when the invocation's future has returned `Pending` `awaits` times. The function
+    /// must run in process.
     #[must_use]
     pub fn kill_midway(invocation: Call, awaits: u32) -> Self {
         Self::new(invocation, Effect::KillMidway { awaits })
@@ -137,8 +138,8 @@ impl Fault {
 
     /// Freezes the execution environment in the middle of an invocation, and resumes the environment after `time`.
     ///
-    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment is
-    /// frozen, its calls wait, and its timeout continues to run. The function must run in process.
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment
+    /// is frozen, its calls wait, and its timeout continues to run. The function must run in process.
     #[must_use]
     pub fn freeze(invocation: Call, awaits: u32, time: Duration) -> Self {
         Self::new(invocation, Effect::Freeze { awaits, time })
@@ -146,17 +147,18 @@ impl Fault {
 
     /// Freezes the execution environment in the middle of an invocation until the function's timeout.
     ///
-    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. The function must run in
-    /// process.
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. The function must run
+    /// in process.
     #[must_use]
     pub fn hang(invocation: Call, awaits: u32) -> Self {
         Self::new(invocation, Effect::Hang { awaits })
     }
 
-    /// Sets the clock of an execution environment ahead of the stage's clock by `ahead`, for the environment's lifetime.
+    /// Sets the clock of an execution environment ahead of the stage's clock by `ahead`, for the environment's
+    /// lifetime.
     ///
-    /// If the fault is [`varied`](Self::varied), the clock is ahead or behind by at most `ahead`. `start` selects the
-    /// affected environments and must be a [`Call::init`]. The function must run in process.
+    /// If the fault is [`varied`](Self::varied), the clock is ahead or behind by at most `ahead`. `start` selects
+    /// the affected environments and must be a [`Call::init`]. The function must run in process.
     #[must_use]
     pub fn skew(start: Call, ahead: Duration) -> Self {
         Self::new(start, Effect::Skew(Skew::of(ahead)))
@@ -183,8 +185,8 @@ impl Fault {
         self
     }
 
-    /// Draws the fault's duration, clock skew or number of awaits at random for each hit, with the configured value as
-    /// maximum. Default: the configured value itself.
+    /// Draws the fault's duration, clock skew or number of awaits at random for each hit, with the configured value
+    /// as maximum. Default: the configured value itself.
     #[must_use]
     pub fn varied(mut self) -> Self {
         self.is_varied = true;
@@ -198,8 +200,8 @@ impl Fault {
         self
     }
 
-    /// Sets the name of the fault in [`Observation::Injected`](crate::observe::Observation::Injected). Default: the kind
-    /// of effect, such as `throttle`.
+    /// Sets the name of the fault in [`Observation::Injected`](crate::observe::Observation::Injected). Default: the
+    /// kind of effect, such as `throttle`.
     #[must_use]
     #[doc(hidden)]
     pub fn named(mut self, name: &'static str) -> Self {
@@ -243,8 +245,8 @@ fn draw_duration(most: Duration, chance: &mut Rng) -> Duration {
     Duration::from_millis(chance.u64(0..=u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// Draws a number of awaits from 0 to `most`. Each power of two is equally likely as upper bound, because most invocations
-/// have few awaits and some have many.
+/// Draws a number of awaits from 0 to `most`. Each power of two is equally likely as upper bound, because most
+/// invocations have few awaits and some have many.
 fn draw_awaits(most: u32, chance: &mut Rng) -> u32 {
     let magnitude = chance.u32(0..=most.checked_ilog2().unwrap_or_default());
     chance.u32(0..=most.min(2_u32.saturating_pow(magnitude)))

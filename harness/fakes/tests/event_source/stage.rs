@@ -1,4 +1,5 @@
-//! Test fixtures: a stream in memory, a function that calls a closure, and a run of an event source mapping with both.
+//! Test fixtures: a stream in memory, a function that calls a closure, and a run of an event source mapping with
+//! both.
 
 use std::collections::BTreeMap;
 use std::fmt;

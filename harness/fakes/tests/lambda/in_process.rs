@@ -1,5 +1,5 @@
-//! Tests of functions that run in the test's own process, on virtual time. The rules are the same as for functions in
-//! separate processes.
+//! Tests of functions that run in the test's own process, on virtual time. The rules are the same as for functions
+//! in separate processes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

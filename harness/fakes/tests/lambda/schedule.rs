@@ -1,4 +1,5 @@
-//! Tests of scheduled invocations, on virtual time. Unit tests in `src/lambda/schedule` cover the schedule expressions.
+//! Tests of scheduled invocations, on virtual time. Unit tests in `src/lambda/schedule` cover the schedule
+//! expressions.
 
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -10,14 +10,14 @@ pub use parse::FilterError;
 
 /// One filter of an event source mapping (`FilterCriteria`).
 ///
-/// Each key of a pattern names a key of the record, and all keys must match. The value of a key is an object with deeper
-/// keys or a list of alternatives. An alternative is `null`, a string, a number or a boolean, which must equal the record's
-/// value, or an operator: `prefix`, `suffix`, `equals-ignore-case`, `anything-but`, `numeric` or `exists`. The key `$or`
-/// holds a list of patterns, at least one of which must match.
+/// Each key of a pattern names a key of the record, and all keys must match. The value of a key is an object with
+/// deeper keys or a list of alternatives. An alternative is `null`, a string, a number or a boolean, which must
+/// equal the record's value, or an operator: `prefix`, `suffix`, `equals-ignore-case`, `anything-but`, `numeric` or
+/// `exists`. The key `$or` holds a list of patterns, at least one of which must match.
 ///
 /// A stream record wraps each value in an object with the value's type. A pattern must name the type as well:
-/// `{"S": ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator `exists`
-/// considers only leaves: an object does not exist for this operator.
+/// `{"S": ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator
+/// `exists` considers only leaves: an object does not exist for this operator.
 ///
 /// No source states whether AWS supports `suffix` and `equals-ignore-case` for streams. See
 /// [`Settings::unsettled_operators`](super::Settings::unsettled_operators).
@@ -42,8 +42,8 @@ impl FilterPattern {
         parse::pattern(pattern).map(Self)
     }
 
-    /// Returns whether the pattern uses `suffix` or `equals-ignore-case`. No source states whether AWS supports these
-    /// operators for streams.
+    /// Returns whether the pattern uses `suffix` or `equals-ignore-case`. No source states whether AWS supports
+    /// these operators for streams.
     #[must_use]
     pub fn uses_unsettled_operators(&self) -> bool {
         self.0.is_unsettled()
