@@ -208,9 +208,9 @@ impl Drop for FaultGuard {
 /// Effects of all fault rules on one call.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Effects {
-    /// Sum of all delays of the call; zero without a delay.
+    /// Sum of all delays of the call; zero if no delay is injected.
     pub(crate) delay: Duration,
-    /// Effect other than a delay; `None` without one.
+    /// Effect other than a delay; `None` if the call has only delays or no effect.
     pub(crate) effect: Option<Effect>,
     /// Resource to which the rule of `effect` is limited; `None` if the rule applies to all resources.
     pub(crate) resource: Option<String>,

@@ -38,7 +38,7 @@ fn queues() -> Queues {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_leaves_at_batch_size_and_a_shard_is_polled_four_times_a_second() {
+async fn batch_is_delivered_at_batch_size_and_a_shard_is_polled_four_times_a_second() {
     let stream = stream(5);
     let later = async {
         sleep(Duration::from_millis(300)).await;
@@ -51,7 +51,7 @@ async fn batch_leaves_at_batch_size_and_a_shard_is_polled_four_times_a_second() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn partial_batch_leaves_at_the_end_of_its_batching_window() {
+async fn partial_batch_is_delivered_at_the_end_of_its_batching_window() {
     let stream = stream(1);
     let later = async {
         for number in 2..=5 {
@@ -66,7 +66,7 @@ async fn partial_batch_leaves_at_the_end_of_its_batching_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_batch_leaves_before_the_end_of_its_batching_window() {
+async fn full_batch_is_delivered_before_the_end_of_its_batching_window() {
     let stream = stream(4);
     let run = run(
         Settings { maximum_batching_window: Duration::from_secs(300), batch_size: 3, ..settings() },
@@ -156,7 +156,7 @@ async fn default_retries_end_only_when_the_record_is_24_hours_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn maximum_record_age_is_capped_at_the_24_hours_of_the_stream() {
+async fn maximum_record_age_is_capped_at_the_stream_retention_of_24_hours() {
     let week = Some(Duration::from_secs(604_800));
     let settings = Settings { maximum_record_age: week, ..settings() };
     let stream = stream(0);
@@ -166,7 +166,7 @@ async fn maximum_record_age_is_capped_at_the_24_hours_of_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_mapping_polls_only_after_a_change_and_keeps_its_poll_schedule() {
+async fn idle_event_source_mapping_polls_only_after_a_change_on_its_poll_schedule() {
     let stream = stream(1);
     stream.reports_changes.store(true, Ordering::Relaxed);
     let polls = || stream.polls.load(Ordering::Relaxed);
@@ -213,7 +213,7 @@ async fn reader_of_a_removed_shard_ends_without_saving_a_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_read_that_a_fault_fails_is_repeated() {
+async fn stream_read_that_fails_by_an_injected_fault_is_repeated() {
     let stream = stream(1);
     let impossible = stream.faults.add(Fault::lose_answer(Call::records("t")));
     let throttle = stream.faults.add(Fault::throttle(Call::records("t")).times(2));
@@ -379,7 +379,7 @@ async fn unlimited_retries_within_a_record_age_of_60_s_are_8_invocations() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_of_a_mapping_is_configurable() {
+async fn backoff_of_an_event_source_mapping_is_configurable() {
     let backoff = Backoff { initial: Duration::from_secs(2), maximum: Duration::from_secs(5) };
     let settings = Settings { backoff, maximum_retry_attempts: Some(3), ..settings() };
     let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
@@ -387,7 +387,7 @@ async fn backoff_of_a_mapping_is_configurable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn zero_retry_attempts_are_one_invocation() {
+async fn failed_batch_with_zero_retry_attempts_is_delivered_only_once() {
     let settings = Settings { maximum_retry_attempts: Some(0), ..settings() };
     let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
     assert_eq!((run.calls.len(), run.failures.len()), (1, 1));
@@ -460,7 +460,7 @@ async fn child_shard_of_a_removed_parent_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shard_split_after_a_start_at_latest_loses_no_record() {
+async fn starting_position_latest_loses_no_record_to_a_shard_split() {
     let stream = stream(2);
     let latest = Settings { starting_position: StartingPosition::Latest, ..settings() };
     let later = async {
@@ -489,7 +489,7 @@ async fn delivery_of_stream_records_is_duplicated_or_delayed_by_faults() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_leaves_when_its_payload_reaches_6_mb() {
+async fn batch_is_delivered_when_its_payload_reaches_6_mb() {
     let stream = stream(0);
     for number in 1..=3 {
         stream.put_item("shard", number, START, &"x".repeat(3 * 1_024 * 1_024 - 400));
@@ -500,7 +500,7 @@ async fn batch_leaves_when_its_payload_reaches_6_mb() {
 }
 
 #[test]
-fn mapping_with_more_than_five_filters_is_rejected() {
+fn event_source_mapping_with_more_than_five_filters_is_rejected() {
     let pattern = FilterPattern::parse(r#"{"eventName": ["INSERT"]}"#).unwrap();
     for (count, expected) in [(5, true), (6, false)] {
         let settings = Settings { filters: vec![pattern.clone(); count], ..settings() };
@@ -607,7 +607,7 @@ async fn filter_distinguishes_time_to_live_deletions_from_other_deletions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_at_latest_skips_existing_records_and_a_restart_loses_none() {
+async fn starting_position_latest_skips_existing_records_and_a_restart_loses_none() {
     let stream = stream(3);
     let latest = || Settings { starting_position: StartingPosition::Latest, ..settings() };
     assert_eq!(run(latest(), &stream, 1, succeed).await.batches(), Vec::<Vec<u32>>::new());
@@ -625,7 +625,7 @@ async fn start_at_latest_skips_existing_records_and_a_restart_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_at_latest_in_an_empty_shard_delivers_its_first_record() {
+async fn starting_position_latest_in_an_empty_shard_delivers_its_first_record() {
     let stream = stream(0);
     let later = async {
         sleep(Duration::from_secs(1)).await;
@@ -656,7 +656,7 @@ async fn lane_that_retries_its_first_batch_delivers_all_later_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_cannot_be_read_for_a_time_is_polled_again() {
+async fn stream_is_polled_again_after_a_read_error() {
     let stream = stream(1);
     let outages = async {
         stream.broken.store(true, Ordering::Relaxed);
@@ -673,7 +673,7 @@ async fn stream_that_cannot_be_read_for_a_time_is_polled_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disabled_mapping_invokes_nothing_and_ends_at_shutdown() {
+async fn disabled_event_source_mapping_invokes_nothing_and_ends_at_shutdown() {
     let stream = stream(1);
     let disabled = run(Settings { enabled: false, ..settings() }, &stream, 5, succeed);
     let run = timeout(Duration::from_secs(6), disabled).await.unwrap();
@@ -682,6 +682,6 @@ async fn disabled_mapping_invokes_nothing_and_ends_at_shutdown() {
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "a bug in the closure")]
-async fn panic_during_an_invocation_is_propagated_by_the_mapping() {
+async fn panic_during_an_invocation_is_propagated_by_the_event_source_mapping() {
     run(settings(), &stream(1), 5, |_, _| panic!("a bug in the closure")).await;
 }

@@ -152,7 +152,7 @@ async fn next_invocation_has_headers_for_request_id_deadline_function_and_trace(
 }
 
 #[tokio::test]
-async fn function_process_sees_the_variables_of_aws_and_none_of_the_stage() {
+async fn function_process_sees_the_environment_variables_of_aws_and_none_of_the_stage() {
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "the test process has this variable");
     let stage = Stage::new(function("normal"));
     let reply = stage.invoke(json!({ "do": "describe" })).await.unwrap();

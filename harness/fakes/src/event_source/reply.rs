@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn success_is_an_empty_null_or_object_reply_without_batch_item_failures() {
+    fn empty_null_or_object_reply_without_batch_item_failures_is_a_success() {
         for reply in [
             "",
             "null",

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_mapping_settings_equal_the_defaults_of_lambda() {
+    fn default_event_source_mapping_settings_equal_the_defaults_of_lambda() {
         let settings = Settings::new("u", "f", "arn");
         assert_eq!(settings.batch_size, 100);
         assert_eq!(settings.maximum_batching_window, Duration::ZERO);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mapping_settings_out_of_bounds_are_reported_together() {
+    fn all_event_source_mapping_settings_out_of_bounds_are_reported_together() {
         let match_all = FilterPattern::parse("{}").unwrap();
         let bad = Settings {
             batch_size: 0,
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn backoff_doubles_up_to_its_maximum() {
+    fn backoff_of_an_event_source_mapping_doubles_up_to_its_maximum() {
         let delay = |failures| Backoff::default().after(failures).as_millis();
         assert_eq!(
             [1, 2, 3, 8, 9, 40, u32::MAX].map(delay),

@@ -164,7 +164,7 @@ pub(crate) struct CallContext<'a> {
 }
 
 impl CallContext<'_> {
-    /// Name of the operation in which Lambda runs a function, whatever triggers the invocation.
+    /// Name of the operation in which Lambda runs a function, for every kind of trigger.
     pub(crate) const INVOKE: &'static str = "Invoke";
     /// Name of the operation in which a client calls `Invoke` in Lambda's API.
     pub(crate) const INVOKE_API: &'static str = "InvokeFunction";

@@ -79,7 +79,7 @@ async fn failed_function_is_reported_by_a_response_header_and_the_error_as_body(
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_invocation_is_accepted_with_202_and_a_dry_run_with_204() {
+async fn async_invocation_is_accepted_with_202_and_a_dry_run_with_204() {
     let (code, mut invoked) = Scripted::new([]);
     let functions = asynchronous::Stage::new(vec![asynchronous::config("f", code, AsyncSettings::default())]);
     let functions = functions.functions;

@@ -109,7 +109,7 @@ fn to_queue() -> AsyncSettings {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_event_is_retried_after_one_and_two_minutes_with_the_same_request_id() {
+async fn failed_async_invocation_is_retried_after_1_and_2_minutes_with_its_request_id() {
     let (code, mut invoked) = Scripted::new([failure(), failure(), failure()]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     let id = stage.functions.invoke_async("f", Bytes::from_static(b"{\"pages\":30}")).unwrap();
@@ -138,7 +138,7 @@ async fn failed_event_is_retried_after_one_and_two_minutes_with_the_same_request
 }
 
 #[tokio::test(start_paused = true)]
-async fn successful_event_sends_a_record_with_the_reply_of_the_function() {
+async fn successful_async_invocation_sends_a_record_with_the_reply_to_its_destination() {
     let (code, _invoked) = Scripted::new([failure(), Ok(Bytes::from_static(b"{\"done\":true}"))]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
@@ -151,7 +151,7 @@ async fn successful_event_sends_a_record_with_the_reply_of_the_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttled_event_backs_off_until_it_is_six_hours_old() {
+async fn throttled_async_invocation_backs_off_until_its_event_is_six_hours_old() {
     let (code, mut invoked) = Scripted::new([]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     let throttled = stage.faults.add(Fault::throttle(Call::invoke("f")));
@@ -166,7 +166,7 @@ async fn throttled_event_backs_off_until_it_is_six_hours_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttles_of_an_event_do_not_count_as_retries() {
+async fn throttles_of_an_async_invocation_do_not_count_as_retries() {
     let (code, mut invoked) = Scripted::new([failure()]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     let _throttled = stage.faults.add(Fault::throttle(Call::invoke("f")).times(3));
@@ -176,7 +176,7 @@ async fn throttles_of_an_event_do_not_count_as_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_retries_and_age_are_configurable_and_the_dead_letter_is_the_payload() {
+async fn async_retries_and_event_age_are_configurable_and_the_dead_letter_is_the_payload() {
     let (code, _invoked) = Scripted::new([failure(), failure()]);
     let settings = AsyncSettings {
         maximum_retry_attempts: 0,
@@ -198,7 +198,7 @@ async fn event_retries_and_age_are_configurable_and_the_dead_letter_is_the_paylo
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_for_a_function_with_zero_reserved_concurrency_fails_immediately() {
+async fn async_invocation_with_zero_reserved_concurrency_fails_immediately() {
     let (code, _invoked) = Scripted::new([]);
     let mut config = config("f", code, to_queue());
     config.reserved_concurrency = Some(0);
@@ -209,7 +209,7 @@ async fn event_for_a_function_with_zero_reserved_concurrency_fails_immediately()
 }
 
 #[tokio::test(start_paused = true)]
-async fn function_can_be_a_destination_and_a_missing_destination_is_logged() {
+async fn async_invocation_record_reaches_a_function_and_a_missing_destination_is_logged() {
     let (code, _invoked) = Scripted::new([]);
     let (next, mut next_invoked) = Scripted::new([]);
     let on_success = Some(format!("{ARN}next"));
@@ -227,7 +227,7 @@ async fn function_can_be_a_destination_and_a_missing_destination_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_above_one_megabyte_or_for_an_unknown_function_is_rejected() {
+async fn async_invocation_above_1_mb_or_of_an_unknown_function_is_rejected() {
     let (code, _invoked) = Scripted::new([]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     let invoke = |bytes: usize| stage.functions.invoke_async("f", Bytes::from(vec![b'1'; bytes]));
@@ -240,7 +240,7 @@ async fn event_above_one_megabyte_or_for_an_unknown_function_is_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_event_is_lost_when_the_functions_are_dropped() {
+async fn queued_async_invocation_is_lost_when_the_functions_are_dropped() {
     let (code, mut invoked) = Scripted::new([failure()]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
