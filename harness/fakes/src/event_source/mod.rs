@@ -150,15 +150,15 @@ impl EventSourceMapping {
                 StartingPosition::Latest | StartingPosition::TrimHorizon => Start::Settled,
             };
         }
-        if let Start::Skipping(pending) = start {
-            while let Some(shard) = pending.first() {
+        if let Start::Skipping(to_skip) = start {
+            while let Some(shard) = to_skip.first() {
                 // Saved before any read: otherwise a restart would skip the records written in the meantime.
                 if shards.iter().any(|known| known.id == *shard)
                     && let Some(latest) = source.latest(shard)?
                 {
                     source.save_checkpoint(shard, &latest)?;
                 }
-                pending.pop_first();
+                to_skip.pop_first();
             }
             *start = Start::Settled;
         }
