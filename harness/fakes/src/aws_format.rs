@@ -1,10 +1,10 @@
-//! Ids and moments in the forms that AWS writes them in.
+//! Ids, timestamps and ARN partitions in the formats of AWS.
 
 use std::fmt::Write as _;
 
 use streamer::ports::{Entropy, Timestamp};
 
-/// A random UUID (version 4): a request id of Lambda, or of the gateway's management API.
+/// Returns a random UUID (version 4), the format of request ids of Lambda and of the gateway's management API.
 pub(crate) fn uuid(entropy: &dyn Entropy) -> String {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes);
@@ -14,14 +14,14 @@ pub(crate) fn uuid(entropy: &dyn Entropy) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// The root of an X-Ray trace that begins at `now`: `Root=1-65c66d9f-…`.
+/// Returns the `Root` field of an X-Ray trace header, such as `Root=1-65c66d9f-…`. `now` is the start of the trace.
 pub(crate) fn trace_root(entropy: &dyn Entropy, now: Timestamp) -> String {
     let mut bytes = [0; 12];
     entropy.fill(&mut bytes);
     format!("Root=1-{:08x}-{}", now.as_secs(), hex(&bytes))
 }
 
-/// The partition that a region belongs to, as ARNs begin with it.
+/// Returns the AWS partition of `region`, which is the second part of an ARN: `aws`, `aws-cn` or `aws-us-gov`.
 #[must_use]
 pub fn partition(region: &str) -> &'static str {
     match region.split('-').take(2).collect::<Vec<_>>().as_slice() {
@@ -31,7 +31,7 @@ pub fn partition(region: &str) -> &'static str {
     }
 }
 
-/// Bytes as lower-case hexadecimal digits.
+/// Formats `bytes` as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string never fails");
@@ -39,27 +39,28 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// ISO 8601 in UTC with milliseconds: `2024-02-09T18:23:28.941Z`.
+/// Formats a timestamp as ISO 8601 in UTC with milliseconds, such as `2024-02-09T18:23:28.941Z`.
 pub(crate) fn iso_8601(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3fZ")
 }
 
-/// The label of a stream: ISO 8601 in UTC with milliseconds, without a zone.
+/// Formats a timestamp as the label of a DynamoDB stream: ISO 8601 in UTC with milliseconds, without a time zone.
 pub(crate) fn stream_label(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3f")
 }
 
-/// The common log format: `09/Feb/2024:18:23:28 +0000`.
+/// Formats a timestamp in the common log format (CLF), such as `09/Feb/2024:18:23:28 +0000`.
 pub(crate) fn clf(at: Timestamp) -> String {
     strftime(at, "%d/%b/%Y:%H:%M:%S +0000")
 }
 
-/// The day in the name of a log stream: `2026/03/01`.
+/// Formats a timestamp as the day in the name of a Lambda log stream, such as `2026/03/01`.
 pub(crate) fn log_day(at: Timestamp) -> String {
     strftime(at, "%Y/%m/%d")
 }
 
-/// What lies beyond the year 9999 is written as its last moment.
+/// Formats a timestamp in UTC. A timestamp too large for `jiff` is replaced by [`jiff::Timestamp::MAX`], in the
+/// year 9999.
 fn strftime(at: Timestamp, format: &str) -> String {
     let millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
     let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
@@ -70,7 +71,7 @@ fn strftime(at: Timestamp, format: &str) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// Entropy that has one byte to give.
+    /// Entropy source that returns only this byte.
     #[derive(Debug)]
     pub(crate) struct Constant(pub(crate) u8);
 
@@ -81,7 +82,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ids_have_their_form() {
+    fn uuid_and_trace_root_have_the_format_of_aws() {
         assert_eq!(uuid(&Constant(0xff)), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(uuid(&Constant(0x00)), "00000000-0000-4000-8000-000000000000");
         let root = trace_root(&Constant(0xab), Timestamp::from_secs(1_707_503_007));
@@ -89,7 +90,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn moments_are_written_as_recorded() {
+    fn timestamps_are_formatted_as_recorded_from_aws() {
         for (millis, expected_clf, expected_iso) in [
             (0, "01/Jan/1970:00:00:00 +0000", "1970-01-01T00:00:00.000Z"),
             (951_782_400_001, "29/Feb/2000:00:00:00 +0000", "2000-02-29T00:00:00.001Z"),
@@ -105,7 +106,7 @@ pub(crate) mod tests {
         assert_eq!(log_day(Timestamp::from_secs(1_772_323_200)), "2026/03/01");
         assert!(
             iso_8601(Timestamp::from_millis(u64::MAX)).starts_with("9999-12-30"),
-            "no moment is out of reach"
+            "a timestamp after the year 9999 is formatted as the last representable time"
         );
     }
 }

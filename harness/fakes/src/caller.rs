@@ -1,4 +1,4 @@
-//! Who calls a fake: one execution environment of a function, which may be frozen or killed.
+//! The caller of a fake: one execution environment of a function, which faults can freeze or kill.
 
 use std::fmt;
 use std::future::pending;
@@ -10,14 +10,16 @@ use streamer::ports::Timestamp;
 
 use crate::watch;
 
-/// One execution environment of a function that runs in process, and the identity of the calls that it makes.
+/// Handle of one execution environment of a function that runs in process. Fakes use the handle to identify the
+/// caller of an operation.
 ///
-/// While an environment is frozen, its calls wait. Once it is [killed](Self::kill), none of its calls takes effect or is answered,
-/// even if tasks of it still run in this process. All clones are one environment.
+/// While the environment is frozen, the environment's calls wait. Once the environment is [killed](Self::kill), no
+/// further call of the environment takes effect or returns, even if tasks of the environment still run in this
+/// process. All clones refer to the same environment.
 #[derive(Clone)]
 pub struct Caller(Arc<Inner>);
 
-/// As `Processor#7`: the function, and which of the stage's environments it is.
+/// Formats the caller as the function's name and the environment's number, such as `Processor#7`.
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.0.function, self.0.number)
@@ -41,14 +43,16 @@ enum State {
 }
 
 impl Caller {
-    /// A new environment of `function`.
+    /// Creates a handle of a running environment of `function`, with number 0, version 1 and no clock skew.
     #[must_use]
     pub fn new(function: impl Into<String>) -> Self {
         Self::numbered(function, 0, 1, Skew::default())
     }
 
-    /// The environment of `function` that was started as the stage's `number`th, with this version of the code, and a clock that
-    /// is off by `skew`.
+    /// Creates a handle of a running environment of `function`.
+    ///
+    /// `number` counts the environments that the stage has started, `version` is the version of the function's
+    /// code, and `skew` is the error of the environment's clock.
     #[must_use]
     #[doc(hidden)]
     pub fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
@@ -56,69 +60,77 @@ impl Caller {
         Self(Arc::new(Inner { function, number, version, skew, state }))
     }
 
-    /// How many environments the stage had started, this one included, when it started this one; 0 if no stage started it.
+    /// Returns the environment's number: 1 for the first environment that the stage started, 2 for the second, and
+    /// so on. The number is 0 if no stage started the environment.
     #[must_use]
     #[doc(hidden)]
     pub fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// How far the environment's clock is off from the stage's.
+    /// Returns the difference between the environment's clock and the stage's clock.
     #[must_use]
     #[doc(hidden)]
     pub fn skew(&self) -> Skew {
         self.0.skew
     }
 
-    /// Whether the environment was killed.
+    /// Returns whether the environment was killed.
     pub(crate) fn is_killed(&self) -> bool {
         *self.0.state.borrow() == State::Dead
     }
 
-    /// The function's name.
+    /// Returns the name of the function that runs in this environment.
     #[must_use]
     pub fn function(&self) -> &str {
         &self.0.function
     }
 
-    /// Which version of the function it runs: 1, and after each deploy one more.
+    /// Returns the version of the function that the environment runs: 1 at first, increased by one with each
+    /// deployment.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.0.version
     }
 
-    /// Kills the environment, as SIGKILL does. What runs the environment waits for [`killed`](Self::killed), and drops it.
+    /// Kills the environment, like SIGKILL kills a process.
+    ///
+    /// This method only sets the state. The task that runs the environment waits for [`killed`](Self::killed) and
+    /// then drops the environment.
     pub fn kill(&self) {
         self.0.state.send_replace(State::Dead);
     }
 
     /// Waits until the environment is killed.
     pub async fn killed(&self) {
-        // The sender lives as long as we do.
+        // This cannot fail: `self` holds a sender.
         let _ = self.0.state.subscribe().wait_for(|state| *state == State::Dead).await;
     }
 
-    /// Freezes the environment and its calls until it is [thawed](Self::thaw). Does nothing to one that was killed.
+    /// Freezes the environment and the environment's calls until [`thaw`](Self::thaw). Has no effect on a killed
+    /// environment.
     pub(crate) fn freeze(&self) {
-        self.become_from(State::Running, State::Frozen);
+        self.change_state(State::Running, State::Frozen);
     }
 
-    /// Lets a frozen environment go on.
+    /// Resumes a frozen environment. Has no effect on a running or killed environment.
     pub(crate) fn thaw(&self) {
-        self.become_from(State::Frozen, State::Running);
+        self.change_state(State::Frozen, State::Running);
     }
 
-    fn become_from(&self, from: State, to: State) {
+    /// Sets the state to `to` if the state is `from`.
+    fn change_state(&self, from: State, to: State) {
         self.0.state.send_if_modified(|state| {
-            let is_so = *state == from;
-            if is_so {
+            let applies = *state == from;
+            if applies {
                 *state = to;
             }
-            is_so
+            applies
         });
     }
 
-    /// Waits until the environment runs: not at all if it is neither frozen nor killed, and for ever if it was killed.
+    /// Waits until the environment is running: returns immediately for a running environment, after the thaw for a
+    /// frozen environment, and never for a killed environment.
     pub(crate) async fn running(&self) {
         if *self.0.state.borrow() == State::Running {
             return;
@@ -131,23 +143,25 @@ impl Caller {
     }
 }
 
-/// How far a clock is ahead of the stage's, in milliseconds; negative if it is behind.
+/// Difference in milliseconds between an environment's clock and the stage's clock; negative if the environment's
+/// clock is behind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[doc(hidden)]
 pub struct Skew(i64);
 
 impl Skew {
-    pub(crate) fn of(off: Duration) -> Self {
-        Self(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
+    /// Returns the skew of a clock that is ahead of the stage's clock by `ahead`.
+    pub(crate) fn of(ahead: Duration) -> Self {
+        Self(i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The time on such a clock when the stage's clock shows `now`.
+    /// Returns the time that the skewed clock shows when the stage's clock shows `now`.
     #[must_use]
     pub fn applied(self, now: Timestamp) -> Timestamp {
         Timestamp::from_millis(now.as_millis().saturating_add_signed(self.0))
     }
 
-    /// A clock that is off by at most as much as this one, before or after the stage's.
+    /// Draws a random skew, positive or negative, whose absolute value is at most that of `self`.
     pub(crate) fn drawn(self, chance: &mut Rng) -> Self {
         Self(chance.i64(-self.0.abs()..=self.0.abs()))
     }

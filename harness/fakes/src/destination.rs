@@ -1,23 +1,24 @@
-//! Where Lambda sends what a function or a mapping gave up on.
+//! Destinations of Lambda: queues and functions that receive records of failed (or successful) invocations.
 
 use std::fmt;
 
-/// Takes messages for a queue or a function that an ARN names: an on-failure destination.
+/// Sends messages to queues or functions, which an ARN names. Lambda uses destinations for its records of failed
+/// invocations.
 pub trait Destination: fmt::Debug + Send + Sync {
-    /// Sends `message` to what `arn` names.
+    /// Sends `message` to the queue or function with this ARN.
     ///
     /// # Errors
-    /// When there is no such queue or function.
+    /// [`NoDestination`] if the queue or function does not exist, or does not accept the message.
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination>;
 }
 
-/// There is nothing of this ARN to send to.
+/// Error of a message that cannot be sent to its destination. The field is the destination's ARN.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NoDestination(pub String);
 
 impl fmt::Display for NoDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no queue or function {}", self.0)
+        write!(f, "cannot send to destination {}", self.0)
     }
 }
 

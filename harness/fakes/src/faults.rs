@@ -1,7 +1,7 @@
-//! Faults on request: rules by which the fakes fail as AWS can.
+//! Fault injection: rules that make the fakes fail in the ways that AWS can fail.
 //!
-//! A [`Fault`] says what goes wrong and with which calls. It holds from [`Faults::add`] on for as long as its
-//! [`FaultGuard`] lives, and the guard tells how often it struck.
+//! A [`Fault`] is a rule: an effect, such as a throttle or a delay, and the calls to which the effect applies. The rule is
+//! active from [`Faults::add`] until its [`FaultGuard`] is dropped. [`FaultGuard::hits`] counts the injected effects.
 //!
 //! ```
 //! use std::time::Duration;
@@ -13,13 +13,14 @@
 //! assert_eq!((throttled.hits(), slow.hits()), (0, 0));
 //! ```
 //!
-//! Most go wrong with a call, at the moment at which it is made. Some go wrong with a function that runs in process, and
-//! last: its [start](Call::init) is slow or fails, its clock is [off](Fault::skew) for its life, and amid an
-//! [invocation](Call::invoke), at one of its awaits, it [dies](Fault::kill_midway), [stands still](Fault::freeze) for a while
-//! or [for good](Fault::hang).
+//! Most faults are injected into a call when the call is made. Other faults concern a function that runs in process:
 //!
-//! What is left to chance, [whether](Fault::rate) a fault strikes and [how hard](Fault::varied), comes from the fault's
-//! [seed](Fault::seeded): the same calls in the same order are struck alike.
+//! * the [start](Call::init) of an execution environment can be slow or fail, or have a [wrong clock](Fault::skew);
+//! * at an await in the middle of an [invocation](Call::invoke), the function can be [killed](Fault::kill_midway),
+//!   [frozen](Fault::freeze) for a time, or [frozen for good](Fault::hang).
+//!
+//! Randomness, which decides [whether](Fault::rate) a fault is injected and [how strong](Fault::varied) the effect is,
+//! comes from the fault's [seed](Fault::seeded). The same calls in the same order get the same effects.
 
 mod call;
 mod effect;
@@ -41,11 +42,11 @@ pub use crate::caller::Caller;
 pub use crate::caller::Skew;
 use crate::observe::{Observation, Observer};
 
-/// The rules that hold; cheap to clone, and all clones are one set.
+/// The set of active fault rules. A clone is cheap and refers to the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Rules>>,
-    /// Told what the fakes do, and which faults are injected.
+    /// Receives the observations of the fakes that share this set, injected faults included.
     observer: Arc<OnceLock<Arc<dyn Observer>>>,
 }
 
@@ -64,18 +65,18 @@ struct ActiveFault {
 }
 
 impl ActiveFault {
-    /// Whether it strikes a call that it matches; it has seen the call then.
-    fn is_due(&mut self) -> bool {
+    /// Counts a matching call, and returns whether the fault is injected into this call.
+    fn count_call(&mut self) -> bool {
         self.seen = self.seen.saturating_add(1);
         self.seen > self.fault.after
             && self.fault.times.is_none_or(|times| self.hits < times)
-            && self.fault.rate.is_none_or(|rate| rate.strikes(&mut self.chance))
+            && self.fault.rate.is_none_or(|rate| rate.draw(&mut self.chance))
     }
 }
 
 impl Faults {
-    /// Has a fault happen from now on, until its guard is dropped.
-    #[must_use = "the fault ends when its guard is dropped"]
+    /// Activates a fault rule until the returned guard is dropped.
+    #[must_use = "the fault rule is removed when its guard is dropped"]
     pub fn add(&self, fault: Fault) -> FaultGuard {
         let mut rules = self.lock();
         let id = rules.next;
@@ -85,15 +86,15 @@ impl Faults {
         FaultGuard { id, faults: self.clone(), kept: false }
     }
 
-    /// Whether there is any rule about these calls.
+    /// Returns whether any active rule may match calls of this operation.
     pub(crate) fn concern(&self, service: Service, operation: &str) -> bool {
         self.lock().active.values().any(|active| active.fault.call.is_of(service, operation))
     }
 
-    /// What is to go wrong with a call that is made now, of the effects that are possible with it. Each rule of these that it
-    /// matches has seen it then; the others' have not.
+    /// Returns the effects of all active rules on a call that is made now.
     ///
-    /// Delays add up; of all other effects, that of the oldest rule whose turn it is counts.
+    /// Rules whose effect is not `possible` for the call are skipped, and do not count the call. Delays add up. Of
+    /// all other effects, only the effect of the oldest rule that is due is returned.
     pub(crate) fn inject(&self, context: &CallContext<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
         let mut effects = Effects::default();
         let mut injected = Vec::new();
@@ -102,7 +103,7 @@ impl Faults {
                 || active.fault.effect.is_midway()
                 || !possible(active.fault.effect)
                 || (effects.effect.is_some() && !active.fault.effect.is_delay())
-                || !active.is_due()
+                || !active.count_call()
             {
                 continue;
             }
@@ -122,17 +123,20 @@ impl Faults {
         effects
     }
 
-    /// What is to happen amid an invocation that begins now. It has not struck until [`inject_midway`](Self::inject_midway) says so: the
-    /// invocation may end before.
+    /// Returns the midway fault of an invocation that begins now, if a rule plans one.
+    ///
+    /// The fault counts as a hit only when [`inject_midway`](Self::inject_midway) returns `true`, because the
+    /// invocation may end before the fault's await.
     pub(crate) fn midway_fault(&self, context: &CallContext<'_>) -> Option<MidwayFault> {
         self.lock().active.iter_mut().find_map(|(rule, active)| {
             let (call, effect) = (&active.fault.call, active.fault.effect);
-            let is_due = effect.is_midway() && call.matches(context) && active.is_due();
-            is_due.then(|| MidwayFault { rule: *rule, effect: active.fault.drawn(&mut active.chance) })
+            let is_injected = effect.is_midway() && call.matches(context) && active.count_call();
+            is_injected.then(|| MidwayFault { rule: *rule, effect: active.fault.drawn(&mut active.chance) })
         })
     }
 
-    /// A midway fault has come to pass, unless its fault no longer holds; gives whether it has.
+    /// Counts and reports a midway fault whose await is reached. Returns `false`, and does nothing, if the fault
+    /// rule was removed or has reached its maximum number of hits in the meantime.
     pub(crate) fn inject_midway(&self, midway_fault: &MidwayFault, operation: &str, resource: &str) -> bool {
         let mut rules = self.lock();
         let active = rules.active.get_mut(&midway_fault.rule);
@@ -152,26 +156,27 @@ impl Faults {
         self.notify(|| Observation::Injected { fault, operation, resource: resource() });
     }
 
-    /// Tells `observer` from now on what the fakes that share these faults do. Only the first observer counts.
+    /// Sets the observer of all fakes that share this set of faults. Later calls have no effect.
     #[doc(hidden)]
     pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
     }
 
-    /// Tells the observer, if there is one, what a fake did.
+    /// Sends an observation to the observer, if one is set.
     pub(crate) fn notify(&self, observation: impl FnOnce() -> Observation) {
         if let Some(observer) = self.observer.get() {
             observer.observe(observation());
         }
     }
 
-    /// The map is whole between any two statements here, so a panic elsewhere does not spoil it.
+    /// Locks the rules. A poisoned lock is safe to use, because no method leaves the rules inconsistent when it
+    /// panics.
     fn lock(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps a fault in force, and knows how often it has struck; the fault ends with it.
+/// Guard that keeps a fault rule active and counts the rule's hits. Dropping the guard removes the rule.
 #[derive(Debug)]
 pub struct FaultGuard {
     id: u64,
@@ -180,13 +185,13 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    /// How often the fault has happened.
+    /// Returns how often the fault has been injected.
     #[must_use]
     pub fn hits(&self) -> u32 {
         self.faults.lock().active.get(&self.id).map_or(0, |active| active.hits)
     }
 
-    /// Keeps the fault in force for as long as the stage lives.
+    /// Keeps the fault rule active for the lifetime of the [`Faults`] set, without a guard.
     pub fn forever(mut self) {
         self.kept = true;
     }
@@ -200,14 +205,14 @@ impl Drop for FaultGuard {
     }
 }
 
-/// What is to go wrong with a call.
+/// Effects of all fault rules on one call.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Effects {
-    /// How much later it takes effect.
+    /// Sum of all delays of the call; zero if no delay is injected.
     pub(crate) delay: Duration,
-    /// What else; never a delay.
+    /// Effect other than a delay; `None` if the call has only delays or no effect.
     pub(crate) effect: Option<Effect>,
-    /// The resource that the rule of `effect` names, if it names one.
+    /// Resource to which the rule of `effect` is limited; `None` if the rule applies to all resources.
     pub(crate) resource: Option<String>,
 }
 
@@ -217,11 +222,11 @@ impl Effects {
     }
 }
 
-/// What is to happen amid an invocation.
+/// Fault that is planned for the middle of an invocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct MidwayFault {
     rule: u64,
-    /// One that is [midway](Effect::is_midway).
+    /// Effect of the fault, for which [`Effect::is_midway`] returns `true`.
     pub(crate) effect: Effect,
 }
 
@@ -235,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_after_so_many_calls_so_often_and_until_its_guard_is_dropped() {
+    fn fault_is_injected_after_skipped_calls_up_to_its_limit_until_its_guard_drops() {
         let faults = Faults::default();
         let guard = faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).after(1).times(2));
-        let struck: Vec<_> = (0..4).map(|_| faults.inject(&update(&["t"]), |_| true).effect).collect();
-        assert_eq!(struck, [None, Some(Effect::Throttle), Some(Effect::Throttle), None]);
+        let injected: Vec<_> = (0..4).map(|_| faults.inject(&update(&["t"]), |_| true).effect).collect();
+        assert_eq!(injected, [None, Some(Effect::Throttle), Some(Effect::Throttle), None]);
         assert_eq!(guard.hits(), 2);
         drop(guard);
         faults.add(Fault::fail(Call::any_dynamodb())).forever();
@@ -247,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn chances_are_those_of_the_faults_seed_and_of_its_rate() {
+    fn random_faults_repeat_with_their_seed_and_follow_their_rate() {
         let pattern = |rate: f64, seed: u64| -> Vec<bool> {
             let faults = Faults::default();
             let _guard = faults.add(Fault::fail(Call::any_dynamodb()).rate(rate).seeded(seed));
             (0..1_000).map(|_| faults.inject(&update(&["t"]), |_| true).effect.is_some()).collect()
         };
-        let often = |pattern: &[bool]| pattern.iter().filter(|struck| **struck).count();
+        let often = |pattern: &[bool]| pattern.iter().filter(|injected| **injected).count();
         let tenth = pattern(0.1, 7);
         assert!((70..130).contains(&often(&tenth)), "{}", often(&tenth));
         assert_eq!(pattern(0.1, 7), tenth);
@@ -262,12 +267,12 @@ mod tests {
         let more = pattern(0.2, 7);
         assert!(
             tenth.iter().zip(&more).all(|(rare, more)| !rare || *more),
-            "a higher rate strikes more of the same"
+            "with the same seed, a higher rate includes all calls of a lower rate"
         );
     }
 
     #[test]
-    fn what_varies_stays_within_what_was_given() {
+    fn varied_fault_draws_its_delay_freeze_time_and_await_within_their_maximum() {
         let (faults, most) = (Faults::default(), Duration::from_secs(2));
         let _delay = faults.add(Fault::delay(Call::any_dynamodb(), most).varied());
         let delays: Vec<_> = (0..100).map(|_| faults.inject(&update(&["t"]), |_| true).delay).collect();
@@ -284,23 +289,26 @@ mod tests {
     }
 
     #[test]
-    fn a_midway_fault_has_struck_once_it_has_come_to_pass_and_as_often_as_its_fault_may() {
+    fn midway_fault_counts_only_when_injected_and_at_most_as_often_as_its_limit() {
         let faults = Faults::default();
         let guard = faults.add(Fault::hang(Call::any_dynamodb(), 3).times(1));
-        let side_by_side = [(); 2].map(|()| faults.midway_fault(&update(&["t"])).unwrap());
+        let concurrent = [(); 2].map(|()| faults.midway_fault(&update(&["t"])).unwrap());
         assert_eq!(guard.hits(), 0);
         assert_eq!(
-            side_by_side.map(|midway_fault| faults.inject_midway(&midway_fault, "Invoke", "f")),
+            concurrent.map(|midway_fault| faults.inject_midway(&midway_fault, "Invoke", "f")),
             [true, false]
         );
         assert_eq!((guard.hits(), faults.midway_fault(&update(&["t"]))), (1, None));
-        assert!(faults.inject(&update(&["t"]), |_| true).effect.is_none(), "it is about invocations alone");
+        assert!(
+            faults.inject(&update(&["t"]), |_| true).effect.is_none(),
+            "a midway fault is not injected into a call"
+        );
         drop(guard);
-        assert!(!faults.inject_midway(&side_by_side[0], "Invoke", "f"));
+        assert!(!faults.inject_midway(&concurrent[0], "Invoke", "f"));
     }
 
     #[test]
-    fn a_fault_is_about_the_calls_that_it_names() {
+    fn call_pattern_matches_only_calls_with_its_operation_resource_index_and_caller() {
         let call = Call::dynamodb("UpdateItem");
         for (call, expected) in [
             (call.clone(), true),
@@ -321,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_add_up_and_the_oldest_of_other_effects_counts() {
+    fn fault_delays_add_up_and_the_oldest_other_effect_is_injected() {
         let faults = Faults::default();
         let second = Duration::from_secs(1);
         let first = faults.add(Fault::lose_answer(Call::any_dynamodb()).times(1));

@@ -1,11 +1,14 @@
-//! AWS on a laptop, one fake per service: what a Streamer stage is built from.
+//! Fakes of the AWS services that Streamer uses, for running on a laptop and in tests.
 //!
-//! Each fake follows the facts in `docs/fidelity.md`. It knows nothing of templates, stages or simulations; those are
-//! built on top, by `streamer-harness` and `streamer-sim`. Tests depend on `streamer-harness`, which re-exports these modules.
+//! Each fake follows the facts listed in `docs/fidelity.md`. The fakes do not depend on templates, stages or
+//! simulations, which `streamer-harness` and `streamer-sim` build on top of the fakes. Tests depend on
+//! `streamer-harness`, which re-exports these modules.
 //!
-//! 1. [`dynamodb`] with its streams, [`sqs`], the WebSocket [`gateway`], and [`lambda`] with its [`event_source`] mappings.
-//! 2. [`faults`] injects errors, delays and crashes into the calls of a [`caller`], a function's environment.
-//! 3. [`observe`] tells an observer what the fakes do.
+//! 1. Services: [`dynamodb`] with its streams, [`sqs`], the WebSocket [`gateway`], and [`lambda`] with its
+//!    [`event_source`] mappings.
+//! 2. Faults: [`faults`] injects errors, delays and crashes into calls. A [`caller`] identifies the execution
+//!    environment that makes a call.
+//! 3. Observation: [`observe`] reports each action of the fakes to an observer.
 
 pub mod aws_format;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! What the fakes do, as the observer of a stage receives it.
+//! Reports of the fakes' actions, which the observer of a stage receives.
 
 use std::fmt;
 
@@ -7,106 +7,108 @@ use serde_json::Value;
 
 use crate::caller::Caller;
 
-/// Receives an [`Observation`] of each thing that the fakes do, while they do it.
+/// Receives an [`Observation`] for each action of the fakes, while the stage runs.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// Called by a fake right after `observation` took place, on the task that caused it.
+    /// Handles one observation. A fake calls this method when the action takes place, on the task that performs the
+    /// action.
     fn observe(&self, observation: Observation);
 }
 
-/// One thing that a fake did.
+/// One action of a fake, such as an answered call or an injected fault.
 #[derive(Clone, Debug)]
 pub enum Observation {
-    /// A call of DynamoDB has had its effect, if it has one.
+    /// The DynamoDB fake processed a call.
     Called {
-        /// The environment that called; `None` for the stage and its tests.
+        /// Execution environment that made the call; `None` if the stage or a test made the call.
         caller: Option<Caller>,
         /// DynamoDB's name of the operation, such as `UpdateItem`.
         operation: String,
-        /// The tables that it names, in order, with a comma between them.
+        /// Comma-separated, sorted names of the tables in the call; empty if the call names no table.
         tables: String,
-        /// The index that it queries.
+        /// Name of the index that the call queries or scans; `None` if the call names no index.
         index: Option<String>,
-        /// How the call ended for its caller.
+        /// Result of the call, as the caller sees the result.
         answer: Answer,
     },
-    /// An item of a table that has a stream has changed.
+    /// An item changed in a table that has a stream.
     Wrote {
-        /// The environment that wrote; `None` for the stage, its tests and TTL.
+        /// Execution environment that made the change; `None` if the stage, a test, or time to live (TTL) made the
+        /// change.
         caller: Option<Caller>,
-        /// The table's name.
+        /// Name of the table that contains the item.
         table: String,
-        /// The item's keys, as DynamoDB JSON.
+        /// Key attributes of the item, in DynamoDB JSON.
         keys: Value,
-        /// The whole item as it is now, as DynamoDB JSON; `None` if it was deleted.
+        /// The whole item after the change, in DynamoDB JSON; `None` if the item was deleted.
         image: Option<Value>,
     },
-    /// A frame was posted to a connection.
+    /// A call of `PostToConnection`, which sends a frame to a WebSocket client, was answered.
     Posted {
-        /// The environment that posted; `None` for the stage and its tests.
+        /// Execution environment that posted the frame; `None` if the stage or a test posted the frame.
         caller: Option<Caller>,
-        /// The connection's id.
+        /// Id of the connection that the frame was posted to.
         connection: String,
-        /// The frame's text.
+        /// Text of the posted frame.
         frame: String,
-        /// How the call ended for its caller.
+        /// Result of the post, as the caller sees the result.
         answer: Answer,
     },
-    /// A WebSocket was opened, and its `$connect` accepted.
+    /// A WebSocket connection was opened, after `$connect` had accepted the client.
     Opened {
-        /// The connection's id.
+        /// Id of the opened connection.
         connection: String,
     },
-    /// A WebSocket was closed.
+    /// A WebSocket connection was closed.
     Ended {
-        /// The connection's id.
+        /// Id of the closed connection.
         connection: String,
-        /// The close code that `$disconnect` reports.
+        /// Close code that the `$disconnect` event reports, such as 1001.
         code: u16,
     },
-    /// An environment has begun its init phase.
+    /// An execution environment of a function began its init phase.
     Started {
-        /// The environment.
+        /// Execution environment that started.
         environment: Caller,
     },
-    /// An environment has received an event.
+    /// An execution environment of a function received an event.
     Invoked {
-        /// The environment.
+        /// Execution environment that received the event.
         environment: Caller,
-        /// The event, as JSON.
+        /// Event that the function received, as JSON.
         payload: Bytes,
     },
-    /// An invocation has ended.
+    /// An invocation of a function ended.
     Returned {
-        /// The environment.
+        /// Execution environment that ran the invocation.
         environment: Caller,
-        /// The reply, as JSON, or the error as text.
+        /// Reply of the function as JSON, or the text of the error that ended the invocation.
         outcome: Result<Bytes, String>,
     },
-    /// A queue has accepted a message.
+    /// A queue accepted a message.
     Queued {
-        /// The queue's name.
+        /// Name of the queue that accepted the message.
         queue: String,
-        /// The message's body.
+        /// Body of the message.
         body: String,
     },
-    /// A fault was injected.
+    /// A fault was injected into a call or an invocation.
     Injected {
-        /// The fault's name.
+        /// Name of the injected fault, such as `throttle`.
         fault: &'static str,
-        /// The operation that it was injected into.
+        /// Operation that the fault was injected into, such as `UpdateItem`.
         operation: String,
-        /// The table, connection, function or queue that the operation names.
+        /// Comma-separated tables, connection, function or queue that the operation names.
         resource: String,
     },
 }
 
-/// How a call ended for its caller.
+/// Result of a call, as its caller sees the result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// It succeeded.
+    /// The call succeeded.
     Done,
-    /// The name of the error, or the HTTP status where it has no name.
+    /// The call failed, with this error name; the HTTP status if the error has no name.
     Refused(String),
-    /// The caller receives no answer, whether or not the call had an effect.
+    /// The caller receives no answer. The call may have taken effect.
     Never,
 }

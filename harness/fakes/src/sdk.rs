@@ -1,4 +1,4 @@
-//! AWS's SDKs in process: HTTP clients whose answers come from a router, without a socket.
+//! HTTP clients for AWS SDKs that call the router of a fake directly, without a socket.
 
 use std::future::{self, pending};
 use std::io;
@@ -21,22 +21,27 @@ use tower::ServiceExt as _;
 
 use crate::caller::Caller;
 
-/// An HTTP client whose requests `router` answers, whatever timeouts are asked for: connecting takes no time.
+/// Returns an HTTP client that sends its requests to `router`. The client ignores timeout settings, because
+/// connecting takes no time.
 ///
-/// The router finds [`InProcess`] among a request's extensions, and `caller` if there is one. While a caller is frozen its
-/// calls wait; once it is dead, no call has an effect or an answer.
+/// Each request carries [`InProcess`] as an extension, and `caller` as another extension if `caller` is `Some`.
+/// While the caller is frozen, its calls wait. Once the caller is killed, a new call neither takes effect nor
+/// returns.
 pub(crate) fn client(router: Router, caller: Option<Caller>) -> SharedHttpClient {
     SharedHttpClient::new(Connector { router, caller })
 }
 
-/// Marks a request that came without a socket, among its extensions.
+/// Request extension that marks a request sent in process, without a socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InProcess;
 
-/// The answer to a call whose caller is to get none. Its body fails before the first byte: over HTTP the connection is closed
-/// before anything of the answer is written, and in process the caller waits for ever.
+/// Returns a response that never reaches the caller, because reading the response's body fails before the first
+/// byte.
+///
+/// Over HTTP, the server closes the connection before it writes any of the response. In process, the caller waits
+/// forever.
 pub(crate) fn lost_answer() -> Response<Body> {
-    let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "the answer is lost, as a fault has it");
+    let lost = io::Error::new(io::ErrorKind::ConnectionAborted, "answer dropped by an injected fault");
     Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(lost)))).into_response()
 }
 
@@ -54,7 +59,8 @@ impl Connector {
         }
         let mut request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?.map(|body| {
-                // The requests that come this way have their bodies in memory.
+                // `bytes` returns `None` only for a streamed body. The requests of the fakes' clients have their
+                // bodies in memory.
                 Body::from(body.bytes().map(Bytes::copy_from_slice).unwrap_or_default())
             });
         request.extensions_mut().insert(InProcess);
@@ -65,10 +71,10 @@ impl Connector {
         let (head, body) = answer.into_parts();
         let body = to_bytes(body, usize::MAX).await;
         if let Some(caller) = &caller {
-            // What has been sent takes effect without its sender; it alone does not learn of it.
+            // The call has taken effect. A caller that was killed during the call gets no answer.
             caller.running().await;
         }
-        // Only the body of a lost answer cannot be read.
+        // Reading a body fails only for `lost_answer`.
         let Ok(body) = body else { return pending().await };
         HttpResponse::try_from(Response::from_parts(head, SdkBody::from(body)))
             .map_err(|error| ConnectorError::other(error.into(), None))
@@ -99,8 +105,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_hours(1);
 
-    /// Counts its calls, each of which takes a second.
-    fn counted(calls: Arc<AtomicU32>) -> Router {
+    /// Returns a router that counts its calls and takes a second to answer each call.
+    fn counting_router(calls: Arc<AtomicU32>) -> Router {
         Router::new().fallback(move || async move {
             calls.fetch_add(1, Ordering::Relaxed);
             sleep(Duration::from_secs(1)).await;
@@ -108,9 +114,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stands_still_calls_once_it_goes_on_and_who_is_dead_does_not_at_all() {
+    async fn call_of_a_frozen_caller_waits_for_the_thaw_and_a_killed_caller_makes_no_call() {
         let (count, caller) = (Arc::<AtomicU32>::default(), Caller::new("f"));
-        let connector = Connector { router: counted(Arc::clone(&count)), caller: Some(caller.clone()) };
+        let connector =
+            Connector { router: counting_router(Arc::clone(&count)), caller: Some(caller.clone()) };
         let calls = || count.load(Ordering::Relaxed);
         let call = || timeout(LONG, connector.call(HttpRequest::empty()));
         assert!(call().await.is_ok());
@@ -126,7 +133,7 @@ mod tests {
         assert!(called.is_ok());
         assert_eq!(calls(), 2);
 
-        // Under way already: only the answer is not heard.
+        // The caller is killed during the call: the call takes effect, and only the answer is dropped.
         let (called, ()) = tokio::join!(call(), async {
             sleep(Duration::from_millis(500)).await;
             caller.kill();
@@ -134,7 +141,7 @@ mod tests {
         assert!(called.is_err());
         assert_eq!(calls(), 3);
         caller.thaw();
-        assert!(call().await.is_err(), "the dead do not come back");
+        assert!(call().await.is_err(), "a thaw does not revive a killed caller");
         assert_eq!(calls(), 3);
     }
 }

@@ -1,5 +1,8 @@
-//! A channel for the latest value, as tokio's `watch`, which wakes those who wait in the order in which they came: tokio's
-//! leaves the order to chance, and with it what a simulated stage does next.
+//! A channel for the latest value, like tokio's `watch`, that wakes waiting receivers in the order in which they
+//! began to wait.
+//!
+//! Tokio's `watch` wakes receivers in a random order. With a random order, two simulated runs of one seed would
+//! differ.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,17 +10,17 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 
-/// Sets the value; all clones set the same one.
+/// Sending half of a channel, which sets the channel's value. All clones set the same value.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// Sees the value, and waits for another.
+/// Receiving half of a channel, which reads the channel's value and waits for changes.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
-    /// Which of its values it has seen.
+    /// Version of the last value that this receiver has seen.
     seen: u64,
 }
 
-/// There is no sender any more.
+/// Error of waiting on a channel whose senders were all dropped: the value can no longer change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Closed;
 
@@ -33,7 +36,7 @@ struct State<T> {
     senders: usize,
 }
 
-/// The value, which nobody can set meanwhile.
+/// Read guard of a channel's value. Senders wait until the guard is dropped.
 #[derive(Debug)]
 pub struct Ref<'a, T>(RwLockReadGuard<'a, State<T>>);
 
@@ -59,7 +62,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// A channel with its first value, and one who watches it.
+/// Creates a channel with an initial value, and returns its two halves. The receiver has seen the initial value.
 #[must_use]
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
@@ -68,33 +71,33 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// A channel with its first value, and nobody who watches it yet.
+    /// Creates a channel with an initial value and without receivers.
     #[must_use]
     pub fn new(value: T) -> Self {
         let state = RwLock::new(State { value, version: 0, senders: 1 });
         Self(Arc::new(Shared { state, changed: Notify::new() }))
     }
 
-    /// One who has seen the present value, and is told of those to come.
+    /// Creates a receiver that has seen the current value. [`Receiver::changed`] waits for the next value.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<T> {
         Receiver { shared: Arc::clone(&self.0), seen: self.0.version() }
     }
 
-    /// The present value.
+    /// Returns a read guard of the current value.
     #[must_use]
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.0.state())
     }
 
-    /// Sets the value, and returns the one before.
+    /// Sets the value, notifies the receivers, and returns the previous value.
     pub fn send_replace(&self, value: T) -> T {
-        let mut before = value;
-        self.send_modify(|present| std::mem::swap(present, &mut before));
-        before
+        let mut previous = value;
+        self.send_modify(|current| std::mem::swap(current, &mut previous));
+        previous
     }
 
-    /// Changes the value.
+    /// Modifies the value in place and notifies the receivers.
     pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
         self.send_if_modified(|value| {
             change(value);
@@ -102,7 +105,8 @@ impl<T> Sender<T> {
         });
     }
 
-    /// Changes the value, which others are told of if `change` says that it has.
+    /// Modifies the value in place, and notifies the receivers only if `change` returns `true`. Returns the result
+    /// of `change`.
     pub fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let mut state = self.0.state_mut();
         let modified = change(&mut state.value);
@@ -146,31 +150,31 @@ impl<T: fmt::Debug> fmt::Debug for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The present value.
+    /// Returns a read guard of the current value, without marking the value as seen.
     #[must_use]
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.shared.state())
     }
 
-    /// The present value, which is seen now.
+    /// Returns a read guard of the current value, and marks the value as seen.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let state = self.shared.state();
         self.seen = state.version;
         Ref(state)
     }
 
-    /// Has [`changed`](Self::changed) wait for what comes after the present value.
+    /// Marks the current value as seen, so that [`changed`](Self::changed) waits for the next value.
     pub fn mark_unchanged(&mut self) {
         self.seen = self.shared.version();
     }
 
-    /// Waits for a value that was not seen yet, which is seen then.
+    /// Waits until the channel has a value that this receiver has not seen, and marks the value as seen.
     ///
     /// # Errors
-    /// When none can come any more.
+    /// [`Closed`] if the current value is seen and all senders were dropped.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            // Before the look, so that it misses nothing.
+            // Register for the notification before the check: a change right after the check is then not missed.
             let changed = self.shared.changed.notified();
             {
                 let state = self.shared.state();
@@ -186,10 +190,11 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Waits for a value that is as wanted.
+    /// Waits until `is_wanted` returns `true` for the channel's value, and returns a read guard of this value. The
+    /// current value is checked first.
     ///
     /// # Errors
-    /// When none can come any more.
+    /// [`Closed`] if `is_wanted` returns `false` for the last value and all senders were dropped.
     pub async fn wait_for(&mut self, mut is_wanted: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, Closed> {
         loop {
             let changed = self.shared.changed.notified();
@@ -222,7 +227,7 @@ impl<T: fmt::Debug> fmt::Debug for Receiver<T> {
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is nobody any more who could set the value")
+        f.write_str("channel closed: all senders were dropped")
     }
 }
 
@@ -237,29 +242,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_wait_are_woken_in_the_order_in_which_they_came() {
+    async fn watch_receivers_are_woken_in_the_order_in_which_they_began_to_wait() {
         for _ in 0..20 {
             let sender = Sender::new(0);
             let order = Arc::new(Mutex::new(Vec::new()));
-            let waits = (0..16).map(|number| {
+            let tasks = (0..16).map(|number| {
                 let (mut receiver, order) = (sender.subscribe(), Arc::clone(&order));
                 tokio::spawn(async move {
                     receiver.changed().await.unwrap();
                     order.lock().unwrap().push(number);
                 })
             });
-            let waits: Vec<_> = waits.collect();
+            let tasks: Vec<_> = tasks.collect();
             tokio::task::yield_now().await;
             sender.send_replace(1);
-            for wait in waits {
-                wait.await.unwrap();
+            for task in tasks {
+                task.await.unwrap();
             }
             assert_eq!(*order.lock().unwrap(), (0..16).collect::<Vec<_>>());
         }
     }
 
     #[tokio::test]
-    async fn a_value_is_told_once_and_the_end_of_all_senders_always() {
+    async fn watch_receiver_sees_each_change_once_and_is_closed_with_the_last_sender() {
         let sender = Sender::new(1);
         let mut receiver = sender.subscribe();
         assert_eq!(receiver.changed().now_or_never(), None);

@@ -1,6 +1,6 @@
-//! The event source mapping over a stream in memory and a function that is a closure, in paused time. Each
-//! test of a row of AWS-FACTS, section 2, is named after it.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
+//! Tests of the event source mapping with a stream in memory and a closure as function, in paused time.
+//! `docs/fidelity.md` names the tests of each documented behavior of AWS.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "event_source/stage.rs"]
 mod stage;
@@ -22,23 +22,23 @@ use tokio::time::{sleep, timeout};
 
 use stage::{START, STREAM, checkpoint, failed_items, run, run_slow, settings, stream, succeed, unhandled};
 
-/// A clock that stands still.
+/// Clock whose time changes only when a test sets it.
 #[derive(Debug)]
-struct Moment(Mutex<Timestamp>);
+struct ManualClock(Mutex<Timestamp>);
 
-impl Clock for Moment {
+impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
     }
 }
 
 fn queues() -> Queues {
-    let clock = Arc::new(Moment(Mutex::new(START)));
+    let clock = Arc::new(ManualClock(Mutex::new(START)));
     Queues::in_memory(clock, Arc::new(SystemEntropy::new()), "us-east-1", "000000000000").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_row_a_batch_leaves_on_size_and_a_shard_is_read_four_times_a_second() {
+async fn batch_is_delivered_at_batch_size_and_a_shard_is_polled_four_times_a_second() {
     let stream = stream(5);
     let later = async {
         sleep(Duration::from_millis(300)).await;
@@ -51,7 +51,7 @@ async fn polling_row_a_batch_leaves_on_size_and_a_shard_is_read_four_times_a_sec
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_row_a_batch_leaves_at_the_end_of_its_window() {
+async fn partial_batch_is_delivered_at_the_end_of_its_batching_window() {
     let stream = stream(1);
     let later = async {
         for number in 2..=5 {
@@ -66,7 +66,7 @@ async fn polling_row_a_batch_leaves_at_the_end_of_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_row_a_full_batch_does_not_wait_for_its_window() {
+async fn full_batch_is_delivered_before_the_end_of_its_batching_window() {
     let stream = stream(4);
     let run = run(
         Settings { maximum_batching_window: Duration::from_secs(300), batch_size: 3, ..settings() },
@@ -78,7 +78,7 @@ async fn polling_row_a_full_batch_does_not_wait_for_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn success_row_replies_are_ignored_unless_failures_are_to_be_reported() {
+async fn batch_item_failures_in_a_reply_are_ignored_unless_reporting_is_enabled() {
     let stream = stream(3);
     let run = run(settings(), &stream, 5, |numbers, _| failed_items(numbers)).await;
     assert_eq!(run.batches(), [[1, 2, 3]]);
@@ -86,7 +86,7 @@ async fn success_row_replies_are_ignored_unless_failures_are_to_be_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whole_batch_fails_row_an_unusable_identifier_retries_all() {
+async fn unknown_item_identifier_in_a_reply_retries_the_whole_batch() {
     let settings = Settings { report_batch_item_failures: true, ..settings() };
     let stream = stream(3);
     let run =
@@ -95,7 +95,7 @@ async fn whole_batch_fails_row_an_unusable_identifier_retries_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checkpoint_row_everything_from_the_lowest_listed_on_is_retried() {
+async fn records_from_the_lowest_reported_failure_on_are_retried() {
     let settings = Settings { report_batch_item_failures: true, ..settings() };
     let stream = stream(4);
     let seen = Arc::clone(&stream);
@@ -103,7 +103,11 @@ async fn checkpoint_row_everything_from_the_lowest_listed_on_is_retried() {
         if nth == 1 {
             return failed_items(&[4, 3]);
         }
-        assert_eq!(checkpoint(&seen).as_deref(), Some("2"), "what comes before it is done");
+        assert_eq!(
+            checkpoint(&seen).as_deref(),
+            Some("2"),
+            "the checkpoint is the record before the lowest failure"
+        );
         succeed(&[], nth)
     });
     assert_eq!(run.await.batches(), [vec![1, 2, 3, 4], vec![3, 4]]);
@@ -111,7 +115,7 @@ async fn checkpoint_row_everything_from_the_lowest_listed_on_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_count_row_three_attempts_are_four_invocations_and_backoff_row_they_wait_longer_each_time() {
+async fn three_retry_attempts_are_four_invocations_with_doubling_backoff() {
     let settings = Settings { maximum_retry_attempts: Some(3), batch_size: 2, ..settings() };
     let stream = stream(3);
     let run =
@@ -123,7 +127,7 @@ async fn retry_count_row_three_attempts_are_four_invocations_and_backoff_row_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_count_row_throttles_do_not_count() {
+async fn throttled_invocations_do_not_count_as_retry_attempts() {
     let stream = stream(1);
     let settings = Settings { maximum_retry_attempts: Some(1), ..settings() };
     let run = run(settings, &stream, 60, |_, nth| match nth {
@@ -138,18 +142,21 @@ async fn retry_count_row_throttles_do_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn defaults_row_retries_end_only_with_the_streams_24_hours() {
+async fn default_retries_end_only_when_the_record_is_24_hours_old() {
     let run = run(settings(), &stream(1), 25 * 3_600, |_, _| unhandled()).await;
     assert_eq!(&run.times()[..8], [0, 250, 750, 1_750, 3_750, 7_750, 15_750, 31_750]);
     let (day, minute) = (24 * 3_600_000, 60_000);
     let last = *run.times().last().unwrap();
-    assert!((day - minute..=day).contains(&last), "one a minute at last, until the record is gone: {last}");
+    assert!(
+        (day - minute..=day).contains(&last),
+        "the last retry is in the last minute of the 24 hours: {last}"
+    );
     assert_eq!(run.calls.len(), 8 + 24 * 60 - 1);
     assert_eq!(run.failures.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_age_of_more_than_the_streams_24_hours_is_that() {
+async fn maximum_record_age_is_capped_at_the_stream_retention_of_24_hours() {
     let week = Some(Duration::from_secs(604_800));
     let settings = Settings { maximum_record_age: week, ..settings() };
     let stream = stream(0);
@@ -159,17 +166,17 @@ async fn record_age_of_more_than_the_streams_24_hours_is_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_row_an_idle_mapping_waits_for_a_change_and_keeps_to_the_points_of_its_polls() {
+async fn idle_event_source_mapping_polls_only_after_a_change_on_its_poll_schedule() {
     let stream = stream(1);
-    stream.tells.store(true, Ordering::Relaxed);
-    let looks = || stream.looks.load(Ordering::Relaxed);
+    stream.reports_changes.store(true, Ordering::Relaxed);
+    let polls = || stream.polls.load(Ordering::Relaxed);
     let days = 8 * 24 * 3_600;
     let later = async {
         sleep(Duration::from_secs(1)).await;
-        let before = looks();
+        let before = polls();
         assert!(before <= 3, "{before}");
         sleep(Duration::from_secs(days)).await;
-        assert_eq!(looks(), before, "nothing is read while nothing changes");
+        assert_eq!(polls(), before, "the mapping does not poll an unchanged stream");
         sleep(Duration::from_millis(100)).await;
         stream.put("shard", 2, START + Duration::from_secs(days));
         stream.close("shard");
@@ -183,26 +190,30 @@ async fn polling_row_an_idle_mapping_waits_for_a_change_and_keeps_to_the_points_
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_row_the_reader_of_a_shard_that_is_gone_ends_and_leaves_no_checkpoint() {
+async fn reader_of_a_removed_shard_ends_without_saving_a_checkpoint() {
     let stream = stream(0);
-    // It has a minute left.
+    // The record reaches the retention of 24 hours after one minute.
     stream.put("shard", 1, Timestamp::from_secs(START.as_secs() - 24 * 3_600 + 60));
-    stream.tells.store(true, Ordering::Relaxed);
+    stream.reports_changes.store(true, Ordering::Relaxed);
     let later = async {
         sleep(Duration::from_secs(1)).await;
         stream.close("shard");
         sleep(Duration::from_secs(9)).await;
         stream.trim("shard");
         sleep(Duration::from_secs(1)).await;
-        stream.looks.store(0, Ordering::Relaxed);
+        stream.polls.store(0, Ordering::Relaxed);
     };
     let (run, ()) = tokio::join!(run(settings(), &stream, 200, |_, _| unhandled()), later);
     assert_eq!((run.failures.len(), checkpoint(&stream)), (1, None));
-    assert_eq!(stream.looks.load(Ordering::Relaxed), 1, "its end is noticed, and nothing is read");
+    assert_eq!(
+        stream.polls.load(Ordering::Relaxed),
+        1,
+        "after the end of the reader, the mapping lists the shards once and reads nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_a_read_that_fails_on_request_is_repeated() {
+async fn stream_read_that_fails_by_an_injected_fault_is_repeated() {
     let stream = stream(1);
     let impossible = stream.faults.add(Fault::lose_answer(Call::records("t")));
     let throttle = stream.faults.add(Fault::throttle(Call::records("t")).times(2));
@@ -214,7 +225,7 @@ async fn order_row_a_read_that_fails_on_request_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_both_copies_run_side_by_side_and_to_their_end_on_a_closed_shard_too() {
+async fn duplicate_deliveries_run_concurrently_and_a_child_shard_waits_for_both() {
     let stream = stream(1);
     stream.close("shard");
     stream.add_child("shard", "child");
@@ -224,11 +235,11 @@ async fn order_row_both_copies_run_side_by_side_and_to_their_end_on_a_closed_sha
     let run = run_slow(settings(), &stream, 20, Duration::from_secs(3), reply).await;
     assert_eq!(run.batches(), [[1], [1], [1], [2]]);
     assert_eq!(&run.times()[..3], [0, 0, 3_250]);
-    assert!(run.times()[3] >= 6_250, "the child waits for both");
+    assert!(run.times()[3] >= 6_250, "the child shard is read after both deliveries have ended");
 }
 
 #[tokio::test(start_paused = true)]
-async fn bisect_row_halves_do_not_use_up_the_retry_quota() {
+async fn bisecting_a_batch_does_not_use_up_retry_attempts() {
     let settings =
         Settings { bisect_batch_on_function_error: true, maximum_retry_attempts: Some(1), ..settings() };
     let stream = stream(4);
@@ -240,13 +251,13 @@ async fn bisect_row_halves_do_not_use_up_the_retry_quota() {
     );
     let run = run.await;
     assert_eq!(run.batches(), [vec![1, 2, 3, 4], vec![1, 2], vec![3, 4], vec![3], vec![3], vec![4]]);
-    let given_up = &run.failures[0].batch_info;
-    assert_eq!((&*given_up.start_sequence_number, given_up.batch_size), ("3", 1));
+    let failed = &run.failures[0].batch_info;
+    assert_eq!((&*failed.start_sequence_number, failed.batch_size), ("3", 1));
     assert_eq!(checkpoint(&stream).as_deref(), Some("4"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn bisect_row_a_partial_response_splits_at_the_returned_sequence_number() {
+async fn bisected_batch_is_split_at_the_reported_sequence_number() {
     let stream = stream(4);
     let settings = Settings {
         bisect_batch_on_function_error: true,
@@ -264,7 +275,7 @@ async fn bisect_row_a_partial_response_splits_at_the_returned_sequence_number() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_record_row_retries_exhausted() {
+async fn failure_record_of_exhausted_retries_has_the_fields_of_aws() {
     let stream = stream(2);
     let run =
         run(Settings { maximum_retry_attempts: Some(0), ..settings() }, &stream, 1, |_, _| unhandled()).await;
@@ -294,13 +305,13 @@ async fn failure_record_row_retries_exhausted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_record_row_record_age_exceeded_has_no_response() {
+async fn failure_record_of_expired_records_has_no_response_context() {
     let stream = stream(1);
     stream.put("shard", 2, START + Duration::from_secs(30));
     let settings = Settings { maximum_record_age: Some(Duration::from_secs(60)), ..settings() };
     let run = run(settings, &stream, 600, |_, _| unhandled()).await;
     assert_eq!(run.batches().last().unwrap(), &[2]);
-    let told: Vec<_> = run
+    let expired: Vec<_> = run
         .failures
         .iter()
         .map(|failure| serde_json::to_value(failure).unwrap())
@@ -310,12 +321,12 @@ async fn failure_record_row_record_age_exceeded_has_no_response() {
             failure["DDBStreamBatchInfo"]["startSequenceNumber"].clone()
         })
         .collect();
-    assert_eq!(told, ["1", "2"]);
+    assert_eq!(expired, ["1", "2"]);
     assert_eq!(checkpoint(&stream).as_deref(), Some("2"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_row_are_ored_and_what_matches_none_is_checkpointed_past() {
+async fn records_matching_any_filter_are_delivered_and_the_others_are_checkpointed() {
     let stream = stream(5);
     let filter = |pattern| FilterPattern::parse(pattern).unwrap();
     let insert = filter(r#"{"eventName": ["INSERT"]}"#);
@@ -326,7 +337,7 @@ async fn filters_row_are_ored_and_what_matches_none_is_checkpointed_past() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_with_parallelization_items_run_side_by_side_and_each_in_order() {
+async fn parallel_lanes_run_items_concurrently_and_keep_the_order_of_each_item() {
     let stream = stream(0);
     for number in 1..=40 {
         stream.put_item("shard", number, START, &format!("item {}", number % 8));
@@ -339,13 +350,16 @@ async fn order_row_with_parallelization_items_run_side_by_side_and_each_in_order
         assert!(of_item.is_sorted(), "{of_item:?}");
         assert!(item == 1 || of_item.len() <= 5, "{of_item:?}");
     }
-    assert!(run.times().iter().filter(|at| **at == 0).count() > 1, "several lanes start at once");
-    assert!(run.batches().contains(&vec![40]) || run.batches().contains(&vec![39]), "others are not held up");
-    assert_eq!(checkpoint(&stream), None, "the first record is unfinished, and all that follow it");
+    assert!(run.times().iter().filter(|at| **at == 0).count() > 1, "several lanes start concurrently");
+    assert!(
+        run.batches().contains(&vec![40]) || run.batches().contains(&vec![39]),
+        "the failing item does not block other lanes"
+    );
+    assert_eq!(checkpoint(&stream), None, "the unfinished first record holds back the checkpoint");
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_without_parallelization_a_shard_waits_for_its_batch_and_other_shards_do_not() {
+async fn failing_batch_blocks_its_shard_but_not_other_shards() {
     let stream = stream(2);
     stream.put("other", 7, START);
     let settings = Settings { batch_size: 1, ..settings() };
@@ -357,15 +371,15 @@ async fn order_row_without_parallelization_a_shard_waits_for_its_batch_and_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_row_unlimited_retries_within_a_record_age_of_60_s_are_8_invocations() {
+async fn unlimited_retries_within_a_record_age_of_60_s_are_8_invocations() {
     let settings = Settings { maximum_record_age: Some(Duration::from_secs(60)), ..settings() };
     let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
-    assert_eq!(run.calls.len(), 8, "as recorded");
+    assert_eq!(run.calls.len(), 8, "the number of invocations equals the number observed on AWS");
     assert_eq!(run.failures[0].request_context.approximate_invoke_count, 8);
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_row_the_wait_is_an_option() {
+async fn backoff_of_an_event_source_mapping_is_configurable() {
     let backoff = Backoff { initial: Duration::from_secs(2), maximum: Duration::from_secs(5) };
     let settings = Settings { backoff, maximum_retry_attempts: Some(3), ..settings() };
     let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
@@ -373,14 +387,14 @@ async fn backoff_row_the_wait_is_an_option() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_count_row_a_batch_may_be_tried_only_once() {
+async fn failed_batch_with_zero_retry_attempts_is_delivered_only_once() {
     let settings = Settings { maximum_retry_attempts: Some(0), ..settings() };
     let run = run(settings, &stream(1), 600, |_, _| unhandled()).await;
     assert_eq!((run.calls.len(), run.failures.len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_record_row_it_names_the_invocation_that_failed_last() {
+async fn failure_record_has_the_request_id_of_the_last_invocation() {
     let settings = Settings { maximum_retry_attempts: Some(2), ..settings() };
     let run = run(settings, &stream(1), 60, |_, _| unhandled()).await;
     assert_eq!(run.ids.len(), 3);
@@ -389,7 +403,7 @@ async fn failure_record_row_it_names_the_invocation_that_failed_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_record_row_to_a_queue() {
+async fn failure_record_is_sent_to_a_queue() {
     let queues = queues();
     queues.create("failures", []).unwrap();
     let send = SendFailures::new(Arc::new(queues.clone()), queues.arn("failures"));
@@ -397,10 +411,10 @@ async fn failure_record_row_to_a_queue() {
     let settings =
         Settings { maximum_retry_attempts: Some(1), report_batch_item_failures: true, ..settings() };
     let reply = |numbers: &[u32], _| if numbers.contains(&3) { failed_items(&[2]) } else { Ok(json!({})) };
-    // Without its queue it is logged, and nothing else is held up.
-    let lost = SendFailures::new(Arc::new(queues.clone()), queues.arn("none"));
+    // A failure record for a missing queue is logged, without a panic.
+    let missing = SendFailures::new(Arc::new(queues.clone()), queues.arn("none"));
     for record in run(settings, &stream, 60, reply).await.failures {
-        lost.give_up(record.clone());
+        missing.give_up(record.clone());
         send.give_up(record);
     }
     let messages = queues.messages("failures").unwrap();
@@ -409,7 +423,7 @@ async fn failure_record_row_to_a_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_row_a_child_is_read_only_once_its_parent_is_read_to_its_end_and_done() {
+async fn child_shard_is_read_only_after_its_parent_is_fully_processed() {
     let stream = stream(2);
     stream.add_child("shard", "child a");
     stream.add_child("child a", "grandchild");
@@ -428,17 +442,17 @@ async fn shards_row_a_child_is_read_only_once_its_parent_is_read_to_its_end_and_
     let mut batches = run.batches();
     batches.dedup();
     let numbers: Vec<_> = batches.iter().map(|batch| batch[0]).filter(|number| *number != 5).collect();
-    assert_eq!(numbers, [1, 2, 6, 3, 4], "in the order of the family");
-    assert!(batches.contains(&vec![5]), "others do not wait");
+    assert_eq!(numbers, [1, 2, 6, 3, 4], "records of a parent come before records of its children");
+    assert!(batches.contains(&vec![5]), "an unrelated shard does not wait");
     let retried = run.calls.iter().filter(|(_, batch)| *batch == [6]).count();
-    assert!(retried > 1, "the child has waited for the parent's last record");
-    // Nothing comes again after a restart, and what the youngest gets is read at once.
+    assert!(retried > 1, "the parent's last record is retried while the child waits");
+    // After a restart, no record is delivered again, and the grandchild's new record is read immediately.
     stream.put("grandchild", 7, START);
     assert_eq!(self::run(settings, &stream, 5, succeed).await.batches(), [[7]]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_row_a_child_whose_parent_is_gone_is_read() {
+async fn child_shard_of_a_removed_parent_is_read() {
     let stream = stream(0);
     stream.add_child("trimmed long ago", "child");
     stream.put("child", 1, START);
@@ -446,7 +460,7 @@ async fn shards_row_a_child_whose_parent_is_gone_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_row_a_split_while_the_mapping_starts_at_the_latest_record_loses_nothing() {
+async fn starting_position_latest_loses_no_record_to_a_shard_split() {
     let stream = stream(2);
     let latest = Settings { starting_position: StartingPosition::Latest, ..settings() };
     let later = async {
@@ -461,7 +475,7 @@ async fn shards_row_a_split_while_the_mapping_starts_at_the_latest_record_loses_
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_records_come_twice_or_late_on_request() {
+async fn delivery_of_stream_records_is_duplicated_or_delayed_by_faults() {
     let stream = stream(3);
     let twice = stream.faults.add(Fault::duplicate(Call::records("t")).after(1).times(1));
     let late = stream.faults.add(Fault::delay(Call::records("t").by("processor"), Duration::from_secs(3)));
@@ -475,7 +489,7 @@ async fn order_row_records_come_twice_or_late_on_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_row_a_batch_leaves_at_6_mb() {
+async fn batch_is_delivered_when_its_payload_reaches_6_mb() {
     let stream = stream(0);
     for number in 1..=3 {
         stream.put_item("shard", number, START, &"x".repeat(3 * 1_024 * 1_024 - 400));
@@ -486,7 +500,7 @@ async fn polling_row_a_batch_leaves_at_6_mb() {
 }
 
 #[test]
-fn filters_row_a_mapping_has_at_most_five() {
+fn event_source_mapping_with_more_than_five_filters_is_rejected() {
     let pattern = FilterPattern::parse(r#"{"eventName": ["INSERT"]}"#).unwrap();
     for (count, expected) in [(5, true), (6, false)] {
         let settings = Settings { filters: vec![pattern.clone(); count], ..settings() };
@@ -495,7 +509,7 @@ fn filters_row_a_mapping_has_at_most_five() {
 }
 
 #[test]
-fn filters_row_operators_that_aws_may_not_take_can_be_refused() {
+fn filter_operators_with_uncertain_aws_support_are_rejected_if_configured() {
     for (condition, expected) in [
         (r#"{"suffix": "x"}"#, false),
         (r#"{"equals-ignore-case": "x"}"#, false),
@@ -504,17 +518,17 @@ fn filters_row_operators_that_aws_may_not_take_can_be_refused() {
     ] {
         let pattern =
             FilterPattern::parse(&format!(r#"{{"$or": [{{"a": {{"b": [{condition}]}}}}]}}"#)).unwrap();
-        for taken in [true, false] {
+        for allowed in [true, false] {
             let settings =
-                Settings { filters: vec![pattern.clone()], unsettled_operators: taken, ..settings() };
-            assert_eq!(stage::mapping(settings).is_ok(), taken || expected, "{condition}");
+                Settings { filters: vec![pattern.clone()], unsettled_operators: allowed, ..settings() };
+            assert_eq!(stage::mapping(settings).is_ok(), allowed || expected, "{condition}");
         }
     }
 }
 
-/// A table `table` with a stream and a time to live, on a clock that stands still.
-fn database() -> (DynamoDb, Arc<Moment>) {
-    let clock = Arc::new(Moment(Mutex::new(START)));
+/// Creates a database with the table `table`, which has a stream and a time to live, and a manual clock.
+fn database() -> (DynamoDb, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock(Mutex::new(START)));
     let db = DynamoDb::builder().clock(clock.clone()).in_memory().unwrap();
     let table = json!({
         "TableName": "table", "BillingMode": "PAY_PER_REQUEST",
@@ -533,7 +547,7 @@ fn call(db: &DynamoDb, operation: &str, body: &Value) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// The records of the table's stream, as a function sees them.
+/// Returns the records of the table's stream, in the form in which a function receives them.
 fn events(db: &DynamoDb) -> Vec<Value> {
     let arn = db.streams().latest_stream_arn("table").unwrap();
     let shards = db.streams().shard_infos(&arn).unwrap().into_iter();
@@ -542,11 +556,11 @@ fn events(db: &DynamoDb) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn record_row_a_function_sees_its_exact_shape() {
+async fn stream_record_of_a_put_has_the_exact_shape_of_aws() {
     let (db, _) = database();
     let item = json!({"id": {"S": "a"}, "n": {"N": "1"}});
     call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
-    let [event] = &events(&db)[..] else { panic!("one write is one record") };
+    let [event] = &events(&db)[..] else { panic!("one write produces one record") };
     let id = event["eventID"].as_str().unwrap();
     assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
     let number = event["dynamodb"]["SequenceNumber"].as_str().unwrap();
@@ -562,7 +576,7 @@ async fn record_row_a_function_sees_its_exact_shape() {
             "Keys": {"id": {"S": "a"}},
             "NewImage": item,
             "SequenceNumber": number,
-            // The key twice (2 + 1 each), and n with its number (1 + 2).
+            // The key attribute counts twice (2 + 1 bytes each), and `n` once with its value (1 + 2 bytes).
             "SizeBytes": 9,
             "StreamViewType": "NEW_AND_OLD_IMAGES",
         },
@@ -572,11 +586,11 @@ async fn record_row_a_function_sees_its_exact_shape() {
 }
 
 #[tokio::test]
-async fn ttl_delete_row_a_filter_tells_it_from_other_removals() {
+async fn filter_distinguishes_time_to_live_deletions_from_other_deletions() {
     let (db, clock) = database();
-    let ends = (START.as_secs() + 60).to_string();
+    let expiry = (START.as_secs() + 60).to_string();
     for id in ["deleted", "expired"] {
-        let item = json!({"id": {"S": id}, "ttl": {"N": ends}});
+        let item = json!({"id": {"S": id}, "ttl": {"N": expiry}});
         call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
     }
     call(&db, "DeleteItem", &json!({"TableName": "table", "Key": {"id": {"S": "deleted"}}}));
@@ -593,7 +607,7 @@ async fn ttl_delete_row_a_filter_tells_it_from_other_removals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_position_latest_skips_what_is_there_and_keeps_what_a_restart_would_miss() {
+async fn starting_position_latest_skips_existing_records_and_a_restart_loses_none() {
     let stream = stream(3);
     let latest = || Settings { starting_position: StartingPosition::Latest, ..settings() };
     assert_eq!(run(latest(), &stream, 1, succeed).await.batches(), Vec::<Vec<u32>>::new());
@@ -611,7 +625,7 @@ async fn starting_position_latest_skips_what_is_there_and_keeps_what_a_restart_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_position_latest_of_an_empty_shard_is_its_start() {
+async fn starting_position_latest_in_an_empty_shard_delivers_its_first_record() {
     let stream = stream(0);
     let later = async {
         sleep(Duration::from_secs(1)).await;
@@ -623,7 +637,7 @@ async fn starting_position_latest_of_an_empty_shard_is_its_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn order_row_delivery_is_at_least_once_across_a_restart() {
+async fn records_in_flight_at_shutdown_are_delivered_again_after_a_restart() {
     let stream = stream(2);
     let cut_off = run_slow(settings(), &stream, 1, Duration::from_secs(10), succeed).await;
     assert_eq!(cut_off.batches(), [[1, 2]]);
@@ -632,7 +646,7 @@ async fn order_row_delivery_is_at_least_once_across_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_lane_bounds_what_is_read_and_loses_nothing() {
+async fn lane_that_retries_its_first_batch_delivers_all_later_records() {
     let stream = stream(2_500);
     let settings = Settings { batch_size: 1_000, ..settings() };
     let run = run(settings, &stream, 10, |_, nth| if nth == 1 { unhandled() } else { Ok(json!({})) }).await;
@@ -642,9 +656,9 @@ async fn a_stuck_lane_bounds_what_is_read_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_fails_is_asked_again() {
+async fn stream_is_polled_again_after_a_read_error() {
     let stream = stream(1);
-    let trouble = async {
+    let outages = async {
         stream.broken.store(true, Ordering::Relaxed);
         sleep(Duration::from_secs(1)).await;
         stream.broken.store(false, Ordering::Relaxed);
@@ -654,12 +668,12 @@ async fn a_source_that_fails_is_asked_again() {
         sleep(Duration::from_secs(1)).await;
         stream.broken.store(false, Ordering::Relaxed);
     };
-    let ((), run) = tokio::join!(trouble, run(settings(), &stream, 5, succeed));
+    let ((), run) = tokio::join!(outages, run(settings(), &stream, 5, succeed));
     assert_eq!(run.batches(), [[1], [2]]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disabled_mapping_does_nothing_until_it_is_shut_down() {
+async fn disabled_event_source_mapping_invokes_nothing_and_ends_at_shutdown() {
     let stream = stream(1);
     let disabled = run(Settings { enabled: false, ..settings() }, &stream, 5, succeed);
     let run = timeout(Duration::from_secs(6), disabled).await.unwrap();
@@ -668,6 +682,6 @@ async fn a_disabled_mapping_does_nothing_until_it_is_shut_down() {
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "a bug in the closure")]
-async fn a_panic_in_what_invokes_is_passed_on() {
+async fn panic_during_an_invocation_is_propagated_by_the_event_source_mapping() {
     run(settings(), &stream(1), 5, |_, _| panic!("a bug in the closure")).await;
 }

@@ -1,5 +1,6 @@
-//! Functions as real processes, and in this one. Each test of a row of AWS-FACTS, section 3, is named after it.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
+//! Tests of the Lambda fake, with functions in separate processes and in the test's own process. `docs/fidelity.md`
+//! names the tests of each documented behavior of AWS.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "lambda/api.rs"]
 mod api;
@@ -75,7 +76,7 @@ impl Stage {
     }
 }
 
-/// The message with its request id, which must have the form of one, replaced.
+/// Checks the format of the request id in an error message, and replaces the id with `…`.
 fn without_request_id(message: &str) -> String {
     let Some(rest) = message.strip_prefix("RequestId: ") else { return message.to_owned() };
     let (id, rest) = rest.split_once(' ').unwrap();
@@ -89,46 +90,52 @@ fn assert_request_id(id: &str) {
     assert!(id.chars().all(|c| c == '-' || c.is_ascii_hexdigit()) && id.as_bytes()[14] == b'4', "{id}");
 }
 
-/// Where functions meet the test: each connection is an invocation that waits until it is dropped.
-struct Meeting(TcpListener);
+/// Listener to which functions in child processes connect. An invocation that has connected waits until the test
+/// drops the connection.
+struct Rendezvous(TcpListener);
 
-impl Meeting {
+impl Rendezvous {
     async fn new() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    fn event(&self, what: &str) -> Value {
-        json!({ "do": what, "port": self.0.local_addr().unwrap().port() })
+    /// Builds an event with a command for the function, and with the port of this listener.
+    fn event(&self, command: &str) -> Value {
+        json!({ "do": command, "port": self.0.local_addr().unwrap().port() })
     }
 
-    async fn met(&self) -> Met {
+    async fn accept(&self) -> ConnectedProcess {
         let mut stream = BufReader::new(self.0.accept().await.unwrap().0);
         let mut line = String::new();
         stream.read_line(&mut line).await.unwrap();
-        Met { pid: line.trim().parse().unwrap(), stream }
+        ConnectedProcess { pid: line.trim().parse().unwrap(), stream }
     }
 }
 
-struct Met {
+/// Connection from a function's process.
+struct ConnectedProcess {
     pid: Value,
     stream: BufReader<TcpStream>,
 }
 
-impl Met {
-    /// Waits until the process at the other end is gone.
-    async fn gone(mut self) {
-        assert!(matches!(self.stream.read(&mut [0]).await, Ok(0) | Err(_)), "a function has nothing to say");
+impl ConnectedProcess {
+    /// Waits until the process has ended. The process must not send anything before its end.
+    async fn wait_for_exit(mut self) {
+        assert!(
+            matches!(self.stream.read(&mut [0]).await, Ok(0) | Err(_)),
+            "the process ends without sending data"
+        );
     }
 
-    /// Waits until the process at the other end, which has said something, is gone.
-    async fn gone_at_last(mut self) {
+    /// Discards the bytes that the process sends, until the process has ended.
+    async fn discard_until_exit(mut self) {
         let mut bytes = [0; 1_024];
         while !matches!(self.stream.read(&mut bytes).await, Ok(0) | Err(_)) {}
     }
 }
 
 #[tokio::test]
-async fn next_headers_row_what_a_process_is_told() {
+async fn next_invocation_has_headers_for_request_id_deadline_function_and_trace() {
     let mut config = function("normal");
     config.timeout = Duration::from_secs(7);
     let stage = Stage::new(config);
@@ -145,8 +152,8 @@ async fn next_headers_row_what_a_process_is_told() {
 }
 
 #[tokio::test]
-async fn environment_row_a_function_sees_aws_s_variables_and_none_of_the_stages() {
-    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "the stage's own environment has it");
+async fn function_process_sees_the_environment_variables_of_aws_and_none_of_the_stage() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "the test process has this variable");
     let stage = Stage::new(function("normal"));
     let reply = stage.invoke(json!({ "do": "describe" })).await.unwrap();
     let environment = &reply["environment"];
@@ -160,15 +167,15 @@ async fn environment_row_a_function_sees_aws_s_variables_and_none_of_the_stages(
 }
 
 #[tokio::test]
-async fn replies_row_statuses() {
+async fn runtime_api_answers_invalid_requests_with_the_statuses_of_aws() {
     let stage = Stage::new(function("normal"));
-    stage.invoke(json!({ "do": "misbehave" })).await.unwrap();
+    stage.invoke(json!({ "do": "send invalid requests" })).await.unwrap();
     let statuses = stage.invoke(json!({ "do": "statuses" })).await.unwrap();
     assert_eq!(statuses, json!([400, 400, 403, 404, 202, 403]));
 }
 
 #[tokio::test]
-async fn replies_row_a_response_over_the_limit_is_413_and_the_environment_lives_on() {
+async fn response_above_the_size_limit_is_413_and_its_environment_is_reused() {
     let stage = Stage::new(function("normal"));
     let pid = stage.pid().await;
     let allowed = stage.functions.invoke("f", Bytes::from(r#"{"do":"large","bytes":6291556}"#)).await;
@@ -181,26 +188,26 @@ async fn replies_row_a_response_over_the_limit_is_413_and_the_environment_lives_
 }
 
 #[tokio::test]
-async fn an_error_that_the_runtime_reports_is_the_functions() {
+async fn error_reported_by_the_runtime_is_the_error_of_the_invocation() {
     let stage = Stage::new(function("normal"));
     let error = stage.error(json!({ "do": "fail" })).await;
     assert_eq!(error, ("ReportError".to_owned(), "no such format".to_owned()));
 }
 
 #[tokio::test]
-async fn timeout_row_the_process_is_killed_and_replaced() {
+async fn process_that_exceeds_the_function_timeout_is_killed_and_replaced() {
     let mut config = function("normal");
     config.timeout = Duration::from_secs(1);
-    let (stage, meeting) = (Stage::new(config), Meeting::new().await);
-    let (error, met) = tokio::join!(stage.error(meeting.event("meet")), meeting.met());
+    let (stage, rendezvous) = (Stage::new(config), Rendezvous::new().await);
+    let (error, process) = tokio::join!(stage.error(rendezvous.event("wait")), rendezvous.accept());
     let expected = ("Sandbox.Timedout", "RequestId: … Error: Task timed out after 1.00 seconds");
     assert_eq!((&*error.0, &*error.1), expected);
-    assert_ne!(stage.pid().await, met.pid);
-    met.gone().await;
+    assert_ne!(stage.pid().await, process.pid);
+    process.wait_for_exit().await;
 }
 
 #[tokio::test]
-async fn crash_row_the_end_is_told_and_the_process_is_replaced() {
+async fn process_crash_is_reported_with_its_cause_and_the_process_is_replaced() {
     let stage = Stage::new(function("normal"));
     for (event, expected) in [
         (
@@ -211,7 +218,7 @@ async fn crash_row_the_end_is_told_and_the_process_is_replaced() {
             json!({ "do": "exit", "status": 0 }),
             "RequestId: … Error: Runtime exited without providing a reason",
         ),
-        (json!({ "do": "die" }), "RequestId: … Error: Runtime exited with error: signal: killed"),
+        (json!({ "do": "kill itself" }), "RequestId: … Error: Runtime exited with error: signal: killed"),
     ] {
         let before = stage.pid().await;
         assert_eq!(stage.error(event).await, ("Runtime.ExitError".to_owned(), expected.to_owned()));
@@ -220,17 +227,17 @@ async fn crash_row_the_end_is_told_and_the_process_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_process_that_ends_between_two_invocations_costs_neither() {
+async fn process_exit_between_two_invocations_fails_neither_invocation() {
     let stage = Stage::new(function("normal"));
-    let first = stage.invoke(json!({ "do": "exit afterwards" })).await.unwrap();
+    let first = stage.invoke(json!({ "do": "reply then exit" })).await.unwrap();
     assert_ne!(stage.pid().await, first);
 }
 
 #[tokio::test]
-async fn lifecycle_row_a_process_that_dies_at_start_is_told_with_its_output() {
+async fn process_exit_during_init_is_reported_with_the_last_output_of_the_process() {
     let stage = Stage::new(function("exit"));
     let Err(InvokeError::Function { error_type, message }) = stage.functions.probe("f").await else {
-        panic!("it cannot have started");
+        panic!("a process that exits during init cannot be started");
     };
     assert_eq!(error_type, "Runtime.ExitError");
     assert_eq!(
@@ -241,14 +248,14 @@ async fn lifecycle_row_a_process_that_dies_at_start_is_told_with_its_output() {
 }
 
 #[tokio::test]
-async fn lifecycle_row_an_init_error_is_told_as_the_runtime_words_it() {
+async fn init_error_is_reported_with_the_type_and_message_of_the_runtime() {
     let stage = Stage::new(function("error"));
     let error = stage.error(json!({ "do": "pid" })).await;
     assert_eq!(error, ("Function.NoTable".to_owned(), "no table is configured".to_owned()));
 }
 
 #[tokio::test]
-async fn lifecycle_row_init_is_bounded() {
+async fn process_that_exceeds_the_init_timeout_fails_its_invocation() {
     assert_eq!(Options::default().init_timeout, Duration::from_secs(10));
     assert_eq!(Options::default().shutdown, Duration::from_secs(2));
     let options = Options { init_timeout: Duration::from_millis(250), ..Options::default() };
@@ -260,7 +267,7 @@ async fn lifecycle_row_init_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_executed_is_told_by_its_path() {
+async fn program_that_cannot_be_executed_is_reported_with_its_path() {
     let stage = Stage::new(FunctionConfig::new("f", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")));
     let (error_type, message) = stage.error(json!({})).await;
     assert_eq!(error_type, "Runtime.InvalidEntrypoint");
@@ -268,7 +275,7 @@ async fn a_program_that_cannot_be_executed_is_told_by_its_path() {
 }
 
 #[tokio::test]
-async fn unknown_functions_and_bad_settings_are_refused() {
+async fn unknown_functions_and_duplicate_function_names_are_rejected() {
     let stage = Stage::new(function("normal"));
     let error = stage.functions.invoke("g", Bytes::new()).await.unwrap_err();
     assert_eq!(error, InvokeError::NotFound("g".to_owned()));
@@ -280,7 +287,7 @@ async fn unknown_functions_and_bad_settings_are_refused() {
 }
 
 #[tokio::test]
-async fn a_probed_environment_serves_the_first_invocation() {
+async fn first_invocation_after_a_probe_reuses_the_probed_environment() {
     let stage = Stage::new(function("normal"));
     stage.functions.probe("f").await.unwrap();
     stage.functions.probe("f").await.unwrap();
@@ -290,10 +297,10 @@ async fn a_probed_environment_serves_the_first_invocation() {
 }
 
 #[tokio::test]
-async fn invocations_that_overlap_get_environments_of_their_own_and_the_last_used_is_reused() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    let (event, release) = (meeting.event("meet"), async {
-        let (first, second) = (meeting.met().await, meeting.met().await);
+async fn concurrent_invocations_get_separate_environments_and_the_last_used_is_reused() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    let (event, release) = (rendezvous.event("wait"), async {
+        let (first, second) = (rendezvous.accept().await, rendezvous.accept().await);
         let pids = [first.pid.clone(), second.pid.clone()];
         assert_ne!(pids[0], pids[1]);
         pids
@@ -306,58 +313,63 @@ async fn invocations_that_overlap_get_environments_of_their_own_and_the_last_use
 }
 
 #[tokio::test]
-async fn a_runtime_that_is_still_busy_after_its_reply_is_passed_over_until_it_is_back() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    let lingering = stage.invoke(meeting.event("linger")).await.unwrap();
-    let met = meeting.met().await;
-    assert_eq!(met.pid, lingering);
+async fn runtime_still_busy_after_its_reply_is_skipped_until_it_is_ready_again() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    let lingering = stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
+    let process = rendezvous.accept().await;
+    assert_eq!(process.pid, lingering);
     let other = stage.pid().await;
     assert_ne!(other, lingering);
-    drop(met);
-    // It lies below those used since, and comes up again once they are gone.
-    while stage.invoke(json!({ "do": "exit afterwards" })).await.unwrap() != lingering {}
+    drop(process);
+    // The stack of idle environments now has the lingering one at the bottom. Each invocation ends the environment
+    // at the top, until the lingering one is reused.
+    while stage.invoke(json!({ "do": "reply then exit" })).await.unwrap() != lingering {}
 }
 
 #[tokio::test]
-async fn concurrency_row_reserved_concurrency_throttles() {
+async fn invocation_above_the_reserved_concurrency_is_throttled() {
     let mut config = function("normal");
     config.reserved_concurrency = Some(1);
-    throttles_the_second_of_two(Stage::new(config)).await;
+    assert_second_concurrent_invocation_is_throttled(Stage::new(config)).await;
 }
 
 #[tokio::test]
-async fn concurrency_row_account_concurrency_throttles() {
+async fn invocation_above_the_account_concurrency_is_throttled() {
     assert_eq!(Options::default().account_concurrency, 1_000);
     let options = Options { account_concurrency: 1, ..Options::default() };
-    throttles_the_second_of_two(Stage::with(function("normal"), options)).await;
+    assert_second_concurrent_invocation_is_throttled(Stage::with(function("normal"), options)).await;
 }
 
-async fn throttles_the_second_of_two(stage: Stage) {
-    let meeting = Meeting::new().await;
+async fn assert_second_concurrent_invocation_is_throttled(stage: Stage) {
+    let rendezvous = Rendezvous::new().await;
     let second = async {
-        let first = meeting.met().await;
+        let first = rendezvous.accept().await;
         let error = stage.invoke(json!({ "do": "pid" })).await.unwrap_err();
         assert_eq!(error, InvokeError::Throttled);
         first.pid.clone()
     };
-    let (first, pid) = tokio::join!(stage.invoke(meeting.event("meet")), second);
+    let (first, pid) = tokio::join!(stage.invoke(rendezvous.event("wait")), second);
     assert_eq!(first.unwrap(), pid);
-    assert_eq!(stage.pid().await, pid, "and is free again");
+    assert_eq!(stage.pid().await, pid, "the environment is free after the first invocation");
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_the_environment_free() {
+async fn abandoned_invocation_runs_to_its_end_and_then_frees_its_environment() {
     let mut config = function("normal");
     config.reserved_concurrency = Some(1);
-    let (stage, meeting) = (Stage::new(config), Meeting::new().await);
-    let met = tokio::select! {
+    let (stage, rendezvous) = (Stage::new(config), Rendezvous::new().await);
+    let process = tokio::select! {
         biased;
-        met = meeting.met() => met,
-        reply = stage.invoke(meeting.event("meet")) => panic!("nobody has released it: {reply:?}"),
+        process = rendezvous.accept() => process,
+        reply = stage.invoke(rendezvous.event("wait")) => panic!("invocation ended before its release: {reply:?}"),
     };
-    assert_eq!(stage.invoke(json!({ "do": "pid" })).await, Err(InvokeError::Throttled), "it runs on");
-    let pid = met.pid.clone();
-    drop(met);
+    assert_eq!(
+        stage.invoke(json!({ "do": "pid" })).await,
+        Err(InvokeError::Throttled),
+        "the abandoned invocation still occupies the reserved concurrency"
+    );
+    let pid = process.pid.clone();
+    drop(process);
     let reused = loop {
         match stage.invoke(json!({ "do": "pid" })).await {
             Err(InvokeError::Throttled) => tokio::task::yield_now().await,
@@ -368,48 +380,48 @@ async fn a_caller_that_goes_away_leaves_the_environment_free() {
 }
 
 #[tokio::test]
-async fn lifecycle_row_shutdown_ends_idle_and_running_processes_in_order() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    let lingering = stage.invoke(meeting.event("linger")).await.unwrap();
-    let idle = meeting.met().await;
+async fn shutdown_terminates_idle_and_running_function_processes() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    let lingering = stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
+    let idle = rendezvous.accept().await;
     assert_eq!(idle.pid, lingering);
     let shutdown = async {
-        let running = meeting.met().await;
+        let running = rendezvous.accept().await;
         stage.functions.shutdown().await;
-        running.gone().await;
-        idle.gone().await;
+        running.wait_for_exit().await;
+        idle.wait_for_exit().await;
     };
-    let (error, ()) = tokio::join!(stage.error(meeting.event("meet")), shutdown);
+    let (error, ()) = tokio::join!(stage.error(rendezvous.event("wait")), shutdown);
     assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: terminated");
     assert_eq!(stage.invoke(json!({ "do": "pid" })).await, Err(InvokeError::Throttled));
 }
 
 #[tokio::test]
-async fn lifecycle_row_a_process_that_ignores_sigterm_is_killed() {
+async fn process_that_ignores_sigterm_is_killed_at_shutdown() {
     let mut config = function("normal");
     config.environment.insert("IGNORE_TERM".to_owned(), "1".to_owned());
     let options = Options { shutdown: Duration::from_millis(200), ..Options::default() };
-    let (stage, meeting) = (Stage::with(config, options), Meeting::new().await);
+    let (stage, rendezvous) = (Stage::with(config, options), Rendezvous::new().await);
     let shutdown = async {
-        let running = meeting.met().await;
+        let running = rendezvous.accept().await;
         stage.functions.shutdown().await;
-        running.gone().await;
+        running.wait_for_exit().await;
     };
-    let (error, ()) = tokio::join!(stage.error(meeting.event("meet")), shutdown);
+    let (error, ()) = tokio::join!(stage.error(rendezvous.event("wait")), shutdown);
     assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
 }
 
 #[tokio::test]
-async fn functions_that_are_dropped_leave_no_process() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    stage.invoke(meeting.event("linger")).await.unwrap();
-    let met = meeting.met().await;
+async fn dropping_the_functions_ends_their_processes() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
+    let process = rendezvous.accept().await;
     drop(stage);
-    met.gone().await;
+    process.wait_for_exit().await;
 }
 
 #[tokio::test]
-async fn a_function_of_the_real_lambda_runtime_cannot_tell_the_difference() {
+async fn function_built_with_the_lambda_runtime_crate_runs_in_the_fake() {
     let stage = Stage::new(function("lambda_runtime"));
     let first = stage.invoke(json!({ "text": "x".repeat(200_000) })).await.unwrap();
     assert_eq!(first["function"], "f");
@@ -423,25 +435,25 @@ async fn a_function_of_the_real_lambda_runtime_cannot_tell_the_difference() {
 }
 
 #[tokio::test]
-async fn both_outputs_reach_the_log_under_the_functions_name() {
+async fn stdout_and_stderr_of_a_function_reach_the_log_under_its_name() {
     let stage = Stage::new(function("normal"));
-    stage.invoke(json!({ "do": "say", "out": "to the output", "err": "to the error" })).await.unwrap();
+    stage.invoke(json!({ "do": "print", "out": "to the output", "err": "to the error" })).await.unwrap();
     assert_eq!(stage.log.wait_for("f", "to the output").await, "to the output");
     assert_eq!(stage.log.wait_for("f", "to the error").await, "to the error");
 }
 
 #[tokio::test]
-async fn functions_are_killed_on_request_idle_and_running_ones() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    stage.invoke(meeting.event("linger")).await.unwrap();
-    let idle = meeting.met().await;
+async fn kill_ends_the_idle_and_the_running_processes_of_a_function() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
+    let idle = rendezvous.accept().await;
     let kill = async {
-        let running = meeting.met().await;
+        let running = rendezvous.accept().await;
         assert_eq!(stage.functions.kill("f"), Ok(2));
-        running.gone().await;
-        idle.gone().await;
+        running.wait_for_exit().await;
+        idle.wait_for_exit().await;
     };
-    let (error, ()) = tokio::join!(stage.error(meeting.event("meet")), kill);
+    let (error, ()) = tokio::join!(stage.error(rendezvous.event("wait")), kill);
     assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
     assert_eq!(stage.functions.kill("f"), Ok(0));
     assert_eq!(stage.functions.kill("g"), Err(InvokeError::NotFound("g".to_owned())));
@@ -449,63 +461,67 @@ async fn functions_are_killed_on_request_idle_and_running_ones() {
 }
 
 #[tokio::test]
-async fn a_process_that_a_fault_kills_is_replaced() {
+async fn process_killed_by_a_fault_is_replaced() {
     let faults = Faults::default();
     let options = Options { faults: faults.clone(), ..Options::default() };
     let stage = Stage::with(function("normal"), options);
     let before = stage.pid().await;
     let _killed = faults.add(Fault::kill(Call::invoke("f")).times(1));
-    let meeting = Meeting::new().await;
-    let error = stage.error(meeting.event("meet")).await;
+    let rendezvous = Rendezvous::new().await;
+    let error = stage.error(rendezvous.event("wait")).await;
     assert_eq!(error.1, "RequestId: … Error: Runtime exited with error: signal: killed");
     assert_ne!(stage.pid().await, before);
 }
 
-/// Reads what comes until nothing comes for a while.
-async fn falls_silent(stream: &mut BufReader<TcpStream>) {
+/// Reads from a ticking process until no byte arrives for 300 ms, which means that the process is frozen.
+async fn wait_for_freeze(stream: &mut BufReader<TcpStream>) {
     let mut bytes = [0; 1_024];
     let silence = async {
         while let Ok(read) = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut bytes)).await {
-            assert_ne!(read.unwrap(), 0, "it is frozen, not gone");
+            assert_ne!(read.unwrap(), 0, "the process does not close its connection");
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), silence).await.expect("it is frozen in the end");
+    tokio::time::timeout(Duration::from_secs(20), silence).await.expect("the process is frozen within 20 s");
 }
 
 #[tokio::test]
-async fn lifecycle_row_what_a_function_leaves_running_is_frozen_until_its_next_event() {
-    let (stage, meeting) = (Stage::new(function("normal")), Meeting::new().await);
-    let pid = stage.invoke(meeting.event("tick")).await.unwrap();
-    let mut met = meeting.met().await;
-    falls_silent(&mut met.stream).await;
-    let (reply, ticked) = tokio::join!(stage.invoke(meeting.event("meet")), async {
-        let again = meeting.met().await;
-        let ticked = met.stream.read(&mut [0]).await.unwrap();
+async fn background_task_of_a_function_is_frozen_until_the_next_event() {
+    let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
+    let pid = stage.invoke(rendezvous.event("tick")).await.unwrap();
+    let mut process = rendezvous.accept().await;
+    wait_for_freeze(&mut process.stream).await;
+    let (reply, ticked) = tokio::join!(stage.invoke(rendezvous.event("wait")), async {
+        let again = rendezvous.accept().await;
+        let ticked = process.stream.read(&mut [0]).await.unwrap();
         drop(again);
         ticked
     });
-    assert_eq!((reply.unwrap(), ticked), (pid, 1), "the same process, and its task goes on");
-    falls_silent(&mut met.stream).await;
+    assert_eq!(
+        (reply.unwrap(), ticked),
+        (pid, 1),
+        "the next event resumes the process and its background task"
+    );
+    wait_for_freeze(&mut process.stream).await;
     stage.functions.shutdown().await;
-    met.gone_at_last().await;
+    process.discard_until_exit().await;
 }
 
 #[tokio::test]
-async fn lifecycle_row_a_debugger_can_have_functions_run_on() {
+async fn background_task_of_a_function_continues_between_events_if_freeze_is_off() {
     let options = Options { freeze: false, ..Options::default() };
-    let (stage, meeting) = (Stage::with(function("normal"), options), Meeting::new().await);
-    stage.invoke(meeting.event("tick")).await.unwrap();
-    let mut met = meeting.met().await;
+    let (stage, rendezvous) = (Stage::with(function("normal"), options), Rendezvous::new().await);
+    stage.invoke(rendezvous.event("tick")).await.unwrap();
+    let mut process = rendezvous.accept().await;
     let mut ticks = vec![0; 1_000];
-    met.stream.read_exact(&mut ticks).await.unwrap();
+    process.stream.read_exact(&mut ticks).await.unwrap();
 }
 
 #[tokio::test]
-async fn lifecycle_row_an_environment_that_nobody_needs_is_ended() {
+async fn idle_process_is_ended_after_the_idle_timeout() {
     assert_eq!(Options::default().idle_timeout, Some(Duration::from_mins(10)));
     let options = Options { idle_timeout: Some(Duration::from_millis(100)), ..Options::default() };
-    let (stage, meeting) = (Stage::with(function("normal"), options), Meeting::new().await);
-    stage.invoke(meeting.event("tick")).await.unwrap();
-    meeting.met().await.gone_at_last().await;
+    let (stage, rendezvous) = (Stage::with(function("normal"), options), Rendezvous::new().await);
+    stage.invoke(rendezvous.event("tick")).await.unwrap();
+    rendezvous.accept().await.discard_until_exit().await;
     assert_eq!(stage.functions.kill("f"), Ok(0));
 }

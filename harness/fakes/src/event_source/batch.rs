@@ -1,4 +1,4 @@
-//! Records on their way to the function.
+//! Batches of stream records, from the filter to the payload of an invocation.
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
@@ -10,14 +10,15 @@ use streamer::ports::Timestamp;
 
 use super::source::Record;
 
-/// The most that one invocation may carry: 6 MB.
+/// Maximum payload of one invocation in bytes: 6 MB.
 const MAX_PAYLOAD_BYTES: usize = 6 * 1_024 * 1_024;
 const HEAD: &str = r#"{"Records":["#;
 const TAIL: &str = "]}";
 
-/// A record that was read and matched, written out once for as many tries as it needs.
+/// A record that matched the filters, serialized once for all invocations that it is part of.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
+    /// Position of the record in its shard, as assigned by `Checkpoint::add`.
     pub(super) position: usize,
     pub(super) sequence_number: String,
     pub(super) approximate_creation: Timestamp,
@@ -38,12 +39,12 @@ impl Item {
     }
 }
 
-/// How many of the waiting `items` make the next batch, and whether no further one fits into it.
+/// Returns the number of waiting `items` that form the next batch, and whether the batch is full.
 pub(super) fn fit(items: &VecDeque<Item>, batch_size: usize) -> (usize, bool) {
     let mut length = HEAD.len() + TAIL.len();
     for (count, item) in items.iter().enumerate() {
         length += item.json.len() + usize::from(count > 0);
-        // A record that is too large by itself goes alone, for the function to fail on.
+        // A record above the limit forms a batch alone: its invocation fails, and the retry rules apply.
         if count == batch_size || count > 0 && length > MAX_PAYLOAD_BYTES {
             return (count, true);
         }
@@ -51,7 +52,7 @@ pub(super) fn fit(items: &VecDeque<Item>, batch_size: usize) -> (usize, bool) {
     (items.len(), items.len() == batch_size)
 }
 
-/// The event of an invocation.
+/// Builds the event of an invocation, `{"Records":[…]}`.
 pub(super) fn payload(items: &[Item]) -> Bytes {
     let mut text = String::from(HEAD);
     for (index, item) in items.iter().enumerate() {
@@ -64,16 +65,17 @@ pub(super) fn payload(items: &[Item]) -> Bytes {
     text.into()
 }
 
-/// The lane of a record: records of one item share it, so that they stay in order.
+/// Returns the index of the lane (one of the shard's concurrent batch processors) for a record.
 ///
-/// Lambda keeps the order "at the item (partition and sort key) level" (Lambda's developer guide, "Using AWS Lambda
-/// with Amazon DynamoDB"), unlike with Kinesis, where it is that of the partition key.
+/// All records of one item share a lane, so that they stay in order. Lambda keeps the order "at the item (partition
+/// and sort key) level" (Lambda developer guide, "Using AWS Lambda with Amazon DynamoDB"). For Kinesis, Lambda
+/// keeps the order per partition key.
 pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let keys = record.event.pointer("/dynamodb/Keys").and_then(Value::as_object);
     let mut keys: Vec<_> =
         keys.into_iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
     keys.sort_unstable();
-    // The lanes are the same in every run and on every machine, unlike with std's default hasher.
+    // FNV gives the same lanes in every run and on every machine. The standard library's default hasher does not.
     let mut hasher = FnvHasher::default();
     hasher.write(keys.join("&").as_bytes());
     let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
@@ -90,12 +92,12 @@ mod tests {
     }
 
     fn items(sizes: &[usize]) -> VecDeque<Item> {
-        // A JSON string has two quotes around it.
+        // The two quotes of a JSON string count towards its size.
         sizes.iter().map(|size| Item::new(0, &record(json!("x".repeat(size - 2))))).collect()
     }
 
     #[test]
-    fn polling_row_a_batch_is_bounded_by_size_and_by_6_mb() {
+    fn batch_is_limited_by_batch_size_and_by_6_mb_of_payload() {
         assert_eq!(fit(&items(&[10, 10]), 3), (2, false));
         assert_eq!(fit(&items(&[10, 10, 10]), 3), (3, true));
         assert_eq!(fit(&items(&[10, 10, 10, 10]), 3), (3, true));
@@ -109,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_holds_the_records_as_they_are() {
+    fn batch_payload_contains_its_records_unchanged() {
         let both = [Item::new(0, &record(json!({"a": 1}))), Item::new(1, &record(json!({"b": 2})))];
         assert_eq!(payload(&both), r#"{"Records":[{"a":1},{"b":2}]}"#);
     }
 
     #[test]
-    fn order_row_records_of_one_item_share_a_lane_and_items_spread() {
+    fn records_of_one_item_share_a_lane_and_items_spread_over_all_lanes() {
         let lane_of = |id: usize, name: &str| {
             lane(&record(json!({"eventName": name, "dynamodb": {"Keys": {"id": {"S": id.to_string()}}}})), 10)
         };

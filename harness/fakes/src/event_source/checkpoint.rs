@@ -1,11 +1,11 @@
-//! How far a shard is done, when its records end out of order.
+//! The checkpoint of a shard, whose records may be completed out of order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::source::RecordSource;
 
-/// The records of a shard that were read and are not yet behind its checkpoint.
+/// Checkpoint of one shard, and the records that were read but are not yet covered by the checkpoint.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     shard: String,
@@ -15,11 +15,11 @@ pub(super) struct Checkpoint {
 
 #[derive(Debug, Default)]
 struct Window {
-    /// The position of the first of `records`.
+    /// Position of the first record in `records`.
     base: usize,
-    /// Each with the number of its deliveries that have not ended.
+    /// Sequence number and number of unfinished deliveries of each record, in the order of the shard.
     records: VecDeque<(String, usize)>,
-    /// The shard is gone, and its checkpoint with it.
+    /// Whether the shard no longer exists, so that no checkpoint must be saved.
     gone: bool,
 }
 
@@ -35,20 +35,20 @@ impl Checkpoint {
         Self { shard, source, window: Mutex::default() }
     }
 
-    /// Takes note of a record that was read, and gives it a position.
+    /// Adds a record with one unfinished delivery, and returns the record's position.
     pub(super) fn add(&self, sequence_number: &str) -> usize {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.records.push_back((sequence_number.to_owned(), 1));
         window.base + window.records.len() - 1
     }
 
-    /// How many records wait to get behind the checkpoint.
+    /// Returns the number of records that were read but are not yet covered by the checkpoint.
     pub(super) fn outstanding(&self) -> usize {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).records.len()
     }
 
-    /// Takes note that records are delivered once more.
-    pub(super) fn again(&self, positions: impl IntoIterator<Item = usize>) {
+    /// Adds one more unfinished delivery to each of these records.
+    pub(super) fn add_delivery(&self, positions: impl IntoIterator<Item = usize>) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         for position in positions {
             if let Some(deliveries) = window.deliveries(position) {
@@ -57,14 +57,15 @@ impl Checkpoint {
         }
     }
 
-    /// Keeps no checkpoint any more.
-    pub(super) fn forget(&self) {
+    /// Stops saving checkpoints, because the shard no longer exists.
+    pub(super) fn stop_saving(&self) {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).gone = true;
     }
 
-    /// Takes note that a delivery of these records has ended, and moves the checkpoint past all records before which nothing is unfinished.
+    /// Ends one delivery of each of these records, and then moves the checkpoint up to the first record that still
+    /// has an unfinished delivery.
     pub(super) fn done(&self, positions: impl IntoIterator<Item = usize>) {
-        // Saved under the lock: a later checkpoint must not be overtaken by an earlier one.
+        // The checkpoint is saved under the lock, so that an earlier checkpoint cannot overwrite a later one.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         for position in positions {
             if let Some(deliveries) = window.deliveries(position) {
@@ -81,7 +82,7 @@ impl Checkpoint {
             && !window.gone
             && let Err(error) = self.source.save_checkpoint(&self.shard, &sequence_number)
         {
-            tracing::warn!(shard = self.shard, %error, "the checkpoint cannot be kept");
+            tracing::warn!(shard = self.shard, %error, "cannot save checkpoint; restart may redeliver records");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One lane of a shard: gathers batches and works them off, one after the other.
+//! A lane of a shard, which gathers records into batches and processes the batches one after the other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use crate::aws_format::{iso_8601, uuid};
 use crate::faults::{CallContext, Effect, Effects, Service};
 use crate::lambda::InvokeError;
 
-/// How long a stream keeps a record: no longer can a mapping try it.
-const KEPT: Duration = Duration::from_secs(24 * 3_600);
+/// Time for which a stream retains a record. A mapping cannot retry a record for longer.
+const STREAM_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 
+/// Sequential batch processor. A shard has as many concurrent lanes as its `ParallelizationFactor`.
 #[derive(Debug)]
 pub(super) struct Lane {
     shard: String,
@@ -31,28 +32,30 @@ pub(super) struct Lane {
     waiting: VecDeque<Item>,
 }
 
-/// Records that are tried together, and what their tries came to.
+/// Records that are delivered in one invocation, and the counts of earlier invocations with these records.
 #[derive(Clone, Debug)]
 struct Batch {
     items: Vec<Item>,
-    /// Invocations that ran, failed, and count.
+    /// Failed invocations that count as retry attempts.
     failures: u32,
-    /// Invocations in all.
+    /// Invocations that ran, whether or not they failed.
     invocations: u32,
-    /// Invocations in a row that were refused, which do not count.
+    /// Refused invocations since the last invocation that ran. Refused invocations do not count as retry attempts.
     refusals: u32,
+    /// Request id of the last invocation; empty before the first.
     request_id: String,
 }
 
-/// What an invocation came to.
+/// Result of one invocation with a batch.
 enum Outcome {
     Done,
-    /// The records from this index on failed, with the function error that Lambda reports.
+    /// The record at index `from`, and all later records, failed. `function_error` is the function error that
+    /// Lambda reports.
     Failed {
         from: usize,
         function_error: Option<&'static str>,
     },
-    /// The function did not run, or nobody knows whether it did.
+    /// The function did not run, or it is unknown whether the function ran.
     Refused,
 }
 
@@ -74,8 +77,8 @@ impl Lane {
                 sleep(delay).await;
             }
             if effect == Some(Effect::Duplicate) {
-                // Side by side, as two invocations of one event may be.
-                self.checkpoint.again(items.iter().map(|item| item.position));
+                // The two copies run concurrently, as AWS may run duplicate deliveries of one event.
+                self.checkpoint.add_delivery(items.iter().map(|item| item.position));
                 tokio::join!(self.process(items.clone()), self.process(items));
             } else {
                 self.process(items).await;
@@ -83,7 +86,7 @@ impl Lane {
         }
     }
 
-    /// What is to go wrong with the delivery of a batch.
+    /// Returns the effects of faults on the delivery of a batch.
     fn delivery_effects(&self, items: &[Item]) -> Effects {
         let table = items.first().and_then(|item| table_of(&item.stream_arn));
         let context = CallContext {
@@ -96,7 +99,8 @@ impl Lane {
         self.ports.faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
     }
 
-    /// The next batch: full, or what has come in within the window.
+    /// Waits for the next batch, which leaves when it is full or when the batching window ends. Returns `None` if
+    /// the shard's reader has ended.
     async fn next_batch(&mut self) -> Option<Vec<Item>> {
         if self.waiting.is_empty() {
             self.waiting.extend(self.inbox.recv().await?);
@@ -114,12 +118,13 @@ impl Lane {
         }
     }
 
-    /// Tries a batch until each of its records is done or given up on.
+    /// Invokes the function with the records until each record has succeeded or is no longer retried.
     async fn process(&self, items: Vec<Item>) {
         let first = Batch { items, failures: 0, invocations: 0, refusals: 0, request_id: String::new() };
-        // The last is worked off first, so that the parts of a split batch keep their order.
-        let mut left = vec![first];
-        while let Some(mut batch) = left.pop() {
+        // A stack: the first half of a split batch is pushed last and popped first, so that records keep their
+        // order.
+        let mut pending = vec![first];
+        while let Some(mut batch) = pending.pop() {
             self.drop_expired(&mut batch);
             if batch.items.is_empty() {
                 continue;
@@ -129,34 +134,35 @@ impl Lane {
                 Outcome::Refused => {
                     batch.refusals = batch.refusals.saturating_add(1);
                     self.wait(batch.refusals).await;
-                    left.push(batch);
+                    pending.push(batch);
                 }
                 Outcome::Failed { from, function_error } => {
                     let succeeded: Vec<_> = batch.items.drain(..from).collect();
                     self.done(&succeeded);
-                    self.retry(batch, from > 0, function_error, &mut left).await;
+                    self.retry(batch, from > 0, function_error, &mut pending).await;
                 }
             }
         }
     }
 
-    /// Puts what failed back to be tried again, in parts where that is asked for, or gives it up.
+    /// Pushes a failed batch back onto `pending`, split in two if the settings ask for bisection, or stops retrying
+    /// the batch. `progressed` says whether records before the failed ones succeeded.
     async fn retry(
         &self,
         mut batch: Batch,
         progressed: bool,
         function_error: Option<&str>,
-        left: &mut Vec<Batch>,
+        pending: &mut Vec<Batch>,
     ) {
         if self.settings.bisect_batch_on_function_error && (progressed || batch.items.len() > 1) {
-            // Each split leaves smaller parts, so that there is an end to them although they do not count.
-            // The function's own report is such a split; where it points at the first record, which would
-            // split nothing, the batch is halved.
+            // A split does not count as a retry attempt. Splitting ends anyway, because each split makes the batch
+            // smaller. If the function reported the first failed record, the batch is already split there.
+            // Otherwise, or if the first record failed, the batch is halved.
             if !progressed {
                 let second = batch.items.split_off(batch.items.len() / 2);
-                left.push(Batch { items: second, ..batch.clone() });
+                pending.push(Batch { items: second, ..batch.clone() });
             }
-            left.push(batch);
+            pending.push(batch);
             return;
         }
         if self.settings.maximum_retry_attempts.is_some_and(|attempts| batch.failures >= attempts) {
@@ -170,32 +176,32 @@ impl Lane {
         }
         batch.failures = batch.failures.saturating_add(1);
         self.wait(batch.failures).await;
-        left.push(batch);
+        pending.push(batch);
     }
 
     async fn invoke(&self, batch: &mut Batch) -> Outcome {
         batch.request_id = uuid(&*self.ports.entropy);
         let (function, request_id) = (&self.settings.function, batch.request_id.clone());
         let payload = payload(&batch.items);
-        let once = || self.ports.invoke.invoke_as(function, request_id.clone(), payload.clone());
+        let invocation = || self.ports.invoke.invoke_as(function, request_id.clone(), payload.clone());
         let effects = self.invocation_effects();
         if !effects.delay.is_zero() {
             sleep(effects.delay).await;
         }
-        // What the second one replies changes nothing.
+        // The reply to the duplicate is ignored.
         let reply = if effects.effect == Some(Effect::Duplicate) {
-            tokio::join!(once(), once()).0
+            tokio::join!(invocation(), invocation()).0
         } else {
-            once().await
+            invocation().await
         };
         if let Err(InvokeError::Throttled | InvokeError::NotFound(_) | InvokeError::Service) = reply {
             return Outcome::Refused;
         }
         batch.refusals = 0;
         batch.invocations = batch.invocations.saturating_add(1);
-        let place = |number: &str| batch.items.iter().position(|item| item.sequence_number == number);
+        let index_of = |number: &str| batch.items.iter().position(|item| item.sequence_number == number);
         match reply {
-            Ok(reply) if self.settings.report_batch_item_failures => match verdict(&reply, place) {
+            Ok(reply) if self.settings.report_batch_item_failures => match verdict(&reply, index_of) {
                 Verdict::Done => Outcome::Done,
                 Verdict::FailedFrom(from) => Outcome::Failed { from, function_error: None },
             },
@@ -204,7 +210,7 @@ impl Lane {
         }
     }
 
-    /// What is to go wrong with a batch on its way to the function.
+    /// Returns the effects of faults on the invocation of the function with a batch.
     fn invocation_effects(&self) -> Effects {
         let resources: &[&str] = &[&self.settings.function];
         let (service, operation) = (Service::Lambda, CallContext::EVENT);
@@ -213,9 +219,10 @@ impl Lane {
         self.ports.faults.inject(&context, possible)
     }
 
-    /// Gives up on the records that are too old, the first ones.
+    /// Removes the records that exceed the maximum age from the start of the batch, and sends a failure record
+    /// about them.
     fn drop_expired(&self, batch: &mut Batch) {
-        let maximum = self.settings.maximum_record_age.unwrap_or(KEPT).min(KEPT);
+        let maximum = self.settings.maximum_record_age.unwrap_or(STREAM_RETENTION).min(STREAM_RETENTION);
         let now = self.ports.clock.now();
         let expired =
             batch.items.iter().take_while(|item| now.since(item.approximate_creation) > maximum).count();
@@ -223,6 +230,7 @@ impl Lane {
         self.give_up(batch, &expired, Condition::RecordAgeExceeded, None);
     }
 
+    /// Sends a failure record about `items`, if there are any, and moves the checkpoint past them.
     fn give_up(
         &self,
         batch: &Batch,
@@ -251,7 +259,7 @@ impl Lane {
     }
 
     async fn wait(&self, failures: u32) {
-        // Not even a backoff of zero may spin.
+        // At least 1 ms, so that a backoff of zero does not become a busy loop.
         sleep(self.settings.backoff.after(failures).max(Duration::from_millis(1))).await;
     }
 }

@@ -1,8 +1,11 @@
-//! Event source mapping: polls a DynamoDB stream and invokes a function with what it finds.
+//! Event source mappings: Lambda's pollers, which read a DynamoDB stream and invoke a function with its records.
 //!
-//! [`EventSourceMapping`] reads each shard of a [`RecordSource`], drops what no filter matches, gathers
-//! batches and invokes. What it retries, splits, gives up on and checkpoints follows Lambda's rules for
-//! streams; delivery is at least once, in order within a shard (or within an item key, with parallelization).
+//! An [`EventSourceMapping`] reads each shard of a [`RecordSource`], drops the records that no filter matches,
+//! gathers the others into batches, and invokes the function with each batch. Retries, splitting of batches,
+//! failure records and checkpoints follow Lambda's rules for streams.
+//!
+//! Delivery is at least once. Records are delivered in order within a shard; with parallelization, only in order
+//! within an item (partition and sort key).
 
 mod batch;
 mod checkpoint;
@@ -36,7 +39,7 @@ pub use ports::Ports;
 pub use settings::{Backoff, Settings, SettingsError, StartingPosition};
 pub use source::{Record, RecordSource, Shard, SourceError};
 
-/// One event source mapping.
+/// An event source mapping, which delivers the records of one stream to one function.
 #[derive(Debug)]
 pub struct EventSourceMapping {
     settings: Arc<Settings>,
@@ -44,18 +47,18 @@ pub struct EventSourceMapping {
 }
 
 impl EventSourceMapping {
-    /// A mapping, which does nothing until it is [run](Self::run).
+    /// Creates a mapping. The mapping does nothing until [`run`](Self::run) is called.
     ///
     /// # Errors
-    /// When a setting is outside the bounds that Lambda has for it; the error lists all of them.
+    /// [`SettingsError`] if settings are outside Lambda's bounds. The error lists all invalid settings.
     pub fn new(settings: Settings, ports: Ports) -> Result<Self, SettingsError> {
         settings.check()?;
         Ok(Self { settings: Arc::new(settings), ports })
     }
 
-    /// Polls and invokes until `shutdown` is ready.
+    /// Polls the stream and invokes the function until `shutdown` completes.
     ///
-    /// What is being invoked then is not waited for, and is delivered again by the next run.
+    /// Invocations in progress at shutdown are not awaited. The next run delivers their records again.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         tokio::select! {
             biased;
@@ -64,42 +67,44 @@ impl EventSourceMapping {
         }
     }
 
-    /// Starts a reader for each shard as its turn comes. Dropped, it takes the readers with it.
+    /// Lists the shards again and again, and runs a reader task for each shard. Dropping this future ends the
+    /// readers.
     async fn poll(&self) {
         let mut readers = JoinSet::new();
-        let mut read = BTreeMap::new();
+        let mut progress = BTreeMap::new();
         let mut start = Start::Unknown;
         let mut timer = PollTimer::new(self.settings.poll_interval, &*self.ports.source);
         loop {
             timer.mark_seen();
             let listed = self.shards(&mut start);
             match &listed {
-                Ok(shards) => self.read_on(shards, &mut read, &mut readers),
+                Ok(shards) => self.start_readers(shards, &mut progress, &mut readers),
                 Err(error) => {
-                    tracing::warn!(uuid = self.settings.uuid, %error, "the stream's shards cannot be listed");
+                    tracing::warn!(mapping = self.settings.uuid, %error, "cannot list stream shards; retrying");
                 }
             }
             tokio::select! {
                 biased;
                 shard = next_ended(&mut readers) => {
-                    read.insert(shard, Progress::Done);
+                    progress.insert(shard, Progress::Done);
                 }
                 () = timer.next(listed.is_ok(), pending()) => {}
             }
         }
     }
 
-    /// Starts to read the shards whose parent is read to its end, or is not there any more.
-    fn read_on(
+    /// Starts a reader for each shard whose parent is fully processed or no longer exists, and tells each reader
+    /// whether its shard is closed.
+    fn start_readers(
         &self,
         shards: &[Shard],
-        read: &mut BTreeMap<String, Progress>,
+        progress: &mut BTreeMap<String, Progress>,
         readers: &mut JoinSet<String>,
     ) {
-        // What is gone for good is forgotten.
-        read.retain(|id, _| shards.iter().any(|shard| shard.id == *id));
+        // Drop the state of shards that no longer exist.
+        progress.retain(|id, _| shards.iter().any(|shard| shard.id == *id));
         for shard in shards {
-            let closed = match read.get_mut(&shard.id) {
+            let closed = match progress.get_mut(&shard.id) {
                 Some(Progress::Done) => continue,
                 Some(Progress::Reading(closed)) => closed,
                 None => {
@@ -107,73 +112,76 @@ impl EventSourceMapping {
                         .parent
                         .as_ref()
                         .filter(|parent| shards.iter().any(|shard| shard.id == **parent));
-                    if parent.is_some_and(|parent| !matches!(read.get(parent), Some(Progress::Done))) {
+                    if parent.is_some_and(|parent| !matches!(progress.get(parent), Some(Progress::Done))) {
                         continue;
                     }
                     let (settings, ports) = (Arc::clone(&self.settings), self.ports.clone());
                     let closed = watch::Sender::new(false);
                     readers.spawn(shard::read(shard.id.clone(), settings, ports, closed.subscribe()));
-                    let entry = read.entry(shard.id.clone());
+                    let entry = progress.entry(shard.id.clone());
                     match entry.or_insert(Progress::Reading(closed)) {
                         Progress::Reading(closed) => closed,
                         Progress::Done => continue,
                     }
                 }
             };
-            closed.send_if_modified(|known| std::mem::replace(known, shard.closed) != shard.closed);
+            closed.send_if_modified(|value| std::mem::replace(value, shard.closed) != shard.closed);
         }
     }
 
-    /// The stream's shards. A new mapping that is to start with what is written from now on skips what they hold
-    /// first; shards that appear later are their children, and nothing of them has been read.
+    /// Lists the stream's shards.
+    ///
+    /// Before the first list is returned, a new mapping with [`StartingPosition::Latest`] saves a checkpoint after
+    /// the newest record of each shard. Shards that appear later are children of these shards, and are read from
+    /// the start.
     fn shards(&self, start: &mut Start) -> Result<Vec<Shard>, SourceError> {
         let source = &self.ports.source;
         let shards = source.shards()?;
         if matches!(start, Start::Unknown) {
-            let begun =
+            let checkpoints =
                 shards.iter().map(|shard| source.checkpoint(&shard.id)).collect::<Result<Vec<_>, _>>()?;
-            // One that has read any of them before has started already: those that it does not know have appeared
-            // while it was down.
-            let is_new = begun.iter().all(Option::is_none);
+            // A mapping with any checkpoint has run before. Shards without a checkpoint then appeared while the
+            // mapping was stopped, and must be read from the start.
+            let is_new = checkpoints.iter().all(Option::is_none);
             *start = match self.settings.starting_position {
                 StartingPosition::Latest if is_new => {
                     Start::Skipping(shards.iter().map(|shard| shard.id.clone()).collect())
                 }
-                StartingPosition::Latest | StartingPosition::TrimHorizon => Start::Begun,
+                StartingPosition::Latest | StartingPosition::TrimHorizon => Start::Settled,
             };
         }
-        if let Start::Skipping(left) = start {
-            while let Some(shard) = left.first() {
-                // Kept at once: a restart must not skip what comes in from now on.
+        if let Start::Skipping(to_skip) = start {
+            while let Some(shard) = to_skip.first() {
+                // Saved before any read: otherwise a restart would skip the records written in the meantime.
                 if shards.iter().any(|known| known.id == *shard)
                     && let Some(latest) = source.latest(shard)?
                 {
                     source.save_checkpoint(shard, &latest)?;
                 }
-                left.pop_first();
+                to_skip.pop_first();
             }
-            *start = Start::Begun;
+            *start = Start::Settled;
         }
         Ok(shards)
     }
 }
 
-/// How far a mapping has come to begin.
+/// Whether a mapping has determined its starting position.
 #[derive(Debug)]
 enum Start {
-    /// It does not know yet whether it has run before.
+    /// The mapping has not yet found out whether it has run before.
     Unknown,
-    /// What these shards hold is still to be skipped.
+    /// The mapping still has to save a checkpoint after the newest record of each of these shards.
     Skipping(BTreeSet<String>),
-    /// Each shard is read from its checkpoint on, or from its oldest record.
-    Begun,
+    /// The mapping reads each shard after the shard's checkpoint, or from the oldest record without a checkpoint.
+    Settled,
 }
 
-/// How far a shard is read.
+/// Progress of a mapping in one shard.
 #[derive(Debug)]
 enum Progress {
-    /// Its reader is told here that nothing will be added to it.
+    /// A reader reads the shard. The channel tells the reader whether the shard is closed.
     Reading(watch::Sender<bool>),
-    /// Nothing is left of it to do.
+    /// The shard is closed, and all its records are processed.
     Done,
 }

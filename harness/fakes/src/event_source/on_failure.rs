@@ -1,4 +1,4 @@
-//! What happens to records that a mapping gives up on.
+//! Failure records, which describe the stream records that a mapping stops retrying, and their destinations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use super::batch::Item;
 use crate::aws_format::iso_8601;
 use crate::destination::Destination;
 
-/// Where failure records go: a mapping's on-failure destination.
+/// The on-failure destination of an event source mapping, which receives failure records.
 pub trait OnFailure: fmt::Debug + Send + Sync {
-    /// Takes the record of one batch that was given up on.
+    /// Accepts the failure record of one batch that the mapping has stopped retrying.
     fn give_up(&self, record: FailureRecord);
 }
 
-/// Writes failure records to the log, for a stage without a destination.
+/// Destination that writes failure records to the log, for a mapping without an on-failure destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogFailures;
 
 impl OnFailure for LogFailures {
     fn give_up(&self, record: FailureRecord) {
         let text = serde_json::to_string(&record).unwrap_or_else(|error| error.to_string());
-        tracing::error!(record = text, "stream records were given up on");
+        tracing::error!(record = text, "stream records failed for good; not retried");
     }
 }
 
-/// Sends failure records to a queue, as Lambda does. One that cannot be sent is logged.
+/// Destination that sends failure records to a queue, as Lambda does. A record that cannot be sent is logged.
 #[derive(Clone, Debug)]
 pub struct SendFailures {
     destination: Arc<dyn Destination>,
@@ -34,7 +34,8 @@ pub struct SendFailures {
 }
 
 impl SendFailures {
-    /// To what `arn` names at `destination`.
+    /// Creates a destination that sends failure records through `destination` to the queue or function with this
+    /// ARN.
     #[must_use]
     pub fn new(destination: Arc<dyn Destination>, arn: impl Into<String>) -> Self {
         Self { destination, arn: arn.into() }
@@ -47,27 +48,29 @@ impl OnFailure for SendFailures {
             .map_err(|error| error.to_string())
             .and_then(|text| self.destination.send(&self.arn, text).map_err(|error| error.to_string()));
         if let Err(error) = sent {
-            tracing::error!(error, "a failure record cannot be sent");
+            tracing::error!(error, "failure record not sent; logged instead");
             LogFailures.give_up(record);
         }
     }
 }
 
-/// The message that Lambda sends to an SQS queue for a batch that it gave up on. The records themselves are
-/// not in it: they are still in the stream, under the sequence numbers given.
+/// Failure record: the message that Lambda sends to an SQS queue when it stops retrying a batch.
+///
+/// The failure record does not contain the stream records. The stream still has the records, under the given
+/// sequence numbers, until its retention of 24 hours ends.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureRecord {
-    /// The invocation that failed last.
+    /// The last failed invocation, and the reason why the mapping stopped retrying the batch.
     pub request_context: RequestContext,
-    /// What the function answered; absent when the records were not tried because of their age.
+    /// Response of the last invocation; `None` if the records were dropped because of their age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_context: Option<ResponseContext>,
-    /// Always `1.0`.
+    /// Version of the failure record's format, always `1.0`.
     pub version: String,
-    /// When the batch was given up on, in ISO 8601.
+    /// Time in ISO 8601 at which the mapping stopped retrying the batch.
     pub timestamp: String,
-    /// Where the records are found.
+    /// Position of the failed records in the stream.
     #[serde(rename = "DDBStreamBatchInfo")]
     pub batch_info: BatchInfo,
 }
@@ -76,22 +79,23 @@ pub struct FailureRecord {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestContext {
-    /// The id of the last invocation, which is the one that the function saw.
+    /// Request id of the last invocation with the failed records, as the function received the id; empty if the
+    /// function was never invoked with the records.
     pub request_id: String,
-    /// The function.
+    /// ARN of the mapping's function.
     pub function_arn: String,
-    /// Why the records were given up on.
+    /// Reason why the mapping stopped retrying the records.
     pub condition: Condition,
-    /// How often the function was invoked with them.
+    /// Number of invocations of the function with the failed records.
     pub approximate_invoke_count: u32,
 }
 
-/// Why records were given up on.
+/// Reason why a mapping stops retrying stream records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub enum Condition {
-    /// They failed once more than they may be retried.
+    /// The records failed, and all `MaximumRetryAttempts` retries are used up.
     RetryAttemptsExhausted,
-    /// They grew older than they may.
+    /// The records are older than `MaximumRecordAgeInSeconds` or the stream's retention of 24 hours.
     RecordAgeExceeded,
 }
 
@@ -99,11 +103,11 @@ pub enum Condition {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseContext {
-    /// The status of the invocation, 200.
+    /// HTTP status of the last invocation, always 200.
     pub status_code: u16,
-    /// The version that ran, `$LATEST`.
+    /// Version of the function that ran, always `$LATEST`.
     pub executed_version: String,
-    /// `Unhandled`, or nothing when the function itself reported the failures.
+    /// `Unhandled` if the invocation failed; `None` if the function's reply reported the failed records.
     pub function_error: Option<String>,
 }
 
@@ -111,24 +115,24 @@ pub struct ResponseContext {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchInfo {
-    /// The shard.
+    /// Id of the shard that contains the failed records.
     pub shard_id: String,
-    /// The first record.
+    /// Sequence number of the first failed record.
     pub start_sequence_number: String,
-    /// The last record.
+    /// Sequence number of the last failed record.
     pub end_sequence_number: String,
-    /// When the first record was written, in ISO 8601.
+    /// Time of the write that produced the first failed record, in ISO 8601.
     pub approximate_arrival_of_first_record: String,
-    /// When the last record was written, in ISO 8601.
+    /// Time of the write that produced the last failed record, in ISO 8601.
     pub approximate_arrival_of_last_record: String,
-    /// How many records there are.
+    /// Number of failed records.
     pub batch_size: usize,
-    /// The stream.
+    /// ARN of the stream that contains the failed records.
     pub stream_arn: String,
 }
 
 impl BatchInfo {
-    /// Describes `items`, if there are any.
+    /// Returns the batch information of failed records; `None` if `items` is empty.
     pub(super) fn of(shard: &str, items: &[Item]) -> Option<Self> {
         let (first, last) = (items.first()?, items.last()?);
         Some(Self {

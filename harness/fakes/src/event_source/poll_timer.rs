@@ -1,4 +1,4 @@
-//! When to poll a source again.
+//! The timer that decides when a stream is polled again.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,38 +9,41 @@ use super::source::RecordSource;
 
 use crate::watch;
 
-/// Polls on a grid of points in time. A poll that would find nothing has no effect, so those are left out of a source
-/// that says when it changes: an idle mapping needs no timer.
+/// Timer whose ticks are whole multiples of the poll interval after the timer's creation.
+///
+/// If the source reports its changes, ticks at which a poll would find nothing are skipped. An idle mapping then
+/// needs no timer at all.
 pub(super) struct PollTimer {
-    begun: Instant,
+    start: Instant,
     interval: Duration,
     changes: Option<watch::Receiver<u64>>,
 }
 
 impl PollTimer {
     pub(super) fn new(interval: Duration, source: &dyn RecordSource) -> Self {
-        Self { begun: Instant::now(), interval, changes: source.changes() }
+        Self { start: Instant::now(), interval, changes: source.changes() }
     }
 
-    /// Call before each poll: only a later change makes another poll worth while.
+    /// Marks all changes up to now as seen. Must be called before each poll, so that a change during the poll leads
+    /// to another poll.
     pub(super) fn mark_seen(&mut self) {
         self.changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
-    /// Waits for the next point of the grid; if nothing new was found (`idle`), for the first after a change of the
-    /// source, or after `wake`.
+    /// Waits for the next tick. If the last poll found nothing new (`idle`) and the source reports changes, waits
+    /// first for a change or for `wake`.
     pub(super) async fn next(&mut self, idle: bool, wake: impl Future<Output = ()>) {
         if idle && let Some(changes) = &mut self.changes {
-            // Of a source that is gone, the next poll says so.
+            // An error means that the source was dropped. The next poll then reports the error.
             tokio::select! {
                 biased;
                 _ = changes.changed() => {}
                 () = wake => {}
             }
         }
-        // `Settings` refuse an interval of zero.
+        // `max` prevents a division by zero; `Settings::check` rejects an interval of zero.
         let interval = self.interval.as_nanos().max(1);
-        let left = interval - self.begun.elapsed().as_nanos() % interval;
+        let left = interval - self.start.elapsed().as_nanos() % interval;
         sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What a mapping reads from, calls and is told the time by.
+//! Dependencies of an event source mapping: stream, function, failure destination, clock, randomness and faults.
 
 use std::sync::Arc;
 
@@ -9,20 +9,23 @@ use super::source::RecordSource;
 use crate::faults::Faults;
 use crate::lambda::Invoke;
 
-/// What a mapping stands on.
+/// Dependencies of an event source mapping.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// The stream.
+    /// Stream that the mapping reads.
     pub source: Arc<dyn RecordSource>,
-    /// What runs the function.
+    /// Invokes the mapping's function.
     pub invoke: Arc<dyn Invoke>,
-    /// Where batches go that were given up on.
+    /// Receives the failure record of each batch that the mapping stops retrying.
     pub on_failure: Arc<dyn OnFailure>,
-    /// What the age of records is reckoned by.
+    /// Clock for the age of records and the timestamps of failure records.
     pub clock: Arc<dyn Clock>,
-    /// Where the ids of the invocations come from.
+    /// Source of randomness for the request ids of invocations.
     pub entropy: Arc<dyn Entropy>,
-    /// What goes wrong with deliveries on purpose ([`Call::records`](crate::faults::Call::records)): they come
-    /// twice, or late, or a read that finds some fails and is made again.
+    /// Fault rules for reads and deliveries of records ([`Call::records`](crate::faults::Call::records)) and for
+    /// events on their way to the function ([`Call::event`](crate::faults::Call::event)).
+    ///
+    /// A delivery can be delayed or duplicated. A read that returns records can be throttled or fail, and is
+    /// repeated.
     pub faults: Faults,
 }

@@ -1,21 +1,21 @@
-//! What a function's reply says about its batch.
+//! Parsing of a function's reply to a batch, with `ReportBatchItemFailures`.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What became of a batch.
+/// Result of a batch, as the function's reply reports it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    /// All of it is done.
+    /// All records of the batch succeeded.
     Done,
-    /// What comes before this index is done.
+    /// The records before this index succeeded. The record at this index, and all later records, failed.
     FailedFrom(usize),
 }
 
-/// Reads a reply under `ReportBatchItemFailures`; `place` says where in the batch a sequence number stands.
+/// Parses a reply with `ReportBatchItemFailures`. `index_of` returns the index in the batch of a sequence number.
 ///
-/// A reply that is no JSON object says nothing about the batch that could be trusted: all of it failed.
-pub(super) fn verdict(reply: &[u8], place: impl Fn(&str) -> Option<usize>) -> Verdict {
+/// If the reply is not empty, `null` or a JSON object, or names an unknown record, the whole batch has failed.
+pub(super) fn verdict(reply: &[u8], index_of: impl Fn(&str) -> Option<usize>) -> Verdict {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Reply {
@@ -29,9 +29,9 @@ pub(super) fn verdict(reply: &[u8], place: impl Fn(&str) -> Option<usize>) -> Ve
         Ok(reply) => reply.and_then(|reply| reply.batch_item_failures).unwrap_or_default(),
         Err(_) => return Verdict::FailedFrom(0),
     };
-    let places = failures.iter().map(|failure| failure.get("itemIdentifier")?.as_str().and_then(&place));
-    match places.collect::<Option<Vec<_>>>() {
-        Some(places) => places.into_iter().min().map_or(Verdict::Done, Verdict::FailedFrom),
+    let indexes = failures.iter().map(|failure| failure.get("itemIdentifier")?.as_str().and_then(&index_of));
+    match indexes.collect::<Option<Vec<_>>>() {
+        Some(indexes) => indexes.into_iter().min().map_or(Verdict::Done, Verdict::FailedFrom),
         None => Verdict::FailedFrom(0),
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn success_row_every_form() {
+    fn empty_null_or_object_reply_without_batch_item_failures_is_a_success() {
         for reply in [
             "",
             "null",
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_batch_fails_row_every_form() {
+    fn whole_batch_fails_for_an_invalid_reply_or_an_unknown_item_identifier() {
         for failures in [
             r#"[{"itemIdentifier":""}]"#,
             r#"[{"itemIdentifier":null}]"#,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn checkpoint_row_the_lowest_listed_counts() {
+    fn batch_fails_from_the_lowest_item_identifier_in_the_reply() {
         let reply = r#"{"batchItemFailures":[{"itemIdentifier":"102"},{"itemIdentifier":"101"}]}"#;
         assert_eq!(of(reply), Verdict::FailedFrom(1));
     }

@@ -1,4 +1,4 @@
-//! The reader of one shard.
+//! The reader of one shard, which polls the shard and distributes the records to lanes.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,11 +17,13 @@ use super::tasks::next_ended;
 use crate::faults::{CallContext, Effect, Service};
 use crate::watch;
 
-/// The most records of one read, as `GetRecords` has it.
+/// Maximum number of records in one read, the limit of `GetRecords`.
 const READ_LIMIT: usize = 1_000;
 
-/// Reads `shard` and feeds its lanes, which end with this future. It ends, with the shard's id, once the shard is
-/// `closed`, read to its end, and all of it is done.
+/// Reads `shard` and processes its records in lanes. Dropping this future ends the lanes.
+///
+/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the
+/// stream no longer has the shard.
 pub(super) async fn read(
     shard: String,
     settings: Arc<Settings>,
@@ -33,26 +35,26 @@ pub(super) async fn read(
     let mut tasks = JoinSet::new();
     let mut lanes = Vec::new();
     for _ in 0..settings.parallelization_factor {
-        let (inlet, inbox) = mpsc::unbounded_channel();
+        let (outbox, inbox) = mpsc::unbounded_channel();
         let (settings, ports) = (Arc::clone(&settings), ports.clone());
         let lane = Lane::new(shard.clone(), settings, ports, Arc::clone(&checkpoint), inbox);
         tasks.spawn(lane.run());
-        lanes.push(inlet);
+        lanes.push(outbox);
     }
     let mut reader = Reader { shard, settings, ports, source, checkpoint, lanes, cursor: Cursor::Unknown };
     let mut timer = PollTimer::new(reader.settings.poll_interval, &*reader.source);
     loop {
         timer.mark_seen();
-        // Before the read: what was added until it was closed is read then.
+        // Checked before the read: if the shard is closed now, the read finds all remaining records.
         let is_closed = *closed.borrow_and_update();
         let mut idle = false;
         match reader.poll() {
             Ok(Polled::Nothing) if is_closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
-            // Of one that is closed, the end is still awaited.
+            // A closed shard is not idle while lanes still process its records: the next tick checks for the end.
             Ok(Polled::Nothing) => idle = !is_closed,
             Ok(Polled::Records) => {}
             Err(_) if reader.is_gone() => break,
-            Err(error) => tracing::warn!(shard = reader.shard, %error, "the shard cannot be read"),
+            Err(error) => tracing::warn!(shard = reader.shard, %error, "cannot read shard; retrying"),
         }
         tokio::select! {
             biased;
@@ -60,8 +62,9 @@ pub(super) async fn read(
             () = timer.next(idle, closed_changed(&mut closed)) => {}
         }
     }
-    // Its records are as old as the shard: the lanes give up on what they still have.
-    reader.checkpoint.forget();
+    // The shard is gone, so its records are older than the stream's retention: the lanes drop their remaining
+    // records.
+    reader.checkpoint.stop_saving();
     while reader.checkpoint.outstanding() > 0 {
         tokio::select! {
             biased;
@@ -72,10 +75,10 @@ pub(super) async fn read(
     reader.shard
 }
 
-/// Waits until the mapping says whether the shard is closed.
+/// Waits until the mapping reports that the shard is closed.
 async fn closed_changed(closed: &mut watch::Receiver<bool>) {
     if closed.changed().await.is_err() {
-        // The mapping no longer lists the shard; that it is gone, the next read finds.
+        // The stream no longer lists the shard. The next read finds out that the shard is gone.
         pending().await
     }
 }
@@ -90,27 +93,28 @@ struct Reader {
     cursor: Cursor,
 }
 
-/// How far a reader has come.
+/// Position from which a reader continues.
 enum Cursor {
-    /// It has not found out where to start.
+    /// The reader has not loaded the shard's checkpoint yet.
     Unknown,
-    /// It reads on after this record, or from the oldest.
+    /// The reader continues after the record with this sequence number; `None` means from the oldest record.
     After(Option<String>),
 }
 
-/// What a read came to.
+/// Result of a poll.
 enum Polled {
     Records,
     Nothing,
 }
 
 impl Reader {
-    /// Whether the stream no longer has the shard: it was closed more than 24 hours ago.
+    /// Returns whether the stream no longer has the shard, because the shard was closed more than 24 hours ago.
     fn is_gone(&self) -> bool {
         self.source.shards().is_ok_and(|shards| shards.iter().all(|shard| shard.id != self.shard))
     }
 
-    /// A read that found something fails on request, as if it had not been.
+    /// Returns an error if a fault makes this read fail. Only reads that return records can fail; the caller then
+    /// discards the records and reads them again later.
     fn inject_read_fault(&self, records: &[Record]) -> Result<(), SourceError> {
         let Some(first) = records.first() else { return Ok(()) };
         let table = first.table();
@@ -123,8 +127,8 @@ impl Reader {
         };
         let possible = |effect| matches!(effect, Effect::Throttle | Effect::Fail);
         match self.ports.faults.inject(&context, possible).effect {
-            Some(Effect::Throttle) => Err(SourceError::new("GetRecords is throttled, as a fault has it")),
-            Some(_) => Err(SourceError::new("GetRecords fails, as a fault has it")),
+            Some(Effect::Throttle) => Err(SourceError::new("GetRecords throttled by an injected fault")),
+            Some(_) => Err(SourceError::new("GetRecords failed because of an injected fault")),
             None => Ok(()),
         }
     }
@@ -134,7 +138,8 @@ impl Reader {
             Cursor::Unknown => self.source.checkpoint(&self.shard)?,
             Cursor::After(after) => after.clone(),
         };
-        // Lanes that lag hold the reader up, or else a stuck one would gather the whole stream in memory.
+        // The reader waits for lanes that fall behind. Otherwise a stuck lane would collect the whole stream in
+        // memory.
         let room = READ_LIMIT
             .max(self.settings.batch_size.saturating_mul(self.settings.parallelization_factor))
             .saturating_sub(self.checkpoint.outstanding())
@@ -146,21 +151,21 @@ impl Reader {
         self.cursor = Cursor::After(last.or(after));
 
         let mut skipped = Vec::new();
-        let mut sorted = vec![Vec::new(); self.lanes.len()];
+        let mut by_lane = vec![Vec::new(); self.lanes.len()];
         for record in &records {
             let position = self.checkpoint.add(&record.sequence_number);
             let filters = &self.settings.filters;
             if filters.is_empty() || filters.iter().any(|filter| filter.matches(&record.event)) {
-                sorted[batch::lane(record, self.lanes.len())].push(Item::new(position, record));
+                by_lane[batch::lane(record, self.lanes.len())].push(Item::new(position, record));
             } else {
                 skipped.push(position);
             }
         }
         self.checkpoint.done(skipped);
-        // In one piece for each lane, so that what was read together may leave together.
-        for (lane, items) in self.lanes.iter().zip(sorted) {
+        // One message for each lane, so that records of one read can form one batch.
+        for (lane, items) in self.lanes.iter().zip(by_lane) {
             if !items.is_empty() {
-                // A lane ends only with the reader.
+                // Sending cannot fail, because the lanes run for as long as the reader.
                 let _ = lane.send(items);
             }
         }

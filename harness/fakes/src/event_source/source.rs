@@ -1,4 +1,4 @@
-//! What a mapping reads from.
+//! The stream that an event source mapping reads: the port [`RecordSource`], shards and records.
 
 use std::fmt;
 
@@ -7,43 +7,46 @@ use streamer::ports::Timestamp;
 
 use crate::watch;
 
-/// A stream, as far as a mapping has to know it, with the place to keep what has been read.
+/// A stream and the checkpoints of one event source mapping in this stream.
 ///
-/// Every call answers from memory or from an embedded database: none may wait for a network.
+/// Methods block, so an implementation must answer from memory or from an embedded database, without network calls.
 pub trait RecordSource: fmt::Debug + Send + Sync {
-    /// The stream's shards, parents before their children.
+    /// Returns the stream's shards, each parent before its children.
     ///
     /// # Errors
-    /// When the stream cannot be read; it is asked again at the next poll.
+    /// [`SourceError`] if the stream cannot be read. The mapping retries at its next poll.
     fn shards(&self) -> Result<Vec<Shard>, SourceError>;
 
-    /// At most `limit` records of `shard` in order, from the one after `after` or from the oldest.
+    /// Reads at most `limit` records of `shard` in order. The first record is the one after sequence number
+    /// `after`, or the shard's oldest record if `after` is `None`.
     ///
     /// # Errors
-    /// When the stream cannot be read; it is asked again at the next poll.
+    /// [`SourceError`] if the shard cannot be read. The mapping retries at its next poll.
     fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError>;
 
-    /// The sequence number of the newest record of `shard`, if it has any.
+    /// Returns the sequence number of the newest record of `shard`; `None` if the shard has no record.
     ///
     /// # Errors
-    /// When the stream cannot be read; it is asked again at the next poll.
+    /// [`SourceError`] if the shard cannot be read. The mapping retries at its next poll.
     fn latest(&self, shard: &str) -> Result<Option<String>, SourceError>;
 
-    /// The sequence number up to which `shard` is done, if anything of it is.
+    /// Returns the sequence number of the last record up to which `shard` is processed; `None` without a checkpoint.
     ///
     /// # Errors
-    /// When it cannot be read; it is asked again at the next poll.
+    /// [`SourceError`] if the checkpoint cannot be read. The mapping retries at its next poll.
     fn checkpoint(&self, shard: &str) -> Result<Option<String>, SourceError>;
 
-    /// Keeps the sequence number up to which `shard` is done.
+    /// Saves the sequence number of the last record up to which `shard` is processed.
     ///
     /// # Errors
-    /// When it cannot be kept. The mapping goes on: a later checkpoint makes up for it, and a restart before
-    /// that delivers the records again.
+    /// [`SourceError`] if the checkpoint cannot be saved. The mapping continues, and its next checkpoint covers
+    /// these records as well. A restart before the next checkpoint delivers the records again.
     fn save_checkpoint(&self, shard: &str, sequence_number: &str) -> Result<(), SourceError>;
 
-    /// What changes whenever a shard or a record may have come or gone. A mapping that has found nothing new waits for it
-    /// before it looks again; a source that cannot tell, as by default, is asked at every poll.
+    /// Returns a receiver of a counter that changes whenever shards or records are added or removed.
+    ///
+    /// A mapping that has found nothing new waits for a change before it polls again. With the default, `None`, the
+    /// mapping polls at every interval.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }
@@ -52,43 +55,44 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
 /// One shard of a stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shard {
-    /// Its id.
+    /// Id of the shard, such as `shardId-00000001`.
     pub id: String,
-    /// The shard that was split into this one and others, whose records come before these. It may be gone already.
+    /// Id of the parent shard, whose records precede this shard's records; `None` without a parent. The parent may
+    /// no longer exist.
     pub parent: Option<String>,
-    /// Whether no record will be added to it any more.
+    /// Whether the shard is closed: no more records will be added to the shard.
     pub closed: bool,
 }
 
 /// One record of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Its place in its shard.
+    /// Sequence number of the record, which orders the records of a shard.
     pub sequence_number: String,
-    /// When the write happened, which record age is reckoned from.
+    /// Time of the write that produced the record. The record's age is measured from this time.
     pub approximate_creation: Timestamp,
-    /// The record as a function sees it in `Records`.
+    /// The record as JSON, in the form in which the function receives the record in `Records`.
     pub event: Value,
 }
 
 impl Record {
-    /// The table that was written to.
+    /// Returns the name of the table whose write produced the record; `None` if the record has no valid stream ARN.
     pub(super) fn table(&self) -> Option<&str> {
         table_of(self.event.get("eventSourceARN")?.as_str()?)
     }
 }
 
-/// The table whose stream has this ARN.
+/// Extracts the table's name from the ARN of the table's stream; `None` if the ARN has another form.
 pub(super) fn table_of(stream_arn: &str) -> Option<&str> {
     stream_arn.split(":table/").nth(1)?.split('/').next()
 }
 
-/// Why a stream could not be read.
+/// Error of a stream, or a checkpoint, that cannot be read or written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SourceError(String);
 
 impl SourceError {
-    /// An error that says what went wrong.
+    /// Creates an error with a message that describes the problem.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())

@@ -1,12 +1,13 @@
-//! Waiting for tasks that run for as long as their owner.
+//! Waiting for the background tasks of an event source mapping.
 
 use std::future::pending;
 use std::panic::resume_unwind;
 
 use tokio::task::JoinSet;
 
-/// Waits until one of `tasks` ends, and gives its result. A panic in a task panics here as well: a mapping that stood still
-/// without a word would be harder to explain.
+/// Waits until one of `tasks` ends, and returns the task's result. Never returns if `tasks` is empty.
+///
+/// A panic in a task is resumed in the caller. Otherwise the mapping would silently stop delivering records.
 pub(super) async fn next_ended<T: 'static>(tasks: &mut JoinSet<T>) -> T {
     while let Some(ended) = tasks.join_next().await {
         match ended {

@@ -1,6 +1,7 @@
-//! Which calls a fault is about, and what a fake knows of the call that it answers.
+//! Patterns that select the calls of a fault rule, and the properties of a call that a pattern is matched with.
 
-/// Which calls a fault is about. What is not narrowed down matches anything.
+/// Pattern that selects the calls to which a fault applies. A property that the pattern does not set matches every
+/// call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Call {
     service: Service,
@@ -15,120 +16,132 @@ impl Call {
         Self { service, operation: operation.map(str::to_owned), resource: None, index: None, caller: None }
     }
 
-    /// An operation of DynamoDB, such as `UpdateItem`.
+    /// Matches calls of one DynamoDB operation, such as `UpdateItem`.
     #[must_use]
     pub fn dynamodb(operation: &str) -> Self {
         Self::new(Service::DynamoDb, Some(operation))
     }
 
-    /// Every operation of DynamoDB.
+    /// Matches calls of every DynamoDB operation.
     #[must_use]
     pub fn any_dynamodb() -> Self {
         Self::new(Service::DynamoDb, None)
     }
 
-    /// A frame that is posted to a client (`PostToConnection`); [`on`](Self::on) takes the connection's id.
+    /// Matches calls of `PostToConnection`, which send a frame to a WebSocket client. [`on`](Self::on) takes the
+    /// connection's id.
     #[must_use]
     pub fn post() -> Self {
         Self::new(Service::Connections, Some("PostToConnection"))
     }
 
-    /// The `$disconnect` event of a connection: one that fails never comes, which AWS does not rule out.
+    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event,
+    /// because AWS does not guarantee its delivery. [`on`](Self::on) takes the connection's id.
     #[must_use]
     pub fn disconnect() -> Self {
         Self::new(Service::Connections, Some("$disconnect"))
     }
 
-    /// The invocation of a function.
+    /// Matches invocations of one function, given by name.
     #[must_use]
     pub fn invoke(function: &str) -> Self {
         Self::any_invoke().on(function)
     }
 
-    /// Every invocation of a function.
+    /// Matches invocations of every function.
     #[must_use]
     pub fn any_invoke() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INVOKE))
     }
 
-    /// The call of Lambda's API by which somebody, such as another function, invokes a function or queues an event for it, and
-    /// which may be throttled, fail before or after it takes effect, be late, or go without an answer; [`on`](Self::on) takes the
-    /// function that is called.
+    /// Matches calls of the operation `Invoke` in Lambda's API, synchronous and asynchronous, such as a call that
+    /// another function makes.
+    ///
+    /// The call can be throttled, fail before or after it takes effect, be delayed, or lose its answer.
+    /// [`on`](Self::on) takes the name of the invoked function.
     #[must_use]
     pub fn invoke_api() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INVOKE_API))
     }
 
-    /// An event that Lambda itself hands to a function, out of its queue or from a stream: it may come late, and twice, side by
-    /// side; one from the queue may [fail](super::Fault::fail) to come, which is told to nobody. [`on`](Self::on) takes the function.
+    /// Matches events that Lambda delivers to a function from its queue of asynchronous invocations or from a
+    /// stream.
+    ///
+    /// The event can be delayed or duplicated; duplicates run concurrently. [`Fault::fail`](super::Fault::fail)
+    /// silently drops an event of the queue. [`on`](Self::on) takes the function's name.
     #[must_use]
     pub fn event() -> Self {
         Self::new(Service::Lambda, Some(CallContext::EVENT))
     }
 
-    /// The start of an environment: it may be late, fail, or have a clock that is off; [`on`](Self::on) takes the function.
+    /// Matches the start of an execution environment.
+    ///
+    /// The start can be delayed or fail, or the environment can have a [wrong clock](super::Fault::skew).
+    /// [`on`](Self::on) takes the function's name.
     #[must_use]
     pub fn init() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INIT))
     }
 
-    /// A message that is sent to a queue.
+    /// Matches calls of `SendMessage`, which send a message to a queue. [`on`](Self::on) takes the queue's name.
     #[must_use]
     pub fn send_message() -> Self {
         Self::new(Service::Sqs, Some("SendMessage"))
     }
 
-    /// A table's stream records on their way to a function: reads of them may be throttled or fail, and their deliveries be
-    /// late or come twice. What SDKs and HTTP clients read of the stream (`GetRecords`) can be throttled, fail or be late.
+    /// Matches reads (`GetRecords`) of a table's stream, and deliveries of its records to a function.
+    ///
+    /// For an event source mapping, a read can be throttled or fail, and a delivery can be delayed or duplicated. A
+    /// read by an SDK or an HTTP client can be throttled, fail or be delayed.
     #[must_use]
     pub fn records(table: &str) -> Self {
         Self::any_records().on(table)
     }
 
-    /// The stream records of every table.
+    /// Matches reads and deliveries of stream records, like [`records`](Self::records), for every table.
     #[must_use]
     pub fn any_records() -> Self {
         Self::new(Service::Streams, Some("GetRecords"))
     }
 
-    /// Only on this table, connection, queue or function.
+    /// Limits the pattern to calls on one table, connection, queue or function.
     #[must_use]
     pub fn on(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());
         self
     }
 
-    /// Only on this index.
+    /// Limits the pattern to calls on one index.
     #[must_use]
     pub fn index(mut self, index: &str) -> Self {
         self.index = Some(index.to_owned());
         self
     }
 
-    /// Only when this function makes it, which is known of functions that run in process.
+    /// Limits the pattern to calls made by one function. The caller is known only for functions that run in process.
     #[must_use]
     pub fn by(mut self, function: &str) -> Self {
         self.caller = Some(function.to_owned());
         self
     }
 
-    /// Whether it may be about such a call, whatever else there is to it.
+    /// Returns whether the pattern may match a call of this operation, without checking resource, index and caller.
     pub(super) fn is_of(&self, service: Service, operation: &str) -> bool {
         self.service == service && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
     }
 
     pub(super) fn matches(&self, context: &CallContext<'_>) -> bool {
-        let fits = |wanted: &Option<String>, given: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| given == Some(wanted))
+        let matches = |wanted: &Option<String>, actual: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| actual == Some(wanted))
         };
         self.is_of(context.service, context.operation)
             && self.resource.as_deref().is_none_or(|wanted| context.resources.contains(&wanted))
-            && fits(&self.index, context.index)
-            && fits(&self.caller, context.caller)
+            && matches(&self.index, context.index)
+            && matches(&self.caller, context.caller)
     }
 }
 
-/// What is called.
+/// AWS service (or part of one) that a call addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Service {
     DynamoDb,
@@ -138,25 +151,25 @@ pub(crate) enum Service {
     Sqs,
 }
 
-/// One call, as a fake sees it.
+/// Properties of one call that fault rules are matched with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallContext<'a> {
     pub(crate) service: Service,
     pub(crate) operation: &'a str,
-    /// The tables, the connection, the function or the queue that it is about.
+    /// Names of the tables, or of the connection, function or queue, that the call addresses.
     pub(crate) resources: &'a [&'a str],
     pub(crate) index: Option<&'a str>,
-    /// The function that makes it, where that is known.
+    /// Name of the function that makes the call; `None` if the caller is unknown.
     pub(crate) caller: Option<&'a str>,
 }
 
 impl CallContext<'_> {
-    /// A function is to run.
+    /// Name of the operation in which Lambda runs a function, for every kind of trigger.
     pub(crate) const INVOKE: &'static str = "Invoke";
-    /// Lambda's API is called for it.
+    /// Name of the operation in which a client calls `Invoke` in Lambda's API.
     pub(crate) const INVOKE_API: &'static str = "InvokeFunction";
-    /// Lambda takes an event out of its queue, or a batch from a stream.
+    /// Name of the operation in which Lambda delivers an event of its queue, or a batch of a stream, to a function.
     pub(crate) const EVENT: &'static str = "Event";
-    /// An environment starts.
+    /// Name of the operation in which Lambda starts an execution environment.
     pub(crate) const INIT: &'static str = "Init";
 }

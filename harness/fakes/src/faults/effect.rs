@@ -1,10 +1,10 @@
-//! How a call can go wrong.
+//! Effects that a fault can have on a call or an invocation.
 
 use std::time::Duration;
 
 use crate::caller::{Caller, Skew};
 
-/// How a call goes wrong. A fake ignores what cannot happen to its calls.
+/// Effect of a fault. A fake skips rules whose effect is impossible for the fake's calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Effect {
     Throttle,
@@ -25,7 +25,8 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// Whether it can happen to a call of whichever service. A process that we know nothing of is not ours to kill.
+    /// Returns whether the effect is possible for a call of any service. `Kill` needs a known caller, because only a
+    /// function that runs in process can be killed through its [`Caller`].
     pub(crate) const fn applies_to_any_call(self, caller: Option<&Caller>) -> bool {
         match self {
             Self::Throttle | Self::Fail | Self::FailAfterApply | Self::LoseAnswer | Self::Delay(_) => true,
@@ -46,7 +47,8 @@ impl Effect {
         matches!(self, Self::Delay(_))
     }
 
-    /// Whether it happens amid an invocation, which may end before.
+    /// Returns whether the effect takes place in the middle of an invocation. The invocation may end before the
+    /// effect.
     pub(crate) const fn is_midway(self) -> bool {
         matches!(self, Self::KillMidway { .. } | Self::Freeze { .. } | Self::Hang { .. })
     }

@@ -1,4 +1,4 @@
-//! One fault: what goes wrong, with which calls, how often and how hard.
+//! The definition of a fault rule: effect, affected calls, frequency and strength.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::call::Call;
 use super::effect::Effect;
 use crate::caller::Skew;
 
-/// One fault: what goes wrong, with which calls, and how often.
+/// Fault rule: an effect, the calls to which the effect applies, and how often the effect is injected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fault {
     pub(super) call: Call,
@@ -21,7 +21,7 @@ pub struct Fault {
     name: Option<&'static str>,
 }
 
-/// How likely it is that a fault strikes, out of 2³².
+/// Probability that a fault is injected, in units of 2⁻³²: 0 means never, 2³² means always.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Rate(u64);
 
@@ -32,14 +32,14 @@ impl Rate {
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
-        reason = "it lies between 0 and 2³², and need not be exact beyond that"
+        reason = "the product lies between 0 and 2³², and a rounding error does not matter"
     )]
     fn new(rate: f64) -> Self {
         Self((rate.clamp(0.0, 1.0) * Self::CERTAIN as f64) as u64)
     }
 
-    /// Draws each time, so that what is drawn next does not hang on the rate.
-    pub(super) fn strikes(self, chance: &mut Rng) -> bool {
+    /// Draws whether the fault is injected. Always draws one number, so that later draws do not depend on the rate.
+    pub(super) fn draw(self, chance: &mut Rng) -> bool {
         u64::from(chance.u32(..)) < self.0
     }
 }
@@ -49,145 +49,159 @@ impl Fault {
         Self { call, effect, after: 0, times: None, rate: None, seed: 0, is_varied: false, name: None }
     }
 
-    /// The call is refused for its rate, and has no effect: `ThrottlingException` of DynamoDB (of a provisioned table
-    /// `ProvisionedThroughputExceededException`, of a transaction a reason why it is cancelled),
-    /// `LimitExceededException` (429) of a post, `TooManyRequestsException` of an invocation.
+    /// Throttles the call, which then has no effect.
     ///
-    /// A batch of DynamoDB that names other tables than that which the fault is [`on`](Call::on) does the rest, and
-    /// says what it left unprocessed.
+    /// * DynamoDB: the error is `ThrottlingException`. For a provisioned table it is
+    ///   `ProvisionedThroughputExceededException`, and in a transaction it is a cancellation reason.
+    /// * `PostToConnection`: the error is `LimitExceededException` (429).
+    /// * An invocation: the error is `TooManyRequestsException`.
+    ///
+    /// If the fault is limited to one table (see [`on`](Call::on)), a DynamoDB batch processes its other tables and
+    /// returns the entries of the throttled table as unprocessed.
     #[must_use]
     pub fn throttle(call: Call) -> Self {
         Self::new(call, Effect::Throttle)
     }
 
-    /// The call fails with status 500, and has no effect; of a batch, as with [`throttle`](Self::throttle). An invocation
-    /// fails as if its process had crashed at once.
+    /// Fails the call with status 500 before the call takes effect. DynamoDB batches behave as with
+    /// [`throttle`](Self::throttle). An invocation fails as if the function's process had crashed immediately.
     #[must_use]
     pub fn fail(call: Call) -> Self {
         Self::new(call, Effect::Fail)
     }
 
-    /// The call takes effect, and its caller gets status 500.
+    /// Lets the call take effect, and then returns status 500 to the caller.
     #[must_use]
     pub fn fail_after_apply(call: Call) -> Self {
         Self::new(call, Effect::FailAfterApply)
     }
 
-    /// The call takes effect, and its caller never gets an answer.
+    /// Lets the call take effect, but never answers the caller.
     #[must_use]
     pub fn lose_answer(call: Call) -> Self {
         Self::new(call, Effect::LoseAnswer)
     }
 
-    /// The call takes effect this much later, whether or not its caller still waits then, and so does everything that
-    /// waits for it.
+    /// Delays the call's effect and answer. A delayed DynamoDB call takes effect even if its caller no longer waits.
     #[must_use]
     pub fn delay(call: Call, delay: Duration) -> Self {
         Self::new(call, Effect::Delay(delay))
     }
 
-    /// The write meets a transaction: `TransactionConflictException`, or within a transaction
-    /// `TransactionCanceledException` with the reason `TransactionConflict`.
+    /// Fails a DynamoDB write as if the write conflicted with a transaction. The error is
+    /// `TransactionConflictException`, or in a transaction `TransactionCanceledException` with the reason
+    /// `TransactionConflict`.
     #[must_use]
     pub fn conflict(call: Call) -> Self {
         Self::new(call, Effect::Conflict)
     }
 
-    /// The query or scan of an index does not see what was written within the last `lag`.
+    /// Makes a query or scan of a global index return stale data, without the writes of the last `lag`.
     #[must_use]
     pub fn stale(call: Call, lag: Duration) -> Self {
         Self::new(call, Effect::Stale(lag))
     }
 
-    /// The post finds its connection gone (410), though it is open.
+    /// Answers a post to an open connection with 410 Gone.
     #[must_use]
     pub fn gone(call: Call) -> Self {
         Self::new(call, Effect::Gone)
     }
 
-    /// The caller may not post: 403 `AccessDeniedException`.
+    /// Answers a post to a connection with 403 `AccessDeniedException`.
     #[must_use]
     pub fn deny(call: Call) -> Self {
         Self::new(call, Effect::Deny)
     }
 
-    /// The records of a stream that were read are delivered twice.
+    /// Delivers an event, or a batch of stream records, to the function twice, concurrently.
     #[must_use]
     pub fn duplicate(call: Call) -> Self {
         Self::new(call, Effect::Duplicate)
     }
 
-    /// The function that makes the call dies before the call has an effect, as by SIGKILL. Of a [`Call::invoke`], the
-    /// function that is invoked dies as soon as it has its event.
+    /// Kills the execution environment that makes the call, like SIGKILL, before the call takes effect. With
+    /// [`Call::invoke`], kills the environment of the invoked function as soon as it has received its event.
     #[must_use]
     pub fn kill(call: Call) -> Self {
         Self::new(call, Effect::Kill)
     }
 
-    /// The function dies at an await of its own amid the invocation, after it has come to `awaits` of them. It must run in
-    /// process.
+    /// Kills the execution environment in the middle of an invocation.
+    ///
+    /// The environment is killed when the invocation's future has returned `Pending` `awaits` times. The function
+    /// must run in process.
     #[must_use]
     pub fn kill_midway(invocation: Call, awaits: u32) -> Self {
         Self::new(invocation, Effect::KillMidway { awaits })
     }
 
-    /// The function stands still for this long amid the invocation, after it has come to `awaits` of its awaits, and goes on: its
-    /// calls as well wait for it meanwhile, and its time runs out. It must run in process.
+    /// Freezes the execution environment in the middle of an invocation, and resumes the environment after `time`.
+    ///
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment
+    /// is frozen, its calls wait, and its timeout continues to run. The function must run in process.
     #[must_use]
     pub fn freeze(invocation: Call, awaits: u32, time: Duration) -> Self {
         Self::new(invocation, Effect::Freeze { awaits, time })
     }
 
-    /// The function stands still amid the invocation, after it has come to `awaits` of its awaits, until its time is up. It must
-    /// run in process.
+    /// Freezes the execution environment in the middle of an invocation until the function's timeout.
+    ///
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. The function must run
+    /// in process.
     #[must_use]
     pub fn hang(invocation: Call, awaits: u32) -> Self {
         Self::new(invocation, Effect::Hang { awaits })
     }
 
-    /// The clock of an environment whose [start](Call::init) this is goes this much before the stage's for as long as it lives;
-    /// [varied](Self::varied), up to this much before or after it. It must run in process.
+    /// Sets the clock of an execution environment ahead of the stage's clock by `ahead`, for the environment's
+    /// lifetime.
+    ///
+    /// If the fault is [`varied`](Self::varied), the clock is ahead or behind by at most `ahead`. `start` selects
+    /// the affected environments and must be a [`Call::init`]. The function must run in process.
     #[must_use]
-    pub fn skew(start: Call, off: Duration) -> Self {
-        Self::new(start, Effect::Skew(Skew::of(off)))
+    pub fn skew(start: Call, ahead: Duration) -> Self {
+        Self::new(start, Effect::Skew(Skew::of(ahead)))
     }
 
-    /// Lets this many matching calls pass first.
+    /// Sets the number of matching calls that pass unchanged before the fault is injected. Default: 0.
     #[must_use]
     pub fn after(mut self, calls: u32) -> Self {
         self.after = calls;
         self
     }
 
-    /// Happens this often at most. Default: always.
+    /// Sets the maximum number of calls into which the fault is injected. Default: no limit.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Strikes each time with this probability, from 0 to 1. Default: always.
+    /// Sets the probability, from 0 to 1, that the fault is injected into a matching call. Default: 1.
     #[must_use]
     pub fn rate(mut self, rate: f64) -> Self {
         self.rate = Some(Rate::new(rate));
         self
     }
 
-    /// Each time, draws how long it lasts, how far it is off, or at which await it strikes, up to what was given.
+    /// Draws the fault's duration, clock skew or number of awaits at random for each hit, with the configured value
+    /// as maximum. Default: the configured value itself.
     #[must_use]
     pub fn varied(mut self) -> Self {
         self.is_varied = true;
         self
     }
 
-    /// What all that is left to chance comes from. Default: 0.
+    /// Sets the seed of the fault's random numbers. Default: 0.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// The name under which an observer hears of it. Default: the kind of fault, such as `throttle`.
+    /// Sets the name of the fault in [`Observation::Injected`](crate::observe::Observation::Injected). Default: the
+    /// kind of effect, such as `throttle`.
     #[must_use]
     #[doc(hidden)]
     pub fn named(mut self, name: &'static str) -> Self {
@@ -199,7 +213,7 @@ impl Fault {
         self.name.unwrap_or_else(|| self.effect.name())
     }
 
-    /// The effect as it is this time.
+    /// Returns the effect for one hit, with randomly drawn values if the fault is varied.
     pub(super) fn drawn(&self, chance: &mut Rng) -> Effect {
         if !self.is_varied {
             return self.effect;
@@ -226,12 +240,13 @@ impl Fault {
     }
 }
 
-/// Whole milliseconds, of which all are as likely.
+/// Draws a duration in whole milliseconds, uniformly distributed from 0 to `most`.
 fn draw_duration(most: Duration, chance: &mut Rng) -> Duration {
     Duration::from_millis(chance.u64(0..=u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// As likely in each order of magnitude: most invocations have few awaits, and some have many.
+/// Draws a number of awaits from 0 to `most`. Each power of two is equally likely as upper bound, because most
+/// invocations have few awaits and some have many.
 fn draw_awaits(most: u32, chance: &mut Rng) -> u32 {
     let magnitude = chance.u32(0..=most.checked_ilog2().unwrap_or_default());
     chance.u32(0..=most.min(2_u32.saturating_pow(magnitude)))

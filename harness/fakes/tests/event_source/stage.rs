@@ -1,4 +1,5 @@
-//! A stream in memory, a function that is a closure, and a run of a mapping between them.
+//! Test fixtures: a stream in memory, a function that calls a closure, and a run of an event source mapping with
+//! both.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,10 +23,11 @@ pub(crate) const STREAM: &str =
     "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-03-01T00:00:00.000";
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
 
+/// Entropy source that fills each buffer with the next number, so that ids are predictable.
 #[derive(Debug)]
-struct Counting(AtomicU8);
+struct CountingEntropy(AtomicU8);
 
-impl Entropy for Counting {
+impl Entropy for CountingEntropy {
     fn fill(&self, bytes: &mut [u8]) {
         bytes.fill(self.0.fetch_add(1, Ordering::Relaxed));
     }
@@ -35,15 +37,16 @@ impl Entropy for Counting {
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     shards: Mutex<BTreeMap<String, Vec<Record>>>,
-    /// What is known of some of the shards: their parents, and whether they are closed.
-    family: Mutex<BTreeMap<String, (Option<String>, bool)>>,
+    /// Parent of each shard, and whether the shard is closed. A shard without an entry is open and has no parent.
+    lineage: Mutex<BTreeMap<String, (Option<String>, bool)>>,
     checkpoints: Mutex<BTreeMap<String, String>>,
+    /// Whether every operation of the stream fails.
     pub(crate) broken: AtomicBool,
-    /// Whether it says when it changes.
-    pub(crate) tells: AtomicBool,
+    /// Whether the stream notifies the mapping of changes.
+    pub(crate) reports_changes: AtomicBool,
     changes: watch::Sender<u64>,
-    /// How often it was read, or its shards were listed.
-    pub(crate) looks: AtomicUsize,
+    /// Number of reads and shard listings.
+    pub(crate) polls: AtomicUsize,
     pub(crate) faults: Faults,
 }
 
@@ -64,20 +67,20 @@ impl Stream {
         self.changed();
     }
 
-    /// Makes a shard that is a child of `parent`.
+    /// Adds an empty shard that is a child of `parent`.
     pub(crate) fn add_child(&self, parent: &str, child: &str) {
         self.shards.lock().unwrap().insert(child.to_owned(), Vec::new());
-        self.family.lock().unwrap().insert(child.to_owned(), (Some(parent.to_owned()), false));
+        self.lineage.lock().unwrap().insert(child.to_owned(), (Some(parent.to_owned()), false));
         self.changed();
     }
 
-    /// Has nothing be added to a shard any more.
+    /// Marks a shard as closed.
     pub(crate) fn close(&self, shard: &str) {
-        self.family.lock().unwrap().entry(shard.to_owned()).or_default().1 = true;
+        self.lineage.lock().unwrap().entry(shard.to_owned()).or_default().1 = true;
         self.changed();
     }
 
-    /// Has a shard be gone, with all that is in it.
+    /// Removes a shard and its records.
     pub(crate) fn trim(&self, shard: &str) {
         self.shards.lock().unwrap().remove(shard);
         self.changed();
@@ -87,32 +90,36 @@ impl Stream {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    fn look(&self) -> Result<(), SourceError> {
-        self.looks.fetch_add(1, Ordering::Relaxed);
+    fn count_poll(&self) -> Result<(), SourceError> {
+        self.polls.fetch_add(1, Ordering::Relaxed);
         self.check()
     }
 
     fn check(&self) -> Result<(), SourceError> {
-        if self.broken.load(Ordering::Relaxed) { Err(SourceError::new("the disk is gone")) } else { Ok(()) }
+        if self.broken.load(Ordering::Relaxed) {
+            Err(SourceError::new("the stream is broken"))
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl RecordSource for Stream {
     fn shards(&self) -> Result<Vec<Shard>, SourceError> {
-        self.look()?;
-        let family = self.family.lock().unwrap();
+        self.count_poll()?;
+        let lineage = self.lineage.lock().unwrap();
         let shard = |id: &String| {
-            let (parent, closed) = family.get(id).cloned().unwrap_or_default();
+            let (parent, closed) = lineage.get(id).cloned().unwrap_or_default();
             Shard { id: id.clone(), parent, closed }
         };
         Ok(self.shards.lock().unwrap().keys().map(shard).collect())
     }
 
     fn read(&self, shard: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, SourceError> {
-        self.look()?;
+        self.count_poll()?;
         let after: u32 = after.map_or(0, |after| after.parse().unwrap());
         let shards = self.shards.lock().unwrap();
-        let records = shards.get(shard).ok_or_else(|| SourceError::new("the shard is gone"))?;
+        let records = shards.get(shard).ok_or_else(|| SourceError::new("no such shard"))?;
         let unread = records.iter().filter(|record| record.sequence_number.parse::<u32>().unwrap() > after);
         Ok(unread.take(limit).cloned().collect())
     }
@@ -135,18 +142,21 @@ impl RecordSource for Stream {
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
-        self.tells.load(Ordering::Relaxed).then(|| self.changes.subscribe())
+        self.reports_changes.load(Ordering::Relaxed).then(|| self.changes.subscribe())
     }
 }
 
 pub(crate) type Reply = Result<Value, InvokeError>;
 
-/// A function that is a closure, with a record of its batches and when they came in.
+/// Function that replies with the result of a closure, and records the batches of its invocations.
 struct Function<F> {
-    begun: Instant,
+    start: Instant,
+    /// Milliseconds since `start`, and sequence numbers of the batch, of each invocation.
     calls: Mutex<Vec<(u128, Vec<u32>)>>,
+    /// Request ids of the invocations.
     ids: Mutex<Vec<String>>,
-    takes: Duration,
+    /// Duration of each invocation.
+    duration: Duration,
     reply: F,
 }
 
@@ -171,10 +181,10 @@ impl<F: Fn(&[u32], usize) -> Reply + Send + Sync> Invoke for Function<F> {
         Box::pin(async move {
             let nth = {
                 let mut calls = self.calls.lock().unwrap();
-                calls.push((self.begun.elapsed().as_millis(), numbers.clone()));
+                calls.push((self.start.elapsed().as_millis(), numbers.clone()));
                 calls.len()
             };
-            sleep(self.takes).await;
+            sleep(self.duration).await;
             let reply = (self.reply)(&numbers, nth)?;
             Ok(Bytes::from(reply.to_string()))
         })
@@ -190,11 +200,11 @@ impl OnFailure for Failures {
     }
 }
 
-/// What a run of a mapping did.
+/// Invocations and failure records of one run of a mapping.
 pub(crate) struct Run {
-    /// When each batch came in, in milliseconds, and what was in it.
+    /// Milliseconds since the start of the run, and sequence numbers of the batch, of each invocation.
     pub(crate) calls: Vec<(u128, Vec<u32>)>,
-    /// The ids of the invocations.
+    /// Request ids of the invocations.
     pub(crate) ids: Vec<String>,
     pub(crate) failures: Vec<FailureRecord>,
 }
@@ -213,7 +223,7 @@ pub(crate) fn settings() -> Settings {
     Settings::new("uuid", "processor", "arn:processor")
 }
 
-/// A stream of one shard with the records 1 to `last`, written now.
+/// Creates a stream with one shard, named `shard`, which contains records with the sequence numbers 1 to `last`.
 pub(crate) fn stream(last: u32) -> Arc<Stream> {
     let stream = Stream::default();
     stream.shards.lock().unwrap().insert("shard".to_owned(), Vec::new());
@@ -223,7 +233,7 @@ pub(crate) fn stream(last: u32) -> Arc<Stream> {
     Arc::new(stream)
 }
 
-/// Runs a mapping for `secs` seconds of paused time.
+/// Runs a mapping for `secs` seconds of paused time, with a function that replies immediately.
 pub(crate) async fn run<F>(settings: Settings, stream: &Arc<Stream>, secs: u64, reply: F) -> Run
 where
     F: Fn(&[u32], usize) -> Reply + Send + Sync + 'static,
@@ -231,19 +241,20 @@ where
     run_slow(settings, stream, secs, Duration::ZERO, reply).await
 }
 
+/// Runs a mapping for `secs` seconds of paused time, with a function that takes `duration` for each invocation.
 pub(crate) async fn run_slow<F>(
     settings: Settings,
     stream: &Arc<Stream>,
     secs: u64,
-    takes: Duration,
+    duration: Duration,
     reply: F,
 ) -> Run
 where
     F: Fn(&[u32], usize) -> Reply + Send + Sync + 'static,
 {
-    let begun = Instant::now();
+    let start = Instant::now();
     let (calls, ids) = <(Mutex<_>, Mutex<_>)>::default();
-    let function = Arc::new(Function { begun, calls, ids, takes, reply });
+    let function = Arc::new(Function { start, calls, ids, duration, reply });
     let failures = Arc::new(Failures::default());
     let ports = ports(stream, function.clone(), failures.clone());
     EventSourceMapping::new(settings, ports).unwrap().run(sleep(Duration::from_secs(secs))).await;
@@ -260,15 +271,15 @@ fn ports(stream: &Arc<Stream>, invoke: Arc<dyn Invoke>, on_failure: Arc<dyn OnFa
         invoke,
         on_failure,
         clock: Arc::new(TokioClock::starting_at(START)),
-        entropy: Arc::new(Counting(AtomicU8::new(1))),
+        entropy: Arc::new(CountingEntropy(AtomicU8::new(1))),
         faults: stream.faults.clone(),
     }
 }
 
-/// A mapping that is not run.
+/// Creates a mapping without running it, to check its settings.
 pub(crate) fn mapping(settings: Settings) -> Result<EventSourceMapping, SettingsError> {
     let (calls, ids) = <(Mutex<_>, Mutex<_>)>::default();
-    let function = Function { begun: Instant::now(), calls, ids, takes: Duration::ZERO, reply: succeed };
+    let function = Function { start: Instant::now(), calls, ids, duration: Duration::ZERO, reply: succeed };
     EventSourceMapping::new(settings, ports(&stream(0), Arc::new(function), Arc::new(Failures::default())))
 }
 

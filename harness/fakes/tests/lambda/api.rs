@@ -1,4 +1,4 @@
-//! Lambda's API, as SDKs call it.
+//! Tests of Lambda's HTTP API, which SDKs call.
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
@@ -11,12 +11,12 @@ use streamer_fakes::lambda::{AsyncSettings, FunctionConfig, Functions, Options};
 use tower::ServiceExt as _;
 
 use super::asynchronous::{self, Scripted};
-use super::in_process::{Obedient, functions};
+use super::in_process::{CommandFunction, functions};
 
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:f";
 
 fn stage(faults: &Faults) -> Functions {
-    let mut config = FunctionConfig::in_process("f", Arc::new(Obedient::default()));
+    let mut config = FunctionConfig::in_process("f", Arc::new(CommandFunction::default()));
     config.reserved_concurrency = Some(5);
     functions(config, Options { faults: faults.clone(), ..Options::default() })
 }
@@ -57,7 +57,7 @@ async fn invoke(functions: &Functions, name: &str, kind: Option<&str>, body: imp
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_is_invoked_by_name_arn_or_part_of_it() {
+async fn lambda_api_invokes_a_function_by_name_arn_or_partial_arn() {
     let functions = stage(&Faults::default());
     let escaped = ARN.replace(':', "%3A");
     for name in ["f", ARN, &escaped, "000000000000:function:f", "f:$LATEST", &format!("{ARN}:$LATEST")] {
@@ -68,18 +68,18 @@ async fn a_function_is_invoked_by_name_arn_or_part_of_it() {
     }
     let answer = invoke(&functions, "f", Some("RequestResponse"), r#"{"do":"describe"}"#).await;
     assert_eq!(answer.json()["request_id"], answer.header("x-amzn-requestid"));
-    assert_eq!(invoke(&functions, "f", None, "").await.json(), json!(1), "no payload is an empty one");
+    assert_eq!(invoke(&functions, "f", None, "").await.json(), json!(1), "a missing payload is accepted");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_that_fails_is_told_by_a_header_and_its_error() {
+async fn failed_function_is_reported_by_a_response_header_and_the_error_as_body() {
     let answer = invoke(&stage(&Faults::default()), "f", None, r#"{"do":"fail"}"#).await;
     assert_eq!((answer.status, answer.header("x-amz-function-error")), (StatusCode::OK, "Unhandled"));
     assert_eq!(answer.json(), json!({ "errorType": "ReportError", "errorMessage": "no such format" }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_an_event_is_accepted_with_202_and_a_dry_run_with_204() {
+async fn async_invocation_is_accepted_with_202_and_a_dry_run_with_204() {
     let (code, mut invoked) = Scripted::new([]);
     let functions = asynchronous::Stage::new(vec![asynchronous::config("f", code, AsyncSettings::default())]);
     let functions = functions.functions;
@@ -90,11 +90,11 @@ async fn async_invoke_row_an_event_is_accepted_with_202_and_a_dry_run_with_204()
     let answer = invoke(&functions, "f", Some("DryRun"), "{}").await;
     assert_eq!((answer.status, answer.body.len()), (StatusCode::NO_CONTENT, 0));
     tokio::time::sleep(Duration::from_hours(7)).await;
-    assert!(invoked.try_recv().is_err(), "nothing has run");
+    assert!(invoked.try_recv().is_err(), "a dry run does not invoke the function");
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_those_that_sdks_parse() {
+async fn lambda_api_errors_have_the_form_that_sdks_parse() {
     let faults = Faults::default();
     let functions = stage(&faults);
     let answer = invoke(&functions, "g", None, "{}").await;
@@ -127,7 +127,7 @@ async fn refusals_are_those_that_sdks_parse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_is_described() {
+async fn get_function_returns_the_arn_timeout_and_reserved_concurrency() {
     let functions = stage(&Faults::default());
     let get = |path: &str| send(&functions, Request::get(path).body(Body::empty()).unwrap());
     let described = get("/2015-03-31/functions/f").await.json();
@@ -138,7 +138,7 @@ async fn a_function_is_described() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recursion_row_a_function_that_invokes_itself_is_stopped_after_sixteen_rounds() {
+async fn function_that_invokes_itself_is_stopped_after_sixteen_rounds() {
     let faults = Faults::default();
     let functions = stage(&faults);
     let invoke = |trace: &str, kind: &str| {
@@ -156,7 +156,11 @@ async fn recursion_row_a_function_that_invokes_itself_is_stopped_after_sixteen_r
     let seen = faults.add(Fault::delay(Call::invoke("f"), Duration::ZERO));
     let answer = invoke(&trace, "RequestResponse").await;
     assert_eq!((answer.error().0, answer.error().1), (400, "RecursiveInvocationException"));
-    assert_eq!(invoke(&trace, "Event").await.status, StatusCode::ACCEPTED, "it is given up in the queue");
+    assert_eq!(
+        invoke(&trace, "Event").await.status,
+        StatusCode::ACCEPTED,
+        "Lambda accepts an asynchronous event of the loop, and drops the event later"
+    );
     tokio::time::sleep(Duration::from_hours(7)).await;
-    assert_eq!(seen.hits(), 0, "it does not run");
+    assert_eq!(seen.hits(), 0, "the seventeenth invocation does not run");
 }

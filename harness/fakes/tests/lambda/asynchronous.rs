@@ -1,4 +1,4 @@
-//! Asynchronous invocations, on virtual time.
+//! Tests of asynchronous invocations, on virtual time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,10 @@ use super::in_process::{START, function_error};
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:";
 const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:failed";
 
-/// When a function was invoked, and with what.
+/// Receives the time in seconds since the start and the event of each invocation of a [`Scripted`] function.
 pub(crate) type Invoked = mpsc::UnboundedReceiver<(u64, InProcessEvent)>;
 
-/// A function that answers as it is told to, and tells of its invocations.
+/// In-process function that returns the given replies in order, and then `null`, and reports each invocation.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     began: Instant,
@@ -54,7 +54,7 @@ impl InProcessEnvironment for Scripted {
     }
 }
 
-/// Keeps what is sent to its one queue.
+/// Destination that accepts messages for one queue, and reports each message with its time in seconds.
 #[derive(Debug)]
 struct Queue(mpsc::UnboundedSender<(u64, String)>, Instant);
 
@@ -109,7 +109,7 @@ fn to_queue() -> AsyncSettings {
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_a_function_that_fails_is_invoked_after_one_and_two_minutes_under_the_same_id() {
+async fn failed_async_invocation_is_retried_after_1_and_2_minutes_with_its_request_id() {
     let (code, mut invoked) = Scripted::new([failure(), failure(), failure()]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     let id = stage.functions.invoke_async("f", Bytes::from_static(b"{\"pages\":30}")).unwrap();
@@ -120,7 +120,7 @@ async fn async_invoke_row_a_function_that_fails_is_invoked_after_one_and_two_min
         assert_eq!((at, &event.request_id), (expected, &id));
         assert_eq!(&event.payload[..], b"{\"pages\":30}");
     }
-    assert!(invoked.try_recv().is_err(), "twice is enough");
+    assert!(invoked.try_recv().is_err(), "the event is retried at most twice");
     let expected = json!({
         "version": "1.0",
         "timestamp": "2026-03-01T00:03:00.000Z",
@@ -138,7 +138,7 @@ async fn async_invoke_row_a_function_that_fails_is_invoked_after_one_and_two_min
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_a_success_is_recorded_with_its_reply() {
+async fn successful_async_invocation_sends_a_record_with_the_reply_to_its_destination() {
     let (code, _invoked) = Scripted::new([failure(), Ok(Bytes::from_static(b"{\"done\":true}"))]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
@@ -151,7 +151,7 @@ async fn async_invoke_row_a_success_is_recorded_with_its_reply() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_a_throttled_event_backs_off_until_it_is_six_hours_old() {
+async fn throttled_async_invocation_backs_off_until_its_event_is_six_hours_old() {
     let (code, mut invoked) = Scripted::new([]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     let throttled = stage.faults.add(Fault::throttle(Call::invoke("f")));
@@ -160,13 +160,13 @@ async fn async_invoke_row_a_throttled_event_backs_off_until_it_is_six_hours_old(
     assert_eq!(at, 6 * 3_600);
     assert_eq!(record["requestContext"]["condition"], "EventAgeExceeded");
     assert!(record.get("responseContext").is_none() && record.get("responsePayload").is_none(), "{record}");
-    // 1 + 2 + 4 + … + 256 s make nine pauses and 511 s; then one every 300 s.
+    // The first nine delays are 1 + 2 + 4 + … + 256 = 511 s. After that, each delay is 300 s.
     assert_eq!(throttled.hits(), 10 + (6 * 3_600 - 511) / 300);
-    assert!(invoked.try_recv().is_err(), "it never ran");
+    assert!(invoked.try_recv().is_err(), "the throttled function never runs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_throttles_are_no_retries() {
+async fn throttles_of_an_async_invocation_do_not_count_as_retries() {
     let (code, mut invoked) = Scripted::new([failure()]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     let _throttled = stage.faults.add(Fault::throttle(Call::invoke("f")).times(3));
@@ -176,7 +176,7 @@ async fn async_invoke_row_throttles_are_no_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_retries_and_age_are_settings_and_the_event_itself_goes_to_the_dead_letter_queue() {
+async fn async_retries_and_event_age_are_configurable_and_the_dead_letter_is_the_payload() {
     let (code, _invoked) = Scripted::new([failure(), failure()]);
     let settings = AsyncSettings {
         maximum_retry_attempts: 0,
@@ -198,7 +198,7 @@ async fn async_invoke_row_retries_and_age_are_settings_and_the_event_itself_goes
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_a_function_that_may_never_run_is_given_up_on_at_once() {
+async fn async_invocation_with_zero_reserved_concurrency_fails_immediately() {
     let (code, _invoked) = Scripted::new([]);
     let mut config = config("f", code, to_queue());
     config.reserved_concurrency = Some(0);
@@ -209,14 +209,14 @@ async fn async_invoke_row_a_function_that_may_never_run_is_given_up_on_at_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_a_function_may_be_the_destination_and_one_that_is_not_there_is_told_in_the_log() {
+async fn async_invocation_record_reaches_a_function_and_a_missing_destination_is_logged() {
     let (code, _invoked) = Scripted::new([]);
     let (next, mut next_invoked) = Scripted::new([]);
     let on_success = Some(format!("{ARN}next"));
-    let nowhere = AsyncSettings { on_success: Some(format!("{ARN}gone")), ..AsyncSettings::default() };
+    let missing = AsyncSettings { on_success: Some(format!("{ARN}gone")), ..AsyncSettings::default() };
     let stage = Stage::new(vec![
         config("f", code, AsyncSettings { on_success, ..AsyncSettings::default() }),
-        config("next", next, nowhere),
+        config("next", next, missing),
     ]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
     let (_, event) = next_invoked.recv().await.unwrap();
@@ -227,7 +227,7 @@ async fn async_invoke_row_a_function_may_be_the_destination_and_one_that_is_not_
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_one_megabyte_is_the_most_and_unknown_functions_are_refused() {
+async fn async_invocation_above_1_mb_or_of_an_unknown_function_is_rejected() {
     let (code, _invoked) = Scripted::new([]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     let invoke = |bytes: usize| stage.functions.invoke_async("f", Bytes::from(vec![b'1'; bytes]));
@@ -240,11 +240,11 @@ async fn async_invoke_row_one_megabyte_is_the_most_and_unknown_functions_are_ref
 }
 
 #[tokio::test(start_paused = true)]
-async fn async_invoke_row_what_is_queued_does_not_keep_the_functions_alive() {
+async fn queued_async_invocation_is_lost_when_the_functions_are_dropped() {
     let (code, mut invoked) = Scripted::new([failure()]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
     invoked.recv().await.unwrap();
     drop(stage);
-    assert!(invoked.recv().await.is_none(), "it is not invoked again");
+    assert!(invoked.recv().await.is_none(), "the failed event is not retried after the drop");
 }

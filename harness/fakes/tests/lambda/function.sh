@@ -1,5 +1,5 @@
 #!/bin/sh
-# A function for the tests: the test executable again, as the one test that is a runtime.
-# A signal that is ignored here stays ignored in the program that takes this one's place.
+# Function of the tests: runs the test executable, with only the test that acts as a Lambda runtime.
+# `exec` keeps ignored signals ignored, so that the function's process ignores SIGTERM if IGNORE_TERM is set.
 [ -n "$IGNORE_TERM" ] && trap '' TERM
-exec "$TEST_EXECUTABLE" --exact runtime::child_runtime --nocapture
+exec "$TEST_EXECUTABLE" --exact runtime::lambda_runtime_runs_only_in_a_child_process --nocapture

@@ -1,4 +1,5 @@
-//! Functions in this process, on virtual time: the same rules as for processes.
+//! Tests of functions that run in the test's own process, on virtual time. The rules are the same as for functions
+//! in separate processes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use tokio::time::Instant;
 
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_772_323_200);
 
-/// A function that does what its events tell it.
+/// In-process function that executes the commands in its events.
 #[derive(Debug, Default)]
-pub(crate) struct Obedient {
+pub(crate) struct CommandFunction {
+    /// Number of started environments.
     pub(crate) started: AtomicU32,
+    /// Behavior of the init phase: `hang`, `panic` or `error`; any other value means success.
     pub(crate) start: &'static str,
 }
 
@@ -31,7 +34,7 @@ struct Environment {
     variables: BTreeMap<String, String>,
 }
 
-impl InProcess for Obedient {
+impl InProcess for CommandFunction {
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_> {
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
@@ -56,7 +59,7 @@ impl InProcessEnvironment for Environment {
                 }
                 Some("panic") => panic!("no such format"),
                 Some("fail") => return Err(function_error("ReportError", "no such format")),
-                Some("call and die") => {
+                Some("kill itself") => {
                     self.caller.kill();
                     std::future::pending().await
                 }
@@ -83,7 +86,7 @@ pub(crate) fn function_error(error_type: &str, message: &str) -> InvokeError {
 }
 
 fn config(start: &'static str) -> FunctionConfig {
-    FunctionConfig::in_process("f", Arc::new(Obedient { start, ..Obedient::default() }))
+    FunctionConfig::in_process("f", Arc::new(CommandFunction { start, ..CommandFunction::default() }))
 }
 
 pub(crate) fn functions(config: FunctionConfig, options: Options) -> Functions {
@@ -106,7 +109,7 @@ fn timed_out(seconds: &str) -> InvokeError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_headers_row_a_function_in_process_sees_its_id_and_its_deadline() {
+async fn in_process_function_receives_its_request_id_and_deadline() {
     let functions = functions(config(""), Options::default());
     let reply = invoke(&functions, json!({ "do": "describe" })).await.unwrap();
     assert_eq!(reply["request_id"], "r1");
@@ -115,7 +118,7 @@ async fn next_headers_row_a_function_in_process_sees_its_id_and_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn environment_row_a_function_in_process_gets_what_a_process_would_see() {
+async fn in_process_function_receives_the_environment_variables_of_aws() {
     let mut config = config("");
     config.environment.insert("TABLE".to_owned(), "requests".to_owned());
     let functions = functions(config, Options::default());
@@ -134,7 +137,7 @@ async fn environment_row_a_function_in_process_gets_what_a_process_would_see() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_in_process_an_environment_is_reused_and_one_is_made_for_each_that_overlaps() {
+async fn in_process_environment_is_reused_and_runs_one_invocation_at_a_time() {
     let functions = functions(config(""), Options::default());
     functions.probe("f").await.unwrap();
     for _ in 0..3 {
@@ -146,7 +149,7 @@ async fn lifecycle_row_in_process_an_environment_is_reused_and_one_is_made_for_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_init_in_process_has_ten_seconds() {
+async fn in_process_init_times_out_after_ten_seconds() {
     let functions = functions(config("hang"), Options::default());
     let began = Instant::now();
     assert_eq!(invoke(&functions, json!({})).await, Err(timed_out("10.00")));
@@ -154,7 +157,7 @@ async fn lifecycle_row_init_in_process_has_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_init_in_process_fails_as_it_says_or_as_it_dies() {
+async fn error_or_panic_during_in_process_init_fails_the_invocation() {
     let error = invoke(&functions(config("error"), Options::default()), json!({})).await;
     assert_eq!(error, Err(function_error("Function.NoTable", "no table is configured")));
     let error = invoke(&functions(config("panic"), Options::default()), json!({})).await;
@@ -162,7 +165,7 @@ async fn lifecycle_row_init_in_process_fails_as_it_says_or_as_it_dies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_row_in_process_the_environment_is_replaced() {
+async fn in_process_environment_is_replaced_after_a_function_timeout() {
     let functions = functions(config(""), Options::default());
     assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)));
     let began = Instant::now();
@@ -173,12 +176,12 @@ async fn timeout_row_in_process_the_environment_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn crash_row_in_process_a_panic_or_a_kill_replaces_the_environment_and_an_error_does_not() {
+async fn in_process_environment_is_replaced_after_a_panic_or_kill_but_not_an_error() {
     let functions = functions(config(""), Options::default());
     let failed = invoke(&functions, json!({ "do": "fail" })).await;
     assert_eq!(failed, Err(function_error("ReportError", "no such format")));
     assert_eq!(invoke(&functions, json!({ "do": "panic" })).await, Err(exited("exit status 101")));
-    assert_eq!(invoke(&functions, json!({ "do": "call and die" })).await, Err(exited("signal: killed")));
+    assert_eq!(invoke(&functions, json!({ "do": "kill itself" })).await, Err(exited("signal: killed")));
     assert_eq!(invoke(&functions, json!({})).await, Ok(json!(3)));
     let running = invoke(&functions, json!({ "do": "wait", "seconds": 2 }));
     let (running, killed) = tokio::join!(running, async {
@@ -190,7 +193,7 @@ async fn crash_row_in_process_a_panic_or_a_kill_replaces_the_environment_and_an_
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_shutdown_ends_what_runs_in_process() {
+async fn shutdown_terminates_running_in_process_invocations() {
     let functions = functions(config(""), Options::default());
     let running = invoke(&functions, json!({ "do": "wait", "seconds": 2 }));
     let (running, ()) = tokio::join!(running, async {
@@ -202,10 +205,14 @@ async fn lifecycle_row_shutdown_ends_what_runs_in_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_closing_ends_what_runs_in_process_without_waiting() {
+async fn closing_the_functions_terminates_in_process_invocations_without_waiting() {
     let options = Options { idle_timeout: Some(Duration::MAX), ..Options::default() };
     let functions = functions(config(""), options);
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)), "an absurd time limit is none");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(1)),
+        "the longest idle timeout does not overflow"
+    );
     let running = invoke(&functions, json!({ "do": "wait", "seconds": 2 }));
     let (running, ()) = tokio::join!(running, async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -215,7 +222,7 @@ async fn lifecycle_row_closing_ends_what_runs_in_process_without_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrency_row_in_process_what_is_reserved_is_all_there_is() {
+async fn in_process_invocation_above_the_reserved_concurrency_is_throttled() {
     let mut config = config("");
     config.reserved_concurrency = Some(1);
     let functions = functions(config, Options::default());
@@ -227,7 +234,7 @@ async fn concurrency_row_in_process_what_is_reserved_is_all_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn payload_size_row_six_megabytes_both_ways() {
+async fn request_and_response_payloads_of_an_invocation_are_limited_to_6_mb() {
     let functions = functions(config(""), Options::default());
     let payload = |bytes: usize| Bytes::from(format!("{{}}{}", " ".repeat(bytes - 2)));
     assert!(functions.invoke("f", payload(6_291_456)).await.is_ok());
@@ -241,11 +248,15 @@ async fn payload_size_row_six_megabytes_both_ways() {
     let reply = functions.invoke("f", Bytes::from(r#"{"do":"large","bytes":6291557}"#)).await;
     let message = "Response payload size exceeded maximum allowed payload size (6291556 bytes).";
     assert_eq!(reply, Err(function_error("Function.ResponseSizeTooLarge", message)));
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)), "the environment lives on");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(1)),
+        "the environment is reused after a large response"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn invocations_go_wrong_on_request() {
+async fn invocation_is_throttled_failed_delayed_killed_or_left_unanswered_by_faults() {
     let faults = Faults::default();
     let functions = functions(config(""), Options { faults: faults.clone(), ..Options::default() });
     let call = || Call::invoke("f");
@@ -256,13 +267,21 @@ async fn invocations_go_wrong_on_request() {
     let failing = faults.add(Fault::fail(call()));
     assert_eq!(invoke(&functions, json!({})).await, Err(exited("exit status 1")));
     drop(failing);
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)), "neither has run it");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(1)),
+        "a throttled or failed invocation does not start an environment"
+    );
     let failing = faults.add(Fault::fail_after_apply(call()));
     assert_eq!(invoke(&functions, json!({ "do": "panic" })).await, Err(InvokeError::Service));
     drop(failing);
     let delayed = faults.add(Fault::delay(call(), Duration::from_secs(5)));
     let began = Instant::now();
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(2)), "the first one has panicked");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(2)),
+        "the panic has ended the first environment"
+    );
     assert_eq!(began.elapsed().as_secs(), 5);
     drop(delayed);
     let killed = faults.add(Fault::kill(call()));
@@ -271,17 +290,29 @@ async fn invocations_go_wrong_on_request() {
     let lost = faults.add(Fault::lose_answer(call()));
     let began = Instant::now();
     assert_eq!(invoke(&functions, json!({ "do": "panic" })).await, Err(InvokeError::Service));
-    assert_eq!(began.elapsed().as_secs(), 4, "the function's three seconds and one more");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        4,
+        "the caller waits for the function's timeout of 3 s and 1 s more"
+    );
     drop(lost);
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(4)), "the third one has panicked");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(4)),
+        "the panic has ended the third environment"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycle_row_an_idle_environment_in_process_is_ended_after_ten_minutes() {
+async fn idle_in_process_environment_is_ended_after_ten_minutes() {
     let functions = functions(config(""), Options::default());
     assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)));
     tokio::time::sleep(Duration::from_secs(599)).await;
-    assert_eq!(invoke(&functions, json!({})).await, Ok(json!(1)), "used again, it has ten more");
+    assert_eq!(
+        invoke(&functions, json!({})).await,
+        Ok(json!(1)),
+        "an idle environment is reused before 10 min"
+    );
     tokio::time::sleep(Duration::from_secs(601)).await;
     assert_eq!(functions.kill("f"), Ok(0));
     assert_eq!(invoke(&functions, json!({})).await, Ok(json!(2)));

@@ -1,4 +1,4 @@
-//! A runtime that does what its events tell it: the tests' functions run it in processes of their own.
+//! A Lambda runtime for tests, which runs in a child process and executes the commands in its events.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,12 +7,13 @@ use std::process::{Command, exit};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 
-/// Set in a function's process, to say how its runtime is to start.
+/// Environment variable that selects how the runtime in a child process starts; unset in the test run itself.
 pub(crate) const START: &str = "CHILD_RUNTIME";
 
-/// Not a test but the main function of a child; a no-op in the test run itself.
+/// Main function of a child process. In the test run itself, where the variable [`START`] is not set, this test does
+/// nothing.
 #[test]
-fn child_runtime() {
+fn lambda_runtime_runs_only_in_a_child_process() {
     let Ok(start) = std::env::var(START) else { return };
     eprintln!("starting: {start}");
     let runtime = Runtime { api: std::env::var("AWS_LAMBDA_RUNTIME_API").unwrap() };
@@ -35,7 +36,7 @@ fn child_runtime() {
     }
 }
 
-/// The runtime that deployed functions have.
+/// Runs a function with the crate `lambda_runtime`, which deployed functions use.
 fn run_lambda_runtime() {
     let handle = service_fn(|event: LambdaEvent<Value>| async move {
         match event.payload["fail"].as_str() {
@@ -76,21 +77,21 @@ impl Runtime {
                         &json!({ "headers": next.headers, "environment": environment, "folder": folder }),
                     );
                 }
-                "say" => {
+                "print" => {
                     println!("{}", event["out"].as_str().unwrap());
                     eprintln!("{}", event["err"].as_str().unwrap());
                     respond(&pid);
                 }
-                "meet" => {
-                    meet(port());
+                "wait" => {
+                    connect_and_wait(port());
                     respond(&pid);
                 }
-                "linger" => {
+                "reply then wait" => {
                     respond(&pid);
-                    meet(port());
+                    connect_and_wait(port());
                 }
                 "tick" => {
-                    let mut stream = call(port());
+                    let mut stream = connect(port());
                     std::thread::spawn(move || {
                         while stream.write_all(b".").is_ok() {
                             std::thread::park_timeout(std::time::Duration::from_millis(1));
@@ -102,7 +103,7 @@ impl Runtime {
                     let body = json!({ "errorType": "ReportError", "errorMessage": "no such format", "stackTrace": [] });
                     self.post(&format!("invocation/{id}/error"), body.to_string().as_bytes());
                 }
-                "misbehave" => {
+                "send invalid requests" => {
                     statuses.push(self.post("invocation/no-such-id/response", b"{}"));
                     statuses.push(self.post("invocation/no-such-id/error", b"{}"));
                     statuses.push(self.post("init/error", b"{}"));
@@ -120,11 +121,11 @@ impl Runtime {
                     respond(&json!(statuses));
                 }
                 "exit" => exit(i32::try_from(event["status"].as_i64().unwrap()).unwrap()),
-                "exit afterwards" => {
+                "reply then exit" => {
                     respond(&pid);
                     exit(1);
                 }
-                "die" => {
+                "kill itself" => {
                     Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
                 }
                 other => panic!("unknown event: {other}"),
@@ -151,13 +152,13 @@ impl Runtime {
     }
 }
 
-/// Connects to the test, says who calls, and waits until the test closes the connection.
-fn meet(port: u16) {
-    let _ = call(port).read(&mut [0]);
+/// Connects to the test, sends the process id, and waits until the test closes the connection.
+fn connect_and_wait(port: u16) {
+    let _ = connect(port).read(&mut [0]);
 }
 
-/// Connects to the test and says who calls.
-fn call(port: u16) -> TcpStream {
+/// Connects to the test and sends the process id.
+fn connect(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     writeln!(stream, "{}", std::process::id()).unwrap();
     stream

@@ -1,4 +1,5 @@
-//! What the clock invokes, on virtual time. The expressions are tested beside their code.
+//! Tests of scheduled invocations, on virtual time. Unit tests in `src/lambda/schedule` cover the schedule
+//! expressions.
 
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ fn schedule(expression: &str, service: Scheduler, input: Option<&str>) -> Schedu
     }
 }
 
-/// When the function was invoked within a day and a bit, and with what.
+/// Runs a schedule for 25 hours, and returns the time in seconds since the start and the event of each invocation.
 async fn invocations(schedule: Schedule) -> Vec<(u64, Value)> {
     let (code, mut invoked) = Scripted::new([]);
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
@@ -35,7 +36,7 @@ async fn invocations(schedule: Schedule) -> Vec<(u64, Value)> {
     let (clock, entropy) = (Arc::new(TokioClock::starting_at(START)), Arc::new(SystemEntropy::new()));
     let running = tokio::spawn(schedule.run(stage.functions.clone(), clock, entropy, stopped));
     tokio::time::sleep(Duration::from_hours(25)).await;
-    assert!(!running.is_finished(), "it ends when it is told to");
+    assert!(!running.is_finished(), "the schedule runs until it is stopped");
     drop(stop);
     running.await.unwrap();
     let mut all = Vec::new();
@@ -46,8 +47,8 @@ async fn invocations(schedule: Schedule) -> Vec<(u64, Value)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedule_row_the_event_of_a_rule() {
-    // The test begins at midnight, on the 1st of March 2026.
+async fn scheduled_rule_invokes_its_function_at_its_time_with_the_event_of_aws() {
+    // The clock starts at midnight of March 1, 2026.
     let mut invoked = invocations(schedule("cron(30 12 * * ? *)", Scheduler::Rule, None)).await;
     let (at, mut event) = invoked.remove(0);
     assert_eq!((at, invoked.len()), (12 * 3_600 + 30 * 60, 0));
@@ -68,14 +69,18 @@ async fn schedule_row_the_event_of_a_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedule_row_a_schedule_has_another_source_and_an_input_is_the_event() {
+async fn scheduler_event_has_its_own_source_and_a_configured_input_replaces_the_event() {
     let invoked = invocations(schedule("at(2026-03-01T06:00:00)", Scheduler::Schedule, None)).await;
     assert_eq!(invoked.len(), 1);
     assert_eq!((invoked[0].0, &invoked[0].1["source"]), (6 * 3_600, &json!("aws.scheduler")));
     assert_eq!(invoked[0].1["detail"], "{}");
     let invoked = invocations(schedule("rate(8 hours)", Scheduler::Rule, Some("{\"sweep\":true}"))).await;
     let expected = [8, 16, 24].map(|hours| (hours * 3_600, json!({ "sweep": true })));
-    assert_eq!(invoked, expected, "a rule first waits for as long");
+    assert_eq!(invoked, expected, "a rule invokes for the first time after one interval");
     let invoked = invocations(schedule("rate(8 hours)", Scheduler::Schedule, Some("{}"))).await;
-    assert_eq!(invoked, [0, 8, 16, 24].map(|hours| (hours * 3_600, json!({}))), "a schedule starts at once");
+    assert_eq!(
+        invoked,
+        [0, 8, 16, 24].map(|hours| (hours * 3_600, json!({}))),
+        "a schedule invokes for the first time immediately"
+    );
 }

@@ -246,6 +246,6 @@ async fn destination_arn_selects_the_queue_that_receives_the_message() {
     assert_eq!(queues.messages("q").unwrap()[0].body, "m");
     for arn in ["arn:aws:sqs:us-east-1:000000000000:r", "arn:aws:sqs:eu-west-1:000000000000:q", "q", ""] {
         let error = Destination::send(&queues, arn, "m".to_owned()).unwrap_err();
-        assert_eq!(error.to_string(), format!("there is no queue or function {arn}"));
+        assert_eq!(error.to_string(), format!("cannot send to destination {arn}"));
     }
 }

@@ -1,11 +1,13 @@
-//! What a value of a record must be.
+//! The conditions of a filter pattern, and their evaluation on a record.
 
 use serde_json::Value;
 
+/// Requirement on one value of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
+    /// The value matches all clauses.
     All(Vec<Clause>),
-    /// The value is one of these, or one of its elements is, if it is a list.
+    /// The value matches at least one condition. A list matches if one of its elements matches.
     Any(Vec<Condition>),
 }
 

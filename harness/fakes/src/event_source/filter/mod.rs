@@ -1,4 +1,4 @@
-//! Filter patterns: which records a function is to see.
+//! Filter patterns, which select the stream records that a function receives.
 
 mod condition;
 mod parse;
@@ -8,44 +8,48 @@ use serde_json::Value;
 use condition::Node;
 pub use parse::FilterError;
 
-/// One filter of a mapping's `FilterCriteria`.
+/// One filter of an event source mapping (`FilterCriteria`).
 ///
-/// Each key of a pattern names a key of the record, and all of them must match. A list holds what the value
-/// may be: `null`, a string, a number or a boolean it equals, or one of the operators `prefix`, `suffix`,
-/// `equals-ignore-case`, `anything-but`, `numeric` and `exists`. `$or` holds patterns of which one must match.
+/// Each key of a pattern names a key of the record, and all keys must match. The value of a key is an object with
+/// deeper keys or a list of alternatives. An alternative is `null`, a string, a number or a boolean, which must
+/// equal the record's value, or an operator: `prefix`, `suffix`, `equals-ignore-case`, `anything-but`, `numeric` or
+/// `exists`. The key `$or` holds a list of patterns, at least one of which must match.
 ///
-/// A stream record wraps each value in its type, so a pattern has to name it: `{"S": ["PENDING"]}`. A `numeric`
-/// never matches an `N`, whose value is a string. An `exists` is about leaves alone: an object is none.
-/// Whether AWS takes `suffix` and `equals-ignore-case` for streams is not settled: see
+/// A stream record wraps each value in an object with the value's type. A pattern must name the type as well:
+/// `{"S": ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator
+/// `exists` considers only leaves: an object does not exist for this operator.
+///
+/// No source states whether AWS supports `suffix` and `equals-ignore-case` for streams. See
 /// [`Settings::unsettled_operators`](super::Settings::unsettled_operators).
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterPattern(Node);
 
 impl FilterPattern {
-    /// Reads a pattern from JSON text, as templates and Lambda's API hold it.
+    /// Parses a pattern from JSON text, the form in which templates and Lambda's API contain patterns.
     ///
     /// # Errors
-    /// When it is no JSON or no pattern; the error says where.
+    /// [`FilterError`] if the text is not JSON or not a valid pattern. The error names the position in the pattern.
     pub fn parse(pattern: &str) -> Result<Self, FilterError> {
         let value = serde_json::from_str(pattern).map_err(|error| FilterError::new("", error.to_string()))?;
         Self::from_value(&value)
     }
 
-    /// Reads a pattern from JSON.
+    /// Parses a pattern from a JSON value.
     ///
     /// # Errors
-    /// When it is no pattern; the error says where.
+    /// [`FilterError`] if the value is not a valid pattern. The error names the position in the pattern.
     pub fn from_value(pattern: &Value) -> Result<Self, FilterError> {
         parse::pattern(pattern).map(Self)
     }
 
-    /// Whether it uses `suffix` or `equals-ignore-case`, of which no source settles whether AWS takes them for streams.
+    /// Returns whether the pattern uses `suffix` or `equals-ignore-case`. No source states whether AWS supports
+    /// these operators for streams.
     #[must_use]
     pub fn uses_unsettled_operators(&self) -> bool {
         self.0.is_unsettled()
     }
 
-    /// Whether `record` matches.
+    /// Returns whether `record` matches the pattern.
     #[must_use]
     pub fn matches(&self, record: &Value) -> bool {
         self.0.matches(Some(record))
@@ -57,14 +61,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Whether `{"v": conditions}` matches a record whose `v` is `value`.
+    /// Returns whether the pattern `{"v": conditions}` matches the record `{"v": value}`.
     fn matches(conditions: &Value, value: &Value) -> bool {
         FilterPattern::from_value(&json!({ "v": conditions })).unwrap().matches(&json!({ "v": value }))
     }
 
     #[test]
-    fn filters_row_every_operator() {
-        for (conditions, yes, no) in [
+    fn filter_operators_match_and_reject_values_as_documented() {
+        for (conditions, matching, rejected) in [
             (json!([null]), json!([null]), json!(["", 0, false])),
             (json!([""]), json!([""]), json!([null, "x"])),
             (json!(["a", "b"]), json!(["a", "b", ["z", "b"]]), json!(["A", "ab", ["z"], {"a": 1}])),
@@ -83,17 +87,17 @@ mod tests {
             (json!([{"exists": false}]), json!([]), json!([null, "", 0])),
             (json!(["x", {"prefix": "y"}]), json!(["x", "yz"]), json!(["z"])),
         ] {
-            for value in yes.as_array().unwrap() {
-                assert!(matches(&conditions, value), "{conditions} is to match {value}");
+            for value in matching.as_array().unwrap() {
+                assert!(matches(&conditions, value), "{conditions} matches {value}");
             }
-            for value in no.as_array().unwrap() {
-                assert!(!matches(&conditions, value), "{conditions} is not to match {value}");
+            for value in rejected.as_array().unwrap() {
+                assert!(!matches(&conditions, value), "{conditions} does not match {value}");
             }
         }
     }
 
     #[test]
-    fn filters_row_a_missing_key_matches_only_exists_false() {
+    fn filter_matches_a_missing_key_only_with_exists_false() {
         for (conditions, expected) in [
             (json!([{"exists": false}]), true),
             (json!([{"exists": true}]), false),
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_row_keys_are_anded_and_or_is_a_key_of_its_own() {
+    fn filter_requires_all_keys_and_at_least_one_pattern_of_the_or_key() {
         let pattern = r#"{"eventName": ["INSERT"], "$or": [{"a": [1]}, {"b": [2], "c": [3]}]}"#;
         let pattern = FilterPattern::parse(pattern).unwrap();
         for (record, expected) in [
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_row_the_type_key_is_required_and_numeric_never_matches_an_n() {
+    fn filter_must_name_the_type_key_and_numeric_never_matches_a_number_attribute() {
         let record =
             json!({ "dynamodb": { "NewImage": { "status": {"S": "PENDING"}, "attempt": {"N": "3"} } } });
         for (image, expected) in [

@@ -1,4 +1,4 @@
-//! Reading filter patterns.
+//! The parser of filter patterns.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use serde_json::{Map, Value};
 
 use super::condition::{Clause, Comparison, Condition, Node};
 
-/// How deep a pattern may nest, so that none can exhaust the stack.
+/// Maximum nesting depth of a pattern, so that a pattern cannot exhaust the stack.
 const MAX_DEPTH: usize = 32;
 
-/// Reads a whole pattern.
+/// Parses a whole pattern.
 pub(super) fn pattern(pattern: &Value) -> Result<Node, FilterError> {
     node(pattern, "", MAX_DEPTH)
 }
 
 fn node(pattern: &Value, path: &str, depth: usize) -> Result<Node, FilterError> {
     let Value::Object(keys) = pattern else {
-        return Err(FilterError::new(path, format!("{pattern} is no pattern, which is an object")));
+        return Err(FilterError::new(path, format!("expected a pattern (an object), found {pattern}")));
     };
     all(keys, path, depth)
 }
 
 fn all(keys: &Map<String, Value>, path: &str, depth: usize) -> Result<Node, FilterError> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(FilterError::new(path, format!("it nests deeper than {MAX_DEPTH} levels")));
+        return Err(FilterError::new(path, format!("pattern nests deeper than {MAX_DEPTH} levels")));
     };
     let clauses = keys.iter().map(|(key, value)| clause(key, value, &format!("{path}/{key}"), depth));
     clauses.collect::<Result<_, _>>().map(Node::All)
@@ -46,7 +46,9 @@ fn clause(key: &str, value: &Value, path: &str, depth: usize) -> Result<Clause, 
         | Value::String(_)
         | Value::Array(_)
         | Value::Object(_) => {
-            Err(FilterError::new(path, format!("{value} is neither a pattern nor a list of values")))
+            let expected =
+                if key == "$or" { "a list of patterns" } else { "an object or a non-empty list of values" };
+            Err(FilterError::new(path, format!("expected {expected}, found {value}")))
         }
     }
 }
@@ -54,14 +56,16 @@ fn clause(key: &str, value: &Value, path: &str, depth: usize) -> Result<Clause, 
 fn condition(value: &Value, path: &str) -> Result<Condition, FilterError> {
     let operator = match value {
         Value::Object(operator) => operator,
-        Value::Array(_) => return Err(FilterError::new(path, "a list stands within a list".to_owned())),
+        Value::Array(_) => {
+            return Err(FilterError::new(path, "expected a value or an operator, found a list".to_owned()));
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             return Ok(Condition::Equals(value.clone()));
         }
     };
     let mut entries = operator.iter();
     let (Some((name, operand)), None) = (entries.next(), entries.next()) else {
-        return Err(FilterError::new(path, "an operator is an object with one key".to_owned()));
+        return Err(FilterError::new(path, "expected an operator (an object with one key)".to_owned()));
     };
     match (&**name, operand) {
         ("prefix", Value::String(text)) => Ok(Condition::Prefix(text.clone())),
@@ -81,7 +85,7 @@ fn condition(value: &Value, path: &str) -> Result<Condition, FilterError> {
         ("anything-but", Value::String(_) | Value::Number(_)) => {
             Ok(Condition::AnythingBut(vec![Condition::Equals(operand.clone())]))
         }
-        _ => Err(FilterError::new(path, format!("no operator «{name}» takes {operand}"))),
+        _ => Err(FilterError::new(path, format!("unsupported operator {name:?} with operand {operand}"))),
     }
 }
 
@@ -101,13 +105,13 @@ fn numeric(comparisons: &[Value], path: &str) -> Result<Condition, FilterError> 
     match pairs {
         Some(pairs) if matches!(pairs.len(), 1 | 2) => Ok(Condition::Numeric(pairs)),
         Some(_) | None => {
-            let problem = "numeric takes one or two comparisons, as [\">\", 0, \"<=\", 5]";
+            let problem = "numeric requires one or two comparisons, such as [\">\", 0, \"<=\", 5]";
             Err(FilterError::new(path, problem.to_owned()))
         }
     }
 }
 
-/// Why a filter pattern is none.
+/// Error of an invalid filter pattern. The message names the problem and its position in the pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FilterError {
     path: String,
@@ -123,7 +127,7 @@ impl FilterError {
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = if self.path.is_empty() { "/" } else { &self.path };
-        write!(f, "filter pattern, at {path}: {}", self.problem)
+        write!(f, "invalid filter pattern at {path}: {}", self.problem)
     }
 }
 
@@ -134,33 +138,33 @@ mod tests {
     use super::super::FilterPattern;
 
     #[test]
-    fn what_is_no_pattern_is_told_with_its_place() {
+    fn invalid_filter_pattern_is_rejected_with_the_position_of_the_problem() {
         let deep = format!("{}{}", r#"{"a":"#.repeat(40), "}".repeat(40));
         for (pattern, expected) in [
-            ("[]", "filter pattern, at /: [] is no pattern, which is an object"),
-            (
-                r#"{"a": {"b": "x"}}"#,
-                "filter pattern, at /a/b: \"x\" is neither a pattern nor a list of values",
-            ),
-            (r#"{"a": []}"#, "filter pattern, at /a: [] is neither a pattern nor a list of values"),
-            (r#"{"$or": {}}"#, "filter pattern, at /$or: {} is neither a pattern nor a list of values"),
-            (r#"{"$or": [1]}"#, "filter pattern, at /$or: 1 is no pattern, which is an object"),
-            (r#"{"a": [[1]]}"#, "filter pattern, at /a: a list stands within a list"),
-            (r#"{"a": [{}]}"#, "filter pattern, at /a: an operator is an object with one key"),
-            (r#"{"a": [{"cidr": "x"}]}"#, "filter pattern, at /a: no operator «cidr» takes \"x\""),
-            (r#"{"a": [{"exists": 1}]}"#, "filter pattern, at /a: no operator «exists» takes 1"),
-            (
-                r#"{"a": [{"anything-but": []}]}"#,
-                "filter pattern, at /a: no operator «anything-but» takes []",
-            ),
+            ("[]", "/: expected a pattern (an object), found []"),
+            (r#"{"a": {"b": "x"}}"#, "/a/b: expected an object or a non-empty list of values, found \"x\""),
+            (r#"{"a": []}"#, "/a: expected an object or a non-empty list of values, found []"),
+            (r#"{"$or": {}}"#, "/$or: expected a list of patterns, found {}"),
+            (r#"{"$or": [1]}"#, "/$or: expected a pattern (an object), found 1"),
+            (r#"{"a": [[1]]}"#, "/a: expected a value or an operator, found a list"),
+            (r#"{"a": [{}]}"#, "/a: expected an operator (an object with one key)"),
+            (r#"{"a": [{"cidr": "x"}]}"#, "/a: unsupported operator \"cidr\" with operand \"x\""),
+            (r#"{"a": [{"exists": 1}]}"#, "/a: unsupported operator \"exists\" with operand 1"),
+            (r#"{"a": [{"anything-but": []}]}"#, "/a: unsupported operator \"anything-but\" with operand []"),
         ] {
-            assert_eq!(FilterPattern::parse(pattern).unwrap_err().to_string(), expected);
+            let error = FilterPattern::parse(pattern).unwrap_err();
+            assert_eq!(error.to_string(), format!("invalid filter pattern at {expected}"));
         }
         for operand in ["[]", r#"["=",1,"<",2,">",3]"#, r#"["=","1"]"#, r#"["~",1]"#, r#"["="]"#] {
             let error = FilterPattern::parse(&format!(r#"{{"a": [{{"numeric": {operand}}}]}}"#)).unwrap_err();
             assert!(error.to_string().contains("one or two comparisons"), "{error}");
         }
-        assert!(FilterPattern::parse("{").unwrap_err().to_string().starts_with("filter pattern, at /: EOF"));
+        assert!(
+            FilterPattern::parse("{")
+                .unwrap_err()
+                .to_string()
+                .starts_with("invalid filter pattern at /: EOF")
+        );
         assert!(
             FilterPattern::parse(&deep.replace(":}", ":{}}")).unwrap_err().to_string().contains("32 levels")
         );
