@@ -54,7 +54,8 @@ fn takes() -> App {
     app
 }
 
-/// Steps that a call has taken, in order. A static, because `Deserialize` for [`Steps`] has no other place to record to.
+/// Steps that a call has taken, in order. A static, because `Deserialize` for [`Steps`] has no other place to
+/// record to.
 static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn step(name: impl Into<String>) {
@@ -378,7 +379,8 @@ async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_pro
     {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"audit\" is required","details":{"permission":"audit"}},"timestamp":1700000000}
     "#);
 
-    // The connection and its permissions no longer exist when the queued request runs. The request still completes.
+    // The connection and its permissions no longer exist when the queued request runs. The request still
+    // completes.
     world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;
     world.disconnect("c-bob").await;
     world.process().await;
@@ -404,8 +406,8 @@ async fn tower_timeout_layers_limit_quick_and_queued_requests_separately() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_excess_calls() {
-    // The custom layer between the two tower layers must pass on that the concurrency limit is not ready. Otherwise
-    // the load-shed layer would never refuse a call.
+    // The custom layer between the two tower layers must pass on that the concurrency limit is not ready.
+    // Otherwise the load-shed layer would never refuse a call.
     let mut app = takes();
     app.handle("takes_too", Takes).unwrap();
     let between = from_fn(async |call: Call, next: Next| next.run(call).await);
@@ -424,7 +426,10 @@ async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_e
     drop(logging);
     let logged = lines.taken();
     assert_eq!((logged.lines().count(), logged.matches("RATE_LIMITED").count()), (3, 1), "{logged}");
-    assert!(matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }), "a call after the burst succeeds");
+    assert!(
+        matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }),
+        "a call after the burst succeeds"
+    );
 
     // The load-shed layer applies to routing only. At the processor, calls above the limit wait.
     for id in ["q1", "q2", "q3"] {
@@ -580,7 +585,8 @@ async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request
     };
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::ERROR);
-    // The first call blocks the runtime that the router was given, the second blocks the router's replacement runtime.
+    // The first call blocks the runtime that the router was given, the second blocks the router's replacement
+    // runtime.
     for stuck in 1..=2 {
         let answer = say("c-ann", r#"{"action":"hold","id":"r1"}"#).await;
         assert!(answer.contains("TIMEOUT"), "{answer}");

@@ -1,5 +1,5 @@
-//! The IAM policies in the template grant each function exactly what the function uses: actions on tables and queues,
-//! invocations of the worker, and calls of the gateway's management API.
+//! The IAM policies in the template grant each function exactly what the function uses: actions on tables and
+//! queues, invocations of the worker, and calls of the gateway's management API.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
-/// Returns the permissions that `calls` need. IAM checks a transaction's writes one by one, and the transactions in this
-/// test are made of puts: `TransactWriteItems` therefore needs `PutItem`.
+/// Returns the permissions that `calls` need. IAM checks a transaction's writes one by one, and the
+/// transactions in this test are made of puts: `TransactWriteItems` therefore needs `PutItem`.
 fn needed(calls: &Calls) -> Permissions {
     let mut needed = Permissions::new();
     for call in calls.iter() {
@@ -82,7 +82,8 @@ fn needed(calls: &Calls) -> Permissions {
     needed
 }
 
-/// Handler whose checkpoint and result are too large for the request's item, and that fails if its payload says so.
+/// Handler whose checkpoint and result are too large for the request's item, and that fails if its payload
+/// says so.
 struct Large;
 
 /// Payload of [`Large`].
@@ -219,10 +220,15 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
 
     for (function, mut needed) in needed_by_function {
         if function == "ProcessorFunction" {
-            // The event source mapping sends records that it stops retrying to this queue, with the function's role.
+            // The event source mapping sends records that it stops retrying to this queue, with the
+            // function's role.
             needed.insert("SendMessage StreamFailureQueue".to_owned());
         }
         assert!(!needed.is_empty(), "the test makes {function} call a service");
-        assert_eq!(permitted(function), needed, "{function}: permissions granted by the template (left) and needed (right)");
+        assert_eq!(
+            permitted(function),
+            needed,
+            "{function}: permissions granted by the template (left) and needed (right)"
+        );
     }
 }

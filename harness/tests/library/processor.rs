@@ -284,8 +284,8 @@ async fn attempt_that_loses_its_lease_stops_without_a_write_or_a_terminal_frame(
     assert_eq!(bench.stopped(), 1);
 }
 
-/// Processes r1 and cancels the request when it has run for `running`. Returns the time from the cancel to the end of
-/// the processor's invocation.
+/// Processes r1 and cancels the request when it has run for `running`. Returns the time from the cancel to
+/// the end of the processor's invocation.
 async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
     let cancels = async {
         sleep(running).await;
@@ -303,7 +303,8 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    // The attempt sees the cancel at its next stored report. The handler sees the cancel at the report after that.
+    // The attempt sees the cancel at its next stored report. The handler sees the cancel at the report after
+    // that.
     assert!(delay <= Duration::from_millis(1_500), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
@@ -311,7 +312,10 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
     assert_eq!((request.status, request.ending), (Status::Cancelled, Some(Ending::Cancelled)));
     assert_eq!((request.lease, request.subscribers), (None, vec![]));
     let item = bench.world.item("r1").await;
-    assert!(item.contains_key("ttl") && !item.contains_key("timer_at"), "the item expires and no timer is left");
+    assert!(
+        item.contains_key("ttl") && !item.contains_key("timer_at"),
+        "the item expires and no timer is left"
+    );
     let frames = bench.frames();
     assert!(frames.windows(2).all(|pair| seq(&pair[0]) < seq(&pair[1])));
     assert_eq!(frames.iter().filter(|frame| frame.is_terminal()).count(), 1);
@@ -325,7 +329,8 @@ async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_secs(25)).await;
-    // The attempt sees the cancel at the lease renewal after 40 s. The handler never checks, and is dropped 5 s later.
+    // The attempt sees the cancel at the lease renewal after 40 s. The handler never checks, and is dropped 5
+    // s later.
     assert!(delay <= Duration::from_secs(21), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
     assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
@@ -385,8 +390,8 @@ async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
     tokio::join!(bench.world.process(), watches);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert!(bench.world.now().since(began) >= Duration::from_mins(5));
-    // Four records come from the put, the claim, the terminal write and the delivery record. The rest are renewals, one
-    // every 20 s for 300 s, of which the last may coincide with the terminal write.
+    // Four records come from the put, the claim, the terminal write and the delivery record. The rest are
+    // renewals, one every 20 s for 300 s, of which the last may coincide with the terminal write.
     let renewals = bench.world.records().len() - 4;
     assert!((14..=15).contains(&renewals), "{renewals} renewals");
 }
@@ -469,7 +474,11 @@ async fn hanging_subscriber_delays_no_other_subscriber() {
     let others = bench.world.clients.frames("c9");
     assert!(others.len() >= 20, "{} frames in 2 s", others.len());
     assert!(matches!(others.last(), Some(Frame::Complete { .. })));
-    assert_eq!(bench.world.request("r1").await.subscribers, ["c-ann".into()], "the hanging subscriber is kept");
+    assert_eq!(
+        bench.world.request("r1").await.subscribers,
+        ["c-ann".into()],
+        "the hanging subscriber is kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -529,7 +538,11 @@ async fn subscriber_added_after_completion_keeps_the_request_in_the_timer_index(
     assert!(bench.world.item("r1").await.contains_key("timer_at"));
 
     queue.record_delivery(&key("r1"), 0, delivery(&["c9".into()])).await.unwrap();
-    assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()], "a record with an old epoch changes nothing");
+    assert_eq!(
+        bench.world.request("r1").await.subscribers,
+        ["c9".into()],
+        "a record with an old epoch changes nothing"
+    );
     queue.record_delivery(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
@@ -546,7 +559,10 @@ impl Handler for Spins {
     }
 
     async fn process(&self, _: Value, context: Context) -> Result<bool, HandlerError> {
-        #[expect(clippy::disallowed_methods, reason = "the handler must stop after 20 s of real time if no frame is pushed")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the handler must stop after 20 s of real time if no frame is pushed"
+        )]
         let began = std::time::Instant::now();
         let mut n = 0;
         while self.0.times().len() < 3 {
@@ -589,7 +605,11 @@ async fn transient_store_failures_cost_an_attempt_neither_its_lease_nor_its_term
     assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert_eq!((flaky.progress.load(Ordering::SeqCst), flaky.ends.load(Ordering::SeqCst)), (0, 0));
-    assert!(bench.frames().len() > 90, "pushes continue while the store fails: {} frames in 10 s", bench.frames().len());
+    assert!(
+        bench.frames().len() > 90,
+        "pushes continue while the store fails: {} frames in 10 s",
+        bench.frames().len()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -637,7 +657,11 @@ async fn unreadable_request_item_is_failed_and_its_record_is_not_retried() {
     assert_eq!(item["status"].as_s().unwrap(), "FAILED");
     assert!(item["error"].as_s().unwrap().contains("INTERNAL_ERROR"));
     assert_eq!(bench.started(), 0);
-    assert_eq!(bench.world.process().await.batch_item_failures, [], "the shard's later records are not blocked");
+    assert_eq!(
+        bench.world.process().await.batch_item_failures,
+        [],
+        "the shard's later records are not blocked"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -667,8 +691,8 @@ async fn request_is_dispatched_unclaimed_if_the_invocation_has_too_little_time_l
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
 }
 
-/// The processor abandons the claim 10 s before the invocation's deadline and reports the record as failed, so that the
-/// stream delivers the record again.
+/// The processor abandons the claim 10 s before the invocation's deadline and reports the record as failed,
+/// so that the stream delivers the record again.
 #[tokio::test(start_paused = true)]
 async fn unanswered_claim_times_out_before_the_invocation_ends_and_its_record_is_retried() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
@@ -682,7 +706,8 @@ async fn unanswered_claim_times_out_before_the_invocation_ends_and_its_record_is
     assert_eq!(bench.started(), 0);
 }
 
-/// A failed read does not fail the request: the payload's part item still exists, and a later attempt may read the item.
+/// A failed read does not fail the request: the payload's part item still exists, and a later attempt may
+/// read the item.
 #[tokio::test(start_paused = true)]
 async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_lease_expiry() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
@@ -690,7 +715,11 @@ async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_l
     let processor = bench.world.processor_with(queue_without(&bench.world.db, ".GetItem"));
     let deadline = bench.world.now() + Duration::from_mins(15);
     let response = processor.process(batch(bench.world.pending()), deadline).await;
-    assert_eq!(response.batch_item_failures, [], "no retry of the record: the retry would find the request claimed");
+    assert_eq!(
+        response.batch_item_failures,
+        [],
+        "no retry of the record: the retry would find the request claimed"
+    );
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Processing, 1));
     assert!(bench.world.item("r1").await.contains_key("timer_at"), "the sweeper reclaims the request later");
@@ -750,8 +779,10 @@ async fn only_records_that_fail_before_their_claim_are_reported_for_retry() {
     assert_eq!(response.batch_item_failures, [BatchItemFailure { item_identifier: "7".into() }]);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
 
-    let broken_queue = DynamoRequestQueue::new(bench.world.db.client(), "no-such-table", QueueSettings::default());
-    let response = bench.world.processor_with(broken_queue).process(batch(vec![good.clone()]), deadline).await;
+    let broken_queue =
+        DynamoRequestQueue::new(bench.world.db.client(), "no-such-table", QueueSettings::default());
+    let response =
+        bench.world.processor_with(broken_queue).process(batch(vec![good.clone()]), deadline).await;
     let sequence_number = good["dynamodb"]["SequenceNumber"].as_str().unwrap();
     assert_eq!(response.batch_item_failures, [BatchItemFailure { item_identifier: sequence_number.into() }]);
 }

@@ -145,8 +145,8 @@ async fn environments_share_a_limit_and_make_no_write_while_the_bucket_is_known_
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
     assert!(say(&one, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
-    // The other environment has not seen the bucket yet and assumes a full bucket. The first write therefore fails, and
-    // the second write uses the stored state.
+    // The other environment has not seen the bucket yet and assumes a full bucket. The first write therefore
+    // fails, and the second write uses the stored state.
     assert!(say(&other, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @r"
     UpdateItem streamer-RateLimitsTable: 1 WCU -> ConditionalCheckFailedException
@@ -236,7 +236,11 @@ async fn shared_limit_whose_table_fails_counts_locally_or_refuses_all_calls_if_f
         let started = tokio::time::Instant::now();
         let answer = say(&closed, "c-ann").await;
         assert!(answer.contains("RATE_LIMITED") && answer.contains("\"retry_after_ms\":1000"), "{answer}");
-        assert_eq!(started.elapsed(), Duration::from_secs(u64::from(hangs)), "the router waits a second for the table");
+        assert_eq!(
+            started.elapsed(),
+            Duration::from_secs(u64::from(hangs)),
+            "the router waits a second for the table"
+        );
     }
 }
 

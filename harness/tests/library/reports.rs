@@ -1,4 +1,5 @@
-//! The last progress report of an attempt: pushed before the terminal frame, and stored with the attempt's last write.
+//! The last progress report of an attempt: pushed before the terminal frame, and stored with the attempt's
+//! last write.
 
 use std::time::Duration;
 

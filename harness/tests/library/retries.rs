@@ -129,8 +129,8 @@ async fn retry_waits_at_least_as_long_as_its_error_asks_but_at_most_a_day() {
     }
 }
 
-/// Entropy that fills every 4-byte draw, which decides a backoff, with the first field. Other draws, such as owner
-/// tokens, are filled with a counter, so that they differ.
+/// Entropy that fills every 4-byte draw, which decides a backoff, with the first field. Other draws, such as
+/// owner tokens, are filled with a counter, so that they differ.
 #[derive(Debug)]
 struct FixedBackoff(u8, std::sync::atomic::AtomicU8);
 
@@ -202,7 +202,8 @@ async fn attempt_history_keeps_only_the_last_ten_attempts_with_shortened_errors(
     assert_eq!(bench.error().message.len(), 5_000, "the client receives the full message");
 }
 
-/// Fails the first attempt of `r1` with a retry after `wait`, and completes the second. Other requests take ten seconds.
+/// Fails the first attempt of `r1` with a retry after `wait`, and completes the second. Other requests take
+/// ten seconds.
 async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Value, HandlerError> {
     if context.request_id.as_str() == "r1" {
         return match context.attempt {
@@ -217,7 +218,8 @@ async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Va
 #[tokio::test(start_paused = true)]
 async fn processor_waits_out_a_short_backoff_itself_while_other_requests_run() {
     let wait = Duration::from_secs(4);
-    let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
+    let bench =
+        Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
     bench.queue("r1").await;
     bench.queue("r2").await;
     let began = Instant::now();
@@ -233,7 +235,9 @@ async fn processor_waits_out_a_short_backoff_itself_while_other_requests_run() {
 async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs() {
     for (wait, has_other_request) in [(4, false), (6, true)] {
         let wait = Duration::from_secs(wait);
-        let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
+        let bench =
+            Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait))
+                .await;
         bench.queue("r1").await;
         if has_other_request {
             bench.queue("r2").await;
@@ -248,7 +252,8 @@ async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs()
 #[tokio::test(start_paused = true)]
 async fn retry_that_waits_in_the_processor_runs_once_although_the_sweeper_also_releases_it() {
     let wait = Duration::from_secs(3);
-    let bench = Bench::new(RetryPolicy::attempts(3), move |context| first_request_fails_once(context, wait)).await;
+    let bench =
+        Bench::new(RetryPolicy::attempts(3), move |context| first_request_fails_once(context, wait)).await;
     bench.queue("r1").await;
     bench.queue("r2").await;
     let sweeps = async {

@@ -92,7 +92,10 @@ async fn slow_request_is_acknowledged_and_queued_with_its_connection_as_subscrib
     assert_eq!(request.subscribers, ["c-ann".into()]);
     assert_eq!(request.payload, json!(60));
     let item = world.item("r1").await;
-    assert!(item.contains_key("timer_at") && !item.contains_key("ttl"), "an open request has a timer and does not expire");
+    assert!(
+        item.contains_key("timer_at") && !item.contains_key("ttl"),
+        "an open request has a timer and does not expire"
+    );
     assert_eq!(world.pending().len(), 1);
 }
 
@@ -132,7 +135,11 @@ async fn same_id_from_another_user_is_a_separate_request() {
     world.ask("takes", "r2", json!(60)).await;
     let anns = world.say("c-bob", status("r2")).await;
     let missing = world.say("c-bob", status("r3")).await;
-    assert_eq!(anns.replace("r2", "r3"), missing, "another user's request looks like a request that does not exist");
+    assert_eq!(
+        anns.replace("r2", "r3"),
+        missing,
+        "another user's request looks like a request that does not exist"
+    );
     assert!(missing.contains("\"NOT_FOUND\""), "{missing}");
 }
 
@@ -174,7 +181,10 @@ async fn router_caches_the_identity_of_a_connection_for_five_minutes() {
     tokio::time::advance(Duration::from_secs(299)).await;
     assert!(world.say("c-ann", echo).await.contains("\"success\":true"), "the identity is cached");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""), "the identity is read again and not found");
+    assert!(
+        world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""),
+        "the identity is read again and not found"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +271,11 @@ async fn quick_handler_is_stopped_at_its_own_timeout_and_can_read_its_remaining_
     let world = World::new(app).await;
     let sent = tokio::time::Instant::now();
     let timed_out = world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await;
-    assert_eq!(sent.elapsed(), Duration::from_secs(2), "the handler has 500 ms to clean up after its timeout");
+    assert_eq!(
+        sent.elapsed(),
+        Duration::from_secs(2),
+        "the handler has 500 ms to clean up after its timeout"
+    );
     let left = world.say("c-ann", r#"{"action":"remaining","id":"r2"}"#).await;
     let yielded = world.say("c-ann", r#"{"action":"yields","id":"r3"}"#).await;
     assert_snapshot!(format!("{timed_out}\n{left}\n{yielded}"), @r#"

@@ -125,8 +125,8 @@ impl Bench {
         self.summary(id).await.timer_at.unwrap().since(self.world.now())
     }
 
-    /// Waits until the timer of the request `id` is due, then reclaims the request from a crashed attempt as the sweeper
-    /// does.
+    /// Waits until the timer of the request `id` is due, then reclaims the request from a crashed attempt as
+    /// the sweeper does.
     pub(crate) async fn take_back(&self, id: &str) {
         tokio::time::sleep(self.wait(id).await).await;
         let seen = self.summary(id).await;

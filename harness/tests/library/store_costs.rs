@@ -65,7 +65,8 @@ impl Bill {
         request.key()
     }
 
-    /// Returns the summary of `key` from the timer index, as the sweeper sees the request. The query is left off the bill.
+    /// Returns the summary of `key` from the timer index, as the sweeper sees the request. The query is left
+    /// off the bill.
     async fn seen(&self, key: &RequestKey) -> RequestSummary {
         let due = self.queue.due(at(1_000), PageRequest::default()).await.unwrap().items;
         self.skip();
@@ -371,7 +372,12 @@ async fn shared_rate_limit_costs_one_dynamodb_write_per_take() {
     let ledger = db.ledger();
     let mut bill = String::new();
     let mut known = FullAt::default();
-    for operation in ["take of the first token", "take of the second token", "take above the limit", "take above the limit, bucket state unknown"] {
+    for operation in [
+        "take of the first token",
+        "take of the second token",
+        "take above the limit",
+        "take above the limit, bucket state unknown",
+    ] {
         if operation.ends_with("unknown") {
             known = FullAt::default();
         }

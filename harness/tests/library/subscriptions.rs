@@ -1,4 +1,5 @@
-//! Subscriptions: any connection of a request's user can subscribe at any time, and resumes after the last frame it has.
+//! Subscriptions: any connection of a request's user can subscribe at any time, and resumes after the last
+//! frame it has.
 
 use std::time::Duration;
 
@@ -122,12 +123,16 @@ async fn subscriber_that_resumes_midway_receives_a_snapshot_and_each_later_frame
         (0..).map(|n| first_expected + f64::from(n) * 10.0).take_while(|p| *p <= 100.0).collect();
     assert_eq!(percentages(&world, "c-ann2"), expected, "each later step is received once");
     let last = world.clients.frames("c-ann2").pop().unwrap();
-    assert_eq!(last, world.clients.frames("c-ann").pop().unwrap(), "both connections receive the same terminal frame");
+    assert_eq!(
+        last,
+        world.clients.frames("c-ann").pop().unwrap(),
+        "both connections receive the same terminal frame"
+    );
     assert!(matches!(last, Frame::Complete { result, .. } if result == "done"));
 }
 
-/// No report is stored and no lease is renewed after the subscription. The attempt finds the new subscriber in the answer
-/// to its terminal write.
+/// No report is stored and no lease is renewed after the subscription. The attempt finds the new subscriber
+/// in the answer to its terminal write.
 #[tokio::test(start_paused = true)]
 async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal_frame() {
     let world = world().await;
@@ -139,7 +144,10 @@ async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert_eq!(snapshot["percentage"], 50.0);
     let received = world.clients.frames("c-ann2");
-    assert!(matches!(&received[..], [Frame::Complete { .. }]), "progress is only in the snapshot: {received:?}");
+    assert!(
+        matches!(&received[..], [Frame::Complete { .. }]),
+        "progress is only in the snapshot: {received:?}"
+    );
     assert_eq!(percentages(&world, "c-ann"), [50.0]);
 }
 
@@ -180,7 +188,11 @@ async fn subscriber_that_joins_before_the_claim_receives_every_frame() {
     ask(&world, "work", json!("done")).await;
     let snapshot = snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await);
     assert_eq!((&snapshot["status"], &snapshot["seq"]), (&json!("queued"), &json!(0)));
-    assert_eq!(world.pending().len(), 2, "the subscription writes the pending request again, which adds a stream record");
+    assert_eq!(
+        world.pending().len(),
+        2,
+        "the subscription writes the pending request again, which adds a stream record"
+    );
     world.process().await;
     assert_eq!(world.request("r1").await.attempt, 1);
     assert_eq!(world.clients.frames("c-ann2"), world.clients.frames("c-ann"));
@@ -293,7 +305,8 @@ async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
     assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"16 connections listen to the request, and no more may","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
-    // A repeat of the request over a 17th connection is refused too, because that connection could not be subscribed.
+    // A repeat of the request over a 17th connection is refused too, because that connection could not be
+    // subscribed.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;
     assert_eq!(code_of(&again), ErrorCode::RateLimited);
 
@@ -333,12 +346,19 @@ async fn repeated_id_over_another_connection_subscribes_that_connection() {
     world.connect("c-late", "acme", "ann").await;
     let late = over(&world, "c-late", message.clone()).await;
     assert!(matches!(&late, Frame::Acknowledgment { status, .. } if status == "completed"), "{late:?}");
-    assert_eq!(world.clients.frames("c-late").pop(), last, "the terminal frame follows the acknowledgment immediately");
+    assert_eq!(
+        world.clients.frames("c-late").pop(),
+        last,
+        "the terminal frame follows the acknowledgment immediately"
+    );
 
     let other = json!({"action": "work", "id": "r1", "payload": "other"});
     assert_eq!(code_of(&over(&world, "c-ann3", other).await), ErrorCode::Conflict);
     let bobs = over(&world, "c-bob", message).await;
-    assert!(matches!(&bobs, Frame::Acknowledgment { status, .. } if status == "queued"), "bob's request is a separate one: {bobs:?}");
+    assert!(
+        matches!(&bobs, Frame::Acknowledgment { status, .. } if status == "queued"),
+        "bob's request is a separate one: {bobs:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

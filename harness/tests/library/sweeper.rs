@@ -180,8 +180,8 @@ impl Scene {
         sweeper.sweep(self.world.now() + INVOCATION).await
     }
 
-    /// Runs the stage's other functions for `duration`: the processor on each new record of a pending request, and the
-    /// worker on each dispatched request.
+    /// Runs the stage's other functions for `duration`: the processor on each new record of a pending
+    /// request, and the worker on each dispatched request.
     async fn run_functions(&self, duration: Duration) {
         let end = Instant::now() + duration;
         let (mut seen, mut dispatched) = (BTreeSet::new(), self.world.dispatched.keys().len());
@@ -216,7 +216,8 @@ impl Scene {
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
     }
 
-    /// Returns the time at which the retry `id` was made pending: 150 s before the timer that the request got then.
+    /// Returns the time at which the retry `id` was made pending: 150 s before the timer that the request got
+    /// then.
     async fn pending_since(&self, id: &str) -> Timestamp {
         assert_eq!(self.world.request(id).await.status, Status::Pending);
         let timer = self.timer_at(id).await.unwrap();
@@ -295,7 +296,11 @@ async fn request_whose_process_died_is_reclaimed_for_the_worker_and_has_used_an_
     assert_eq!((crash.attempt, crash.epoch, crash.outcome), (1, 1, AttemptOutcome::Crashed));
     assert_eq!(crash.error.code, ErrorCode::ProcessingFailed);
     assert_eq!(crash.started_at, Some(begun));
-    assert_eq!(crash.ended_at, begun + Duration::from_secs(70), "the request is reclaimed 10 s after lease expiry");
+    assert_eq!(
+        crash.ended_at,
+        begun + Duration::from_secs(70),
+        "the request is reclaimed 10 s after lease expiry"
+    );
     assert_eq!(scene.frames(), []);
 
     let record = scene.world.pending().pop().unwrap();
@@ -491,8 +496,8 @@ async fn six_due_requests(scene: &Scene) {
     advance(Duration::from_secs(75)).await;
 }
 
-/// Asserts that each of the six requests is in the state that a single sweeper run leaves, and that at most `max_letters`
-/// dead letters were sent.
+/// Asserts that each of the six requests is in the state that a single sweeper run leaves, and that at most
+/// `max_letters` dead letters were sent.
 async fn assert_handled_once(scene: &Scene, max_letters: usize) {
     let request = async |id: &str| scene.world.request(id).await;
     for (id, status) in
@@ -525,8 +530,8 @@ async fn two_concurrent_sweepers_handle_each_due_item_once() {
     six_due_requests(&scene).await;
     // The delay of each call makes the two sweepers overlap.
     let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
-    // The second sweeper starts 7 ms later. If both made the same write in the same millisecond, the writes would be
-    // identical, and each sweeper would take the stored write for its own.
+    // The second sweeper starts 7 ms later. If both made the same write in the same millisecond, the writes
+    // would be identical, and each sweeper would take the stored write for its own.
     let later = async {
         sleep(Duration::from_millis(7)).await;
         scene.sweep().await
@@ -540,8 +545,8 @@ async fn two_concurrent_sweepers_handle_each_due_item_once() {
     assert_eq!(one.moved_on + other.moved_on, 6, "{one:?} {other:?}");
 }
 
-/// Polls a sweeper run `polls` times and then drops the run, as if its process were killed. Returns whether the run had
-/// ended before.
+/// Polls a sweeper run `polls` times and then drops the run, as if its process were killed. Returns whether
+/// the run had ended before.
 async fn sweep_and_kill(scene: &Scene, polls: usize) -> bool {
     // Items are handled one at a time, so that the run can be killed between any two calls.
     let mut sweeper = scene.world.sweeper();

@@ -49,8 +49,8 @@ async fn timeout_in_the_worker_is_final_if_the_policy_forbids_timeout_retries() 
     let bench = Bench::new(policy, hangs).await;
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_mins(1)).await;
-    // The processor's invocation is shared with other requests. After a timeout in the processor, the worker therefore
-    // runs the request in a separate invocation, even if the policy forbids retries of timeouts.
+    // The processor's invocation is shared with other requests. After a timeout in the processor, the worker
+    // therefore runs the request in a separate invocation, even if the policy forbids retries of timeouts.
     let summary = bench.summary("r1").await;
     assert_eq!((summary.status, summary.runner), (Status::Retrying, Runner::Worker));
     advance(Duration::from_secs(2)).await;
@@ -149,10 +149,14 @@ async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoin
     bench.queue_limited("r1", 20).await;
     let began = Instant::now();
     bench.world.process().await;
-    assert_eq!(began.elapsed().as_secs(), 25, "stop is signaled after 20 s; the handler is dropped 5 s later");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        25,
+        "stop is signaled after 20 s; the handler is dropped 5 s later"
+    );
     let request = bench.world.request("r1").await;
-    // The handler's own timeout ended the attempt, not the invocation's deadline. The request is therefore retried, which
-    // uses an attempt, and not continued, which would use none.
+    // The handler's own timeout ended the attempt, not the invocation's deadline. The request is therefore
+    // retried, which uses an attempt, and not continued, which would use none.
     assert_eq!((request.status, request.continuations), (Status::Retrying, 0));
     assert_eq!((request.runner, request.checkpoint), (Runner::Processor, Some(json!(1))));
     bench.until_it_ends("r1").await;
@@ -169,6 +173,10 @@ async fn invocation_deadline_cuts_a_longer_handler_timeout_short() {
     bench.queue_limited("r1", 52).await;
     let began = Instant::now();
     bench.world.process_for(Duration::from_mins(1)).await;
-    assert_eq!(began.elapsed().as_secs(), 55, "stop is signaled after 50 s; the handler is dropped 5 s later");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        55,
+        "stop is signaled after 50 s; the handler is dropped 5 s later"
+    );
     assert_eq!((bench.status("r1").await, bench.runner("r1").await), (Status::Retrying, Runner::Worker));
 }
