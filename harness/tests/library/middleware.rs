@@ -54,8 +54,7 @@ fn takes() -> App {
     app
 }
 
-/// Steps that a call has taken, in order. A static, because `Deserialize` for [`Steps`] has no other place to
-/// record to.
+/// Steps that a call has taken, in order. A static, because `Steps::deserialize` cannot reach any other list.
 static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn step(name: impl Into<String>) {
@@ -178,7 +177,7 @@ async fn error_kind_of_a_failed_layer_decides_the_error_code_that_the_client_rec
             "time out" => tower::timeout::error::Elapsed::new().into(),
             "overload within" => Wrapped(tower::load_shed::error::Overloaded::new().into()).into(),
             "break" => "the database's password is wrong".into(),
-            _ => panic!("the layer has a bug"),
+            _ => panic!("a bug in the layer"),
         })
     }
 
@@ -379,8 +378,7 @@ async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_pro
     {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"audit\" is required","details":{"permission":"audit"}},"timestamp":1700000000}
     "#);
 
-    // The connection and its permissions no longer exist when the queued request runs. The request still
-    // completes.
+    // When the queued request runs, the connection and its permissions no longer exist. The request completes.
     world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;
     world.disconnect("c-bob").await;
     world.process().await;
@@ -412,7 +410,7 @@ async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_e
     app.handle("takes_too", Takes).unwrap();
     let between = from_fn(async |call: Call, next: Next| next.run(call).await);
     app.layer(ConcurrencyLimitLayer::new(2)).layer(between).layer(when_routing(LoadShedLayer::new()));
-    // `Logging` is always ready. It is the outermost layer, so that refused calls are logged too.
+    // `Logging` is the outermost layer, so that calls refused by the load-shed layer are logged too.
     app.layer(Logging);
     let world = World::new(app).await;
     let ask = |action, id| world.ask(action, id, json!(2));
@@ -566,7 +564,7 @@ async fn ping_passes_the_apps_layers_and_is_answered_while_a_handler_blocks_its_
 
 #[tokio::test]
 async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request() {
-    // The two `hold` calls block at the barrier until the test thread reaches it as the third.
+    // The two `hold` calls block at the barrier until the test's own thread reaches the barrier.
     let released = Arc::new(std::sync::Barrier::new(3));
     let held = Arc::clone(&released);
     let mut app = App::new();
@@ -585,8 +583,8 @@ async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request
     };
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::ERROR);
-    // The first call blocks the runtime that the router was given, the second blocks the router's replacement
-    // runtime.
+    // The first call blocks the runtime that the router was given. The second call blocks the runtime by which
+    // the router has replaced the first.
     for stuck in 1..=2 {
         let answer = say("c-ann", r#"{"action":"hold","id":"r1"}"#).await;
         assert!(answer.contains("TIMEOUT"), "{answer}");

@@ -124,7 +124,7 @@ impl Bench {
         Self { world: World::new(app).await, started, stopped }
     }
 
-    /// Sends the request `id` of the action `slow`, which is queued.
+    /// Sends the request `id` with the action `slow`, and asserts that the request is queued.
     async fn queue(&self, id: &str) {
         let ack = self.world.ask("slow", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
@@ -219,7 +219,7 @@ async fn handler_failure_makes_the_request_failed_with_the_handlers_error() {
     assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"CARD_DECLINED","message":"The card was declined"},"timestamp":1700000000,"seq":1048577}"#);
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Failed);
-    let Some(Ending::Failed(error)) = request.ending else { panic!("no error is stored") };
+    let Some(Ending::Failed(error)) = request.ending else { panic!("a failed request stores its error") };
     assert_eq!(error.code, ErrorCode::Custom("CARD_DECLINED".into()));
 }
 
@@ -303,8 +303,7 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    // The attempt sees the cancel at its next stored report. The handler sees the cancel at the report after
-    // that.
+    // The attempt sees the cancel at its next stored report. The handler sees the cancel at its next report.
     assert!(delay <= Duration::from_millis(1_500), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
@@ -329,8 +328,8 @@ async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_secs(25)).await;
-    // The attempt sees the cancel at the lease renewal after 40 s. The handler never checks, and is dropped 5
-    // s later.
+    // The attempt sees the cancel at the lease renewal after 40 s. The handler ignores the
+    // stop signal and is dropped five seconds later.
     assert!(delay <= Duration::from_secs(21), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
     assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
@@ -390,8 +389,8 @@ async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
     tokio::join!(bench.world.process(), watches);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert!(bench.world.now().since(began) >= Duration::from_mins(5));
-    // Four records come from the put, the claim, the terminal write and the delivery record. The rest are
-    // renewals, one every 20 s for 300 s, of which the last may coincide with the terminal write.
+    // Four stream records come from the put, the claim, the terminal write and the delivery record. The rest
+    // are renewals, one every 20 s for 300 s, of which the last may coincide with the terminal write.
     let renewals = bench.world.records().len() - 4;
     assert!((14..=15).contains(&renewals), "{renewals} renewals");
 }
@@ -660,7 +659,7 @@ async fn unreadable_request_item_is_failed_and_its_record_is_not_retried() {
     assert_eq!(
         bench.world.process().await.batch_item_failures,
         [],
-        "the shard's later records are not blocked"
+        "the record succeeds when the stream delivers the record again"
     );
 }
 
@@ -769,7 +768,7 @@ async fn result_frame_of_exactly_128_kib_completes_the_request_and_a_larger_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_records_that_fail_before_their_claim_are_reported_for_retry() {
+async fn only_stream_records_that_fail_before_their_claim_are_reported_for_retry() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let good = bench.world.pending().remove(0);
@@ -800,7 +799,7 @@ async fn batch_runs_ten_requests_concurrently() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_of_a_request_that_does_not_exist_succeeds_without_running_a_handler() {
+async fn stream_record_of_a_missing_request_succeeds_without_running_a_handler() {
     let bench = Bench::new(Work::Fail).await;
     let record = json!({"eventName": "INSERT", "dynamodb": {
         "Keys": {"request_id": {"S": "acme/ann/never"}, "part": {"S": "request"}}, "SequenceNumber": "1",

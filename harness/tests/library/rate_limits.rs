@@ -28,6 +28,7 @@ fn limited(limit: RateLimit) -> App {
     app
 }
 
+/// Message that calls the action `echo`.
 const ECHO: &str = r#"{"action":"echo","id":"r1"}"#;
 
 /// Returns the router of a separate Lambda environment, whose shared rate limits are kept in `limits`.
@@ -66,7 +67,7 @@ async fn granted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_above_its_connections_rate_is_refused_with_the_time_to_wait() {
+async fn call_above_its_connections_rate_limit_is_refused_with_the_time_to_wait() {
     let world = World::new(limited(RateLimit::per_connection(Rate::per_second(10).with_burst(3)))).await;
     for _ in 0..3 {
         assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
@@ -80,7 +81,7 @@ async fn call_above_its_connections_rate_is_refused_with_the_time_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_limit_spans_all_connections_of_the_user_but_not_other_tenants() {
+async fn rate_limit_per_user_spans_all_connections_of_the_user_but_not_other_tenants() {
     let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
     world.connect_as("c-ann-2", "ann", "acme").await;
     world.connect_as("c-other", "ann", "other").await;
@@ -134,7 +135,7 @@ async fn queued_request_is_not_counted_by_the_rate_limit_again_when_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_share_a_limit_and_make_no_write_while_the_bucket_is_known_to_be_empty() {
+async fn environments_share_a_rate_limit_and_make_no_write_while_the_bucket_is_known_empty() {
     let world = World::new(App::new()).await;
     let app = || limited(RateLimit::per_user(Rate::per_second(1).with_burst(5)).shared("messages"));
     let limits = || DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
@@ -169,7 +170,7 @@ async fn environments_share_a_limit_and_make_no_write_while_the_bucket_is_known_
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_takes_grant_no_more_tokens_than_the_bucket_holds() {
+async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let rate = Rate::per_minute(60).with_burst(7);
@@ -225,7 +226,7 @@ impl RateLimits for Failing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_limit_whose_table_fails_counts_locally_or_refuses_all_calls_if_fail_closed() {
+async fn shared_rate_limit_whose_table_fails_counts_locally_or_refuses_if_fail_closed() {
     let world = World::new(App::new()).await;
     let limit = || RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     for hangs in [false, true] {
@@ -268,7 +269,7 @@ async fn rate_limit_table_is_called_on_the_routers_runtime_not_the_handlers_runt
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_limit_without_a_table_counts_locally_or_refuses_all_calls_if_fail_closed() {
+async fn shared_rate_limit_without_a_table_counts_locally_or_refuses_if_fail_closed() {
     let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     let world = World::new(limited(limit.clone())).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));

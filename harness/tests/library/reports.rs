@@ -24,7 +24,7 @@ async fn reports(context: Context, result: Result<Value, HandlerError>) -> Resul
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_report_is_pushed_before_the_terminal_frame_and_stored() {
+async fn last_progress_report_is_pushed_before_the_terminal_frame_and_stored() {
     for succeeds in [true, false] {
         let bench = Bench::new(RetryPolicy::never(), move |context| {
             let failed = Err(HandlerError::failure("A", "a"));
@@ -51,7 +51,7 @@ async fn last_report_is_pushed_before_the_terminal_frame_and_stored() {
 
 /// A retry stores the last pushed report, so that the stored progress is never behind the pushed progress.
 #[tokio::test(start_paused = true)]
-async fn last_report_of_a_failed_attempt_is_pushed_and_stored_before_the_retry() {
+async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_the_retry() {
     let error = || HandlerError::retryable("BUSY", "busy");
     let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
     bench.queue("r1").await;
@@ -83,7 +83,7 @@ async fn hanging_client_delays_the_write_of_a_retry_by_at_most_four_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn report_that_reaches_no_subscriber_is_still_stored() {
+async fn progress_report_that_reaches_no_subscriber_is_still_stored() {
     let bench = Bench::new(RetryPolicy::never(), |context| reports(context, Ok(Value::Null))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("r1").await;

@@ -250,7 +250,7 @@ async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_that_waits_in_the_processor_runs_once_although_the_sweeper_also_releases_it() {
+async fn retry_waited_out_in_the_processor_runs_once_although_the_sweeper_starts_it_too() {
     let wait = Duration::from_secs(3);
     let bench =
         Bench::new(RetryPolicy::attempts(3), move |context| first_request_fails_once(context, wait)).await;

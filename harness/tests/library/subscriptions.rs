@@ -97,7 +97,7 @@ fn percentages(world: &World, connection: &str) -> Vec<f64> {
     world.clients.frames(connection).iter().filter_map(percentage).collect()
 }
 
-/// Sends the request `r1` as ann, which is queued.
+/// Sends the request `r1` as ann, and asserts that the request is queued.
 async fn ask(world: &World, action: &str, payload: Value) {
     let ack = world.ask(action, "r1", payload).await;
     assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
@@ -235,7 +235,7 @@ async fn subscriber_that_resumes_after_completion_receives_the_same_terminal_fra
 }
 
 #[tokio::test(start_paused = true)]
-async fn terminal_frame_that_cannot_be_pushed_on_subscribe_is_left_to_the_timer() {
+async fn terminal_frame_that_cannot_be_pushed_on_subscribe_is_left_to_the_sweeper() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;

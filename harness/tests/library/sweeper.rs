@@ -95,7 +95,7 @@ impl Scene {
         Self { world: World::new(app).await }
     }
 
-    /// Sends the request `id` through the router. No processor runs the request.
+    /// Sends the request `id` through the router and asserts that the request is queued.
     async fn queue(&self, id: &str) {
         let ack = self.world.ask("work", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
@@ -216,8 +216,8 @@ impl Scene {
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
     }
 
-    /// Returns the time at which the retry `id` was made pending: 150 s before the timer that the request got
-    /// then.
+    /// Returns the time at which the retry `id` was made pending. The timer set at that time is due 150 s
+    /// later.
     async fn pending_since(&self, id: &str) -> Timestamp {
         assert_eq!(self.world.request(id).await.status, Status::Pending);
         let timer = self.timer_at(id).await.unwrap();
@@ -455,7 +455,8 @@ async fn delivery_to_an_unreachable_subscriber_backs_off_and_eventually_succeeds
     for _ in 0..60 {
         deliveries += scene.sweep_slowly().await.undelivered;
     }
-    // The intervals between deliveries are 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then 15 minutes.
+    // The sweeper waits 30 s, 60 s, 120 s, 240 s, 480 s and 960 s before the deliveries, and then 15 minutes
+    // each.
     assert_eq!(deliveries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {

@@ -49,7 +49,7 @@ pub(crate) const RATE_LIMITS: &str = "streamer-RateLimitsTable";
 pub(crate) struct Clients {
     /// Each frame that was sent, with its connection and time.
     sent: Arc<Mutex<Vec<(ConnectionId, Frame, Instant)>>>,
-    /// Kind and remaining number of the failures of each connection's next sends.
+    /// Kind and remaining count of injected send failures, by connection.
     failing: Arc<Mutex<BTreeMap<ConnectionId, (SendErrorKind, u32)>>>,
     /// Connection whose sends never return, if any.
     hanging: Arc<Mutex<Option<ConnectionId>>>,
@@ -105,7 +105,7 @@ impl Connections for Clients {
 pub(crate) struct Letters {
     /// Each dead letter that was sent.
     sent: Arc<Mutex<Vec<DeadLetter>>>,
-    /// Number of the next sends that fail.
+    /// Remaining count of injected send failures.
     failing: Arc<Mutex<u32>>,
 }
 
@@ -138,7 +138,7 @@ impl DeadLetters for Letters {
 pub(crate) struct Dispatched {
     /// Key of each dispatched request.
     keys: Arc<Mutex<Vec<RequestKey>>>,
-    /// Number of the next dispatches that fail with a transient error.
+    /// Remaining count of injected transient dispatch failures.
     failing: Arc<Mutex<u32>>,
     /// Whether every dispatch fails with a permanent error.
     refusing: Arc<AtomicBool>,
