@@ -27,7 +27,7 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
 
-/// Takes as many seconds as its payload says; says so beforehand where that is more than five.
+/// Handler that sleeps for the number of seconds in its payload, and estimates that duration.
 struct Takes;
 
 impl Handler for Takes {
@@ -54,7 +54,7 @@ fn takes() -> App {
     app
 }
 
-/// What has happened, in order: a static, since reading a payload has nothing else to write to.
+/// Steps that a call has taken, in order. A static, because `Steps::deserialize` cannot reach any other list.
 static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn step(name: impl Into<String>) {
@@ -66,7 +66,7 @@ fn steps() -> String {
     if steps.is_empty() { "nothing".into() } else { steps.join(" → ") }
 }
 
-/// A layer that says when a call comes to it, and when its reply goes back.
+/// Returns a layer that records when a call enters the layer and when the reply leaves the layer.
 fn traced(name: &'static str) -> streamer::middleware::FromFn<impl Fn(Call, Next) -> Traced + Send + Sync> {
     from_fn(move |call: Call, next: Next| -> Traced {
         Box::pin(async move {
@@ -80,6 +80,7 @@ fn traced(name: &'static str) -> streamer::middleware::FromFn<impl Fn(Call, Next
 
 type Traced = std::pin::Pin<Box<dyn Future<Output = Result<Reply, BoxError>> + Send>>;
 
+/// Payload that records a step when it is deserialized: an estimated duration in seconds.
 struct Steps(Duration);
 
 impl<'de> Deserialize<'de> for Steps {
@@ -89,6 +90,7 @@ impl<'de> Deserialize<'de> for Steps {
     }
 }
 
+/// Handler that records a step each time one of its methods is called.
 struct EachStep;
 
 impl Handler for EachStep {
@@ -117,7 +119,7 @@ impl Handler for EachStep {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_passes_its_layers_in_the_same_order_at_the_router_and_at_the_processor() {
+async fn router_and_processor_run_the_layers_of_a_call_in_the_same_order() {
     let mut app = App::new();
     app.layer(traced("app, first added"))
         .handle_with("steps", EachStep, (traced("action, first"), traced("action, second")))
@@ -125,27 +127,27 @@ async fn a_call_passes_its_layers_in_the_same_order_at_the_router_and_at_the_pro
         .layer(traced("app, last added"));
     let world = World::new(app).await;
     world.grant("ann", &["steps"]).await;
-    let mut ways = Vec::new();
+    let mut traces = Vec::new();
 
     world.ask("steps", "quick", json!(1)).await;
-    ways.push(format!("quick: {}", steps()));
+    traces.push(format!("quick: {}", steps()));
     world.ask("steps", "queued", json!(60)).await;
-    ways.push(format!("queued: {}", steps()));
+    traces.push(format!("queued: {}", steps()));
     world.process().await;
-    ways.push(format!("run: {}", steps()));
+    traces.push(format!("run: {}", steps()));
     world.say("c-bob", json!({"action": "steps", "id": "not permitted", "payload": 1})).await;
-    ways.push(format!("not permitted: {}", steps()));
+    traces.push(format!("not permitted: {}", steps()));
     world.ask("steps", "wrong", json!("soon")).await;
-    ways.push(format!("wrong: {}", steps()));
+    traces.push(format!("wrong: {}", steps()));
     world.ask("fly", "unknown", json!(1)).await;
-    ways.push(format!("unknown: {}", steps()));
+    traces.push(format!("unknown: {}", steps()));
     world.ask("status", "built in", json!({"request_id": "queued"})).await;
-    ways.push(format!("built in: {}", steps()));
-    assert_snapshot!(ways.join("\n"));
+    traces.push(format!("built in: {}", steps()));
+    assert_snapshot!(traces.join("\n"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_layer_fails_with_is_told_by_what_it_is_and_no_more() {
+async fn error_kind_of_a_failed_layer_decides_the_error_code_that_the_client_receives() {
     #[derive(Debug)]
     struct Wrapped(BoxError);
 
@@ -163,18 +165,19 @@ async fn what_a_layer_fails_with_is_told_by_what_it_is_and_no_more() {
 
     async fn fail(call: Call, _: Next) -> Result<Reply, BoxError> {
         let closed = || {
-            let told = ErrorBody::new("CLOSED".into(), "We are closed").with_detail("until", "Monday");
-            CallError::refused(told)
+            let body = ErrorBody::new("CLOSED".into(), "We are closed").with_detail("until", "Monday");
+            CallError::refused(body)
         };
-        let how = call.context.metadata["fail"].as_str();
-        Err(match how {
+        let fault = call.context.metadata["fail"].as_str();
+        // "within": the error that decides the answer is the source of another error.
+        Err(match fault {
             "refuse" => closed().with_source("the door is locked").into(),
             "refuse within" => Wrapped(closed().into()).into(),
             "handler" => CallError::from(HandlerError::failure("DECLINED", "Declined")).into(),
             "time out" => tower::timeout::error::Elapsed::new().into(),
             "overload within" => Wrapped(tower::load_shed::error::Overloaded::new().into()).into(),
             "break" => "the database's password is wrong".into(),
-            _ => panic!("the layer has a bug"),
+            _ => panic!("a bug in the layer"),
         })
     }
 
@@ -182,20 +185,20 @@ async fn what_a_layer_fails_with_is_told_by_what_it_is_and_no_more() {
     app.handle("echo", echo).unwrap().handle_with("failing", echo, from_fn(fail)).unwrap();
     let world = World::new(app).await;
     let mut answers = Vec::new();
-    for how in ["refuse", "refuse within", "handler", "time out", "overload within", "break", "panic"] {
-        let body = json!({"action": "failing", "id": "r1", "metadata": {"fail": how}});
-        answers.push(format!("{how}\n← {}", world.say("c-ann", body).await));
+    for fault in ["refuse", "refuse within", "handler", "time out", "overload within", "break", "panic"] {
+        let body = json!({"action": "failing", "id": "r1", "metadata": {"fail": fault}});
+        answers.push(format!("{fault}\n← {}", world.say("c-ann", body).await));
     }
     let after = world.ask("echo", "r2", json!(1)).await;
     assert!(
         matches!(after, Frame::Response { success: true, .. }),
-        "a panic costs its call alone: {after:?}"
+        "a call after the panicked call succeeds: {after:?}"
     );
     assert_snapshot!(answers.join("\n\n"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_wraps_a_refusal_is_logged_with_what_caused_it_and_not_told() {
+async fn wrapped_refusal_is_logged_with_its_source_but_sent_to_the_client_without_the_wrapper() {
     #[derive(Debug)]
     struct Wrapped(CallError);
 
@@ -213,8 +216,8 @@ async fn what_wraps_a_refusal_is_logged_with_what_caused_it_and_not_told() {
 
     async fn fail(call: Call, _: Next) -> Result<Reply, BoxError> {
         let closed = CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed"));
-        let is_broken = call.payload.as_str() == Some("broken");
-        Err(Wrapped(if is_broken { closed.with_source("the door is locked") } else { closed }).into())
+        let has_source = call.payload.as_str() == Some("broken");
+        Err(Wrapped(if has_source { closed.with_source("the door is locked") } else { closed }).into())
     }
 
     let mut app = App::new();
@@ -222,15 +225,15 @@ async fn what_wraps_a_refusal_is_logged_with_what_caused_it_and_not_told() {
     let world = World::new(app).await;
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::WARN);
-    let told =
+    let answers =
         [world.ask("failing", "r1", json!("broken")).await, world.ask("failing", "r1", json!(1)).await];
     drop(logging);
-    assert_eq!(told[0], told[1]);
+    assert_eq!(answers[0], answers[1], "the client does not see the source error");
     assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the request failed","request_id":"r1","error":"CLOSED: We are closed: while billing: CLOSED: We are closed: the door is locked","target":"streamer::router"}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_not_renamed() {
+async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in_actions() {
     async fn rename(mut call: Call, next: Next) -> Result<Reply, BoxError> {
         if let Some(to) = call.context.metadata.get("to") {
             call.context.action.clone_from(to);
@@ -241,7 +244,7 @@ async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_n
     let (lines, metrics) = (Lines::default(), Lines::default());
     let mut app = takes();
     app.handle("echo", echo).unwrap().fallback(echo).unwrap();
-    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(Noon))).layer(from_fn(rename));
+    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(FixedClock))).layer(from_fn(rename));
     let world = World::new(app).await;
     let logging = lines.collect(tracing::Level::WARN);
     let mut report = Vec::new();
@@ -262,7 +265,7 @@ async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_n
         } else if let Frame::Response { data: Some(data), .. } = answer {
             data.to_string()
         } else {
-            panic!("{answer:?} to a quick request")
+            panic!("a quick request is answered with an error or a response: {answer:?}")
         };
         let measured: Value = serde_json::from_str(&metrics.taken()).unwrap();
         let measured = measured["Action"].as_str().unwrap().to_owned();
@@ -288,7 +291,7 @@ async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_ends_a_queued_request_as_it_would_answer_a_quick_one() {
+async fn layer_that_refuses_a_queued_request_makes_the_request_failed_and_sends_its_error() {
     let refuse = async |_: Call, _: Next| -> Result<Reply, BoxError> {
         Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
     };
@@ -298,14 +301,14 @@ async fn a_layer_ends_a_queued_request_as_it_would_answer_a_quick_one() {
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
     world.ask("takes", "r2", json!(60)).await;
     world.process().await;
-    let Some(Ending::Failed(told)) = world.request("r2").await.ending else { panic!("it was refused") };
-    assert_eq!((told.code.as_str(), told.message.as_str()), ("CLOSED", "We are closed"));
+    let Some(Ending::Failed(stored)) = world.request("r2").await.ending else { panic!("r2 is refused") };
+    assert_eq!((stored.code.as_str(), stored.message.as_str()), ("CLOSED", "We are closed"));
     let frames = world.clients.frames("c-ann");
-    assert!(matches!(&frames[..], [Frame::Error { error, .. }] if *error == told), "{frames:?}");
+    assert!(matches!(&frames[..], [Frame::Error { error, .. }] if *error == stored), "{frames:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_answers_queues_and_changes_what_is_asked() {
+async fn layer_can_answer_a_call_queue_a_call_or_change_its_action_and_payload() {
     async fn first(mut call: Call, next: Next) -> Result<Reply, BoxError> {
         match (&call.phase, call.context.metadata.get("do").map(String::as_str)) {
             (_, Some("answer")) => Ok(Reply::Done(json!("from the cache"))),
@@ -324,22 +327,22 @@ async fn a_layer_answers_queues_and_changes_what_is_asked() {
     app.handle("echo", echo).unwrap().layer(from_fn(first));
     let world = World::new(app).await;
     let mut answers = Vec::new();
-    for (id, what) in [("r1", "answer"), ("r2", "queue"), ("r3", "queue again"), ("r4", "rename")] {
-        let body = json!({"action": "takes", "id": id, "payload": 1, "metadata": {"do": what}});
-        answers.push(format!("{what}\n← {}", world.say("c-ann", body).await));
+    for (id, command) in [("r1", "answer"), ("r2", "queue"), ("r3", "queue again"), ("r4", "rename")] {
+        let body = json!({"action": "takes", "id": id, "payload": 1, "metadata": {"do": command}});
+        answers.push(format!("{command}\n← {}", world.say("c-ann", body).await));
     }
     assert_snapshot!(answers.join("\n\n"));
-    assert_eq!(world.request("r2").await.payload, json!(1), "queued under its own payload");
+    assert_eq!(world.request("r2").await.payload, json!(1), "r2 is queued with its own payload");
     world.process().await;
     assert_eq!(world.request("r2").await.ending, Some(Ending::Completed(json!(1))));
-    let Some(Ending::Failed(told)) = world.request("r3").await.ending else {
-        panic!("it cannot be queued twice")
+    let Some(Ending::Failed(error)) = world.request("r3").await.ending else {
+        panic!("a layer cannot queue r3 a second time")
     };
-    assert_eq!(told.code, ErrorCode::ProcessingFailed);
+    assert_eq!(error.code, ErrorCode::ProcessingFailed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permission_is_asked_for_before_the_payload_is_read_and_again_of_nobody_once_it_is_queued() {
+async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_processing() {
     struct Deletes;
 
     impl Handler for Deletes {
@@ -378,7 +381,7 @@ async fn a_permission_is_asked_for_before_the_payload_is_read_and_again_of_nobod
     {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"audit\" is required","details":{"permission":"audit"}},"timestamp":1700000000}
     "#);
 
-    // The connection is gone by the time the request is run, and its permissions with it.
+    // When the queued request runs, the connection and its permissions no longer exist. The request completes.
     world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;
     world.disconnect("c-bob").await;
     world.process().await;
@@ -386,30 +389,31 @@ async fn a_permission_is_asked_for_before_the_payload_is_read_and_again_of_nobod
 }
 
 #[tokio::test(start_paused = true)]
-async fn towers_timeout_ends_a_quick_request_and_a_queued_one_each_with_its_own() {
+async fn tower_timeout_layers_limit_quick_and_queued_requests_separately() {
     let mut app = takes();
     app.layer(when_routing(TimeoutLayer::new(Duration::from_secs(2))));
     app.layer(when_processing(TimeoutLayer::new(Duration::from_secs(30))));
     let world = World::new(app).await;
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
-    let Frame::Error { error, .. } = world.ask("takes", "r2", json!(3)).await else { panic!("it takes 3 s") };
+    let Frame::Error { error, .. } = world.ask("takes", "r2", json!(3)).await else { panic!("r2 times out") };
     assert_eq!(error.code, ErrorCode::Timeout);
     world.ask("takes", "r3", json!(29)).await;
     world.ask("takes", "r4", json!(31)).await;
     world.process().await;
     assert_eq!(world.request("r3").await.status, Status::Completed);
-    let Some(Ending::Failed(told)) = world.request("r4").await.ending else { panic!("it takes 31 s") };
-    assert_eq!(told.code, ErrorCode::Timeout);
+    let Some(Ending::Failed(error)) = world.request("r4").await.ending else { panic!("r4 times out") };
+    assert_eq!(error.code, ErrorCode::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
-async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_shed_above_it() {
-    // A layer of one's own stands between the two, and hides from neither that there is no room.
+async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_excess_calls() {
+    // The custom layer between the two tower layers must pass on that the concurrency limit is not ready.
+    // Otherwise the load-shed layer would never refuse a call.
     let mut app = takes();
     app.handle("takes_too", Takes).unwrap();
     let between = from_fn(async |call: Call, next: Next| next.run(call).await);
     app.layer(ConcurrencyLimitLayer::new(2)).layer(between).layer(when_routing(LoadShedLayer::new()));
-    // Logging is always ready, and belongs around what sheds.
+    // `Logging` is the outermost layer, so that calls refused by the load-shed layer are logged too.
     app.layer(Logging);
     let world = World::new(app).await;
     let ask = |action, id| world.ask(action, id, json!(2));
@@ -418,14 +422,17 @@ async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_she
     let (one, two, three) = tokio::join!(ask("takes", "r1"), ask("takes_too", "r2"), ask("takes", "r3"));
     assert!(matches!(one, Frame::Response { success: true, .. }), "{one:?}");
     assert!(matches!(two, Frame::Response { success: true, .. }), "{two:?}");
-    let Frame::Error { error, .. } = three else { panic!("no room for {three:?}") };
+    let Frame::Error { error, .. } = three else { panic!("the third call is refused: {three:?}") };
     assert_eq!(error.code, ErrorCode::RateLimited);
     drop(logging);
     let logged = lines.taken();
     assert_eq!((logged.lines().count(), logged.matches("RATE_LIMITED").count()), (3, 1), "{logged}");
-    assert!(matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }), "there is room again");
+    assert!(
+        matches!(ask("takes", "r4").await, Frame::Response { success: true, .. }),
+        "a call after the burst succeeds"
+    );
 
-    // At the processor nothing is shed: what has no room waits.
+    // The load-shed layer applies to routing only. At the processor, calls above the limit wait.
     for id in ["q1", "q2", "q3"] {
         world.ask("takes", id, json!(10)).await;
     }
@@ -438,31 +445,31 @@ async fn towers_concurrency_limit_holds_for_all_actions_together_and_load_is_she
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_room_or_is_given_up_meanwhile_is_logged_and_measured() {
+async fn call_that_waits_for_the_concurrency_limit_or_is_abandoned_is_logged_and_measured() {
     let (lines, metrics) = (Lines::default(), Lines::default());
     let mut app = takes();
     app.layer(ConcurrencyLimitLayer::new(1)).layer(Logging);
-    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(Noon)));
+    app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(FixedClock)));
     let mut world = World::new(app).await;
     world.router.set_async_threshold(Duration::from_mins(10));
     let logging = lines.collect(tracing::Level::INFO);
     let ask = |id, seconds| world.ask("takes", id, json!(seconds));
     tokio::join!(ask("first", 20), ask("waits", 1), ask("gives up", 10));
     drop(logging);
-    let told = |lines: Lines, of: &[&str]| {
+    let columns = |lines: Lines, fields: &[&str]| {
         let lines = lines.taken();
-        let line = |line: &str| {
+        let row = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
-            of.iter().map(|of| line[of].to_string()).collect::<Vec<_>>().join(" ")
+            fields.iter().map(|field| line[field].to_string()).collect::<Vec<_>>().join(" ")
         };
-        lines.lines().map(line).collect::<Vec<_>>().join("\n")
+        lines.lines().map(row).collect::<Vec<_>>().join("\n")
     };
-    assert_snapshot!(told(lines, &["request_id", "outcome", "duration_ms"]), @r#"
+    assert_snapshot!(columns(lines, &["request_id", "outcome", "duration_ms"]), @r#"
     "first" "done" 20000
     "waits" "done" 21000
     "gives up" "abandoned" 25000
     "#);
-    assert_snapshot!(told(metrics, &["outcome", "Duration"]), @r#"
+    assert_snapshot!(columns(metrics, &["outcome", "Duration"]), @r#"
     "done" 20000
     "done" 21000
     "abandoned" 25000
@@ -470,7 +477,7 @@ async fn what_waits_for_room_or_is_given_up_meanwhile_is_logged_and_measured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layers_service_is_made_once_and_an_action_without_a_handler_never_reaches_it() {
+async fn layer_builds_its_service_once_and_unknown_actions_never_reach_the_service() {
     #[derive(Clone, Default)]
     struct Counted {
         made: Arc<Mutex<u32>>,
@@ -501,7 +508,7 @@ async fn a_layers_service_is_made_once_and_an_action_without_a_handler_never_rea
     let ledger = world.db.ledger();
     for id in 0..1_000 {
         let Frame::Error { error, .. } = world.ask("fly", &id.to_string(), json!(1)).await else {
-            panic!("there is no such action")
+            panic!("an unknown action is answered with an error")
         };
         assert_eq!(error.code, ErrorCode::InvalidAction);
     }
@@ -511,7 +518,7 @@ async fn a_layers_service_is_made_once_and_an_action_without_a_handler_never_rea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fallback_answers_and_is_run_for_any_action_without_a_handler() {
+async fn fallback_handler_answers_actions_without_a_handler_but_not_built_in_actions() {
     async fn relay(_: Value, context: Context) -> Result<String, HandlerError> {
         Ok(format!("{} is for another service", context.action))
     }
@@ -527,7 +534,7 @@ async fn a_fallback_answers_and_is_run_for_any_action_without_a_handler() {
 }
 
 #[tokio::test]
-async fn what_is_built_in_is_answered_through_the_apps_layers_while_a_handler_holds_the_handlers_thread() {
+async fn ping_passes_the_apps_layers_and_is_answered_while_a_handler_blocks_its_thread() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let mut app = App::new();
@@ -559,8 +566,8 @@ async fn what_is_built_in_is_answered_through_the_apps_layers_while_a_handler_ho
 }
 
 #[tokio::test]
-async fn a_handler_that_holds_its_thread_past_its_time_holds_up_nobody_who_comes_after_it() {
-    // A barrier that the test itself comes to last.
+async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request() {
+    // The two `hold` calls block at the barrier until the test's own thread reaches the barrier.
     let released = Arc::new(std::sync::Barrier::new(3));
     let held = Arc::clone(&released);
     let mut app = App::new();
@@ -579,7 +586,8 @@ async fn a_handler_that_holds_its_thread_past_its_time_holds_up_nobody_who_comes
     };
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::ERROR);
-    // The first holds the thread that the router was given, the second one of the router's own.
+    // The first call blocks the runtime that the router was given. The second call blocks the runtime by which
+    // the router has replaced the first.
     for stuck in 1..=2 {
         let answer = say("c-ann", r#"{"action":"hold","id":"r1"}"#).await;
         assert!(answer.contains("TIMEOUT"), "{answer}");
@@ -596,7 +604,7 @@ async fn a_handler_that_holds_its_thread_past_its_time_holds_up_nobody_who_comes
     handlers.shutdown_background();
 }
 
-/// Where log lines go in these tests.
+/// Collects log lines and metric lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -612,7 +620,7 @@ impl io::Write for Lines {
 }
 
 impl Lines {
-    /// Takes all that this thread logs from now on, at `level` and above.
+    /// Collects the log lines of this thread, at `level` and above, until the returned guard is dropped.
     fn collect(&self, level: tracing::Level) -> tracing::subscriber::DefaultGuard {
         let lines = self.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -627,6 +635,7 @@ impl Lines {
         tracing::subscriber::set_default(subscriber)
     }
 
+    /// Returns the collected lines and removes them.
     fn taken(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
     }
@@ -644,17 +653,18 @@ impl std::fmt::Debug for Lines {
     }
 }
 
+/// Clock that always shows the same time.
 #[derive(Debug)]
-struct Noon;
+struct FixedClock;
 
-impl Clock for Noon {
+impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(1_700_000_000)
     }
 }
 
-/// Has every kind of end, as `app` is asked for each in turn.
-async fn every_end(mut app: App) {
+/// Sends `app` one message for each kind of outcome, then processes the queued request.
+async fn make_calls_with_every_outcome(mut app: App) {
     async fn decline(_: Value) -> Result<(), HandlerError> {
         Err(HandlerError::failure("CARD_DECLINED", "The card was declined"))
     }
@@ -691,12 +701,12 @@ async fn every_end(mut app: App) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logging_writes_a_line_for_each_call() {
+async fn logging_layer_writes_one_line_for_each_call() {
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::INFO);
     let mut app = takes();
     app.layer(Logging);
-    every_end(app).await;
+    make_calls_with_every_outcome(app).await;
     drop(logging);
     let all = lines.taken();
     let calls: Vec<&str> = all.lines().filter(|line| line.contains(r#""message":"call finished""#)).collect();
@@ -704,20 +714,20 @@ async fn logging_writes_a_line_for_each_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_write_a_line_for_each_call_under_names_that_no_client_chooses() {
+async fn metrics_layer_writes_one_line_per_call_and_clients_cannot_choose_dimension_values() {
     let lines = Lines::default();
     let mut app = takes();
-    app.layer(Metrics::to(Arc::new(lines.clone()), Arc::new(Noon)));
-    every_end(app).await;
+    app.layer(Metrics::to(Arc::new(lines.clone()), Arc::new(FixedClock)));
+    make_calls_with_every_outcome(app).await;
     let lines = lines.taken();
-    // What is alike in all of them is looked at once.
+    // All lines share the text before `Action`. The snapshot shows it once.
     let (head, _) = lines.split_once(r#","Action":"#).unwrap();
     let rest: Vec<&str> = lines.lines().map(|line| line.strip_prefix(head).unwrap()).collect();
     assert_snapshot!(format!("{head}\n{}", rest.join("\n")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_can_bring_about_at_will_is_logged_at_debug_alone() {
+async fn errors_that_a_client_can_cause_at_will_are_not_logged_at_info_or_above() {
     async fn decline(_: Value) -> Result<(), HandlerError> {
         Err(HandlerError::failure("CARD_DECLINED", "The card was declined"))
     }
@@ -745,7 +755,7 @@ async fn what_a_client_can_bring_about_at_will_is_logged_at_debug_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_attempts_at_queued_requests_only_those_that_nobody_brought_about_at_will_are_warned_of() {
+async fn only_unexpected_attempt_failures_are_logged_at_warn() {
     struct Fails;
 
     impl Handler for Fails {
@@ -756,9 +766,9 @@ async fn of_attempts_at_queued_requests_only_those_that_nobody_brought_about_at_
             Duration::from_mins(1)
         }
 
-        async fn process(&self, how: String, _: Context) -> Result<(), HandlerError> {
+        async fn process(&self, failure: String, _: Context) -> Result<(), HandlerError> {
             let declined = HandlerError::failure("CARD_DECLINED", "The card was declined");
-            Err(if how == "broken" { declined.with_source("the bank is shut") } else { declined })
+            Err(if failure == "broken" { declined.with_source("the bank is shut") } else { declined })
         }
     }
 

@@ -1,5 +1,5 @@
-//! What the template's policies permit: of each table and queue, of the worker, and of the management API, what a function
-//! does there, and no more.
+//! The IAM policies in the template grant each function exactly what the function uses: actions on tables and
+//! queues, invocations of the worker, and calls of the gateway's management API.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use tokio::time::{advance, sleep};
 use crate::connections::{disconnect, ended};
 use crate::world::{RATE_LIMITS, World, message};
 
-/// An action on a table, an index, a function or a queue, as in `PutItem RequestsTable`, or on connections:
-/// `ManageConnections POST`.
+/// Permissions, each an action and its resource: `PutItem RequestsTable`, `Query RequestsTable/timers`,
+/// `SendMessage DeadLetterQueue`, or `ManageConnections POST` for the management API.
 type Permissions = BTreeSet<String>;
 
+/// Logical ids of the template's resources that policies refer to.
 const RESOURCES: [&str; 6] = [
     "RequestsTable",
     "ConnectionsTable",
@@ -34,11 +35,11 @@ const RESOURCES: [&str; 6] = [
     "StreamFailureQueue",
 ];
 
-/// What the policies of a function permit.
+/// Returns the permissions that the template's policies grant to `function`, a logical id.
 fn permitted(function: &str) -> Permissions {
     let template = include_str!("../../../lambdas/template.yaml");
     let (_, rest) = template.split_once(&format!("\n  {function}:\n")).unwrap();
-    // The next resource begins where the indentation is that of this one.
+    // The function's resource ends at the next line with the indentation of a resource.
     let end = rest.match_indices("\n  ").map(|(at, _)| at).find(|at| !rest[at + 3..].starts_with([' ', '#']));
     let mut permitted = Permissions::new();
     let mut actions = Vec::new();
@@ -60,11 +61,13 @@ fn permitted(function: &str) -> Permissions {
     permitted
 }
 
+/// Returns the alphanumeric characters at the start of `text`.
 fn word(text: &str) -> &str {
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
-/// What calls must be permitted. A transaction must be permitted each of its writes: of the puts it is the one sign here.
+/// Returns the permissions that `calls` need. IAM checks a transaction's writes one by one, and the
+/// transactions in this test are made of puts: `TransactWriteItems` therefore needs `PutItem`.
 fn needed(calls: &Calls) -> Permissions {
     let mut needed = Permissions::new();
     for call in calls.iter() {
@@ -79,12 +82,16 @@ fn needed(calls: &Calls) -> Permissions {
     needed
 }
 
-/// Has a checkpoint and a result that do not fit beside their request, unless it fails.
+/// Handler whose checkpoint and result are too large for the request's item, and that fails if its payload
+/// says so.
 struct Large;
 
+/// Payload of [`Large`].
 #[derive(Deserialize)]
 struct Order {
+    /// Whether the worker, not the processor, runs the request.
     is_long: bool,
+    /// Whether the handler fails after its checkpoint.
     fails: bool,
 }
 
@@ -105,58 +112,63 @@ impl Handler for Large {
     }
 }
 
-/// What a function has done since `before`, beyond its calls of DynamoDB.
-struct Beyond {
+/// Counts of the calls that the functions have made to services other than DynamoDB.
+struct OtherCalls {
+    /// Number of frames that were pushed to ann's connection.
     frames: usize,
+    /// Number of dead letters that were sent.
     letters: usize,
+    /// Number of requests that were dispatched to the worker.
     dispatched: usize,
 }
 
-impl Beyond {
+impl OtherCalls {
+    /// Counts the calls in `world` until now.
     fn of(world: &World) -> Self {
         let frames = world.clients.frames("c-ann").len();
         Self { frames, letters: world.letters.sent().len(), dispatched: world.dispatched.keys().len() }
     }
 
+    /// Returns the permissions that the calls since `before` needed.
     fn needed_since(&self, before: &Self) -> Permissions {
-        let done = [
-            // A push is a POST, and nobody asks the management API for anything else.
+        let calls = [
+            // A push is a POST. No function makes another call to the management API.
             (self.frames > before.frames, "ManageConnections POST"),
             (self.letters > before.letters, "SendMessage DeadLetterQueue"),
             (self.dispatched > before.dispatched, "InvokeFunction WorkerFunction"),
         ];
-        done.into_iter().filter(|(done, _)| *done).map(|(_, permission)| permission.to_owned()).collect()
+        calls.into_iter().filter(|(made, _)| *made).map(|(_, permission)| permission.to_owned()).collect()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_function_may_do_what_it_does_and_no_more() {
+async fn template_grants_each_function_exactly_the_permissions_that_the_function_uses() {
     let mut app = App::new();
     app.handle("large", Large).unwrap().layer(RateLimit::per_user(Rate::per_second(100)).shared("all"));
     let mut world = World::new(app).await;
     world.router.set_rate_limits(DynamoRateLimits::new(world.db.client(), RATE_LIMITS));
     let ledger = world.db.ledger();
-    let mut done = Vec::new();
+    let mut needed_by_function = Vec::new();
 
     let key = SigningKey::generate().unwrap();
     let verifier = TokenVerifier::new(Algorithm::EdDsa, &key.public_key_pem()).unwrap();
     let connect = Connect::new(verifier, world.connections(), Arc::new(world.clock));
-    let whom = TokenFor {
+    let token = TokenFor {
         user: "eve".into(),
         tenant: "acme".into(),
         permissions: vec![],
         ttl: Duration::from_hours(1),
     };
     let mut event = message("c-eve", Value::Null, false);
-    event.query_string_parameters = [("token".to_owned(), vec![key.sign(&whom, world.now())])]
+    event.query_string_parameters = [("token".to_owned(), vec![key.sign(&token, world.now())])]
         .into_iter()
         .collect::<std::collections::HashMap<_, _>>()
         .into();
-    let opened = connect.answer(&event, world.now() + Duration::from_secs(10)).await;
-    assert_eq!(opened.status_code, 200);
-    done.push(("ConnectFunction", needed(&ledger.take())));
+    let answer = connect.answer(&event, world.now() + Duration::from_secs(10)).await;
+    assert_eq!(answer.status_code, 200);
+    needed_by_function.push(("ConnectFunction", needed(&ledger.take())));
 
-    let mut before = Beyond::of(&world);
+    let mut before = OtherCalls::of(&world);
     for (id, is_long, fails, filling) in [
         ("r1", false, false, 1),
         ("r2", false, true, 10_000),
@@ -172,24 +184,24 @@ async fn each_function_may_do_what_it_does_and_no_more() {
     }
     world.ask("cancel", "c", json!({"request_id": "r5"})).await;
     world.ask("ping", "p", json!({})).await;
-    let mut note = |function: &'static str, world: &World, calls: &Calls| {
-        let now = Beyond::of(world);
+    let mut record = |function: &'static str, world: &World, calls: &Calls| {
+        let now = OtherCalls::of(world);
         let mut needed = needed(calls);
         needed.extend(now.needed_since(&before));
         before = now;
-        done.push((function, needed));
+        needed_by_function.push((function, needed));
     };
-    note("RouterFunction", &world, &ledger.take());
+    record("RouterFunction", &world, &ledger.take());
 
     world.process_for(Duration::from_mins(15)).await;
-    note("ProcessorFunction", &world, &ledger.take());
+    record("ProcessorFunction", &world, &ledger.take());
 
     for key in world.dispatched.keys() {
         world.work(key).await;
     }
-    note("WorkerFunction", &world, &ledger.take());
+    record("WorkerFunction", &world, &ledger.take());
 
-    // What a worker could neither tell the client nor write to the queue.
+    // The worker fails to push the terminal frame and to send the dead letter. The sweeper has to do both.
     world.ask("large", "r6", json!({"is_long": true, "fails": true})).await;
     world.clients.fail("c-ann", SendErrorKind::Unavailable);
     world.letters.fail_times(u32::MAX);
@@ -198,20 +210,25 @@ async fn each_function_may_do_what_it_does_and_no_more() {
     world.letters.fail_times(0);
     let _ = ledger.take();
     world.sweeper().sweep(world.now() + Duration::from_secs(75)).await;
-    note("SweeperFunction", &world, &ledger.take());
+    record("SweeperFunction", &world, &ledger.take());
 
     world.ask("large", "left", json!({"is_long": true, "fails": false})).await;
     let disconnect = disconnect(&world).cancelling(true);
     let _ = ledger.take();
     disconnect.answer(&ended("c-ann"), world.now() + Duration::from_secs(10)).await;
-    done.push(("DisconnectFunction", needed(&ledger.take())));
+    needed_by_function.push(("DisconnectFunction", needed(&ledger.take())));
 
-    for (function, mut needed) in done {
+    for (function, mut needed) in needed_by_function {
         if function == "ProcessorFunction" {
-            // What its event source mapping gives up on, that sends in its name.
+            // The event source mapping sends records that it stops retrying to this queue, with the
+            // function's role.
             needed.insert("SendMessage StreamFailureQueue".to_owned());
         }
-        assert!(!needed.is_empty(), "{function} does something");
-        assert_eq!(permitted(function), needed, "{function}: permitted, and needed");
+        assert!(!needed.is_empty(), "the test makes {function} call a service");
+        assert_eq!(
+            permitted(function),
+            needed,
+            "{function}: permissions granted by the template (left) and needed (right)"
+        );
     }
 }

@@ -20,28 +20,32 @@ use tokio::time::{Instant, sleep};
 use crate::flaky::{Flaky, queue_without, silent_queue};
 use crate::world::{Clients, World, batch, key, queue};
 
-/// What a slow handler of these tests does.
+/// Behavior of a [`Slow`] handler.
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Reports this often, this far apart, and then returns its payload.
+    /// Reports progress this many times, at this interval, and then returns the payload.
     Report(u32, Duration),
-    /// Says nothing for this long.
+    /// Sleeps for this long without a progress report, and then returns the payload.
     Silent(Duration),
-    /// Says that half is done, and then nothing for this long.
+    /// Reports 50 %, sleeps for this long, and then returns the payload.
     ReportThenSilent(Duration),
+    /// Fails with the code `CARD_DECLINED`.
     Fail,
-    /// Fails with a code and a message of this many bytes.
+    /// Fails with an error whose code and message have these lengths.
     FailAtLength {
+        /// Length of the error's code, in bytes.
         code: usize,
+        /// Length of the error's message, in bytes.
         message: usize,
     },
     Panic,
-    /// Returns this many bytes.
+    /// Returns a string of this many bytes.
     Large(usize),
+    /// Never returns.
     Hang,
 }
 
-/// A handler that counts how often it was started, and how often it was stopped before its end.
+/// Handler that counts its runs, and the runs that were dropped before they returned.
 #[derive(Clone, Debug)]
 struct Slow {
     work: Work,
@@ -49,6 +53,7 @@ struct Slow {
     stopped: Arc<AtomicUsize>,
 }
 
+/// Guard that adds one to the counter when it is dropped. A run that returns a result forgets its guard.
 struct CountedIfStopped(Arc<AtomicUsize>);
 
 impl Drop for CountedIfStopped {
@@ -102,6 +107,7 @@ impl Handler for Slow {
     }
 }
 
+/// World whose app has the actions `slow`, with a chosen [`Work`], and `other`, which takes a second.
 struct Bench {
     world: World,
     started: Arc<AtomicUsize>,
@@ -118,23 +124,28 @@ impl Bench {
         Self { world: World::new(app).await, started, stopped }
     }
 
+    /// Sends the request `id` with the action `slow`, and asserts that the request is queued.
     async fn queue(&self, id: &str) {
         let ack = self.world.ask("slow", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
+    /// Number of handler runs that were started.
     fn started(&self) -> usize {
         self.started.load(Ordering::SeqCst)
     }
 
+    /// Number of handler runs that were dropped before they returned.
     fn stopped(&self) -> usize {
         self.stopped.load(Ordering::SeqCst)
     }
 
+    /// Frames that ann's connection was sent.
     fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
 
+    /// Frames that ann's connection was sent, as JSON, one per line.
     fn wire(&self) -> String {
         self.frames().iter().map(Frame::to_json).collect::<Vec<_>>().join("\n")
     }
@@ -145,13 +156,13 @@ fn seq(frame: &Frame) -> Seq {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => *seq,
         Frame::Error { seq, .. } => seq.unwrap(),
         Frame::Response { .. } | Frame::Acknowledgment { .. } => {
-            panic!("{frame:?} has no place among the frames")
+            panic!("{frame:?} has no sequence number")
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_run_reported_on_completed_and_told() {
+async fn queued_request_is_run_and_its_progress_and_result_are_pushed_and_stored() {
     let bench = Bench::new(Work::Report(3, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     assert_eq!(bench.world.process().await.batch_item_failures, []);
@@ -170,28 +181,28 @@ async fn a_request_is_run_reported_on_completed_and_told() {
     assert_eq!(request.ending, Some(Ending::Completed(json!({"n": 1}))));
     assert_eq!((request.attempt, request.epoch, request.lease), (1, 1, None));
     assert_eq!(request.seq, seq(frames.last().unwrap()));
-    assert_eq!(request.subscribers, [], "everyone has been told");
+    assert_eq!(request.subscribers, [], "the terminal frame is delivered to every subscriber");
     let item = bench.world.item("r1").await;
     assert!(item.contains_key("ttl"));
-    assert!(!item.contains_key("timer_at") && !item.contains_key("timer_shard"), "nothing is left to do");
+    assert!(!item.contains_key("timer_at") && !item.contains_key("timer_shard"), "no timer is left");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_comes_again_changes_nothing() {
+async fn stream_record_processed_twice_runs_its_request_once() {
     let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
     bench.queue("r1").await;
-    let twice: Vec<Value> = [bench.world.pending(), bench.world.pending()].concat();
+    let duplicated: Vec<Value> = [bench.world.pending(), bench.world.pending()].concat();
     let deadline = bench.world.now() + Duration::from_mins(15);
-    assert_eq!(bench.world.processor().process(batch(twice), deadline).await.batch_item_failures, []);
+    assert_eq!(bench.world.processor().process(batch(duplicated), deadline).await.batch_item_failures, []);
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
-    assert_eq!(bench.world.process().await.batch_item_failures, [], "a success, or it would come again");
+    assert_eq!(bench.world.process().await.batch_item_failures, [], "a repeated record counts as processed");
     assert_eq!(bench.world.item("r1").await, item);
     assert_eq!(bench.frames(), frames);
     assert_eq!(bench.started(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_processors_that_get_the_same_record_one_runs_it() {
+async fn of_two_processors_with_the_same_record_exactly_one_runs_the_request() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(30))).await;
     bench.queue("r1").await;
     let (one, other) = tokio::join!(bench.world.process(), bench.world.process());
@@ -201,19 +212,19 @@ async fn of_two_processors_that_get_the_same_record_one_runs_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handlers_failure_ends_the_request_with_that_error() {
+async fn handler_failure_makes_the_request_failed_with_the_handlers_error() {
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
     assert_eq!(bench.world.process().await.batch_item_failures, []);
     assert_snapshot!(bench.wire(), @r#"{"type":"error","request_id":"r1","error":{"code":"CARD_DECLINED","message":"The card was declined"},"timestamp":1700000000,"seq":1048577}"#);
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Failed);
-    let Some(Ending::Failed(error)) = request.ending else { panic!("no error is stored") };
+    let Some(Ending::Failed(error)) = request.ending else { panic!("a failed request stores its error") };
     assert_eq!(error.code, ErrorCode::Custom("CARD_DECLINED".into()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_its_own_request_alone_and_tells_nothing_of_the_bug() {
+async fn panic_fails_only_its_own_request_and_hides_the_panic_message_from_the_client() {
     let bench = Bench::new(Work::Panic).await;
     bench.queue("r1").await;
     bench.world.ask("other", "r2", json!(2)).await;
@@ -227,19 +238,19 @@ async fn a_panic_ends_its_own_request_alone_and_tells_nothing_of_the_bug() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_later_version_cannot_run_ends_with_why() {
+async fn queued_request_fails_as_unknown_action_if_the_app_no_longer_has_its_handler() {
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
-    let processor = World::new(App::new()).await;
-    // The same database under an app that has lost its handler.
-    let stranger = World { db: bench.world.db.clone(), clients: bench.world.clients.clone(), ..processor };
-    stranger.process().await;
+    let empty = World::new(App::new()).await;
+    // The same database, processed by an app without a handler for the action.
+    let later_version = World { db: bench.world.db.clone(), clients: bench.world.clients.clone(), ..empty };
+    later_version.process().await;
     let Some(Ending::Failed(error)) = bench.world.request("r1").await.ending else { panic!() };
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: slow"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
+async fn handler_that_outlasts_its_invocation_is_stopped_in_time_to_send_a_timeout_error() {
     let bench = Bench::new(Work::Hang).await;
     bench.queue("r1").await;
     let began = Instant::now();
@@ -247,7 +258,7 @@ async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
     assert_eq!(
         began.elapsed().as_secs(),
         295,
-        "told ten seconds before the invocation's end, and given five"
+        "stop is signaled 10 s before the invocation's deadline; the handler is dropped 5 s later"
     );
     tokio::task::yield_now().await;
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
@@ -255,7 +266,7 @@ async fn what_does_not_end_in_its_invocation_is_stopped_in_time_to_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_lost_stops_the_attempt_without_another_word() {
+async fn attempt_that_loses_its_lease_stops_without_a_write_or_a_terminal_frame() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
     bench.queue("r1").await;
     let takes_over = async {
@@ -265,7 +276,7 @@ async fn a_lease_that_is_lost_stops_the_attempt_without_another_word() {
     };
     let (response, (frames, item)) = tokio::join!(bench.world.process(), takes_over);
     assert_eq!(response.batch_item_failures, []);
-    // Until its next stored report, at most a second later, the attempt cannot know.
+    // The attempt learns of the lost lease from its next stored report, at most a second later.
     assert!(bench.frames().len() <= frames + 10, "{} frames after {frames}", bench.frames().len());
     assert!(!bench.frames().iter().any(Frame::is_terminal));
     assert_eq!(bench.world.item("r1").await, item, "a fenced attempt changes nothing");
@@ -273,33 +284,37 @@ async fn a_lease_that_is_lost_stops_the_attempt_without_another_word() {
     assert_eq!(bench.stopped(), 1);
 }
 
-/// Asks for a request's end after this long, while it runs, and returns how long it went on then.
+/// Processes r1 and cancels the request when it has run for `running`. Returns the time from the cancel to
+/// the end of the processor's invocation.
 async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
     let cancels = async {
         sleep(running).await;
-        let asked = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
-        assert_eq!(asked, Cancelled::Requested);
+        let cancelled = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
+        assert_eq!(cancelled, Cancelled::Requested);
         Instant::now()
     };
-    let (response, asked_at) = tokio::join!(bench.world.process(), cancels);
+    let (response, cancelled_at) = tokio::join!(bench.world.process(), cancels);
     assert_eq!(response.batch_item_failures, []);
-    asked_at.elapsed()
+    cancelled_at.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_request_whose_end_is_asked_for_is_stopped_at_its_next_report() {
+async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
-    let went_on = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    // Seen at its next stored report, and heard by the handler at the one after that.
-    assert!(went_on <= Duration::from_millis(1_500), "{went_on:?}");
+    let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
+    // The attempt sees the cancel at its next stored report. The handler sees the cancel at its next report.
+    assert!(delay <= Duration::from_millis(1_500), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.ending), (Status::Cancelled, Some(Ending::Cancelled)));
     assert_eq!((request.lease, request.subscribers), (None, vec![]));
     let item = bench.world.item("r1").await;
-    assert!(item.contains_key("ttl") && !item.contains_key("timer_at"), "nothing is left to do");
+    assert!(
+        item.contains_key("ttl") && !item.contains_key("timer_at"),
+        "the item expires and no timer is left"
+    );
     let frames = bench.frames();
     assert!(frames.windows(2).all(|pair| seq(&pair[0]) < seq(&pair[1])));
     assert_eq!(frames.iter().filter(|frame| frame.is_terminal()).count(), 1);
@@ -309,19 +324,20 @@ async fn a_running_request_whose_end_is_asked_for_is_stopped_at_its_next_report(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_handler_is_stopped_when_its_lease_is_renewed() {
+async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
-    let went_on = cancel_after(&bench, Duration::from_secs(25)).await;
-    // It is told when its lease is renewed after 40 s, and does not listen.
-    assert!(went_on <= Duration::from_secs(21), "{went_on:?}");
+    let delay = cancel_after(&bench, Duration::from_secs(25)).await;
+    // The attempt sees the cancel at the lease renewal after 40 s. The handler ignores the
+    // stop signal and is dropped five seconds later.
+    assert!(delay <= Duration::from_secs(21), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
     assert_eq!(bench.world.request("r1").await.status, Status::Cancelled);
     assert_eq!(bench.frames().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_before_it_hears_that_it_should_has_ended_so() {
+async fn request_that_completes_before_its_attempt_sees_the_cancel_stays_completed() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     bench.queue("r1").await;
     cancel_after(&bench, Duration::from_secs(9)).await;
@@ -332,7 +348,7 @@ async fn what_ends_before_it_hears_that_it_should_has_ended_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_that_waits_is_never_run() {
+async fn request_cancelled_while_pending_is_never_run() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let cancelled = queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
@@ -343,22 +359,22 @@ async fn a_cancelled_request_that_waits_is_never_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_attempt_that_has_lost_its_lease_says_nothing() {
+async fn cancelled_attempt_that_lost_its_lease_writes_nothing_and_sends_no_terminal_frame() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
     bench.queue("r1").await;
-    let meddles = async {
+    let takes_over = async {
         sleep(Duration::from_millis(2_550)).await;
         queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap();
         bench.world.take_over("r1").await;
         bench.world.item("r1").await
     };
-    let (_, item) = tokio::join!(bench.world.process(), meddles);
+    let (_, item) = tokio::join!(bench.world.process(), takes_over);
     assert_eq!(bench.world.item("r1").await, item);
     assert!(!bench.frames().iter().any(Frame::is_terminal));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_handlers_lease_is_renewed_every_twenty_seconds() {
+async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(5))).await;
     bench.queue("r1").await;
     let began = bench.world.now();
@@ -366,20 +382,21 @@ async fn a_silent_handlers_lease_is_renewed_every_twenty_seconds() {
         for minute in 0..5 {
             let lease = bench.world.request("r1").await.lease;
             let held = lease.is_none_or(|lease| lease.expires_at > bench.world.now());
-            assert!(held, "the lease has lapsed in minute {minute}");
+            assert!(held, "the lease is valid in minute {minute}");
             sleep(Duration::from_secs(59)).await;
         }
     };
     tokio::join!(bench.world.process(), watches);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert!(bench.world.now().since(began) >= Duration::from_mins(5));
-    // Put, claim, end and delivery; 300 s in renewals of 20 s, less the one that would fall on the end.
+    // Four stream records come from the put, the claim, the terminal write and the delivery record. The rest
+    // are renewals, one every 20 s for 300 s, of which the last may coincide with the terminal write.
     let renewals = bench.world.records().len() - 4;
     assert!((14..=15).contains(&renewals), "{renewals} renewals");
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_pushed_ten_times_a_second_and_stored_once() {
+async fn progress_is_pushed_at_most_ten_times_and_stored_once_per_second() {
     let bench = Bench::new(Work::Report(1_000, Duration::from_millis(10))).await;
     bench.queue("r1").await;
     bench.world.process().await;
@@ -390,11 +407,11 @@ async fn progress_is_pushed_ten_times_a_second_and_stored_once() {
     let times = bench.world.clients.times();
     let paced =
         times[..times.len() - 2].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(100));
-    assert!(paced, "but for the last report, which is told before the end, pushes keep their distance");
+    assert!(paced, "pushes are at least 100 ms apart, except the last report and the terminal frame");
     let stored = bench.world.records().len() - 4;
     assert!((9..=10).contains(&stored), "{stored} stored reports in 10 s");
     let Some(Frame::Progress { percentage, message, .. }) = progress.last() else { panic!() };
-    assert_eq!((*percentage, message.as_str()), (100.0, "Step 1000"), "the last report is never lost");
+    assert_eq!((*percentage, message.as_str()), (100.0, "Step 1000"), "the last report is pushed");
     let percentages: Vec<f64> = progress
         .iter()
         .map(|frame| if let Frame::Progress { percentage, .. } = frame { *percentage } else { panic!() })
@@ -403,7 +420,7 @@ async fn progress_is_pushed_ten_times_a_second_and_stored_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_is_gone_is_told_nothing_and_counts_as_told() {
+async fn gone_subscriber_is_removed_at_completion_as_if_it_had_received_the_terminal_frame() {
     let bench = Bench::new(Work::Report(5, Duration::from_millis(200))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Gone);
     bench.queue("r1").await;
@@ -415,18 +432,18 @@ async fn a_subscriber_that_is_gone_is_told_nothing_and_counts_as_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_cannot_be_reached_now_is_kept_for_later() {
+async fn subscriber_that_is_unreachable_at_completion_is_kept_for_a_later_delivery() {
     let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("r1").await;
     bench.world.process().await;
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.subscribers), (Status::Completed, vec!["c-ann".into()]));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody must look again");
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the request stays in the timer index");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_whose_gateway_refuses_for_good_is_not_kept() {
+async fn subscriber_is_removed_if_the_gateway_refuses_the_terminal_frame_permanently() {
     let bench = Bench::new(Work::Report(2, Duration::from_millis(200))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Refused);
     bench.queue("r1").await;
@@ -437,7 +454,7 @@ async fn a_subscriber_whose_gateway_refuses_for_good_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_frame_is_sent_again_while_there_is_time() {
+async fn terminal_frame_is_resent_after_transient_send_failures() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 3);
     bench.queue("r1").await;
@@ -447,7 +464,7 @@ async fn the_last_frame_is_sent_again_while_there_is_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_hangs_holds_up_nobody_else() {
+async fn hanging_subscriber_delays_no_other_subscriber() {
     let bench = Bench::new(Work::Report(20, Duration::from_millis(100))).await;
     bench.world.clients.hang("c-ann");
     bench.queue("r1").await;
@@ -456,11 +473,15 @@ async fn a_subscriber_that_hangs_holds_up_nobody_else() {
     let others = bench.world.clients.frames("c9");
     assert!(others.len() >= 20, "{} frames in 2 s", others.len());
     assert!(matches!(others.last(), Some(Frame::Complete { .. })));
-    assert_eq!(bench.world.request("r1").await.subscribers, ["c-ann".into()], "who was not told is kept");
+    assert_eq!(
+        bench.world.request("r1").await.subscribers,
+        ["c-ann".into()],
+        "the hanging subscriber is kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_hangs_takes_no_second_try_from_another() {
+async fn hanging_subscriber_does_not_prevent_a_resend_to_another_subscriber() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.world.clients.hang("c-ann");
     bench.world.clients.fail_times("c9", SendErrorKind::Unavailable, 1);
@@ -472,7 +493,7 @@ async fn a_subscriber_that_hangs_takes_no_second_try_from_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_is_sent_again_brings_no_progress_back_with_it() {
+async fn resend_of_a_terminal_frame_does_not_repeat_earlier_progress() {
     let bench = Bench::new(Work::ReportThenSilent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let fails = async {
@@ -485,7 +506,7 @@ async fn an_end_that_is_sent_again_brings_no_progress_back_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
+async fn failed_progress_push_is_repeated_at_the_next_lease_renewal() {
     let bench = Bench::new(Work::ReportThenSilent(Duration::from_secs(50))).await;
     bench.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 1);
     bench.queue("r1").await;
@@ -495,16 +516,16 @@ async fn progress_that_failed_is_sent_again_when_the_lease_is_renewed() {
     };
     let (_, frames) = tokio::join!(bench.world.process(), watches);
     assert!(matches!(&frames[..], [Frame::Progress { percentage, .. }] if *percentage == 50.0), "{frames:?}");
-    assert_eq!(bench.frames().len(), 2, "and the end: {:?}", bench.frames());
+    assert_eq!(bench.frames().len(), 2, "the terminal frame follows the progress: {:?}", bench.frames());
 }
 
-/// Everybody is told, as far as is known.
+/// Returns the record of a delivery that reached `delivered`, and after which no known subscriber is left.
 fn delivery(delivered: &[ConnectionId]) -> Delivery<'_> {
     Delivery { delivered, is_complete: true, is_dead_letter_sent: false, parts_released: false }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index() {
+async fn subscriber_added_after_completion_keeps_the_request_in_the_timer_index() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("r1").await;
@@ -516,12 +537,16 @@ async fn who_comes_to_listen_after_the_end_keeps_the_request_in_the_timer_index(
     assert!(bench.world.item("r1").await.contains_key("timer_at"));
 
     queue.record_delivery(&key("r1"), 0, delivery(&["c9".into()])).await.unwrap();
-    assert_eq!(bench.world.request("r1").await.subscribers, ["c9".into()], "a passed epoch changes nothing");
+    assert_eq!(
+        bench.world.request("r1").await.subscribers,
+        ["c9".into()],
+        "a record with an old epoch changes nothing"
+    );
     queue.record_delivery(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 
-/// Reports without ever awaiting, until a client has seen three frames.
+/// Handler that reports in a loop and never awaits, until the clients have been sent three frames.
 struct Spins(Clients);
 
 impl Handler for Spins {
@@ -533,7 +558,10 @@ impl Handler for Spins {
     }
 
     async fn process(&self, _: Value, context: Context) -> Result<bool, HandlerError> {
-        #[expect(clippy::disallowed_methods, reason = "what is measured is the machine's own time")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the handler must stop after 20 s of real time if no frame is pushed"
+        )]
         let began = std::time::Instant::now();
         let mut n = 0;
         while self.0.times().len() < 3 {
@@ -548,7 +576,7 @@ impl Handler for Spins {
 }
 
 #[tokio::test]
-async fn a_handler_that_burns_cpu_and_reports_without_end_is_pushed_all_the_same() {
+async fn progress_of_a_handler_that_never_awaits_is_still_pushed() {
     let clients = Clients::default();
     let mut app = App::new();
     app.handle("slow", Spins(clients.clone())).unwrap();
@@ -562,7 +590,7 @@ async fn a_handler_that_burns_cpu_and_reports_without_end_is_pushed_all_the_same
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_for_a_while_costs_neither_the_lease_nor_the_end() {
+async fn transient_store_failures_cost_an_attempt_neither_its_lease_nor_its_terminal_write() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
     bench.queue("r1").await;
     let flaky = Flaky {
@@ -576,11 +604,15 @@ async fn a_store_that_fails_for_a_while_costs_neither_the_lease_nor_the_end() {
     assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert_eq!((flaky.progress.load(Ordering::SeqCst), flaky.ends.load(Ordering::SeqCst)), (0, 0));
-    assert!(bench.frames().len() > 90, "pushes go on meanwhile: {} frames in 10 s", bench.frames().len());
+    assert!(
+        bench.frames().len() > 90,
+        "pushes continue while the store fails: {} frames in 10 s",
+        bench.frames().len()
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_takes_the_end_is_given_up_before_the_invocation_ends() {
+async fn failing_terminal_write_is_abandoned_before_the_invocation_ends() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let flaky = Flaky {
@@ -594,11 +626,11 @@ async fn a_store_that_never_takes_the_end_is_given_up_before_the_invocation_ends
     let processor = bench.world.processor_with(flaky);
     assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
     assert!((59.0..60.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
-    assert_eq!(bench.frames(), [], "what is not stored is not told");
+    assert_eq!(bench.frames(), [], "no terminal frame is pushed before the terminal write");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_the_store_cannot_hold_ends_the_request_as_failed() {
+async fn result_too_large_for_the_store_makes_the_request_failed() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let flaky = Flaky {
@@ -614,7 +646,7 @@ async fn a_result_that_the_store_cannot_hold_ends_the_request_as_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_item_that_cannot_be_read_is_ended_and_does_not_come_again() {
+async fn unreadable_request_item_is_failed_and_its_record_is_not_retried() {
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
     let not_json = AttributeValue::S("{".into());
@@ -624,11 +656,15 @@ async fn an_item_that_cannot_be_read_is_ended_and_does_not_come_again() {
     assert_eq!(item["status"].as_s().unwrap(), "FAILED");
     assert!(item["error"].as_s().unwrap().contains("INTERNAL_ERROR"));
     assert_eq!(bench.started(), 0);
-    assert_eq!(bench.world.process().await.batch_item_failures, [], "nor does it block who comes after it");
+    assert_eq!(
+        bench.world.process().await.batch_item_failures,
+        [],
+        "the record succeeds when the stream delivers the record again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_item_that_cannot_be_read_is_ended_by_a_store_that_fails_for_a_while() {
+async fn unreadable_request_item_is_failed_despite_transient_store_failures() {
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
     bench.world.edit("r1", "SET payload = :value", AttributeValue::S("{".into())).await;
@@ -644,7 +680,7 @@ async fn an_item_that_cannot_be_read_is_ended_by_a_store_that_fails_for_a_while(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_invocation_has_no_time_for_is_handed_over_as_it_is() {
+async fn request_is_dispatched_unclaimed_if_the_invocation_has_too_little_time_left() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let response = bench.world.process_for(Duration::from_secs(40)).await;
@@ -654,37 +690,43 @@ async fn what_an_invocation_has_no_time_for_is_handed_over_as_it_is() {
     assert_eq!((request.status, request.attempt), (Status::Pending, 0));
 }
 
-/// A claim that is not answered is given up while a handler could still run, and its record comes again.
+/// The processor abandons the claim 10 s before the invocation's deadline and reports the record as failed,
+/// so that the stream delivers the record again.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_nobody_answers_ends_before_its_invocation() {
+async fn unanswered_claim_times_out_before_the_invocation_ends_and_its_record_is_retried() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let started = Instant::now();
     let deadline = bench.world.now() + Duration::from_secs(60);
     let processor = bench.world.processor_with(silent_queue());
     let response = processor.process(batch(bench.world.pending()), deadline).await;
-    assert_eq!(response.batch_item_failures.len(), 1, "it must come again");
+    assert_eq!(response.batch_item_failures.len(), 1, "the stream must deliver the record again");
     assert_eq!(started.elapsed().as_secs(), 50);
     assert_eq!(bench.started(), 0);
 }
 
-/// Its payload is still there, and somebody else may be able to read it: it is not ended for a store that fails.
+/// A failed read does not fail the request: the payload's part item still exists, and a later attempt may
+/// read the item.
 #[tokio::test(start_paused = true)]
-async fn a_claimed_request_whose_payload_is_out_of_reach_is_left_to_its_leases_end() {
+async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_lease_expiry() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.world.ask("slow", "r1", json!("x".repeat(9_000))).await;
     let processor = bench.world.processor_with(queue_without(&bench.world.db, ".GetItem"));
     let deadline = bench.world.now() + Duration::from_mins(15);
     let response = processor.process(batch(bench.world.pending()), deadline).await;
-    assert_eq!(response.batch_item_failures, [], "another record would find it claimed");
+    assert_eq!(
+        response.batch_item_failures,
+        [],
+        "no retry of the record: the retry would find the request claimed"
+    );
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Processing, 1));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody looks at it after that");
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the sweeper reclaims the request later");
     assert_eq!((bench.started(), bench.frames().len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_no_frame_can_carry_is_told_without_its_text() {
+async fn error_too_large_for_a_frame_is_delivered_without_its_message() {
     for (work, code) in [
         (Work::FailAtLength { code: 200_000, message: 1 }, ErrorCode::ProcessingFailed),
         (Work::FailAtLength { code: 8, message: 200_000 }, ErrorCode::Custom("XXXXXXXX".into())),
@@ -700,7 +742,7 @@ async fn an_error_that_no_frame_can_carry_is_told_without_its_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_hangs_does_not_stop_the_handler() {
+async fn hanging_subscriber_does_not_stop_the_handler() {
     let bench = Bench::new(Work::Report(10, Duration::from_millis(100))).await;
     bench.world.clients.hang("c-ann");
     bench.queue("r1").await;
@@ -711,9 +753,9 @@ async fn a_subscriber_that_hangs_does_not_stop_the_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_above_the_frame_limit_is_a_clear_failure_and_one_at_the_limit_is_sent() {
-    let shell = r#"{"type":"complete","request_id":"r1","success":true,"result":"","timestamp":1700000000,"seq":1048577}"#;
-    let limit = 128 * 1024 - shell.len();
+async fn result_frame_of_exactly_128_kib_completes_the_request_and_a_larger_one_fails_it() {
+    let empty_frame = r#"{"type":"complete","request_id":"r1","success":true,"result":"","timestamp":1700000000,"seq":1048577}"#;
+    let limit = 128 * 1024 - empty_frame.len();
     for (bytes, status) in [(limit, Status::Completed), (limit + 1, Status::Failed)] {
         let bench = Bench::new(Work::Large(bytes)).await;
         bench.queue("r1").await;
@@ -726,7 +768,7 @@ async fn a_result_above_the_frame_limit_is_a_clear_failure_and_one_at_the_limit_
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_records_that_failed_before_their_claim_come_again() {
+async fn only_stream_records_that_fail_before_their_claim_are_reported_for_retry() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
     bench.queue("r1").await;
     let good = bench.world.pending().remove(0);
@@ -736,26 +778,28 @@ async fn only_records_that_failed_before_their_claim_come_again() {
     assert_eq!(response.batch_item_failures, [BatchItemFailure { item_identifier: "7".into() }]);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
 
-    let nowhere = DynamoRequestQueue::new(bench.world.db.client(), "no-such-table", QueueSettings::default());
-    let response = bench.world.processor_with(nowhere).process(batch(vec![good.clone()]), deadline).await;
+    let broken_queue =
+        DynamoRequestQueue::new(bench.world.db.client(), "no-such-table", QueueSettings::default());
+    let response =
+        bench.world.processor_with(broken_queue).process(batch(vec![good.clone()]), deadline).await;
     let sequence_number = good["dynamodb"]["SequenceNumber"].as_str().unwrap();
     assert_eq!(response.batch_item_failures, [BatchItemFailure { item_identifier: sequence_number.into() }]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_runs_ten_requests_at_once() {
+async fn batch_runs_ten_requests_concurrently() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     for n in 0..25 {
         bench.queue(&format!("r{n}")).await;
     }
     let began = Instant::now();
     bench.world.process().await;
-    assert_eq!(began.elapsed().as_secs(), 30, "25 requests of 10 s, 10 at a time");
+    assert_eq!(began.elapsed().as_secs(), 30, "25 requests of 10 s, ten at a time");
     assert_eq!(bench.started(), 25);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_not_there_any_more_is_done_with() {
+async fn stream_record_of_a_missing_request_succeeds_without_running_a_handler() {
     let bench = Bench::new(Work::Fail).await;
     let record = json!({"eventName": "INSERT", "dynamodb": {
         "Keys": {"request_id": {"S": "acme/ann/never"}, "part": {"S": "request"}}, "SequenceNumber": "1",

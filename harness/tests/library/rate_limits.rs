@@ -21,15 +21,17 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
 
+/// Returns an app with the action `echo` behind `limit`.
 fn limited(limit: RateLimit) -> App {
     let mut app = App::new();
     app.handle("echo", echo).unwrap().layer(limit);
     app
 }
 
+/// Message that calls the action `echo`.
 const ECHO: &str = r#"{"action":"echo","id":"r1"}"#;
 
-/// A router in an environment of its own, with limits in the table that all share.
+/// Returns the router of a separate Lambda environment, whose shared rate limits are kept in `limits`.
 async fn environment(
     world: &World,
     app: App,
@@ -37,11 +39,12 @@ async fn environment(
 ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
     let mut router = world.router_of(app);
     router.set_rate_limits(limits);
-    // Its identity is remembered from here on, and no layer has seen it: nobody answers this action.
+    // Makes the router cache ann's identity. No handler has the action `fly`, so no layer sees the call.
     router.route(&message("c-ann", json!(r#"{"action":"fly","id":"f"}"#), false)).await;
     router
 }
 
+/// Sends the message [`ECHO`] over `connection` and returns the answer.
 async fn say(
     router: &Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
     connection: &str,
@@ -49,7 +52,7 @@ async fn say(
     router.route(&message(connection, json!(ECHO), false)).await
 }
 
-/// How many of `calls` calls are let through.
+/// Sends `calls` messages, in turn to each router, and returns how many are answered with success.
 async fn granted(
     routers: &[&Router<DynamoConnectionStore, DynamoRequestQueue, Clients>],
     connection: &str,
@@ -64,13 +67,13 @@ async fn granted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_let_through_up_to_its_rate_and_told_how_long_to_wait() {
+async fn call_above_its_connections_rate_limit_is_refused_with_the_time_to_wait() {
     let world = World::new(limited(RateLimit::per_connection(Rate::per_second(10).with_burst(3)))).await;
     for _ in 0..3 {
         assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
     }
     assert_snapshot!(world.say("c-ann", ECHO).await, @r#"{"type":"error","request_id":"r1","error":{"code":"RATE_LIMITED","message":"Too many requests: try again in 100 ms","details":{"retry_after_ms":100}},"timestamp":1700000000}"#);
-    assert!(world.say("c-bob", ECHO).await.contains("\"success\":true"), "each connection has its own");
+    assert!(world.say("c-bob", ECHO).await.contains("\"success\":true"), "each connection has its own limit");
     advance(Duration::from_millis(99)).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"retry_after_ms\":1}"));
     advance(Duration::from_millis(1)).await;
@@ -78,7 +81,7 @@ async fn a_connection_is_let_through_up_to_its_rate_and_told_how_long_to_wait() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_is_limited_over_all_connections_and_not_by_a_namesake_in_another_tenant() {
+async fn rate_limit_per_user_spans_all_connections_of_the_user_but_not_other_tenants() {
     let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
     world.connect_as("c-ann-2", "ann", "acme").await;
     world.connect_as("c-other", "ann", "other").await;
@@ -91,7 +94,7 @@ async fn a_user_is_limited_over_all_connections_and_not_by_a_namesake_in_another
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_built_in_counts_as_well_and_costs_no_read_above_the_limit() {
+async fn built_in_actions_count_toward_the_rate_limit_and_refused_ones_make_no_call() {
     let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r9"}});
     assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
@@ -103,7 +106,7 @@ async fn what_is_built_in_counts_as_well_and_costs_no_read_above_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_queued_is_run_without_being_counted_again() {
+async fn queued_request_is_not_counted_by_the_rate_limit_again_when_it_runs() {
     struct Slow;
 
     impl streamer::handler::Handler for Slow {
@@ -121,18 +124,18 @@ async fn what_was_queued_is_run_without_being_counted_again() {
 
     let limit = RateLimit::per_user(Rate::per_minute(2));
     let mut app = App::new();
-    // A clone counts together with its original.
+    // A clone of a `RateLimit` shares the buckets of the original.
     app.handle_with("slow", Slow, limit.clone()).unwrap().handle_with("echo", echo, limit).unwrap();
     let world = World::new(app).await;
     world.ask("slow", "r1", json!(1)).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));
     assert!(world.say("c-ann", ECHO).await.contains("RATE_LIMITED"));
     world.process().await;
-    assert_eq!(world.clients.frames("c-ann").len(), 1, "it has completed");
+    assert_eq!(world.clients.frames("c-ann").len(), 1, "the queued request's terminal frame is pushed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_share_a_limit_at_one_write_a_message_and_none_for_what_is_known_to_be_too_many() {
+async fn environments_share_a_rate_limit_and_make_no_write_while_the_bucket_is_known_empty() {
     let world = World::new(App::new()).await;
     let app = || limited(RateLimit::per_user(Rate::per_second(1).with_burst(5)).shared("messages"));
     let limits = || DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
@@ -143,30 +146,31 @@ async fn environments_share_a_limit_at_one_write_a_message_and_none_for_what_is_
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
     assert!(say(&one, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
-    // The other has never seen the bucket, and takes it for a full one.
+    // The other environment has not seen the bucket yet and assumes a full bucket. The first write therefore
+    // fails, and the second write uses the stored state.
     assert!(say(&other, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @r"
     UpdateItem streamer-RateLimitsTable: 1 WCU -> ConditionalCheckFailedException
     UpdateItem streamer-RateLimitsTable: 1 WCU
     ");
-    assert_eq!(granted(&[&one, &other], "c-ann", 10).await, 2, "five in all");
+    assert_eq!(granted(&[&one, &other], "c-ann", 10).await, 2, "five calls are granted in total");
     let _ = ledger.take();
     assert_eq!(granted(&[&one, &other], "c-ann", 1_000).await, 0);
     assert_snapshot!(ledger.take(), @"no calls");
 
     advance(Duration::from_secs(2)).await;
-    assert_eq!(granted(&[&one, &other], "c-ann", 100).await, 2, "one a second");
+    assert_eq!(granted(&[&one, &other], "c-ann", 100).await, 2, "one token is added per second");
     advance(Duration::from_mins(30)).await;
     assert_eq!(
         granted(&[&other, &one], "c-ann", 100).await,
         5,
-        "and no more than a burst after half an hour"
+        "half an hour without a call adds no more than the burst"
     );
-    assert_eq!(granted(&[&one], "c-bob", 100).await, 5, "each user has its own");
+    assert_eq!(granted(&[&one], "c-bob", 100).await, 5, "each user has a separate bucket");
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_that_race_for_the_last_tokens_grant_no_more_than_there_are() {
+async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let rate = Rate::per_minute(60).with_burst(7);
@@ -182,7 +186,7 @@ async fn environments_that_race_for_the_last_tokens_grant_no_more_than_there_are
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stored_bucket_is_a_number_and_its_end() {
+async fn stored_rate_limit_bucket_has_only_the_time_when_it_is_full_and_a_ttl() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let (rate, now) = (Rate::per_second(2).with_burst(10), Timestamp::from_millis(1_000_250));
@@ -199,27 +203,30 @@ async fn a_stored_bucket_is_a_number_and_its_end() {
     );
 }
 
-/// A table that does not answer as it should; says where it was asked.
+/// Rate-limit store whose calls all fail or hang.
 #[derive(Clone, Default)]
 struct Failing {
+    /// Whether calls never return.
     hangs: bool,
+    /// Whether calls fail as throttled. Otherwise they fail as unavailable.
     throttles: bool,
-    asked_on: Arc<Mutex<Vec<ThreadId>>>,
+    /// The threads on which the store was called, in order.
+    called_on: Arc<Mutex<Vec<ThreadId>>>,
 }
 
 impl RateLimits for Failing {
     async fn take(&self, _: &str, _: Rate, _: Timestamp, _: FullAt) -> Result<Taken, StoreError> {
-        self.asked_on.lock().unwrap().push(thread::current().id());
+        self.called_on.lock().unwrap().push(thread::current().id());
         if self.hangs {
             std::future::pending::<()>().await;
         }
         let kind = if self.throttles { StoreErrorKind::Throttled } else { StoreErrorKind::Unavailable };
-        Err(StoreError::new(kind, "a fault of this test"))
+        Err(StoreError::new(kind, "a fault injected by the test"))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_fails_or_hangs_leaves_each_environment_to_count_for_itself_or_lets_nobody_through() {
+async fn shared_rate_limit_whose_table_fails_counts_locally_or_refuses_if_fail_closed() {
     let world = World::new(App::new()).await;
     let limit = || RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     for hangs in [false, true] {
@@ -230,12 +237,16 @@ async fn a_table_that_fails_or_hangs_leaves_each_environment_to_count_for_itself
         let started = tokio::time::Instant::now();
         let answer = say(&closed, "c-ann").await;
         assert!(answer.contains("RATE_LIMITED") && answer.contains("\"retry_after_ms\":1000"), "{answer}");
-        assert_eq!(started.elapsed(), Duration::from_secs(u64::from(hangs)), "it waits a second at most");
+        assert_eq!(
+            started.elapsed(),
+            Duration::from_secs(u64::from(hangs)),
+            "the router waits a second for the table"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_that_has_its_bucket_throttled_does_not_open_its_own_limit() {
+async fn call_is_refused_if_dynamodb_throttles_its_rate_limit_bucket() {
     let world = World::new(App::new()).await;
     let limit = RateLimit::per_user(Rate::per_second(10)).shared("messages");
     let throttled = Failing { throttles: true, ..Failing::default() };
@@ -245,7 +256,7 @@ async fn a_flood_that_has_its_bucket_throttled_does_not_open_its_own_limit() {
 }
 
 #[tokio::test]
-async fn the_table_is_asked_on_the_routers_own_runtime() {
+async fn rate_limit_table_is_called_on_the_routers_runtime_not_the_handlers_runtime() {
     let handlers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let world = World::new(App::new()).await;
     let failing = Failing::default();
@@ -253,12 +264,12 @@ async fn the_table_is_asked_on_the_routers_own_runtime() {
     let mut router = world.router_with(app, handlers.handle().clone());
     router.set_rate_limits(failing.clone());
     assert!(say(&router, "c-ann").await.contains("\"success\":true"));
-    assert_eq!(*failing.asked_on.lock().unwrap(), [thread::current().id()]);
+    assert_eq!(*failing.called_on.lock().unwrap(), [thread::current().id()]);
     handlers.shutdown_background();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_limit_without_a_table_is_each_environments_own_or_lets_nobody_through() {
+async fn shared_rate_limit_without_a_table_counts_locally_or_refuses_if_fail_closed() {
     let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     let world = World::new(limited(limit.clone())).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));

@@ -1,4 +1,5 @@
-//! What a handler says last, before its request leaves the attempt.
+//! The last progress report of an attempt: pushed before the terminal frame, and stored with the attempt's
+//! last write.
 
 use std::time::Duration;
 
@@ -11,19 +12,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::scripted::{Bench, assert_in_order};
 
-/// Reports once right after it begins, and then, faster than anything is pushed, until its end.
-async fn reports(context: Context, end: Result<Value, HandlerError>) -> Result<Value, HandlerError> {
+/// Reports 1 %, then 2 % to 99 % without a pause, faster than reports are pushed. Returns `result`.
+async fn reports(context: Context, result: Result<Value, HandlerError>) -> Result<Value, HandlerError> {
     context.progress.report(1.0, "Begun")?;
     sleep(Duration::from_millis(20)).await;
     for n in 2..=99 {
         context.progress.report(f64::from(n), format!("Step {n}"))?;
     }
     context.progress.set_metadata("rows", 7)?;
-    end
+    result
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_report_is_pushed_before_the_end_and_stored_with_it() {
+async fn last_progress_report_is_pushed_before_the_terminal_frame_and_stored() {
     for succeeds in [true, false] {
         let bench = Bench::new(RetryPolicy::never(), move |context| {
             let failed = Err(HandlerError::failure("A", "a"));
@@ -48,9 +49,9 @@ async fn the_last_report_is_pushed_before_the_end_and_stored_with_it() {
     }
 }
 
-/// What was pushed is never ahead of what is stored, also of a request that is tried again.
+/// A retry stores the last pushed report, so that the stored progress is never behind the pushed progress.
 #[tokio::test(start_paused = true)]
-async fn the_last_report_is_pushed_and_stored_before_a_request_is_tried_again() {
+async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_the_retry() {
     let error = || HandlerError::retryable("BUSY", "busy");
     let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
     bench.queue("r1").await;
@@ -59,18 +60,18 @@ async fn the_last_report_is_pushed_and_stored_before_a_request_is_tried_again() 
     assert_eq!((request.status, request.progress.percentage), (Status::Retrying, 99.0));
     assert!(matches!(bench.frames().last(), Some(Frame::Progress { percentage: 99.0, .. })));
 
-    // The next attempt begins anew, under higher numbers.
+    // The next attempt starts from the first report again, with higher sequence numbers.
     bench.until_it_ends("r1").await;
     assert_in_order(&bench.frames());
-    assert!(bench.frames().iter().filter(|frame| is_at(frame, 1.0)).count() == 2);
+    assert!(bench.frames().iter().filter(|frame| is_progress(frame, 1.0)).count() == 2);
 }
 
-fn is_at(frame: &Frame, at: f64) -> bool {
-    matches!(frame, Frame::Progress { percentage, .. } if *percentage == at)
+fn is_progress(frame: &Frame, expected: f64) -> bool {
+    matches!(frame, Frame::Progress { percentage, .. } if *percentage == expected)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_holds_up_what_becomes_of_a_request_for_a_moment_only() {
+async fn hanging_client_delays_the_write_of_a_retry_by_at_most_four_seconds() {
     let error = || HandlerError::retryable("BUSY", "busy").retry_after(Duration::from_secs(60));
     let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
     bench.world.clients.hang("c-ann");
@@ -81,9 +82,8 @@ async fn a_client_that_hangs_holds_up_what_becomes_of_a_request_for_a_moment_onl
     assert!(began.elapsed() <= Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
-/// What is not pushed is still stored.
 #[tokio::test(start_paused = true)]
-async fn a_report_that_reaches_nobody_is_stored() {
+async fn progress_report_that_reaches_no_subscriber_is_still_stored() {
     let bench = Bench::new(RetryPolicy::never(), |context| reports(context, Ok(Value::Null))).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("r1").await;

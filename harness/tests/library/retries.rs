@@ -1,4 +1,4 @@
-//! Attempts that fail, and what follows them.
+//! Failed attempts: retries, backoff, dead letters and the attempt history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,21 +22,21 @@ fn busy() -> HandlerError {
     HandlerError::retryable("BUSY", "The printer is busy")
 }
 
-/// Fails until this attempt.
+/// Fails in every attempt before `attempt`, and returns the attempt's number from then on.
 async fn succeeds_at(attempt: u32, context: Context) -> Result<Value, HandlerError> {
     if context.attempt < attempt { Err(busy()) } else { Ok(json!(context.attempt)) }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_fails_is_followed_by_others_until_one_succeeds() {
+async fn failed_attempts_are_retried_until_one_succeeds() {
     let bench = Bench::new(RetryPolicy::attempts(3), |context| succeeds_at(3, context)).await;
     bench.queue("r1").await;
-    for (attempt, longest) in [(1, 1_000), (2, 2_000)] {
+    for (attempt, max_backoff_ms) in [(1, 1_000), (2, 2_000)] {
         assert_eq!(bench.world.process().await.batch_item_failures, []);
         let request = bench.world.request("r1").await;
         assert_eq!((request.status, request.attempt, request.lease), (Status::Retrying, attempt, None));
-        assert!(bench.wait("r1").await <= Duration::from_millis(longest));
-        assert_eq!(bench.frames(), [], "a client hears of the end alone");
+        assert!(bench.wait("r1").await <= Duration::from_millis(max_backoff_ms));
+        assert_eq!(bench.frames(), [], "a failed attempt that is retried pushes no frame");
         bench.world.retry("r1").await;
     }
     bench.world.process().await;
@@ -49,7 +49,7 @@ async fn an_attempt_that_fails_is_followed_by_others_until_one_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_each_time_ends_with_its_last_error_and_a_dead_letter() {
+async fn request_whose_attempts_all_fail_ends_with_the_last_error_and_a_dead_letter() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |_| Err(busy())).await;
     bench.queue("r1").await;
     bench.until_it_ends("r1").await;
@@ -60,17 +60,17 @@ async fn what_fails_each_time_ends_with_its_last_error_and_a_dead_letter() {
     assert_eq!(epochs, [(1, 1), (2, 2), (3, 3)]);
     assert!(request.history.iter().all(|past| past.error == bench.error() && past.started_at.is_some()));
 
-    let [letter] = &bench.world.letters.sent()[..] else { panic!("one letter") };
+    let [letter] = &bench.world.letters.sent()[..] else { panic!("exactly one dead letter is sent") };
     assert_eq!((letter.id.as_str(), letter.attempts, letter.epoch), ("acme/ann/r1#3@1700000000000", 3, 3));
     assert_eq!((&letter.payload, &letter.error), (&json!({"n": 1}), &bench.error()));
     assert_eq!(letter.history, request.history);
     assert_eq!(Some(letter.failed_at), request.finished_at);
-    assert!(!request.is_dead_letter_due, "it is sent");
-    assert!(!bench.world.item("r1").await.contains_key("timer_at"), "nothing is left to do");
+    assert!(!request.is_dead_letter_due, "a sent dead letter is no longer due");
+    assert!(!bench.world.item("r1").await.contains_key("timer_at"), "no timer is left");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_is_not_taken_is_owed() {
+async fn dead_letter_refused_by_its_queue_stays_due_in_the_timer_index() {
     let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
     bench.world.letters.fail_times(1);
     bench.queue("r1").await;
@@ -78,12 +78,12 @@ async fn a_dead_letter_that_is_not_taken_is_owed() {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.is_dead_letter_due), (Status::Failed, true));
     assert_eq!((request.subscribers, bench.world.letters.sent()), (vec![], vec![]));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "somebody looks at it again");
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the request stays in the timer index");
     assert_eq!(bench.error().code, ErrorCode::Custom("BUSY".into()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sent_dead_letter_is_struck_out_though_its_client_is_out_of_reach() {
+async fn sent_dead_letter_is_no_longer_due_although_the_client_is_unreachable() {
     let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("r1").await;
@@ -91,12 +91,12 @@ async fn a_sent_dead_letter_is_struck_out_though_its_client_is_out_of_reach() {
     let request = bench.world.request("r1").await;
     assert_eq!((request.is_dead_letter_due, request.subscribers), (false, vec!["c-ann".into()]));
     assert_eq!(bench.world.letters.sent().len(), 1);
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "ann is still to be told");
+    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the delivery to ann is still due");
 }
 
-/// What each kind of error makes of a request that has attempts left.
+/// Each error occurs in the first of two attempts. The status shows whether the request is retried.
 #[tokio::test(start_paused = true)]
-async fn an_error_says_itself_whether_another_attempt_is_worth_it() {
+async fn handler_error_decides_whether_the_request_is_retried() {
     fn unexpected() -> HandlerError {
         "no number".parse::<u32>().unwrap_err().into()
     }
@@ -119,21 +119,22 @@ async fn an_error_says_itself_whether_another_attempt_is_worth_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_that_an_error_asks_for_is_the_least_and_never_without_end() {
-    for (asked, least) in [(60, 60), (u64::MAX, 24 * 3_600)] {
-        let error = move || busy().retry_after(Duration::from_secs(asked));
+async fn retry_waits_at_least_as_long_as_its_error_asks_but_at_most_a_day() {
+    for (retry_after_s, backoff_s) in [(60, 60), (u64::MAX, 24 * 3_600)] {
+        let error = move || busy().retry_after(Duration::from_secs(retry_after_s));
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| async move { Err(error()) }).await;
         bench.queue("r1").await;
         bench.world.process().await;
-        assert_eq!(bench.wait("r1").await.as_secs(), least);
+        assert_eq!(bench.wait("r1").await.as_secs(), backoff_s);
     }
 }
 
-/// Chance that always comes out the same, and tokens that do not.
+/// Entropy that fills every 4-byte draw, which decides a backoff, with the first field. Other draws, such as
+/// owner tokens, are filled with a counter, so that they differ.
 #[derive(Debug)]
-struct Fixed(u8, std::sync::atomic::AtomicU8);
+struct FixedBackoff(u8, std::sync::atomic::AtomicU8);
 
-impl Entropy for Fixed {
+impl Entropy for FixedBackoff {
     fn fill(&self, bytes: &mut [u8]) {
         let n = self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         bytes.fill(if bytes.len() == 4 { self.0 } else { n });
@@ -141,8 +142,8 @@ impl Entropy for Fixed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
-    for (chance, waits) in [
+async fn maximum_backoff_grows_with_each_attempt_up_to_the_policys_cap() {
+    for (byte, backoffs_ms) in [
         (u8::MAX, [2_000, 6_000, 18_000, 20_000, 20_000]),
         (128, [1_003, 3_011, 9_035, 10_039, 10_039]),
         (0, [0; 5]),
@@ -151,8 +152,8 @@ async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
             RetryPolicy::attempts(6).base(Duration::from_secs(2)).factor(3.0).cap(Duration::from_secs(20));
         let bench = Bench::new(policy, async |_| Err(busy())).await;
         bench.queue("r1").await;
-        let entropy: Arc<dyn Entropy> = Arc::new(Fixed(chance, 0.into()));
-        for wait in waits {
+        let entropy: Arc<dyn Entropy> = Arc::new(FixedBackoff(byte, 0.into()));
+        for backoff_ms in backoffs_ms {
             let executor = bench.world.executor_on(queue(&bench.world.db), tokio::runtime::Handle::current());
             let processor = Processor::new(
                 streamer::executor::Executor { entropy: Arc::clone(&entropy), ..executor },
@@ -161,14 +162,14 @@ async fn the_longest_wait_grows_from_attempt_to_attempt_up_to_the_cap() {
             );
             let deadline = bench.world.now() + Duration::from_mins(15);
             processor.process(batch(bench.world.pending()), deadline).await;
-            assert_eq!(bench.wait("r1").await, Duration::from_millis(wait), "{chance}");
+            assert_eq!(bench.wait("r1").await, Duration::from_millis(backoff_ms), "random bytes of {byte}");
             bench.world.retry("r1").await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_tried_again_if_its_policy_says_so() {
+async fn panic_is_retried_only_if_the_retry_policy_retries_panics() {
     async fn panics(_: Context) -> Result<Value, HandlerError> {
         panic!("a bug in the handler")
     }
@@ -189,20 +190,21 @@ async fn a_panic_is_tried_again_if_its_policy_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_history_is_bounded_whatever_is_said_and_however_often() {
+async fn attempt_history_keeps_only_the_last_ten_attempts_with_shortened_errors() {
     let long = || HandlerError::retryable("LONG", "x".repeat(5_000)).with_detail("all", "y".repeat(5_000));
     let bench = Bench::new(RetryPolicy::attempts(14), move |_| async move { Err(long()) }).await;
     bench.queue("r1").await;
     bench.until_it_ends("r1").await;
     let history = bench.world.request("r1").await.history;
     let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
-    assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the latest");
+    assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the history has the latest ten attempts");
     assert!(history.iter().all(|past| past.error.message.len() == 120 && past.error.details.is_empty()));
-    assert_eq!(bench.error().message.len(), 5_000, "its client is told all of it");
+    assert_eq!(bench.error().message.len(), 5_000, "the client receives the full message");
 }
 
-/// The first request fails at once, and those after it take ten seconds.
-async fn first_fails(context: Context, wait: Duration) -> Result<Value, HandlerError> {
+/// Fails the first attempt of `r1` with a retry after `wait`, and completes the second. Other requests take
+/// ten seconds.
+async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Value, HandlerError> {
     if context.request_id.as_str() == "r1" {
         return match context.attempt {
             1 => Err(busy().retry_after(wait)),
@@ -214,9 +216,10 @@ async fn first_fails(context: Context, wait: Duration) -> Result<Value, HandlerE
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_wait_is_waited_for_in_place_as_long_as_others_run() {
+async fn processor_waits_out_a_short_backoff_itself_while_other_requests_run() {
     let wait = Duration::from_secs(4);
-    let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_fails(context, wait)).await;
+    let bench =
+        Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
     bench.queue("r1").await;
     bench.queue("r2").await;
     let began = Instant::now();
@@ -224,30 +227,33 @@ async fn a_short_wait_is_waited_for_in_place_as_long_as_others_run() {
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(2))));
     let last = *bench.starts().last().unwrap() - began;
     assert!((4_000..4_100).contains(&last.as_millis()), "{last:?}");
-    assert_eq!(began.elapsed().as_secs(), 10, "it took nobody's time");
+    assert_eq!(began.elapsed().as_secs(), 10, "the backoff does not lengthen the invocation");
     assert_in_order(&bench.frames()[..1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_is_left_to_the_sweeper_when_it_is_long_or_nobody_else_runs() {
-    for (wait, beside) in [(4, false), (6, true)] {
+async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs() {
+    for (wait, has_other_request) in [(4, false), (6, true)] {
         let wait = Duration::from_secs(wait);
-        let bench = Bench::new(RetryPolicy::attempts(2), move |context| first_fails(context, wait)).await;
+        let bench =
+            Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait))
+                .await;
         bench.queue("r1").await;
-        if beside {
+        if has_other_request {
             bench.queue("r2").await;
         }
         let began = Instant::now();
         bench.world.process().await;
         assert_eq!(bench.status("r1").await, Status::Retrying);
-        assert_eq!(began.elapsed().as_secs(), if beside { 10 } else { 0 });
+        assert_eq!(began.elapsed().as_secs(), if has_other_request { 10 } else { 0 });
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_waited_for_in_place_is_run_once_though_the_sweeper_brings_it_back_too() {
+async fn retry_waited_out_in_the_processor_runs_once_although_the_sweeper_starts_it_too() {
     let wait = Duration::from_secs(3);
-    let bench = Bench::new(RetryPolicy::attempts(3), move |context| first_fails(context, wait)).await;
+    let bench =
+        Bench::new(RetryPolicy::attempts(3), move |context| first_request_fails_once(context, wait)).await;
     bench.queue("r1").await;
     bench.queue("r2").await;
     let sweeps = async {
@@ -261,20 +267,20 @@ async fn what_is_waited_for_in_place_is_run_once_though_the_sweeper_brings_it_ba
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_waits_for_nothing() {
+async fn worker_ends_its_invocation_instead_of_waiting_for_a_retry() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
     bench.queue_long("r1").await;
     let began = Instant::now();
     bench.world.process().await;
     assert_eq!((bench.status("r1").await, bench.started()), (Status::Retrying, 1));
     assert_eq!(began.elapsed().as_secs(), 0);
-    assert_eq!(bench.runner("r1").await, Runner::Worker, "and it is the worker's again");
+    assert_eq!(bench.runner("r1").await, Runner::Worker, "the retry is again for the worker");
     bench.until_it_ends("r1").await;
     assert_eq!((bench.started(), bench.error().code), (2, ErrorCode::Custom("BUSY".into())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_is_written_until_it_stands() {
+async fn write_that_schedules_a_retry_is_repeated_until_it_succeeds() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
     bench.queue("r1").await;
     let flaky = Flaky {
@@ -289,9 +295,9 @@ async fn a_retry_is_written_until_it_stands() {
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)]);
 }
 
-/// Attempts are the request's own: how many it was queued with.
+/// A request's maximum number of attempts is fixed when the request is queued.
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_changes_meanwhile_changes_no_request_that_is_queued() {
+async fn queued_request_keeps_its_max_attempts_when_the_retry_policy_changes() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;
     bench.queue("r1").await;
     let later = Bench::new(RetryPolicy::attempts(9), async |_| Err(busy())).await;

@@ -9,7 +9,7 @@ use streamer::store::{Runner, Status};
 
 use crate::world::{CONNECTIONS, REQUESTS, World, message};
 
-/// Takes as many seconds as its payload says, and says so beforehand.
+/// Handler that sleeps for the number of seconds in its payload, and estimates that duration.
 struct Takes;
 
 impl Handler for Takes {
@@ -26,6 +26,7 @@ impl Handler for Takes {
     }
 }
 
+/// Returns an app whose handlers succeed, fail, panic, hang, or take a chosen time.
 pub(crate) fn app() -> App {
     let mut app = App::new();
     let declined = |_: Value, _: Context| async {
@@ -56,7 +57,7 @@ pub(crate) fn app() -> App {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_message_has_its_answer() {
+async fn router_answers_each_kind_of_message() {
     let world = World::new(app()).await;
     let mut answers = Vec::new();
     for body in [
@@ -82,7 +83,7 @@ async fn each_message_has_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_expected_to_be_slow_is_queued_once_and_told_to_its_connection() {
+async fn slow_request_is_acknowledged_and_queued_with_its_connection_as_subscriber() {
     let world = World::new(app()).await;
     let ack = world.ask("takes", "r1", json!(60)).await;
     assert!(matches!(ack, Frame::Acknowledgment { status, .. } if status == "queued"));
@@ -91,12 +92,15 @@ async fn what_is_expected_to_be_slow_is_queued_once_and_told_to_its_connection()
     assert_eq!(request.subscribers, ["c-ann".into()]);
     assert_eq!(request.payload, json!(60));
     let item = world.item("r1").await;
-    assert!(item.contains_key("timer_at") && !item.contains_key("ttl"), "what is open must not expire");
+    assert!(
+        item.contains_key("timer_at") && !item.contains_key("ttl"),
+        "an open request has a timer and does not expire"
+    );
     assert_eq!(world.pending().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_id_is_one_request_and_another_payload_under_it_a_conflict() {
+async fn repeated_id_is_the_same_request_but_a_conflict_with_another_payload() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let again = world.ask("takes", "r1", json!(60)).await;
@@ -114,11 +118,11 @@ async fn a_repeated_id_is_one_request_and_another_payload_under_it_a_conflict() 
     {"type":"acknowledgment","request_id":"r1","status":"queued","message":"Request queued for async processing"}
     {"type":"acknowledgment","request_id":"r1","status":"completed","message":"Request has completed"}
     "#);
-    assert_eq!(world.pending().len(), 1, "queued once");
+    assert_eq!(world.pending().len(), 1, "the request is queued once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_users_request_of_the_same_id_is_another_request() {
+async fn same_id_from_another_user_is_a_separate_request() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let body = json!({"action": "takes", "id": "r1", "payload": 70});
@@ -130,13 +134,17 @@ async fn another_users_request_of_the_same_id_is_another_request() {
     assert!(own.contains("\"status\":\"queued\""), "{own}");
     world.ask("takes", "r2", json!(60)).await;
     let anns = world.say("c-bob", status("r2")).await;
-    let nobodys = world.say("c-bob", status("r3")).await;
-    assert_eq!(anns.replace("r2", "r3"), nobodys, "another's request is as one that does not exist");
-    assert!(nobodys.contains("\"NOT_FOUND\""), "{nobodys}");
+    let missing = world.say("c-bob", status("r3")).await;
+    assert_eq!(
+        anns.replace("r2", "r3"),
+        missing,
+        "another user's request looks like a request that does not exist"
+    );
+    assert!(missing.contains("\"NOT_FOUND\""), "{missing}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_tells_where_a_request_stands() {
+async fn status_action_answers_with_the_requests_snapshot() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r1"}});
@@ -152,7 +160,7 @@ async fn status_tells_where_a_request_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_who_is_connected_under_a_valid_token_is_answered() {
+async fn message_over_an_unknown_connection_or_under_an_expired_token_is_unauthorized() {
     let world = World::new(app()).await;
     let echo = r#"{"action":"echo","id":"r1","payload":1}"#;
     let stranger = world.say("c-eve", echo).await;
@@ -165,35 +173,38 @@ async fn only_who_is_connected_under_a_valid_token_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_identity_is_read_once_and_anew_after_five_minutes() {
+async fn router_caches_the_identity_of_a_connection_for_five_minutes() {
     let world = World::new(app()).await;
     let echo = r#"{"action":"echo","id":"r1","payload":1}"#;
     assert!(world.say("c-ann", echo).await.contains("\"success\":true"));
     world.disconnect("c-ann").await;
     tokio::time::advance(Duration::from_secs(299)).await;
-    assert!(world.say("c-ann", echo).await.contains("\"success\":true"), "remembered");
+    assert!(world.say("c-ann", echo).await.contains("\"success\":true"), "the identity is cached");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""), "read anew, and gone");
+    assert!(
+        world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""),
+        "the identity is read again and not found"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_handler_that_hangs_is_timed_out_before_the_gateway_gives_up() {
+async fn hanging_quick_handler_times_out_after_25_seconds_before_the_gateway_does() {
     let world = World::new(app()).await;
-    let asked = tokio::time::Instant::now();
+    let sent = tokio::time::Instant::now();
     let answer = world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await;
-    assert_eq!(asked.elapsed(), Duration::from_secs(25));
+    assert_eq!(sent.elapsed(), Duration::from_secs(25));
     assert_snapshot!(answer, @r#"{"type":"error","request_id":"r1","error":{"code":"TIMEOUT","message":"The request took longer than 25 s"},"timestamp":1700000025}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_above_the_frame_limit_is_an_error_that_names_its_request() {
+async fn response_above_the_frame_limit_becomes_an_error_that_names_its_request() {
     let world = World::new(app()).await;
     let body = json!({"action": "double", "id": "r1", "payload": "x".repeat(70_000)});
     assert_snapshot!(world.say("c-ann", body).await, @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The response has 140062 bytes; the gateway carries at most 131072"},"timestamp":1700000000}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_is_wrong_and_large_is_refused_by_what_is_wrong() {
+async fn large_invalid_payload_is_refused_with_a_short_validation_error() {
     let world = World::new(app()).await;
     let body = json!({"action": "takes", "id": "r1", "payload": "x".repeat(100_000)});
     let answer = world.say("c-ann", body).await;
@@ -207,24 +218,24 @@ async fn a_payload_that_is_wrong_and_large_is_refused_by_what_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_took_the_message_to_arrive_is_taken_off_the_time_for_its_answer() {
+async fn transit_time_of_a_message_shortens_the_time_limit_of_its_handler() {
     let world = World::new(app()).await;
-    // The event of these tests was sent a second after their clock begins.
+    // The gateway's timestamp in the test event is one second after the start of the virtual clock.
     tokio::time::advance(Duration::from_secs(5)).await;
-    let asked = tokio::time::Instant::now();
+    let sent = tokio::time::Instant::now();
     assert!(world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await.contains("\"TIMEOUT\""));
-    assert_eq!(asked.elapsed(), Duration::from_secs(21));
+    assert_eq!(sent.elapsed(), Duration::from_secs(21));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_binary_message_is_refused() {
+async fn binary_message_is_refused_with_a_validation_error() {
     let world = World::new(app()).await;
     let answer = world.router.route(&message("c-ann", json!("aGk="), true)).await;
     assert_snapshot!(answer, @r#"{"type":"error","error":{"code":"VALIDATION_ERROR","message":"The message must be text, not binary"},"timestamp":1700000000}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_threshold_decides_what_is_queued() {
+async fn request_estimated_above_the_async_threshold_is_queued() {
     let mut world = World::new(app()).await;
     world.router.set_async_threshold(Duration::from_secs(1));
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { .. }));
@@ -232,7 +243,7 @@ async fn the_threshold_decides_what_is_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_is_an_internal_error_that_names_its_request_and_tells_nothing_more() {
+async fn store_failure_becomes_an_internal_error_with_the_request_id_and_no_details() {
     let world = World::new(app()).await;
     let mut answers = Vec::new();
     for (connections, requests) in [("no-such-table", REQUESTS), (CONNECTIONS, "no-such-table")] {
@@ -247,21 +258,25 @@ async fn a_store_that_fails_is_an_internal_error_that_names_its_request_and_tell
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_handler_is_held_to_its_own_time_and_told_what_the_answer_leaves_it() {
+async fn quick_handler_is_stopped_at_its_own_timeout_and_can_read_its_remaining_time() {
     let mut app = App::new();
     let hang = |(): (), _: Context| async { std::future::pending::<Result<(), HandlerError>>().await };
-    let asks = |(): (), context: Context| async move { Ok(context.progress.remaining()) };
+    let remaining = |(): (), context: Context| async move { Ok(context.progress.remaining()) };
     app.handle("hang", handler_fn(hang).timeout(Duration::from_millis(1_500)))
         .unwrap()
-        .handle("asks", handler_fn(asks).timeout(Duration::from_secs(40)))
+        .handle("remaining", handler_fn(remaining).timeout(Duration::from_secs(40)))
         .unwrap()
         .handle("yields", handler_fn(|(): (), _| async { Err::<(), _>(HandlerError::go_on_later()) }))
         .unwrap();
     let world = World::new(app).await;
-    let asked = tokio::time::Instant::now();
+    let sent = tokio::time::Instant::now();
     let timed_out = world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await;
-    assert_eq!(asked.elapsed(), Duration::from_secs(2), "and a moment to clean up");
-    let left = world.say("c-ann", r#"{"action":"asks","id":"r2"}"#).await;
+    assert_eq!(
+        sent.elapsed(),
+        Duration::from_secs(2),
+        "the handler has 500 ms to clean up after its timeout"
+    );
+    let left = world.say("c-ann", r#"{"action":"remaining","id":"r2"}"#).await;
     let yielded = world.say("c-ann", r#"{"action":"yields","id":"r3"}"#).await;
     assert_snapshot!(format!("{timed_out}\n{left}\n{yielded}"), @r#"
     {"type":"error","request_id":"r1","error":{"code":"TIMEOUT","message":"The request took longer than 1500 ms"},"timestamp":1700000002}
@@ -271,7 +286,7 @@ async fn a_quick_handler_is_held_to_its_own_time_and_told_what_the_answer_leaves
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_async_function_that_says_how_long_it_takes_is_queued_for_whom_it_is() {
+async fn estimated_duration_decides_whether_the_processor_or_the_worker_runs_a_request() {
     let mut app = App::new();
     for (action, seconds) in [("short", 30), ("long", 31)] {
         let policy = RetryPolicy::attempts(7);

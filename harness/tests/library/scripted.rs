@@ -1,4 +1,4 @@
-//! Requests whose handler is a test's own function.
+//! A world with one action, `scripted`, whose handler is a closure that the test supplies.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::world::{World, key, queue};
 
-/// A handler that does what a function does, and notes when it was started.
+/// Handler that runs `script`, and records when each run starts.
 struct Scripted<F> {
     policy: RetryPolicy,
     starts: Arc<Mutex<Vec<Instant>>>,
@@ -50,13 +50,14 @@ where
     }
 }
 
-/// A world with an action, `scripted`.
+/// World whose app has the action `scripted`. The helpers act for the user ann of the tenant acme.
 pub(crate) struct Bench {
     pub(crate) world: World,
     starts: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Bench {
+    /// Creates a world in which `script` handles the action `scripted`, retried as `policy` says.
     pub(crate) async fn new<F, W>(policy: RetryPolicy, script: F) -> Self
     where
         F: Fn(Context) -> W + Send + Sync + 'static,
@@ -68,39 +69,43 @@ impl Bench {
         Self { world: World::new(app).await, starts }
     }
 
+    /// Sends the request `id`, estimated to take ten seconds, so that the processor runs the request.
     pub(crate) async fn queue(&self, id: &str) {
         let ack = self.world.ask("scripted", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
-    /// Queues what may take so many seconds.
+    /// Queues the request `id` with a handler timeout of `limit` seconds.
     pub(crate) async fn queue_limited(&self, id: &str, limit: u64) {
         self.world.ask("scripted", id, json!({"limit": limit})).await;
     }
 
-    /// Queues what only the worker may run.
+    /// Queues the request `id`, estimated to take an hour, so that only the worker may run the request.
     pub(crate) async fn queue_long(&self, id: &str) {
         self.world.ask("scripted", id, json!({"takes": 3_600})).await;
     }
 
+    /// Returns the number of handler runs that were started.
     pub(crate) fn started(&self) -> usize {
         self.starts.lock().unwrap().len()
     }
 
-    /// When each run was started.
+    /// Returns the start time of each handler run, in order.
     pub(crate) fn starts(&self) -> Vec<Instant> {
         self.starts.lock().unwrap().clone()
     }
 
+    /// Returns the frames that ann's connection was sent.
     pub(crate) fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
 
+    /// Returns the stored status of the request `id`.
     pub(crate) async fn status(&self, id: &str) -> Status {
         self.world.request(id).await.status
     }
 
-    /// The error that ends what ann was sent; it must be the only terminal frame.
+    /// Returns the error in the last frame that ann was sent. Asserts that no other frame is terminal.
     pub(crate) fn error(&self) -> ErrorBody {
         let frames = self.frames();
         assert_eq!(frames.iter().filter(|frame| frame.is_terminal()).count(), 1, "{frames:?}");
@@ -108,18 +113,20 @@ impl Bench {
         error.clone()
     }
 
+    /// Returns the entry of the request `id` in the timer index.
     pub(crate) async fn summary(&self, id: &str) -> RequestSummary {
         let queue = queue(&self.world.db);
         let open = queue.due(self.world.now() + Duration::from_hours(48), PageRequest::first(100));
         open.await.unwrap().items.into_iter().find(|seen| seen.key() == key(id)).unwrap()
     }
 
-    /// How long it is until somebody looks at the request.
+    /// Returns the time left until the timer of the request `id` is due.
     pub(crate) async fn wait(&self, id: &str) -> Duration {
         self.summary(id).await.timer_at.unwrap().since(self.world.now())
     }
 
-    /// Takes a request back from an attempt that has died, as the sweeper does once its lease has ended.
+    /// Waits until the timer of the request `id` is due, then reclaims the request from a crashed attempt as
+    /// the sweeper does.
     pub(crate) async fn take_back(&self, id: &str) {
         tokio::time::sleep(self.wait(id).await).await;
         let seen = self.summary(id).await;
@@ -132,37 +139,38 @@ impl Bench {
             error: ErrorBody::new(ErrorCode::InternalError, "Its process died"),
         };
         let history = crashed.added_to(&seen.history);
-        let taken =
+        let reclaimed =
             queue(&self.world.db).take_back(&seen, &Abandoned::Again, &history, self.world.now()).await;
-        assert!(taken.unwrap());
+        assert!(reclaimed.unwrap());
     }
 
-    /// What is kept of the request's attempts.
+    /// Returns the number and the outcome of each attempt in the stored history of the request `id`.
     pub(crate) async fn history(&self, id: &str) -> Vec<(u32, AttemptOutcome)> {
         let history = self.world.request(id).await.history;
         history.iter().map(|past| (past.attempt, past.outcome)).collect()
     }
 
+    /// Returns which function, the processor or the worker, runs the next attempt of the request `id`.
     pub(crate) async fn runner(&self, id: &str) -> Runner {
         self.world.request(id).await.runner
     }
 
-    /// Runs the request, and brings it back each time it is due, until it has ended.
+    /// Runs the attempts of the request `id`, each retry when due, until the request is terminal.
     pub(crate) async fn until_it_ends(&self, id: &str) {
         for _ in 0..200 {
             self.world.process().await;
             match self.status(id).await {
                 Status::Retrying => self.world.retry(id).await,
                 Status::Pending => {}
-                Status::Processing => panic!("nobody runs it"),
+                Status::Processing => panic!("the request is claimed but no attempt runs"),
                 Status::Completed | Status::Failed | Status::Cancelled => return,
             }
         }
-        panic!("it does not end");
+        panic!("the request is not terminal after 200 rounds");
     }
 }
 
-/// That a client was sent numbers that rise, and at most one end, as the last.
+/// Asserts that the sequence numbers of `frames` rise and that only the last frame may be terminal.
 pub(crate) fn assert_in_order(frames: &[Frame]) {
     let seqs: Vec<Seq> = frames
         .iter()
@@ -176,21 +184,23 @@ pub(crate) fn assert_in_order(frames: &[Frame]) {
     assert!(!frames.iter().rev().skip(1).any(Frame::is_terminal), "{frames:?}");
 }
 
-/// How often something has happened.
+/// Counter that its clones share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Count(Arc<AtomicU32>);
 
 impl Count {
+    /// Adds one to the counter.
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Returns the counter's value.
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Counts when it is dropped.
+/// Guard that adds one to its counter when the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct CountsDrop(pub(crate) Count);
 

@@ -1,4 +1,4 @@
-//! What each operation of the ports costs: its calls, and their capacity units.
+//! The DynamoDB cost of each store operation: its calls and their capacity units.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,11 +20,13 @@ use streamer_harness::dynamodb::{DynamoDb, Ledger};
 use crate::store::{LEASE, at, delivered_to, ids, last, out_of_paper, past, request};
 use crate::world::{CONNECTIONS, REQUESTS, create_tables_of_template};
 
-/// Both ports on the template's tables, and a bill of what was done.
+/// The connection store and the request queue on the template's tables, and a bill of their calls.
 struct Bill {
     connections: DynamoConnectionStore,
     queue: DynamoRequestQueue,
+    /// Records each call of DynamoDB and its cost.
     ledger: Ledger,
+    /// The bill: each operation, followed by its calls.
     text: String,
 }
 
@@ -40,7 +42,7 @@ impl Bill {
         }
     }
 
-    /// Enters what was done since the last entry.
+    /// Adds the calls since the last entry to the bill, under the name `operation`.
     fn enter(&mut self, operation: &str) {
         writeln!(self.text, "{operation}").unwrap();
         for line in self.ledger.take().to_string().lines() {
@@ -48,7 +50,7 @@ impl Bill {
         }
     }
 
-    /// Leaves what was done since the last entry off the bill.
+    /// Leaves the calls since the last entry off the bill.
     fn skip(&self) {
         drop(self.ledger.take());
     }
@@ -63,15 +65,17 @@ impl Bill {
         request.key()
     }
 
-    /// As whoever looks at it sees it; left off the bill.
+    /// Returns the summary of `key` from the timer index, as the sweeper sees the request. The query is left
+    /// off the bill.
     async fn seen(&self, key: &RequestKey) -> RequestSummary {
         let due = self.queue.due(at(1_000), PageRequest::default()).await.unwrap().items;
         self.skip();
         due.into_iter().find(|request| request.key() == *key).unwrap()
     }
 
+    /// Claims the request for the worker.
     async fn claim(&self, key: &RequestKey) -> Lease {
-        // Another token for each claim, of one length.
+        // Each claim has another owner token. All tokens have the same length, so that the cost does not vary.
         static CLAIMS: AtomicU32 = AtomicU32::new(0);
         let owner = format!("o{:04}", CLAIMS.fetch_add(1, Ordering::Relaxed));
         let claimed = self.queue.claim(key, &owner, Runner::Worker, at(1), at(1) + LEASE).await.unwrap();
@@ -96,34 +100,34 @@ fn connection(id: &str, user: &str) -> Connection {
     }
 }
 
-/// Half way, at that many seconds.
+/// Returns the last report of the claim `epoch`: 50 %, made `seconds` after the start.
 fn half(epoch: u64, seconds: u64) -> LastReport {
     let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
     LastReport { progress, ..last(epoch, seconds) }
 }
 
-/// Beyond what an item holds itself, and below 8 KiB.
+/// Returns a value of 7 KB, which is stored in a part item, a separate item beside the request's item.
 fn big() -> Value {
     json!("x".repeat(7000))
 }
 
 #[tokio::test]
-async fn what_each_operation_on_connections_costs() {
+async fn each_connection_store_operation_has_a_fixed_dynamodb_cost() {
     let mut bill = Bill::new();
     bill.save("c1", "ann").await;
     bill.enter("save");
     bill.save("c1", "ann").await;
-    bill.enter("save it again");
+    bill.enter("save the same connection again");
     bill.connections.save(&connection("c1", "bob")).await.unwrap_err();
-    bill.enter("save another user's of the same id");
+    bill.enter("save a connection with the same id for another user");
     bill.connections.get(&"c1".into()).await.unwrap();
     bill.enter("get");
     bill.connections.update_last_ping(&"c1".into(), at(60)).await.unwrap();
     bill.enter("update_last_ping");
     bill.connections.update_last_ping(&"c1".into(), at(30)).await.unwrap();
-    bill.enter("update_last_ping to an earlier moment");
+    bill.enter("update_last_ping to an earlier time");
     bill.connections.update_last_ping(&"c9".into(), at(60)).await.unwrap_err();
-    bill.enter("update_last_ping of none");
+    bill.enter("update_last_ping of a missing connection");
     for n in 2..=20 {
         bill.save(&format!("c{n}"), if n % 2 == 0 { "ann" } else { "bob" }).await;
     }
@@ -137,19 +141,19 @@ async fn what_each_operation_on_connections_costs() {
     bill.connections.delete(&"c1".into()).await.unwrap();
     bill.enter("delete");
     bill.connections.delete(&"c1".into()).await.unwrap();
-    bill.enter("delete of none");
+    bill.enter("delete of a missing connection");
     bill.connections.update_last_ping(&"c2".into(), at(60)).await.unwrap();
     for n in 5..=20 {
         bill.connections.delete(&format!("c{n}").as_str().into()).await.unwrap();
     }
     bill.skip();
     assert_eq!(bill.connections.delete_stale(at(30)).await.unwrap(), 2);
-    bill.enter("delete_stale, 2 of 3");
+    bill.enter("delete_stale, 2 of 3 connections stale");
     assert_snapshot!(bill.text);
 }
 
 #[tokio::test]
-async fn what_each_operation_on_requests_costs() {
+async fn each_request_queue_operation_has_a_fixed_dynamodb_cost() {
     let mut bill = Bill::new();
     let small = || json!({"format": "pdf"});
     let seq = Seq::start_of(1).next();
@@ -157,24 +161,24 @@ async fn what_each_operation_on_requests_costs() {
     let key = bill.enqueue("r1", small()).await;
     bill.enter("enqueue");
     bill.enqueue("r1", small()).await;
-    bill.enter("enqueue it again");
+    bill.enter("enqueue the same request again");
     bill.queue.get(&key).await.unwrap();
     bill.enter("get");
     let lease = bill.claim(&key).await;
     bill.enter("claim");
     bill.queue.claim(&key, "other", Runner::Worker, at(1), at(61)).await.unwrap();
-    bill.enter("claim what is claimed");
+    bill.enter("claim of a claimed request");
     bill.queue.renew(&key, &lease, at(90)).await.unwrap();
     bill.enter("renew");
     let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
     bill.queue.progress(&key, &lease, &progress, seq, at(120)).await.unwrap();
     bill.enter("progress");
     bill.queue.cancel(&key, at(3)).await.unwrap();
-    bill.enter("cancel what runs");
+    bill.enter("cancel of a running request");
     bill.queue.complete(&key, &lease, &small(), &half(1, 4)).await.unwrap();
     bill.enter("complete");
     bill.queue.cancel(&key, at(5)).await.unwrap();
-    bill.enter("cancel what has ended");
+    bill.enter("cancel of a terminal request");
     bill.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     bill.enter("record_delivery");
 
@@ -196,16 +200,16 @@ async fn what_each_operation_on_requests_costs() {
     bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 2), past(2, 32)], &half(2, 32)).await.unwrap();
     bill.enter("fail");
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    bill.enter("unsubscribe the last from what has ended");
+    bill.enter("unsubscribe of the last subscriber of a failed request");
 
     let key = bill.enqueue("r3", small()).await;
     bill.skip();
     bill.queue.cancel_unless_subscribed(&key, &"c2".into(), at(2)).await.unwrap();
-    bill.enter("cancel_unless_subscribed what is heard");
+    bill.enter("cancel_unless_subscribed of a request with a subscriber");
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    bill.enter("unsubscribe from what has not ended");
+    bill.enter("unsubscribe from an open request");
     bill.queue.cancel(&key, at(3)).await.unwrap();
-    bill.enter("cancel what nobody runs");
+    bill.enter("cancel of a pending request");
 
     let key = bill.enqueue("r4", small()).await;
     let lease = bill.claim(&key).await;
@@ -218,12 +222,12 @@ async fn what_each_operation_on_requests_costs() {
     bill.queue.dequeue("owner", at(1), at(61)).await.unwrap().unwrap();
     bill.enter("dequeue");
     assert!(bill.queue.dequeue("owner", at(1), at(61)).await.unwrap().is_none());
-    bill.enter("dequeue from nothing");
+    bill.enter("dequeue without a pending request");
     assert_snapshot!(bill.text);
 }
 
 #[tokio::test]
-async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
+async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     let mut bill = Bill::new();
     let small = || json!({"format": "pdf"});
     let key = bill.enqueue("r1", small()).await;
@@ -232,9 +236,9 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     assert!(bill.queue.nudge(&seen, at(60)).await.unwrap());
     bill.enter("nudge");
     assert!(!bill.queue.nudge(&seen, at(61)).await.unwrap());
-    bill.enter("nudge what somebody else has nudged");
+    bill.enter("nudge of a request that another sweeper has nudged");
     bill.queue.subscribe(&key, &"c2".into(), Seq::default(), at(61)).await.unwrap();
-    bill.enter("subscribe to what is open");
+    bill.enter("subscribe to an open request");
     let lease = bill.claim(&key).await;
     bill.skip();
     let last = half(1, 2);
@@ -245,16 +249,16 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.queue.continue_later(&key, &lease, &last).await.unwrap();
     bill.enter("continue_later");
     bill.queue.claim(&key, "processor", Runner::Processor, at(3), at(63)).await.unwrap();
-    bill.enter("claim by a processor what is for the worker");
+    bill.enter("claim by a processor of a request for the worker");
     let lease = bill.claim(&key).await;
     bill.enter("claim with a checkpoint of 7 KB");
     assert!(bill.queue.postpone(&key, at(71), at(100)).await.unwrap());
     bill.enter("postpone");
     let seen = bill.seen(&key).await;
     assert!(bill.queue.take_back(&seen, &Abandoned::Again, &[past(1, 71)], at(71)).await.unwrap());
-    bill.enter("take_back, to be run again");
+    bill.enter("take_back for another attempt");
     bill.queue.renew(&key, &lease, at(90)).await.unwrap_err();
-    bill.enter("renew by whom it was taken from");
+    bill.enter("renew by the attempt that lost its lease");
     let lease = bill.claim(&key).await;
     bill.skip();
     bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 71), past(2, 80)], &half(3, 80)).await.unwrap();
@@ -264,7 +268,7 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.queue.record_delivery(&key, lease.epoch, sent).await.unwrap();
     bill.enter("record_delivery, with its dead letter");
     bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
-    bill.enter("subscribe to what has ended");
+    bill.enter("subscribe to a terminal request");
     bill.queue.record_redrive(&key, lease.epoch, &"r2".into()).await.unwrap();
     bill.enter("record_redrive");
 
@@ -273,18 +277,18 @@ async fn what_it_costs_to_retry_to_go_on_to_bring_back_and_to_listen() {
     bill.queue.complete(&key, &lease, &small(), &half(1, 4)).await.unwrap();
     bill.skip();
     bill.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    bill.enter("unsubscribe the last from what was completed");
+    bill.enter("unsubscribe of the last subscriber of a completed request");
     assert_snapshot!(bill.text);
 }
 
 #[tokio::test]
-async fn what_a_big_payload_and_a_big_result_cost() {
+async fn big_payloads_and_results_have_fixed_dynamodb_costs() {
     let mut bill = Bill::new();
     let seq = Seq::start_of(1).next();
     let key = bill.enqueue("r1", big()).await;
     bill.enter("enqueue");
     bill.enqueue("r1", big()).await;
-    bill.enter("enqueue it again");
+    bill.enter("enqueue the same request again");
     let lease = bill.claim(&key).await;
     bill.enter("claim");
     bill.queue.progress(&key, &lease, &Progress::default(), seq, at(120)).await.unwrap();
@@ -308,13 +312,13 @@ async fn what_a_big_payload_and_a_big_result_cost() {
     bill.queue.complete(&key, &lease, &json!(1), &half(1, 4)).await.unwrap();
     bill.skip();
     bill.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
-    bill.enter("record_delivery, where it is not known whether the payload is released");
+    bill.enter("record_delivery, release of the payload's part item unknown");
     assert_snapshot!(bill.text);
 }
 
-/// As ADR 0003 has it.
+/// ADR 0003 lists these sizes and costs.
 #[tokio::test]
-async fn what_payloads_and_results_of_each_size_cost() {
+async fn payload_and_result_sizes_determine_the_dynamodb_cost() {
     let mut bill = Bill::new();
     let seq = Seq::start_of(1).next();
     let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
@@ -342,7 +346,7 @@ async fn what_payloads_and_results_of_each_size_cost() {
 }
 
 #[tokio::test]
-async fn what_the_lists_of_requests_cost() {
+async fn request_list_queries_have_fixed_dynamodb_costs() {
     let mut bill = Bill::new();
     for n in 0..30 {
         bill.enqueue(&format!("r{n}"), json!("x".repeat(3000))).await;
@@ -360,7 +364,7 @@ async fn what_the_lists_of_requests_cost() {
 }
 
 #[tokio::test]
-async fn what_a_shared_rate_limit_costs() {
+async fn shared_rate_limit_costs_one_dynamodb_write_per_take() {
     let db = DynamoDb::builder().in_memory().unwrap();
     create_tables_of_template(&db);
     let limits = DynamoRateLimits::new(db.client(), "streamer-RateLimitsTable");
@@ -368,8 +372,13 @@ async fn what_a_shared_rate_limit_costs() {
     let ledger = db.ledger();
     let mut bill = String::new();
     let mut known = FullAt::default();
-    for operation in ["the first token", "the next", "one too many", "one too many, by who knows of none"] {
-        if operation.ends_with("none") {
+    for operation in [
+        "take of the first token",
+        "take of the second token",
+        "take above the limit",
+        "take above the limit, bucket state unknown",
+    ] {
+        if operation.ends_with("unknown") {
             known = FullAt::default();
         }
         let taken = limits.take("user/acme/ann", rate, at(0), known).await.unwrap();

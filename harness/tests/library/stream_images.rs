@@ -8,14 +8,14 @@ use streamer::store::{ReadRequests as _, Status};
 
 use crate::world::{World, key, queue};
 
-/// The images of the requests' own items, in the order in which they were written.
+/// Returns the stream's images of request items, without part items, in write order.
 fn images(world: &World) -> Vec<Value> {
     let is_request = |record: &Value| record["dynamodb"]["Keys"]["part"]["S"] == request_item::REQUEST_PART;
     let records = world.records().into_iter().filter(is_request);
     records.map(|record| record["dynamodb"]["NewImage"].clone()).collect()
 }
 
-/// Returns what it is given, and is queued for it.
+/// Handler that returns its payload and estimates a minute, so that its requests are queued.
 struct Slow;
 
 impl Handler for Slow {
@@ -31,7 +31,8 @@ impl Handler for Slow {
     }
 }
 
-async fn world_in_which_one_was_run() -> World {
+/// Creates a world in which ann's request `r1` has completed.
+async fn world_with_one_completed_request() -> World {
     let mut app = App::new();
     app.handle("slow", Slow).unwrap();
     let world = World::new(app).await;
@@ -40,10 +41,10 @@ async fn world_in_which_one_was_run() -> World {
     world
 }
 
-/// What the stream shows of a request is the same as what is read of it, by the same code.
+/// One decoder reads stream images and table items, so that the two cannot differ.
 #[tokio::test(start_paused = true)]
-async fn the_images_of_a_stream_are_decoded_as_items_are() {
-    let world = world_in_which_one_was_run().await;
+async fn stream_image_decodes_to_the_same_request_as_the_stored_item() {
+    let world = world_with_one_completed_request().await;
     let images = images(&world);
     let items: Vec<_> = images.iter().map(|image| item_of_image(image).unwrap()).collect();
     let statuses: Vec<_> =
@@ -55,10 +56,10 @@ async fn the_images_of_a_stream_are_decoded_as_items_are() {
     assert_eq!(request_item::decode(last, &[]).unwrap(), stored);
 }
 
-/// The mapping's filter lets through what is PENDING, and so no part.
+/// The event source mapping's filter passes only images whose status is PENDING. A part item has no status.
 #[tokio::test(start_paused = true)]
-async fn a_part_is_in_the_stream_and_no_request_to_run() {
-    let world = world_in_which_one_was_run().await;
+async fn part_item_appears_in_the_stream_but_is_not_run_as_a_request() {
+    let world = world_with_one_completed_request().await;
     world.ask("slow", "big", json!("x".repeat(9_000))).await;
     let is_part = |record: &&Value| record["dynamodb"]["Keys"]["part"]["S"] == part_item::PAYLOAD_PART;
     let records = world.records();

@@ -1,4 +1,5 @@
-//! Who listens to a request: from any connection of its user, at any time, from where they were.
+//! Subscriptions: any connection of a request's user can subscribe at any time, and resumes after the last
+//! frame it has.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::world::World;
 
-/// Reports ten times, two seconds apart, and returns its payload.
+/// Reports progress ten times, at intervals of two seconds, and returns its payload.
 async fn work(payload: Value, context: Context) -> Result<Value, HandlerError> {
     for n in 1..=10 {
         sleep(Duration::from_secs(2)).await;
@@ -21,13 +22,14 @@ async fn work(payload: Value, context: Context) -> Result<Value, HandlerError> {
     Ok(payload)
 }
 
-/// Says that half is done, and then nothing for long.
+/// Reports 50 % and then sleeps for 50 seconds without a report.
 async fn silent(_: Value, context: Context) -> Result<(), HandlerError> {
     context.progress.report(50.0, "Half")?;
     sleep(Duration::from_secs(50)).await;
     Ok(())
 }
 
+/// Creates a world with four slow actions, in which ann has the connections `c-ann`, `c-ann2` and `c-ann3`.
 pub(crate) async fn world() -> World {
     let slow = Duration::from_secs(25);
     let mut app = App::new();
@@ -48,26 +50,30 @@ pub(crate) async fn world() -> World {
     world
 }
 
+/// Sends `message` over `connection` and returns the answer.
 pub(crate) async fn over(world: &World, connection: &str, message: Value) -> Frame {
     serde_json::from_str(&world.say(connection, message).await).unwrap()
 }
 
+/// Subscribes `connection` to the request `id`, after the frame `seq`, and returns the answer.
 async fn subscribe(world: &World, connection: &str, id: &str, seq: u64) -> Frame {
     let payload = json!({"request_id": id, "seq": seq});
     over(world, connection, json!({"action": "subscribe", "id": "s1", "payload": payload})).await
 }
 
+/// Returns the data of a successful response: the request's snapshot.
 pub(crate) fn snapshot_of(answer: Frame) -> Value {
     let Frame::Response { success: true, data: Some(data), .. } = answer else { panic!("{answer:?}") };
     data
 }
 
+/// Returns the error code of an error frame.
 pub(crate) fn code_of(answer: &Frame) -> ErrorCode {
     let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
     error.code.clone()
 }
 
-/// The numbers of the frames of a request's life that a connection was sent.
+/// Returns the sequence numbers of the frames that `connection` was sent, in order.
 fn seqs(world: &World, connection: &str) -> Vec<u64> {
     let seq_of = |frame: Frame| match frame {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => seq,
@@ -79,6 +85,7 @@ fn seqs(world: &World, connection: &str) -> Vec<u64> {
     world.clients.frames(connection).into_iter().map(|frame| seq_of(frame).as_u64()).collect()
 }
 
+/// Returns the percentages of the progress frames that `connection` was sent, in order.
 fn percentages(world: &World, connection: &str) -> Vec<f64> {
     let percentage = |frame: &Frame| match frame {
         Frame::Progress { percentage, .. } => Some(*percentage),
@@ -90,39 +97,44 @@ fn percentages(world: &World, connection: &str) -> Vec<f64> {
     world.clients.frames(connection).iter().filter_map(percentage).collect()
 }
 
+/// Sends the request `r1` as ann, and asserts that the request is queued.
 async fn ask(world: &World, action: &str, payload: Value) {
     let ack = world.ask(action, "r1", payload).await;
     assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_resumes_midway_is_told_how_it_stands_and_then_all_that_follows_once() {
+async fn subscriber_that_resumes_midway_receives_a_snapshot_and_each_later_frame_once() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     let resumes = async {
         sleep(Duration::from_millis(9_500)).await;
-        // Steps 1 to 4 were pushed; how many of them are stored is the store's pace.
+        // Steps 1 to 4 were pushed. How many steps are stored depends on the interval between stored reports.
         snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await)
     };
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert_eq!(snapshot["status"], "processing");
-    let seen = snapshot["seq"].as_u64().unwrap();
-    let told = seqs(&world, "c-ann2");
-    assert!(told.iter().all(|seq| *seq > seen), "{seen}, then {told:?}");
-    assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
-    let shown = snapshot["percentage"].as_f64().unwrap();
-    let first_follows = shown + 10.0;
+    let snapshot_seq = snapshot["seq"].as_u64().unwrap();
+    let received = seqs(&world, "c-ann2");
+    assert!(received.iter().all(|seq| *seq > snapshot_seq), "{snapshot_seq}, then {received:?}");
+    assert!(received.is_sorted_by(|a, b| a < b), "{received:?}");
+    let first_expected = snapshot["percentage"].as_f64().unwrap() + 10.0;
     let expected: Vec<f64> =
-        (0..).map(|n| first_follows + f64::from(n) * 10.0).take_while(|p| *p <= 100.0).collect();
-    assert_eq!(percentages(&world, "c-ann2"), expected, "nothing is left out, and nothing told twice");
+        (0..).map(|n| first_expected + f64::from(n) * 10.0).take_while(|p| *p <= 100.0).collect();
+    assert_eq!(percentages(&world, "c-ann2"), expected, "each later step is received once");
     let last = world.clients.frames("c-ann2").pop().unwrap();
-    assert_eq!(last, world.clients.frames("c-ann").pop().unwrap(), "the same end for everybody");
+    assert_eq!(
+        last,
+        world.clients.frames("c-ann").pop().unwrap(),
+        "both connections receive the same terminal frame"
+    );
     assert!(matches!(last, Frame::Complete { result, .. } if result == "done"));
 }
 
-/// Nothing is stored or renewed in between: it is the write of the end that finds who has come.
+/// No report is stored and no lease is renewed after the subscription. The attempt finds the new subscriber
+/// in the answer to its terminal write.
 #[tokio::test(start_paused = true)]
-async fn who_comes_a_moment_before_the_end_is_told_the_end_alone() {
+async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal_frame() {
     let world = world().await;
     ask(&world, "silent", Value::Null).await;
     let resumes = async {
@@ -131,30 +143,33 @@ async fn who_comes_a_moment_before_the_end_is_told_the_end_alone() {
     };
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert_eq!(snapshot["percentage"], 50.0);
-    let told = world.clients.frames("c-ann2");
-    assert!(matches!(&told[..], [Frame::Complete { .. }]), "the progress is in the snapshot: {told:?}");
+    let received = world.clients.frames("c-ann2");
+    assert!(
+        matches!(&received[..], [Frame::Complete { .. }]),
+        "progress is only in the snapshot: {received:?}"
+    );
     assert_eq!(percentages(&world, "c-ann"), [50.0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_seen_more_than_is_stored_is_told_nothing_of_it_again() {
+async fn subscriber_ahead_of_the_stored_progress_receives_no_frame_twice() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
-    // A client that was sent frames which no stored report has caught up with yet.
-    let seen = Seq::start_of(1).as_u64() + 7;
+    // The client has received frames that are newer than the last stored report.
+    let client_seq = Seq::start_of(1).as_u64() + 7;
     let resumes = async {
         sleep(Duration::from_millis(9_500)).await;
-        snapshot_of(subscribe(&world, "c-ann2", "r1", seen).await)
+        snapshot_of(subscribe(&world, "c-ann2", "r1", client_seq).await)
     };
     let (_, snapshot) = tokio::join!(world.process(), resumes);
-    assert!(snapshot["seq"].as_u64().unwrap() < seen);
-    let told = seqs(&world, "c-ann2");
-    assert!(told.iter().all(|seq| *seq > seen), "{seen}, then {told:?}");
-    assert_eq!(told.first(), Some(&(seen + 1)));
+    assert!(snapshot["seq"].as_u64().unwrap() < client_seq);
+    let received = seqs(&world, "c-ann2");
+    assert!(received.iter().all(|seq| *seq > client_seq), "{client_seq}, then {received:?}");
+    assert_eq!(received.first(), Some(&(client_seq + 1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_number_from_beyond_all_frames_costs_its_client_its_progress_and_never_the_end() {
+async fn subscriber_with_an_impossibly_high_seq_still_receives_the_terminal_frame() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     let resumes = async {
@@ -162,18 +177,22 @@ async fn a_number_from_beyond_all_frames_costs_its_client_its_progress_and_never
         subscribe(&world, "c-ann2", "r1", u64::MAX).await
     };
     tokio::join!(world.process(), resumes);
-    let told = world.clients.frames("c-ann2");
-    assert!(matches!(&told[..], [Frame::Complete { .. }]), "{told:?}");
-    assert_eq!(percentages(&world, "c-ann").len(), 10, "nobody else is the worse for it");
+    let received = world.clients.frames("c-ann2");
+    assert!(matches!(&received[..], [Frame::Complete { .. }]), "{received:?}");
+    assert_eq!(percentages(&world, "c-ann").len(), 10, "the other subscriber receives all progress");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_before_the_request_is_claimed_is_told_everything() {
+async fn subscriber_that_joins_before_the_claim_receives_every_frame() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     let snapshot = snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await);
     assert_eq!((&snapshot["status"], &snapshot["seq"]), (&json!("queued"), &json!(0)));
-    assert_eq!(world.pending().len(), 2, "its record comes once more, and does no harm");
+    assert_eq!(
+        world.pending().len(),
+        2,
+        "the subscription writes the pending request again, which adds a stream record"
+    );
     world.process().await;
     assert_eq!(world.request("r1").await.attempt, 1);
     assert_eq!(world.clients.frames("c-ann2"), world.clients.frames("c-ann"));
@@ -181,7 +200,7 @@ async fn who_comes_before_the_request_is_claimed_is_told_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_to_a_silent_request_is_told_of_its_end() {
+async fn subscriber_that_joins_a_silent_request_receives_the_terminal_frame() {
     let world = world().await;
     ask(&world, "silent", json!(1)).await;
     let comes = async {
@@ -190,12 +209,12 @@ async fn who_comes_to_a_silent_request_is_told_of_its_end() {
     };
     let (_, snapshot) = tokio::join!(world.process(), comes);
     assert_eq!((&snapshot["percentage"], &snapshot["message"]), (&json!(50.0), &json!("Half")));
-    let told = world.clients.frames("c-ann2");
-    assert!(matches!(&told[..], [Frame::Complete { .. }]), "{told:?}");
+    let received = world.clients.frames("c-ann2");
+    assert!(matches!(&received[..], [Frame::Complete { .. }]), "{received:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_resumes_after_the_end_is_sent_the_same_last_frame_at_once() {
+async fn subscriber_that_resumes_after_completion_receives_the_same_terminal_frame() {
     let world = world().await;
     for (id, action) in [("r1", "work"), ("r2", "fail")] {
         world.ask(action, id, json!("done")).await;
@@ -206,24 +225,24 @@ async fn who_resumes_after_the_end_is_sent_the_same_last_frame_at_once() {
         let before = world.clients.frames("c-ann2").len();
         let snapshot = snapshot_of(subscribe(&world, "c-ann2", id, 3).await);
         assert_eq!(snapshot["status"], status);
-        let told = world.clients.frames("c-ann2").split_off(before);
-        let [last] = &told[..] else { panic!("{told:?}") };
+        let received = world.clients.frames("c-ann2").split_off(before);
+        let [last] = &received[..] else { panic!("{received:?}") };
         assert!(world.clients.frames("c-ann").contains(last), "{last:?}");
         let item = world.item(id).await;
-        assert!(!item.contains_key("timer_at"), "told and noted: nobody needs to look again");
+        assert!(!item.contains_key("timer_at"), "the delivery is recorded and no timer is left");
         assert_eq!(world.request(id).await.subscribers, []);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_does_not_arrive_is_left_to_the_timer() {
+async fn terminal_frame_that_cannot_be_pushed_on_subscribe_is_left_to_the_sweeper() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
     world.clients.fail("c-ann2", SendErrorKind::Unavailable);
-    let asked = tokio::time::Instant::now();
+    let sent = tokio::time::Instant::now();
     let snapshot = snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await);
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(5), "{:?}", sent.elapsed());
     assert_eq!(snapshot["status"], "completed");
     assert_eq!(world.request("r1").await.subscribers, ["c-ann2".into()]);
     assert!(world.item("r1").await.contains_key("timer_at"));
@@ -235,19 +254,19 @@ async fn an_end_that_does_not_arrive_is_left_to_the_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_keeps_nobody_from_an_answer() {
+async fn subscribe_is_answered_within_four_seconds_although_pushes_to_its_client_hang() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
     world.clients.hang("c-ann2");
-    let asked = tokio::time::Instant::now();
+    let sent = tokio::time::Instant::now();
     assert_eq!(snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await)["status"], "completed");
-    assert!(asked.elapsed() <= Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(sent.elapsed() <= Duration::from_secs(4), "{:?}", sent.elapsed());
     assert!(world.item("r1").await.contains_key("timer_at"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_left_by_then_is_nobody_to_look_for_again() {
+async fn subscribe_to_a_completed_request_over_a_closed_connection_sets_no_timer() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
@@ -257,15 +276,15 @@ async fn who_has_left_by_then_is_nobody_to_look_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_user_cannot_listen_and_cannot_tell_that_there_is_anything() {
+async fn other_users_cannot_subscribe_to_a_request_or_learn_that_it_exists() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.connect("c-ann-other", "other", "ann").await;
     for connection in ["c-bob", "c-ann-other"] {
-        let anothers = subscribe(&world, connection, "r1", 0).await;
-        let nobodys = subscribe(&world, connection, "r2", 0).await;
-        assert_eq!(anothers, nobodys);
-        assert_eq!(code_of(&anothers), ErrorCode::NotFound);
+        let existing = subscribe(&world, connection, "r1", 0).await;
+        let missing = subscribe(&world, connection, "r2", 0).await;
+        assert_eq!(existing, missing);
+        assert_eq!(code_of(&existing), ErrorCode::NotFound);
     }
     world.process().await;
     assert_eq!(code_of(&subscribe(&world, "c-bob", "r1", 0).await), ErrorCode::NotFound);
@@ -273,7 +292,7 @@ async fn another_user_cannot_listen_and_cannot_tell_that_there_is_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sixteen_may_listen_and_those_who_have_left_make_room_for_others() {
+async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for_new_ones() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     for n in 2..=17 {
@@ -286,27 +305,28 @@ async fn sixteen_may_listen_and_those_who_have_left_make_room_for_others() {
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
     assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"The request already has 16 subscribers, the maximum","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
-    // Over another connection the request itself is not taken either: nobody would be told of it.
+    // A repeat of the request over a 17th connection is refused too, because that connection could not be
+    // subscribed.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;
     assert_eq!(code_of(&again), ErrorCode::RateLimited);
 
-    // Gone without a word: their records are, and nobody has taken them off.
+    // The records of two connections are deleted. The request still lists both connections as subscribers.
     for gone in ["c-5", "c-9"] {
         world.disconnect(gone).await;
     }
     snapshot_of(subscribe(&world, "c-17", "r1", 0).await);
-    let listening = world.request("r1").await.subscribers;
-    assert_eq!(listening.len(), 15);
-    assert!(listening.contains(&"c-17".into()) && !listening.contains(&"c-5".into()), "{listening:?}");
+    let subscribers = world.request("r1").await.subscribers;
+    assert_eq!(subscribers.len(), 15);
+    assert!(subscribers.contains(&"c-17".into()) && !subscribers.contains(&"c-5".into()), "{subscribers:?}");
     world.process().await;
-    for listener in ["c-ann", "c-2", "c-16", "c-17"] {
-        let told = world.clients.frames(listener);
-        assert!(matches!(told.last(), Some(Frame::Complete { .. })), "{listener}: {told:?}");
+    for connection in ["c-ann", "c-2", "c-16", "c-17"] {
+        let received = world.clients.frames(connection);
+        assert!(matches!(received.last(), Some(Frame::Complete { .. })), "{connection}: {received:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_comes_again_over_another_connection_has_that_one_listen_too() {
+async fn repeated_id_over_another_connection_subscribes_that_connection() {
     let world = world().await;
     let message = json!({"action": "work", "id": "r1", "payload": "done"});
     over(&world, "c-ann", message.clone()).await;
@@ -326,16 +346,23 @@ async fn an_id_that_comes_again_over_another_connection_has_that_one_listen_too(
     world.connect("c-late", "acme", "ann").await;
     let late = over(&world, "c-late", message.clone()).await;
     assert!(matches!(&late, Frame::Acknowledgment { status, .. } if status == "completed"), "{late:?}");
-    assert_eq!(world.clients.frames("c-late").pop(), last, "told at once");
+    assert_eq!(
+        world.clients.frames("c-late").pop(),
+        last,
+        "the terminal frame follows the acknowledgment immediately"
+    );
 
     let other = json!({"action": "work", "id": "r1", "payload": "other"});
     assert_eq!(code_of(&over(&world, "c-ann3", other).await), ErrorCode::Conflict);
     let bobs = over(&world, "c-bob", message).await;
-    assert!(matches!(&bobs, Frame::Acknowledgment { status, .. } if status == "queued"), "his own: {bobs:?}");
+    assert!(
+        matches!(&bobs, Frame::Acknowledgment { status, .. } if status == "queued"),
+        "bob's request is a separate one: {bobs:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_subscribes_twice_is_told_once() {
+async fn connection_that_subscribes_twice_receives_each_frame_once() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     for _ in 0..3 {
@@ -345,13 +372,13 @@ async fn who_subscribes_twice_is_told_once() {
     assert_eq!(world.request("r1").await.subscribers.len(), 2);
     world.process().await;
     for connection in ["c-ann", "c-ann2"] {
-        let told = seqs(&world, connection);
-        assert!(told.is_sorted_by(|a, b| a < b), "{connection}: {told:?}");
+        let received = seqs(&world, connection);
+        assert!(received.is_sorted_by(|a, b| a < b), "{connection}: {received:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_expired_is_no_request() {
+async fn subscribe_to_an_expired_request_is_not_found() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
@@ -362,7 +389,7 @@ async fn a_request_that_has_expired_is_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_fits_its_own_frame_alone_is_left_out_of_the_snapshot_and_sent() {
+async fn result_too_large_for_a_snapshot_is_omitted_there_and_sent_in_its_own_frame() {
     let world = world().await;
     let ack = world.ask("large", "r1", json!(130_900)).await;
     assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");

@@ -1,4 +1,4 @@
-//! What the sweeper brings back, and when: on the embedded database, in virtual time.
+//! The sweeper on the embedded DynamoDB, in virtual time: which due items it handles, when, and at which cost.
 
 use std::collections::BTreeSet;
 use std::future::Future as _;
@@ -31,7 +31,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::world::{REQUESTS, World, batch, key, queue};
 
-/// Works for a second.
+/// Handler that takes a second and returns its payload.
 struct Work;
 
 impl Handler for Work {
@@ -48,10 +48,12 @@ impl Handler for Work {
     }
 }
 
-/// Fails at first, or never ends, and then works.
+/// Handler whose first run fails or hangs, and whose later runs return the payload.
 #[derive(Clone, Default)]
 struct Shaky {
+    /// Whether the first run hangs. Otherwise it fails and asks for a retry after five seconds.
     hangs: bool,
+    /// Start time of each run.
     started: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -81,7 +83,7 @@ impl Handler for Shaky {
     }
 }
 
-/// Ann's requests, and what may happen to them.
+/// World in which ann's requests can be put into each state that the sweeper handles.
 struct Scene {
     world: World,
 }
@@ -93,13 +95,13 @@ impl Scene {
         Self { world: World::new(app).await }
     }
 
-    /// Queues a request, which nothing takes up.
+    /// Sends the request `id` through the router and asserts that the request is queued.
     async fn queue(&self, id: &str) {
         let ack = self.world.ask("work", id, json!({"n": 1})).await;
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
-    /// Queues one that may be attempted so often, without a word to anybody.
+    /// Writes the request `id`, with `max_attempts`, to the store without the router.
     async fn queue_with(&self, id: &str, max_attempts: u32) {
         let request = Request::new(
             id.into(),
@@ -113,7 +115,7 @@ impl Scene {
         queue(&self.world.db).enqueue(&Request { max_attempts, ..request }).await.unwrap();
     }
 
-    /// Claims one, as a process would that dies at once.
+    /// Claims the request `id` and does nothing more, like a process that dies right after the claim.
     async fn claim(&self, id: &str) -> Lease {
         let (now, queue) = (self.world.now(), queue(&self.world.db));
         let claimed = queue.claim(&key(id), "it", Runner::Worker, now, now + LEASE).await.unwrap();
@@ -121,12 +123,13 @@ impl Scene {
         lease
     }
 
+    /// Returns an attempt's last report under `lease`: no progress, at the present time.
     fn last(&self, lease: &Lease) -> LastReport {
         let seq = Seq::start_of(lease.epoch).next();
         LastReport { progress: Progress::default(), seq, at: self.world.now() }
     }
 
-    /// Ends one with a result, as a process would that dies before it tells anybody.
+    /// Completes the request `id` and pushes nothing, like a process that dies right after the terminal write.
     async fn complete(&self, id: &str) {
         self.queue_with(id, 1).await;
         let lease = self.claim(id).await;
@@ -134,7 +137,7 @@ impl Scene {
         queue(&self.world.db).complete(&key(id), &lease, &json!({"n": 1}), &last).await.unwrap();
     }
 
-    /// The same with an error.
+    /// Fails the request `id` and pushes nothing, like a process that dies right after the terminal write.
     async fn fail(&self, id: &str) {
         self.queue_with(id, 1).await;
         let lease = self.claim(id).await;
@@ -143,7 +146,7 @@ impl Scene {
         queue(&self.world.db).fail(&key(id), &lease, &out_of_paper(), &history, &last).await.unwrap();
     }
 
-    /// Has one wait that long for its next attempt.
+    /// Makes the request `id` fail its first attempt, with a retry that is due after `wait`.
     async fn retry_in(&self, id: &str, wait: Duration) {
         self.queue_with(id, 3).await;
         let lease = self.claim(id).await;
@@ -153,6 +156,7 @@ impl Scene {
         queue.retry_later(&key(id), &lease, &history, due, Runner::Processor, &last).await.unwrap();
     }
 
+    /// Returns the history entry of a first attempt that failed under `lease`.
     fn past(&self, lease: &Lease) -> PastAttempt {
         PastAttempt {
             attempt: 1,
@@ -164,19 +168,20 @@ impl Scene {
         }
     }
 
-    /// One run of a minute.
+    /// Runs the sweeper once with its default settings, for a minute.
     async fn sweep(&self) -> Swept {
         self.world.sweeper().sweep(self.world.now() + INVOCATION).await
     }
 
-    /// One that looks twice, where many runs are made.
+    /// Runs the sweeper for a minute with only two queries for due items, for tests that need many runs.
     async fn sweep_slowly(&self) -> Swept {
         let mut sweeper = self.world.sweeper();
         sweeper.settings.pace = Duration::from_secs(30);
         sweeper.sweep(self.world.now() + INVOCATION).await
     }
 
-    /// The stage's other functions, for that long: what the stream shows is processed, and what is handed over worked on.
+    /// Runs the stage's other functions for `duration`: the processor on each new record of a pending
+    /// request, and the worker on each dispatched request.
     async fn run_functions(&self, duration: Duration) {
         let end = Instant::now() + duration;
         let (mut seen, mut dispatched) = (BTreeSet::new(), self.world.dispatched.keys().len());
@@ -205,22 +210,26 @@ impl Scene {
         }
     }
 
+    /// Returns the time at which the request `id` is due for the sweeper; `None` if the request has no timer.
     async fn timer_at(&self, id: &str) -> Option<Timestamp> {
         let item = self.world.item(id).await;
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
     }
 
-    /// When a retry was made pending, by the timer that it was given then.
+    /// Returns the time at which the retry `id` was made pending. The timer set at that time is due 150 s
+    /// later.
     async fn pending_since(&self, id: &str) -> Timestamp {
         assert_eq!(self.world.request(id).await.status, Status::Pending);
         let timer = self.timer_at(id).await.unwrap();
         Timestamp::from_millis(timer.as_millis() - 150_000)
     }
 
+    /// Returns the frames that ann's connection was sent.
     fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
 
+    /// Returns the terminal frames of the request `id` that ann's connection was sent.
     fn frames_of(&self, id: &str) -> Vec<Frame> {
         let id = RequestId::from(id);
         self.frames()
@@ -233,13 +242,16 @@ impl Scene {
             .collect()
     }
 
+    /// Returns how often the sweeper has nudged the request `id`.
     async fn nudges(&self, id: &str) -> u64 {
         let item = self.world.item(id).await;
         item.get("nudges").map_or(0, |nudges| nudges.as_n().unwrap().parse().unwrap())
     }
 }
 
+/// Duration of each claim's lease.
 const LEASE: Duration = Duration::from_secs(60);
+/// Time from the start of each sweeper invocation to its deadline.
 const INVOCATION: Duration = Duration::from_secs(90);
 
 fn out_of_paper() -> ErrorBody {
@@ -252,13 +264,13 @@ fn code(frame: &Frame) -> &ErrorCode {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
+async fn request_lost_by_the_stream_is_nudged_and_then_processed() {
     let scene = Scene::new().await;
     scene.queue("r1").await;
-    assert_eq!(scene.sweep().await.handled, 0, "a processor has a minute");
+    assert_eq!(scene.sweep().await.handled, 0, "a pending request is not due in its first minute");
     let swept = scene.sweep().await;
     assert_eq!((swept.handled, swept.nudged, swept.failed), (1, 1, 0));
-    assert_eq!(scene.world.pending().len(), 2, "it appears in the stream once more");
+    assert_eq!(scene.world.pending().len(), 2, "the nudge adds a stream record");
     let record = scene.world.pending().remove(1);
     let processor = scene.world.processor();
     let answer = processor.process(batch(vec![record]), scene.world.now() + INVOCATION).await;
@@ -269,12 +281,12 @@ async fn a_request_that_the_stream_has_lost_is_nudged_and_then_processed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_process_has_died_is_for_the_worker_and_has_used_an_attempt() {
+async fn request_whose_process_died_is_reclaimed_for_the_worker_and_has_used_an_attempt() {
     let scene = Scene::new().await;
     scene.queue_with("r1", 3).await;
     let begun = scene.world.now();
     scene.claim("r1").await;
-    assert_eq!(scene.sweep().await.handled, 0, "its lease lives");
+    assert_eq!(scene.sweep().await.handled, 0, "a request is not due while its lease is valid");
     let swept = scene.sweep().await;
     assert_eq!((swept.handled, swept.taken_back), (1, 1));
     let request = scene.world.request("r1").await;
@@ -284,7 +296,11 @@ async fn a_request_whose_process_has_died_is_for_the_worker_and_has_used_an_atte
     assert_eq!((crash.attempt, crash.epoch, crash.outcome), (1, 1, AttemptOutcome::Crashed));
     assert_eq!(crash.error.code, ErrorCode::ProcessingFailed);
     assert_eq!(crash.started_at, Some(begun));
-    assert_eq!(crash.ended_at, begun + Duration::from_secs(70), "ten seconds after its lease");
+    assert_eq!(
+        crash.ended_at,
+        begun + Duration::from_secs(70),
+        "the request is reclaimed 10 s after lease expiry"
+    );
     assert_eq!(scene.frames(), []);
 
     let record = scene.world.pending().pop().unwrap();
@@ -295,7 +311,7 @@ async fn a_request_whose_process_has_died_is_for_the_worker_and_has_used_an_atte
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_brought_down_every_process_ends_and_leaves_a_dead_letter() {
+async fn request_that_crashes_its_process_in_every_attempt_fails_and_sends_a_dead_letter() {
     let scene = Scene::new().await;
     scene.queue_with("r1", 2).await;
     for attempt in 1..=2 {
@@ -314,12 +330,12 @@ async fn a_request_that_has_brought_down_every_process_ends_and_leaves_a_dead_le
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2@1700000000000", 2));
     assert_eq!((&letters[0].payload, letters[0].history.len()), (&json!({"n": 1}), 2));
-    assert_eq!(scene.timer_at("r1").await, None, "nothing is left to do");
+    assert_eq!(scene.timer_at("r1").await, None, "no timer is left");
     assert_eq!(scene.sweep().await.handled, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_end_was_asked_for_ends_so_when_its_process_has_died() {
+async fn sweeper_cancels_a_request_whose_process_died_after_a_cancel_request() {
     let scene = Scene::new().await;
     scene.queue_with("r1", 3).await;
     scene.claim("r1").await;
@@ -336,7 +352,7 @@ async fn a_request_whose_end_was_asked_for_ends_so_when_its_process_has_died() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_lives_is_left_alone_and_looked_at_when_it_has_ended() {
+async fn request_with_a_valid_lease_is_postponed_until_after_the_lease_expires() {
     let scene = Scene::new().await;
     scene.queue_with("r1", 3).await;
     let begun = scene.world.now();
@@ -352,7 +368,7 @@ async fn a_lease_that_lives_is_left_alone_and_looked_at_when_it_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_is_due_when_it_says_so_and_waited_for() {
+async fn retry_is_delayed_until_its_due_time() {
     let scene = Scene::new().await;
     let begun = scene.world.now();
     for (id, wait) in [("r1", 5_000), ("r2", 7_000), ("r3", 12_345), ("r4", 59_999)] {
@@ -372,7 +388,7 @@ async fn a_retry_is_due_when_it_says_so_and_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_has_no_attempt_left_ends_with_its_last_error() {
+async fn due_retry_without_attempts_left_fails_with_the_last_error() {
     let scene = Scene::new().await;
     scene.retry_in("r1", Duration::from_secs(5)).await;
     scene.world.edit("r1", "SET max_attempts = :value", AttributeValue::N("1".into())).await;
@@ -384,7 +400,7 @@ async fn a_retry_that_has_no_attempt_left_ends_with_its_last_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time() {
+async fn sweeper_delivers_an_undelivered_result_with_the_same_frame_each_time() {
     let scene = Scene::new().await;
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
@@ -392,7 +408,7 @@ async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time(
     let swept = scene.sweep().await;
     assert_eq!((swept.handled, swept.undelivered, swept.delivered, swept.delivery_incomplete), (1, 1, 0, 1));
     let request = scene.world.request("r1").await;
-    assert_eq!(request.subscribers, ["bob".into()], "who has it is off the list");
+    assert_eq!(request.subscribers, ["bob".into()], "a subscriber with a completed delivery is removed");
     scene.world.clients.fail_times("bob", SendErrorKind::Unavailable, 0);
     assert_eq!(scene.sweep().await.delivered, 1);
     let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
@@ -402,7 +418,7 @@ async fn a_result_that_nobody_was_told_of_is_told_with_the_same_frame_each_time(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_is_gone_is_taken_off_and_the_others_are_told() {
+async fn sweeper_removes_a_gone_subscriber_and_delivers_to_the_others() {
     let scene = Scene::new().await;
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
@@ -414,7 +430,7 @@ async fn a_subscriber_that_is_gone_is_taken_off_and_the_others_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_that_is_owed_is_sent_until_it_is_taken() {
+async fn due_dead_letter_is_sent_again_until_its_queue_accepts_the_message() {
     let scene = Scene::new().await;
     scene.fail("r1").await;
     scene.world.letters.fail_times(2);
@@ -426,21 +442,22 @@ async fn a_dead_letter_that_is_owed_is_sent_until_it_is_taken() {
     assert_eq!(letters[0].id, "acme/ann/r1#1@1700000000000");
     assert_eq!(letters[0].error.code.as_str(), "OUT_OF_PAPER");
     assert!(!scene.world.request("r1").await.is_dead_letter_due);
-    assert_eq!(scene.frames().len(), 1, "who was told is not told again");
+    assert_eq!(scene.frames().len(), 1, "the terminal frame is pushed to ann only once");
     assert_eq!(scene.timer_at("r1").await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_and_then_told() {
+async fn delivery_to_an_unreachable_subscriber_backs_off_and_eventually_succeeds() {
     let scene = Scene::new().await;
     scene.complete("r1").await;
     scene.world.clients.fail("c-ann", SendErrorKind::Unavailable);
-    let mut tries = 0;
+    let mut deliveries = 0;
     for _ in 0..60 {
-        tries += scene.sweep_slowly().await.undelivered;
+        deliveries += scene.sweep_slowly().await.undelivered;
     }
-    // After 30 s, 60 s, 120 s, 240 s, 480 s, 960 s, and then every 15 minutes.
-    assert_eq!(tries, 8);
+    // The sweeper waits 30 s, 60 s, 120 s, 240 s, 480 s and 960 s before the deliveries, and then 15 minutes
+    // each.
+    assert_eq!(deliveries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {
         scene.sweep_slowly().await;
@@ -450,25 +467,25 @@ async fn a_subscriber_that_cannot_be_reached_for_long_is_tried_ever_less_often_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_payload_of_what_it_has_ended_expires_with_it() {
+async fn big_payload_of_a_request_failed_by_the_sweeper_gets_an_expiry_time() {
     let scene = Scene::new().await;
     scene.queue_with("r1", 1).await;
-    // As a request is stored whose payload is big.
-    let (big, of) = (json!("x".repeat(5_000)), key("big"));
-    let request = Request { id: "big".into(), payload: big, ..scene.world.request("r1").await };
+    // A payload of this size is stored in a part item, a separate item beside the request's item.
+    let payload = json!("x".repeat(5_000));
+    let request = Request { id: "big".into(), payload, ..scene.world.request("r1").await };
     queue(&scene.world.db).enqueue(&request).await.unwrap();
     scene.claim("big").await;
     advance(Duration::from_secs(70)).await;
     scene.sweep().await;
-    let part = part_item::key(&of, part_item::PAYLOAD_PART);
+    let part = part_item::key(&key("big"), part_item::PAYLOAD_PART);
     let found = scene.world.db.client().get_item().table_name(REQUESTS).set_key(Some(part)).send().await;
     assert!(found.unwrap().item.unwrap().contains_key("ttl"));
     assert_eq!(scene.timer_at("big").await, None);
     assert_eq!(scene.world.letters.sent()[0].payload, request.payload);
 }
 
-/// Six requests, each with something to be done about it.
-async fn troubles(scene: &Scene) {
+/// Creates six requests, one of each kind that the sweeper handles, and waits until all are due.
+async fn six_due_requests(scene: &Scene) {
     scene.complete("completed").await;
     scene.fail("failed").await;
     scene.retry_in("retrying", Duration::from_secs(40)).await;
@@ -480,8 +497,9 @@ async fn troubles(scene: &Scene) {
     advance(Duration::from_secs(75)).await;
 }
 
-/// Everything is as one sweeper would have left it, whoever did it.
-async fn assert_all_is_done_once(scene: &Scene, letters: usize) {
+/// Asserts that each of the six requests is in the state that a single sweeper run leaves, and that at most
+/// `max_letters` dead letters were sent.
+async fn assert_handled_once(scene: &Scene, max_letters: usize) {
     let request = async |id: &str| scene.world.request(id).await;
     for (id, status) in
         [("completed", Status::Completed), ("failed", Status::Failed), ("crashed_for_good", Status::Failed)]
@@ -504,22 +522,23 @@ async fn assert_all_is_done_once(scene: &Scene, letters: usize) {
         Vec::from_iter(ids),
         ["acme/ann/crashed_for_good#1@1700000000000", "acme/ann/failed#1@1700000000000"]
     );
-    assert!(sent.len() <= letters, "{}", sent.len());
+    assert!(sent.len() <= max_letters, "{} dead letters", sent.len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_sweepers_at_once_act_once() {
+async fn two_concurrent_sweepers_handle_each_due_item_once() {
     let scene = Scene::new().await;
-    troubles(&scene).await;
-    // Calls that take their time, so that the two meet.
+    six_due_requests(&scene).await;
+    // The delay of each call makes the two sweepers overlap.
     let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
-    // What both write in the very same millisecond is one write, of which each believes that it was its own.
+    // The second sweeper starts 7 ms later. If both made the same write in the same millisecond, the writes
+    // would be identical, and each sweeper would take the stored write for its own.
     let later = async {
         sleep(Duration::from_millis(7)).await;
         scene.sweep().await
     };
     let (one, other) = tokio::join!(scene.sweep(), later);
-    assert_all_is_done_once(&scene, 2).await;
+    assert_handled_once(&scene, 2).await;
     assert_eq!(scene.frames().len(), 3);
     assert_eq!(scene.nudges("pending").await, 1);
     assert_eq!((one.failed, other.failed), (0, 0));
@@ -527,9 +546,10 @@ async fn two_sweepers_at_once_act_once() {
     assert_eq!(one.moved_on + other.moved_on, 6, "{one:?} {other:?}");
 }
 
-/// Polls a run so often, and then drops it. Says whether it had ended before.
-async fn sweep_and_die(scene: &Scene, polls: usize) -> bool {
-    // One thing after the other, so that there are as many moments as there are calls.
+/// Polls a sweeper run `polls` times and then drops the run, as if its process were killed. Returns whether
+/// the run had ended before.
+async fn sweep_and_kill(scene: &Scene, polls: usize) -> bool {
+    // Items are handled one at a time, so that the run can be killed between any two calls.
     let mut sweeper = scene.world.sweeper();
     sweeper.settings.pace = Duration::from_secs(30);
     sweeper.settings.concurrency = 1;
@@ -546,26 +566,26 @@ async fn sweep_and_die(scene: &Scene, polls: usize) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweeper_that_is_killed_at_any_moment_leaves_nothing_lost() {
+async fn sweeper_killed_at_any_moment_loses_no_due_item() {
     for polls in 1.. {
         let scene = Scene::new().await;
-        troubles(&scene).await;
+        six_due_requests(&scene).await;
         let slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
-        let ended = sweep_and_die(&scene, polls).await;
+        let ended = sweep_and_kill(&scene, polls).await;
         drop(slow);
         for _ in 0..3 {
             scene.sweep_slowly().await;
         }
-        assert_all_is_done_once(&scene, 4).await;
+        assert_handled_once(&scene, 4).await;
         if ended {
-            assert!(polls > 15, "it was killed at {polls} moments only");
+            assert!(polls > 15, "a complete run needs more than 15 polls, not {polls}");
             break;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_that_fall_due_at_once_are_seen_to_by_one_run() {
+async fn one_sweeper_run_handles_500_requests_that_fall_due_together() {
     let scene = Scene::new().await;
     for n in 0..500 {
         scene.queue_with(&format!("r{n}"), 1).await;
@@ -579,7 +599,7 @@ async fn five_hundred_that_fall_due_at_once_are_seen_to_by_one_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_does_as_much_as_it_may_and_the_next_goes_on_there() {
+async fn sweeper_run_stops_at_its_item_limit_and_the_next_run_handles_the_rest() {
     let scene = Scene::new().await;
     for n in 0..25 {
         scene.queue_with(&format!("r{n}"), 1).await;
@@ -587,21 +607,21 @@ async fn a_run_does_as_much_as_it_may_and_the_next_goes_on_there() {
     advance(Duration::from_secs(60)).await;
     let mut sweeper = scene.world.sweeper();
     sweeper.settings.most = 10;
-    for done in [10, 10, 5] {
+    for handled in [10, 10, 5] {
         let swept = sweeper.sweep(scene.world.now() + INVOCATION).await;
-        assert_eq!((swept.handled, swept.nudged), (done, done));
+        assert_eq!((swept.handled, swept.nudged), (handled, handled));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_put_off_and_keeps_nobody_from_the_others() {
+async fn unreadable_due_items_are_postponed_and_do_not_block_other_due_items() {
     let scene = Scene::new().await;
     for n in 0..150 {
         let id = format!("bad{n}");
         scene.queue_with(&id, 1).await;
         scene.world.edit(&id, "SET history = :value", AttributeValue::N("1".into())).await;
     }
-    // Its item can be listed, and not read.
+    // The item of `half` can be listed by the due query, but not decoded in full.
     scene.complete("half").await;
     scene.world.edit("half", "SET metadata = :value", AttributeValue::N("1".into())).await;
     advance(Duration::from_millis(100)).await;
@@ -619,14 +639,14 @@ async fn what_cannot_be_read_is_put_off_and_keeps_nobody_from_the_others() {
         assert_eq!(
             (swept.unreadable, swept.delivery_incomplete),
             (0, 0),
-            "a quarter of an hour has not passed"
+            "unreadable items are postponed by 15 minutes"
         );
     }
     assert_eq!(scene.sweep().await.unreadable, 150);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_throttles_is_asked_less_and_all_is_done_in_the_end() {
+async fn all_due_items_are_handled_although_the_store_throttles() {
     let scene = Scene::new().await;
     for n in 0..100 {
         scene.queue_with(&format!("r{n}"), 1).await;
@@ -643,7 +663,7 @@ async fn a_store_that_throttles_is_asked_less_and_all_is_done_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_fails_is_followed_by_another() {
+async fn failed_query_for_due_items_is_repeated_within_the_same_run() {
     let scene = Scene::new().await;
     scene.retry_in("r1", Duration::from_secs(5)).await;
     let broken = scene.world.faults.add(Fault::fail(Call::dynamodb("Query")));
@@ -657,7 +677,7 @@ async fn a_look_that_fails_is_followed_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_delays_no_retry_and_nobody_else() {
+async fn hanging_client_delays_neither_due_retries_nor_other_clients() {
     let scene = Scene::new().await;
     scene.world.clients.hang("c-ann");
     for n in 0..200 {
@@ -677,7 +697,7 @@ async fn a_client_that_hangs_delays_no_retry_and_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_ends_before_its_invocation_does() {
+async fn sweeper_run_ends_before_its_invocations_deadline() {
     let scene = Scene::new().await;
     scene.world.clients.hang("c-ann");
     scene.complete("r1").await;
@@ -687,10 +707,10 @@ async fn a_run_ends_before_its_invocation_does() {
     assert_eq!(swept.undelivered, 1);
     assert!(begun.elapsed() <= Duration::from_secs(7), "{:?}", begun.elapsed());
     let swept = scene.world.sweeper().sweep(scene.world.now() + Duration::from_secs(3)).await;
-    assert_eq!(swept.handled, 0, "it has no time to begin anything");
+    assert_eq!(swept.handled, 0, "a run with 3 s left handles no item");
 }
 
-/// A queue of dead letters that never answers.
+/// Dead-letter queue whose sends never return.
 #[derive(Debug)]
 struct Hanging;
 
@@ -701,7 +721,7 @@ impl DeadLetters for Hanging {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_that_nobody_takes_delay_neither_clients_nor_what_is_noted_of_them() {
+async fn hanging_dead_letter_queue_delays_neither_deliveries_nor_their_records() {
     let scene = Scene::new().await;
     for n in 0..100 {
         scene.fail(&format!("r{n}")).await;
@@ -716,28 +736,28 @@ async fn dead_letters_that_nobody_takes_delay_neither_clients_nor_what_is_noted_
         let id = format!("r{n}");
         let request = scene.world.request(&id).await;
         assert_eq!((request.subscribers, request.is_dead_letter_due), (vec![], true));
-        assert_eq!(scene.frames_of(&id).len(), 1, "who has been told is not told again");
+        assert_eq!(scene.frames_of(&id).len(), 1, "the terminal frame of {id} is pushed only once");
     }
     assert!(scene.world.clients.times().iter().all(|at| *at - begun < Duration::from_secs(30)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_whose_answer_is_lost_is_found_done() {
+async fn sweeper_write_whose_answer_is_lost_takes_effect_exactly_once() {
     for fault in [Fault::lose_answer, Fault::fail_after_apply] {
         let scene = Scene::new().await;
-        troubles(&scene).await;
+        six_due_requests(&scene).await;
         let lost = scene.world.faults.add(fault(Call::dynamodb("UpdateItem")).times(8));
         for _ in 0..3 {
             scene.sweep().await;
         }
         assert!(lost.hits() >= 6, "{}", lost.hits());
         drop(lost);
-        assert_all_is_done_once(&scene, 4).await;
+        assert_handled_once(&scene, 4).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_fails_is_followed_by_another_when_that_is_due() {
+async fn failed_attempt_is_retried_by_the_processor_when_the_retry_falls_due() {
     let (mut app, shaky) = (App::new(), Shaky::default());
     app.handle("shaky", shaky.clone()).unwrap();
     let scene = Scene { world: World::new(app).await };
@@ -747,7 +767,7 @@ async fn an_attempt_that_fails_is_followed_by_another_when_that_is_due() {
     assert_eq!((request.status, request.attempt), (Status::Completed, 2));
     let started = shaky.started.lock().unwrap().clone();
     let [first, second] = started[..] else { panic!("{started:?}") };
-    // It fails after half a second, and the functions look at the stream ten times a second.
+    // The first run fails after 500 ms. `run_functions` reads the stream every 100 ms.
     let wait = second - first - Duration::from_millis(500);
     assert!((5.0..5.3).contains(&wait.as_secs_f64()), "{wait:?}");
     let frames = scene.frames();
@@ -756,12 +776,12 @@ async fn an_attempt_that_fails_is_followed_by_another_when_that_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_process_dies_is_run_again_by_the_worker_and_ends_well() {
+async fn request_whose_process_dies_is_rerun_by_the_worker_and_completes() {
     let (mut app, shaky) = (App::new(), Shaky { hangs: true, ..Shaky::default() });
     app.handle("shaky", shaky.clone()).unwrap();
     let scene = Scene { world: World::new(app).await };
     scene.world.ask("shaky", "r1", json!(1)).await;
-    // The process dies with its first attempt.
+    // Dropping the invocation kills the process during the first attempt.
     timeout(Duration::from_secs(2), scene.world.process()).await.unwrap_err();
     tokio::join!(scene.run_functions(Duration::from_secs(120)), async {
         scene.sweep().await;
@@ -784,21 +804,21 @@ async fn a_request_whose_process_dies_is_run_again_by_the_worker_and_ends_well()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_run_has_done_is_measured() {
+async fn sweeper_run_writes_its_counts_as_metrics() {
     let scene = Scene::new().await;
-    troubles(&scene).await;
+    six_due_requests(&scene).await;
     scene.sweep().await;
     assert_snapshot!(scene.world.metrics.lines().join("\n"), @r#"{"_aws":{"Timestamp":1700000135000,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["Function"]],"Metrics":[{"Name":"RequestsNudged","Unit":"Count"},{"Name":"TimersPostponed","Unit":"Count"},{"Name":"RetriesStarted","Unit":"Count"},{"Name":"RequestsReclaimed","Unit":"Count"},{"Name":"RequestsMadeTerminal","Unit":"Count"},{"Name":"UndeliveredFound","Unit":"Count"},{"Name":"DeliveriesCompleted","Unit":"Count"},{"Name":"DeliveriesIncomplete","Unit":"Count"},{"Name":"ChangedItemsSkipped","Unit":"Count"},{"Name":"RequestsUnreadable","Unit":"Count"},{"Name":"DueItemsFailed","Unit":"Count"},{"Name":"DueQueriesFailed","Unit":"Count"},{"Name":"MaxTimerDelay","Unit":"Milliseconds"}]}]},"Function":"sweeper","RequestsNudged":1,"TimersPostponed":0,"RetriesStarted":1,"RequestsReclaimed":1,"RequestsMadeTerminal":1,"UndeliveredFound":2,"DeliveriesCompleted":3,"DeliveriesIncomplete":0,"ChangedItemsSkipped":0,"RequestsUnreadable":0,"DueItemsFailed":0,"DueQueriesFailed":0,"MaxTimerDelay":45000}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_sweeper_costs() {
+async fn sweeper_makes_a_fixed_set_of_calls_for_each_kind_of_due_item() {
     let scene = Scene::new().await;
     let ledger = scene.world.db.ledger();
     let mut bill = String::new();
-    let mut enter = |of: &str, calls: String| {
+    let mut enter = |name: &str, calls: String| {
         assert!(!calls.contains("Scan"), "{calls}");
-        bill += &format!("{of}\n");
+        bill += &format!("{name}\n");
         calls.lines().for_each(|line| bill += &format!("  {line}\n"));
     };
     drop(ledger.take());
@@ -809,31 +829,31 @@ async fn what_the_sweeper_costs() {
         sweeper.sweep(scene.world.now() + INVOCATION).await;
         ledger.take().to_string()
     };
-    enter("a look that finds nothing", sweep().await);
+    enter("run without due items", sweep().await);
     scene.queue_with("pending", 1).await;
     advance(Duration::from_secs(60)).await;
-    enter("a nudge", sweep().await);
+    enter("nudge of an unclaimed request", sweep().await);
     scene.queue_with("held", 1).await;
     let lease = scene.claim("held").await;
     let until = scene.world.now() + Duration::from_secs(200);
     queue(&scene.world.db).renew(&key("held"), &lease, until).await.unwrap();
     advance(Duration::from_secs(70)).await;
     scene.world.edit("pending", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
-    enter("a lease that lives", sweep().await);
+    enter("postponement of a request with a valid lease", sweep().await);
     scene.world.edit("held", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
     scene.retry_in("retrying", Duration::from_secs(1)).await;
     advance(Duration::from_secs(1)).await;
-    enter("a retry that is due", sweep().await);
+    enter("start of a due retry", sweep().await);
     scene.world.edit("retrying", "SET timer_at = :value", AttributeValue::N("9999999999999".into())).await;
     scene.queue_with("crashed", 2).await;
     scene.claim("crashed").await;
     advance(Duration::from_secs(70)).await;
-    enter("a request that is taken back", sweep().await);
+    enter("reclaim of a crashed request with attempts left", sweep().await);
     scene.claim("crashed").await;
     advance(Duration::from_secs(70)).await;
-    enter("one that is taken back for good, and told", sweep().await);
+    enter("failure and delivery of a crashed request without attempts left", sweep().await);
     scene.complete("undelivered").await;
     advance(Duration::from_secs(30)).await;
-    enter("an end that was not told", sweep().await);
+    enter("delivery of an undelivered terminal frame", sweep().await);
     assert_snapshot!(bill);
 }

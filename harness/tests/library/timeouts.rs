@@ -1,4 +1,4 @@
-//! Attempts that take longer than they may.
+//! Attempts that exceed their handler's timeout or their invocation's deadline.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn hangs(_: Context) -> Result<Value, HandlerError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_end_in_the_processors_invocation_is_tried_again_by_the_worker() {
+async fn attempt_that_outlasts_the_processors_invocation_is_retried_by_the_worker() {
     let bench = Bench::new(RetryPolicy::attempts(2), hangs).await;
     bench.queue("r1").await;
     let began = Instant::now();
@@ -43,13 +43,14 @@ async fn what_does_not_end_in_the_processors_invocation_is_tried_again_by_the_wo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_is_final_if_its_policy_says_so() {
+async fn timeout_in_the_worker_is_final_if_the_policy_forbids_timeout_retries() {
     let mut policy = RetryPolicy::attempts(3);
     policy.retries_timeouts = false;
     let bench = Bench::new(policy, hangs).await;
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_mins(1)).await;
-    // It shared that minute with others: it gets an invocation of its own, whatever its policy says.
+    // The processor's invocation is shared with other requests. After a timeout in the processor, the worker
+    // therefore runs the request in a separate invocation, even if the policy forbids retries of timeouts.
     let summary = bench.summary("r1").await;
     assert_eq!((summary.status, summary.runner), (Status::Retrying, Runner::Worker));
     advance(Duration::from_secs(2)).await;
@@ -60,32 +61,34 @@ async fn a_timeout_is_final_if_its_policy_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_sees_how_much_time_it_has_and_hears_when_it_is_up() {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&heard);
+async fn handler_can_read_its_remaining_time_and_is_notified_when_its_time_is_up() {
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let recorder = Arc::clone(&recorded);
     let bench = Bench::new(RetryPolicy::never(), move |context| {
-        let hears = Arc::clone(&hears);
+        let recorder = Arc::clone(&recorder);
         async move {
             let began = Instant::now();
-            let at_first = context.progress.remaining().as_secs();
+            let remaining_at_start = context.progress.remaining().as_secs();
             sleep(Duration::from_secs(40)).await;
-            let then = context.progress.remaining().as_secs();
+            let remaining_after_40_s = context.progress.remaining().as_secs();
             let reason = context.progress.stopped().await;
-            let refused = context.progress.report(1.0, "x").is_err();
-            hears.lock().unwrap().push((at_first, then, began.elapsed().as_secs(), reason, refused));
+            let report_fails = context.progress.report(1.0, "x").is_err();
+            let stopped_after = began.elapsed().as_secs();
+            let seen = (remaining_at_start, remaining_after_40_s, stopped_after, reason, report_fails);
+            recorder.lock().unwrap().push(seen);
             Ok(json!("just in time"))
         }
     })
     .await;
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_secs(100)).await;
-    assert_eq!(*heard.lock().unwrap(), [(90, 50, 90, StopReason::TimeIsUp, true)]);
-    // What it has done in the time that it had left counts.
+    assert_eq!(*recorded.lock().unwrap(), [(90, 50, 90, StopReason::TimeIsUp, true)]);
+    // A result that the handler returns within the grace period after the stop signal counts.
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!("just in time"))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_after_the_time_is_up_is_a_timeout() {
+async fn error_returned_after_the_time_is_up_counts_as_a_timeout() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         context.progress.stopped().await;
         context.progress.report(1.0, "x")?;
@@ -98,9 +101,9 @@ async fn an_error_after_the_time_is_up_is_a_timeout() {
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::TimedOut)]);
 }
 
-/// However the settings are, what has become of a request is written before its invocation ends.
+/// The retry is written before the invocation ends for every combination of deadline margin and stop grace.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_does_not_listen_is_dropped_in_time_to_write_what_became_of_it() {
+async fn handler_that_ignores_the_stop_signal_is_dropped_in_time_to_write_the_retry() {
     for (margin, grace, dropped_after) in [(10, 5, 55), (10, 60, 56), (5, 5, 56), (1, 5, 59), (30, 1, 31)] {
         let dropped = Count::default();
         let counts = dropped.clone();
@@ -126,14 +129,15 @@ async fn a_handler_that_does_not_listen_is_dropped_in_time_to_write_what_became_
         let began = Instant::now();
         let deadline = bench.world.now() + Duration::from_mins(1);
         processor.process(batch(bench.world.pending()), deadline).await;
-        assert_eq!(began.elapsed().as_secs(), dropped_after, "{margin} {grace}");
-        assert_eq!(dropped.get(), 1, "{margin} {grace}: nothing of it is left running");
-        assert_eq!(bench.status("r1").await, Status::Retrying, "{margin} {grace}");
+        let settings = format!("deadline margin {margin} s, stop grace {grace} s");
+        assert_eq!(began.elapsed().as_secs(), dropped_after, "{settings}");
+        assert_eq!(dropped.get(), 1, "{settings}: the handler's future is dropped");
+        assert_eq!(bench.status("r1").await, Status::Retrying, "{settings}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_takes_longer_than_its_handler_may_is_tried_again_and_goes_on_from_what_it_saved() {
+async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoint_kept() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |context: Context| {
         let saved = context.checkpoint::<u32>()?.unwrap_or(0);
         context.progress.checkpoint(saved + 1).await?;
@@ -145,9 +149,14 @@ async fn an_attempt_that_takes_longer_than_its_handler_may_is_tried_again_and_go
     bench.queue_limited("r1", 20).await;
     let began = Instant::now();
     bench.world.process().await;
-    assert_eq!(began.elapsed().as_secs(), 25, "told after 20 s, and given five");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        25,
+        "stop is signaled after 20 s; the handler is dropped 5 s later"
+    );
     let request = bench.world.request("r1").await;
-    // It is its own time that was up: it does not go on in a fresh invocation for nothing.
+    // The handler's own timeout ended the attempt, not the invocation's deadline. The request is therefore
+    // retried, which uses an attempt, and not continued, which would use none.
     assert_eq!((request.status, request.continuations), (Status::Retrying, 0));
     assert_eq!((request.runner, request.checkpoint), (Runner::Processor, Some(json!(1))));
     bench.until_it_ends("r1").await;
@@ -157,13 +166,17 @@ async fn an_attempt_that_takes_longer_than_its_handler_may_is_tried_again_and_go
     assert_eq!(bench.world.request("r1").await.attempt, 2);
 }
 
-/// Whichever time is up first is what the handler hears of.
+/// The earlier of the handler's timeout and the invocation's deadline stops the attempt.
 #[tokio::test(start_paused = true)]
-async fn a_handlers_own_time_ends_no_later_than_its_invocations() {
+async fn invocation_deadline_cuts_a_longer_handler_timeout_short() {
     let bench = Bench::new(RetryPolicy::attempts(2), hangs).await;
     bench.queue_limited("r1", 52).await;
     let began = Instant::now();
     bench.world.process_for(Duration::from_mins(1)).await;
-    assert_eq!(began.elapsed().as_secs(), 55, "told after 50 s, and given five");
+    assert_eq!(
+        began.elapsed().as_secs(),
+        55,
+        "stop is signaled after 50 s; the handler is dropped 5 s later"
+    );
     assert_eq!((bench.status("r1").await, bench.runner("r1").await), (Status::Retrying, Runner::Worker));
 }

@@ -37,37 +37,47 @@ use streamer_harness::template::{Environment, Template};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+/// Name of the requests table.
 pub(crate) const REQUESTS: &str = "streamer-RequestsTable";
+/// Name of the connections table.
 pub(crate) const CONNECTIONS: &str = "streamer-ConnectionsTable";
+/// Name of the table of shared rate limits.
 pub(crate) const RATE_LIMITS: &str = "streamer-RateLimitsTable";
 
-/// The clients: what they were sent, and what becomes of a frame on its way to them.
+/// Test double for pushes to clients: records each frame, and can make the sends to a connection fail or hang.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
+    /// Each frame that was sent, with its connection and time.
     sent: Arc<Mutex<Vec<(ConnectionId, Frame, Instant)>>>,
+    /// Kind and remaining count of injected send failures, by connection.
     failing: Arc<Mutex<BTreeMap<ConnectionId, (SendErrorKind, u32)>>>,
+    /// Connection whose sends never return, if any.
     hanging: Arc<Mutex<Option<ConnectionId>>>,
 }
 
 impl Clients {
+    /// Makes all later sends to the connection `id` fail with `kind`.
     pub(crate) fn fail(&self, id: &str, kind: SendErrorKind) {
         self.fail_times(id, kind, u32::MAX);
     }
 
+    /// Makes the next `times` sends to the connection `id` fail with `kind`. Zero ends earlier failures.
     pub(crate) fn fail_times(&self, id: &str, kind: SendErrorKind, times: u32) {
         self.failing.lock().unwrap().insert(id.into(), (kind, times));
     }
 
+    /// Makes all later sends to the connection `id` hang.
     pub(crate) fn hang(&self, id: &str) {
         *self.hanging.lock().unwrap() = Some(id.into());
     }
 
+    /// Returns the frames that the connection `id` was sent, in order.
     pub(crate) fn frames(&self, id: &str) -> Vec<Frame> {
         let sent = self.sent.lock().unwrap();
         sent.iter().filter(|(to, ..)| to.as_str() == id).map(|(_, frame, _)| frame.clone()).collect()
     }
 
-    /// When each frame was sent.
+    /// Returns the send time of each frame, over all connections, in order.
     pub(crate) fn times(&self) -> Vec<Instant> {
         self.sent.lock().unwrap().iter().map(|(.., at)| *at).collect()
     }
@@ -90,18 +100,22 @@ impl Connections for Clients {
     }
 }
 
-/// The dead letters that were sent, and how many are refused first.
+/// Test double for the dead-letter queue: records each letter, and can make sends fail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Letters {
+    /// Each dead letter that was sent.
     sent: Arc<Mutex<Vec<DeadLetter>>>,
+    /// Remaining count of injected send failures.
     failing: Arc<Mutex<u32>>,
 }
 
 impl Letters {
+    /// Makes the next `times` sends fail with a transient error.
     pub(crate) fn fail_times(&self, times: u32) {
         *self.failing.lock().unwrap() = times;
     }
 
+    /// Returns the dead letters that were sent, in order.
     pub(crate) fn sent(&self) -> Vec<DeadLetter> {
         self.sent.lock().unwrap().clone()
     }
@@ -119,24 +133,29 @@ impl DeadLetters for Letters {
     }
 }
 
-/// The requests that were handed over to the worker, and how many hand-overs are refused first.
+/// Test double for the dispatch of requests to the worker: records each dispatch, and can make dispatches fail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatched {
+    /// Key of each dispatched request.
     keys: Arc<Mutex<Vec<RequestKey>>>,
+    /// Remaining count of injected transient dispatch failures.
     failing: Arc<Mutex<u32>>,
+    /// Whether every dispatch fails with a permanent error.
     refusing: Arc<AtomicBool>,
 }
 
 impl Dispatched {
-    /// Has every hand-over be refused for good.
+    /// Makes all later dispatches fail with a permanent error.
     pub(crate) fn refuse(&self) {
         self.refusing.store(true, Ordering::SeqCst);
     }
 
+    /// Makes the next `times` dispatches fail with a transient error.
     pub(crate) fn fail_times(&self, times: u32) {
         *self.failing.lock().unwrap() = times;
     }
 
+    /// Returns the keys of the dispatched requests, in order.
     pub(crate) fn keys(&self) -> Vec<RequestKey> {
         self.keys.lock().unwrap().clone()
     }
@@ -145,23 +164,24 @@ impl Dispatched {
 impl WorkerDispatch for Dispatched {
     async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
         if self.refusing.load(Ordering::SeqCst) {
-            return Err(ServiceError::refused("hand over", "there is no such function"));
+            return Err(ServiceError::refused("dispatch a request", "the function does not exist"));
         }
         let mut failing = self.failing.lock().unwrap();
         if *failing > 0 {
             *failing -= 1;
-            return Err(ServiceError::transient("hand over", "the function is throttled"));
+            return Err(ServiceError::transient("dispatch a request", "the function is throttled"));
         }
         self.keys.lock().unwrap().push(key.clone());
         Ok(())
     }
 }
 
-/// The metrics that were written.
+/// Metric sink that records each line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics(Arc<Mutex<Vec<String>>>);
 
 impl Metrics {
+    /// Returns the metric lines that were written, as JSON, in order.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
@@ -173,9 +193,12 @@ impl MetricSink for Metrics {
     }
 }
 
+/// Processor on the queue `Q` whose other dependencies are test doubles.
 pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, Dispatched>;
 
-/// The tables of the template, a router and a processor on them, and clients.
+/// A stage in one process: the template's tables on the embedded DynamoDB, a router, and test doubles for the
+/// clients, the dead-letter queue and the dispatch to the worker. The helpers act for the user `ann` of the
+/// tenant `acme`, unless a parameter names another.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) db: DynamoDb,
@@ -190,7 +213,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world in which `ann` of `acme` is connected as `c-ann`, and `bob` as `c-bob`.
+    /// Creates a world in which the users `ann` and `bob` of the tenant `acme` have the connections `c-ann`
+    /// and `c-bob`.
     pub(crate) async fn new(app: App) -> Self {
         let clock = TokioClock::starting_at(Timestamp::from_secs(1_700_000_000));
         let faults = Faults::default();
@@ -215,10 +239,13 @@ impl World {
         world
     }
 
+    /// Returns the present virtual time. A world starts at 1,700,000,000 Unix seconds.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
+    /// Returns the record of a new connection `c-{user}` of the tenant `acme`, with a token that is valid for
+    /// an hour.
     fn connection(&self, user: &str) -> Connection {
         Connection {
             id: ConnectionId::new(format!("c-{user}")),
@@ -235,14 +262,14 @@ impl World {
         }
     }
 
-    /// Connects `user` anew, with these permissions.
+    /// Replaces the record of the connection `c-{user}` by one with `permissions`.
     pub(crate) async fn grant(&self, user: &str, permissions: &[&str]) {
         let mut connection = self.connection(user);
         connection.identity.permissions = permissions.iter().map(ToString::to_string).collect();
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&connection).await.unwrap();
     }
 
-    /// Opens another connection.
+    /// Stores a new connection of `user` in `tenant`.
     pub(crate) async fn connect_as(&self, connection: &str, user: &str, tenant: &str) {
         let mut opened = self.connection(user);
         opened.id = connection.into();
@@ -250,11 +277,12 @@ impl World {
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&opened).await.unwrap();
     }
 
-    /// Another environment's router, of an app of its own.
+    /// Returns the router of another Lambda environment, on the same tables, for `app`.
     pub(crate) fn router_of(&self, app: App) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         self.router_with(app, Handle::current())
     }
 
+    /// Returns another router on the same tables, for `app`, which runs handlers on the runtime `handlers`.
     pub(crate) fn router_with(
         &self,
         app: App,
@@ -265,7 +293,7 @@ impl World {
         Router::new(Arc::new(app), connections, queue(&self.db), clients, Arc::new(self.clock), handlers)
     }
 
-    /// A router on tables of these names.
+    /// Returns another router for the world's app, on the tables with these names.
     pub(crate) fn router_on(
         &self,
         connections: &str,
@@ -283,7 +311,7 @@ impl World {
         )
     }
 
-    /// Connects a user of a tenant.
+    /// Stores a new connection of `user` in `tenant`.
     pub(crate) async fn connect(&self, connection: &str, tenant: &str, user: &str) {
         let mut saved = self.connection(user);
         saved.id = connection.into();
@@ -291,34 +319,39 @@ impl World {
         self.connections().save(&saved).await.unwrap();
     }
 
+    /// Returns the store of the connections table.
     pub(crate) fn connections(&self) -> DynamoConnectionStore {
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS)
     }
 
+    /// Deletes the record of `connection`.
     pub(crate) async fn disconnect(&self, connection: &str) {
         self.connections().delete(&connection.into()).await.unwrap();
     }
 
-    /// Sends a message over a connection, and returns the answer as it goes over the wire.
+    /// Routes the message `body` from `connection`, and returns the answer as JSON.
     pub(crate) async fn say(&self, connection: &str, body: impl ToString) -> String {
-        // Boxed, since a message on its way is large.
+        // Boxed, because the router's future is large.
         Box::pin(self.router.route(&message(connection, json!(body.to_string()), false))).await
     }
 
-    /// Asks for an action as ann, and returns the answer.
+    /// Routes a message of ann with this action, id and payload, and returns the answer.
     pub(crate) async fn ask(&self, action: &str, id: &str, payload: Value) -> Frame {
         let answer = self.say("c-ann", json!({"action": action, "id": id, "payload": payload})).await;
         serde_json::from_str(&answer).unwrap()
     }
 
+    /// Returns a processor on the world's queue.
     pub(crate) fn processor(&self) -> TestProcessor<DynamoRequestQueue> {
         self.processor_with(queue(&self.db))
     }
 
+    /// Returns a processor on `queue`.
     pub(crate) fn processor_with<Q: RequestQueue>(&self, queue: Q) -> TestProcessor<Q> {
         self.processor_on(queue, Handle::current())
     }
 
+    /// Returns a processor on `queue` that runs handlers on the runtime `handlers`.
     pub(crate) fn processor_on<Q: RequestQueue>(&self, queue: Q, handlers: Handle) -> TestProcessor<Q> {
         Processor::new(
             self.executor_on(queue, handlers),
@@ -327,10 +360,12 @@ impl World {
         )
     }
 
+    /// Returns a worker on the world's queue.
     pub(crate) fn worker(&self) -> Worker<DynamoRequestQueue, Clients, Letters> {
         Worker::new(self.executor_on(queue(&self.db), Handle::current()))
     }
 
+    /// Returns an executor on `queue` that runs handlers on the runtime `handlers`.
     pub(crate) fn executor_on<Q>(&self, queue: Q, handlers: Handle) -> Executor<Q, Clients, Letters> {
         Executor {
             app: Arc::clone(&self.app),
@@ -344,6 +379,7 @@ impl World {
         }
     }
 
+    /// Returns a sweeper with the default settings.
     pub(crate) fn sweeper(&self) -> Sweeper<DynamoRequestQueue, Clients, Letters> {
         Sweeper {
             queue: queue(&self.db),
@@ -355,7 +391,7 @@ impl World {
         }
     }
 
-    /// Every record of the requests' stream, oldest first within an item.
+    /// Returns all records of the requests table's stream. The records of each item are in write order.
     pub(crate) fn records(&self) -> Vec<Value> {
         let streams = self.db.streams();
         let arn = streams.latest_stream_arn(REQUESTS).unwrap();
@@ -366,13 +402,14 @@ impl World {
         records.iter().map(|record| record.to_event_record()).collect()
     }
 
-    /// The records that the mapping's filter lets through.
+    /// Returns the stream records that pass the event source mapping's filter: those with the status PENDING.
     pub(crate) fn pending(&self) -> Vec<Value> {
         let is_pending = |record: &Value| record["dynamodb"]["NewImage"]["status"]["S"] == "PENDING";
         self.records().into_iter().filter(is_pending).collect()
     }
 
-    /// Hands every pending record to a processor, as an invocation of 15 minutes, and what it hands over to the worker.
+    /// Processes all pending records in one processor invocation of 15 minutes, then runs each request that
+    /// the processor dispatched to the worker. Returns the processor's response.
     pub(crate) async fn process(&self) -> BatchResponse {
         let before = self.dispatched.keys().len();
         let response = self.process_for(Duration::from_mins(15)).await;
@@ -381,13 +418,13 @@ impl World {
         response
     }
 
-    /// Has the worker run a request, in an invocation of 15 minutes.
+    /// Runs a request in a worker invocation of 15 minutes.
     pub(crate) async fn work(&self, key: RequestKey) {
         let deadline = self.now() + Duration::from_mins(15);
         self.worker().run(&WorkerEvent::of(&key), deadline).await.unwrap();
     }
 
-    /// Brings a request whose next attempt is due back, as the sweeper does, once it is.
+    /// Waits until the retry of the request `id` is due, then makes the request pending, as the sweeper does.
     pub(crate) async fn retry(&self, id: &str) {
         let due = queue(&self.db).due(self.now() + Duration::from_hours(24), PageRequest::first(100)).await;
         let seen = due.unwrap().items.into_iter().find(|seen| seen.key() == key(id)).unwrap();
@@ -396,34 +433,39 @@ impl World {
         queue(&self.db).update_status(&key(id), from, to, self.now()).await.unwrap();
     }
 
+    /// Processes all pending records in one processor invocation of this duration.
     pub(crate) async fn process_for(&self, invocation: Duration) -> BatchResponse {
         self.processor().process(batch(self.pending()), self.now() + invocation).await
     }
 
+    /// Reads the request `id` of ann.
     pub(crate) async fn request(&self, id: &str) -> Request {
         queue(&self.db).get(&key(id)).await.unwrap().unwrap()
     }
 
+    /// Reads the raw item of ann's request `id`.
     pub(crate) async fn item(&self, id: &str) -> Item {
         let key = request_item::key(&key(id));
         let found = self.db.client().get_item().table_name(REQUESTS).set_key(Some(key)).send().await;
         found.unwrap().item.unwrap()
     }
 
-    /// Changes a request's item behind the library's back.
+    /// Updates the item of the request `id` directly in the table. The expression refers to `value` as
+    /// `:value`.
     pub(crate) async fn edit(&self, id: &str, expression: &str, value: AttributeValue) {
         let update = self.db.client().update_item().table_name(REQUESTS);
         let update = update.set_key(Some(request_item::key(&key(id)))).update_expression(expression);
         update.expression_attribute_values(":value", value).send().await.unwrap();
     }
 
-    /// Has another connection listen to a request.
+    /// Adds `connection` to the subscribers in the item of the request `id`.
     pub(crate) async fn subscribe(&self, id: &str, connection: &str) {
         let expression = format!("SET subscribers.{connection} = :value");
         self.edit(id, &expression, AttributeValue::N("1".into())).await;
     }
 
-    /// Has another process take the request over, as after its lease's end.
+    /// Changes the epoch and the owner token of the request `id`, as a claim by another process after lease
+    /// expiry does.
     pub(crate) async fn take_over(&self, id: &str) {
         let update = self.db.client().update_item().table_name(REQUESTS);
         update
@@ -438,6 +480,7 @@ impl World {
     }
 }
 
+/// Creates the tables that the template declares.
 pub(crate) fn create_tables_of_template(db: &DynamoDb) {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
     let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
@@ -445,18 +488,22 @@ pub(crate) fn create_tables_of_template(db: &DynamoDb) {
     create_tables(db, &template.tables).unwrap();
 }
 
+/// Returns the request queue on the requests table of `db`.
 pub(crate) fn queue(db: &DynamoDb) -> DynamoRequestQueue {
     DynamoRequestQueue::new(db.client(), REQUESTS, QueueSettings::default())
 }
 
+/// Returns the key of ann's request `id`.
 pub(crate) fn key(id: &str) -> RequestKey {
     RequestKey::new(&"acme".into(), &"ann".into(), &id.into())
 }
 
+/// Returns the event of an event source mapping with these stream records.
 pub(crate) fn batch(records: Vec<Value>) -> StreamBatch {
     serde_json::from_value(json!({"Records": records})).unwrap()
 }
 
+/// Returns the gateway's event for a WebSocket message with this body over `connection`.
 pub(crate) fn message(connection: &str, body: Value, is_base64: bool) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "requestContext": {
