@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_name_gives_the_same_numbers_and_another_name_others() {
+    fn equal_names_generate_equal_numbers_and_different_names_do_not() {
         let three = |name: &str| {
             let mut numbers = Numbers::named(name);
             [numbers.next(), numbers.next(), numbers.next()]

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_comes_to_the_same_whether_it_is_interrupted_or_not() {
+    async fn index_resumed_from_a_checkpoint_equals_an_uninterrupted_index() {
         let archive = |volumes| Archive { name: "a".into(), volumes };
         let whole = IndexArchive.process(archive(9), context()).await.unwrap();
         let half = IndexArchive.process(archive(4), context()).await.unwrap();

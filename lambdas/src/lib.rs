@@ -41,7 +41,7 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_demo_has_six_actions() {
+    fn demo_app_registers_six_actions() {
         assert_eq!(
             super::app().unwrap().actions(),
             ["charge_card", "echo", "echo_async", "generate_report", "index_archive", "process_data"]

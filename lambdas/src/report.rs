@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pdf_has_a_title_and_a_line_for_each_month() {
+    fn report_pdf_has_a_title_and_one_line_per_month() {
         let order = Order {
             start_date: "2024-01-01".to_owned(),
             end_date: "2024-02-29".to_owned(),

@@ -60,7 +60,7 @@ fn settled(reply: Result<Value, InvokeError>) -> String {
 
 /// Those that a function does not take are refused or ignored, and it lives on.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fixture_passes_through_each_function() {
+async fn each_function_survives_each_fixture() {
     // What the tokens of the fixtures are signed with: a secret that keeps nothing.
     let secret = [("JwtAlgorithm", "HS256"), ("JwtKey", "0123456789abcdef0123456789abcdef")];
     let (stage, _log) = stage(&secret).await;
@@ -105,7 +105,7 @@ fn keys_of(value: &Value) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_fakes_send_has_the_fixtures_keys_as_the_functions_record_it() {
+async fn events_of_the_local_stage_have_the_same_keys_as_the_fixtures() {
     let (stage, log) = stage(&[("RecordEvents", "true")]).await;
     let ttl = Duration::from_secs(60);
     let ann = TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: Vec::new(), ttl };

@@ -152,7 +152,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_frame_is_read_and_what_is_none_says_whose_words_it_is() {
+    fn frame_is_parsed_and_any_other_text_fails_with_its_origin() {
         let frame = r#"{"type":"response","request_id":"r1","success":true}"#;
         assert!(matches!(read(frame), Ok(Frame::Response { .. })));
         let failure = |text| read(text).unwrap_err().to_string();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_its_body_says() {
+    fn refusal_body_is_included_in_the_failure_text() {
         let refused = |body: &str| reason(body.as_bytes());
         assert_eq!(
             refused(r#"{"code":"TOKEN_EXPIRED","message":"The token has expired"}"#),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_tls_a_server_is_trusted_by_its_certificate_alone() {
+    async fn tls_connection_opens_only_with_a_trusted_server_certificate() {
         let certified = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certified.cert.der().clone()).unwrap();

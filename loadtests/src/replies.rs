@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_a_message_of_the_protocol() {
+    fn sent_messages_are_valid_protocol_messages() {
         for (text, action) in
             [(echo().message(), "echo"), (SlowRequest::new("r1".into()).message(), "echo_async")]
         {
@@ -311,12 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_is_its_own_requests_payload() {
+    fn response_with_the_sent_payload_is_a_correct_echo() {
         assert_eq!(echo().check(&response("r1", echo().payload)), Ok(()));
     }
 
     #[test]
-    fn every_other_answer_to_an_echo_is_a_failure_that_says_why() {
+    fn each_wrong_answer_to_an_echo_fails_with_its_reason() {
         let unsuccessful =
             |error| Frame::Response { request_id: "r1".into(), success: false, data: None, error };
         let body = ErrorBody::new(ErrorCode::ProcessingFailed, "No");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_request_is_measured_to_its_end() {
+    fn slow_request_is_measured_until_its_complete_frame() {
         let frames = [acknowledgment("queued"), progress(0.0, 1), progress(50.0, 2), complete(result(), 3)];
         assert_eq!(
             measure(&frames),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgment_may_come_after_the_frames_that_follow_it() {
+    fn acknowledgment_may_arrive_after_the_complete_frame() {
         let frames =
             [progress(100.0, 1), complete(result(), 2), complete(result(), 2), acknowledgment("queued")];
         assert_eq!(
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_comes_is_the_one_failure() {
+    fn first_missing_frame_is_the_only_failure_of_a_slow_request() {
         assert_eq!(measure(&[]), [failed(Metric::Acknowledgment, 10, "nothing came")]);
         let acknowledged = (Metric::Acknowledgment, 10, Ok(()));
         assert_eq!(
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_without_progress_is_a_failure_of_the_progress() {
+    fn completion_without_progress_fails_the_first_progress_metric() {
         assert_eq!(
             measure(&[acknowledgment("queued"), complete(result(), 1)]),
             [
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_frame_fails_what_it_stands_for() {
+    fn each_wrong_frame_fails_exactly_one_metric() {
         let (queued, first) = (|| acknowledgment("queued"), || progress(10.0, 5));
         let unsuccessful = Frame::Complete {
             request_id: "r1".into(),

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_run_that_measured_something_without_a_failure_succeeds() {
+    fn load_run_succeeds_only_with_measurements_and_without_failures() {
         let tally = Tally::default();
         assert!(tally.verdict().unwrap_err().to_string().starts_with("nothing was measured"));
         tally.count(Metric::Echo, None);

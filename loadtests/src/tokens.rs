@@ -58,19 +58,19 @@ mod tests {
     }
 
     #[test]
-    fn one_token_is_everybodys() {
+    fn single_token_is_used_by_every_user() {
         let tokens = tokens(" a.b.c\n", "").unwrap();
         assert_eq!([tokens.of_user(0), tokens.of_user(7)], ["a.b.c", "a.b.c"]);
     }
 
     #[test]
-    fn several_tokens_are_taken_in_turn_and_win_over_the_one() {
+    fn users_take_several_tokens_in_turn_and_the_single_token_is_ignored() {
         let tokens = tokens("one", "a, b,,").unwrap();
         assert_eq!([tokens.of_user(0), tokens.of_user(1), tokens.of_user(2)], ["a", "b", "a"]);
     }
 
     #[test]
-    fn without_a_token_the_error_says_where_to_get_one() {
+    fn missing_token_error_says_how_to_get_a_token() {
         for (one, several) in [("", ""), (" ", ","), ("one", " , ")] {
             let error = tokens(one, several).err().unwrap().to_string();
             assert!(error.contains("set STREAMER_TOKEN to"), "{error}");

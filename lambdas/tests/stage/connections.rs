@@ -27,7 +27,7 @@ async fn saved_connections(stage: &Stage) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_without_a_good_token_is_refused_with_401_and_a_code() {
+async fn connect_without_a_valid_token_is_refused_with_401_and_an_error_code() {
     let stage = stage().await;
     let whom = |ttl| TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: vec![], ttl };
     let forged = SigningKey::generate()
@@ -50,7 +50,7 @@ async fn a_connection_without_a_good_token_is_refused_with_401_and_a_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_taken_from_where_clients_can_put_it() {
+async fn token_is_accepted_in_the_query_the_header_and_the_subprotocol() {
     let stage = stage().await;
     let token = token(&stage, "ann");
     let in_query = format!("{}?Authorization={token}", stage.ws_url()).into_client_request().unwrap();
@@ -69,7 +69,7 @@ async fn a_token_is_taken_from_where_clients_can_put_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_kept_while_it_is_open_and_forgotten_when_it_closes() {
+async fn connection_record_is_deleted_when_the_connection_closes() {
     let stage = stage().await;
     let mut client = client(&stage, "ann").await;
     assert_eq!(saved_connections(&stage).await.len(), 1);
@@ -91,7 +91,7 @@ fn jwk(key: &SigningKey, id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_is_set_by_its_parameters() {
+async fn template_parameters_set_token_keys_allowed_tenants_and_cancel_on_disconnect() {
     let log = Arc::new(CapturedLog::new());
     let key = SigningKey::generate().unwrap();
     let encrypting = json!({"kty": "RSA", "use": "enc", "kid": "other", "n": "AQAB", "e": "AQAB"});

@@ -9,7 +9,7 @@ use crate::{builder, client, until_the_end};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_processor_is_killed_is_rerun_by_the_worker_and_ends_right() {
+async fn request_whose_processor_is_killed_is_rerun_by_the_worker_and_completes() {
     // The shortest that there is.
     let stage = builder(None).variable("LEASE_MS", "30000").start().await.unwrap();
     let mut ann = client(&stage, "ann").await;

@@ -15,7 +15,7 @@ fn impatient_template(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failure_record_row_a_record_that_cannot_be_decoded_ends_in_the_templates_queue() {
+async fn undecodable_stream_record_reaches_the_stream_failure_queue() {
     let folder = tempfile::tempdir().unwrap();
     let stage = builder(None).template(impatient_template(folder.path())).start().await.unwrap();
     let item = json!({

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite;
 use crate::{ask, client, stage, token};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hostile_client_is_answered_or_cut_off_and_nobody_else_notices() {
+async fn hostile_messages_are_refused_and_other_clients_are_not_affected() {
     let stage = stage().await;
     let mut ann = client(&stage, "ann").await;
     ann.request("echo_async", "r1", &json!({"message": "hi", "rounds": 10})).await.unwrap();

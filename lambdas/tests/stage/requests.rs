@@ -29,7 +29,7 @@ fn promised(frames: &[Frame], id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quick_request_is_answered_at_once() {
+async fn quick_request_is_answered_with_a_single_response_frame() {
     let stage = stage().await;
     let mut client = client(&stage, "ann").await;
     let frames = ask(&mut client, "echo", "r1", json!({"message": "hi"})).await;
@@ -41,7 +41,7 @@ async fn a_quick_request_is_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_request_is_acknowledged_watched_and_completed() {
+async fn slow_request_is_acknowledged_reports_progress_and_completes() {
     let stage = stage().await;
     let mut client = client(&stage, "ann").await;
     let order = json!({"start_date": "2024-01-01", "end_date": "2024-03-31", "format": "pdf"});
@@ -73,7 +73,7 @@ async fn a_slow_request_is_acknowledged_watched_and_completed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_is_said_in_an_error_frame() {
+async fn refused_message_is_answered_with_an_error_frame() {
     let stage = stage().await;
     let mut client = client(&stage, "ann").await;
     let mut answers = Vec::new();
@@ -99,7 +99,7 @@ async fn what_cannot_be_done_is_said_in_an_error_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clients_at_once_are_told_of_their_own_requests_alone() {
+async fn two_concurrent_clients_each_receive_only_frames_of_their_own_request() {
     let stage = stage().await;
     let (mut ann, mut bob) = (client(&stage, "ann").await, client(&stage, "bob").await);
     let message = |text: &str| json!({"message": text, "rounds": 10});
@@ -112,7 +112,7 @@ async fn two_clients_at_once_are_told_of_their_own_requests_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_requests_of_one_client_run_side_by_side() {
+async fn several_open_requests_of_one_client_all_complete() {
     let stage = stage().await;
     let mut client: Client = client(&stage, "ann").await;
     for n in 0..5 {
@@ -130,7 +130,7 @@ async fn several_requests_of_one_client_run_side_by_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_does_not_end_its_request() {
+async fn request_completes_after_its_client_disconnects() {
     let stage = stage().await;
     let mut first = client(&stage, "ann").await;
     first.request("echo_async", "r1", &json!({"message": "m", "rounds": 5})).await.unwrap();

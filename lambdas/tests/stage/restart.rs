@@ -4,7 +4,7 @@ use streamer::protocol::Frame;
 use crate::{ask, builder, client};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
+async fn restarted_stage_with_a_data_folder_still_has_its_requests() {
     let folder = tempfile::tempdir().unwrap();
     let stage = builder(Some(folder.path())).start().await.unwrap();
     let mut ann = client(&stage, "ann").await;

@@ -67,7 +67,7 @@ impl Run {
 }
 
 #[tokio::test]
-async fn a_good_endpoint_is_visited_again_and_again_and_every_round_trip_is_measured() {
+async fn visits_of_a_correct_endpoint_repeat_and_measure_every_round_trip() {
     let endpoint = Endpoint::start(Answers::Properly).await;
     let arguments = ["--host", &endpoint.url, "--users", "2", "--increase-rate", "10", "--iterations", "2"];
     let run = Run::with(&arguments, &[("STREAMER_TOKENS", "a.b.c, d.e.f")]).await;
@@ -90,7 +90,7 @@ async fn a_good_endpoint_is_visited_again_and_again_and_every_round_trip_is_meas
 }
 
 #[tokio::test]
-async fn every_wrong_answer_is_a_failure_of_what_it_answers() {
+async fn each_wrong_answer_is_one_failure_of_the_awaited_metric() {
     let cases = [
         (Answers::Refusing, "$connect", "refused with HTTP 401: TOKEN_EXPIRED: The token has expired"),
         (Answers::Silently, "echo", "no frame came in time"),
@@ -118,7 +118,7 @@ async fn every_wrong_answer_is_a_failure_of_what_it_answers() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_a_failure() {
+async fn unreachable_endpoint_is_a_connect_failure() {
     // Bound and dropped, so that nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("ws://127.0.0.1:{port}/prod");
@@ -129,7 +129,7 @@ async fn an_endpoint_that_is_not_there_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_threshold_that_is_not_met_is_a_failure_though_every_request_succeeded() {
+async fn unmet_threshold_fails_a_run_whose_requests_all_succeeded() {
     let endpoint = Endpoint::start(Answers::Properly).await;
     let arguments = ["--host", &endpoint.url, "--users", "1", "--iterations", "1"];
     let thresholds = ["--no-threshold-abort", "--threshold", "max<1us for WS echo"];
@@ -140,7 +140,7 @@ async fn a_threshold_that_is_not_met_is_a_failure_though_every_request_succeeded
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_before_anything_is_done() {
+async fn missing_token_or_invalid_host_is_refused_before_the_run() {
     let token = ("STREAMER_TOKEN", "a.b.c");
     let cases = [
         (vec!["--host", "ws://127.0.0.1:1"], vec![], "set STREAMER_TOKEN to one that the endpoint accepts"),
@@ -159,7 +159,7 @@ async fn what_is_missing_is_said_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn what_only_shows_something_needs_neither_token_nor_measurements() {
+async fn list_option_of_goose_needs_no_token_and_no_measurements() {
     let run = Run::with(&["--list"], &[]).await;
     assert!(run.succeeded, "{}", run.stderr);
 }

@@ -16,7 +16,7 @@ fn cancel(services: &Services, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_request_is_cancelled_wherever_it_stands() {
+async fn cancel_command_reports_the_outcome_for_each_request_status() {
     let services = Services::new();
     let now = SystemClock.now();
     let (mut running, mut ended) = (None, None);

@@ -145,7 +145,7 @@ fn letter(id: &str, failed_at: u64) -> DeadLetter {
 }
 
 #[test]
-fn letters_are_listed_and_shown_and_stay_in_the_queue() {
+fn dlq_list_and_show_leave_dead_letters_in_the_queue() {
     let services = Services::new();
     let empty = services.dlq(&["list"]);
     for (id, at) in [("later", 1_772_323_300), ("earlier", 1_772_323_290), ("later", 1_772_323_300)] {
@@ -163,7 +163,7 @@ fn letters_are_listed_and_shown_and_stay_in_the_queue() {
 }
 
 #[test]
-fn letters_are_listed_for_programs_with_all_that_is_known() {
+fn dlq_json_output_has_every_field_of_each_dead_letter() {
     let services = Services::new();
     services.send(&letter("r1", 1_772_323_300));
     services.queues.send(QUEUE, "{}").unwrap();
@@ -183,7 +183,7 @@ fn letters_are_listed_for_programs_with_all_that_is_known() {
 }
 
 #[tokio::test]
-async fn a_redrive_makes_a_new_request_notes_it_on_the_old_and_takes_the_letter_out() {
+async fn redrive_queues_a_new_request_links_the_failed_one_and_deletes_the_letter() {
     let services = Services::new();
     let (r1, r2) = (services.failed("r1").await, services.failed("r2").await);
     // Sent twice, as after a crash.
@@ -210,7 +210,7 @@ async fn a_redrive_makes_a_new_request_notes_it_on_the_old_and_takes_the_letter_
 }
 
 #[tokio::test]
-async fn what_cannot_be_made_anew_stays_in_the_queue_and_is_said() {
+async fn dead_letter_that_cannot_be_redriven_stays_in_the_queue_and_is_reported() {
     let services = Services::new();
     services.queued("taken.redrive.2").await;
     for (id, at) in [("taken", 1), ("begun", 2), ("expired", 3)] {
@@ -235,7 +235,7 @@ async fn what_cannot_be_made_anew_stays_in_the_queue_and_is_said() {
 }
 
 #[tokio::test]
-async fn without_a_word_the_local_stage_that_runs_is_meant_and_never_aws() {
+async fn dlq_without_stage_arguments_uses_the_running_local_stage_and_never_aws() {
     let services = Services::new();
     services.send(&letter("r1", 1_772_323_300));
     let run = || told(&services.workspace.command_without_aws(&["dlq", "list"]).output().unwrap());
@@ -253,7 +253,7 @@ async fn without_a_word_the_local_stage_that_runs_is_meant_and_never_aws() {
 
 /// Nothing is called: what is not named is said before.
 #[tokio::test]
-async fn on_aws_the_stack_of_a_table_or_a_queue_is_never_guessed() {
+async fn redrive_on_aws_without_a_stack_name_is_refused() {
     let services = Services::new();
     for named in [["--queue-url", "https://sqs.eu-west-1.amazonaws.com/1/q"], ["--requests-table", "t"]] {
         let arguments = [&["dlq", "redrive", "--all", "--region", "eu-west-1"][..], &named].concat();
@@ -265,7 +265,7 @@ async fn on_aws_the_stack_of_a_table_or_a_queue_is_never_guessed() {
 }
 
 #[tokio::test]
-async fn the_resources_of_a_deployed_stack_are_found_by_its_name() {
+async fn resources_of_a_deployed_stack_are_found_by_the_stack_name() {
     let services = Services::called("prod", "-1A2B3C");
     let body = serde_json::to_string(&letter("r1", 1_772_323_300)).unwrap();
     services.queues.send("prod-DeadLetterQueue-1A2B3C", body).unwrap();
@@ -279,7 +279,7 @@ async fn the_resources_of_a_deployed_stack_are_found_by_its_name() {
 }
 
 #[tokio::test]
-async fn what_was_too_large_for_a_letter_is_taken_from_its_request_as_long_as_that_is_there() {
+async fn redrive_takes_an_oversized_payload_from_the_request_until_it_expires() {
     let services = Services::new();
     let whole = services.failed("kept").await;
     let cut = |letter: DeadLetter| DeadLetter {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::workspace::{IDLE, Workspace};
 
 #[test]
-fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
+fn local_stage_prints_its_urls_runs_until_a_signal_and_leaves_nothing_behind() {
     let workspace = Workspace::new(IDLE);
     let ready_file = workspace.path().join("out/ready.json");
     for (signal, extra) in [(Signal::INT, &["--data", "kept"][..]), (Signal::TERM, &[])] {
@@ -52,7 +52,7 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
 }
 
 #[test]
-fn a_package_of_ones_own_has_its_template_where_sam_looks_for_it() {
+fn template_in_the_workspace_root_is_found_without_an_argument() {
     let workspace = Workspace::new(IDLE);
     let moved = workspace.path().join("template.yaml");
     fs::rename(workspace.path().join("lambdas/template.yaml"), &moved).unwrap();

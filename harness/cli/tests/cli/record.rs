@@ -32,7 +32,7 @@ fn log(fixtures: &[&str]) -> String {
 }
 
 #[test]
-fn recorded_lines_become_fixtures_and_nothing_is_overwritten() {
+fn recorded_events_become_fixtures_and_existing_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let log = log(&["connect_query", "message", "disconnect_1005", "stream_ttl", "stream_batch", "schedule"]);
     let first = record(folder.path(), &log);
@@ -50,7 +50,7 @@ fn recorded_lines_become_fixtures_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn bad_lines_are_reported_and_the_good_ones_written() {
+fn invalid_log_lines_are_reported_and_valid_events_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let good = log(&["message"]);
     let output =
@@ -65,7 +65,7 @@ fn bad_lines_are_reported_and_the_good_ones_written() {
 }
 
 #[test]
-fn a_log_that_is_not_there_is_named() {
+fn missing_log_file_error_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
     let output =

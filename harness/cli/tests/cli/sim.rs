@@ -20,7 +20,7 @@ fn with_plan(plan: &str) -> Workspace {
 }
 
 #[test]
-fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
+fn plan_replays_as_a_timeline_and_its_trace_is_identical_in_each_run() {
     let workspace = with_plan(QUIET);
     let shown = told(&workspace.run(&["sim", "--plan", "plan.json"]));
     for expected in ["0 ann@acme", "acme/ann/r1: new → PENDING", "PROCESSING → COMPLETED", "has settled"]
@@ -35,7 +35,7 @@ fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
 }
 
 #[test]
-fn of_a_request_alone_is_shown_what_is_about_it() {
+fn timeline_of_one_request_omits_other_requests() {
     let plan = QUIET.replacen(
         "{\"at_ms\": 100,",
         "{\"at_ms\": 50, \"act\": {\"request\": {\"id\": \"r0\", \"action\": \"work\", \"payload\": {}}}}, {\"at_ms\": 100,",
@@ -47,7 +47,7 @@ fn of_a_request_alone_is_shown_what_is_about_it() {
 }
 
 #[test]
-fn the_plan_of_a_seed_can_be_saved_to_be_changed() {
+fn saved_plan_replays_the_same_world() {
     let workspace = with_plan(QUIET);
     let saved = workspace.run(&["sim", "--plan", "plan.json", "--save", "of/mine.json"]);
     assert!(saved.status.success(), "{}", told(&saved));
@@ -56,7 +56,7 @@ fn the_plan_of_a_seed_can_be_saved_to_be_changed() {
 }
 
 #[test]
-fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
+fn invalid_plan_error_names_the_faulty_field() {
     let wrong = [
         (QUIET.replacen("\"seed\"", "\"sed\"", 1), "sed: unknown field `sed`"),
         (
@@ -79,7 +79,7 @@ fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
 }
 
 #[test]
-fn a_stage_that_a_plan_cannot_have_is_a_failure() {
+fn plan_with_an_invalid_stage_variable_fails_and_names_the_variable() {
     let workspace = with_plan(&QUIET.replacen(
         "\"clients\"",
         "\"stage\": {\"variables\": {\"LEASE_MS\": \"soon\"}}, \"clients\"",
@@ -91,7 +91,7 @@ fn a_stage_that_a_plan_cannot_have_is_a_failure() {
 }
 
 #[test]
-fn what_is_about_one_world_is_refused_for_many() {
+fn sim_options_for_a_single_world_need_a_seed_or_a_plan() {
     let workspace = with_plan(QUIET);
     for arguments in [&["sim", "--trace"][..], &["sim", "--request", "a/b/c"], &["sim", "--save", "x.json"]] {
         let said = workspace.refusal(arguments);
@@ -102,7 +102,7 @@ fn what_is_about_one_world_is_refused_for_many() {
 }
 
 #[test]
-fn many_seeds_end_with_a_summary() {
+fn sim_of_several_seeds_prints_a_summary() {
     let workspace = with_plan(QUIET);
     let output = workspace.run(&["sim", "--seeds", "2", "--from", "7", "--jobs", "2", "--keep-going"]);
     let said = told(&output);

@@ -69,7 +69,7 @@ fn typing(workspace: &Workspace, arguments: &[&str], text: &str) -> String {
 }
 
 #[test]
-fn the_templates_tables_are_made_checked_and_deleted() {
+fn tables_of_the_template_are_created_checked_and_deleted() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let steps = ["check", "create", "create", "check"].map(|what| shipped(&workspace, what, &url, &[]));
@@ -82,7 +82,7 @@ fn the_templates_tables_are_made_checked_and_deleted() {
 }
 
 #[test]
-fn tables_are_deleted_once_the_prefix_is_typed_and_not_before() {
+fn tables_are_deleted_only_after_the_prefix_is_typed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let place = ["--endpoint", &url, "--prefix", "demo"];
@@ -134,7 +134,7 @@ const PLAIN: &str = "\
 ";
 
 #[test]
-fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
+fn every_table_difference_is_printed_and_existing_tables_are_not_changed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(PLAIN, RICH);
     let index = |name: &str, projection: Value| {
@@ -170,7 +170,7 @@ fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
 }
 
 #[test]
-fn a_table_of_every_kind_is_made_as_the_template_says_and_its_protection_is_respected() {
+fn table_with_every_setting_is_created_and_deletion_protection_is_respected() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(PLAIN, RICH);
     let url = serve(db.router());
@@ -186,7 +186,7 @@ fn a_table_of_every_kind_is_made_as_the_template_says_and_its_protection_is_resp
 
 /// As AWS: a table takes a while to be active, its index a while longer, and its backups longer still.
 #[test]
-fn create_waits_for_tables_indexes_and_backups() {
+fn tables_create_waits_for_active_tables_indexes_and_backups() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(
         PLAIN,
@@ -237,7 +237,7 @@ fn create_waits_for_tables_indexes_and_backups() {
 
 /// A run that was killed after `CreateTable` is finished by the next.
 #[test]
-fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
+fn second_tables_create_completes_an_interrupted_one() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(
         PLAIN,
@@ -261,7 +261,7 @@ fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
 
 /// Turning it off and on again takes AWS an hour, and what is to expire meanwhile does not.
 #[test]
-fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
+fn time_to_live_on_another_attribute_is_not_changed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let expiring = |by: &str| {
         format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: {by}, Enabled: true }}\n")
@@ -282,7 +282,7 @@ fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
 
 /// CloudFormation adds random letters to the names that it makes.
 #[test]
-fn a_table_is_found_by_its_real_name() {
+fn table_is_found_by_the_name_in_the_table_argument() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let at = |what: &[&str]| run(&workspace, &[what, &["--endpoint", &url, "--prefix", "demo"]].concat());
@@ -318,7 +318,7 @@ fn encrypting(db: &DynamoDb) -> String {
 }
 
 #[test]
-fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
+fn unknown_kms_key_is_not_compared_and_no_table_is_created_with_another() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let (plain, encrypting) = (serve(db.router()), encrypting(&db));
     let by_template = "!GetAtt Key.Arn";
@@ -363,7 +363,7 @@ fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
 
 /// Nothing is encrypted there, so that no key is missed.
 #[test]
-fn the_local_stage_makes_a_table_whose_key_is_not_known() {
+fn local_stage_creates_a_table_whose_kms_key_is_unknown() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(PLAIN, &encrypted("!ImportValue key"));
     let offered = [("JwtKey".to_owned(), "unused".to_owned())].into();
@@ -374,7 +374,7 @@ fn the_local_stage_makes_a_table_whose_key_is_not_known() {
 }
 
 #[test]
-fn what_cannot_be_used_now_is_a_difference() {
+fn table_or_index_with_an_unusable_status_is_a_difference() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let rich = RICH.replace("STANDARD_INFREQUENT_ACCESS", "STANDARD");
     workspace.edit_template(PLAIN, &rich);
@@ -404,7 +404,7 @@ fn what_cannot_be_used_now_is_a_difference() {
 
 /// The endpoint may come from a variable or from a profile: the one that is asked is the one that is named.
 #[test]
-fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
+fn delete_prompt_names_the_endpoint_and_the_account() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
@@ -429,7 +429,7 @@ fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
 
 /// AWS lets time to live be changed once an hour, and not at all while it is being turned off.
 #[test]
-fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made() {
+fn refused_time_to_live_is_a_difference_and_the_other_tables_are_created() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let database = db.clone();
     let url = answering(move |operation, body| {
@@ -449,7 +449,7 @@ fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made(
 }
 
 #[test]
-fn a_delete_that_is_repeated_waits_for_the_first() {
+fn repeated_table_delete_waits_for_the_first_delete() {
     let in_use = || {
         let name = "com.amazonaws.dynamodb.v20120810#ResourceInUseException";
         (
@@ -483,7 +483,7 @@ fn a_delete_that_is_repeated_waits_for_the_first() {
 }
 
 #[test]
-fn names_are_those_of_the_region_and_of_the_parameters() {
+fn table_names_are_resolved_from_the_region_and_the_template_parameters() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let place = ["--endpoint", &url, "--prefix", "demo"];
@@ -507,7 +507,7 @@ fn names_are_those_of_the_region_and_of_the_parameters() {
 }
 
 #[test]
-fn every_property_that_is_not_compared_is_listed() {
+fn table_properties_that_are_not_compared_are_listed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let rich = RICH
         .replace("KEYS_ONLY }\n", "KEYS_ONLY }\n          OnDemandThroughput: { MaxReadRequestUnits: 5 }\n")
@@ -521,7 +521,7 @@ fn every_property_that_is_not_compared_is_listed() {
 }
 
 #[test]
-fn an_endpoint_that_fails_is_to_be_tried_again() {
+fn error_of_a_failing_endpoint_says_to_try_again() {
     let workspace = Workspace::new(IDLE);
     for (status, name) in
         [(500, "InternalServerError"), (400, "RequestLimitExceeded"), (503, "ServiceUnavailable")]
@@ -536,7 +536,7 @@ fn an_endpoint_that_fails_is_to_be_tried_again() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_said_with_how_to_mend_it() {
+fn errors_of_tables_commands_say_how_to_fix_the_cause() {
     let workspace = Workspace::new(IDLE);
     let refusing = |name: &str, message: &str| {
         let body = json!({ "__type": format!("com.amazon.coral.service#{name}"), "message": message });
