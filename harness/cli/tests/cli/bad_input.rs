@@ -21,7 +21,7 @@ fn missing_template_error_names_the_expected_path() {
     let default = workspace.refusal(&["local", "--port", "0"]);
     assert_snapshot!(format!("{named}{default}"), @r"
     streamer: the template nowhere/template.yaml cannot be read: No such file or directory (os error 2)
-    streamer: [workspace] has neither template.yaml nor lambdas/template.yaml: name your template with --template
+    streamer: [workspace] has neither template.yaml nor lambdas/template.yaml; pass the path of your template with --template
     ");
 }
 
@@ -43,16 +43,19 @@ fn unsupported_template_settings_are_listed_with_their_paths() {
 fn function_that_does_not_compile_stops_the_start_after_the_compiler_errors() {
     let workspace = Workspace::new(BROKEN);
     let output = workspace.run(&["local", "--port", "0"]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("expected `u32`, found `&str`"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("expected `u32`, found `&str`"), "{stderr}");
     assert_snapshot!(workspace.refusal(&["local", "--port", "0"]), @"streamer: the functions (only) do not build; fix the errors that Cargo printed above, in [workspace]");
 }
 
 #[test]
 fn function_that_exits_at_its_start_is_reported_with_its_output() {
     let workspace = Workspace::new(DIES);
-    let said = workspace.refusal(&["local", "--port", "0"]);
-    assert!(said.contains("OnlyFunction does not start") && said.contains("TABLE is not set"), "{said}");
+    let stderr = workspace.refusal(&["local", "--port", "0"]);
+    assert!(
+        stderr.contains("OnlyFunction does not start") && stderr.contains("TABLE is not set"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -66,14 +69,14 @@ fn data_folder_that_is_a_file_is_refused() {
 fn unwritable_ready_file_stops_the_stage() {
     let workspace = Workspace::new(IDLE);
     fs::write(workspace.path().join("file"), "").unwrap();
-    let said = workspace.refusal(&["local", "--port", "0", "--ready-file", "file/ready.json"]);
-    assert!(said.contains("file/ready.json cannot be written"), "{said}");
+    let stderr = workspace.refusal(&["local", "--port", "0", "--ready-file", "file/ready.json"]);
+    assert!(stderr.contains("file/ready.json cannot be written"), "{stderr}");
 }
 
 #[test]
 fn invalid_json_payload_is_refused_before_any_function_is_built() {
     let workspace = Workspace::new(BROKEN);
-    assert_snapshot!(workspace.refusal(&["try", "echo", "{message: hi}"]), @r#"streamer: the payload is not valid JSON (key must be a string at line 1 column 2): quote it for the shell, as in '{"message":"hi"}'"#);
+    assert_snapshot!(workspace.refusal(&["try", "echo", "{message: hi}"]), @r#"streamer: the payload is not valid JSON (key must be a string at line 1 column 2); quote the payload for the shell, as in '{"message":"hi"}'"#);
 }
 
 #[test]
@@ -88,6 +91,6 @@ fn error_for_a_damaged_signing_key_says_how_to_replace_the_key() {
 fn command_outside_a_cargo_workspace_is_refused() {
     let workspace = Workspace::new(IDLE);
     fs::remove_file(workspace.path().join("Cargo.toml")).unwrap();
-    let said = workspace.refusal(&["token"]);
-    assert!(said.contains("no Cargo workspace contains"), "{said}");
+    let stderr = workspace.refusal(&["token"]);
+    assert!(stderr.contains("no Cargo workspace contains"), "{stderr}");
 }

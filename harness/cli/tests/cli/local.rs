@@ -17,29 +17,33 @@ fn local_stage_prints_its_urls_runs_until_a_signal_and_leaves_nothing_behind() {
         arguments.extend(extra);
         let mut stage = workspace.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut greeting = String::new();
-        let mut said = BufReader::new(stage.stdout.take().unwrap());
+        let mut lines = BufReader::new(stage.stdout.take().unwrap());
         while !greeting.contains("Ctrl-C") {
-            assert_ne!(said.read_line(&mut greeting).unwrap(), 0, "the stage ended: {greeting}");
+            assert_ne!(
+                lines.read_line(&mut greeting).unwrap(),
+                0,
+                "the stage prints its whole greeting before it ends: {greeting}"
+            );
         }
 
         assert!(greeting.contains("\n  streamer try ping\n"), "{greeting}");
         let ready: Value = serde_json::from_slice(&fs::read(&ready_file).unwrap()).unwrap();
         let url = |key: &str| ready[key].as_str().unwrap().to_owned();
         for key in ["ws_url", "management_url", "dynamodb_url", "token"] {
-            assert!(greeting.contains(&url(key)), "{key} is missing in {greeting}");
+            assert!(greeting.contains(&url(key)), "the greeting contains {key}: {greeting}");
         }
         let address = url("dynamodb_url").strip_prefix("http://").unwrap().to_owned();
         assert_eq!(url("ws_url"), format!("ws://{address}/prod"));
         assert_eq!(url("management_url"), format!("http://{address}/prod"));
         TcpStream::connect(&address).unwrap();
-        assert_eq!(workspace.processes().len(), 1, "one environment of the function stands ready");
+        assert_eq!(workspace.processes().len(), 1, "one environment of the function is running");
         assert!(workspace.path().join("target/streamer/running.json").exists());
 
         kill_process(Pid::from_child(&stage), signal).unwrap();
         assert_eq!(stage.wait().unwrap().code(), Some(0));
         assert_eq!(workspace.processes(), Vec::<String>::new());
         assert!(!ready_file.exists() && !workspace.path().join("target/streamer/running.json").exists());
-        assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(&address).is_err(), "the stage has closed its port");
     }
     assert!(workspace.path().join("kept").is_dir());
 
@@ -56,8 +60,8 @@ fn template_in_the_workspace_root_is_found_without_an_argument() {
     let workspace = Workspace::new(IDLE);
     let moved = workspace.path().join("template.yaml");
     fs::rename(workspace.path().join("lambdas/template.yaml"), &moved).unwrap();
-    // Found and read, or its mistake would not be named.
+    // The error names the template's binary, so the template was found and read.
     fs::write(&moved, fs::read_to_string(&moved).unwrap().replace("Binary: only", "Binary: other")).unwrap();
-    let said = workspace.refusal(&["local", "--port", "0"]);
-    assert!(said.contains("the functions (other) do not build"), "{said}");
+    let stderr = workspace.refusal(&["local", "--port", "0"]);
+    assert!(stderr.contains("the functions (other) do not build"), "{stderr}");
 }

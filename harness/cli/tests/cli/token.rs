@@ -28,13 +28,13 @@ fn invalid_token_argument_is_refused_and_named() {
     let workspace = Workspace::new(IDLE);
     for (arguments, named) in [
         (["--ttl", "soon"], "--ttl <TTL>"),
-        (["--ttl", "0s"], "must be from 1s to 365d"),
+        (["--ttl", "0s"], "expected a duration from 1s to 365d"),
         (["--user", ""], "--user <USER>"),
         (["--nonsense", "x"], "--nonsense"),
     ] {
         let output = workspace.run(&[&["token"][..], &arguments].concat());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(named), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(named), "{stderr}");
     }
 }
