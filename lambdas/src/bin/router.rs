@@ -1,4 +1,5 @@
-//! The `router` function.
+//! The `router` Lambda function: handles the messages of clients: answers quick requests, and queues slow
+//! requests.
 
 fn main() -> Result<(), streamer::lambda::Error> {
     streamer::lambda::router(streamer_lambdas::app()?)
