@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Lists the public API of `streamer` and `streamer-protocol`, so that a diff shows each change to it.
+"""Writes a listing of the public API of `streamer` and `streamer-protocol`, so that a diff shows each change of the API.
 
     python3 core/public_api.py            writes core/public-api.txt
     python3 core/public_api.py --check    fails if core/public-api.txt is out of date
 
-A line is an item with its signature, or the traits that a type implements. Items that are `#[doc(hidden)]` are not listed:
-they are for this workspace. The items come from rustdoc's JSON, which a stable rustdoc writes with RUSTC_BOOTSTRAP=1. Only rustdoc
-gets that variable, so that no dependency is compiled again.
+Each line is an item with its signature, or the traits that a type implements. Items that are `#[doc(hidden)]` are not listed,
+because they are only for this workspace. The script reads rustdoc's JSON output, which stable rustdoc writes only with
+RUSTC_BOOTSTRAP=1. The variable is set for rustdoc alone; set for cargo, it would recompile all dependencies.
 """
 
 import difflib
@@ -36,11 +36,11 @@ def rustdoc_json(package):
 
 
 class Listing:
-    """The lines of one crate."""
+    """The lines of the listing for one crate."""
 
     def __init__(self, crate):
         self.index = {str(key): item for key, item in crate["index"].items()}
-        # Each line, by the path of its item and by its place below that path.
+        # Lines by the path of their item, and by their position among the lines of that path.
         self.lines = {}
         root = self.index[str(crate["root"])]
         self.module(root, root["name"])
@@ -101,7 +101,7 @@ class Listing:
         elif kind in ("macro", "proc_macro"):
             self.add(path, f"macro {path}")
         else:
-            sys.exit(f"public_api.py does not know what to make of a {kind}: {path}")
+            sys.exit(f"public_api.py does not support items of kind {kind}: {path}")
 
     def reexport(self, inner, parent):
         target = self.item(inner["id"]) if inner["id"] is not None else None
@@ -287,7 +287,7 @@ def main():
         return 0
     changes = difflib.unified_diff(before.splitlines(), now.splitlines(), "core/public-api.txt", "the code", lineterm="", n=0)
     print("\n".join(changes))
-    print("The public API has changed. If that is meant: python3 core/public_api.py, and commit core/public-api.txt.")
+    print("The public API has changed. If the change is intended, run python3 core/public_api.py and commit core/public-api.txt.")
     return 1
 
 

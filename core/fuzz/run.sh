@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Fuzzes what clients and AWS send to the functions: `core/fuzz/run.sh [SECONDS [TARGET…]]`, each target for 30 s
-# by default, from the seeds and from what earlier runs have found. An input that fails is left in `artifacts`;
-# `cargo +nightly fuzz run --fuzz-dir core/fuzz TARGET FILE` runs it again.
+# Fuzzes the input that the functions receive from clients and AWS.
 #
-# It needs a nightly toolchain and cargo-fuzz. Where there is no nightly, the property tests run instead, with
-# more cases than in `cargo test`.
+# Usage: core/fuzz/run.sh [SECONDS [TARGET…]]
+#
+# Each target runs for SECONDS (default 30), starting from its seeds and from inputs that earlier runs have found. A
+# failing input is saved in `artifacts`. To run the input again:
+#
+#     cargo +nightly fuzz run --fuzz-dir core/fuzz TARGET FILE
+#
+# Fuzzing requires a nightly toolchain and cargo-fuzz. Without a nightly toolchain, the script runs the property tests
+# instead, with more cases than `cargo test`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -13,21 +18,21 @@ shift $(($# > 0))
 targets=("$@")
 
 if ! cargo +nightly --version 2>/dev/null; then
-    printf '%s\n' "No nightly toolchain is installed: the property tests run instead."
+    printf '%s\n' "No nightly toolchain is installed; running the property tests instead."
     exec env PROPTEST_CASES=5000 cargo test --manifest-path ../Cargo.toml --lib
 fi
 if ((${#targets[@]} == 0)); then
     mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .)
 fi
 
-# padded BYTES: a message of that many bytes.
+# padded BYTES: prints a message of BYTES bytes.
 padded() {
     local empty='{"action":"echo","id":"r1","payload":""}'
     printf '{"action":"echo","id":"r1","payload":"%*s"}' $(($1 - ${#empty})) ''
 }
 
-# What takes a client's message takes up to 128 KiB of it. libFuzzer lets inputs grow slowly, but from the start to the
-# size of the largest seed: these are one byte below and one above.
+# seed_at_the_limit TARGET: writes seeds one byte below and one byte above the limit of 128 KiB for a client's message.
+# libFuzzer increases the input size slowly, but starts with the size of the largest seed.
 seed_at_the_limit() {
     local bytes text event
     for bytes in 131071 131073; do
@@ -46,13 +51,13 @@ for target in "${targets[@]}"; do
     max_len=4096
     case $target in
         message | gateway_event)
-            # With room for the event around a message, and for what JSON escapes in it.
+            # Includes space for the event around the message, and for JSON escapes in the message.
             max_len=150000
             seed_at_the_limit "$target"
             ;;
     esac
     log=corpus/$target.log
-    # What the functions log to standard output is nobody's here.
+    # -close_fd_mask=1 discards the functions' log on standard output.
     if ! cargo +nightly fuzz run --fuzz-dir . "$target" "corpus/$target" "seeds/$target" -- \
         -dict=json.dict -max_len="$max_len" -max_total_time="$seconds" -close_fd_mask=1 >"$log" 2>&1; then
         grep -v '^#[0-9]' "$log" >&2

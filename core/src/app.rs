@@ -1,4 +1,7 @@
-//! One [`App`] holds every handler, and is shared by the router, the processor and the local stage.
+//! The [`App`]: all handlers of an application, and the middleware around them.
+//!
+//! Write one function that creates the app, and use it in the `main` of the `router`, `processor` and `worker`
+//! functions, so that all three know the same handlers. The local stage and tests use the same app.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +14,9 @@ use crate::handler::{Handler as _, IntoHandler, RetryPolicy, endpoint};
 use crate::middleware::{Call, CallError, Next, Reply, Step};
 use crate::protocol::{ErrorBody, ErrorCode, Message};
 
-/// The handlers of an application, by action, and the layers around them.
+/// The handlers of an application, registered by action, and the middleware layers around them.
+///
+/// Handlers are async functions, or types that implement [`Handler`](crate::handler::Handler):
 ///
 /// ```
 /// use streamer::app::App;
@@ -34,39 +39,41 @@ use crate::protocol::{ErrorBody, ErrorCode, Message};
 /// ```
 #[derive(Default)]
 pub struct App {
-    ways: Ways,
+    routes: Routes,
     retry_policies: HashMap<String, RetryPolicy>,
     fallback_retry_policy: Option<RetryPolicy>,
     layers: Vec<AppLayer>,
-    /// The layers around the ways, made for the first call.
+    /// The layers around the routes; built for the first call, and rebuilt after each later registration.
     stack: OnceLock<Next>,
 }
 
 type AppLayer = Box<dyn Fn(Next) -> Next + Send + Sync>;
 
-/// Where each call goes once it has passed the app's layers.
+/// The services that a call reaches after the app's layers, by action.
 #[derive(Clone, Default)]
-struct Ways {
+struct Routes {
     actions: HashMap<String, Next>,
     fallback: Option<Next>,
 }
 
-impl Ways {
-    /// Whether an action has a handler of its own, or is built in.
+impl Routes {
+    /// Returns whether an action is built in or has a registered handler. The fallback handler does not count.
     fn knows(&self, action: &str) -> bool {
         self.actions.contains_key(action) || App::is_built_in(action)
     }
 
-    /// Hands a call to its action's own layers and handler.
-    async fn follow(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
+    /// Sends a call to the layers and the handler of its action.
+    async fn dispatch(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
         let action = call.context.action.as_str();
         let is_built_in = App::is_built_in(action);
-        // The router chose by the message whether the call runs where handlers do.
+        // The router has already chosen the runtime by the message's action. Built-in actions run on the router's own
+        // runtime.
         if is_built_in != call.registered().is_some_and(App::is_built_in) {
-            let asked = call.registered().unwrap_or("an action without a handler");
-            return Err(
-                format!("a layer has renamed {asked} to {action}, and one of them is built in").into()
-            );
+            let original = call.registered().unwrap_or("an action without a handler");
+            return Err(format!(
+                "a layer renamed {original} to {action}; built-in actions cannot be renamed or replaced"
+            )
+            .into());
         }
         if is_built_in {
             return Ok(Reply::BuiltIn);
@@ -79,21 +86,24 @@ impl Ways {
 }
 
 impl App {
-    /// The actions that Streamer itself answers.
+    /// Names of the actions that Streamer itself implements; handlers cannot use these names.
     pub const BUILT_IN_ACTIONS: [&str; 4] = ["ping", "status", "subscribe", "cancel"];
 
-    /// An application without handlers.
+    /// Creates an app without handlers and layers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Has `handler` process the requests of `action`: a [`Handler`](crate::handler::Handler), or an async function of
-    /// an input, or of an input and a [`Context`](crate::handler::Context).
+    /// Registers `handler` for the requests of `action`.
+    ///
+    /// The handler is a [`Handler`](crate::handler::Handler), an async function of an input, or an async function of an
+    /// input and a [`Context`](crate::handler::Context).
     ///
     /// # Errors
-    /// When the name is empty, longer than a message's may be, has control characters, is one of
-    /// [`Self::BUILT_IN_ACTIONS`], or has a handler already; and when the handler's retry policy makes no sense.
+    /// [`RegisterError`] if the name is empty, longer than [`Message::MAX_ACTION_CHARS`] characters, contains control
+    /// characters, is one of [`Self::BUILT_IN_ACTIONS`] or already has a handler, or if the handler's retry policy is
+    /// invalid.
     pub fn handle<Kind>(
         &mut self,
         action: impl Into<String>,
@@ -102,50 +112,53 @@ impl App {
         self.handle_with(action, handler, NoLayer::new())
     }
 
-    /// Has `handler` process the requests of `action`, with a layer around it: within the app's own, and around the
-    /// handler's permission and validation. A tuple of layers is one; its first is the outermost.
+    /// Registers `handler` for the requests of `action`, with a layer around this handler only.
+    ///
+    /// The layer runs inside the app's layers, and before the check of the handler's permission and the validation of
+    /// its input. A tuple of layers counts as one layer; its first element is the outermost.
     ///
     /// # Errors
-    /// As [`handle`](Self::handle).
+    /// [`RegisterError`] for the same reasons as [`handle`](Self::handle).
     pub fn handle_with<Kind>(
         &mut self,
         action: impl Into<String>,
         handler: impl IntoHandler<Kind>,
         layer: impl Layer<Next, Service: Step>,
     ) -> Result<&mut Self, RegisterError> {
-        let action = usable(action.into())?;
-        if self.ways.actions.contains_key(&action) {
+        let action = valid_action(action.into())?;
+        if self.routes.actions.contains_key(&action) {
             return Err(RegisterError::Duplicate(action));
         }
         let handler = handler.into_handler();
-        let policy = sound(handler.retry_policy(), Some(&action))?;
+        let policy = valid_policy(handler.retry_policy(), Some(&action))?;
         self.retry_policies.insert(action.clone(), policy);
-        let way = Next::new(layer.layer(endpoint(handler)));
-        self.ways.actions.insert(action, way);
+        let route = Next::new(layer.layer(endpoint(handler)));
+        self.routes.actions.insert(action, route);
         self.stack.take();
         Ok(self)
     }
 
-    /// Has `handler` process the requests of every action without one of its own. Without a fallback they are
-    /// answered `INVALID_ACTION`.
+    /// Registers `handler` for every action that has no handler. Without a fallback, requests for such actions
+    /// receive the error `INVALID_ACTION`.
     ///
     /// # Errors
-    /// When there is a fallback already, or the handler's retry policy makes no sense.
+    /// [`RegisterError`] if the app already has a fallback, or if the handler's retry policy is invalid.
     pub fn fallback<Kind>(&mut self, handler: impl IntoHandler<Kind>) -> Result<&mut Self, RegisterError> {
-        if self.ways.fallback.is_some() {
+        if self.routes.fallback.is_some() {
             return Err(RegisterError::DuplicateFallback);
         }
         let handler = handler.into_handler();
-        self.fallback_retry_policy = Some(sound(handler.retry_policy(), None)?);
-        self.ways.fallback = Some(endpoint(handler));
+        self.fallback_retry_policy = Some(valid_policy(handler.retry_policy(), None)?);
+        self.routes.fallback = Some(endpoint(handler));
         self.stack.take();
         Ok(self)
     }
 
-    /// Puts a layer around all actions, also those that are registered later and those that are built in, and around the
-    /// layers that were added before: the last one added sees a call first, and its reply last.
+    /// Adds a layer around all actions, including built-in actions and actions that are registered later.
     ///
-    /// There is one service of the layer for the whole app: a concurrency limit of 10 is 10 for all actions together.
+    /// Each layer also wraps the layers that were added before. So the layer that was added last is the first to see
+    /// a call, and the last to see its reply. All actions share one service of the layer: a concurrency limit of 10
+    /// applies to all actions together.
     pub fn layer<L>(&mut self, layer: L) -> &mut Self
     where
         L: Layer<Next, Service: Step> + Send + Sync + 'static,
@@ -155,46 +168,46 @@ impl App {
         self
     }
 
-    /// The actions that have a handler, in alphabetical order.
+    /// Returns the names of the actions that have a handler, in alphabetical order.
     #[must_use]
     pub fn actions(&self) -> Vec<&str> {
-        let mut actions: Vec<&str> = self.ways.actions.keys().map(String::as_str).collect();
+        let mut actions: Vec<&str> = self.routes.actions.keys().map(String::as_str).collect();
         actions.sort_unstable();
         actions
     }
 
-    /// Whether an action is one of those that Streamer itself answers.
+    /// Returns whether Streamer itself implements an action.
     pub(crate) fn is_built_in(action: &str) -> bool {
         Self::BUILT_IN_ACTIONS.contains(&action)
     }
 
-    /// Whether an action's requests are for anybody to answer.
+    /// Returns whether requests for an action can be answered, by a handler, the fallback or Streamer itself.
     pub(crate) fn answers(&self, action: &str) -> bool {
-        self.ways.fallback.is_some() || self.ways.knows(action)
+        self.routes.fallback.is_some() || self.routes.knows(action)
     }
 
-    /// When what was queued for an action, and failed, is tried again.
+    /// Returns the retry policy for the queued requests of an action.
     pub(crate) fn retry_policy(&self, action: &str) -> RetryPolicy {
         let own = self.retry_policies.get(action);
         own.or(self.fallback_retry_policy.as_ref()).cloned().unwrap_or_default()
     }
 
-    /// Sends a call through all layers to its handler.
+    /// Runs a call through all layers and its handler.
     pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
-        if !self.ways.knows(&call.context.action) {
+        if !self.routes.knows(&call.context.action) {
             call.registered = None;
         }
         let stack = self.stack.get_or_init(|| {
-            let ways = Arc::new(self.ways.clone());
-            let follow = Next::new(service_fn(move |call| Arc::clone(&ways).follow(call)));
-            self.layers.iter().fold(follow, |inner, layer| layer(inner))
+            let routes = Arc::new(self.routes.clone());
+            let dispatch = Next::new(service_fn(move |call| Arc::clone(&routes).dispatch(call)));
+            self.layers.iter().fold(dispatch, |inner, layer| layer(inner))
         });
         Ok(stack.clone().run(call).await?)
     }
 }
 
-/// An action's name, if a message can bear it and Streamer does not answer it itself.
-fn usable(action: String) -> Result<String, RegisterError> {
+/// Validates the name of an action that is to be registered.
+fn valid_action(action: String) -> Result<String, RegisterError> {
     if action.is_empty() {
         Err(RegisterError::EmptyAction)
     } else if action.chars().count() > Message::MAX_ACTION_CHARS {
@@ -208,15 +221,15 @@ fn usable(action: String) -> Result<String, RegisterError> {
     }
 }
 
-/// A policy whose numbers make sense; `None` is the fallback's.
-fn sound(policy: RetryPolicy, action: Option<&str>) -> Result<RetryPolicy, RegisterError> {
+/// Validates the retry policy of the handler of `action`; `None` is the fallback.
+fn valid_policy(policy: RetryPolicy, action: Option<&str>) -> Result<RetryPolicy, RegisterError> {
     match policy.check() {
         Ok(()) => Ok(policy),
         Err(problem) => Err(RegisterError::RetryPolicy { action: action.map(str::to_owned), problem }),
     }
 }
 
-/// The answer to an action that nothing answers.
+/// Creates the `INVALID_ACTION` error for an action that has no handler.
 pub(crate) fn unknown_action(action: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidAction, format!("Unknown action: {action}"))
 }
@@ -227,27 +240,27 @@ impl fmt::Debug for App {
     }
 }
 
-/// Why a handler was not registered.
+/// The reason why a handler could not be registered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum RegisterError {
     /// The action's name is empty.
     EmptyAction,
-    /// The action's name is longer than a message's may be.
+    /// The action's name, given here, has more than [`Message::MAX_ACTION_CHARS`] characters.
     LongAction(String),
-    /// The action's name has control characters.
+    /// The action's name, given here, contains control characters.
     ControlCharacter(String),
-    /// Streamer itself answers this action.
+    /// The action with this name is one of [`App::BUILT_IN_ACTIONS`].
     BuiltInAction(String),
-    /// The action has a handler already.
+    /// The action with this name already has a handler.
     Duplicate(String),
-    /// The app has a fallback already.
+    /// The app already has a fallback handler.
     DuplicateFallback,
-    /// The handler's [`RetryPolicy`] makes no sense.
+    /// The handler's [`RetryPolicy`] is invalid.
     RetryPolicy {
-        /// The handler's action; `None` is the fallback.
+        /// Name of the action whose handler has the policy; `None` for the fallback handler.
         action: Option<String>,
-        /// What is wrong with the policy.
+        /// Description of the invalid value, which completes the sentence "the retry policy …".
         problem: String,
     },
 }
@@ -255,21 +268,21 @@ pub enum RegisterError {
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EmptyAction => f.write_str("an action must have a name that is not empty"),
+            Self::EmptyAction => f.write_str("the name of an action must not be empty"),
             Self::LongAction(action) => write!(
                 f,
-                "the action {action:?} has {} characters; a message may name at most {}",
+                "the action {action:?} has {} characters; at most {} are allowed",
                 action.chars().count(),
                 Message::MAX_ACTION_CHARS
             ),
             Self::ControlCharacter(action) => {
-                write!(f, "the action {action:?} has a control character, which a name must not")
+                write!(f, "the action {action:?} contains a control character, which is not allowed")
             }
             Self::BuiltInAction(action) => {
-                write!(f, "the action {action:?} is built in: give the handler another name")
+                write!(f, "the action {action:?} is built in; choose another name")
             }
-            Self::Duplicate(action) => write!(f, "the action {action:?} has a handler already"),
-            Self::DuplicateFallback => f.write_str("the app has a fallback already"),
+            Self::Duplicate(action) => write!(f, "the action {action:?} already has a handler"),
+            Self::DuplicateFallback => f.write_str("the app already has a fallback"),
             Self::RetryPolicy { action: Some(action), problem } => {
                 write!(f, "the retry policy of the action {action:?} {problem}")
             }
@@ -304,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn each_action_takes_one_handler_under_a_name_that_a_message_can_bear() {
+    fn invalid_or_duplicate_action_name_is_rejected_at_registration() {
         let mut app = App::new();
         app.handle("b", echo).unwrap().handle("a", handler_fn(|_: (), _| async { Ok(()) })).unwrap();
         assert_eq!(app.actions(), ["a", "b"]);
@@ -321,31 +334,34 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_policy_without_sense_is_refused_when_its_handler_is_registered() {
-        let retried = |attempts| {
+    fn handler_with_an_invalid_retry_policy_is_rejected_at_registration() {
+        let handler_with_attempts = |attempts| {
             handler_fn(|_: (), _| async { Ok(()) }).retry(RetryPolicy::attempts(attempts).without_panics())
         };
         let mut app = App::new();
         let refused = [
-            app.handle("a", retried(0)).unwrap_err().to_string(),
-            app.fallback(retried(101)).unwrap_err().to_string(),
+            app.handle("a", handler_with_attempts(0)).unwrap_err().to_string(),
+            app.fallback(handler_with_attempts(101)).unwrap_err().to_string(),
         ];
         insta::assert_snapshot!(refused.join("\n"), @r#"
-        the retry policy of the action "a" allows 0 attempts, and must allow from 1 to 100
-        the fallback's retry policy allows 101 attempts, and must allow from 1 to 100
+        the retry policy of the action "a" allows 0 attempts; the number must be from 1 to 100
+        the fallback's retry policy allows 101 attempts; the number must be from 1 to 100
         "#);
-        assert!(app.actions().is_empty() && !app.answers("a"), "what is refused is not registered");
+        assert!(
+            app.actions().is_empty() && !app.answers("a"),
+            "a handler with an invalid retry policy is not registered"
+        );
 
-        app.handle("a", retried(7)).unwrap().handle("b", echo).unwrap();
+        app.handle("a", handler_with_attempts(7)).unwrap().handle("b", echo).unwrap();
         assert_eq!(app.retry_policy("a"), RetryPolicy::attempts(7).without_panics());
         assert_eq!(app.retry_policy("b"), RetryPolicy::default());
         assert_eq!(app.retry_policy("c"), RetryPolicy::default());
-        app.fallback(retried(9)).unwrap();
+        app.fallback(handler_with_attempts(9)).unwrap();
         assert_eq!((app.retry_policy("b").max_attempts, app.retry_policy("c").max_attempts), (3, 9));
     }
 
     #[tokio::test]
-    async fn a_plain_async_function_is_enough() {
+    async fn async_function_is_accepted_as_a_handler() {
         let mut app = App::new();
         app.handle("echo", echo).unwrap().handle("greet", greet).unwrap();
         app.handle("add", |numbers: Vec<u32>| async move { Ok(numbers.iter().sum::<u32>()) }).unwrap();
@@ -355,15 +371,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_action_without_a_handler_is_invalid_unless_there_is_a_fallback() {
+    async fn action_without_handler_is_invalid_unless_the_app_has_a_fallback() {
         let mut app = App::new();
         app.handle("echo", echo).unwrap();
         assert!(app.answers("echo") && !app.answers("fly"));
         let error = call(&app, "fly", Value::Null).await.unwrap_err().into_told();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: fly"));
 
-        let asked = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };
-        app.fallback(asked).unwrap();
+        let fallback = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };
+        app.fallback(fallback).unwrap();
         assert!(app.answers("fly"));
         assert_eq!(call(&app, "fly", Value::Null).await.unwrap(), Reply::Done(json!("no fly yet")));
         assert_eq!(call(&app, "echo", json!(1)).await.unwrap(), Reply::Done(json!(1)));

@@ -1,9 +1,11 @@
-//! Who may connect: JSON Web Tokens, verified with keys that the stage is configured with.
+//! Authenticates connecting clients by JSON Web Token, with the keys that are configured for the stage.
 //!
-//! The keys are read once, when a function starts, and each is pinned to one algorithm. To change them without refusing
-//! anybody, have the new key in the set beside the old one before tokens are signed with it, and take the old one
-//! out once its last token has expired. A running function keeps what it has read: whoever changes keys outside of
-//! the template has its environments started anew, as any change of the function's configuration does.
+//! A function reads the keys once, when it starts. Each key is pinned to one algorithm.
+//!
+//! To rotate keys without refusing valid tokens, add the new key to the key set before the issuer signs
+//! tokens with it. Remove the old key after the last token that it signed has expired. A running function
+//! keeps the keys that it has read. After changing a key outside of the template, for example in Secrets
+//! Manager, change the function's configuration, so that Lambda starts new environments.
 
 mod algorithm;
 mod keys;
@@ -32,24 +34,29 @@ use crate::ports::Timestamp;
 use crate::store::Identity;
 use keys::Keys;
 
-/// Which tokens are taken, whatever they are verified with.
+/// Requirements that a token must meet in addition to a valid signature.
 #[derive(Clone, Debug, Default)]
 pub struct TokenSettings {
-    /// The algorithms that tokens may be signed with: one for a key or a secret, several for a key set.
+    /// Algorithms that tokens may be signed with: exactly one for a single key or secret, one or more for a
+    /// key set.
     pub algorithms: Vec<Algorithm>,
-    /// The issuer (`iss`) that a token must name. Default any.
+    /// Issuer (`iss`) that a token must name; `None`, the default, accepts any issuer.
     pub issuer: Option<String>,
-    /// The audience (`aud`) that a token must name. Default any.
+    /// Audience (`aud`) that a token must name; `None`, the default, accepts any audience.
     pub audience: Option<String>,
-    /// The tenants that a token may name. Default any.
+    /// Tenants that a token may name; `None`, the default, accepts any tenant.
     pub tenants: Option<BTreeSet<TenantId>>,
 }
 
 impl TokenSettings {
-    /// A verifier with `key`: a JSON Web Key Set where it begins with `{`, else one key in PEM, or the secret for HS256.
+    /// Creates a verifier with these settings and `key`.
+    ///
+    /// A `key` that begins with `{` is a JSON Web Key Set. Any other `key` is one public key in PEM, or the
+    /// HS256 secret.
     ///
     /// # Errors
-    /// As [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`]; and when one key is given for several algorithms.
+    /// The errors of [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`], and an error if a single key
+    /// is given for several algorithms.
     pub fn verifier(self, key: &str) -> Result<TokenVerifier, String> {
         let Self { algorithms, issuer, audience, tenants } = self;
         let keys = if key.trim_start().starts_with('{') {
@@ -58,7 +65,7 @@ impl TokenSettings {
             Keys::one(algorithm, key)?
         } else {
             return Err(format!(
-                "is one key, and must be a JSON Web Key Set for {} algorithms",
+                "found a single key; expected a JSON Web Key Set, because {} algorithms are configured",
                 algorithms.len()
             ));
         };
@@ -66,7 +73,7 @@ impl TokenSettings {
     }
 }
 
-/// What tokens are verified with, and whom they must name.
+/// Verifies JSON Web Tokens: their signature, their times, and their issuer, audience and tenant.
 #[derive(Debug)]
 pub struct TokenVerifier {
     keys: Keys,
@@ -76,35 +83,39 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// The longest token, in bytes: the gateway's URLs, which may carry one, end at 4,096 characters.
+    /// Maximum length of a token, in bytes. A token may be part of a URL, and the gateway accepts URLs of up
+    /// to 4,096 characters.
     pub const MAX_TOKEN_BYTES: usize = 4096;
-    /// The longest `sub` and `tenant_id`, in bytes: two of them, escaped, and a request id fit into the 2,048
-    /// bytes of a DynamoDB key.
+    /// Maximum length of the claims `sub` and `tenant_id`, in bytes. Both claims, escaped, and a request id
+    /// fit into the 2,048 bytes of a DynamoDB key.
     pub const MAX_ID_BYTES: usize = 255;
-    /// How far in the future a token may claim to have been issued, or to begin, since clocks differ.
+    /// Maximum time by which a token's `iat` and `nbf` may be in the future: 60 s, because clocks differ.
     pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
-    /// Verifies tokens that were signed with `algorithm` and the private half of `key`.
+    /// Creates a verifier for tokens that are signed with `algorithm` and the private key that belongs to
+    /// `key`.
     ///
-    /// `key` is a public key in PEM, whose line breaks may be written as `\n`; for HS256 it is the secret itself. A token
-    /// may name any `kid`: there is one key.
+    /// `key` is a public key in PEM, whose line breaks may be written as `\n`; for HS256, `key` is the secret
+    /// itself. A token's `kid` is ignored.
     ///
     /// # Errors
-    /// When `key` is not a key for `algorithm`.
+    /// A description of the problem if `key` is not a valid key for `algorithm`.
     pub fn new(algorithm: Algorithm, key: &str) -> Result<Self, String> {
         Keys::one(algorithm, key).map(Self::with)
     }
 
-    /// Verifies tokens that were signed with one of `algorithms` and the private half of a key of `jwks`, a JSON Web
+    /// Creates a verifier for tokens that are signed with one of `algorithms` and a key of `jwks`, a JSON Web
     /// Key Set (RFC 7517).
     ///
-    /// A token's `kid` says which key; one without a `kid` is taken where there is one key for its algorithm. Each key is
-    /// pinned to the one algorithm here that its kind is for. Passed over, and logged, is a key that is for another one, for
-    /// encryption, of an unknown kind, incomplete or too short: issuers publish such beside those that count.
+    /// A token's `kid` selects the key. A token without a `kid` is accepted only if exactly one key of the
+    /// set has the token's algorithm. A key without a `kid` verifies tokens whose `kid` no other key has.
+    /// Each key is pinned to the one algorithm of its key type. A key is ignored, with a log line, if its
+    /// algorithm is not among `algorithms`, if it is for encryption, of an unknown type, incomplete or too
+    /// short, because issuers publish such keys in the same set.
     ///
     /// # Errors
-    /// When `jwks` cannot be read, has no key that can be used, or has what nobody can mean: a private key, or two keys of
-    /// one id for one algorithm.
+    /// A description of the problem if `jwks` cannot be parsed, has no usable key, contains a private key, or
+    /// contains two keys with the same `kid` and algorithm.
     pub fn with_key_set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
         Keys::set(algorithms, jwks).map(Self::with)
     }
@@ -113,31 +124,32 @@ impl TokenVerifier {
         Self { keys, issuer: None, audience: None, tenants: None }
     }
 
-    /// Takes only tokens of this issuer (`iss`).
+    /// Requires tokens to name this issuer (`iss`).
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Takes only tokens for this audience (`aud`).
+    /// Requires tokens to name this audience (`aud`).
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = Some(audience.into());
         self
     }
 
-    /// Takes only tokens of these tenants.
+    /// Requires a token's tenant to be one of these tenants.
     #[must_use]
     pub fn with_tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
         self.tenants = Some(tenants.into_iter().collect());
         self
     }
 
-    /// Whom the token names, if it is to be trusted.
+    /// Verifies a token at the time `now`, and returns the user, the tenant and the permissions that the
+    /// token names.
     ///
     /// # Errors
-    /// Why it is not.
+    /// [`TokenRefused`] with the reason, if the token is not valid.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenRefused> {
         if token.len() > Self::MAX_TOKEN_BYTES {
             return Err(TokenRefused::Malformed);
@@ -153,7 +165,7 @@ impl TokenVerifier {
             return Err(TokenRefused::NotYetValid);
         }
         for (claim, expected) in [(&claims.iss, &self.issuer), (&claims.aud, &self.audience)] {
-            if expected.as_ref().is_some_and(|expected| !names(claim.as_ref(), expected)) {
+            if expected.as_ref().is_some_and(|expected| !contains(claim.as_ref(), expected)) {
                 return Err(TokenRefused::Claims);
             }
         }
@@ -174,7 +186,8 @@ impl TokenVerifier {
         })
     }
 
-    /// The claims of a token (RFC 7515, section 7.1), if its header and its signature are right.
+    /// Returns the decoded claims of a token (RFC 7515, section 7.1) if its header and its signature are
+    /// valid.
     fn signed_claims(&self, token: &str) -> Result<Vec<u8>, TokenRefused> {
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
@@ -186,7 +199,8 @@ impl TokenVerifier {
         let signed = &token[..header.len() + 1 + claims.len()];
         let (header, claims, signature) = (decoded(header)?, decoded(claims)?, decoded(signature)?);
         let header: Header = serde_json::from_slice(&header).map_err(|_| TokenRefused::Malformed)?;
-        // What is critical must be understood (section 4.1.11), and we understand no extension.
+        // A token with an unsupported critical header must be refused (section 4.1.11), and none is
+        // supported.
         if header.crit.is_some() {
             return Err(TokenRefused::Malformed);
         }
@@ -214,26 +228,29 @@ struct Claims {
     iat: Option<NumericDate>,
     iss: Option<Value>,
     aud: Option<Value>,
-    /// None is what an issuer in Go makes of an empty list.
+    /// Permissions of the user. JSON null counts as an empty list, because issuers in Go encode an empty list
+    /// as null.
     permissions: Option<Vec<String>>,
 }
 
-/// Whether a claim that is one text or a list of them (RFC 7519, section 4.1.3) has this one.
-fn names(claim: Option<&Value>, text: &str) -> bool {
+/// Returns whether a claim, which is a string or a list of strings (RFC 7519, section 4.1.3), contains
+/// `text`.
+fn contains(claim: Option<&Value>, text: &str) -> bool {
     match claim {
-        Some(Value::Array(many)) => many.iter().any(|one| one == text),
-        Some(one) => one == text,
+        Some(Value::Array(values)) => values.iter().any(|value| value == text),
+        Some(value) => value == text,
         None => false,
     }
 }
 
-/// Seconds since the Unix epoch, maybe with a fraction, as some issuers send (RFC 7519, section 2).
+/// A time in seconds since the Unix epoch (RFC 7519, section 2). Some issuers send a fraction of a second as
+/// well.
 #[derive(Clone, Copy)]
 struct NumericDate(Timestamp);
 
 impl NumericDate {
-    /// The end of the year 9999. What lies beyond was most likely meant as milliseconds: a token that would
-    /// never expire.
+    /// End of the year 9999, in seconds. A later time is most likely in milliseconds by mistake, and would
+    /// make a token that never expires.
     const MAX_SECS: f64 = 253_402_300_799.0;
 }
 
@@ -241,35 +258,36 @@ impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let secs = f64::deserialize(deserializer)?;
         if !(0.0..=Self::MAX_SECS).contains(&secs) {
-            return Err(D::Error::custom("a time must be given in seconds, and lie between 1970 and 9999"));
+            return Err(D::Error::custom("expected a time in seconds between the years 1970 and 9999"));
         }
         let since_epoch = Duration::try_from_secs_f64(secs).map_err(D::Error::custom)?;
         Ok(Self(Timestamp::default() + since_epoch))
     }
 }
 
-/// Why a token is not taken.
+/// The reason why a client's token was refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TokenRefused {
-    /// None was given.
+    /// The client sent no token.
     Missing,
-    /// It is no token, or none that can be read here.
+    /// The token is too long, or is not a JSON Web Token in a supported form.
     Malformed,
-    /// It is not signed with our key, or not with the algorithm that the key is pinned to.
+    /// The token is not signed with a configured key and the algorithm that the key is pinned to.
     Signature,
-    /// Its time is over.
+    /// The token has expired (`exp`).
     Expired,
-    /// Its time has not come.
+    /// The token is not valid yet: its `nbf` or `iat` is too far in the future.
     NotYetValid,
-    /// It is not for us, or lacks `sub`, `tenant_id` or `exp`.
+    /// The token names another issuer or audience, or its `sub`, `tenant_id`, `exp` or another claim is
+    /// missing or invalid.
     Claims,
-    /// Its tenant is not among those that may connect.
+    /// The token's tenant is not one of the tenants that may connect.
     Tenant,
 }
 
 impl TokenRefused {
-    /// The code that the refusal's body carries.
+    /// Returns the error code in the JSON body of the refusal, such as `TOKEN_EXPIRED`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -287,13 +305,15 @@ impl TokenRefused {
 impl fmt::Display for TokenRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "A token is needed: in the query as Authorization or token, or in a header",
-            Self::Malformed => "The token is not a JSON Web Token that can be read here",
-            Self::Signature => "The token is not signed with a key that is trusted here",
+            Self::Missing => "A token is required, in the query (Authorization or token) or in a header",
+            Self::Malformed => "The token is not a valid JSON Web Token",
+            Self::Signature => "The token is not signed with a trusted key",
             Self::Expired => "The token has expired",
             Self::NotYetValid => "The token is not valid yet",
-            Self::Claims => "The token lacks a claim that is needed, or is meant for somebody else",
-            Self::Tenant => "The token's tenant may not connect here",
+            Self::Claims => {
+                "The token lacks a required claim, has an invalid claim, or names another issuer or audience"
+            }
+            Self::Tenant => "The token's tenant is not allowed to connect",
         })
     }
 }

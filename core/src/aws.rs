@@ -1,4 +1,7 @@
-//! SDK clients that start fast: one TLS stack on ring, Amazon's own root certificates, credentials from the environment.
+//! AWS SDK clients with a short cold start.
+//!
+//! All clients share one TLS stack on ring and trust only Amazon's root certificates. Credentials come from
+//! the environment variables that Lambda sets.
 
 mod lambda_dispatch;
 mod retries;
@@ -26,20 +29,22 @@ pub use stored_value::{StoredValue, StoredValueError};
 use crate::config::Environment;
 use crate::ports::{Clock, SystemClock};
 
-/// The roots that every AWS endpoint's certificate leads to, from Amazon Trust Services.
+/// Root certificates of Amazon Trust Services in PEM, to which the certificates of all AWS endpoints chain.
 const AMAZON_ROOTS: &[u8] = include_bytes!("aws/amazon-roots.pem");
 
-/// What every SDK client of a function shares.
+/// Configuration that all AWS clients of a function share: HTTP client, region, credentials, clock and
+/// endpoints.
 #[derive(Clone, Debug)]
 pub struct AwsEnvironment {
     http: SharedHttpClient,
     region: Region,
     credentials: Credentials,
-    /// What retries draw on: this function's own, where many run in one process.
+    /// Retry quota of this function, not shared with other functions that run in the same process.
     retries: RetryPartition,
-    /// What its requests are dated by.
+    /// Clock that gives the date of each signed AWS request.
     time: SharedTimeSource,
-    /// `AWS_ENDPOINT_URL`, and the variable of each service, which goes before it: as the SDKs read them.
+    /// Value of `AWS_ENDPOINT_URL`. The endpoint variable of a single service takes precedence, as in the AWS
+    /// SDKs.
     endpoint: Option<String>,
     dynamodb_endpoint: Option<String>,
     management_endpoint: Option<String>,
@@ -52,16 +57,19 @@ pub struct AwsEnvironment {
 impl AwsEnvironment {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
     const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-    /// A call with all its retries: short against a lease, and against the gateway's patience.
+    /// Timeout of a call with all its retries, well below the duration of a lease and the gateway's timeout
+    /// of 29 s.
     const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
-    /// How often a call is made at most, the first time included.
+    /// Maximum number of attempts of one call, including the first.
     const ATTEMPTS: u32 = 5;
-    /// The longest wait before the second attempt, doubled for each that follows; how much of it is waited is left to chance.
+    /// Maximum wait before the second attempt, doubled before each later attempt. The actual wait is a random
+    /// fraction of it.
     const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
-    /// Reads what Lambda, and nobody else, puts into a function's environment; the clients call through `http`.
+    /// Reads region, credentials and endpoints from the environment variables of a Lambda function.
     ///
-    /// What is missing is left to `environment` to report.
+    /// The clients send their calls through `http`. A missing variable is recorded in `environment`, which
+    /// reports all problems together.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>, http: SharedHttpClient) -> Self {
         let region = environment.required("AWS_REGION");
@@ -84,22 +92,22 @@ impl AwsEnvironment {
         }
     }
 
-    /// The same, with requests that are dated by `clock`.
+    /// Returns this configuration with `clock` as the source of the dates of signed AWS requests.
     #[must_use]
     pub fn dated_by(self, clock: &Arc<dyn Clock>) -> Self {
         Self { time: SharedTimeSource::new(ClockTime(Arc::clone(clock))), ..self }
     }
 
-    /// A DynamoDB client.
+    /// Creates a DynamoDB client with the retry policy of all DynamoDB calls except those of
+    /// [`DynamoRateLimits`](crate::store::dynamodb::DynamoRateLimits).
     ///
-    /// This is where retries are configured, but for those of [rate limits](crate::store::dynamodb::DynamoRateLimits),
-    /// which have no time: a call that is throttled, fails on DynamoDB's side or is not answered within 3 s is made at
-    /// most 5 times, with jitter, and ends after 8 s in any case; so is one that
-    /// [a transaction stands in the way of](RetryTransactions). All other calls of a function draw on one quota of retries,
-    /// so that a DynamoDB that is down is not asked five times as often.
+    /// A call is retried if it is throttled, fails with a server error, gets no response within 3 s, or
+    /// [conflicts with a transaction](RetryTransactions). A call makes at most 5 attempts, with jittered
+    /// backoff, and fails after 8 s at the latest. These calls share one retry quota per function, which
+    /// limits the retries while DynamoDB is down.
     ///
-    /// A call knows nothing of the invocation that it is made in. Whoever makes it gives up on it when the
-    /// invocation's own time is up, and with that its retries end as well: nothing is sent after a call is dropped.
+    /// A call does not know the deadline of its invocation. The caller drops the call's future at the
+    /// deadline; a dropped call sends nothing more and is not retried.
     #[must_use]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::Client::from_conf(self.dynamodb_config().build())
@@ -122,9 +130,11 @@ impl AwsEnvironment {
         config
     }
 
-    /// A client of the gateway's management API, which has no endpoint of its own: it must be configured.
+    /// Creates a client of API Gateway's management API.
     ///
-    /// It does not retry: a frame whose answer is lost may have arrived, and would come twice.
+    /// The endpoint must be configured, because each WebSocket API has a different one. The client does not
+    /// retry: if the response to a sent frame is lost, the frame may have arrived, and a retry could deliver
+    /// it twice.
     #[must_use]
     pub fn management_api(&self) -> aws_sdk_apigatewaymanagement::Client {
         let mut config = aws_sdk_apigatewaymanagement::Config::builder()
@@ -138,8 +148,8 @@ impl AwsEnvironment {
         aws_sdk_apigatewaymanagement::Client::from_conf(config.build())
     }
 
-    /// Where a service answers in this region.
-    fn own_endpoint(&self, service: &str) -> String {
+    /// Returns the URL of the service's public endpoint in this region.
+    fn regional_endpoint(&self, service: &str) -> String {
         let is_in_china = self.region.as_ref().starts_with("cn-");
         let suffix = if is_in_china { "amazonaws.com.cn" } else { "amazonaws.com" };
         format!("https://{service}.{}.{suffix}", self.region)
@@ -154,7 +164,8 @@ impl AwsEnvironment {
     }
 }
 
-/// The clock that signatures and the lives of credentials are reckoned by.
+/// Adapter from [`Clock`] to the SDK's time source, which dates signatures and checks the expiry of
+/// credentials.
 #[derive(Debug)]
 struct ClockTime(Arc<dyn Clock>);
 
@@ -164,17 +175,20 @@ impl TimeSource for ClockTime {
     }
 }
 
-/// The HTTP client of a function on Lambda.
+/// Creates the HTTP client of a function on Lambda: rustls with ring, trusting only Amazon's root
+/// certificates.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(amazon_roots()).build_https()
 }
 
+/// Returns a TLS context that trusts only the embedded Amazon root certificates.
+///
 /// # Panics
-/// Never: the embedded certificates are parsed by a test.
+/// If the embedded certificates are invalid; a test opens a TLS connection with them.
 fn amazon_roots() -> TlsContext {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
-    TlsContext::builder().with_trust_store(roots).build().expect("the embedded roots are valid")
+    TlsContext::builder().with_trust_store(roots).build().expect("embedded root certificates are valid PEM")
 }
 
 #[cfg(test)]
@@ -209,8 +223,10 @@ mod tests {
         aws
     }
 
-    /// A plain HTTP server that gives these answers, a status and a body to a connection each, and then returns the
-    /// requests, in lower case.
+    /// Starts a plain HTTP server that answers one request per connection with the given status and body.
+    ///
+    /// Returns the server's URL, and a thread that yields the received requests in lower case after the last
+    /// answer.
     pub(super) fn serve(answers: &[(u16, &str)]) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -222,7 +238,11 @@ mod tests {
                 let mut request = BufReader::new(socket.try_clone().unwrap());
                 let mut text = String::new();
                 while !text.ends_with("\r\n\r\n") {
-                    assert_ne!(request.read_line(&mut text).unwrap(), 0, "the request ended early: {text}");
+                    assert_ne!(
+                        request.read_line(&mut text).unwrap(),
+                        0,
+                        "request has a complete head: {text}"
+                    );
                 }
                 text.make_ascii_lowercase();
                 let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -239,8 +259,9 @@ mod tests {
         (url, served)
     }
 
-    /// A request as a snapshot shows it: the signature is over the host as well, whose port is another each time.
-    pub(super) fn sent(request: &str) -> String {
+    /// Returns the text of a request for a snapshot: without the host header and the signature, because both
+    /// depend on the random port of the test server.
+    pub(super) fn without_host_and_signature(request: &str) -> String {
         let request = request.replace("\r\n", "\n");
         let (head, body) = request.split_once("\n\n").unwrap();
         let mut lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("host: ")).collect();
@@ -256,11 +277,11 @@ mod tests {
         (url, thread::spawn(move || served.join().unwrap().remove(0)))
     }
 
-    /// Nobody listens here: port 9 is for discarding, and needs a privilege to be opened.
-    pub(super) const NOWHERE: &str = "http://127.0.0.1:9";
+    /// URL at which no server listens: port 9 is the discard port, and only privileged processes can open it.
+    pub(super) const UNREACHABLE: &str = "http://127.0.0.1:9";
 
     #[test]
-    fn every_missing_variable_is_reported_at_once() {
+    fn missing_aws_variables_are_reported_together() {
         let mut environment =
             Environment::of_variables(&[("AWS_SESSION_TOKEN", "session"), ("AWS_REGION", "")]);
         let _ = AwsEnvironment::from_env(&mut environment, http_client());
@@ -271,9 +292,10 @@ mod tests {
         assert!(!error.contains("ENDPOINT") && !error.contains("SESSION"), "{error}");
     }
 
-    /// The roots are parsed with the first connection, and it panics if one of them is no certificate.
+    /// The HTTP client parses the root certificates at the first connection, and panics if one of them is
+    /// invalid.
     #[tokio::test]
-    async fn https_begins_a_handshake_with_the_embedded_roots() {
+    async fn https_client_with_the_embedded_roots_starts_a_tls_handshake() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let first_byte = thread::spawn(move || {
@@ -290,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_roots_are_those_that_amazon_trust_services_publishes() {
+    fn embedded_roots_have_the_fingerprints_published_by_amazon_trust_services() {
         let pem = str::from_utf8(AMAZON_ROOTS).unwrap();
         let certificates = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
         let fingerprints: Vec<String> = certificates
@@ -301,7 +323,8 @@ mod tests {
                 digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
             })
             .collect();
-        // Amazon Root CA 1 to 4 and Starfield Services Root Certificate Authority - G2, in its table of roots.
+        // SHA-256 fingerprints of Amazon Root CA 1 to 4 and Starfield Services Root Certificate Authority -
+        // G2, from the table of root CAs at Amazon Trust Services.
         let published = [
             "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
             "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
@@ -313,15 +336,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_is_reached_over_plain_http_at_its_own_endpoint_before_the_general_one() {
+    async fn dynamodb_endpoint_variable_takes_precedence_over_the_general_endpoint() {
         for (own, general) in [(true, false), (false, true), (true, true)] {
             let (url, request) = serve_one(r#"{"Item":{"k":{"S":"v"}}}"#);
             let own = if own { url.as_str() } else { "" };
-            let general = if own.is_empty() && general { url.as_str() } else { NOWHERE };
+            let general = if own.is_empty() && general { url.as_str() } else { UNREACHABLE };
             let aws = with_endpoints(&[
                 ("AWS_ENDPOINT_URL", general),
                 ("AWS_ENDPOINT_URL_DYNAMODB", own),
-                ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", NOWHERE),
+                ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", UNREACHABLE),
             ]);
             let key = AttributeValue::S("k".into());
             let found = aws.dynamodb().get_item().table_name("t").key("k", key).send().await.unwrap();
@@ -336,14 +359,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_management_api_is_reached_below_its_stages_path() {
+    async fn management_api_call_keeps_the_stage_path_of_its_endpoint() {
         for specific in [true, false] {
             let (url, request) = serve_one("");
             let url = format!("{url}/prod");
-            let (own, general) = if specific { (url.as_str(), NOWHERE) } else { ("", url.as_str()) };
+            let (own, general) = if specific { (url.as_str(), UNREACHABLE) } else { ("", url.as_str()) };
             let aws = with_endpoints(&[
                 ("AWS_ENDPOINT_URL", general),
-                ("AWS_ENDPOINT_URL_DYNAMODB", NOWHERE),
+                ("AWS_ENDPOINT_URL_DYNAMODB", UNREACHABLE),
                 ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", own),
             ]);
             aws.management_api()
@@ -360,8 +383,8 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_shown() {
-        let shown = format!("{:?}", with_endpoints(&[]));
-        assert!(!shown.contains("secret\"") && !shown.contains("session\""), "{shown}");
+    fn debug_output_of_aws_environment_hides_the_credentials() {
+        let output = format!("{:?}", with_endpoints(&[]));
+        assert!(!output.contains("secret\"") && !output.contains("session\""), "{output}");
     }
 }

@@ -1,12 +1,13 @@
-//! Bugs on purpose: what the simulator is tested with.
+//! Seeded bugs: deliberate mistakes in this crate. Tests choose one, and check that the fault simulator detects it.
 //!
-//! Each is a mistake that somebody could make at that very place, and is there in builds with the feature `seeded-bugs` alone,
-//! which nobody deploys. At most one is chosen, for the thread that sets it: a simulated world lives on one thread.
-//! Without the feature, [`is`] is false and [`instead`] takes the right value, so the compiler removes every bug.
+//! Each bug is a mistake that a programmer could make at that place in the code. The bugs exist only in builds with
+//! the feature `seeded-bugs`, which are never deployed. A thread has at most one bug, which `set` chooses, because a
+//! simulated world runs on one thread. Without the feature, [`is`] returns `false` and [`instead`] returns the right
+//! value, so that the compiler removes every bug.
 
 #![cfg_attr(
     not(feature = "seeded-bugs"),
-    allow(unreachable_pub, reason = "this module is public with the feature alone")
+    allow(unreachable_pub, reason = "this module is public only with the feature `seeded-bugs`")
 )]
 
 #[cfg(feature = "seeded-bugs")]
@@ -17,27 +18,27 @@ thread_local! {
     static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// Chooses the bug that this thread's code has from now on, or none.
+/// Chooses the bug for code on the current thread; `None` switches the bug off.
 #[cfg(feature = "seeded-bugs")]
 pub fn set(bug: Option<Bug>) {
     CHOSEN.set(bug);
 }
 
-/// Whether this thread's code has the bug.
+/// Returns whether code on the current thread has this bug.
 #[cfg(feature = "seeded-bugs")]
 #[must_use]
 pub fn is(bug: Bug) -> bool {
     CHOSEN.get() == Some(bug)
 }
 
-/// Whether this thread's code has the bug: never, without the feature.
+/// Returns `false`, because builds without the feature `seeded-bugs` have no bugs.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub(crate) const fn is(_: Bug) -> bool {
     false
 }
 
-/// What is wrong where this thread's code has the bug, and what is right elsewhere.
+/// Returns `wrong` if code on the current thread has this bug, and `right` otherwise.
 #[inline]
 pub(crate) fn instead<T>(bug: Bug, wrong: T, right: T) -> T {
     if is(bug) { wrong } else { right }
@@ -45,7 +46,7 @@ pub(crate) fn instead<T>(bug: Bug, wrong: T, right: T) -> T {
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
-        /// A mistake.
+        /// A deliberate mistake in the code of this crate.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum Bug {
             $($(#[$doc])* $variant,)+
@@ -53,10 +54,10 @@ macro_rules! bugs {
 
         #[cfg(feature = "seeded-bugs")]
         impl Bug {
-            /// All of them.
+            /// All seeded bugs.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// Its name, as tables and the command have it.
+            /// Returns the bug's name, as the table of the simulator's tests prints it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -68,43 +69,47 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// Who writes under a lease is not asked for the epoch and the owner of it: any attempt may, as long as one runs.
+    /// A write under a lease does not check the epoch and the owner token. Any attempt may write while the request is
+    /// PROCESSING.
     NoEpochCheck => "no epoch check",
-    /// A claim is made of whatever is there: what runs, and what has ended.
+    /// A claim does not check the status. It also succeeds for running and terminal requests.
     ClaimUnconditional => "claim not conditional",
-    /// An attempt writes its end over whatever is there.
+    /// A terminal write does not check the stored item, and overwrites any status.
     TerminalWriteUnconditional => "terminal write unconditional",
-    /// What runs is taken back when its timer fires, though its lease was renewed.
+    /// The sweeper reclaims a running request when its timer is due, although its lease was renewed.
     SweeperIgnoresLeases => "sweeper ignores leases",
-    /// A retry does not count as an attempt.
+    /// A retry resets the request's attempt count to zero.
     RetryLosesAttempts => "retry loses the attempt count",
-    /// The end is told, and written then.
+    /// The terminal frame is pushed before the terminal status is written.
     PushBeforeWrite => "push before the terminal write",
-    /// Who comes to listen is told how a request stood before, and listens to one that may have ended meanwhile.
+    /// A subscriber receives a snapshot from before its subscription. If the request became terminal in between, the
+    /// subscriber misses the terminal frame.
     SubscribeGap => "subscribe leaves a gap",
-    /// Requests are stored under the ids that clients choose.
+    /// The key of a request is only the id that the client chose, without tenant and user.
     IdsUnscoped => "ids not scoped",
-    /// The dead letter is sent, and the failure written then.
+    /// The dead letter is sent before the status FAILED is written.
     DeadLetterBeforeStatus => "dead letter before status",
-    /// The last report is pushed once the end is told.
+    /// The last progress frame is pushed after the terminal frame.
     ProgressAfterTerminal => "progress after terminal",
-    /// Requests are stored under user and id: the same `sub` in another tenant is taken for the same user.
+    /// The key of a request is user and id, without the tenant. The same `sub` in another tenant counts as the same
+    /// user.
     TenantForgotten => "tenant left out of the key",
-    /// A renewal writes the lease's end that the claim had.
-    LeaseNeverRenewed => "a lease never renewed",
-    /// What nobody has claimed is looked at, and not made to appear in the stream.
-    NudgeNeverMade => "a nudge never made",
-    /// A frame is sent while an earlier one to the same connection is on its way.
+    /// A renewal writes the expiry that the lease already had from the claim.
+    LeaseNeverRenewed => "lease never renewed",
+    /// The sweeper counts an unclaimed request as nudged, but does not write it, so that the stream does not deliver
+    /// it again.
+    NudgeNeverMade => "nudge never made",
+    /// A frame is sent to a connection while an earlier frame to the same connection is still in flight.
     PushesOverlap => "pushes overlap",
-    /// Everybody is taken for told once the end was sent, whatever came of it.
+    /// Every subscriber counts as reached once the terminal frame was sent, even if sending failed.
     DeliveryAssumed => "delivery assumed",
-    /// Each attempt numbers its frames from the beginning.
-    SeqBeginsAnew => "seq begins anew",
-    /// An attempt that is to be retried, or goes on later, forgets that its end was asked for.
+    /// The sequence numbers of each attempt start from zero, instead of from the attempt's epoch.
+    SeqBeginsAnew => "seq restarts with each attempt",
+    /// The write for a retry or a continuation does not check whether the user has requested a cancellation.
     CancelForgotten => "cancel flag ignored",
-    /// An attempt takes an end that somebody else wrote for its own, whose answer was lost.
-    ForeignEndTaken => "another's end taken for one's own",
-    /// A request has its time to live from its beginning.
+    /// An attempt mistakes a terminal status that another writer stored for its own write whose response was lost.
+    ForeignEndTaken => "foreign ending taken as own",
+    /// A request gets its TTL when it is queued, so that it can expire before it is terminal.
     TtlAtEnqueue => "time to live at enqueue",
 }
 
@@ -115,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bug_is_chosen_for_its_thread_alone() {
+    fn seeded_bug_affects_only_the_thread_that_chose_it() {
         set(Some(Bug::IdsUnscoped));
         assert!(is(Bug::IdsUnscoped) && !is(Bug::TenantForgotten));
         assert!(std::thread::spawn(|| Bug::ALL.iter().all(|bug| !is(*bug))).join().unwrap());
@@ -124,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bug_has_a_name_of_its_own() {
+    fn seeded_bugs_have_distinct_names() {
         let names: BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         assert_eq!(names.len(), Bug::ALL.len());
     }

@@ -1,13 +1,13 @@
-//! The end of an invocation, and what has to be over before it.
+//! The time limits before the deadline of an invocation.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long before its invocation's end a function stops waiting and answers.
+/// How long before the invocation's deadline a function stops waiting and responds.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// The moment that much `time` before another.
+/// Returns the instant `time` before `moment`, or `moment` itself if that instant cannot be represented.
 pub(crate) fn before(moment: Instant, time: Duration) -> Instant {
     moment.checked_sub(time).unwrap_or(moment)
 }

@@ -1,6 +1,8 @@
-//! The six functions: what each reads from its environment, and what it does with an event.
+//! The six Lambda functions: connect, disconnect, router, processor, worker and sweeper.
 //!
-//! [`lambda`](crate::lambda) runs them on AWS. A test runs the same [`Function`]s in its own process.
+//! Each function implements [`Function`], which reads its settings from environment variables and handles its
+//! events. [`lambda`](crate::lambda) runs the functions on AWS. Tests run the same functions in their own
+//! process.
 
 mod connect;
 mod disconnect;

@@ -1,4 +1,31 @@
-//! What users write: a handler for each action.
+//! Handlers: the code that processes the requests of an action.
+//!
+//! A handler is an async function of an input, or of an input and a [`Context`]:
+//!
+//! ```
+//! use streamer::app::{App, RegisterError};
+//! use streamer::handler::{Context, HandlerError};
+//!
+//! async fn greet(name: String, context: Context) -> Result<String, HandlerError> {
+//!     Ok(format!("{} greets {name}", context.user))
+//! }
+//!
+//! # fn app() -> Result<App, RegisterError> {
+//! let mut app = App::new();
+//! app.handle("greet", greet)?;
+//! # Ok(app)
+//! # }
+//! # app().unwrap();
+//! ```
+//!
+//! [`handler_fn`] adds settings to such a function, for example an estimated duration or a timeout. A type that
+//! implements [`Handler`] can compute these settings from each input, and can validate the input.
+//!
+//! Streamer processes a request in one of two ways. If its [estimated duration](Handler::estimated_duration) is at
+//! most the router's threshold (default 5 s), the request is *quick*: the router runs the handler and sends its
+//! output as the response. Otherwise the request is *slow*: the router stores the request, the processor or the
+//! worker runs the handler later, and the client receives progress and result frames. Each run of a slow request is
+//! an *attempt*. A failed attempt is repeated according to the handler's [`RetryPolicy`].
 
 mod endpoint;
 mod function;
@@ -31,6 +58,8 @@ use crate::protocol::{ErrorBody, ErrorCode, FieldError};
 use crate::telemetry::Causes;
 
 /// Processes the requests of one action.
+///
+/// This handler validates its input, estimates its duration and reports progress:
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,8 +98,9 @@ use crate::telemetry::Causes;
 /// }
 /// ```
 ///
-/// What takes hours goes on from [checkpoints](ProgressReporter::checkpoint), since no invocation lasts longer than 15
-/// minutes; what calls others says which of their failures are worth another attempt:
+/// A Lambda invocation lasts at most 15 minutes. A handler that needs longer saves
+/// [checkpoints](ProgressReporter::checkpoint) and continues from the last one in a new invocation. A handler that
+/// calls other services says which failures are worth another attempt:
 ///
 /// ```
 /// use std::time::Duration;
@@ -126,62 +156,67 @@ use crate::telemetry::Causes;
 /// # assert_eq!(runtime.block_on(Import.process(5, context)).unwrap().pages, 5);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no `Handler`",
-    label = "`Handler` is not implemented for this",
-    note = "implement `streamer::handler::Handler` for it, or make one of an async function with `handler_fn`"
+    message = "`{Self}` does not implement `Handler`",
+    label = "`Handler` is not implemented for this type",
+    note = "implement `streamer::handler::Handler` for the type, or wrap an async function in `handler_fn`"
 )]
 pub trait Handler: Send + Sync + 'static {
-    /// What the payload is read into.
+    /// Type of the input, into which the payload of a request is deserialized.
     type Input: DeserializeOwned + Send + 'static;
-    /// What the client is answered with.
+    /// Type of the output, which is serialized and sent to the client.
     type Output: Serialize + Send + 'static;
 
-    /// The permission that a user's token must grant, if any. Default none.
+    /// Returns the permission that a user's token must grant; `None`, the default, requires no permission.
     ///
-    /// It is asked for when the message comes, before the payload is read: who lacks it is answered `FORBIDDEN`.
-    /// What has been queued is run, whatever becomes of its user's token.
+    /// The router checks the permission when a message arrives, before it deserializes the payload. A user who lacks
+    /// the permission receives `FORBIDDEN`. A request that is already queued runs even if the user's token has
+    /// expired since.
     fn required_permission(&self) -> Option<&str> {
         None
     }
 
-    /// Says what is wrong with the input, field by field, before anything is queued or run.
+    /// Validates the input, before the request is queued and again before each run. By default every input is valid.
     ///
     /// # Errors
-    /// The fields that are wrong: their client gets them in one `VALIDATION_ERROR`.
+    /// A list of the invalid fields. The client receives all of them in one `VALIDATION_ERROR`.
     fn validate(&self, input: &Self::Input) -> Result<(), Vec<FieldError>> {
         let _ = input;
         Ok(())
     }
 
-    /// How long processing this input is expected to take. Above the router's threshold (default 5 s) the
-    /// request is queued; else it is answered at once. Default zero.
+    /// Returns how long processing this input is expected to take. Default zero.
+    ///
+    /// If the estimate exceeds the router's threshold (default 5 s), the request is queued. Otherwise the router runs
+    /// the handler immediately and sends its output as the response.
     fn estimated_duration(&self, input: &Self::Input) -> Duration {
         let _ = input;
         Duration::ZERO
     }
 
-    /// How long one run may take, from its start to its end, or to where it goes on in a fresh invocation. Default as long as
-    /// its invocation lasts.
+    /// Returns how long one run of the handler may take. `None`, the default, allows the rest of the invocation.
     ///
-    /// Then it is [told](ProgressReporter::stopped) to stop, and has a moment to clean up: 5 s, or half a second where a client
-    /// waits for the answer. If it has nothing to show by then, its request is tried again as its
-    /// [policy](RetryPolicy::retries_timeouts) says, or ends with `TIMEOUT`, whatever error it returns. A handler that never
-    /// awaits is stopped with its invocation alone.
+    /// A request that continues in a new invocation has the whole time again. When the time is up, the handler is
+    /// [asked to stop](ProgressReporter::stopped), and has a grace period to clean up: 5 s for a queued request, 0.5
+    /// s for a quick one. If the handler returns an output in the grace period, the request succeeds. If it returns
+    /// an error or does not return, the attempt has timed out: the request is retried if its
+    /// [policy](RetryPolicy::retries_timeouts) allows, and otherwise fails with `TIMEOUT`. A handler that never
+    /// awaits cannot be stopped before its invocation ends.
     fn timeout(&self, input: &Self::Input) -> Option<Duration> {
         let _ = input;
         None
     }
 
-    /// When a queued request that failed is tried again. Quick requests never are. It is asked once, when the handler is
-    /// registered.
+    /// Returns when and how often a failed queued request is retried. Quick requests are never retried.
+    ///
+    /// The method is called once, when the handler is registered.
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::default()
     }
 
-    /// Does the work.
+    /// Processes a request.
     ///
     /// # Errors
-    /// A [`HandlerError`], which says what the client is told, and whether the work is worth another attempt.
+    /// A [`HandlerError`], which contains the error for the client, and says whether another attempt may succeed.
     fn process(
         &self,
         input: Self::Input,
@@ -189,35 +224,36 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Output, HandlerError>> + Send;
 }
 
-/// What a handler knows of the request that it processes.
+/// The request that a handler processes: its id, user, attempt and so on.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Context {
-    /// As its client names it.
+    /// Id of the request, chosen by the client.
     pub request_id: RequestId,
-    /// What is asked for.
+    /// Name of the requested action, such as `echo`.
     pub action: String,
-    /// Whose request it is.
+    /// User who sent the request.
     pub user: UserId,
-    /// In which tenant.
+    /// Tenant of the user who sent the request.
     pub tenant: TenantId,
-    /// The connection that it came over.
+    /// WebSocket connection over which the request arrived.
     pub connection: ConnectionId,
-    /// What its client sent along.
+    /// Key-value pairs that the client sent with the request.
     pub metadata: BTreeMap<String, String>,
-    /// Which attempt this is, from 1; quick requests have one.
+    /// Number of the current attempt, from 1; always 1 for a quick request.
     pub attempt: u32,
-    /// How often the request has gone on from a checkpoint in a fresh invocation.
+    /// Number of times that the request has continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Where to say how far the work has come.
+    /// Reporter for progress and checkpoints; it also says when the handler must stop.
     pub progress: ProgressReporter,
-    /// What was saved last: see [`checkpoint`](Self::checkpoint).
+    /// State that was saved last: see [`checkpoint`](Self::checkpoint).
     pub(crate) checkpoint: Option<Arc<Value>>,
 }
 
 impl Context {
-    /// The context of a first attempt, without metadata, whose reports go nowhere: as a quick request has it, and as
-    /// a test of a handler needs it.
+    /// Creates the context of a first attempt, without metadata and checkpoint, for tests of handlers.
+    ///
+    /// Progress reports of this context are validated and then discarded, as for a quick request.
     #[must_use]
     pub fn new(
         action: impl Into<String>,
@@ -240,11 +276,12 @@ impl Context {
         }
     }
 
-    /// What was [saved](ProgressReporter::checkpoint) last, in an earlier invocation or attempt: what to go on from, if
-    /// there is anything.
+    /// Returns the state that an earlier invocation or attempt [saved](ProgressReporter::checkpoint) last; `None` if
+    /// there is no checkpoint.
     ///
     /// # Errors
-    /// When it is no `T`, as after a deployment that changed the type: a failure that another attempt does not mend.
+    /// A [fatal](HandlerError::fatal) error if the saved state is not a `T`, for example because a deployment changed
+    /// the type.
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, HandlerError> {
         let Some(saved) = &self.checkpoint else { return Ok(None) };
         serde_path_to_error::deserialize(saved.as_ref())
@@ -252,7 +289,7 @@ impl Context {
             .map_err(|error| HandlerError::from(error).fatal())
     }
 
-    /// The same context, as it goes on from `state`: for tests of handlers.
+    /// Sets the checkpoint that [`checkpoint`](Self::checkpoint) returns, for tests of handlers.
     #[must_use]
     pub fn with_checkpoint(mut self, state: Value) -> Self {
         self.checkpoint = Some(Arc::new(state));
@@ -260,103 +297,105 @@ impl Context {
     }
 }
 
-/// Why a handler did not do what was asked, what its client is told, and whether another attempt is worth it.
+/// The error of a handler. It contains the error for the client, and says whether another attempt may succeed.
 ///
-/// | made by | client is told | another attempt |
+/// | made by | error that the client receives | another attempt |
 /// |---|---|---|
-/// | `?`, of any other error | `PROCESSING_FAILED` alone | yes |
-/// | [`failure`](Self::failure) | what it says | no |
-/// | [`retryable`](Self::retryable) | what it says, once no attempt is left | yes |
-/// | [`go_on_later`](Self::go_on_later) | nothing | goes on from its checkpoint |
+/// | `?` on any other error | `PROCESSING_FAILED`, without the cause | yes |
+/// | [`failure`](Self::failure) | the given code and message | no |
+/// | [`retryable`](Self::retryable) | the given code and message, after the last attempt | yes |
+/// | [`go_on_later`](Self::go_on_later) | none | no: the request continues from its checkpoint |
 #[derive(Debug)]
 pub struct HandlerError {
-    told: ErrorBody,
+    client_error: ErrorBody,
     verdict: Verdict,
     source: Option<BoxError>,
 }
 
-/// What is to be done about a failure.
+/// Whether a failed request may be attempted again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// Another attempt would find it no better.
+    /// Another attempt would fail too.
     Final,
-    /// Another attempt may succeed: not before this time has passed, if it is given, else when the policy says.
+    /// Another attempt may succeed. The wait before that attempt is the retry policy's wait, or this duration if the
+    /// duration is longer.
     Retryable(Option<Duration>),
-    /// It took longer than it may: the policy says whether it is tried again.
+    /// The attempt exceeded its time limit. The retry policy says whether there is another attempt.
     TimedOut,
-    /// It is no failure: the work goes on from its checkpoint in a fresh invocation.
+    /// The attempt did not fail: the request continues from its checkpoint in a new invocation.
     Yielded,
 }
 
 impl HandlerError {
-    /// A failure for good, that the client is told of in these words.
+    /// Creates a final failure, which is not retried. The client receives this code and message.
     #[must_use]
     pub fn failure(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
-        Self { told: ErrorBody::new(code.into(), message), verdict: Verdict::Final, source: None }
+        Self { client_error: ErrorBody::new(code.into(), message), verdict: Verdict::Final, source: None }
     }
 
-    /// A failure that another attempt may mend; if none is left, the client is told of it in these words.
+    /// Creates a failure that is retried. If no attempt is left, the client receives this code and message.
     #[must_use]
     pub fn retryable(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Retryable(None), ..Self::failure(code, message) }
     }
 
-    /// No failure: the handler has saved a [checkpoint](ProgressReporter::checkpoint), and is to be run again from there in a
-    /// fresh invocation, without using up an attempt.
+    /// Asks Streamer to run the handler again in a new invocation, from its last
+    /// [checkpoint](ProgressReporter::checkpoint).
     ///
-    /// Returned by a handler that sees its [time](ProgressReporter::remaining) run out. Of a quick request, or without a
-    /// checkpoint, it is a failure.
+    /// A handler returns this value when little of its [time](ProgressReporter::remaining) remains. Continuing does
+    /// not count as an attempt. The value is an ordinary failure if the request is quick, or if no checkpoint was
+    /// saved.
     #[must_use]
     pub fn go_on_later() -> Self {
-        Self { told: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }
+        Self { client_error: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }
     }
 
-    /// The same failure, that another attempt would not mend.
+    /// Makes the failure final: the request is not retried.
     #[must_use]
     pub fn fatal(self) -> Self {
         Self { verdict: Verdict::Final, ..self }
     }
 
-    /// The same failure, that another attempt may mend, but not before `wait` has passed, which is 24 hours at most.
+    /// Makes the failure retryable, after at least `wait` (at most 24 hours).
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { verdict: Verdict::Retryable(Some(wait.min(RetryPolicy::MAX_CAP))), ..self }
     }
 
-    /// What took longer than it may.
+    /// Creates the `TIMEOUT` error of an attempt that exceeded its time limit.
     pub(crate) fn timed_out(message: impl Into<String>) -> Self {
         Self { verdict: Verdict::TimedOut, ..Self::failure(ErrorCode::Timeout, message) }
     }
 
-    /// Adds a fact that the client is told.
+    /// Adds an entry to the `details` of the error that the client receives.
     #[must_use]
     pub fn with_detail(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.told = self.told.with_detail(key, value);
+        self.client_error = self.client_error.with_detail(key, value);
         self
     }
 
-    /// Adds what caused it, for the log alone.
+    /// Adds the cause of the error. The cause is logged, and is never sent to the client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What the client is told.
+    /// Returns the error that the client receives.
     #[must_use]
     pub fn told(&self) -> &ErrorBody {
-        &self.told
+        &self.client_error
     }
 
     pub(crate) fn into_parts(self) -> (ErrorBody, Verdict, Option<BoxError>) {
-        (self.told, self.verdict, self.source)
+        (self.client_error, self.verdict, self.source)
     }
 }
 
-/// What the log says.
+/// Formats the error with its causes, for logs.
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.told.code, self.told.message)?;
+        write!(f, "{}: {}", self.client_error.code, self.client_error.message)?;
         match &self.source {
             Some(source) => write!(f, ": {}", Causes(source.as_ref())),
             None => Ok(()),
@@ -367,7 +406,7 @@ impl fmt::Display for HandlerError {
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self {
-            told: ErrorBody::processing_failed(),
+            client_error: ErrorBody::processing_failed(),
             verdict: Verdict::Retryable(None),
             source: Some(Box::new(error)),
         }
@@ -384,24 +423,24 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Order {
-        #[expect(dead_code, reason = "only its type matters here")]
+        #[expect(dead_code, reason = "the test needs only the type of the field")]
         lines: Vec<Line>,
     }
 
     #[derive(Deserialize)]
     struct Line {
-        #[expect(dead_code, reason = "only its type matters here")]
+        #[expect(dead_code, reason = "the test needs only the type of the field")]
         quantity: u32,
     }
 
-    struct Refuses;
+    struct RejectsAll;
 
-    impl Handler for Refuses {
+    impl Handler for RejectsAll {
         type Input = Value;
         type Output = ();
 
         fn validate(&self, _: &Value) -> Result<(), Vec<FieldError>> {
-            Err(vec![FieldError::new("a", "is wrong"), FieldError::new("b", "as well")])
+            Err(vec![FieldError::new("a", "is wrong"), FieldError::new("b", "is wrong too")])
         }
 
         async fn process(&self, _: Value, _: Context) -> Result<(), HandlerError> {
@@ -409,7 +448,7 @@ mod tests {
         }
     }
 
-    async fn refusal(handler: impl Handler, payload: Value) -> ErrorBody {
+    async fn call_error(handler: impl Handler, payload: Value) -> ErrorBody {
         let context =
             Context::new("order", "r1".into(), "ann".into(), "acme".into(), ConnectionId::from("c-ann"));
         let call = Call::new(context, payload, Phase::Processing);
@@ -417,7 +456,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_payload_of_the_wrong_type_is_refused_by_its_path() {
+    async fn payload_of_the_wrong_type_is_rejected_with_the_path_of_the_field() {
         let handler = || handler_fn(|_: Order, _| async { Ok(()) });
         let mut report = Vec::new();
         for payload in [
@@ -426,7 +465,7 @@ mod tests {
             json!({}),
             Value::Null,
         ] {
-            report.push(serde_json::to_string(&refusal(handler(), payload).await).unwrap());
+            report.push(serde_json::to_string(&call_error(handler(), payload).await).unwrap());
         }
         insta::assert_snapshot!(report.join("\n"), @r#"
         {"code":"VALIDATION_ERROR","message":"lines[1].quantity: invalid type: string \"two\", expected u32","details":{"fields":[{"path":"lines[1].quantity","message":"invalid type: string \"two\", expected u32"}]}}
@@ -437,15 +476,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_field_that_a_handler_refuses_is_named() {
-        let error = refusal(Refuses, Value::Null).await;
+    async fn validation_error_names_every_field_that_the_handler_rejected() {
+        let error = call_error(RejectsAll, Value::Null).await;
         assert_eq!(error.code, ErrorCode::ValidationError);
-        assert_eq!(error.message, "a: is wrong; b: as well");
-        assert_eq!(error.details["fields"][1], json!({"path": "b", "message": "as well"}));
+        assert_eq!(error.message, "a: is wrong; b: is wrong too");
+        assert_eq!(error.details["fields"][1], json!({"path": "b", "message": "is wrong too"}));
     }
 
     #[test]
-    fn the_client_is_told_the_failure_and_the_log_its_causes() {
+    fn error_source_is_in_the_log_text_and_not_in_the_client_error() {
         let error: HandlerError = "x".parse::<u32>().unwrap_err().into();
         assert_eq!(error.told().code, ErrorCode::ProcessingFailed);
         assert_eq!(error.told().message, "The request could not be processed");

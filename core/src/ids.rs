@@ -1,4 +1,5 @@
-//! The names of things: each its own type, so that none is taken for another.
+//! The ids of requests, connections, users and tenants. Each kind of id has its own type, so that ids cannot be
+//! confused.
 
 use std::fmt;
 use std::hash::Hasher as _;
@@ -18,13 +19,13 @@ macro_rules! string_id {
         pub struct $name(String);
 
         impl $name {
-            /// Takes the text as it is.
+            /// Creates the id from a text, without validating the text.
             #[must_use]
             pub fn new(text: impl Into<String>) -> Self {
                 Self(text.into())
             }
 
-            /// The text.
+            /// Returns the id as a string.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -46,26 +47,26 @@ macro_rules! string_id {
 }
 
 string_id! {
-    /// A WebSocket connection, as the gateway names it.
+    /// The id of a WebSocket connection, assigned by API Gateway.
     ConnectionId
 }
 string_id! {
-    /// A user: the `sub` of a token. Unique within its tenant only.
+    /// The id of a user: the `sub` claim of a token. It is unique only within the user's tenant.
     UserId
 }
 string_id! {
-    /// A tenant: the `tenant_id` of a token.
+    /// The id of a tenant: the `tenant_id` claim of a token.
     TenantId
 }
-/// A request, as it is stored: tenant, user and client id in one key.
+/// The key under which a request is stored: its tenant, its user and the id that the client chose.
 ///
-/// The three parts are joined by `/`, each with its own `%` and `/` escaped, so that two users, or
-/// the same `sub` in two tenants, may use the same id and never meet.
+/// The three parts are joined by `/`, and `%` and `/` within a part are escaped. So two users, or the same `sub` in
+/// two tenants, can use the same id for different requests.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RequestKey(String);
 
 impl RequestKey {
-    /// The key of `user`'s request `id`.
+    /// Creates the key of the request `id` of a user.
     #[must_use]
     pub fn new(tenant: &TenantId, user: &UserId, id: &RequestId) -> Self {
         if bugs::is(Bug::IdsUnscoped) {
@@ -76,31 +77,31 @@ impl RequestKey {
         Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))
     }
 
-    /// Takes a key that was stored as it is.
+    /// Creates a key from its stored text, as returned by [`as_str`](Self::as_str).
     #[must_use]
     pub fn from_stored(key: impl Into<String>) -> Self {
         Self(key.into())
     }
 
-    /// The stored text.
+    /// Returns the key as it is stored, such as `acme/ann/r1`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Which of `shards` shards of a write-sharded index the request belongs to.
+    /// Returns the number of the request's shard, from 0 to `shards - 1`, in a write-sharded index.
     ///
-    /// By a hash that is stable over processes and versions, as a stored value has to be.
+    /// The number comes from a hash that is the same in all processes and versions, because it is stored.
     #[must_use]
     pub fn shard(&self, shards: u8) -> u8 {
         let hash = fnv1a(&self.0);
-        // The low bits of FNV-1a depend on few input bits: fold the high half in.
+        // The low bits of FNV-1a depend on few input bits, so the high half is folded in.
         let folded = (hash >> 32) ^ hash;
         u8::try_from(folded % u64::from(shards.max(1))).unwrap_or(0)
     }
 }
 
-/// FNV-1a, which is the same in every build: stored keys depend on it.
+/// Hashes a text with FNV-1a, which gives the same result in every build. Stored keys depend on the result.
 pub(crate) fn fnv1a(text: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(text.as_bytes());
@@ -113,12 +114,12 @@ impl fmt::Display for RequestKey {
     }
 }
 
-/// The key of a user within its tenant, as the `user-connections` index has it.
+/// Returns the partition key of a user in the `user-connections` index: tenant and user.
 pub(crate) fn user_key(tenant: &TenantId, user: &UserId) -> String {
     joined([tenant.as_str(), user.as_str()])
 }
 
-/// The parts in one, such that other parts never make the same.
+/// Joins parts to one key. Different parts always result in different keys.
 pub(crate) fn joined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut key = String::new();
     for (n, part) in parts.into_iter().enumerate() {
@@ -151,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_joined_and_their_delimiters_escaped() {
+    fn request_key_joins_its_parts_and_escapes_delimiters() {
         assert_eq!(key("acme", "ann", "r1").as_str(), "acme/ann/r1");
         assert_eq!(key("a/c", "50%", "x/y").as_str(), "a%2Fc/50%25/x%2Fy");
     }
 
     proptest! {
         #[test]
-        fn different_parts_never_make_the_same_key(
+        fn request_keys_are_equal_only_if_all_parts_are_equal(
             a in proptest::array::uniform3("[ab/%25F]{0,6}"),
             b in proptest::array::uniform3("[ab/%25F]{0,6}"),
         ) {
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_stable_and_evenly_used() {
+    fn request_key_shards_are_stable_and_evenly_distributed() {
         assert_eq!(key("acme", "ann", "r1").shard(8), key("acme", "ann", "r1").shard(8));
         let mut counts = [0_u32; 8];
         for n in 0..8_000 {

@@ -1,38 +1,7 @@
-//! The functions' `main`s: each reads its environment, makes its clients once, and answers events.
+//! The entry points of the six Lambda functions, to be called from their `main`.
 //!
-//! What must be set, beside what Lambda itself sets:
-//!
-//! | variable | functions | meaning |
-//! |---|---|---|
-//! | `CONNECTIONS_TABLE` | connect, disconnect, router | the table of connections |
-//! | `REQUESTS_TABLE` | all but connect | the table of requests |
-//! | `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | router, processor, worker, sweeper | where clients are reached |
-//! | `DEAD_LETTER_QUEUE_URL` | processor, worker, sweeper | the queue of what has failed for good |
-//! | `WORKER_FUNCTION` | processor | the worker's name or ARN |
-//! | `JWT_ALGORITHM` | connect | what tokens may be signed with: `RS256`, `ES256`, `EdDSA`, `HS256`; for a key set, several, with commas |
-//! | `JWT_KEY` | connect | a public key in PEM, a JSON Web Key Set, or with HS256 the secret itself |
-//! | `JWT_KEY_SSM_PARAMETER` | connect | instead: the name of the SSM parameter that holds it |
-//! | `JWT_KEY_SECRET_ID` | connect | instead: the name of the secret that holds it |
-//!
-//! What may be set:
-//!
-//! | variable | functions | meaning | unit | default | bounds |
-//! |---|---|---|---|---|---|
-//! | `JWT_ISSUER`, `JWT_AUDIENCE` | connect | what a token must name as `iss` and `aud` | | anything | |
-//! | `ALLOWED_TENANTS` | connect | the tenants that may connect, with commas | | all | |
-//! | `CANCEL_ON_DISCONNECT` | disconnect | whether a connection's end cancels its requests that nobody else listens to | `true` or `false` | `false` | |
-//! | `ASYNC_THRESHOLD_MS` | router | what is expected to take longer is queued; with 0, everything whose handler says that it takes any time | ms | 5,000 | 0 to 25,000 |
-//! | `INLINE_LIMIT_MS` | router, processor | what is expected to take longer is run by the worker, alone, and not by the processor, beside others; also how much time an invocation of the processor must have left to start a request; with 0, the worker runs whatever is expected to take any time | ms | 30,000 | 0 to 870,000 |
-//! | `RATE_LIMITS_TABLE` | router | where [shared rate limits](crate::middleware::RateLimit::shared) count | | none | |
-//! | `CONCURRENCY` | processor | how many requests of a batch run at once | requests | 10 | 1 to 100 |
-//! | `LEASE_MS` | processor, worker | how long a request stays with an invocation that gives no sign of life | ms | 60,000 | 30,000 to 900,000 |
-//! | `MAX_CONTINUATIONS` | processor, worker, sweeper | how often a request may go on from a checkpoint in a fresh invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
-//! | `SWEEPER_PACE_MS` | sweeper | how often it looks for what falls due | ms | 5,000 | 1,000 to 60,000 |
-//! | `REQUEST_TTL_S` | all but connect | how long an ended request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
-//! | `LOG_LEVEL` | all | how much is logged | `off`, `error`, `warn`, `info`, `debug` or `trace` | `info` | |
-//! | `STREAMER_RECORD` | all | whether every event and its reply goes to the log, with tokens and payloads, for fixtures to be made of: for a while, and for a stage whose log may hold that | `true` or `false` | `false` | |
-//!
-//! A function whose environment is wrong does not start, and says all that is wrong with it.
+//! Each entry point reads the environment variables, creates its AWS clients once, and then processes events. If an
+//! environment variable is invalid, the function does not start, and its error lists all problems.
 //!
 //! ```no_run
 //! use streamer::app::App;
@@ -42,6 +11,40 @@
 //!     streamer::lambda::router(app)
 //! }
 //! ```
+//!
+//! # Required environment variables
+//!
+//! These are required in addition to the variables that Lambda itself sets:
+//!
+//! | variable | functions | meaning |
+//! |---|---|---|
+//! | `CONNECTIONS_TABLE` | connect, disconnect, router | name of the table of connections |
+//! | `REQUESTS_TABLE` | all except connect | name of the table of requests |
+//! | `AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI` | router, processor, worker, sweeper | endpoint of the WebSocket API's management API, through which frames are pushed to clients |
+//! | `DEAD_LETTER_QUEUE_URL` | processor, worker, sweeper | URL of the SQS queue for dead letters, that is, messages about requests that failed for good |
+//! | `WORKER_FUNCTION` | processor | name or ARN of the worker function |
+//! | `JWT_ALGORITHM` | connect | permitted signature algorithm of tokens: `RS256`, `ES256`, `EdDSA` or `HS256`; for a JSON Web Key Set, a comma-separated list |
+//! | `JWT_KEY` | connect | key that verifies tokens: a public key in PEM, a JSON Web Key Set, or the secret itself for `HS256` |
+//! | `JWT_KEY_SSM_PARAMETER` | connect | alternative to `JWT_KEY`: name of the SSM parameter that contains the key |
+//! | `JWT_KEY_SECRET_ID` | connect | alternative to `JWT_KEY`: id of the Secrets Manager secret that contains the key |
+//!
+//! # Optional environment variables
+//!
+//! | variable | functions | meaning | unit | default | bounds |
+//! |---|---|---|---|---|---|
+//! | `JWT_ISSUER`, `JWT_AUDIENCE` | connect | required values of the claims `iss` and `aud` in tokens | | any value | |
+//! | `ALLOWED_TENANTS` | connect | comma-separated list of the tenants that may connect | | all tenants | |
+//! | `CANCEL_ON_DISCONNECT` | disconnect | whether closing a connection cancels its requests that have no other subscriber | `true` or `false` | `false` | |
+//! | `ASYNC_THRESHOLD_MS` | router | a request with a longer estimated duration is queued; with 0, every request whose estimate is not zero | ms | 5,000 | 0 to 25,000 |
+//! | `INLINE_LIMIT_MS` | router, processor | a queued request with a longer estimated duration runs alone in the worker instead of beside others in the processor; with 0, every request whose estimate is not zero. Also the time that an invocation of the processor must have left to start a request | ms | 30,000 | 0 to 870,000 |
+//! | `RATE_LIMITS_TABLE` | router | name of the table in which [shared rate limits](crate::middleware::RateLimit::shared) are counted | | none | |
+//! | `CONCURRENCY` | processor | number of requests of a batch that run concurrently | requests | 10 | 1 to 100 |
+//! | `LEASE_MS` | processor, worker | duration of a lease: how long a request stays assigned to an invocation that no longer renews the lease | ms | 60,000 | 30,000 to 900,000 |
+//! | `MAX_CONTINUATIONS` | processor, worker, sweeper | how often a request may continue from a checkpoint in a new invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
+//! | `SWEEPER_PACE_MS` | sweeper | interval at which the sweeper queries for due items | ms | 5,000 | 1,000 to 60,000 |
+//! | `REQUEST_TTL_S` | all except connect | how long a terminal request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+//! | `LOG_LEVEL` | all | least severe level that is logged | `off`, `error`, `warn`, `info`, `debug` or `trace` | `info` | |
+//! | `STREAMER_RECORD` | all | whether every event and its reply are logged, including tokens and payloads, to make test fixtures from them; enable it only temporarily, and only where logs may contain such data | `true` or `false` | `false` | |
 
 use std::sync::Arc;
 
@@ -59,69 +62,70 @@ use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::telemetry::{self, record};
 
-/// Why a function could not start, or could not go on.
+/// The error of an entry point in this module: the function could not start, or could not continue.
 pub type Error = lambda_runtime::Error;
 
-/// The `connect` function: lets in whoever has a valid token.
+/// Runs the `connect` function, which accepts WebSocket connections with a valid token.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn connect() -> Result<(), Error> {
     run::<LambdaConnect>(App::new())
 }
 
-/// The `disconnect` function: forgets connections, and takes them off their requests.
+/// Runs the `disconnect` function, which deletes closed connections and removes them from their requests' subscribers.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn disconnect() -> Result<(), Error> {
     run::<LambdaDisconnect>(App::new())
 }
 
-/// The `router` function: answers messages, or queues what they ask for.
+/// Runs the `router` function, which receives the clients' messages, answers quick requests and queues slow ones.
 ///
-/// Quick handlers run on a thread of their own, so that one that burns CPU is timed out like any other; those that come
-/// after it get another thread.
+/// Handlers run on a separate thread, so that the router can answer in time even if a handler burns CPU without
+/// awaiting. While a handler blocks its thread in this way, later handlers run on a new thread.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn router(app: App) -> Result<(), Error> {
     run::<LambdaRouter>(app)
 }
 
-/// The `processor` function: runs queued requests that do not take long, and hands the others over to the worker.
+/// Runs the `processor` function, which runs short queued requests, and dispatches long ones to the worker.
 ///
-/// Handlers run on threads of their own, so that one that burns CPU keeps neither the leases of its
-/// batch from being renewed nor its frames from being pushed.
+/// Handlers run on separate threads, so that a handler that burns CPU does not prevent the renewal of leases and the
+/// push of frames.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn processor(app: App) -> Result<(), Error> {
     run::<LambdaProcessor>(app)
 }
 
-/// The `worker` function: runs one request alone, for as long as an invocation lasts.
+/// Runs the `worker` function, which runs one queued request per invocation.
 ///
-/// Its handler runs on a thread of its own, so that one that burns CPU keeps neither its lease from being renewed nor its frames
-/// from being pushed.
+/// The handler runs on a separate thread, so that a handler that burns CPU does not prevent the renewal of the lease
+/// and the push of frames.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn worker(app: App) -> Result<(), Error> {
     run::<LambdaWorker>(app)
 }
 
-/// The `sweeper` function: brings back, once a minute, whatever was lost.
+/// Runs the `sweeper` function, which a schedule invokes once a minute to recover lost requests and deliveries.
 ///
-/// What the schedule says to it is of no interest.
+/// It handles expired leases, lost dispatches, due retries and undelivered terminal frames. The event of the schedule
+/// is ignored.
 ///
 /// # Errors
-/// When the environment is wrong, or Lambda's Runtime API is not there.
+/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn sweeper() -> Result<(), Error> {
     run::<LambdaSweeper>(App::new())
 }
 
-/// Reads the environment, makes the function once, and answers events on one thread.
+/// Reads the environment, creates the function once, and processes events on the current thread.
 fn run<F: Function>(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(telemetry::log_level(&mut environment));
@@ -140,7 +144,7 @@ fn run<F: Function>(app: App) -> Result<(), Error> {
             let deadline = Timestamp::from_millis(event.context.deadline);
             function.handle(event.payload, deadline).await.map_err(Error::from)
         };
-        // Boxed, since an event on its way is large.
+        // Boxed, because the future of an event in progress is large.
         Box::pin(record::run(is_recording, answer)).await
     })
 }

@@ -1,9 +1,11 @@
 //! Async request processing for AWS Lambda.
 //!
-//! Clients send requests over an API Gateway WebSocket. What is quick is answered at once; what is slow is
-//! queued in DynamoDB, run from its stream, and reported on live until it ends. You write a
-//! [`Handler`](handler::Handler) for each action and register it in one [`App`](app::App); each function's `main`
-//! is then one line of [`lambda`].
+//! Clients send requests over an API Gateway WebSocket. Streamer answers a quick request immediately. It stores a slow
+//! request in DynamoDB, runs it from the table's stream, and pushes its progress and result to the client. A slow
+//! request survives crashes, retries, closed connections and Lambda's time limit.
+//!
+//! You write a [`Handler`](handler::Handler) for each action, and register the handlers in one [`App`](app::App). The
+//! simplest handler is an async function:
 //!
 //! ```
 //! use serde_json::Value;
@@ -22,15 +24,19 @@
 //! # app().unwrap();
 //! ```
 //!
-//! In reading order:
+//! The `main` of each Lambda function is then one call, such as `streamer::lambda::router(app()?)`.
 //!
-//! 1. What you write: an [`app`] with a [`handler`] for each action, their [`progress`], and [`middleware`] around them.
-//! 2. What you deploy: [`lambda`], whose six functions are one line each.
-//! 3. What goes over the wire: [`protocol`], and the names of things: [`ids`].
-//! 4. What stands between Streamer and AWS, so that tests and other adapters can take its place: the [`store`], the
-//!    [`connections`] to clients, [`dead_letters`], [`telemetry`], and time and chance, the [`ports`].
+//! # Where to read next
 //!
-//! The tests of an app run the whole stage in their own process: see the crate `streamer-harness`.
+//! 1. The code you write: an [`app`] with a [`handler`] for each action, their [`progress`] reports, and the
+//!    [`middleware`] around the handlers.
+//! 2. The functions you deploy: [`lambda`] has one entry point for each of the six functions, and lists their
+//!    environment variables.
+//! 3. The messages and frames on the WebSocket: [`protocol`]. The types of all ids: [`ids`].
+//! 4. The interfaces to AWS, which tests and other adapters can implement: the [`store`], the [`connections`] to
+//!    clients, [`dead_letters`], [`telemetry`], and the [`ports`] for time and randomness.
+//!
+//! To test an app, run all functions and tables in the test's own process with the crate `streamer-harness`.
 
 pub mod app;
 pub mod handler;
@@ -50,7 +56,8 @@ pub mod store;
 pub mod telemetry;
 pub use service_error::ServiceError;
 
-// What the six functions are made of. Public for this workspace's harness, tests and benches alone: it may change at any time.
+// Building blocks of the six Lambda functions. They are public only for this workspace's harness, tests and benches,
+// and may change at any time.
 #[doc(hidden)]
 pub mod auth;
 #[doc(hidden)]

@@ -1,31 +1,8 @@
-//! What stands between a message and its handler: [tower] layers, Streamer's, the ecosystem's, or your own.
+//! Middleware: [tower] layers around handlers, from Streamer, from the tower ecosystem, or your own.
 //!
-//! A [`Call`] is the request of each service, a [`Reply`] its response. An app's layers wrap all its actions
-//! ([`App::layer`](crate::app::App::layer)), those that are built in among them; an action's layers wrap that action alone
-//! ([`App::handle_with`](crate::app::App::handle_with)). A queued request passes them twice, each time in another
-//! [`Phase`]: at the router, before it is queued, and at the processor, around each attempt to run it.
-//!
-//! In both phases a call takes this way, and its reply the same way back:
-//!
-//! 1. At the router: the sender's identity, from the connection's record alone. No layer sees a call without one. An
-//!    action without a handler, in an app without a fallback, is answered here.
-//! 2. The app's layers: the one that was added last is the first to see the call. For a built-in action the way ends here,
-//!    with [`Reply::BuiltIn`].
-//! 3. The action's layers: of a tuple, or of tower's `ServiceBuilder`, the first.
-//! 4. At the router: the handler's required permission.
-//! 5. The payload is read into the handler's input, and validated.
-//! 6. At the router: the estimate; above the threshold the way ends with [`Reply::Queue`].
-//! 7. The handler.
-//!
-//! All of it runs on the handlers' runtime, in a task of the call's own: a panic in a layer costs its call alone. Only
-//! built-in actions stay on the router's, so that a handler that holds its thread keeps nobody from asking how things
-//! stand. A request is queued as its message came, once the reply has come back through every layer.
-//!
-//! A layer is one service for all calls of its environment. A router's environment has one message at a time, a
-//! processor's as many requests as it runs at once: that is where a limit on concurrency matters. What sheds load, or
-//! refuses for another passing reason, belongs into [`when_routing`]: at the processor it would end a queued request.
-//! [`Logging`] and [`Metrics`] are always ready, so that they see also the calls that wait for room further in: what sheds
-//! load belongs inside them, where it learns that there is none, and they see what it sheds.
+//! [`App::layer`](crate::app::App::layer) adds a layer around all actions, including the built-in ones.
+//! [`App::handle_with`](crate::app::App::handle_with) adds a layer around one action. [`from_fn`] makes a layer from an
+//! async function:
 //!
 //! ```
 //! use std::time::Duration;
@@ -44,7 +21,7 @@
 //!     .layer(when_processing(TimeoutLayer::new(Duration::from_secs(60))))
 //!     .layer(RateLimit::per_user(Rate::per_minute(100).with_burst(20)))
 //!     .layer(from_fn(async |call: Call, next: Next| {
-//!         tracing::debug!(tenant = %call.context.tenant, "for whom");
+//!         tracing::debug!(tenant = %call.context.tenant, "call received");
 //!         next.run(call).await
 //!     }))
 //!     .layer(Logging);
@@ -53,17 +30,54 @@
 //! # app().unwrap();
 //! ```
 //!
+//! # The path of a call
+//!
+//! Each layer makes a tower service whose request is a [`Call`] and whose response is a [`Reply`]. A queued request
+//! passes the layers at least twice, in different [`Phase`]s: once in the router, before it is queued, and then in
+//! the processor or worker, around each attempt to run it.
+//!
+//! A call passes these steps in order, and its reply passes them in reverse order:
+//!
+//! 1. In the router only: the sender's identity is read from the connection's record, so that every layer sees the
+//!    identity. A message with an unknown action is rejected here, unless the app has a fallback.
+//! 2. The app's layers. The layer that was added last is the first to see the call. A call of a built-in action ends
+//!    after the last layer, with [`Reply::BuiltIn`].
+//! 3. The action's layers. The first layer of a tuple, or of tower's `ServiceBuilder`, is the first to see the call.
+//! 4. In the router only: the handler's required permission is checked.
+//! 5. The payload is deserialized into the handler's input, and the input is validated.
+//! 6. In the router only: the handler's estimated duration is compared with the threshold. If the estimate is
+//!    longer, the call ends here, with [`Reply::Queue`].
+//! 7. The handler runs.
+//!
+//! The router queues a request only after its reply has passed all layers. It stores the original message: changes
+//! that a layer made to the call are not stored.
+//!
+//! # Runtime and concurrency
+//!
+//! Each call runs in its own task on the handlers' runtime, so that a panic in a layer ends only that call. Calls of
+//! built-in actions run on the router's own runtime instead, so that they are answered even while a handler blocks
+//! its thread.
+//!
+//! All calls in one Lambda execution environment share one service of each layer. A router's environment processes
+//! one message at a time. A processor's environment runs several requests concurrently, so a concurrency limit
+//! matters there.
+//!
+//! A layer that rejects calls for a temporary reason, such as load shedding, should be wrapped in [`when_routing`].
+//! Otherwise, it would make queued requests fail in the processor. Add such a layer inside [`Logging`] and
+//! [`Metrics`]. These two are always ready, so they also record calls that wait for capacity further in, and
+//! calls that an inner layer rejects. A load-shedding layer outside of them would never see that there is no capacity.
+//!
 //! # Errors
 //!
-//! A layer's service may fail with any error that can be boxed. What its client is told is decided at the end of the way
-//! back:
+//! A layer's service may fail with any error that converts into a [`BoxError`]. After the error has passed all layers,
+//! Streamer searches the error and its sources for one of these types, and sends the corresponding error to the client:
 //!
-//! | error, or the first of its sources that is | told |
+//! | type of the error or of one of its sources | error that the client receives |
 //! |---|---|
-//! | [`CallError`] | what it says |
+//! | [`CallError`] | the code and message in the `CallError` |
 //! | tower's `timeout::error::Elapsed` | `TIMEOUT` |
 //! | tower's `load_shed::error::Overloaded` | `RATE_LIMITED` |
-//! | anything else | `PROCESSING_FAILED`; its text goes to the log alone |
+//! | any other type | `PROCESSING_FAILED`; the text of the error is only logged |
 
 mod around;
 mod call;

@@ -1,4 +1,5 @@
-//! Time and chance, as arguments: everything in this crate that needs one of them asks a port.
+//! The ports for time and randomness. All code in this crate gets the time from a [`Clock`] and random bytes from an
+//! [`Entropy`], so that tests and the simulator can control both.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,37 +8,37 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// A moment, in whole milliseconds since the Unix epoch.
+/// A point in time, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds after the Unix epoch.
+    /// Creates the timestamp `millis` milliseconds after the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The moment `secs` seconds after the Unix epoch.
+    /// Creates the timestamp `secs` seconds after the Unix epoch.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1_000))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded down.
+    /// Returns the whole seconds since the Unix epoch, rounded down.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / 1_000
     }
 
-    /// The time from `earlier` to `self`, or zero if `earlier` is later.
+    /// Returns the duration from `earlier` to `self`, or zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -58,25 +59,28 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// What time it is.
+/// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The present moment.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's own clock.
+/// The [`Clock`] of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the port that the ban points to")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the `Clock` port, which all other code must use instead"
+    )]
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::default() + since_epoch
     }
 }
 
-/// Tokio's time from a given moment on: real, unless a test has paused it.
+/// A [`Clock`] that follows tokio's time from a given start. Tokio's time is real unless a test has paused it.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     epoch: Timestamp,
@@ -84,7 +88,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// A clock on which it is `epoch` now.
+    /// Creates a clock that shows `epoch` now and advances with tokio's time.
     #[must_use]
     pub fn starting_at(epoch: Timestamp) -> Self {
         Self { epoch, started: Instant::now() }
@@ -97,18 +101,18 @@ impl Clock for TokioClock {
     }
 }
 
-/// Where numbers that nobody can guess or repeat come from.
+/// A source of unpredictable random bytes.
 pub trait Entropy: fmt::Debug + Send + Sync {
-    /// Fills `bytes` with random ones.
+    /// Fills `bytes` with random bytes.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The operating system's random number generator.
+/// The [`Entropy`] of the operating system's random number generator.
 #[derive(Clone, Debug)]
 pub struct SystemEntropy(SystemRandom);
 
 impl SystemEntropy {
-    /// A handle on the operating system's generator.
+    /// Creates a handle to the operating system's generator.
     #[must_use]
     pub fn new() -> Self {
         Self(SystemRandom::new())
@@ -123,9 +127,9 @@ impl Default for SystemEntropy {
 
 impl Entropy for SystemEntropy {
     /// # Panics
-    /// When the operating system has no randomness to give, which no supported system does.
+    /// If the operating system cannot provide random bytes, which does not happen on supported systems.
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.fill(bytes).expect("the operating system always gives randomness");
+        self.0.fill(bytes).expect("the operating system provides random bytes");
     }
 }
 
@@ -134,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_adds_and_subtracts_without_overflow() {
+    fn timestamp_arithmetic_saturates_instead_of_overflowing() {
         let t = Timestamp::from_secs(10);
         assert_eq!(t + Duration::from_millis(1_500), Timestamp::from_millis(11_500));
         assert_eq!((t + Duration::from_millis(1_999)).as_secs(), 11);
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_is_past_2026_and_entropy_does_not_repeat() {
+    fn system_clock_shows_2026_or_later_and_entropy_does_not_repeat() {
         assert!(SystemClock.now() > Timestamp::from_secs(1_767_225_600));
         let (mut a, mut b) = ([0; 16], [0; 16]);
         SystemEntropy::new().fill(&mut a);

@@ -227,7 +227,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
 /// Takes the next piece of work: a retry that is due, otherwise a new record.
 fn next(
     waiting: &mut BinaryHeap<Reverse<(Instant, RequestKey)>>,
-    queue: &mut VecDeque<Read>,
+    queue: &mut VecDeque<Decoded>,
 ) -> Option<Work> {
     if waiting.peek().is_some_and(|Reverse((due, _))| *due <= Instant::now())
         && let Some(Reverse((_, key))) = waiting.pop()

@@ -1,4 +1,19 @@
-//! How far a request has come: said by its handler, and taken up at the processor's own pace.
+//! Progress reports and checkpoints of a handler, and the signal that the handler must stop.
+//!
+//! A handler finds its [`ProgressReporter`] in [`Context::progress`](crate::handler::Context::progress). Clients
+//! receive the latest report as a `progress` frame, at the pace of the function that runs the handler.
+//!
+//! ```
+//! use streamer::handler::{Context, HandlerError};
+//!
+//! async fn resize(images: Vec<String>, context: Context) -> Result<usize, HandlerError> {
+//!     for (done, image) in images.iter().enumerate() {
+//!         let percentage = 100.0 * done as f64 / images.len() as f64;
+//!         context.progress.report(percentage, format!("Resizing {image}"))?;
+//!     }
+//!     Ok(images.len())
+//! }
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,41 +26,44 @@ use tokio::time::Instant;
 
 use crate::store::Progress;
 
-/// Where a handler says how far its work has come, and learns that it is to stop.
+/// A handler's interface to report progress, save checkpoints, and learn that it must stop.
 ///
-/// Reporting never waits: the latest report wins, and those that come faster than they can be sent
-/// are passed over. Only a [checkpoint](Self::checkpoint) is waited for, since what it saves is relied on.
+/// Reporting never waits. If reports arrive faster than they can be sent, only the latest is sent. Saving a
+/// [checkpoint](Self::checkpoint) waits until the state is stored, because the request may continue from it.
 #[derive(Clone, Debug)]
 pub struct ProgressReporter {
     latest: Arc<watch::Sender<Progress>>,
-    /// `None` where nothing is kept, as of a quick request.
+    /// Channel for checkpoints to save; `None` for a quick request, whose checkpoints are discarded.
     checkpoints: Option<mpsc::Sender<Checkpoint>>,
     stop: Arc<watch::Sender<Option<StopReason>>>,
-    /// Until when the handler may go on, if nothing else happens.
+    /// Time at which the handler will be asked to stop, unless it is stopped earlier; `None` for no limit.
     until: Arc<watch::Sender<Option<Instant>>>,
 }
 
-/// Why a handler is to stop.
+/// The reason why a handler must stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// Its user or an operator wants the request to end.
+    /// The user or an operator has cancelled the request.
     Cancelled,
-    /// Another attempt has the request, or may have it: whatever this one does no longer counts.
+    /// The attempt has lost its lease. Another attempt may be running the request, and results of this attempt no
+    /// longer count.
     LeaseLost,
-    /// Its time is up: its own, or its invocation's. Where it has saved a checkpoint since it was started, the request goes
-    /// on from the last one in a fresh invocation, unless its own time is up.
+    /// The handler's own [timeout](crate::handler::Handler::timeout) or its invocation's time is up.
+    ///
+    /// If the invocation's time is up and the handler has saved a checkpoint in this invocation, the request
+    /// continues from the checkpoint in a new invocation.
     TimeIsUp,
 }
 
-/// What a handler wants to have saved, and where it waits to hear of it.
+/// A checkpoint that a handler wants to save, and the channel on which the handler waits for the result.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) state: Value,
     pub(crate) saved: oneshot::Sender<Result<(), ProgressError>>,
 }
 
-/// The other end of a [`ProgressReporter`]: what an attempt sees of its handler, and tells it.
+/// The attempt's end of a [`ProgressReporter`]: it receives reports and checkpoints, and asks the handler to stop.
 #[derive(Debug)]
 pub(crate) struct Reports {
     pub(crate) progress: watch::Receiver<Progress>,
@@ -55,20 +73,20 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Sets until when the handler may go on, if nothing else happens.
+    /// Sets the time at which the handler will be asked to stop, unless it is stopped earlier.
     pub(crate) fn end_by(&self, until: Instant) {
         self.until.send_replace(Some(until));
     }
 
-    /// Tells the handler to stop. What it was told before stands, unless the lease is lost.
+    /// Asks the handler to stop. An earlier reason is kept, unless the new reason is the loss of the lease.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| {
-            let is_news = stop.is_none() || reason == StopReason::LeaseLost;
-            is_news && stop.replace(reason) != Some(reason)
+            let is_new = stop.is_none() || reason == StopReason::LeaseLost;
+            is_new && stop.replace(reason) != Some(reason)
         });
     }
 
-    /// Refuses the checkpoints that the handler waits for, and any more.
+    /// Rejects all pending and future checkpoints of the handler.
     pub(crate) fn refuse_checkpoints(&mut self) {
         self.checkpoints.close();
         while self.checkpoints.try_recv().is_ok() {}
@@ -76,14 +94,14 @@ impl Reports {
 }
 
 impl ProgressReporter {
-    /// The longest message, in bytes.
+    /// Maximum length of a progress message, in bytes.
     pub const MAX_MESSAGE_BYTES: usize = 1024;
-    /// The most metadata of one request, in bytes of JSON.
+    /// Maximum size of the progress metadata of a request, in bytes of JSON.
     pub const MAX_METADATA_BYTES: usize = 8 * 1024;
-    /// The largest checkpoint, in bytes of JSON.
+    /// Maximum size of a checkpoint, in bytes of JSON.
     pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
 
-    /// A reporter that begins with this progress, and where its reports can be seen.
+    /// Creates a reporter that starts with the progress `begin`, and the end that receives its reports.
     pub(crate) fn channel(begin: Progress) -> (Self, Reports) {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
@@ -93,20 +111,21 @@ impl ProgressReporter {
         (Self { latest: Arc::new(latest), checkpoints: Some(checkpoints), stop, until }, reports)
     }
 
-    /// A reporter for a request that is answered at once: its reports and checkpoints are checked, and go nowhere.
+    /// Creates a reporter for a quick request or a test. Reports and checkpoints are validated and then discarded.
     #[must_use]
     pub fn disconnected() -> Self {
         Self { checkpoints: None, ..Self::channel(Progress::default()).0 }
     }
 
-    /// Says how far the work has come, from 0 to 100, and what is being done.
+    /// Reports the completed part of the work, as a percentage from 0 to 100, and a description of the current step.
     ///
-    /// A percentage below the last one is raised to it: within an attempt, progress never goes back.
+    /// The percentage never decreases within an attempt: a percentage below the last one is replaced by the last one.
     ///
     /// # Errors
-    /// When the percentage is not a number from 0 to 100, the message is too long, or the handler is to stop.
+    /// [`ProgressError`] if the percentage is not a number from 0 to 100, if the message is longer than
+    /// [`MAX_MESSAGE_BYTES`](Self::MAX_MESSAGE_BYTES), or if the handler must stop.
     pub fn report(&self, percentage: f64, message: impl Into<String>) -> Result<(), ProgressError> {
-        self.go_on()?;
+        self.check_not_stopped()?;
         if !(0.0..=100.0).contains(&percentage) {
             return Err(ProgressError::Percentage(percentage));
         }
@@ -114,7 +133,7 @@ impl ProgressReporter {
         if message.len() > Self::MAX_MESSAGE_BYTES {
             return Err(ProgressError::MessageTooLong(message.len()));
         }
-        // Two decimals are more than anybody sees, and keep frames and items short. Nobody sees a negative zero at all.
+        // Two decimals are precise enough, and keep frames and items short. Adding 0.0 turns a negative zero into zero.
         let percentage = (percentage * 100.0).round() / 100.0 + 0.0;
         self.latest.send_modify(|progress| {
             progress.percentage = progress.percentage.max(percentage);
@@ -123,16 +142,17 @@ impl ProgressReporter {
         Ok(())
     }
 
-    /// Tells something about the work, beside its percentage.
+    /// Sets an entry of the progress metadata, which clients receive with the percentage and the message.
     ///
     /// # Errors
-    /// When the value cannot be made JSON, there is too much metadata, or the handler is to stop.
+    /// [`ProgressError`] if the value cannot be serialized to JSON, if the metadata would be larger than
+    /// [`MAX_METADATA_BYTES`](Self::MAX_METADATA_BYTES), or if the handler must stop.
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Serialize) -> Result<(), ProgressError> {
-        self.go_on()?;
+        self.check_not_stopped()?;
         let key = key.into();
         let value = serde_json::to_value(value).map_err(|error| ProgressError::Metadata {
             key: key.clone(),
-            problem: format!("cannot be made JSON: {error}"),
+            problem: format!("cannot be serialized to JSON: {error}"),
         })?;
         let mut refused = None;
         self.latest.send_if_modified(|progress| {
@@ -144,7 +164,7 @@ impl ProgressReporter {
                     None => progress.metadata.remove(&key),
                 };
                 let problem = format!(
-                    "would make {bytes} bytes of metadata; at most {} are taken",
+                    "would increase the metadata to {bytes} bytes; at most {} are allowed",
                     Self::MAX_METADATA_BYTES
                 );
                 refused = Some(ProgressError::Metadata { key, problem });
@@ -155,37 +175,39 @@ impl ProgressReporter {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Saves what the work can go on from, and waits until that is certain.
+    /// Saves a state from which the request can continue, and waits until the state is stored.
     ///
-    /// Whatever begins anew goes on from the last state that was saved: the same attempt in a fresh invocation, as well as
-    /// an attempt that follows a failure or a crash. It is read by [`Context::checkpoint`](crate::handler::Context::checkpoint).
-    /// Saving costs a write each time: do it as often as work that is done twice would cost more.
+    /// The last saved state is available as [`Context::checkpoint`](crate::handler::Context::checkpoint) to the same
+    /// attempt in a new invocation, and to the next attempt after a failure or a crash. Each call costs one DynamoDB
+    /// write, so save a checkpoint only when repeating the work since the last one would cost more.
     ///
     /// # Errors
-    /// When the state cannot be made JSON or is too large, when it was not saved, or when the lease is lost. A
-    /// handler that is to stop for another reason may still save one, in the moment that it is given.
+    /// [`ProgressError`] if the state cannot be serialized to JSON or is larger than
+    /// [`MAX_CHECKPOINT_BYTES`](Self::MAX_CHECKPOINT_BYTES), if the state could not be stored, or if the lease is
+    /// lost. A handler that must stop for another reason can still save a checkpoint within its grace period.
     pub async fn checkpoint(&self, state: impl Serialize) -> Result<(), ProgressError> {
         let invalid = |problem: String| ProgressError::Checkpoint { problem };
-        let state =
-            serde_json::to_value(state).map_err(|error| invalid(format!("cannot be made JSON: {error}")))?;
+        let state = serde_json::to_value(state)
+            .map_err(|error| invalid(format!("cannot be serialized to JSON: {error}")))?;
         let bytes = serde_json::to_vec(&state).map_or(usize::MAX, |json| json.len());
         if bytes > Self::MAX_CHECKPOINT_BYTES {
             let max = Self::MAX_CHECKPOINT_BYTES;
-            return Err(invalid(format!("may have {max} bytes as JSON, and has {bytes}")));
+            return Err(invalid(format!("has {bytes} bytes as JSON; at most {max} are allowed")));
         }
         if let Some(reason @ StopReason::LeaseLost) = self.stop_reason() {
             return Err(ProgressError::Stopped(reason));
         }
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
-        let (saved, hears) = oneshot::channel();
+        let (saved, result) = oneshot::channel();
         let stopped = || ProgressError::Stopped(self.stop_reason().unwrap_or(StopReason::LeaseLost));
         checkpoints.send(Checkpoint { state, saved }).await.map_err(|_| stopped())?;
-        hears.await.map_err(|_| stopped())?
+        result.await.map_err(|_| stopped())?
     }
 
-    /// How long the handler may go on before it is told to stop, unless something else stops it earlier.
+    /// Returns how much time the handler has before its timeout or the end of its invocation.
     ///
-    /// A handler that works in steps asks before each whether there is time for it.
+    /// A handler that works in steps should check before each step whether enough time remains. The result is
+    /// [`Duration::MAX`] if there is no limit. A cancellation or a lost lease can stop the handler earlier.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match *self.until.borrow() {
@@ -194,32 +216,34 @@ impl ProgressReporter {
         }
     }
 
-    /// Why the handler is to stop, if it is. It has a moment to clean up, and is dropped then.
+    /// Returns why the handler must stop; `None` while it may continue.
+    ///
+    /// A handler that must stop has a grace period to clean up. Then it is dropped.
     #[must_use]
     pub fn stop_reason(&self) -> Option<StopReason> {
         *self.stop.borrow()
     }
 
-    /// Waits until the handler is to stop, for a `select!` beside its work.
+    /// Waits until the handler must stop, and returns the reason. Use it in a `select!` beside the handler's work.
     pub async fn stopped(&self) -> StopReason {
         let mut stop = self.stop.subscribe();
         loop {
             if let Some(reason) = *stop.borrow_and_update() {
                 return reason;
             }
-            // The sender is our own: it is not gone.
+            // Never an error, because `self` owns the sender.
             if stop.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Tells the handler to stop, unless it was told before.
+    /// Asks the handler to stop. An earlier reason is kept.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());
     }
 
-    /// Brings forward the moment at which the handler is told that its time is up.
+    /// Brings forward the time at which the handler will be asked to stop. A later time has no effect.
     pub(crate) fn end_by(&self, until: Instant) {
         self.until.send_if_modified(|set| {
             let is_earlier = set.is_none_or(|set| until < set);
@@ -230,7 +254,7 @@ impl ProgressReporter {
         });
     }
 
-    fn go_on(&self) -> Result<(), ProgressError> {
+    fn check_not_stopped(&self) -> Result<(), ProgressError> {
         self.stop_reason().map_or(Ok(()), |reason| Err(ProgressError::Stopped(reason)))
     }
 }
@@ -239,26 +263,28 @@ fn json_bytes(metadata: &Map<String, Value>) -> usize {
     serde_json::to_vec(metadata).map_or(usize::MAX, |json| json.len())
 }
 
-/// A report that was refused. The work itself goes on, unless its handler passes the error on.
+/// The reason why a progress report, metadata or a checkpoint was rejected.
+///
+/// The handler may ignore the error and continue, or return it with `?`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProgressError {
     /// The percentage is not a number from 0 to 100.
     Percentage(f64),
-    /// The message has this many bytes.
+    /// The message is too long; the value is its length in bytes.
     MessageTooLong(usize),
-    /// The handler is to stop, for this reason.
+    /// The handler must stop for the given reason, and can no longer report.
     Stopped(StopReason),
-    /// This is no checkpoint, or it was not saved.
+    /// The checkpoint is invalid or could not be stored.
     Checkpoint {
-        /// What is wrong.
+        /// Description of the problem, which completes the sentence "the checkpoint …".
         problem: String,
     },
-    /// This metadata is too much, or no JSON.
+    /// The metadata is too large or cannot be serialized to JSON.
     Metadata {
-        /// Its key.
+        /// Key of the rejected metadata entry.
         key: String,
-        /// What is wrong with it.
+        /// Description of the problem, which completes the sentence "the progress metadata …".
         problem: String,
     },
 }
@@ -266,17 +292,17 @@ pub enum ProgressError {
 impl fmt::Display for ProgressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Percentage(found) => write!(f, "a percentage must be from 0 to 100, and is {found}"),
+            Self::Percentage(found) => write!(f, "progress percentage must be from 0 to 100, but is {found}"),
             Self::MessageTooLong(bytes) => {
                 let max = ProgressReporter::MAX_MESSAGE_BYTES;
-                write!(f, "a progress message may have {max} bytes, and has {bytes}")
+                write!(f, "progress message has {bytes} bytes; at most {max} are allowed")
             }
             Self::Stopped(reason) => f.write_str(match reason {
                 StopReason::Cancelled => "the request is cancelled",
-                StopReason::LeaseLost => "another attempt has the request",
-                StopReason::TimeIsUp => "the handler's time is up",
+                StopReason::LeaseLost => "the attempt has lost its lease on the request",
+                StopReason::TimeIsUp => "the time limit of the handler has expired",
             }),
-            Self::Checkpoint { problem } => write!(f, "a checkpoint {problem}"),
+            Self::Checkpoint { problem } => write!(f, "the checkpoint {problem}"),
             Self::Metadata { key, problem } => write!(f, "progress metadata {key:?} {problem}"),
         }
     }
@@ -293,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_report_wins_and_never_goes_back() {
+    fn latest_progress_report_wins_and_its_percentage_never_decreases() {
         let (reporter, reports) = ProgressReporter::channel(Progress::default());
         let seen = reports.progress;
         reporter.report(10.0, "a").unwrap();
@@ -306,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_progress_is_refused_and_changes_nothing() {
+    fn invalid_progress_report_is_rejected_and_changes_nothing() {
         let (reporter, reports) = ProgressReporter::channel(Progress::default());
         let seen = reports.progress;
         let refused = [
@@ -320,17 +346,17 @@ mod tests {
         assert_eq!(*seen.borrow(), Progress::default());
         assert!(!seen.has_changed().unwrap());
         insta::assert_snapshot!(refused.map(|error| error.to_string()).join("\n"), @r#"
-        a percentage must be from 0 to 100, and is NaN
-        a percentage must be from 0 to 100, and is -0.1
-        a percentage must be from 0 to 100, and is 100.1
-        a progress message may have 1024 bytes, and has 1025
-        progress metadata "big" would make 8202 bytes of metadata; at most 8192 are taken
-        progress metadata "map" cannot be made JSON: key must be a string
+        progress percentage must be from 0 to 100, but is NaN
+        progress percentage must be from 0 to 100, but is -0.1
+        progress percentage must be from 0 to 100, but is 100.1
+        progress message has 1025 bytes; at most 1024 are allowed
+        progress metadata "big" would increase the metadata to 8202 bytes; at most 8192 are allowed
+        progress metadata "map" cannot be serialized to JSON: key must be a string
         "#);
     }
 
     #[tokio::test]
-    async fn who_is_told_to_stop_reports_nothing_more_and_is_told_why_once() {
+    async fn stopped_handler_cannot_report_progress_and_keeps_its_first_stop_reason() {
         let (reporter, reports) = ProgressReporter::channel(Progress::default());
         assert_eq!(reporter.stop_reason(), None);
         let waits = tokio::spawn({
@@ -340,7 +366,7 @@ mod tests {
         tokio::task::yield_now().await;
         reporter.stop(StopReason::Cancelled);
         reporter.stop(StopReason::TimeIsUp);
-        assert_eq!(waits.await.unwrap(), StopReason::Cancelled, "the first reason is the one");
+        assert_eq!(waits.await.unwrap(), StopReason::Cancelled, "the first stop reason is kept");
         assert_eq!(reporter.stopped().await, StopReason::Cancelled);
         let stopped = Err(ProgressError::Stopped(StopReason::Cancelled));
         assert_eq!((reporter.report(1.0, "x"), reporter.set_metadata("k", 1)), (stopped.clone(), stopped));
@@ -348,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_of_the_time_shrinks_and_is_never_put_off() {
+    async fn remaining_time_shrinks_and_is_not_extended_by_a_later_deadline() {
         let reporter = ProgressReporter::disconnected();
         assert_eq!(reporter.remaining(), Duration::MAX);
         let now = Instant::now();
@@ -361,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_checkpoint_is_waited_for_until_it_is_saved_and_fails_if_nobody_does() {
+    async fn checkpoint_call_waits_for_the_save_and_fails_if_the_save_is_dropped() {
         let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let saves = tokio::spawn({
             let reporter = reporter.clone();
@@ -373,19 +399,23 @@ mod tests {
         saved.send(Ok(())).unwrap();
         assert_eq!(saves.await.unwrap(), Ok(()));
 
-        let asks = tokio::spawn({
+        let unanswered = tokio::spawn({
             let reporter = reporter.clone();
             async move { reporter.checkpoint(4).await }
         });
         drop(reports.checkpoints.recv().await.unwrap());
         let lost = Err(ProgressError::Stopped(StopReason::LeaseLost));
-        assert_eq!(asks.await.unwrap(), lost, "who does not hear of it does not know that it is saved");
+        assert_eq!(
+            unanswered.await.unwrap(),
+            lost,
+            "a checkpoint whose result is dropped counts as not saved"
+        );
         drop(reports);
         assert_eq!(reporter.checkpoint(5).await, lost);
     }
 
     #[tokio::test]
-    async fn a_checkpoint_that_is_none_is_refused_and_one_for_a_lost_lease_as_well() {
+    async fn invalid_checkpoint_and_checkpoint_after_a_lost_lease_are_rejected() {
         let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let largest = "x".repeat(ProgressReporter::MAX_CHECKPOINT_BYTES - 2);
         let refused = [
@@ -394,7 +424,7 @@ mod tests {
         ];
         reporter.stop(StopReason::LeaseLost);
         let lost = reporter.checkpoint(1).await.unwrap_err();
-        assert!(reports.checkpoints.try_recv().is_err(), "nothing of it is asked to be saved");
+        assert!(reports.checkpoints.try_recv().is_err(), "a rejected checkpoint is not sent to be saved");
         insta::assert_snapshot!(
             [refused.to_vec(), vec![lost]]
                 .concat()
@@ -403,16 +433,16 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join("\n"),
             @r"
-            a checkpoint may have 262144 bytes as JSON, and has 262145
-            a checkpoint cannot be made JSON: key must be a string
-            another attempt has the request
+            the checkpoint has 262145 bytes as JSON; at most 262144 are allowed
+            the checkpoint cannot be serialized to JSON: key must be a string
+            the attempt has lost its lease on the request
             "
         );
         assert_eq!(ProgressReporter::disconnected().checkpoint(largest).await, Ok(()));
     }
 
     #[test]
-    fn a_quick_requests_reports_go_nowhere_but_are_checked() {
+    fn disconnected_progress_reporter_validates_reports_and_discards_them() {
         let reporter = ProgressReporter::disconnected();
         assert_eq!(reporter.report(1.0, "x"), Ok(()));
         assert!(reporter.report(101.0, "x").is_err());

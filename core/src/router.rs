@@ -1,7 +1,7 @@
-//! From a client's message to its answer: quick requests are run at once, slow ones are queued.
+//! Answers client messages: runs quick requests immediately, and queues slow requests.
 
-mod about;
 mod identities;
+mod request_ref;
 mod requests;
 mod settings;
 mod snapshot;
@@ -27,10 +27,13 @@ use crate::ports::{Clock, Timestamp};
 use crate::protocol::{ErrorBody, ErrorCode, Frame, MAX_FRAME_BYTES, Message, RejectedMessage};
 use crate::store::{ConnectionStore, Identity, RateLimits, RequestQueue, StoreError, StoreErrorKind};
 use crate::telemetry::Causes;
-use about::About;
-use identities::Identities;
+use identities::IdentityCache;
+use request_ref::RequestRef;
 
-/// Routes messages to handlers.
+/// Routes each client message to its handler, and returns the frame that answers the message.
+///
+/// A request whose handler estimates more than the [`async_threshold`](RouterSettings::async_threshold) is
+/// queued. All other requests run within the invocation, and their result is the answer.
 #[derive(Debug)]
 pub struct Router<C, Q, P> {
     app: Arc<App>,
@@ -41,34 +44,40 @@ pub struct Router<C, Q, P> {
     handler_runtime: HandlerRuntime,
     settings: RouterSettings,
     rate_limits: Option<SharedRateLimits>,
-    identities: Identities,
+    identities: IdentityCache,
 }
 
-/// A message whose sender is known.
+/// The authenticated sender of a message, with the id and the deadline of the answer.
 struct Caller {
     connection: ConnectionId,
     identity: Arc<Identity>,
-    /// The client's own id for the request, or else the gateway's for the message.
+    /// The request id that the client chose; the gateway's id of the message if the client chose none.
     id: RequestId,
     now: Timestamp,
-    /// When the answer is due.
+    /// Instant by which the router must answer the message.
     until: Instant,
 }
 
 impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
-    /// The longest that an answer may take, all in all: the gateway itself gives up after 29 s, and names no request.
-    pub const TIMEOUT: Duration = Duration::from_secs(25);
-    /// The most of it that is taken to have passed before we saw the message, as in a cold start.
-    const MAX_DELAY: Duration = Duration::from_secs(10);
-    /// The longest that an answer waits for its connection's sign of life to be noted.
-    const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(1);
-
-    /// A router of `app`'s actions, that answers who is known to `connections`, queues in `queue`, tells `clients` of the end of
-    /// requests that they ask about, and whose handlers run on the runtime that `handlers` belongs to.
+    /// Maximum time from the arrival of a message at the gateway until its answer: 25 s.
     ///
-    /// Where that is not the runtime that [`route`](Self::route) runs on, a handler that burns CPU is timed out as well. It
-    /// cannot be stopped: where it holds the runtime's last thread, handlers run on a runtime of the router's own from
-    /// then on, with one thread, and on another one when that is held as well.
+    /// The gateway itself times out after 29 s, with an error frame that does not name the request.
+    pub const TIMEOUT: Duration = Duration::from_secs(25);
+    /// Maximum delay before the router received the message, such as a cold start, that counts against
+    /// [`TIMEOUT`](Self::TIMEOUT). A longer delay counts as 10 s.
+    const MAX_DELAY: Duration = Duration::from_secs(10);
+    /// Maximum time that an answer waits for the update of its connection's last-activity time.
+    const LAST_PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// Creates a router for the actions of `app`.
+    ///
+    /// The router looks up senders in `connections`, queues slow requests in `queue`, sends terminal frames
+    /// through `clients`, and runs handlers on the Tokio runtime of `handlers`.
+    ///
+    /// Pass a different runtime than the one that [`route`](Self::route) runs on. The router can then time
+    /// out a handler that never awaits, although it cannot stop that handler. If such handlers block all
+    /// threads of the runtime, the router runs later handlers on a new runtime with one thread, and replaces
+    /// that runtime in the same way.
     #[must_use]
     pub fn new(
         app: Arc<App>,
@@ -87,36 +96,40 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             handler_runtime: HandlerRuntime::on(handlers),
             settings: RouterSettings::default(),
             rate_limits: None,
-            identities: Identities::new(),
+            identities: IdentityCache::new(),
         }
     }
 
-    /// The router decides by these settings. Default: [`RouterSettings::default`].
+    /// Replaces the router's settings. Default: [`RouterSettings::default`].
     pub fn set_settings(&mut self, settings: RouterSettings) {
         self.settings = settings;
     }
 
-    /// What is expected to take longer than this is queued: see [`RouterSettings::async_threshold`].
+    /// Sets the estimated duration above which a request is queued: see [`RouterSettings::async_threshold`].
     pub fn set_async_threshold(&mut self, threshold: Duration) {
         self.settings.async_threshold = threshold;
     }
 
-    /// Has [shared rate limits](crate::middleware::RateLimit::shared) count in `limits`. They are asked on this runtime, the
-    /// one that [`route`](Self::route) runs on. Default none: each router counts for itself, and limits that
-    /// [fail closed](crate::middleware::RateLimit::fail_closed) let nobody through.
+    /// Sets the store in which [shared rate limits](crate::middleware::RateLimit::shared) count. Default:
+    /// none.
+    ///
+    /// Without a store, each router counts by itself, and a
+    /// [`fail_closed`](crate::middleware::RateLimit::fail_closed) limit refuses every message. Calls of
+    /// `limits` run on the current Tokio runtime, which must be the one that [`route`](Self::route) runs on.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// If called outside of a Tokio runtime.
     pub fn set_rate_limits(&mut self, limits: impl RateLimits + 'static) {
         self.rate_limits = Some(SharedRateLimits::new(limits, Handle::current()));
     }
 
-    /// Answers a message with the frame that goes back to its client, as JSON.
+    /// Answers a message. Returns the JSON text of the frame to send back to the client.
     pub async fn route(&self, event: &ApiGatewayWebsocketProxyRequest) -> String {
         self.route_before(event, Timestamp::from_millis(u64::MAX)).await
     }
 
-    /// Answers a message before `deadline`, when the invocation ends, with the frame that goes back to its client.
+    /// Answers a message before `deadline`, the end of the invocation. Returns the JSON text of the frame to
+    /// send back to the client.
     pub async fn route_before(&self, event: &ApiGatewayWebsocketProxyRequest, deadline: Timestamp) -> String {
         let frame = self.frame(event, deadline).await;
         let json = frame.to_json();
@@ -138,7 +151,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     async fn frame(&self, event: &ApiGatewayWebsocketProxyRequest, deadline: Timestamp) -> Frame {
         let context = &event.request_context;
         let parsed = if event.is_base64_encoded {
-            let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, and is binary");
+            let error = ErrorBody::new(ErrorCode::ValidationError, "The message must be text, not binary");
             Err(RejectedMessage { id: None, error })
         } else {
             Message::parse(event.body.as_deref().unwrap_or_default())
@@ -149,7 +162,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         };
         let id = message.id.clone().or_else(|| context.request_id.clone().map(RequestId::new));
         let (Some(id), Some(connection)) = (id, context.connection_id.as_deref()) else {
-            tracing::error!("the event has no request id or no connection id");
+            tracing::error!("gateway event without request id or connection id; message refused");
             return self.refusal(message.id, internal_error());
         };
         let now = self.clock.now();
@@ -157,23 +170,23 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let delay = now.since(sent_at).min(Self::MAX_DELAY);
         let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(LAST_MOMENT));
         let until = Instant::now() + time_left;
-        let too_late = |_: Elapsed| {
+        let timed_out = |_: Elapsed| {
             let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
             ErrorBody::new(ErrorCode::Timeout, message)
         };
         let connection = ConnectionId::from(connection);
         let answer = async {
-            let identity = timeout_at(until, self.identify(&connection, now)).await.map_err(too_late)??;
+            let identity = timeout_at(until, self.identify(&connection, now)).await.map_err(timed_out)??;
             let caller = Caller { connection: connection.clone(), identity, id: id.clone(), now, until };
             let (answer, ()) = tokio::join!(
-                // Boxed, since the SDK's futures are large.
+                // Boxed because the SDK's futures are large.
                 timeout_at(until, Box::pin(self.answer(caller, message))),
-                self.note_sign_of_life(&connection, now, until)
+                self.update_last_ping(&connection, now, until)
             );
             if answer.is_err() {
                 self.handler_runtime.replace_if_stuck().await;
             }
-            answer.map_err(too_late)?
+            answer.map_err(timed_out)?
         };
         answer.await.unwrap_or_else(|error| self.refusal(Some(id), error))
     }
@@ -201,7 +214,10 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
     }
 
-    /// Sends a message through the app's layers to its handler, in a task of its own: a panic there is not ours.
+    /// Sends a message through the app's middleware to its handler.
+    ///
+    /// The call runs in its own task, so that a panic fails only this message. The outer `Err` reports a
+    /// panic.
     async fn call(
         &self,
         caller: &Caller,
@@ -222,24 +238,28 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         routing.async_threshold = self.settings.async_threshold;
         routing.rate_limits = self.rate_limits.clone();
         let call = Call::new(context, payload, Phase::Routing(routing));
-        // A handler that holds its thread keeps nobody from asking how things stand.
+        // Built-in actions, such as `status`, run on the router's own runtime, because a handler that never
+        // awaits could block the handler runtime.
         let runtime =
             if App::is_built_in(&message.action) { Handle::current() } else { self.handler_runtime.handle() };
         let app = Arc::clone(&self.app);
         let mut task = HandlerTask::spawn(&runtime, async move { app.call(call).await });
         let replied = task.ended().await.map_err(|panic| {
-            tracing::error!(request_id = %caller.id, error = %panic, "the handler or a layer panicked");
+            tracing::error!(request_id = %caller.id, error = %panic, "handler or middleware panicked");
             ErrorBody::processing_failed()
         })?;
         match &replied {
             Ok(_) => {}
             Err(error) if error.verdict() == Verdict::Yielded => {
-                tracing::error!(request_id = %caller.id, "a quick request cannot go on later: its handler's estimate is too short");
+                tracing::error!(
+                    request_id = %caller.id,
+                    "quick request yielded; only queued requests can yield"
+                );
             }
             Err(error) if error.is_unexpected() => {
-                tracing::warn!(request_id = %caller.id, error = %Causes(error), "the request failed");
+                tracing::warn!(request_id = %caller.id, error = %Causes(error), "request failed in the router");
             }
-            Err(error) => tracing::debug!(request_id = %caller.id, %error, "the request was refused"),
+            Err(error) => tracing::debug!(request_id = %caller.id, %error, "request failed in the router"),
         }
         Ok(replied)
     }
@@ -247,51 +267,63 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     async fn built_in(&self, caller: Caller, message: &Message) -> Result<Frame, ErrorBody> {
         match message.action.as_str() {
             "ping" => Ok(response(caller.id, json!({"pong": true, "timestamp": caller.now.as_secs()}))),
-            "status" => self.status(caller, About::request(&message.payload)?).await,
-            "subscribe" => self.subscribe(caller, About::subscription(&message.payload)?).await,
-            "cancel" => self.cancel(caller, About::request(&message.payload)?).await,
+            "status" => self.status(caller, RequestRef::parse(&message.payload)?).await,
+            "subscribe" => self.subscribe(caller, RequestRef::parse_with_seq(&message.payload)?).await,
+            "cancel" => self.cancel(caller, RequestRef::parse(&message.payload)?).await,
             other => Err(unknown_action(other)),
         }
     }
 
-    /// Who is behind a connection, remembered so that quick requests need no read.
+    /// Returns the identity of a connection, from the cache if possible, so that a quick request needs no
+    /// read.
     async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Arc<Identity>, ErrorBody> {
         let identity = match self.identities.get(connection, now) {
             Some(identity) => identity,
             None => match self.connections.get(connection).await {
-                Ok(Some(found)) => self.identities.remember(found, now),
+                Ok(Some(found)) => self.identities.insert(found, now),
                 Ok(None) => {
-                    return Err(ErrorBody::new(ErrorCode::Unauthorized, "The connection is not known"));
+                    return Err(ErrorBody::new(
+                        ErrorCode::Unauthorized,
+                        "The connection is unknown; connect again",
+                    ));
                 }
                 Err(error) => {
-                    tracing::error!(%connection, error = %Causes(&error), "the connection cannot be read");
+                    tracing::error!(
+                        %connection, error = %Causes(&error),
+                        "connection record could not be read; message refused"
+                    );
                     return Err(internal_error());
                 }
             },
         };
         if identity.expires_at <= now {
-            return Err(ErrorBody::new(ErrorCode::Unauthorized, "The token has expired: connect again"));
+            return Err(ErrorBody::new(
+                ErrorCode::Unauthorized,
+                "The token has expired; connect again with a new token",
+            ));
         }
         Ok(identity)
     }
 
-    /// Notes that a client is there, at most once a minute, while its answer is made.
+    /// Updates the connection's last-activity time, at most once a minute, concurrently with the answer.
     ///
-    /// It is not left behind: Lambda freezes what still runs when the answer is given. So one that hangs delays that, by a
-    /// second at most and never beyond `until`. One that fails changes nothing.
-    async fn note_sign_of_life(&self, connection: &ConnectionId, now: Timestamp, until: Instant) {
-        if !self.identities.is_ping_due(connection, now) {
+    /// The answer waits for the update, because Lambda freezes the process once the answer is returned. An
+    /// update that hangs delays the answer by at most one second, and never past `until`. An update that
+    /// fails changes nothing.
+    async fn update_last_ping(&self, connection: &ConnectionId, now: Timestamp, until: Instant) {
+        if !self.identities.mark_ping_if_due(connection, now) {
             return;
         }
-        let until = until.min(Instant::now() + Self::SIGN_OF_LIFE_TIMEOUT);
+        let until = until.min(Instant::now() + Self::LAST_PING_TIMEOUT);
         match timeout_at(until, Box::pin(self.connections.update_last_ping(connection, now))).await {
             Ok(Ok(())) => {}
-            // It has ended, and we had not heard: its next message is one of a connection that is not known.
-            Ok(Err(error)) if error.kind() == StoreErrorKind::NotFound => self.identities.forget(connection),
+            // The connection has been deleted. Without its cache entry, its next message is refused as
+            // unknown.
+            Ok(Err(error)) if error.kind() == StoreErrorKind::NotFound => self.identities.remove(connection),
             Ok(Err(error)) => {
-                tracing::warn!(%connection, error = %Causes(&error), "a sign of life was not noted");
+                tracing::warn!(%connection, error = %Causes(&error), "last-activity update failed");
             }
-            Err(_) => tracing::warn!(%connection, "a sign of life was not noted in time"),
+            Err(_) => tracing::warn!(%connection, "last-activity update timed out"),
         }
     }
 
@@ -305,13 +337,13 @@ fn response(request_id: RequestId, data: Value) -> Frame {
 }
 
 fn internal_error() -> ErrorBody {
-    ErrorBody::new(ErrorCode::InternalError, "Something on our side went wrong: try again")
+    ErrorBody::new(ErrorCode::InternalError, "Internal server error; try again")
 }
 
 fn store_failed(id: &RequestId, error: &StoreError) -> ErrorBody {
     if error.kind() == StoreErrorKind::TooLarge {
-        return ErrorBody::new(ErrorCode::PayloadTooLarge, "The request is larger than can be stored");
+        return ErrorBody::new(ErrorCode::PayloadTooLarge, "The request is too large to store");
     }
-    tracing::error!(request_id = %id, error = %Causes(error), "the store failed");
+    tracing::error!(request_id = %id, error = %Causes(error), "store operation failed");
     internal_error()
 }

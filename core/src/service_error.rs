@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// An AWS service that did not do what it was asked to.
+/// The failure of a call to an AWS service.
 #[derive(Debug)]
 pub struct ServiceError {
     context: String,
@@ -10,19 +10,19 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// A call that may succeed later; `context` says what was being done.
+    /// Creates an error for a call that may succeed later. `context` describes the operation, for the error text.
     #[must_use]
     pub fn transient(context: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { context: context.into(), is_transient: true, source: source.into() }
     }
 
-    /// A call that was refused for good: its configuration or its policy is to be mended.
+    /// Creates an error for a call that fails until a configuration or an IAM policy is fixed.
     #[must_use]
     pub fn refused(context: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { context: context.into(), is_transient: false, source: source.into() }
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         self.is_transient

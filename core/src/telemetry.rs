@@ -1,6 +1,7 @@
-//! What the functions tell their operators: one JSON object a line, as CloudWatch Logs Insights reads them.
+//! Logs and metrics of the functions, as JSON lines on standard output.
 //!
-//! Log lines go through `tracing`; metrics are a [`MetricLine`] each, which CloudWatch makes metrics of without a call.
+//! Log events are written with `tracing`, one JSON object per line, for queries with CloudWatch Logs Insights.
+//! Metrics are written as [`MetricLine`]s, from which CloudWatch extracts metrics without an API call.
 
 mod emf;
 pub(crate) mod record;
@@ -19,22 +20,25 @@ use crate::config::Environment;
 
 pub use emf::{MetricLine, MetricSink, StandardOutput};
 
-/// How much is logged: `LOG_LEVEL`, default `info`.
+/// Reads the least severe level to log from the environment variable `LOG_LEVEL`; default `info`.
 #[doc(hidden)]
 pub fn log_level(environment: &mut Environment<'_>) -> LevelFilter {
     environment.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
 }
 
-/// Writes every event of `level` and above to standard output, as JSON.
+/// Sets up logging: events of `level` and above are written to standard output, as JSON lines.
 ///
-/// Call it once, before anything else: a second call changes nothing.
+/// Only the first call in a process has an effect.
 pub(crate) fn init(level: LevelFilter) {
-    // Only a second call can fail, and then logging stands already.
+    // An error means that logging is already set up.
     let _ = dispatcher::set_global_default(writing(level, io::stdout));
 }
 
-/// Hands every event of `level` and above to `line`, each as the line that `init` writes: for functions that are one of
-/// many in a process, which run under this (`tracing::instrument::WithSubscriber`).
+/// Creates a `tracing` dispatcher that calls `line` with each event of `level` and above, formatted as the log line
+/// on Lambda.
+///
+/// It is for processes that run several functions, such as the local stage: each function's future runs with its own
+/// dispatcher, set with `tracing::instrument::WithSubscriber`.
 #[doc(hidden)]
 pub fn lines_to(level: LevelFilter, line: impl Fn(&str) + Send + Sync + 'static) -> Dispatch {
     let line = Arc::new(line);
@@ -56,7 +60,7 @@ where
     Dispatch::new(subscriber)
 }
 
-/// Gets each event whole, in one write.
+/// A writer that calls a function with each line. The JSON formatter writes each event in a single `write` call.
 struct Lines<F>(Arc<F>);
 
 impl<F: Fn(&str)> io::Write for Lines<F> {
@@ -70,7 +74,7 @@ impl<F: Fn(&str)> io::Write for Lines<F> {
     }
 }
 
-/// An error with all that caused it, in one line.
+/// Formats an error and all its sources on one line, separated by colons.
 pub(crate) struct Causes<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Causes<'_> {
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_all_that_caused_it_outermost_first() {
+    fn error_is_formatted_with_all_its_causes_outermost_first() {
         let refused = Layer("connection refused", None);
         assert_eq!(Causes(&refused).to_string(), "connection refused");
         let dispatch = Layer("dispatch failure", Some(Box::new(refused)));

@@ -1,4 +1,5 @@
-//! The functions as Lambda runs them, on a DynamoDB that gives the same answers each time.
+//! The Lambda functions for the fuzz targets, with stubs of DynamoDB and the management API that return fixed
+//! responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,48 +32,49 @@ use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::dispatch::WorkerDispatch;
 use tokio::runtime::{Builder, Runtime};
 
-/// The functions, and the runtime that they run on.
+/// The Lambda functions under test, and the tokio runtime that runs them.
 pub struct Functions {
     pub connect: Connect<DynamoConnectionStore>,
     pub disconnect: Disconnect<DynamoConnectionStore, DynamoRequestQueue>,
     pub router: Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>,
-    pub processor: Processor<DynamoRequestQueue, ApiGatewayConnections, Anywhere, Anywhere>,
+    pub processor: Processor<DynamoRequestQueue, ApiGatewayConnections, DiscardAll, DiscardAll>,
     pub runtime: Runtime,
 }
 
-/// The moment at which everything happens.
+/// The constant time of the functions' clock: 2023-11-14T22:13:20Z.
 pub const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
+/// A clock that always shows [`NOW`].
 #[derive(Debug)]
-struct Stopped;
+struct FixedClock;
 
-impl Clock for Stopped {
+impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         NOW
     }
 }
 
-/// Whoever reads the metrics, which are JSON whatever the event said.
+/// A metric sink that checks that each metric line is valid JSON.
 #[derive(Debug)]
-struct Read;
+struct ValidatingSink;
 
-impl MetricSink for Read {
+impl MetricSink for ValidatingSink {
     fn write(&self, line: &MetricLine) {
         serde_json::from_str::<Value>(&line.to_json()).unwrap();
     }
 }
 
-/// Takes every dead letter, and every request that is handed over.
+/// Accepts and discards every dead letter and every dispatch to the worker.
 #[derive(Debug)]
-pub struct Anywhere;
+pub struct DiscardAll;
 
-impl DeadLetters for Anywhere {
+impl DeadLetters for DiscardAll {
     async fn send(&self, _: &DeadLetter) -> Result<(), ServiceError> {
         Ok(())
     }
 }
 
-impl WorkerDispatch for Anywhere {
+impl WorkerDispatch for DiscardAll {
     async fn dispatch(&self, _: &RequestKey) -> Result<(), ServiceError> {
         Ok(())
     }
@@ -100,7 +102,7 @@ impl Handler for Slow {
 
 impl Functions {
     pub fn new() -> Self {
-        // Time is virtual: what waits costs none.
+        // Time is paused, so that timers fire without real waiting.
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let mut app = App::new();
         app.handle("echo", echo).unwrap().handle("slow", Slow).unwrap();
@@ -110,19 +112,19 @@ impl Functions {
         let connections = DynamoConnectionStore::new(dynamodb(), CONNECTIONS);
         let queue = DynamoRequestQueue::new(dynamodb(), "requests", QueueSettings::default());
         let functions = Self {
-            connect: Connect::new(verifier, connections.clone(), Arc::new(Stopped)),
+            connect: Connect::new(verifier, connections.clone(), Arc::new(FixedClock)),
             disconnect: Disconnect::new(
                 connections.clone(),
                 queue.clone(),
-                Arc::new(Stopped),
-                Arc::new(Read),
+                Arc::new(FixedClock),
+                Arc::new(ValidatingSink),
             ),
             router: Router::new(
                 Arc::clone(&app),
                 connections,
                 queue.clone(),
                 ApiGatewayConnections::new(management_api()),
-                Arc::new(Stopped),
+                Arc::new(FixedClock),
                 runtime.handle().clone(),
             ),
             processor: Processor::new(
@@ -130,13 +132,13 @@ impl Functions {
                     app,
                     queue,
                     connections: ApiGatewayConnections::new(management_api()),
-                    dead_letters: Anywhere,
-                    clock: Arc::new(Stopped),
+                    dead_letters: DiscardAll,
+                    clock: Arc::new(FixedClock),
                     entropy: Arc::new(SystemEntropy::new()),
                     handler_runtime: HandlerRuntime::on(runtime.handle().clone()),
                     settings: ExecutorSettings::default(),
                 },
-                Anywhere,
+                DiscardAll,
                 ProcessorSettings::default(),
             ),
             runtime,
@@ -145,11 +147,12 @@ impl Functions {
         functions
     }
 
-    /// Without an item that is a connection's, no message would get past the router's door.
+    /// Checks that the router accepts the stubbed connection. Otherwise it would reject every message at the start,
+    /// and the fuzz targets would not reach the code behind that check.
     fn check(&self) {
         let event = include_str!("../seeds/gateway_event/message_quick.json");
         let answer = self.runtime.block_on(self.router.route(&serde_json::from_str(event).unwrap()));
-        assert!(answer.contains("\"success\":true"), "{answer}");
+        assert!(answer.contains("\"success\":true"), "router accepts the stubbed connection: {answer}");
     }
 }
 
@@ -169,7 +172,7 @@ fn dynamodb() -> aws_sdk_dynamodb::Client {
         .endpoint_url("http://dynamodb.localhost")
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        .http_client(SharedHttpClient::new(Canned))
+        .http_client(SharedHttpClient::new(FixedResponses))
         .build();
     aws_sdk_dynamodb::Client::from_conf(config)
 }
@@ -182,7 +185,7 @@ fn management_api() -> aws_sdk_apigatewaymanagement::Client {
         .endpoint_url("http://gateway.localhost")
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        .http_client(SharedHttpClient::new(Canned))
+        .http_client(SharedHttpClient::new(FixedResponses))
         .build();
     aws_sdk_apigatewaymanagement::Client::from_conf(config)
 }
@@ -191,11 +194,12 @@ fn credentials() -> Credentials {
     Credentials::new("fuzz", "fuzz", None, None, "fuzz")
 }
 
-/// Knows every connection, takes every new request, and lets nobody change one.
+/// An HTTP client with fixed responses: every connection exists, every new request is stored, and every update of a
+/// request fails its condition.
 #[derive(Clone, Debug)]
-struct Canned;
+struct FixedResponses;
 
-impl Canned {
+impl FixedResponses {
     fn answer(request: &HttpRequest) -> (u16, &'static str) {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.split('.').next_back().unwrap_or_default();
@@ -218,7 +222,7 @@ const CONNECTION: &str = r#"{"Item":{
 const REFUSED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
     "message":"The conditional request failed"}"#;
 
-impl HttpConnector for Canned {
+impl HttpConnector for FixedResponses {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (status, body) = Self::answer(&request);
         let status = StatusCode::try_from(status).unwrap();
@@ -228,7 +232,7 @@ impl HttpConnector for Canned {
     }
 }
 
-impl HttpClient for Canned {
+impl HttpClient for FixedResponses {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }

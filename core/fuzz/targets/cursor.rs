@@ -1,5 +1,5 @@
-//! A place in a list, which comes back from whoever was given it: none makes its reader panic, and one that is taken
-//! is the same when it is written again.
+//! Fuzzes the parser of list cursors, which callers pass back to continue a list. No text makes the parser panic, and
+//! a valid cursor is unchanged after it is formatted and parsed again.
 
 #![no_main]
 

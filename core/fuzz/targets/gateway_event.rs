@@ -1,4 +1,5 @@
-//! An event of the gateway: whatever it says, each function has an answer of the right shape.
+//! Fuzzes `connect`, `disconnect` and `router` with events of API Gateway. Each returns a valid response to every
+//! event.
 
 #![no_main]
 
@@ -20,12 +21,19 @@ fuzz_target!(|event: &[u8]| {
         let deadline = NOW + Duration::from_secs(10);
         functions.runtime.block_on(async {
             let connected = functions.connect.answer(&event, deadline).await;
-            assert!([200, 401, 500].contains(&connected.status_code), "{connected:?}");
+            assert!(
+                [200, 401, 500].contains(&connected.status_code),
+                "connect responds with 200, 401 or 500: {connected:?}"
+            );
             let disconnected = functions.disconnect.answer(&event, deadline).await;
             assert_eq!(disconnected.status_code, 200);
             let frame = functions.router.route(&event).await;
-            assert!(frame.len() <= MAX_FRAME_BYTES, "{} bytes", frame.len());
-            serde_json::from_str::<Frame>(&frame).expect("the answer is a frame");
+            assert!(
+                frame.len() <= MAX_FRAME_BYTES,
+                "response frame has at most MAX_FRAME_BYTES bytes, found {}",
+                frame.len()
+            );
+            serde_json::from_str::<Frame>(&frame).expect("the router's response is a frame");
         });
     });
 });

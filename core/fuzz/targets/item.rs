@@ -1,5 +1,5 @@
-//! An item as a stream record shows it: refused by what is wrong with it, or read; and what was read means the same
-//! when it is written again.
+//! Fuzzes the decoders of DynamoDB items with item images of stream records. A decoder returns an error or a value,
+//! and the value is unchanged after it is encoded and decoded again.
 
 #![no_main]
 
@@ -14,12 +14,13 @@ fuzz_target!(|image: &[u8]| {
         let again = connection_item::encode(&connection);
         assert_eq!(connection_item::decode(&again), Ok(connection));
     }
-    // What has ended is never written as a whole.
+    // Only open requests are encoded as a whole item; a terminal request is written with an update.
     if let Ok(request) = request_item::decode(&item, &[])
         && request.ending.is_none()
     {
         let written = request_item::encode(&request, None, 8);
-        let again = request_item::decode(&written.item, &written.parts).expect("what we write can be read");
+        let again =
+            request_item::decode(&written.item, &written.parts).expect("an encoded request can be decoded");
         assert_eq!(request_item::encode(&again, None, 8), written);
     }
     let _ = request_item::decode_summary(&item);

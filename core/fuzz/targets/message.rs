@@ -1,4 +1,5 @@
-//! A client's message: no text makes the reader panic, and what it takes means the same when it is written again.
+//! Fuzzes the parser of client messages. No text makes the parser panic, and a parsed message is unchanged after it
+//! is serialized and parsed again.
 
 #![no_main]
 
@@ -11,15 +12,19 @@ fuzz_target!(|text: &str| match Message::parse(text) {
     Ok(message) => {
         let Message { id, action, payload, metadata } = &message;
         let written = json!({"id": id, "action": action, "payload": payload, "metadata": metadata});
-        // A number may take more room when it is written again: then it is too large, and nothing else.
+        // A serialized number can be longer than the original. So the only possible error is that the message is too
+        // large.
         match Message::parse(&written.to_string()) {
             Ok(again) => assert_eq!(again, message),
             Err(rejected) => assert_eq!(rejected.error.code.as_str(), "PAYLOAD_TOO_LARGE"),
         }
     }
     Err(RejectedMessage { id, error }) => {
-        assert!(id.as_ref().is_none_or(|id| RequestId::parse(id.as_str()).is_ok()), "{id:?}");
+        assert!(
+            id.as_ref().is_none_or(|id| RequestId::parse(id.as_str()).is_ok()),
+            "rejected message has a valid id or none: {id:?}"
+        );
         let frame = Frame::Error { request_id: id, error, timestamp: 0, seq: None }.to_json();
-        assert!(frame.len() < 4_096, "a refusal is short: {frame}");
+        assert!(frame.len() < 4_096, "error frame is shorter than 4 KiB: {frame}");
     }
 });

@@ -1,4 +1,5 @@
-//! A batch of stream records: whatever they say, the processor names at most each of them as failed.
+//! Fuzzes the processor with batches of stream records. The processor reports only records of the batch as
+//! failed, and at most as many as the batch contains.
 
 #![no_main]
 
@@ -16,12 +17,12 @@ thread_local! {
 
 fuzz_target!(|text: &[u8]| {
     let Ok(event) = serde_json::from_slice::<Value>(text) else { return };
-    // serde would take a list for the struct as well, and its records have no name there.
+    // serde also deserializes a struct from an array, which has no key `Records`.
     if !event.is_object() {
         return;
     }
     let Ok(batch) = serde_json::from_value::<StreamBatch>(event.clone()) else { return };
-    let numbers: Vec<&str> = event["Records"]
+    let sequence_numbers: Vec<&str> = event["Records"]
         .as_array()
         .into_iter()
         .flatten()
@@ -30,10 +31,16 @@ fuzz_target!(|text: &[u8]| {
     FUNCTIONS.with(|functions| {
         let processing = functions.processor.process(batch, NOW + Duration::from_secs(900));
         let failures = functions.runtime.block_on(processing).batch_item_failures;
-        assert!(failures.len() <= numbers.len());
+        assert!(
+            failures.len() <= sequence_numbers.len(),
+            "processor reports at most one failure per record: {failures:?}"
+        );
         for failure in failures {
             let number = failure.item_identifier.as_str();
-            assert!(numbers.contains(&number), "{number:?} is none of {numbers:?}");
+            assert!(
+                sequence_numbers.contains(&number),
+                "each failed record is in the batch: {number:?} in {sequence_numbers:?}"
+            );
         }
     });
 });

@@ -4,54 +4,56 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// What went wrong, as a client sees it. Internal texts never stand in one.
+/// An error as a client sees it. It never contains internal error texts.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ErrorBody {
-    /// What kind of error it is, for programs.
+    /// Kind of the error, for programs.
     pub code: ErrorCode,
-    /// What went wrong, for people.
+    /// Description of the error, for users.
     pub message: String,
-    /// Facts about it, for programs.
+    /// Additional facts about the error, for programs; empty by default.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub details: Map<String, Value>,
 }
 
 impl ErrorBody {
-    /// An error without details.
+    /// Creates an error without details.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: Map::new() }
     }
 
-    /// A failure that the client learns nothing more of.
+    /// Creates the generic `PROCESSING_FAILED` error, which hides the cause of a failure from the client.
     #[must_use]
     pub fn processing_failed() -> Self {
         Self::new(ErrorCode::ProcessingFailed, "The request could not be processed")
     }
 
-    /// The error of a request that was cancelled.
+    /// Creates the `CANCELLED` error of a cancelled request.
     #[must_use]
     pub fn cancelled() -> Self {
         Self::new(ErrorCode::Cancelled, "The request was cancelled")
     }
 
-    /// The same kind of error, for a frame that cannot carry its message and details.
+    /// Replaces an error that is too large for a frame by one with the same code, a short message and no details.
+    ///
+    /// A code longer than 128 bytes becomes `PROCESSING_FAILED`.
     #[must_use]
     pub fn without_its_text(self) -> Self {
         const MAX_CODE_BYTES: usize = 128;
         let code =
             if self.code.as_str().len() <= MAX_CODE_BYTES { self.code } else { ErrorCode::ProcessingFailed };
-        Self::new(code, "The error's message and details are larger than the gateway carries")
+        Self::new(code, "The error's message and details are too large for a WebSocket frame")
     }
 
-    /// Adds a fact.
+    /// Adds an entry to `details`.
     #[must_use]
     pub fn with_detail(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.details.insert(key.into(), value.into());
         self
     }
 
-    /// A `VALIDATION_ERROR` that names each field at fault in `details.fields`.
+    /// Creates a `VALIDATION_ERROR` that lists the invalid fields in `details.fields`.
     #[must_use]
     pub fn invalid_fields(fields: &[FieldError]) -> Self {
         let message = fields.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -59,17 +61,17 @@ impl ErrorBody {
     }
 }
 
-/// What is wrong with one field of a payload.
+/// A validation error of one field of a payload.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FieldError {
-    /// Where the field is: a dotted path from the payload, such as `filter.dates[0]`; empty for the payload itself.
+    /// Path of the invalid field in the payload, such as `filter.dates[0]`; empty for the payload itself.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// Description of the problem and of a valid value, such as `must be at least 1`.
     pub message: String,
 }
 
 impl FieldError {
-    /// A complaint about the field at `path`.
+    /// Creates a validation error for the field at `path`.
     #[must_use]
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
@@ -85,18 +87,18 @@ impl fmt::Display for FieldError {
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The kind of an error, as the protocol names it.
+        /// The kind of an error, as a code of the protocol such as `NOT_FOUND`.
         #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
         #[serde(from = "Cow<'static, str>", into = "String")]
         #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* $name,)*
-            /// A code of a handler's own.
+            /// A code that is not part of the protocol, such as an application's own `CARD_DECLINED`.
             Custom(String),
         }
 
         impl ErrorCode {
-            /// The code as it stands in a frame.
+            /// Returns the code as it appears in a frame, such as `NOT_FOUND`.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
@@ -118,29 +120,29 @@ macro_rules! error_codes {
 }
 
 error_codes! {
-    /// The message or its payload is not what it should be.
+    /// The message or its payload is invalid.
     ValidationError = "VALIDATION_ERROR",
     /// No handler is registered for the action.
     InvalidAction = "INVALID_ACTION",
-    /// The connection has no valid identity (any more).
+    /// The connection has no valid identity, for example because its token has expired.
     Unauthorized = "UNAUTHORIZED",
-    /// The identity lacks a permission.
+    /// The user lacks a required permission.
     Forbidden = "FORBIDDEN",
-    /// No such request, or none of the caller's.
+    /// The request does not exist, or belongs to another user.
     NotFound = "NOT_FOUND",
-    /// Too many requests: wait before the next.
+    /// The client sends too many requests, and must wait before the next one.
     RateLimited = "RATE_LIMITED",
-    /// The request took longer than it may.
+    /// The request exceeded its time limit.
     Timeout = "TIMEOUT",
     /// The request was cancelled.
     Cancelled = "CANCELLED",
-    /// The id is in use for a request with another action or payload.
+    /// The request id is already used by a request with another action or payload.
     Conflict = "CONFLICT",
-    /// A message or a result is larger than the gateway carries.
+    /// A message or a result is too large.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
-    /// The handler could not process the request.
+    /// Processing the request failed.
     ProcessingFailed = "PROCESSING_FAILED",
-    /// Something on our side went wrong.
+    /// An unexpected failure in the server, which the request did not cause.
     InternalError = "INTERNAL_ERROR",
 }
 

@@ -5,87 +5,88 @@ use serde_json::{Map, Value};
 
 use crate::{ErrorBody, RequestId};
 
-/// What we send to a client. Timestamps are whole seconds since the Unix epoch.
+/// A frame that the server sends to a client. Timestamps are whole seconds since the Unix epoch.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Frame {
-    /// The answer to a quick request.
+    /// The response to a quick request, that is, a request that was not queued.
     Response {
-        /// The request it answers.
+        /// Id of the answered request.
         request_id: RequestId,
         /// Whether the handler succeeded.
         success: bool,
-        /// What the handler returned.
+        /// Output of the handler; `None` if the handler failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Value>,
-        /// The handler's own failure.
+        /// Error that the handler returned; `None` if the handler succeeded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorBody>,
     },
-    /// A slow request has been taken: it will end, whatever happens.
+    /// A slow request was accepted and stored. It will reach a terminal status.
     Acknowledgment {
-        /// The request that was taken.
+        /// Id of the accepted request.
         request_id: RequestId,
-        /// Where the request stands, in the protocol's words.
+        /// Status of the request as a word of the protocol, such as `queued`.
         status: String,
-        /// The same for people.
+        /// Status of the request as a sentence, for users.
         message: String,
     },
-    /// How far a queued request has come.
+    /// The progress of a queued request.
     Progress {
-        /// The request.
+        /// Id of the request.
         request_id: RequestId,
-        /// From 0 to 100.
+        /// Completed part of the work in percent, from 0 to 100.
         percentage: f64,
-        /// What is being done.
+        /// Description of the current step of the work.
         message: String,
-        /// When it was reported.
+        /// Time at which the frame was made, in seconds since the Unix epoch.
         timestamp: u64,
-        /// What the handler tells about its work.
+        /// Additional facts that the handler reports about its work; omitted from the JSON if empty.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         metadata: Map<String, Value>,
-        /// Its place among the request's frames.
+        /// Sequence number of the frame among the frames of its request.
         seq: Seq,
     },
-    /// A queued request has succeeded: its last frame.
+    /// The last frame of a queued request that succeeded.
     Complete {
-        /// The request.
+        /// Id of the request.
         request_id: RequestId,
-        /// Always true: a failure is an `error` frame.
+        /// Always `true`: a failed request ends with an `error` frame instead.
         success: bool,
-        /// What the handler returned.
+        /// Output of the handler.
         result: Value,
-        /// When it ended.
+        /// Time at which the request completed, in seconds since the Unix epoch.
         timestamp: u64,
-        /// Its place among the request's frames.
+        /// Sequence number of the frame among the frames of its request.
         seq: Seq,
     },
-    /// A message was refused, or a queued request has failed: then its last frame.
+    /// A message was rejected, or a queued request failed or was cancelled. For a queued request this is the last
+    /// frame.
     Error {
-        /// The request, where the message lets us know it.
+        /// Id of the request; `None` if the rejected message has no usable id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request_id: Option<RequestId>,
-        /// What went wrong.
+        /// Code, message and details of the error.
         error: ErrorBody,
-        /// When.
+        /// Time of the error, in seconds since the Unix epoch.
         timestamp: u64,
-        /// Its place among the request's frames, if it ends a queued request.
+        /// Sequence number of the frame if it is the last frame of a queued request; otherwise `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seq: Option<Seq>,
     },
 }
 
 impl Frame {
-    /// The frame as it goes over the wire.
+    /// Serializes the frame to the JSON text that is sent over the WebSocket.
     ///
     /// # Panics
-    /// Never: a frame is made of strings, finite numbers and JSON values, all of which serialise.
+    /// Never: a frame contains only strings, finite numbers and JSON values, which always serialize.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("frames are made of what JSON can say")
+        serde_json::to_string(self).expect("frames contain only serializable values")
     }
 
-    /// The request that it is about, if it says so.
+    /// Returns the id of the request that the frame belongs to; `None` for an `error` frame without a request id.
     #[must_use]
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
@@ -97,7 +98,7 @@ impl Frame {
         }
     }
 
-    /// Whether no other frame about its request follows.
+    /// Returns whether this is the last frame of its request.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         match self {
@@ -107,10 +108,11 @@ impl Frame {
     }
 }
 
-/// The place of a frame among the frames of its request: attempt and position in one number.
+/// The sequence number of a frame among the frames of its request.
 ///
-/// `epoch · 2²⁰ + n`: it rises across attempts and processes without being stored for every push.
-/// Clients drop frames with a lower number than they have seen.
+/// Its value is `epoch · 2²⁰ + n` for the `n`-th frame of an attempt; each attempt has a higher epoch than the one
+/// before. So sequence numbers increase across attempts and processes, although not every number is stored. Clients
+/// drop frames whose sequence number is not higher than the highest that they have seen.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Seq(u64);
@@ -118,30 +120,30 @@ pub struct Seq(u64);
 impl Seq {
     const BITS_PER_EPOCH: u32 = 20;
 
-    /// The number before the first frame of the attempt that `epoch` names.
+    /// Returns the sequence number directly before the first frame of the attempt with this `epoch`.
     #[must_use]
     pub const fn start_of(epoch: u64) -> Self {
         Self(epoch << Self::BITS_PER_EPOCH)
     }
 
-    /// The number after this one.
+    /// Returns the next sequence number of the same attempt.
     ///
-    /// An attempt that has used up its 2²⁰ numbers stays at the last of them, so that it never
-    /// reaches into the next attempt's: at ten pushes a second that is after 29 hours, and Lambda ends after
-    /// 15 minutes.
+    /// An attempt has 2²⁰ sequence numbers. After the last one, `next` returns the same number again, so that an
+    /// attempt never uses a number of the next attempt. Ten frames a second use up the range after 29 hours, and a
+    /// Lambda invocation lasts at most 15 minutes.
     #[must_use]
     pub const fn next(self) -> Self {
         let last_of_epoch = self.0 | ((1 << Self::BITS_PER_EPOCH) - 1);
         if self.0 == last_of_epoch { self } else { Self(self.0 + 1) }
     }
 
-    /// Takes a stored number as it is.
+    /// Creates a sequence number from the value that [`as_u64`](Self::as_u64) returned.
     #[must_use]
     pub const fn from_stored(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the sequence number as an integer.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
     use crate::{ErrorCode, FieldError};
 
-    fn every_frame() -> Vec<Frame> {
+    fn sample_frames() -> Vec<Frame> {
         let id = RequestId::new("r1");
         let mut metadata = Map::new();
         metadata.insert("rows".into(), json!(1200));
@@ -228,23 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_as_it_goes_over_the_wire() {
-        let lines = every_frame().iter().map(Frame::to_json).collect::<Vec<_>>().join("\n");
+    fn frames_serialize_to_their_wire_format() {
+        let lines = sample_frames().iter().map(Frame::to_json).collect::<Vec<_>>().join("\n");
         assert_snapshot!(lines);
     }
 
     #[test]
-    fn every_frame_reads_back_as_it_was_written() {
-        for frame in every_frame() {
+    fn frames_round_trip_through_json() {
+        for frame in sample_frames() {
             let back: Option<Frame> = serde_json::from_str(&frame.to_json()).ok();
-            // `data: null` reads back as no data: JSON clients cannot tell either.
-            let nulled = matches!(&frame, Frame::Response { data: Some(Value::Null), .. });
-            assert!(nulled || back.as_ref() == Some(&frame), "{frame:?} became {back:?}");
+            // `data: null` deserializes to `None`: the JSON does not distinguish `null` from an absent value.
+            let has_null_data = matches!(&frame, Frame::Response { data: Some(Value::Null), .. });
+            assert!(has_null_data || back.as_ref() == Some(&frame), "{frame:?} deserializes as {back:?}");
         }
     }
 
     #[test]
-    fn seq_rises_within_and_across_attempts() {
+    fn seq_increases_within_an_attempt_and_across_attempts() {
         let first = Seq::start_of(1).next();
         assert!(first > Seq::start_of(1));
         assert!(first.next() > first);
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_never_reaches_into_the_next_attempts_numbers() {
+    fn last_seq_of_an_attempt_does_not_advance_into_the_next_attempt() {
         let last = Seq::from_stored(Seq::start_of(2).as_u64() - 1);
         assert_eq!(last.next(), last);
     }

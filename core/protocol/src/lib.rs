@@ -1,27 +1,39 @@
-//! The wire protocol: JSON text frames, as clients of the published Go system speak them.
+//! The wire protocol of Streamer: JSON text frames over a WebSocket, compatible with clients of the published Go
+//! implementation.
 //!
-//! A [`Message`] asks for an action of the app's, or for one of those that are built in:
+//! A client sends a [`Message`], and the server sends [`Frame`]s. A message names an action: an action of the app, or
+//! one of these four built-in actions:
 //!
-//! | action | payload | `data` of its `response` |
+//! | action | payload | `data` of the `response` frame |
 //! |---|---|---|
 //! | `ping` | none | `{"pong":true,"timestamp":…}` |
-//! | `status` | `{"request_id":"r1"}` | how the queued request `r1` stands |
-//! | `subscribe` | `{"request_id":"r1","seq":7}` | the same; the connection is sent the request's frames from then on |
-//! | `cancel` | `{"request_id":"r1"}` | the same; the request ends with an `error` frame of code `CANCELLED` |
+//! | `status` | `{"request_id":"r1"}` | a snapshot of the queued request `r1` |
+//! | `subscribe` | `{"request_id":"r1","seq":7}` | a snapshot; the connection then receives the request's later frames |
+//! | `cancel` | `{"request_id":"r1"}` | a snapshot; the cancelled request's last frame is an `error` frame with code `CANCELLED` |
 //!
-//! How a request stands is told in `status`, `percentage`, `message`, `metadata` of its progress, `seq`, `attempt` of
-//! `max_attempts`, `continuations`, `created_at`, `started_at`, `finished_at`, `cancel_requested`, `redrive_of` and
-//! `redriven_as`, and `result` or `error`: those that there are. Where the result does not fit beside the rest, it says
-//! `"result_omitted": true`: `subscribe` has it sent in a frame of its own.
+//! # Snapshots
 //!
-//! Any connection of the user that a request belongs to may ask; to everybody else it is `NOT_FOUND`, as one that does not
-//! exist. A client that comes back says in `seq` the last number that it has seen of the request (default 0): it is told how
-//! the request stands, and then what has a higher number than that and than the snapshot's own. Of what has ended it is
-//! sent the last frame at once, whatever it has seen. The same happens where the request itself is sent again, with the
-//! same id, over another connection. At most 16 connections listen to one request; one more is `RATE_LIMITED`.
+//! A snapshot describes a queued request. It has the keys `status`, `percentage`, `message` and `metadata` (of the
+//! progress), `seq`, `attempt`, `max_attempts`, `continuations`, `created_at`, `started_at`, `finished_at`,
+//! `cancel_requested`, `redrive_of`, `redriven_as`, and `result` or `error`. Keys without a value are omitted. If the
+//! result does not fit into the snapshot's frame, the snapshot says `"result_omitted": true`. The client then
+//! subscribes to the request, and receives the result in a `complete` frame.
 //!
-//! A request that is being run when it is cancelled stands as before, with `"cancel_requested": true`, until its handler has
-//! stopped.
+//! Every connection of the user who owns a request may use `status`, `subscribe` and `cancel`. Other users receive
+//! `NOT_FOUND`, as for a request that does not exist.
+//!
+//! # Reconnecting
+//!
+//! A client that reconnects sends `subscribe`, with the highest `seq` that it has seen of the request (default 0). It
+//! receives a snapshot, and then each frame whose `seq` is higher than both this value and the snapshot's `seq`. If
+//! the request is already terminal, the client receives the terminal frame immediately, whatever `seq` it sent.
+//! Sending the request again, with the same id, over another connection subscribes that connection in the same way. A
+//! request has at most 16 subscribed connections. A further connection receives `RATE_LIMITED`.
+//!
+//! # Cancelling
+//!
+//! If a request is running when it is cancelled, its status does not change until its handler has stopped. Until then,
+//! the request's snapshot contains `"cancel_requested": true`.
 
 mod error;
 mod frame;
@@ -34,5 +46,5 @@ pub use frame::{Frame, Seq};
 pub use message::{Message, RejectedMessage};
 pub use request_id::RequestId;
 
-/// The largest message or frame body that the gateway carries, in bytes: 128 KiB.
+/// Largest WebSocket message that API Gateway accepts or sends, in bytes: 128 KiB.
 pub const MAX_FRAME_BYTES: usize = 128 * 1024;

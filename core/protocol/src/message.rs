@@ -5,71 +5,71 @@ use serde_json::{Map, Value};
 use crate::outline::{BYTE_ORDER_MARK, Outline};
 use crate::{ErrorBody, ErrorCode, MAX_FRAME_BYTES, RequestId};
 
-/// What a client sends.
+/// A message that a client sends: a request for an action.
 ///
-/// A text is read as JSON's readers do: of a key that stands twice, the last counts; a number that is no 64-bit
-/// integer is a double, and may come out rounded.
+/// [`parse`](Self::parse) follows the usual rules for JSON. If a key occurs twice, the last value counts. A number that
+/// is not a 64-bit integer is parsed as a double, and may be rounded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The client's own name for the request.
+    /// Id that the client chose for the request; `None` if the client sent no id.
     pub id: Option<RequestId>,
-    /// What is asked for.
+    /// Name of the requested action, such as `echo`.
     pub action: String,
-    /// What it is asked with; null where the client sent nothing.
+    /// Input of the action; `null` if the client sent no payload.
     pub payload: Value,
-    /// What the client wants to have kept with the request.
+    /// Key-value pairs that are stored with the request and passed to the handler.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// A message that was refused, and the request it was about, as far as it said.
+/// The error for a message that was rejected, with the request id that the message named.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RejectedMessage {
-    /// The request's id, if the message has a usable one.
+    /// Id of the request; `None` if the message has no usable id.
     pub id: Option<RequestId>,
-    /// What is wrong with the message.
+    /// Error to send to the client.
     pub error: ErrorBody,
 }
 
 impl Message {
-    /// The longest action, in characters.
+    /// Maximum length of an action name, in characters.
     pub const MAX_ACTION_CHARS: usize = 128;
-    /// How deep objects and arrays may lie within one another, the message itself counted.
+    /// Maximum nesting depth of objects and arrays; the message itself is level 1.
     pub const MAX_DEPTH: usize = 64;
-    /// The most entries that `metadata` may have.
+    /// Maximum number of entries in `metadata`.
     pub const MAX_METADATA_ENTRIES: usize = 32;
-    /// The most bytes that the keys and values of `metadata` may have together.
+    /// Maximum total size of the keys and values in `metadata`, in bytes.
     pub const MAX_METADATA_BYTES: usize = 2 * 1024;
 
-    /// Reads a message; unknown keys are ignored.
+    /// Parses a message; unknown keys are ignored.
     ///
     /// # Errors
-    /// When the text is too large or too deep, is not a JSON object, or has no usable action, id or metadata: the
-    /// error says what would be right. It names the request wherever its id can be made out, also where the rest
-    /// of the message cannot.
+    /// [`RejectedMessage`] if the text is too large, nested too deeply or not a JSON object, or if its action, id or
+    /// metadata is invalid. The error contains the request's id if the id can be read, even if the rest of the
+    /// text is not valid JSON.
     pub fn parse(text: &str) -> Result<Self, RejectedMessage> {
         let Outline { id, depth } = Outline::of(text);
         let rejected = |error| RejectedMessage { id: id.and_then(|id| RequestId::parse(&id).ok()), error };
         if text.len() > MAX_FRAME_BYTES {
             let message =
-                format!("The message has {} bytes; at most {MAX_FRAME_BYTES} are taken", text.len());
+                format!("The message has {} bytes; at most {MAX_FRAME_BYTES} are allowed", text.len());
             return Err(rejected(ErrorBody::new(ErrorCode::PayloadTooLarge, message)));
         }
-        Self::read(text, depth)
+        Self::parse_json(text, depth)
             .map_err(|message| rejected(ErrorBody::new(ErrorCode::ValidationError, message)))
     }
 
-    fn read(text: &str, depth: usize) -> Result<Self, String> {
+    fn parse_json(text: &str, depth: usize) -> Result<Self, String> {
         if text.starts_with(BYTE_ORDER_MARK) {
-            return Err("The message begins with a byte order mark: send the JSON alone".into());
+            return Err("The message begins with a byte order mark; send the JSON text without it".into());
         }
         if depth > Self::MAX_DEPTH {
             let most = Self::MAX_DEPTH;
-            return Err(format!("The message is nested {depth} levels deep; at most {most} are taken"));
+            return Err(format!("The message is nested {depth} levels deep; at most {most} are allowed"));
         }
         let mut object: Map<String, Value> = match serde_json::from_str(text) {
             Ok(Value::Object(object)) => object,
             Ok(other) => {
-                return Err(format!("The message must be a JSON object, and is {}", json_type(&other)));
+                return Err(format!("The message must be a JSON object, but is {}", json_type(&other)));
             }
             Err(error) => return Err(format!("The message is not valid JSON: {error}")),
         };
@@ -89,7 +89,7 @@ fn take_id(object: &mut Map<String, Value>) -> Result<Option<RequestId>, String>
         Some(Value::String(id)) => {
             RequestId::parse(&id).map(Some).map_err(|problem| format!("\"id\" {problem}"))
         }
-        Some(other) => Err(format!("\"id\" must be a string, and is {}", json_type(&other))),
+        Some(other) => Err(format!("\"id\" must be a string, but is {}", json_type(&other))),
     }
 }
 
@@ -103,23 +103,24 @@ fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {
             Err("\"action\" must not contain control characters".into())
         }
         Some(Value::String(action)) => Ok(action),
-        None | Some(Value::Null) => Err("\"action\" is missing: it names what is asked for".into()),
-        Some(other) => Err(format!("\"action\" must be a string, and is {}", json_type(&other))),
+        None | Some(Value::Null) => Err("\"action\" is missing; expected the name of an action".into()),
+        Some(other) => Err(format!("\"action\" must be a string, but is {}", json_type(&other))),
     }
 }
 
-/// Values that are no strings keep their JSON text: the Go system's own client sends `true` here.
+/// Removes `metadata` from the message. Values that are not strings are kept as their JSON text, because the client of
+/// the published Go implementation sends `true` as a value.
 fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
     let entries = match object.remove("metadata") {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),
         Some(Value::Object(entries)) => entries,
         Some(other) => {
-            return Err(format!("\"metadata\" must be an object of strings, and is {}", json_type(&other)));
+            return Err(format!("\"metadata\" must be an object of strings, but is {}", json_type(&other)));
         }
     };
     let (count, most) = (entries.len(), Message::MAX_METADATA_ENTRIES);
     if count > most {
-        return Err(format!("\"metadata\" has {count} entries; at most {most} are taken"));
+        return Err(format!("\"metadata\" has {count} entries; at most {most} are allowed"));
     }
     let metadata: BTreeMap<String, String> = entries
         .into_iter()
@@ -131,7 +132,7 @@ fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, Str
     let bytes: usize = metadata.iter().map(|(key, text)| key.len() + text.len()).sum();
     let most = Message::MAX_METADATA_BYTES;
     if bytes > most {
-        return Err(format!("\"metadata\" has {bytes} bytes of keys and values; at most {most} are taken"));
+        return Err(format!("\"metadata\" has {bytes} bytes of keys and values; at most {most} are allowed"));
     }
     Ok(metadata)
 }
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_of_the_go_systems_client_is_read() {
+    fn message_of_the_go_client_is_parsed() {
         let text = r#"{"id":"req-1","action":"process_data","payload":{"dataset_id":"d"},
             "metadata":{"client_version":"1.0.0","demo_client":true},"type":"request","extra":[1]}"#;
         let message = Message::parse(text).unwrap();
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_may_leave_out_is_empty() {
+    fn omitted_message_fields_parse_as_empty() {
         let message = Message::parse(r#"{"action":"ping","id":null,"metadata":null}"#).unwrap();
         let empty =
             Message { id: None, action: "ping".into(), payload: Value::Null, metadata: BTreeMap::new() };
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(Message::parse(r#"{"action":"ping","id":""}"#).unwrap(), empty);
     }
 
-    fn shown(text: &str) -> String {
+    fn describe_rejection(text: &str) -> String {
         let rejected = Message::parse(text).unwrap_err();
         let start: String = text.chars().take(48).collect();
         let id = rejected.id.map_or("-".into(), |id| id.to_string());
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_message_is_refused_with_what_is_wrong_and_the_id_that_it_names() {
+    fn invalid_message_is_rejected_with_its_id_and_the_reason() {
         let long_id = format!(r#"{{"action":"a","id":"{}"}}"#, "x".repeat(129));
         let long_action = format!(r#"{{"id":"r1","action":"{}"}}"#, "x".repeat(129));
         let (deep, closed) = ("[".repeat(10_000), "]".repeat(10_000));
@@ -224,12 +225,12 @@ mod tests {
             &much,
             &large,
         ]
-        .map(shown);
+        .map(describe_rejection);
         insta::assert_snapshot!(report.join("\n"));
     }
 
     #[test]
-    fn what_is_odd_and_yet_json_is_taken_as_jsons_readers_take_it() {
+    fn unusual_but_valid_json_message_parses_as_in_other_json_parsers() {
         let deepest = format!(r#"{{"action":"a","payload":{}{}}}"#, "[".repeat(63), "]".repeat(63));
         let spacious = format!("{}{{\"action\":\"a\"}}{}", " ".repeat(60_000), "\n".repeat(60_000));
         for text in [deepest, spacious] {
@@ -246,28 +247,29 @@ mod tests {
     }
 
     #[test]
-    fn a_message_above_128_kib_is_too_large_and_one_at_the_limit_is_not() {
+    fn message_of_128_kib_is_accepted_and_larger_message_is_rejected() {
         let shell = r#"{"action":"a","payload":""}"#;
-        let of_bytes = |n: usize| shell.replace("\"\"", &format!("\"{}\"", "x".repeat(n - shell.len())));
-        assert!(Message::parse(&of_bytes(MAX_FRAME_BYTES)).is_ok());
-        let error = Message::parse(&of_bytes(MAX_FRAME_BYTES + 1)).unwrap_err().error;
+        let message_of_size =
+            |n: usize| shell.replace("\"\"", &format!("\"{}\"", "x".repeat(n - shell.len())));
+        assert!(Message::parse(&message_of_size(MAX_FRAME_BYTES)).is_ok());
+        let error = Message::parse(&message_of_size(MAX_FRAME_BYTES + 1)).unwrap_err().error;
         assert_eq!(error.code, ErrorCode::PayloadTooLarge);
     }
 
-    /// The message as a client would send it.
-    fn written(message: &Message) -> String {
+    /// Serializes a message as a client would.
+    fn to_json(message: &Message) -> String {
         let Message { id, action, payload, metadata } = message;
         json!({"id": id, "action": action, "payload": payload, "metadata": metadata}).to_string()
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        fn message_parser_does_not_panic_on_arbitrary_text(text in "\\PC{0,200}") {
             let _ = Message::parse(&text);
         }
 
         #[test]
-        fn what_is_taken_means_the_same_when_it_is_written_again(
+        fn message_is_unchanged_after_serializing_and_parsing_again(
             id in "\"?\\PC{0,10}\"?", action in "\"?[a-z]{1,10}\"?",
             payload in "(\\[)?-?[1-9][0-9]{0,24}(\\.[0-9]{1,24})?(e-?[0-9]{1,3})?(,\"[a-z\\\\]{0,3}\"\\])?",
             metadata in "(\\{(\"[a-z]\":(true|1|\"x\"),?){0,2}\\}|null)",
@@ -275,7 +277,7 @@ mod tests {
             let text =
                 format!(r#"{{"id":{id},"action":{action},"payload":{payload},"metadata":{metadata}}}"#);
             if let Ok(message) = Message::parse(&text) {
-                prop_assert_eq!(Message::parse(&written(&message)), Ok(message));
+                prop_assert_eq!(Message::parse(&to_json(&message)), Ok(message));
             }
         }
     }

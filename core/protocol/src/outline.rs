@@ -1,28 +1,28 @@
-/// What can be known of a message without reading it whole: it may be cut off, nested without end, or no JSON.
+/// The id and nesting depth of a message, found even if the text is truncated, nested very deeply, or not valid JSON.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Outline {
-    /// The text under the outermost object's key `id`; of several the last, as JSON's readers have it.
+    /// String value of the outermost object's key `id`; the last one if the key occurs twice, as in JSON parsers.
     pub(super) id: Option<String>,
-    /// How deep objects and arrays lie within one another.
+    /// Maximum nesting depth of objects and arrays in the text.
     pub(super) depth: usize,
 }
 
-/// Where in the outermost object the reader is.
+/// Position of the scanner within the outermost object.
 #[derive(Clone, Copy)]
-enum Place {
+enum Position {
     Key,
-    Colon { of_id: bool },
-    Value { of_id: bool },
+    Colon { is_id_key: bool },
+    Value { is_id_key: bool },
 }
 
 impl Outline {
-    /// Looks a text over once, without recursion, to the end of its first object or array.
+    /// Scans a text once, without recursion, to the end of its first object or array.
     pub(super) fn of(text: &str) -> Self {
         let text = text.trim_start_matches([BYTE_ORDER_MARK, ' ', '\t', '\r', '\n']);
         let bytes = text.as_bytes();
         let in_object = bytes.first() == Some(&b'{');
         let mut outline = Self::default();
-        let (mut open, mut place, mut at) = (0_usize, Place::Key, 0);
+        let (mut open, mut position, mut at) = (0_usize, Position::Key, 0);
         while let Some(&byte) = bytes.get(at) {
             let start = at;
             at = match byte {
@@ -34,16 +34,16 @@ impl Outline {
             };
             if in_object && open == 1 {
                 let string = || serde_json::from_str::<String>(text.get(start..at)?).ok();
-                place = match (place, byte) {
-                    (place, b' ' | b'\t' | b'\r' | b'\n') => place,
-                    (_, b',') => Place::Key,
-                    (Place::Key, b'"') => Place::Colon { of_id: string().as_deref() == Some("id") },
-                    (Place::Colon { of_id }, b':') => Place::Value { of_id },
-                    (Place::Value { of_id: true }, _) => {
+                position = match (position, byte) {
+                    (position, b' ' | b'\t' | b'\r' | b'\n') => position,
+                    (_, b',') => Position::Key,
+                    (Position::Key, b'"') => Position::Colon { is_id_key: string().as_deref() == Some("id") },
+                    (Position::Colon { is_id_key }, b':') => Position::Value { is_id_key },
+                    (Position::Value { is_id_key: true }, _) => {
                         outline.id = string();
-                        Place::Value { of_id: false }
+                        Position::Value { is_id_key: false }
                     }
-                    (place, _) => place,
+                    (position, _) => position,
                 };
             }
             match byte {
@@ -60,7 +60,7 @@ impl Outline {
 
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Where the string that begins at `start` has ended, unless it is cut off.
+/// Returns the index after the closing quote of the string that begins at `start`; `None` if the string is truncated.
 fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_the_outermost_objects_own() {
+    fn outline_takes_the_id_of_the_outermost_object() {
         for text in [
             r#"{"id":"r1"}"#,
             "\u{feff} \r\n\t{ \"id\" : \"r1\" }",
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_under_the_key_is_no_id() {
+    fn outline_ignores_an_id_that_is_not_a_top_level_string() {
         for text in [
             "",
             "r1",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_are_counted_however_many_and_in_strings_not_at_all() {
+    fn outline_depth_counts_nested_brackets_outside_strings() {
         assert_eq!(Outline::of("7").depth, 0);
         assert_eq!(Outline::of(r#"{"a":"[[[\"[","b":[{}]}"#).depth, 3);
         let deep = format!(r#"{{"payload":{}{},"id":"r1"}}"#, "[".repeat(50_000), "]".repeat(50_000));
@@ -159,13 +159,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_what_is_json_the_outline_is_what_its_reader_says(value in value()) {
+        fn outline_of_valid_json_agrees_with_serde_json(value in value()) {
             let expected = Outline { id: value["id"].as_str().map(str::to_owned), depth: depth(&value) };
             prop_assert_eq!(Outline::of(&value.to_string()), expected);
         }
 
         #[test]
-        fn an_id_that_was_whole_is_found_wherever_the_message_is_cut_off(
+        fn outline_finds_a_complete_id_in_a_truncated_message(
             id in "\\PC{1,10}", rest in value(), cut in any::<proptest::sample::Index>(),
         ) {
             let head = format!(r#"{{"id":{},"#, json!(id));
@@ -178,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in r#"[\[\]{}":,\\idé \PC]{0,60}"#) {
+        fn outline_does_not_panic_on_arbitrary_text(text in r#"[\[\]{}":,\\idé \PC]{0,60}"#) {
             Outline::of(&text);
         }
     }

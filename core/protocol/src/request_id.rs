@@ -2,37 +2,38 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A request, as its client names it. Unique within its user only.
+/// The id of a request, chosen by its client. Different users may use the same id for different requests.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The longest id that a client may choose, in characters.
+    /// Maximum length of an id that a client may choose, in characters.
     pub const MAX_CHARS: usize = 128;
 
-    /// Takes the text as it is.
+    /// Creates a request id from a text, without validating the text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// Returns the request id as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Takes an id that a client chose, if it is one.
+    /// Validates an id that a client chose.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the problem if the text is empty, longer than [`MAX_CHARS`](Self::MAX_CHARS) characters, or
+    /// contains control characters.
     pub fn parse(text: &str) -> Result<Self, String> {
         let chars = text.chars().count();
         if chars == 0 {
             Err("must not be empty".to_owned())
         } else if chars > Self::MAX_CHARS {
-            Err(format!("has {chars} characters; at most {} are taken", Self::MAX_CHARS))
+            Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS))
         } else if text.chars().any(char::is_control) {
             Err("must not contain control characters".to_owned())
         } else {

@@ -1,20 +1,20 @@
 use std::str::FromStr;
 
-/// The signature algorithms that a key may be pinned to.
+/// A signature algorithm of JSON Web Tokens. Each key is pinned to one algorithm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Algorithm {
-    /// RSA, PKCS#1 v1.5, SHA-256.
+    /// RS256: RSA signatures in PKCS#1 v1.5 with SHA-256.
     Rs256,
-    /// ECDSA over P-256, SHA-256.
+    /// ES256: ECDSA signatures on the curve P-256 with SHA-256.
     Es256,
-    /// Ed25519.
+    /// EdDSA: Ed25519 signatures.
     EdDsa,
-    /// HMAC, SHA-256: whoever can verify can sign as well.
+    /// HS256: HMAC with SHA-256. The key is a shared secret, so every verifier can also sign tokens.
     Hs256,
 }
 
 impl Algorithm {
-    /// As the header of a token names it (RFC 7518, section 3.1; RFC 8037, section 3.1).
+    /// Returns the value of `alg` in a token's header (RFC 7518, section 3.1; RFC 8037, section 3.1).
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Algorithm, signature};
 
-/// The keys that tokens are verified with, each pinned to one algorithm.
+/// The keys that verify tokens, each pinned to one algorithm.
 pub(super) struct Keys(Vec<Key>);
 
 struct Key {
@@ -18,7 +18,7 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Without the keys themselves: one of them may be a secret.
+/// Shows only the id and the algorithm of each key, because a key may be a secret.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.0.iter().map(|key| (&key.id, key.algorithm))).finish()
@@ -26,47 +26,54 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// Minimum length of an HS256 secret, in bytes.
     const MIN_SECRET_BYTES: usize = 32;
-    /// What ring verifies with.
+    /// Key sizes for which ring verifies RSA signatures, in bits.
     const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-    /// A point on P-256, uncompressed.
+    /// Length of an uncompressed point on the curve P-256, in bytes.
     const P256_POINT_BYTES: usize = 65;
 
-    /// One key, in PEM, or the secret itself.
+    /// Parses a single key: a public key in PEM, or the HS256 secret itself.
     pub(super) fn one(algorithm: Algorithm, key: &str) -> Result<Self, String> {
         let key = match algorithm {
-            Algorithm::Hs256 => secret_text(key)?,
-            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => public_key(algorithm, key)?,
+            Algorithm::Hs256 => secret_text(key),
+            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => public_key(algorithm, key),
         };
+        let key = key.map_err(|problem| format!("the key {problem}"))?;
         Ok(Self(vec![Key { id: None, algorithm, key }]))
     }
 
-    /// The keys of a JSON Web Key Set that are for one of these algorithms.
+    /// Parses a JSON Web Key Set, and keeps its keys for these algorithms.
     pub(super) fn set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
-        // Not with the text that could not be read: there may be a secret in it.
+        // The error must not quote the text, which may contain a secret.
         let set: KeySet = serde_json::from_str(jwks).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            format!("is no JSON Web Key Set, an object with a list of `keys` (line {line}, column {column})")
+            format!(
+                "expected a JSON Web Key Set, an object with a list `keys` (line {line}, column {column})"
+            )
         })?;
         let mut keys: Vec<Key> = Vec::new();
-        let mut passed_over = Vec::new();
+        let mut ignored = Vec::new();
         for (n, jwk) in set.keys.into_iter().enumerate() {
             let name = match jwk.get("kid").and_then(Value::as_str) {
                 Some(id) => format!("the key {id:?}"),
-                None => format!("key {}", n + 1),
+                None => format!("key {} of the set", n + 1),
             };
             let key = match jwk_key(algorithms, jwk) {
                 Ok(key) => key,
-                Err(Unusable::PassedOver(reason)) => {
-                    tracing::info!("{name} of the token keys is passed over: it {reason}");
-                    passed_over.push(format!("{name} {reason}"));
+                Err(Unusable::Ignored(reason)) => {
+                    tracing::info!(key = name, reason, "key of the JSON Web Key Set ignored");
+                    ignored.push(format!("{name} {reason}"));
                     continue;
                 }
-                Err(Unusable::Refused(reason)) => return Err(format!("cannot be used: {name} {reason}")),
+                Err(Unusable::Refused(reason)) => {
+                    return Err(format!("the key set is invalid: {name} {reason}"));
+                }
             };
             if keys.iter().any(|other| other.id == key.id && other.algorithm == key.algorithm) {
+                let kid = if key.id.is_some() { "with this kid" } else { "without a kid" };
                 return Err(format!(
-                    "cannot be used: {name} is one of two {} keys that no token could tell apart",
+                    "the key set is invalid: {name} is the second {} key {kid}",
                     key.algorithm.as_str()
                 ));
             }
@@ -74,18 +81,18 @@ impl Keys {
         }
         if keys.is_empty() {
             let wanted: Vec<&str> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
-            let reasons =
-                if passed_over.is_empty() { "it is empty".to_owned() } else { passed_over.join(", ") };
-            return Err(format!("is a set without a key for {}: {reasons}", wanted.join(" or ")));
+            let reasons = if ignored.is_empty() { "the set is empty".to_owned() } else { ignored.join(", ") };
+            return Err(format!("the key set has no usable key for {}: {reasons}", wanted.join(" or ")));
         }
         Ok(Self(keys))
     }
 
-    /// Whether `signature` is that of `message`, by the key that a token's header points to.
+    /// Returns whether `signature` is a valid signature of `message` under the key that a token's header
+    /// selects.
     ///
-    /// That is at most one: no token can make us try one key after another.
+    /// A header selects at most one key, so a token cannot make the verifier try one key after another.
     pub(super) fn verify(&self, algorithm: &str, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
-        // Whatever a header names that no key is pinned to, `none` included, is not how we verify.
+        // An algorithm to which no key is pinned, including `none`, selects no key.
         let of_algorithm = || self.0.iter().filter(|key| key.algorithm.as_str() == algorithm);
         let found = match id {
             Some(id) => of_algorithm()
@@ -93,54 +100,59 @@ impl Keys {
                 .or_else(|| of_algorithm().find(|key| key.id.is_none())),
             None => of_algorithm().next().filter(|_| of_algorithm().count() == 1),
         };
-        found.is_some_and(|found| signature::holds(found.algorithm, &found.key, message, signature))
+        found.is_some_and(|found| signature::is_valid(found.algorithm, &found.key, message, signature))
     }
 }
 
 fn secret_text(secret: &str) -> Result<DecodingKey, String> {
-    // Anybody may have the public key of an issuer, and could sign with it.
+    // A public key as the secret would let anyone who has the public key sign tokens.
     if secret.contains("-----BEGIN") {
-        return Err("is a key in PEM, and an HS256 secret must be one that nobody else knows".into());
+        return Err("is in PEM format; HS256 requires a shared secret instead".into());
     }
     secret_bytes(secret.as_bytes())
 }
 
 fn secret_bytes(secret: &[u8]) -> Result<DecodingKey, String> {
     if secret.len() < Keys::MIN_SECRET_BYTES {
-        return Err(format!("an HS256 secret must have at least {} bytes", Keys::MIN_SECRET_BYTES));
+        return Err(format!(
+            "is too short; an HS256 secret must have at least {} bytes",
+            Keys::MIN_SECRET_BYTES
+        ));
     }
     Ok(DecodingKey::from_secret(secret))
 }
 
-/// Refuses what the library takes for a key and ring would fail on, token after token.
+/// Parses a public key in PEM. Refuses keys that jsonwebtoken accepts but with which ring would fail to
+/// verify any token.
 fn public_key(algorithm: Algorithm, key: &str) -> Result<DecodingKey, String> {
     let pem = key.replace("\\n", "\n");
     if pem.contains("PRIVATE KEY-----") {
-        return Err("is a private key: give its public half, and nobody the private one".into());
+        return Err("is a private key; use the public key, and keep the private key secret".into());
     }
     if pem.matches("-----BEGIN").count() > 1 {
-        return Err("is several keys in PEM: give one, or all of them as a JSON Web Key Set".into());
+        return Err("consists of several PEM keys; use a single key, or a JSON Web Key Set".into());
     }
     let parsed = match algorithm {
         Algorithm::Es256 => DecodingKey::from_ec_pem(pem.as_bytes()),
         Algorithm::EdDsa => DecodingKey::from_ed_pem(pem.as_bytes()),
         Algorithm::Rs256 | Algorithm::Hs256 => DecodingKey::from_rsa_pem(pem.as_bytes()),
     };
-    let key = parsed.map_err(|error| format!("is no public key in PEM for {algorithm:?}: {error}"))?;
+    let key =
+        parsed.map_err(|error| format!("is not a public key in PEM for {}: {error}", algorithm.as_str()))?;
     let bytes = key.try_get_as_bytes().unwrap_or_default();
     match algorithm {
         Algorithm::Es256 if bytes.len() != Keys::P256_POINT_BYTES => {
-            Err("is a key on another curve than P-256, which is that of ES256".into())
+            Err("is not on the curve P-256, which ES256 requires".into())
         }
         Algorithm::Rs256 => {
-            let (n, e) = rsa_numbers(bytes).ok_or("is no RSA public key")?;
+            let (n, e) = rsa_numbers(bytes).ok_or("is not an RSA public key")?;
             rsa_key(n, e)
         }
         Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Hs256 => Ok(key),
     }
 }
 
-/// The modulus and the exponent of an `RSAPublicKey` in DER (RFC 8017, appendix A.1.1).
+/// Returns the modulus and the exponent of an `RSAPublicKey` in DER (RFC 8017, appendix A.1.1).
 fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     const INTEGER: u8 = 0x02;
     const SEQUENCE: u8 = 0x30;
@@ -150,7 +162,9 @@ fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((n, e))
 }
 
-/// The contents of the value of this tag that `der` begins with, and what comes after it (X.690, section 8.1).
+/// Returns the contents of the first value in `der`, and the bytes after it (X.690, section 8.1).
+///
+/// Returns `None` if the first value does not have this tag, or is cut off.
 fn der_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.strip_prefix(&[tag])?.split_first()?;
     let (len, rest) = match first.checked_sub(0x80) {
@@ -166,13 +180,13 @@ fn der_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
-/// RFC 7517, section 5.
+/// A JSON Web Key Set (RFC 7517, section 5).
 #[derive(Deserialize)]
 struct KeySet {
     keys: Vec<Value>,
 }
 
-/// RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2.
+/// A JSON Web Key (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2).
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -190,27 +204,28 @@ struct Jwk {
     d: Option<IgnoredAny>,
 }
 
-/// Why a key of a set is not used.
+/// The reason why a key of a JSON Web Key Set is not used.
 enum Unusable {
-    /// Issuers publish keys for other purposes, and of kinds to come (RFC 7517, section 5): the others are as good.
-    PassedOver(String),
-    /// Nobody meant to configure this.
+    /// The key is ignored, and the other keys of the set are used. Issuers publish keys for other purposes
+    /// and of unknown types, which a reader should ignore (RFC 7517, section 5).
+    Ignored(String),
+    /// The whole set is refused, because the key can only be there by mistake.
     Refused(String),
 }
 
 fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
-    use Unusable::{PassedOver, Refused};
+    use Unusable::{Ignored, Refused};
     let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else {
-        return Err(PassedOver("is no JSON Web Key".into()));
+        return Err(Ignored("is not a JSON Web Key".into()));
     };
     if jwk.d.is_some() {
-        return Err(Refused("is private: give its public half, and nobody the private one".into()));
+        return Err(Refused("is a private key; use the public key, and keep the private key secret".into()));
     }
     if let Some(other) = jwk.intended_use.filter(|intended| intended != "sig") {
-        return Err(PassedOver(format!("is not for signatures (use: {other})")));
+        return Err(Ignored(format!("is not for signatures (use: {other})")));
     }
     if jwk.key_ops.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify")) {
-        return Err(PassedOver("is not for verifying (key_ops)".into()));
+        return Err(Ignored("is not for verifying signatures (key_ops)".into()));
     }
     let algorithm = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => Algorithm::Rs256,
@@ -219,28 +234,26 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         ("oct", _) => Algorithm::Hs256,
         (kind, curve) => {
             let curve = curve.map(|curve| format!(", {curve}")).unwrap_or_default();
-            return Err(PassedOver(format!("is of a kind that is not known here ({kind}{curve})")));
+            return Err(Ignored(format!("is of an unsupported key type ({kind}{curve})")));
         }
     };
     if let Some(other) = jwk.alg.filter(|named| named != algorithm.as_str()) {
-        return Err(PassedOver(format!("is for {other}")));
+        return Err(Ignored(format!("is for {other}")));
     }
     if !algorithms.contains(&algorithm) {
-        return Err(PassedOver(format!("is for {}", algorithm.as_str())));
+        return Err(Ignored(format!("is for {}", algorithm.as_str())));
     }
     let member = |name: &str, value: Option<String>| {
         let decoded = value.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
-        decoded.ok_or_else(|| PassedOver(format!("has no `{name}` in base64url")))
+        decoded.ok_or_else(|| Ignored(format!("has no `{name}` in base64url")))
     };
     let key = match algorithm {
         Algorithm::Rs256 => rsa_key(&member("n", jwk.n)?, &member("e", jwk.e)?),
         Algorithm::Es256 => p256_key(&member("x", jwk.x)?, &member("y", jwk.y)?),
         Algorithm::EdDsa => ed25519_key(&member("x", jwk.x)?),
-        Algorithm::Hs256 => {
-            secret_bytes(&member("k", jwk.k)?).map_err(|problem| format!("is too short: {problem}"))
-        }
+        Algorithm::Hs256 => secret_bytes(&member("k", jwk.k)?),
     };
-    Ok(Key { id: jwk.kid, algorithm, key: key.map_err(PassedOver)? })
+    Ok(Key { id: jwk.kid, algorithm, key: key.map_err(Ignored)? })
 }
 
 fn rsa_key(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
@@ -256,14 +269,14 @@ fn rsa_key(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
 fn p256_key(x: &[u8], y: &[u8]) -> Result<DecodingKey, String> {
     let point = [&[4], x, y].concat();
     if x.len() != y.len() || point.len() != Keys::P256_POINT_BYTES {
-        return Err("has coordinates that are not of 32 bytes each".into());
+        return Err("has a coordinate that is not 32 bytes long".into());
     }
     Ok(DecodingKey::from_ec_der(&point))
 }
 
 fn ed25519_key(x: &[u8]) -> Result<DecodingKey, String> {
     if x.len() != ring::signature::ED25519_PUBLIC_KEY_LEN {
-        return Err("is not of 32 bytes".into());
+        return Err("is not 32 bytes long".into());
     }
     Ok(DecodingKey::from_ed_der(x))
 }
@@ -293,13 +306,13 @@ mod tests {
         verifier.verify(token, NOW).map(|_| ())
     }
 
-    /// The key `k1`, but for these members; null takes one away.
+    /// Returns the JWK of `key` with the kid `k1` and these members replaced; null removes a member.
     fn changed(key: &TestKey, changes: &Value) -> Value {
         changed_object(key.jwk("k1"), changes)
     }
 
     #[test]
-    fn a_token_is_verified_with_the_key_that_its_kid_names() {
+    fn token_is_verified_with_the_key_that_its_kid_names() {
         let keys = ALL.map(|algorithm| (algorithm.as_str(), TestKey::new(algorithm)));
         let second = TestKey::new(Algorithm::EdDsa);
         let mut set: Vec<Value> = keys.iter().map(|(id, key)| key.jwk(id)).collect();
@@ -311,7 +324,7 @@ mod tests {
         assert_eq!(outcome(&verifier, &second.sign_as("second", &claims())), Ok(()));
     }
 
-    /// An RSA key whose modulus has so many bits, in PEM.
+    /// Returns an RSA public key in PEM whose modulus has this number of bits.
     fn rsa_pem(bits: usize) -> String {
         let tagged = |tag: u8, contents: &[u8]| {
             let len = u16::try_from(contents.len()).unwrap().to_be_bytes();
@@ -325,32 +338,33 @@ mod tests {
     }
 
     #[test]
-    fn an_rsa_key_in_pem_is_taken_at_the_bounds_and_refused_a_bit_beyond_them() {
+    fn rsa_key_in_pem_is_accepted_from_2048_to_8192_bits() {
         let outcome = |bits| TokenVerifier::new(Algorithm::Rs256, &rsa_pem(bits)).map(drop);
         for bits in [2_048, 2_049, 8_192] {
             assert_eq!(outcome(bits), Ok(()), "{bits}");
         }
         for bits in [1_024, 2_000, 2_047, 8_193, 16_384] {
-            let problem = format!("has {bits} bits; an RSA key must have 2048 to 8192");
+            let problem = format!("the key has {bits} bits; an RSA key must have 2048 to 8192");
             assert_eq!(outcome(bits), Err(problem), "{bits}");
         }
     }
 
     #[test]
-    fn what_is_not_the_der_of_an_rsa_key_is_none() {
+    fn truncated_or_malformed_der_is_not_an_rsa_key() {
         let whole = [0x30, 0x08, 2, 1, 7, 2, 3, 1, 0, 1];
         assert_eq!(rsa_numbers(&whole), Some((&[7][..], &[1, 0, 1][..])));
         for cut in 0..whole.len() {
             assert_eq!(rsa_numbers(&whole[..cut]), None, "{cut}");
         }
-        for odd in [&[0x30, 0x80][..], &[0x30, 0xff, 1], &[0x30, 0x89, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 1, 7]]
+        for malformed in
+            [&[0x30, 0x80][..], &[0x30, 0xff, 1], &[0x30, 0x89, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[2, 1, 7]]
         {
-            assert_eq!(rsa_numbers(odd), None, "{odd:?}");
+            assert_eq!(rsa_numbers(malformed), None, "{malformed:?}");
         }
     }
 
     #[test]
-    fn a_kid_that_is_unknown_or_another_keys_is_refused_as_a_bad_signature_is() {
+    fn token_with_an_unknown_kid_or_the_kid_of_another_key_is_refused() {
         let (one, other) = (TestKey::new(Algorithm::EdDsa), TestKey::new(Algorithm::EdDsa));
         let verifier = verifier(&ASYMMETRIC, &[one.jwk("one"), other.jwk("other")]).unwrap();
         for id in ["other", "unknown", "", "ONE", "one ", "\u{0}", "../one"] {
@@ -365,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_without_a_kid_is_taken_where_one_key_is_for_its_algorithm() {
+    fn token_without_a_kid_is_accepted_only_if_one_key_has_its_algorithm() {
         let (rsa, one, other) =
             (TestKey::new(Algorithm::Rs256), TestKey::new(Algorithm::EdDsa), TestKey::new(Algorithm::EdDsa));
         let verifier = verifier(&ASYMMETRIC, &[rsa.jwk("rsa"), one.jwk("one"), other.jwk("other")]).unwrap();
@@ -376,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_an_id_is_for_tokens_whose_kid_no_other_key_has() {
+    fn key_without_a_kid_verifies_tokens_whose_kid_no_other_key_has() {
         let (named, unnamed) = (TestKey::new(Algorithm::EdDsa), TestKey::new(Algorithm::EdDsa));
         let verifier =
             verifier(&ASYMMETRIC, &[changed(&unnamed, &json!({"kid": null})), named.jwk("named")]).unwrap();
@@ -386,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_set_takes_no_algorithm_but_its_own() {
+    fn key_of_a_set_refuses_tokens_of_other_algorithms() {
         for pinned in ALL {
             let verifier = verifier(&ALL, &[TestKey::new(pinned).jwk("k1")]).unwrap();
             for named in ALL.into_iter().filter(|named| *named != pinned) {
@@ -405,13 +419,13 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_of_a_set_is_never_taken_for_a_secret() {
+    fn token_signed_with_a_public_key_of_the_set_as_hs256_secret_is_refused() {
         let rsa = TestKey::new(Algorithm::Rs256);
         let verifier =
             verifier(&ALL, &[rsa.jwk("k1"), TestKey::new(Algorithm::Hs256).jwk("secret")]).unwrap();
         let jwk = rsa.jwk("k1");
-        for known in [RSA_PUBLIC.to_owned(), jwk.to_string(), jwk["n"].as_str().unwrap().to_owned()] {
-            let forger = TestKey::Hs256(known);
+        for public_text in [RSA_PUBLIC.to_owned(), jwk.to_string(), jwk["n"].as_str().unwrap().to_owned()] {
+            let forger = TestKey::Hs256(public_text);
             for id in ["k1", "secret"] {
                 assert_eq!(outcome(&verifier, &forger.sign_as(id, &claims())), Err(TokenRefused::Signature));
             }
@@ -420,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_a_set_counts_only_where_secrets_are_asked_for() {
+    fn secret_of_a_set_verifies_only_if_hs256_is_configured() {
         let (secret, public) = (TestKey::new(Algorithm::Hs256), TestKey::new(Algorithm::EdDsa));
         let set = [secret.jwk("secret"), public.jwk("public")];
         let token = secret.sign_as("secret", &claims());
@@ -429,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_key_costs_the_others_nothing_and_alone_is_refused_with_the_reason() {
+    fn unusable_key_is_ignored_in_a_key_set_and_refused_if_alone() {
         let good = TestKey::new(Algorithm::EdDsa);
         let [rsa, ec, ed, oct] = ALL.map(TestKey::new);
         let short_modulus = URL_SAFE_NO_PAD.encode([0xff; 128]);
@@ -449,19 +463,19 @@ mod tests {
             changed(&ed, &json!({"x": "AQAB"})),
             changed(&oct, &json!({})),
             changed(&ed, &json!({"kty": "AKP"})),
-            json!("no object"),
+            json!("not an object"),
         ];
         let mut report = Vec::new();
         for jwk in unusable {
-            let beside = verifier(&ASYMMETRIC, &[jwk.clone(), good.jwk("good")]).unwrap();
-            assert_eq!(outcome(&beside, &good.sign_as("good", &claims())), Ok(()), "{jwk}");
+            let with_good = verifier(&ASYMMETRIC, &[jwk.clone(), good.jwk("good")]).unwrap();
+            assert_eq!(outcome(&with_good, &good.sign_as("good", &claims())), Ok(()), "{jwk}");
             report.push(verifier(&ASYMMETRIC, &[jwk]).unwrap_err());
         }
         insta::assert_snapshot!(report.join("\n"));
     }
 
     #[test]
-    fn what_nobody_can_mean_is_refused_whatever_stands_beside_it() {
+    fn key_set_with_a_private_key_or_ambiguous_keys_is_refused_as_a_whole() {
         let (good, other) = (TestKey::new(Algorithm::EdDsa), TestKey::new(Algorithm::EdDsa));
         let unnamed = |key| changed(key, &json!({"kid": null}));
         let report = [
@@ -480,12 +494,12 @@ mod tests {
         assert_eq!(
             outcome(&same_id, &good.sign_as("k1", &claims())),
             Ok(()),
-            "told apart by their algorithms"
+            "keys with the same kid and different algorithms are both usable"
         );
     }
 
     #[test]
-    fn a_modulus_may_begin_with_zeros() {
+    fn rsa_modulus_of_a_jwk_may_have_leading_zeros() {
         let key = TestKey::new(Algorithm::Rs256);
         let mut jwk = key.jwk("k1");
         let n = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();

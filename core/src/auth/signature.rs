@@ -1,7 +1,8 @@
-//! The signatures of tokens, by ring: small, quick to start, and far faster for RS256 than pure Rust.
+//! Verifies token signatures with ring, which is small, starts quickly, and verifies RS256 far faster than
+//! pure Rust.
 //!
-//! Not through jsonwebtoken's own verification, whose provider of cryptography is one for the whole process: a
-//! library must not choose that for its users.
+//! jsonwebtoken's own verification is not used, because it needs one cryptography provider for the whole
+//! process. A library must not choose the provider for its users.
 
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use ring::hmac;
@@ -11,8 +12,8 @@ use ring::signature::{
 
 use super::Algorithm;
 
-/// Whether `signature` is that of `message`, by `algorithm` and the private half of `key`.
-pub(super) fn holds(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
+/// Returns whether `signature` is a valid signature of `message` under `algorithm` and `key`.
+pub(super) fn is_valid(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
     let verified = match (algorithm, key.kind()) {
         (Algorithm::Hs256, DecodingKeyKind::SecretOrDer(secret)) => {
             hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), message, signature)

@@ -1,4 +1,4 @@
-//! Tokens for tests, signed with ring, since the library's own signer is not linked.
+//! Keys and tokens for tests. Tokens are signed with ring, because jsonwebtoken's signer is not linked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Algorithm, TokenVerifier};
 
-/// A key that signs tokens, as an issuer holds it.
+/// A private key or HS256 secret that signs tokens, as an issuer holds it.
 pub(crate) enum TestKey {
     Rs256(Box<rsa::KeyPair>),
     Es256(EcdsaKeyPair),
@@ -19,11 +19,11 @@ pub(crate) enum TestKey {
     Hs256(String),
 }
 
-/// The public half of the RSA key.
+/// Public key of the RSA test key, in PEM.
 pub(super) const RSA_PUBLIC: &str = include_str!("testdata/rsa-2048-test-key.public.pem");
 
 impl TestKey {
-    /// The RSA key of the test data, and for the other algorithms a new one.
+    /// Returns the RSA key from the test data for RS256, and a newly generated key for the other algorithms.
     pub(crate) fn new(algorithm: Algorithm) -> Self {
         let random = SystemRandom::new();
         match algorithm {
@@ -56,9 +56,10 @@ impl TestKey {
         }
     }
 
-    /// What a stage is configured with: the public half in PEM, or the secret.
+    /// Returns the key to configure on the verifier's side: the public key in PEM, or the HS256 secret.
     pub(crate) fn verification_key(&self) -> String {
-        // SubjectPublicKeyInfo as far as the key itself: RFC 5480 for P-256, RFC 8410 for Ed25519.
+        // DER prefixes of SubjectPublicKeyInfo before the key bytes: RFC 5480 for P-256, RFC 8410 for
+        // Ed25519.
         const P256: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
         const ED25519: &str = "302a300506032b6570032100";
         match self {
@@ -69,7 +70,7 @@ impl TestKey {
         }
     }
 
-    /// The public half, or the secret, as a member of a JSON Web Key Set.
+    /// Returns the public key or the secret as a JSON Web Key with this `kid`.
     pub(crate) fn jwk(&self, id: &str) -> Value {
         let base64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let mut jwk = match self {
@@ -97,19 +98,19 @@ impl TestKey {
         TokenVerifier::new(self.algorithm(), &self.verification_key()).unwrap()
     }
 
-    /// A token with these claims, as an issuer makes it.
+    /// Returns a signed token with these claims and without a `kid`.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": self.algorithm().as_str(), "typ": "JWT"});
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// A token with these claims that says which key signed it.
+    /// Returns a signed token with these claims and `id` as its `kid`.
     pub(crate) fn sign_as(&self, id: &str, claims: &Value) -> String {
         let header = json!({"alg": self.algorithm().as_str(), "kid": id});
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// A token with any header and any claims.
+    /// Returns a signed token with the given header and claims texts, valid or not.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.signature(signed.as_bytes()));
@@ -134,7 +135,7 @@ impl TestKey {
     }
 }
 
-/// An object, but for these members; null takes one away.
+/// Returns the JSON object with the members in `changes` replaced; a null in `changes` removes the member.
 pub(super) fn changed_object(mut object: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {

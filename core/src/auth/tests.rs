@@ -8,7 +8,8 @@ use super::*;
 use crate::ids::{RequestId, RequestKey};
 
 const ALL: [Algorithm; 4] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256];
-/// Far from the time at which the tests run, so that a look at the machine's own clock would show.
+/// Current time in the tests, in seconds. It is far from the real time, so that a use of the system clock
+/// would fail a test.
 const NOW_SECS: u64 = 1_000_000;
 const NOW: Timestamp = Timestamp::from_secs(NOW_SECS);
 
@@ -16,12 +17,12 @@ fn claims() -> Value {
     json!({"sub": "ann", "tenant_id": "acme", "exp": NOW_SECS + 60})
 }
 
-/// Good claims, but for these; null takes one away.
+/// Returns valid claims with these members replaced; null removes a member.
 fn claims_with(changes: &Value) -> Value {
     changed_object(claims(), changes)
 }
 
-/// What becomes of a well signed token with these claims.
+/// Verifies a correctly signed token with these claims.
 fn verify_claims(claims: &Value) -> Result<Identity, TokenRefused> {
     verify_claims_text(&claims.to_string())
 }
@@ -32,7 +33,7 @@ fn verify_claims_text(claims: &str) -> Result<Identity, TokenRefused> {
 }
 
 #[test]
-fn a_token_signed_with_each_algorithm_names_its_user() {
+fn token_signed_with_any_supported_algorithm_yields_its_identity() {
     for algorithm in ALL {
         let key = TestKey::new(algorithm);
         let token = key.sign(&claims_with(&json!({"permissions": ["reports", "admin"]})));
@@ -47,7 +48,7 @@ fn a_token_signed_with_each_algorithm_names_its_user() {
 }
 
 #[test]
-fn a_token_is_refused_when_anything_in_it_was_changed() {
+fn token_with_changed_header_claims_or_signature_is_refused() {
     for algorithm in ALL {
         let key = TestKey::new(algorithm);
         let token = key.sign(&claims());
@@ -71,7 +72,7 @@ fn a_token_is_refused_when_anything_in_it_was_changed() {
 }
 
 #[test]
-fn a_token_of_another_key_is_refused() {
+fn token_signed_with_another_key_is_refused() {
     for algorithm in [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256] {
         let (trusted, other) = (TestKey::new(algorithm), TestKey::new(algorithm));
         let refused = trusted.verifier().verify(&other.sign(&claims()), NOW);
@@ -80,7 +81,7 @@ fn a_token_of_another_key_is_refused() {
 }
 
 #[test]
-fn a_key_takes_no_algorithm_but_the_one_it_is_pinned_to() {
+fn key_refuses_tokens_of_algorithms_other_than_its_pinned_one() {
     for pinned in ALL {
         let verifier = TestKey::new(pinned).verifier();
         for named in ALL.into_iter().filter(|named| *named != pinned) {
@@ -92,14 +93,14 @@ fn a_key_takes_no_algorithm_but_the_one_it_is_pinned_to() {
 }
 
 #[test]
-fn a_public_key_is_never_taken_for_a_secret() {
+fn token_signed_with_the_public_key_as_hs256_secret_is_refused() {
     let forger = TestKey::Hs256(RSA_PUBLIC.to_owned());
     let verifier = TestKey::new(Algorithm::Rs256).verifier();
     assert_eq!(verifier.verify(&forger.sign(&claims()), NOW), Err(TokenRefused::Signature));
-    let relabelled = forger.sign_text(r#"{"alg":"RS256"}"#, &claims().to_string());
-    assert_eq!(verifier.verify(&relabelled, NOW), Err(TokenRefused::Signature));
+    let with_rs256_header = forger.sign_text(r#"{"alg":"RS256"}"#, &claims().to_string());
+    assert_eq!(verifier.verify(&with_rs256_header, NOW), Err(TokenRefused::Signature));
     let misconfigured = TokenVerifier::new(Algorithm::Hs256, RSA_PUBLIC).unwrap_err();
-    assert!(misconfigured.starts_with("is a key in PEM"), "{misconfigured}");
+    assert!(misconfigured.starts_with("the key is in PEM format"), "{misconfigured}");
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn unsigned_tokens_and_unknown_algorithms_are_refused() {
 }
 
 #[test]
-fn a_header_that_cannot_be_read_is_malformed_even_when_signed() {
+fn signed_token_with_an_invalid_header_is_malformed() {
     let key = TestKey::new(Algorithm::EdDsa);
     for header in [
         "",
@@ -134,7 +135,7 @@ fn a_header_that_cannot_be_read_is_malformed_even_when_signed() {
         r#"{"alg":null}"#,
         r#"{"alg":["EdDSA"]}"#,
         r#"{"alg":"EdDSA","alg":"EdDSA"}"#,
-        // RFC 7515, section 4.1.11: what is critical must be understood.
+        // RFC 7515, section 4.1.11: a token with an unsupported critical header must be refused.
         r#"{"alg":"EdDSA","crit":["b64"],"b64":false}"#,
         r#"{"alg":"EdDSA","crit":[]}"#,
     ] {
@@ -146,7 +147,7 @@ fn a_header_that_cannot_be_read_is_malformed_even_when_signed() {
 }
 
 #[test]
-fn what_is_no_token_is_malformed() {
+fn text_that_is_not_a_token_is_malformed() {
     let key = TestKey::new(Algorithm::Hs256);
     let verifier = key.verifier();
     let token = key.sign(&claims());
@@ -179,20 +180,20 @@ fn what_is_no_token_is_malformed() {
 }
 
 #[test]
-fn a_token_may_have_4096_bytes_and_no_more() {
+fn token_may_have_at_most_4096_bytes() {
     let key = TestKey::new(Algorithm::Hs256);
-    let of_padding = |n: usize| key.sign(&claims_with(&json!({"padding": "x".repeat(n)})));
-    // Three more bytes are four more characters.
-    let fits = |n: &usize| (4093..=4096).contains(&of_padding(*n).len());
+    let with_padding = |n: usize| key.sign(&claims_with(&json!({"padding": "x".repeat(n)})));
+    // In base64, three more bytes of claims are four more characters of the token.
+    let fits = |n: &usize| (4093..=4096).contains(&with_padding(*n).len());
     let longest = (2000..4096).find(fits).unwrap();
-    assert!(key.verifier().verify(&of_padding(longest), NOW).is_ok());
-    let too_long = of_padding(longest + 3);
+    assert!(key.verifier().verify(&with_padding(longest), NOW).is_ok());
+    let too_long = with_padding(longest + 3);
     assert_eq!(key.verifier().verify(&too_long, NOW), Err(TokenRefused::Malformed));
 }
 
 proptest! {
     #[test]
-    fn no_text_is_accepted_or_makes_the_verifier_panic(text in "\\PC{0,300}", dotted in "[A-Za-z0-9_.-]{0,200}") {
+    fn arbitrary_text_is_refused_without_a_panic(text in "\\PC{0,300}", dotted in "[A-Za-z0-9_.-]{0,200}") {
         let verifier = TestKey::Hs256("0123456789abcdef0123456789abcdef".into()).verifier();
         prop_assert!(verifier.verify(&text, NOW).is_err());
         prop_assert!(verifier.verify(&dotted, NOW).is_err());
@@ -200,10 +201,10 @@ proptest! {
 }
 
 #[test]
-fn a_token_ends_at_its_exp_by_our_clock_alone() {
+fn token_expires_at_its_exp_independently_of_the_system_clock() {
     let key = TestKey::new(Algorithm::Hs256);
     let verifier = key.verifier();
-    // Long ago, near, and when nobody will run this test any more: the machine's clock has no say.
+    // Times in the far past, near the present and in the far future show that the system clock is not used.
     for exp in [1_000, 1_700_000_000, 250_000_000_000_u64] {
         let token = key.sign(&claims_with(&json!({"exp": exp})));
         let end = Timestamp::from_secs(exp);
@@ -215,7 +216,7 @@ fn a_token_ends_at_its_exp_by_our_clock_alone() {
 }
 
 #[test]
-fn a_token_begins_60_seconds_before_its_nbf_by_our_clock_alone() {
+fn token_is_valid_from_60_seconds_before_its_nbf() {
     let key = TestKey::new(Algorithm::Hs256);
     let verifier = key.verifier();
     for nbf in [1_000, 1_700_000_000, 250_000_000_000_u64] {
@@ -228,7 +229,7 @@ fn a_token_begins_60_seconds_before_its_nbf_by_our_clock_alone() {
 }
 
 #[test]
-fn a_token_may_have_been_issued_60_seconds_ahead_of_our_clock() {
+fn token_with_iat_up_to_60_seconds_in_the_future_is_accepted() {
     let issued_ahead = |secs: u64| verify_claims(&claims_with(&json!({"iat": NOW_SECS + secs})));
     assert!(issued_ahead(0).is_ok());
     assert!(issued_ahead(60).is_ok());
@@ -237,7 +238,7 @@ fn a_token_may_have_been_issued_60_seconds_ahead_of_our_clock() {
 }
 
 #[test]
-fn times_may_have_a_fraction() {
+fn token_times_may_have_a_fraction_of_a_second() {
     let fractional = json!({"exp": 1_000_060.25, "nbf": 999_999.5, "iat": 1_000_059.75});
     let identity = verify_claims(&claims_with(&fractional)).unwrap();
     assert_eq!(identity.expires_at, Timestamp::from_millis(1_000_060_250));
@@ -254,7 +255,7 @@ fn times_may_have_a_fraction() {
 }
 
 #[test]
-fn a_time_that_is_none_is_refused() {
+fn token_with_an_invalid_or_out_of_range_time_is_refused() {
     let latest = json!(253_402_300_799_u64);
     assert!(verify_claims(&claims_with(&json!({"exp": latest}))).is_ok());
     for (name, time) in ["exp", "nbf", "iat"].into_iter().flat_map(|name| {
@@ -264,7 +265,7 @@ fn a_time_that_is_none_is_refused() {
             json!(u64::MAX),
             json!(1e300),
             json!(253_402_300_800_u64),
-            // Milliseconds by mistake: in seconds, the year 55,840.
+            // A time in milliseconds by mistake; read as seconds, it is in the year 55,840.
             json!(1_700_000_000_000_u64),
             json!("1000060"),
             json!(true),
@@ -283,7 +284,7 @@ fn a_time_that_is_none_is_refused() {
 }
 
 #[test]
-fn sub_tenant_and_exp_must_be_there_and_be_usable() {
+fn token_without_a_valid_sub_tenant_id_or_exp_is_refused() {
     let changes = [
         json!({"sub": null}),
         json!({"tenant_id": null}),
@@ -311,7 +312,7 @@ fn sub_tenant_and_exp_must_be_there_and_be_usable() {
 }
 
 #[test]
-fn claims_that_are_no_object_or_say_a_thing_twice_are_refused() {
+fn token_whose_claims_are_not_an_object_or_repeat_a_key_is_refused() {
     for text in [
         "",
         "{",
@@ -328,24 +329,24 @@ fn claims_that_are_no_object_or_say_a_thing_twice_are_refused() {
 }
 
 #[test]
-fn the_longest_ids_make_a_key_that_dynamodb_takes() {
+fn request_key_of_the_longest_ids_fits_into_a_dynamodb_key() {
     let longest = "/".repeat(TokenVerifier::MAX_ID_BYTES);
-    for of_the_longest in ["/", "🦀"] {
-        let id = RequestId::new(of_the_longest.repeat(RequestId::MAX_CHARS));
+    for character in ["/", "🦀"] {
+        let id = RequestId::new(character.repeat(RequestId::MAX_CHARS));
         let key = RequestKey::new(&TenantId::new(&*longest), &UserId::new(&*longest), &id);
         assert!(key.as_str().len() <= 2048, "{}", key.as_str().len());
     }
 }
 
 #[test]
-fn permissions_are_a_list_of_strings_or_none() {
+fn permissions_must_be_a_list_of_strings_null_or_absent() {
     let permissions = |value: &str| {
         let claims = format!(r#"{{"sub":"ann","tenant_id":"acme","exp":2000000{value}}}"#);
         verify_claims_text(&claims).map(|identity| identity.permissions)
     };
     assert_eq!(permissions(""), Ok(Vec::new()));
     assert_eq!(permissions(r#","permissions":[]"#), Ok(Vec::new()));
-    // An issuer in Go writes an empty list so.
+    // An issuer in Go encodes an empty list as null.
     assert_eq!(permissions(r#","permissions":null"#), Ok(Vec::new()));
     assert_eq!(permissions(r#","permissions":["a","b"]"#), Ok(vec!["a".into(), "b".into()]));
     for wrong in [r#""admin""#, "[1]", "[null]", r#"{"admin":true}"#, "true"] {
@@ -355,7 +356,7 @@ fn permissions_are_a_list_of_strings_or_none() {
 }
 
 #[test]
-fn issuer_and_audience_are_checked_where_they_are_configured() {
+fn issuer_and_audience_are_checked_only_if_configured() {
     let key = TestKey::new(Algorithm::Hs256);
     let verify = |verifier: &TokenVerifier, changes: Value| {
         verifier.verify(&key.sign(&claims_with(&changes)), NOW).map(|_| ())
@@ -390,29 +391,33 @@ fn issuer_and_audience_are_checked_where_they_are_configured() {
 }
 
 #[test]
-fn a_tenant_is_let_in_only_if_it_is_allowed_where_not_all_are() {
+fn token_is_refused_if_its_tenant_is_not_in_the_configured_list() {
     let key = TestKey::new(Algorithm::Hs256);
-    let of = |tenant: &str| key.sign(&claims_with(&json!({"tenant_id": tenant})));
-    let some = key.verifier().with_tenants(["acme".into(), "a/b".into()]);
+    let token_of = |tenant: &str| key.sign(&claims_with(&json!({"tenant_id": tenant})));
+    let restricted = key.verifier().with_tenants(["acme".into(), "a/b".into()]);
     for (verifier, tenant, outcome) in [
         (&key.verifier(), "anybody", Ok(())),
-        (&some, "acme", Ok(())),
-        (&some, "a/b", Ok(())),
-        (&some, "acm", Err(TokenRefused::Tenant)),
-        (&some, "acme2", Err(TokenRefused::Tenant)),
-        (&some, "Acme", Err(TokenRefused::Tenant)),
-        (&some, "a%2Fb", Err(TokenRefused::Tenant)),
-        (&some, "acme,a/b", Err(TokenRefused::Tenant)),
+        (&restricted, "acme", Ok(())),
+        (&restricted, "a/b", Ok(())),
+        (&restricted, "acm", Err(TokenRefused::Tenant)),
+        (&restricted, "acme2", Err(TokenRefused::Tenant)),
+        (&restricted, "Acme", Err(TokenRefused::Tenant)),
+        (&restricted, "a%2Fb", Err(TokenRefused::Tenant)),
+        (&restricted, "acme,a/b", Err(TokenRefused::Tenant)),
         (&key.verifier().with_tenants([]), "acme", Err(TokenRefused::Tenant)),
     ] {
-        assert_eq!(verifier.verify(&of(tenant), NOW).map(|_| ()), outcome, "{tenant}");
+        assert_eq!(verifier.verify(&token_of(tenant), NOW).map(|_| ()), outcome, "{tenant}");
     }
     let forged = TestKey::new(Algorithm::Hs256).sign(&claims_with(&json!({"tenant_id": "other"})));
-    assert_eq!(some.verify(&forged, NOW), Err(TokenRefused::Signature), "nothing is said to who has no key");
+    assert_eq!(
+        restricted.verify(&forged, NOW),
+        Err(TokenRefused::Signature),
+        "the signature is checked before the tenant"
+    );
 }
 
 #[test]
-fn a_key_may_come_in_the_forms_that_issuers_hand_out() {
+fn rsa_public_key_is_accepted_in_pkcs1_and_spki_pem_with_any_line_breaks() {
     let key = TestKey::new(Algorithm::Rs256);
     let token = key.sign(&claims());
     for form in [
@@ -427,7 +432,7 @@ fn a_key_may_come_in_the_forms_that_issuers_hand_out() {
 }
 
 #[test]
-fn a_key_that_could_verify_nothing_is_refused_at_once() {
+fn invalid_or_mismatched_key_is_refused_when_the_verifier_is_created() {
     let private = include_str!("testdata/rsa-2048-test-key.private.pem");
     let short = include_str!("testdata/rsa-1024-test-key.public.pem");
     let other_curve = include_str!("testdata/p384-test-key.public.pem");
@@ -455,7 +460,7 @@ fn a_key_that_could_verify_nothing_is_refused_at_once() {
 }
 
 #[test]
-fn each_algorithm_is_read_by_its_name() {
+fn algorithm_is_parsed_from_its_jwt_name() {
     for algorithm in ALL {
         assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
     }
@@ -464,7 +469,7 @@ fn each_algorithm_is_read_by_its_name() {
 }
 
 #[test]
-fn a_verifier_keeps_its_key_to_itself() {
+fn debug_output_of_a_verifier_hides_its_secret() {
     let secret = "0123456789abcdef0123456789abcdef";
     let verifier = TestKey::Hs256(secret.into()).verifier().with_issuer("https://issuer.example");
     insta::assert_snapshot!(
@@ -474,7 +479,7 @@ fn a_verifier_keeps_its_key_to_itself() {
 }
 
 #[test]
-fn a_refusal_has_a_code_for_programs_and_a_sentence_for_people() {
+fn each_token_refusal_has_a_code_and_a_message() {
     let report = [
         TokenRefused::Missing,
         TokenRefused::Malformed,

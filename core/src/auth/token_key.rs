@@ -7,19 +7,20 @@ use crate::ids::TenantId;
 use crate::ports::Timestamp;
 use crate::telemetry::Causes;
 
-/// What tokens are verified with, or where it is kept.
+/// The key that verifies tokens, or the place from which a function reads the key at its start.
 #[derive(Debug)]
 pub enum TokenKey {
-    /// It stands in the environment.
+    /// A key from an environment variable, as a verifier that is ready to use.
     Given(TokenVerifier),
-    /// It is to be read, and verifies under these settings.
+    /// The place of a key that is still to be read, and the settings of the verifier to create with it.
     Stored(StoredValue, TokenSettings),
 }
 
 impl TokenKey {
-    /// Reads the variables whose names begin with `JWT_`, and `ALLOWED_TENANTS`, as [`lambda`](crate::lambda) has them.
+    /// Reads `ALLOWED_TENANTS` and the variables that begin with `JWT_` from the environment.
     ///
-    /// What is wrong is left to `environment` to report.
+    /// See [`lambda`](crate::lambda) for the variables. Returns `None` if a variable is missing or invalid;
+    /// the problem is recorded in `environment`, which reports all problems together.
     pub fn from_env(environment: &mut Environment<'_>) -> Option<Self> {
         let algorithms = environment.parsed("JWT_ALGORITHM", |names| {
             names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()
@@ -32,8 +33,8 @@ impl TokenKey {
             tenants,
         });
         let variables = ["JWT_KEY", "JWT_KEY_SSM_PARAMETER", "JWT_KEY_SECRET_ID"];
-        let [given, parameter, secret] = variables.map(|name| environment.optional(name));
-        match (given, parameter, secret) {
+        let [key, parameter, secret] = variables.map(|name| environment.optional(name));
+        match (key, parameter, secret) {
             (Some(key), None, None) => match settings?.verifier(&key) {
                 Ok(verifier) => Some(Self::Given(verifier)),
                 Err(problem) => {
@@ -54,10 +55,10 @@ impl TokenKey {
         }
     }
 
-    /// The verifier, with a key that is kept elsewhere read now.
+    /// Returns the verifier. Reads the key first if the key is stored outside of the environment.
     ///
     /// # Errors
-    /// When it cannot be read, or is no key.
+    /// [`ConfigError`] if the stored key cannot be read or is not valid.
     pub async fn verifier(self, aws: &AwsEnvironment, now: Timestamp) -> Result<TokenVerifier, ConfigError> {
         let (place, settings) = match self {
             Self::Given(verifier) => return Ok(verifier),
@@ -65,7 +66,7 @@ impl TokenKey {
         };
         match place.read(aws, now).await {
             Ok(key) => {
-                settings.verifier(&key).map_err(|problem| ConfigError::new(format!("{place} {problem}")))
+                settings.verifier(&key).map_err(|problem| ConfigError::new(format!("{place}: {problem}")))
             }
             Err(error) => Err(ConfigError::new(Causes(&error).to_string())),
         }
@@ -81,16 +82,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_does_not_fit_its_algorithm_is_reported() {
+    fn jwt_key_that_does_not_match_its_algorithm_is_reported() {
         let mut environment =
             Environment::of_variables(&[("JWT_ALGORITHM", "RS256"), ("JWT_KEY", "nonsense")]);
         assert!(TokenKey::from_env(&mut environment).is_none());
         let error = environment.finish().unwrap_err().to_string();
-        assert!(error.contains("JWT_KEY: is no public key in PEM for Rs256"), "{error}");
+        assert!(error.contains("JWT_KEY: the key is not a public key in PEM for RS256"), "{error}");
     }
 
     #[test]
-    fn a_good_environment_is_read() {
+    fn token_key_is_read_from_valid_environment_variables() {
         let mut environment = Environment::of_variables(&[
             ("JWT_ALGORITHM", "HS256"),
             ("JWT_KEY", "0123456789abcdef0123456789abcdef"),
@@ -102,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_key_is_given_in_one_place() {
+    fn token_key_must_be_set_in_exactly_one_variable() {
         let algorithm = ("JWT_ALGORITHM", "HS256");
         let mut stored =
             Environment::of_variables(&[("JWT_ALGORITHM", "RS256, ES256"), ("JWT_KEY_SECRET_ID", "jwks")]);
         let Some(TokenKey::Stored(place, settings)) = TokenKey::from_env(&mut stored) else {
-            panic!("it is stored")
+            panic!("expected a stored token key")
         };
         assert_eq!(place, StoredValue::Secret("jwks".into()));
         assert_eq!(settings.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
@@ -117,7 +118,7 @@ mod tests {
             ("JWT_KEY_SSM_PARAMETER", "/streamer/key"),
         ]);
         let Some(TokenKey::Stored(place, _)) = TokenKey::from_env(&mut parameter) else {
-            panic!("it is stored")
+            panic!("expected a stored token key")
         };
         assert_eq!(place.to_string(), "the SSM parameter \"/streamer/key\"");
 
@@ -129,7 +130,7 @@ mod tests {
             ),
             (
                 vec![("JWT_ALGORITHM", "RS256,HS256"), ("JWT_KEY", "0123456789abcdef0123456789abcdef")],
-                "JWT_KEY: is one key, and must be a JSON Web Key Set for 2 algorithms",
+                "JWT_KEY: found a single key; expected a JSON Web Key Set, because 2 algorithms are configured",
             ),
             (vec![("JWT_ALGORITHM", "RS256,none"), ("JWT_KEY_SECRET_ID", "jwks")], "found \"none\""),
         ] {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_tenants_has_no_empty_names() {
+    fn empty_names_in_the_list_of_tenants_are_ignored() {
         assert_eq!(list_of_tenants(" acme, a/b ,,"), ["acme".into(), "a/b".into()].into());
     }
 }

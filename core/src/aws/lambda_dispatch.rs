@@ -3,16 +3,17 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::AwsEnvironment;
-use super::signed_call::{Patience, SignedCall};
+use super::signed_call::{CallPolicy, SignedCall};
 use crate::ids::RequestKey;
 use crate::ports::Clock;
 use crate::service_error::ServiceError;
 use crate::worker::dispatch::{WorkerDispatch, WorkerEvent};
 
-/// What a part of a path may not have unencoded: all but letters, digits and these four (RFC 3986, section 2.3).
+/// Characters to percent-encode in a path segment: all except letters, digits and `-._~` (RFC 3986, section
+/// 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The worker as a Lambda function, invoked asynchronously.
+/// Dispatches requests to the worker by invoking its Lambda function asynchronously.
 #[derive(Clone, Debug)]
 pub struct LambdaDispatch {
     aws: AwsEnvironment,
@@ -21,15 +22,16 @@ pub struct LambdaDispatch {
 }
 
 impl LambdaDispatch {
-    /// The function of this name or ARN.
+    /// Creates a dispatch to the worker function of this name or ARN.
     #[must_use]
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, function: impl Into<String>) -> Self {
         Self { aws, clock, function: function.into() }
     }
 
-    /// `Invoke` of Lambda's API (2015-03-31), which answers 202 when the event is in its queue.
+    /// Builds an asynchronous `Invoke` call of Lambda's API (2015-03-31). Lambda answers 202 once the event
+    /// is queued.
     fn call(&self, event: &WorkerEvent) -> Result<SignedCall, serde_json::Error> {
-        // An ARN has colons.
+        // Encoded because an ARN contains colons.
         let function = utf8_percent_encode(&self.function, RESERVED);
         Ok(SignedCall {
             service: "lambda",
@@ -43,23 +45,23 @@ impl LambdaDispatch {
 
 impl WorkerDispatch for LambdaDispatch {
     async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
-        let what = format!("request {key} was not handed over to {}", self.function);
+        let context = format!("request {key} was not dispatched to {}", self.function);
         let call = match self.call(&WorkerEvent::of(key)) {
             Ok(call) => call,
-            Err(error) => return Err(ServiceError::refused(what, error)),
+            Err(error) => return Err(ServiceError::refused(context, error)),
         };
-        call.make(&self.aws, self.clock.now(), Patience::SHORT, &what).await.map(drop)
+        call.make(&self.aws, self.clock.now(), CallPolicy::SHORT, &context).await.map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
+    use super::super::tests::{UNREACHABLE, serve, with_endpoints, without_host_and_signature};
     use super::*;
     use crate::ports::{SystemClock, Timestamp};
     use crate::telemetry::Causes;
 
-    /// When the calls are made.
+    /// A clock that always shows the same time.
     #[derive(Debug)]
     struct At(Timestamp);
 
@@ -75,27 +77,27 @@ mod tests {
 
     async fn dispatch(function: &str, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
         let (url, requests) = serve(answers);
-        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE), ("AWS_ENDPOINT_URL_LAMBDA", &url)]);
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", UNREACHABLE), ("AWS_ENDPOINT_URL_LAMBDA", &url)]);
         let clock = Arc::new(At(Timestamp::from_secs(1_700_000_000)));
         let dispatched = LambdaDispatch::new(aws, clock, function).dispatch(&key()).await;
         (dispatched, requests.join().unwrap())
     }
 
     #[tokio::test]
-    async fn a_request_is_handed_over_with_one_signed_call() {
+    async fn lambda_dispatch_makes_one_signed_asynchronous_invoke_call() {
         let mut calls = Vec::new();
         for function in ["streamer-worker", "arn:aws:lambda:eu-west-1:123456789012:function:streamer-worker"]
         {
             let (dispatched, requests) = dispatch(function, &[(202, "")]).await;
             dispatched.unwrap();
-            let [request] = &requests[..] else { panic!("{requests:?}") };
-            calls.push(sent(request));
+            let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
+            calls.push(without_host_and_signature(request));
         }
         insta::assert_snapshot!(calls.join("\n\n"));
     }
 
     #[tokio::test]
-    async fn what_may_pass_is_tried_three_times_and_what_is_refused_once() {
+    async fn dispatch_makes_three_tries_on_transient_errors_and_one_if_refused() {
         let busy = (
             429,
             r#"{"Reason":"ReservedFunctionConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}"#,
@@ -112,25 +114,25 @@ mod tests {
         let (dispatched, requests) = dispatch("w", &[missing]).await;
         let error = dispatched.unwrap_err();
         assert_eq!((error.is_transient(), requests.len()), (false, 1));
-        let expected = "request acme/ann/r1 was not handed over to w: HTTP 404, Function not found: w";
+        let expected = "request acme/ann/r1 was not dispatched to w: HTTP 404, Function not found: w";
         assert_eq!(Causes(&error).to_string(), expected);
     }
 
     #[tokio::test]
-    async fn a_lambda_that_is_out_of_reach_may_come_back() {
-        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE)]);
+    async fn dispatch_to_an_unreachable_endpoint_fails_with_a_transient_error() {
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", UNREACHABLE)]);
         let error = LambdaDispatch::new(aws, Arc::new(SystemClock), "w").dispatch(&key()).await.unwrap_err();
         assert!(error.is_transient() && Causes(&error).to_string().contains("refused"), "{}", Causes(&error));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lambda_that_does_not_answer_is_given_up_within_five_seconds() {
+    async fn dispatch_to_an_unresponsive_endpoint_fails_within_five_seconds() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
         let dispatch =
             LambdaDispatch::new(with_endpoints(&[("AWS_ENDPOINT_URL", &url)]), Arc::new(SystemClock), "w");
-        let asked = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         assert!(dispatch.dispatch(&key()).await.unwrap_err().is_transient());
-        assert!(asked.elapsed() <= std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(started.elapsed() <= std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! Which of DynamoDB's refusals are worth another try, beyond those that the SDK knows.
+//! Retries of DynamoDB errors that the SDK does not retry by default, such as conflicts with transactions.
 
 use aws_sdk_dynamodb::config::interceptors::InterceptorContext;
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
@@ -9,11 +9,11 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::CancellationReason;
 
-/// Retries what a transaction stands in the way of: another write of its item, and a transaction that meets another
-/// or is throttled. The SDK alone gives up on each of them at once.
+/// Retry classifier for writes and transactions that conflict with another transaction, and for transactions
+/// that are throttled. The SDK's standard classifiers do not retry any of them.
 ///
-/// A retried transaction keeps its client request token. DynamoDB remembers what succeeded under one; what was
-/// cancelled is run anew.
+/// A retried transaction keeps its client request token. If the first try succeeded, DynamoDB recognizes the
+/// token and does not execute the transaction again; a transaction that was cancelled is executed again.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct RetryTransactions;
@@ -38,12 +38,13 @@ impl ClassifyRetry for RetryTransactions {
     }
 
     fn name(&self) -> &'static str {
-        "transactions in the way"
+        "transaction conflicts"
     }
 }
 
-/// What to do after a transaction was cancelled for these reasons, one for each of its writes: a condition that
-/// failed, or a value that is not taken, is no better the next time.
+/// Returns the retry action for a transaction that was cancelled for these reasons, one reason per write.
+///
+/// A failed condition or an invalid value is not retried, because another try would fail in the same way.
 fn after_cancellation(reasons: &[CancellationReason]) -> RetryAction {
     let mut action = RetryAction::NoActionIndicated;
     for reason in reasons {

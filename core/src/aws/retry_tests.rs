@@ -1,4 +1,5 @@
-//! How often a call is made, for how long, and that it ends with whoever asked for it.
+//! Tests of the DynamoDB client's retries: number of attempts, total duration, and no attempt after a call is
+//! dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,14 +17,15 @@ use super::tests::with_endpoints;
 use super::*;
 use crate::store::dynamodb::test_answers::error_answer;
 
-/// A DynamoDB that gives every call the same answer, or none, and counts them.
+/// A fake DynamoDB that counts its calls and gives each call the same answer.
 #[derive(Clone, Debug)]
-struct Counted {
+struct CountingDynamo {
+    /// The answer to every call; with `None`, calls are never answered.
     answer: Option<fn() -> HttpResponse>,
     calls: Arc<AtomicUsize>,
 }
 
-impl HttpConnector for Counted {
+impl HttpConnector for CountingDynamo {
     fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match self.answer {
@@ -33,13 +35,13 @@ impl HttpConnector for Counted {
     }
 }
 
-impl HttpClient for Counted {
+impl HttpClient for CountingDynamo {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-impl Counted {
+impl CountingDynamo {
     fn new(answer: Option<fn() -> HttpResponse>) -> Self {
         Self { answer, calls: Arc::default() }
     }
@@ -60,12 +62,12 @@ impl Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_fails_is_made_five_times_within_two_seconds() {
+async fn failing_dynamodb_call_makes_five_attempts_within_two_seconds() {
     for answer in [
         || error_answer(500, "InternalServerError", "ours"),
         || error_answer(400, "ThrottlingException", "slow"),
     ] {
-        let dynamodb = Counted::new(Some(answer));
+        let dynamodb = CountingDynamo::new(Some(answer));
         let started = Instant::now();
         assert!(dynamodb.get().await.is_none());
         assert_eq!(dynamodb.calls(), 5);
@@ -74,21 +76,25 @@ async fn a_call_that_fails_is_made_five_times_within_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_nobody_answers_ends_after_eight_seconds_with_all_its_retries() {
-    let dynamodb = Counted::new(None);
+async fn unanswered_dynamodb_call_fails_after_eight_seconds_including_retries() {
+    let dynamodb = CountingDynamo::new(None);
     let started = Instant::now();
     assert!(dynamodb.get().await.is_none());
-    assert_eq!(dynamodb.calls(), 3, "3 s each, as long as there is time");
+    assert_eq!(
+        dynamodb.calls(),
+        3,
+        "two attempts time out after 3 s each, the third after the remaining 2 s"
+    );
     assert_eq!(started.elapsed().as_secs(), 8);
 }
 
-/// As where an invocation's time is up.
+/// A function drops its pending calls at the deadline of its invocation.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_after_a_call_is_given_up() {
+async fn dropped_dynamodb_call_sends_no_more_attempts() {
     for (answer, calls) in [(None, 2), (Some((|| error_answer(500, "X", "ours")) as fn() -> _), 5)] {
-        let dynamodb = Counted::new(answer);
-        let given_up = timeout(Duration::from_secs(4), dynamodb.get()).await;
-        assert_eq!(given_up.is_err(), answer.is_none());
+        let dynamodb = CountingDynamo::new(answer);
+        let result = timeout(Duration::from_secs(4), dynamodb.get()).await;
+        assert_eq!(result.is_err(), answer.is_none());
         assert_eq!(dynamodb.calls(), calls);
         sleep(Duration::from_mins(10)).await;
         assert_eq!(dynamodb.calls(), calls);
@@ -96,15 +102,15 @@ async fn nothing_is_sent_after_a_call_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_refused_is_made_once() {
-    let dynamodb = Counted::new(Some(|| error_answer(400, "ValidationException", "wrong")));
+async fn refused_dynamodb_call_is_not_retried() {
+    let dynamodb = CountingDynamo::new(Some(|| error_answer(400, "ValidationException", "wrong")));
     assert!(dynamodb.get().await.is_none());
     assert_eq!(dynamodb.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_a_transaction_is_in_the_way_of_is_made_again() {
-    let dynamodb = Counted::new(Some(|| error_answer(400, "TransactionConflictException", "busy")));
+async fn write_that_conflicts_with_a_transaction_makes_five_attempts() {
+    let dynamodb = CountingDynamo::new(Some(|| error_answer(400, "TransactionConflictException", "busy")));
     let client = dynamodb.client();
     client.put_item().table_name("t").send().await.unwrap_err();
     assert_eq!(dynamodb.calls(), 5);

@@ -1,4 +1,6 @@
-//! Calls of services that no SDK client is linked for: signed here, made through the client that all others share.
+//! Signed calls of AWS services for which no SDK client is linked.
+//!
+//! The calls are signed in this module, and sent through the HTTP client that all SDK clients share.
 
 use std::error::Error;
 use std::fmt;
@@ -23,72 +25,80 @@ use crate::telemetry::Causes;
 
 type Source = Box<dyn Error + Send + Sync>;
 
-/// A POST to a service.
+/// A signed POST request to an AWS service.
 #[derive(Debug)]
 pub(super) struct SignedCall {
-    /// As the signature names it, and its own host.
+    /// Name of the service in the signature and in the regional host name, such as `sqs`.
     pub(super) service: &'static str,
-    /// Scheme and host; the service's own in this region where there is none.
+    /// Configured endpoint URL of the service; with `None`, the service's regional endpoint is called.
     pub(super) endpoint: Option<String>,
-    /// What comes after the host, percent-encoded.
+    /// Path of the URL after the host, percent-encoded.
     pub(super) path: String,
     pub(super) headers: Vec<(&'static str, &'static str)>,
     pub(super) body: String,
 }
 
-/// How long a service is waited for.
+/// Number, timeout and spacing of the tries of a signed call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// How often it is asked at most, the first time included.
+pub(super) struct CallPolicy {
+    /// Maximum number of tries, including the first.
     pub(super) tries: u32,
-    /// How long each answer may take.
+    /// Timeout of each try.
     pub(super) timeout: Duration,
-    /// The wait before the second try, and that much more before each that follows.
+    /// Wait before the second try; each later wait is longer by the same time.
     pub(super) interval: Duration,
 }
 
-impl Patience {
-    /// For calls that a request's run waits for: ends within five seconds.
+impl CallPolicy {
+    /// Policy for calls that delay the run of a request: three tries within five seconds.
     pub(super) const SHORT: Self =
         Self { tries: 3, timeout: Duration::from_millis(1_500), interval: Duration::from_millis(100) };
 }
 
 impl SignedCall {
-    /// Makes the call until it succeeds, is refused for good, or patience ends; `what` says what it is for.
+    /// Makes the call, and retries transient failures under `policy`. Returns the body of the response.
     ///
-    /// Waits have no jitter: a function makes few such calls, and what fails now is tried again by whoever asked for it.
+    /// `context` is the text of the returned error, and names the failed operation. The waits have no jitter,
+    /// because a function makes few signed calls.
     pub(super) async fn make(
         &self,
         aws: &AwsEnvironment,
         now: Timestamp,
-        patience: Patience,
-        what: &str,
+        policy: CallPolicy,
+        context: &str,
     ) -> Result<Vec<u8>, ServiceError> {
         let mut tries = 1;
         loop {
-            // Boxed, since the SDK's futures are large.
-            let tried = timeout(patience.timeout, Box::pin(self.try_once(aws, now))).await;
-            let failed = match tried.unwrap_or_else(|_| Err(Failed::later("it did not answer in time"))) {
-                Ok(body) => return Ok(body),
-                Err(failed) => failed,
-            };
+            // Boxed because the SDK's futures are large.
+            let tried = timeout(policy.timeout, Box::pin(self.try_once(aws, now))).await;
+            let failed =
+                match tried.unwrap_or_else(|_| Err(FailedTry::transient("no response within the timeout"))) {
+                    Ok(body) => return Ok(body),
+                    Err(failed) => failed,
+                };
             if failed.is_final {
-                return Err(ServiceError::refused(what, failed.source));
+                return Err(ServiceError::refused(context, failed.source));
             }
-            if tries >= patience.tries {
-                return Err(ServiceError::transient(what, failed.source));
+            if tries >= policy.tries {
+                return Err(ServiceError::transient(context, failed.source));
             }
-            tracing::warn!(error = %Causes(failed.source.as_ref()), "{what} failed: trying again");
-            sleep(patience.interval * tries).await;
+            tracing::warn!(
+                service = self.service, context, error = %Causes(failed.source.as_ref()),
+                "AWS call failed; retrying"
+            );
+            sleep(policy.interval * tries).await;
             tries += 1;
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open: what is not named is alike")]
-    async fn try_once(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<Vec<u8>, Failed> {
-        let endpoint = self.endpoint.clone().unwrap_or_else(|| aws.own_endpoint(self.service));
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the SDK's enum is non-exhaustive, and all its other variants are transient failures"
+    )]
+    async fn try_once(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<Vec<u8>, FailedTry> {
+        let endpoint = self.endpoint.clone().unwrap_or_else(|| aws.regional_endpoint(self.service));
         let endpoint = endpoint.trim_end_matches('/');
-        let request = self.signed(aws, endpoint, now).map_err(Failed::for_good)?;
+        let request = self.signed(aws, endpoint, now).map_err(FailedTry::permanent)?;
         let timeouts = TimeoutConfig::builder().connect_timeout(AwsEnvironment::CONNECT_TIMEOUT).build();
         let operation = Operation::builder()
             .service_name(self.service)
@@ -101,31 +111,39 @@ impl SignedCall {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .no_auth()
             .no_retry()
-            .serializer(|request: Prepared| Ok(request.0))
+            .serializer(|request: SignedRequest| Ok(request.0))
             .deserializer(|response: &HttpResponse| {
                 let body = response.body().bytes().unwrap_or_default();
                 if response.status().is_success() {
                     Ok(body.to_vec())
                 } else {
                     let kind = response.headers().get("x-amzn-errortype");
-                    Err(OrchestratorError::operation(Refused::new(response.status().as_u16(), kind, body)))
+                    Err(OrchestratorError::operation(ErrorResponse::new(
+                        response.status().as_u16(),
+                        kind,
+                        body,
+                    )))
                 }
             })
             .build();
-        operation.invoke(Prepared(request)).await.map_err(|error| match error {
+        operation.invoke(SignedRequest(request)).await.map_err(|error| match error {
             SdkError::ServiceError(error) => {
-                let refused = error.into_err();
-                if refused.may_pass { Failed::later(refused) } else { Failed::for_good(refused) }
+                let response = error.into_err();
+                if response.is_transient {
+                    FailedTry::transient(response)
+                } else {
+                    FailedTry::permanent(response)
+                }
             }
-            SdkError::ConstructionFailure(_) => Failed::for_good(error),
+            SdkError::ConstructionFailure(_) => FailedTry::permanent(error),
             _ => match error.into_source() {
-                Ok(source) => Failed::later(source),
-                Err(error) => Failed::later(error),
+                Ok(source) => FailedTry::transient(source),
+                Err(error) => FailedTry::transient(error),
             },
         })
     }
 
-    /// The request below `endpoint`, signed with Signature Version 4.
+    /// Builds the HTTP request to `endpoint`, signed with AWS Signature Version 4.
     fn signed(&self, aws: &AwsEnvironment, endpoint: &str, now: Timestamp) -> Result<HttpRequest, Source> {
         let identity = aws.credentials.clone().into();
         let params = v4::SigningParams::builder()
@@ -143,7 +161,7 @@ impl SignedCall {
             SignableBody::Bytes(self.body.as_bytes()),
         )?;
         let (instructions, _) = sign(signable, &params)?.into_parts();
-        // The endpoint comes before the path when it is sent.
+        // Only the path: the orchestrator adds the endpoint when it sends the request.
         let mut request = http::Request::post(&self.path);
         for (name, value) in &self.headers {
             request = request.header(*name, *value);
@@ -154,58 +172,61 @@ impl SignedCall {
     }
 }
 
-/// A request on its way to the orchestrator, whose inputs have a `Debug` form: this one's is not for a log.
-struct Prepared(HttpRequest);
+/// A signed request as the orchestrator's input. Its `Debug` output hides the request, which must not appear
+/// in a log.
+struct SignedRequest(HttpRequest);
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for SignedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepared")
+        f.write_str("SignedRequest")
     }
 }
 
-/// A try that failed.
-struct Failed {
+/// The failure of one try of a signed call.
+struct FailedTry {
+    /// Whether another try would fail in the same way.
     is_final: bool,
     source: Source,
 }
 
-impl Failed {
-    fn later(source: impl Into<Source>) -> Self {
+impl FailedTry {
+    fn transient(source: impl Into<Source>) -> Self {
         Self { is_final: false, source: source.into() }
     }
 
-    fn for_good(source: impl Into<Source>) -> Self {
+    fn permanent(source: impl Into<Source>) -> Self {
         Self { is_final: true, source: source.into() }
     }
 }
 
-/// What the service said instead of doing what it was asked to.
+/// The error response of an AWS service.
 #[derive(Debug)]
-struct Refused {
+struct ErrorResponse {
     status: u16,
     code: String,
     message: String,
-    may_pass: bool,
+    is_transient: bool,
 }
 
-impl Refused {
-    /// `kind` is the header that names the error where the body does not, as Lambda's.
+impl ErrorResponse {
+    /// Parses an error response. `kind` is the `x-amzn-errortype` header, which gives the error code of
+    /// services that omit it from the body, such as Lambda.
     fn new(status: u16, kind: Option<&str>, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |names: [&str; 2]| names.iter().find_map(|name| body[name].as_str());
         let code = text(["__type", "code"]).or(kind).unwrap_or_default();
-        // A namespace may stand before it, and a URL after it.
+        // The code may have the form `namespace#Code:url`.
         let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
-        let passing = ["Throttl", "LimitExceeded", "TooManyRequests"];
-        // 409: the function is just being updated.
-        let may_pass =
-            status >= 500 || matches!(status, 409 | 429) || passing.iter().any(|part| code.contains(part));
+        let transient = ["Throttl", "LimitExceeded", "TooManyRequests"];
+        // Lambda answers 409 while the invoked function is being updated.
+        let is_transient =
+            status >= 500 || matches!(status, 409 | 429) || transient.iter().any(|part| code.contains(part));
         let message = text(["message", "Message"]).unwrap_or_default().to_owned();
-        Self { status, code: code.to_owned(), message, may_pass }
+        Self { status, code: code.to_owned(), message, is_transient }
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
         [&self.code, &self.message]
@@ -215,4 +236,4 @@ impl fmt::Display for Refused {
     }
 }
 
-impl Error for Refused {}
+impl Error for ErrorResponse {}

@@ -4,15 +4,15 @@ use http::Uri;
 use serde_json::{Value, json};
 
 use super::AwsEnvironment;
-use super::signed_call::{Patience, SignedCall};
+use super::signed_call::{CallPolicy, SignedCall};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::ports::Clock;
 use crate::service_error::ServiceError;
 
-/// Dead letters as messages of an SQS queue: the body of each is the [`DeadLetter`] as JSON.
+/// Sends dead letters to an SQS queue. The body of each message is the [`DeadLetter`] as JSON.
 ///
-/// A message holds 1 MiB. What is larger goes without its payload, and if need be without more, as
-/// [`DeadLetter::left_out`] says then.
+/// An SQS message holds at most 1 MiB. A larger dead letter is sent without its payload, and without further
+/// fields if necessary; [`DeadLetter::left_out`] lists them.
 #[derive(Clone, Debug)]
 pub struct SqsDeadLetters {
     aws: AwsEnvironment,
@@ -21,16 +21,16 @@ pub struct SqsDeadLetters {
 }
 
 impl SqsDeadLetters {
-    /// The largest message that SQS takes.
+    /// Maximum size of an SQS message: 1 MiB.
     const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
-    /// The queue of this URL.
+    /// Creates a sender for the queue with this URL.
     #[must_use]
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, queue_url: impl Into<String>) -> Self {
         Self { aws, clock, queue_url: queue_url.into() }
     }
 
-    /// `SendMessage` of SQS's JSON protocol.
+    /// Builds a `SendMessage` call in SQS's JSON protocol.
     fn call(&self, message: &str) -> SignedCall {
         let endpoint = self.aws.sqs_endpoint.as_ref().or(self.aws.endpoint.as_ref());
         SignedCall {
@@ -48,42 +48,45 @@ impl SqsDeadLetters {
 
 impl DeadLetters for SqsDeadLetters {
     async fn send(&self, letter: &DeadLetter) -> Result<(), ServiceError> {
-        let what = format!("dead letter {} was not sent to {}", letter.id, self.queue_url);
+        let context = format!("dead letter {} was not sent to {}", letter.id, self.queue_url);
         let message = match message(letter, Self::MAX_MESSAGE_BYTES) {
             Ok(message) => message,
-            Err(error) => return Err(ServiceError::refused(what, error)),
+            Err(error) => return Err(ServiceError::refused(context, error)),
         };
-        self.call(&message).make(&self.aws, self.clock.now(), Patience::SHORT, &what).await.map(drop)
+        self.call(&message).make(&self.aws, self.clock.now(), CallPolicy::SHORT, &context).await.map(drop)
     }
 }
 
-/// Scheme and host of a URL.
+/// Returns scheme and host of a URL, with the port if there is one; `None` if `url` is not an absolute URL.
 fn origin(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     Some(format!("{}://{}", url.scheme()?, url.authority()?))
 }
 
-/// Takes a part out of a letter, and names it.
-type LeaveOut = fn(&mut DeadLetter) -> (&'static str, Value);
+/// Removes one field from a dead letter, and returns the field's name and value.
+type TakeField = fn(&mut DeadLetter) -> (&'static str, Value);
 
-/// The letter as a message's body: without what makes it too large, the least needed first.
+/// Returns the dead letter as the body of a message.
+///
+/// If the body would be larger than `max_bytes`, fields are removed until it fits, in this order: payload,
+/// error details, history, metadata.
 fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::Error> {
     let mut message = text(letter)?;
     if message.len() <= max_bytes {
         return Ok(message);
     }
     let mut letter = letter.clone();
-    let parts: [LeaveOut; 4] = [
+    let fields: [TakeField; 4] = [
         |letter| ("payload", letter.payload.take()),
         |letter| ("error.details", json!(std::mem::take(&mut letter.error.details))),
         |letter| ("history", json!(std::mem::take(&mut letter.history))),
         |letter| ("metadata", json!(std::mem::take(&mut letter.metadata))),
     ];
-    for leave_out in parts {
-        let (part, value) = leave_out(&mut letter);
+    for take_field in fields {
+        let (field, value) = take_field(&mut letter);
         let bytes = value.to_string().len();
-        tracing::warn!(letter = letter.id, part, bytes, "too large for a message: this part is left out");
-        letter.left_out.insert(part.to_owned(), bytes);
+        tracing::warn!(letter = letter.id, field, bytes, "dead letter too large; field left out");
+        letter.left_out.insert(field.to_owned(), bytes);
         message = text(&letter)?;
         if message.len() <= max_bytes {
             break;
@@ -92,7 +95,10 @@ fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::
     Ok(message)
 }
 
-/// JSON in characters that SQS takes. Of those that it does not, serde leaves two as they are, which stand in strings alone.
+/// Returns the dead letter as JSON in the characters that SQS accepts.
+///
+/// serde escapes all characters that SQS rejects, except U+FFFE and U+FFFF. They can occur only in JSON
+/// strings, so escaping them here is safe.
 fn text(letter: &DeadLetter) -> Result<String, serde_json::Error> {
     let json = serde_json::to_string(letter)?;
     Ok(json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
@@ -100,7 +106,7 @@ fn text(letter: &DeadLetter) -> Result<String, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
+    use super::super::tests::{UNREACHABLE, serve, with_endpoints, without_host_and_signature};
     use super::*;
     use crate::ports::Timestamp;
     use crate::protocol::{ErrorBody, ErrorCode};
@@ -109,11 +115,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-    /// When the calls are made.
+    /// A clock that always shows [`NOW`].
     #[derive(Debug)]
-    struct Then;
+    struct FixedClock;
 
-    impl Clock for Then {
+    impl Clock for FixedClock {
         fn now(&self) -> Timestamp {
             NOW
         }
@@ -146,38 +152,42 @@ mod tests {
 
     async fn send(letter: &DeadLetter, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
         let (url, requests) = serve(answers);
-        // What the queue's URL says is where it is looked for, unless something else is set.
+        // Without a configured endpoint, the call goes to the host in the queue's URL.
         let aws = with_endpoints(&[]);
-        let letters = SqsDeadLetters::new(aws, Arc::new(Then), format!("{url}/123456789012/dead-letters"));
+        let letters =
+            SqsDeadLetters::new(aws, Arc::new(FixedClock), format!("{url}/123456789012/dead-letters"));
         let was_sent = letters.send(letter).await;
         (was_sent, requests.join().unwrap())
     }
 
     #[tokio::test]
-    async fn a_letter_is_sent_with_one_signed_call() {
+    async fn dead_letter_is_sent_with_one_signed_sqs_call() {
         let (was_sent, requests) = send(&letter(json!({"n": 1})), &[(200, r#"{"MessageId":"m"}"#)]).await;
         was_sent.unwrap();
-        let [request] = &requests[..] else { panic!("{requests:?}") };
-        let call = sent(request);
+        let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
+        let call = without_host_and_signature(request);
         let (before, url) = call.split_once("http://127.0.0.1:").unwrap();
         let (_port, after) = url.split_once('/').unwrap();
         insta::assert_snapshot!(format!("{before}http://[host]/{after}"));
     }
 
     #[tokio::test]
-    async fn the_queue_is_looked_for_at_an_endpoint_that_is_set() {
+    async fn configured_sqs_endpoint_takes_precedence_over_the_queue_url() {
         for specific in [true, false] {
             let (url, requests) = serve(&[(200, "{}")]);
-            let (own, general) = if specific { (url.as_str(), NOWHERE) } else { ("", url.as_str()) };
+            let (own, general) = if specific { (url.as_str(), UNREACHABLE) } else { ("", url.as_str()) };
             let aws = with_endpoints(&[("AWS_ENDPOINT_URL", general), ("AWS_ENDPOINT_URL_SQS", own)]);
             let queue_url = "https://sqs.eu-west-1.amazonaws.com/123456789012/dead-letters";
-            SqsDeadLetters::new(aws, Arc::new(Then), queue_url).send(&letter(Value::Null)).await.unwrap();
+            SqsDeadLetters::new(aws, Arc::new(FixedClock), queue_url)
+                .send(&letter(Value::Null))
+                .await
+                .unwrap();
             assert!(requests.join().unwrap()[0].contains(queue_url));
         }
     }
 
     #[tokio::test]
-    async fn what_may_pass_is_tried_three_times_and_what_is_refused_once() {
+    async fn dead_letter_send_makes_three_tries_on_transient_errors_and_one_if_refused() {
         let letter = letter(Value::Null);
         let throttled = (400, r#"{"__type":"com.amazonaws.sqs#RequestThrottled","message":"Rate exceeded"}"#);
         let (was_sent, requests) = send(&letter, &[throttled, (500, ""), (200, "{}")]).await;
@@ -193,12 +203,15 @@ mod tests {
         let (was_sent, requests) = send(&letter, &[missing]).await;
         let error = was_sent.unwrap_err();
         assert_eq!((error.is_transient(), requests.len()), (false, 1));
-        let said = Causes(&error).to_string();
-        assert!(said.ends_with("HTTP 400, QueueDoesNotExist, The specified queue does not exist."), "{said}");
+        let causes = Causes(&error).to_string();
+        assert!(
+            causes.ends_with("HTTP 400, QueueDoesNotExist, The specified queue does not exist."),
+            "{causes}"
+        );
     }
 
     #[test]
-    fn a_letter_goes_as_it_is_up_to_the_limit_and_says_what_it_lacks_above() {
+    fn dead_letter_above_the_size_limit_omits_fields_and_lists_them_in_left_out() {
         let whole = letter(json!("x".repeat(1_000)));
         let text = serde_json::to_string(&whole).unwrap();
         let fits = message(&whole, text.len()).unwrap();
@@ -210,27 +223,28 @@ mod tests {
         assert_eq!(
             cut,
             DeadLetter { payload: Value::Null, left_out: cut.left_out.clone(), ..whole.clone() },
-            "nothing else is missing"
+            "only the payload is left out"
         );
 
         let least: DeadLetter = serde_json::from_str(&message(&whole, 1).unwrap()).unwrap();
-        let parts: Vec<&str> = least.left_out.keys().map(String::as_str).collect();
-        assert_eq!(parts, ["error.details", "history", "metadata", "payload"]);
+        let left_out: Vec<&str> = least.left_out.keys().map(String::as_str).collect();
+        assert_eq!(left_out, ["error.details", "history", "metadata", "payload"]);
         assert_eq!((least.id, least.error.message), (whole.id, whole.error.message));
     }
 
     #[test]
-    fn a_letter_has_only_characters_that_sqs_takes() {
+    fn dead_letter_json_contains_only_characters_that_sqs_accepts() {
         let payload = json!("\u{0}\u{1f}\u{fffe}\u{ffff}\u{fffd}é😀");
         let text = message(&letter(payload.clone()), SqsDeadLetters::MAX_MESSAGE_BYTES).unwrap();
-        // XML 1.0, section 2.2, which SQS refers to.
-        let is_taken = |c: char| matches!(c, '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
-        assert!(text.chars().all(is_taken), "{text}");
+        // SQS accepts the characters of XML 1.0, section 2.2.
+        let is_accepted =
+            |c: char| matches!(c, '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        assert!(text.chars().all(is_accepted), "{text}");
         assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap().payload, payload);
     }
 
     #[test]
-    fn a_queue_is_asked_at_its_own_host() {
+    fn origin_of_a_queue_url_is_its_scheme_and_host() {
         for (url, expected) in [
             ("https://sqs.us-east-1.amazonaws.com/1/q", Some("https://sqs.us-east-1.amazonaws.com")),
             ("http://localhost:9324", Some("http://localhost:9324")),

@@ -5,44 +5,50 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::AwsEnvironment;
-use super::signed_call::{Patience, SignedCall};
+use super::signed_call::{CallPolicy, SignedCall};
 use crate::ports::Timestamp;
 use crate::service_error::ServiceError;
 
-/// A value that is kept outside of a function's environment, and read once, when it starts.
+/// A setting that is stored in an AWS service instead of an environment variable. A function reads it once,
+/// at start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoredValue {
-    /// A parameter of Systems Manager, by its name or ARN; a `SecureString` is decrypted.
+    /// Name or ARN of a Systems Manager parameter; a `SecureString` parameter is decrypted.
     SsmParameter(String),
-    /// The text of a secret of Secrets Manager, by its name or ARN, in its current version.
+    /// Name or ARN of a Secrets Manager secret, of which the current version is read. The secret must be
+    /// text.
     Secret(String),
 }
 
 impl StoredValue {
-    const PATIENCE: Patience =
-        Patience { tries: 3, timeout: Duration::from_millis(2_500), interval: Duration::from_millis(200) };
+    const CALL_POLICY: CallPolicy =
+        CallPolicy { tries: 3, timeout: Duration::from_millis(2_500), interval: Duration::from_millis(200) };
 
-    /// Reads the value.
+    /// Reads the value with one signed POST, tried up to three times.
     ///
-    /// One signed POST, for which no SDK client is linked: that of Secrets Manager alone would add 162 KB to `connect`. It is
-    /// tried three times, and given up well within the ten seconds that Lambda gives a function to start.
+    /// No SDK client is linked for this call, because the client of Secrets Manager alone would add 162 KB to
+    /// `connect`. All tries end well within the ten seconds that Lambda gives a function to start.
     ///
     /// # Errors
-    /// When there is no such value, it is not permitted to be read, is no text, or its service does not answer.
+    /// [`StoredValueError`] if the value does not exist or is not text, if permission to read it is missing,
+    /// or if the service does not respond.
     pub async fn read(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<String, StoredValueError> {
-        let what = format!("{self} cannot be read");
-        let body = self.call(aws).make(aws, now, Self::PATIENCE, &what).await.map_err(StoredValueError)?;
+        let context = format!("{self} cannot be read");
+        let body =
+            self.call(aws).make(aws, now, Self::CALL_POLICY, &context).await.map_err(StoredValueError)?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let (text, what_else) = match self {
-            Self::SsmParameter(_) => (&body["Parameter"]["Value"], "the answer has no Parameter.Value"),
-            Self::Secret(_) => (&body["SecretString"], "it is binary, and must be text"),
+        let (text, problem) = match self {
+            Self::SsmParameter(_) => (&body["Parameter"]["Value"], "the response has no Parameter.Value"),
+            Self::Secret(_) => {
+                (&body["SecretString"], "the response has no SecretString; expected a text secret")
+            }
         };
         text.as_str()
             .map(str::to_owned)
-            .ok_or_else(|| StoredValueError(ServiceError::refused(what, what_else)))
+            .ok_or_else(|| StoredValueError(ServiceError::refused(context, problem)))
     }
 
-    /// Of AWS's JSON protocol (1.1).
+    /// Builds the call that reads the value, in AWS's JSON protocol (1.1).
     fn call(&self, aws: &AwsEnvironment) -> SignedCall {
         let (service, target, own_endpoint, body) = match self {
             Self::SsmParameter(name) => (
@@ -77,7 +83,7 @@ impl fmt::Display for StoredValue {
     }
 }
 
-/// A stored value that could not be read.
+/// The error if a [`StoredValue`] could not be read.
 #[derive(Debug)]
 pub struct StoredValueError(ServiceError);
 
@@ -95,7 +101,7 @@ impl Error for StoredValueError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOWHERE, sent, serve, with_endpoints};
+    use super::super::tests::{UNREACHABLE, serve, with_endpoints, without_host_and_signature};
     use super::*;
     use crate::auth::TokenKey;
     use crate::auth::test_keys::TestKey;
@@ -120,23 +126,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_is_read_with_one_signed_call() {
-        let kept = [
+    async fn stored_value_is_read_with_one_signed_call() {
+        let stored = [
             (parameter(), r#"{"Parameter":{"Name":"/streamer/jwt-key","Value":"the key"}}"#),
             (secret(), r#"{"Name":"streamer/JWKS","SecretString":"the key","VersionStages":["AWSCURRENT"]}"#),
         ];
         let mut calls = Vec::new();
-        for (value, answer) in kept {
+        for (value, answer) in stored {
             let (read, requests) = read(&value, &[(200, answer)]).await;
             assert_eq!(read.as_deref(), Ok("the key"));
-            let [request] = &requests[..] else { panic!("{requests:?}") };
-            calls.push(sent(request));
+            let [request] = &requests[..] else { panic!("expected exactly one call, found {requests:?}") };
+            calls.push(without_host_and_signature(request));
         }
         insta::assert_snapshot!(calls.join("\n\n"));
     }
 
     #[tokio::test]
-    async fn what_will_not_be_read_is_said_at_once_and_with_the_services_own_words() {
+    async fn unreadable_stored_value_is_an_error_with_the_message_of_the_service() {
         let answers = [
             (parameter(), 400, r#"{"__type":"ParameterNotFound"}"#),
             (
@@ -151,7 +157,7 @@ mod tests {
             ),
             (secret(), 200, r#"{"SecretBinary":"AAAA"}"#),
             (parameter(), 200, "{}"),
-            (secret(), 403, "<html>a proxy's own words</html>"),
+            (secret(), 403, "<html>error page of a proxy</html>"),
         ];
         let mut report = Vec::new();
         for (value, status, body) in answers {
@@ -163,14 +169,14 @@ mod tests {
         the SSM parameter "/streamer/jwt-key" cannot be read: HTTP 400, ParameterNotFound
         the SSM parameter "/streamer/jwt-key" cannot be read: HTTP 400, AccessDeniedException, not authorized to perform: ssm:GetParameter
         the secret "streamer/JWKS" cannot be read: HTTP 400, ResourceNotFoundException, Secrets Manager can't find it
-        the secret "streamer/JWKS" cannot be read: it is binary, and must be text
-        the SSM parameter "/streamer/jwt-key" cannot be read: the answer has no Parameter.Value
+        the secret "streamer/JWKS" cannot be read: the response has no SecretString; expected a text secret
+        the SSM parameter "/streamer/jwt-key" cannot be read: the response has no Parameter.Value
         the secret "streamer/JWKS" cannot be read: HTTP 403
         "#);
     }
 
     #[tokio::test]
-    async fn what_may_pass_is_tried_three_times() {
+    async fn reading_a_stored_value_makes_three_tries_on_transient_errors() {
         let throttled = (400, r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#);
         let failed = (500, r#"{"__type":"InternalServiceError"}"#);
         let (value, requests) = read(&secret(), &[throttled, failed, (200, r#"{"SecretString":"s"}"#)]).await;
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tokens_are_verified_with_the_key_set_that_is_kept_there() {
+    async fn token_key_verifies_with_the_key_set_from_a_secret() {
         let key = TestKey::new(Algorithm::EdDsa);
         let set = json!({"keys": [key.jwk("k1")]}).to_string();
         let settings = TokenSettings { algorithms: vec![Algorithm::EdDsa], ..TokenSettings::default() };
@@ -195,26 +201,25 @@ mod tests {
         let token = key.sign_as("k1", &json!({"sub": "ann", "tenant_id": "acme", "exp": 1_700_000_060}));
         assert_eq!(verifier(&set).await.unwrap().verify(&token, NOW).unwrap().user, "ann".into());
         let refused = verifier("not a key").await.unwrap_err().to_string();
-        let expected =
-            "the environment of this function is wrong: the secret \"streamer/JWKS\" is no public key in PEM";
+        let expected = "the environment of this function is wrong: the secret \"streamer/JWKS\": the key is not a public key in PEM";
         assert!(refused.starts_with(expected), "{refused}");
     }
 
     #[tokio::test]
-    async fn a_service_is_looked_for_at_its_own_endpoint_before_the_general_one() {
+    async fn ssm_and_secrets_manager_endpoints_take_precedence_over_the_general_endpoint() {
         for (value, variable) in
             [(parameter(), "AWS_ENDPOINT_URL_SSM"), (secret(), "AWS_ENDPOINT_URL_SECRETS_MANAGER")]
         {
             let (url, requests) = serve(&[(200, r#"{"SecretString":"s","Parameter":{"Value":"s"}}"#)]);
-            let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE), (variable, &url)]);
+            let aws = with_endpoints(&[("AWS_ENDPOINT_URL", UNREACHABLE), (variable, &url)]);
             assert_eq!(value.read(&aws, NOW).await.unwrap(), "s");
             requests.join().unwrap();
         }
     }
 
     #[tokio::test]
-    async fn a_service_that_is_out_of_reach_is_given_up_soon() {
-        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", NOWHERE)]);
+    async fn reading_from_an_unreachable_service_fails_with_connection_refused() {
+        let aws = with_endpoints(&[("AWS_ENDPOINT_URL", UNREACHABLE)]);
         let error = secret().read(&aws, NOW).await.unwrap_err();
         let causes = Causes(&error).to_string();
         assert!(causes.starts_with("the secret \"streamer/JWKS\" cannot be read: "), "{causes}");
@@ -222,12 +227,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_does_not_answer_is_given_up_before_the_function_must_have_started() {
+    async fn reading_from_an_unresponsive_service_fails_within_nine_seconds() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let aws =
             with_endpoints(&[("AWS_ENDPOINT_URL", &format!("http://{}", silent.local_addr().unwrap()))]);
-        let asked = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         secret().read(&aws, NOW).await.unwrap_err();
-        assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     }
 }

@@ -21,7 +21,9 @@ use crate::store::dynamodb::DynamoConnectionStore;
 use crate::store::{Connection, ConnectionStore, StoreError};
 use crate::telemetry::Causes;
 
-/// `$connect`: lets in whoever has a valid token, and keeps whose connection it is.
+/// The `connect` function: handles the gateway's `$connect` event.
+///
+/// Accepts a client with a valid token, and stores the connection with the identity from the token.
 #[derive(Debug)]
 pub struct Connect<C> {
     verifier: TokenVerifier,
@@ -29,24 +31,28 @@ pub struct Connect<C> {
     clock: Arc<dyn Clock>,
 }
 
-/// The most that is kept of what a client says of itself, in bytes: its headers may have 8 KiB.
+/// Maximum length of each stored property of a client, such as its user agent, in bytes. Longer values are
+/// cut off, because a client's headers may have up to 8 KiB.
 const MAX_METADATA_BYTES: usize = 256;
 
-/// The token that a client brought, and the subprotocol that it expects to be answered with.
+/// The token that a client sent, and the subprotocol to select in the reply.
 struct Credentials<'a> {
     token: Option<&'a str>,
     subprotocol: Option<&'a str>,
 }
 
 impl<C: ConnectionStore> Connect<C> {
-    /// Lets in whom `verifier` trusts.
+    /// Creates a function that accepts clients whose token passes `verifier`, and stores their connections in
+    /// `connections`.
     #[must_use]
     pub fn new(verifier: TokenVerifier, connections: C, clock: Arc<dyn Clock>) -> Self {
         Self { verifier, connections, clock }
     }
 
-    /// 200 opens the connection, 401 refuses it with a body that says why in a code. Before `deadline`, when the invocation
-    /// ends, there is an answer.
+    /// Returns the reply to a `$connect` event, before `deadline`, the end of the invocation.
+    ///
+    /// Status 200 opens the connection. Status 401 refuses the client's token, with a JSON body whose `code`
+    /// gives the reason. Status 500 reports an internal error, such as a connection that could not be stored.
     pub async fn answer(
         &self,
         event: &ApiGatewayWebsocketProxyRequest,
@@ -58,17 +64,17 @@ impl<C: ConnectionStore> Connect<C> {
         let identity = match verified {
             Ok(identity) => identity,
             Err(refused) => {
-                // Anybody can cause this, at will.
-                tracing::debug!(code = refused.code(), "connection refused");
+                // Only at debug level, because any client can cause a refusal at will.
+                tracing::debug!(code = refused.code(), "token refused; connection not opened");
                 return error_reply(401, refused.code(), &refused.to_string());
             }
         };
         let context = &event.request_context;
         let Some(id) = context.connection_id.as_deref().map(ConnectionId::from) else {
-            tracing::error!("the event has no connection id");
+            tracing::error!("connect event without connection id; connection not opened");
             return internal_error();
         };
-        let facts = [
+        let properties = [
             ("source_ip", context.identity.source_ip.as_deref()),
             ("user_agent", context.identity.user_agent.as_deref()),
         ];
@@ -78,26 +84,29 @@ impl<C: ConnectionStore> Connect<C> {
             endpoint: endpoint(event),
             connected_at: now,
             last_ping: now,
-            metadata: facts
+            metadata: properties
                 .into_iter()
-                .filter_map(|(key, fact)| Some((key.to_owned(), shortened(fact?).to_owned())))
+                .filter_map(|(key, value)| Some((key.to_owned(), truncated(value?).to_owned())))
                 .collect::<BTreeMap<_, _>>(),
         };
         match in_time(now, deadline, self.connections.save(&connection)).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                tracing::error!(connection = %connection.id, error = %Causes(&error), "the connection was not saved");
+                tracing::error!(
+                    connection = %connection.id, error = %Causes(&error),
+                    "connection could not be stored; not opened"
+                );
                 return internal_error();
             }
             None => {
-                tracing::error!(connection = %connection.id, "the connection was not saved in time");
+                tracing::error!(connection = %connection.id, "connection write timed out; not opened");
                 return internal_error();
             }
         }
         let Connection { id, identity, .. } = connection;
-        tracing::info!(connection = %id, user = %identity.user, tenant = %identity.tenant, "connected");
+        tracing::info!(connection = %id, user = %identity.user, tenant = %identity.tenant, "connection opened");
         let mut accepted = reply(200, None);
-        // A browser gives up a connection whose offer of subprotocols is not answered with one of them.
+        // A browser that offers subprotocols closes the connection unless the reply selects one of them.
         if let Some(Ok(subprotocol)) = subprotocol.map(HeaderValue::from_str) {
             accepted.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
@@ -105,10 +114,10 @@ impl<C: ConnectionStore> Connect<C> {
     }
 }
 
-/// The `connect` function as it runs on Lambda.
+/// The `connect` function as it runs on Lambda, with DynamoDB as its connection store.
 pub type LambdaConnect = Connect<DynamoConnectionStore>;
 
-/// What the `connect` function has read from its environment.
+/// Settings of the `connect` function, from its environment variables.
 #[derive(Debug)]
 pub struct ConnectSetup {
     aws: AwsEnvironment,
@@ -148,23 +157,24 @@ impl Function for LambdaConnect {
     }
 }
 
-fn shortened(fact: &str) -> &str {
-    let end = fact.floor_char_boundary(MAX_METADATA_BYTES);
-    &fact[..end]
+fn truncated(value: &str) -> &str {
+    let end = value.floor_char_boundary(MAX_METADATA_BYTES);
+    &value[..end]
 }
 
-/// The token: from the query, else the `Authorization` header, else among the offered subprotocols.
+/// Finds the client's token, and the subprotocol to select in the reply.
 ///
-/// An empty value counts as none: clients build URLs from tokens that they may not have.
+/// The token comes from the query, otherwise from the `Authorization` header, otherwise from the offered
+/// subprotocols. An empty value counts as absent, because clients build URLs from tokens that may be missing.
 fn credentials(event: &ApiGatewayWebsocketProxyRequest) -> Credentials<'_> {
-    let offered: Vec<&str> = text(&event.headers, &header::SEC_WEBSOCKET_PROTOCOL)
+    let offered: Vec<&str> = header_text(&event.headers, &header::SEC_WEBSOCKET_PROTOCOL)
         .into_iter()
         .flat_map(|list| list.split(','))
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    let in_query = |name: &str| given(event.query_string_parameters.first(name)?);
-    let in_header = || given(text(&event.headers, &header::AUTHORIZATION)?);
+    let in_query = |name: &str| extract_token(event.query_string_parameters.first(name)?);
+    let in_header = || extract_token(header_text(&event.headers, &header::AUTHORIZATION)?);
     let in_subprotocols = || offered.iter().copied().find(|name| looks_like_a_token(name));
     let token =
         in_query("Authorization").or_else(|| in_query("token")).or_else(in_header).or_else(in_subprotocols);
@@ -172,17 +182,20 @@ fn credentials(event: &ApiGatewayWebsocketProxyRequest) -> Credentials<'_> {
     Credentials { token, subprotocol: named.or(offered.first()).copied() }
 }
 
-/// Told apart from the name of a subprotocol, such as `wamp.2.json`, by the `{"` that its header begins with.
+/// Returns whether an offered subprotocol is a token rather than a name such as `wamp.2.json`.
+///
+/// A token has two dots and begins with `ey`, which is `{"` in base64: the start of its JSON header.
 fn looks_like_a_token(name: &str) -> bool {
     name.starts_with("ey") && name.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The token in a value, with or without the scheme `Bearer` before it.
-fn given(value: &str) -> Option<&str> {
+/// Returns the token in a query parameter or header, without the scheme `Bearer`; `None` if there is no
+/// token.
+fn extract_token(value: &str) -> Option<&str> {
     let token = match value.trim_start().split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token,
         _ => value,
@@ -197,7 +210,7 @@ fn endpoint(event: &ApiGatewayWebsocketProxyRequest) -> String {
 }
 
 fn internal_error() -> ApiGatewayProxyResponse {
-    error_reply(500, "INTERNAL_ERROR", "Something on our side went wrong: try again")
+    error_reply(500, "INTERNAL_ERROR", "Internal server error; try again")
 }
 
 fn error_reply(status: i64, code: &str, message: &str) -> ApiGatewayProxyResponse {

@@ -21,18 +21,20 @@ use crate::store::{
 };
 use crate::telemetry::{Causes, MetricLine, MetricSink};
 
-/// `$disconnect`: forgets a connection, and takes it off the requests that came over it.
+/// The `disconnect` function: handles the gateway's `$disconnect` event.
 ///
-/// They go on: their client may come back for them. Where [they are to be cancelled](Self::cancelling), those end that
-/// nobody else listens to.
+/// Deletes the closed connection's record, and unsubscribes the connection from the requests that came over
+/// it. The requests continue, because their client may reconnect and resume. If
+/// [`cancelling`](Self::cancelling) is set, requests without another subscriber are cancelled.
 ///
-/// They are read from an index that lags a little behind: what was queued a moment before the end may not be listed
-/// yet, and goes on then. From that, and from requests that came over other connections, the connection is taken off
-/// by the first push that finds it gone (410).
+/// The requests are listed from an eventually consistent index, so a request that was queued just before the
+/// disconnect may be missing from the list. A missing request continues. The first push to the closed
+/// connection fails with 410 Gone, and unsubscribes the connection from that request. The same happens for
+/// requests that came over other connections.
 ///
-/// A gateway does its best to tell of an end, and may not. Then, and where time runs out here, such a push does it for
-/// all of its requests, and the connection's record expires. [`ConnectionStore::delete_stale`] is there for whoever
-/// wants the record gone earlier: no function calls it.
+/// API Gateway sends `$disconnect` on a best-effort basis. If the event is lost, or this function runs out of
+/// time, failing pushes unsubscribe the connection, and the connection's record expires by its TTL. To delete
+/// such records earlier, call [`ConnectionStore::delete_stale`], which no function calls by itself.
 #[derive(Debug)]
 pub struct Disconnect<C, Q> {
     connections: C,
@@ -42,33 +44,38 @@ pub struct Disconnect<C, Q> {
     is_cancelling: bool,
 }
 
-/// What was done about the requests of a connection.
+/// Number of requests that one disconnect has changed.
 #[derive(Debug, Default)]
-struct Left {
+struct Counts {
     unsubscribed: AtomicU64,
     cancelled: AtomicU64,
 }
 
 impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
-    /// How many requests of a connection are looked at, the newest first.
+    /// Maximum number of a connection's requests to examine, the newest first. Older requests are left
+    /// unchanged.
     pub const MAX_REQUESTS: usize = 5_000;
-    /// How many are written at once.
-    const AT_ONCE: usize = 8;
+    /// Maximum number of requests that are written concurrently.
+    const CONCURRENT_WRITES: usize = 8;
 
-    /// Forgets connections of this store, and takes them off requests of this queue.
+    /// Creates a function that deletes connections from `connections`, and unsubscribes them from the
+    /// requests in `queue`.
     #[must_use]
     pub fn new(connections: C, queue: Q, clock: Arc<dyn Clock>, metrics: Arc<dyn MetricSink>) -> Self {
         Self { connections, queue, clock, metrics, is_cancelling: false }
     }
 
-    /// Whether requests are cancelled that came over the connection and that nobody else listens to. Default no.
+    /// Sets whether a disconnect cancels the connection's requests that have no other subscriber. Default
+    /// `false`.
     #[must_use]
     pub fn cancelling(mut self, is_cancelling: bool) -> Self {
         self.is_cancelling = is_cancelling;
         self
     }
 
-    /// Always 200, since nobody is left to be answered. Before `deadline`, when the invocation ends, it is done.
+    /// Handles a `$disconnect` event, and returns before `deadline`, the end of the invocation.
+    ///
+    /// The status is always 200, because there is no client any more that could receive an error.
     pub async fn answer(
         &self,
         event: &ApiGatewayWebsocketProxyRequest,
@@ -76,23 +83,26 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
     ) -> ApiGatewayProxyResponse {
         let context = &event.request_context;
         let Some(id) = context.connection_id.as_deref().map(ConnectionId::from) else {
-            tracing::error!("the event has no connection id");
+            tracing::error!("disconnect event without connection id; ignored");
             return reply(200, None);
         };
         let now = self.clock.now();
-        let left = Left::default();
+        let counts = Counts::default();
         let mut connection = None;
         let work = async {
-            tokio::join!(async { connection = self.forget(&id).await }, self.leave_requests(&id, &left));
+            tokio::join!(
+                async { connection = self.delete_connection(&id).await },
+                self.leave_requests(&id, &counts)
+            );
         };
         if in_time(now, deadline, work).await.is_none() {
-            tracing::error!(connection = %id, "not all was done in time about the connection's end");
+            tracing::error!(connection = %id, "disconnect timed out; cleanup is incomplete");
         }
         let mut line = MetricLine::at(now)
             .by("StatusCode", status_code(context.disconnect_status_code))
             .count("Disconnects", 1)
-            .count("RequestsLeft", left.unsubscribed.into_inner())
-            .count("RequestsCancelled", left.cancelled.into_inner())
+            .count("SubscriptionsRemoved", counts.unsubscribed.into_inner())
+            .count("RequestsCancelled", counts.cancelled.into_inner())
             .with("connection", id.as_str());
         if let Some(connection) = connection {
             let open = now.since(connection.connected_at);
@@ -104,47 +114,59 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
                 open_ms = u64::try_from(open.as_millis()).unwrap_or(u64::MAX),
                 status_code = context.disconnect_status_code,
                 reason = context.disconnect_reason,
-                "disconnected"
+                "connection closed"
             );
         }
         self.metrics.write(&line);
         reply(200, None)
     }
 
-    /// Deletes the connection, and returns what it was.
-    async fn forget(&self, id: &ConnectionId) -> Option<Connection> {
+    /// Deletes the connection's record, and returns the deleted record.
+    async fn delete_connection(&self, id: &ConnectionId) -> Option<Connection> {
         match self.connections.delete(id).await {
             Ok(Some(connection)) => Some(connection),
             Ok(None) => {
-                tracing::info!(connection = %id, "disconnected, and was not known");
+                tracing::info!(connection = %id, "connection closed; no record found");
                 None
             }
             Err(error) => {
-                tracing::error!(connection = %id, error = %Causes(&error), "the connection was not deleted, or cannot be read");
+                tracing::error!(
+                    connection = %id, error = %Causes(&error),
+                    "connection record not deleted, or deleted and unreadable"
+                );
                 None
             }
         }
     }
 
-    /// Goes through the requests that came over the connection.
-    async fn leave_requests(&self, id: &ConnectionId, left: &Left) {
+    /// Unsubscribes the connection from the requests that came over it, or cancels them if so configured.
+    async fn leave_requests(&self, id: &ConnectionId, counts: &Counts) {
         let mut page = PageRequest::first(PageRequest::MAX_LIMIT);
         for _ in 0..Self::MAX_REQUESTS / PageRequest::MAX_LIMIT {
             let listed = match self.queue.get_by_connection(id, page.clone()).await {
                 Ok(listed) => listed,
                 Err(error) => {
-                    tracing::error!(connection = %id, error = %Causes(&error), "its requests cannot be listed");
+                    tracing::error!(
+                        connection = %id, error = %Causes(&error),
+                        "requests of the connection could not be listed"
+                    );
                     return;
                 }
             };
             for error in &listed.unreadable {
-                tracing::error!(connection = %id, error = %Causes(error), "one of its requests cannot be read");
+                tracing::error!(
+                    connection = %id, error = %Causes(error),
+                    "request of the connection unreadable; skipped"
+                );
             }
-            let requests = listed.items.iter().filter(|request| self.concerns(request, id));
+            let requests = listed.items.iter().filter(|request| self.needs_change(request, id));
             stream::iter(requests)
-                .for_each_concurrent(Self::AT_ONCE, async |request| {
-                    if let Err(error) = self.leave(request, id, left).await {
-                        tracing::error!(request = %request.key(), error = %Causes(&error), "it was not left");
+                .for_each_concurrent(Self::CONCURRENT_WRITES, async |request| {
+                    if let Err(error) = self.leave(request, id, counts).await {
+                        tracing::error!(
+                            request = %request.key(), connection = %id, error = %Causes(&error),
+                            "closed connection not removed from request"
+                        );
                     }
                 })
                 .await;
@@ -153,14 +175,17 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
                 None => return,
             }
         }
-        tracing::warn!(connection = %id, "it has too many requests: the oldest are left as they are");
+        tracing::warn!(connection = %id, "connection has too many requests; oldest left unchanged");
     }
 
-    /// Whether anything is to be done about a request: most have ended, and have been told.
-    fn concerns(&self, request: &RequestSummary, id: &ConnectionId) -> bool {
+    /// Returns whether the disconnect must change the request. Most listed requests are terminal and
+    /// delivered, and need no change.
+    fn needs_change(&self, request: &RequestSummary, id: &ConnectionId) -> bool {
         request.subscribers.contains(id) || self.cancels(request, id)
     }
 
+    /// Returns whether the disconnect cancels the request: cancelling is set, and the request is not terminal
+    /// and has no other subscriber.
     fn cancels(&self, request: &RequestSummary, id: &ConnectionId) -> bool {
         self.is_cancelling
             && !request.status.is_terminal()
@@ -171,29 +196,34 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         &self,
         request: &RequestSummary,
         id: &ConnectionId,
-        left: &Left,
+        counts: &Counts,
     ) -> Result<(), StoreError> {
         let key = request.key();
-        // First the end, which somebody has to be told of: then nobody is left, and nothing to do.
+        // Cancel before unsubscribing: the cancel makes the terminal frame due for this connection, and the
+        // unsubscribe then removes the last subscriber and completes the delivery.
         if self.cancels(request, id) {
             match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
                 Cancelled::Now { .. } | Cancelled::Requested => {
-                    left.cancelled.fetch_add(1, Ordering::Relaxed);
+                    counts.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
-                // Somebody has come to listen since it was read.
+                // Another connection has subscribed, or the request became terminal, since the request was
+                // listed.
                 Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => {}
             }
         }
         if request.subscribers.contains(id) {
             self.queue.unsubscribe(&key, id).await?;
-            left.unsubscribed.fetch_add(1, Ordering::Relaxed);
+            counts.unsubscribed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-/// The status code as a dimension: those that have a meaning (RFC 6455, section 7.4.1), and one for all that a client
-/// may choose.
+/// Returns the WebSocket close code as a value of a metric dimension.
+///
+/// Each code below, defined in RFC 6455, section 7.4.1, is its own value. All other codes share the value
+/// `other`, because a client can send any code, and each value of a dimension creates a metric. The value is
+/// `none` for an event without a code.
 fn status_code(code: Option<i64>) -> &'static str {
     match code {
         Some(1000) => "1000",
@@ -211,16 +241,16 @@ fn status_code(code: Option<i64>) -> &'static str {
     }
 }
 
-/// Whether a connection's end cancels its requests that nobody else listens to: `CANCEL_ON_DISCONNECT`, `true` or `false`,
-/// default `false`.
+/// Reads `CANCEL_ON_DISCONNECT` (`true` or `false`, default `false`): whether a disconnect cancels the
+/// connection's requests that have no other subscriber.
 pub(super) fn cancel_on_disconnect(environment: &mut Environment<'_>) -> bool {
     environment.or_default("CANCEL_ON_DISCONNECT", false, "true or false")
 }
 
-/// The `disconnect` function as it runs on Lambda.
+/// The `disconnect` function as it runs on Lambda, with DynamoDB as its stores.
 pub type LambdaDisconnect = Disconnect<DynamoConnectionStore, DynamoRequestQueue>;
 
-/// What the `disconnect` function has read from its environment.
+/// Settings of the `disconnect` function, from its environment variables.
 #[derive(Debug)]
 pub struct DisconnectSetup {
     aws: AwsEnvironment,

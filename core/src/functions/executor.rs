@@ -11,7 +11,7 @@ use crate::executor::{Executor, ExecutorSettings};
 use crate::handler::HandlerRuntime;
 use crate::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 
-/// What the functions that run requests have read alike.
+/// Settings that the processor and the worker both read from their environment.
 #[derive(Debug)]
 pub(super) struct ExecutorSetup {
     aws: AwsEnvironment,
@@ -21,7 +21,7 @@ pub(super) struct ExecutorSetup {
     queue_settings: QueueSettings,
 }
 
-/// What runs requests on Lambda.
+/// The executor as it runs on Lambda, in the processor and the worker.
 pub(super) type LambdaExecutor = Executor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
 impl ExecutorSetup {
@@ -35,7 +35,7 @@ impl ExecutorSetup {
         Self { aws, requests, dead_letters, settings, queue_settings }
     }
 
-    /// The clients of AWS services, whose requests are dated by the host's clock.
+    /// Returns the configuration of the AWS clients, with the host's clock for the dates of signed requests.
     pub(super) fn aws(&self, host: &Host) -> AwsEnvironment {
         self.aws.clone().dated_by(&host.clock)
     }

@@ -13,42 +13,46 @@ use crate::ports::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
 use crate::store::StoreError;
 use crate::telemetry::{MetricSink, StandardOutput};
 
-/// One of Streamer's functions.
+/// One of Streamer's Lambda functions.
 ///
-/// It starts in two steps. First it reads its settings, so that everything that is wrong with the environment is reported at
-/// once. Then it is made, on the clock and with the clients of its host.
+/// A function starts in two steps. First [`read`](Self::read) reads all settings, so that all problems with
+/// the environment are reported together. Then [`start`](Self::start) creates the function with the clock and
+/// other resources of its [`Host`].
 pub trait Function: fmt::Debug + Sized + Send + Sync + 'static {
-    /// What it reads from its environment.
+    /// The settings that the function reads from its environment variables.
     type Setup: Send;
-    /// What it is invoked with.
+    /// The event with which Lambda invokes the function.
     type Event: DeserializeOwned + Send;
-    /// What it answers.
+    /// The function's reply to an event.
     type Reply: Serialize + Send;
 
-    /// Reads what it needs; its clients will call through `http`.
+    /// Reads the function's settings from its environment variables. The function's AWS clients will send
+    /// through `http`.
     ///
-    /// What is wrong is left to `environment` to report. Without a value there is something to report.
+    /// Problems are recorded in `environment`. `None` means that at least one problem was recorded.
     fn read(environment: &mut Environment<'_>, http: SharedHttpClient) -> Option<Self::Setup>;
 
-    /// How many threads its handlers need; 0, the default, where it runs no handlers.
+    /// Returns the number of threads that the function's handlers need. Default 0, for a function that runs
+    /// no handlers.
     fn handler_threads(_: &Self::Setup) -> usize {
         0
     }
 
-    /// Makes the function. A function that runs handlers, and no other, asks for the `app`.
+    /// Creates the function from its settings. Only a function that runs handlers calls `app`.
     ///
     /// # Errors
-    /// When something that lies outside of the environment cannot be read, such as the key that tokens are verified with.
+    /// [`ConfigError`] if a setting that is stored outside of the environment, such as the key that verifies
+    /// tokens, cannot be read.
     fn start(
         setup: Self::Setup,
         host: &Host,
         app: impl FnOnce() -> Arc<App> + Send,
     ) -> impl Future<Output = Result<Self, ConfigError>> + Send;
 
-    /// Answers an event, before `deadline`, when the invocation ends.
+    /// Handles an event, and returns the reply before `deadline`, the end of the invocation.
     ///
     /// # Errors
-    /// When the event was not taken up, and may come again.
+    /// [`StoreError`] if the event was not processed, so that Lambda may deliver it again.
     fn handle(
         &self,
         event: Self::Event,
@@ -56,21 +60,22 @@ pub trait Function: fmt::Debug + Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Reply, StoreError>> + Send;
 }
 
-/// What a function has of the machine and the process that it runs in.
+/// Resources that a function gets from the process in which it runs.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// What time it is.
+    /// Clock that gives the current time.
     pub clock: Arc<dyn Clock>,
-    /// Where numbers come from that nobody can guess.
+    /// Source of unpredictable random numbers.
     pub entropy: Arc<dyn Entropy>,
-    /// Where metrics go.
+    /// Receives the function's metrics.
     pub metrics: Arc<dyn MetricSink>,
-    /// The runtime that handlers run on.
+    /// Tokio runtime that runs the user's handlers.
     pub handler_runtime: Handle,
 }
 
 impl Host {
-    /// The machine's own clock and randomness, and standard output for metrics: what a function has on Lambda.
+    /// Creates the host of a function on Lambda: system clock, system randomness, and metrics to standard
+    /// output.
     #[must_use]
     pub fn system(handler_runtime: Handle) -> Self {
         Self {

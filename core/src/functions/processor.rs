@@ -13,11 +13,11 @@ use crate::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch}
 use crate::store::StoreError;
 use crate::store::dynamodb::DynamoRequestQueue;
 
-/// The processor as it runs on Lambda.
+/// The processor as a Lambda function, with DynamoDB, API Gateway, SQS and Lambda as its services.
 pub type LambdaProcessor =
     Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaDispatch>;
 
-/// What the `processor` function has read from its environment.
+/// Settings of the `processor` function, from its environment variables.
 #[derive(Debug)]
 pub struct ProcessorSetup {
     executor: ExecutorSetup,

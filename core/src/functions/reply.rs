@@ -6,7 +6,7 @@ use aws_lambda_events::encodings::Body;
 use crate::deadline::LAST_MOMENT;
 use crate::ports::Timestamp;
 
-/// A reply to the gateway.
+/// Returns a reply to the gateway with this HTTP status and body.
 pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyResponse {
     let mut reply = ApiGatewayProxyResponse::default();
     reply.status_code = status;
@@ -14,13 +14,14 @@ pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyRespons
     reply
 }
 
-/// What comes of `work`, if it does so in time to answer before the invocation's end.
+/// Returns the output of `work`, or `None` if `work` is still running [`LAST_MOMENT`] before `deadline`, the
+/// end of the invocation.
 pub(super) fn in_time<T>(
     now: Timestamp,
     deadline: Timestamp,
     work: impl Future<Output = T> + Send,
 ) -> impl Future<Output = Option<T>> + Send {
-    // Boxed, since the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     let work = Box::pin(work);
     let time_left = deadline.since(now).saturating_sub(LAST_MOMENT);
     async move { tokio::time::timeout(time_left, work).await.ok() }

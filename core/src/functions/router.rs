@@ -14,10 +14,10 @@ use crate::router::{Router, RouterSettings};
 use crate::store::StoreError;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 
-/// The router as it runs on Lambda.
+/// The router as a Lambda function, with DynamoDB and API Gateway as its services.
 pub type LambdaRouter = Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>;
 
-/// What the `router` function has read from its environment.
+/// Settings of the `router` function, from its environment variables.
 #[derive(Debug)]
 pub struct RouterSetup {
     aws: AwsEnvironment,
@@ -72,7 +72,7 @@ impl Function for LambdaRouter {
         message: ApiGatewayWebsocketProxyRequest,
         deadline: Timestamp,
     ) -> Result<ApiGatewayProxyResponse, StoreError> {
-        // The frame goes back as the route response.
+        // The gateway sends the body of the reply, which is the frame, to the client as the route response.
         Ok(reply(200, Some(self.route_before(&message, deadline).await)))
     }
 }

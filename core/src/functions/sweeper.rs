@@ -13,10 +13,10 @@ use crate::store::StoreError;
 use crate::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use crate::sweeper::{Sweeper, SweeperSettings};
 
-/// The sweeper as it runs on Lambda.
+/// The sweeper as a Lambda function, with DynamoDB, API Gateway and SQS as its services.
 pub type LambdaSweeper = Sweeper<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
-/// What the `sweeper` function has read from its environment.
+/// Settings of the `sweeper` function, from its environment variables.
 #[derive(Debug)]
 pub struct SweeperSetup {
     aws: AwsEnvironment,
@@ -28,7 +28,7 @@ pub struct SweeperSetup {
 
 impl Function for LambdaSweeper {
     type Setup = SweeperSetup;
-    /// What the schedule says is of no interest.
+    /// The event of the schedule; its content is ignored.
     type Event = IgnoredAny;
     type Reply = ();
 

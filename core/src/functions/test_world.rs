@@ -1,4 +1,4 @@
-//! What the functions' tests share.
+//! Fixtures that the tests of several functions share.
 
 use aws_sdk_dynamodb::config::Region;
 use aws_sdk_dynamodb::{Client, Config};
@@ -6,7 +6,7 @@ use aws_smithy_http_client::test_util::NeverClient;
 
 use crate::ports::{Clock, Timestamp};
 
-/// A clock that stands still.
+/// A clock that always shows the same time.
 #[derive(Debug)]
 pub(super) struct At(pub(super) Timestamp);
 
@@ -16,8 +16,8 @@ impl Clock for At {
     }
 }
 
-/// A database that never answers.
-pub(super) fn silent() -> Client {
+/// Returns a DynamoDB client whose calls are never answered.
+pub(super) fn unresponsive_dynamodb() -> Client {
     let config = Config::builder()
         .behavior_version_latest()
         .region(Region::new("eu-west-1"))

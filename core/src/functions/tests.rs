@@ -18,7 +18,8 @@ use crate::sweeper::SweeperSettings;
 use crate::telemetry::log_level;
 use crate::telemetry::record::is_recording;
 
-/// A function, and on how many threads its handlers run.
+/// Starts a function with these environment variables. Returns the function and its number of handler
+/// threads.
 async fn start<F: Function>(variables: &[(&str, &str)]) -> Result<(F, usize), ConfigError> {
     let mut environment = Environment::of_variables(variables);
     let setup = F::read(&mut environment, http_client());
@@ -29,7 +30,7 @@ async fn start<F: Function>(variables: &[(&str, &str)]) -> Result<(F, usize), Co
 }
 
 #[test]
-fn every_bad_value_is_reported_at_once() {
+fn invalid_environment_variables_are_reported_together() {
     let mut environment = Environment::of_variables(&[
         ("LOG_LEVEL", "loud"),
         ("JWT_ALGORITHM", "none"),
@@ -42,7 +43,7 @@ fn every_bad_value_is_reported_at_once() {
 }
 
 #[test]
-fn what_is_not_set_is_as_by_default() {
+fn unset_environment_variables_have_their_defaults() {
     let mut environment = Environment::of_variables(&[]);
     let router = RouterSettings::from_env(&mut environment);
     assert_eq!(router.async_threshold, Duration::from_secs(5));
@@ -61,8 +62,8 @@ fn what_is_not_set_is_as_by_default() {
 }
 
 #[test]
-fn a_setting_is_taken_within_its_bounds() {
-    let mut within = Environment::of_variables(&[
+fn environment_variables_are_accepted_only_within_their_bounds() {
+    let mut in_bounds = Environment::of_variables(&[
         ("ASYNC_THRESHOLD_MS", "0"),
         ("INLINE_LIMIT_MS", "870000"),
         ("CONCURRENCY", "100"),
@@ -74,20 +75,20 @@ fn a_setting_is_taken_within_its_bounds() {
         ("STREAMER_RECORD", "true"),
         ("LOG_LEVEL", "warn"),
     ]);
-    let router = RouterSettings::from_env(&mut within);
+    let router = RouterSettings::from_env(&mut in_bounds);
     assert_eq!((router.async_threshold, router.inline_limit), (Duration::ZERO, Duration::from_secs(870)));
-    let processor = ProcessorSettings::from_env(&mut within);
+    let processor = ProcessorSettings::from_env(&mut in_bounds);
     assert_eq!((processor.concurrency, processor.inline_limit), (100, Duration::from_secs(870)));
-    let executor = ExecutorSettings::from_env(&mut within);
+    let executor = ExecutorSettings::from_env(&mut in_bounds);
     assert_eq!((executor.lease, executor.rules.max_continuations), (Duration::from_secs(30), 0));
-    let sweeper = SweeperSettings::from_env(&mut within);
+    let sweeper = SweeperSettings::from_env(&mut in_bounds);
     assert_eq!((sweeper.pace, sweeper.rules.max_continuations), (Duration::from_mins(1), 0));
-    assert_eq!(QueueSettings::from_env(&mut within).ttl, Duration::from_hours(1));
-    assert!(cancel_on_disconnect(&mut within) && is_recording(&mut within));
-    assert_eq!(log_level(&mut within), LevelFilter::WARN);
-    assert_eq!(within.finish(), Ok(()));
+    assert_eq!(QueueSettings::from_env(&mut in_bounds).ttl, Duration::from_hours(1));
+    assert!(cancel_on_disconnect(&mut in_bounds) && is_recording(&mut in_bounds));
+    assert_eq!(log_level(&mut in_bounds), LevelFilter::WARN);
+    assert_eq!(in_bounds.finish(), Ok(()));
 
-    let mut without = Environment::of_variables(&[
+    let mut out_of_bounds = Environment::of_variables(&[
         ("ASYNC_THRESHOLD_MS", "25001"),
         ("INLINE_LIMIT_MS", "870001"),
         ("CONCURRENCY", "-1"),
@@ -98,19 +99,19 @@ fn a_setting_is_taken_within_its_bounds() {
         ("CANCEL_ON_DISCONNECT", "yes"),
         ("STREAMER_RECORD", "1"),
     ]);
-    let _ = RouterSettings::from_env(&mut without);
-    let _ = ProcessorSettings::from_env(&mut without);
-    let _ = ExecutorSettings::from_env(&mut without);
-    let _ = SweeperSettings::from_env(&mut without);
-    let _ = QueueSettings::from_env(&mut without);
-    cancel_on_disconnect(&mut without);
-    is_recording(&mut without);
-    insta::assert_snapshot!(without.finish().unwrap_err().to_string().replace("; ", "\n"));
+    let _ = RouterSettings::from_env(&mut out_of_bounds);
+    let _ = ProcessorSettings::from_env(&mut out_of_bounds);
+    let _ = ExecutorSettings::from_env(&mut out_of_bounds);
+    let _ = SweeperSettings::from_env(&mut out_of_bounds);
+    let _ = QueueSettings::from_env(&mut out_of_bounds);
+    cancel_on_disconnect(&mut out_of_bounds);
+    is_recording(&mut out_of_bounds);
+    insta::assert_snapshot!(out_of_bounds.finish().unwrap_err().to_string().replace("; ", "\n"));
 }
 
 #[tokio::test]
-async fn every_function_says_all_that_it_lacks_and_starts_with_what_it_needs() {
-    let lacking = [
+async fn each_function_lists_its_missing_variables_and_starts_with_a_full_environment() {
+    let errors = [
         start::<LambdaConnect>(&[]).await.err(),
         start::<LambdaDisconnect>(&[]).await.err(),
         start::<LambdaRouter>(&[]).await.err(),
@@ -119,7 +120,7 @@ async fn every_function_says_all_that_it_lacks_and_starts_with_what_it_needs() {
         start::<LambdaSweeper>(&[]).await.err(),
     ];
     let management = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI";
-    let all_that_is_lacking: [&[&str]; 6] = [
+    let missing_names: [&[&str]; 6] = [
         &["CONNECTIONS_TABLE", "JWT_ALGORITHM"],
         &["CONNECTIONS_TABLE", "REQUESTS_TABLE"],
         &["CONNECTIONS_TABLE", "REQUESTS_TABLE", management],
@@ -127,8 +128,7 @@ async fn every_function_says_all_that_it_lacks_and_starts_with_what_it_needs() {
         &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
         &["REQUESTS_TABLE", "DEAD_LETTER_QUEUE_URL", management],
     ];
-    for (error, names) in lacking.map(|error| error.unwrap().to_string()).into_iter().zip(all_that_is_lacking)
-    {
+    for (error, names) in errors.map(|error| error.unwrap().to_string()).into_iter().zip(missing_names) {
         for name in names.iter().copied().chain(["AWS_REGION"]) {
             assert!(error.contains(&format!("{name} is not set")), "{error}");
         }

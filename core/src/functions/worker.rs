@@ -14,10 +14,10 @@ use crate::store::dynamodb::DynamoRequestQueue;
 use crate::worker::Worker;
 use crate::worker::dispatch::WorkerEvent;
 
-/// The worker as it runs on Lambda.
+/// The worker as a Lambda function, with DynamoDB, API Gateway and SQS as its services.
 pub type LambdaWorker = Worker<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
-/// What the `worker` function has read from its environment.
+/// Settings of the `worker` function, from its environment variables.
 #[derive(Debug)]
 pub struct WorkerSetup(ExecutorSetup);
 
@@ -43,7 +43,7 @@ impl Function for LambdaWorker {
     }
 
     async fn handle(&self, event: WorkerEvent, deadline: Timestamp) -> Result<(), StoreError> {
-        // Boxed, since it holds a whole attempt.
+        // Boxed because the future holds a whole attempt and is large.
         Box::pin(self.run(&event, deadline)).await
     }
 }

@@ -11,12 +11,15 @@ use crate::middleware::{Call, CallError, Next, Phase, Reply};
 use crate::progress::StopReason;
 use crate::protocol::{ErrorBody, FieldError};
 
-/// How long a handler whose own time is up may take to clean up.
+/// Grace period of a queued request's handler after its timeout, in which it may clean up or return its output.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// The same where somebody waits for the answer.
+/// Grace period of a quick request's handler after its timeout; short, because a client waits for the response.
 const QUICK_STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// Where every call ends: at a handler, which is asked what the call's phase wants to know.
+/// Wraps a handler into the innermost service of an action's layers.
+///
+/// In the routing phase, the service checks the permission and decides between running and queueing. In the processing
+/// phase, it runs the handler.
 pub(crate) fn endpoint(handler: impl Handler) -> Next {
     let handler = Arc::new(handler);
     Next::new(service_fn(move |call| answer(Arc::clone(&handler), call)))
@@ -29,7 +32,7 @@ async fn answer<H: Handler>(handler: Arc<H>, call: Call) -> Result<Reply, CallEr
     {
         routing.require(permission)?;
     }
-    let input: H::Input = read(&payload).map_err(CallError::refused)?;
+    let input: H::Input = deserialize(&payload).map_err(CallError::refused)?;
     drop(payload);
     handler.validate(&input).map_err(|fields| CallError::refused(ErrorBody::invalid_fields(&fields)))?;
     let mut grace = STOP_GRACE;
@@ -44,9 +47,10 @@ async fn answer<H: Handler>(handler: Arc<H>, call: Call) -> Result<Reply, CallEr
     Ok(Reply::Done(serde_json::to_value(output).map_err(HandlerError::from)?))
 }
 
-/// Has the handler do its work, for as long as it says that this may take.
+/// Runs the handler, and stops it after its timeout and the `grace` period.
 ///
-/// It is stopped where it awaits. One that never does is left to whoever watches the call.
+/// A handler can be stopped only where it awaits. A handler that never awaits is left to the router's timeout or to the
+/// end of the invocation.
 async fn process<H: Handler>(
     handler: &H,
     input: H::Input,
@@ -54,7 +58,7 @@ async fn process<H: Handler>(
     grace: Duration,
 ) -> Result<H::Output, HandlerError> {
     let limit = handler.timeout(&input);
-    // What is too far off to be a moment is never reached.
+    // A timeout that is too long to be represented as an `Instant` never expires.
     let Some((limit, until)) = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)))
     else {
         return handler.process(input, context).await;
@@ -62,19 +66,20 @@ async fn process<H: Handler>(
     let progress = context.progress.clone();
     progress.end_by(until);
     let mut work = Box::pin(handler.process(input, context));
-    if let Ok(ended) = timeout_at(until, &mut work).await {
-        return ended;
+    if let Ok(result) = timeout_at(until, &mut work).await {
+        return result;
     }
     progress.stop(StopReason::TimeIsUp);
-    let error = HandlerError::timed_out(format!("The request took longer than {}", shown(limit)));
+    let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
-        // What it has done in the moment that it had left counts; how it put that it had to stop does not.
-        Ok(ended) => ended.map_err(|_| error),
-        Err(_) => Err(error.with_source("the handler did not stop when it was told to, and was dropped")),
+        // An output that is returned within the grace period counts. An error counts as the timeout, because the
+        // handler may have failed only because it was asked to stop.
+        Ok(result) => result.map_err(|_| error),
+        Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
     }
 }
 
-fn shown(limit: Duration) -> String {
+fn format_seconds(limit: Duration) -> String {
     if limit.subsec_millis() == 0 {
         format!("{} s", limit.as_secs())
     } else {
@@ -82,18 +87,18 @@ fn shown(limit: Duration) -> String {
     }
 }
 
-fn read<I: DeserializeOwned>(payload: &Value) -> Result<I, ErrorBody> {
+fn deserialize<I: DeserializeOwned>(payload: &Value) -> Result<I, ErrorBody> {
     serde_path_to_error::deserialize(payload).map_err(|error| {
         let path = match error.path().to_string() {
             path if path == "." => String::new(),
             path => path,
         };
-        ErrorBody::invalid_fields(&[FieldError::new(path, shortened(&error.inner().to_string()))])
+        ErrorBody::invalid_fields(&[FieldError::new(path, truncated(&error.inner().to_string()))])
     })
 }
 
-/// What is wrong with a payload, without the whole payload in it: serde quotes what it found.
-fn shortened(problem: &str) -> String {
+/// Truncates an error text of serde, which may quote a whole value of the payload.
+fn truncated(problem: &str) -> String {
     const MAX_CHARS: usize = 300;
     match problem.char_indices().nth(MAX_CHARS) {
         None => problem.to_owned(),
@@ -131,8 +136,8 @@ mod tests {
         Phase::Routing(Routing::new(identity, Timestamp::default()))
     }
 
-    /// How a call of a handler that may take two seconds ends, and when.
-    async fn ended(handler: impl Handler, phase: Phase) -> (Result<Reply, CallError>, Duration) {
+    /// Runs a call of the handler; returns its result and how long the call took.
+    async fn run(handler: impl Handler, phase: Phase) -> (Result<Reply, CallError>, Duration) {
         let began = Instant::now();
         let reply = endpoint(handler).run(Call::new(context(), json!(null), phase)).await;
         (reply.map_err(CallError::from), began.elapsed())
@@ -141,79 +146,79 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(2);
 
     #[tokio::test(start_paused = true)]
-    async fn a_handler_within_its_time_is_left_alone() {
+    async fn handler_that_finishes_within_its_timeout_is_not_stopped() {
         let work = handler_fn(|(): (), context: Context| async move {
             let before = context.progress.remaining();
             sleep(LIMIT - Duration::from_millis(1)).await;
             Ok(json!([before, context.progress.stop_reason().is_none()]))
         });
-        let (reply, took) = ended(work.timeout(LIMIT), Phase::Processing).await;
+        let (reply, took) = run(work.timeout(LIMIT), Phase::Processing).await;
         assert_eq!(reply.unwrap(), Reply::Done(json!([LIMIT, true])));
         assert_eq!(took, LIMIT - Duration::from_millis(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handler_whose_time_is_up_is_told_and_however_it_puts_that_it_has_to_stop_has_timed_out() {
-        let told = Arc::new(Mutex::new(None));
-        let tells = Arc::clone(&told);
+    async fn handler_that_fails_after_its_timeout_has_timed_out_whatever_error_it_returns() {
+        let seen_reason = Arc::new(Mutex::new(None));
+        let handler_reason = Arc::clone(&seen_reason);
         let work = handler_fn(move |(): (), context: Context| {
-            let told = Arc::clone(&tells);
+            let seen_reason = Arc::clone(&handler_reason);
             async move {
                 let reason = context.progress.stopped().await;
                 sleep(Duration::from_secs(1)).await;
-                *told.lock().unwrap() = Some(reason);
+                *seen_reason.lock().unwrap() = Some(reason);
                 context.progress.report(1.0, "late")?;
                 Ok(())
             }
         });
-        let (reply, took) = ended(work.timeout(LIMIT), Phase::Processing).await;
+        let (reply, took) = run(work.timeout(LIMIT), Phase::Processing).await;
         let error = reply.unwrap_err();
         assert_eq!((error.kind(), error.verdict()), (CallErrorKind::Refused, Verdict::TimedOut));
         assert_eq!(error.told().code, ErrorCode::Timeout);
         assert_eq!(error.told().message, "The request took longer than 2 s");
         assert!(!error.is_unexpected());
-        assert_eq!(*told.lock().unwrap(), Some(StopReason::TimeIsUp));
+        assert_eq!(*seen_reason.lock().unwrap(), Some(StopReason::TimeIsUp));
         assert_eq!(took, Duration::from_secs(3));
 
         let yields = handler_fn(|(): (), context: Context| async move {
             context.progress.stopped().await;
             Err::<(), _>(HandlerError::go_on_later())
         });
-        let (reply, _) = ended(yields.timeout(LIMIT), Phase::Processing).await;
+        let (reply, _) = run(yields.timeout(LIMIT), Phase::Processing).await;
         assert_eq!(
             reply.unwrap_err().verdict(),
             Verdict::TimedOut,
-            "it would have its time anew, again and again"
+            "a handler that yields after its timeout has timed out, or it could run without a limit"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_handler_has_done_in_the_moment_that_it_had_left_counts() {
+    async fn output_that_a_handler_returns_within_the_grace_period_counts_as_success() {
         let work = handler_fn(|(): (), context: Context| async move {
             Ok(context.progress.stopped().await == StopReason::TimeIsUp)
         });
-        let (reply, took) = ended(work.timeout(LIMIT), Phase::Processing).await;
+        let (reply, took) = run(work.timeout(LIMIT), Phase::Processing).await;
         assert_eq!((reply.unwrap(), took), (Reply::Done(json!(true)), LIMIT));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handler_that_does_not_listen_is_dropped_after_a_moment_and_the_log_told() {
+    async fn handler_that_ignores_its_timeout_is_dropped_after_the_grace_period_and_logged() {
         let hang = || handler_fn(|(): (), _| async { std::future::pending::<Result<(), _>>().await });
         for (phase, grace) in [(Phase::Processing, STOP_GRACE), (routing(), QUICK_STOP_GRACE)] {
-            let (reply, took) = ended(hang().timeout(LIMIT), phase).await;
+            let (reply, took) = run(hang().timeout(LIMIT), phase).await;
             let error = reply.unwrap_err();
             assert_eq!((error.told().code.clone(), error.is_unexpected()), (ErrorCode::Timeout, true));
             assert_eq!(took, LIMIT + grace);
         }
-        let (reply, _) = ended(hang().timeout(Duration::ZERO), Phase::Processing).await;
+        let (reply, _) = run(hang().timeout(Duration::ZERO), Phase::Processing).await;
         assert_eq!(reply.unwrap_err().told().message, "The request took longer than 0 s");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_time_without_end_is_none_and_one_that_is_short_does_not_put_off_what_is_nearer() {
+    async fn unbounded_timeout_never_expires_and_timeout_does_not_extend_a_nearer_deadline() {
         let quick = handler_fn(|(): (), _| async { Ok(1) });
         assert_eq!(
-            ended(quick.timeout(Duration::MAX), Phase::Processing).await.0.unwrap(),
+            run(quick.timeout(Duration::MAX), Phase::Processing).await.0.unwrap(),
             Reply::Done(json!(1))
         );
 
@@ -228,11 +233,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_function_is_queued_by_what_it_was_said_to_take() {
+    async fn handler_fn_settings_decide_queueing_and_required_permission() {
         let slow = handler_fn(|(): (), _| async { Ok(()) }).estimated(Duration::from_secs(6));
-        let (reply, _) = ended(slow, routing()).await;
+        let (reply, _) = run(slow, routing()).await;
         assert_eq!(reply.unwrap(), Reply::Queue { estimated_duration: Duration::from_secs(6) });
         let guarded = handler_fn(|(): (), _| async { Ok(()) }).require("admin");
-        assert_eq!(ended(guarded, routing()).await.0.unwrap_err().told().code, ErrorCode::Forbidden);
+        assert_eq!(run(guarded, routing()).await.0.unwrap_err().told().code, ErrorCode::Forbidden);
     }
 }

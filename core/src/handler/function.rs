@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Handler, HandlerError, RetryPolicy};
 
-/// Makes a handler of an async function or closure of an input and a [`Context`].
+/// Makes a handler from an async function or closure of an input and a [`Context`].
 ///
-/// [`App::handle`](crate::app::App::handle) takes an async function as it is. This is for closures, whose
-/// argument types the compiler then needs not be told twice; for functions that are slow, may take only so long, or
-/// are to be tried again in another way than others; and for finding out what is wrong with a function that
-/// is not taken: each requirement is checked, and reported, on its own.
+/// [`App::handle`](crate::app::App::handle) also accepts an async function directly. Use `handler_fn`
+///
+/// - to set an estimated duration, a timeout, a retry policy or a required permission;
+/// - for a closure, so that the compiler can infer the type of its `Context` argument;
+/// - to find out why `App::handle` rejects a function, because `handler_fn` reports each unmet requirement separately.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +28,7 @@ use super::{Context, Handler, HandlerError, RetryPolicy};
 ///     Ok(format!("page {page}"))
 /// }
 ///
-/// // Expected to take longer than 5 s, and so queued.
+/// // The estimate exceeds the default threshold of 5 s, so that the requests are queued.
 /// let render = handler_fn(render)
 ///     .estimated(Duration::from_secs(20))
 ///     .timeout(Duration::from_mins(2))
@@ -45,16 +46,16 @@ where
     HandlerFn::new(function)
 }
 
-/// An async function as a [`Handler`]; `Args` are its arguments. Made by [`handler_fn`].
+/// A [`Handler`] that calls an async function. `Args` stands for the function's arguments. Made by [`handler_fn`].
 pub struct HandlerFn<F, Args> {
     function: F,
-    said: Said,
+    settings: Settings,
     arguments: PhantomData<Args>,
 }
 
-/// What a function cannot say of itself.
+/// The values that a `HandlerFn` returns from the methods of [`Handler`].
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct Settings {
     permission: Option<String>,
     estimated: Duration,
     timeout: Option<Duration>,
@@ -63,34 +64,34 @@ struct Said {
 
 impl<F, Args> HandlerFn<F, Args> {
     fn new(function: F) -> Self {
-        Self { function, said: Said::default(), arguments: PhantomData }
+        Self { function, settings: Settings::default(), arguments: PhantomData }
     }
 
-    /// How long it is expected to take, whatever its input: see [`Handler::estimated_duration`]. Default zero.
+    /// Sets the expected duration for all inputs. Default zero. See [`Handler::estimated_duration`].
     #[must_use]
     pub fn estimated(mut self, duration: Duration) -> Self {
-        self.said.estimated = duration;
+        self.settings.estimated = duration;
         self
     }
 
-    /// How long one run of it may take: see [`Handler::timeout`]. Default as long as its invocation lasts.
+    /// Sets how long one run may take. By default it may take the rest of the invocation. See [`Handler::timeout`].
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.said.timeout = Some(limit);
+        self.settings.timeout = Some(limit);
         self
     }
 
-    /// When a queued request that failed is tried again: see [`Handler::retry_policy`].
+    /// Sets when a failed queued request is retried. Default [`RetryPolicy::default`]. See [`Handler::retry_policy`].
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.said.retry = policy;
+        self.settings.retry = policy;
         self
     }
 
-    /// The permission that a user's token must grant: see [`Handler::required_permission`]. Default none.
+    /// Sets the permission that a user's token must grant. Default none. See [`Handler::required_permission`].
     #[must_use]
     pub fn require(mut self, permission: impl Into<String>) -> Self {
-        self.said.permission = Some(permission.into());
+        self.settings.permission = Some(permission.into());
         self
     }
 }
@@ -112,19 +113,19 @@ where
     type Output = O;
 
     fn required_permission(&self) -> Option<&str> {
-        self.said.permission.as_deref()
+        self.settings.permission.as_deref()
     }
 
     fn estimated_duration(&self, _: &I) -> Duration {
-        self.said.estimated
+        self.settings.estimated
     }
 
     fn timeout(&self, _: &I) -> Option<Duration> {
-        self.said.timeout
+        self.settings.timeout
     }
 
     fn retry_policy(&self) -> RetryPolicy {
-        self.said.retry.clone()
+        self.settings.retry.clone()
     }
 
     fn process(&self, input: I, context: Context) -> impl Future<Output = Result<O, HandlerError>> + Send {
@@ -143,19 +144,19 @@ where
     type Output = O;
 
     fn required_permission(&self) -> Option<&str> {
-        self.said.permission.as_deref()
+        self.settings.permission.as_deref()
     }
 
     fn estimated_duration(&self, _: &I) -> Duration {
-        self.said.estimated
+        self.settings.estimated
     }
 
     fn timeout(&self, _: &I) -> Option<Duration> {
-        self.said.timeout
+        self.settings.timeout
     }
 
     fn retry_policy(&self) -> RetryPolicy {
-        self.said.retry.clone()
+        self.settings.retry.clone()
     }
 
     fn process(&self, input: I, _: Context) -> impl Future<Output = Result<O, HandlerError>> + Send {
@@ -163,30 +164,30 @@ where
     }
 }
 
-/// What [`App::handle`](crate::app::App::handle) takes: a [`Handler`], or an async function of an input, or of an
-/// input and a [`Context`].
+/// A value that [`App::handle`](crate::app::App::handle) accepts as a handler: a [`Handler`], an async function of an
+/// input, or an async function of an input and a [`Context`].
 ///
-/// `Kind` tells the three apart; the compiler finds it.
+/// The type parameter `Kind` distinguishes these three cases. The compiler infers it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler",
-    label = "neither a `Handler` nor an async function that can be one",
-    note = "a struct becomes a handler by implementing `streamer::handler::Handler`",
-    note = "an async function is one if it is `async fn(Input) -> Result<Output, HandlerError>` or \
+    message = "`{Self}` is not a handler",
+    label = "expected a type that implements `Handler`, or an async function",
+    note = "a struct is a handler if it implements `streamer::handler::Handler`",
+    note = "an async function is a handler if it is `async fn(Input) -> Result<Output, HandlerError>` or \
             `async fn(Input, Context) -> Result<Output, HandlerError>`, `Input` is owned and implements \
             `serde::Deserialize`, `Output` implements `serde::Serialize`, and nothing that is not `Send` lives across \
             an await",
-    note = "wrap a function of `Input` and `Context` in `streamer::handler::handler_fn(…)`, and the compiler says which of \
-            these it lacks"
+    note = "to see which requirement a function of `Input` and `Context` does not meet, wrap the function in \
+            `streamer::handler::handler_fn(…)`"
 )]
 pub trait IntoHandler<Kind> {
-    /// The handler that comes of it.
+    /// Type of the resulting handler.
     type Handler: Handler;
 
-    /// Makes the handler.
+    /// Converts the value into a handler.
     fn into_handler(self) -> Self::Handler;
 }
 
-/// The [`IntoHandler`] kind of what is a [`Handler`] already.
+/// The `Kind` of [`IntoHandler`] for types that implement [`Handler`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Itself;

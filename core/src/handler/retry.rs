@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-/// When an attempt that failed is followed by another.
+/// How often, and after which waits, a failed queued request is attempted again.
 ///
-/// An error says itself whether another attempt is worth it: see [`HandlerError`](super::HandlerError). What happens to a
-/// handler without its saying so, a timeout or a panic, is decided here. A process that dies costs its requests one
-/// attempt each, whatever the policy says.
+/// A [`HandlerError`](super::HandlerError) says itself whether another attempt may succeed. After a timeout or a panic,
+/// the policy decides. If the process of an invocation dies, each request in it loses one attempt, whatever the
+/// policy says.
 ///
-/// The wait before attempt `n + 1` is a random part of `base · factor^(n − 1)`, but of `cap` at most (full jitter).
-/// A policy whose numbers make no sense is refused when its handler is
-/// [registered](crate::app::RegisterError::RetryPolicy).
+/// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, limited by `cap` (exponential
+/// backoff with full jitter). Registering a handler whose policy has invalid numbers fails with
+/// [`RegisterError::RetryPolicy`](crate::app::RegisterError::RetryPolicy).
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,70 +21,73 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How often a request is attempted at most, the first time included. From 1 to 100, default 3.
+    /// Maximum number of attempts, including the first one. From 1 to 100, default 3.
     pub max_attempts: u32,
-    /// The longest wait before the second attempt. At most `cap`, default 1 s.
+    /// Longest wait before the second attempt. At most `cap`, default 1 s.
     pub base: Duration,
-    /// By how much the longest wait grows from attempt to attempt. At least 1, default 2.
+    /// Factor by which the longest wait grows from attempt to attempt. At least 1, default 2.
     pub factor: f64,
-    /// The longest wait of all. At most 24 h, default 5 min.
+    /// Upper limit of every wait. At most 24 h, default 5 min.
     pub cap: Duration,
-    /// Whether what took longer than it may is tried again. Default yes. What shared its invocation with others when that
-    /// ended is in any case tried again, in one of its own, if an attempt is left.
+    /// Whether an attempt that timed out is retried. Default `true`. A request that the processor ran beside other
+    /// requests until the invocation ended is always retried, alone in an invocation of the worker, if an attempt is
+    /// left.
     pub retries_timeouts: bool,
-    /// Whether a handler that panicked is tried again. Default yes.
+    /// Whether an attempt that panicked is retried. Default `true`.
     pub retries_panics: bool,
 }
 
 impl RetryPolicy {
-    /// The most attempts that a policy may allow.
+    /// Upper bound of [`max_attempts`](Self::max_attempts).
     pub const MAX_ATTEMPTS: u32 = 100;
-    /// The longest wait that a policy may ask for.
+    /// Upper bound of [`cap`](Self::cap), and so of every wait: 24 hours.
     pub const MAX_CAP: Duration = Duration::from_hours(24);
 
-    /// One attempt, whatever comes of it.
+    /// Creates a policy with a single attempt, which is never retried.
     #[must_use]
     pub fn never() -> Self {
         Self { max_attempts: 1, ..Self::default() }
     }
 
-    /// This many attempts, the first included.
+    /// Creates a policy with at most `max_attempts` attempts, including the first one; all other values are defaults.
     #[must_use]
     pub fn attempts(max_attempts: u32) -> Self {
         Self { max_attempts, ..Self::default() }
     }
 
-    /// The same, with another longest wait before the second attempt.
+    /// Sets the longest wait before the second attempt.
     #[must_use]
     pub fn base(self, base: Duration) -> Self {
         Self { base, ..self }
     }
 
-    /// The same, with waits that grow by another factor.
+    /// Sets the factor by which the longest wait grows from attempt to attempt.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
         Self { factor, ..self }
     }
 
-    /// The same, with another longest wait of all.
+    /// Sets the upper limit of every wait.
     #[must_use]
     pub fn cap(self, cap: Duration) -> Self {
         Self { cap, ..self }
     }
 
-    /// The same, but what takes longer than it may is not tried again.
+    /// Does not retry attempts that timed out.
     #[must_use]
     pub fn without_timeouts(self) -> Self {
         Self { retries_timeouts: false, ..self }
     }
 
-    /// The same, but a handler that panics is not tried again.
+    /// Does not retry attempts that panicked.
     #[must_use]
     pub fn without_panics(self) -> Self {
         Self { retries_panics: false, ..self }
     }
 
-    /// The wait after attempt `attempt` has failed; `chance`, from 0 to 1, is how much of the longest is waited.
+    /// Returns the wait after the failure of attempt number `attempt` (from 1).
+    ///
+    /// The result is the longest wait multiplied by `chance`, a random number from 0 to 1.
     #[must_use]
     pub fn wait_after(&self, attempt: u32, chance: f64) -> Duration {
         let cap = self.cap.min(Self::MAX_CAP);
@@ -96,17 +99,20 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(longest * chance.clamp(0.0, 1.0)).map_or(cap, |wait| wait.min(cap))
     }
 
-    /// Says what is wrong with its numbers, if anything is.
+    /// Validates the numbers of the policy. An error completes a sentence that begins with "the retry policy …".
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self { max_attempts, base, factor, cap, .. } = *self;
         if !(1..=Self::MAX_ATTEMPTS).contains(&max_attempts) {
-            Err(format!("allows {max_attempts} attempts, and must allow from 1 to {}", Self::MAX_ATTEMPTS))
+            Err(format!(
+                "allows {max_attempts} attempts; the number must be from 1 to {}",
+                Self::MAX_ATTEMPTS
+            ))
         } else if !(factor.is_finite() && factor >= 1.0) {
-            Err(format!("has waits grow by {factor}, which must be a number that is at least 1"))
+            Err(format!("has the factor {factor}; the factor must be a finite number of at least 1"))
         } else if cap > Self::MAX_CAP {
-            Err(format!("has a cap of {cap:?}; no wait may be longer than {:?}", Self::MAX_CAP))
+            Err(format!("has a cap of {cap:?}; the cap must be at most {:?}", Self::MAX_CAP))
         } else if base > cap {
-            Err(format!("has a base of {base:?}, which is above its cap of {cap:?}"))
+            Err(format!("has a base of {base:?}; the base must not exceed the cap of {cap:?}"))
         } else {
             Ok(())
         }
@@ -135,11 +141,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn waits_double_up_to_the_cap() {
+    fn retry_wait_doubles_up_to_the_cap() {
         let policy = RetryPolicy::attempts(20).cap(Duration::from_secs(10));
         let waits = [1, 2, 3, 4, 5, 6, 19].map(|attempt| policy.wait_after(attempt, 1.0).as_secs());
         assert_eq!(waits, [1, 2, 4, 8, 10, 10, 10]);
-        assert_eq!(policy.wait_after(0, 1.0), SECOND, "before the first attempt nothing has grown");
+        assert_eq!(policy.wait_after(0, 1.0), SECOND, "attempt 0 has the same longest wait as attempt 1");
         assert_eq!(policy.wait_after(2, 0.25), SECOND / 2);
         assert_eq!(policy.wait_after(2, 0.0), Duration::ZERO);
         assert_eq!(policy.clone().factor(1.0).wait_after(19, 1.0), SECOND);
@@ -147,15 +153,15 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_without_sense_is_refused_with_what_is_wrong() {
+    fn invalid_retry_policy_is_rejected_with_the_reason() {
         let (hour, day) = (Duration::from_hours(1), Duration::from_hours(24));
-        for sound in [
+        for valid in [
             RetryPolicy::default(),
             RetryPolicy::never(),
             RetryPolicy::attempts(100).base(day).cap(day).factor(f64::MAX),
             RetryPolicy::attempts(1).base(Duration::ZERO).cap(Duration::ZERO).factor(1.0),
         ] {
-            assert_eq!(sound.check(), Ok(()), "{sound:?}");
+            assert_eq!(valid.check(), Ok(()), "{valid:?}");
         }
         let refused = [
             RetryPolicy::attempts(0),
@@ -171,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_wait_is_above_its_cap_or_shorter_than_the_one_before(
+        fn longest_retry_wait_never_shrinks_and_never_exceeds_the_cap(
             base in any::<Duration>(), factor in any::<f64>(), cap in any::<Duration>(), attempt: u32, chance in 0.0..=1.0,
         ) {
             let policy = RetryPolicy::default().base(base).factor(factor).cap(cap);
@@ -182,7 +188,7 @@ mod tests {
         }
 
         #[test]
-        fn chance_that_is_none_makes_no_wait_above_the_cap(attempt: u32, chance in any::<f64>()) {
+        fn chance_outside_0_to_1_makes_no_retry_wait_above_the_cap(attempt: u32, chance in any::<f64>()) {
             let policy = RetryPolicy::default();
             prop_assert!(policy.wait_after(attempt, chance) <= policy.cap);
         }

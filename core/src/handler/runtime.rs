@@ -6,61 +6,64 @@ use tokio::time::timeout;
 
 use super::handlers_runtime;
 
-/// The runtime that handlers run on: the one that was given, until a handler holds its threads past its time.
+/// The tokio runtime that handlers run on. It is replaced when handlers that never await block all of its threads.
 #[derive(Debug)]
 pub struct HandlerRuntime(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
     handle: Handle,
-    /// The fresh runtimes, the last of which is the present one. Those before it are kept: calls that were only slow may
-    /// still end there.
-    fresh: Vec<Runtime>,
+    /// Replacement runtimes; the last one is in use. Earlier ones are kept, because slow calls may still finish on
+    /// them.
+    replacements: Vec<Runtime>,
 }
 
 impl HandlerRuntime {
-    /// How long a runtime may take to show that it still has a thread.
-    const PATIENCE: Duration = Duration::from_millis(100);
+    /// How long a runtime may take to run an empty task before it counts as blocked.
+    const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
 
-    /// Handlers run on the runtime that `handle` belongs to.
+    /// Creates a `HandlerRuntime` that starts with the runtime of `handle`.
     #[must_use]
     pub fn on(handle: Handle) -> Self {
-        Self(Mutex::new(Current { handle, fresh: Vec::new() }))
+        Self(Mutex::new(Current { handle, replacements: Vec::new() }))
     }
 
     pub(crate) fn handle(&self) -> Handle {
         self.lock().handle.clone()
     }
 
-    /// Has later calls run on a fresh runtime, unless the present one runs what it is given: a task that never awaits
-    /// cannot be aborted, and would hold up everybody who comes after it.
+    /// Replaces the runtime for later calls if the current one is blocked.
     ///
-    /// Its thread goes on until the task awaits or ends, and with it stands still what a handler's own clients drive there,
-    /// such as pooled connections. Nothing bounds how many there may be: each is an `error` in the log.
+    /// A runtime is blocked if it does not run an empty task in time. The cause is a handler that never awaits: its
+    /// task cannot be aborted, and would delay all later handlers.
+    ///
+    /// The thread of a blocked runtime stays busy until the task awaits or ends. Until then, background tasks on that
+    /// runtime stand still too, such as those that drive a handler's pooled connections. The number of replacements
+    /// is not bounded. Each one is logged as an `error`.
     pub(crate) async fn replace_if_stuck(&self) {
-        let (handle, stuck) = {
+        let (handle, replaced) = {
             let current = self.lock();
-            (current.handle.clone(), current.fresh.len())
+            (current.handle.clone(), current.replacements.len())
         };
-        if matches!(timeout(Self::PATIENCE, handle.spawn(async {})).await, Ok(Ok(()))) {
+        if matches!(timeout(Self::PROBE_TIMEOUT, handle.spawn(async {})).await, Ok(Ok(()))) {
             return;
         }
         let mut current = self.lock();
-        if current.fresh.len() != stuck {
-            // Another call's timeout has replaced it.
+        if current.replacements.len() != replaced {
+            // Another call has replaced the runtime since the probe began.
             return;
         }
         match handlers_runtime(1) {
-            Ok(fresh) => {
-                current.handle = fresh.handle().clone();
-                current.fresh.push(fresh);
+            Ok(runtime) => {
+                current.handle = runtime.handle().clone();
+                current.replacements.push(runtime);
                 tracing::error!(
-                    stuck = current.fresh.len(),
-                    "a handler holds its thread past its time: later ones run on a fresh one"
+                    stuck = current.replacements.len(),
+                    "handler blocks its runtime; later handlers use a new runtime"
                 );
             }
             Err(error) => {
-                tracing::error!(%error, "a handler holds its thread past its time, and there is no other to be had");
+                tracing::error!(%error, "handler blocks its runtime; new runtime could not be created");
             }
         }
     }
@@ -70,9 +73,9 @@ impl HandlerRuntime {
     }
 }
 
-/// A runtime that is dropped waits for its threads, and must not be where a router is.
+/// Shuts the runtimes down in the background. Dropping a runtime waits for its threads, and panics in async code.
 impl Drop for Current {
     fn drop(&mut self) {
-        self.fresh.drain(..).for_each(Runtime::shutdown_background);
+        self.replacements.drain(..).for_each(Runtime::shutdown_background);
     }
 }

@@ -4,27 +4,28 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::instrument::WithSubscriber as _;
 
-/// A runtime for handlers: with a thread for each that may run at once, none that blocks holds up another.
+/// Creates a runtime for handlers. With one thread per concurrent handler, a handler that blocks does not delay
+/// another.
 pub(crate) fn handlers_runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().thread_name("handler").build()
 }
 
-/// A handler at work on the handlers' runtime, or other work on a runtime that is not the caller's; dropped, it is
-/// stopped, so that nothing is left running for nobody.
+/// A task on another runtime than the caller's, such as a handler on the handlers' runtime. Dropping it aborts the
+/// task.
 pub(crate) struct HandlerTask<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> HandlerTask<T> {
     pub(crate) fn spawn(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
-        // What it logs goes where its caller's log goes: beyond a test, that is the same for all.
+        // The task logs to its caller's subscriber. This matters in tests, which set a subscriber per test.
         Self(runtime.spawn(work.with_current_subscriber()))
     }
 
-    /// What came of it; an error is a panic.
+    /// Waits until the task ends, and returns its result. A panic in the task is an error.
     pub(crate) async fn ended(&mut self) -> Result<T, JoinError> {
         (&mut self.0).await
     }
 
-    /// Stops it, unless it has ended, and waits until it has let go of everything.
+    /// Aborts the task unless it has ended, and waits until it has released all its resources.
     pub(crate) async fn stop(&mut self) {
         self.0.abort();
         if !self.0.is_finished() {

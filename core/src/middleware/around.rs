@@ -8,7 +8,7 @@ use tower::{BoxError, Service};
 
 use super::{Call, Next, Reply, Step};
 
-/// A service that asks a function, with the rest of the way in its hand.
+/// A service that calls a function with each call and the inner services as a [`Next`].
 pub(super) struct Around<F> {
     function: Arc<F>,
     next: Next,
@@ -39,13 +39,15 @@ where
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
-    /// Ready when the rest is, so that a layer that sheds load further out sees that there is no room further in.
+    /// Ready when the inner services are ready, so that an outer load-shedding layer notices missing capacity further
+    /// in.
     fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
         self.next.poll_ready(cx)
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let unready = self.next.clone();
-        Box::pin((self.function)(call, mem::replace(&mut self.next, unready)))
+        // The function gets the service that `poll_ready` has made ready; a clone may not be ready.
+        let clone = self.next.clone();
+        Box::pin((self.function)(call, mem::replace(&mut self.next, clone)))
     }
 }

@@ -9,50 +9,54 @@ use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode};
 use crate::store::Identity;
 
-/// A request on its way to its handler: what layers see.
+/// A request on its way through the layers to its handler.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Call {
-    /// What the handler will know of it. The handler is chosen by the `action` that the last of the app's layers leaves.
-    /// Renaming is for what handlers answer: a call that was renamed to a built-in action, or from one, fails.
+    /// Context that the handler will receive.
+    ///
+    /// The app's layers may change `context.action`: the action after the last of them selects the handler. A call
+    /// fails if a layer changes its action from or to a built-in action.
     pub context: Context,
-    /// What is asked with. A layer that changes it changes what the rest of this phase sees: what is queued is the
-    /// message as it came.
+    /// Input of the action, as sent by the client. A change by a layer is visible to inner layers and the handler in
+    /// this phase only: a queued request is stored with its original payload.
     pub payload: Arc<Value>,
-    /// What the call is for.
+    /// Phase of the call: in the router, or in an attempt to run a queued request.
     pub phase: Phase,
-    /// See [`registered`](Self::registered).
+    /// Action for metrics: see [`registered`](Self::registered).
     pub(crate) registered: Option<Arc<str>>,
 }
 
 impl Call {
-    /// A call for a registered action.
+    /// Creates a call of a registered or built-in action.
     #[must_use]
     pub fn new(context: Context, payload: impl Into<Arc<Value>>, phase: Phase) -> Self {
         let registered = Some(context.action.as_str().into());
         Self { context, payload: payload.into(), phase, registered }
     }
 
-    /// The action that was asked for, whatever layers have made of it since, if it has a handler of its own or is built
-    /// in. If not, it is for the app's fallback, and its name is anything that a client could think of: nothing to make a
-    /// metric's dimension of.
+    /// Returns the action that the client requested, if it has a handler or is built in; `None` if only the app's
+    /// fallback handles it.
+    ///
+    /// The result does not change when a layer renames the action. Because it is one of a fixed set of names, it is
+    /// suitable as a metric dimension. The name of a fallback action is not, because a client can choose any name.
     #[must_use]
     pub fn registered(&self) -> Option<&str> {
         self.registered.as_deref()
     }
 }
 
-/// What a [`Call`] is for.
+/// The phase of a [`Call`]: routing a message, or running a queued request.
 #[derive(Clone, Debug)]
 pub enum Phase {
-    /// At the router: a message has come, and is answered at once or queued.
+    /// In the router: a message has arrived, and will be answered immediately or queued.
     Routing(Routing),
-    /// At the processor: an attempt to run what was queued.
+    /// In the processor or worker: an attempt to run a queued request.
     Processing,
 }
 
 impl Phase {
-    /// As logs and metrics say it.
+    /// Returns the name of the phase in logs and metrics: `routing` or `processing`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -62,52 +66,55 @@ impl Phase {
     }
 }
 
-/// What is known of a message besides the [`Context`]; nothing of it is kept with a queued request.
+/// Facts about a message that are known only in the router, and are not stored with a queued request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Routing {
-    /// Whose message it is, and what they may do: as the connection's record says.
+    /// Identity of the sender, with the granted permissions, from the record of the connection.
     pub identity: Arc<Identity>,
-    /// When the router took it up.
+    /// Time at which the router began to process the message.
     pub received_at: Timestamp,
-    /// What is expected to take longer than this is queued.
+    /// Threshold for queueing: a request with a longer estimated duration is queued.
     pub async_threshold: Duration,
     pub(crate) rate_limits: Option<SharedRateLimits>,
 }
 
 impl Routing {
-    /// The threshold that a router has by default.
+    /// Default of [`async_threshold`](Self::async_threshold): 5 s.
     pub const DEFAULT_ASYNC_THRESHOLD: Duration = Duration::from_secs(5);
 
-    /// A message that came at `received_at`, with the threshold that a router has by default.
+    /// Creates the routing facts of a message that arrived at `received_at`, with the default threshold.
     #[must_use]
     pub fn new(identity: impl Into<Arc<Identity>>, received_at: Timestamp) -> Self {
         let async_threshold = Self::DEFAULT_ASYNC_THRESHOLD;
         Self { identity: identity.into(), received_at, async_threshold, rate_limits: None }
     }
 
-    /// Refuses who lacks a permission.
+    /// Returns a `FORBIDDEN` error if the sender lacks a permission.
     pub(crate) fn require(&self, permission: &str) -> Result<(), CallError> {
         if self.identity.permissions.iter().any(|granted| granted == permission) {
             return Ok(());
         }
-        let told = ErrorBody::new(ErrorCode::Forbidden, format!("The permission {permission:?} is required"));
-        Err(CallError::refused(told.with_detail("permission", permission)))
+        let error =
+            ErrorBody::new(ErrorCode::Forbidden, format!("The permission {permission:?} is required"));
+        Err(CallError::refused(error.with_detail("permission", permission)))
     }
 }
 
-/// What became of a [`Call`]. The last two are answers in [`Phase::Routing`] alone, and decisions: the router carries
-/// them out once they have come back through every layer.
+/// The successful result of a [`Call`].
+///
+/// [`Queue`](Self::Queue) and [`BuiltIn`](Self::BuiltIn) are valid only in [`Phase::Routing`]. They are decisions,
+/// which the router carries out after the reply has passed all layers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// It is done: this is the handler's output.
+    /// The handler has finished with this output, which is sent to the client.
     Done(Value),
-    /// It is to be queued.
+    /// The request must be queued, because its handler is expected to take long.
     Queue {
-        /// How long it is expected to take: what takes long is run alone, by the worker.
+        /// Expected duration of the handler. A long request runs alone in the worker.
         estimated_duration: Duration,
     },
-    /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS): it is for the router to answer.
+    /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS). The router itself answers the message.
     BuiltIn,
 }

@@ -9,87 +9,91 @@ use tower::timeout::error::Elapsed;
 use crate::handler::{HandlerError, Verdict};
 use crate::protocol::{ErrorBody, ErrorCode};
 
-/// Why a call has no reply, and what its client is told.
+/// The error of a call. It contains the error for the client, and says whether another attempt may succeed.
 #[derive(Debug)]
 pub struct CallError {
     kind: CallErrorKind,
-    told: ErrorBody,
+    client_error: ErrorBody,
     verdict: Verdict,
     source: Option<BoxError>,
 }
 
-/// Who failed.
+/// The origin of a [`CallError`]: the handler itself, or something else.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum CallErrorKind {
-    /// Not the handler: it was not asked, or stopped, or something broke on the way. Told in an `error` frame.
+    /// The handler was not called, was stopped, or a layer failed. The client receives an `error` frame.
     Refused,
-    /// The handler itself. Told in a `response` without success, or in the `error` frame that ends a queued request.
+    /// The handler returned an error. The client receives a `response` frame with `success: false`, or, for a queued
+    /// request, an `error` frame as the last frame.
     Failed,
 }
 
 impl CallError {
-    /// A call that does not reach its handler, or is stopped there; `told` goes to the client.
+    /// Creates the error of a layer that rejects a call. The client receives `client_error`.
     #[must_use]
-    pub const fn refused(told: ErrorBody) -> Self {
-        Self { kind: CallErrorKind::Refused, told, verdict: Verdict::Final, source: None }
+    pub const fn refused(client_error: ErrorBody) -> Self {
+        Self { kind: CallErrorKind::Refused, client_error, verdict: Verdict::Final, source: None }
     }
 
-    /// The same error, that another attempt at a queued request may mend.
+    /// Makes the error retryable: a queued request that fails with it is attempted again.
     #[must_use]
     pub const fn retryable(mut self) -> Self {
         self.verdict = Verdict::Retryable(None);
         self
     }
 
-    /// Adds what caused it, for the log alone.
+    /// Adds the cause of the error. The cause is logged, and is never sent to the client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Who failed.
+    /// Returns whether the handler or something else failed.
     #[must_use]
     pub const fn kind(&self) -> CallErrorKind {
         self.kind
     }
 
-    /// What the client is told.
+    /// Returns the error that the client receives.
     #[must_use]
     pub const fn told(&self) -> &ErrorBody {
-        &self.told
+        &self.client_error
     }
 
-    /// What is to be done about a queued request that failed so.
+    /// Returns whether a queued request that failed with this error may be attempted again.
     pub(crate) const fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     pub(crate) fn into_told(self) -> ErrorBody {
-        self.told
+        self.client_error
     }
 
-    /// Whether the log should have it: what a client can bring about at will has no source.
+    /// Returns whether the error should be logged as a warning. Errors that clients can cause at will have no source.
     pub(crate) const fn is_unexpected(&self) -> bool {
         self.source.is_some()
     }
 
-    /// What a client is told of an error that a layer's service returned.
-    pub(crate) fn read(error: &(dyn Error + 'static)) -> Option<Read> {
-        let refused =
-            |told, verdict| Some(Read { kind: CallErrorKind::Refused, told, verdict, is_unexpected: false });
+    /// Searches an error and its sources for a known type. Returns `None` if none is known.
+    pub(crate) fn classify(error: &(dyn Error + 'static)) -> Option<Classified> {
+        let refused = |client_error, verdict| {
+            Some(Classified { kind: CallErrorKind::Refused, client_error, verdict, is_unexpected: false })
+        };
         iter::successors(Some(error), |&error| error.source()).find_map(|cause| {
             if let Some(own) = cause.downcast_ref::<Self>() {
-                let (kind, told, verdict) = (own.kind, own.told.clone(), own.verdict);
-                Some(Read { kind, told, verdict, is_unexpected: own.is_unexpected() })
+                let (kind, client_error, verdict) = (own.kind, own.client_error.clone(), own.verdict);
+                Some(Classified { kind, client_error, verdict, is_unexpected: own.is_unexpected() })
             } else if cause.is::<Elapsed>() {
-                let told = ErrorBody::new(ErrorCode::Timeout, "The request took longer than it may");
-                refused(told, Verdict::TimedOut)
+                let client_error = ErrorBody::new(ErrorCode::Timeout, "The request exceeded its time limit");
+                refused(client_error, Verdict::TimedOut)
             } else if cause.is::<Overloaded>() {
-                let told =
-                    ErrorBody::new(ErrorCode::RateLimited, "Too many requests are under way: try again");
-                refused(told, Verdict::Retryable(None))
+                let client_error = ErrorBody::new(
+                    ErrorCode::RateLimited,
+                    "Too many requests are in progress: try again later",
+                );
+                refused(client_error, Verdict::Retryable(None))
             } else {
                 None
             }
@@ -97,48 +101,48 @@ impl CallError {
     }
 }
 
-/// What was found in an error, or in one of its sources.
-pub(crate) struct Read {
+/// The facts that [`CallError::classify`] found in an error or in one of its sources.
+pub(crate) struct Classified {
     pub(crate) kind: CallErrorKind,
-    pub(crate) told: ErrorBody,
+    pub(crate) client_error: ErrorBody,
     verdict: Verdict,
     is_unexpected: bool,
 }
 
-/// A failure of the handler's own, unless it was stopped.
+/// Converts a handler's error. The kind is `Failed`, unless the handler was stopped by its timeout.
 impl From<HandlerError> for CallError {
     fn from(error: HandlerError) -> Self {
-        let (told, verdict, source) = error.into_parts();
+        let (client_error, verdict, source) = error.into_parts();
         let kind = match verdict {
             Verdict::TimedOut => CallErrorKind::Refused,
             Verdict::Final | Verdict::Retryable(_) | Verdict::Yielded => CallErrorKind::Failed,
         };
-        Self { kind, told, verdict, source }
+        Self { kind, client_error, verdict, source }
     }
 }
 
-/// What is made of the error that has come through all layers.
+/// Converts the error that has passed all layers.
 impl From<BoxError> for CallError {
     fn from(error: BoxError) -> Self {
         let error = match error.downcast::<Self>() {
             Ok(own) => return *own,
             Err(other) => other,
         };
-        match Self::read(&*error) {
-            // What wraps it is kept with it, down to its source.
-            Some(Read { kind, told, verdict, is_unexpected }) => {
-                Self { kind, told, verdict, source: is_unexpected.then_some(error) }
+        match Self::classify(&*error) {
+            // The whole error becomes the source, so that the log shows the errors of layers that wrap the known error.
+            Some(Classified { kind, client_error, verdict, is_unexpected }) => {
+                Self { kind, client_error, verdict, source: is_unexpected.then_some(error) }
             }
-            // What nobody knows may pass, as a handler's own unexpected error may.
+            // An unknown error is retryable, like an unexpected error of a handler.
             None => Self::refused(ErrorBody::processing_failed()).retryable().with_source(error),
         }
     }
 }
 
-/// What the log says.
+/// Formats code and message, for logs.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.told.code, self.told.message)
+        write!(f, "{}: {}", self.client_error.code, self.client_error.message)
     }
 }
 

@@ -7,22 +7,24 @@ use tower::{BoxError, Layer};
 use super::around::Around;
 use super::{Call, Next, Reply, Step};
 
-/// Makes a layer of an async function of a call and the rest of its way.
+/// Makes a layer from an async function of a [`Call`] and the inner services, a [`Next`].
+///
+/// The function either runs the inner services with [`Next::run`], or returns its own reply or error.
 ///
 /// ```
 /// use streamer::middleware::{BoxError, Call, CallError, Next, Reply, from_fn};
 /// use streamer::protocol::{ErrorBody, ErrorCode};
 ///
-/// async fn closed_for_the_weekend(call: Call, next: Next) -> Result<Reply, BoxError> {
+/// async fn close_for_the_weekend(call: Call, next: Next) -> Result<Reply, BoxError> {
 ///     if call.context.tenant.as_str() == "acme" {
-///         let told = ErrorBody::new(ErrorCode::Forbidden, "acme is closed until Monday");
-///         return Err(CallError::refused(told).into());
+///         let error = ErrorBody::new(ErrorCode::Forbidden, "acme is closed until Monday");
+///         return Err(CallError::refused(error).into());
 ///     }
 ///     next.run(call).await
 /// }
 ///
 /// # let mut app = streamer::app::App::new();
-/// app.layer(from_fn(closed_for_the_weekend));
+/// app.layer(from_fn(close_for_the_weekend));
 /// ```
 pub fn from_fn<F, Fut>(function: F) -> FromFn<F>
 where
@@ -32,7 +34,7 @@ where
     FromFn(Arc::new(function))
 }
 
-/// An async function as a layer: see [`from_fn`].
+/// A layer that calls an async function. Made by [`from_fn`].
 pub struct FromFn<F>(Arc<F>);
 
 impl<F> Clone for FromFn<F> {

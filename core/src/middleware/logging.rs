@@ -1,13 +1,14 @@
 use tower::Layer;
 
-use super::observe::{Ended, observing};
+use super::observe::{FinishedCall, observing};
 use super::{Next, Step};
 
-/// Logs one line for each call, at level `info`: its action, its phase, what became of it, and after how long.
+/// A layer that logs one line per finished call at level `info`: action, phase, outcome and duration.
 ///
-/// The outcome is `done`, `queued`, `built_in`, `refused` or `failed` with the `code` that its client is told,
-/// `panicked`, or `abandoned` where the time was up. Of what layers further out did it tells nothing. A call that waits
-/// for room further in is logged as well, its wait included.
+/// The outcome is `done`, `queued`, `built_in`, `refused`, `failed`, `panicked`, or `abandoned` if the time limit of
+/// the router or the invocation was reached. For `refused` and `failed`, the line also has the error code that the
+/// client receives. Changes that outer layers make to the reply are not visible to this layer. The duration includes
+/// time that the call waited for the capacity of an inner layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging;
 
@@ -19,16 +20,16 @@ impl<S: Step> Layer<S> for Logging {
     }
 }
 
-fn log(ended: &Ended<'_>) {
-    let Ended { seen, outcome, took } = ended;
+fn log(call: &FinishedCall<'_>) {
+    let FinishedCall { info, outcome, took } = call;
     tracing::info!(
-        action = seen.action,
-        phase = seen.phase,
+        action = info.action,
+        phase = info.phase,
         outcome = outcome.as_str(),
         code = outcome.code(),
         duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        request_id = %seen.request_id,
-        connection = %seen.connection,
-        "call"
+        request_id = %info.request_id,
+        connection = %info.connection,
+        "call finished"
     );
 }

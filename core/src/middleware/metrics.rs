@@ -2,16 +2,20 @@ use std::sync::Arc;
 
 use tower::Layer;
 
-use super::observe::{Ended, Outcome, observing};
+use super::observe::{FinishedCall, Outcome, observing};
 use super::{Next, Step};
 use crate::ports::{Clock, SystemClock};
 use crate::telemetry::{MetricLine, MetricSink, StandardOutput};
 
-/// Measures each call, in a line that CloudWatch makes metrics of: no call of ours, and no wait.
+/// A layer that writes one line of metrics per call, in CloudWatch's embedded metric format.
 ///
-/// By `Action` and `Phase`: `Calls`; `Failures`, where the handler failed or panicked, or the time was up; `Refusals`; and
-/// `Duration`, a wait for room further in included. The action is the message's, whatever a layer renames it to. All
-/// actions that only the app's fallback answers are the one action `fallback`: a client could name any number.
+/// CloudWatch extracts the metrics from the log, so the layer makes no AWS call and does not wait. The dimensions are
+/// `Action` and `Phase`. The metrics are `Calls`, `Failures` (the handler returned an error, the call panicked, or the
+/// call was abandoned), `Refusals` (the call was rejected, or its handler timed out) and `Duration`, which includes
+/// time that the call waited for the capacity of an inner layer.
+///
+/// `Action` is the action that the client requested, even if a layer renamed it. All actions that only the app's
+/// fallback handles count as the one action `fallback`, because a client can choose any number of names.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sink: Arc<dyn MetricSink>,
@@ -19,28 +23,28 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics on standard output, by the machine's clock.
+    /// Creates a layer that writes to standard output, with times from the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self::to(Arc::new(StandardOutput), Arc::new(SystemClock))
     }
 
-    /// Metrics on `sink`, each at the time that `clock` shows.
+    /// Creates a layer that writes to `sink`, with times from `clock`.
     #[must_use]
     pub fn to(sink: Arc<dyn MetricSink>, clock: Arc<dyn Clock>) -> Self {
         Self { sink, clock }
     }
 
-    fn line(&self, ended: &Ended<'_>) -> MetricLine {
-        let Ended { seen, outcome, took } = ended;
+    fn line(&self, call: &FinishedCall<'_>) -> MetricLine {
+        let FinishedCall { info, outcome, took } = call;
         let (failures, refusals) = match outcome {
             Outcome::Done | Outcome::Queued | Outcome::BuiltIn => (0, 0),
             Outcome::Refused(_) => (0, 1),
             Outcome::Failed(_) | Outcome::Panicked | Outcome::Abandoned => (1, 0),
         };
         let line = MetricLine::at(self.clock.now())
-            .by("Action", seen.registered.as_deref().unwrap_or("fallback"))
-            .by("Phase", seen.phase)
+            .by("Action", info.registered.as_deref().unwrap_or("fallback"))
+            .by("Phase", info.phase)
             .count("Calls", 1)
             .count("Failures", failures)
             .count("Refusals", refusals)
@@ -64,6 +68,6 @@ impl<S: Step> Layer<S> for Metrics {
 
     fn layer(&self, inner: S) -> Next {
         let metrics = self.clone();
-        observing(inner, move |ended| metrics.sink.write(&metrics.line(ended)))
+        observing(inner, move |call| metrics.sink.write(&metrics.line(call)))
     }
 }

@@ -7,11 +7,13 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use super::{Call, Reply};
 
-/// A service that can stand on a call's way: any that answers a [`Call`] with a [`Reply`], or with an error that can
-/// be boxed, and can be cloned for each call.
+/// A tower service that a layer may make: its request is a [`Call`], its response is a [`Reply`].
+///
+/// The trait is implemented for all services that meet the bounds. The error must convert into [`BoxError`], and the
+/// service must be `Clone`, because it is cloned for each call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot stand on a call's way",
-    label = "the layer makes this service",
+    message = "`{Self}` is not a service of calls",
+    label = "the layer makes a service of this type",
     note = "a layer's service must be `Service<Call, Response = Reply> + Clone + Send + Sync`, with an error that is \
             `Into<BoxError>` and a future that is `Send`"
 )]
@@ -29,20 +31,20 @@ impl<S> Step for S where
 {
 }
 
-/// The rest of a call's way: the layers further in, and the handler. It is what layers wrap.
+/// The inner services that a layer wraps: all layers further in, and the handler.
 #[derive(Clone)]
 pub struct Next(BoxCloneSyncService<Call, Reply, BoxError>);
 
 impl Next {
-    /// A way that ends with `service`, whatever that does.
+    /// Wraps a service, for example a stub in a test of a layer.
     pub fn new(service: impl Step) -> Self {
         Self(BoxCloneSyncService::new(service.map_err(Into::into)))
     }
 
-    /// Hands a call on, once there is room for it.
+    /// Runs a call through the inner services, after waiting until they are ready.
     ///
     /// # Errors
-    /// That of the layer or the handler that failed.
+    /// The error of the inner layer or handler that failed.
     pub async fn run(self, call: Call) -> Result<Reply, BoxError> {
         self.0.oneshot(call).await
     }

@@ -1,4 +1,4 @@
-//! How a call ended, for the layers that tell of it.
+//! Observation of finished calls, for the layers [`Logging`](super::Logging) and [`Metrics`](super::Metrics).
 
 use std::sync::Arc;
 use std::thread;
@@ -11,17 +11,17 @@ use super::{Call, CallError, CallErrorKind, Next, Reply, Step};
 use crate::ids::{ConnectionId, RequestId};
 use crate::protocol::ErrorCode;
 
-/// A call that has ended.
-pub(super) struct Ended<'a> {
-    pub(super) seen: &'a Seen,
+/// A call that has finished, panicked or been abandoned.
+pub(super) struct FinishedCall<'a> {
+    pub(super) info: &'a CallInfo,
     pub(super) outcome: Outcome,
     pub(super) took: Duration,
 }
 
-/// What was seen of it as it came.
-pub(super) struct Seen {
+/// Facts about a call, recorded before it ran.
+pub(super) struct CallInfo {
     pub(super) action: String,
-    /// The name to count it by.
+    /// Action for metrics; `None` for an action that only the fallback handles.
     pub(super) registered: Option<Arc<str>>,
     pub(super) phase: &'static str,
     pub(super) request_id: RequestId,
@@ -35,7 +35,8 @@ pub(super) enum Outcome {
     Refused(ErrorCode),
     Failed(ErrorCode),
     Panicked,
-    /// Nobody waits for it any more: the router's or the invocation's time was up, or an outer layer gave up.
+    /// The call was dropped: the time limit of the router or of the invocation was reached, or an outer layer
+    /// cancelled it.
     Abandoned,
 }
 
@@ -66,7 +67,7 @@ impl Outcome {
             Ok(Reply::BuiltIn) => return Self::BuiltIn,
             Err(error) => error,
         };
-        match CallError::read(&**error).map(|read| (read.kind, read.told.code)) {
+        match CallError::classify(&**error).map(|known| (known.kind, known.client_error.code)) {
             Some((CallErrorKind::Refused, code)) => Self::Refused(code),
             Some((CallErrorKind::Failed, code)) => Self::Failed(code),
             None => Self::Failed(ErrorCode::ProcessingFailed),
@@ -74,18 +75,26 @@ impl Outcome {
     }
 }
 
-/// A way on which `tell` learns how each call ended.
+/// Wraps a service so that `report` is called with each finished call.
 ///
-/// It is always ready: what waits for room further in has been seen, and is told of where it is given up.
-pub(super) fn observing(inner: impl Step, tell: impl Fn(&Ended<'_>) + Clone + Send + Sync + 'static) -> Next {
+/// The result is always ready. So a call that waits for the capacity of an inner layer is observed too, and is
+/// reported even if it is abandoned while it waits.
+pub(super) fn observing(
+    inner: impl Step,
+    report: impl Fn(&FinishedCall<'_>) + Clone + Send + Sync + 'static,
+) -> Next {
     let next = Next::new(inner);
-    Next::new(service_fn(move |call| observed(call, next.clone(), tell.clone())))
+    Next::new(service_fn(move |call| run_observed(call, next.clone(), report.clone())))
 }
 
-/// Runs the rest of a call, and tells how it ended: also where it panics, or is given up.
-async fn observed(call: Call, next: Next, tell: impl Fn(&Ended<'_>) + Send) -> Result<Reply, BoxError> {
-    let mut watch = Watch {
-        seen: Seen {
+/// Runs a call and reports its outcome, even if the call panics or is dropped.
+async fn run_observed(
+    call: Call,
+    next: Next,
+    report: impl Fn(&FinishedCall<'_>) + Send,
+) -> Result<Reply, BoxError> {
+    let mut observation = ReportOnDrop {
+        info: CallInfo {
             action: call.context.action.clone(),
             registered: call.registered.clone(),
             phase: call.phase.as_str(),
@@ -94,24 +103,25 @@ async fn observed(call: Call, next: Next, tell: impl Fn(&Ended<'_>) + Send) -> R
         },
         started: Instant::now(),
         outcome: None,
-        tell,
+        report,
     };
     let result = next.run(call).await;
-    watch.outcome = Some(Outcome::of(&result));
+    observation.outcome = Some(Outcome::of(&result));
     result
 }
 
-struct Watch<T: Fn(&Ended<'_>)> {
-    seen: Seen,
+/// Reports the call when it is dropped. Without an outcome by then, the call has panicked or was abandoned.
+struct ReportOnDrop<T: Fn(&FinishedCall<'_>)> {
+    info: CallInfo,
     started: Instant,
     outcome: Option<Outcome>,
-    tell: T,
+    report: T,
 }
 
-impl<T: Fn(&Ended<'_>)> Drop for Watch<T> {
+impl<T: Fn(&FinishedCall<'_>)> Drop for ReportOnDrop<T> {
     fn drop(&mut self) {
-        let unknown = || if thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
-        let outcome = self.outcome.take().unwrap_or_else(unknown);
-        (self.tell)(&Ended { seen: &self.seen, outcome, took: self.started.elapsed() });
+        let without_result = || if thread::panicking() { Outcome::Panicked } else { Outcome::Abandoned };
+        let outcome = self.outcome.take().unwrap_or_else(without_result);
+        (self.report)(&FinishedCall { info: &self.info, outcome, took: self.started.elapsed() });
     }
 }

@@ -5,15 +5,15 @@ use tower::Layer;
 use super::around::Around;
 use super::{Call, Next, Phase, Step};
 
-/// Refuses, with `FORBIDDEN`, whoever lacks a permission.
+/// A layer that rejects messages of users who lack a permission, with `FORBIDDEN`.
 ///
-/// It is asked for when the message comes: what has been queued is run. For one handler alone,
-/// [`Handler::required_permission`](crate::handler::Handler::required_permission) does the same.
+/// The permission is checked in the router only: a request that is already queued runs. To require a permission for a
+/// single handler, use [`Handler::required_permission`](crate::handler::Handler::required_permission).
 #[derive(Clone, Debug)]
 pub struct RequirePermission(Arc<str>);
 
 impl RequirePermission {
-    /// Asks for this permission.
+    /// Creates a layer that requires `permission`.
     pub fn new(permission: impl Into<Arc<str>>) -> Self {
         Self(permission.into())
     }
@@ -24,7 +24,7 @@ impl<S: Step> Layer<S> for RequirePermission {
 
     fn layer(&self, inner: S) -> Next {
         let permission = Arc::clone(&self.0);
-        let required = move |call: Call, next: Next| {
+        let check = move |call: Call, next: Next| {
             let granted = match &call.phase {
                 Phase::Routing(routing) => routing.require(&permission),
                 Phase::Processing => Ok(()),
@@ -34,6 +34,6 @@ impl<S: Step> Layer<S> for RequirePermission {
                 next.run(call).await
             }
         };
-        Around::step(Arc::new(required), inner)
+        Around::step(Arc::new(check), inner)
     }
 }

@@ -2,17 +2,17 @@ use tower::{Layer, service_fn};
 
 use super::{Call, Next, Phase, Step};
 
-/// Has a layer see calls at the router alone: one that sheds load, say, which would end a queued request.
+/// Applies a layer in the router only. Use it for load shedding, which would make queued requests fail.
 pub const fn when_routing<L>(layer: L) -> InPhase<L> {
     InPhase { layer, routing: true }
 }
 
-/// Has a layer see calls at the processor alone: a longer timeout, say, than the router's.
+/// Applies a layer only around attempts to run queued requests. Use it for a timeout that is longer than the router's.
 pub const fn when_processing<L>(layer: L) -> InPhase<L> {
     InPhase { layer, routing: false }
 }
 
-/// A layer of one phase: see [`when_routing`] and [`when_processing`].
+/// A layer that applies in one [`Phase`] only. Made by [`when_routing`] and [`when_processing`].
 #[derive(Clone, Copy, Debug)]
 pub struct InPhase<L> {
     layer: L,
@@ -30,7 +30,7 @@ where
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        // Always ready: which way to wait for shows with the call.
+        // Always ready, because only the call itself shows which of the two services must be ready.
         Next::new(service_fn(move |call: Call| {
             let next = match call.phase {
                 Phase::Routing(_) => &routing,

@@ -18,10 +18,11 @@ mod shared;
 
 pub(crate) use shared::SharedRateLimits;
 
-/// Refuses, with `RATE_LIMITED`, whoever calls more often than a [`Rate`] allows.
+/// A layer that rejects messages above a [`Rate`], with `RATE_LIMITED`.
 ///
-/// Messages are counted as they come; what has been queued is run. `details.retry_after_ms` says when the next would
-/// be let through. A clone counts together with its original, so that several actions can have one limit.
+/// Messages are counted in the router only: a request that is already queued runs. The error's
+/// `details.retry_after_ms` says after how many milliseconds the next message would be accepted. Clones of a
+/// `RateLimit` count together, so that several actions can share one limit.
 ///
 /// ```
 /// use streamer::middleware::{Rate, RateLimit};
@@ -46,16 +47,16 @@ enum Per {
 }
 
 impl RateLimit {
-    /// What is told to wait for where nobody knows.
+    /// The `retry_after_ms` to send if the time until the next free token is unknown.
     const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
-    /// So much for each connection.
+    /// Creates a limit for each connection.
     #[must_use]
     pub fn per_connection(rate: Rate) -> Self {
         Self::new(Per::Connection, rate)
     }
 
-    /// So much for each user, over all connections.
+    /// Creates a limit for each user, for all connections of the user together.
     #[must_use]
     pub fn per_user(rate: Rate) -> Self {
         Self::new(Per::User, rate)
@@ -65,38 +66,41 @@ impl RateLimit {
         Self { per, rate, shared: None, fails_closed: false, buckets: Arc::default() }
     }
 
-    /// Counts for all of the router's environments together, in the table that the router was given
-    /// (`RATE_LIMITS_TABLE`); limits of the same `name` are one.
+    /// Counts messages of all the router's execution environments together, in the DynamoDB table `RATE_LIMITS_TABLE`.
     ///
-    /// It costs a write for each message that is let through, and none for one that this environment knows to be too
-    /// many. Without a table, and while it does not answer, each environment counts for itself
-    /// ([`fail_closed`](Self::fail_closed) has it otherwise). Who meets a table that throttles is refused in any case: a
-    /// flood on one bucket is throttled long before the table is, and must not open its own limit.
+    /// Limits with the same `name` share their counts. Each accepted message costs one write. A message is rejected
+    /// without a write if this environment already knows that the limit is reached.
+    ///
+    /// If the router has no table, or the table does not answer, each environment counts separately, unless the limit
+    /// is set to [`fail_closed`](Self::fail_closed). If DynamoDB throttles the write, the message is always rejected.
+    /// Otherwise a flood of messages of one user, which throttles that user's item, could disable the user's own
+    /// limit.
     #[must_use]
     pub fn shared(mut self, name: impl Into<Arc<str>>) -> Self {
         self.shared = Some(name.into());
         self
     }
 
-    /// Refuses everybody while the table of a [shared](Self::shared) limit does not answer, or where there is none. By
-    /// default each environment counts for itself then.
+    /// Rejects all messages while the table of a [shared](Self::shared) limit is missing or does not answer.
+    ///
+    /// By default, each environment counts separately in this case.
     #[must_use]
     pub const fn fail_closed(mut self) -> Self {
         self.fails_closed = true;
         self
     }
 
-    /// Takes a token for a message, if there is one.
+    /// Takes a token for a message, or returns the `RATE_LIMITED` error if no token is available.
     async fn admit(&self, routing: &Routing, context: &Context) -> Result<(), CallError> {
         let (key, now) = (self.per.key(context), routing.received_at);
         let known = self.buckets.take(&key, self.rate, now).map_err(|bucket| self.refuse(bucket, now))?;
         let Some(name) = &self.shared else { return Ok(()) };
         let Some(limits) = &routing.rate_limits else {
-            self.buckets.alone.call_once(|| {
+            self.buckets.missing_table.call_once(|| {
                 if self.fails_closed {
-                    tracing::error!(limit = %name, "the router has no table for shared rate limits: this one refuses everybody");
+                    tracing::error!(limit = %name, "RATE_LIMITS_TABLE not set; shared limit rejects all messages");
                 } else {
-                    tracing::warn!(limit = %name, "the router has no table for shared rate limits: each counts for itself");
+                    tracing::warn!(limit = %name, "RATE_LIMITS_TABLE not set; each environment counts separately");
                 }
             });
             return self.without_table(false);
@@ -112,13 +116,13 @@ impl RateLimit {
                 Err(self.refuse(bucket, now))
             }
             Err(error) => {
-                tracing::warn!(limit = %name, error = %Causes(&error), "the shared rate limit does not answer");
+                tracing::warn!(limit = %name, error = %Causes(&error), "call to shared rate limit failed");
                 self.without_table(error.kind() == StoreErrorKind::Throttled)
             }
         }
     }
 
-    /// What becomes of a message whose token the table has not given.
+    /// Decides about a message whose token could not be taken from the table.
     fn without_table(&self, throttled: bool) -> Result<(), CallError> {
         if throttled || self.fails_closed { Err(refusal(Self::UNKNOWN_WAIT)) } else { Ok(()) }
     }
@@ -130,9 +134,9 @@ impl RateLimit {
 
 fn refusal(wait: Duration) -> CallError {
     let wait_ms = u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
-    let told =
+    let error =
         ErrorBody::new(ErrorCode::RateLimited, format!("Too many requests: try again in {wait_ms} ms"));
-    CallError::refused(told.with_detail("retry_after_ms", wait_ms))
+    CallError::refused(error.with_detail("retry_after_ms", wait_ms))
 }
 
 impl Per {
@@ -144,19 +148,19 @@ impl Per {
     }
 }
 
-/// What this environment knows of the buckets.
+/// The token buckets that this execution environment remembers.
 #[derive(Debug)]
 struct Buckets {
     full_at: Mutex<LruCache<String, FullAt>>,
-    /// Called where there is no table to share them in.
-    alone: Once,
+    /// Ensures that a missing table is logged only once.
+    missing_table: Once,
 }
 
 impl Buckets {
-    /// How many are remembered. One that is forgotten, since as many others were used later, is full again.
+    /// Maximum number of remembered buckets. The least recently used bucket is evicted, and counts as full afterwards.
     const MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-    /// Takes a token, and returns the bucket as it was before; an error is the bucket without one.
+    /// Takes a token and returns the previous state of the bucket. An error contains the bucket that has no token left.
     fn take(&self, key: &str, rate: Rate, now: Timestamp) -> Result<FullAt, FullAt> {
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.get(key).copied().unwrap_or_default();
@@ -165,7 +169,7 @@ impl Buckets {
         Ok(bucket)
     }
 
-    /// Remembers what the table says.
+    /// Remembers the state of a bucket as stored in the table.
     fn learn(&self, key: String, bucket: FullAt) {
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner).put(key, bucket);
     }
@@ -173,7 +177,7 @@ impl Buckets {
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { full_at: Mutex::new(LruCache::new(Self::MAX)), alone: Once::new() }
+        Self { full_at: Mutex::new(LruCache::new(Self::MAX)), missing_table: Once::new() }
     }
 }
 

@@ -8,23 +8,25 @@ use crate::ids::ConnectionId;
 use crate::ports::Timestamp;
 use crate::store::{Connection, Identity};
 
-/// Who is behind the connections that were heard of lately, so that quick requests need no read.
+/// Cache of the identities of recently active connections, so that a quick request needs no database read.
 #[derive(Debug)]
-pub(super) struct Identities(Mutex<LruCache<ConnectionId, Known>>);
+pub(super) struct IdentityCache(Mutex<LruCache<ConnectionId, CachedIdentity>>);
 
 #[derive(Debug)]
-struct Known {
+struct CachedIdentity {
     identity: Arc<Identity>,
-    since: Timestamp,
+    /// Time at which the connection's record was read.
+    read_at: Timestamp,
+    /// Last-activity time of the connection: the stored time, or the time of the latest update attempt.
     last_ping: Timestamp,
 }
 
-impl Identities {
-    /// How many are remembered.
+impl IdentityCache {
+    /// Maximum number of cached connections; the least recently used is evicted.
     const MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-    /// After how long one is read anew.
+    /// Time after which a cached identity is stale, and the connection's record is read again.
     const MAX_AGE: Duration = Duration::from_mins(5);
-    /// The least time between two signs of life of a connection that are noted.
+    /// Minimum time between two updates of a connection's stored last-activity time.
     const PING_INTERVAL: Duration = Duration::from_mins(1);
 
     pub(super) fn new() -> Self {
@@ -32,35 +34,38 @@ impl Identities {
     }
 
     pub(super) fn get(&self, connection: &ConnectionId, now: Timestamp) -> Option<Arc<Identity>> {
-        let mut known = self.lock();
-        let known = known.get(connection)?;
-        (now.since(known.since) < Self::MAX_AGE).then(|| Arc::clone(&known.identity))
+        let mut cache = self.lock();
+        let cached = cache.get(connection)?;
+        (now.since(cached.read_at) < Self::MAX_AGE).then(|| Arc::clone(&cached.identity))
     }
 
-    pub(super) fn remember(&self, connection: Connection, now: Timestamp) -> Arc<Identity> {
+    pub(super) fn insert(&self, connection: Connection, now: Timestamp) -> Arc<Identity> {
         let Connection { id, identity, last_ping, .. } = connection;
         let identity = Arc::new(identity);
-        self.lock().put(id, Known { identity: Arc::clone(&identity), since: now, last_ping });
+        self.lock().put(id, CachedIdentity { identity: Arc::clone(&identity), read_at: now, last_ping });
         identity
     }
 
-    pub(super) fn forget(&self, connection: &ConnectionId) {
+    pub(super) fn remove(&self, connection: &ConnectionId) {
         self.lock().pop(connection);
     }
 
-    /// Whether a connection's sign of life is to be noted. It counts as noted then: where that fails, the one that
-    /// comes a minute later is as good.
-    pub(super) fn is_ping_due(&self, connection: &ConnectionId, now: Timestamp) -> bool {
-        let mut known = self.lock();
-        let Some(known) = known.get_mut(connection) else { return false };
-        let is_due = now.since(known.last_ping) >= Self::PING_INTERVAL;
+    /// Returns whether the connection's stored last-activity time must be updated now, and if so, marks it as
+    /// updated.
+    ///
+    /// An update that fails is not repeated: the connection's first message after another minute causes the
+    /// next update.
+    pub(super) fn mark_ping_if_due(&self, connection: &ConnectionId, now: Timestamp) -> bool {
+        let mut cache = self.lock();
+        let Some(cached) = cache.get_mut(connection) else { return false };
+        let is_due = now.since(cached.last_ping) >= Self::PING_INTERVAL;
         if is_due {
-            known.last_ping = now;
+            cached.last_ping = now;
         }
         is_due
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<ConnectionId, Known>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<ConnectionId, CachedIdentity>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

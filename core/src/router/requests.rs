@@ -1,11 +1,11 @@
-//! What a client may do about requests: queue one, ask about it, listen to it, cancel it.
+//! The router's operations on stored requests: enqueue, status, subscribe and cancel.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::about::About;
+use super::request_ref::RequestRef;
 use super::snapshot::snapshot;
 use super::{Caller, Router, store_failed};
 use crate::connections::Connections;
@@ -20,7 +20,8 @@ use crate::store::{
 };
 use crate::telemetry::Causes;
 
-/// Nobody: a router sends no dead letters, which is the sweeper's to do.
+/// Uninhabited [`DeadLetters`] type, because the router never sends a dead letter. The sweeper sends dead
+/// letters that are due.
 enum NoDeadLetters {}
 
 impl DeadLetters for NoDeadLetters {
@@ -30,12 +31,13 @@ impl DeadLetters for NoDeadLetters {
 }
 
 impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
-    /// How long the end of a request may take to reach one client: who asks waits for it. What fails is left to the
-    /// request's timer.
+    /// Timeout for sending a terminal frame to one client, short because the answer waits for it.
+    ///
+    /// If the send fails, the request's timer stays set, and the sweeper sends the frame again.
     const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
-    /// How long the end of a request may be told and noted, all in all.
+    /// Maximum time for delivering a terminal frame and recording the delivery.
     const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
-    /// How long before its answer is due that is over.
+    /// Time reserved for the answer between the end of a delivery and the deadline of the answer.
     const ANSWER_TIME: Duration = Duration::from_millis(500);
 
     pub(super) async fn enqueue(
@@ -68,16 +70,16 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             self.queue.enqueue(&request).await.map_err(|error| store_failed(&caller.id, &error))?;
         let status = match enqueued {
             Enqueued::New => {
-                tracing::info!(request = %request.key(), action = request.action, "queued");
+                tracing::info!(request = %request.key(), action = request.action, "request queued");
                 Status::Pending
             }
             Enqueued::Existing(old) if old.action == request.action && old.payload == request.payload => {
-                self.repeated(&caller, *old).await?
+                self.subscribe_repeated(&caller, *old).await?
             }
             Enqueued::Existing(_) => {
                 return Err(ErrorBody::new(
                     ErrorCode::Conflict,
-                    "The id is in use for a request with another action or payload",
+                    "The id is already used by a request with a different action or payload",
                 ));
             }
         };
@@ -88,33 +90,33 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         })
     }
 
-    /// Has a connection over which a request comes again listen to it, and says where it stands.
-    async fn repeated(&self, caller: &Caller, old: Request) -> Result<Status, ErrorBody> {
+    /// Subscribes the caller's connection to a request that was sent again, and returns the request's status.
+    async fn subscribe_repeated(&self, caller: &Caller, old: Request) -> Result<Status, ErrorBody> {
         let connection = &caller.connection;
         if old.connection == *connection || old.subscribers.contains(connection) {
             return Ok(old.status);
         }
-        match self.listen(caller, &old.key(), Seq::default()).await? {
+        match self.add_subscriber(caller, &old.key(), Seq::default()).await? {
             Some(request) => Ok(request.status),
-            // It has expired a moment ago, and was known all the same.
+            // The item expired after `enqueue` had read it: answer with the status that was read.
             None => Ok(old.status),
         }
     }
 
-    pub(super) async fn status(&self, caller: Caller, about: About) -> Result<Frame, ErrorBody> {
-        let key = key_of(&caller, &about);
+    pub(super) async fn status(&self, caller: Caller, target: RequestRef) -> Result<Frame, ErrorBody> {
+        let key = key_of(&caller, &target);
         let found = self.queue.snapshot(&key).await.map_err(|error| store_failed(&caller.id, &error))?;
         Ok(snapshot(caller.id, &found.ok_or_else(not_found)?))
     }
 
-    pub(super) async fn subscribe(&self, caller: Caller, about: About) -> Result<Frame, ErrorBody> {
-        let key = key_of(&caller, &about);
-        let found = self.listen(&caller, &key, about.seen).await?;
+    pub(super) async fn subscribe(&self, caller: Caller, target: RequestRef) -> Result<Frame, ErrorBody> {
+        let key = key_of(&caller, &target);
+        let found = self.add_subscriber(&caller, &key, target.last_seen).await?;
         Ok(snapshot(caller.id, &found.ok_or_else(not_found)?))
     }
 
-    pub(super) async fn cancel(&self, caller: Caller, about: About) -> Result<Frame, ErrorBody> {
-        let key = key_of(&caller, &about);
+    pub(super) async fn cancel(&self, caller: Caller, target: RequestRef) -> Result<Frame, ErrorBody> {
+        let key = key_of(&caller, &target);
         let failed = |error| store_failed(&caller.id, &error);
         let cancelled = match self.queue.cancel(&key, caller.now).await {
             Ok(cancelled) => cancelled,
@@ -123,19 +125,19 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         };
         let found = match cancelled {
             Cancelled::Now { subscribers, seq, epoch, parts_released } => {
-                tracing::info!(request = %key, "cancelled");
-                let ended = self.cancelled(&caller, &about, seq, epoch);
-                let end = EndedRequest {
-                    request: &ended,
+                tracing::info!(request = %key, "request cancelled");
+                let request = self.cancelled_request(&caller, &target, seq, epoch);
+                let ended = EndedRequest {
+                    request: &request,
                     audience: subscribers,
                     parts_released,
                     is_payload_lost: false,
                 };
-                // Told whatever becomes of the answer.
-                tokio::join!(self.deliver_end(&caller, end), self.queue.snapshot(&key)).1
+                // The terminal frame is delivered even if the snapshot for the answer cannot be read.
+                tokio::join!(self.deliver_terminal_frame(&caller, ended), self.queue.snapshot(&key)).1
             }
             Cancelled::Requested => {
-                tracing::info!(request = %key, "its holder is asked to stop");
+                tracing::info!(request = %key, "cancel requested of the running attempt");
                 self.queue.snapshot(&key).await
             }
             Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => self.queue.snapshot(&key).await,
@@ -143,8 +145,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         Ok(snapshot(caller.id.clone(), &found.map_err(failed)?.ok_or_else(not_found)?))
     }
 
-    /// What is known of a request that was cancelled right now: enough to tell its end.
-    fn cancelled(&self, caller: &Caller, about: &About, seq: Seq, epoch: u64) -> Request {
+    /// Returns a copy of a request that was just cancelled, with the fields that its terminal frame needs and
+    /// placeholders for the others.
+    fn cancelled_request(&self, caller: &Caller, target: &RequestRef, seq: Seq, epoch: u64) -> Request {
         let Identity { user, tenant, .. } = &*caller.identity;
         Request {
             status: Status::Cancelled,
@@ -153,7 +156,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             ending: Some(Ending::Cancelled),
             finished_at: Some(caller.now),
             ..Request::new(
-                about.request_id.clone(),
+                target.request_id.clone(),
                 user.clone(),
                 tenant.clone(),
                 caller.connection.clone(),
@@ -164,22 +167,24 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
     }
 
-    /// Has the caller's connection listen to a request, from its frame after `seen` on; if it has ended, its last frame
-    /// is sent at once. Returns the request as it stands, if there is one.
-    async fn listen(
+    /// Subscribes the caller's connection to a request, for frames with a sequence number above `last_seen`.
+    ///
+    /// If the request is terminal, its terminal frame is sent immediately. Returns the stored request, or
+    /// `None` if it does not exist.
+    async fn add_subscriber(
         &self,
         caller: &Caller,
         key: &RequestKey,
-        seen: Seq,
+        last_seen: Seq,
     ) -> Result<Option<Request>, ErrorBody> {
         let connection = &caller.connection;
         let subscribe = async || {
-            let subscribed = self.queue.subscribe(key, connection, seen, caller.now).await;
+            let subscribed = self.queue.subscribe(key, connection, last_seen, caller.now).await;
             subscribed.map_err(|error| store_failed(&caller.id, &error))
         };
         let mut subscribed = subscribe().await?;
         if let Subscribed::Full(others) = &subscribed
-            && self.make_room(key, others).await
+            && self.remove_closed_subscribers(key, others).await
         {
             subscribed = subscribe().await?;
         }
@@ -187,63 +192,74 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             Subscribed::To(request) => *request,
             Subscribed::Missing => return Ok(None),
             Subscribed::Full(others) => {
-                tracing::info!(request = %key, %connection, "as many as may listen to it already");
-                let message = format!("{} connections listen to the request, and no more may", others.len());
+                tracing::info!(
+                    request = %key, %connection,
+                    "subscription refused; request has the maximum number of subscribers"
+                );
+                let message = format!("The request already has {} subscribers, the maximum", others.len());
                 let error = ErrorBody::new(ErrorCode::RateLimited, message);
                 return Err(error.with_detail("max_subscribers", Q::MAX_SUBSCRIBERS));
             }
         };
         if request.ending.is_some() {
             let audience = vec![connection.clone()];
-            let end =
+            let ended =
                 EndedRequest { request: &request, audience, parts_released: false, is_payload_lost: false };
-            self.deliver_end(caller, end).await;
+            self.deliver_terminal_frame(caller, ended).await;
         }
         Ok(Some(request))
     }
 
-    /// Takes those connections off a request that are not there any more; says whether any was.
-    async fn make_room(&self, key: &RequestKey, listening: &[ConnectionId]) -> bool {
-        let left =
-            join_all(listening.iter().map(async |connection| match self.connections.get(connection).await {
-                Ok(found) => found.is_none(),
-                Err(error) => {
-                    tracing::warn!(%connection, error = %Causes(&error), "whether it is there is not known");
-                    false
-                }
-            }));
-        let mut is_room = false;
-        for (connection, is_gone) in listening.iter().zip(left.await) {
-            if !is_gone {
+    /// Removes subscribers whose connection has no record any more. Returns whether at least one was removed.
+    async fn remove_closed_subscribers(&self, key: &RequestKey, subscribers: &[ConnectionId]) -> bool {
+        let are_closed =
+            join_all(subscribers.iter().map(
+                async |connection| match self.connections.get(connection).await {
+                    Ok(found) => found.is_none(),
+                    Err(error) => {
+                        tracing::warn!(
+                            request = %key, %connection, error = %Causes(&error),
+                            "connection record could not be read; subscriber kept"
+                        );
+                        false
+                    }
+                },
+            ));
+        let mut is_any_removed = false;
+        for (connection, is_closed) in subscribers.iter().zip(are_closed.await) {
+            if !is_closed {
                 continue;
             }
             match self.queue.unsubscribe(key, connection).await {
-                Ok(()) => is_room = true,
+                Ok(()) => is_any_removed = true,
                 Err(error) => {
-                    tracing::warn!(request = %key, %connection, error = %Causes(&error), "not unsubscribed");
+                    tracing::warn!(
+                        request = %key, %connection, error = %Causes(&error),
+                        "closed subscriber could not be removed"
+                    );
                 }
             }
         }
-        is_room
+        is_any_removed
     }
 
-    /// Tells the end of a request, within the time for the answer.
-    async fn deliver_end(&self, caller: &Caller, end: EndedRequest<'_>) {
+    /// Delivers the terminal frame of a request, and returns before the answer is due.
+    async fn deliver_terminal_frame(&self, caller: &Caller, ended: EndedRequest<'_>) {
         let now = Instant::now();
         let answered_by = caller.until.checked_sub(Self::ANSWER_TIME).unwrap_or(now);
         let until = answered_by.min(now + Self::DELIVERY_TIMEOUT);
-        // There is no progress to be sent: no lease is needed.
-        let fan_out = FanOut::new(&self.clients, end.request.key(), Self::PUSH_TIMEOUT, now, Vec::new());
-        deliver(&self.queue, None::<&NoDeadLetters>, fan_out, end, until, Self::PUSH_TIMEOUT).await;
+        // The lease counts as expired: only progress frames need a lease, and there are none to send.
+        let fan_out = FanOut::new(&self.clients, ended.request.key(), Self::PUSH_TIMEOUT, now, Vec::new());
+        deliver(&self.queue, None::<&NoDeadLetters>, fan_out, ended, until, Self::PUSH_TIMEOUT).await;
     }
 }
 
-fn key_of(caller: &Caller, about: &About) -> RequestKey {
-    RequestKey::new(&caller.identity.tenant, &caller.identity.user, &about.request_id)
+fn key_of(caller: &Caller, target: &RequestRef) -> RequestKey {
+    RequestKey::new(&caller.identity.tenant, &caller.identity.user, &target.request_id)
 }
 
 fn not_found() -> ErrorBody {
-    ErrorBody::new(ErrorCode::NotFound, "No such request is known")
+    ErrorBody::new(ErrorCode::NotFound, "The request was not found")
 }
 
 const fn acknowledgment(status: Status) -> &'static str {

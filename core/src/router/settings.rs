@@ -4,13 +4,13 @@ use crate::config::Environment;
 use crate::middleware::Routing;
 use crate::processor::ProcessorSettings;
 
-/// What the router decides by.
+/// Settings of the [`Router`](super::Router): the estimated durations that decide where a request runs.
 #[derive(Clone, Debug)]
 pub struct RouterSettings {
-    /// What is expected to take longer than this is queued. Default 5 s.
+    /// Estimated duration above which a request is queued instead of answered immediately. Default 5 s.
     pub async_threshold: Duration,
-    /// What is expected to take longer than this is run by the worker, alone; the rest by the processor, beside others.
-    /// Default [the processor's own](ProcessorSettings::inline_limit).
+    /// Estimated duration above which the worker runs a queued request, in its own invocation. Shorter
+    /// requests run in the processor, several per invocation. Default: [`ProcessorSettings::inline_limit`].
     pub inline_limit: Duration,
 }
 
@@ -24,7 +24,9 @@ impl Default for RouterSettings {
 }
 
 impl RouterSettings {
-    /// Reads `ASYNC_THRESHOLD_MS` and `INLINE_LIMIT_MS`, as [`lambda`](crate::lambda) has them.
+    /// Reads `ASYNC_THRESHOLD_MS` and `INLINE_LIMIT_MS` from the environment.
+    ///
+    /// See [`lambda`](crate::lambda) for their defaults and bounds.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>) -> Self {
         let default = Self::default().async_threshold;

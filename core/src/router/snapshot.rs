@@ -5,12 +5,13 @@ use crate::ids::RequestId;
 use crate::protocol::{ErrorBody, Frame, MAX_FRAME_BYTES};
 use crate::store::{Ending, Request};
 
-/// The response `id` with what a client is told of a request of its own.
+/// Returns a `response` frame with the given id, whose data is the snapshot of a client's own request.
 ///
-/// A result that would not fit beside the rest is left out, and the snapshot says so: whoever
-/// [subscribes](crate::app::App::BUILT_IN_ACTIONS) is sent it in a frame of its own.
+/// If the frame would be larger than the gateway carries, `result_omitted` replaces a result, and an error
+/// loses its message and details. A client that [subscribes](crate::app::App::BUILT_IN_ACTIONS) receives the
+/// result in a separate frame.
 pub(super) fn snapshot(id: RequestId, request: &Request) -> Frame {
-    let mut data = standing(request);
+    let mut data = state_fields(request);
     let ending = match &request.ending {
         None => None,
         Some(Ending::Completed(result)) => Some(("result", result.clone())),
@@ -24,7 +25,7 @@ pub(super) fn snapshot(id: RequestId, request: &Request) -> Frame {
     if frame.to_json().len() <= MAX_FRAME_BYTES {
         return frame;
     }
-    let mut data = standing(request);
+    let mut data = state_fields(request);
     match &request.ending {
         None | Some(Ending::Cancelled) => {}
         Some(Ending::Completed(_)) => {
@@ -37,8 +38,8 @@ pub(super) fn snapshot(id: RequestId, request: &Request) -> Frame {
     response(id, Value::Object(data))
 }
 
-/// Where a request stands, but for what came of it.
-fn standing(request: &Request) -> Map<String, Value> {
+/// Returns the fields of a snapshot without the request's result or error.
+fn state_fields(request: &Request) -> Map<String, Value> {
     let mut data = Map::new();
     data.insert("request_id".into(), json!(request.id));
     data.insert("status".into(), json!(request.status.as_protocol()));
@@ -84,14 +85,14 @@ mod tests {
         Request::new("r1".into(), "ann".into(), "acme".into(), "c1".into(), "report", json!(1), at)
     }
 
-    fn ended(ending: Ending) -> Request {
+    fn terminal(ending: Ending) -> Request {
         let finished_at = Some(Timestamp::from_secs(1_700_000_060));
         let status = ending.status();
         Request { status, ending: Some(ending), finished_at, cancel_requested: true, ..request() }
     }
 
     #[test]
-    fn a_snapshot_says_what_there_is_to_say_and_nothing_of_what_is_ours() {
+    fn snapshot_shows_the_request_state_without_payload_checkpoint_and_epoch() {
         let running = Request {
             status: Status::Processing,
             attempt: 2,
@@ -114,9 +115,9 @@ mod tests {
         let shown = [
             request(),
             running,
-            ended(Ending::Completed(json!({"url": "u"}))),
-            Request { redriven_as: Some("r2".into()), ..ended(failed) },
-            ended(Ending::Cancelled),
+            terminal(Ending::Completed(json!({"url": "u"}))),
+            Request { redriven_as: Some("r2".into()), ..terminal(failed) },
+            terminal(Ending::Cancelled),
         ]
         .map(|request| snapshot("s1".into(), &request).to_json());
         insta::assert_snapshot!(shown.join("\n"), @r#"
@@ -129,17 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_does_not_fit_is_left_out_and_one_at_the_limit_is_not() {
-        let of_bytes = |bytes: usize| ended(Ending::Completed(json!("x".repeat(bytes))));
+    fn snapshot_omits_a_result_only_if_the_frame_would_exceed_the_limit() {
+        let of_bytes = |bytes: usize| terminal(Ending::Completed(json!("x".repeat(bytes))));
         let shell = snapshot("s1".into(), &of_bytes(0)).to_json().len();
         let at_limit = snapshot("s1".into(), &of_bytes(MAX_FRAME_BYTES - shell)).to_json();
         assert_eq!(at_limit.len(), MAX_FRAME_BYTES);
         let above = snapshot("s1".into(), &of_bytes(MAX_FRAME_BYTES - shell + 1)).to_json();
         let long = ErrorBody::new(ErrorCode::Timeout, "x".repeat(MAX_FRAME_BYTES));
-        let failed = snapshot("s1".into(), &ended(Ending::Failed(long))).to_json();
+        let failed = snapshot("s1".into(), &terminal(Ending::Failed(long))).to_json();
         insta::assert_snapshot!([above, failed].join("\n"), @r#"
         {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"completed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"result_omitted":true}}
-        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"TIMEOUT","message":"The error's message and details are larger than the gateway carries"}}}
+        {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"failed","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":1,"created_at":1700000000,"finished_at":1700000060,"error":{"code":"TIMEOUT","message":"The error's message and details are too large for a WebSocket frame"}}}
         "#);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ports::Timestamp;
 
-/// Measurements of one thing that happened, as one line in CloudWatch's embedded metric format.
+/// A log line with the metrics of one event, in CloudWatch's embedded metric format.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,30 +21,32 @@ use crate::ports::Timestamp;
 /// assert!(line.to_json().starts_with(r#"{"_aws":{"Timestamp":1700000000000,"#));
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a line that is not written measures nothing"]
+#[must_use = "a metric line has no effect until a `MetricSink` writes it"]
 pub struct MetricLine {
     at: Timestamp,
     dimensions: Vec<&'static str>,
     metrics: Vec<Value>,
-    /// The values of both, and what is searched for without being a metric.
+    /// Top-level members of the JSON object: values of dimensions and metrics, and additional facts.
     members: Map<String, Value>,
 }
 
 impl MetricLine {
-    /// The CloudWatch namespace of every metric.
+    /// CloudWatch namespace of all metrics.
     pub const NAMESPACE: &str = "Streamer";
-    /// The longest value of a dimension that CloudWatch takes, in bytes.
+    /// Maximum length of a dimension value in CloudWatch, in bytes.
     const MAX_DIMENSION_BYTES: usize = 1024;
 
-    /// A line about what happened at this time.
+    /// Creates a line for an event at time `at`, without dimensions and metrics.
     pub fn at(at: Timestamp) -> Self {
         Self { at, dimensions: Vec::new(), metrics: Vec::new(), members: Map::new() }
     }
 
-    /// Counts this apart from other values of `dimension`. Each value that occurs is metrics of its own, which are paid for:
-    /// it must come from a small set, and never from a client.
+    /// Adds a dimension, such as `Action`, with its value.
+    ///
+    /// CloudWatch keeps and charges separate metrics for each value of a dimension. So the value must come from a small
+    /// set, and never from a client. Characters that CloudWatch does not accept are replaced by `?`.
     pub fn by(mut self, dimension: &'static str, value: &str) -> Self {
-        // CloudWatch drops the whole line for a value that is empty or is not printable ASCII.
+        // CloudWatch ignores all metrics of a line that has a dimension value that is empty or not printable ASCII.
         let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         let value: String = value.trim().chars().map(printable).take(Self::MAX_DIMENSION_BYTES).collect();
         self.dimensions.push(dimension);
@@ -52,17 +54,17 @@ impl MetricLine {
         self
     }
 
-    /// Adds how many of something there were.
+    /// Adds a metric with the unit `Count`.
     pub fn count(self, name: &'static str, count: u64) -> Self {
         self.metric(name, "Count", count)
     }
 
-    /// Adds how long something took, in milliseconds.
+    /// Adds a metric with the unit `Milliseconds`.
     pub fn duration(self, name: &'static str, duration: Duration) -> Self {
         self.metric(name, "Milliseconds", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Adds a fact to search the log by; it makes no metric, and may have any value.
+    /// Adds a member that is searchable in the log, but is not a metric. It may have any value.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.insert(name.into(), value.into());
         self
@@ -74,7 +76,7 @@ impl MetricLine {
         self
     }
 
-    /// The line, without its end.
+    /// Returns the line as JSON, without a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut line = Map::new();
@@ -92,19 +94,19 @@ impl MetricLine {
     }
 }
 
-/// Where metrics are written to.
+/// A destination of metric lines.
 pub trait MetricSink: fmt::Debug + Send + Sync {
-    /// Takes a line. It must not wait: what is measured would.
+    /// Writes a line. The method must not block, because it would delay the measured code.
     fn write(&self, line: &MetricLine);
 }
 
-/// Standard output, which Lambda hands to CloudWatch.
+/// The [`MetricSink`] that writes to standard output, which Lambda forwards to CloudWatch Logs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StandardOutput;
 
 impl MetricSink for StandardOutput {
     fn write(&self, line: &MetricLine) {
-        // Where nobody reads the output, nobody misses the line.
+        // An error means that standard output is closed, so nobody reads the metrics.
         let _ = writeln!(std::io::stdout().lock(), "{}", line.to_json());
     }
 }
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_what_cloudwatch_makes_metrics_of() {
+    fn metric_line_has_the_embedded_metric_format_of_cloudwatch() {
         let line = MetricLine::at(Timestamp::from_millis(1_700_000_000_123))
             .by("Action", "echo")
             .by("Phase", "routing")
@@ -125,15 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn a_dimension_has_a_value_that_cloudwatch_takes_whatever_it_is_given() {
-        for (given, taken) in
+    fn dimension_value_is_sanitized_to_printable_ascii_of_at_most_1024_bytes() {
+        for (given, sanitized) in
             [("", "none"), (" \n ", "none"), ("gelöscht\u{7}", "gel?scht?"), (" a b ", "a b")]
         {
             let line: Value = serde_json::from_str(
                 &MetricLine::at(Timestamp::default()).by("Action", given).count("Calls", 1).to_json(),
             )
             .unwrap();
-            assert_eq!(line["Action"], taken);
+            assert_eq!(line["Action"], sanitized);
         }
         let longest = MetricLine::at(Timestamp::default()).by("Action", &"x".repeat(5_000));
         assert_eq!(longest.members["Action"].as_str().unwrap().len(), 1024);

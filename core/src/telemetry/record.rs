@@ -1,4 +1,5 @@
-//! The events that a function gets, and what it replies, as lines of its log: what `streamer record` makes fixtures of.
+//! Recording of a function's events and replies in its log, from which the command `streamer record` makes test
+//! fixtures.
 
 use std::io::Write as _;
 use std::task;
@@ -11,27 +12,29 @@ use serde_json::{Value, json};
 
 use crate::config::Environment;
 
-/// The longest text that a line holds whole, and the longest piece of a longer one, in bytes.
+/// Maximum length of a text that is logged as one line, in bytes.
 ///
-/// CloudWatch takes 1 MiB an event, and took 256 KiB until April 2025; but Lambda has been seen to cut a line where the
-/// pipe ends that it comes through, at 64 KiB. Escaped, a piece is at most twice as long.
+/// CloudWatch accepts 1 MiB per log event (256 KiB until April 2025). But Lambda has been observed to cut lines at 64
+/// KiB, the capacity of the pipe that carries them.
 const MAX_WHOLE_BYTES: usize = 60_000;
+/// Maximum length of each piece of a longer text, in bytes. JSON escapes can double the length of a piece.
 const MAX_PIECE_BYTES: usize = 28_000;
 
-/// Whether every event and its reply goes to the log, for fixtures to be made of: `STREAMER_RECORD`, `true` or `false`,
+/// Reads from the environment variable `STREAMER_RECORD` whether to log every event and its reply; `true` or `false`,
 /// default `false`.
 ///
-/// Tokens and payloads are in them: it is for a while, and for a stage whose log may hold that.
+/// The recorded lines contain tokens and payloads. Enable recording only temporarily, and only where logs may contain
+/// such data.
 pub(crate) fn is_recording(environment: &mut Environment<'_>) -> bool {
     environment.or_default("STREAMER_RECORD", false, "true or false")
 }
 
-/// Runs `handler` under Lambda's runtime, and with `recording` writes each event and its reply to the log.
+/// Runs `handler` in Lambda's runtime. If `recording` is set, writes each event and its reply to the log.
 ///
-/// Without, nothing is copied and nothing written.
+/// Without `recording`, events and replies are not copied.
 ///
 /// # Errors
-/// When Lambda's Runtime API is not there.
+/// An [`Error`] if Lambda's Runtime API does not answer.
 pub(crate) async fn run<A, F, R>(
     recording: bool,
     handler: impl Fn(LambdaEvent<A>) -> F + Clone,
@@ -42,16 +45,14 @@ where
     R: Serialize,
 {
     if recording {
-        tracing::warn!(
-            "STREAMER_RECORD is on: every event and reply goes to the log, with tokens and payloads"
-        );
+        tracing::warn!("STREAMER_RECORD is on; events and replies are logged with tokens and payloads");
     }
     let answering = service_fn(move |event: LambdaEvent<A>| {
-        let whose = recording.then(|| event.context.clone());
+        let recorded_context = recording.then(|| event.context.clone());
         let answer = handler(event);
         async move {
             let reply = answer.await?;
-            if let Some(context) = whose {
+            if let Some(context) = recorded_context {
                 let text = serde_json::to_string(&reply)?;
                 write(&context.env_config.function_name, &context.request_id, "reply", &text);
             }
@@ -59,11 +60,11 @@ where
         }
     });
     let runtime = Runtime::new(answering).layer(TracingLayer::new()).layer(RecordEvents { recording });
-    // Boxed, since the SDK's futures are in it, which are large.
+    // Boxed, because the future contains the large futures of the AWS SDK.
     Box::pin(runtime.run()).await
 }
 
-/// Records what comes, before it is read: also what cannot be.
+/// The layer that records raw events before they are deserialized, so that invalid events are recorded too.
 #[derive(Clone, Copy, Debug)]
 struct RecordEvents {
     recording: bool,
@@ -103,11 +104,11 @@ impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for Recorder<S> {
 }
 
 fn write(function: &str, request_id: &str, kind: &str, text: &str) {
-    // All at once, so that no other line comes in between; and where nobody reads the output, nobody misses it.
+    // A single write, so that no other line comes between the pieces. An error means that standard output is closed.
     let _ = std::io::stdout().lock().write_all(lines(function, request_id, kind, text).as_bytes());
 }
 
-/// The text as one line, or in pieces that are a line each.
+/// Formats a text as one log line, or as several lines with a piece of the text each.
 fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     let head = |part: usize, parts: usize| {
         json!({
@@ -116,7 +117,7 @@ fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     };
     let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
     if is_json && text.len() <= MAX_WHOLE_BYTES {
-        // JSON has line ends between its tokens alone, where a space is as good.
+        // Valid JSON contains line breaks only between tokens, where a space has the same meaning.
         let text = text.replace(['\n', '\r'], " ");
         let head = head(1, 1).to_string();
         return format!("{},\"json\":{text}}}\n", &head[..head.len() - 1]);
@@ -124,9 +125,9 @@ fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     let mut pieces = Vec::new();
     let mut rest = text;
     while !rest.is_empty() || pieces.is_empty() {
-        let (piece, further) = rest.split_at(rest.floor_char_boundary(MAX_PIECE_BYTES));
+        let (piece, remaining) = rest.split_at(rest.floor_char_boundary(MAX_PIECE_BYTES));
         pieces.push(piece);
-        rest = further;
+        rest = remaining;
     }
     let line = |(index, piece): (usize, &&str)| {
         let mut line = head(index + 1, pieces.len());
@@ -141,19 +142,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_one_line_that_holds_it_as_it_is() {
+    fn recorded_json_event_is_one_log_line_with_its_line_breaks_replaced() {
         let line = lines("router", "r1", "event", "{\"body\":\n  \"a\\nb\",\r\n\"n\": 1.50}");
         insta::assert_snapshot!(line, @r#"{"streamer_record":"event","function":"router","request_id":"r1","part":1,"parts":1,"json":{"body":   "a\nb",  "n": 1.50}}"#);
         assert_eq!(line.lines().count(), 1);
     }
 
     #[test]
-    fn a_long_text_comes_in_lines_that_nothing_cuts_and_that_make_the_whole() {
+    fn recorded_long_text_is_split_into_lines_below_64_kib_that_join_to_the_text() {
         let text = json!({ "payload": "\"é\\".repeat(40_000) }).to_string();
         let lines = lines("router", "r1", "event", &text);
         let mut whole = String::new();
         for (index, line) in lines.lines().enumerate() {
-            assert!(line.len() < 64 * 1024, "{}", line.len());
+            assert!(
+                line.len() < 64 * 1024,
+                "each recorded line is below 64 KiB, but one has {} bytes",
+                line.len()
+            );
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(
                 (line["part"].as_u64(), line["parts"].as_u64()),
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_kept_as_text() {
+    fn recorded_event_that_is_not_json_is_kept_as_text() {
         let line: Value = serde_json::from_str(&lines("f", "r1", "event", "{cut\n off")).unwrap();
         assert_eq!((&line["text"], &line["part"]), (&json!("{cut\n off"), &json!(1)));
         assert_eq!(lines("f", "r1", "event", "").lines().count(), 1);

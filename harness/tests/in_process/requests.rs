@@ -46,7 +46,7 @@ async fn request_above_the_inline_limit_is_run_by_the_worker() {
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "r1", json!({"pages": 31})).await.unwrap();
     assert_eq!(ann.complete("r1").await.unwrap()["pages"], 31);
-    let claimed = log.wait_for("streamer-WorkerFunction", r#""claimed""#).await;
+    let claimed = log.wait_for("streamer-WorkerFunction", r#""request claimed""#).await;
     assert!(claimed.contains("ann"), "{claimed}");
     stage.shutdown().await;
 }

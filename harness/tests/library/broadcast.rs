@@ -1,4 +1,4 @@
-//! Frames to all of a user and of a tenant, on the embedded database.
+//! Broadcasts of a frame to all connections of a user or of a tenant, on the embedded database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,20 +18,20 @@ use tokio::time::Instant;
 
 use crate::world::{CONNECTIONS, World};
 
-/// Clients that each frame takes 100 ms to reach, unless one hangs or fails.
+/// Fake connections to which every send succeeds after 100 ms. Counts the sends.
 #[derive(Clone, Debug, Default)]
 struct Slow {
-    at_once: Arc<AtomicUsize>,
-    most_at_once: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
+    max_in_flight: Arc<AtomicUsize>,
     sent: Arc<AtomicUsize>,
 }
 
 impl Connections for Slow {
     async fn send(&self, _: &ConnectionId, _: &str) -> Result<(), SendError> {
-        let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        let in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max_in_flight.fetch_max(in_flight, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.sent.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -66,7 +66,7 @@ async fn outcomes(broadcast: &Broadcast<DynamoConnectionStore, crate::world::Cli
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_connection_of_a_tenant_has_its_own_outcome_and_who_is_gone_is_forgotten() {
+async fn tenant_broadcast_returns_an_outcome_per_connection_and_deletes_gone_connections() {
     let world = World::new(App::new()).await;
     for id in ["c-gone", "c-refused", "c-throttled", "c-slow", "c-once"] {
         world.connect(id, "acme", "ann").await;
@@ -96,16 +96,16 @@ async fn each_connection_of_a_tenant_has_its_own_outcome_and_who_is_gone_is_forg
             "c-throttled: failed, Unavailable",
         ]
     );
-    assert_eq!(begun.elapsed().as_secs(), 3, "the slow one is given up");
+    assert_eq!(begun.elapsed().as_secs(), 3, "the send to the hanging connection times out after 3 s");
     assert!(clients.times()[..3].iter().all(|at| *at - begun < Duration::from_secs(1)));
     assert_eq!(clients.frames("c-expired"), []);
-    assert_eq!(clients.frames("c-other"), [], "another tenant's");
+    assert_eq!(clients.frames("c-other"), [], "a connection of another tenant receives nothing");
     let known = async |id: &str| world.connections().get(&id.into()).await.unwrap().is_some();
     assert!(!known("c-gone").await && known("c-refused").await && known("c-slow").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_is_reached_wherever_they_are_connected_in_one_tenant() {
+async fn user_broadcast_reaches_only_the_connections_of_that_user_in_that_tenant() {
     let world = World::new(App::new()).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.connect("c-ann3", "other", "ann").await;
@@ -118,7 +118,7 @@ async fn a_user_is_reached_wherever_they_are_connected_in_one_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_connection_is_sent_to_unless_it_is_not_there() {
+async fn broadcast_send_to_one_connection_reports_sent_gone_or_store_error() {
     let world = World::new(App::new()).await;
     let broadcast = broadcast(&world, world.clients.clone());
     assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await.unwrap(), Outcome::Sent));
@@ -131,10 +131,10 @@ async fn one_connection_is_sent_to_unless_it_is_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_no_gateway_carries_is_refused_before_anybody_is_sent_it() {
+async fn broadcast_frame_above_128_kib_is_refused_before_any_send() {
     let world = World::new(App::new()).await;
     let broadcast = broadcast(&world, Slow::default());
-    // As JSON text it is two bytes longer.
+    // The quotes make the JSON text two bytes longer than the string.
     let (largest, too_large) = (json!("x".repeat(128 * 1024 - 2)), json!("x".repeat(128 * 1024 - 1)));
     let tenant = "acme".into();
     let refused = broadcast.to_tenant(&tenant, &too_large).err().unwrap();
@@ -147,7 +147,7 @@ async fn a_frame_that_no_gateway_carries_is_refused_before_anybody_is_sent_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_are_reached_page_by_page_ten_at_once_and_no_further_than_the_stream_is_read() {
+async fn broadcast_reads_pages_on_demand_and_sends_to_ten_connections_concurrently() {
     let world = World::new(App::new()).await;
     for n in 0..350 {
         world.connect(&format!("c{n}"), "acme", &format!("u{n}")).await;
@@ -159,18 +159,18 @@ async fn many_are_reached_page_by_page_ten_at_once_and_no_further_than_the_strea
     drop(ledger.take());
     let some: Vec<_> = broadcast.to_tenant(&tenant, &frame()).unwrap().take(20).collect().await;
     assert_eq!(some.len(), 20);
-    let queries = |calls: &[_]| calls.len();
-    assert_eq!(queries(&ledger.take()), 2, "one page: a query, and what its keys lead to");
+    let count = |calls: &[_]| calls.len();
+    assert_eq!(count(&ledger.take()), 2, "one page costs one query and one batch read of its connections");
     assert!(slow.sent.load(Ordering::SeqCst) <= 30);
     let begun = Instant::now();
     let tally: Tally = broadcast.to_tenant(&tenant, &frame()).unwrap().collect().await;
     assert_eq!(tally.sent, 352);
-    assert_eq!(slow.most_at_once.load(Ordering::SeqCst), 10);
+    assert_eq!(slow.max_in_flight.load(Ordering::SeqCst), 10);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_fails_says_so_after_what_was_sent() {
+async fn broadcast_reports_a_failed_page_query_after_sending_to_the_earlier_page() {
     let world = World::new(App::new()).await;
     for n in 0..150 {
         world.connect(&format!("c{n}"), "acme", "ann").await;

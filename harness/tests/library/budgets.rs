@@ -1,4 +1,5 @@
-//! What a request costs, from its message to its end: each call to the database, and each push to a client.
+//! The cost of a request from its message to its terminal frame: each call to the database, and each push to
+//! a client.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use streamer_harness::dynamodb::Calls;
 
 use crate::world::World;
 
-/// Works for as many seconds as it is asked to, and reports that often while it does.
+/// Handler that runs for as many seconds as its input says, and reports progress `reports` times at even
+/// intervals.
 struct Work {
     reports: u32,
 }
@@ -44,7 +46,8 @@ async fn world(reports: u32) -> World {
     World::new(app).await
 }
 
-/// The calls of a slow request that takes so many seconds, and how often its client was pushed to.
+/// Runs one slow request of `seconds` seconds. Returns its database calls and the number of pushes to its
+/// client.
 async fn slow_request(seconds: u64, reports: u32) -> (Calls, usize) {
     let world = world(reports).await;
     world.ask("echo", "r0", json!(0)).await;
@@ -55,7 +58,7 @@ async fn slow_request(seconds: u64, reports: u32) -> (Calls, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_request_costs_one_read_the_first_time_and_then_no_call() {
+async fn first_quick_request_of_a_connection_costs_one_read_and_later_ones_no_call() {
     let world = world(0).await;
     let ledger = world.db.ledger();
     world.ask("echo", "r1", json!("hi")).await;
@@ -67,7 +70,7 @@ async fn a_quick_request_costs_one_read_the_first_time_and_then_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_progress_costs_four_writes_and_one_push() {
+async fn slow_request_without_progress_costs_four_writes_and_one_push() {
     let (calls, pushes) = slow_request(10, 0).await;
     assert_snapshot!(calls, @r"
     PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
@@ -78,7 +81,7 @@ async fn a_request_without_progress_costs_four_writes_and_one_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_20_silent_seconds_cost_one_write_more_and_no_push() {
+async fn each_20_seconds_without_progress_cost_one_more_write_and_no_push() {
     let (calls, pushes) = slow_request(50, 0).await;
     assert_snapshot!(calls, @r"
     PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
@@ -91,7 +94,7 @@ async fn each_20_silent_seconds_cost_one_write_more_and_no_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_stored_report_costs_one_write_of_one_unit_and_one_push() {
+async fn each_stored_progress_report_costs_one_write_of_one_wcu_and_one_push() {
     let (calls, pushes) = slow_request(9, 3).await;
     assert_snapshot!(calls, @r"
     PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
@@ -104,7 +107,7 @@ async fn each_stored_report_costs_one_write_of_one_unit_and_one_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_request_costs_one_refused_write() {
+async fn repeated_request_id_costs_one_refused_write_and_a_status_query_one_read() {
     let world = world(0).await;
     world.ask("work", "r1", json!(1)).await;
     let ledger = world.db.ledger();
@@ -115,7 +118,7 @@ async fn a_repeated_request_costs_one_refused_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_listen_costs_a_write_and_after_the_end_two_more_and_a_push() {
+async fn subscribing_costs_one_write_and_after_completion_three_writes_and_a_push() {
     let world = world(0).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.ask("work", "r1", json!(1)).await;
@@ -136,7 +139,7 @@ async fn to_listen_costs_a_write_and_after_the_end_two_more_and_a_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_comes_again_over_another_connection_costs_a_refused_write_and_a_subscription() {
+async fn repeated_id_from_another_connection_costs_a_refused_write_and_a_subscribe_write() {
     let world = world(0).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.ask("work", "r1", json!(1)).await;
@@ -153,7 +156,7 @@ async fn an_id_that_comes_again_over_another_connection_costs_a_refused_write_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_note() {
+async fn cancelling_an_unclaimed_or_running_request_costs_at_most_two_writes_and_a_read() {
     let world = world(0).await;
     for id in ["r1", "r2"] {
         world.ask("work", id, json!(30)).await;
@@ -188,7 +191,7 @@ async fn to_cancel_costs_a_write_a_read_and_where_nobody_runs_it_a_push_and_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_about_a_request_reads_nothing_of_what_it_is_run_with() {
+async fn status_and_subscribe_do_not_read_a_large_payload() {
     let mut app = App::new();
     let echo = handler_fn(|_: Value, _| async move { Ok(1) }).estimated(Duration::from_secs(10));
     app.handle("work", echo).unwrap();

@@ -1,4 +1,4 @@
-//! Requests that their users no longer want: before they are claimed, while they run, while they wait, and too late.
+//! The `cancel` action on requests that are unclaimed, running, waiting for a retry, or already terminal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::subscriptions::{code_of, over, snapshot_of};
 use crate::world::{CONNECTIONS, World, message};
 
-/// How often handlers were told to stop, and took the time to clean up.
+/// Number of handlers that received the stop signal and finished their cleanup.
 type Cleaned = Arc<AtomicU32>;
 
 async fn world() -> (World, Cleaned) {
@@ -56,40 +56,44 @@ async fn cancel(world: &World, connection: &str, id: &str) -> Frame {
     over(world, connection, json!({"action": "cancel", "id": "x1", "payload": {"request_id": id}})).await
 }
 
-/// That a connection was told, once, and nothing after it, that the request was cancelled.
-fn assert_told(world: &World, connection: &str) {
+/// Asserts that the last frame sent to the connection is the CANCELLED error, and that it was sent once.
+fn assert_cancelled_is_last_frame(world: &World, connection: &str) {
     let frames = world.clients.frames(connection);
-    let is_end = |frame: &Frame| matches!(frame, Frame::Error { error, seq: Some(_), .. } if error.code == ErrorCode::Cancelled);
-    assert!(frames.last().is_some_and(is_end), "{connection}: {frames:?}");
-    assert_eq!(frames.iter().filter(|frame| is_end(frame)).count(), 1, "{connection}: {frames:?}");
+    let is_cancelled = |frame: &Frame| matches!(frame, Frame::Error { error, seq: Some(_), .. } if error.code == ErrorCode::Cancelled);
+    assert!(frames.last().is_some_and(is_cancelled), "{connection}: {frames:?}");
+    assert_eq!(frames.iter().filter(|frame| is_cancelled(frame)).count(), 1, "{connection}: {frames:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_runs_yet_ends_at_once_and_everybody_is_told() {
+async fn cancel_of_an_unclaimed_request_is_immediate_and_delivered_to_every_subscriber() {
     let (world, _) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     over(&world, "c-ann2", json!({"action": "subscribe", "payload": {"request_id": "r1"}})).await;
     let answer =
         world.say("c-ann2", json!({"action": "cancel", "id": "x1", "payload": {"request_id": "r1"}})).await;
-    let told = world.clients.frames("c-ann").iter().map(Frame::to_json).collect::<Vec<_>>().join("\n");
-    assert_snapshot!(format!("{answer}\n{told}"), @r#"
+    let frames = world.clients.frames("c-ann").iter().map(Frame::to_json).collect::<Vec<_>>().join("\n");
+    assert_snapshot!(format!("{answer}\n{frames}"), @r#"
     {"type":"response","request_id":"x1","success":true,"data":{"request_id":"r1","status":"cancelled","percentage":0.0,"message":"","seq":1,"attempt":0,"max_attempts":3,"created_at":1700000000,"finished_at":1700000000,"error":{"code":"CANCELLED","message":"The request was cancelled"}}}
     {"type":"error","request_id":"r1","error":{"code":"CANCELLED","message":"The request was cancelled"},"timestamp":1700000000,"seq":1}
     "#);
     for connection in ["c-ann", "c-ann2"] {
-        assert_told(&world, connection);
+        assert_cancelled_is_last_frame(&world, connection);
     }
     let request = world.request("r1").await;
     assert_eq!((request.status, &request.subscribers[..]), (Status::Cancelled, &[][..]));
-    assert!(!world.item("r1").await.contains_key("timer_at"), "told and noted");
+    assert!(
+        !world.item("r1").await.contains_key("timer_at"),
+        "the timer is cleared once every subscriber has the terminal frame"
+    );
 
-    assert_eq!(world.process().await.batch_item_failures, [], "its record comes all the same");
+    let response = world.process().await;
+    assert_eq!(response.batch_item_failures, [], "the cancelled request's record is not reported as failed");
     assert_eq!(world.request("r1").await.status, Status::Cancelled);
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_is_asked_to_stop_may_clean_up_and_ends_as_cancelled() {
+async fn running_handler_may_clean_up_before_its_cancel_is_confirmed() {
     let (world, cleaned) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     let cancels = async {
@@ -101,7 +105,7 @@ async fn what_runs_is_asked_to_stop_may_clean_up_and_ends_as_cancelled() {
     let (_, (first, second, asked_at)) = tokio::join!(world.process(), cancels);
     assert!(
         asked_at.elapsed() <= Duration::from_secs(25),
-        "seen at the next renewal: {:?}",
+        "the attempt sees the cancel request at its next lease renewal: {:?}",
         asked_at.elapsed()
     );
     for snapshot in [first, second] {
@@ -111,32 +115,32 @@ async fn what_runs_is_asked_to_stop_may_clean_up_and_ends_as_cancelled() {
         );
     }
     assert_eq!(cleaned.load(Ordering::SeqCst), 1);
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
     assert_eq!(world.request("r1").await.status, Status::Cancelled);
 
     let after = snapshot_of(cancel(&world, "c-ann", "r1").await);
     assert_eq!((&after["status"], after.get("cancel_requested")), (&json!("cancelled"), None));
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_its_next_attempt_ends_at_once_and_has_no_other() {
+async fn cancel_of_a_request_waiting_for_a_retry_is_immediate_and_prevents_the_retry() {
     let (world, _) = world().await;
     world.ask("flaky", "r1", json!(1)).await;
     world.process().await;
     assert_eq!(world.request("r1").await.status, Status::Retrying);
     let snapshot = snapshot_of(cancel(&world, "c-ann", "r1").await);
     assert_eq!((&snapshot["status"], &snapshot["attempt"]), (&json!("cancelled"), &json!(1)));
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
     sleep(Duration::from_mins(10)).await;
     world.process().await;
     let request = world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Cancelled, 1));
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_stays_as_it_is() {
+async fn cancel_of_a_completed_request_returns_its_result_and_changes_nothing() {
     let (world, _) = world().await;
     world.ask("quick", "r1", json!(null)).await;
     world.process().await;
@@ -144,11 +148,11 @@ async fn what_has_ended_stays_as_it_is() {
     let snapshot = snapshot_of(cancel(&world, "c-ann", "r1").await);
     assert_eq!(snapshot["status"], "completed");
     assert_eq!(snapshot.get("result"), Some(&json!(null)));
-    assert_eq!(world.clients.frames("c-ann"), before, "nobody is told anything");
+    assert_eq!(world.clients.frames("c-ann"), before, "cancelling a completed request sends no frame");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_be_told_now_is_left_to_the_timer_and_keeps_nobody_waiting() {
+async fn cancel_leaves_an_unreachable_subscriber_to_the_sweeper_and_answers_promptly() {
     let (world, _) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     over(&world, "c-ann2", json!({"action": "subscribe", "payload": {"request_id": "r1"}})).await;
@@ -156,13 +160,13 @@ async fn who_cannot_be_told_now_is_left_to_the_timer_and_keeps_nobody_waiting() 
     let asked = Instant::now();
     assert_eq!(snapshot_of(cancel(&world, "c-ann", "r1").await)["status"], "cancelled");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert_told(&world, "c-ann");
+    assert_cancelled_is_last_frame(&world, "c-ann");
     assert_eq!(world.request("r1").await.subscribers, ["c-ann2".into()]);
     assert!(world.item("r1").await.contains_key("timer_at"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_its_user_can_cancel_a_request() {
+async fn request_can_be_cancelled_only_by_its_own_user() {
     let (world, _) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     world.connect("c-ann-other", "other", "ann").await;
@@ -176,7 +180,7 @@ async fn only_its_user_can_cancel_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_is_an_internal_error_and_tells_nobody_anything() {
+async fn store_failure_during_status_subscribe_or_cancel_is_an_internal_error() {
     let (world, _) = world().await;
     let router = world.router_on(CONNECTIONS, "no-such-table");
     let mut answers = Vec::new();
@@ -185,14 +189,14 @@ async fn a_store_that_fails_is_an_internal_error_and_tells_nobody_anything() {
         answers.push(router.route(&message("c-ann", json!(ask), false)).await);
     }
     assert_snapshot!(answers.join("\n"), @r#"
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
-    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"x1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
     "#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn layers_stand_before_cancel_and_subscribe_as_before_any_action() {
+async fn middleware_layer_can_refuse_cancel_and_subscribe() {
     use streamer::middleware::{Call, CallError, Next, from_fn};
     use streamer::protocol::ErrorBody;
 
@@ -200,8 +204,8 @@ async fn layers_stand_before_cancel_and_subscribe_as_before_any_action() {
     app.handle("hour", handler_fn(|(): (), _| async { Ok(()) }).estimated(Duration::from_secs(25))).unwrap();
     app.layer(from_fn(async |call: Call, next: Next| {
         if ["cancel", "subscribe"].contains(&call.context.action.as_str()) {
-            let told = ErrorBody::new(ErrorCode::Forbidden, "Not today");
-            return Err(CallError::refused(told).into());
+            let error = ErrorBody::new(ErrorCode::Forbidden, "Not today");
+            return Err(CallError::refused(error).into());
         }
         next.run(call).await
     }));

@@ -1,4 +1,4 @@
-//! Requests whose end is asked for while they are run, or wait.
+//! Cancel requests that arrive while an attempt runs, or while the request waits for a retry.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ async fn cancel(bench: &Bench, after: Duration) -> Cancelled {
     queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap()
 }
 
-/// Nothing is said or done any more about what is cancelled.
+/// Asserts that the request is cancelled, with one terminal frame, and that further records and dispatches
+/// change nothing.
 async fn assert_cancelled(bench: &Bench) {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.lease), (Status::Cancelled, None));
@@ -33,7 +34,8 @@ async fn assert_cancelled(bench: &Bench) {
     assert_eq!(bench.world.letters.sent(), []);
 }
 
-/// Reports each second until it is told to stop, and cleans up for this long then; whatever it returns does not count.
+/// Handler body: reports each second until a report fails because of the cancel request. Then it cleans up
+/// for `takes` and returns `returns`, which the attempt ignores.
 async fn cleans_up(
     context: Context,
     takes: Duration,
@@ -52,7 +54,7 @@ async fn cleans_up(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_can_clean_up_and_what_it_returns_then_does_not_count() {
+async fn result_that_a_handler_returns_after_its_cancel_cleanup_is_ignored() {
     let errors: [Option<fn() -> HandlerError>; 4] = [
         None,
         Some(|| HandlerError::failure("A", "a")),
@@ -82,7 +84,7 @@ async fn a_handler_can_clean_up_and_what_it_returns_then_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_takes_too_long_to_clean_up_is_dropped() {
+async fn handler_whose_cancel_cleanup_takes_too_long_is_dropped() {
     let (cleaned, dropped) = (Count::default(), Count::default());
     let counts = (cleaned.clone(), dropped.clone());
     let bench = Bench::new(RetryPolicy::attempts(3), move |context| {
@@ -103,7 +105,7 @@ async fn a_handler_that_takes_too_long_to_clean_up_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_it_cleans_up_its_lease_is_renewed_and_a_checkpoint_saved() {
+async fn handler_that_saves_a_checkpoint_during_its_cancel_cleanup_ends_cancelled() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         context.progress.stopped().await;
         context.progress.checkpoint("half").await?;
@@ -115,15 +117,15 @@ async fn while_it_cleans_up_its_lease_is_renewed_and_a_checkpoint_saved() {
     assert_cancelled(&bench).await;
 }
 
-/// It fails, or wants to go on later, before its attempt has seen that its end is asked for: the write finds it. What
-/// has failed for good is no dead letter then.
+/// The handler fails or yields before its attempt has seen the cancel request, so the conditional write finds
+/// the cancel request. Even a final failure then sends no dead letter.
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_has_not_heard_of_it_neither_fails_nor_retries_nor_goes_on() {
+async fn failure_retry_or_yield_after_an_unseen_cancel_request_becomes_a_cancellation() {
     let endings: [(RetryPolicy, fn() -> HandlerError); 4] = [
         (RetryPolicy::attempts(3), || HandlerError::retryable("BUSY", "busy")),
         (RetryPolicy::attempts(3), HandlerError::go_on_later),
         (RetryPolicy::attempts(3), || HandlerError::failure("BROKEN", "broken")),
-        // No attempt is left.
+        // `never()` allows a single attempt, so a retryable error is final.
         (RetryPolicy::never(), || HandlerError::retryable("BUSY", "busy")),
     ];
     for (policy, error) in endings {
@@ -141,7 +143,7 @@ async fn an_attempt_that_has_not_heard_of_it_neither_fails_nor_retries_nor_goes_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_its_next_attempt_is_cancelled_and_never_tried_again() {
+async fn request_cancelled_while_waiting_for_a_retry_is_never_retried() {
     let wait = Duration::from_secs(60);
     let bench = Bench::new(RetryPolicy::attempts(3), move |_| async move {
         Err(HandlerError::retryable("BUSY", "busy").retry_after(wait))
@@ -161,9 +163,10 @@ async fn what_waits_for_its_next_attempt_is_cancelled_and_never_tried_again() {
     assert_eq!((bench.started(), bench.status("r1").await), (1, Status::Cancelled));
 }
 
-/// Cancelled while it is waited for in place.
+/// The processor waits within its invocation for a retry that is due in less than 5 s. The cancel arrives
+/// during that wait.
 #[tokio::test(start_paused = true)]
-async fn what_is_waited_for_in_place_and_cancelled_is_not_run() {
+async fn request_cancelled_while_the_processor_waits_to_retry_it_is_not_run_again() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
         if context.request_id.as_str() == "r1" {
             return Err(HandlerError::retryable("BUSY", "busy").retry_after(Duration::from_secs(3)));
@@ -178,9 +181,10 @@ async fn what_is_waited_for_in_place_and_cancelled_is_not_run() {
     assert_eq!((bench.started(), bench.status("r1").await), (2, Status::Cancelled));
 }
 
-/// As a claim finds it whose answer was lost, and which has succeeded.
+/// A claim that is retried after a lost response may find that the user cancelled in between. The test sets
+/// the cancel request directly in the table.
 #[tokio::test(start_paused = true)]
-async fn what_is_to_end_when_it_is_claimed_is_not_run() {
+async fn request_that_is_already_marked_for_cancel_when_claimed_is_not_run() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |_| Ok(Value::Null)).await;
     bench.queue("r1").await;
     bench.world.edit("r1", "SET cancel_requested = :value", AttributeValue::Bool(true)).await;

@@ -1,4 +1,4 @@
-//! What handlers save, and how their requests go on from it.
+//! Checkpoints that handlers save, and requests that continue from them in a new invocation.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::flaky::Flaky;
 use crate::scripted::{Bench, assert_in_order};
 use crate::world::{batch, key, queue};
 
-/// A job of so many minutes that saves how far it has come after each, and goes on from there; it never looks at the time.
+/// Handler body: a job of `minutes` minutes that saves a checkpoint after each minute and continues from the
+/// last one. The job never asks how much time its invocation has left.
 async fn job(minutes: u32, context: Context) -> Result<Value, HandlerError> {
     let begin = context.checkpoint::<u32>()?.unwrap_or(0);
     for done in begin..minutes {
@@ -34,7 +35,7 @@ async fn job(minutes: u32, context: Context) -> Result<Value, HandlerError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_three_hours_goes_on_from_invocation_to_invocation_within_one_attempt() {
+async fn three_hour_job_continues_across_invocations_within_one_attempt() {
     let bench = Bench::new(RetryPolicy::attempts(2), |context| job(180, context)).await;
     bench.queue_long("r1").await;
     let began = Instant::now();
@@ -42,12 +43,12 @@ async fn a_job_of_three_hours_goes_on_from_invocation_to_invocation_within_one_a
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt, request.continuations), (Status::Pending, 0, 1));
     assert_eq!((request.checkpoint, request.runner), (Some(json!(14)), Runner::Worker));
-    assert_eq!(request.progress.message, "Minute 14", "as it was pushed last");
+    assert_eq!(request.progress.message, "Minute 14", "the stored progress is the last one that was pushed");
     bench.until_it_ends("r1").await;
 
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!({"attempt": 1, "continuations": 12}))));
-    assert_eq!((request.attempt, request.history), (1, vec![]), "no attempt is used up");
+    assert_eq!((request.attempt, request.history), (1, vec![]), "all continuations count as one attempt");
     assert_eq!(bench.started(), 13);
     assert!(began.elapsed() < Duration::from_mins(200), "{:?}", began.elapsed());
     let frames = bench.frames();
@@ -58,12 +59,12 @@ async fn a_job_of_three_hours_goes_on_from_invocation_to_invocation_within_one_a
             percentages.push(*percentage);
         }
     }
-    assert_eq!(percentages.len(), 180, "each report is pushed once");
-    assert!(percentages.is_sorted(), "it never goes back: {percentages:?}");
+    assert_eq!(percentages.len(), 180, "each report is pushed exactly once");
+    assert!(percentages.is_sorted(), "progress percentage never decreases: {percentages:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_goes_on_later_does_so_at_once() {
+async fn yielded_request_continues_immediately_in_a_new_worker_invocation() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         if let Some(n) = context.checkpoint::<u32>()? {
             return Ok(json!([n, context.attempt, context.continuations]));
@@ -76,15 +77,16 @@ async fn a_handler_that_goes_on_later_does_so_at_once() {
     bench.world.process().await;
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.runner, request.history), (Status::Pending, Runner::Worker, vec![]));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "should its record be lost");
+    let item = bench.world.item("r1").await;
+    assert!(item.contains_key("timer_at"), "the timer recovers the request if its stream record is lost");
     assert_eq!((bench.world.dispatched.keys(), bench.frames()), (vec![], vec![]));
     bench.world.process().await;
-    assert_eq!(bench.world.dispatched.keys(), [key("r1")], "a fresh invocation of the worker");
+    assert_eq!(bench.world.dispatched.keys(), [key("r1")], "the continuation is dispatched to the worker");
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!([7, 1, 1]))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_go_on_later_without_a_checkpoint_is_a_failure() {
+async fn yield_without_a_checkpoint_is_a_failed_attempt() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(HandlerError::go_on_later())).await;
     bench.queue("r1").await;
     bench.until_it_ends("r1").await;
@@ -93,7 +95,7 @@ async fn to_go_on_later_without_a_checkpoint_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_goes_on_as_often_as_it_may_and_times_out_then() {
+async fn request_that_yields_more_often_than_allowed_fails_with_timeout() {
     let bench = Bench::new(RetryPolicy::attempts(5), async |context: Context| {
         context.progress.checkpoint(1).await?;
         Err(HandlerError::go_on_later())
@@ -116,7 +118,7 @@ async fn a_request_goes_on_as_often_as_it_may_and_times_out_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_after_a_failure_goes_on_from_what_the_last_has_saved() {
+async fn retried_attempt_continues_from_the_checkpoint_of_the_failed_attempt() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
         let saved = context.checkpoint::<u32>()?;
         if context.attempt == 3 {
@@ -131,12 +133,12 @@ async fn an_attempt_after_a_failure_goes_on_from_what_the_last_has_saved() {
     bench.until_it_ends("r1").await;
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!(30))));
-    assert_eq!(request.progress.percentage, 60.0, "and from how far it had come");
+    assert_eq!(request.progress.percentage, 60.0, "the progress of the last failed attempt is kept");
     assert_in_order(&bench.frames());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_checkpoint_may_be_saved_once_the_time_is_up() {
+async fn request_continues_from_a_checkpoint_saved_after_the_time_is_up_signal() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         if let Some(saved) = context.checkpoint::<String>()? {
             return Ok(json!(saved));
@@ -144,7 +146,7 @@ async fn a_last_checkpoint_may_be_saved_once_the_time_is_up() {
         assert_eq!(context.progress.stopped().await, StopReason::TimeIsUp);
         sleep(Duration::from_secs(4)).await;
         context.progress.checkpoint("at the last moment").await?;
-        // It need not say that it goes on: it is told to stop, and has something to go on from.
+        // No explicit yield is needed: the executor stops the handler and continues from the new checkpoint.
         std::future::pending().await
     })
     .await;
@@ -156,9 +158,10 @@ async fn a_last_checkpoint_may_be_saved_once_the_time_is_up() {
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!("at the last moment"))));
 }
 
-/// Without progress of its own, a run that is out of time costs an attempt: else it could go on for ever.
+/// A continuation that runs out of time without a new checkpoint costs an attempt. Otherwise the request
+/// could continue forever without any progress.
 #[tokio::test(start_paused = true)]
-async fn a_run_that_saves_nothing_anew_times_out() {
+async fn continuation_that_saves_no_new_checkpoint_times_out() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |context: Context| {
         if context.continuations == 0 && context.attempt == 1 {
             context.progress.checkpoint(1).await?;
@@ -174,7 +177,7 @@ async fn a_run_that_saves_nothing_anew_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_the_largest_size_is_saved_and_a_larger_one_refused() {
+async fn checkpoint_of_the_maximum_size_is_saved_and_a_larger_one_is_refused() {
     let max = ProgressReporter::MAX_CHECKPOINT_BYTES;
     let bench = Bench::new(RetryPolicy::never(), move |context: Context| async move {
         if let Some(saved) = context.checkpoint::<String>()? {
@@ -197,7 +200,7 @@ fn flaky(bench: &Bench, fails: u32, kind: StoreErrorKind) -> Flaky {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_is_tried_again_while_the_store_fails_for_a_moment() {
+async fn checkpoint_write_is_retried_while_the_store_is_throttled() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         context.progress.checkpoint(1).await?;
         Ok(Value::Null)
@@ -211,18 +214,18 @@ async fn a_checkpoint_is_tried_again_while_the_store_fails_for_a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_hears_of_a_checkpoint_that_is_not_saved() {
+async fn handler_receives_an_error_if_its_checkpoint_cannot_be_saved() {
     for (kind, fails, after) in
         [(StoreErrorKind::TooLarge, 1, 0), (StoreErrorKind::Unavailable, u32::MAX, 59)]
     {
-        let heard = Arc::new(Mutex::new(None));
-        let hears = Arc::clone(&heard);
+        let observed = Arc::new(Mutex::new(None));
+        let observer = Arc::clone(&observed);
         let bench = Bench::new(RetryPolicy::never(), move |context: Context| {
-            let hears = Arc::clone(&hears);
+            let observer = Arc::clone(&observer);
             async move {
                 let began = Instant::now();
                 let refused = context.progress.checkpoint(1).await;
-                *hears.lock().unwrap() = Some((refused.unwrap_err(), began.elapsed().as_secs()));
+                *observer.lock().unwrap() = Some((refused.unwrap_err(), began.elapsed().as_secs()));
                 Ok(Value::Null)
             }
         })
@@ -231,25 +234,25 @@ async fn a_handler_hears_of_a_checkpoint_that_is_not_saved() {
         let processor = bench.world.processor_with(flaky(&bench, fails, kind));
         let deadline = bench.world.now() + Duration::from_mins(15);
         processor.process(batch(bench.world.pending()), deadline).await;
-        let (error, waited) = heard.lock().unwrap().clone().unwrap();
+        let (error, waited) = observed.lock().unwrap().clone().unwrap();
         assert!(matches!(error, ProgressError::Checkpoint { .. }), "{error:?}");
         assert_eq!(waited, after, "{kind:?}");
-        assert_eq!(bench.status("r1").await, Status::Completed, "its work goes on");
+        assert_eq!(bench.status("r1").await, Status::Completed, "the handler continues and completes");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_an_attempt_that_has_lost_its_lease_changes_nothing() {
+async fn checkpoint_after_a_lost_lease_fails_and_changes_nothing() {
     for state in [json!(1), json!("x".repeat(20_000))] {
-        let heard = Arc::new(Mutex::new(None));
-        let hears = Arc::clone(&heard);
+        let observed = Arc::new(Mutex::new(None));
+        let observer = Arc::clone(&observed);
         let bench = Bench::new(RetryPolicy::never(), move |context: Context| {
-            let (hears, state) = (Arc::clone(&hears), state.clone());
+            let (observer, state) = (Arc::clone(&observer), state.clone());
             async move {
                 sleep(Duration::from_secs(5)).await;
                 let refused = context.progress.checkpoint(state.clone()).await;
                 let again = context.progress.checkpoint(state).await;
-                *hears.lock().unwrap() = Some((refused, again));
+                *observer.lock().unwrap() = Some((refused, again));
                 Ok(Value::Null)
             }
         })
@@ -262,15 +265,15 @@ async fn a_checkpoint_of_an_attempt_that_has_lost_its_lease_changes_nothing() {
         };
         let (_, item) = tokio::join!(bench.world.process(), takes_over);
         let lost = Err(ProgressError::Stopped(StopReason::LeaseLost));
-        assert_eq!(heard.lock().unwrap().clone(), Some((lost.clone(), lost)));
+        assert_eq!(observed.lock().unwrap().clone(), Some((lost.clone(), lost)));
         assert_eq!((bench.world.item("r1").await, bench.frames()), (item, vec![]));
         assert_eq!(bench.world.request("r1").await.checkpoint, None);
     }
 }
 
-/// Saves without end, as fast as it goes.
+/// The handler saves one checkpoint per second for five minutes.
 #[tokio::test(start_paused = true)]
-async fn checkpoints_one_after_another_keep_the_lease_and_the_last_one_counts() {
+async fn frequent_checkpoints_renew_the_lease_and_the_request_continues_from_the_last_one() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         if let Some(n) = context.checkpoint::<u32>()? {
             return Ok(json!(n));

@@ -19,10 +19,10 @@ use tokio::time::{advance, sleep};
 use crate::flaky::{client_without_answers_to, queue_meanwhile};
 use crate::world::{CONNECTIONS, REQUESTS, World, key, message, queue};
 
-/// When the tests' clock begins.
+/// Time at which each test's clock starts.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-/// Takes as many seconds as its payload says, and reports each of them.
+/// Handler that runs for as many seconds as its input says, and reports progress after each second.
 struct Steps;
 
 impl Handler for Steps {
@@ -78,16 +78,17 @@ impl Bench {
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
-    /// The gateway tells that a connection has ended.
-    async fn ends(&self, connection: &str) {
+    /// Passes the gateway's `$disconnect` event for the connection to the disconnect function.
+    async fn close(&self, connection: &str) {
         self.disconnect.answer(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
     }
 
-    /// What the last end of a connection was counted as: requests left, and cancelled.
+    /// Metrics of the last `$disconnect` event: the number of requests unsubscribed from, and of requests
+    /// cancelled.
     fn counted(&self) -> (u64, u64) {
         let lines = self.metrics.0.lock().unwrap();
         let count = |name: &str| lines.last().unwrap()[name].as_u64().unwrap();
-        (count("RequestsLeft"), count("RequestsCancelled"))
+        (count("SubscriptionsRemoved"), count("RequestsCancelled"))
     }
 
     async fn has_timer(&self, id: &str) -> bool {
@@ -95,12 +96,13 @@ impl Bench {
     }
 }
 
-/// What becomes of connections that end, without metrics.
+/// A disconnect function on the world's tables, whose metrics are discarded.
 pub(crate) fn disconnect(world: &World) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
     let (clock, metrics) = (Arc::new(world.clock), Arc::new(Metrics::default()));
     Disconnect::new(world.connections(), queue(&world.db), clock, metrics)
 }
 
+/// The gateway's `$disconnect` event for a connection.
 pub(crate) fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "headers": {}, "multiValueHeaders": {}, "isBase64Encoded": false,
@@ -115,53 +117,54 @@ pub(crate) fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connections_end_leaves_its_requests_which_go_on_unheard() {
+async fn requests_of_a_disconnected_client_continue_without_a_subscriber() {
     let bench = Bench::new().await;
     bench.queue("r1", 10).await;
-    let ends = async {
+    let closes = async {
         sleep(Duration::from_millis(3_500)).await;
-        bench.ends("c-ann").await;
+        bench.close("c-ann").await;
         bench.world.clients.frames("c-ann").len()
     };
-    let (_, heard) = tokio::join!(bench.world.process(), ends);
+    let (_, received) = tokio::join!(bench.world.process(), closes);
     assert_eq!(bench.counted(), (1, 0));
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
-    // Until its next stored report, at most a second later, the attempt cannot know.
-    assert!(bench.world.clients.frames("c-ann").len() <= heard + 1);
-    assert!(!bench.has_timer("r1").await, "nobody is left to be told");
+    // The attempt learns of the removed subscriber with its next stored report, at most a second later.
+    assert!(bench.world.clients.frames("c-ann").len() <= received + 1);
+    assert!(!bench.has_timer("r1").await, "a request without subscribers has no timer after completion");
     assert_eq!(bench.world.connections().get(&"c-ann".into()).await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_it_is_so_set_a_connections_end_cancels_what_runs_and_what_waits() {
+async fn disconnect_with_cancelling_enabled_cancels_running_and_pending_requests() {
     let bench = Bench::cancelling().await;
     bench.queue("r1", 60).await;
     let running = bench.world.process();
-    let ends = async {
+    let closes = async {
         sleep(Duration::from_millis(3_500)).await;
         bench.queue("r2", 60).await;
-        bench.ends("c-ann").await;
+        bench.close("c-ann").await;
         assert_eq!(bench.world.request("r2").await.status, Status::Cancelled);
         bench.world.now()
     };
-    let (_, ended_at) = tokio::join!(running, ends);
+    let (_, ended_at) = tokio::join!(running, closes);
     assert_eq!(bench.counted(), (2, 2));
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Cancelled);
-    // Seen at its next stored report, at most a second later, and heard at the handler's next, another second later.
+    // The attempt sees the cancel request with its next stored report, at most a second later. The handler
+    // sees the stop signal at its own next report, another second later.
     assert!(request.finished_at.unwrap().since(ended_at) <= Duration::from_millis(2_100));
     for id in ["r1", "r2"] {
-        assert!(!bench.has_timer(id).await, "{id}: nobody is left to be told");
+        assert!(!bench.has_timer(id).await, "{id}: a cancelled request without subscribers has no timer");
     }
     assert!(!bench.world.clients.frames("c-ann").iter().any(Frame::is_terminal));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_connection_listens_to_is_not_cancelled() {
+async fn disconnect_does_not_cancel_a_request_with_another_subscriber() {
     let bench = Bench::cancelling().await;
     bench.queue("r1", 10).await;
     bench.world.subscribe("r1", "again").await;
-    bench.ends("c-ann").await;
+    bench.close("c-ann").await;
     assert_eq!(bench.counted(), (1, 0));
     bench.world.process().await;
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
@@ -169,16 +172,16 @@ async fn what_another_connection_listens_to_is_not_cancelled() {
     assert_eq!(bench.world.clients.frames("c-ann"), []);
 }
 
-/// What is decided by is read before it is written.
+/// The second connection subscribes between the read and the write of the disconnect function.
 #[tokio::test(start_paused = true)]
-async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled() {
+async fn disconnect_does_not_cancel_a_request_that_gains_a_subscriber_meanwhile() {
     let bench = Bench::cancelling().await;
     let (world, now) = (&bench.world, bench.world.now());
     for id in ["waits", "runs"] {
         bench.queue(id, 60).await;
     }
     let lease_end = now + Duration::from_secs(60);
-    queue(&world.db).claim(&key("runs"), "somebody", Runner::Worker, now, lease_end).await.unwrap();
+    queue(&world.db).claim(&key("runs"), "worker", Runner::Worker, now, lease_end).await.unwrap();
     let db = world.db.clone();
     let subscribe = move || {
         for id in ["waits", "runs"] {
@@ -205,21 +208,21 @@ async fn what_another_connection_comes_to_listen_to_meanwhile_is_not_cancelled()
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_what_has_ended_only_the_undelivered_is_written_to() {
+async fn disconnect_writes_to_a_terminal_request_only_if_it_is_undelivered() {
     let bench = Bench::cancelling().await;
-    bench.queue("told", 6).await;
+    bench.queue("delivered", 6).await;
     bench.world.process().await;
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
-    bench.queue("untold", 6).await;
+    bench.queue("undelivered", 6).await;
     bench.world.process().await;
-    assert!(bench.has_timer("untold").await, "it waits to be delivered");
-    let (told, ledger) = (bench.world.item("told").await, bench.world.db.ledger());
-    bench.ends("c-ann").await;
+    assert!(bench.has_timer("undelivered").await, "an undelivered request has a timer");
+    let (delivered, ledger) = (bench.world.item("delivered").await, bench.world.db.ledger());
+    bench.close("c-ann").await;
     let calls = ledger.take();
     assert_eq!(bench.counted(), (1, 0));
-    assert_eq!(bench.world.item("told").await, told);
-    assert!(!bench.has_timer("untold").await, "nobody is left to be told");
-    assert_eq!(bench.world.request("untold").await.status, Status::Completed);
+    assert_eq!(bench.world.item("delivered").await, delivered);
+    assert!(!bench.has_timer("undelivered").await, "the last subscriber's disconnect clears the timer");
+    assert_eq!(bench.world.request("undelivered").await.status, Status::Completed);
     insta::assert_snapshot!(calls, @r"
     DeleteItem streamer-ConnectionsTable: 3 WCU (table 1, tenant-connections 1, user-connections 1)
     Query streamer-RequestsTable/connection-requests: 0.5 RCU
@@ -230,12 +233,12 @@ async fn of_what_has_ended_only_the_undelivered_is_written_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_one_of_many_requests_is_left() {
+async fn disconnect_unsubscribes_the_connection_from_all_of_its_130_requests() {
     let bench = Bench::new().await;
     for n in 0..130 {
         bench.queue(&format!("r{n}"), 60).await;
     }
-    bench.ends("c-ann").await;
+    bench.close("c-ann").await;
     assert_eq!(bench.counted(), (130, 0));
     for n in 0..130 {
         assert_eq!(bench.world.request(&format!("r{n}")).await.subscribers, []);
@@ -243,22 +246,23 @@ async fn every_one_of_many_requests_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_is_told_twice_or_of_a_stranger_does_no_harm() {
+async fn repeated_or_unrelated_disconnect_event_changes_no_request() {
     let bench = Bench::cancelling().await;
     bench.queue("r1", 10).await;
     let item = bench.world.item("r1").await;
-    bench.ends("c-eve").await;
-    bench.ends("c-bob").await;
+    bench.close("c-eve").await;
+    bench.close("c-bob").await;
     assert_eq!((bench.world.item("r1").await, bench.counted()), (item, (0, 0)));
-    bench.ends("c-ann").await;
+    bench.close("c-ann").await;
     let cancelled = bench.world.item("r1").await;
-    bench.ends("c-ann").await;
+    bench.close("c-ann").await;
     assert_eq!((bench.world.item("r1").await, bench.counted()), (cancelled, (0, 0)));
 }
 
-/// `$disconnect` may never come: then the push that finds the connection gone cleans up.
+/// The gateway may never send `$disconnect`. Then the push that finds the connection gone (410) removes the
+/// subscriber.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_nobody_tells_of_is_found_by_the_next_push() {
+async fn push_that_finds_a_connection_gone_removes_the_connection_from_the_request() {
     let bench = Bench::new().await;
     bench.queue("r1", 10).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Gone);
@@ -267,9 +271,9 @@ async fn an_end_that_nobody_tells_of_is_found_by_the_next_push() {
     assert!(!bench.has_timer("r1").await);
 }
 
-/// And of the connection itself, its age and its time to live.
+/// `delete_stale` deletes the connection's record by its age, and DynamoDB deletes it by its time to live.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_nobody_tells_of_is_found_by_age_and_expires_in_any_case() {
+async fn connection_without_a_disconnect_event_is_deleted_once_stale_or_expired() {
     let bench = Bench::new().await;
     let (world, store) = (&bench.world, bench.world.connections());
     advance(Duration::from_mins(100)).await;
@@ -279,8 +283,8 @@ async fn an_end_that_nobody_tells_of_is_found_by_age_and_expires_in_any_case() {
     let stale = u64::try_from(Connection::STALE_AFTER.as_millis()).unwrap();
     let before = Timestamp::from_millis(world.now().as_millis() - stale);
     assert_eq!(store.delete_stale(before).await.unwrap(), 1);
-    assert_eq!(store.get(&"c-ann".into()).await.unwrap(), None, "silent for 130 minutes");
-    assert!(store.get(&"c-bob".into()).await.unwrap().is_some(), "gave a sign of life");
+    assert_eq!(store.get(&"c-ann".into()).await.unwrap(), None, "no activity for 130 minutes");
+    assert!(store.get(&"c-bob".into()).await.unwrap().is_some(), "a connection with recent activity is kept");
 
     advance(Duration::from_hours(24)).await;
     world.db.sweep_expired().unwrap();
@@ -289,14 +293,14 @@ async fn an_end_that_nobody_tells_of_is_found_by_age_and_expires_in_any_case() {
     }
 }
 
-/// How long after its opening ann's connection last gave a sign of life, as far as is noted.
+/// Stored last-activity time (`last_ping`) of ann's connection, as the time since the connection was opened.
 async fn last_ping(world: &World) -> Duration {
     let connection = world.connections().get(&"c-ann".into()).await.unwrap().unwrap();
     connection.last_ping.since(connection.connected_at)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_is_a_sign_of_life_that_is_noted_once_a_minute() {
+async fn last_activity_time_of_a_connection_is_updated_at_most_once_a_minute() {
     let bench = Bench::new().await;
     let (world, ledger) = (&bench.world, bench.world.db.ledger());
     let ping = r#"{"action":"ping","id":"p"}"#;
@@ -312,7 +316,7 @@ async fn a_message_is_a_sign_of_life_that_is_noted_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_message_of_a_known_connection_is_a_sign_of_life() {
+async fn every_kind_of_message_updates_the_last_activity_time_of_its_connection() {
     let bench = Bench::new().await;
     for (n, body) in [
         r#"{"action":"steps","id":"quick","payload":0}"#,
@@ -327,13 +331,13 @@ async fn every_message_of_a_known_connection_is_a_sign_of_life() {
         advance(Duration::from_secs(70)).await;
         bench.world.say("c-ann", body).await;
         let now = bench.world.now();
-        let noted = last_ping(&bench.world).await;
-        assert_eq!(noted, now.since(START), "message {n}");
+        let stored = last_ping(&bench.world).await;
+        assert_eq!(stored, now.since(START), "message {n}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_of_life_that_cannot_be_noted_costs_the_answer_nothing() {
+async fn failed_update_of_the_last_activity_time_does_not_affect_the_answer() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let ping = r#"{"action":"ping","id":"p"}"#;
@@ -348,7 +352,7 @@ async fn a_sign_of_life_that_cannot_be_noted_costs_the_answer_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_of_life_that_hangs_delays_the_answer_by_a_second_once_a_minute_and_never_beyond_its_time() {
+async fn hanging_update_of_the_last_activity_time_delays_the_answer_by_at_most_a_second() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let connections =
@@ -365,27 +369,41 @@ async fn a_sign_of_life_that_hangs_delays_the_answer_by_a_second_once_a_minute_a
         let answer = router.route_before(&message("c-ann", quick(takes), false), deadline).await;
         assert!(answer.contains("\"success\":true"), "{answer}");
         waited.push(asked.elapsed().as_millis());
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "nothing is left behind");
+        assert_eq!(
+            Handle::current().metrics().num_alive_tasks(),
+            0,
+            "no activity-update task is left running"
+        );
     }
     assert_eq!(waited, [0, 1_000, 0, 3_000, 500]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_not_there_any_more_is_forgotten_with_its_next_sign_of_life() {
+async fn cached_connection_is_evicted_when_its_activity_update_finds_it_deleted() {
     let bench = Bench::new().await;
     let (world, ping) = (&bench.world, r#"{"action":"ping","id":"p"}"#);
     world.say("c-ann", ping).await;
     world.disconnect("c-ann").await;
     advance(Duration::from_secs(59)).await;
-    assert!(world.say("c-ann", ping).await.contains("pong"), "remembered");
+    assert!(
+        world.say("c-ann", ping).await.contains("pong"),
+        "the router still has the connection in its cache"
+    );
     advance(Duration::from_secs(1)).await;
-    assert!(world.say("c-ann", ping).await.contains("pong"), "the answer does not depend on the note");
+    assert!(
+        world.say("c-ann", ping).await.contains("pong"),
+        "the answer does not depend on the activity update"
+    );
     assert!(world.say("c-ann", ping).await.contains("UNAUTHORIZED"));
-    assert_eq!(world.connections().get(&"c-ann".into()).await.unwrap(), None, "and is not brought back");
+    assert_eq!(
+        world.connections().get(&"c-ann".into()).await.unwrap(),
+        None,
+        "the activity update does not recreate the connection"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_comes_before_its_invocation_ends() {
+async fn quick_request_that_is_too_slow_is_answered_before_its_invocation_ends() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let message = message("c-ann", json!(r#"{"action":"steps","id":"r1","payload":4}"#), false);

@@ -1,4 +1,4 @@
-//! Attempts whose process dies, or falls asleep, and what the next one finds.
+//! Attempts whose process crashes or freezes, and the attempts that follow them.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use tokio::time::{sleep, timeout};
 use crate::scripted::{Bench, Count, CountsDrop, assert_in_order};
 use crate::world::key;
 
-/// Saves its attempt's number after each second, reports it, and returns what it had begun with.
+/// Handler body: after each second, reports the attempt and saves the number of finished seconds as a
+/// checkpoint. Returns the attempt and the checkpoint from which the attempt began.
 async fn works(context: Context, seconds: u32) -> Result<Value, HandlerError> {
     let begin = context.checkpoint::<u32>()?;
     for n in begin.unwrap_or(0)..seconds {
@@ -23,15 +24,15 @@ async fn works(context: Context, seconds: u32) -> Result<Value, HandlerError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_process_died_is_run_again_from_its_checkpoint_alone_in_the_worker() {
+async fn request_of_a_crashed_process_is_rerun_by_the_worker_from_its_checkpoint() {
     let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
     bench.queue("r1").await;
-    // Dropped in the middle, nothing of it goes on.
+    // The timeout drops the attempt in the middle, as a crash of its process does.
     assert!(timeout(Duration::from_millis(5_500), bench.world.process()).await.is_err());
     assert_eq!(bench.status("r1").await, Status::Processing);
-    let told = bench.frames().len();
+    let pushed = bench.frames().len();
     bench.take_back("r1").await;
-    assert_eq!((bench.frames().len(), bench.runner("r1").await), (told, Runner::Worker));
+    assert_eq!((bench.frames().len(), bench.runner("r1").await), (pushed, Runner::Worker));
 
     bench.world.process().await;
     assert_eq!(bench.world.dispatched.keys(), [key("r1")]);
@@ -42,7 +43,7 @@ async fn a_request_whose_process_died_is_run_again_from_its_checkpoint_alone_in_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_costs_an_attempt() {
+async fn crash_of_the_process_uses_up_an_attempt() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| {
         sleep(Duration::from_secs(2)).await;
         Err(HandlerError::retryable("BUSY", "busy"))
@@ -57,9 +58,9 @@ async fn a_crash_costs_an_attempt() {
     assert_eq!(bench.error().code, ErrorCode::Custom("BUSY".into()));
 }
 
-/// A process that is frozen in the middle of an attempt, and thaws when another has long run the request.
+/// The process freezes in the middle of an attempt and thaws after another attempt has completed the request.
 #[tokio::test(start_paused = true)]
-async fn a_zombie_that_wakes_up_after_its_lease_changes_nothing_and_says_nothing() {
+async fn attempt_that_thaws_after_another_completed_the_request_changes_and_sends_nothing() {
     let dropped = Count::default();
     let counts = dropped.clone();
     let bench = Bench::new(RetryPolicy::attempts(2), move |context: Context| {
@@ -72,34 +73,34 @@ async fn a_zombie_that_wakes_up_after_its_lease_changes_nothing_and_says_nothing
     })
     .await;
     bench.queue("r1").await;
-    let zombie = bench.world.process();
-    tokio::pin!(zombie);
-    assert!(timeout(Duration::from_millis(3_500), &mut zombie).await.is_err());
-    // Its handler has a thread of its own, and goes on until it waits for what its process no longer does.
+    let frozen = bench.world.process();
+    tokio::pin!(frozen);
+    assert!(timeout(Duration::from_millis(3_500), &mut frozen).await.is_err());
+    // The handler is a separate task: it runs on until it waits for the frozen process to store a checkpoint.
     bench.take_back("r1").await;
     bench.world.process().await;
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
     assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
 
-    assert_eq!(zombie.await.batch_item_failures, []);
+    assert_eq!(frozen.await.batch_item_failures, []);
     assert_eq!((bench.world.item("r1").await, bench.frames()), (item, frames));
-    assert_eq!(dropped.get(), 2, "nothing of it is left running");
+    assert_eq!(dropped.get(), 2, "no handler is left running");
 }
 
-/// It wakes up while the other attempt is still running.
+/// The frozen process thaws while the next attempt is still running.
 #[tokio::test(start_paused = true)]
-async fn a_zombie_beside_a_living_attempt_says_nothing() {
+async fn attempt_that_thaws_while_a_newer_attempt_runs_sends_nothing() {
     let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
     bench.queue("r1").await;
-    let zombie = bench.world.process();
-    tokio::pin!(zombie);
-    assert!(timeout(Duration::from_millis(3_500), &mut zombie).await.is_err());
+    let frozen = bench.world.process();
+    tokio::pin!(frozen);
+    assert!(timeout(Duration::from_millis(3_500), &mut frozen).await.is_err());
     bench.take_back("r1").await;
-    let wakes = async {
+    let thaws = async {
         sleep(Duration::from_secs(8)).await;
-        zombie.await
+        frozen.await
     };
-    tokio::join!(bench.world.process(), wakes);
+    tokio::join!(bench.world.process(), thaws);
     let frames = bench.frames();
     assert_in_order(&frames);
     let from = frames.iter().position(|frame| is_of_attempt(frame, 2)).unwrap();
@@ -113,10 +114,13 @@ fn is_of_attempt(frame: &Frame, attempt: u32) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_costs_its_own_attempt_alone() {
+async fn panic_of_a_handler_costs_only_its_own_attempt() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
         sleep(Duration::from_secs(1)).await;
-        assert!(context.request_id.as_str() != "r3" || context.attempt > 1, "a bug in the handler");
+        assert!(
+            context.request_id.as_str() != "r3" || context.attempt > 1,
+            "deliberate panic of the handler of r3"
+        );
         sleep(Duration::from_secs(9)).await;
         Ok(json!(context.attempt))
     })
@@ -127,7 +131,7 @@ async fn a_panic_costs_its_own_attempt_alone() {
     bench.world.process().await;
     for n in 0..6 {
         let request = bench.world.request(&format!("r{n}")).await;
-        // It was waited for while the others ran.
+        // The processor retries r3 within the invocation, while the other handlers run.
         assert_eq!(request.ending, Some(Ending::Completed(json!(if n == 3 { 2 } else { 1 }))));
     }
     assert_eq!(bench.history("r3").await, [(1, AttemptOutcome::Panicked)]);

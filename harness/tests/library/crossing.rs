@@ -1,4 +1,4 @@
-//! What one user tries to learn of another, or to do as them.
+//! Attempts of one user to see, cancel or impersonate the requests and identity of another user.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use streamer::protocol::{ErrorCode, Frame};
 
 use crate::world::World;
 
-/// Says who asked, and what for; slowly.
+/// Slow handler that returns the tenant and user of its caller, and the payload.
 struct Report;
 
 impl Handler for Report {
@@ -25,7 +25,7 @@ impl Handler for Report {
     }
 }
 
-/// Says who asked, to whoever may delete.
+/// Handler that requires the permission `delete`, and returns the tenant and user of its caller.
 struct Delete;
 
 impl Handler for Delete {
@@ -41,7 +41,8 @@ impl Handler for Delete {
     }
 }
 
-/// Pairs of tenant and user that a careless key would take for one another.
+/// Pairs of tenant and user that would share a stored key if the key did not escape its delimiters, or
+/// ignored case or spaces.
 const USERS: [(&str, &str); 12] = [
     ("acme", "eve"),
     ("other", "eve"),
@@ -57,7 +58,7 @@ const USERS: [(&str, &str); 12] = [
     ("a", "b"),
 ];
 
-/// Ids of requests, of the same kind.
+/// Request ids that would lead to another request's stored key if the key did not escape its delimiters.
 const IDS: [&str; 5] = ["r1", "c/r1", "/r1", "c%2Fr1", "r1#request"];
 
 async fn world() -> World {
@@ -81,9 +82,10 @@ async fn say(world: &World, user: usize, message: Value) -> Frame {
     serde_json::from_str(&world.say(&connection(user), message).await).unwrap()
 }
 
-/// The actions that are about a request.
-const ABOUT: [&str; 3] = ["status", "subscribe", "cancel"];
+/// The actions whose payload names a request.
+const ACTIONS_ON_REQUESTS: [&str; 3] = ["status", "subscribe", "cancel"];
 
+/// Sends `action` about the request `id` over the user's connection, and returns the answer.
 async fn about(world: &World, action: &str, user: usize, id: &str) -> Frame {
     say(world, user, json!({"action": action, "id": "s", "payload": {"request_id": id, "seq": 0}})).await
 }
@@ -93,11 +95,11 @@ async fn status(world: &World, user: usize, id: &str) -> Frame {
 }
 
 #[tokio::test(start_paused = true)]
-async fn users_and_tenants_of_any_names_share_no_request() {
+async fn users_whose_names_contain_key_delimiters_share_no_request() {
     let world = world().await;
     for id in IDS {
         for user in 0..USERS.len() {
-            // Another payload each: who met another's request would be told of a conflict.
+            // Each payload differs, so a request that collides with another user's is answered as a conflict.
             let message = json!({"action": "report", "id": id, "payload": {"of": user, "id": id}});
             let answer = say(&world, user, message).await;
             assert!(
@@ -112,21 +114,25 @@ async fn users_and_tenants_of_any_names_share_no_request() {
         for id in IDS {
             let own = json!([tenant, name, {"of": user, "id": id}]);
             let Frame::Response { data: Some(snapshot), .. } = status(&world, user, id).await else {
-                panic!("{tenant}, {name} has {id}")
+                panic!("no snapshot of {id} for user {name} of tenant {tenant}")
             };
             assert_eq!((&snapshot["status"], &snapshot["result"]), (&json!("completed"), &own));
         }
-        let told = world.clients.frames(&connection(user));
-        assert_eq!(told.len(), IDS.len());
-        for frame in told {
+        let frames = world.clients.frames(&connection(user));
+        assert_eq!(frames.len(), IDS.len());
+        for frame in frames {
             let Frame::Complete { result, .. } = frame else { panic!("{frame:?}") };
-            assert_eq!((&result[0], &result[1]), (&json!(tenant), &json!(name)), "told of another's request");
+            assert_eq!(
+                (&result[0], &result[1]),
+                (&json!(tenant), &json!(name)),
+                "each user receives only the results of that user's requests"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn anothers_request_is_as_one_that_does_not_exist() {
+async fn request_of_another_user_is_answered_as_if_it_did_not_exist() {
     let world = world().await;
     let code = |answer: &Frame| {
         let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
@@ -136,34 +142,35 @@ async fn anothers_request_is_as_one_that_does_not_exist() {
         let id = format!("of-{owner}");
         say(&world, owner, json!({"action": "report", "id": id, "payload": 1})).await;
         for other in (0..USERS.len()).filter(|other| *other != owner) {
-            for action in ABOUT {
-                let nobodys = about(&world, action, other, "nobodys").await;
-                assert_eq!(code(&nobodys), ErrorCode::NotFound);
-                assert_eq!(about(&world, action, other, &id).await, nobodys, "{other}: {action} {id}");
+            for action in ACTIONS_ON_REQUESTS {
+                let missing = about(&world, action, other, "missing").await;
+                assert_eq!(code(&missing), ErrorCode::NotFound);
+                assert_eq!(about(&world, action, other, &id).await, missing, "{other}: {action} {id}");
             }
         }
     }
-    // Nor under its stored key, or what leads to it, or as whoever a payload claims to be.
+    // Stored keys, relative paths and identities claimed in the payload do not lead to another user's request
+    // either.
     for id in ["acme/eve/of-0", "../eve/of-0", "eve/of-0", "acme%2Feve%2Fof-0", "of-0#request", "of-0 "] {
-        for action in ABOUT {
+        for action in ACTIONS_ON_REQUESTS {
             assert_eq!(code(&about(&world, action, 1, id).await), ErrorCode::NotFound, "{action} {id}");
         }
     }
-    for action in ABOUT {
+    for action in ACTIONS_ON_REQUESTS {
         let payload = json!({"request_id": "of-0", "user": "eve", "tenant": "acme", "connection_id": "c-0"});
         let answer = say(&world, 1, json!({"action": action, "payload": payload})).await;
         assert_eq!(code(&answer), ErrorCode::NotFound);
     }
-    // Whatever was tried, each is run, and told to its user alone.
+    // Each request still runs, and its terminal frame goes to its own user only.
     world.process().await;
     for (user, _) in USERS.into_iter().enumerate() {
-        let told = world.clients.frames(&connection(user));
-        assert!(matches!(&told[..], [Frame::Complete { .. }]), "{user}: {told:?}");
+        let frames = world.clients.frames(&connection(user));
+        assert!(matches!(&frames[..], [Frame::Complete { .. }]), "{user}: {frames:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn ids_of_any_names_are_listened_to_and_cancelled_by_their_own_user_alone() {
+async fn request_ids_with_key_delimiters_are_subscribed_to_and_cancelled_only_by_their_user() {
     let world = world().await;
     for id in IDS {
         for user in 0..USERS.len() {
@@ -172,19 +179,19 @@ async fn ids_of_any_names_are_listened_to_and_cancelled_by_their_own_user_alone(
     }
     for id in IDS {
         for user in 0..USERS.len() {
-            // Every other user cancels, the others listen.
-            let (action, stands) =
+            // Users with an even index cancel; users with an odd index subscribe.
+            let (action, expected) =
                 if user % 2 == 0 { ("cancel", "cancelled") } else { ("subscribe", "queued") };
             let answer = about(&world, action, user, id).await;
             let Frame::Response { data: Some(snapshot), .. } = answer else { panic!("{answer:?}") };
-            assert_eq!((&snapshot["request_id"], &snapshot["status"]), (&json!(id), &json!(stands)));
+            assert_eq!((&snapshot["request_id"], &snapshot["status"]), (&json!(id), &json!(expected)));
         }
     }
     world.process().await;
     for (user, (tenant, name)) in USERS.into_iter().enumerate() {
-        let told = world.clients.frames(&connection(user));
-        assert_eq!(told.len(), IDS.len());
-        for frame in told {
+        let frames = world.clients.frames(&connection(user));
+        assert_eq!(frames.len(), IDS.len());
+        for frame in frames {
             if user % 2 == 0 {
                 let Frame::Error { error, .. } = frame else { panic!("{user}: {frame:?}") };
                 assert_eq!(error.code, ErrorCode::Cancelled);
@@ -200,7 +207,7 @@ async fn ids_of_any_names_are_listened_to_and_cancelled_by_their_own_user_alone(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_message_says_of_its_sender_is_not_heard() {
+async fn identity_claimed_inside_a_message_is_ignored() {
     let world = world().await;
     let forged = json!({
         "user": "ann", "user_id": "ann", "sub": "ann", "tenant": "acme", "tenant_id": "acme",
@@ -229,10 +236,10 @@ async fn what_a_message_says_of_its_sender_is_not_heard() {
         say(&world, n, with("report")).await;
     }
     world.process().await;
-    assert_eq!(world.clients.frames("c-ann"), [], "nobody else is told");
+    assert_eq!(world.clients.frames("c-ann"), [], "the impersonated user receives no frame");
     for (n, (tenant, user)) in USERS.into_iter().enumerate() {
-        let told = world.clients.frames(&connection(n));
-        let [Frame::Complete { result, .. }] = &told[..] else { panic!("{told:?}") };
+        let frames = world.clients.frames(&connection(n));
+        let [Frame::Complete { result, .. }] = &frames[..] else { panic!("{frames:?}") };
         assert_eq!((&result[0], &result[1]), (&json!(tenant), &json!(user)));
     }
 }

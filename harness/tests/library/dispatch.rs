@@ -1,4 +1,4 @@
-//! What the processor hands over to the worker, and what the worker makes of it.
+//! Requests that the processor dispatches to the worker, and the worker's runs of these requests.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn sequence_number(record: &Value) -> BatchItemFailure {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_the_workers_is_handed_over_at_once_and_without_a_call_to_the_store() {
+async fn worker_only_request_is_dispatched_immediately_without_a_store_call() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     let (item, ledger, began) = (bench.world.item("r1").await, bench.world.db.ledger(), Instant::now());
@@ -47,9 +47,9 @@ async fn what_is_the_workers_is_handed_over_at_once_and_without_a_call_to_the_st
     assert!(matches!(bench.frames()[..], [Frame::Complete { .. }]));
 }
 
-/// A record that was written before its request became the worker's.
+/// The record was written before its request was assigned to the worker.
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_out_of_date_is_handed_over_all_the_same() {
+async fn outdated_stream_record_of_a_worker_only_request_still_causes_its_dispatch() {
     let bench = bench().await;
     bench.queue("r1").await;
     let old = bench.world.pending();
@@ -62,7 +62,7 @@ async fn a_record_that_is_out_of_date_is_handed_over_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_whose_request_is_not_handed_over_comes_again() {
+async fn record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failure() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     bench.queue("r2").await;
@@ -77,7 +77,8 @@ async fn a_record_whose_request_is_not_handed_over_comes_again() {
     assert_eq!(response.batch_item_failures, [sequence_number(of("r1"))]);
     assert_eq!((bench.status("r1").await, bench.status("r2").await), (Status::Pending, Status::Completed));
 
-    // As is one that there was no time for.
+    // A request without enough time left to run is dispatched. If this dispatch fails, its record is reported
+    // too.
     bench.queue("r3").await;
     bench.world.dispatched.fail_times(1);
     let deadline = bench.world.now() + Duration::from_secs(39);
@@ -87,9 +88,9 @@ async fn a_record_whose_request_is_not_handed_over_comes_again() {
     assert_eq!((bench.status("r3").await, bench.world.dispatched.keys()), (Status::Pending, vec![]));
 }
 
-/// Its record would find it no better, and would hold up whatever comes behind it in its shard.
+/// A redelivered record would be refused again, and would block the records behind it in its shard.
 #[tokio::test(start_paused = true)]
-async fn a_hand_over_that_is_refused_for_good_blocks_nobody_and_is_left_to_the_sweeper() {
+async fn permanently_refused_dispatch_blocks_no_record_and_is_left_to_the_sweeper() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     bench.queue("r2").await;
@@ -100,7 +101,7 @@ async fn a_hand_over_that_is_refused_for_good_blocks_nobody_and_is_left_to_the_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_handed_over_once_however_many_of_its_records_are_in_a_batch() {
+async fn request_with_several_records_in_a_batch_is_dispatched_once() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     let record = bench.world.pending().remove(0);
@@ -113,12 +114,13 @@ async fn a_request_is_handed_over_once_however_many_of_its_records_are_in_a_batc
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_would_not_end_in_its_invocation_is_handed_over_while_its_batch_runs() {
+async fn request_without_enough_invocation_time_left_is_dispatched_to_the_worker() {
     let bench = bench().await;
     for n in 0..11 {
         bench.queue(&format!("r{n}")).await;
     }
-    // Ten take a minute; then forty seconds are left, of which ten are kept.
+    // Ten requests run for a minute each. Then 40 s are left, of which 10 s are reserved: too little for the
+    // eleventh request.
     let response = bench.world.process_for(Duration::from_secs(100)).await;
     assert_eq!(response.batch_item_failures, []);
     assert_eq!((bench.started(), bench.world.dispatched.keys().len()), (10, 1));
@@ -128,7 +130,7 @@ async fn what_would_not_end_in_its_invocation_is_handed_over_while_its_batch_run
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_workers_that_are_handed_the_same_request_one_runs_it() {
+async fn request_dispatched_to_two_workers_is_run_by_exactly_one() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     tokio::join!(bench.world.work(key("r1")), bench.world.work(key("r1")));
@@ -137,7 +139,7 @@ async fn of_two_workers_that_are_handed_the_same_request_one_runs_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_leaves_alone_what_is_not_there_and_says_when_the_store_does_not_answer() {
+async fn worker_ignores_a_missing_request_and_fails_if_the_store_does_not_answer() {
     let bench = bench().await;
     bench.world.work(key("never")).await;
     bench.queue_long("r1").await;

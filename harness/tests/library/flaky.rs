@@ -1,3 +1,5 @@
+//! Request queues and DynamoDB clients with faults: calls that fail, hang, or race with another write.
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,12 +27,12 @@ use streamer_harness::dynamodb::DynamoDb;
 
 use crate::world::REQUESTS;
 
-/// A queue whose store never answers.
+/// A request queue whose database never answers.
 pub(crate) fn silent_queue() -> DynamoRequestQueue {
     queue_over(|_: &HttpRequest| HttpConnectorFuture::new(std::future::pending()))
 }
 
-/// A queue on a database that fails each call of this operation.
+/// A request queue on a database that answers every call of `operation` with a 500.
 pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoRequestQueue {
     let failed = || {
         let body = r#"{"__type":"InternalServerError"}"#;
@@ -39,12 +41,12 @@ pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoReq
     queue_over(except(db, operation, failed))
 }
 
-/// A client of a database that never answers a call of this operation.
+/// A DynamoDB client whose calls of `operation` never get an answer.
 pub(crate) fn client_without_answers_to(db: &DynamoDb, operation: &'static str) -> Client {
     client_over(except(db, operation, || HttpConnectorFuture::new(std::future::pending())))
 }
 
-/// The database's answers, but for those to this operation.
+/// Answers calls of `operation` by `answer`, and all other calls from the database.
 fn except(
     db: &DynamoDb,
     operation: &'static str,
@@ -62,7 +64,8 @@ fn except(
     }
 }
 
-/// A queue on a database to which something happens right after each call of this operation.
+/// A request queue on a database. Right after each call of `operation`, before the caller sees the answer,
+/// runs `meanwhile`.
 pub(crate) fn queue_meanwhile<M>(db: &DynamoDb, operation: &'static str, meanwhile: M) -> DynamoRequestQueue
 where
     M: Fn() + Clone + Send + Sync + 'static,
@@ -79,7 +82,7 @@ where
     })
 }
 
-/// A queue whose calls `answer` answers.
+/// A request queue whose calls to DynamoDB are answered by `answer`.
 fn queue_over<A>(answer: A) -> DynamoRequestQueue
 where
     A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
@@ -87,6 +90,7 @@ where
     DynamoRequestQueue::new(client_over(answer), REQUESTS, QueueSettings::default())
 }
 
+/// A DynamoDB client whose HTTP requests are answered by `answer`.
 fn client_over<A>(answer: A) -> Client
 where
     A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
@@ -102,6 +106,7 @@ where
     Client::from_conf(config)
 }
 
+/// An HTTP client that answers each request by a function.
 #[derive(Clone)]
 struct Answers<A>(A);
 
@@ -126,23 +131,25 @@ where
     }
 }
 
-/// A queue some of whose writes fail, before they happen, as those of a throttled table do.
+/// A request queue in which some writes fail before they reach the table, as those to a throttled table do.
 #[derive(Clone, Debug)]
 pub(crate) struct Flaky {
     pub(crate) queue: DynamoRequestQueue,
-    /// How many calls of `progress` and `renew` fail from now on.
+    /// How many of the next calls of `renew`, `progress` and `checkpoint` fail.
     pub(crate) progress: Arc<AtomicU32>,
-    /// How many calls fail from now on of those by which a request leaves its attempt.
+    /// How many of the next writes that end an attempt fail: `complete`, `fail`, `confirm_cancel`,
+    /// `retry_later` and `continue_later`.
     pub(crate) ends: Arc<AtomicU32>,
-    /// As what they fail.
+    /// Kind of the injected errors.
     pub(crate) kind: StoreErrorKind,
 }
 
 impl Flaky {
-    fn pass(&self, left: &AtomicU32) -> Result<(), StoreError> {
+    /// Fails, and decrements `remaining`, unless `remaining` is zero.
+    fn pass(&self, remaining: &AtomicU32) -> Result<(), StoreError> {
         let failing =
-            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if failing { Err(StoreError::new(self.kind, "a fault of this test")) } else { Ok(()) }
+            remaining.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if failing { Err(StoreError::new(self.kind, "fault injected by the test")) } else { Ok(()) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a hostile client may send, and the short answer that each message gets.
+//! Messages of hostile clients, and the short answer that each of them gets.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use crate::router::app;
 use crate::world::{World, message};
 
-/// A message around this text, of as many bytes as asked for.
+/// The text `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
 fn of_bytes(bytes: usize, around: &str) -> String {
     let (before, after) = around.split_once('…').unwrap();
     format!("{before}{}{after}", "x".repeat(bytes - before.len() - after.len()))
@@ -26,96 +26,97 @@ fn nested(levels: usize) -> String {
     format!(r#"{{"action":"echo","payload":{open}{close},"id":"r1"}}"#)
 }
 
+/// Each hostile message, with the name of its case.
 fn cases() -> Vec<(&'static str, String)> {
     let large = r#"{"action":"double","payload":"…","id":"r1"}"#;
     let numbers = vec!["1e15"; 20_000].join(",");
     let entries = (0..33).map(|n| format!(r#""k{n}":"""#)).collect::<Vec<_>>().join(",");
     let text = |text: &str| text.to_owned();
     vec![
-        ("nothing", text("")),
-        ("white space alone", " \n".repeat(60_000)),
-        ("no JSON", text("<script>")),
-        ("null", text("null")),
-        ("a string", text(r#""r1""#)),
-        ("an array with an object in it", text(r#"[{"action":"echo","id":"r1"}]"#)),
+        ("an empty message", text("")),
+        ("only white space", " \n".repeat(60_000)),
+        ("a text that is not JSON", text("<script>")),
+        ("the JSON value null", text("null")),
+        ("a JSON string", text(r#""r1""#)),
+        ("an array that contains an object", text(r#"[{"action":"echo","id":"r1"}]"#)),
         ("an empty object", text("{}")),
-        ("two objects", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
-        ("cut off in the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
-        ("cut off in the id", text(r#"{"action":"echo","id":"r1"#)),
-        ("a byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
-        ("white space around", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
-        ("a byte more than the gateway carries", of_bytes(MAX_FRAME_BYTES + 1, large)),
-        ("as much as Lambda carries", of_bytes(6_000_000, large)),
-        ("objects without end", r#"{"id":"r1","a":"#.repeat(8_000)),
-        ("arrays without end", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
-        ("a level too deep", nested(Message::MAX_DEPTH)),
-        ("as deep as may be", nested(Message::MAX_DEPTH - 1)),
+        ("two objects in one message", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
+        ("truncated within the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
+        ("truncated within the id", text(r#"{"action":"echo","id":"r1"#)),
+        ("a leading byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
+        ("white space around the object", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
+        ("one byte above the gateway's limit", of_bytes(MAX_FRAME_BYTES + 1, large)),
+        ("6 MB, as large as Lambda accepts", of_bytes(6_000_000, large)),
+        ("8,000 nested unclosed objects", r#"{"id":"r1","a":"#.repeat(8_000)),
+        ("100,000 nested unclosed arrays", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
+        ("nested one level too deep", nested(Message::MAX_DEPTH)),
+        ("nested as deeply as allowed", nested(Message::MAX_DEPTH - 1)),
         ("no action", text(r#"{"id":"r1","payload":{}}"#)),
-        ("an action that is none", text(r#"{"id":"r1","action":["echo"]}"#)),
+        ("an action that is an array", text(r#"{"id":"r1","action":["echo"]}"#)),
         ("an empty action", text(r#"{"id":"r1","action":""}"#)),
-        ("a long action", format!(r#"{{"id":"r1","action":"{}"}}"#, "é".repeat(129))),
-        ("an unknown action of control characters", text(r#"{"id":"r1","action":"\u0000\r\n\u001b[2J"}"#)),
-        ("an action of another case", text(r#"{"id":"r1","action":"Echo"}"#)),
+        ("an action of 129 characters", format!(r#"{{"id":"r1","action":"{}"}}"#, "é".repeat(129))),
+        ("an action with control characters", text(r#"{"id":"r1","action":"\u0000\r\n\u001b[2J"}"#)),
+        ("an action in the wrong letter case", text(r#"{"id":"r1","action":"Echo"}"#)),
         ("an id that is a number", text(r#"{"id":1,"action":"echo"}"#)),
-        ("an id of control characters", text(r#"{"id":"r1\n","action":"echo"}"#)),
-        ("an id that is no text", text(r#"{"id":"\ud800","action":"echo"}"#)),
-        ("a long id", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
+        ("an id with a control character", text(r#"{"id":"r1\n","action":"echo"}"#)),
+        ("an id that is a lone surrogate", text(r#"{"id":"\ud800","action":"echo"}"#)),
+        ("an id of 129 characters", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
         ("an empty id", text(r#"{"id":"","action":"echo"}"#)),
         ("an id like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
-        ("a key that stands twice", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
-        ("an id that stands twice, at last as none", text(r#"{"id":"r1","action":"fly","id":2}"#)),
+        ("duplicate keys whose last values are valid", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
+        ("duplicate ids of which the last is a number", text(r#"{"id":"r1","action":"fly","id":2}"#)),
         ("unknown keys", text(r#"{"id":"r1","action":"echo","user":"bob","type":7,"__proto__":{}}"#)),
         ("no payload", text(r#"{"id":"r1","action":"takes"}"#)),
         ("a null payload", text(r#"{"id":"r1","action":"takes","payload":null}"#)),
         ("a payload of another type", text(r#"{"id":"r1","action":"takes","payload":{"seconds":1}}"#)),
-        ("a negative number", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
-        ("a fraction", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
-        ("a number above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
-        ("a number above all doubles", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
-        ("numbers that come out rounded", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
-        ("numbers that grow", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
-        ("half a character", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
-        ("metadata that is none", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
-        ("many metadata", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
-        ("much metadata", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
-        ("deep metadata", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
-        ("a status of no request", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
+        ("a negative payload", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
+        ("a fractional payload", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
+        ("a payload above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
+        ("a number above the range of f64", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
+        ("numbers that change when parsed as f64", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
+        ("numbers that are longer in the response", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
+        ("a payload of lone surrogates", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
+        ("metadata that is a string", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
+        ("metadata with 33 entries", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
+        ("metadata of more than 2,048 bytes", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
+        ("metadata with nested values", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
+        ("a status query with an array as payload", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
         (
-            "a status of an id that is none",
+            "a status query with an empty request id",
             text(r#"{"id":"r1","action":"status","payload":{"request_id":""}}"#),
         ),
-        ("a subscription to nothing", text(r#"{"id":"r1","action":"subscribe"}"#)),
+        ("a subscription without payload", text(r#"{"id":"r1","action":"subscribe"}"#)),
         (
-            "a subscription from before all frames",
+            "a subscription with a negative seq",
             text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":-1}}"#),
         ),
         (
-            "a subscription from between two frames",
+            "a subscription with an array as request id and a string as seq",
             text(r#"{"id":"r1","action":"subscribe","payload":{"request_id":["r2"],"seq":"1"}}"#),
         ),
         (
-            "a subscription from above 64 bits",
+            "a subscription with a seq above 64 bits",
             text(
                 r#"{"id":"r1","action":"subscribe","payload":{"request_id":"r2","seq":18446744073709551616}}"#,
             ),
         ),
         (
-            "a cancellation of control characters",
+            "a cancel with a control character as request id",
             text(r#"{"id":"r1","action":"cancel","payload":{"request_id":"\u0000"}}"#),
         ),
         (
-            "a cancellation of a long id",
+            "a cancel with a request id of 100,000 characters",
             format!(
                 r#"{{"id":"r1","action":"cancel","payload":{{"request_id":"{}"}}}}"#,
                 "x".repeat(100_000)
             ),
         ),
-        ("a cancellation of all", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
+        ("a cancel with an array of ids as payload", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
     ]
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it_can() {
+async fn each_hostile_message_gets_a_short_answer_with_its_request_id_if_readable() {
     let world = World::new(app()).await;
     let mut answers = String::new();
     for (case, body) in cases() {
@@ -124,11 +125,11 @@ async fn each_hostile_message_has_a_short_answer_that_names_its_request_where_it
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     assert_snapshot!(answers);
-    assert_eq!(world.records().len(), 0, "nothing of it is stored");
+    assert_eq!(world.records().len(), 0, "no hostile message is stored");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_of_requests_that_are_not_there_leaves_nothing_behind() {
+async fn status_subscribe_and_cancel_of_missing_requests_store_and_push_nothing() {
     let world = World::new(app()).await;
     for id in ["r1", "#", "subscribers", "a.b[0]", ":seen", "../x", "%", "\u{202e}", " ", "😀"] {
         for action in ["status", "subscribe", "cancel"] {
@@ -155,7 +156,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_hostile_messages_reaches_neither_the_store_nor_the_log() {
+async fn flood_of_hostile_messages_causes_no_store_call_and_no_log_line() {
     let world = World::new(app()).await;
     let log = Log::default();
     let writer = log.clone();
@@ -177,7 +178,7 @@ async fn a_flood_of_hostile_messages_reaches_neither_the_store_nor_the_log() {
     assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), "");
 }
 
-/// Answers with what it was sent, in a few more layers.
+/// Handler that returns its input inside 32 more nested arrays.
 struct Wrap;
 
 impl Handler for Wrap {
@@ -194,7 +195,7 @@ impl Handler for Wrap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deepest_message_is_stored_and_so_is_what_a_handler_wraps_it_in() {
+async fn message_of_maximum_depth_and_an_even_deeper_result_are_stored() {
     let mut app = App::new();
     app.handle("wrap", Wrap).unwrap();
     let world = World::new(app).await;
@@ -207,24 +208,24 @@ async fn the_deepest_message_is_stored_and_so_is_what_a_handler_wraps_it_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_without_what_the_gateway_always_says_is_answered_all_the_same() {
+async fn gateway_event_with_missing_or_invalid_fields_is_still_answered() {
     let world = World::new(app()).await;
     let mut answers = String::new();
     let echo = json!(r#"{"action":"echo","id":"r1"}"#);
     for (case, body, base64) in [
         ("no body", Value::Null, false),
         ("a binary body", json!("eyJhY3Rpb24iOiJlY2hvIn0="), true),
-        ("a text that claims to be binary", echo.clone(), true),
+        ("a text body that is marked as base64", echo.clone(), true),
     ] {
         let answer = world.router.route(&message("c-ann", body, base64)).await;
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     let mut event = message("c-ann", echo, false);
     event.request_context.request_time_epoch = i64::MIN;
-    writeln!(answers, "sent before all time\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "a request time of i64::MIN ms\n  {}", world.router.route(&event).await).unwrap();
     event.request_context.request_time_epoch = i64::MAX;
-    writeln!(answers, "sent after all time\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "a request time of i64::MAX ms\n  {}", world.router.route(&event).await).unwrap();
     event.request_context.connection_id = None;
-    writeln!(answers, "from no connection\n  {}", world.router.route(&event).await).unwrap();
+    writeln!(answers, "no connection id\n  {}", world.router.route(&event).await).unwrap();
     assert_snapshot!(answers);
 }

@@ -1,5 +1,6 @@
-//! The store does what the pure function says: for each state and each event, the operation that carries it out leaves the
-//! request in the state that [`step`] makes of it, or is refused where that stays as it was.
+//! The store agrees with the state machine [`step`]: for each state and each event, the store operation for
+//! that event leaves the request in the state that [`step`] returns. If [`step`] changes nothing, the store
+//! refuses the operation.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +15,28 @@ use streamer::store::{
 
 use crate::store::{LEASE, Store, at, last, out_of_paper, past, request};
 
+/// Prefix of the owner tokens of claims that bring a request into its state.
 const FIRST: &str = "first";
-/// Two, so that an attempt may be the last or not; and as many continuations.
+/// Maximum number of attempts of a test request: two, so that an attempt may be the last one or not.
 pub(crate) const ALLOWED: u32 = 2;
+/// One continuation is allowed, so that a yield may be within the maximum or above it.
 pub(crate) const RULES: Rules = Rules { max_continuations: 1 };
 
-/// A request in a state, and the lease under which it was last run.
+/// A request that was brought into a given state, and the lease of its last claim; no lease if the request is
+/// pending.
 pub(crate) struct Specimen {
     pub(crate) key: RequestKey,
     lease: Option<Lease>,
 }
 
+/// Makes the request wait until `due` seconds for its next attempt.
 async fn retry(store: &Store, key: &RequestKey, lease: &Lease, due: u64) {
     let (last, runner) = (last(lease.epoch, due - 5), Runner::Processor);
     store.queue.retry_later(key, lease, &[], at(due), runner, &last).await.unwrap();
 }
 
-/// The request that stands so, by the writes of the port alone. Leases end, and attempts are due, at 100.
+/// Brings a new request into `state` by the store's own writes. Its lease expires, or its next attempt is
+/// due, at 100 s.
 pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
     let request = Request { max_attempts: ALLOWED, ..request(id) };
     store.queue.enqueue(&request).await.unwrap();
@@ -91,7 +97,7 @@ pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen 
     }
     assert_eq!(state_of(store, &key).await, state, "{id}");
     if state.status() != Status::Processing {
-        // Another's: the holder's own write, made twice, is told that it was made.
+        // Use another owner: a repeated write by the same owner counts as a retry of the first and succeeds.
         lease = lease.map(|lease| Lease { owner: "another".to_owned(), ..lease });
     }
     Specimen { key, lease }
@@ -101,8 +107,9 @@ pub(crate) async fn state_of(store: &Store, key: &RequestKey) -> State {
     State::from(&store.seen(key).await)
 }
 
-/// Carries an event out by the operation that is there for what it leads to. Says whether the store did as it was asked.
-async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timestamp, next: &Step) -> bool {
+/// Applies `event` by the store operation that leads to `next`. Returns whether the store applied the
+/// operation.
+async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp, next: &Step) -> bool {
     let (queue, key) = (&store.queue, &specimen.key);
     let seen = store.seen(key).await;
     let held = specimen.lease.clone().unwrap_or_else(|| Lease {
@@ -120,12 +127,11 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
         Event::CancelAsked => {
             return match queue.cancel(key, now).await.unwrap() {
                 Cancelled::Now { .. } => true,
-                // Whoever asks again is told the same, and changes nothing.
+                // A repeated cancel request gets the same answer and changes nothing.
                 Cancelled::Requested => !seen.cancel_requested,
                 Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => false,
             };
         }
-        // An attempt that asks what to do learns of the wish to end it from the store at the latest.
         Event::Succeeded => queue.complete(key, &held, &json!(1), &last).await,
         Event::Stopped => queue.confirm_cancel(key, &held, &last).await,
         Event::Failed { .. } | Event::Yielded => match (&next.state, event) {
@@ -138,6 +144,8 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
             (State::Failed, _) if seen.status == Status::Processing => {
                 queue.fail(key, &held, &out_of_paper(), &history, &last).await
             }
+            // The attempt has not seen the cancel request: the store refuses the attempt's write, and the
+            // attempt then confirms the cancel.
             (State::Cancelled, Event::Yielded) if seen.status == Status::Processing => {
                 let refused = queue.continue_later(key, &held, &last).await.unwrap_err();
                 assert_eq!(refused.kind(), StoreErrorKind::ConditionLost);
@@ -154,7 +162,8 @@ async fn carry_out(store: &Store, specimen: &Specimen, event: Event, now: Timest
                 assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
                 queue.confirm_cancel(key, &held, &last).await
             }
-            // It comes too late: what it would have written is refused.
+            // The event comes too late: the store refuses the write of an attempt that no longer holds the
+            // lease.
             (_, Event::Yielded) => queue.continue_later(key, &held, &last).await,
             _ => queue.fail(key, &held, &out_of_paper(), &history, &last).await,
         },
@@ -215,7 +224,7 @@ pub(crate) fn states() -> Vec<State> {
 }
 
 #[tokio::test]
-async fn every_operation_leaves_a_request_as_the_pure_function_says() {
+async fn store_agrees_with_the_state_machine_for_each_state_and_event() {
     let store = Store::new().await;
     let events = [
         Event::Claimed { until: at(200) },
@@ -230,7 +239,8 @@ async fn every_operation_leaves_a_request_as_the_pure_function_says() {
     let (mut n, mut reached) = (0, BTreeSet::new());
     for state in states() {
         for event in events {
-            // Before, at and after what the moment makes a difference to.
+            // Claims and timers depend on the time: before, at and after 100 s (lease expiry, due time) and
+            // 110 s (the end of the lease's grace period).
             let is_timed = matches!(event, Event::Claimed { .. } | Event::TimerFired);
             let moments: &[u64] = if is_timed { &[99, 100, 109, 110] } else { &[110] };
             for &seconds in moments {
@@ -240,17 +250,17 @@ async fn every_operation_leaves_a_request_as_the_pure_function_says() {
                 let expected = step(state, event, now, &RULES);
                 let before = store.item(&specimen.key).await;
                 let context = format!("{state:?}, {event:?} at {seconds}: {expected:?}");
-                let done = carry_out(&store, &specimen, event, now, &expected).await;
+                let done = apply(&store, &specimen, event, now, &expected).await;
                 let (item, found) = (store.item(&specimen.key).await, state_of(&store, &specimen.key).await);
                 assert_eq!(found, expected.state, "{context}");
                 let is_refused = expected == Step { state, effect: None };
                 assert_eq!(done, !is_refused, "{context}");
                 if is_refused {
-                    assert_eq!(item, before, "{context}: nothing is written");
+                    assert_eq!(item, before, "{context}: a refused operation writes nothing");
                 }
-                let owes_letter = item.contains_key("dead_letter");
-                assert_eq!(owes_letter, found == State::Failed, "{context}");
-                assert!(item.contains_key("timer_at"), "{context}: somebody looks at it");
+                let is_dead_letter_due = item.contains_key("dead_letter");
+                assert_eq!(is_dead_letter_due, found == State::Failed, "{context}");
+                assert!(item.contains_key("timer_at"), "{context}: the request is in the timer index");
                 assert_eq!(item.contains_key("ttl"), found.status().is_terminal(), "{context}");
                 assert_eq!(item.contains_key("lease_expires_at"), found.status() == Status::Processing);
                 reached.insert((state.status().as_str(), found.status().as_str()));

@@ -1,7 +1,8 @@
-//! The sweeper and the executor do what the pure function says: for each state and each event that is theirs, they leave a
-//! request in the state that [`step`] makes of it, and execute the effect that [`step`] answers with.
+//! The sweeper and the executor agree with the state machine [`step`]: for each state and each event that
+//! they handle, they leave the request in the state that [`step`] returns, and execute the effect that
+//! [`step`] returns.
 //!
-//! Nothing here names a state or an effect by itself: who changes a transition in [`step`] changes what is expected.
+//! The tests spell out no expected state or effect: a changed transition in [`step`] changes the expectation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::lifecycle::{ALLOWED, RULES, specimen, state_of, states};
 use crate::store::{Store, at};
 use crate::world::{Clients, Letters, Metrics};
 
-/// A moment at which time stands still.
+/// A clock that always shows the same time.
 #[derive(Debug)]
 struct Stopped(Timestamp);
 
@@ -34,7 +35,7 @@ impl Clock for Stopped {
     }
 }
 
-/// What was delivered, and which dead letters were sent.
+/// Records the delivered frames and the dead letters that were sent.
 #[derive(Default)]
 struct Sent {
     clients: Clients,
@@ -42,22 +43,23 @@ struct Sent {
 }
 
 impl Sent {
-    /// A state that was written, or a terminal state whose timer has fired, is delivered as the effect says.
-    fn is_as(&self, effect: Option<Effect>, context: &str) {
+    /// Asserts that a terminal frame was delivered, and a dead letter sent, exactly if `effect` requires
+    /// them.
+    fn assert_matches(&self, effect: Option<Effect>, context: &str) {
         let frames = self.clients.frames("c1");
-        let ends = frames.iter().filter(|frame| frame.is_terminal()).count();
+        let terminal_frames = frames.iter().filter(|frame| frame.is_terminal()).count();
         let (delivered, letters) = match effect {
             Some(Effect::Deliver { dead_letter }) => (1, usize::from(dead_letter)),
             Some(Effect::Nudge | Effect::Postpone(_)) | None => (0, 0),
         };
-        assert_eq!((ends, self.letters.sent().len()), (delivered, letters), "{context}");
+        assert_eq!((terminal_frames, self.letters.sent().len()), (delivered, letters), "{context}");
     }
 }
 
 #[tokio::test]
-async fn the_sweeper_does_what_the_pure_function_says() {
+async fn sweeper_agrees_with_the_state_machine_for_each_state() {
     for state in states() {
-        // When its next attempt is due is when its timer fires.
+        // The timer of a retrying request fires when the next attempt is due, at 100 s, and not earlier.
         let moments: &[u64] = if state.status() == Status::Retrying { &[100, 110] } else { &[99, 109, 110] };
         for &seconds in moments {
             let (store, sent) = (Store::new().await, Sent::default());
@@ -75,13 +77,13 @@ async fn the_sweeper_does_what_the_pure_function_says() {
                 dead_letters: sent.letters.clone(),
                 clock: Arc::new(Stopped(now)),
                 metrics: Arc::new(Metrics::default()),
-                // It ends once it has handled one.
+                // The sweep ends after one due item.
                 settings: SweeperSettings { most: 1, rules: RULES, ..SweeperSettings::default() },
             };
             let swept = sweeper.sweep(now + Duration::from_secs(30)).await;
             assert_eq!(swept.handled, 1, "{context}");
             assert_eq!(state_of(&store, &key).await, next, "{context}");
-            sent.is_as(effect, &context);
+            sent.assert_matches(effect, &context);
             let timer_at = store.seen(&key).await.timer_at;
             match effect {
                 Some(Effect::Nudge) => assert_eq!(swept.nudged, 1, "{context}"),
@@ -95,7 +97,8 @@ async fn the_sweeper_does_what_the_pure_function_says() {
     }
 }
 
-/// What a handler does for its attempt to end in an event.
+/// Handler body that makes its attempt end in `event`. First requests a cancel of its own request if
+/// `is_cancelled`.
 async fn handle(
     event: Event,
     is_cancelled: bool,
@@ -119,12 +122,14 @@ async fn handle(
             context.progress.stopped().await;
             Err(HandlerError::failure("STOPPED", "Stopped"))
         }
-        Event::Claimed { .. } | Event::CancelAsked | Event::TimerFired => unreachable!("no attempt ends so"),
+        Event::Claimed { .. } | Event::CancelAsked | Event::TimerFired => {
+            unreachable!("no attempt ends in this event")
+        }
     }
 }
 
 #[tokio::test]
-async fn the_executor_does_what_the_pure_function_says() {
+async fn executor_agrees_with_the_state_machine_for_each_outcome_of_an_attempt() {
     let now = at(50);
     let later = Some(at(200));
     let events = [
@@ -163,7 +168,7 @@ async fn the_executor_does_what_the_pure_function_says() {
                 let deadline = now + Duration::from_mins(15);
                 Worker::new(executor).run(&WorkerEvent::of(&key), deadline).await.unwrap();
                 let found = state_of(&store, &key).await;
-                // When the next attempt is due is drawn.
+                // The retry delay is random: take the due time from the store.
                 let event = match (event, found) {
                     (Event::Failed { next: Some(_) }, State::Retrying(_, due)) => {
                         Event::Failed { next: Some(due) }
@@ -176,7 +181,7 @@ async fn the_executor_does_what_the_pure_function_says() {
                 let Step { state: next, effect } = step(held, event, now, &RULES);
                 let context = format!("{held:?}, {event:?}: {next:?}, {effect:?}");
                 assert_eq!(found, next, "{context}");
-                sent.is_as(effect, &context);
+                sent.assert_matches(effect, &context);
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The library's router and processor on the embedded database: what they answer, store and send.
+//! Tests of the `streamer` library (router, processor, worker, sweeper and store) on the embedded database.
 //!
-//! Time is tokio's and virtual, so that leases, pacing and timeouts take no time and come out the same each run.
+//! Most tests run on tokio's paused clock, so that leases, pacing and timeouts take no real time and are
+//! deterministic.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap in a test helper fails the test")]
 
 mod broadcast;
 mod budgets;

@@ -281,7 +281,10 @@ async fn an_action_is_measured_as_the_message_names_it_and_what_is_built_in_is_n
     "#);
     let logged = lines.taken();
     assert_eq!(logged.lines().count(), 3, "{logged}");
-    assert!(logged.contains("a layer has renamed ping to echo, and one of them is built in"), "{logged}");
+    assert!(
+        logged.contains("a layer renamed ping to echo; built-in actions cannot be renamed or replaced"),
+        "{logged}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -696,7 +699,7 @@ async fn logging_writes_a_line_for_each_call() {
     every_end(app).await;
     drop(logging);
     let all = lines.taken();
-    let calls: Vec<&str> = all.lines().filter(|line| line.contains(r#""message":"call""#)).collect();
+    let calls: Vec<&str> = all.lines().filter(|line| line.contains(r#""message":"call finished""#)).collect();
     assert_snapshot!(calls.join("\n"));
 }
 

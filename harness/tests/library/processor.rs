@@ -695,7 +695,7 @@ async fn an_error_that_no_frame_can_carry_is_told_without_its_text() {
         let frames = bench.frames();
         let [Frame::Error { error, .. }] = &frames[..] else { panic!("{} frames", frames.len()) };
         assert_eq!(error.code, code);
-        assert_eq!(error.message, "The error's message and details are larger than the gateway carries");
+        assert_eq!(error.message, "The error's message and details are too large for a WebSocket frame");
     }
 }
 

@@ -110,7 +110,7 @@ async fn a_repeated_id_is_one_request_and_another_payload_under_it_a_conflict() 
     world.process().await;
     answers.push(world.say("c-ann", r#"{"action":"takes","id":"r1","payload":60}"#).await);
     assert_snapshot!(answers.join("\n"), @r#"
-    {"type":"error","request_id":"r1","error":{"code":"CONFLICT","message":"The id is in use for a request with another action or payload"},"timestamp":1700000000}
+    {"type":"error","request_id":"r1","error":{"code":"CONFLICT","message":"The id is already used by a request with a different action or payload"},"timestamp":1700000000}
     {"type":"acknowledgment","request_id":"r1","status":"queued","message":"Request queued for async processing"}
     {"type":"acknowledgment","request_id":"r1","status":"completed","message":"Request has completed"}
     "#);
@@ -147,7 +147,7 @@ async fn status_tells_where_a_request_stands() {
     assert_snapshot!(answers.join("\n"), @r#"
     {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"queued","percentage":0.0,"message":"","seq":0,"attempt":0,"max_attempts":3,"created_at":1700000000}}
     {"type":"response","request_id":"s1","success":true,"data":{"request_id":"r1","status":"completed","percentage":0.0,"message":"","seq":1048577,"attempt":1,"max_attempts":3,"created_at":1700000000,"started_at":1700000000,"finished_at":1700000060,"result":60}}
-    {"type":"error","request_id":"s2","error":{"code":"VALIDATION_ERROR","message":"request_id: must be a string: the id of the request that is asked for","details":{"fields":[{"path":"request_id","message":"must be a string: the id of the request that is asked for"}]}},"timestamp":1700000060}
+    {"type":"error","request_id":"s2","error":{"code":"VALIDATION_ERROR","message":"request_id: must be a string, the id of the request","details":{"fields":[{"path":"request_id","message":"must be a string, the id of the request"}]}},"timestamp":1700000060}
     "#);
 }
 
@@ -159,8 +159,8 @@ async fn only_who_is_connected_under_a_valid_token_is_answered() {
     tokio::time::advance(Duration::from_mins(61)).await;
     let expired = world.say("c-ann", echo).await;
     assert_snapshot!(format!("{stranger}\n{expired}"), @r#"
-    {"type":"error","request_id":"r1","error":{"code":"UNAUTHORIZED","message":"The connection is not known"},"timestamp":1700000000}
-    {"type":"error","request_id":"r1","error":{"code":"UNAUTHORIZED","message":"The token has expired: connect again"},"timestamp":1700003660}
+    {"type":"error","request_id":"r1","error":{"code":"UNAUTHORIZED","message":"The connection is unknown; connect again"},"timestamp":1700000000}
+    {"type":"error","request_id":"r1","error":{"code":"UNAUTHORIZED","message":"The token has expired; connect again with a new token"},"timestamp":1700003660}
     "#);
 }
 
@@ -203,7 +203,7 @@ async fn a_payload_that_is_wrong_and_large_is_refused_by_what_is_wrong() {
     };
     assert_eq!((request_id, error.code), (Some("r1".into()), ErrorCode::ValidationError));
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "x".repeat(5_000)}});
-    assert_snapshot!(world.say("c-ann", status).await, @r#"{"type":"error","request_id":"s1","error":{"code":"VALIDATION_ERROR","message":"request_id: has 5000 characters; at most 128 are taken","details":{"fields":[{"path":"request_id","message":"has 5000 characters; at most 128 are taken"}]}},"timestamp":1700000000}"#);
+    assert_snapshot!(world.say("c-ann", status).await, @r#"{"type":"error","request_id":"s1","error":{"code":"VALIDATION_ERROR","message":"request_id: has 5000 characters; at most 128 are allowed","details":{"fields":[{"path":"request_id","message":"has 5000 characters; at most 128 are allowed"}]}},"timestamp":1700000000}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +220,7 @@ async fn what_took_the_message_to_arrive_is_taken_off_the_time_for_its_answer() 
 async fn a_binary_message_is_refused() {
     let world = World::new(app()).await;
     let answer = world.router.route(&message("c-ann", json!("aGk="), true)).await;
-    assert_snapshot!(answer, @r#"{"type":"error","error":{"code":"VALIDATION_ERROR","message":"The message must be text, and is binary"},"timestamp":1700000000}"#);
+    assert_snapshot!(answer, @r#"{"type":"error","error":{"code":"VALIDATION_ERROR","message":"The message must be text, not binary"},"timestamp":1700000000}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,8 +241,8 @@ async fn a_store_that_fails_is_an_internal_error_that_names_its_request_and_tell
         answers.push(router.route(&message("c-ann", json!(slow), false)).await);
     }
     assert_snapshot!(answers.join("\n"), @r#"
-    {"type":"error","request_id":"r1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
-    {"type":"error","request_id":"r1","error":{"code":"INTERNAL_ERROR","message":"Something on our side went wrong: try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"r1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
+    {"type":"error","request_id":"r1","error":{"code":"INTERNAL_ERROR","message":"Internal server error; try again"},"timestamp":1700000000}
     "#);
 }
 

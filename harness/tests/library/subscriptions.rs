@@ -284,7 +284,7 @@ async fn sixteen_may_listen_and_those_who_have_left_make_room_for_others() {
     }
     let full =
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
-    assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"16 connections listen to the request, and no more may","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
+    assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"The request already has 16 subscribers, the maximum","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
     // Over another connection the request itself is not taken either: nobody would be told of it.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;

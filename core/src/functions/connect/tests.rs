@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::auth::Algorithm;
 use crate::auth::test_keys::TestKey;
-use crate::functions::test_world::{At, silent};
+use crate::functions::test_world::{At, unresponsive_dynamodb};
 use crate::store::dynamodb::{DynamoConnectionStore, Item, connection_item};
 
 const NOW: Timestamp = Timestamp::from_millis(1_707_503_009_250);
@@ -21,7 +21,7 @@ fn token_of(user: &str) -> String {
     KEY.sign(&json!({"sub": user, "tenant_id": "acme", "exp": 1_707_506_609, "permissions": ["reports"]}))
 }
 
-/// The gateway's event for a client that brought this query and these headers.
+/// Returns the gateway's `$connect` event for a client with this query and these additional headers.
 fn event(query: &Value, headers: &Value) -> ApiGatewayWebsocketProxyRequest {
     let mut event = json!({
         "headers": {
@@ -66,13 +66,13 @@ fn event(query: &Value, headers: &Value) -> ApiGatewayWebsocketProxyRequest {
     serde_json::from_value(event).unwrap()
 }
 
-/// A table that takes every item, and keeps it.
+/// Returns a mock of the connections table that accepts every put, and the list of the items put.
 fn table() -> (Rule, Arc<Mutex<Vec<Item>>>) {
     let items = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&items);
+    let recorded = Arc::clone(&items);
     let rule = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
         assert_eq!(put.table_name(), Some("connections"));
-        kept.lock().unwrap().push(put.item().unwrap().clone());
+        recorded.lock().unwrap().push(put.item().unwrap().clone());
         PutItemOutput::builder().build()
     });
     (rule, items)
@@ -83,19 +83,24 @@ fn connect(rule: &Rule) -> Connect<DynamoConnectionStore> {
     Connect::new(KEY.verifier(), DynamoConnectionStore::new(client, "connections"), Arc::new(At(NOW)))
 }
 
-/// What becomes of a client that brought this query and these headers, and as whom it is known.
+/// Connects with this query and these headers. Returns the reply, and the user of the stored connection, if
+/// any.
 async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Option<String>) {
     let (rule, items) = table();
     let reply = connect(&rule).answer(&event(query, headers), DEADLINE).await;
     let items = items.lock().unwrap();
-    assert_eq!(reply.status_code == 200, items.len() == 1, "who is let in is saved, and nobody else");
+    assert_eq!(
+        reply.status_code == 200,
+        items.len() == 1,
+        "a connection is stored if and only if the reply is 200"
+    );
     let user = items.first().map(|item| connection_item::decode(item).unwrap().identity.user.to_string());
     (reply, user)
 }
 
 fn code(reply: &ApiGatewayProxyResponse) -> String {
     let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-        panic!("no body: {reply:?}");
+        panic!("expected a reply with a text body, found {reply:?}");
     };
     let body: Value = serde_json::from_str(body).unwrap();
     assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
@@ -103,7 +108,7 @@ fn code(reply: &ApiGatewayProxyResponse) -> String {
 }
 
 #[tokio::test]
-async fn a_token_may_come_in_the_query_in_a_header_or_as_a_subprotocol() {
+async fn token_is_accepted_from_the_query_the_header_or_a_subprotocol() {
     let token = token_of("ann");
     for (query, headers) in [
         (json!({"Authorization": token}), json!({})),
@@ -116,7 +121,7 @@ async fn a_token_may_come_in_the_query_in_a_header_or_as_a_subprotocol() {
         (json!({}), json!({"Sec-WebSocket-Protocol": token})),
         (json!({}), json!({"sec-websocket-protocol": format!("chat,{token}")})),
         (json!({}), json!({"Sec-WebSocket-Protocol": format!("{token}, chat")})),
-        // A name with as many dots as a token has.
+        // A subprotocol name with two dots, like a token.
         (json!({}), json!({"Sec-WebSocket-Protocol": format!("wamp.2.json, {token}")})),
     ] {
         let (reply, user) = outcome(&query, &headers).await;
@@ -125,7 +130,7 @@ async fn a_token_may_come_in_the_query_in_a_header_or_as_a_subprotocol() {
 }
 
 #[tokio::test]
-async fn the_query_goes_before_the_header_and_the_header_before_the_subprotocols() {
+async fn token_in_the_query_takes_precedence_over_header_and_subprotocol() {
     let [first, second, third, fourth] = ["first", "second", "third", "fourth"].map(token_of);
     let bearer = format!("Bearer {third}");
     let headers = json!({"Authorization": bearer, "Sec-WebSocket-Protocol": fourth});
@@ -135,7 +140,7 @@ async fn the_query_goes_before_the_header_and_the_header_before_the_subprotocols
         (json!({"token": second}), &headers, "second"),
         (json!({}), &headers, "third"),
         (json!({}), &protocol, "fourth"),
-        // What is empty is not there.
+        // An empty value counts as absent.
         (json!({"Authorization": "", "token": second}), &headers, "second"),
         (json!({"Authorization": "Bearer ", "token": " "}), &headers, "third"),
     ] {
@@ -145,7 +150,7 @@ async fn the_query_goes_before_the_header_and_the_header_before_the_subprotocols
 }
 
 #[tokio::test]
-async fn a_bad_token_is_not_passed_over_for_a_good_one() {
+async fn malformed_token_is_refused_despite_a_valid_token_of_lower_precedence() {
     let good = token_of("ann");
     for (query, headers) in [
         (json!({"Authorization": "bad", "token": good}), json!({})),
@@ -159,11 +164,11 @@ async fn a_bad_token_is_not_passed_over_for_a_good_one() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_good_token_is_told_why() {
+async fn refused_token_is_answered_with_401_and_a_code_for_the_reason() {
     let expired = KEY.sign(&json!({"sub": "ann", "tenant_id": "acme", "exp": 1_707_503_009}));
     let early = KEY.sign(&json!({"sub": "ann", "tenant_id": "acme", "exp": 2e9, "nbf": 1_707_503_100}));
     let forged = TestKey::new(Algorithm::EdDsa).sign(&json!({"sub": "ann"}));
-    let nobody = KEY.sign(&json!({"tenant_id": "acme", "exp": 2e9}));
+    let without_sub = KEY.sign(&json!({"tenant_id": "acme", "exp": 2e9}));
     for (query, headers, expected) in [
         (json!({}), json!({}), "TOKEN_MISSING"),
         (json!({"token": ""}), json!({}), "TOKEN_MISSING"),
@@ -173,7 +178,7 @@ async fn whoever_has_no_good_token_is_told_why() {
         (json!({"token": forged}), json!({}), "TOKEN_SIGNATURE_INVALID"),
         (json!({"token": expired}), json!({}), "TOKEN_EXPIRED"),
         (json!({"token": early}), json!({}), "TOKEN_NOT_YET_VALID"),
-        (json!({"token": nobody}), json!({}), "TOKEN_CLAIMS_INVALID"),
+        (json!({"token": without_sub}), json!({}), "TOKEN_CLAIMS_INVALID"),
     ] {
         let (reply, _) = outcome(&query, &headers).await;
         assert_eq!((reply.status_code, code(&reply).as_str()), (401, expected));
@@ -181,12 +186,12 @@ async fn whoever_has_no_good_token_is_told_why() {
 }
 
 #[tokio::test]
-async fn one_of_the_offered_subprotocols_is_answered_with() {
+async fn connect_reply_selects_one_of_the_offered_subprotocols() {
     let token = token_of("ann");
     let query = json!({"token": token});
     let wamp = format!("wamp.2.json, {token}");
     let chat_second = format!("{token} , chat, superchat");
-    for (query, offered, answered) in [
+    for (query, offered, selected) in [
         (&json!({}), token.as_str(), Some(token.as_str())),
         (&json!({}), &wamp, Some("wamp.2.json")),
         (&json!({}), &chat_second, Some("chat")),
@@ -195,14 +200,14 @@ async fn one_of_the_offered_subprotocols_is_answered_with() {
     ] {
         let (reply, _) = outcome(query, &json!({"Sec-WebSocket-Protocol": offered})).await;
         let header = reply.headers.get(header::SEC_WEBSOCKET_PROTOCOL);
-        assert_eq!(header.map(|value| value.to_str().unwrap()), answered, "{offered}");
+        assert_eq!(header.map(|value| value.to_str().unwrap()), selected, "{offered}");
     }
     let (reply, _) = outcome(&query, &json!({})).await;
-    assert_eq!(reply.headers.len(), 0, "nothing was offered");
+    assert_eq!(reply.headers.len(), 0, "without an offer, the reply selects no subprotocol");
 }
 
 #[tokio::test]
-async fn what_is_saved_is_whose_connection_it_is_and_where_it_can_be_reached() {
+async fn connect_stores_the_connection_with_its_identity_and_endpoint() {
     let (rule, items) = table();
     let reply = connect(&rule).answer(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
     assert_eq!(reply.status_code, 200);
@@ -211,7 +216,7 @@ async fn what_is_saved_is_whose_connection_it_is_and_where_it_can_be_reached() {
 }
 
 #[tokio::test]
-async fn a_client_that_hides_what_it_is_is_let_in() {
+async fn client_without_a_user_agent_is_accepted() {
     let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
     event.request_context.identity.user_agent = None;
     let (rule, items) = table();
@@ -221,7 +226,7 @@ async fn a_client_that_hides_what_it_is_is_let_in() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_is_kept_in_part() {
+async fn long_user_agent_is_stored_truncated_at_a_character_boundary() {
     let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
     event.request_context.identity.user_agent = Some(format!("{}🦀{}", "x".repeat(254), "y".repeat(8_000)));
     let (rule, items) = table();
@@ -231,17 +236,17 @@ async fn what_a_client_says_of_itself_is_kept_in_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_does_not_answer_does_not_cost_the_client_its_answer() {
-    let store = DynamoConnectionStore::new(silent(), "connections");
+async fn connect_answers_500_before_the_deadline_if_the_table_does_not_respond() {
+    let store = DynamoConnectionStore::new(unresponsive_dynamodb(), "connections");
     let connect = Connect::new(KEY.verifier(), store, Arc::new(At(NOW)));
-    let asked = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let reply = connect.answer(&event(&json!({"token": token_of("ann")}), &json!({})), DEADLINE).await;
     assert_eq!((reply.status_code, code(&reply).as_str()), (500, "INTERNAL_ERROR"));
-    assert_eq!(asked.elapsed(), std::time::Duration::from_millis(9_500));
+    assert_eq!(started.elapsed(), std::time::Duration::from_millis(9_500));
 }
 
 #[tokio::test]
-async fn a_tenant_that_may_not_connect_is_told_so() {
+async fn client_of_a_disallowed_tenant_is_refused_with_its_own_code() {
     let (rule, items) = table();
     let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&rule]);
     let verifier = KEY.verifier().with_tenants(["other".into()]);
@@ -253,16 +258,16 @@ async fn a_tenant_that_may_not_connect_is_told_so() {
 }
 
 #[tokio::test]
-async fn refusals_differ_in_their_code_and_their_message_alone() {
+async fn refusal_replies_differ_only_in_code_and_message() {
     let refusal = async |token: &str| outcome(&json!({"token": token}), &json!({})).await.0;
-    let whole = refusal("x").await;
+    let malformed = refusal("x").await;
     for token in ["", &KEY.sign(&json!({"sub": "ann"})), &TestKey::new(Algorithm::EdDsa).sign(&json!({}))] {
         let other = refusal(token).await;
-        assert_ne!(code(&other), code(&whole));
-        assert_eq!((other.status_code, &other.headers), (whole.status_code, &whole.headers));
+        assert_ne!(code(&other), code(&malformed));
+        assert_eq!((other.status_code, &other.headers), (malformed.status_code, &malformed.headers));
         let keys = |reply: &ApiGatewayProxyResponse| -> Vec<String> {
             let Some(aws_lambda_events::encodings::Body::Text(body)) = &reply.body else {
-                panic!("{reply:?}")
+                panic!("expected a reply with a text body, found {reply:?}")
             };
             serde_json::from_str::<serde_json::Map<String, Value>>(body).unwrap().keys().cloned().collect()
         };
@@ -271,7 +276,7 @@ async fn refusals_differ_in_their_code_and_their_message_alone() {
 }
 
 #[tokio::test]
-async fn a_connection_that_cannot_be_saved_is_not_opened() {
+async fn connection_that_cannot_be_stored_is_refused_with_500() {
     let refusing = mock!(Client::put_item).then_http_response(|| {
         let error =
             r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"no table"}"#;
@@ -284,7 +289,7 @@ async fn a_connection_that_cannot_be_saved_is_not_opened() {
 }
 
 #[tokio::test]
-async fn a_connection_without_an_id_is_not_opened() {
+async fn connect_event_without_a_connection_id_is_refused_with_500() {
     let mut event = event(&json!({"token": token_of("ann")}), &json!({}));
     event.request_context.connection_id = None;
     let (rule, items) = table();
@@ -293,19 +298,21 @@ async fn a_connection_without_an_id_is_not_opened() {
     assert!(items.lock().unwrap().is_empty());
 }
 
-/// The gateway takes a reply with any other key for a failure.
+/// The gateway treats a reply with any other key as a failure of the function.
 #[tokio::test]
-async fn the_replies_as_they_go_over_the_wire() {
+async fn connect_replies_serialize_to_the_format_that_the_gateway_expects() {
     let token = token_of("ann");
     let (accepted, _) = outcome(&json!({"token": token}), &json!({})).await;
-    let (named, _) = outcome(&json!({"token": token}), &json!({"Sec-WebSocket-Protocol": "chat"})).await;
+    let (with_subprotocol, _) =
+        outcome(&json!({"token": token}), &json!({"Sec-WebSocket-Protocol": "chat"})).await;
     let (refused, _) = outcome(&json!({}), &json!({})).await;
     let failed = internal_error();
-    let lines = [accepted, named, refused, failed].map(|reply| serde_json::to_string(&reply).unwrap());
+    let lines =
+        [accepted, with_subprotocol, refused, failed].map(|reply| serde_json::to_string(&reply).unwrap());
     insta::assert_snapshot!(lines.join("\n"), @r#"
     {"statusCode":200,"headers":{},"multiValueHeaders":{},"isBase64Encoded":false}
     {"statusCode":200,"headers":{"sec-websocket-protocol":"chat"},"multiValueHeaders":{},"isBase64Encoded":false}
-    {"statusCode":401,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"TOKEN_MISSING\",\"message\":\"A token is needed: in the query as Authorization or token, or in a header\"}","isBase64Encoded":false}
-    {"statusCode":500,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"INTERNAL_ERROR\",\"message\":\"Something on our side went wrong: try again\"}","isBase64Encoded":false}
+    {"statusCode":401,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"TOKEN_MISSING\",\"message\":\"A token is required, in the query (Authorization or token) or in a header\"}","isBase64Encoded":false}
+    {"statusCode":500,"headers":{"content-type":"application/json"},"multiValueHeaders":{},"body":"{\"code\":\"INTERNAL_ERROR\",\"message\":\"Internal server error; try again\"}","isBase64Encoded":false}
     "#);
 }

@@ -9,7 +9,7 @@ use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use serde_json::json;
 
 use super::*;
-use crate::functions::test_world::{At, silent};
+use crate::functions::test_world::{At, unresponsive_dynamodb};
 use crate::store::Identity;
 use crate::store::dynamodb::{
     DynamoConnectionStore, DynamoRequestQueue, Item, QueueSettings, connection_item,
@@ -17,7 +17,7 @@ use crate::store::dynamodb::{
 
 const OK: &str = r#"{"statusCode":200,"headers":{},"multiValueHeaders":{},"isBase64Encoded":false}"#;
 
-/// As the gateway sends it when a client closes its socket without a reason.
+/// Returns the gateway's `$disconnect` event for a client that closed its socket without a status code.
 fn event() -> ApiGatewayWebsocketProxyRequest {
     let headers = json!({
         "Host": "abcde12345.execute-api.eu-west-1.amazonaws.com",
@@ -66,7 +66,8 @@ fn stored() -> Item {
     })
 }
 
-/// A table that answers a deletion of the event's connection, and of no other, with `old`.
+/// Returns a mock of the connections table that accepts only the deletion of the event's connection, and
+/// returns `old` as the deleted item.
 fn table_of(old: Option<Item>) -> Rule {
     mock!(Client::delete_item)
         .match_requests(|delete| {
@@ -79,20 +80,20 @@ fn table_of(old: Option<Item>) -> Rule {
 }
 
 #[derive(Debug, Default)]
-struct Written(Mutex<Vec<String>>);
+struct RecordedMetrics(Mutex<Vec<String>>);
 
-impl MetricSink for Written {
+impl MetricSink for RecordedMetrics {
     fn write(&self, line: &MetricLine) {
         self.0.lock().unwrap().push(line.to_json());
     }
 }
 
-/// The reply, and the metrics, of a connection without requests.
+/// Handles the disconnect of a connection without requests. Returns the reply and the metric lines.
 async fn outcome(rule: &Rule, event: &ApiGatewayWebsocketProxyRequest) -> (String, Vec<String>) {
-    let none = mock!(Client::query)
+    let no_requests = mock!(Client::query)
         .match_requests(|query| query.index_name() == Some("connection-requests"))
         .then_output(|| QueryOutput::builder().build());
-    outcome_with(rule, &none, event).await
+    outcome_with(rule, &no_requests, event).await
 }
 
 async fn outcome_with(
@@ -104,7 +105,7 @@ async fn outcome_with(
     let now = Timestamp::from_millis(1_707_503_010_500);
     let connections = DynamoConnectionStore::new(client.clone(), "connections");
     let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
-    let metrics = Arc::new(Written::default());
+    let metrics = Arc::new(RecordedMetrics::default());
     let disconnect = Disconnect::new(connections, queue, Arc::new(At(now)), metrics.clone());
     let reply = disconnect.answer(event, now + Duration::from_secs(10)).await;
     let lines = std::mem::take(&mut *metrics.0.lock().unwrap());
@@ -112,35 +113,35 @@ async fn outcome_with(
 }
 
 #[tokio::test]
-async fn a_connection_is_forgotten_and_counted_whether_or_not_it_was_known() {
-    let mut half = stored();
-    half.remove("user_id");
+async fn disconnect_deletes_and_counts_the_connection_even_without_a_valid_record() {
+    let mut without_user = stored();
+    without_user.remove("user_id");
     let mut metrics = Vec::new();
-    for old in [Some(stored()), None, Some(half)] {
+    for old in [Some(stored()), None, Some(without_user)] {
         let rule = table_of(old);
         let (reply, lines) = outcome(&rule, &event()).await;
         assert_eq!((reply.as_str(), rule.num_calls()), (OK, 1));
         metrics.extend(lines);
     }
     insta::assert_snapshot!(metrics.join("\n"), @r#"
-    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"},{"Name":"OpenDuration","Unit":"Milliseconds"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw=","OpenDuration":1250}
-    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
-    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"RequestsLeft","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"RequestsLeft":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"SubscriptionsRemoved","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"},{"Name":"OpenDuration","Unit":"Milliseconds"}]}]},"StatusCode":"1005","Disconnects":1,"SubscriptionsRemoved":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw=","OpenDuration":1250}
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"SubscriptionsRemoved","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"SubscriptionsRemoved":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
+    {"_aws":{"Timestamp":1707503010500,"CloudWatchMetrics":[{"Namespace":"Streamer","Dimensions":[["StatusCode"]],"Metrics":[{"Name":"Disconnects","Unit":"Count"},{"Name":"SubscriptionsRemoved","Unit":"Count"},{"Name":"RequestsCancelled","Unit":"Count"}]}]},"StatusCode":"1005","Disconnects":1,"SubscriptionsRemoved":0,"RequestsCancelled":0,"connection":"R1kmxcLQtjMCFxw="}
     "#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_is_not_the_gateways_business() {
+async fn disconnect_is_answered_with_200_and_counted_even_if_the_store_fails() {
     let failing =
-        mock!(Client::delete_item).then_error(|| DeleteItemError::unhandled("the table is out of reach"));
-    let unlisted = mock!(Client::query).then_error(|| QueryError::unhandled("the table is out of reach"));
-    let (reply, lines) = outcome_with(&failing, &unlisted, &event()).await;
+        mock!(Client::delete_item).then_error(|| DeleteItemError::unhandled("the table is unreachable"));
+    let failing_list = mock!(Client::query).then_error(|| QueryError::unhandled("the table is unreachable"));
+    let (reply, lines) = outcome_with(&failing, &failing_list, &event()).await;
     assert_eq!((reply.as_str(), lines.len()), (OK, 1));
-    assert_eq!((failing.num_calls(), unlisted.num_calls()), (1, 1));
+    assert_eq!((failing.num_calls(), failing_list.num_calls()), (1, 1));
 }
 
 #[tokio::test]
-async fn an_event_without_a_connection_id_deletes_nothing() {
+async fn disconnect_event_without_a_connection_id_deletes_nothing() {
     let mut event = event();
     event.request_context.connection_id = None;
     let rule = table_of(None);
@@ -149,21 +150,21 @@ async fn an_event_without_a_connection_id_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tables_that_do_not_answer_do_not_hold_the_function_up() {
-    let client = silent();
+async fn disconnect_returns_before_its_deadline_if_the_tables_do_not_respond() {
+    let client = unresponsive_dynamodb();
     let now = Timestamp::from_millis(1_707_503_010_500);
     let connections = DynamoConnectionStore::new(client.clone(), "connections");
     let queue = DynamoRequestQueue::new(client, "requests", QueueSettings::default());
-    let metrics = Arc::new(Written::default());
+    let metrics = Arc::new(RecordedMetrics::default());
     let disconnect = Disconnect::new(connections, queue, Arc::new(At(now)), metrics.clone());
-    let asked = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     disconnect.answer(&event(), now + Duration::from_secs(10)).await;
-    assert_eq!(asked.elapsed(), Duration::from_millis(9_500));
-    assert_eq!(metrics.0.lock().unwrap().len(), 1, "it is counted all the same");
+    assert_eq!(started.elapsed(), Duration::from_millis(9_500));
+    assert_eq!(metrics.0.lock().unwrap().len(), 1, "a disconnect that runs out of time is counted");
 }
 
 #[test]
-fn no_client_can_choose_a_dimension() {
+fn close_codes_map_to_twelve_dimension_values() {
     let codes = (-5..70_000).map(|code| status_code(Some(code)));
     let different: std::collections::BTreeSet<&str> = codes.chain([status_code(None)]).collect();
     assert_eq!(different.len(), 12);

@@ -10,8 +10,9 @@ use crate::handler::HandlerTask;
 use crate::ports::Timestamp;
 use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 
-/// The shared limits, asked on the router's own runtime: on the handlers', one that burns CPU would hold up the
-/// connections to the table that all calls share.
+/// The shared rate limits in the store, called on the router's own runtime.
+///
+/// On the handlers' runtime, a handler that burns CPU would delay the connections to DynamoDB, which all calls share.
 #[derive(Clone)]
 pub(crate) struct SharedRateLimits {
     limits: Arc<dyn DynRateLimits>,
@@ -19,10 +20,10 @@ pub(crate) struct SharedRateLimits {
 }
 
 impl SharedRateLimits {
-    /// The longest that a message waits for its token.
+    /// How long a message waits for its token at most.
     const TIMEOUT: Duration = Duration::from_secs(1);
 
-    /// `limits`, asked on `runtime`.
+    /// Creates shared limits that call `limits` on `runtime`.
     pub(crate) fn new(limits: impl RateLimits + 'static, runtime: Handle) -> Self {
         Self { limits: Arc::new(limits), runtime }
     }
@@ -35,7 +36,7 @@ impl SharedRateLimits {
         known: FullAt,
     ) -> Result<Taken, StoreError> {
         let limits = Arc::clone(&self.limits);
-        let mut asking = HandlerTask::spawn(&self.runtime, async move {
+        let mut task = HandlerTask::spawn(&self.runtime, async move {
             let taken = timeout(Self::TIMEOUT, limits.take_boxed(&bucket, rate, now, known));
             taken.await.unwrap_or_else(|_| {
                 let problem =
@@ -43,7 +44,7 @@ impl SharedRateLimits {
                 Err(StoreError::new(StoreErrorKind::Unavailable, problem))
             })
         });
-        asking.ended().await.unwrap_or_else(|panic| {
+        task.ended().await.unwrap_or_else(|panic| {
             let problem = "take a token: the store's adapter panicked";
             Err(StoreError::new(StoreErrorKind::Unavailable, problem).with_source(panic))
         })
@@ -56,7 +57,7 @@ impl fmt::Debug for SharedRateLimits {
     }
 }
 
-/// [`RateLimits`] of any type.
+/// The object-safe form of [`RateLimits`].
 trait DynRateLimits: Send + Sync {
     fn take_boxed<'a>(
         &'a self,

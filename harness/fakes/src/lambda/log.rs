@@ -159,21 +159,31 @@ impl CapturedLog {
     /// Waits until `function` has written a line that contains `text`, and returns that line.
     ///
     /// Lines pass through a pipe, so they may arrive after the reply of the invocation that wrote them.
+    ///
+    /// # Panics
+    /// If the line is not written within five minutes.
     pub async fn wait_for(&self, function: &str, text: &str) -> String {
         let mut lines = self.0.subscribe();
-        loop {
-            let found = lines
-                .borrow_and_update()
-                .iter()
-                .find(|(name, line)| name == function && line.contains(text))
-                .map(|(_, line)| line.clone());
-            if let Some(line) = found {
-                return line;
+        let found = tokio::time::timeout(Self::MAX_WAIT, async {
+            loop {
+                let found = lines
+                    .borrow_and_update()
+                    .iter()
+                    .find(|(name, line)| name == function && line.contains(text))
+                    .map(|(_, line)| line.clone());
+                if let Some(line) = found {
+                    return line;
+                }
+                // This wait cannot fail, because `self` holds the sender.
+                let _ = lines.changed().await;
             }
-            // This wait cannot fail, because `self` holds the sender.
-            let _ = lines.changed().await;
-        }
+        });
+        let Ok(line) = found.await else { panic!("function {function} logged no line with {text:?} within five minutes") };
+        line
     }
+
+    /// Limit of [`wait_for`](Self::wait_for). Without a limit, a test on virtual time would run forever.
+    const MAX_WAIT: Duration = Duration::from_mins(5);
 }
 
 impl Default for CapturedLog {

@@ -75,7 +75,7 @@ fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
 }
 
 #[test]
-fn record_that_a_crash_left_in_the_outbox_reaches_its_stream_at_open() {
+fn outbox_record_left_by_a_crash_reaches_its_stream_at_open() {
     let dir = fresh_path("crash");
     let clock = TestClock::new();
     let db = builder(&clock).open(&dir).unwrap();

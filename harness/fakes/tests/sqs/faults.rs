@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::stage::{client, queues};
 
 #[tokio::test(start_paused = true)]
-async fn faults_throttle_fail_delay_and_kill_sqs_calls() {
+async fn sqs_calls_are_throttled_failed_delayed_and_killed_by_faults() {
     let faults = Faults::default();
     let queues = queues().with_faults(faults.clone());
     queues.create("q", []).unwrap();

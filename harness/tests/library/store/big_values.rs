@@ -1,3 +1,5 @@
+//! Values too large for the request's item, each of which is stored in a separate part item.
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
@@ -11,7 +13,7 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number, request, string};
 
-/// A value whose JSON has that many bytes.
+/// A JSON value whose text has `bytes` bytes.
 fn value_of(bytes: usize) -> Value {
     json!("x".repeat(bytes - 2))
 }
@@ -29,19 +31,19 @@ async fn enqueue_big(store: &Store, id: &str) -> RequestKey {
     big_request(id).key()
 }
 
-/// In which second the payload's part is over.
+/// The `ttl` of the payload's part item; `None` if the part item does not expire.
 async fn payload_ttl(store: &Store, key: &RequestKey) -> Option<AttributeValue> {
     store.part(key, part_item::PAYLOAD_PART).await.unwrap().get("ttl").cloned()
 }
 
-/// The second in which the parts of a request are over that ended after that many.
-fn over(seconds: u64) -> AttributeValue {
-    let parts = at(seconds) + QueueSettings::default().ttl + std::time::Duration::from_hours(48);
-    number(parts.as_secs())
+/// The `ttl` of the part items of a request that became terminal at `seconds`: 48 h after the request's own.
+fn ttl_of_parts(seconds: u64) -> AttributeValue {
+    let ttl = at(seconds) + QueueSettings::default().ttl + std::time::Duration::from_hours(48);
+    number(ttl.as_secs())
 }
 
 #[tokio::test]
-async fn a_payload_lies_in_its_own_part_from_the_first_byte_too_many() {
+async fn payload_above_the_inline_limit_is_stored_in_a_part_item() {
     let store = Store::new().await;
     for (bytes, is_part) in [(part_item::MAX_INLINE_BYTES, false), (part_item::MAX_INLINE_BYTES + 1, true)] {
         let request = Request { payload: value_of(bytes), ..request(&format!("r{bytes}")) };
@@ -55,7 +57,7 @@ async fn a_payload_lies_in_its_own_part_from_the_first_byte_too_many() {
 }
 
 #[tokio::test]
-async fn a_claim_brings_a_big_payload_along() {
+async fn claim_returns_a_payload_that_is_stored_in_a_part_item() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
@@ -66,7 +68,7 @@ async fn a_claim_brings_a_big_payload_along() {
 }
 
 #[tokio::test]
-async fn a_repeated_id_is_compared_with_the_payload_that_is_stored() {
+async fn enqueue_of_an_existing_id_returns_the_stored_request_with_its_big_payload() {
     let store = Store::new().await;
     enqueue_big(&store, "r1").await;
     store.enqueue("r2", 0).await;
@@ -79,25 +81,29 @@ async fn a_repeated_id_is_compared_with_the_payload_that_is_stored() {
         assert_eq!(enqueued, Enqueued::Existing(Box::new(stored)));
     }
     let key = request("r2").key();
-    assert_eq!(store.part(&key, part_item::PAYLOAD_PART).await, None, "a refused request leaves no part");
+    assert_eq!(
+        store.part(&key, part_item::PAYLOAD_PART).await,
+        None,
+        "a refused enqueue leaves no part item"
+    );
 }
 
 #[tokio::test]
-async fn a_big_result_lies_in_a_part_that_expires_with_its_request() {
+async fn big_result_is_stored_in_a_part_item_that_expires() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &big(), &last(1, 5)).await.unwrap();
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(big())));
     assert_eq!(store.item(&key).await["result_part"], string("result#1"));
-    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
+    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], ttl_of_parts(5));
     let listed = store.queue.get_by_status(Status::Completed, PageRequest::default()).await.unwrap();
-    assert_eq!(listed.items.len(), 1, "a part is in no list");
+    assert_eq!(listed.items.len(), 1, "a part item appears in no list");
     assert!(listed.unreadable.is_empty());
 }
 
-/// A fenced attempt's result is a part that nobody names, and that expires.
+/// The part item that holds a fenced attempt's result is named by no request, and expires.
 #[tokio::test]
-async fn a_big_result_that_came_too_late_is_never_seen() {
+async fn big_result_of_a_fenced_attempt_is_never_returned_and_expires() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     store.queue.retry_later(&key, &first, &[], at(2), Runner::Processor, &last(1, 2)).await.unwrap();
@@ -105,14 +111,14 @@ async fn a_big_result_that_came_too_late_is_never_seen() {
     let second = store.claim(&key, "second", 4).await;
     let late = store.queue.complete(&key, &first, &value_of(9_000), &last(1, 5)).await;
     assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Fenced);
-    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], over(5));
+    assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], ttl_of_parts(5));
     store.queue.complete(&key, &second, &value_of(8_000), &last(2, 6)).await.unwrap();
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
 }
 
-/// Whoever crashes before everyone is told leaves nothing behind that never expires.
+/// The part item must expire even if the process crashes between the terminal write and the delivery.
 #[tokio::test]
-async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
+async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
     let store = Store::new().await;
     for name in ["complete", "fail", "confirm_cancel", "cancel", "update_status"] {
         let key = enqueue_big(&store, name).await;
@@ -131,17 +137,17 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
             }
             _ => {
                 let lease = store.claim(&key, "first", 1).await;
-                let ended = match name {
+                let written = match name {
                     "complete" => store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await,
                     "fail" => store.queue.fail(&key, &lease, &error, &[], &last(1, 5)).await,
                     _ => store.queue.confirm_cancel(&key, &lease, &last(1, 5)).await,
                 };
-                ended.unwrap().parts_released
+                written.unwrap().parts_released
             }
         };
         assert!(released, "{name}");
-        assert_eq!(payload_ttl(&store, &key).await, Some(over(5)), "{name}");
-        assert!(store.is_in_timers(&key).await, "{name}: nobody has been told yet");
+        assert_eq!(payload_ttl(&store, &key).await, Some(ttl_of_parts(5)), "{name}");
+        assert!(store.is_in_timers(&key).await, "{name}: an undelivered request has a timer");
         let epoch = store.get(&key).await.epoch;
         let is_dead_letter_sent = store.get(&key).await.is_dead_letter_due;
         let reached = ids(&["c1"]);
@@ -153,17 +159,17 @@ async fn a_big_payload_expires_as_soon_as_its_request_has_ended() {
     }
 }
 
-/// As where the store failed, or its caller died, right after the end was written.
+/// The expiry is missing if the store failed, or the process crashed, right after the terminal write.
 #[tokio::test]
-async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer_is_cleared() {
+async fn missing_expiry_time_of_a_big_payload_is_set_before_the_timer_is_cleared() {
     let store = Store::new().await;
     for name in ["record_delivery", "unsubscribe"] {
         let key = enqueue_big(&store, name).await;
         store.queue.cancel(&key, at(7)).await.unwrap();
-        let forget = store.client.update_item().table_name(&store.requests_table);
-        let forget = forget.set_key(Some(part_item::key(&key, part_item::PAYLOAD_PART)));
-        let forget = forget.update_expression("REMOVE #ttl").expression_attribute_names("#ttl", "ttl");
-        forget.send().await.unwrap();
+        let update = store.client.update_item().table_name(&store.requests_table);
+        let update = update.set_key(Some(part_item::key(&key, part_item::PAYLOAD_PART)));
+        let update = update.update_expression("REMOVE #ttl").expression_attribute_names("#ttl", "ttl");
+        update.send().await.unwrap();
         assert_eq!(payload_ttl(&store, &key).await, None, "{name}");
         match name {
             "record_delivery" => {
@@ -171,25 +177,25 @@ async fn a_big_payload_that_was_not_released_with_the_end_is_so_before_the_timer
             }
             _ => store.queue.unsubscribe(&key, &"c1".into()).await.unwrap(),
         }
-        assert_eq!(payload_ttl(&store, &key).await, Some(over(7)), "{name}");
+        assert_eq!(payload_ttl(&store, &key).await, Some(ttl_of_parts(7)), "{name}");
         assert!(!store.is_in_timers(&key).await, "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_big_payload_of_an_open_request_never_expires() {
+async fn big_payload_of_an_open_request_never_expires() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let lease = store.claim(&key, "first", 1).await;
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&[], true)).await.unwrap();
     assert_eq!(payload_ttl(&store, &key).await, None);
-    assert!(store.is_in_timers(&key).await, "what has not ended is looked at again");
+    assert!(store.is_in_timers(&key).await, "an open request stays in the timer index");
 }
 
-/// A request whose time is over makes place for another, whose payload is not the old one's.
+/// An expired request is replaced by a new one of the same id, which must not get the old payload.
 #[tokio::test]
-async fn a_new_request_under_an_old_id_has_its_own_payload() {
+async fn new_request_that_reuses_an_expired_id_has_its_own_payload() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     store.queue.cancel(&key, at(1)).await.unwrap();
@@ -203,7 +209,7 @@ async fn a_new_request_under_an_old_id_has_its_own_payload() {
 }
 
 #[tokio::test]
-async fn a_part_that_is_not_there_is_named() {
+async fn missing_part_item_is_named_in_the_error() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     let delete = store.client.delete_item().table_name(&store.requests_table);

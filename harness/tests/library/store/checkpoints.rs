@@ -1,4 +1,4 @@
-//! What a handler saves to go on from, and requests that go on in another invocation.
+//! Checkpoints that an attempt stores, and requests that yield and continue in another invocation.
 
 use serde_json::{Value, json};
 use streamer::protocol::Seq;
@@ -10,7 +10,7 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number};
 
-/// A value whose JSON has that many bytes.
+/// A JSON value whose text has `bytes` bytes.
 fn value_of(bytes: usize) -> Value {
     json!("x".repeat(bytes - 2))
 }
@@ -19,12 +19,13 @@ fn half() -> Progress {
     Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() }
 }
 
+/// The `n`th sequence number of epoch 1.
 fn seq(n: usize) -> Seq {
     (0..n).fold(Seq::start_of(1), |seq, _| seq.next())
 }
 
 #[tokio::test]
-async fn a_checkpoint_is_what_was_saved_last_however_big_it_is() {
+async fn last_saved_checkpoint_is_returned_whether_inline_or_in_a_part_item() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
@@ -37,7 +38,7 @@ async fn a_checkpoint_is_what_was_saved_last_however_big_it_is() {
         let is_part = bytes > limit;
         let item = store.item(&key).await;
         assert_eq!(item.contains_key("checkpoint"), !is_part, "{n}: {bytes}");
-        // A part that is not needed now is named still, so that it expires with the request.
+        // The request's item still names an unused part item, so that the part item expires with the request.
         assert_eq!(item.contains_key("checkpoint_part"), n > 0, "{n}: {bytes}");
         let expected = Request {
             checkpoint: Some(value),
@@ -50,9 +51,9 @@ async fn a_checkpoint_is_what_was_saved_last_however_big_it_is() {
     }
 }
 
-/// Neither the value nor how far it has come.
+/// Neither the checkpoint nor the progress of the fenced attempt is stored.
 #[tokio::test]
-async fn a_checkpoint_of_an_attempt_that_lost_its_lease_is_not_saved() {
+async fn checkpoint_of_a_fenced_attempt_is_not_stored() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     store.queue.checkpoint(&key, &first, &value_of(3_000), &half(), seq(1), at(90)).await.unwrap();
@@ -69,7 +70,7 @@ async fn a_checkpoint_of_an_attempt_that_lost_its_lease_is_not_saved() {
 }
 
 #[tokio::test]
-async fn a_request_that_goes_on_is_pending_for_the_worker_within_the_same_attempt() {
+async fn yielded_request_is_pending_for_the_worker_within_the_same_attempt() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.checkpoint(&key, &lease, &json!({"page": 7}), &half(), seq(1), at(90)).await.unwrap();
@@ -87,7 +88,7 @@ async fn a_request_that_goes_on_is_pending_for_the_worker_within_the_same_attemp
     };
     assert_eq!(store.get(&key).await, expected);
     assert_eq!(store.item(&key).await["timer_at"], number(at(155).as_millis()));
-    // The same write again is one whose answer was lost.
+    // The same write again counts as a retry after a lost response, and succeeds.
     let written = store.item(&key).await;
     store.queue.continue_later(&key, &lease, &last_report).await.unwrap();
     assert_eq!(store.item(&key).await, written);
@@ -102,7 +103,7 @@ async fn a_request_that_goes_on_is_pending_for_the_worker_within_the_same_attemp
 }
 
 #[tokio::test]
-async fn a_request_whose_end_is_asked_for_does_not_go_on() {
+async fn yield_of_a_request_with_cancel_requested_is_refused() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
@@ -112,20 +113,23 @@ async fn a_request_whose_end_is_asked_for_does_not_go_on() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Nothing of a request stays for good, also where its checkpoint was big once and is small now.
+/// The part item also expires if a later, small checkpoint no longer uses the part item.
 #[tokio::test]
-async fn a_big_checkpoint_expires_with_its_request() {
+async fn part_item_of_a_checkpoint_expires_with_its_request() {
     let store = Store::new().await;
     let ttl = |seconds| number((at(seconds) + QueueSettings::default().ttl).as_secs() + 48 * 3600);
     for (n, sizes) in [&[3_000][..], &[3_000, 10]].into_iter().enumerate() {
-        for end in ["complete", "cancel while it waits"] {
+        for end in ["complete", "cancel while pending"] {
             let (key, lease) = store.claimed(&format!("{end} {n}")).await;
             for bytes in sizes {
                 let (value, half) = (value_of(*bytes), half());
                 store.queue.checkpoint(&key, &lease, &value, &half, seq(1), at(90)).await.unwrap();
             }
             let part = async || store.part(&key, part_item::CHECKPOINT_PART).await.unwrap();
-            assert!(!part().await.contains_key("ttl"), "{end}: it is open");
+            assert!(
+                !part().await.contains_key("ttl"),
+                "{end}: a part item of an open request does not expire"
+            );
             if end == "complete" {
                 let ended = store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await.unwrap();
                 assert!(ended.parts_released);

@@ -1,3 +1,6 @@
+//! The connection store: save, get, delete, list, update the last-activity time, and delete stale
+//! connections.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -33,7 +36,7 @@ fn names(connections: &[Connection]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_connection_is_there_until_it_is_forgotten() {
+async fn saved_connection_can_be_read_until_it_is_deleted() {
     let store = Store::new().await;
     let id = ConnectionId::from("c1");
     assert_eq!(store.connections.get(&id).await.unwrap(), None);
@@ -46,7 +49,7 @@ async fn a_connection_is_there_until_it_is_forgotten() {
 }
 
 #[tokio::test]
-async fn an_id_stays_with_its_user() {
+async fn connection_id_in_use_cannot_be_saved_by_another_user() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     for (tenant, user) in [("acme", "bob"), ("other", "ann")] {
@@ -54,12 +57,12 @@ async fn an_id_stays_with_its_user() {
         assert_eq!(error.kind(), StoreErrorKind::AlreadyExists, "{tenant}/{user}");
     }
     save(&store, "c1", "acme", "ann", 2).await;
-    let stands = store.connections.get(&"c1".into()).await.unwrap();
-    assert_eq!(stands, Some(connection("c1", "acme", "ann", 2)));
+    let stored = store.connections.get(&"c1".into()).await.unwrap();
+    assert_eq!(stored, Some(connection("c1", "acme", "ann", 2)));
 }
 
 #[tokio::test]
-async fn connections_are_listed_by_user_and_by_tenant_the_longest_open_first() {
+async fn connections_are_listed_by_user_and_by_tenant_longest_open_first() {
     let store = Store::new().await;
     for (id, tenant, user, seconds) in [
         ("c3", "acme", "ann", 30),
@@ -83,11 +86,15 @@ async fn connections_are_listed_by_user_and_by_tenant_the_longest_open_first() {
     let tenant = TenantId::from("acme");
     let page = store.connections.list_by_tenant(&tenant, PageRequest::default()).await.unwrap();
     assert_eq!(names(&page.items), ["c1", "c2", "c3", "c4"]);
-    assert_eq!(page.items[0], connection("c1", "acme", "ann", 10), "all of it is there");
+    assert_eq!(
+        page.items[0],
+        connection("c1", "acme", "ann", 10),
+        "a listed connection has all its attributes"
+    );
 }
 
 #[tokio::test]
-async fn a_list_of_connections_goes_on_where_a_page_ended_though_some_opened_at_once() {
+async fn connections_opened_at_the_same_time_are_each_listed_once_across_pages() {
     let store = Store::new().await;
     for n in 0..7 {
         save(&store, &format!("c{n}"), "acme", "ann", n / 4).await;
@@ -98,12 +105,12 @@ async fn a_list_of_connections_goes_on_where_a_page_ended_though_some_opened_at_
     for limit in 1..=8 {
         let list = |page| store.connections.list_by_user(&tenant, &user, page);
         let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-        assert_eq!(names(&listed), names(&all), "{limit} at a time");
+        assert_eq!(names(&listed), names(&all), "page limit {limit}");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_cannot_be_read_keeps_nobody_from_the_others() {
+async fn corrupt_connection_is_reported_and_the_others_are_still_listed() {
     let store = Store::new().await;
     for n in 0..3 {
         save(&store, &format!("c{n}"), "acme", "ann", n).await;
@@ -117,19 +124,19 @@ async fn a_connection_that_cannot_be_read_keeps_nobody_from_the_others() {
 }
 
 #[tokio::test]
-async fn a_sign_of_life_moves_forward_alone_and_brings_nobody_back() {
+async fn last_activity_update_never_moves_back_and_never_recreates_a_connection() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     store.edit_connection("c1", "SET added_later = :value", string("kept")).await;
     let id = ConnectionId::from("c1");
-    for (noted, stands) in [(60, 60), (30, 60), (60, 60), (90, 90)] {
-        store.connections.update_last_ping(&id, at(noted)).await.unwrap();
-        let expected = Connection { last_ping: at(stands), ..connection("c1", "acme", "ann", 0) };
+    for (written, stored) in [(60, 60), (30, 60), (60, 60), (90, 90)] {
+        store.connections.update_last_ping(&id, at(written)).await.unwrap();
+        let expected = Connection { last_ping: at(stored), ..connection("c1", "acme", "ann", 0) };
         assert_eq!(store.connections.get(&id).await.unwrap(), Some(expected));
     }
     let get = store.client.get_item().table_name(&store.connections_table).key("connection_id", string("c1"));
     let item = get.send().await.unwrap().item.unwrap();
-    assert_eq!(item["added_later"], string("kept"), "what a later version added is kept");
+    assert_eq!(item["added_later"], string("kept"), "an attribute that a later version added is kept");
     store.connections.delete(&id).await.unwrap();
     let error = store.connections.update_last_ping(&id, at(120)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
@@ -137,19 +144,22 @@ async fn a_sign_of_life_moves_forward_alone_and_brings_nobody_back() {
 }
 
 #[tokio::test]
-async fn only_connections_without_a_sign_of_life_are_stale() {
+async fn only_connections_without_recent_activity_are_deleted_as_stale() {
     let store = Store::new().await;
     for n in 0..12 {
-        save(&store, &format!("dead{n}"), "acme", "ann", n).await;
+        save(&store, &format!("silent{n}"), "acme", "ann", n).await;
     }
     let now = at(12) + Connection::STALE_AFTER;
     save(&store, "pinged", "acme", "ann", 0).await;
     store.connections.update_last_ping(&"pinged".into(), at(12)).await.unwrap();
-    save(&store, "listens", "acme", "ann", 12).await;
+    save(&store, "recent", "acme", "ann", 12).await;
     let before = NOW + now.since(NOW).saturating_sub(Connection::STALE_AFTER);
     assert_eq!(store.connections.delete_stale(before).await.unwrap(), 12);
     let left = store.connections.list_by_tenant(&"acme".into(), PageRequest::default()).await.unwrap();
-    assert_eq!(names(&left.items), ["pinged", "listens"]);
+    assert_eq!(names(&left.items), ["pinged", "recent"]);
     assert_eq!(store.connections.delete_stale(before).await.unwrap(), 0);
-    assert!(Connection::STALE_AFTER > Duration::from_hours(2), "a gateway ends a connection after that");
+    assert!(
+        Connection::STALE_AFTER > Duration::from_hours(2),
+        "API Gateway closes every connection after 2 h"
+    );
 }

@@ -1,3 +1,5 @@
+//! Claims, leases, and the writes that only a lease's holder may make.
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use streamer::ids::RequestKey;
@@ -12,6 +14,7 @@ use streamer::store::{
 
 use super::{LEASE, Store, at, delivered_to, ids, last, out_of_paper, past, request, string};
 
+/// The [`Audience`] that a lease holder's write returns, with subscribers that have seen no frame.
 fn audience(names: &[&str], cancel_requested: bool) -> Audience {
     audience_seeing(Seq::default(), names, cancel_requested)
 }
@@ -21,7 +24,8 @@ fn audience_seeing(seen: Seq, names: &[&str], cancel_requested: bool) -> Audienc
     Audience { subscribers, cancel_requested, parts_released: false }
 }
 
-/// Who is told of an end, after which the payload needs nothing more.
+/// The [`Audience`] that a terminal write returns: these subscribers, no cancel request, and all part items
+/// set to expire.
 fn ended(names: &[&str]) -> Audience {
     Audience { parts_released: true, ..audience(names, false) }
 }
@@ -35,7 +39,7 @@ fn millis(time: Timestamp) -> AttributeValue {
     AttributeValue::N(time.as_millis().to_string())
 }
 
-/// Every write that a lease's holder can make, by name, at that many seconds.
+/// Makes the lease holder's write called `name` at `seconds`.
 async fn write(
     store: &Store,
     name: &str,
@@ -57,10 +61,11 @@ async fn write(
             queue.retry_later(key, lease, &history, at(seconds + 30), Runner::Processor, &last).await
         }
         "continue_later" => queue.continue_later(key, lease, &last).await,
-        _ => panic!("{name} is no write of a lease's holder"),
+        _ => panic!("{name} is not a write of a lease's holder"),
     }
 }
 
+/// Names of all writes that a lease's holder can make.
 const WRITES: [&str; 9] = [
     "renew",
     "progress",
@@ -74,7 +79,7 @@ const WRITES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn a_write_that_arrives_late_takes_back_nothing() {
+async fn late_write_of_the_lease_holder_does_not_overwrite_a_newer_one() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     for big in [json!({"page": 9}), json!("x".repeat(5_000))] {
@@ -90,12 +95,12 @@ async fn a_write_that_arrives_late_takes_back_nothing() {
         assert_eq!(late.kind(), StoreErrorKind::ConditionLost, "{late}");
         assert_eq!(store.item(&key).await, stored);
     }
-    // The same write again, since its answer was lost, is no later one.
+    // The same renewal again counts as a retry after a lost response, and succeeds.
     write(&store, "renew", &key, &lease, 40).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_claim_that_arrives_once_more_holds_nothing() {
+async fn duplicate_of_an_old_claim_does_not_claim_the_request_after_a_yield() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     for runner in [Runner::Worker, Runner::Processor] {
@@ -103,14 +108,14 @@ async fn a_claim_that_arrives_once_more_holds_nothing() {
         let stored = store.item(&key).await;
         let late = store.try_claim(&key, "first", runner, 6).await;
         assert!(!matches!(late, Claimed::Won(..)), "{late:?}");
-        assert_eq!(store.item(&key).await, stored, "it is there for somebody else");
+        assert_eq!(store.item(&key).await, stored, "the request stays claimable by another owner");
     }
     let Claimed::Won(request, _) = store.try_claim(&key, "second", Runner::Worker, 7).await else { panic!() };
     assert_eq!((request.attempt, request.continuations), (1, 1));
 }
 
 #[tokio::test]
-async fn an_id_is_one_request_until_its_time_is_over() {
+async fn request_id_can_be_reused_only_after_its_request_has_expired() {
     let store = Store::new().await;
     let first = request("r1");
     assert_eq!(store.queue.enqueue(&first).await.unwrap(), Enqueued::New);
@@ -128,11 +133,11 @@ async fn an_id_is_one_request_until_its_time_is_over() {
     assert!(matches!(store.queue.enqueue(&at_expiry).await.unwrap(), Enqueued::Existing(_)));
     let late = Request { created_at: Timestamp::from_secs(expiry.as_secs() + 1), ..request("r1") };
     assert_eq!(store.queue.enqueue(&late).await.unwrap(), Enqueued::New);
-    assert_eq!(store.get(&first.key()).await, late, "nothing is left of the old one");
+    assert_eq!(store.get(&first.key()).await, late, "no attribute of the expired request remains");
 }
 
 #[tokio::test]
-async fn a_claim_is_won_once() {
+async fn pending_request_is_claimed_by_exactly_one_owner() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let claimed = store.try_claim(&key, "first", Runner::Processor, 1).await;
@@ -150,40 +155,42 @@ async fn a_claim_is_won_once() {
     let second = store.try_claim(&key, "second", Runner::Processor, 2).await;
     assert!(matches!(second, Claimed::NotPending(Status::Processing)), "{second:?}");
     let again = store.try_claim(&key, "first", Runner::Processor, 2).await;
-    let Claimed::Won(_, held) = again else { panic!("its own claim is not known: {again:?}") };
-    assert_eq!(held, lease, "as it was claimed first");
-    let nowhere = RequestKey::from_stored("acme/ann/r2");
-    let missing = store.try_claim(&nowhere, "first", Runner::Processor, 1).await;
+    let Claimed::Won(_, held) = again else {
+        panic!("the owner's repeated claim is not recognized: {again:?}")
+    };
+    assert_eq!(held, lease, "a repeated claim returns the first lease");
+    let absent = RequestKey::from_stored("acme/ann/r2");
+    let missing = store.try_claim(&absent, "first", Runner::Processor, 1).await;
     assert!(matches!(missing, Claimed::Missing), "{missing:?}");
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None, "and is not made by asking");
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None, "a claim creates no request");
 }
 
 #[tokio::test]
-async fn a_renewed_lease_holds_longer_and_says_who_listens() {
+async fn renewal_extends_the_lease_and_returns_subscribers_and_cancel_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
     assert_eq!(write(&store, "renew", &key, &lease, 20).await.unwrap(), audience(&["c1"], false));
-    let prolonged = Lease { expires_at: at(20) + LEASE, ..lease.clone() };
-    assert_eq!(store.get(&key).await, Request { lease: Some(prolonged), ..before });
+    let extended = Lease { expires_at: at(20) + LEASE, ..lease.clone() };
+    assert_eq!(store.get(&key).await, Request { lease: Some(extended), ..before });
     assert_eq!(store.queue.cancel(&key, at(21)).await.unwrap(), Cancelled::Requested);
     assert_eq!(write(&store, "renew", &key, &lease, 22).await.unwrap(), audience(&["c1"], true));
     assert_eq!(write(&store, "progress", &key, &lease, 23).await.unwrap(), audience(&["c1"], true));
 }
 
 #[tokio::test]
-async fn stored_progress_is_the_latest() {
+async fn progress_write_stores_the_progress_and_extends_the_lease() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
     assert_eq!(write(&store, "progress", &key, &lease, 20).await.unwrap(), audience(&["c1"], false));
-    let prolonged = Lease { expires_at: at(20) + LEASE, ..lease };
+    let extended = Lease { expires_at: at(20) + LEASE, ..lease };
     let seq = Seq::start_of(1).next();
-    assert_eq!(store.get(&key).await, Request { lease: Some(prolonged), progress: half(), seq, ..before });
+    assert_eq!(store.get(&key).await, Request { lease: Some(extended), progress: half(), seq, ..before });
 }
 
 #[tokio::test]
-async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
+async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() {
     let store = Store::new().await;
     let big = json!("x".repeat(5_000));
     for (n, (name, ending)) in [
@@ -213,14 +220,14 @@ async fn an_ended_request_says_how_it_ended_and_when_its_time_is_over() {
         let item = store.item(&key).await;
         let ttl = at(5) + QueueSettings::default().ttl;
         assert_eq!(item["ttl"], AttributeValue::N(ttl.as_secs().to_string()), "{name}");
-        assert_eq!(item["timer_at"], millis(at(35)), "{name}: until it is delivered");
+        assert_eq!(item["timer_at"], millis(at(35)), "{name}: the terminal write sets a delivery timer");
         assert!(!item.contains_key("lease_expires_at") && !item.contains_key("cancel_requested"), "{name}");
     }
 }
 
-/// Invariant 3: whoever has lost the lease changes nothing, neither of the item nor of a result that is there.
+/// Invariant 3: an attempt that has lost its lease changes neither the request's item nor a stored result.
 #[tokio::test]
-async fn who_has_lost_the_lease_changes_nothing() {
+async fn attempt_that_has_lost_its_lease_changes_nothing() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     write(&store, "retry_later", &key, &first, 2).await.unwrap();
@@ -237,7 +244,7 @@ async fn who_has_lost_the_lease_changes_nothing() {
     }
     write(&store, "complete with a big value", &key, &second, 50).await.unwrap();
     let (ended, whole) = (store.item(&key).await, store.get(&key).await);
-    // Even its own holder cannot end it in another way, or go on with it.
+    // After the terminal write, even the lease's holder can neither continue nor write another ending.
     for name in ["renew", "progress", "checkpoint", "fail", "confirm_cancel", "retry_later", "continue_later"]
     {
         for lease in [&first, &second] {
@@ -252,16 +259,16 @@ async fn who_has_lost_the_lease_changes_nothing() {
     store.queue.record_delivery(&key, first.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.item(&key).await, ended);
     assert_eq!(store.get(&key).await, whole);
-    let nowhere = RequestKey::from_stored("acme/ann/r2");
+    let absent = RequestKey::from_stored("acme/ann/r2");
     for name in WRITES {
-        let error = write(&store, name, &nowhere, &first, 52).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name} of what is not there");
+        let error = write(&store, name, &absent, &first, 52).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name} of a missing request");
     }
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn an_end_that_is_written_twice_stands_as_it_was_written_first() {
+async fn repeated_terminal_write_succeeds_and_keeps_the_first_one() {
     let store = Store::new().await;
     for (n, name) in ["complete", "fail", "confirm_cancel"].into_iter().enumerate() {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
@@ -273,12 +280,12 @@ async fn an_end_that_is_written_twice_stands_as_it_was_written_first() {
 }
 
 #[tokio::test]
-async fn a_failed_attempt_waits_for_the_next_which_begins_above_it() {
+async fn retry_waits_until_due_and_starts_above_the_failed_attempts_sequence_numbers() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     write(&store, "progress", &key, &first, 2).await.unwrap();
-    let told_all = write(&store, "retry_later", &key, &first, 3).await.unwrap();
-    assert_eq!(told_all, audience(&["c1"], false));
+    let subscribers = write(&store, "retry_later", &key, &first, 3).await.unwrap();
+    assert_eq!(subscribers, audience(&["c1"], false));
     let waiting = store.get(&key).await;
     assert_eq!((waiting.status, waiting.lease, waiting.ending), (Status::Retrying, None, None));
     assert_eq!((waiting.attempt, waiting.seq), (1, Seq::start_of(2)));
@@ -295,7 +302,7 @@ async fn a_failed_attempt_waits_for_the_next_which_begins_above_it() {
 }
 
 #[tokio::test]
-async fn a_request_whose_end_is_asked_for_is_not_tried_again() {
+async fn retry_of_a_request_with_cancel_requested_is_refused() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
@@ -307,7 +314,7 @@ async fn a_request_whose_end_is_asked_for_is_not_tried_again() {
     assert_eq!(store.get(&key).await.status, Status::Cancelled);
 }
 
-/// A request that has ended, and of whose end c1 and c2 are to be told.
+/// A completed request whose terminal frame is not delivered yet to its subscribers c1 and c2.
 async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
     let request = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
     store.queue.enqueue(&request).await.unwrap();
@@ -318,13 +325,13 @@ async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
 }
 
 #[tokio::test]
-async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
+async fn delivery_to_the_last_subscriber_removes_the_request_from_the_timer_index() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c2"]), false)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
-    // c3 has come to listen since, and c1 was told.
+    // c3 subscribes while c1 receives the terminal frame.
     store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
@@ -335,9 +342,9 @@ async fn a_delivered_request_leaves_the_timers_with_the_last_subscriber() {
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c3"]), true)).await.unwrap();
 }
 
-/// As many listen as were told, but they are not the same.
+/// The request has as many subscribers as were delivered to, but not the same ones.
 #[tokio::test]
-async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
+async fn subscriber_that_replaces_a_delivered_subscriber_still_awaits_delivery() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     write(&store, "complete", &key, &lease, 2).await.unwrap();
@@ -350,7 +357,7 @@ async fn who_takes_the_place_of_somebody_who_left_is_not_taken_for_told() {
 }
 
 #[tokio::test]
-async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
+async fn subscriber_that_leaves_during_the_delivery_does_not_keep_the_timer_set() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
@@ -360,7 +367,7 @@ async fn who_leaves_while_the_end_is_told_does_not_keep_the_timer() {
 }
 
 #[tokio::test]
-async fn what_a_later_version_added_survives_every_write() {
+async fn attribute_that_a_later_version_added_survives_every_write() {
     let store = Store::new().await;
     let reached = ids(&["c1"]);
     let steps: [&[&str]; 4] = [
@@ -391,7 +398,7 @@ async fn what_a_later_version_added_survives_every_write() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_names_its_key_and_attribute() {
+async fn error_about_a_corrupt_request_names_its_key_and_attribute() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     store.edit(&key, "SET payload = :value", string("{")).await;

@@ -1,4 +1,4 @@
-//! Who comes to listen, while the request is open and after it has ended.
+//! Connections that subscribe to a request, open or terminal.
 
 use serde_json::{Value, json};
 use streamer::ids::{ConnectionId, RequestKey};
@@ -26,7 +26,7 @@ fn seen_by(audience: &Audience, id: &str) -> Option<Seq> {
 }
 
 #[tokio::test]
-async fn whoever_comes_to_listen_is_told_of_what_is_not_in_the_answer() {
+async fn new_subscriber_receives_frames_after_the_later_of_stored_and_last_seen_frame() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let last = last(1, 2);
@@ -34,14 +34,14 @@ async fn whoever_comes_to_listen_is_told_of_what_is_not_in_the_answer() {
     let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
     assert_eq!(snapshot, store.get(&key).await);
     assert_eq!((snapshot.seq, snapshot.subscribers), (last.seq, ids(&["c1", "c2"])));
-    // It has seen a frame that was pushed and not stored.
+    // c3 has already seen a frame that was pushed but not stored.
     let ahead = last.seq.next().next();
     request_of(subscribe(&store, &key, "c3", ahead, 4).await);
     let audience = store.queue.renew(&key, &lease, at(90)).await.unwrap();
     assert_eq!(seen_by(&audience, "c1"), Some(Seq::default()));
     assert_eq!(seen_by(&audience, "c2"), Some(last.seq));
     assert_eq!(seen_by(&audience, "c3"), Some(ahead));
-    // Again, from where it stands now.
+    // c2 subscribes again, and starts after the frame that is stored now.
     store.queue.progress(&key, &lease, &last.progress, ahead.next(), at(95)).await.unwrap();
     request_of(subscribe(&store, &key, "c2", Seq::default(), 5).await);
     let audience = store.queue.renew(&key, &lease, at(100)).await.unwrap();
@@ -49,9 +49,9 @@ async fn whoever_comes_to_listen_is_told_of_what_is_not_in_the_answer() {
     assert_eq!(audience.subscribers.len(), 3);
 }
 
-/// The timer of what is open stays as it is; what has ended gets one, so that the terminal frame is not lost.
+/// A subscription changes neither the timer of an open request nor an earlier timer of a terminal request.
 #[tokio::test]
-async fn a_request_is_listened_to_wherever_it_stands() {
+async fn request_in_any_status_accepts_a_subscriber_and_keeps_its_earlier_timer() {
     let store = Store::new().await;
     for (n, status) in Status::ALL.into_iter().enumerate() {
         let key = store.enqueue(&format!("r{n}"), 0).await;
@@ -76,32 +76,32 @@ async fn a_request_is_listened_to_wherever_it_stands() {
             }
         }
         let timer = store.item(&key).await["timer_at"].clone();
-        let listened = request_of(subscribe(&store, &key, "c2", Seq::default(), 10).await);
-        assert_eq!((listened.status, &listened.subscribers), (status, &ids(&["c1", "c2"])));
-        assert_eq!(store.get(&key).await, listened);
+        let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 10).await);
+        assert_eq!((snapshot.status, &snapshot.subscribers), (status, &ids(&["c1", "c2"])));
+        assert_eq!(store.get(&key).await, snapshot);
         assert_eq!(store.item(&key).await["timer_at"], timer, "{status:?}: an earlier timer stays");
     }
 }
 
 #[tokio::test]
-async fn what_has_ended_and_was_delivered_is_looked_at_again_for_who_comes_later() {
+async fn late_subscriber_of_a_delivered_request_sets_a_new_delivery_timer() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
     store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
-    let listened = request_of(subscribe(&store, &key, "c2", last(1, 2).seq, 100).await);
-    assert_eq!(listened.ending, Some(Ending::Completed(json!(1))));
+    let snapshot = request_of(subscribe(&store, &key, "c2", last(1, 2).seq, 100).await);
+    assert_eq!(snapshot.ending, Some(Ending::Completed(json!(1))));
     assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
-    // Whoever asks again and again puts nothing off.
+    // A repeated subscription does not postpone the timer.
     request_of(subscribe(&store, &key, "c2", Seq::default(), 120).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
-    // One that was put off far is brought near.
+    // A subscription brings forward a timer that was postponed far into the future.
     assert!(store.queue.postpone(&key, at(130), at(4_000)).await.unwrap());
     request_of(subscribe(&store, &key, "c3", Seq::default(), 140).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(170).as_millis()));
     assert!(store.is_in_timers(&key).await);
-    // Whoever noted the delivery to those before has not told these.
+    // A recorded delivery to c1 does not count as a delivery to c2 and c3.
     store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert!(store.is_in_timers(&key).await);
     store.queue.record_delivery(&key, 1, delivered_to(&ids(&["c2", "c3"]), true)).await.unwrap();
@@ -109,7 +109,7 @@ async fn what_has_ended_and_was_delivered_is_looked_at_again_for_who_comes_later
 }
 
 #[tokio::test]
-async fn as_many_as_may_listen_do_and_no_more() {
+async fn request_accepts_at_most_16_subscribers() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let names: Vec<String> = (1..=17).map(|n| format!("c{n}")).collect();
@@ -118,20 +118,20 @@ async fn as_many_as_may_listen_do_and_no_more() {
     }
     assert_eq!(store.get(&key).await.subscribers.len(), 16);
     let before = store.item(&key).await;
-    let Subscribed::Full(mut listening) = subscribe(&store, &key, "c17", Seq::default(), 2).await else {
-        panic!("a 17th listens");
+    let Subscribed::Full(mut subscribers) = subscribe(&store, &key, "c17", Seq::default(), 2).await else {
+        panic!("a 17th subscriber was accepted");
     };
-    listening.sort();
+    subscribers.sort();
     let mut sixteen: Vec<ConnectionId> = names[..16].iter().map(|name| name.as_str().into()).collect();
     sixteen.sort();
-    assert_eq!(listening, sixteen);
+    assert_eq!(subscribers, sixteen);
     assert_eq!(store.item(&key).await, before);
-    // Who listens already may do so again, and who leaves makes place.
+    // A subscriber may subscribe again, and a subscriber that leaves makes room for another.
     request_of(subscribe(&store, &key, "c16", Seq::default(), 3).await);
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    let listened = request_of(subscribe(&store, &key, "c17", Seq::default(), 4).await);
-    assert_eq!(listened.subscribers.len(), 16);
-    // The same once it has ended.
+    let snapshot = request_of(subscribe(&store, &key, "c17", Seq::default(), 4).await);
+    assert_eq!(snapshot.subscribers.len(), 16);
+    // The limit of 16 subscribers also applies to a terminal request.
     store.queue.cancel(&key, at(5)).await.unwrap();
     let full = subscribe(&store, &key, "c1", Seq::default(), 6).await;
     assert!(matches!(full, Subscribed::Full(_)), "{full:?}");
@@ -139,11 +139,11 @@ async fn as_many_as_may_listen_do_and_no_more() {
 }
 
 #[tokio::test]
-async fn nobody_listens_to_what_is_not_there_or_is_over() {
+async fn missing_or_expired_request_accepts_no_subscriber() {
     let store = Store::new().await;
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    assert_eq!(subscribe(&store, &nowhere, "c1", Seq::default(), 1).await, Subscribed::Missing);
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    assert_eq!(subscribe(&store, &absent, "c1", Seq::default(), 1).await, Subscribed::Missing);
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
     let key = store.enqueue("r1", 0).await;
     store.queue.cancel(&key, at(1)).await.unwrap();
     let expiry = 1 + QueueSettings::default().ttl.as_secs();
@@ -153,9 +153,9 @@ async fn nobody_listens_to_what_is_not_there_or_is_over() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Whoever listens asks how it stands and what came of it, not what it was sent with.
+/// A subscriber needs the request's status and result, not its payload or checkpoint.
 #[tokio::test]
-async fn a_big_result_is_in_the_answer_and_a_big_payload_is_not() {
+async fn subscribe_returns_a_big_result_but_neither_payload_nor_checkpoint() {
     let store = Store::new().await;
     let big = || json!("x".repeat(5_000));
     let request = Request { payload: big(), ..request("r1") };
@@ -165,11 +165,11 @@ async fn a_big_result_is_in_the_answer_and_a_big_payload_is_not() {
     let last = last(1, 2);
     store.queue.checkpoint(&key, &lease, &big(), &last.progress, last.seq, at(90)).await.unwrap();
     store.queue.complete(&key, &lease, &big(), &last).await.unwrap();
-    let listened = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
+    let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
     let whole = store.get(&key).await;
     assert_eq!((&whole.payload, &whole.checkpoint), (&big(), &Some(big())));
     let expected = Request { payload: Value::Null, checkpoint: None, ..whole };
-    assert_eq!(listened.ending, Some(Ending::Completed(big())));
-    assert_eq!(listened, expected);
+    assert_eq!(snapshot.ending, Some(Ending::Completed(big())));
+    assert_eq!(snapshot, expected);
     assert_eq!(store.queue.snapshot(&key).await.unwrap(), Some(expected));
 }

@@ -1,3 +1,6 @@
+//! Lists of requests: by status, by connection, and by due time; and `dequeue`, which claims from such a
+//! list.
+
 use std::collections::BTreeSet;
 
 use futures_util::TryStreamExt as _;
@@ -21,7 +24,8 @@ async fn by_status(store: &Store, status: Status) -> Page<RequestSummary> {
     store.queue.get_by_status(status, PageRequest::first(100)).await.unwrap()
 }
 
-/// Over enough shards that none of them alone is in order.
+/// Enqueues 30 requests and returns their ids, oldest first. The requests are spread over several shards of
+/// the index, so that a list must merge the shards.
 async fn thirty_pending(store: &Store) -> Vec<String> {
     let names: Vec<String> = (0..30).map(|n| format!("r{n}")).collect();
     let shards: BTreeSet<u8> = names.iter().map(|name| request(name).key().shard(8)).collect();
@@ -33,7 +37,7 @@ async fn thirty_pending(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn requests_of_a_status_are_listed_through_all_shards_the_oldest_first() {
+async fn requests_of_a_status_are_listed_across_all_shards_oldest_first() {
     let store = Store::new().await;
     let all = thirty_pending(&store).await;
     let page = by_status(&store, Status::Pending).await;
@@ -42,13 +46,13 @@ async fn requests_of_a_status_are_listed_through_all_shards_the_oldest_first() {
     for limit in [1, 2, 7, 29, 30, 31] {
         let list = |page| store.queue.get_by_status(Status::Pending, page);
         let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-        assert_eq!(names(&listed), all, "{limit} at a time");
+        assert_eq!(names(&listed), all, "page limit {limit}");
     }
     assert!(by_status(&store, Status::Failed).await.items.is_empty());
 }
 
 #[tokio::test]
-async fn requests_of_one_moment_are_listed_once_each() {
+async fn requests_created_at_the_same_time_are_each_listed_exactly_once() {
     let store = Store::new().await;
     let mut all = BTreeSet::new();
     for n in 0..30 {
@@ -58,16 +62,16 @@ async fn requests_of_one_moment_are_listed_once_each() {
     for limit in 1..=11 {
         let list = |page| store.queue.get_by_status(Status::Pending, page);
         let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-        assert_eq!(listed.len(), 30, "{limit} at a time");
-        assert!(listed.is_sorted_by_key(|request| request.created_at), "{limit} at a time");
+        assert_eq!(listed.len(), 30, "page limit {limit}");
+        assert!(listed.is_sorted_by_key(|request| request.created_at), "page limit {limit}");
         let listed: BTreeSet<_> = listed.iter().map(|request| request.id.to_string()).collect();
-        assert_eq!(listed, all, "{limit} at a time");
+        assert_eq!(listed, all, "page limit {limit}");
     }
 }
 
-/// The list goes on from where it was, though what it ended with is gone from it.
+/// The cursor stays valid although the request that it names has left the list.
 #[tokio::test]
-async fn a_list_goes_on_though_its_last_entry_has_moved_on() {
+async fn status_list_continues_after_its_last_entry_has_changed_status() {
     let store = Store::new().await;
     let all = thirty_pending(&store).await;
     let mut page = PageRequest::first(4);
@@ -88,7 +92,7 @@ async fn a_list_goes_on_though_its_last_entry_has_moved_on() {
 }
 
 #[tokio::test]
-async fn a_summary_says_all_but_what_was_sent_and_what_came_of_it() {
+async fn request_summary_holds_every_attribute_except_payload_and_result() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.cancel(&key, at(2)).await.unwrap();
@@ -128,7 +132,7 @@ async fn a_summary_says_all_but_what_was_sent_and_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn requests_of_a_connection_are_listed_wherever_they_stand() {
+async fn requests_of_a_connection_are_listed_newest_first_in_any_status() {
     let store = Store::new().await;
     for (n, connection) in ["c1", "c2", "c1", "c1"].into_iter().enumerate() {
         let request = Request {
@@ -141,44 +145,44 @@ async fn requests_of_a_connection_are_listed_wherever_they_stand() {
     let lease = store.claim(&request("r2").key(), "first", 20).await;
     store.queue.complete(&request("r2").key(), &lease, &json!(1), &last(1, 21)).await.unwrap();
     let listed = store.queue.get_by_connection(&"c1".into(), PageRequest::default()).await.unwrap();
-    assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "the newest first");
+    assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "requests are listed newest first");
     let connection = "c1".into();
     let list = |page| store.queue.get_by_connection(&connection, page);
     for limit in 1..=4 {
         let listed: Vec<_> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-        assert_eq!(names(&listed), ["r0", "r2", "r3"], "{limit} at a time");
+        assert_eq!(names(&listed), ["r0", "r2", "r3"], "page limit {limit}");
     }
-    let nobody = store.queue.get_by_connection(&"c9".into(), PageRequest::default()).await.unwrap();
-    assert!(nobody.items.is_empty() && nobody.next.is_none());
+    let empty = store.queue.get_by_connection(&"c9".into(), PageRequest::default()).await.unwrap();
+    assert!(empty.items.is_empty() && empty.next.is_none());
 }
 
 #[tokio::test]
-async fn what_is_due_is_listed_by_when_it_became_so() {
+async fn due_requests_are_listed_by_the_time_at_which_they_became_due() {
     let store = Store::new().await;
-    // Unclaimed: due 60 s after each was queued.
+    // An unclaimed request is due 60 s after its creation.
     for (id, seconds) in [("r1", 5), ("r2", 3), ("r3", 4), ("r4", 100)] {
         store.enqueue(id, seconds).await;
     }
     let due = async |now: Timestamp| store.queue.due(now, PageRequest::default()).await.unwrap().items;
     assert!(due(at(62)).await.is_empty());
-    assert_eq!(names(&due(at(63)).await), ["r2"], "the very moment counts");
+    assert_eq!(names(&due(at(63)).await), ["r2"], "a request is due at exactly its due time");
     assert_eq!(names(&due(at(65)).await), ["r2", "r3", "r1"]);
-    // Claimed: due 10 s after the lease's end.
+    // A claimed request is due 10 s after its lease expires.
     store.claim(&request("r2").key(), "first", 10).await;
     assert_eq!(names(&due(at(79)).await), ["r3", "r1"]);
     assert_eq!(names(&due(at(80)).await), ["r3", "r1", "r2"]);
     let list = |page| store.queue.due(at(80), page);
     let listed: Vec<_> = pages(PageRequest::first(1), list).try_collect().await.unwrap();
     assert_eq!(names(&listed), ["r3", "r1", "r2"]);
-    // Ended and delivered: never again.
+    // A cancelled request without subscribers is never due again.
     store.queue.cancel(&request("r3").key(), at(70)).await.unwrap();
     store.queue.unsubscribe(&request("r3").key(), &"c1".into()).await.unwrap();
     assert_eq!(names(&due(at(1_000)).await), ["r1", "r2", "r4"]);
 }
 
-/// A cursor of a list that is asked again at an earlier moment stands behind its end.
+/// The cursor comes from a query at a later time, and points past the end of the list at the earlier time.
 #[tokio::test]
-async fn nothing_is_due_after_the_moment_that_is_asked_about() {
+async fn due_list_continued_with_an_earlier_time_than_its_cursor_is_empty() {
     let store = Store::new().await;
     for n in 0..20 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -190,7 +194,7 @@ async fn nothing_is_due_after_the_moment_that_is_asked_about() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_read_keeps_nobody_from_the_others() {
+async fn corrupt_request_is_reported_and_the_others_are_still_listed() {
     let store = Store::new().await;
     for n in 0..3 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -208,7 +212,7 @@ async fn a_request_that_cannot_be_read_keeps_nobody_from_the_others() {
 }
 
 #[tokio::test]
-async fn a_page_that_no_list_has_is_refused_without_a_call() {
+async fn page_with_an_invalid_limit_or_cursor_is_refused_as_misuse() {
     let store = Store::new().await;
     for n in 0..2 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -228,9 +232,9 @@ async fn a_page_that_no_list_has_is_refused_without_a_call() {
     }
 }
 
-/// It would pass over what the other list has before that place, and nobody would know.
+/// A cursor of another list would silently skip the entries before its position.
 #[tokio::test]
-async fn a_cursor_of_one_status_or_connection_is_refused_for_another() {
+async fn list_cursor_of_one_status_or_connection_is_refused_for_another() {
     let store = Store::new().await;
     for n in 0..4 {
         let request = Request { created_at: at(n), ..request(&format!("r{n}")) };
@@ -246,19 +250,19 @@ async fn a_cursor_of_one_status_or_connection_is_refused_for_another() {
     ] {
         assert_eq!(other.unwrap_err().kind(), StoreErrorKind::Misuse);
     }
-    // And not for their own.
+    // Each cursor is accepted by its own list.
     store.queue.get_by_status(Status::Pending, first.after(pending)).await.unwrap();
     store.queue.get_by_connection(&"c1".into(), first.after(c1)).await.unwrap();
 }
 
 #[tokio::test]
-async fn one_that_cannot_be_claimed_keeps_nobody_from_the_later_ones() {
+async fn dequeue_skips_corrupt_requests_and_claims_the_later_ones() {
     let store = Store::new().await;
     let names: Vec<String> = (0..14).map(|n| format!("r{n}")).collect();
     for (seconds, name) in names.iter().enumerate() {
         store.enqueue(name, seconds as u64).await;
     }
-    // More than are tried before the index is read again.
+    // More corrupt requests than one page of the index query holds.
     let (bad, good) = names.split_at(12);
     for name in bad {
         store.edit(&request(name).key(), "SET attempt = :value", string("once")).await;
@@ -270,16 +274,16 @@ async fn one_that_cannot_be_claimed_keeps_nobody_from_the_later_ones() {
     }
     let error = dequeue().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse, "{error}");
-    assert!(error.to_string().contains("acme/ann/r0"), "of the oldest: {error}");
+    assert!(error.to_string().contains("acme/ann/r0"), "the error names the oldest corrupt request: {error}");
 }
 
 #[tokio::test]
-async fn the_oldest_pending_is_claimed_first_until_none_is_left() {
+async fn dequeue_claims_the_oldest_pending_request_first_until_none_is_left() {
     let store = Store::new().await;
     for (id, seconds) in [("r1", 3), ("r2", 1), ("r3", 2)] {
         store.enqueue(id, seconds).await;
     }
-    store.claim(&request("r3").key(), "somebody", 5).await;
+    store.claim(&request("r3").key(), "worker", 5).await;
     let mut taken = Vec::new();
     while let Some(claimed) = store.queue.dequeue("operator", at(10), at(10) + LEASE).await.unwrap() {
         let Claimed::Won(request, lease) = claimed else { panic!("{claimed:?}") };
@@ -290,7 +294,7 @@ async fn the_oldest_pending_is_claimed_first_until_none_is_left() {
 }
 
 #[tokio::test]
-async fn of_two_that_take_from_the_queue_each_request_is_won_by_one() {
+async fn each_request_is_claimed_by_exactly_one_of_two_concurrent_dequeuers() {
     let store = Store::new().await;
     let all = thirty_pending(&store).await;
     let take = async |owner: &str| {
@@ -311,9 +315,9 @@ async fn of_two_that_take_from_the_queue_each_request_is_won_by_one() {
     assert_eq!(taken, expected);
 }
 
-/// What stands in the index of a status is what the item says, whatever it was before.
+/// The status index follows each change of the item's status.
 #[tokio::test]
-async fn a_request_is_listed_under_the_status_that_it_has() {
+async fn request_is_listed_only_under_its_current_status() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let listed = async || {
@@ -335,12 +339,13 @@ async fn a_request_is_listed_under_the_status_that_it_has() {
     assert_eq!(listed().await, [Status::Cancelled]);
 }
 
-/// An index lags behind: what it still shows under an old status is left out.
+/// The index lags behind the table: requests that the index still holds under an old status are left out of
+/// the list.
 #[tokio::test]
-async fn what_has_moved_on_behind_the_index_is_left_out() {
+async fn request_whose_status_is_newer_than_the_index_is_left_out_of_the_list() {
     let store = Store::new().await;
     let (r1, _) = (store.enqueue("r1", 0).await, store.enqueue("r2", 1).await);
-    // The status alone: the index still has it among the pending.
+    // Change only the status attribute, so that the index still lists r1 as pending.
     let update = store.client.update_item().table_name(&store.requests_table);
     let update = update.set_key(Some(request_item::key(&r1))).update_expression("SET #status = :processing");
     let update = update.expression_attribute_names("#status", "status");

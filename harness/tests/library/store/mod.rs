@@ -1,6 +1,8 @@
-//! What the ports do on real tables: on the embedded database, or on whatever answers at `STREAMER_TEST_DYNAMODB_URL`.
+//! Tests of the store on real tables: in the embedded database, or in the DynamoDB implementation whose URL
+//! is in `STREAMER_TEST_DYNAMODB_URL`.
 //!
-//! Each test makes tables of its own and names its own times, so that any implementation of DynamoDB can be asked.
+//! Each test creates its own tables and passes its own times, so that the tests run on any implementation of
+//! DynamoDB.
 
 mod big_values;
 mod checkpoints;
@@ -34,18 +36,18 @@ use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::tables::Tables;
 use streamer_harness::template::{Environment, Template};
 
-/// When everything here begins.
+/// Time zero of the store's tests, to which [`at`] adds seconds.
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-/// How long a lease of these tests holds.
+/// Duration of each lease in the store's tests.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
-/// The moment that many seconds after the begin.
+/// Returns the time `seconds` seconds after [`NOW`].
 pub(super) fn at(seconds: u64) -> Timestamp {
     NOW + Duration::from_secs(seconds)
 }
 
-/// Both ports on tables of their own.
+/// A connection store and a request queue on newly created tables.
 pub(super) struct Store {
     pub(super) client: Client,
     pub(super) connections: DynamoConnectionStore,
@@ -80,14 +82,14 @@ impl Store {
         }
     }
 
-    /// Queues ann's request `id`, at that many seconds.
+    /// Enqueues ann's request `id`, created at `seconds`.
     pub(super) async fn enqueue(&self, id: &str, seconds: u64) -> RequestKey {
         let request = Request { created_at: at(seconds), ..request(id) };
         assert_eq!(self.queue.enqueue(&request).await.unwrap(), Enqueued::New);
         request.key()
     }
 
-    /// Queues ann's request `id` at the begin, and claims it one second later.
+    /// Enqueues ann's request `id` at 0 s, and claims the request at 1 s.
     pub(super) async fn claimed(&self, id: &str) -> (RequestKey, Lease) {
         let key = self.enqueue(id, 0).await;
         let lease = self.claim(&key, "first", 1).await;
@@ -110,7 +112,7 @@ impl Store {
         self.queue.claim(key, owner, runner, at(seconds), at(seconds) + LEASE).await.unwrap()
     }
 
-    /// The request as whoever looks at it when its timer fires sees it.
+    /// Reads the request's summary, as a query for due items returns it to the sweeper.
     pub(super) async fn seen(&self, key: &RequestKey) -> RequestSummary {
         request_item::decode_summary(&self.item(key).await).unwrap()
     }
@@ -128,14 +130,14 @@ impl Store {
         get.set_key(Some(part_item::key(key, part))).send().await.unwrap().item
     }
 
-    /// Changes a request's item behind the port's back.
+    /// Changes a request's item directly in the table, bypassing the request queue.
     pub(super) async fn edit(&self, key: &RequestKey, expression: &str, value: AttributeValue) {
         let update = self.client.update_item().table_name(&self.requests_table);
         let update = update.set_key(Some(request_item::key(key))).update_expression(expression);
         update.expression_attribute_values(":value", value).send().await.unwrap();
     }
 
-    /// Changes a connection's item behind the port's back.
+    /// Changes a connection's item directly in the table, bypassing the connection store.
     pub(super) async fn edit_connection(&self, id: &str, expression: &str, value: AttributeValue) {
         let update = self.client.update_item().table_name(&self.connections_table);
         let update = update.key(connection_item::KEY, connection_item::key(&id.into()));
@@ -143,19 +145,19 @@ impl Store {
         update.send().await.unwrap();
     }
 
-    /// Whether somebody has to look at the request at some time.
+    /// Whether the request is in the timer index, from which the sweeper reads due items.
     pub(super) async fn is_in_timers(&self, key: &RequestKey) -> bool {
         let item = self.item(key).await;
         assert_eq!(
             item.contains_key("timer_at"),
             item.contains_key("timer_shard"),
-            "they come and go together"
+            "timer_at and timer_shard are set and removed together"
         );
         item.contains_key("timer_at")
     }
 }
 
-/// ann's request `id`, queued at the begin.
+/// Ann's pending request `id`, created at [`NOW`].
 pub(super) fn request(id: &str) -> Request {
     let (payload, connection) = (json!({"format": "pdf"}), "c1".into());
     Request {
@@ -165,7 +167,8 @@ pub(super) fn request(id: &str) -> Request {
     }
 }
 
-/// What an attempt has last said: nothing of how far it has come, and its first frame, at that many seconds.
+/// The last report of an attempt of this epoch: no progress, the epoch's first sequence number, written at
+/// `seconds`.
 pub(super) fn last(epoch: u64, seconds: u64) -> LastReport {
     LastReport { seq: Seq::start_of(epoch).next(), at: at(seconds), ..LastReport::default() }
 }
@@ -174,7 +177,7 @@ pub(super) fn out_of_paper() -> ErrorBody {
     ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "The printer is out of paper")
 }
 
-/// The attempt of that number, and of the claim of that number, which failed at that many seconds.
+/// A past attempt that failed at `seconds`. The epoch of its claim equals `attempt`.
 pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     PastAttempt {
         attempt,
@@ -186,7 +189,8 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     }
 }
 
-/// These have been told of the end, and nothing else is known.
+/// A delivery of the terminal frame to the connections `delivered`; no dead letter is sent and no part item
+/// released.
 pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
     Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
 }

@@ -1,4 +1,4 @@
-//! Requests that somebody has to look at: nudged, postponed, taken back.
+//! The sweeper's writes to due requests: nudge, postpone, and reclaim (`take_back`).
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -12,20 +12,21 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number, out_of_paper, past, request};
 
-/// The first attempt, whose process died.
+/// The first attempt, whose process crashed at `seconds`.
 fn crash(seconds: u64) -> PastAttempt {
     PastAttempt { outcome: AttemptOutcome::Crashed, ..past(1, seconds) }
 }
 
 fn crashed_too_often() -> ErrorBody {
-    ErrorBody::new(ErrorCode::ProcessingFailed, "Its process died again and again")
+    ErrorBody::new(ErrorCode::ProcessingFailed, "The process of every attempt crashed")
 }
 
+/// Every verdict about a request whose lease has expired.
 fn verdicts() -> [Abandoned; 3] {
     [Abandoned::Again, Abandoned::Failed(crashed_too_often()), Abandoned::Cancelled]
 }
 
-/// A request that runs, and whose end is asked for where the verdict is that it ends so.
+/// A claimed request. If the verdict is `Cancelled`, a cancel is requested, as this verdict demands.
 async fn abandoned(store: &Store, id: &str, verdict: &Abandoned) -> (RequestKey, Lease) {
     let (key, lease) = store.claimed(id).await;
     if *verdict == Abandoned::Cancelled {
@@ -43,7 +44,7 @@ fn millis(seconds: u64) -> AttributeValue {
 }
 
 #[tokio::test]
-async fn a_pending_request_is_nudged_once_for_each_time_that_its_timer_fires() {
+async fn pending_request_is_nudged_once_each_time_its_timer_fires() {
     let store = Store::new().await;
     for (id, runner, first, next) in [("r1", Runner::Processor, 60, 120), ("r2", Runner::Worker, 150, 210)] {
         let request = Request { runner, ..request(id) };
@@ -53,8 +54,8 @@ async fn a_pending_request_is_nudged_once_for_each_time_that_its_timer_fires() {
         assert!(store.queue.nudge(&seen, at(60)).await.unwrap());
         let item = store.item(&key).await;
         assert_eq!((&item["nudges"], &item["timer_at"]), (&number(1), &millis(next)));
-        assert_eq!(store.get(&key).await, request, "nothing else has changed");
-        // Somebody else saw it as it was before.
+        assert_eq!(store.get(&key).await, request, "a nudge changes only timer and nudge count");
+        // A second sweeper still has the summary from before the nudge.
         assert!(!store.queue.nudge(&seen, at(61)).await.unwrap());
         assert_eq!(store.item(&key).await, item);
         let seen = store.seen(&key).await;
@@ -64,7 +65,7 @@ async fn a_pending_request_is_nudged_once_for_each_time_that_its_timer_fires() {
 }
 
 #[tokio::test]
-async fn what_is_pending_no_more_is_not_nudged() {
+async fn claimed_or_missing_request_is_not_nudged() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let seen = store.seen(&key).await;
@@ -73,15 +74,15 @@ async fn what_is_pending_no_more_is_not_nudged() {
     assert!(!store.queue.nudge(&seen, at(60)).await.unwrap());
     assert!(!store.queue.nudge(&store.seen(&key).await, at(60)).await.unwrap());
     assert_eq!(store.item(&key).await, running);
-    let nowhere = Request { id: "r2".into(), ..request("r2") };
+    let absent = Request { id: "r2".into(), ..request("r2") };
     let mut missing = seen;
-    missing.id = nowhere.id.clone();
+    missing.id = absent.id.clone();
     assert!(!store.queue.nudge(&missing, at(60)).await.unwrap());
-    assert_eq!(store.queue.get(&nowhere.key()).await.unwrap(), None);
+    assert_eq!(store.queue.get(&absent.key()).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_timer_is_put_off_unless_it_was_set_anew() {
+async fn timer_is_postponed_only_if_it_is_still_at_the_expected_time() {
     let store = Store::new().await;
     let (key, _) = store.claimed("r1").await;
     let before = store.get(&key).await;
@@ -89,17 +90,17 @@ async fn a_timer_is_put_off_unless_it_was_set_anew() {
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     assert_eq!(store.get(&key).await, before);
     assert!(!store.queue.postpone(&key, at(71), at(200)).await.unwrap());
-    // The same wish twice is one whose answer was lost.
+    // The same write again counts as a retry after a lost response, and succeeds.
     assert!(store.queue.postpone(&key, at(71), at(100)).await.unwrap());
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    assert!(!store.queue.postpone(&nowhere, at(71), at(100)).await.unwrap());
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    assert!(!store.queue.postpone(&absent, at(71), at(100)).await.unwrap());
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// Neither a timer that is gone is set again.
+/// A postponement does not set a timer that was cleared.
 #[tokio::test]
-async fn what_nobody_has_to_look_at_any_more_gets_no_timer() {
+async fn postponement_does_not_set_the_timer_of_a_delivered_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
@@ -109,7 +110,7 @@ async fn what_nobody_has_to_look_at_any_more_gets_no_timer() {
 }
 
 #[tokio::test]
-async fn a_request_whose_process_died_is_run_again_by_the_worker_alone() {
+async fn reclaimed_request_becomes_pending_and_can_be_claimed_only_by_the_worker() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
@@ -128,7 +129,8 @@ async fn a_request_whose_process_died_is_run_again_by_the_worker_alone() {
     assert!(!store.item(&key).await.contains_key("owner"));
     let refused = store.try_claim(&key, "processor", Runner::Processor, 72).await;
     assert!(matches!(refused, Claimed::ForWorker), "{refused:?}");
-    // Its own token, from before, gives no right to it.
+    // The owner token of the lost lease does not let the processor claim a request that is reserved for the
+    // worker.
     let again = store.try_claim(&key, &lease.owner, Runner::Processor, 72).await;
     assert!(matches!(again, Claimed::ForWorker), "{again:?}");
     let second = store.claim(&key, "worker", 73).await;
@@ -136,7 +138,7 @@ async fn a_request_whose_process_died_is_run_again_by_the_worker_alone() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_taken_back_for_good_has_ended_and_owes_what_an_end_owes() {
+async fn request_reclaimed_as_failed_or_cancelled_is_terminal_with_a_delivery_timer() {
     let store = Store::new().await;
     for (id, verdict) in [("r1", Abandoned::Failed(crashed_too_often())), ("r2", Abandoned::Cancelled)] {
         let (key, _) = abandoned(&store, id, &verdict).await;
@@ -159,7 +161,7 @@ async fn a_request_that_is_taken_back_for_good_has_ended_and_owes_what_an_end_ow
         assert_eq!(store.get(&key).await, expected);
         assert_eq!(timer_at(&store, &key).await, Some(millis(71 + 30)));
         assert!(store.item(&key).await.contains_key("ttl"));
-        // The letter, and whoever listens, are settled in one write.
+        // One write records both the dead letter and the delivery.
         let c1 = ids(&["c1"]);
         let delivery = Delivery { is_dead_letter_sent: is_failed, ..delivered_to(&c1, true) };
         store.queue.record_delivery(&key, 1, delivery).await.unwrap();
@@ -168,9 +170,9 @@ async fn a_request_that_is_taken_back_for_good_has_ended_and_owes_what_an_end_ow
     }
 }
 
-/// Invariant 3, for one that takes itself to hold the lease still.
+/// Invariant 3 (a fenced attempt changes nothing), for an attempt that still acts as the lease's holder.
 #[tokio::test]
-async fn a_holder_that_comes_back_changes_nothing_and_learns_that_it_is_fenced() {
+async fn every_write_of_an_attempt_whose_request_was_reclaimed_is_fenced() {
     let store = Store::new().await;
     for (n, verdict) in verdicts().into_iter().enumerate() {
         let (key, lease) = abandoned(&store, &format!("r{n}"), &verdict).await;
@@ -198,7 +200,7 @@ async fn a_holder_that_comes_back_changes_nothing_and_learns_that_it_is_fenced()
 }
 
 #[tokio::test]
-async fn of_two_that_take_it_back_at_once_one_does() {
+async fn of_two_concurrent_reclaims_exactly_one_succeeds() {
     let store = Store::new().await;
     for (n, verdict) in verdicts().into_iter().enumerate() {
         let (key, _) = abandoned(&store, &format!("r{n}"), &verdict).await;
@@ -215,7 +217,7 @@ async fn of_two_that_take_it_back_at_once_one_does() {
 }
 
 #[tokio::test]
-async fn of_two_that_nudge_at_once_one_does() {
+async fn of_two_concurrent_nudges_exactly_one_succeeds() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let seen = store.seen(&key).await;
@@ -225,20 +227,20 @@ async fn of_two_that_nudge_at_once_one_does() {
 }
 
 #[tokio::test]
-async fn a_request_that_moves_on_is_not_taken_back() {
+async fn request_that_changed_since_the_sweeper_read_it_is_not_reclaimed() {
     let store = Store::new().await;
     for verdict in [Abandoned::Again, Abandoned::Failed(crashed_too_often())] {
-        for (n, what) in
-            ["renewed", "completed", "retried and claimed", "asked to end"].into_iter().enumerate()
+        for (n, change) in
+            ["renewed", "completed", "retried and claimed", "cancel requested"].into_iter().enumerate()
         {
             let (key, lease) = store.claimed(&format!("r{n}-{}", verdict == Abandoned::Again)).await;
             let seen = store.seen(&key).await;
-            match what {
+            match change {
                 "renewed" => drop(store.queue.renew(&key, &lease, at(90)).await.unwrap()),
                 "completed" => {
                     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
                 }
-                "asked to end" => drop(store.queue.cancel(&key, at(3)).await.unwrap()),
+                "cancel requested" => drop(store.queue.cancel(&key, at(3)).await.unwrap()),
                 _ => {
                     let runner = Runner::Processor;
                     store.queue.retry_later(&key, &lease, &[], at(3), runner, &last(1, 2)).await.unwrap();
@@ -246,19 +248,19 @@ async fn a_request_that_moves_on_is_not_taken_back() {
                 }
             }
             let before = store.item(&key).await;
-            assert!(!store.queue.take_back(&seen, &verdict, &[], at(71)).await.unwrap(), "{what}");
-            assert_eq!(store.item(&key).await, before, "{what}");
+            assert!(!store.queue.take_back(&seen, &verdict, &[], at(71)).await.unwrap(), "{change}");
+            assert_eq!(store.item(&key).await, before, "{change}");
         }
     }
-    // Nor cancelled, unless that was asked for.
-    let (key, _) = store.claimed("nobody asked").await;
+    // The verdict `Cancelled` is refused, because no cancel was requested.
+    let (key, _) = store.claimed("no cancel requested").await;
     let (seen, before) = (store.seen(&key).await, store.item(&key).await);
     assert!(!store.queue.take_back(&seen, &Abandoned::Cancelled, &[], at(71)).await.unwrap());
     assert_eq!(store.item(&key).await, before);
 }
 
 #[tokio::test]
-async fn only_what_was_seen_under_a_lease_is_taken_back() {
+async fn reclaim_of_a_request_without_a_lease_is_refused_as_misuse() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let before = store.item(&key).await;
@@ -268,9 +270,9 @@ async fn only_what_was_seen_under_a_lease_is_taken_back() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Two who look at once, the second of whom comes when the next attempt has failed already.
+/// Of two sweepers that act on the same due item, the second acts only after the next attempt has failed too.
 #[tokio::test]
-async fn nothing_is_pending_again_before_it_is_due() {
+async fn retrying_request_does_not_become_pending_before_it_is_due() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let retry = async |lease: &Lease, due| {
@@ -292,14 +294,14 @@ async fn nothing_is_pending_again_before_it_is_due() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_next_attempt_is_claimed_once_that_is_due_and_by_whom_it_waits_for() {
+async fn retrying_request_is_claimed_only_when_due_and_only_by_its_assigned_runner() {
     let store = Store::new().await;
     for (id, runner) in [("r1", Runner::Processor), ("r2", Runner::Worker)] {
         let (key, lease) = store.claimed(id).await;
         store.queue.retry_later(&key, &lease, &[past(1, 2)], at(10), runner, &last(1, 2)).await.unwrap();
         assert_eq!(store.get(&key).await.runner, runner);
-        for asks in [Runner::Processor, Runner::Worker] {
-            let early = store.try_claim(&key, "early", asks, 9).await;
+        for claimant in [Runner::Processor, Runner::Worker] {
+            let early = store.try_claim(&key, "early", claimant, 9).await;
             assert!(matches!(early, Claimed::NotPending(Status::Retrying)), "{early:?}");
         }
         if runner == Runner::Worker {
@@ -311,20 +313,20 @@ async fn what_waits_for_its_next_attempt_is_claimed_once_that_is_due_and_by_whom
         assert_eq!((won.attempt, lease.epoch), (2, 2));
         assert_eq!(won.history, [past(1, 2)]);
     }
-    // One that has had all its attempts is for nobody.
+    // A request without attempts left cannot be claimed.
     let only = Request { max_attempts: 1, ..request("r3") };
     store.queue.enqueue(&only).await.unwrap();
     let (lease, last) = (store.claim(&only.key(), "first", 1).await, last(1, 2));
     store.queue.retry_later(&only.key(), &lease, &[], at(10), Runner::Worker, &last).await.unwrap();
-    for asks in [Runner::Processor, Runner::Worker] {
-        let spent = store.try_claim(&only.key(), "second", asks, 20).await;
+    for claimant in [Runner::Processor, Runner::Worker] {
+        let spent = store.try_claim(&only.key(), "second", claimant, 20).await;
         assert!(matches!(spent, Claimed::NotPending(Status::Retrying)), "{spent:?}");
     }
 }
 
-/// A dead letter that is due keeps the request in the timers, whoever leaves.
+/// A dead letter that is due keeps the request in the timer index, even if no subscriber is left.
 #[tokio::test]
-async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
+async fn failed_request_stays_in_the_timer_index_until_its_dead_letter_is_sent() {
     let store = Store::new().await;
     let failed = async |id: &str| {
         let (key, lease) = store.claimed(id).await;
@@ -334,27 +336,27 @@ async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
     let c1 = ids(&["c1"]);
     let sent =
         |reached, is_complete| Delivery { is_dead_letter_sent: true, ..delivered_to(reached, is_complete) };
-    let key = failed("everyone is told first").await;
+    let key = failed("delivered first").await;
     store.queue.record_delivery(&key, 1, delivered_to(&c1, true)).await.unwrap();
     let request = store.get(&key).await;
     assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
     store.queue.record_delivery(&key, 1, sent(&[], true)).await.unwrap();
     assert!(!store.get(&key).await.is_dead_letter_due && !store.is_in_timers(&key).await);
 
-    let key = failed("the letter is sent first").await;
+    let key = failed("dead letter sent first").await;
     store.queue.record_delivery(&key, 1, sent(&[], false)).await.unwrap();
     assert!(!store.get(&key).await.is_dead_letter_due && store.is_in_timers(&key).await);
     store.queue.record_delivery(&key, 1, delivered_to(&c1, true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 
-    let key = failed("the last listener leaves").await;
+    let key = failed("last subscriber leaves").await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let request = store.get(&key).await;
     assert!(request.is_dead_letter_due && request.subscribers.is_empty() && store.is_in_timers(&key).await);
     store.queue.record_delivery(&key, 1, sent(&[], true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 
-    // Failed by somebody who looked at it, not by its attempt.
+    // A request that the sweeper fails by `update_status` needs a dead letter too.
     let key = store.enqueue("never run", 0).await;
     let failed = NewStatus::Failed(out_of_paper());
     store.queue.update_status(&key, Status::Pending, failed, at(5)).await.unwrap();
@@ -362,7 +364,7 @@ async fn a_failed_request_is_looked_at_until_its_dead_letter_is_sent() {
 }
 
 #[tokio::test]
-async fn a_redrive_is_noted_on_what_has_failed() {
+async fn redrive_is_recorded_only_on_a_failed_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let early = store.queue.record_redrive(&key, 1, &"r2".into()).await.unwrap_err();
@@ -372,8 +374,8 @@ async fn a_redrive_is_noted_on_what_has_failed() {
         store.queue.record_redrive(&key, 1, &"r2".into()).await.unwrap();
         assert_eq!(store.get(&key).await.redriven_as, Some("r2".into()));
     }
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let error = store.queue.record_redrive(&nowhere, 1, &"r2".into()).await.unwrap_err();
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    let error = store.queue.record_redrive(&absent, 1, &"r2".into()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }

@@ -1,3 +1,5 @@
+//! Writes to a request that need no lease: cancel, status changes and unsubscribe.
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 use streamer::ids::RequestKey;
@@ -11,11 +13,11 @@ use streamer::store::{
 use super::{Store, at, ids, last, past, request};
 
 fn attempts_used_up() -> ErrorBody {
-    ErrorBody::new(ErrorCode::ProcessingFailed, "It failed three times")
+    ErrorBody::new(ErrorCode::ProcessingFailed, "The request failed three times")
 }
 
-/// A request that stands so, by the port's own writes.
-async fn standing(store: &Store, id: &str, status: Status) -> RequestKey {
+/// Brings a new request into `status` by the store's own writes.
+async fn request_in(store: &Store, id: &str, status: Status) -> RequestKey {
     let key = store.enqueue(id, 0).await;
     if status == Status::Pending {
         return key;
@@ -42,12 +44,12 @@ async fn standing(store: &Store, id: &str, status: Status) -> RequestKey {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again() {
+async fn request_without_a_lease_is_cancelled_immediately_and_can_no_longer_be_claimed() {
     let store = Store::new().await;
     for (id, status, seq) in
         [("r1", Status::Pending, Seq::default().next()), ("r2", Status::Retrying, Seq::start_of(2).next())]
     {
-        let key = standing(&store, id, status).await;
+        let key = request_in(&store, id, status).await;
         let before = store.get(&key).await;
         let cancelled = store.queue.cancel(&key, at(10)).await.unwrap();
         let (subscribers, epoch) = (ids(&["c1"]), before.epoch);
@@ -70,33 +72,33 @@ async fn a_request_that_nobody_runs_is_cancelled_at_once_and_never_claimed_again
 }
 
 #[tokio::test]
-async fn a_cancellation_says_what_it_found() {
+async fn cancel_reports_whether_the_request_was_running_terminal_or_missing() {
     let store = Store::new().await;
-    let running = standing(&store, "r1", Status::Processing).await;
+    let running = request_in(&store, "r1", Status::Processing).await;
     for _ in 0..2 {
         assert_eq!(store.queue.cancel(&running, at(10)).await.unwrap(), Cancelled::Requested);
     }
     assert_eq!(store.get(&running).await.status, Status::Processing);
     for (id, status) in [("r2", Status::Completed), ("r3", Status::Failed), ("r4", Status::Cancelled)] {
-        let key = standing(&store, id, status).await;
+        let key = request_in(&store, id, status).await;
         let before = store.item(&key).await;
         assert_eq!(store.queue.cancel(&key, at(10)).await.unwrap(), Cancelled::Ended(status));
         assert_eq!(store.item(&key).await, before, "{status:?}");
     }
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    assert_eq!(store.queue.cancel(&nowhere, at(10)).await.unwrap_err().kind(), StoreErrorKind::NotFound);
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    assert_eq!(store.queue.cancel(&absent, at(10)).await.unwrap_err().kind(), StoreErrorKind::NotFound);
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// Every status, and every status that somebody without the lease might want it to have.
+/// Tries every current status with every status that a caller without the lease can ask for.
 #[tokio::test]
-async fn a_status_changes_without_a_lease_only_where_nobody_holds_one() {
+async fn status_change_without_a_lease_succeeds_only_from_pending_or_retrying() {
     let store = Store::new().await;
     let mut n = 0;
     for from in Status::ALL {
         for to in [NewStatus::Pending, NewStatus::Failed(attempts_used_up()), NewStatus::Cancelled] {
             n += 1;
-            let key = standing(&store, &format!("r{n}"), from).await;
+            let key = request_in(&store, &format!("r{n}"), from).await;
             let before = store.item(&key).await;
             let changed = store.queue.update_status(&key, from, to.clone(), at(40)).await;
             let allowed = match (from, &to) {
@@ -120,68 +122,68 @@ async fn a_status_changes_without_a_lease_only_where_nobody_holds_one() {
 }
 
 #[tokio::test]
-async fn a_status_that_has_changed_meanwhile_is_not_changed_again() {
+async fn status_change_is_refused_if_the_request_no_longer_has_the_expected_status() {
     let store = Store::new().await;
-    for (n, stands) in Status::ALL.into_iter().enumerate() {
-        let key = standing(&store, &format!("r{n}"), stands).await;
+    for (n, current) in Status::ALL.into_iter().enumerate() {
+        let key = request_in(&store, &format!("r{n}"), current).await;
         let before = store.item(&key).await;
         for from in [Status::Pending, Status::Retrying] {
-            if from == stands {
+            if from == current {
                 continue;
             }
             let error =
                 store.queue.update_status(&key, from, NewStatus::Cancelled, at(40)).await.unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {stands:?}");
-            let said = format!("it is {}, not {}", stands.as_str(), from.as_str());
+            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {current:?}");
+            let said = format!("it is {}, not {}", current.as_str(), from.as_str());
             assert!(error.to_string().contains(&said), "{error}");
             assert_eq!(store.item(&key).await, before);
         }
     }
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let change = store.queue.update_status(&nowhere, Status::Pending, NewStatus::Cancelled, at(40));
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    let change = store.queue.update_status(&absent, Status::Pending, NewStatus::Cancelled, at(40));
     assert_eq!(change.await.unwrap_err().kind(), StoreErrorKind::NotFound);
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_request_that_fails_while_it_waits_keeps_why() {
+async fn request_that_is_failed_while_waiting_for_a_retry_stores_the_error() {
     let store = Store::new().await;
-    let key = standing(&store, "r1", Status::Retrying).await;
+    let key = request_in(&store, "r1", Status::Retrying).await;
     let failed = NewStatus::Failed(attempts_used_up());
     store.queue.update_status(&key, Status::Retrying, failed, at(40)).await.unwrap();
     let request = store.get(&key).await;
     assert_eq!(request.ending, Some(Ending::Failed(attempts_used_up())));
     assert_eq!((request.finished_at, request.seq), (Some(at(40)), Seq::start_of(2).next()));
-    assert!(store.is_in_timers(&key).await, "its subscribers are still to be told");
+    assert!(store.is_in_timers(&key).await, "an undelivered request stays in the timer index");
 }
 
 #[tokio::test]
-async fn a_connection_is_taken_off_wherever_the_request_stands() {
+async fn unsubscribe_removes_a_connection_from_a_request_in_any_status() {
     let store = Store::new().await;
     for (n, status) in Status::ALL.into_iter().enumerate() {
-        let key = standing(&store, &format!("r{n}"), status).await;
+        let key = request_in(&store, &format!("r{n}"), status).await;
         store.edit(&key, "SET subscribers.c2 = :value", AttributeValue::N("1".to_owned())).await;
-        let left = async |connection: &str| {
+        let unsubscribe = async |connection: &str| {
             store.queue.unsubscribe(&key, &connection.into()).await.unwrap();
             (store.get(&key).await.subscribers, store.is_in_timers(&key).await)
         };
-        assert_eq!(left("nobody").await, (ids(&["c1", "c2"]), true), "{status:?}");
-        assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
-        assert_eq!(left("c1").await, (ids(&["c2"]), true), "{status:?}");
-        // A dead letter that is still to be sent keeps the timer.
+        assert_eq!(unsubscribe("nobody").await, (ids(&["c1", "c2"]), true), "{status:?}");
+        assert_eq!(unsubscribe("c1").await, (ids(&["c2"]), true), "{status:?}");
+        assert_eq!(unsubscribe("c1").await, (ids(&["c2"]), true), "{status:?}");
+        // A dead letter that is due keeps the timer.
         let keeps_timer = !status.is_terminal() || status == Status::Failed;
-        assert_eq!(left("c2").await, (Vec::new(), keeps_timer), "{status:?}");
-        assert_eq!(left("c2").await, (Vec::new(), keeps_timer), "{status:?}");
+        assert_eq!(unsubscribe("c2").await, (Vec::new(), keeps_timer), "{status:?}");
+        assert_eq!(unsubscribe("c2").await, (Vec::new(), keeps_timer), "{status:?}");
         assert_eq!(store.get(&key).await.status, status);
     }
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    store.queue.unsubscribe(&nowhere, &"c1".into()).await.unwrap();
-    assert_eq!(store.queue.get(&nowhere).await.unwrap(), None);
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    store.queue.unsubscribe(&absent, &"c1".into()).await.unwrap();
+    assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// Nobody listened any more when it ended, and nobody has cleared its timer: whoever looks at it does.
+/// The last subscriber left before the terminal write, so no delivery clears the timer.
 #[tokio::test]
-async fn a_request_that_nobody_listens_to_leaves_the_timers_when_it_is_looked_at() {
+async fn terminal_request_without_subscribers_leaves_the_timer_index_on_unsubscribe() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
@@ -193,20 +195,24 @@ async fn a_request_that_nobody_listens_to_leaves_the_timers_when_it_is_looked_at
 }
 
 #[tokio::test]
-async fn a_connection_is_taken_off_no_other_users_request_of_the_same_id() {
+async fn unsubscribe_does_not_affect_another_users_request_of_the_same_id() {
     let store = Store::new().await;
     let other = Request { user: "bob".into(), ..request("r1") };
     store.queue.enqueue(&other).await.unwrap();
     let key = store.enqueue("r1", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-    assert_eq!(store.get(&other.key()).await.subscribers, ids(&["c1"]), "bob's request has the same id");
+    assert_eq!(
+        store.get(&other.key()).await.subscribers,
+        ids(&["c1"]),
+        "bob's request of the same id keeps its subscriber"
+    );
 }
 
 #[tokio::test]
-async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
+async fn cancel_unless_subscribed_cancels_only_a_request_without_other_subscribers() {
     let store = Store::new().await;
     for (n, status) in Status::ALL.into_iter().filter(|status| !status.is_terminal()).enumerate() {
-        let key = standing(&store, &format!("r{n}"), status).await;
+        let key = request_in(&store, &format!("r{n}"), status).await;
         let cancel = async |seconds| {
             store.queue.cancel_unless_subscribed(&key, &"c1".into(), at(seconds)).await.unwrap()
         };
@@ -214,7 +220,7 @@ async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
         let before = store.item(&key).await;
         assert_eq!(cancel(10).await, Cancelled::HasOtherSubscribers, "{status:?}");
         store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-        assert_eq!(cancel(11).await, Cancelled::HasOtherSubscribers, "{status:?}: another alone");
+        assert_eq!(cancel(11).await, Cancelled::HasOtherSubscribers, "{status:?}: c2 is the only subscriber");
         store.edit(&key, "SET subscribers.c1 = :value", before["created_at"].clone()).await;
         store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
         let cancelled = cancel(12).await;
@@ -225,18 +231,18 @@ async fn what_others_listen_to_is_not_cancelled_for_one_of_them() {
             assert_eq!(cancel(13).await, Cancelled::Ended(Status::Cancelled));
         }
     }
-    // Nobody at all: the connection has been taken off already.
-    let key = store.enqueue("unheard", 0).await;
+    // A request without any subscriber is cancelled.
+    let key = store.enqueue("unsubscribed", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let cancelled = store.queue.cancel_unless_subscribed(&key, &"c1".into(), at(10)).await.unwrap();
     assert!(matches!(cancelled, Cancelled::Now { .. }), "{cancelled:?}");
-    let nowhere = RequestKey::from_stored("acme/ann/r9");
-    let error = store.queue.cancel_unless_subscribed(&nowhere, &"c1".into(), at(10)).await.unwrap_err();
+    let absent = RequestKey::from_stored("acme/ann/r9");
+    let error = store.queue.cancel_unless_subscribed(&absent, &"c1".into(), at(10)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
 }
 
 #[tokio::test]
-async fn a_request_that_has_had_all_its_attempts_is_not_made_pending_again() {
+async fn request_without_attempts_left_cannot_become_pending_again() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let again = async |seconds| {
