@@ -44,7 +44,7 @@ impl Cancel {
                 }
                 // `cancel` ignores other subscribers. Only the cancel at the end of a connection respects them.
                 Ok(Cancelled::HasOtherSubscribers) => {
-                    return Err(format!("request {key} was not cancelled: it has other subscribers").into());
+                    return Err(format!("request {key} is not cancelled, because it has other subscribers").into());
                 }
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     return Err(format!(

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mimalloc::MiMalloc;
 
-/// The simulator makes many small allocations, which mimalloc serves faster than the system's allocator.
+/// The allocator of the program is mimalloc, because the simulator makes many small allocations.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

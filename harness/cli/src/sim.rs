@@ -84,10 +84,7 @@ impl Sim {
     }
 
     fn run_many(&self) -> CommandResult {
-        let to = self
-            .from
-            .checked_add(self.seeds)
-            .ok_or("--from plus --seeds must be below 2^64")?;
+        let to = self.from.checked_add(self.seeds).ok_or("--from plus --seeds must be below 2^64")?;
         let mut sim = sim::Sim::default().seeds(self.from..to);
         if let Some(jobs) = self.jobs {
             sim = sim.threads(jobs.into());

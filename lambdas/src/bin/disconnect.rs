@@ -1,4 +1,4 @@
-//! The `disconnect` Lambda function: handles `$disconnect`: deletes the connection, and ends its subscriptions.
+//! Lambda function for `$disconnect` events: deletes the connection, and ends its subscriptions.
 
 fn main() -> Result<(), streamer::lambda::Error> {
     streamer::lambda::disconnect()

@@ -18,9 +18,9 @@ pub(crate) enum Answers {
     Refusing,
     /// Accepts connections, and answers no request.
     Silently,
-    /// Answers an echo with a different payload.
+    /// Answers an echo request with a different payload.
     WithAnotherEcho,
-    /// Answers an echo under another request's id.
+    /// Answers an echo request with the id of another request.
     ForAnotherRequest,
     /// Answers every request with API Gateway's own error, as after a failed integration.
     AsABrokenGateway,

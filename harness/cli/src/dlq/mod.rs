@@ -92,7 +92,7 @@ impl Dlq {
                     let outcome = Redrive { queue: &queue, requests: &requests, reading: &reading }
                         .run(if all { None } else { Some(&ids) })
                         .await;
-                    // The receipts of deleted messages are among these; SQS ignores them.
+                    // The receipts include those of deleted messages, which SQS ignores.
                     queue.release(&reading.receipts()).await;
                     outcome
                 }
@@ -195,7 +195,7 @@ impl Redrive<'_> {
 /// Prints the outcome for one dead letter, and returns whether the letter was redriven and deleted.
 fn report(id: &str, outcome: Result<String, String>) -> std::io::Result<bool> {
     let is_redriven = outcome.is_ok();
-    let text = outcome.unwrap_or_else(|problem| problem);
+    let (Ok(text) | Err(text)) = outcome;
     print(&format!("{}: {text}\n", display::plain(id)))?;
     Ok(is_redriven)
 }

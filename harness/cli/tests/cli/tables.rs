@@ -490,7 +490,10 @@ fn repeated_table_delete_waits_for_the_first_delete() {
     let delete = |url: &str| run(&workspace, &["delete", "--yes", "--prefix", "demo", "--endpoint", url]);
     assert_eq!(delete(&deleting("DELETING", 3)), "0\ndemo-Table: deleted\n");
     let made = delete(&deleting("CREATING", 3));
-    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table is not possible now"), "{made}");
+    assert!(
+        made.starts_with("1\n") && made.contains("DeleteTable of demo-Table is not possible now"),
+        "{made}"
+    );
 }
 
 #[test]
