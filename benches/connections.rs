@@ -1,8 +1,9 @@
-//! Open WebSockets: how many the real stage holds, and what each costs it.
+//! Benchmark of open WebSockets: the local stage holds 10,000 connections, and the bench prints the time to
+//! open them, the memory per connection, and the time of a round trip.
 //!
-//! Unlike the other benches this one measures a whole process once: `streamer local`, built as this bench is, holds
-//! connections whose other ends are here. Each is opened through the real `$connect` function, no faster than API
-//! Gateway lets it. With `--test` there are few.
+//! Unlike the other benches, this bench runs once, without criterion. The stage is a separate process,
+//! `streamer local`, built with the same profile as the bench. Each connection is opened through the real
+//! connect function, at a rate that API Gateway allows. With `--test`, the bench opens only 20 connections.
 
 use std::env;
 use std::error::Error;
@@ -27,20 +28,25 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// API Gateway's rate is 500 new connections a second: a little below, so that none is refused.
+/// Rate of new connections, a little below API Gateway's limit of 500 per second, so that no connection is
+/// refused.
 const CONNECTIONS_PER_SECOND: u32 = 480;
-/// How many are being opened at once. Each keeps one environment of the `$connect` function busy.
-const OPENING: usize = 16;
-/// In all; a process may have 20,000 files open on the machine that this was written on.
+/// Maximum number of connections that are being opened at the same time. Each occupies one environment of the
+/// connect function.
+const CONCURRENT_OPENS: usize = 16;
+/// Number of connections to open, each of which needs a file descriptor in the bench and another in the stage.
 const CONNECTIONS: usize = 10_000;
-const CONNECTIONS_OF_A_TEST: usize = 20;
-/// How many of them make a round trip in the end.
+/// Number of connections to open with `--test`.
+const TEST_CONNECTIONS: usize = 20;
+/// Approximate number of connections whose round trip is measured.
 const SAMPLE: usize = 200;
-/// How long the stage may take to start, once it is built.
-const START: Duration = Duration::from_secs(120);
-/// How long opening all connections may take: well below the ten minutes after which idle ones are closed.
-const OPEN: Duration = Duration::from_secs(300);
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time for the stage to start, after the build.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Maximum time to open all connections, well below the ten minutes after which API Gateway closes idle
+/// connections.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Maximum wait for one connection, one response, or the end of the stage.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -48,14 +54,11 @@ fn main() -> ExitCode {
         .iter()
         .any(|argument| !argument.starts_with("--") && !"connections".contains(argument.as_str()))
     {
-        // Someone wants to run a bench of another name.
+        // The filter on the command line selects another bench.
         return ExitCode::SUCCESS;
     }
-    let connections = if arguments.iter().any(|argument| argument == "--test") {
-        CONNECTIONS_OF_A_TEST
-    } else {
-        CONNECTIONS
-    };
+    let connections =
+        if arguments.iter().any(|argument| argument == "--test") { TEST_CONNECTIONS } else { CONNECTIONS };
     match run(connections) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,34 +73,35 @@ fn run(connections: usize) -> Result<(), Failure> {
     Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stage = Stage::start(&program).await?;
         let measured = measure(&stage, connections).await;
-        let ended = stage.end().await;
-        // What went wrong first is what is to be told.
-        measured.and(ended)
+        let stopped = stage.stop().await;
+        // The first error is reported.
+        measured.and(stopped)
     })
 }
 
 async fn measure(stage: &Stage, connections: usize) -> Result<(), Failure> {
-    // What is allocated once, and not for each connection, is there from now on.
+    // A first connection and request make the stage allocate the memory that does not depend on the number of
+    // connections.
     let mut first = open(&stage.url).await?;
     round_trip(&mut first, 0).await?;
-    let before = stage.resident();
+    let before = stage.resident_kib();
     let started = Instant::now();
-    let mut sockets = timeout(OPEN, open_all(&stage.url, connections))
+    let mut sockets = timeout(OPEN_TIMEOUT, open_all(&stage.url, connections))
         .await
-        .map_err(|_| format!("{connections} connections were not open within {OPEN:?}"))??;
+        .map_err(|_| format!("fewer than {connections} connections were opened within {OPEN_TIMEOUT:?}"))??;
     let took = started.elapsed();
     println!(
-        "connections: {} open after {:.1} s ({:.0} a second)",
+        "connections: {} opened in {:.1} s ({:.0} per second)",
         sockets.len(),
         took.as_secs_f64(),
         per_second(sockets.len(), took)
     );
-    match before.zip(stage.resident()) {
+    match before.zip(stage.resident_kib()) {
         Some((before, after)) => println!(
-            "connections: the stage's memory went from {before} to {after} KiB: {:.1} KiB a connection",
-            per_one(after.saturating_sub(before), sockets.len())
+            "connections: the stage's resident memory grew from {before} to {after} KiB ({:.1} KiB per connection)",
+            per_connection(after.saturating_sub(before), sockets.len())
         ),
-        None => println!("connections: the stage's memory cannot be read on this system"),
+        None => println!("connections: the stage's resident memory cannot be read on this system"),
     }
     let step = (sockets.len() / SAMPLE).max(1);
     let mut trips = Vec::new();
@@ -107,26 +111,26 @@ async fn measure(stage: &Stage, connections: usize) -> Result<(), Failure> {
         trips.push(sent.elapsed());
     }
     trips.sort_unstable();
-    let at = |percent: usize| trips[(trips.len() - 1) * percent / 100];
+    let percentile = |percent: usize| trips[(trips.len() - 1) * percent / 100];
     println!(
-        "connections: a round trip through each of {}: {:?} in the middle, {:?} at 95 %, {:?} at most",
+        "connections: round trips of {} connections: median {:?}, p95 {:?}, max {:?}",
         trips.len(),
-        at(50),
-        at(95),
-        at(100)
+        percentile(50),
+        percentile(95),
+        percentile(100)
     );
     round_trip(&mut first, connections).await
 }
 
-/// Opens connections at the rate at which API Gateway takes them, if the stage keeps up.
+/// Opens connections at `CONNECTIONS_PER_SECOND`, or more slowly if the stage does not keep up.
 async fn open_all(url: &str, connections: usize) -> Result<Vec<Socket>, Failure> {
     let mut pace = interval(Duration::from_secs(1) / CONNECTIONS_PER_SECOND);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let opening = Arc::new(Semaphore::new(OPENING));
+    let opens = Arc::new(Semaphore::new(CONCURRENT_OPENS));
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
         pace.tick().await;
-        let permit = Arc::clone(&opening).acquire_owned().await?;
+        let permit = Arc::clone(&opens).acquire_owned().await?;
         let url = url.to_owned();
         tasks.spawn(async move {
             let socket = open(&url).await;
@@ -142,53 +146,57 @@ async fn open_all(url: &str, connections: usize) -> Result<Vec<Socket>, Failure>
 }
 
 async fn open(url: &str) -> Result<Socket, Failure> {
-    // Of its default of 128 KiB most would lie idle here.
+    // The default read buffer of 128 KiB per connection would waste memory, because the frames are small.
     let config = WebSocketConfig::default().read_buffer_size(1_024);
-    let opened = timeout(PATIENCE, connect_async_with_config(url, Some(config), true)).await?;
+    let opened = timeout(STEP_TIMEOUT, connect_async_with_config(url, Some(config), true)).await?;
     match opened {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(answer)) => {
-            Err(format!("a handshake was answered with {}", answer.status()).into())
+            Err(format!("WebSocket upgrade refused with HTTP {}", answer.status()).into())
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// One quick request and its response.
+/// Sends one quick request, and checks its response.
 async fn round_trip(socket: &mut Socket, n: usize) -> Result<(), Failure> {
     let id = format!("r{n}");
     let request = json!({ "action": "echo", "id": id, "payload": { "message": "hello" } });
     socket.send(Message::text(request.to_string())).await?;
-    let frame = timeout(PATIENCE, socket.next()).await?.ok_or("a connection was closed")??.into_text()?;
+    let frame = timeout(STEP_TIMEOUT, socket.next())
+        .await?
+        .ok_or("connection closed before the response")??
+        .into_text()?;
     let response: Value = serde_json::from_str(&frame)?;
     if response["request_id"] == id.as_str() && response["success"] == true {
         Ok(())
     } else {
-        Err(format!("the response to {id} is {frame}").into())
+        Err(format!("unexpected response to request {id}: {frame}").into())
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for a figure with one digit behind the point")]
-fn per_one(kibibytes: u64, n: usize) -> f64 {
+#[expect(clippy::cast_precision_loss, reason = "the result is printed with one decimal place")]
+fn per_connection(kibibytes: u64, n: usize) -> f64 {
     kibibytes as f64 / n.max(1) as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for a figure without digits behind the point")]
+#[expect(clippy::cast_precision_loss, reason = "the result is printed without decimal places")]
 fn per_second(n: usize, took: Duration) -> f64 {
     n as f64 / took.as_secs_f64()
 }
 
-/// Builds the `streamer` command, optimised if this bench is, and tells where it is. The functions are built with it, so
-/// that the stage has nothing left to build when it starts.
+/// Builds the `streamer` command with the profile of this bench, and returns its path. The functions are built
+/// too, so that the stage has nothing to build when it starts.
 fn build() -> Result<PathBuf, Failure> {
     let workspace = Workspace::around(Path::new(env!("CARGO_MANIFEST_DIR")))?;
     let built = workspace.build(&["streamer", "connect", "disconnect", "router", "processor"])?;
     Ok(built.path("streamer")?.to_owned())
 }
 
-/// `streamer local` in a process of its own.
+/// A running `streamer local`, as a separate process.
 struct Stage {
     process: Child,
+    /// WebSocket URL, with a token in its query.
     url: String,
 }
 
@@ -197,7 +205,8 @@ impl Stage {
         let ready_file =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("connections-{}.json", std::process::id()));
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
-        // When it ends, it warns of each `$disconnect` that it did not wait for.
+        // The stage logs to a file, because at its end it warns of each `$disconnect` event that it did not
+        // deliver.
         let log = ready_file.with_extension("log");
         println!("connections: the stage's log is {}", log.display());
         let process = Command::new(program)
@@ -210,55 +219,56 @@ impl Stage {
             .stderr(fs::File::create(log)?)
             .spawn()?;
         let mut stage = Self { process, url: String::new() };
-        // It removes the file itself when it ends.
+        // The stage removes its ready file when it stops.
         let ready = async {
             while !ready_file.exists() {
                 if let Some(status) = stage.process.try_wait()? {
-                    return Err(format!("the stage ended with {status}").into());
+                    return Err(format!("the stage exited with {status}").into());
                 }
                 sleep(Duration::from_millis(50)).await;
             }
             Ok::<_, Failure>(())
         };
-        let ready =
-            timeout(START, ready).await.map_err(|_| format!("the stage was not ready within {START:?}"));
+        let ready = timeout(START_TIMEOUT, ready)
+            .await
+            .map_err(|_| format!("the stage was not ready within {START_TIMEOUT:?}"));
         if let Err(error) = ready.map_err(Failure::from).flatten() {
-            // What kept it from starting says more than how it ends.
-            let _ = stage.end().await;
+            // An error of the stop is ignored, because the failed start is the cause.
+            let _ = stage.stop().await;
             return Err(error);
         }
         let ready: Value = serde_json::from_slice(&fs::read(&ready_file)?)?;
         let (ws_url, token) = (ready["ws_url"].as_str(), ready["token"].as_str());
-        let (ws_url, token) = ws_url.zip(token).ok_or("the ready file names no URL and token")?;
+        let (ws_url, token) = ws_url.zip(token).ok_or("the ready file lacks ws_url or token")?;
         stage.url = format!("{ws_url}?token={token}");
         Ok(stage)
     }
 
-    /// The memory that is resident, in KiB, where the system tells it as Linux does.
-    fn resident(&self) -> Option<u64> {
+    /// Returns the stage's resident memory in KiB, or `None` on a system without Linux's `/proc`.
+    fn resident_kib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     }
 
-    /// Has the stage end in order, which ends its functions' processes as well.
-    async fn end(mut self) -> Result<(), Failure> {
+    /// Stops the stage with SIGTERM, so that the stage also stops the processes of its functions.
+    async fn stop(mut self) -> Result<(), Failure> {
         Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
-        let ended = async {
+        let exited = async {
             while self.process.try_wait()?.is_none() {
                 sleep(Duration::from_millis(50)).await;
             }
             Ok::<_, Failure>(())
         };
-        if let Ok(ended) = timeout(PATIENCE, ended).await {
-            return ended;
+        if let Ok(exited) = timeout(STEP_TIMEOUT, exited).await {
+            return exited;
         }
-        Err(format!("the stage did not end within {PATIENCE:?}").into())
+        Err(format!("the stage did not stop within {STEP_TIMEOUT:?}").into())
     }
 }
 
 impl Drop for Stage {
-    /// Whatever went wrong, the stage's process does not outlive the bench; one that has ended is left alone.
+    /// Kills the stage's process if it is still running, so that it never outlives the bench.
     fn drop(&mut self) {
         if !matches!(self.process.try_wait(), Ok(Some(_))) {
             let _ = self.process.kill();

@@ -1,9 +1,10 @@
-//! The processor's batch path: from the records of a stream to requests that have ended and been told.
+//! Benchmark of the processor: the time from a batch of stream records to completed requests whose terminal
+//! frames are delivered.
 //!
-//! `processor_on_dynamodb` runs it over the real queue on the harness's DynamoDB, in process: what a batch costs
-//! all told, database included. `processor_alone` runs the same batches over a queue that answers at once: the
-//! part of it that is the processor's own. In both the handler returns its input and the client takes every
-//! frame, so that neither is what is measured.
+//! `processor_on_dynamodb` uses the real request queue on the in-process DynamoDB fake, and measures the whole
+//! cost of a batch, including the database. `processor_alone` runs the same batches over a queue that answers
+//! immediately, and measures the processor's own share. In both, the handler returns its input and the
+//! connections accept every frame immediately, so neither affects the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -49,15 +50,20 @@ fn on_dynamodb(criterion: &mut Criterion) {
     for size in BATCH_SIZES {
         group.throughput(Throughput::Elements(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-            // Custom, since the setup awaits; each sample has a database of its own, or later ones would be slower.
+            // `iter_custom`, because the setup is async. Each sample gets a new database, because a database
+            // that fills up would slow the later samples.
             bencher.to_async(&runtimes.processor).iter_custom(async |iterations| {
                 let requests = requests(size * count(iterations));
                 let database = Database::holding(&table, &requests).await;
                 let batches = database.batches(size);
                 let queue = database.queue.clone();
                 let (took, frames) = process(queue, batches, runtimes.handlers()).await;
-                assert_eq!(frames, requests.len(), "each request has one frame: its end");
-                assert_eq!(database.completed(&requests).await, requests.len(), "each request has completed");
+                assert_eq!(
+                    frames,
+                    requests.len(),
+                    "exactly one frame, the complete frame, is sent for each request"
+                );
+                assert_eq!(database.completed(&requests).await, requests.len(), "each request is completed");
                 took
             });
         });
@@ -71,7 +77,7 @@ fn alone(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("processor_alone");
     for size in BATCH_SIZES {
         let requests = requests(size);
-        // The records are real ones here too, as DynamoDB's stream shows the same requests.
+        // The batches come from the DynamoDB fake's stream here too, so that their records are realistic.
         let batches =
             runtimes.processor.block_on(async { Database::holding(&table, &requests).await.batches(size) });
         group.throughput(Throughput::Elements(size as u64));
@@ -82,8 +88,11 @@ fn alone(criterion: &mut Criterion) {
                 let batches = batches.iter().cycle().take(count(iterations)).cloned().collect();
                 let (took, frames) = process(queue, batches, runtimes.handlers()).await;
                 let expected = size * count(iterations);
-                assert_eq!(frames, expected, "each request has one frame: its end");
-                assert_eq!(completed.load(Ordering::Relaxed), expected, "each request has completed");
+                assert_eq!(
+                    frames, expected,
+                    "exactly one frame, the complete frame, is sent for each request"
+                );
+                assert_eq!(completed.load(Ordering::Relaxed), expected, "each request is completed");
                 took
             });
         });
@@ -91,28 +100,28 @@ fn alone(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Processes the batches one after the other, and returns how long that took and how many frames were sent.
+/// Processes the batches one after the other, and returns the time and the number of frames sent.
 async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: Handle) -> (Duration, usize) {
     let frames = Arc::new(AtomicUsize::new(0));
-    let connections = Listeners(Arc::clone(&frames));
+    let connections = CountingConnections(Arc::clone(&frames));
     let executor = Executor {
         app: app(),
         queue,
         connections,
-        dead_letters: Nowhere,
+        dead_letters: Unused,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         handler_runtime: HandlerRuntime::on(handlers),
         settings: ExecutorSettings::default(),
     };
-    let processor = Processor::new(executor, Nowhere, ProcessorSettings::default());
+    let processor = Processor::new(executor, Unused, ProcessorSettings::default());
     let deadline = SystemClock.now() + Duration::from_mins(15);
     let mut took = Duration::ZERO;
     for batch in batches {
         let started = Instant::now();
         let answer = processor.process(batch, deadline).await;
         took += started.elapsed();
-        assert_eq!(answer, BatchResponse::default(), "no record comes again");
+        assert_eq!(answer, BatchResponse::default(), "the processor reports no failed record");
     }
     (took, frames.load(Ordering::Relaxed))
 }
@@ -120,11 +129,11 @@ async fn process(queue: impl RequestQueue, batches: Vec<StreamBatch>, handlers: 
 fn app() -> Arc<App> {
     let mut app = App::new();
     app.handle("echo", handler_fn(|input: Value, _: Context| async move { Ok(input) }))
-        .expect("`echo` is no built-in action, and is registered once");
+        .expect("`echo` is registered once, and is not a built-in action");
     Arc::new(app)
 }
 
-/// As in the function: the processor on one thread, its handlers on others.
+/// Two runtimes, as in the deployed function: one thread for the processor, and other threads for the handlers.
 struct Runtimes {
     processor: Runtime,
     handlers: Runtime,
@@ -133,8 +142,8 @@ struct Runtimes {
 impl Runtimes {
     fn new() -> Self {
         Self {
-            processor: Builder::new_current_thread().enable_all().build().expect("a runtime"),
-            handlers: Builder::new_multi_thread().enable_all().build().expect("a runtime"),
+            processor: Builder::new_current_thread().enable_all().build().expect("tokio starts a runtime"),
+            handlers: Builder::new_multi_thread().enable_all().build().expect("tokio starts a runtime"),
         }
     }
 
@@ -144,7 +153,7 @@ impl Runtimes {
 }
 
 fn count(iterations: u64) -> usize {
-    usize::try_from(iterations).expect("an iteration count fits into memory")
+    usize::try_from(iterations).expect("an iteration count fits into usize")
 }
 
 fn requests(count: usize) -> Vec<Request> {
@@ -166,13 +175,16 @@ fn requests(count: usize) -> Vec<Request> {
     (0..count).map(request).collect()
 }
 
-/// The table as it is deployed: its indexes and its stream are part of what a write costs.
+/// Returns the deployed requests table. Its indexes and its stream are part of the cost of a write.
 fn requests_table() -> Table {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
     let mut environment = Environment::default();
     environment.parameters.insert("JwtKey".to_owned(), "not used here".to_owned());
-    let tables = Template::load(&template, &environment).expect("the template that deploys").tables;
-    tables.into_iter().find(|table| table.logical_id == "RequestsTable").expect("a table of requests")
+    let tables = Template::load(&template, &environment).expect("the deployed template is valid").tables;
+    tables
+        .into_iter()
+        .find(|table| table.logical_id == "RequestsTable")
+        .expect("the template has a RequestsTable")
 }
 
 struct Database {
@@ -182,18 +194,20 @@ struct Database {
 }
 
 impl Database {
+    /// Makes a database that holds these requests.
     async fn holding(table: &Table, requests: &[Request]) -> Self {
-        let dynamodb = DynamoDb::builder().in_memory().expect("a database in memory");
-        create_tables(&dynamodb, slice::from_ref(table)).expect("the template's table");
+        let dynamodb = DynamoDb::builder().in_memory().expect("the in-memory database opens");
+        create_tables(&dynamodb, slice::from_ref(table)).expect("the database creates the template's table");
         let queue = DynamoRequestQueue::new(dynamodb.client(), &table.name, QueueSettings::default());
         for request in requests {
-            let enqueued = queue.enqueue(request).await.expect("the database takes a request");
+            let enqueued = queue.enqueue(request).await.expect("the database stores the request");
             assert_eq!(enqueued, Enqueued::New);
         }
         Self { dynamodb, table: table.name.clone(), queue }
     }
 
-    /// All records of the table's stream, in batches as the event source mapping hands them over.
+    /// Returns all records of the table's stream, in batches with the shape of an event source mapping's
+    /// events.
     fn batches(&self, size: usize) -> Vec<StreamBatch> {
         let streams = self.dynamodb.streams();
         let stream = streams.latest_stream_arn(&self.table).expect("the table has a stream");
@@ -201,10 +215,14 @@ impl Database {
         let read = |shard| streams.read(&stream, shard, None, usize::MAX).expect("a shard can be read");
         let records: Vec<Value> =
             shards.iter().flat_map(read).map(|record| record.to_event_record()).collect();
-        let batch = |records| serde_json::from_value(json!({ "Records": records })).expect("a batch");
+        let batch = |records| {
+            serde_json::from_value(json!({ "Records": records }))
+                .expect("the records have the shape of a batch")
+        };
         records.chunks(size).map(batch).collect()
     }
 
+    /// Returns how many of these requests have the status COMPLETED.
     async fn completed(&self, requests: &[Request]) -> usize {
         let mut completed = 0;
         for request in requests {
@@ -215,10 +233,10 @@ impl Database {
     }
 }
 
-/// Clients that take every frame at once.
-struct Listeners(Arc<AtomicUsize>);
+/// Connections that accept every frame immediately, and count the frames.
+struct CountingConnections(Arc<AtomicUsize>);
 
-impl Connections for Listeners {
+impl Connections for CountingConnections {
     async fn send(&self, _: &ConnectionId, frame: &str) -> Result<(), SendError> {
         assert!(frame.starts_with(r#"{"type":"complete""#), "{frame}");
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -226,22 +244,23 @@ impl Connections for Listeners {
     }
 }
 
-/// Neither dead letters nor a worker: nothing here fails, or takes long.
-struct Nowhere;
+/// Dead letters and worker dispatch that must not be used: in this bench no request fails, and no request is
+/// long.
+struct Unused;
 
-impl DeadLetters for Nowhere {
+impl DeadLetters for Unused {
     async fn send(&self, letter: &DeadLetter) -> Result<(), ServiceError> {
-        unreachable!("{} has failed", letter.id)
+        unreachable!("no request fails in this bench, but a dead letter {} was sent", letter.id)
     }
 }
 
-impl WorkerDispatch for Nowhere {
+impl WorkerDispatch for Unused {
     async fn dispatch(&self, key: &RequestKey) -> Result<(), ServiceError> {
-        unreachable!("{key} is handed over")
+        unreachable!("no request is dispatched in this bench, but {key} was")
     }
 }
 
-/// A queue that grants everything at once, and remembers nothing but how many requests it saw complete.
+/// A queue without a database: every claim and write succeeds immediately, and only completions are counted.
 struct ImmediateQueue {
     requests: HashMap<RequestKey, Request>,
     completed: Arc<AtomicUsize>,
@@ -255,17 +274,18 @@ impl ImmediateQueue {
 
     fn audience(&self, key: &RequestKey) -> Audience {
         let subscribers = self.requests[key].subscribers.iter();
-        let listens =
+        let subscriber =
             |connection: &ConnectionId| Subscriber { connection: connection.clone(), seen: Seq::default() };
         Audience {
-            subscribers: subscribers.map(listens).collect(),
+            subscribers: subscribers.map(subscriber).collect(),
             cancel_requested: false,
             parts_released: true,
         }
     }
 }
 
-const NOT_ASKED_FOR: &str = "the processor asks a queue for no more than its attempts need";
+/// Panic message of the queue operations that this bench never calls.
+const NOT_CALLED: &str = "the processor does not call this queue operation in this bench";
 
 impl SubmitRequests for ImmediateQueue {
     async fn enqueue(&self, _: &Request) -> Result<Enqueued, StoreError> {
@@ -273,7 +293,7 @@ impl SubmitRequests for ImmediateQueue {
     }
 
     async fn cancel(&self, _: &RequestKey, _: Timestamp) -> Result<Cancelled, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn cancel_unless_subscribed(
@@ -282,11 +302,11 @@ impl SubmitRequests for ImmediateQueue {
         _: &ConnectionId,
         _: Timestamp,
     ) -> Result<Cancelled, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn record_redrive(&self, _: &RequestKey, _: u64, _: &RequestId) -> Result<(), StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 }
 
@@ -313,7 +333,7 @@ impl ClaimRequests for ImmediateQueue {
     }
 
     async fn dequeue(&self, _: &str, _: Timestamp, _: Timestamp) -> Result<Option<Claimed>, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 }
 
@@ -342,7 +362,7 @@ impl RunRequests for ImmediateQueue {
         _: Seq,
         _: Timestamp,
     ) -> Result<Audience, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn complete(
@@ -385,7 +405,7 @@ impl RunRequests for ImmediateQueue {
         _: Runner,
         _: &LastReport,
     ) -> Result<Audience, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn continue_later(
@@ -394,17 +414,17 @@ impl RunRequests for ImmediateQueue {
         _: &Lease,
         _: &LastReport,
     ) -> Result<Audience, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 }
 
 impl SweepRequests for ImmediateQueue {
     async fn nudge(&self, _: &RequestSummary, _: Timestamp) -> Result<bool, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn postpone(&self, _: &RequestKey, _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn take_back(
@@ -414,7 +434,7 @@ impl SweepRequests for ImmediateQueue {
         _: &[PastAttempt],
         _: Timestamp,
     ) -> Result<bool, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn update_status(
@@ -424,7 +444,7 @@ impl SweepRequests for ImmediateQueue {
         _: NewStatus,
         _: Timestamp,
     ) -> Result<(), StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 }
 
@@ -436,11 +456,11 @@ impl SubscribeToRequests for ImmediateQueue {
         _: Seq,
         _: Timestamp,
     ) -> Result<Subscribed, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn unsubscribe(&self, _: &RequestKey, _: &ConnectionId) -> Result<(), StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn record_delivery(&self, _: &RequestKey, _: u64, _: Delivery<'_>) -> Result<(), StoreError> {
@@ -458,14 +478,14 @@ impl ReadRequests for ImmediateQueue {
         _: &ConnectionId,
         _: PageRequest,
     ) -> Result<Page<RequestSummary>, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn get_by_status(&self, _: Status, _: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 
     async fn due(&self, _: Timestamp, _: PageRequest) -> Result<Page<RequestSummary>, StoreError> {
-        unreachable!("{NOT_ASKED_FOR}")
+        unreachable!("{NOT_CALLED}")
     }
 }

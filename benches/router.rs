@@ -1,8 +1,9 @@
-//! The router's message path: from an event to the frame that goes back.
+//! Benchmark of the router: the time from an event with a client's message to the reply frame.
 //!
-//! The sender's identity is remembered, as it is for all but a connection's first message, and handlers run on a
-//! runtime of their own, as in the function. `queued` writes to the harness's DynamoDB, in process; nothing else makes a
-//! call. `unknown_action` and `rate_limited` are what a flood from a hostile client costs.
+//! The sender's identity is cached, as for every message except the first one of a connection. Handlers run on
+//! a separate runtime, as in the deployed function. Only `queued` calls a service: it writes to the in-process
+//! DynamoDB fake. `unknown_action` and `rate_limited` measure the cost of each message in a flood from a
+//! hostile client.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,8 +36,9 @@ criterion_group!(benches, router);
 criterion_main!(benches);
 
 fn router(criterion: &mut Criterion) {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let handlers = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime = Builder::new_current_thread().enable_all().build().expect("tokio starts a runtime");
+    let handlers =
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("tokio starts a runtime");
     let plain = runtime.block_on(Stage::new(app(), &handlers));
     let layered = runtime.block_on(Stage::new(layered(), &handlers));
     let limited = runtime.block_on(Stage::new(limited(), &handlers));
@@ -58,7 +60,7 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
 
-/// Is always queued.
+/// A handler whose estimate is above the router's threshold, so that its requests are always queued.
 struct Report;
 
 impl Handler for Report {
@@ -78,10 +80,11 @@ fn app() -> App {
     let mut app = App::new();
     app.handle("echo", echo)
         .and_then(|app| app.handle("report", Report))
-        .expect("neither action is built in, and each is registered once");
+        .expect("each action is registered once, and neither is a built-in action");
     app
 }
 
+/// Returns the application with five middleware layers, all of which let every message through.
 fn layered() -> App {
     let mut app = app();
     app.layer(from_fn(async |call: Call, next: Next| next.run(call).await))
@@ -92,42 +95,46 @@ fn layered() -> App {
     app
 }
 
-/// Lets one message an hour through.
+/// Returns the application with a rate limit of one message per hour.
 fn limited() -> App {
     let mut app = app();
     app.layer(RateLimit::per_user(Rate::new(1, Duration::from_hours(1))));
     app
 }
 
-/// No client: no message here asks about a request that has ended.
-struct Nobody;
+/// Connections that must not be used: the router pushes frames only for subscriptions to finished requests, and
+/// this bench sends none.
+struct NoConnections;
 
-impl Connections for Nobody {
+impl Connections for NoConnections {
     async fn send(&self, _: &ConnectionId, frame: &str) -> Result<(), SendError> {
-        unreachable!("nobody is told {frame}")
+        unreachable!("the router pushes no frame in this bench, but pushed {frame}")
     }
 }
 
 struct Stage {
-    router: Router<DynamoConnectionStore, DynamoRequestQueue, Nobody>,
-    /// No id comes twice, or it would be one request.
+    router: Router<DynamoConnectionStore, DynamoRequestQueue, NoConnections>,
+    /// Number of messages so far, which makes each request id unique. A repeated id would name the first
+    /// request again.
     messages: AtomicUsize,
 }
 
 impl Stage {
-    /// A router on the tables that are deployed, with one connection, which has sent a message.
+    /// Makes a router on the deployed tables, with one connection that has already sent a message, so that its
+    /// identity is cached.
     async fn new(app: App, handlers: &Runtime) -> Self {
-        let dynamodb = DynamoDb::builder().in_memory().expect("a database in memory");
+        let dynamodb = DynamoDb::builder().in_memory().expect("the in-memory database opens");
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
         let mut environment = Environment::default();
         environment.parameters.insert("JwtKey".to_owned(), "not used here".to_owned());
-        let tables = Template::load(&template, &environment).expect("the template that deploys").tables;
-        create_tables(&dynamodb, &tables).expect("the database takes the tables");
+        let tables = Template::load(&template, &environment).expect("the deployed template is valid").tables;
+        create_tables(&dynamodb, &tables).expect("the database creates the tables");
         let connections = DynamoConnectionStore::new(dynamodb.client(), CONNECTIONS);
-        connections.save(&connection()).await.expect("the database takes a connection");
+        connections.save(&connection()).await.expect("the database stores the connection");
         let queue = DynamoRequestQueue::new(dynamodb.client(), REQUESTS, QueueSettings::default());
         let clock = Arc::new(SystemClock);
-        let router = Router::new(Arc::new(app), connections, queue, Nobody, clock, handlers.handle().clone());
+        let router =
+            Router::new(Arc::new(app), connections, queue, NoConnections, clock, handlers.handle().clone());
         let stage = Self { router, messages: AtomicUsize::new(0) };
         let first = stage.router.route(&stage.message("echo")).await;
         assert!(first.contains(r#""success":true"#), "{first}");
@@ -163,7 +170,7 @@ impl Stage {
             },
             "body": body, "isBase64Encoded": false,
         });
-        serde_json::from_value(event).expect("an event as the gateway sends it")
+        serde_json::from_value(event).expect("the event has the shape of API Gateway's events")
     }
 }
 

@@ -1,5 +1,5 @@
-//! The simulator: what a world of about fifty requests costs, with all that goes wrong in it. A world runs on one thread, so
-//! that what passes is CPU time.
+//! Benchmark of the simulator: the time for one world (a simulated run) of about fifty requests, with its
+//! injected faults. A world runs on one thread and never waits, so the measured time is CPU time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,17 +7,17 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 use streamer_sim::{Act, Plan, Sim};
 
-/// As the `streamer` command has it.
+/// The allocator that the `streamer` command uses.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How many worlds there are, so that none of them decides.
+/// Number of different worlds to run in turn, so that no single world dominates the result.
 const WORLDS: usize = 40;
 
 criterion_group!(benches, worlds);
 criterion_main!(benches);
 
-/// How many requests a plan's clients send, those among them that they repeat.
+/// Returns the number of requests that a plan's clients send, including repeated requests.
 fn requests(plan: &Plan) -> usize {
     let steps = plan.clients.iter().flat_map(|client| &client.steps);
     steps.filter(|step| matches!(step.act, Act::Request { .. })).count()

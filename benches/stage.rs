@@ -1,5 +1,5 @@
-//! The stage in process: how long it takes to start, and what a quick request costs there, from a client's message to its
-//! answer. All of it runs on one thread, so that what passes is CPU time.
+//! Benchmark of the in-process stage: the time to start the stage, and the time from a client's quick request
+//! to its response. The stage and the client share one thread, so the measured time is CPU time.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
@@ -20,21 +20,22 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
 
 async fn stage() -> Stage {
     let mut app = App::new();
-    app.handle("echo", echo).expect("no such action yet");
-    // The bench asks faster than the gateway's throttle lets through, and a refusal costs next to nothing.
+    app.handle("echo", echo).expect("the action echo is registered once");
+    // The bench sends more requests per second than the gateway's default throttle allows. A throttled request
+    // would be refused cheaply, and would distort the result.
     let mut limits = Limits::default();
     limits.requests = Throttle::per_second(1e6, 1_000_000);
-    Stage::builder().app(app).limits(limits).start().await.expect("a stage")
+    Stage::builder().app(app).limits(limits).start().await.expect("the stage starts")
 }
 
 async fn ask(client: &mut Client) -> Value {
-    client.request("echo", "r1", json!({"message": "hi"})).await.expect("it is sent");
-    let answer = client.next_text().await.expect("an answer");
-    serde_json::from_str(&answer).expect("JSON")
+    client.request("echo", "r1", json!({"message": "hi"})).await.expect("the request is sent");
+    let answer = client.next_text().await.expect("a response arrives");
+    serde_json::from_str(&answer).expect("the response is JSON")
 }
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
+    Builder::new_current_thread().enable_all().build().expect("tokio starts a runtime")
 }
 
 fn in_process(criterion: &mut Criterion) {
@@ -46,7 +47,7 @@ fn in_process(criterion: &mut Criterion) {
     let running = runtime();
     let (stage, mut client) = running.block_on(async {
         let stage = stage().await;
-        let client = stage.connect(&TokenFor::new("ann", "acme")).await.expect("a connection");
+        let client = stage.connect(&TokenFor::new("ann", "acme")).await.expect("the client connects");
         (stage, client)
     });
     let answer = running.block_on(ask(&mut client));

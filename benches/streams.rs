@@ -1,5 +1,6 @@
-//! Whether a stream's length shows in what its table costs: a put, and a page of `GetRecords` from the middle, with
-//! 1,000 records in the stream and with 100,000. Criterion has the figures; the ratio of the medians is printed first.
+//! Benchmark of the DynamoDB fake: whether a put, or a page of `GetRecords` from the middle of the stream, gets
+//! slower when the stream holds 100,000 records instead of 1,000. The ratio of the medians is printed before
+//! criterion's figures.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -12,17 +13,19 @@ use streamer_harness::dynamodb::DynamoDb;
 const PUT: &str = "DynamoDB_20120810.PutItem";
 const PAGE: usize = 100;
 
-/// A database whose one table has a stream of one shard with so many records.
+/// A database with one table, whose stream has one shard.
 struct Database {
     db: DynamoDb,
+    /// Number of items made so far, which makes each item's key unique.
     items: Cell<u64>,
-    /// Where the middle of the shard is read from.
+    /// Body of the `GetRecords` call that reads a page from the middle of the shard.
     middle: Value,
 }
 
 impl Database {
+    /// Makes a database whose stream holds this many records.
     fn holding(records: u64) -> Self {
-        let db = DynamoDb::builder().shards_per_stream(1).in_memory().expect("a database in memory");
+        let db = DynamoDb::builder().shards_per_stream(1).in_memory().expect("the in-memory database opens");
         let table = json!({
             "TableName": "things",
             "KeySchema": [{ "AttributeName": "pk", "KeyType": "HASH" }],
@@ -33,14 +36,14 @@ impl Database {
         call(&db, "DynamoDB_20120810.CreateTable", &table);
         let database = Self { db, items: Cell::new(0), middle: Value::Null };
         for _ in 0..records {
-            database.put(&database.item());
+            database.put(&database.put_body());
         }
         let streams = database.db.streams();
         let arn = streams.latest_stream_arn("things").expect("the table has a stream");
         let shard = streams.shards(&arn).expect("the stream can be read").remove(0);
-        let half = usize::try_from(records / 2).expect("so many records fit");
+        let half = usize::try_from(records / 2).expect("the number of records fits into usize");
         let half = streams.read(&arn, &shard, None, half).expect("the shard can be read");
-        let last = half.last().expect("there are records").sequence_number.to_string();
+        let last = half.last().expect("the first half of the shard has records").sequence_number.to_string();
         let start = json!({
             "StreamArn": arn, "ShardId": shard.as_str(),
             "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": last,
@@ -50,8 +53,8 @@ impl Database {
         Self { middle, ..database }
     }
 
-    /// A put of an item that is not there yet.
-    fn item(&self) -> String {
+    /// Returns the body of a `PutItem` call for a new item.
+    fn put_body(&self) -> String {
         self.items.set(self.items.get() + 1);
         let item =
             json!({ "pk": { "S": format!("item-{}", self.items.get()) }, "v": { "S": "x".repeat(200) } });
@@ -62,7 +65,7 @@ impl Database {
         assert_eq!(self.db.handle(PUT, body.as_bytes()).status, 200);
     }
 
-    fn read(&self) -> usize {
+    fn read_page(&self) -> usize {
         let page = call(&self.db, "DynamoDBStreams_20120810.GetRecords", &self.middle);
         page["Records"].as_array().map_or(0, Vec::len)
     }
@@ -71,14 +74,14 @@ impl Database {
 fn call(db: &DynamoDb, target: &str, request: &Value) -> Value {
     let answer = db.handle(target, request.to_string().as_bytes());
     assert_eq!(answer.status, 200, "{target}: {}", String::from_utf8_lossy(&answer.body));
-    serde_json::from_slice(&answer.body).expect("DynamoDB answers in JSON")
+    serde_json::from_slice(&answer.body).expect("the answer is JSON")
 }
 
-fn median(rounds: usize, mut once: impl FnMut()) -> Duration {
+fn median(rounds: usize, mut operation: impl FnMut()) -> Duration {
     let mut times: Vec<_> = (0..rounds)
         .map(|_| {
             let start = Instant::now();
-            once();
+            operation();
             start.elapsed()
         })
         .collect();
@@ -86,34 +89,36 @@ fn median(rounds: usize, mut once: impl FnMut()) -> Duration {
     times[rounds / 2]
 }
 
-#[expect(clippy::print_stdout, reason = "a bench is there to print its figures")]
+#[expect(clippy::print_stdout, reason = "the purpose of a bench is to print figures")]
 fn streams(criterion: &mut Criterion) {
-    // To see that it runs, a short stream will do.
+    // With `--test` the bench only has to run, so short streams suffice.
     let testing = std::env::args().any(|argument| argument == "--test");
     let sizes = if testing { [200, 2_000] } else { [1_000, 100_000] };
     let databases = sizes.map(|records| (records, Database::holding(records)));
     let rounds = if testing { 20 } else { 1_000 };
     let puts = databases.each_ref().map(|(_, database)| {
-        let bodies: Vec<_> = (0..rounds).map(|_| database.item()).collect();
+        let bodies: Vec<_> = (0..rounds).map(|_| database.put_body()).collect();
         let mut bodies = bodies.iter();
-        median(rounds, || database.put(bodies.next().expect("one for each round")))
+        median(rounds, || database.put(bodies.next().expect("there is one body for each round")))
     });
-    let pages = databases
-        .each_ref()
-        .map(|(_, database)| median(rounds, || assert_eq!(database.read(), PAGE, "the page is full")));
+    let pages = databases.each_ref().map(|(_, database)| {
+        median(rounds, || {
+            assert_eq!(database.read_page(), PAGE, "each page has the requested number of records")
+        })
+    });
     for (name, [few, many]) in [("put", puts), ("page", pages)] {
         let ratio = many.as_secs_f64() / few.as_secs_f64();
         let [at_few, at_many] = sizes;
-        println!("{name}: {few:?} at {at_few} records, {many:?} at {at_many}: ratio {ratio:.2}");
+        println!("{name}: {few:?} with {at_few} records, {many:?} with {at_many} records, ratio {ratio:.2}");
     }
 
     let mut group = criterion.benchmark_group("streams");
     for (records, database) in &databases {
         group.bench_with_input(BenchmarkId::new("page", records), database, |bencher, database| {
-            bencher.iter(|| black_box(database.read()));
+            bencher.iter(|| black_box(database.read_page()));
         });
         group.bench_with_input(BenchmarkId::new("put", records), database, |bencher, database| {
-            bencher.iter_batched(|| database.item(), |body| database.put(&body), BatchSize::SmallInput);
+            bencher.iter_batched(|| database.put_body(), |body| database.put(&body), BatchSize::SmallInput);
         });
     }
     group.finish();

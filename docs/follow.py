@@ -144,7 +144,7 @@ class Follower:
         with log.open("w") as output:
             self.stage = self.start(["streamer"], stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + TIMEOUT_S
-        while "\nCtrl-C ends it" not in log.read_text():
+        while "\nPress Ctrl-C to stop the stage" not in log.read_text():
             running = self.stage.poll() is None and time.monotonic() < deadline
             assert running, f"stage did not start:\n{log.read_text()}"
             time.sleep(0.2)

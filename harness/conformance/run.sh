@@ -126,11 +126,11 @@ life_of_tables() {
     tables check
     expect '^conformance-RequestsTable: missing$'
     tables create
-    expect '^conformance-RequestsTable: made$'
+    expect '^conformance-RequestsTable: created$'
     tables create
-    expect '^conformance-RequestsTable: stands already$'
+    expect '^conformance-RequestsTable: exists already$'
     tables check
-    expect '^conformance-RequestsTable: (as the template says|[0-9]+ differences?)$'
+    expect '^conformance-RequestsTable: (matches the template|[0-9]+ differences?)$'
     sed -n 's/^  /tables: /p' <<<"$output" >>"$work/$name.found"
     sed 's/AttributeName: part, AttributeType: S/AttributeName: part, AttributeType: N/' lambdas/template.yaml \
         >"$work/template.yaml"

@@ -1,4 +1,4 @@
-//! `charge_card`: work that depends on somebody who is not always there.
+//! Demo action `charge_card`: calls a simulated bank, and shows retries and failures.
 
 use std::time::Duration;
 
@@ -8,23 +8,28 @@ use streamer::protocol::FieldError;
 
 use crate::generated::page_latency;
 
-/// `charge_card`: asks a bank, which may be busy, and may refuse.
+/// Handler of `charge_card`, which asks a simulated bank for a payment. The bank may be busy, which causes a
+/// retry, or decline the card, which fails the request.
 #[derive(Debug)]
 pub struct ChargeCard;
 
-/// What `charge_card` is asked with.
+/// Payload of a `charge_card` request.
 #[derive(Debug, Deserialize)]
 pub struct Charge {
+    /// Amount to charge, in cents; at least 1. The bank declines more than 1,000,000.
     cents: u32,
-    /// How many attempts find the bank busy. Default 1; from 3 on, the request fails for good, and is a dead letter.
+    /// Number of attempts for which the bank is busy. Default 1. From 3 on, every attempt fails, and the
+    /// request becomes a dead letter.
     #[serde(default = "default_busy")]
     busy: u32,
 }
 
-/// What `charge_card` answers with.
+/// Result of a `charge_card` request.
 #[derive(Debug, Eq, PartialEq, Serialize)]
 pub struct Receipt {
+    /// Charged amount, in cents.
     cents: u32,
+    /// Number of the attempt that succeeded, counted from 1.
     attempts: u32,
 }
 
@@ -32,7 +37,7 @@ const fn default_busy() -> u32 {
     1
 }
 
-/// What the bank charges at most.
+/// Maximum amount in cents that the bank accepts.
 const LIMIT_CENTS: u32 = 1_000_000;
 
 impl Handler for ChargeCard {
@@ -43,7 +48,8 @@ impl Handler for ChargeCard {
         if input.cents == 0 { Err(vec![FieldError::new("cents", "must be at least 1")]) } else { Ok(()) }
     }
 
-    /// Always above the router's threshold: only what is queued is tried again.
+    /// Returns 6 s, above the router's threshold for queueing (default 5 s), because only queued requests are
+    /// retried.
     fn estimated_duration(&self, _: &Charge) -> Duration {
         Duration::from_secs(6)
     }
@@ -57,11 +63,11 @@ impl Handler for ChargeCard {
         context.progress.report(50.0, format!("Asking the bank (attempt {})", context.attempt))?;
         page_latency().await;
         if cents > LIMIT_CENTS {
-            let refused = HandlerError::failure("CARD_DECLINED", "The bank has declined the card");
-            return Err(refused.with_detail("limit_cents", LIMIT_CENTS));
+            let declined = HandlerError::failure("CARD_DECLINED", "The bank has declined the card");
+            return Err(declined.with_detail("limit_cents", LIMIT_CENTS));
         }
         if context.attempt <= busy {
-            return Err(HandlerError::retryable("BANK_BUSY", "The bank does not answer"));
+            return Err(HandlerError::retryable("BANK_BUSY", "The bank is busy; try again later"));
         }
         Ok(Receipt { cents, attempts: context.attempt })
     }

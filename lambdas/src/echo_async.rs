@@ -1,4 +1,4 @@
-//! `echo_async`: a message that comes back the long way round.
+//! Demo action `echo_async`: returns a message after several rounds of work, with progress.
 
 use std::time::Duration;
 
@@ -8,24 +8,29 @@ use streamer::protocol::FieldError;
 
 use crate::generated::{Numbers, page_latency};
 
-/// `echo_async`: gives a message back, the long way round.
+/// Handler of `echo_async`, which returns the message of the request after a number of rounds of work. Each
+/// round takes about 40 ms and reports progress.
 #[derive(Debug)]
 pub struct EchoAsync;
 
-/// What `echo_async` is asked with.
+/// Payload of an `echo_async` request.
 #[derive(Debug, Deserialize)]
 pub struct Message {
+    /// Text that the result returns.
     message: String,
-    /// How many rounds the message's digest goes through. Default 20, at most 1,000.
+    /// Number of rounds that compute the digest of the message. Default 20, at most 1,000.
     #[serde(default = "default_rounds")]
     rounds: u32,
 }
 
-/// What `echo_async` answers with.
+/// Result of an `echo_async` request.
 #[derive(Debug, Eq, PartialEq, Serialize)]
 pub struct Echo {
+    /// Text from the payload.
     message: String,
+    /// Number of rounds that were run.
     rounds: u32,
+    /// Hexadecimal digest, which depends only on the message and the number of rounds.
     digest: String,
 }
 
@@ -40,11 +45,12 @@ impl Handler for EchoAsync {
     fn validate(&self, input: &Message) -> Result<(), Vec<FieldError>> {
         match input.rounds {
             1..=1_000 => Ok(()),
-            other => Err(vec![FieldError::new("rounds", format!("must be from 1 to 1000, and is {other}"))]),
+            other => Err(vec![FieldError::new("rounds", format!("must be from 1 to 1000, not {other}"))]),
         }
     }
 
-    /// Always above the router's threshold: whoever wants the quick way has `echo`.
+    /// Returns more than the router's threshold for queueing (default 5 s), so that the request is always
+    /// queued. The action `echo` is the quick alternative.
     fn estimated_duration(&self, input: &Message) -> Duration {
         Duration::from_secs(6) + Duration::from_millis(50) * input.rounds
     }

@@ -1,13 +1,13 @@
-//! Data for the demo to work on: the same for the same seed, on every machine.
+//! Generates data for the demo actions. The same name gives the same data on every machine.
 
 use std::time::Duration;
 
-/// `SplitMix64`, the generator that others are commonly seeded with.
+/// The pseudorandom number generator `SplitMix64`.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    /// A generator whose numbers depend on every byte of a name.
+    /// Makes a generator whose numbers depend on every byte of `name`.
     pub(crate) fn named(name: &str) -> Self {
         let seed = name.bytes().fold(0, |seed: u64, byte| Self(seed ^ u64::from(byte)).next());
         Self(seed)
@@ -21,13 +21,13 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which must not be zero.
+    /// Returns a number from 0 to `bound` - 1. Panics if `bound` is zero.
     pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
 
-/// What a data source makes its reader wait for one page.
+/// Waits 40 ms, the simulated time that a data source takes to return one page.
 pub(crate) async fn page_latency() {
     tokio::time::sleep(Duration::from_millis(40)).await;
 }
@@ -37,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_name_gives_the_same_numbers_and_another_name_others() {
+    fn equal_names_generate_equal_numbers_and_different_names_do_not() {
         let three = |name: &str| {
             let mut numbers = Numbers::named(name);
             [numbers.next(), numbers.next(), numbers.next()]
         };
         assert_eq!(three("d-1"), three("d-1"));
         assert_ne!(three("d-1"), three("d-2"));
-        // The first number of SplitMix64 from zero, as its reference implementation gives it.
+        // The reference implementation of SplitMix64 returns this number first for the seed 0.
         assert_eq!(Numbers(0).next(), 0xe220_a839_7b1d_cdaf);
     }
 }

@@ -1,4 +1,5 @@
-//! `index_archive`: work that goes on from where it was, in as many invocations as it takes.
+//! Demo action `index_archive`: long work that saves checkpoints, and continues in as many invocations as it
+//! needs.
 
 use std::time::Duration;
 
@@ -8,23 +9,28 @@ use streamer::protocol::FieldError;
 
 use crate::generated::{Numbers, page_latency};
 
-/// `index_archive`: counts the words of an archive's volumes, and saves a checkpoint after each.
+/// Handler of `index_archive`, which counts the words in the volumes of an archive, and saves a checkpoint
+/// after each volume.
 #[derive(Debug)]
 pub struct IndexArchive;
 
-/// What `index_archive` is asked with.
+/// Payload of an `index_archive` request.
 #[derive(Debug, Deserialize)]
 pub struct Archive {
+    /// Name of the archive, from which its contents are generated.
     name: String,
-    /// How many volumes it has. Default 20, at most 100,000: more than one invocation reads.
+    /// Number of volumes in the archive. Default 20, at most 100,000, which is more than one invocation can
+    /// read.
     #[serde(default = "default_volumes")]
     volumes: u32,
 }
 
-/// How far it has come, and what `index_archive` answers with.
+/// Checkpoint and result of an `index_archive` request.
 #[derive(Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Index {
+    /// Number of volumes that have been read.
     volumes: u32,
+    /// Number of words in these volumes.
     words: u64,
 }
 
@@ -32,8 +38,8 @@ const fn default_volumes() -> u32 {
     20
 }
 
-/// What is left when it stops to begin another volume: far more than one takes.
-const TO_SPARE: Duration = Duration::from_secs(30);
+/// Remaining time of the invocation below which no further volume is begun. One volume takes far less.
+const TIME_RESERVE: Duration = Duration::from_secs(30);
 
 impl Handler for IndexArchive {
     type Input = Archive;
@@ -42,23 +48,22 @@ impl Handler for IndexArchive {
     fn validate(&self, input: &Archive) -> Result<(), Vec<FieldError>> {
         match input.volumes {
             1..=100_000 => Ok(()),
-            other => {
-                Err(vec![FieldError::new("volumes", format!("must be from 1 to 100000, and is {other}"))])
-            }
+            other => Err(vec![FieldError::new("volumes", format!("must be from 1 to 100000, not {other}"))]),
         }
     }
 
-    /// Always above the router's threshold; above the processor's from about 120 volumes on.
+    /// Returns more than the router's threshold for queueing (default 5 s). From about 120 volumes on, the
+    /// estimate is also above the limit up to which the processor runs a request itself (default 30 s).
     fn estimated_duration(&self, input: &Archive) -> Duration {
         Duration::from_secs(6) + Duration::from_millis(200) * input.volumes
     }
 
     async fn process(&self, input: Archive, context: Context) -> Result<Index, HandlerError> {
         let mut index: Index = context.checkpoint()?.unwrap_or_default();
-        // There must be one to go on from, should there be no time for a first volume.
+        // `go_on_later` needs a checkpoint, even if the time does not suffice for the first volume.
         context.progress.checkpoint(&index).await?;
         while index.volumes < input.volumes {
-            if context.progress.remaining() < TO_SPARE {
+            if context.progress.remaining() < TIME_RESERVE {
                 return Err(HandlerError::go_on_later());
             }
             let mut words = Numbers::named(&format!("{}/{}", input.name, index.volumes));
@@ -86,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_comes_to_the_same_whether_it_is_interrupted_or_not() {
+    async fn index_resumed_from_a_checkpoint_equals_an_uninterrupted_index() {
         let archive = |volumes| Archive { name: "a".into(), volumes };
         let whole = IndexArchive.process(archive(9), context()).await.unwrap();
         let half = IndexArchive.process(archive(4), context()).await.unwrap();

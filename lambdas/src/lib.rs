@@ -1,4 +1,4 @@
-//! The demo application: its handlers, registered once, for the router and the processor alike.
+//! The demo application: its handlers, which the router, the processor and the worker share.
 
 pub mod charge_card;
 pub mod echo_async;
@@ -17,11 +17,12 @@ use crate::index_archive::IndexArchive;
 use crate::process_data::ProcessData;
 use crate::report::GenerateReport;
 
-/// The demo's actions: `echo` answers at once; `generate_report`, `process_data` and `echo_async` are queued; `index_archive`
-/// goes on from checkpoints, and `charge_card` is tried again.
+/// Returns the demo application with its six actions. `echo` is quick, and all other actions are queued:
+/// `generate_report`, `process_data`, `echo_async`, `index_archive` (continues from checkpoints) and
+/// `charge_card` (is retried).
 ///
 /// # Errors
-/// When an action is registered twice, which the test below rules out.
+/// [`RegisterError`] if two handlers have the same action. The unit test of this crate rules that out.
 pub fn app() -> Result<App, RegisterError> {
     let mut app = App::new();
     app.handle("echo", echo)?
@@ -33,7 +34,7 @@ pub fn app() -> Result<App, RegisterError> {
     Ok(app)
 }
 
-/// Answers with what it was sent.
+/// Handles `echo`: returns the payload of the request.
 async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
@@ -41,7 +42,7 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_demo_has_six_actions() {
+    fn demo_app_registers_six_actions() {
         assert_eq!(
             super::app().unwrap().actions(),
             ["charge_card", "echo", "echo_async", "generate_report", "index_archive", "process_data"]

@@ -1,4 +1,4 @@
-//! `process_data`: a dataset, read page by page.
+//! Demo action `process_data`: reads a dataset page by page, with progress.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,41 +9,51 @@ use streamer::protocol::FieldError;
 
 use crate::generated::{Numbers, page_latency};
 
-/// `process_data`: reads a dataset page by page, drops what is invalid or double, and sums up the rest.
+/// Handler of `process_data`, which reads a generated dataset page by page, drops invalid and duplicate
+/// records, and returns statistics of the remaining records.
 #[derive(Debug)]
 pub struct ProcessData;
 
-/// What `process_data` is asked with.
+/// Payload of a `process_data` request.
 #[derive(Debug, Deserialize)]
 pub struct Job {
+    /// Id of the dataset, from which its records are generated.
     dataset_id: String,
+    /// Operation on each record. Default `transform`.
     #[serde(default)]
     operation: Operation,
-    /// How many records the dataset has. Default 50,000, at most 1,000,000.
+    /// Number of records in the dataset. Default 50,000, at most 1,000,000.
     #[serde(default = "default_records")]
     records: u32,
 }
 
-/// What is done with each record.
+/// Operation that `process_data` applies to the value of each record.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// Values are scaled to thousandths.
+    /// Divides each value by 1,000.
     #[default]
     Transform,
-    /// Values are taken as they are.
+    /// Uses each value unchanged.
     Aggregate,
 }
 
-/// What `process_data` answers with.
+/// Result of a `process_data` request: counts and statistics of the records.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Summary {
+    /// Id of the dataset, from the payload.
     dataset_id: String,
+    /// Number of records that were read.
     records: u32,
+    /// Number of records that are neither invalid nor duplicates.
     valid: u32,
+    /// Number of records whose value is out of range.
     invalid: u32,
+    /// Number of records whose id had appeared before.
     duplicates: u32,
+    /// Mean of the values of the valid records.
     mean: f64,
+    /// Sample standard deviation of the values of the valid records; 0 for fewer than two records.
     standard_deviation: f64,
 }
 
@@ -51,6 +61,7 @@ const fn default_records() -> u32 {
     50_000
 }
 
+/// Number of records per page.
 const PAGE: u32 = 1_000;
 
 impl Handler for ProcessData {
@@ -58,20 +69,21 @@ impl Handler for ProcessData {
     type Output = Summary;
 
     fn validate(&self, input: &Job) -> Result<(), Vec<FieldError>> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         if input.dataset_id.is_empty() {
-            wrong.push(FieldError::new("dataset_id", "must not be empty"));
+            errors.push(FieldError::new("dataset_id", "must not be empty"));
         }
         if !(1..=1_000_000).contains(&input.records) {
-            wrong.push(FieldError::new(
+            errors.push(FieldError::new(
                 "records",
-                format!("must be from 1 to 1000000, and is {}", input.records),
+                format!("must be from 1 to 1000000, not {}", input.records),
             ));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Always above the router's threshold: whoever processes a dataset wants to watch it.
+    /// Returns more than the router's threshold for queueing (default 5 s), because only queued requests report
+    /// progress.
     fn estimated_duration(&self, input: &Job) -> Duration {
         Duration::from_secs(6) + Duration::from_millis(50) * input.records.div_ceil(PAGE)
     }
@@ -98,7 +110,8 @@ impl Handler for ProcessData {
                         Operation::Transform => raw as f64 / 1_000.0,
                         Operation::Aggregate => raw as f64,
                     };
-                    // Welford's method: one pass, and no large sums.
+                    // Welford's method computes mean and variance in one pass, without large sums that lose
+                    // precision.
                     let delta = value - mean;
                     mean += delta / f64::from(valid);
                     squares += delta * (value - mean);

@@ -1,4 +1,4 @@
-//! `generate_report`: the sales of a span of days, as a document.
+//! Demo action `generate_report`: renders the sales of a range of days as a document.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,69 +15,85 @@ use streamer::protocol::FieldError;
 
 use crate::generated::{Numbers, page_latency};
 
-/// `generate_report`: reads the sales of a span of days, sums them up, and renders a document.
+/// Handler of `generate_report`, which reads the generated sales of a range of days, sums them up, and renders
+/// a document.
 #[derive(Debug)]
 pub struct GenerateReport;
 
-/// What `generate_report` is asked with.
+/// Payload of a `generate_report` request.
 #[derive(Debug, Deserialize)]
 pub struct Order {
+    /// First day of the report, such as `2024-01-31`.
     start_date: String,
+    /// Last day of the report; at most 366 days are in the range.
     end_date: String,
+    /// Format of the document.
     format: Format,
 }
 
-/// What the report is rendered as.
+/// Format of the report's document.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// One page with the totals.
+    /// A PDF of one page, with one line of totals for each month.
     Pdf,
-    /// One line for each month and category.
+    /// CSV with one line for each month and category.
     Csv,
 }
 
-/// What `generate_report` answers with.
+/// Result of a `generate_report` request: the totals, and the document in base64.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// Format of the document.
     format: Format,
+    /// Number of days in the report.
     days: usize,
+    /// Number of sales on these days.
     sales: u64,
+    /// Sum of all sales, in cents.
     total_cents: u64,
-    /// By category, in alphabetical order.
+    /// Sum of the sales of each category, in cents.
     categories: BTreeMap<&'static str, u64>,
+    /// Suggested name for the document's file.
     file_name: String,
+    /// Size of the document in bytes, before base64.
     size_bytes: usize,
+    /// The document, encoded in base64.
     document_base64: String,
 }
 
+/// Sum of the sales in cents, by year, month and category.
 type Totals = BTreeMap<(i16, i8, &'static str), u64>;
 
 const CATEGORIES: [&str; 5] = ["books", "clothing", "electronics", "home", "sports"];
 const MAX_DAYS: usize = 366;
-/// A page of the data source has this many days.
+/// Number of days per page of the data source.
 const DAYS_PER_PAGE: usize = 7;
 
 impl Order {
+    /// Returns the days from `start_date` to `end_date`, or every error in the two dates.
     fn days(&self) -> Result<Vec<Date>, Vec<FieldError>> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         let mut date = |path: &str, text: &str| {
             let date = text.parse::<Date>();
             if date.is_err() {
-                let problem = format!("must be a date like 2024-01-31, and is {text:?}");
-                wrong.push(FieldError::new(path, problem));
+                let problem = format!("must be a date such as 2024-01-31, not {text:?}");
+                errors.push(FieldError::new(path, problem));
             }
             date.ok()
         };
         let (start, end) = (date("start_date", &self.start_date), date("end_date", &self.end_date));
-        let (Some(start), Some(end)) = (start, end) else { return Err(wrong) };
+        let (Some(start), Some(end)) = (start, end) else { return Err(errors) };
         if end < start {
-            return Err(vec![FieldError::new("end_date", format!("must not be before start_date, {start}"))]);
+            return Err(vec![FieldError::new(
+                "end_date",
+                format!("must not be before start_date ({start})"),
+            )]);
         }
         let days: Vec<Date> =
             start.series(1.day()).take_while(|day| *day <= end).take(MAX_DAYS + 1).collect();
         if days.len() > MAX_DAYS {
-            let problem = format!("must be at most {MAX_DAYS} days from start_date, {start}");
+            let problem = format!("must be at most {MAX_DAYS} days from start_date ({start}), both included");
             return Err(vec![FieldError::new("end_date", problem)]);
         }
         Ok(days)
@@ -92,16 +108,19 @@ impl Handler for GenerateReport {
         order.days().map(|_| ())
     }
 
-    /// Always above the router's threshold: whoever orders a report wants to watch it being made.
+    /// Returns more than the router's threshold for queueing (default 5 s), because only queued requests report
+    /// progress.
     fn estimated_duration(&self, order: &Order) -> Duration {
         let pages = order.days().map_or(0, |days| days.len().div_ceil(DAYS_PER_PAGE));
         Duration::from_secs(6) + Duration::from_millis(60) * u32::try_from(pages).unwrap_or(u32::MAX)
     }
 
     async fn process(&self, order: Order, context: Context) -> Result<Report, HandlerError> {
-        // Validated before; an order that was queued by an older version is told the same.
-        let days =
-            order.days().map_err(|wrong| HandlerError::failure("VALIDATION_ERROR", wrong[0].to_string()))?;
+        // `validate` has checked the dates before, unless an older version with other checks queued the
+        // request.
+        let days = order
+            .days()
+            .map_err(|errors| HandlerError::failure("VALIDATION_ERROR", errors[0].to_string()))?;
         let progress = &context.progress;
         progress.set_metadata("format", order.format)?;
         progress.report(0.0, "Reading sales")?;
@@ -137,25 +156,26 @@ impl Handler for GenerateReport {
 async fn read_sales(days: &[Date], context: &Context) -> Result<(Totals, u64), HandlerError> {
     let mut totals = Totals::new();
     let mut sales = 0;
-    for (page, of_page) in days.chunks(DAYS_PER_PAGE).enumerate() {
+    for (page, days_of_page) in days.chunks(DAYS_PER_PAGE).enumerate() {
         page_latency().await;
-        for day in of_page {
+        for day in days_of_page {
             let mut numbers = Numbers::named(&day.to_string());
-            let of_day = 500 + numbers.below(500);
-            for _ in 0..of_day {
+            let sales_of_day = 500 + numbers.below(500);
+            for _ in 0..sales_of_day {
                 let category = CATEGORIES[usize::try_from(numbers.below(5)).unwrap_or(0)];
                 *totals.entry((day.year(), day.month(), category)).or_default() +=
                     100 + numbers.below(20_000);
             }
-            sales += of_day;
+            sales += sales_of_day;
         }
-        let read = (page * DAYS_PER_PAGE + of_page.len()).min(days.len());
+        let read = (page * DAYS_PER_PAGE + days_of_page.len()).min(days.len());
         let percentage = read as f64 / days.len() as f64 * 90.0;
         context.progress.report(percentage, format!("Read {read} of {} days", days.len()))?;
     }
     Ok((totals, sales))
 }
 
+/// Formats an amount in cents as euros, such as `12.05`.
 fn euros(cents: u64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
 }
@@ -168,7 +188,7 @@ fn render_csv(totals: &Totals) -> String {
     csv
 }
 
-/// A PDF of one page, with one line for each month.
+/// Renders a PDF of one page, with one line of totals for each month.
 fn render_pdf(order: &Order, totals: &Totals) -> Vec<u8> {
     let mut months: BTreeMap<(i16, i8), u64> = BTreeMap::new();
     for ((year, month, _), cents) in totals {
@@ -203,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pdf_has_a_title_and_a_line_for_each_month() {
+    fn report_pdf_has_a_title_and_one_line_per_month() {
         let order = Order {
             start_date: "2024-01-01".to_owned(),
             end_date: "2024-02-29".to_owned(),
@@ -214,7 +234,7 @@ mod tests {
         let text = String::from_utf8_lossy(&pdf);
         assert!(text.starts_with("%PDF-"), "{text}");
         for line in ["(Sales from 2024-01-01 to 2024-02-29)", "(2024-01: 2.00)", "(2024-02: 0.01)"] {
-            assert!(text.contains(line), "{line} is not in {text}");
+            assert!(text.contains(line), "the PDF contains {line}: {text}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Each event of `harness/fixtures`, through the real binaries behind the Runtime API, and against what the fakes send.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
+//! Sends each event of `harness/fixtures` to the real function binaries, and compares the fixtures with the
+//! events of the local stage.
+#![expect(clippy::unwrap_used, reason = "a panic in a test helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use streamer_harness::lambda::{CapturedLog, Invoke as _, InvokeError};
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Executables, Stage};
 
-/// All but the sweeper, which takes whatever comes and then runs for a minute.
+/// All functions except the sweeper, which ignores its event and then runs for a minute.
 const FUNCTIONS: [&str; 5] =
     ["ConnectFunction", "DisconnectFunction", "RouterFunction", "ProcessorFunction", "WorkerFunction"];
 
@@ -23,7 +24,11 @@ fn fixtures() -> BTreeMap<String, Value> {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let read = |file: std::path::PathBuf| {
         let fixture: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        assert!(fixture["source"].as_str().is_some_and(|source| !source.is_empty()), "{}", file.display());
+        assert!(
+            fixture["source"].as_str().is_some_and(|source| !source.is_empty()),
+            "fixture {} names its source",
+            file.display()
+        );
         (file.file_stem().unwrap().to_str().unwrap().to_owned(), fixture["event"].clone())
     };
     files.filter(|file| file.extension().is_some_and(|end| end == "json")).map(read).collect()
@@ -38,15 +43,15 @@ async fn stage(parameters: &[(&str, &str)]) -> (Stage, Arc<CapturedLog>) {
     (builder.start().await.unwrap(), log)
 }
 
-/// The reply, without the moments and request ids that differ from run to run.
-fn settled(reply: Result<Value, InvokeError>) -> String {
+/// Returns a function's reply or error as text, with the timestamps of its frame replaced by `[now]`.
+fn reply_text(reply: Result<Value, InvokeError>) -> String {
     match reply {
         Ok(mut reply) => {
             let frame = reply["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
             if let Some(mut frame) = frame {
-                for place in ["/timestamp", "/data/timestamp"] {
-                    if let Some(moment) = frame.pointer_mut(place) {
-                        *moment = json!("[now]");
+                for path in ["/timestamp", "/data/timestamp"] {
+                    if let Some(timestamp) = frame.pointer_mut(path) {
+                        *timestamp = json!("[now]");
                     }
                 }
                 reply["body"] = frame;
@@ -58,54 +63,58 @@ fn settled(reply: Result<Value, InvokeError>) -> String {
     }
 }
 
-/// Those that a function does not take are refused or ignored, and it lives on.
+/// A function refuses or ignores an event of the wrong kind, and must not exit.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fixture_passes_through_each_function() {
-    // What the tokens of the fixtures are signed with: a secret that keeps nothing.
+async fn each_function_survives_each_fixture() {
+    // The tokens in the fixtures are signed with this secret, which protects nothing.
     let secret = [("JwtAlgorithm", "HS256"), ("JwtKey", "0123456789abcdef0123456789abcdef")];
     let (stage, _log) = stage(&secret).await;
-    let mut said = String::new();
+    let mut replies = String::new();
     let fixtures = fixtures();
     let connect = fixtures["connect_query"].to_string();
     for (name, event) in &fixtures {
         for function in FUNCTIONS {
-            // A message is from somebody who is connected, and some of what came before ended that.
+            // The router needs a stored connection, and an earlier event may have deleted the connection.
             if function == "RouterFunction" {
                 let connect = connect.clone().into();
                 stage.functions().invoke("streamer-ConnectFunction", connect).await.unwrap();
             }
             let reply =
                 stage.functions().invoke(&format!("streamer-{function}"), event.to_string().into()).await;
-            let reply = settled(reply.map(|reply| serde_json::from_slice(&reply).unwrap()));
-            assert!(!reply.starts_with("Runtime.ExitError"), "{name} ends {function}: {reply}");
-            writeln!(said, "{name} | {function} | {reply}").unwrap();
+            let reply = reply_text(reply.map(|reply| serde_json::from_slice(&reply).unwrap()));
+            assert!(
+                !reply.starts_with("Runtime.ExitError"),
+                "{function} does not exit on the fixture {name}: {reply}"
+            );
+            writeln!(replies, "{name} | {function} | {reply}").unwrap();
         }
     }
-    insta::assert_snapshot!(said);
+    insta::assert_snapshot!(replies);
     stage.shutdown().await;
 }
 
-/// Every key of an object and what is below it, but for what the client decides: headers and parameters.
-fn keys(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+/// Collects the paths of all keys below a value, except within headers, query parameters and item images, whose
+/// keys the client or the table decides.
+fn collect_keys(value: &Value, parent: &str, found: &mut BTreeSet<String>) {
     let Some(object) = value.as_object() else { return };
     for (key, value) in object {
-        let path = format!("{at}.{key}");
+        let path = format!("{parent}.{key}");
         found.insert(path.clone());
-        let is_clients = path.contains("eaders") || path.contains("arameters") || path.contains("Image");
-        if !is_clients {
-            keys(value, &path, found);
+        let has_free_keys = path.contains("eaders") || path.contains("arameters") || path.contains("Image");
+        if !has_free_keys {
+            collect_keys(value, &path, found);
         }
     }
 }
 
 fn keys_of(value: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    keys(value, "", &mut found);
+    collect_keys(value, "", &mut found);
     found
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_fakes_send_has_the_fixtures_keys_as_the_functions_record_it() {
+async fn events_of_the_local_stage_have_the_same_keys_as_the_fixtures() {
     let (stage, log) = stage(&[("RecordEvents", "true")]).await;
     let ttl = Duration::from_secs(60);
     let ann = TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: Vec::new(), ttl };
@@ -130,7 +139,7 @@ async fn what_the_fakes_send_has_the_fixtures_keys_as_the_functions_record_it() 
         if let (Some(sent), Some(expected)) = (sent["Records"].get(0), expected["Records"].get(0)) {
             (sent_keys, expected_keys) = (keys_of(sent), keys_of(expected));
         }
-        // This client says nothing of itself; AWS leaves the key out then.
+        // The test's client sends no User-Agent header, and AWS then omits the key `userAgent`.
         expected_keys.remove(".requestContext.identity.userAgent");
         sent_keys.remove(".requestContext.identity.userAgent");
         assert!(expected_keys.len() > 8, "{expected_keys:?}");

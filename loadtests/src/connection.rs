@@ -1,4 +1,4 @@
-//! A WebSocket as a client holds it: opened, used and closed, with an end to every wait.
+//! A client's WebSocket connection. Opening, sending, receiving and closing each have a time limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,123 +16,129 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 
 use crate::measure::Failure;
 
-/// An open connection.
+/// An open WebSocket connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl Connection {
-    /// How long the other side has to close its end as well.
-    const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+    /// Maximum wait for the server's close frame.
+    const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Opens a connection: over TLS, if the URL begins with `wss`.
-    pub(crate) async fn open(url: &str, tls: &Connector, patience: Duration) -> Result<Self, Failure> {
+    /// Opens a connection within `timeout_after`, over TLS if the URL begins with `wss`.
+    pub(crate) async fn open(url: &str, tls: &Connector, timeout_after: Duration) -> Result<Self, Failure> {
         let config = WebSocketConfig::default()
-            // A client here has one frame at a time: the default of 128 KiB is most of what a thousand would need.
+            // A client receives one small frame at a time. The default buffer of 128 KiB would dominate the
+            // memory of a thousand clients.
             .read_buffer_size(4 * 1024)
             .max_message_size(Some(MAX_FRAME_BYTES));
-        // Small frames must not wait for the acknowledgment of earlier ones: that time is not the stage's.
+        // With Nagle's algorithm, small frames would wait for TCP acknowledgments, and the measured time would
+        // grow.
         let disable_nagle = true;
-        let opening = connect_async_tls_with_config(url, Some(config), disable_nagle, Some(tls.clone()));
-        match timeout(patience, opening).await {
+        let handshake = connect_async_tls_with_config(url, Some(config), disable_nagle, Some(tls.clone()));
+        match timeout(timeout_after, handshake).await {
             Ok(Ok((socket, _))) => Ok(Self { socket }),
-            Ok(Err(error)) => Err(not_opened(error)),
-            Err(_) => Err(Failure::new(format!("no answer within {patience:?}"))),
+            Ok(Err(error)) => Err(handshake_failure(error)),
+            Err(_) => Err(Failure::new(format!("no connection within {timeout_after:?}"))),
         }
     }
 
     pub(crate) async fn send(&mut self, text: String, until: Instant) -> Result<(), Failure> {
         match timeout_at(until, self.socket.send(Message::text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failure::new(format!("the message was not sent: {error}"))),
-            Err(_) => Err(Failure::new("the message was not sent in time")),
+            Ok(Err(error)) => Err(Failure::new(format!("message could not be sent: {error}"))),
+            Err(_) => Err(Failure::new("message not sent before the timeout")),
         }
     }
 
-    /// The next frame; what is no frame of the protocol is a failure.
+    /// Receives the next frame. A message that is not a frame of Streamer's protocol is a failure.
     pub(crate) async fn next_frame(&mut self, until: Instant) -> Result<Frame, Failure> {
         loop {
             let Ok(next) = timeout_at(until, self.socket.next()).await else {
-                return Err(Failure::new("no frame came in time"));
+                return Err(Failure::new("no frame before the timeout"));
             };
             match next {
-                Some(Ok(Message::Text(text))) => return read(&text),
+                Some(Ok(Message::Text(text))) => return parse_frame(&text),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
-                    return Err(Failure::new("a frame is not text"));
+                    return Err(Failure::new("received a binary message instead of text"));
                 }
                 Some(Ok(Message::Close(frame))) => {
                     let reason = frame.map(|frame| format!(" with {} {}", frame.code, frame.reason));
                     let reason = reason.unwrap_or_default();
-                    return Err(Failure::new(format!("the connection was closed{}", reason.trim_end())));
+                    return Err(Failure::new(format!(
+                        "connection closed by the server{}",
+                        reason.trim_end()
+                    )));
                 }
-                Some(Err(error)) => return Err(Failure::new(format!("the connection broke: {error}"))),
-                None => return Err(Failure::new("the connection was closed")),
+                Some(Err(error)) => return Err(Failure::new(format!("connection failed: {error}"))),
+                None => return Err(Failure::new("connection closed by the server")),
             }
         }
     }
 
-    /// Closes the connection, and waits a while for the other side to do so as well.
+    /// Closes the connection, and waits for the server to close it too, at most `CLOSE_TIMEOUT`.
     pub(crate) async fn close(mut self) {
         let closed = async {
-            // Whatever goes wrong here, the connection is gone, and nothing more was expected of it.
+            // Errors are ignored, because the visit is over and no frame is awaited.
             let _ = self.socket.close(None).await;
             while let Some(Ok(_)) = self.socket.next().await {}
         };
-        let _ = timeout(Self::CLOSE_PATIENCE, closed).await;
+        let _ = timeout(Self::CLOSE_TIMEOUT, closed).await;
     }
 }
 
-/// TLS towards servers that a browser would trust.
+/// Returns a TLS connector that trusts the servers that a browser trusts.
 pub(crate) fn tls() -> Connector {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     trusting(roots)
 }
 
-/// # Panics
-/// Never: ring implements every protocol version that rustls takes for safe.
+/// Returns a TLS connector that trusts certificates signed by these roots.
 fn trusting(roots: RootCertStore) -> Connector {
-    // By name, since goose's HTTP client links another provider, and rustls would not choose between two.
+    // The provider is named, because goose's HTTP client links a second one and rustls then has no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("ring implements the default protocol versions")
+        .expect("ring supports the default protocol versions of rustls")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // Each connection stands for a client that comes for the first time: none may use what another has negotiated.
+    // Each connection stands for a new client, so no connection may resume the TLS session of another.
     config.resumption = Resumption::disabled();
     Connector::Rustls(Arc::new(config))
 }
 
-fn read(text: &str) -> Result<Frame, Failure> {
+fn parse_frame(text: &str) -> Result<Frame, Failure> {
     let error = match serde_json::from_str(text) {
         Ok(frame) => return Ok(frame),
         Err(error) => error,
     };
-    // What the gateway says itself is no frame: {"message":"Internal server error","connectionId":"…","requestId":"…"}
-    let by_gateway: Option<Value> = serde_json::from_str(text).ok();
-    Err(match by_gateway.as_ref().and_then(|value| value["message"].as_str()) {
-        Some(message) => Failure::new(format!("the gateway itself answered: {message}")),
-        None => Failure::new(format!("the answer is no frame of the protocol: {error}")),
+    // API Gateway's own messages look like {"message":"Internal server
+    // error","connectionId":"…","requestId":"…"}.
+    let gateway_message: Option<Value> = serde_json::from_str(text).ok();
+    Err(match gateway_message.as_ref().and_then(|value| value["message"].as_str()) {
+        Some(message) => Failure::new(format!("API Gateway answered instead of the router: {message}")),
+        None => Failure::new(format!("message is not a frame of the protocol: {error}")),
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other errors say everything themselves")]
-fn not_opened(error: tungstenite::Error) -> Failure {
+#[expect(clippy::wildcard_enum_match_arm, reason = "the Display of every other error is complete")]
+fn handshake_failure(error: tungstenite::Error) -> Failure {
     match error {
         tungstenite::Error::Http(response) => {
             let status = response.status().as_u16();
             let body = response.body().as_deref().unwrap_or_default();
-            Failure::new(format!("refused with HTTP {status}{}", reason(body))).with_status(status)
+            Failure::new(format!("refused with HTTP {status}{}", refusal_reason(body))).with_status(status)
         }
-        other => Failure::new(format!("not connected: {other}")),
+        other => Failure::new(format!("could not connect: {other}")),
     }
 }
 
-/// What the body of a refusal says, if it is one of ours or the gateway's.
-fn reason(body: &[u8]) -> String {
+/// Returns the code and message in the body of a refusal by the connect function or by API Gateway, each after
+/// `: `. Returns an empty text for any other body.
+fn refusal_reason(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let parts = [&body["code"], &body["message"]];
     parts.into_iter().filter_map(Value::as_str).map(|part| format!(": {part}")).collect()
@@ -149,33 +155,36 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_frame_is_read_and_what_is_none_says_whose_words_it_is() {
+    fn frame_is_parsed_and_any_other_text_fails_with_its_origin() {
         let frame = r#"{"type":"response","request_id":"r1","success":true}"#;
-        assert!(matches!(read(frame), Ok(Frame::Response { .. })));
-        let failure = |text| read(text).unwrap_err().to_string();
-        let of_gateway = r#"{"message":"Internal server error","connectionId":"c","requestId":"q"}"#;
-        assert_eq!(failure(of_gateway), "the gateway itself answered: Internal server error");
+        assert!(matches!(parse_frame(frame), Ok(Frame::Response { .. })));
+        let failure = |text| parse_frame(text).unwrap_err().to_string();
+        let from_gateway = r#"{"message":"Internal server error","connectionId":"c","requestId":"q"}"#;
+        assert_eq!(
+            failure(from_gateway),
+            "API Gateway answered instead of the router: Internal server error"
+        );
         let unknown = failure(r#"{"type":"surprise"}"#);
-        assert!(unknown.starts_with("the answer is no frame of the protocol: unknown variant"), "{unknown}");
-        assert!(failure("hello").starts_with("the answer is no frame of the protocol: expected value"));
+        assert!(unknown.starts_with("message is not a frame of the protocol: unknown variant"), "{unknown}");
+        assert!(failure("hello").starts_with("message is not a frame of the protocol: expected value"));
     }
 
     #[test]
-    fn a_refusal_says_what_its_body_says() {
-        let refused = |body: &str| reason(body.as_bytes());
+    fn refusal_body_is_included_in_the_failure_text() {
+        let reason = |body: &str| refusal_reason(body.as_bytes());
         assert_eq!(
-            refused(r#"{"code":"TOKEN_EXPIRED","message":"The token has expired"}"#),
+            reason(r#"{"code":"TOKEN_EXPIRED","message":"The token has expired"}"#),
             ": TOKEN_EXPIRED: The token has expired"
         );
-        assert_eq!(refused(r#"{"message":"Forbidden"}"#), ": Forbidden");
-        assert_eq!(refused("<html>"), "");
+        assert_eq!(reason(r#"{"message":"Forbidden"}"#), ": Forbidden");
+        assert_eq!(reason("<html>"), "");
     }
 
-    /// A server with a certificate of its own making, which says one frame to whoever comes in over TLS.
-    async fn over_tls(certified: CertifiedKey<rcgen::KeyPair>) -> String {
+    /// Serves WebSockets over TLS with this self-signed certificate, and sends one frame on each connection.
+    async fn serve_over_tls(certified: CertifiedKey<rcgen::KeyPair>) -> String {
         let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -200,17 +209,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_tls_a_server_is_trusted_by_its_certificate_alone() {
+    async fn tls_connection_opens_only_with_a_trusted_server_certificate() {
         let certified = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certified.cert.der().clone()).unwrap();
-        let url = over_tls(certified).await;
+        let url = serve_over_tls(certified).await;
 
-        let stranger = Connection::open(&url, &tls(), PATIENCE).await.unwrap_err().to_string();
-        assert!(stranger.contains("invalid peer certificate"), "{stranger}");
+        let untrusted = Connection::open(&url, &tls(), TIMEOUT).await.unwrap_err().to_string();
+        assert!(untrusted.contains("invalid peer certificate"), "{untrusted}");
 
-        let mut connection = Connection::open(&url, &trusting(roots), PATIENCE).await.unwrap();
-        let frame = connection.next_frame(Instant::now() + PATIENCE).await;
+        let mut connection = Connection::open(&url, &trusting(roots), TIMEOUT).await.unwrap();
+        let frame = connection.next_frame(Instant::now() + TIMEOUT).await;
         assert!(matches!(frame, Ok(Frame::Response { .. })), "{frame:?}");
         connection.close().await;
     }

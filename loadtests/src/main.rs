@@ -1,6 +1,7 @@
-//! Load tests: clients that use a WebSocket endpoint, staging's or the local stage's, as real ones do.
+//! Load tests: simulated clients that use the WebSocket endpoint of a deployed or local stage as real clients
+//! do.
 //!
-//! Everything about how many there are, for how long, and what is written about them is goose's: see `--help`.
+//! The options for the number of clients, the duration and the reports are those of goose; see `--help`.
 
 mod connection;
 mod measure;
@@ -37,45 +38,47 @@ async fn run() -> Result<(), Box<dyn Error>> {
         && !host.starts_with("ws://")
         && !host.starts_with("wss://")
     {
-        return Err(format!("--host must be a URL that begins with ws:// or wss://, and is {host}").into());
+        return Err(format!("--host must be a URL that begins with ws:// or wss://, not {host}").into());
     }
-    let drives_nothing = only_shows_something(&configuration);
+    let sends_nothing = only_prints(&configuration);
     let tokens = match Tokens::from_environment(|name| std::env::var(name).ok()) {
-        Err(_) if drives_nothing => Tokens::default(),
+        Err(_) if sends_nothing => Tokens::default(),
         tokens => tokens?,
     };
     let tally = Arc::new(Tally::default());
     let attack = GooseAttack::initialize_with_config(configuration)?
-        // Goose makes an HTTP client for each user, though none is used here; without cookies all share one.
+        // Goose makes an HTTP client for each user, although this test uses none. Without cookies, all users
+        // share one.
         .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies())?
         .register_scenario(visit::scenario(tokens, Arc::clone(&tally)));
-    let ended = Box::pin(attack.execute()).await;
-    // Thresholds that are not met do not hide which requests failed.
-    let verdict = if drives_nothing { Ok(()) } else { tally.verdict() };
-    match ended {
+    let outcome = Box::pin(attack.execute()).await;
+    // Failed requests are reported even if a threshold was also not met.
+    let verdict = if sends_nothing { Ok(()) } else { tally.verdict() };
+    match outcome {
         Ok(_) => Ok(verdict?),
         Err(error @ GooseError::ThresholdsFailed { .. }) => {
             let failures = verdict.err().map(|error| format!("\n{error}")).unwrap_or_default();
             Err(format!("{error}{failures}").into())
         }
-        Err(error) => Err(what_is_wrong(&error).into()),
+        Err(error) => Err(describe(&error).into()),
     }
 }
 
-/// Whether goose will print something and end, without a connection.
-fn only_shows_something(configuration: &GooseConfiguration) -> bool {
+/// Returns whether the options make goose print something, such as a list of scenarios, and exit without a
+/// connection.
+fn only_prints(configuration: &GooseConfiguration) -> bool {
     configuration.version
         || configuration.list
         || configuration.scenarios_list
         || configuration.render_report.is_some()
 }
 
-/// Goose's own `Display` leaves out the details of what it refuses.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other errors say everything themselves")]
-fn what_is_wrong(error: &GooseError) -> String {
+/// Returns the text of an error with its details, which goose's `Display` omits.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the Display of every other error is complete")]
+fn describe(error: &GooseError) -> String {
     match error {
         GooseError::InvalidOption { option, detail, .. } => format!("{option}: {detail}"),
-        GooseError::InvalidHost { host, detail, .. } => format!("{host:?} is no URL: {detail}"),
+        GooseError::InvalidHost { host, detail, .. } => format!("{host:?} is not a valid URL: {detail}"),
         GooseError::NoScenarios { detail } => detail.clone(),
         other => other.to_string(),
     }

@@ -1,27 +1,29 @@
-//! What is measured, and how a measurement fails.
+//! The measured metrics, and the failures of a measurement.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A row of the report.
+/// One of the times that a visit measures; a row of the report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Metric {
-    /// From the first packet to an open WebSocket.
+    /// Time from the name lookup to the open WebSocket.
     Connect,
-    /// From a quick request to its response.
+    /// Time from a quick request to its response.
     Echo,
-    /// From a slow request to its acknowledgment.
+    /// Time from a slow request to its acknowledgment.
     Acknowledgment,
-    /// From a slow request's acknowledgment to its first progress; zero if the progress was faster.
+    /// Time from a slow request's acknowledgment to its first progress frame; zero if the progress frame came
+    /// first.
     FirstProgress,
-    /// From a slow request to its end.
+    /// Time from a slow request to its complete frame.
     Complete,
 }
 
 impl Metric {
-    /// What stands before each name in the report.
+    /// Method that the report shows before the name of each metric, in place of an HTTP method.
     pub(crate) const METHOD: &str = "WS";
 
+    /// Name of the metric in the report.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connect => "$connect",
@@ -33,7 +35,7 @@ impl Metric {
     }
 }
 
-/// One measurement, and whether what was waited for came as it should.
+/// One measurement of a metric, and whether the awaited frame or connection was correct.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) metric: Metric,
@@ -41,13 +43,14 @@ pub(crate) struct Measured {
     pub(crate) outcome: Result<(), Failure>,
 }
 
-/// What went wrong.
+/// Reason why a measurement failed.
 ///
-/// The report counts equal failures in one row: nothing in the text may differ from request to request.
+/// The report counts equal texts in one row, so the text must not contain values of a single request, such as
+/// its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Failure {
     text: String,
-    /// The HTTP status, where the upgrade was refused with one.
+    /// HTTP status with which the server refused the WebSocket upgrade; `None` for any other failure.
     status: Option<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! Whether what came back is what had to come back.
+//! Checks that the frames of a reply are correct.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use streamer_protocol::{ErrorBody, Frame, RequestId, Seq};
 
 use crate::measure::{Failure, Measured, Metric};
 
-/// A quick request, which is answered with its own payload.
+/// A quick request, whose response must contain its payload unchanged.
 #[derive(Debug)]
 pub(crate) struct Echo {
     id: RequestId,
@@ -16,7 +16,7 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) fn new(id: RequestId) -> Self {
-        // The id in the payload makes sure that no other request's answer is taken for this one's.
+        // The payload contains the id, so that a response with another request's payload is detected.
         let payload = json!({"message": id.as_str(), "numbers": [0, -1, 2.5], "text": "äöü ✓ \"quoted\""});
         Self { id, payload }
     }
@@ -25,43 +25,52 @@ impl Echo {
         message("echo", &self.id, &self.payload)
     }
 
-    /// Whether `reply` is the answer.
+    /// Returns a failure unless `reply` is the correct response.
     pub(crate) fn check(&self, reply: &Frame) -> Result<(), Failure> {
-        of_request(reply, &self.id)?;
+        check_request_id(reply, &self.id)?;
         match reply {
             Frame::Response { success: true, data: Some(data), error: None, .. } if *data == self.payload => {
                 Ok(())
             }
-            Frame::Response { success: true, .. } => Err(Failure::new("the echo is not what was sent")),
-            Frame::Response { error: Some(error), .. } | Frame::Error { error, .. } => Err(told(error)),
+            Frame::Response { success: true, .. } => {
+                Err(Failure::new("the response differs from the sent payload"))
+            }
+            Frame::Response { error: Some(error), .. } | Frame::Error { error, .. } => {
+                Err(error_failure(error))
+            }
             Frame::Response { error: None, .. } => {
-                Err(Failure::new("the request failed, and does not say why"))
+                Err(Failure::new("the request failed without an error in its response"))
             }
             Frame::Acknowledgment { .. } | Frame::Progress { .. } | Frame::Complete { .. } => {
-                Err(unexpected("the response", reply))
+                Err(unexpected("a response", reply))
             }
         }
     }
 }
 
-/// A request that is queued, and what has come of it so far.
+/// A slow request, and the frames received for it so far.
 ///
-/// The acknowledgment goes another way than the frames after it, and may be overtaken by any of them.
+/// The acknowledgment is the route response, and all later frames are pushed. So any of them may overtake the
+/// acknowledgment.
 #[derive(Debug)]
 pub(crate) struct SlowRequest {
     id: RequestId,
+    /// Time from the request to its acknowledgment; `None` until the acknowledgment arrives.
     acknowledged: Option<Duration>,
+    /// Time from the request to its first progress frame; `None` until that arrives.
     first_progress: Option<Duration>,
-    /// When, and by which frame.
+    /// Time from the request to its complete frame, with the frame; `None` until that arrives.
     completed: Option<(Duration, Frame)>,
+    /// Highest sequence number received so far.
     last_seq: Seq,
 }
 
-/// A frame that should not have come, and what failed by it.
-type Wrong = (Metric, Failure);
+/// A failed check of a frame: the metric that fails, and the reason.
+type CheckFailure = (Metric, Failure);
 
 impl SlowRequest {
-    /// Enough for several progress frames, and over within a second on an idle stage.
+    /// Number of rounds of work to request: enough for several progress frames, and under a second on an idle
+    /// stage.
     const ROUNDS: u32 = 10;
 
     pub(crate) fn new(id: RequestId) -> Self {
@@ -72,17 +81,17 @@ impl SlowRequest {
         message("echo_async", &self.id, &json!({"message": self.id.as_str(), "rounds": Self::ROUNDS}))
     }
 
-    /// Takes the next frame, which came `at` this time after the request was sent.
-    pub(crate) fn take(&mut self, frame: &Frame, at: Duration) -> Result<(), Wrong> {
-        of_request(frame, &self.id).map_err(|failure| (self.awaited(), failure))?;
+    /// Checks the next frame, which arrived `at` this time after the request was sent.
+    pub(crate) fn receive(&mut self, frame: &Frame, at: Duration) -> Result<(), CheckFailure> {
+        check_request_id(frame, &self.id).map_err(|failure| (self.awaited(), failure))?;
         match frame {
             Frame::Acknowledgment { status, .. } => {
-                let wrong = |text| Err((Metric::Acknowledgment, Failure::new(text)));
+                let failed = |text| Err((Metric::Acknowledgment, Failure::new(text)));
                 if self.acknowledged.is_some() {
-                    return wrong("the request was acknowledged twice");
+                    return failed("the request was acknowledged twice");
                 }
                 if status != "queued" {
-                    return wrong("a new request was not acknowledged as queued");
+                    return failed("the acknowledgment of a new request has a status other than queued");
                 }
                 self.acknowledged = Some(at);
                 Ok(())
@@ -92,39 +101,41 @@ impl SlowRequest {
                     if self.first_progress.is_none() { Metric::FirstProgress } else { Metric::Complete };
                 self.advance(*seq).map_err(|failure| (metric, failure))?;
                 if !(0.0..=100.0).contains(percentage) {
-                    return Err((metric, Failure::new("a percentage is not from 0 to 100")));
+                    return Err((metric, Failure::new("the percentage is not from 0 to 100")));
                 }
                 self.first_progress.get_or_insert(at);
                 Ok(())
             }
-            // The last frame may come again, since its sender cannot always know that it has arrived.
+            // The complete frame may be repeated, because its sender cannot always know that the frame has
+            // arrived.
             Frame::Complete { .. } if self.completed.as_ref().is_some_and(|(_, last)| last == frame) => {
                 Ok(())
             }
             Frame::Complete { success, result, seq, .. } => {
-                let wrong = |failure| (Metric::Complete, failure);
-                self.advance(*seq).map_err(wrong)?;
+                let failed = |failure| (Metric::Complete, failure);
+                self.advance(*seq).map_err(failed)?;
                 if !success || !self.is_answered_by(result) {
-                    return Err(wrong(Failure::new("the result is not what was asked for")));
+                    return Err(failed(Failure::new("the result does not match the request")));
                 }
                 self.completed = Some((at, frame.clone()));
                 Ok(())
             }
             Frame::Error { error, seq, .. } => {
-                // One that ends a queued request has a sequence number; one that refuses it has none.
+                // A terminal error of a queued request has a sequence number; a refusal of the request has
+                // none.
                 let metric = if seq.is_some() { Metric::Complete } else { self.awaited() };
-                Err((metric, told(error)))
+                Err((metric, error_failure(error)))
             }
-            Frame::Response { .. } => Err((self.awaited(), unexpected("a queued request's frames", frame))),
+            Frame::Response { .. } => Err((self.awaited(), unexpected("a frame of a queued request", frame))),
         }
     }
 
-    /// Whether nothing more is to come.
+    /// Returns whether both the acknowledgment and the complete frame have arrived.
     pub(crate) const fn is_over(&self) -> bool {
         self.acknowledged.is_some() && self.completed.is_some()
     }
 
-    /// What has to come next.
+    /// Returns the metric of the next missing frame.
     pub(crate) const fn awaited(&self) -> Metric {
         match (self.acknowledged, self.first_progress) {
             (None, _) => Metric::Acknowledgment,
@@ -133,10 +144,11 @@ impl SlowRequest {
         }
     }
 
-    /// What there is to report of the request after `elapsed`, which ended in order or with what was wrong.
+    /// Returns the measurements of the request. `outcome` says how its visit ended, `elapsed` after the request
+    /// was sent.
     ///
-    /// What was waited for behind the failure is neither a success nor a failure of its own.
-    pub(crate) fn measured(&self, ended: Result<(), Wrong>, elapsed: Duration) -> Vec<Measured> {
+    /// Frames that a failure prevented are counted neither as successes nor as failures.
+    pub(crate) fn measured(&self, outcome: Result<(), CheckFailure>, elapsed: Duration) -> Vec<Measured> {
         let acknowledged = self.acknowledged.unwrap_or(elapsed);
         let since_acknowledged = |at: Duration| at.saturating_sub(acknowledged);
         let mut measured = Vec::new();
@@ -150,10 +162,10 @@ impl SlowRequest {
         if let Some((at, _)) = self.completed {
             succeeded(Metric::Complete, at);
         }
-        let failed = match ended {
-            Err(wrong) => Some(wrong),
+        let failed = match outcome {
+            Err(failure) => Some(failure),
             Ok(()) if self.first_progress.is_none() => {
-                Some((Metric::FirstProgress, Failure::new("the request completed without any progress")))
+                Some((Metric::FirstProgress, Failure::new("the request completed without a progress frame")))
             }
             Ok(()) => None,
         };
@@ -170,10 +182,10 @@ impl SlowRequest {
 
     fn advance(&mut self, seq: Seq) -> Result<(), Failure> {
         if self.completed.is_some() {
-            return Err(Failure::new("a frame came after the one that completed the request"));
+            return Err(Failure::new("a frame arrived after the complete frame"));
         }
         if seq <= self.last_seq {
-            return Err(Failure::new("the sequence numbers do not rise"));
+            return Err(Failure::new("the sequence number is not higher than the previous one"));
         }
         self.last_seq = seq;
         Ok(())
@@ -190,8 +202,9 @@ fn message(action: &str, id: &RequestId, payload: &Value) -> String {
     json!({"action": action, "id": id, "payload": payload}).to_string()
 }
 
-/// Whether `frame` is about this request. An error about no request is the answer to the only one that is open.
-fn of_request(frame: &Frame, id: &RequestId) -> Result<(), Failure> {
+/// Returns a failure if `frame` names another request. An error frame without a request id belongs to the only
+/// open request.
+fn check_request_id(frame: &Frame, id: &RequestId) -> Result<(), Failure> {
     let about = match frame {
         Frame::Response { request_id, .. }
         | Frame::Acknowledgment { request_id, .. }
@@ -200,12 +213,12 @@ fn of_request(frame: &Frame, id: &RequestId) -> Result<(), Failure> {
         Frame::Error { request_id, .. } => request_id.as_ref(),
     };
     match about {
-        Some(about) if about != id => Err(Failure::new(format!("{} is about another request", kind(frame)))),
+        Some(about) if about != id => Err(Failure::new(format!("{} names another request", kind(frame)))),
         Some(_) | None => Ok(()),
     }
 }
 
-fn told(error: &ErrorBody) -> Failure {
+fn error_failure(error: &ErrorBody) -> Failure {
     Failure::new(format!("the request failed with {}: {}", error.code, error.message))
 }
 
@@ -272,21 +285,21 @@ mod tests {
         Frame::Error { request_id, error, timestamp: 1, seq }
     }
 
-    /// Hands over frames that come 10 ms apart until one is wrong, and returns what is measured after another 10 ms.
+    /// Receives frames that arrive 10 ms apart, until a check fails, and returns the measurements 10 ms later.
     fn measure(frames: &[Frame]) -> Vec<(Metric, u64, Result<(), String>)> {
         let mut request = SlowRequest::new("r1".into());
         let mut at = Duration::ZERO;
-        let mut take = |frame| {
+        let mut receive = |frame| {
             at += ms(10);
-            request.take(frame, at)
+            request.receive(frame, at)
         };
-        let ended = frames.iter().try_for_each(&mut take);
-        let ended = match ended {
-            Ok(()) if !request.is_over() => Err((request.awaited(), Failure::new("nothing came"))),
-            ended => ended,
+        let outcome = frames.iter().try_for_each(&mut receive);
+        let outcome = match outcome {
+            Ok(()) if !request.is_over() => Err((request.awaited(), Failure::new("no frame arrived"))),
+            outcome => outcome,
         };
         request
-            .measured(ended, at + ms(10))
+            .measured(outcome, at + ms(10))
             .into_iter()
             .map(|Measured { metric, elapsed, outcome }| {
                 let millis = u64::try_from(elapsed.as_millis()).unwrap();
@@ -300,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_a_message_of_the_protocol() {
+    fn sent_messages_are_valid_protocol_messages() {
         for (text, action) in
             [(echo().message(), "echo"), (SlowRequest::new("r1".into()).message(), "echo_async")]
         {
@@ -311,27 +324,27 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_is_its_own_requests_payload() {
+    fn response_with_the_sent_payload_is_a_correct_echo() {
         assert_eq!(echo().check(&response("r1", echo().payload)), Ok(()));
     }
 
     #[test]
-    fn every_other_answer_to_an_echo_is_a_failure_that_says_why() {
+    fn each_wrong_answer_to_an_echo_fails_with_its_reason() {
         let unsuccessful =
             |error| Frame::Response { request_id: "r1".into(), success: false, data: None, error };
         let body = ErrorBody::new(ErrorCode::ProcessingFailed, "No");
         let cases = [
-            (response("r2", echo().payload), "a response is about another request"),
-            (response("r1", Echo::new("r2".into()).payload), "the echo is not what was sent"),
-            (response("r1", Value::Null), "the echo is not what was sent"),
+            (response("r2", echo().payload), "a response names another request"),
+            (response("r1", Echo::new("r2".into()).payload), "the response differs from the sent payload"),
+            (response("r1", Value::Null), "the response differs from the sent payload"),
             (unsuccessful(Some(body)), "the request failed with PROCESSING_FAILED: No"),
-            (unsuccessful(None), "the request failed, and does not say why"),
+            (unsuccessful(None), "the request failed without an error in its response"),
             (error(Some("r1"), None), "the request failed with RATE_LIMITED: Wait a second"),
             (error(None, None), "the request failed with RATE_LIMITED: Wait a second"),
-            (error(Some("r2"), None), "an error frame is about another request"),
-            (acknowledgment("queued"), "expected the response, got an acknowledgment"),
-            (progress(1.0, 1), "expected the response, got a progress frame"),
-            (complete(result(), 1), "expected the response, got a complete frame"),
+            (error(Some("r2"), None), "an error frame names another request"),
+            (acknowledgment("queued"), "expected a response, got an acknowledgment"),
+            (progress(1.0, 1), "expected a response, got a progress frame"),
+            (complete(result(), 1), "expected a response, got a complete frame"),
         ];
         for (frame, text) in cases {
             assert_eq!(echo().check(&frame).unwrap_err().to_string(), text, "{frame:?}");
@@ -339,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_request_is_measured_to_its_end() {
+    fn slow_request_is_measured_until_its_complete_frame() {
         let frames = [acknowledgment("queued"), progress(0.0, 1), progress(50.0, 2), complete(result(), 3)];
         assert_eq!(
             measure(&frames),
@@ -352,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgment_may_come_after_the_frames_that_follow_it() {
+    fn acknowledgment_may_arrive_after_the_complete_frame() {
         let frames =
             [progress(100.0, 1), complete(result(), 2), complete(result(), 2), acknowledgment("queued")];
         assert_eq!(
@@ -366,37 +379,41 @@ mod tests {
     }
 
     #[test]
-    fn what_never_comes_is_the_one_failure() {
-        assert_eq!(measure(&[]), [failed(Metric::Acknowledgment, 10, "nothing came")]);
+    fn first_missing_frame_is_the_only_failure_of_a_slow_request() {
+        assert_eq!(measure(&[]), [failed(Metric::Acknowledgment, 10, "no frame arrived")]);
         let acknowledged = (Metric::Acknowledgment, 10, Ok(()));
         assert_eq!(
             measure(&[acknowledgment("queued")]),
-            [acknowledged.clone(), failed(Metric::FirstProgress, 10, "nothing came")]
+            [acknowledged.clone(), failed(Metric::FirstProgress, 10, "no frame arrived")]
         );
         assert_eq!(
             measure(&[acknowledgment("queued"), progress(1.0, 1)]),
-            [acknowledged, (Metric::FirstProgress, 10, Ok(())), failed(Metric::Complete, 30, "nothing came")]
+            [
+                acknowledged,
+                (Metric::FirstProgress, 10, Ok(())),
+                failed(Metric::Complete, 30, "no frame arrived")
+            ]
         );
         assert_eq!(
             measure(&[progress(1.0, 1), complete(result(), 2)]),
-            [(Metric::Complete, 20, Ok(())), failed(Metric::Acknowledgment, 30, "nothing came")]
+            [(Metric::Complete, 20, Ok(())), failed(Metric::Acknowledgment, 30, "no frame arrived")]
         );
     }
 
     #[test]
-    fn a_completion_without_progress_is_a_failure_of_the_progress() {
+    fn completion_without_progress_fails_the_first_progress_metric() {
         assert_eq!(
             measure(&[acknowledgment("queued"), complete(result(), 1)]),
             [
                 (Metric::Acknowledgment, 10, Ok(())),
                 (Metric::Complete, 20, Ok(())),
-                failed(Metric::FirstProgress, 20, "the request completed without any progress"),
+                failed(Metric::FirstProgress, 20, "the request completed without a progress frame"),
             ]
         );
     }
 
     #[test]
-    fn every_wrong_frame_fails_what_it_stands_for() {
+    fn each_wrong_frame_fails_exactly_one_metric() {
         let (queued, first) = (|| acknowledgment("queued"), || progress(10.0, 5));
         let unsuccessful = Frame::Complete {
             request_id: "r1".into(),
@@ -411,7 +428,7 @@ mod tests {
             (
                 vec![acknowledgment("completed")],
                 Metric::Acknowledgment,
-                "a new request was not acknowledged as queued",
+                "the acknowledgment of a new request has a status other than queued",
             ),
             (vec![queued(), queued()], Metric::Acknowledgment, "the request was acknowledged twice"),
             (
@@ -422,21 +439,29 @@ mod tests {
             (
                 vec![response("r1", Value::Null)],
                 Metric::Acknowledgment,
-                "expected a queued request's frames, got a response",
+                "expected a frame of a queued request, got a response",
             ),
-            (
-                vec![response("r2", Value::Null)],
-                Metric::Acknowledgment,
-                "a response is about another request",
-            ),
+            (vec![response("r2", Value::Null)], Metric::Acknowledgment, "a response names another request"),
             (
                 vec![queued(), error(None, None)],
                 Metric::FirstProgress,
                 "the request failed with RATE_LIMITED: Wait a second",
             ),
-            (vec![queued(), progress(100.1, 5)], Metric::FirstProgress, "a percentage is not from 0 to 100"),
-            (vec![queued(), progress(1.0, 0)], Metric::FirstProgress, "the sequence numbers do not rise"),
-            (vec![queued(), first(), first()], Metric::Complete, "the sequence numbers do not rise"),
+            (
+                vec![queued(), progress(100.1, 5)],
+                Metric::FirstProgress,
+                "the percentage is not from 0 to 100",
+            ),
+            (
+                vec![queued(), progress(1.0, 0)],
+                Metric::FirstProgress,
+                "the sequence number is not higher than the previous one",
+            ),
+            (
+                vec![queued(), first(), first()],
+                Metric::Complete,
+                "the sequence number is not higher than the previous one",
+            ),
             (
                 vec![queued(), error(Some("r1"), Some(6))],
                 Metric::Complete,
@@ -445,28 +470,32 @@ mod tests {
             (
                 vec![queued(), first(), complete(result(), 5)],
                 Metric::Complete,
-                "the sequence numbers do not rise",
+                "the sequence number is not higher than the previous one",
             ),
             (
                 vec![queued(), first(), complete(rounds, 6)],
                 Metric::Complete,
-                "the result is not what was asked for",
+                "the result does not match the request",
             ),
             (
                 vec![queued(), first(), complete(digest, 6)],
                 Metric::Complete,
-                "the result is not what was asked for",
+                "the result does not match the request",
             ),
-            (vec![queued(), first(), unsuccessful], Metric::Complete, "the result is not what was asked for"),
+            (
+                vec![queued(), first(), unsuccessful],
+                Metric::Complete,
+                "the result does not match the request",
+            ),
             (
                 vec![first(), complete(result(), 6), progress(11.0, 7)],
                 Metric::Complete,
-                "a frame came after the one that completed the request",
+                "a frame arrived after the complete frame",
             ),
             (
                 vec![first(), complete(result(), 6), complete(result(), 7)],
                 Metric::Complete,
-                "a frame came after the one that completed the request",
+                "a frame arrived after the complete frame",
             ),
         ];
         for (frames, metric, text) in cases {

@@ -4,9 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::measure::{Failure, Metric};
 
-/// How many requests there were, and what failed.
+/// Counts of the requests and failures of a whole run.
 ///
-/// Goose counts as well, but forgets what was before the last user had started, unless told not to.
+/// Goose also counts, but by default it resets its counts when the last user has started. Failures before that
+/// moment would be lost.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<Counts>);
 
@@ -18,6 +19,7 @@ struct Counts {
 }
 
 impl Tally {
+    /// Counts one measurement, which failed if `failure` is `Some`.
     pub(crate) fn count(&self, metric: Metric, failure: Option<&Failure>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.requests += 1;
@@ -27,13 +29,11 @@ impl Tally {
         }
     }
 
-    /// Nothing to say of a run that measured something, and in which nothing failed.
+    /// Returns `Ok` if at least one request was measured and none failed.
     pub(crate) fn verdict(&self) -> Result<(), Verdict> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.requests == 0 {
-            return Err(Verdict(
-                "nothing was measured: no client has come as far as a connection".to_owned(),
-            ));
+            return Err(Verdict("no request was measured, because no client tried to connect".to_owned()));
         }
         if counts.failed == 0 {
             return Ok(());
@@ -46,7 +46,7 @@ impl Tally {
     }
 }
 
-/// Why a run has not succeeded.
+/// Reason why a run failed: the failures with their counts, or the lack of measurements.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Verdict(String);
 
@@ -63,9 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_run_that_measured_something_without_a_failure_succeeds() {
+    fn load_run_succeeds_only_with_measurements_and_without_failures() {
         let tally = Tally::default();
-        assert!(tally.verdict().unwrap_err().to_string().starts_with("nothing was measured"));
+        assert!(tally.verdict().unwrap_err().to_string().starts_with("no request was measured"));
         tally.count(Metric::Echo, None);
         assert_eq!(tally.verdict(), Ok(()));
         tally.count(Metric::Echo, Some(&Failure::new("late")));

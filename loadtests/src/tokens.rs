@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The tokens that clients connect with: one for all, or one after the other for each user in turn.
+/// Tokens with which the simulated users connect. Users take the tokens in turn.
 #[derive(Default)]
 pub(crate) struct Tokens(Vec<String>);
 
@@ -8,7 +8,8 @@ impl Tokens {
     const ONE: &str = "STREAMER_TOKEN";
     const SEVERAL: &str = "STREAMER_TOKENS";
 
-    /// The tokens of `STREAMER_TOKENS`, separated by commas, or else the one of `STREAMER_TOKEN`.
+    /// Reads the tokens from `STREAMER_TOKENS` (separated by commas) or, if that is not set or empty, from
+    /// `STREAMER_TOKEN`.
     pub(crate) fn from_environment(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, NoToken> {
         let text = [Self::SEVERAL, Self::ONE]
             .into_iter()
@@ -20,14 +21,14 @@ impl Tokens {
         if tokens.is_empty() { Err(NoToken) } else { Ok(Self(tokens)) }
     }
 
-    /// The token of the user with this number; empty if there are none.
+    /// Returns the token of the user with this number, or an empty text if there are no tokens.
     pub(crate) fn of_user(&self, number: usize) -> &str {
         let index = number % self.0.len().max(1);
         self.0.get(index).map_or("", String::as_str)
     }
 }
 
-/// There is no token to connect with.
+/// Error: neither `STREAMER_TOKEN` nor `STREAMER_TOKENS` holds a token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NoToken;
 
@@ -35,8 +36,8 @@ impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "there is no token to connect with: set {} to one that the endpoint accepts (`cargo run -- token` \
-             prints one for the local stage), or {} to several, separated by commas",
+            "no token is set; set {} to a token that the endpoint accepts (`cargo run -- token` prints a token for the \
+             local stage), or set {} to several tokens, separated by commas",
             Tokens::ONE,
             Tokens::SEVERAL
         )
@@ -58,19 +59,19 @@ mod tests {
     }
 
     #[test]
-    fn one_token_is_everybodys() {
+    fn single_token_is_used_by_every_user() {
         let tokens = tokens(" a.b.c\n", "").unwrap();
         assert_eq!([tokens.of_user(0), tokens.of_user(7)], ["a.b.c", "a.b.c"]);
     }
 
     #[test]
-    fn several_tokens_are_taken_in_turn_and_win_over_the_one() {
+    fn users_take_several_tokens_in_turn_and_the_single_token_is_ignored() {
         let tokens = tokens("one", "a, b,,").unwrap();
         assert_eq!([tokens.of_user(0), tokens.of_user(1), tokens.of_user(2)], ["a", "b", "a"]);
     }
 
     #[test]
-    fn without_a_token_the_error_says_where_to_get_one() {
+    fn missing_token_error_says_how_to_get_a_token() {
         for (one, several) in [("", ""), (" ", ","), ("one", " , ")] {
             let error = tokens(one, several).err().unwrap().to_string();
             assert!(error.contains("set STREAMER_TOKEN to"), "{error}");

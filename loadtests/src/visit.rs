@@ -1,4 +1,4 @@
-//! The scenario: what one client does from `$connect` to its end.
+//! The goose scenario: the steps of one visit, from `$connect` to the close of the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,8 @@ use crate::replies::{Echo, SlowRequest};
 use crate::tally::Tally;
 use crate::tokens::Tokens;
 
-/// A client that connects, asks quick and slow things, and leaves; then the next comes.
+/// Returns the scenario. In each visit, a client connects, sends quick requests and one slow request, and
+/// closes the connection. Then the next visit begins.
 pub(crate) fn scenario(tokens: Tokens, tally: Arc<Tally>) -> Scenario {
     let plan = Arc::new(Plan {
         tokens,
@@ -31,20 +32,22 @@ pub(crate) fn scenario(tokens: Tokens, tally: Arc<Tally>) -> Scenario {
     Scenario::new("client").register_transaction(visit.set_name("visit"))
 }
 
-/// What all users of a run share.
+/// State that all users of a run share.
 struct Plan {
     tokens: Tokens,
     tally: Arc<Tally>,
     tls: Connector,
-    /// Makes the ids of this run differ from those of every other: a used id would be answered with its old request.
+    /// Random number in the request ids of this run. An id that an earlier run has used would be answered with
+    /// the earlier request.
     run: u64,
+    /// Number of requests sent so far, which makes each id unique within the run.
     requests: AtomicU64,
 }
 
 impl Plan {
-    /// Quick requests for each slow one.
+    /// Number of quick requests in a visit, before its slow request.
     const ECHOES: u32 = 10;
-    /// An endpoint that refuses connections is not asked again in an endless hurry.
+    /// Pause after a failed connection, so that users do not retry in a tight loop.
     const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
     async fn visit(&self, user: &mut GooseUser) -> TransactionResult {
@@ -62,13 +65,13 @@ impl Plan {
         url.query_pairs_mut().append_pair("token", self.tokens.of_user(user.weighted_users_index));
         throttled(user).await?;
         let started = Instant::now();
-        let opened = Connection::open(url.as_str(), &self.tls, patience(user)).await;
+        let opened = Connection::open(url.as_str(), &self.tls, timeout_of(user)).await;
         self.record(user, Metric::Connect, started.elapsed(), &opened).await?;
         match opened {
             Ok(connection) => Ok(connection),
             Err(_) => {
                 sleep(Self::PAUSE_AFTER_REFUSAL).await;
-                Err(ended_at(Metric::Connect))
+                Err(visit_aborted(Metric::Connect))
             }
         }
     }
@@ -78,14 +81,14 @@ impl Plan {
         let message = echo.message();
         throttled(user).await?;
         let started = Instant::now();
-        let until = started + patience(user);
+        let until = started + timeout_of(user);
         let outcome = async {
             connection.send(message, until).await?;
             echo.check(&connection.next_frame(until).await?)
         }
         .await;
         self.record(user, Metric::Echo, started.elapsed(), &outcome).await?;
-        outcome.map_err(|_| ended_at(Metric::Echo))
+        outcome.map_err(|_| visit_aborted(Metric::Echo))
     }
 
     async fn slow_request(&self, user: &mut GooseUser, connection: &mut Connection) -> TransactionResult {
@@ -93,27 +96,27 @@ impl Plan {
         let message = request.message();
         throttled(user).await?;
         let started = Instant::now();
-        let until = started + patience(user);
-        let ended = async {
+        let until = started + timeout_of(user);
+        let outcome = async {
             let sent = connection.send(message, until).await;
             sent.map_err(|failure| (request.awaited(), failure))?;
             while !request.is_over() {
                 let next = connection.next_frame(until).await;
                 let frame = next.map_err(|failure| (request.awaited(), failure))?;
-                request.take(&frame, started.elapsed())?;
+                request.receive(&frame, started.elapsed())?;
             }
             Ok(())
         }
         .await;
-        let mut visit_goes_on = Ok(());
-        for Measured { metric, elapsed, outcome } in request.measured(ended, started.elapsed()) {
+        let mut visit_outcome = Ok(());
+        for Measured { metric, elapsed, outcome } in request.measured(outcome, started.elapsed()) {
             self.record(user, metric, elapsed, &outcome).await?;
-            visit_goes_on = visit_goes_on.and(outcome.map_err(|_| ended_at(metric)));
+            visit_outcome = visit_outcome.and(outcome.map_err(|_| visit_aborted(metric)));
         }
-        visit_goes_on
+        visit_outcome
     }
 
-    /// Makes a measurement a request of goose's, under the name `WS` and that of the metric.
+    /// Records a measurement as a request in goose's metrics, with the method `WS` and the metric's name.
     async fn record<T>(
         &self,
         user: &mut GooseUser,
@@ -145,12 +148,12 @@ impl Plan {
     }
 }
 
-/// How goose is told that a client has left early; what failed is recorded already.
-fn ended_at(metric: Metric) -> Box<TransactionError> {
-    Box::new(TransactionError::Custom(format!("the client left after {:?} had failed", metric.name())))
+/// Tells goose to end this user's visit early. The failed metric is already recorded.
+fn visit_aborted(metric: Metric) -> Box<TransactionError> {
+    Box::new(TransactionError::Custom(format!("visit aborted, because {:?} failed", metric.name())))
 }
 
-/// Waits until goose's `--throttle-requests` lets one more request through.
+/// Waits until goose's `--throttle-requests` allows one more request.
 async fn throttled(user: &GooseUser) -> TransactionResult {
     match user.throttle.as_ref().filter(|_| user.is_throttled) {
         Some(throttle) => throttle.send_async(true).await.map_err(|error| Box::new(error.into())),
@@ -158,8 +161,9 @@ async fn throttled(user: &GooseUser) -> TransactionResult {
     }
 }
 
-/// How long anything is waited for: goose's `--timeout`, by default 60 s, at most a day.
-fn patience(user: &GooseUser) -> Duration {
+/// Returns the maximum wait for a connection or a frame: goose's `--timeout`, by default 60 s, at most 24
+/// hours.
+fn timeout_of(user: &GooseUser) -> Duration {
     let timeout = user.config.timeout.as_deref().and_then(|seconds| seconds.parse().ok());
     let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     timeout.unwrap_or(Duration::from_secs(60)).min(Duration::from_hours(24))

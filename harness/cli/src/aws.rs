@@ -1,4 +1,5 @@
-//! Where a command's calls go, and with what: a stage of this machine, or AWS as the AWS CLI would find it.
+//! Endpoint, region and credentials of a command's AWS calls: those of a local stage, or the ones that the AWS
+//! CLI would use.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -15,29 +16,31 @@ use clap::Args;
 use http::Uri;
 use streamer_harness::tables::innermost;
 
-/// Where calls go.
+/// Arguments that select the AWS endpoint and region of a command's calls.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Whereto {
-    /// The endpoint, such as http://127.0.0.1:4000 of the local stage [default: as the AWS CLI finds it]
-    #[arg(long, value_name = "URL", value_parser = endpoint)]
+pub(super) struct AwsArguments {
+    /// URL of the AWS endpoint, such as http://127.0.0.1:4000 for the local stage [default: the AWS CLI's
+    /// endpoint]
+    #[arg(long, value_name = "URL", value_parser = parse_endpoint)]
     pub(super) endpoint: Option<Uri>,
-    /// The AWS region [default: as the AWS CLI finds it; us-east-1 at an endpoint of this machine]
+    /// AWS region [default: the AWS CLI's region; for an endpoint on this machine, AWS_REGION or us-east-1]
     #[arg(long)]
     pub(super) region: Option<String>,
 }
 
-impl Whereto {
-    /// What the AWS CLI would go by too, and the region that it says.
+impl AwsArguments {
+    /// Loads the SDK's configuration from the sources that the AWS CLI also reads, and returns it with the
+    /// region.
     pub(super) async fn config(&self) -> Result<(SdkConfig, Region), Box<dyn Error>> {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http_client())
             .retry_config(RetryConfig::standard())
             .timeout_config(timeouts());
         let mut config = match (&self.endpoint, &self.region) {
-            (Some(endpoint), region) if is_this_machine(endpoint) => {
+            (Some(endpoint), region) if is_loopback(endpoint) => {
                 let region = region.clone().or_else(|| variable("AWS_REGION"));
                 let config = config.region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())));
-                // It will hardly look at them, and who has none must not be kept from trying.
+                // The SDK refuses to call without credentials, and local endpoints rarely check them.
                 match variable("AWS_ACCESS_KEY_ID") {
                     Some(_) => config,
                     None => {
@@ -53,28 +56,28 @@ impl Whereto {
         }
         let config = config.load().await;
         let Some(region) = config.region().cloned() else {
-            return Err("no AWS region is set: name one with --region, or set AWS_REGION".into());
+            return Err("no AWS region is set; pass --region, or set AWS_REGION".into());
         };
         Ok((config, region))
     }
 }
 
-/// Sees to it that there are credentials, before a call is made: what the chain says of its failure is lost in that of a
-/// call.
+/// Loads the credentials before the first call, because the error of a call does not say why the credentials
+/// are missing.
 pub(super) async fn expect_credentials(config: &SdkConfig) -> Result<(), Box<dyn Error>> {
     if let Some(credentials) = config.credentials_provider() {
         credentials.provide_credentials().await.map_err(|error| {
             let reason = innermost(&error);
             format!(
-                "there are no credentials: {reason}; sign in (as with aws sso login), set \
-                 AWS_PROFILE, or name an endpoint of this machine with --endpoint"
+                "AWS credentials cannot be loaded: {reason}\n\
+                 Sign in (for example with `aws sso login`), set AWS_PROFILE, or pass the --endpoint of a local stage"
             )
         })?;
     }
     Ok(())
 }
 
-/// TLS on ring, with the roots that this machine trusts.
+/// HTTP client with rustls on ring, and with the root certificates that this machine trusts.
 fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
@@ -90,13 +93,13 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn is_this_machine(endpoint: &Uri) -> bool {
+fn is_loopback(endpoint: &Uri) -> bool {
     let host = endpoint.host().unwrap_or_default();
     let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
-fn endpoint(text: &str) -> Result<Uri, String> {
+fn parse_endpoint(text: &str) -> Result<Uri, String> {
     let expected = || format!("expected a URL such as http://127.0.0.1:4000, found {text:?}");
     let uri: Uri = text.parse().map_err(|_| expected())?;
     match (uri.scheme_str(), uri.host()) {
@@ -105,11 +108,11 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// As DynamoDB allows in names of tables.
-pub(super) fn prefix(text: &str) -> Result<String, String> {
+/// Accepts the characters that DynamoDB allows in table names.
+pub(super) fn parse_prefix(text: &str) -> Result<String, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if text.is_empty() || text.len() > 100 || !text.chars().all(is_allowed) {
-        return Err("must be 1 to 100 letters, digits, '_', '.' or '-'".to_owned());
+        return Err("expected 1 to 100 letters, digits, '_', '.' or '-'".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -119,26 +122,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_addresses_are_this_machine() {
+    fn only_loopback_addresses_and_localhost_count_as_this_machine() {
         for url in ["http://127.0.0.1:4000", "http://localhost:8000/", "https://[::1]:1", "http://127.9.9.9"]
         {
-            assert!(is_this_machine(&endpoint(url).unwrap()), "{url}");
+            assert!(is_loopback(&parse_endpoint(url).unwrap()), "{url}");
         }
         for url in
             ["https://dynamodb.eu-west-1.amazonaws.com", "http://10.0.0.1:8000", "http://localhost.example"]
         {
-            assert!(!is_this_machine(&endpoint(url).unwrap()), "{url}");
+            assert!(!is_loopback(&parse_endpoint(url).unwrap()), "{url}");
         }
     }
 
     #[test]
-    fn what_is_no_endpoint_and_no_prefix_is_refused() {
-        for wrong in ["", "127.0.0.1:4000", "ftp://127.0.0.1", "http://", "localhost"] {
-            assert!(endpoint(wrong).unwrap_err().contains("expected a URL"), "{wrong}");
+    fn invalid_endpoints_and_prefixes_are_refused() {
+        for invalid in ["", "127.0.0.1:4000", "ftp://127.0.0.1", "http://", "localhost"] {
+            assert!(parse_endpoint(invalid).unwrap_err().contains("expected a URL"), "{invalid}");
         }
-        for wrong in ["", "with space", "ünïcode", &"x".repeat(101)] {
-            assert!(prefix(wrong).is_err(), "{wrong}");
+        for invalid in ["", "with space", "ünïcode", &"x".repeat(101)] {
+            assert!(parse_prefix(invalid).is_err(), "{invalid}");
         }
-        assert_eq!(prefix("my.team_stage-2"), Ok("my.team_stage-2".to_owned()));
+        assert_eq!(parse_prefix("my.team_stage-2"), Ok("my.team_stage-2".to_owned()));
     }
 }

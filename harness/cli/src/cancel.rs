@@ -5,53 +5,57 @@ use streamer::ids::{RequestId, RequestKey};
 use streamer::ports::{Clock as _, SystemClock};
 use streamer::store::{Cancelled, Status, StoreErrorKind, SubmitRequests as _};
 
-use super::arguments::name;
-use super::place::Place;
-use super::process::{CommandResult, runtime, say};
+use super::arguments::non_empty;
+use super::place::StageArguments;
+use super::process::{CommandResult, print, runtime};
 
-/// The `cancel` command.
+/// The `cancel` command: cancels one request of a user.
 #[derive(Args, Debug)]
 pub(super) struct Cancel {
-    /// The request, as its client named it
+    /// Id that the client gave the request
     #[arg(value_parser = RequestId::parse)]
     id: RequestId,
-    /// The user whose it is
-    #[arg(long, value_parser = name)]
+    /// User who sent the request
+    #[arg(long, value_parser = non_empty)]
     user: String,
-    /// The tenant that the user belongs to
-    #[arg(long, value_parser = name)]
+    /// Tenant of the user who sent the request
+    #[arg(long, value_parser = non_empty)]
     tenant: String,
     #[command(flatten)]
-    place: Place,
+    stage: StageArguments,
 }
 
 impl Cancel {
     pub(super) fn run(self) -> CommandResult {
-        let Self { id, user, tenant, place } = self;
+        let Self { id, user, tenant, stage } = self;
         runtime()?.block_on(async {
-            let requests = place.find(false).await?.requests().await?;
+            let requests = stage.find(false).await?.requests().await?;
             let key = RequestKey::new(&tenant.as_str().into(), &user.as_str().into(), &id);
-            let became = match requests.cancel(&key, SystemClock.now()).await {
-                Ok(Cancelled::Now { .. }) => "cancelled; whoever listens is told within a minute or two",
+            let outcome = match requests.cancel(&key, SystemClock.now()).await {
+                Ok(Cancelled::Now { .. }) => {
+                    "cancelled; subscribers receive the terminal frame within a minute or two"
+                }
                 Ok(Cancelled::Requested) => {
-                    "it runs: whoever runs it is asked to stop, and learns of it at the next report or heartbeat"
+                    "cancel requested; the running attempt is notified at its next progress report or heartbeat"
                 }
-                Ok(Cancelled::Ended(Status::Cancelled)) => "it was cancelled already",
+                Ok(Cancelled::Ended(Status::Cancelled)) => "already cancelled",
                 Ok(Cancelled::Ended(status)) => {
-                    return Err(format!("{key} has ended already: it is {}", status.as_str()).into());
+                    return Err(format!("request {key} is already {}", status.as_str()).into());
                 }
-                // Only a connection's end spares what others listen to.
-                Ok(Cancelled::HasOtherSubscribers) => return Err(format!("{key} goes on, since somebody listens").into()),
+                // `cancel` ignores other subscribers. Only the cancel at the end of a connection respects them.
+                Ok(Cancelled::HasOtherSubscribers) => {
+                    return Err(format!("request {key} is not cancelled, because it has other subscribers").into());
+                }
                 Err(error) if error.kind() == StoreErrorKind::NotFound => {
                     return Err(format!(
-                        "there is no request {id} of user {user} in tenant {tenant}: quick ones keep no record, and \
-                         ended ones expire"
+                        "user {user} of tenant {tenant} has no request {id} (quick requests are not stored, and \
+                         finished requests expire)"
                     )
                     .into());
                 }
                 Err(error) => return Err(error.into()),
             };
-            say(&format!("{key}: {became}\n"))?;
+            print(&format!("{key}: {outcome}\n"))?;
             Ok(ExitCode::SUCCESS)
         })
     }

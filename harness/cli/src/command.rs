@@ -7,9 +7,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::process::CommandResult;
 use super::{cancel, dlq, local, record, sim, tables, token, trial};
 
-/// Async request processing for AWS Lambda, on your own machine.
+/// Run, test and operate Streamer: async request processing for AWS Lambda.
 ///
-/// Without a command it does what `local` does.
+/// Without a command, `streamer` does the same as `streamer local`: it builds the functions of the workspace,
+/// and runs the whole stage (tables, functions, queues and gateway) on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "streamer", version)]
 pub(crate) struct Cli {
@@ -19,23 +20,25 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the whole stage on this machine, and keep it up until Ctrl-C
+    /// Build the functions, and run the whole stage on this machine until Ctrl-C (the default command)
     Local(local::Local),
-    /// Send one request to the running stage, or to one of its own, and watch it to its end
+    /// Send one request, and print its progress and result (starts a temporary stage if no local stage is
+    /// running)
     Try(trial::Try),
-    /// Print a token that the local stage accepts
+    /// Print a token with which clients can connect to the local stage
     Token(token::Token),
-    /// Make, check or delete the template's tables at any endpoint of DynamoDB
+    /// Create, check or delete the DynamoDB tables that the template describes, on AWS or at another endpoint
     #[command(subcommand)]
     Tables(tables::Tables),
-    /// Look at the requests that have failed for good, and make them anew
+    /// List, show or redrive dead letters: the requests that failed for good
     #[command(subcommand)]
     Dlq(dlq::Dlq),
-    /// End a request, wherever it stands
+    /// Cancel a queued or running request
     Cancel(cancel::Cancel),
-    /// Make fixtures of the events that functions with STREAMER_RECORD wrote to their logs, without what is somebody's
+    /// Make test fixtures from events that functions logged with STREAMER_RECORD, with identifying values
+    /// replaced
     Record(record::Record),
-    /// Run thousands of simulated worlds in which all goes wrong that can, and check what comes of them
+    /// Simulate whole stages with injected faults, one for each seed, and check that no invariant is broken
     Sim(sim::Sim),
 }
 
@@ -43,12 +46,14 @@ impl Cli {
     pub(crate) fn run(self) -> CommandResult {
         let log =
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
-        // Worlds are full of what is to be warned of.
-        let least =
+        // The simulator injects faults on purpose, so its runs would log countless warnings.
+        let level =
             if matches!(self.command, Some(Command::Sim(_))) { LevelFilter::OFF } else { LevelFilter::WARN };
-        // What keeps the credentials from being found is said by the command that wants them.
-        let heard = Targets::new().with_default(least).with_target("aws_config", LevelFilter::OFF);
-        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.with_filter(heard)))?;
+        // A command that needs AWS credentials reports by itself why none were found.
+        let filter = Targets::new().with_default(level).with_target("aws_config", LevelFilter::OFF);
+        tracing::subscriber::set_global_default(
+            tracing_subscriber::registry().with(log.with_filter(filter)),
+        )?;
         match self.command {
             None => local::Local::default().run(),
             Some(Command::Local(local)) => local.run(),
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_definition_passes_the_checks_of_clap() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

@@ -9,23 +9,23 @@ use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Stage, StageBuilder, listen};
 use streamer_harness::template::{Environment, FindingKind, Template};
 
-use super::process::{CommandResult, Stop, runtime, say};
+use super::process::{CommandResult, StopSignals, print, runtime};
 use super::ready::Ready;
 use super::state::State;
 
-/// The `local` command.
+/// The `local` command: runs the whole stage on this machine until Ctrl-C.
 #[derive(Args, Debug, Default)]
 pub(super) struct Local {
-    /// The port to listen on; 0 takes a free one [default: 4000]
+    /// TCP port to listen on; 0 picks a free port [default: 4000]
     #[arg(long)]
     port: Option<u16>,
-    /// Where to write, once the stage is ready, a JSON object with its URLs and a token
+    /// File to which the stage writes its URLs and a token, as a JSON object, when the stage is ready
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
-    /// The folder to keep the tables and streams in [default: in memory]
+    /// Folder that stores the tables and streams (created if missing) [default: in memory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The SAM template to make the stage from [default: template.yaml of the workspace, or lambdas/template.yaml]
+    /// SAM template that describes the stage [default: template.yaml or lambdas/template.yaml in the workspace]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
 }
@@ -35,18 +35,19 @@ const DEFAULT_PORT: u16 = 4000;
 impl Local {
     pub(super) fn run(self) -> CommandResult {
         let state = State::of(self.template.as_deref())?;
-        // Before the build, which takes longer.
+        // The port is bound before the slow build, so that a port in use is reported immediately.
         let listener = listen(self.port.unwrap_or(DEFAULT_PORT))?;
         let mut config = stage_config(&state, self.template, listener)?;
         if let Some(folder) = self.data {
             config = config.data(folder);
         }
         runtime()?.block_on(async {
-            // Before the stage starts, so that a signal that comes meanwhile leaves no process behind.
-            let mut stop = Stop::listen()?;
+            // The signals are caught before the stage starts, so that a signal during the start leaves no
+            // process behind.
+            let mut stop = StopSignals::listen()?;
             let mut stage = tokio::select! {
                 biased;
-                () = stop.requested() => return Ok(ExitCode::SUCCESS),
+                () = stop.received() => return Ok(ExitCode::SUCCESS),
                 stage = config.start() => stage?,
             };
             let ready = ready(&stage);
@@ -55,29 +56,29 @@ impl Local {
             let written = files.clone().try_for_each(|file| {
                 ready.write(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))
             });
-            let told = written.and_then(|()| {
-                say(&greeting(&stage, &ready, &example(&state))).map_err(|error| error.to_string())
+            let announced = written.and_then(|()| {
+                print(&greeting(&stage, &ready, &example(&state))).map_err(|error| error.to_string())
             });
-            let ended = match told {
+            let outcome = match announced {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
                     biased;
-                    () = stop.requested() => Ok(()),
+                    () = stop.received() => Ok(()),
                     error = stage.failed() => Err(error.to_string()),
                 },
             };
-            eprintln!("\nEnding the stage ...");
+            eprintln!("\nStopping the stage ...");
             for file in files {
                 ready.remove(file);
             }
             stage.shutdown().await;
-            ended?;
+            outcome?;
             Ok(ExitCode::SUCCESS)
         })
     }
 }
 
-/// A stage of the workspace's functions, built as the template names them.
+/// Builds the functions that the template names, and returns the settings of a stage that runs them.
 pub(super) fn stage_config(
     state: &State,
     template: Option<PathBuf>,
@@ -88,7 +89,7 @@ pub(super) fn stage_config(
         None => state.template()?,
     };
     let signing_key = state.signing_key()?;
-    // Read once before the build, which takes longer: what is wrong with the template is said at once.
+    // The template is read before the slow build, so that its mistakes are reported immediately.
     let environment = Environment { offered: signing_key.parameters(), ..Environment::default() };
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();
@@ -101,7 +102,7 @@ pub(super) fn stage_config(
 }
 
 fn ready(stage: &Stage) -> Ready {
-    let whom = TokenFor {
+    let claims = TokenFor {
         user: "demo-user".to_owned(),
         tenant: "demo-tenant".to_owned(),
         permissions: Vec::new(),
@@ -109,7 +110,7 @@ fn ready(stage: &Stage) -> Ready {
     };
     Ready {
         ws_url: stage.ws_url(),
-        token: stage.token(&whom),
+        token: stage.token(&claims),
         management_url: stage.management_url(),
         dynamodb_url: stage.dynamodb_url(),
     }
@@ -121,42 +122,43 @@ fn greeting(stage: &Stage, ready: &Ready, example: &str) -> String {
         stage.findings().iter().partition(|finding| finding.kind == FindingKind::NotEmulated);
     let mut text = String::new();
     if !stage.findings().is_empty() {
-        text.push_str("Not on this stage:\n");
+        text.push_str("Settings of the template that the local stage does not emulate:\n");
         for finding in not_emulated {
             text.push_str(&format!("  {finding}\n"));
         }
         let count = harmless.len();
         text.push_str(&format!(
-            "  {count} settings without effect here (permissions, encryption, backups, labels)\n\n"
+            "  and {count} settings without a local effect (permissions, encryption, backups, labels)\n\n"
         ));
     }
     text.push_str(&format!(
         "\
-The stage is up.
+The stage is running.
 
   WebSocket       {ws_url}
-  @connections    {management_url}
-  AWS SDKs        {dynamodb_url}  (DynamoDB and its streams, SQS, Lambda)
+  @connections    {management_url}  (management API)
+  AWS endpoint    {dynamodb_url}  (DynamoDB, DynamoDB Streams, SQS, Lambda)
   Token           {token}
 
-Paste into another terminal:
+To send a request, or to open a WebSocket, run one of these commands in another terminal:
 
   {example}
   npx wscat -c '{ws_url}?token={token}'
 
-Ctrl-C ends it.
+Press Ctrl-C to stop the stage.
 "
     ));
     text
 }
 
-/// A request that the user can send as it is: the demo's in Streamer's own workspace, elsewhere what every stage answers.
+/// Returns a command that sends a valid request: an action of the demo in Streamer's own workspace, and
+/// otherwise the built-in action `ping`, which every stage answers.
 fn example(state: &State) -> String {
     if state.workspace.built_this_program() {
-        format!("cargo run -- try generate_report '{ORDER}'")
+        format!("cargo run -- try generate_report '{DEMO_PAYLOAD}'")
     } else {
         "streamer try ping".to_owned()
     }
 }
 
-const ORDER: &str = r#"{"start_date":"2024-01-01","end_date":"2024-12-31","format":"pdf"}"#;
+const DEMO_PAYLOAD: &str = r#"{"start_date":"2024-01-01","end_date":"2024-12-31","format":"pdf"}"#;

@@ -1,4 +1,5 @@
-//! The `streamer` command: the local stage, requests to it, and tokens for it.
+//! The `streamer` command: runs the local stage, sends requests, creates tokens and tables, handles dead
+//! letters, and runs the simulator.
 
 mod arguments;
 mod aws;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mimalloc::MiMalloc;
 
-/// The simulator's worlds are many small allocations.
+/// The allocator of the program is mimalloc, because the simulator makes many small allocations.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

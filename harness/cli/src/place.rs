@@ -1,4 +1,4 @@
-//! Which stage an operator means: the one that runs on this machine, or a deployed stack.
+//! Selects the stage that a command works on: the local stage of this workspace, or a deployed stack.
 
 use std::error::Error;
 
@@ -7,88 +7,93 @@ use clap::Args;
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer_harness::tables::innermost;
 
-use super::aws::{Whereto, expect_credentials, prefix};
+use super::aws::{AwsArguments, expect_credentials, parse_prefix};
 use super::ready::Ready;
 use super::state::State;
 
-/// Which stage. Where nothing is said, it is the local stage of this workspace.
+/// Arguments that select a stage. Without any of them, the command uses the running local stage of this
+/// workspace.
 #[derive(Args, Debug)]
-pub(super) struct Place {
-    /// What the names of the stack's table and queue begin with: NAME-RequestsTable, NAME-DeadLetterQueue
-    /// [default: streamer, at an --endpoint and on this machine]
-    #[arg(long, value_name = "NAME", value_parser = prefix)]
+pub(super) struct StageArguments {
+    /// Name of the stack, the prefix of its resources: NAME-RequestsTable and NAME-DeadLetterQueue
+    /// [default: streamer for the local stage or an --endpoint; no default on AWS]
+    #[arg(long, value_name = "NAME", value_parser = parse_prefix)]
     prefix: Option<String>,
-    /// The requests table [default: the one of that prefix]
-    #[arg(long, value_name = "NAME", value_parser = super::arguments::name)]
+    /// Name of the table that stores the requests [default: the stack's RequestsTable]
+    #[arg(long, value_name = "NAME", value_parser = super::arguments::non_empty)]
     requests_table: Option<String>,
     #[command(flatten)]
-    whereto: Whereto,
+    aws: AwsArguments,
 }
 
-/// A stage whose services can be called.
+/// A selected stage, with the SDK configuration that reaches its services.
 #[derive(Debug)]
-pub(super) struct At {
+pub(super) struct SelectedStage {
     pub(super) config: SdkConfig,
-    /// Not known of a stack on AWS that nobody has named: what it has is to be named one by one.
+    /// Name of the stack; `None` on AWS without `--prefix`. Each resource must then be named by its own
+    /// argument.
     prefix: Option<String>,
     requests_table: Option<String>,
 }
 
-impl Place {
+impl StageArguments {
     const LOCAL_PREFIX: &str = "streamer";
 
-    /// Finds the stage; `is_named` when something else names a part of it.
+    /// Finds the stage. `is_named` is true if another argument of the command names a resource of the stage.
     ///
-    /// AWS is never meant by default: whoever forgot to start the local stage must not find himself in production.
-    pub(super) async fn find(self, is_named: bool) -> Result<At, Box<dyn Error>> {
-        let Self { prefix, requests_table, mut whereto } = self;
-        let means_aws = is_named || prefix.is_some() || requests_table.is_some() || whereto.region.is_some();
-        if whereto.endpoint.is_none() && !means_aws {
+    /// AWS is never the default: an operator who forgot to start the local stage must not change production.
+    pub(super) async fn find(self, is_named: bool) -> Result<SelectedStage, Box<dyn Error>> {
+        let Self { prefix, requests_table, mut aws } = self;
+        let selects_aws = is_named || prefix.is_some() || requests_table.is_some() || aws.region.is_some();
+        if aws.endpoint.is_none() && !selects_aws {
             let running = State::of(None).ok().and_then(|state| Ready::read_running(&state.running()));
             let Some(ready) = running else {
                 return Err(
-                    "no local stage is running in this workspace: start one with `streamer local`, name \
-                            its --endpoint, or a deployed stack by --prefix"
+                    "no local stage is running in this workspace; start one with `streamer local`, or select another \
+                     stage with --endpoint or --prefix"
                         .into(),
                 );
             };
-            whereto.endpoint = Some(ready.dynamodb_url.parse()?);
+            aws.endpoint = Some(ready.dynamodb_url.parse()?);
         }
-        let is_endpoint_named = whereto.endpoint.is_some();
-        let (config, _) = whereto.config().await?;
+        let has_endpoint = aws.endpoint.is_some();
+        let (config, _) = aws.config().await?;
         expect_credentials(&config).await?;
-        let prefix = prefix.or_else(|| is_endpoint_named.then(|| Self::LOCAL_PREFIX.to_owned()));
-        Ok(At { config, prefix, requests_table })
+        let prefix = prefix.or_else(|| has_endpoint.then(|| Self::LOCAL_PREFIX.to_owned()));
+        Ok(SelectedStage { config, prefix, requests_table })
     }
 }
 
-impl At {
-    /// The requests of the stage.
+impl SelectedStage {
+    /// Opens the requests table of the stage. Lists the tables to find its name, unless `--requests-table`
+    /// names it.
     pub(super) async fn requests(&self) -> Result<DynamoRequestQueue, Box<dyn Error>> {
         let client = aws_sdk_dynamodb::Client::new(&self.config);
         let table = match &self.requests_table {
             Some(table) => table.clone(),
             None => {
-                self.stack("table", "--requests-table NAME")?;
+                self.stack_name("table", "--requests-table NAME")?;
                 let pages = client.list_tables().into_paginator().items().send();
                 let names = pages.try_collect().await.map_err(|error| {
-                    format!("the tables cannot be listed: {}; name it by --requests-table", innermost(&error))
+                    format!("the tables cannot be listed ({}); pass --requests-table NAME", innermost(&error))
                 })?;
-                self.the_one("table", "RequestsTable", names, "--requests-table NAME")?
+                self.find_resource("table", "RequestsTable", names, "--requests-table NAME")?
             }
         };
         Ok(DynamoRequestQueue::new(client, table, QueueSettings::default()))
     }
 
-    /// Of these names, the one of the stack's resource: CloudFormation adds random letters to a name that it makes.
-    pub(super) fn the_one(
+    /// Returns the name among `names` that belongs to a resource of the stack. CloudFormation appends random
+    /// characters to names that it generates, so `STACK-RESOURCE-…` matches too. `kind` and `flag` are for
+    /// error messages: the kind of the resource, and the argument that names it directly.
+    pub(super) fn find_resource(
         &self,
-        what: &str,
+        kind: &str,
         resource: &str,
         names: impl IntoIterator<Item = String>,
-        by: &str,
+        flag: &str,
     ) -> Result<String, String> {
-        let wanted = format!("{}-{resource}", self.stack(what, by)?);
+        let wanted = format!("{}-{resource}", self.stack_name(kind, flag)?);
         let is_of_stack = |name: &str| {
             let name = name.rsplit('/').next().unwrap_or(name);
             name.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -97,27 +102,26 @@ impl At {
         match (found.pop(), found.as_slice()) {
             (Some(one), []) => Ok(one),
             (None, _) => Err(format!(
-                "there is no {what} {wanted} here, nor one whose name begins with {wanted}-: name the stack by \
-                 --prefix NAME, or the {what} by {by}"
+                "there is no {kind} named {wanted} or {wanted}-…; pass the stack's name with --prefix NAME, or \
+                 name the {kind} with {flag}"
             )),
             (Some(last), others) => Err(format!(
-                "more than one {what} is called {wanted} or {wanted}-…: {}, {last}; name yours by {by}",
+                "several {kind}s are named {wanted} or {wanted}-… ({}, {last}); choose one with {flag}",
                 others.join(", ")
             )),
         }
     }
 
-    /// What the names of the stack's queues begin with, if they are of this resource.
-    pub(super) fn name_of(&self, resource: &str) -> Result<String, String> {
-        Ok(format!("{}-{resource}", self.stack("queue", "--queue-url URL")?))
+    /// Returns the prefix of the queue names that CloudFormation generates for this resource of the stack.
+    pub(super) fn queue_name_prefix(&self, resource: &str) -> Result<String, String> {
+        Ok(format!("{}-{resource}", self.stack_name("queue", "--queue-url URL")?))
     }
 
-    /// The stack's name. It is never guessed on AWS: requests of one stack must not be made anew in another.
-    fn stack(&self, what: &str, by: &str) -> Result<&str, String> {
+    /// Returns the name of the stack. On AWS the name is never guessed, because dead letters of one stack must
+    /// not be redriven into another stack.
+    fn stack_name(&self, kind: &str, flag: &str) -> Result<&str, String> {
         let unnamed = || {
-            format!(
-                "which {what} is meant is not known: name the stack by --prefix NAME, or the {what} by {by}"
-            )
+            format!("no stack is selected; pass its name with --prefix NAME, or name the {kind} with {flag}")
         };
         self.prefix.as_deref().ok_or_else(unnamed)
     }
@@ -128,18 +132,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_that_of_the_stack_alone_or_with_random_letters() {
+    fn resource_is_found_by_the_stack_name_with_or_without_a_random_suffix() {
         let config = SdkConfig::builder().build();
-        let at = At { config, prefix: Some("prod".into()), requests_table: None };
-        let one = |names: &[&str]| {
-            at.the_one("queue", "DeadLetterQueue", names.iter().map(ToString::to_string), "--queue-url URL")
+        let stage = SelectedStage { config, prefix: Some("prod".into()), requests_table: None };
+        let find = |names: &[&str]| {
+            stage.find_resource(
+                "queue",
+                "DeadLetterQueue",
+                names.iter().map(ToString::to_string),
+                "--queue-url URL",
+            )
         };
         let url = "https://sqs.eu-west-1.amazonaws.com/1/prod-DeadLetterQueue-1A2B3C";
-        assert_eq!(one(&["https://x/1/prod2-DeadLetterQueue", url]), Ok(url.to_owned()));
-        assert_eq!(one(&["prod-DeadLetterQueue"]), Ok("prod-DeadLetterQueue".to_owned()));
-        let none = one(&["prod-DeadLetterQueues"]).unwrap_err();
-        assert!(none.contains("no queue prod-DeadLetterQueue") && none.contains("--prefix NAME"), "{none}");
-        let two = one(&["prod-DeadLetterQueue-1", "prod-DeadLetterQueue-2"]).unwrap_err();
-        assert!(two.contains("prod-DeadLetterQueue-1, prod-DeadLetterQueue-2; name yours by"), "{two}");
+        assert_eq!(find(&["https://x/1/prod2-DeadLetterQueue", url]), Ok(url.to_owned()));
+        assert_eq!(find(&["prod-DeadLetterQueue"]), Ok("prod-DeadLetterQueue".to_owned()));
+        let none = find(&["prod-DeadLetterQueues"]).unwrap_err();
+        assert!(
+            none.contains("no queue named prod-DeadLetterQueue") && none.contains("--prefix NAME"),
+            "{none}"
+        );
+        let several = find(&["prod-DeadLetterQueue-1", "prod-DeadLetterQueue-2"]).unwrap_err();
+        assert!(
+            several.contains("(prod-DeadLetterQueue-1, prod-DeadLetterQueue-2); choose one with"),
+            "{several}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The process that a command runs in: its result, its runtime, its output, and the signals that end it.
+//! The process of a command: its result, its async runtime, its output, and the signals that stop it.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -12,8 +12,9 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
-/// Writes to standard output; whoever has stopped to read it has read enough.
-pub(super) fn say(text: &str) -> std::io::Result<()> {
+/// Writes to standard output. A closed pipe is not an error, because its reader, such as `head`, has read
+/// enough.
+pub(super) fn print(text: &str) -> std::io::Result<()> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -21,22 +22,24 @@ pub(super) fn say(text: &str) -> std::io::Result<()> {
     }
 }
 
-/// Ctrl-C, a terminal that closes, or what asks a process to end; listened for from when it is made.
-pub(super) struct Stop {
+/// The signals that stop a command: SIGINT (Ctrl-C), SIGHUP (the terminal closes) and SIGTERM.
+pub(super) struct StopSignals {
     interrupt: Signal,
     hangup: Signal,
     terminate: Signal,
 }
 
-impl Stop {
-    /// Within a runtime, before anything is started that must be ended again.
+impl StopSignals {
+    /// Starts to catch the signals. Must be called within a tokio runtime, before the command starts processes
+    /// or other resources that need a shutdown.
     pub(super) fn listen() -> std::io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         let (hangup, terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
         Ok(Self { interrupt, hangup, terminate })
     }
 
-    pub(super) async fn requested(&mut self) {
+    /// Waits for the next of these signals.
+    pub(super) async fn received(&mut self) {
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => {}

@@ -1,4 +1,4 @@
-//! How a running stage is found: by scripts, by other languages' tests, and by `try`.
+//! The ready file, with which scripts, tests in other languages and the `try` command find a running stage.
 
 use std::fs;
 use std::io;
@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What the ready file holds.
+/// Contents of a ready file: the URLs of a running stage, and a token.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Ready {
-    /// Where WebSocket clients connect.
+    /// URL to which WebSocket clients connect.
     pub(super) ws_url: String,
-    /// A token that the stage accepts for a day.
+    /// Token that the stage accepts for 24 hours.
     pub(super) token: String,
-    /// Where the management API answers.
+    /// Base URL of the management API (`@connections`).
     pub(super) management_url: String,
-    /// Where DynamoDB and DynamoDB Streams answer.
+    /// Endpoint URL of the AWS services that the stage emulates, DynamoDB among them.
     pub(super) dynamodb_url: String,
 }
 
 impl Ready {
-    /// Writes the whole file at once, so that whoever waits for it never reads half of it.
+    /// Writes the file under another name and renames it, so that a program that polls for the file never reads
+    /// half of it.
     pub(super) fn write(&self, file: &Path) -> io::Result<()> {
         if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)?;
@@ -32,7 +33,8 @@ impl Ready {
         fs::rename(&draft, file)
     }
 
-    /// The stage that a file tells of, if it still answers.
+    /// Reads the file of a running stage. Returns `None` if the file is missing or invalid, or if nothing
+    /// accepts connections at the stage's address.
     pub(super) fn read_running(file: &Path) -> Option<Self> {
         let ready: Self = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
         let address: SocketAddr = ready.dynamodb_url.strip_prefix("http://")?.parse().ok()?;
@@ -40,11 +42,12 @@ impl Ready {
         Some(ready)
     }
 
-    /// Removes the file, unless another stage has written its own there since.
+    /// Removes the file, unless another stage has overwritten the file since.
     pub(super) fn remove(&self, file: &Path) {
         let ours = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
         if ours.as_ref() == Some(self) {
-            // What cannot be removed tells of a stage that does not answer, and is passed over.
+            // A file that cannot be removed does no harm: its stage no longer answers, so readers ignore the
+            // file.
             let _ = fs::remove_file(file);
         }
     }
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_is_found_while_it_answers_and_its_file_is_removed_by_itself_alone() {
+    fn ready_file_is_valid_while_its_stage_answers_and_only_that_stage_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/ready.json");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

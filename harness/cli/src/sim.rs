@@ -12,40 +12,42 @@ use indicatif::{ProgressBar, ProgressStyle};
 use streamer_harness::stage::Workspace;
 use streamer_sim::{self as sim, Failure, Plan, Report, World};
 
-use super::arguments::duration;
-use super::process::{CommandResult, Stop, runtime, say};
+use super::arguments::parse_duration;
+use super::process::{CommandResult, StopSignals, print, runtime};
 
-/// The `sim` command.
+/// The `sim` command: runs simulated worlds, and checks that no invariant is broken.
 #[derive(Args, Debug)]
 pub(super) struct Sim {
-    /// How many seeds to run, a world for each
+    /// Number of seeds to run; each seed makes one world (a simulated stage with its clients and faults)
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// The first seed
+    /// First seed to run
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// How many worlds to run side by side; by default one for each core
+    /// Number of worlds to run in parallel [default: one for each CPU core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     jobs: Option<u16>,
-    /// Begin no world after this time: 90s, 15m, 1h or 7d
-    #[arg(long, value_parser = duration)]
+    /// Start no further world after this time, such as 90s, 15m, 1h or 7d
+    #[arg(long, value_parser = parse_duration)]
     time: Option<Duration>,
-    /// Run all seeds, though some fail
+    /// Run all seeds, even after a world has failed
     #[arg(long)]
     keep_going: bool,
-    /// Show the world of this seed alone, as a timeline
+    /// Run only the world of this seed, and print its timeline
     #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "time", "keep_going"])]
     seed: Option<u64>,
-    /// Show the world of a plan's file alone, as a timeline
+    /// Run only the world of this plan file, and print its timeline
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "from", "jobs", "time", "keep_going"])]
     plan: Option<PathBuf>,
-    /// Of that timeline, show only what is about this request
+    /// Print only the timeline's entries about this request (with --seed or --plan)
     #[arg(long, value_name = "TENANT/USER/ID")]
     request: Option<String>,
-    /// Show every event as the simulator has it, the same bytes each time, in place of the timeline
+    /// Print the simulator's raw events instead of the timeline; every run prints identical bytes (with --seed
+    /// or --plan)
     #[arg(long, conflicts_with = "request")]
     trace: bool,
-    /// Write the plan of that world to this file, to change and run it
+    /// Write the plan of the world to this file, for changes and another run with --plan (with --seed or
+    /// --plan)
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -56,113 +58,114 @@ impl Sim {
             (Some(file), _) => self.show(read(file)?),
             (None, Some(seed)) => self.show(Plan::of_seed(seed)),
             (None, None) if self.request.is_some() || self.trace || self.save.is_some() => {
-                Err("--request, --trace and --save are about one world: name it with --seed or --plan".into())
+                Err("--request, --trace and --save need a single world; select one with --seed or --plan"
+                    .into())
             }
             (None, None) => self.run_many(),
         }
     }
 
-    /// One world, with all that happens in it.
+    /// Runs one world, and prints its timeline or its raw events.
     fn show(&self, plan: Plan) -> CommandResult {
         if let Some(file) = &self.save {
             write(file, &plan)?;
         }
         let world = sim::Sim::default().run_plan(plan);
         if self.trace {
-            say(&world.trace())?;
+            print(&world.trace())?;
         } else {
             let mut timeline = world.timeline().coloured(std::io::stdout().is_terminal());
             if let Some(request) = &self.request {
                 timeline = timeline.about(request);
             }
-            say(&timeline.to_string())?;
+            print(&timeline.to_string())?;
         }
-        Ok(verdict(&world))
+        Ok(report_violations(&world))
     }
 
     fn run_many(&self) -> CommandResult {
-        let to = self
-            .from
-            .checked_add(self.seeds)
-            .ok_or("there are no seeds beyond 2^64: lower --from or --seeds")?;
+        let to = self.from.checked_add(self.seeds).ok_or("--from plus --seeds must be below 2^64")?;
         let mut sim = sim::Sim::default().seeds(self.from..to);
         if let Some(jobs) = self.jobs {
             sim = sim.threads(jobs.into());
         }
-        let stopped = stop_on_request()?;
+        let stopped = stop_on_signal()?;
         let bar = Bar::new(self.seeds);
         let report = sim.run_while(|so_far| {
             bar.show(so_far);
             let is_over = self.time.is_some_and(|time| so_far.took >= time);
-            let may_go_on = so_far.failures.is_empty() || self.keep_going;
-            may_go_on && !is_over && !stopped.load(Ordering::Relaxed)
+            let may_continue = so_far.failures.is_empty() || self.keep_going;
+            may_continue && !is_over && !stopped.load(Ordering::Relaxed)
         });
         bar.finish();
-        say(&report.summary().to_string())?;
+        print(&report.summary().to_string())?;
         let was_interrupted = stopped.load(Ordering::Relaxed);
         if report.worlds < self.seeds {
             eprintln!("\n{} of {} seeds were run.", report.worlds, self.seeds);
         }
         if report.failures.is_empty() {
             if report.worlds == 0 {
-                return Err("no world has come to its end".into());
+                return Err("no world was completed".into());
             }
             return Ok(if was_interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS });
         }
-        tell_failures(&report);
+        print_failures(&report);
         if was_interrupted {
-            eprintln!("\nEach is shown by: cargo run --release -- sim --seed N");
+            eprintln!("\nTo show one of these worlds: cargo run --release -- sim --seed N");
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        eprintln!("\nMaking the first one smaller ...");
+        eprintln!("\nShrinking the first failed world ...");
         if let Some(failure) = sim.smallest_failure(&report) {
-            tell_smallest(&failure)?;
+            print_smallest(&failure)?;
         }
         Ok(ExitCode::FAILURE)
     }
 }
 
-/// What was wrong with a world goes to standard error, under its timeline.
-fn verdict(world: &World) -> ExitCode {
+/// Prints the violations of a world to standard error, and returns the exit code.
+fn report_violations(world: &World) -> ExitCode {
     for violation in &world.violations {
         eprintln!("streamer: {violation}");
     }
     if world.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell_failures(report: &Report) {
-    const MOST: usize = 20;
-    eprintln!("\n{} of {} worlds are wrong:", report.failures.len(), report.worlds);
-    for (seed, violations) in report.failures.iter().take(MOST) {
+fn print_failures(report: &Report) {
+    const MAX_SHOWN: usize = 20;
+    eprintln!("\n{} of {} worlds broke an invariant:", report.failures.len(), report.worlds);
+    for (seed, violations) in report.failures.iter().take(MAX_SHOWN) {
         if let Some(violation) = violations.first() {
             eprintln!("  seed {seed}: {violation}");
         }
     }
-    if report.failures.len() > MOST {
-        eprintln!("  and {} more", report.failures.len() - MOST);
+    if report.failures.len() > MAX_SHOWN {
+        eprintln!("  and {} more", report.failures.len() - MAX_SHOWN);
     }
 }
 
-fn tell_smallest(failure: &Failure) -> Result<(), Box<dyn Error>> {
+fn print_smallest(failure: &Failure) -> Result<(), Box<dyn Error>> {
     let Failure { seed, smallest, plan, timeline, tried, .. } = failure;
-    say(&format!("\n{timeline}\n"))?;
-    let file = folder()?.join(format!("seed-{seed}.json"));
+    print(&format!("\n{timeline}\n"))?;
+    let file = failed_plans_folder()?.join(format!("seed-{seed}.json"));
     write(&file, plan)?;
     let steps: usize = plan.clients.iter().map(|client| client.steps.len()).sum();
     let (clients, faults) = (plan.clients.len(), plan.faults.len());
     eprintln!("streamer: {smallest}");
-    eprintln!("That is the smallest of {tried} worlds: {clients} clients, {steps} steps, {faults} faults.");
-    eprintln!("It replays with");
+    eprintln!(
+        "The smallest world that still fails, of {tried} that were tried, has {clients} clients, {steps} steps \
+         and {faults} faults."
+    );
+    eprintln!("To replay the smallest world:");
     eprintln!("  cargo run --release -- sim --plan {}", file.display());
-    eprintln!("and the world that it was made from with");
+    eprintln!("To replay the original world:");
     eprintln!("  cargo run --release -- sim --seed {seed}");
     Ok(())
 }
 
-/// Where plans go that show what is wrong.
-fn folder() -> Result<PathBuf, Box<dyn Error>> {
+/// Returns the folder for the plans of failed worlds.
+fn failed_plans_folder() -> Result<PathBuf, Box<dyn Error>> {
     let here = std::env::current_dir()?;
-    // Where the workspace is, the path is short, as a person says it.
+    // A path relative to the current folder is easier to read and to type.
     let target =
         Workspace::around(&here).map_or_else(|_| here.join("target"), |workspace| workspace.target_dir);
     let folder = target.join("streamer/sim");
@@ -172,7 +175,7 @@ fn folder() -> Result<PathBuf, Box<dyn Error>> {
 fn read(file: &Path) -> Result<Plan, Box<dyn Error>> {
     let text =
         fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-    Plan::from_json(&text).map_err(|error| format!("{} is no plan: {error}", file.display()).into())
+    Plan::from_json(&text).map_err(|error| format!("{} is not a valid plan: {error}", file.display()).into())
 }
 
 fn write(file: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
@@ -184,28 +187,29 @@ fn write(file: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// How a shell says that a process was ended by Ctrl-C.
+/// Exit code of a process that Ctrl-C ended, as shells report it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Turns true at the first Ctrl-C: what has begun is ended, and told. The second ends it all.
-fn stop_on_request() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
+/// Returns a flag that becomes true at the first Ctrl-C (or SIGHUP or SIGTERM), so that no further world starts
+/// and the results are printed. The second signal exits immediately.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
     let runtime = runtime()?;
-    let mut stop = runtime.block_on(async { Stop::listen() })?;
+    let mut stop = runtime.block_on(async { StopSignals::listen() })?;
     let stopped = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stopped);
+    let flag = Arc::clone(&stopped);
     std::thread::spawn(move || {
         runtime.block_on(async {
-            stop.requested().await;
-            told.store(true, Ordering::Relaxed);
-            eprintln!("\nEnding the worlds that have begun ...");
-            stop.requested().await;
+            stop.received().await;
+            flag.store(true, Ordering::Relaxed);
+            eprintln!("\nFinishing the running worlds; press Ctrl-C again to exit immediately ...");
+            stop.received().await;
             std::process::exit(INTERRUPTED.into());
         });
     });
     Ok(stopped)
 }
 
-/// How far it has come; only for a terminal.
+/// A progress bar on standard error; nothing is shown if standard error is not a terminal.
 struct Bar(Option<ProgressBar>);
 
 impl Bar {
@@ -224,12 +228,12 @@ impl Bar {
         if let Some(bar) = &self.0 {
             bar.set_position(so_far.worlds);
             let mut message = format!(
-                "{:.1} a second, {:.0} times real time",
+                "{:.1} per second, {:.0} times real time",
                 so_far.worlds_per_second(),
                 so_far.times_real_time()
             );
             if !so_far.failures.is_empty() {
-                message += &format!(", {} wrong", so_far.failures.len());
+                message += &format!(", {} failed", so_far.failures.len());
             }
             bar.set_message(message);
         }

@@ -1,4 +1,4 @@
-//! What the commands of one workspace share.
+//! Files that all commands run in one workspace share.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use streamer_harness::signing_key::SigningKey;
 use streamer_harness::stage::Workspace;
 
-/// What the commands of one workspace share: the signing key, and which stage is running.
+/// A workspace, with the files that all commands run in it share: the template, the signing key, and the URLs
+/// of the running stage.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) workspace: Workspace,
@@ -15,7 +16,8 @@ pub(super) struct State {
 impl State {
     const TEMPLATES: [&str; 2] = ["template.yaml", "lambdas/template.yaml"];
 
-    /// The state of the workspace that `template` lies in, or else of the one around the current folder.
+    /// Finds the workspace around the folder of `template`, or around the current folder if `template` names no
+    /// folder.
     pub(super) fn of(template: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let folder = match template.and_then(Path::parent) {
             Some(parent) if parent.is_dir() && !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -24,22 +26,29 @@ impl State {
         Ok(Self { workspace: Workspace::around(&folder)? })
     }
 
-    /// The template that lies where SAM looks for it, or else the one of this workspace.
+    /// Returns the path of the workspace's template: `template.yaml`, where SAM looks for it, or otherwise
+    /// `lambdas/template.yaml`.
     pub(super) fn template(&self) -> Result<PathBuf, Box<dyn Error>> {
         let root = &self.workspace.root;
-        let mut known = Self::TEMPLATES.iter().map(|template| root.join(template));
-        known.find(|template| template.exists()).ok_or_else(|| {
-            let known = Self::TEMPLATES.join(" nor ");
-            format!("{} has neither {known}: name your template with --template", root.display()).into()
+        let mut candidates = Self::TEMPLATES.iter().map(|template| root.join(template));
+        candidates.find(|template| template.exists()).ok_or_else(|| {
+            let candidates = Self::TEMPLATES.join(" nor ");
+            format!(
+                "{} has neither {candidates}; pass the path of your template with --template",
+                root.display()
+            )
+            .into()
         })
     }
 
+    /// Reads the key that signs the tokens of the local stage, or creates the key if its file is missing.
     pub(super) fn signing_key(&self) -> Result<SigningKey, Box<dyn Error>> {
         let file = self.folder().join("signing-key");
         SigningKey::load_or_create(&file)
             .map_err(|error| format!("the signing key {} cannot be used: {error}", file.display()).into())
     }
 
+    /// Path of the ready file in which a running local stage stores its URLs.
     pub(super) fn running(&self) -> PathBuf {
         self.folder().join("running.json")
     }

@@ -11,158 +11,166 @@ use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, Region, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use clap::{Args, Subcommand};
-use streamer_harness::tables::{self as at, Comparison, Encryption};
+use streamer_harness::tables::{self, Comparison, Encryption};
 use streamer_harness::template::{Environment, Table, Template};
 
-use super::aws::{Whereto, expect_credentials, prefix};
-use super::process::{CommandResult, runtime, say};
+use super::aws::{AwsArguments, expect_credentials, parse_prefix};
+use super::process::{CommandResult, print, runtime};
 use super::state::State;
 
-/// The `tables` command.
+/// The `tables` command: creates, checks or deletes the tables of a template.
 #[derive(Debug, Subcommand)]
 pub(super) enum Tables {
-    /// Make the tables that are not there, and wait until all are active
-    Create(Place),
-    /// Print every difference between the tables and the template; exits with 1 if there is any
-    Check(Place),
-    /// Delete the tables, with everything in them
+    /// Create the missing tables, and wait until all tables are active
+    Create(TablesArguments),
+    /// Print every difference between the tables and the template (exits with 1 if there is a difference)
+    Check(TablesArguments),
+    /// Delete the tables and all their items
     Delete {
         #[command(flatten)]
-        place: Place,
-        /// Do not ask
+        arguments: TablesArguments,
+        /// Delete without asking for confirmation
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Which tables, and where.
+/// Arguments that select the tables, and the DynamoDB endpoint of the tables.
 #[derive(Args, Debug)]
-pub(super) struct Place {
-    /// What the tables' names begin with: NAME-RequestsTable
-    #[arg(long, value_name = "NAME", value_parser = prefix)]
+pub(super) struct TablesArguments {
+    /// Prefix of the table names, such as the stack's name: NAME-RequestsTable
+    #[arg(long, value_name = "NAME", value_parser = parse_prefix)]
     prefix: String,
-    /// The real name of a table, by its name in the template; CloudFormation adds random letters to one that it names,
-    /// as in RequestsTable=prod-RequestsTable-1A2B3C (once for each table)
-    #[arg(long = "table", value_name = "ID=NAME", value_parser = assignment)]
+    /// Actual name of one table, if CloudFormation has appended random characters to it, such as
+    /// RequestsTable=prod-RequestsTable-1A2B3C; ID is the table's name in the template; may be repeated
+    #[arg(long = "table", value_name = "ID=NAME", value_parser = parse_assignment)]
     names: Vec<(String, String)>,
-    /// The value of one of the template's parameters (once for each)
-    #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = assignment)]
+    /// Value of one template parameter; may be repeated
+    #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     parameters: Vec<(String, String)>,
     #[command(flatten)]
-    whereto: Whereto,
-    /// The SAM template that describes the tables [default: template.yaml of the workspace, or lambdas/template.yaml]
+    aws: AwsArguments,
+    /// SAM template that describes the tables [default: template.yaml or lambdas/template.yaml in the
+    /// workspace]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
 }
 
 impl Tables {
     pub(super) fn run(self) -> CommandResult {
-        let place = match &self {
-            Self::Create(place) | Self::Check(place) | Self::Delete { place, .. } => place,
+        let arguments = match &self {
+            Self::Create(arguments) | Self::Check(arguments) | Self::Delete { arguments, .. } => arguments,
         };
         runtime()?.block_on(async {
-            let (config, region) = place.whereto.config().await?;
-            let tables = place.tables(&region)?;
-            let at = place.connect(&config).await?;
+            let (config, region) = arguments.aws.config().await?;
+            let tables = arguments.tables(&region)?;
+            let dynamodb = arguments.connect(&config).await?;
             match &self {
-                Self::Create(_) => create(&at, &tables).await,
-                Self::Check(_) => check(&at, &tables).await,
-                Self::Delete { place, yes } => delete(&at, &tables, place, *yes).await,
+                Self::Create(_) => create(&dynamodb, &tables).await,
+                Self::Check(_) => check(&dynamodb, &tables).await,
+                Self::Delete { arguments, yes } => delete(&dynamodb, &tables, arguments, *yes).await,
             }
         })
     }
 }
 
-async fn create(at: &at::Tables, tables: &[Table]) -> CommandResult {
+async fn create(dynamodb: &tables::Tables, tables: &[Table]) -> CommandResult {
     let mut differences = 0;
     for table in tables {
-        let created = at.create(&table.name, &table.layout).await?;
-        let became = if created.is_new { "made" } else { "stands already" };
-        say(&format!("{}: {became}\n{}", table.name, remarks(table, &created.comparison)))?;
+        let created = dynamodb.create(&table.name, &table.layout).await?;
+        let outcome = if created.is_new { "created" } else { "exists already" };
+        print(&format!("{}: {outcome}\n{}", table.name, remarks(table, &created.comparison)))?;
         differences += created.comparison.differences.len();
     }
     if differences == 0 {
         return Ok(ExitCode::SUCCESS);
     }
     Err(format!(
-        "{} between what stands and the template, and what stands is left as it is: \
-         change it by hand, or delete the tables and create them again",
+        "{} between the tables and the template; change the tables by hand, or delete and create them again",
         count(differences, "difference")
     )
     .into())
 }
 
-async fn check(at: &at::Tables, tables: &[Table]) -> CommandResult {
+async fn check(dynamodb: &tables::Tables, tables: &[Table]) -> CommandResult {
     let mut differences = 0;
     for table in tables {
-        let Some(comparison) = at.check(&table.name, &table.layout).await? else {
-            say(&format!("{}: missing\n", table.name))?;
+        let Some(comparison) = dynamodb.check(&table.name, &table.layout).await? else {
+            print(&format!("{}: missing\n", table.name))?;
             differences += 1;
             continue;
         };
         let verdict = match comparison.differences.len() {
-            0 => "as the template says".to_owned(),
+            0 => "matches the template".to_owned(),
             found => count(found, "difference"),
         };
-        say(&format!("{}: {verdict}\n{}", table.name, remarks(table, &comparison)))?;
+        print(&format!("{}: {verdict}\n{}", table.name, remarks(table, &comparison)))?;
         differences += comparison.differences.len();
     }
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn delete(at: &at::Tables, tables: &[Table], place: &Place, yes: bool) -> CommandResult {
-    let mut standing = Vec::new();
+async fn delete(
+    dynamodb: &tables::Tables,
+    tables: &[Table],
+    arguments: &TablesArguments,
+    yes: bool,
+) -> CommandResult {
+    let mut existing = Vec::new();
     for table in tables {
-        if let Some(arn) = at.arn(&table.name).await? {
-            standing.push((&table.name, arn));
+        if let Some(arn) = dynamodb.arn(&table.name).await? {
+            existing.push((&table.name, arn));
         }
     }
-    if standing.is_empty() {
-        say(&format!("There is no table to delete under the prefix {}.\n", place.prefix))?;
+    if existing.is_empty() {
+        print(&format!("There are no tables to delete for the prefix {}.\n", arguments.prefix))?;
         return Ok(ExitCode::SUCCESS);
     }
     if !yes {
-        let list = standing.iter().fold(String::new(), |list, (_, arn)| list + "  " + arn + "\n");
-        say(&format!(
-            "This deletes, with everything in them, at {}:\n\n{list}\nType the prefix ({}) to go on: ",
-            at.endpoint(),
-            place.prefix
+        let list = existing.iter().fold(String::new(), |list, (_, arn)| list + "  " + arn + "\n");
+        print(&format!(
+            "This deletes the following tables and all their items at {}:\n\n{list}\n\
+             Type the prefix ({}) to continue: ",
+            dynamodb.endpoint(),
+            arguments.prefix
         ))?;
         let mut typed = String::new();
         io::stdin().read_line(&mut typed)?;
-        if typed.trim_end() != place.prefix {
-            return Err("the prefix was not typed: nothing is deleted (--yes does not ask)".into());
+        if typed.trim_end() != arguments.prefix {
+            return Err(
+                "the prefix was not typed, so no table was deleted (--yes skips this question)".into()
+            );
         }
     }
-    for (name, _) in standing {
-        at.delete(name).await?;
-        say(&format!("{name}: deleted\n"))?;
+    for (name, _) in existing {
+        dynamodb.delete(name).await?;
+        print(&format!("{name}: deleted\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What there is to say of a table: a line for each difference, and for what was not compared.
+/// Returns one line for each difference of a table, and for each property that was not compared.
 fn remarks(table: &Table, comparison: &Comparison) -> String {
     let mut text = String::new();
     for difference in &comparison.differences {
-        writeln!(text, "  {difference}").expect("a string takes any text");
+        writeln!(text, "  {difference}").expect("writing to a String cannot fail");
     }
     for (aspect, why) in &comparison.unknown {
-        writeln!(text, "  {aspect}: not compared, {why}").expect("a string takes any text");
+        writeln!(text, "  {aspect}: not compared, {why}").expect("writing to a String cannot fail");
     }
     for property in &table.beyond_layout {
-        writeln!(text, "  {property}: not compared, this command does not set it")
-            .expect("a string takes any text");
+        writeln!(text, "  {property}: not compared, `streamer tables` does not set this property")
+            .expect("writing to a String cannot fail");
     }
     text
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-impl Place {
-    /// The tables that the template describes, under this prefix.
+impl TablesArguments {
+    /// Returns the tables that the template describes, with the names of this stack.
     fn tables(&self, region: &Region) -> Result<Vec<Table>, Box<dyn Error>> {
         let template = match &self.template {
             Some(template) => template.clone(),
@@ -173,7 +181,7 @@ impl Place {
             account_id: ACCOUNT.to_owned(),
             stack_name: self.prefix.clone(),
             parameters: self.parameters.iter().cloned().collect(),
-            // No table depends on it, and the template asks for one.
+            // The template requires this parameter, but no table uses its value.
             offered: [("JwtKey".to_owned(), "unused".to_owned())].into(),
         };
         let mut tables = Template::load(&template, &environment)?.tables;
@@ -190,12 +198,12 @@ impl Place {
             table.name.clone_from(name);
         }
         let is_named = |table: &Table| self.names.iter().any(|(id, _)| *id == table.logical_id);
-        let is_elsewhere =
+        let lacks_prefix =
             |table: &&Table| !is_named(table) && !table.name.starts_with(&format!("{}-", self.prefix));
         if let Some(table) = tables.iter().find(|table| table.name.contains(ACCOUNT)) {
             return Err(format!(
-                "{}: the name of {} has the account in it ({}), which is not known here: say what it is with \
-                 --table {}=NAME",
+                "{}: the name of {} contains the AWS account id ({}), which this command does not know; pass the \
+                 name with --table {}=NAME",
                 template.display(),
                 table.logical_id,
                 table.name,
@@ -203,10 +211,10 @@ impl Place {
             )
             .into());
         }
-        match tables.iter().find(is_elsewhere) {
+        match tables.iter().find(lacks_prefix) {
             Some(table) => Err(format!(
-                "{}: the template names {} {:?}, whatever the prefix: write \
-                 !Sub \"${{AWS::StackName}}-{}\" as its TableName, or leave that out; or mean that very table with \
+                "{}: the TableName of {} is {:?}, which does not begin with the prefix; write \
+                 !Sub \"${{AWS::StackName}}-{}\", remove the TableName, or select exactly that table with \
                  --table {}={}",
                 template.display(),
                 table.logical_id,
@@ -223,16 +231,16 @@ impl Place {
         }
     }
 
-    async fn connect(&self, config: &SdkConfig) -> Result<at::Tables, Box<dyn Error>> {
+    async fn connect(&self, config: &SdkConfig) -> Result<tables::Tables, Box<dyn Error>> {
         expect_credentials(config).await?;
         let client = Client::new(config);
         let endpoint = Endpoint::of(&client).await;
-        Ok(at::Tables::new(client, endpoint))
+        Ok(tables::Tables::new(client, endpoint))
     }
 }
 
-/// Learns where a client's calls go, which has many sources: the command line, variables, profiles, the region and the
-/// account.
+/// Finds the URL that a client's calls go to, by intercepting a call before it is sent. The URL depends on many
+/// sources: the command line, environment variables, profiles, the region and the account.
 #[derive(Clone, Debug, Default)]
 struct Endpoint(Arc<OnceLock<String>>);
 
@@ -240,12 +248,12 @@ impl Endpoint {
     async fn of(client: &Client) -> String {
         let endpoint = Self::default();
         let call = client.describe_table().table_name("none").customize();
-        // It fails, since it is not let out.
-        let said = match call.interceptor(endpoint.clone()).send().await {
+        // The call always fails, because the interceptor does not let it out.
+        let problem = match call.interceptor(endpoint.clone()).send().await {
             Ok(_) => String::new(),
-            Err(error) => at::innermost(&error),
+            Err(error) => tables::innermost(&error),
         };
-        endpoint.0.get().cloned().unwrap_or_else(|| format!("DynamoDB ({said})"))
+        endpoint.0.get().cloned().unwrap_or_else(|| format!("DynamoDB ({problem})"))
     }
 }
 
@@ -262,16 +270,17 @@ impl Intercept for Endpoint {
     ) -> Result<(), BoxError> {
         let url = context.request().uri().trim_end_matches('/').to_owned();
         self.0.get_or_init(|| url);
-        Err("only the endpoint was asked for".into())
+        Err("the call is not sent; it only resolves the endpoint".into())
     }
 }
 
-/// Stands for the account, which is not known before a call; no name of a table can have it in it.
+/// Placeholder for the AWS account id, which is unknown before the first call. No table name can contain its
+/// brackets.
 const ACCOUNT: &str = "[account]";
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) | None => Err("expected a name, '=' and a value".to_owned()),
+        Some(_) | None => Err("expected NAME=VALUE".to_owned()),
     }
 }

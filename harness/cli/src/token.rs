@@ -3,21 +3,21 @@ use std::process::ExitCode;
 use clap::Args;
 use streamer::ports::{Clock as _, SystemClock};
 
-use super::arguments::Whom;
-use super::process::{CommandResult, say};
+use super::arguments::TokenArguments;
+use super::process::{CommandResult, print};
 use super::state::State;
 
-/// The `token` command.
+/// The `token` command: prints a token that the local stage accepts.
 #[derive(Args, Debug)]
 pub(super) struct Token {
     #[command(flatten)]
-    whom: Whom,
+    claims: TokenArguments,
 }
 
 impl Token {
     pub(super) fn run(self) -> CommandResult {
         let key = State::of(None)?.signing_key()?;
-        say(&(key.sign(&self.whom.into(), SystemClock.now()) + "\n"))?;
+        print(&(key.sign(&self.claims.into(), SystemClock.now()) + "\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

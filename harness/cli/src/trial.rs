@@ -11,45 +11,45 @@ use streamer::protocol::{ErrorBody, Frame, Seq};
 use streamer_harness::client::Client;
 use streamer_harness::stage::{Stage, listen};
 
-use super::arguments::{Whom, duration};
+use super::arguments::{TokenArguments, parse_duration};
 use super::local::stage_config;
-use super::process::{CommandResult, Stop, runtime, say};
+use super::process::{CommandResult, StopSignals, print, runtime};
 use super::ready::Ready;
 use super::state::State;
 
-/// The `try` command.
+/// The `try` command: sends one request, and prints its progress and result.
 #[derive(Args, Debug)]
 pub(super) struct Try {
-    /// What to ask for, such as echo or generate_report
+    /// Action of the request, such as echo or generate_report
     action: String,
-    /// What to ask it with, as JSON
+    /// Payload of the request, as JSON
     #[arg(default_value = "null")]
     payload: String,
     #[command(flatten)]
-    whom: Whom,
-    /// How long to wait for the next frame: 90s, 15m, 1h or 7d
-    #[arg(long, default_value = "15m", value_parser = duration)]
+    claims: TokenArguments,
+    /// Maximum wait for each frame of the reply, such as 90s, 15m, 1h or 7d
+    #[arg(long, default_value = "15m", value_parser = parse_duration)]
     timeout: Duration,
 }
 
 impl Try {
     pub(super) fn run(self) -> CommandResult {
         let payload: Value = serde_json::from_str(&self.payload).map_err(|error| {
-            format!("the payload is not valid JSON ({error}): quote it for the shell, as in '{{\"message\":\"hi\"}}'")
+            format!("the payload is not valid JSON ({error}); quote the payload for the shell, as in '{{\"message\":\"hi\"}}'")
         })?;
         let state = State::of(None)?;
         let running = Ready::read_running(&state.running());
         let config = if running.is_none() { Some(stage_config(&state, None, listen(0)?)?) } else { None };
-        let token = state.signing_key()?.sign(&self.whom.clone().into(), SystemClock.now());
+        let token = state.signing_key()?.sign(&self.claims.clone().into(), SystemClock.now());
         runtime()?.block_on(async {
-            let mut stop = Stop::listen()?;
+            let mut stop = StopSignals::listen()?;
             let stage = match config {
                 None => None,
                 Some(config) => {
-                    eprintln!("No stage is running: starting one for this request ...");
+                    eprintln!("No stage is running; starting a temporary stage for this request ...");
                     tokio::select! {
                         biased;
-                        () = stop.requested() => return Err("interrupted".into()),
+                        () = stop.received() => return Err("interrupted".into()),
                         stage = config.start() => Some(stage?),
                     }
                 }
@@ -58,18 +58,18 @@ impl Try {
                 stage.as_ref().map(Stage::ws_url).or(running.map(|ready| ready.ws_url)).unwrap_or_default();
             let outcome = tokio::select! {
                 biased;
-                () = stop.requested() => Err("interrupted".into()),
+                () = stop.received() => Err("interrupted".into()),
                 outcome = self.watch(&url, &token, &payload) => outcome,
             };
             if let Some(stage) = stage {
                 stage.shutdown().await;
             }
-            say(&(serde_json::to_string_pretty(&outcome?)? + "\n"))?;
+            print(&(serde_json::to_string_pretty(&outcome?)? + "\n"))?;
             Ok(ExitCode::SUCCESS)
         })
     }
 
-    /// Sends the request, shows how it comes along, and returns its result.
+    /// Sends the request, shows its progress, and returns its result.
     async fn watch(&self, url: &str, token: &str, payload: &Value) -> Result<Value, Box<dyn Error>> {
         let mut client = Client::connect(url, token).await?;
         let id = request_id();
@@ -79,12 +79,12 @@ impl Try {
         let mut last = Seq::default();
         let outcome = loop {
             match client.next_frame().await? {
-                Frame::Acknowledgment { message, .. } => bar.say(&message),
+                Frame::Acknowledgment { message, .. } => bar.show_message(&message),
                 Frame::Progress { percentage, message, seq, .. } if seq > last => {
                     last = seq;
-                    bar.show(percentage, &message);
+                    bar.show_progress(percentage, &message);
                 }
-                // Came late, behind a frame that was sent after it.
+                // An older progress frame, which a later frame has overtaken.
                 Frame::Progress { .. } => {}
                 Frame::Complete { result, .. } => break Ok(result),
                 Frame::Response { success: true, data, .. } => break Ok(data.unwrap_or_default()),
@@ -93,7 +93,7 @@ impl Try {
             }
         };
         bar.finish(outcome.is_ok());
-        // The result is here: how the connection ends does not matter any more.
+        // An error while closing does not matter, because the result has arrived.
         let _ = client.close().await;
         outcome.map_err(|error| failure(error).into())
     }
@@ -108,14 +108,15 @@ fn request_id() -> String {
 fn failure(error: Option<ErrorBody>) -> String {
     match error {
         Some(ErrorBody { code, message, .. }) => format!("the request failed with {code}: {message}"),
-        None => "the request failed, and does not say why".to_owned(),
+        None => "the request failed without an error in its reply".to_owned(),
     }
 }
 
-/// The progress bar; where standard error is no terminal, a line for each report.
+/// A progress bar on standard error, or one line per progress report if standard error is not a terminal.
 struct Bar(Option<ProgressBar>);
 
 impl Bar {
+    /// Length of the bar: 100 % in steps of 0.01 %.
     const UNITS: u64 = 10_000;
 
     fn new() -> Self {
@@ -128,7 +129,7 @@ impl Bar {
         }))
     }
 
-    fn say(&self, message: &str) {
+    fn show_message(&self, message: &str) {
         match &self.0 {
             Some(bar) => bar.set_message(message.to_owned()),
             None => eprintln!("{message}"),
@@ -138,9 +139,9 @@ impl Bar {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a percentage is from 0 to 100"
+        reason = "the percentage of a progress frame is from 0 to 100, so the position is from 0 to 10,000"
     )]
-    fn show(&self, percentage: f64, message: &str) {
+    fn show_progress(&self, percentage: f64, message: &str) {
         match &self.0 {
             Some(bar) => {
                 bar.set_position((percentage / 100.0 * Self::UNITS as f64) as u64);

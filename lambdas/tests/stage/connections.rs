@@ -16,7 +16,9 @@ use crate::{PATIENCE, ask, builder, client, stage, token};
 
 fn refused(outcome: Result<Client, ClientError>) -> (u16, String) {
     let error = outcome.unwrap_err();
-    let ClientError::Refused { status, body } = error else { panic!("not refused, but: {error}") };
+    let ClientError::Refused { status, body } = error else {
+        panic!("the connection is refused, but the error is: {error}")
+    };
     let body: Value = serde_json::from_str(&body).unwrap();
     (status, body["code"].as_str().unwrap().to_owned())
 }
@@ -27,13 +29,13 @@ async fn saved_connections(stage: &Stage) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_without_a_good_token_is_refused_with_401_and_a_code() {
+async fn connect_without_a_valid_token_is_refused_with_401_and_an_error_code() {
     let stage = stage().await;
-    let whom = |ttl| TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: vec![], ttl };
+    let claims = |ttl| TokenFor { user: "ann".into(), tenant: "acme".into(), permissions: vec![], ttl };
     let forged = SigningKey::generate()
         .unwrap()
-        .sign(&whom(Duration::from_secs(60)), streamer::ports::Clock::now(&streamer::ports::SystemClock));
-    let expired = stage.token(&whom(Duration::ZERO));
+        .sign(&claims(Duration::from_secs(60)), streamer::ports::Clock::now(&streamer::ports::SystemClock));
+    let expired = stage.token(&claims(Duration::ZERO));
     for (token, code) in [
         ("", "TOKEN_MISSING"),
         ("nonsense", "TOKEN_MALFORMED"),
@@ -50,7 +52,7 @@ async fn a_connection_without_a_good_token_is_refused_with_401_and_a_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_taken_from_where_clients_can_put_it() {
+async fn token_is_accepted_in_the_query_the_header_and_the_subprotocol() {
     let stage = stage().await;
     let token = token(&stage, "ann");
     let in_query = format!("{}?Authorization={token}", stage.ws_url()).into_client_request().unwrap();
@@ -69,20 +71,21 @@ async fn a_token_is_taken_from_where_clients_can_put_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_kept_while_it_is_open_and_forgotten_when_it_closes() {
+async fn connection_record_is_deleted_when_the_connection_closes() {
     let stage = stage().await;
     let mut client = client(&stage, "ann").await;
     assert_eq!(saved_connections(&stage).await.len(), 1);
     let frames = ask(&mut client, "echo", "r1", json!(1)).await;
     assert_eq!(frames.len(), 1);
     client.close().await.unwrap();
-    // The gateway's shutdown waits until the last `$disconnect` has ended.
+    // The gateway's shutdown waits until the last `$disconnect` invocation has finished.
     stage.gateway().shutdown().await;
     assert_eq!(saved_connections(&stage).await, Vec::<String>::new());
     stage.shutdown().await;
 }
 
-/// The stage's key as a member of a JSON Web Key Set: the last 32 bytes of what its PEM holds.
+/// Returns the stage's public key as a JSON Web Key. The raw Ed25519 key is the last 32 bytes of the DER in its
+/// PEM.
 fn jwk(key: &SigningKey, id: &str) -> Value {
     let pem = key.public_key_pem();
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -91,7 +94,7 @@ fn jwk(key: &SigningKey, id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_is_set_by_its_parameters() {
+async fn template_parameters_set_token_keys_allowed_tenants_and_cancel_on_disconnect() {
     let log = Arc::new(CapturedLog::new());
     let key = SigningKey::generate().unwrap();
     let encrypting = json!({"kty": "RSA", "use": "enc", "kid": "other", "n": "AQAB", "e": "AQAB"});
@@ -106,8 +109,8 @@ async fn a_stage_is_set_by_its_parameters() {
     let stage = builder.start().await.unwrap();
 
     let ttl = Duration::from_secs(60);
-    let stranger = TokenFor { user: "ann".into(), tenant: "initech".into(), permissions: vec![], ttl };
-    let refusal = refused(Client::connect(&stage.ws_url(), &stage.token(&stranger)).await);
+    let unlisted = TokenFor { user: "ann".into(), tenant: "initech".into(), permissions: vec![], ttl };
+    let refusal = refused(Client::connect(&stage.ws_url(), &stage.token(&unlisted)).await);
     assert_eq!(refusal, (401, "TENANT_NOT_ALLOWED".to_owned()));
 
     let mut leaving = client(&stage, "ann").await;
@@ -115,7 +118,8 @@ async fn a_stage_is_set_by_its_parameters() {
     assert!(matches!(leaving.next_frame().await.unwrap(), Frame::Acknowledgment { .. }));
     leaving.close().await.unwrap();
     let counted = log.wait_for("streamer-DisconnectFunction", "CloudWatchMetrics");
-    let line = tokio::time::timeout(PATIENCE, counted).await.expect("the connection's end is counted");
+    let line =
+        tokio::time::timeout(PATIENCE, counted).await.expect("the disconnect function logs its metrics");
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["Disconnects"], &line["RequestsCancelled"]), (&json!(1), &json!(1)), "{line}");
 
@@ -130,6 +134,6 @@ async fn a_stage_is_set_by_its_parameters() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    cancelled.await.expect("the request is cancelled while it runs");
+    cancelled.await.expect("the running request is cancelled");
     stage.shutdown().await;
 }

@@ -3,14 +3,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use streamer::protocol::{Frame, Seq};
 
-use crate::{builder, client, until_the_end};
+use crate::{builder, client, until_terminal};
 
-/// Longer than a lease, what the sweeper adds to it, and the work itself take.
+/// Maximum wait for a frame: longer than the lease, the sweeper's interval and the work together.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_processor_is_killed_is_rerun_by_the_worker_and_ends_right() {
-    // The shortest that there is.
+async fn request_whose_processor_is_killed_is_rerun_by_the_worker_and_completes() {
+    // The shortest lease that the settings allow, to keep the test short.
     let stage = builder(None).variable("LEASE_MS", "30000").start().await.unwrap();
     let mut ann = client(&stage, "ann").await;
     ann.set_patience(PATIENCE);
@@ -20,9 +20,9 @@ async fn a_request_whose_processor_is_killed_is_rerun_by_the_worker_and_ends_rig
     while !matches!(frames.last(), Some(Frame::Progress { .. })) {
         frames.push(ann.next_frame().await.unwrap());
     }
-    // SIGKILL, to the process that runs it.
+    // Sends SIGKILL to the process that runs the request.
     assert!(stage.functions().kill("streamer-ProcessorFunction").unwrap() > 0);
-    frames.extend(until_the_end(&mut ann).await);
+    frames.extend(until_terminal(&mut ann).await);
 
     let Some(Frame::Complete { result, .. }) = frames.last() else { panic!("{frames:?}") };
     assert_eq!(result["records"], 200_000);
@@ -33,7 +33,10 @@ async fn a_request_whose_processor_is_killed_is_rerun_by_the_worker_and_ends_rig
             Frame::Error { .. } | Frame::Response { .. } | Frame::Acknowledgment { .. } => None,
         })
         .collect();
-    assert!(seqs.is_sorted_by(|earlier, later| earlier < later), "{seqs:?}");
+    assert!(
+        seqs.is_sorted_by(|earlier, later| earlier < later),
+        "sequence numbers strictly rise across both attempts: {seqs:?}"
+    );
     let items = stage.items("RequestsTable").await.unwrap();
     let item = items.iter().find(|item| item["client_id"] == "r1").unwrap();
     assert_eq!((&item["status"], &item["attempt"]), (&json!("COMPLETED"), &json!(2)));

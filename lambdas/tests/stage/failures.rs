@@ -4,22 +4,23 @@ use serde_json::{Value, json};
 
 use crate::{PATIENCE, builder};
 
-/// The template that deploys, but for how often a record is tried: ten tries take minutes.
-fn impatient_template(folder: &std::path::Path) -> std::path::PathBuf {
+/// Writes the deployed template with one retry per stream record instead of ten, because ten retries take
+/// minutes.
+fn template_with_one_retry(folder: &std::path::Path) -> std::path::PathBuf {
     let template = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/template.yaml")).unwrap();
-    let impatient = template.replace("MaximumRetryAttempts: 10\n", "MaximumRetryAttempts: 1\n");
-    assert_ne!(impatient, template, "the mapping says how often");
+    let changed = template.replace("MaximumRetryAttempts: 10\n", "MaximumRetryAttempts: 1\n");
+    assert_ne!(changed, template, "the template contains the number of retries");
     let path = folder.join("template.yaml");
-    fs::write(&path, impatient).unwrap();
+    fs::write(&path, changed).unwrap();
     path
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failure_record_row_a_record_that_cannot_be_decoded_ends_in_the_templates_queue() {
+async fn undecodable_stream_record_reaches_the_stream_failure_queue() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = builder(None).template(impatient_template(folder.path())).start().await.unwrap();
+    let stage = builder(None).template(template_with_one_retry(folder.path())).start().await.unwrap();
     let item = json!({
-        "request_id": {"S": "no key of ours"}, "part": {"S": "request"}, "status": {"S": "PENDING"},
+        "request_id": {"S": "not a request key"}, "part": {"S": "request"}, "status": {"S": "PENDING"},
     });
     let put = json!({"TableName": "streamer-RequestsTable", "Item": item}).to_string();
     let put = stage.dynamodb().handle("DynamoDB_20120810.PutItem", put.as_bytes());
@@ -33,6 +34,10 @@ async fn failure_record_row_a_record_that_cannot_be_decoded_ends_in_the_template
     assert_eq!(context["approximateInvokeCount"], 2);
     assert!(context["functionArn"].as_str().unwrap().ends_with(":function:streamer-ProcessorFunction"));
     assert_eq!(record["DDBStreamBatchInfo"]["batchSize"], 1);
-    assert_eq!(record["responseContext"]["functionError"], Value::Null, "the function itself reported it");
+    assert_eq!(
+        record["responseContext"]["functionError"],
+        Value::Null,
+        "the function returned the record as failed, instead of an error"
+    );
     stage.shutdown().await;
 }

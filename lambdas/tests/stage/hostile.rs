@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite;
 use crate::{ask, client, stage, token};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hostile_client_is_answered_or_cut_off_and_nobody_else_notices() {
+async fn hostile_messages_are_refused_and_other_clients_are_not_affected() {
     let stage = stage().await;
     let mut ann = client(&stage, "ann").await;
     ann.request("echo_async", "r1", &json!({"message": "hi", "rounds": 10})).await.unwrap();
@@ -28,7 +28,7 @@ async fn a_hostile_client_is_answered_or_cut_off_and_nobody_else_notices() {
     ] {
         eve.send_text(text).await.unwrap();
         let Frame::Error { request_id, error, seq: None, .. } = eve.next_frame().await.unwrap() else {
-            panic!("{text}")
+            panic!("the refused message is answered with an error frame: {text}")
         };
         let RejectedMessage { id, error: expected } = Message::parse(text).unwrap_err();
         assert_eq!((request_id, error), (id, expected));
@@ -46,11 +46,11 @@ async fn a_hostile_client_is_answered_or_cut_off_and_nobody_else_notices() {
     let (mut socket, _) = connect_async(url).await.unwrap();
     socket.send(tungstenite::Message::binary(vec![0xc1; 100])).await.unwrap();
     let tungstenite::Message::Close(Some(close)) = socket.next().await.unwrap().unwrap() else {
-        panic!("not closed")
+        panic!("the gateway closes the connection after a binary frame")
     };
     assert_eq!(u16::from(close.code), 1003);
 
-    let frames = crate::until_the_end(&mut ann).await;
+    let frames = crate::until_terminal(&mut ann).await;
     assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
     stage.shutdown().await;
 }

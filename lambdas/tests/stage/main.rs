@@ -1,6 +1,7 @@
-//! The whole stage: the real functions as processes, the template that deploys, and clients on real sockets.
+//! End-to-end tests of the whole stage: the real functions as processes, the deployed template, and clients on
+//! real sockets.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "a panic in a test helper fails the test")]
 
 mod connections;
 mod crashes;
@@ -20,7 +21,7 @@ use streamer_harness::lambda::CapturedLog;
 use streamer_harness::signing_key::TokenFor;
 use streamer_harness::stage::{Executables, Stage, StageBuilder};
 
-/// Longer than anything takes on a busy machine.
+/// Maximum wait in a test, with a margin for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn builder(data: Option<&Path>) -> StageBuilder {
@@ -48,13 +49,14 @@ async fn client(stage: &Stage, user: &str) -> Client {
     Client::connect(&stage.ws_url(), &token(stage, user)).await.unwrap()
 }
 
-/// Asks, and returns every frame until the request has ended.
+/// Sends a request, and returns the frames up to its terminal frame.
 async fn ask(client: &mut Client, action: &str, id: &str, payload: Value) -> Vec<Frame> {
     client.request(action, id, &payload).await.unwrap();
-    until_the_end(client).await
+    until_terminal(client).await
 }
 
-async fn until_the_end(client: &mut Client) -> Vec<Frame> {
+/// Returns the frames up to the next terminal frame.
+async fn until_terminal(client: &mut Client) -> Vec<Frame> {
     let mut frames = Vec::new();
     while !frames.last().is_some_and(Frame::is_terminal) {
         frames.push(client.next_frame().await.unwrap());

@@ -4,13 +4,13 @@ use streamer::protocol::Frame;
 use crate::{ask, builder, client};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
+async fn restarted_stage_with_a_data_folder_still_has_its_requests() {
     let folder = tempfile::tempdir().unwrap();
     let stage = builder(Some(folder.path())).start().await.unwrap();
     let mut ann = client(&stage, "ann").await;
     let done = ask(&mut ann, "echo_async", "r1", json!({"message": "kept", "rounds": 2})).await;
     assert!(matches!(done.last(), Some(Frame::Complete { .. })), "{done:?}");
-    // Acknowledged, and the stage ends before its stream is polled, or while it runs.
+    // The stage shuts down after the acknowledgment, before the stream is polled or while the request runs.
     ann.request(
         "generate_report",
         "r2",
@@ -27,6 +27,9 @@ async fn a_stage_that_keeps_its_data_goes_on_where_it_was() {
     let [Frame::Response { data: Some(snapshot), .. }] = &frames[..] else { panic!("{frames:?}") };
     assert_eq!(snapshot["result"]["message"], "kept");
     let frames = ask(&mut ann, "status", "s2", json!({"request_id": "r2"})).await;
-    assert!(matches!(&frames[..], [Frame::Response { success: true, .. }]), "nothing is lost: {frames:?}");
+    assert!(
+        matches!(&frames[..], [Frame::Response { success: true, .. }]),
+        "the acknowledged request is still stored: {frames:?}"
+    );
     stage.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! An endpoint that answers as a stage does, or wrongly in one way.
+//! A WebSocket endpoint that answers as a stage does, or makes one kind of mistake.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,44 +9,45 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-/// How an endpoint answers.
+/// Way in which an endpoint answers: correctly, or with one kind of mistake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answers {
+    /// Answers every request correctly.
     Properly,
-    /// With 401 to `$connect`.
+    /// Refuses `$connect` with 401.
     Refusing,
-    /// With nothing at all.
+    /// Accepts connections, and answers no request.
     Silently,
-    /// With an echo of something else.
+    /// Answers an echo request with a different payload.
     WithAnotherEcho,
-    /// With the echo of another request.
+    /// Answers an echo request with the id of another request.
     ForAnotherRequest,
-    /// With what a gateway says when its integration fails.
+    /// Answers every request with API Gateway's own error, as after a failed integration.
     AsABrokenGateway,
-    /// With an error frame to a slow request.
+    /// Answers a slow request with an error frame.
     WithAnError,
-    /// With a result of something else.
+    /// Completes a slow request with the result of another request.
     WithAnotherResult,
-    /// Up to the acknowledgment, and then with a close frame.
+    /// Acknowledges a slow request, and then closes the connection.
     ByClosing,
-    /// Up to the acknowledgment, and then not at all.
+    /// Acknowledges a slow request, and then sends nothing more.
     WithoutProgress,
 }
 
-/// A running endpoint, and what its clients have done.
+/// A running endpoint, and a record of its clients' actions.
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the clients have done.
+/// Record of the clients' actions at an endpoint.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// The query of each `$connect`.
+    /// Query string of each `$connect` request.
     pub(crate) queries: Vec<String>,
-    /// Action and id of each message.
+    /// Action and request id of each message.
     pub(crate) messages: Vec<(String, String)>,
-    /// How many connections were closed in order.
+    /// Number of connections that a client closed with a close frame.
     pub(crate) closed: usize,
 }
 
@@ -70,7 +71,7 @@ impl Endpoint {
 }
 
 async fn serve(stream: TcpStream, answers: Answers, seen: Arc<Mutex<Seen>>) {
-    #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+    #[expect(clippy::result_large_err, reason = "tungstenite defines the error type")]
     let connect = |request: &Request, response: Response| {
         let query = request.uri().query().unwrap_or_default().to_owned();
         seen.lock().unwrap().queries.push(query);
@@ -121,7 +122,7 @@ fn replies(answers: Answers, message: &Value) -> Vec<Message> {
         (Some("echo_async"), Answers::ByClosing) => vec![text(acknowledgment(id)), Message::Close(None)],
         (Some("echo_async"), Answers::WithoutProgress) => vec![text(acknowledgment(id))],
         (Some("echo_async"), _) => slow_replies(answers, id, payload).map(text).into(),
-        (other, _) => panic!("nobody asks for {other:?}"),
+        (other, _) => panic!("the load test sends only echo and echo_async, not {other:?}"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The load test as it is run: the real binary, against endpoints that answer well and badly.
+//! Runs the real load test binary against endpoints that answer correctly or with mistakes.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "a panic in a test helper fails the test")]
 
 mod endpoint;
 
@@ -15,11 +15,11 @@ use tokio::task::spawn_blocking;
 
 use endpoint::{Answers, Endpoint};
 
-/// What a run of the binary came to.
+/// Outcome of one run of the load test binary.
 struct Run {
     succeeded: bool,
     stderr: String,
-    /// Goose's JSON report, if it has written one.
+    /// Goose's JSON report; null if goose has written no report.
     report: Value,
 }
 
@@ -38,7 +38,7 @@ impl Run {
             .envs(environment.iter().copied())
             .current_dir(&folder)
             .stdin(Stdio::null());
-        // Meanwhile the endpoint answers, on this thread.
+        // The binary runs on another thread, so that the endpoint can answer on this thread.
         let output: Output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
         let report = fs::read(folder.join("report.json")).unwrap_or_default();
         fs::remove_dir_all(&folder).unwrap();
@@ -49,15 +49,16 @@ impl Run {
         }
     }
 
-    /// One user, once, who waits at most this many seconds for anything.
+    /// Runs one visit of one user, with this timeout in seconds for each wait.
     async fn one_visit(endpoint: &Endpoint, timeout: &str) -> Self {
         let arguments = ["--host", &endpoint.url, "--users", "1", "--iterations", "1", "--timeout", timeout];
         Self::with(&arguments, &[("STREAMER_TOKEN", "a.b.c")]).await
     }
 
-    /// Successes and failures of each metric.
+    /// Returns the number of successes and failures of each metric.
     fn counts(&self) -> BTreeMap<&str, (u64, u64)> {
-        let requests = self.report["raw_metrics"]["requests"].as_object().expect("a report");
+        let requests =
+            self.report["raw_metrics"]["requests"].as_object().expect("the report lists the requests");
         let count = |request: &Value, key: &str| request[key].as_u64().unwrap();
         requests
             .iter()
@@ -67,7 +68,7 @@ impl Run {
 }
 
 #[tokio::test]
-async fn a_good_endpoint_is_visited_again_and_again_and_every_round_trip_is_measured() {
+async fn visits_of_a_correct_endpoint_repeat_and_measure_every_round_trip() {
     let endpoint = Endpoint::start(Answers::Properly).await;
     let arguments = ["--host", &endpoint.url, "--users", "2", "--increase-rate", "10", "--iterations", "2"];
     let run = Run::with(&arguments, &[("STREAMER_TOKENS", "a.b.c, d.e.f")]).await;
@@ -85,22 +86,26 @@ async fn a_good_endpoint_is_visited_again_and_again_and_every_round_trip_is_meas
     let queries: BTreeSet<&str> = seen.queries.iter().map(String::as_str).collect();
     assert_eq!((seen.queries.len(), queries), (4, BTreeSet::from(["token=a.b.c", "token=d.e.f"])));
     let ids: BTreeSet<&str> = seen.messages.iter().map(|(_, id)| id.as_str()).collect();
-    assert_eq!((seen.messages.len(), ids.len()), (44, 44), "no id is used twice");
+    assert_eq!((seen.messages.len(), ids.len()), (44, 44), "each of the 44 messages has its own id");
     assert_eq!(seen.closed, 4);
 }
 
 #[tokio::test]
-async fn every_wrong_answer_is_a_failure_of_what_it_answers() {
+async fn each_wrong_answer_is_one_failure_of_the_awaited_metric() {
     let cases = [
         (Answers::Refusing, "$connect", "refused with HTTP 401: TOKEN_EXPIRED: The token has expired"),
-        (Answers::Silently, "echo", "no frame came in time"),
-        (Answers::WithAnotherEcho, "echo", "the echo is not what was sent"),
-        (Answers::ForAnotherRequest, "echo", "a response is about another request"),
-        (Answers::AsABrokenGateway, "echo", "the gateway itself answered: Internal server error"),
+        (Answers::Silently, "echo", "no frame before the timeout"),
+        (Answers::WithAnotherEcho, "echo", "the response differs from the sent payload"),
+        (Answers::ForAnotherRequest, "echo", "a response names another request"),
+        (
+            Answers::AsABrokenGateway,
+            "echo",
+            "API Gateway answered instead of the router: Internal server error",
+        ),
         (Answers::WithAnError, "acknowledgment", "the request failed with RATE_LIMITED: Wait a second"),
-        (Answers::WithAnotherResult, "complete", "the result is not what was asked for"),
-        (Answers::ByClosing, "first progress", "the connection was closed"),
-        (Answers::WithoutProgress, "first progress", "no frame came in time"),
+        (Answers::WithAnotherResult, "complete", "the result does not match the request"),
+        (Answers::ByClosing, "first progress", "connection closed by the server"),
+        (Answers::WithoutProgress, "first progress", "no frame before the timeout"),
     ];
     for (answers, metric, text) in cases {
         let endpoint = Endpoint::start(answers).await;
@@ -111,25 +116,25 @@ async fn every_wrong_answer_is_a_failure_of_what_it_answers() {
         let counts = run.counts();
         assert_eq!(counts[format!("WS {metric}").as_str()], (0, 1), "{answers:?}: {counts:?}");
         let failures: u64 = counts.values().map(|(_, failed)| failed).sum();
-        assert_eq!(failures, 1, "one cause is one failure; {answers:?}: {counts:?}");
-        let errors = run.report["errors"].as_array().expect("a table of errors");
+        assert_eq!(failures, 1, "the mistake is counted as exactly one failure; {answers:?}: {counts:?}");
+        let errors = run.report["errors"].as_array().expect("the report has a table of errors");
         assert!(errors.iter().any(|error| error["error"] == text), "{answers:?}: {errors:?}");
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_a_failure() {
-    // Bound and dropped, so that nobody listens there.
+async fn unreachable_endpoint_is_a_connect_failure() {
+    // The listener is dropped immediately, so the port refuses connections.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("ws://127.0.0.1:{port}/prod");
     let arguments = ["--host", &url, "--users", "1", "--iterations", "1"];
     let run = Run::with(&arguments, &[("STREAMER_TOKEN", "a.b.c")]).await;
     assert!(!run.succeeded);
-    assert!(run.stderr.contains("1 × $connect: not connected:"), "{}", run.stderr);
+    assert!(run.stderr.contains("1 × $connect: could not connect:"), "{}", run.stderr);
 }
 
 #[tokio::test]
-async fn a_threshold_that_is_not_met_is_a_failure_though_every_request_succeeded() {
+async fn unmet_threshold_fails_a_run_whose_requests_all_succeeded() {
     let endpoint = Endpoint::start(Answers::Properly).await;
     let arguments = ["--host", &endpoint.url, "--users", "1", "--iterations", "1"];
     let thresholds = ["--no-threshold-abort", "--threshold", "max<1us for WS echo"];
@@ -140,14 +145,18 @@ async fn a_threshold_that_is_not_met_is_a_failure_though_every_request_succeeded
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_before_anything_is_done() {
+async fn missing_token_or_invalid_host_is_refused_before_the_run() {
     let token = ("STREAMER_TOKEN", "a.b.c");
     let cases = [
-        (vec!["--host", "ws://127.0.0.1:1"], vec![], "set STREAMER_TOKEN to one that the endpoint accepts"),
+        (
+            vec!["--host", "ws://127.0.0.1:1"],
+            vec![],
+            "set STREAMER_TOKEN to a token that the endpoint accepts",
+        ),
         (
             vec!["--host", "http://127.0.0.1:1"],
             vec![token],
-            "--host must be a URL that begins with ws:// or wss://, and is http://127.0.0.1:1",
+            "--host must be a URL that begins with ws:// or wss://, not http://127.0.0.1:1",
         ),
         (vec![], vec![token], "A host must be defined via the --host option"),
     ];
@@ -159,7 +168,7 @@ async fn what_is_missing_is_said_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn what_only_shows_something_needs_neither_token_nor_measurements() {
+async fn list_option_of_goose_needs_no_token_and_no_measurements() {
     let run = Run::with(&["--list"], &[]).await;
     assert!(run.succeeded, "{}", run.stderr);
 }

@@ -1,5 +1,5 @@
-mod letter_box;
-mod shown;
+mod display;
+mod queue;
 
 use std::process::ExitCode;
 
@@ -8,90 +8,92 @@ use streamer::dead_letters::{Redriven, redrive};
 use streamer::ports::{Clock as _, SystemClock};
 use streamer::store::dynamodb::DynamoRequestQueue;
 
-use self::letter_box::{Found, LetterBox, Reading};
-use super::place::Place;
-use super::process::{CommandResult, runtime, say};
+use self::queue::{DeadLetterQueue, Reading, ReceivedLetter};
+use super::place::StageArguments;
+use super::process::{CommandResult, print, runtime};
 
-/// The `dlq` command.
+/// The `dlq` command: lists, shows and redrives the dead letters of a stage.
 #[derive(Debug, Subcommand)]
 pub(super) enum Dlq {
-    /// List the requests that have failed for good; they stay in the queue
+    /// List the dead letters, without removing them from the queue
     List {
         #[command(flatten)]
-        from: From,
-        /// As JSON, each with everything that is known of it
+        source: Source,
+        /// Print JSON, with every field of each dead letter
         #[arg(long)]
         json: bool,
     },
-    /// Show everything about one: its payload, what its client was told, its attempts
+    /// Show one dead letter: the request, its payload, its error and its attempts
     Show {
-        /// Its id, as `list` shows it
+        /// Id of the dead letter, as `streamer dlq list` prints it
         id: String,
         #[command(flatten)]
-        from: From,
-        /// As JSON
+        source: Source,
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Make a new request from each, and take it out of the queue; exits with 1 if one is left there
+    /// Queue a new request for each dead letter, and delete the dead letter from the queue
+    ///
+    /// A dead letter that cannot be redriven stays in the queue, and the command exits with 1.
     Redrive {
-        /// Their ids, as `list` shows them
+        /// Ids of the dead letters, as `streamer dlq list` prints them
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<String>,
-        /// All that there are
+        /// Redrive all dead letters in the queue (at most --limit)
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        from: From,
+        source: Source,
     },
 }
 
-/// Which letters.
+/// Arguments that select the dead-letter queue, and the number of messages to read.
 #[derive(Args, Debug)]
-pub(super) struct From {
-    /// The dead-letter queue [default: the one of the stack]
-    #[arg(long, value_name = "URL", value_parser = super::arguments::name)]
+pub(super) struct Source {
+    /// URL of the dead-letter queue [default: the stack's DeadLetterQueue]
+    #[arg(long, value_name = "URL", value_parser = super::arguments::non_empty)]
     queue_url: Option<String>,
-    /// How many messages are looked at
+    /// Maximum number of messages to read from the queue
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
     #[command(flatten)]
-    place: Place,
+    stage: StageArguments,
 }
 
 impl Dlq {
     pub(super) fn run(self) -> CommandResult {
         runtime()?.block_on(async {
             match self {
-                Self::List { from, json } => {
-                    let (letters, reading) = from.read().await?;
-                    let said = if json {
-                        shown::list_as_json(&reading)
+                Self::List { source, json } => {
+                    let (queue, reading) = source.read().await?;
+                    let text = if json {
+                        display::list_as_json(&reading)
                     } else {
-                        shown::list(&reading, letters.url())
+                        display::list(&reading, queue.url())
                     };
-                    letters.give_back(&reading.receipts()).await;
-                    say(&said)?;
+                    queue.release(&reading.receipts()).await;
+                    print(&text)?;
                     Ok(ExitCode::SUCCESS)
                 }
-                Self::Show { id, from, json } => {
-                    let (letters, reading) = from.read().await?;
-                    letters.give_back(&reading.receipts()).await;
-                    let found = reading.letter(&id).ok_or_else(|| unknown(&id, &reading))?;
-                    say(&if json { shown::letter_as_json(found) } else { shown::letter(found) })?;
+                Self::Show { id, source, json } => {
+                    let (queue, reading) = source.read().await?;
+                    queue.release(&reading.receipts()).await;
+                    let received = reading.letter(&id).ok_or_else(|| unknown(&id, &reading))?;
+                    print(&if json { display::letter_as_json(received) } else { display::letter(received) })?;
                     Ok(ExitCode::SUCCESS)
                 }
-                Self::Redrive { ids, all, from } => {
-                    let at = from.place.find(from.queue_url.is_some()).await?;
-                    // First of all: where it is not known to whom the letters belong, none is touched.
-                    let requests = at.requests().await?;
-                    let letters = LetterBox::open(&at, from.queue_url).await?;
-                    let reading = letters.read(from.limit).await?;
-                    let outcome = Redrive { letters: &letters, requests: &requests, reading: &reading }
+                Self::Redrive { ids, all, source } => {
+                    let stage = source.stage.find(source.queue_url.is_some()).await?;
+                    // Found before the queue is read: if the requests table is unknown, no message is received.
+                    let requests = stage.requests().await?;
+                    let queue = DeadLetterQueue::open(&stage, source.queue_url).await?;
+                    let reading = queue.read(source.limit).await?;
+                    let outcome = Redrive { queue: &queue, requests: &requests, reading: &reading }
                         .run(if all { None } else { Some(&ids) })
                         .await;
-                    // Those whose messages were deleted are gone, whatever is asked of them.
-                    letters.give_back(&reading.receipts()).await;
+                    // The receipts include those of deleted messages, which SQS ignores.
+                    queue.release(&reading.receipts()).await;
                     outcome
                 }
             }
@@ -99,104 +101,106 @@ impl Dlq {
     }
 }
 
-impl From {
-    async fn read(self) -> Result<(LetterBox, Reading), Box<dyn std::error::Error>> {
-        let at = self.place.find(self.queue_url.is_some()).await?;
-        let letters = LetterBox::open(&at, self.queue_url).await?;
-        let reading = letters.read(self.limit).await?;
-        Ok((letters, reading))
+impl Source {
+    async fn read(self) -> Result<(DeadLetterQueue, Reading), Box<dyn std::error::Error>> {
+        let stage = self.stage.find(self.queue_url.is_some()).await?;
+        let queue = DeadLetterQueue::open(&stage, self.queue_url).await?;
+        let reading = queue.read(self.limit).await?;
+        Ok((queue, reading))
     }
 }
 
 fn unknown(id: &str, reading: &Reading) -> String {
-    if reading.is_whole {
-        format!("there is no dead letter {id}: `streamer dlq list` shows which there are")
+    if reading.is_complete {
+        format!("there is no dead letter {id}; `streamer dlq list` prints the ids")
     } else {
-        format!("there is no dead letter {id} among the first that were looked at: raise --limit")
+        format!("there is no dead letter {id} among the messages that were read; raise --limit")
     }
 }
 
-/// Makes requests from letters, and says of each what became of it.
+/// Redrives dead letters one after the other, and prints the outcome of each.
 struct Redrive<'a> {
-    letters: &'a LetterBox,
+    queue: &'a DeadLetterQueue,
     requests: &'a DynamoRequestQueue,
     reading: &'a Reading,
 }
 
 impl Redrive<'_> {
-    /// Of these, or of all.
+    /// Redrives the letters with these ids, or all letters if `ids` is `None`.
     async fn run(&self, ids: Option<&[String]>) -> CommandResult {
-        let mut is_all_done = true;
+        let mut all_redriven = true;
         match ids {
             Some(ids) => {
                 for id in ids {
-                    let became = match self.reading.letter(id) {
-                        Some(found) => self.one(found).await,
-                        None => Err(unknown(id, self.reading)),
+                    let outcome = match self.reading.letter(id) {
+                        Some(received) => self.redrive_one(received).await,
+                        None => Err(format!("not redriven: {}", unknown(id, self.reading))),
                     };
-                    is_all_done &= tell(id, became)?;
+                    all_redriven &= report(id, outcome)?;
                 }
             }
             None => {
-                for found in &self.reading.letters {
-                    is_all_done &= tell(&found.letter.id, self.one(found).await)?;
+                for received in &self.reading.letters {
+                    all_redriven &= report(&received.letter.id, self.redrive_one(received).await)?;
                 }
                 for unreadable in &self.reading.unreadable {
-                    let problem = format!("it is no dead letter: {}", unreadable.problem);
-                    is_all_done &= tell(&format!("message {}", unreadable.message_id), Err(problem))?;
+                    let problem = format!("not redriven: not a dead letter ({})", unreadable.problem);
+                    all_redriven &= report(&format!("message {}", unreadable.message_id), Err(problem))?;
                 }
-                if !self.reading.is_whole {
-                    say("There may be more: run this again, or raise --limit.\n")?;
-                    is_all_done = false;
+                if !self.reading.is_complete {
+                    print("There may be more dead letters; run this command again, or raise --limit.\n")?;
+                    all_redriven = false;
                 }
                 if self.reading.is_empty() {
-                    say(&format!("There are no dead letters in {}\n", self.letters.url()))?;
+                    print(&format!("There are no dead letters in {}\n", self.queue.url()))?;
                 }
             }
         }
-        Ok(if is_all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if all_redriven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn one(&self, found: &Found) -> Result<String, String> {
-        let letter = &found.letter;
+    async fn redrive_one(&self, received: &ReceivedLetter) -> Result<String, String> {
+        let letter = &received.letter;
         let redriven = redrive(self.requests, letter, SystemClock.now()).await;
-        let made = match redriven.map_err(|error| format!("{}; try again", streamer_causes(&error)))? {
-            Redriven::New(id) => format!("queued anew as {id}"),
-            Redriven::Already(id) => format!("had been queued anew as {id}"),
+        let redriven =
+            redriven.map_err(|error| format!("not redriven: {}; try again", with_causes(&error)))?;
+        let outcome = match redriven {
+            Redriven::New(id) => format!("redriven as {id}"),
+            Redriven::Already(id) => format!("already redriven as {id}"),
             Redriven::Conflict(id) => {
                 return Err(format!(
-                    "user {} in tenant {} has another request {id}, which is not from this letter: wait until it has \
-                     expired, or delete its item",
+                    "not redriven: user {} of tenant {} already has a request {id} that was not made from this dead \
+                     letter; wait until that request expires, or delete its item",
                     letter.user, letter.tenant
                 ));
             }
             Redriven::Incomplete => {
-                return Err("its payload was too large for the letter, and the request itself has expired: \
-                            its client must send it again"
-                    .to_owned());
+                return Err(
+                    "not redriven: the dead letter omits a large value such as the payload, and the request \
+                            has expired; the client must send the request again"
+                        .to_owned(),
+                );
             }
         };
-        match self.letters.delete(found).await {
-            Ok(()) => Ok(made),
+        match self.queue.delete(received).await {
+            Ok(()) => Ok(outcome),
             Err(problem) => Err(format!(
-                "{made}, but its message could not be deleted ({problem}): it will be listed again, and a redrive \
-                 makes no second request"
+                "{outcome}, but the message could not be deleted ({problem}); the dead letter stays in the queue, and \
+                 another redrive creates no second request"
             )),
         }
     }
 }
 
-/// Says what became of a letter, and returns whether all is done.
-fn tell(id: &str, became: Result<String, String>) -> std::io::Result<bool> {
-    let (done, text) = match became {
-        Ok(text) => (true, text),
-        Err(text) => (false, format!("left in the queue: {text}")),
-    };
-    say(&format!("{}: {text}\n", shown::plain(id)))?;
-    Ok(done)
+/// Prints the outcome for one dead letter, and returns whether the letter was redriven and deleted.
+fn report(id: &str, outcome: Result<String, String>) -> std::io::Result<bool> {
+    let is_redriven = outcome.is_ok();
+    let (Ok(text) | Err(text)) = outcome;
+    print(&format!("{}: {text}\n", display::plain(id)))?;
+    Ok(is_redriven)
 }
 
-fn streamer_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

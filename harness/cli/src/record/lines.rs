@@ -1,15 +1,15 @@
-//! From log lines to the events that were recorded in them.
+//! Extracts recorded events from log lines.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The key that makes a line a recording.
+/// JSON key that marks a log line as a recording, and whose value is `event` or `reply`.
 const MARK: &str = "streamer_record";
 
-/// What Lambda itself writes between a function's lines.
-const PLATFORM: [&str; 9] = [
+/// Texts that mark a line of a function's log as written by Lambda itself.
+const PLATFORM_MARKS: [&str; 9] = [
     "INIT_START ",
     "INIT_REPORT ",
     "START RequestId",
@@ -21,17 +21,19 @@ const PLATFORM: [&str; 9] = [
     "RESTORE_",
 ];
 
-/// What a log holds.
+/// The contents of a log: its recorded events, and the problems found.
 #[derive(Debug, Default)]
 pub(super) struct Log {
+    /// Recorded events, in the order of the log; events that were logged in several lines come last.
     pub(super) events: Vec<Recorded>,
-    /// How many lines were no recordings, and are known for what they are.
+    /// Number of lines that are recognized and hold no event: replies, other JSON lines, Lambda's own lines,
+    /// empty lines.
     pub(super) others: usize,
-    /// A sentence for each line that cannot be used, with where it is.
+    /// One message for each line or event that cannot be used, beginning with its position, such as `line 3: `.
     pub(super) problems: Vec<String>,
 }
 
-/// One event that a function got.
+/// One event that a function received.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) event: Value,
@@ -47,7 +49,7 @@ struct Line {
     text: Option<String>,
 }
 
-/// The pieces of one text, and where its first was.
+/// The pieces of an event or reply that was too long for one log line, and the position of the first piece.
 #[derive(Debug, Default)]
 struct Pieces {
     at: String,
@@ -55,7 +57,7 @@ struct Pieces {
     texts: BTreeMap<usize, String>,
 }
 
-/// Reads a log in any of the forms that it comes in.
+/// Reads a log as lines, or as the JSON of `aws logs filter-log-events` or `get-log-events`.
 pub(super) fn read(text: &str) -> Log {
     let mut log = Log::default();
     let mut pieces = BTreeMap::new();
@@ -70,18 +72,19 @@ pub(super) fn read(text: &str) -> Log {
     }
     for ((_, kind), Pieces { at, parts, texts }) in pieces {
         if texts.len() < parts {
-            log.problems.push(format!("{at}: the {kind} has {parts} parts, and {} are here", texts.len()));
+            log.problems.push(format!("{at}: {kind} is incomplete, found {} of {parts} parts", texts.len()));
         } else if kind == "event" {
             match serde_json::from_str(&texts.into_values().collect::<String>()) {
                 Ok(event) => log.events.push(Recorded { event }),
-                Err(error) => log.problems.push(format!("{at}: the event is no JSON: {error}")),
+                Err(error) => log.problems.push(format!("{at}: event is not valid JSON: {error}")),
             }
         }
     }
     log
 }
 
-/// The messages of an answer of `filter-log-events` or `get-log-events`, if it is one.
+/// Returns the messages in the JSON of `filter-log-events` or `get-log-events`, or `None` if the text is
+/// anything else.
 fn filtered(text: &str) -> Option<Vec<Option<String>>> {
     let answer: Value = serde_json::from_str(text).ok()?;
     let events = answer.get("events")?.as_array()?;
@@ -91,23 +94,23 @@ fn filtered(text: &str) -> Option<Vec<Option<String>>> {
 impl Log {
     fn line(&mut self, at: &str, line: Option<&str>, pieces: &mut BTreeMap<(String, String), Pieces>) {
         let Some(line) = line else {
-            self.problems.push(format!("{at}: it has no message"));
+            self.problems.push(format!("{at}: log event has no message"));
             return;
         };
         let object = line.find('{').map(|start| serde_json::from_str(line[start..].trim_end()));
         let mut object: Map<String, Value> = match object {
             Some(Ok(object)) => object,
             Some(Err(error)) if line.contains(MARK) => {
-                self.problems.push(format!("{at}: the recording cannot be read: {error}"));
+                self.problems.push(format!("{at}: recording cannot be parsed: {error}"));
                 return;
             }
-            _ if is_known(line) => {
+            _ if is_platform_line(line) => {
                 self.others += 1;
                 return;
             }
             _ => {
                 self.problems.push(format!(
-                    "{at}: it is neither a recording, nor JSON, nor one of Lambda's own lines"
+                    "{at}: unknown line; expected a recording, JSON, or a line that Lambda itself writes"
                 ));
                 return;
             }
@@ -117,19 +120,21 @@ impl Log {
                 self.others += 1;
                 return;
             }
-            // A log event as JSON, with the line in it.
+            // The line is a JSON log event whose `message` may hold the recording.
             match object.remove("message").or_else(|| object.remove("@message")) {
                 Some(Value::String(message)) if message.contains(MARK) => {
                     self.line(at, Some(&message), pieces);
                 }
-                _ => self.problems.push(format!("{at}: there is a {MARK} in it, but not where one belongs")),
+                _ => self.problems.push(format!(
+                    "{at}: misplaced `{MARK}`; expected the key in the JSON object itself, or in its `message`"
+                )),
             }
             return;
         }
         let read = match Line::deserialize(Value::Object(object)) {
             Ok(read) => read,
             Err(error) => {
-                self.problems.push(format!("{at}: the recording cannot be read: {error}"));
+                self.problems.push(format!("{at}: recording cannot be parsed: {error}"));
                 return;
             }
         };
@@ -146,15 +151,15 @@ impl Log {
                 whole.texts.insert(part, text);
             }
             Line { json: None, text: None, .. } => {
-                self.problems.push(format!("{at}: the recording has neither json nor text"));
+                self.problems.push(format!("{at}: recording has neither `json` nor `text`"));
             }
         }
     }
 }
 
-/// Whether a line without JSON is one that Lambda writes.
-fn is_known(line: &str) -> bool {
-    line.trim().is_empty() || PLATFORM.iter().any(|known| line.contains(known))
+/// Returns whether a line without JSON is empty or written by Lambda itself.
+fn is_platform_line(line: &str) -> bool {
+    line.trim().is_empty() || PLATFORM_MARKS.iter().any(|mark| line.contains(mark))
 }
 
 #[cfg(test)]
@@ -169,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_in_each_form_that_it_comes_in() {
+    fn log_is_read_in_each_supported_format() {
         let recording = r#"{"streamer_record":"event","function":"f","request_id":"r","part":1,"parts":1,"json":{"a":1}}"#;
         let reply = recording.replace("\"event\"", "\"reply\"");
         let tailed = format!(
@@ -187,14 +192,14 @@ mod tests {
         ];
         let reordered =
             r#"{ "part": 1, "parts": 1, "json": {"a":1}, "request_id": "r", "streamer_record" : "event" }"#;
-        let forms = [
+        let formats = [
             (tailed, 3),
             (filtered.to_string(), 2),
             (format!("{recording}\n\n"), 1),
             (lines.join("\n"), 2),
             (reordered.to_owned(), 0),
         ];
-        for (text, others) in forms {
+        for (text, others) in formats {
             let log = read(&text);
             assert_eq!((log.problems, log.others), (vec![], others), "{text}");
             assert_eq!(log.events.len(), 1);
@@ -203,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_long_event_make_it_whole_in_any_order() {
+    fn event_logged_in_several_parts_is_joined_in_any_order() {
         let log = read(&[line(2, 2, ":[1]}"), line(1, 2, "{\"a\"")].join("\n"));
         assert_eq!((log.problems, &log.events[0].event), (vec![], &json!({"a": [1]})));
     }
 
     #[test]
-    fn each_bad_line_is_reported_where_it_is() {
-        let bad = [
+    fn each_invalid_log_line_is_reported_with_its_position() {
+        let invalid = [
             "thread 'main' panicked".to_owned(),
             line(1, 1, "x")[..60].to_owned(),
             r#"{"streamer_record":"event","request_id":"r","part":1,"parts":1}"#.to_owned(),
@@ -219,23 +224,23 @@ mod tests {
             json!({"level": "INFO", "fields": {"streamer_record": "event"}}).to_string(),
             "no streamer_record here".to_owned(),
         ];
-        let log = read(&bad.join("\n"));
+        let log = read(&invalid.join("\n"));
         assert!(log.events.is_empty());
         let starts = [
-            "line 1: it is neither",
-            "line 2: the recording cannot",
-            "line 3: the recording has",
-            "line 5: it is neither",
-            "line 6: there is a streamer_record in it",
-            "line 7: it is neither",
-            "line 4: the event has 2 parts, and 1",
+            "line 1: unknown line;",
+            "line 2: recording cannot be parsed:",
+            "line 3: recording has neither",
+            "line 5: unknown line;",
+            "line 6: misplaced `streamer_record`;",
+            "line 7: unknown line;",
+            "line 4: event is incomplete, found 1 of 2 parts",
         ];
         assert_eq!(log.problems.len(), starts.len(), "{:?}", log.problems);
         for (problem, start) in log.problems.iter().zip(starts) {
             assert!(problem.starts_with(start), "{problem}");
         }
-        assert_eq!(read(r#"{"events":[{}]}"#).problems, ["event 1: it has no message"]);
+        assert_eq!(read(r#"{"events":[{}]}"#).problems, ["event 1: log event has no message"]);
         let unreadable = read(&line(1, 1, "no JSON")).problems;
-        assert!(unreadable[0].starts_with("line 1: the event is no JSON"), "{unreadable:?}");
+        assert!(unreadable[0].starts_with("line 1: event is not valid JSON"), "{unreadable:?}");
     }
 }

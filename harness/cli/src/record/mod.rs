@@ -1,4 +1,5 @@
-//! `record`: makes fixtures of what the functions of a deployed stage wrote to their logs.
+//! The `record` command: makes fixtures from the events that the functions of a deployed stage wrote to their
+//! logs.
 
 mod lines;
 mod scrub;
@@ -14,19 +15,19 @@ use serde_json::{Value, json};
 
 use self::lines::{Recorded, read};
 use self::scrub::Scrubber;
-use super::process::{CommandResult, say};
+use super::process::{CommandResult, print};
 
-/// The `record` command.
+/// The `record` command: writes one fixture file for each event in a log.
 #[derive(Args, Debug)]
 pub(super) struct Record {
-    /// The log lines: as `aws logs tail` prints them, the JSON of `aws logs filter-log-events`, or a line each; - reads
-    /// standard input
+    /// Log file: the output of `aws logs tail`, the JSON of `aws logs filter-log-events`, or plain log lines
+    /// (- reads standard input)
     #[arg(default_value = "-")]
     log: PathBuf,
-    /// The folder to put the fixtures into, which is made where it is not there
+    /// Folder to which the fixtures are written (created if missing)
     #[arg(long, value_name = "DIR")]
     into: PathBuf,
-    /// An action whose name may stay in the fixtures; may be repeated
+    /// Name of an action to keep in the fixtures instead of replacing it; may be repeated
     #[arg(long, value_name = "NAME")]
     action: Vec<String>,
 }
@@ -35,7 +36,7 @@ impl Record {
     pub(super) fn run(self) -> CommandResult {
         let text = self.read().map_err(|error| format!("{} cannot be read: {error}", self.log.display()))?;
         fs::create_dir_all(&self.into)
-            .map_err(|error| format!("{} cannot be made: {error}", self.into.display()))?;
+            .map_err(|error| format!("{} cannot be created: {error}", self.into.display()))?;
         let log = read(&text);
         let mut scrubber = Scrubber::new(self.action.iter().cloned());
         let mut numbers = BTreeMap::new();
@@ -43,13 +44,13 @@ impl Record {
             let event = scrubber.scrub(event);
             let kind = kind(&event);
             let source =
-                "recorded from a deployed stage with STREAMER_RECORD; whatever is somebody's is replaced";
+                "recorded from a deployed stage with STREAMER_RECORD; identifying values are replaced";
             let number = numbers.entry(kind.clone()).or_insert(1);
             let file = write_new(&self.into, &kind, number, &json!({ "source": source, "event": event }))
                 .map_err(|error| format!("{} cannot be written to: {error}", self.into.display()))?;
-            say(&format!("{}\n", file.display()))?;
+            print(&format!("{}\n", file.display()))?;
         }
-        eprintln!("{} fixtures; {} other lines of the log", log.events.len(), log.others);
+        eprintln!("fixtures written: {}; other log lines skipped: {}", log.events.len(), log.others);
         for problem in &log.problems {
             eprintln!("streamer: {problem}");
         }
@@ -67,7 +68,8 @@ impl Record {
     }
 }
 
-/// What a fixture is called, by what its event is.
+/// Returns the first part of a fixture's file name, which is the kind of its event, such as `connect` or
+/// `stream_insert`.
 fn kind(event: &Value) -> String {
     let records = event["Records"].as_array();
     match (records.map(Vec::as_slice), event["requestContext"]["eventType"].as_str()) {
@@ -83,8 +85,8 @@ fn kind(event: &Value) -> String {
     }
 }
 
-/// Writes under the first number from `number` on that is free, and leaves the one after it there: what is there already
-/// stays.
+/// Writes a fixture to the file `KIND_N.json`, where N is the first free number from `number` on, and sets
+/// `number` to N + 1. Existing files are never overwritten.
 fn write_new(folder: &Path, kind: &str, number: &mut u32, fixture: &Value) -> io::Result<PathBuf> {
     while let Some(next) = number.checked_add(1) {
         let file = folder.join(format!("{kind}_{number}.json"));

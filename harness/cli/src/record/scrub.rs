@@ -1,13 +1,14 @@
-//! Takes out of an event whatever is somebody's, and leaves its shape.
+//! Replaces the values in a recorded event that could identify a person, a client or an AWS account, and keeps
+//! the shape of the event.
 //!
-//! What may stay is listed here: every other text, number and key is replaced, also where no event of AWS's has had one
-//! so far. The same is replaced by the same throughout one run.
+//! Only values and keys on the lists below are kept. Every other text, number and key is replaced, wherever it
+//! appears. Within one run of the command, equal values get equal replacements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
-/// Keys of the events themselves, and of the items of Streamer's tables; any other is replaced.
+/// JSON keys that are kept: those of AWS's events, and the attribute names of Streamer's items.
 const KEYS: &[&str] = &[
     "headers",
     "multiValueHeaders",
@@ -100,7 +101,7 @@ const KEYS: &[&str] = &[
     "id",
     "token",
     "Authorization",
-    // Headers.
+    // Names of HTTP headers.
     "Host",
     "User-Agent",
     "X-Amzn-Trace-Id",
@@ -115,7 +116,7 @@ const KEYS: &[&str] = &[
     "x-restapi",
 ];
 
-/// Texts that are AWS's or the protocol's own, wherever they stand.
+/// Texts that are kept under any key, because AWS or Streamer's protocol defines them.
 const TEXTS: &[&str] = &[
     "",
     "$connect",
@@ -160,29 +161,37 @@ const TEXTS: &[&str] = &[
     "Client-side close frame status not set",
 ];
 
-/// Keys whose numbers are moments, sizes and codes of AWS's.
+/// JSON keys whose numbers are kept: timestamps, sizes and codes that AWS sets.
 const NUMBERS: &[&str] =
     &["connectedAt", "requestTimeEpoch", "disconnectStatusCode", "ApproximateCreationDateTime", "SizeBytes"];
 
-/// Replaces what is somebody's, the same by the same.
+/// Replaces identifying values. Equal values get equal replacements, also across events.
 #[derive(Debug)]
 pub(super) struct Scrubber {
+    /// Texts that are kept unchanged: `TEXTS`, and the action names from the command line.
     kept: BTreeSet<String>,
-    names: BTreeMap<(&'static str, String), usize>,
-    /// The last number of each kind.
+    /// Number in the replacement of each original text, by the kind of the text.
+    numbers: BTreeMap<(&'static str, String), usize>,
+    /// Highest number given out so far for each kind.
     last: BTreeMap<&'static str, usize>,
-    /// Within how many texts that are JSON: what stands there is the client's, whatever its key.
+    /// Nesting depth of JSON within texts. Above 0, keys come from the client, so a known key does not protect
+    /// its value.
     depth: usize,
 }
 
 impl Scrubber {
-    /// Keeps the names of these actions besides.
+    /// Makes a scrubber that also keeps the names of these actions.
     pub(super) fn new(actions: impl IntoIterator<Item = String>) -> Self {
         let texts = TEXTS.iter().map(|text| (*text).to_owned());
-        Self { kept: texts.chain(actions).collect(), names: BTreeMap::new(), last: BTreeMap::new(), depth: 0 }
+        Self {
+            kept: texts.chain(actions).collect(),
+            numbers: BTreeMap::new(),
+            last: BTreeMap::new(),
+            depth: 0,
+        }
     }
 
-    /// The event without what is somebody's.
+    /// Returns the event with its identifying values replaced.
     pub(super) fn scrub(&mut self, event: &Value) -> Value {
         self.value("", event)
     }
@@ -204,8 +213,9 @@ impl Scrubber {
     fn object(&mut self, key: &str, members: &Map<String, Value>) -> Map<String, Value> {
         let mut scrubbed = Map::new();
         for (name, value) in members {
-            // The types of DynamoDB's values say nothing of what the value is: that is the attribute's name.
-            let is_type = matches!(name.as_str(), "S" | "N" | "B" | "SS" | "NS" | "BS");
+            // A type descriptor of DynamoDB, such as `S`, does not say how to replace its value; the attribute
+            // name does.
+            let is_type_descriptor = matches!(name.as_str(), "S" | "N" | "B" | "SS" | "NS" | "BS");
             let value = match value {
                 Value::String(text) if name == "N" => Value::String(digits(text)),
                 Value::Array(texts) if name == "NS" => texts
@@ -221,7 +231,7 @@ impl Scrubber {
                 | Value::Number(_)
                 | Value::String(_)
                 | Value::Array(_)
-                | Value::Object(_) => self.value(if is_type { key } else { name }, value),
+                | Value::Object(_) => self.value(if is_type_descriptor { key } else { name }, value),
             };
             scrubbed.insert(self.key(name), value);
         }
@@ -239,8 +249,8 @@ impl Scrubber {
     }
 
     fn text(&mut self, key: &str, text: &str) -> String {
-        let may_be_ours = self.depth == 0 || matches!(key, "action" | "type");
-        if may_be_ours && self.kept.contains(text) {
+        let may_be_kept = self.depth == 0 || matches!(key, "action" | "type");
+        if may_be_kept && self.kept.contains(text) {
             return text.to_owned();
         }
         if is_gateway_id(text) {
@@ -286,7 +296,7 @@ impl Scrubber {
         }
     }
 
-    /// A text that may be JSON: then its shape stays.
+    /// Replaces a text. If the text is a JSON object or array, its shape is kept.
     fn json(&mut self, text: &str) -> String {
         match serde_json::from_str::<Value>(text) {
             Ok(value @ (Value::Object(_) | Value::Array(_))) => {
@@ -299,9 +309,10 @@ impl Scrubber {
         }
     }
 
-    fn each(&mut self, text: &str, between: &str, replace: impl Fn(&mut Self, &str) -> String) -> String {
-        let parts: Vec<_> = text.split(between.trim()).map(|part| replace(self, part.trim())).collect();
-        parts.join(between)
+    /// Replaces each part of a text that is split at `separator`.
+    fn each(&mut self, text: &str, separator: &str, replace: impl Fn(&mut Self, &str) -> String) -> String {
+        let parts: Vec<_> = text.split(separator.trim()).map(|part| replace(self, part.trim())).collect();
+        parts.join(separator)
     }
 
     fn address(&mut self, text: &str) -> String {
@@ -321,7 +332,7 @@ impl Scrubber {
     }
 
     fn token(&mut self, text: &str) -> String {
-        // {"alg":"none"}, an empty object, and a signature that is none.
+        // A JWT of the header {"alg":"none"}, an empty payload, and an invalid signature.
         format!("eyJhbGciOiJub25lIn0.e30.token-{}", self.number("token", text))
     }
 
@@ -329,9 +340,10 @@ impl Scrubber {
         format!("R{:013}A=", self.number("gateway", text))
     }
 
-    /// Which one of its kind this is, in the order in which they came.
+    /// Returns the number of a text among the texts of its kind, which are numbered from 1 in the order of
+    /// appearance.
     fn number(&mut self, kind: &'static str, text: &str) -> usize {
-        *self.names.entry((kind, text.to_owned())).or_insert_with(|| {
+        *self.numbers.entry((kind, text.to_owned())).or_insert_with(|| {
             let last = self.last.entry(kind).or_insert(0);
             *last += 1;
             *last
@@ -339,13 +351,14 @@ impl Scrubber {
     }
 }
 
-/// Whether a text has the form of the gateway's ids.
+/// Returns whether a text looks like an id of API Gateway: 15 base64url characters and `=`.
 fn is_gateway_id(text: &str) -> bool {
-    let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    text.len() == 16 && text.strip_suffix('=').is_some_and(|id| id.bytes().all(is_of_it))
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    text.len() == 16 && text.strip_suffix('=').is_some_and(|id| id.bytes().all(is_base64url))
 }
 
-/// A number of the same kind and about the same size.
+/// Returns a number of the same kind (integer or fraction); an integer keeps its number of digits where
+/// possible.
 fn like(number: &Number) -> Number {
     if number.is_f64() {
         return Number::from_f64(1.5).unwrap_or_else(|| Number::from(1));
@@ -358,17 +371,17 @@ fn like(number: &Number) -> Number {
         .unwrap_or_else(|_| Number::from(1))
 }
 
-/// The same count of digits.
+/// Replaces each digit of a decimal number by 1; `0` stays, and anything else becomes `1`.
 fn digits(text: &str) -> String {
-    let one = |c: char| if c.is_ascii_digit() { '1' } else { c };
+    let digit_to_one = |c: char| if c.is_ascii_digit() { '1' } else { c };
     match text.parse::<f64>() {
         Ok(_) if text == "0" => "0".to_owned(),
-        Ok(number) if number.is_finite() => text.chars().map(one).collect(),
+        Ok(number) if number.is_finite() => text.chars().map(digit_to_one).collect(),
         _ => "1".to_owned(),
     }
 }
 
-/// A text of the same class of length: the next power of two.
+/// Returns a text of `x` whose length is the original's length, rounded up to a power of two.
 fn like_text(text: &str) -> String {
     "x".repeat(if text.is_empty() { 0 } else { text.len().next_power_of_two() })
 }

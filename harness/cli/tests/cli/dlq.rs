@@ -1,4 +1,4 @@
-//! `streamer dlq` over HTTP, against the harness's own SQS and DynamoDB.
+//! Tests of `streamer dlq` over HTTP, against the harness's fakes of SQS and DynamoDB.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,11 +22,11 @@ use streamer_harness::sqs::Queues;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 
-use crate::workspace::{IDLE, Workspace, serve, told};
+use crate::workspace::{IDLE, Workspace, printed, serve};
 
 const QUEUE: &str = "streamer-DeadLetterQueue";
 
-/// The services of a stage, without its functions.
+/// The DynamoDB tables and the dead-letter queue of a stage, behind one endpoint; no functions run.
 pub(crate) struct Services {
     pub(crate) workspace: Workspace,
     pub(crate) url: String,
@@ -36,22 +36,23 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn new() -> Self {
-        Self::called("streamer", "")
+        Self::of_stack("streamer", "")
     }
 
-    /// Of a stack of this name, whose resources have names that end so.
-    fn called(stack: &str, end: &str) -> Self {
+    /// Makes the services of a stack with this name. `suffix` is appended to each resource name, as
+    /// CloudFormation does.
+    fn of_stack(stack: &str, suffix: &str) -> Self {
         let db = DynamoDb::builder().in_memory().unwrap();
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lambdas/template.yaml");
         let offered = [("JwtKey".to_owned(), "unused".to_owned())].into();
         let environment = Environment { stack_name: stack.into(), offered, ..Environment::default() };
         let mut tables = Template::load(&template, &environment).unwrap().tables;
-        tables.iter_mut().for_each(|table| table.name += end);
+        tables.iter_mut().for_each(|table| table.name += suffix);
         create_tables(&db, &tables).unwrap();
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
         let queues = Queues::in_memory(clock, entropy, "us-east-1", "000000000000").unwrap();
-        queues.create(&format!("{stack}-DeadLetterQueue{end}"), []).unwrap();
-        let table = format!("{stack}-RequestsTable{end}");
+        queues.create(&format!("{stack}-DeadLetterQueue{suffix}"), []).unwrap();
+        let table = format!("{stack}-RequestsTable{suffix}");
         let requests = DynamoRequestQueue::new(db.client(), table, QueueSettings::default());
         let url = serve(queues.in_front_of(db.router()));
         Self { workspace: Workspace::new(IDLE), url, queues, requests }
@@ -59,7 +60,7 @@ impl Services {
 
     fn dlq(&self, arguments: &[&str]) -> String {
         let arguments = [&["dlq"], arguments, &["--endpoint", &self.url]].concat();
-        told(&self.workspace.command_without_aws(&arguments).output().unwrap())
+        printed(&self.workspace.command_without_aws(&arguments).output().unwrap())
             .replace(&self.url, "[endpoint]")
     }
 
@@ -77,12 +78,12 @@ impl Services {
         request
     }
 
-    /// A request that has failed for good in the store, and its letter.
+    /// Stores a request that failed for good, and returns its dead letter.
     async fn failed(&self, id: &str) -> DeadLetter {
         let key = self.queued(id).await.key();
         let now = SystemClock.now();
-        let end = now + Duration::from_secs(60);
-        let claimed = self.requests.claim(&key, "owner", Runner::Worker, now, end).await.unwrap();
+        let lease_end = now + Duration::from_secs(60);
+        let claimed = self.requests.claim(&key, "owner", Runner::Worker, now, lease_end).await.unwrap();
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         let last = LastReport { at: now, ..LastReport::default() };
         self.requests.fail(&key, &lease, &error(), &history(), &last).await.unwrap();
@@ -121,7 +122,7 @@ fn history() -> Vec<PastAttempt> {
     vec![attempt(1, AttemptOutcome::Crashed), attempt(2, AttemptOutcome::Failed)]
 }
 
-/// A letter at a fixed time, of a request that the store does not know.
+/// Returns a dead letter of a request that is not stored.
 fn letter(id: &str, failed_at: u64) -> DeadLetter {
     DeadLetter {
         id: format!("acme/ann/{id}#2"),
@@ -145,7 +146,7 @@ fn letter(id: &str, failed_at: u64) -> DeadLetter {
 }
 
 #[test]
-fn letters_are_listed_and_shown_and_stay_in_the_queue() {
+fn dlq_list_and_show_leave_dead_letters_in_the_queue() {
     let services = Services::new();
     let empty = services.dlq(&["list"]);
     for (id, at) in [("later", 1_772_323_300), ("earlier", 1_772_323_290), ("later", 1_772_323_300)] {
@@ -158,18 +159,22 @@ fn letters_are_listed_and_shown_and_stay_in_the_queue() {
     let missing = services.dlq(&["show", "acme/ann/later#3"]);
     assert_snapshot!([empty, listed.clone(), shown, missing].join("\n"));
 
-    assert_eq!(services.dlq(&["list"]).replace(&id, "[message]"), listed, "nothing is hidden any more");
+    assert_eq!(
+        services.dlq(&["list"]).replace(&id, "[message]"),
+        listed,
+        "listing releases every message, so a second listing is equal"
+    );
     assert_eq!(services.bodies().len(), 4);
 }
 
 #[test]
-fn letters_are_listed_for_programs_with_all_that_is_known() {
+fn dlq_json_output_has_every_field_of_each_dead_letter() {
     let services = Services::new();
     services.send(&letter("r1", 1_772_323_300));
     services.queues.send(QUEUE, "{}").unwrap();
     let json = |arguments: &[&str]| -> Value {
-        let told = services.dlq(arguments);
-        serde_json::from_str(told.strip_prefix("0\n").unwrap_or_else(|| panic!("{told}"))).unwrap()
+        let printed = services.dlq(arguments);
+        serde_json::from_str(printed.strip_prefix("0\n").unwrap_or_else(|| panic!("{printed}"))).unwrap()
     };
     let listed = json(&["list", "--json"]);
     let expected = letter("r1", 1_772_323_300);
@@ -183,14 +188,14 @@ fn letters_are_listed_for_programs_with_all_that_is_known() {
 }
 
 #[tokio::test]
-async fn a_redrive_makes_a_new_request_notes_it_on_the_old_and_takes_the_letter_out() {
+async fn redrive_queues_a_new_request_links_the_failed_one_and_deletes_the_letter() {
     let services = Services::new();
     let (r1, r2) = (services.failed("r1").await, services.failed("r2").await);
-    // Sent twice, as after a crash.
+    // The letter of r1 is in the queue twice, as after a crash of its sender.
     for letter in [&r1, &r2, &r1] {
         services.send(letter);
     }
-    assert_eq!(services.dlq(&["redrive", &r1.id]), format!("0\n{}: queued anew as r1.redrive.1\n", r1.id));
+    assert_eq!(services.dlq(&["redrive", &r1.id]), format!("0\n{}: redriven as r1.redrive.1\n", r1.id));
     let made = services.get("r1.redrive.1").await.unwrap();
     assert_eq!((made.status, made.attempt, made.max_attempts), (Status::Pending, 0, 2));
     assert_eq!((made.payload, made.history), (json!({"pages": 3}), r1.history));
@@ -200,9 +205,9 @@ async fn a_redrive_makes_a_new_request_notes_it_on_the_old_and_takes_the_letter_
     assert_eq!(services.bodies(), [serde_json::to_string(&r2).unwrap()]);
 
     let again = services.dlq(&["redrive", &r1.id, &r2.id]);
-    let refused = format!("1\n{}: left in the queue: there is no dead letter", r1.id);
+    let refused = format!("1\n{}: not redriven: there is no dead letter", r1.id);
     assert!(again.starts_with(&refused), "{again}");
-    assert!(again.ends_with(&format!("{}: queued anew as r2.redrive.1\n", r2.id)), "{again}");
+    assert!(again.ends_with(&format!("{}: redriven as r2.redrive.1\n", r2.id)), "{again}");
     assert_eq!(
         services.dlq(&["redrive", "--all"]),
         format!("0\nThere are no dead letters in [endpoint]/000000000000/{QUEUE}\n")
@@ -210,24 +215,24 @@ async fn a_redrive_makes_a_new_request_notes_it_on_the_old_and_takes_the_letter_
 }
 
 #[tokio::test]
-async fn what_cannot_be_made_anew_stays_in_the_queue_and_is_said() {
+async fn dead_letter_that_cannot_be_redriven_stays_in_the_queue_and_is_reported() {
     let services = Services::new();
     services.queued("taken.redrive.2").await;
     for (id, at) in [("taken", 1), ("begun", 2), ("expired", 3)] {
         services.send(&letter(id, at));
     }
     services.queues.send(QUEUE, "nonsense").unwrap();
-    // By somebody who died before the letter was deleted.
+    // An earlier redrive queued the request, and crashed before it deleted the letter.
     let begun = redrive(&services.requests, &letter("begun", 2), SystemClock.now()).await.unwrap();
     assert_eq!(begun, Redriven::New("begun.redrive.2".into()));
 
     let id = services.queues.messages(QUEUE).unwrap()[3].id.clone();
     assert_snapshot!(services.dlq(&["redrive", "--all"]).replace(&id, "[message]"), @r"
     1
-    acme/ann/taken#2: left in the queue: user ann in tenant acme has another request taken.redrive.2, which is not from this letter: wait until it has expired, or delete its item
-    acme/ann/begun#2: had been queued anew as begun.redrive.2
-    acme/ann/expired#2: queued anew as expired.redrive.2
-    message [message]: left in the queue: it is no dead letter: expected ident at line 1 column 2
+    acme/ann/taken#2: not redriven: user ann of tenant acme already has a request taken.redrive.2 that was not made from this dead letter; wait until that request expires, or delete its item
+    acme/ann/begun#2: already redriven as begun.redrive.2
+    acme/ann/expired#2: redriven as expired.redrive.2
+    message [message]: not redriven: not a dead letter (expected ident at line 1 column 2)
     ");
     assert_eq!(services.bodies(), [serde_json::to_string(&letter("taken", 1)).unwrap(), "nonsense".into()]);
     assert_eq!(services.get("expired.redrive.2").await.unwrap().runner, Runner::Worker);
@@ -235,13 +240,13 @@ async fn what_cannot_be_made_anew_stays_in_the_queue_and_is_said() {
 }
 
 #[tokio::test]
-async fn without_a_word_the_local_stage_that_runs_is_meant_and_never_aws() {
+async fn dlq_without_stage_arguments_uses_the_running_local_stage_and_never_aws() {
     let services = Services::new();
     services.send(&letter("r1", 1_772_323_300));
-    let run = || told(&services.workspace.command_without_aws(&["dlq", "list"]).output().unwrap());
+    let run = || printed(&services.workspace.command_without_aws(&["dlq", "list"]).output().unwrap());
     let refused = run();
     assert!(
-        refused.starts_with("1\nstreamer: no local stage is running in this workspace: start one"),
+        refused.starts_with("1\nstreamer: no local stage is running in this workspace; start one"),
         "{refused}"
     );
     let folder = services.workspace.path().join("target/streamer");
@@ -251,35 +256,41 @@ async fn without_a_word_the_local_stage_that_runs_is_meant_and_never_aws() {
     assert!(run().contains("acme/ann/r1#2"));
 }
 
-/// Nothing is called: what is not named is said before.
+/// The queue URL or the table name alone does not select a stack, so the command fails before it calls AWS.
 #[tokio::test]
-async fn on_aws_the_stack_of_a_table_or_a_queue_is_never_guessed() {
+async fn redrive_on_aws_without_a_stack_name_is_refused() {
     let services = Services::new();
     for named in [["--queue-url", "https://sqs.eu-west-1.amazonaws.com/1/q"], ["--requests-table", "t"]] {
         let arguments = [&["dlq", "redrive", "--all", "--region", "eu-west-1"][..], &named].concat();
         let mut command = services.workspace.command_without_aws(&arguments);
         command.env("AWS_ACCESS_KEY_ID", "none").env("AWS_SECRET_ACCESS_KEY", "none");
-        let refused = told(&command.output().unwrap());
-        assert!(refused.starts_with("1\nstreamer: which ") && refused.contains("--prefix NAME"), "{refused}");
+        let refused = printed(&command.output().unwrap());
+        assert!(
+            refused.starts_with("1\nstreamer: no stack is selected") && refused.contains("--prefix NAME"),
+            "{refused}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_resources_of_a_deployed_stack_are_found_by_its_name() {
-    let services = Services::called("prod", "-1A2B3C");
+async fn resources_of_a_deployed_stack_are_found_by_the_stack_name() {
+    let services = Services::of_stack("prod", "-1A2B3C");
     let body = serde_json::to_string(&letter("r1", 1_772_323_300)).unwrap();
     services.queues.send("prod-DeadLetterQueue-1A2B3C", body).unwrap();
     let unnamed = services.dlq(&["list"]);
-    assert!(unnamed.starts_with("1\nstreamer: there is no queue streamer-DeadLetterQueue here"), "{unnamed}");
+    assert!(
+        unnamed.starts_with("1\nstreamer: there is no queue named streamer-DeadLetterQueue"),
+        "{unnamed}"
+    );
     let done = services.dlq(&["redrive", "--all", "--prefix", "prod"]);
-    assert_eq!(done, "0\nacme/ann/r1#2: queued anew as r1.redrive.2\n");
+    assert_eq!(done, "0\nacme/ann/r1#2: redriven as r1.redrive.2\n");
     assert!(services.get("r1.redrive.2").await.is_some());
     let elsewhere = services.dlq(&["list", "--queue-url", "http://127.0.0.1/000000000000/other"]);
     assert!(elsewhere.starts_with("1\n") && elsewhere.contains("cannot be read"), "{elsewhere}");
 }
 
 #[tokio::test]
-async fn what_was_too_large_for_a_letter_is_taken_from_its_request_as_long_as_that_is_there() {
+async fn redrive_takes_an_oversized_payload_from_the_request_until_it_expires() {
     let services = Services::new();
     let whole = services.failed("kept").await;
     let cut = |letter: DeadLetter| DeadLetter {
@@ -290,9 +301,12 @@ async fn what_was_too_large_for_a_letter_is_taken_from_its_request_as_long_as_th
     let whole_id = whole.id.clone();
     services.send(&cut(whole));
     services.send(&cut(letter("expired", 1)));
-    let said = services.dlq(&["redrive", "--all"]);
-    assert!(said.contains(&format!("{whole_id}: queued anew as kept.redrive.1\n")), "{said}");
-    assert!(said.contains("acme/ann/expired#2: left in the queue: its payload was too large"), "{said}");
+    let output = services.dlq(&["redrive", "--all"]);
+    assert!(output.contains(&format!("{whole_id}: redriven as kept.redrive.1\n")), "{output}");
+    assert!(
+        output.contains("acme/ann/expired#2: not redriven: the dead letter omits a large value"),
+        "{output}"
+    );
     assert_eq!(services.get("kept.redrive.1").await.unwrap().payload, json!({"pages": 3}));
     assert_eq!(services.bodies().len(), 1);
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::workspace::{IDLE, Workspace};
 
 #[test]
-fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
+fn local_stage_prints_its_urls_runs_until_a_signal_and_leaves_nothing_behind() {
     let workspace = Workspace::new(IDLE);
     let ready_file = workspace.path().join("out/ready.json");
     for (signal, extra) in [(Signal::INT, &["--data", "kept"][..]), (Signal::TERM, &[])] {
@@ -17,29 +17,33 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
         arguments.extend(extra);
         let mut stage = workspace.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut greeting = String::new();
-        let mut said = BufReader::new(stage.stdout.take().unwrap());
+        let mut lines = BufReader::new(stage.stdout.take().unwrap());
         while !greeting.contains("Ctrl-C") {
-            assert_ne!(said.read_line(&mut greeting).unwrap(), 0, "the stage ended: {greeting}");
+            assert_ne!(
+                lines.read_line(&mut greeting).unwrap(),
+                0,
+                "the stage prints its whole greeting before it ends: {greeting}"
+            );
         }
 
         assert!(greeting.contains("\n  streamer try ping\n"), "{greeting}");
         let ready: Value = serde_json::from_slice(&fs::read(&ready_file).unwrap()).unwrap();
         let url = |key: &str| ready[key].as_str().unwrap().to_owned();
         for key in ["ws_url", "management_url", "dynamodb_url", "token"] {
-            assert!(greeting.contains(&url(key)), "{key} is missing in {greeting}");
+            assert!(greeting.contains(&url(key)), "the greeting contains {key}: {greeting}");
         }
         let address = url("dynamodb_url").strip_prefix("http://").unwrap().to_owned();
         assert_eq!(url("ws_url"), format!("ws://{address}/prod"));
         assert_eq!(url("management_url"), format!("http://{address}/prod"));
         TcpStream::connect(&address).unwrap();
-        assert_eq!(workspace.processes().len(), 1, "one environment of the function stands ready");
+        assert_eq!(workspace.processes().len(), 1, "one environment of the function is running");
         assert!(workspace.path().join("target/streamer/running.json").exists());
 
         kill_process(Pid::from_child(&stage), signal).unwrap();
         assert_eq!(stage.wait().unwrap().code(), Some(0));
         assert_eq!(workspace.processes(), Vec::<String>::new());
         assert!(!ready_file.exists() && !workspace.path().join("target/streamer/running.json").exists());
-        assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(&address).is_err(), "the stage has closed its port");
     }
     assert!(workspace.path().join("kept").is_dir());
 
@@ -52,12 +56,12 @@ fn a_stage_says_where_it_is_stays_up_and_ends_without_a_trace() {
 }
 
 #[test]
-fn a_package_of_ones_own_has_its_template_where_sam_looks_for_it() {
+fn template_in_the_workspace_root_is_found_without_an_argument() {
     let workspace = Workspace::new(IDLE);
     let moved = workspace.path().join("template.yaml");
     fs::rename(workspace.path().join("lambdas/template.yaml"), &moved).unwrap();
-    // Found and read, or its mistake would not be named.
+    // The error names the template's binary, so the template was found and read.
     fs::write(&moved, fs::read_to_string(&moved).unwrap().replace("Binary: only", "Binary: other")).unwrap();
-    let said = workspace.refusal(&["local", "--port", "0"]);
-    assert!(said.contains("the functions (other) do not build"), "{said}");
+    let stderr = workspace.refusal(&["local", "--port", "0"]);
+    assert!(stderr.contains("the functions (other) do not build"), "{stderr}");
 }

@@ -1,6 +1,6 @@
-//! The `streamer` command as its users meet it, on a workspace whose functions compile in a moment.
+//! Tests that run the `streamer` program, in a workspace whose only function compiles quickly.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "a panic in a test helper fails the test")]
 
 mod bad_input;
 mod cancel;

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use insta::assert_snapshot;
 use serde_json::Value;
 
-/// Runs the command in `folder`, with this log on its standard input.
+/// Runs `streamer record` in `folder`, with `log` on standard input.
 fn record(folder: &Path, log: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
     command.args(["record", "-", "--into", "made/here", "--action", "echo"]).current_dir(folder);
@@ -16,11 +16,12 @@ fn record(folder: &Path, log: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn said(bytes: &[u8]) -> String {
+fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A log as `aws logs tail` prints it, of events that are fixtures themselves.
+/// Returns a log in the format of `aws logs tail`, in which a function has recorded the events of these
+/// fixtures.
 fn log(fixtures: &[&str]) -> String {
     let line = |name: &&str| {
         let file = format!("{}/../fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -32,49 +33,49 @@ fn log(fixtures: &[&str]) -> String {
 }
 
 #[test]
-fn recorded_lines_become_fixtures_and_nothing_is_overwritten() {
+fn recorded_events_become_fixtures_and_existing_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let log = log(&["connect_query", "message", "disconnect_1005", "stream_ttl", "stream_batch", "schedule"]);
     let first = record(folder.path(), &log);
     assert_eq!(
-        (first.status.code(), said(&first.stderr)),
-        (Some(0), "6 fixtures; 0 other lines of the log\n".into())
+        (first.status.code(), text(&first.stderr)),
+        (Some(0), "fixtures written: 6; other log lines skipped: 0\n".into())
     );
     let message = folder.path().join("made/here/message_1.json");
     let made = fs::read_to_string(&message).unwrap();
     fs::write(&message, "mine").unwrap();
     let second = record(folder.path(), &log);
-    assert_snapshot!(format!("{}{}", said(&first.stdout), said(&second.stdout)));
+    assert_snapshot!(format!("{}{}", text(&first.stdout), text(&second.stdout)));
     assert_eq!(fs::read_to_string(&message).unwrap(), "mine");
     assert_snapshot!("a_recorded_message", made);
 }
 
 #[test]
-fn bad_lines_are_reported_and_the_good_ones_written() {
+fn invalid_log_lines_are_reported_and_valid_events_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let good = log(&["message"]);
     let output =
-        record(folder.path(), &format!("START RequestId: r\n{}\nwho wrote this?\n{good}", &good[..200]));
+        record(folder.path(), &format!("START RequestId: r\n{}\nunknown line\n{good}", &good[..200]));
     assert_eq!(output.status.code(), Some(1));
-    assert_snapshot!(format!("{}{}", said(&output.stdout), said(&output.stderr)), @r"
+    assert_snapshot!(format!("{}{}", text(&output.stdout), text(&output.stderr)), @r"
     made/here/message_1.json
-    1 fixtures; 1 other lines of the log
-    streamer: line 2: the recording cannot be read: EOF while parsing a string at line 1 column 151
-    streamer: line 3: it is neither a recording, nor JSON, nor one of Lambda's own lines
+    fixtures written: 1; other log lines skipped: 1
+    streamer: line 2: recording cannot be parsed: EOF while parsing a string at line 1 column 151
+    streamer: line 3: unknown line; expected a recording, JSON, or a line that Lambda itself writes
     ");
 }
 
 #[test]
-fn a_log_that_is_not_there_is_named() {
+fn missing_log_file_error_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
     let output =
         command.args(["record", "nowhere.log", "--into", "x"]).current_dir(folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said(&output.stderr).starts_with("streamer: nowhere.log cannot be read: "),
+        text(&output.stderr).starts_with("streamer: nowhere.log cannot be read: "),
         "{}",
-        said(&output.stderr)
+        text(&output.stderr)
     );
     assert!(!folder.path().join("x").exists());
 }

@@ -1,10 +1,10 @@
-//! `streamer sim`, on plans that are small enough for a build without optimisation.
+//! Tests of `streamer sim`, with plans that are small enough for a build without optimization.
 
 use std::fs;
 
-use crate::workspace::{BROKEN, Workspace, told};
+use crate::workspace::{BROKEN, Workspace, printed};
 
-/// One client, one request, nothing that goes wrong.
+/// A plan with one client, one request and no faults.
 const QUIET: &str = r#"{
     "schema": 2, "seed": 1, "faults_until_ms": 1000,
     "clients": [{"user": "ann", "tenant": "acme", "steps": [
@@ -20,44 +20,44 @@ fn with_plan(plan: &str) -> Workspace {
 }
 
 #[test]
-fn a_plan_is_replayed_as_a_timeline_and_as_the_same_bytes() {
+fn plan_replays_as_a_timeline_and_its_trace_is_identical_in_each_run() {
     let workspace = with_plan(QUIET);
-    let shown = told(&workspace.run(&["sim", "--plan", "plan.json"]));
+    let shown = printed(&workspace.run(&["sim", "--plan", "plan.json"]));
     for expected in ["0 ann@acme", "acme/ann/r1: new → PENDING", "PROCESSING → COMPLETED", "has settled"]
     {
-        assert!(shown.contains(expected), "{expected} is not in:\n{shown}");
+        assert!(shown.contains(expected), "the timeline contains {expected}:\n{shown}");
     }
-    assert!(!shown.contains('\u{1b}'), "no terminal, no colours:\n{shown}");
+    assert!(!shown.contains('\u{1b}'), "output that is not a terminal has no color codes:\n{shown}");
     let trace = || workspace.run(&["sim", "--plan", "plan.json", "--trace"]);
     let (first, second) = (trace(), trace());
-    assert!(first.status.success() && first.stdout.len() > 1_000, "{}", told(&first));
+    assert!(first.status.success() && first.stdout.len() > 1_000, "{}", printed(&first));
     assert_eq!(first.stdout, second.stdout);
 }
 
 #[test]
-fn of_a_request_alone_is_shown_what_is_about_it() {
+fn timeline_of_one_request_omits_other_requests() {
     let plan = QUIET.replacen(
         "{\"at_ms\": 100,",
         "{\"at_ms\": 50, \"act\": {\"request\": {\"id\": \"r0\", \"action\": \"work\", \"payload\": {}}}}, {\"at_ms\": 100,",
         1,
     );
     let workspace = with_plan(&plan);
-    let shown = told(&workspace.run(&["sim", "--plan", "plan.json", "--request", "acme/ann/r1"]));
+    let shown = printed(&workspace.run(&["sim", "--plan", "plan.json", "--request", "acme/ann/r1"]));
     assert!(shown.contains("acme/ann/r1: new → PENDING") && !shown.contains("\"r0\""), "{shown}");
 }
 
 #[test]
-fn the_plan_of_a_seed_can_be_saved_to_be_changed() {
+fn saved_plan_replays_the_same_world() {
     let workspace = with_plan(QUIET);
     let saved = workspace.run(&["sim", "--plan", "plan.json", "--save", "of/mine.json"]);
-    assert!(saved.status.success(), "{}", told(&saved));
+    assert!(saved.status.success(), "{}", printed(&saved));
     let again = workspace.run(&["sim", "--plan", "of/mine.json"]);
-    assert_eq!(told(&saved), told(&again));
+    assert_eq!(printed(&saved), printed(&again));
 }
 
 #[test]
-fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
-    let wrong = [
+fn invalid_plan_error_names_the_faulty_field() {
+    let invalid = [
         (QUIET.replacen("\"seed\"", "\"sed\"", 1), "sed: unknown field `sed`"),
         (
             QUIET.replacen("\"at_ms\": 100", "\"at_ms\": -1", 1),
@@ -70,16 +70,19 @@ fn a_plan_that_is_none_is_said_with_the_place_that_is_wrong() {
         (QUIET.replacen("\"connect\"", "\"sleep\"", 1), "clients[0].steps[0].act: unknown variant `sleep`"),
         (QUIET[..18].to_owned(), "EOF while parsing a value"),
     ];
-    for (plan, expected) in wrong {
-        let said = with_plan(&plan).refusal(&["sim", "--plan", "plan.json"]);
-        assert!(said.starts_with(&format!("streamer: plan.json is no plan: {expected}")), "{said}");
+    for (plan, expected) in invalid {
+        let message = with_plan(&plan).refusal(&["sim", "--plan", "plan.json"]);
+        assert!(
+            message.starts_with(&format!("streamer: plan.json is not a valid plan: {expected}")),
+            "{message}"
+        );
     }
     let missing = with_plan(QUIET).refusal(&["sim", "--plan", "nowhere.json"]);
     assert!(missing.contains("nowhere.json cannot be read"), "{missing}");
 }
 
 #[test]
-fn a_stage_that_a_plan_cannot_have_is_a_failure() {
+fn plan_with_an_invalid_stage_variable_fails_and_names_the_variable() {
     let workspace = with_plan(&QUIET.replacen(
         "\"clients\"",
         "\"stage\": {\"variables\": {\"LEASE_MS\": \"soon\"}}, \"clients\"",
@@ -87,27 +90,27 @@ fn a_stage_that_a_plan_cannot_have_is_a_failure() {
     ));
     let output = workspace.run(&["sim", "--plan", "plan.json"]);
     assert!(!output.status.success());
-    assert!(told(&output).contains("LEASE_MS"), "{}", told(&output));
+    assert!(printed(&output).contains("LEASE_MS"), "{}", printed(&output));
 }
 
 #[test]
-fn what_is_about_one_world_is_refused_for_many() {
+fn sim_options_for_a_single_world_need_a_seed_or_a_plan() {
     let workspace = with_plan(QUIET);
     for arguments in [&["sim", "--trace"][..], &["sim", "--request", "a/b/c"], &["sim", "--save", "x.json"]] {
-        let said = workspace.refusal(arguments);
-        assert!(said.contains("name it with --seed or --plan"), "{said}");
+        let message = workspace.refusal(arguments);
+        assert!(message.contains("select one with --seed or --plan"), "{message}");
     }
     let both = workspace.run(&["sim", "--seed", "1", "--seeds", "5"]);
-    assert_eq!(both.status.code(), Some(2), "{}", told(&both));
+    assert_eq!(both.status.code(), Some(2), "{}", printed(&both));
 }
 
 #[test]
-fn many_seeds_end_with_a_summary() {
+fn sim_of_several_seeds_prints_a_summary() {
     let workspace = with_plan(QUIET);
     let output = workspace.run(&["sim", "--seeds", "2", "--from", "7", "--jobs", "2", "--keep-going"]);
-    let said = told(&output);
-    assert!(output.status.success(), "{said}");
+    let message = printed(&output);
+    assert!(output.status.success(), "{message}");
     for expected in ["2 worlds in", "new → PENDING", "frames", "never reached: "] {
-        assert!(said.contains(expected), "{expected} is not in:\n{said}");
+        assert!(message.contains(expected), "the summary contains {expected}:\n{message}");
     }
 }

@@ -1,4 +1,5 @@
-//! `streamer tables` over HTTP, against the harness's own DynamoDB and against endpoints that make trouble.
+//! Tests of `streamer tables` over HTTP, against the harness's fake of DynamoDB and against endpoints that
+//! fail.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,10 +15,11 @@ use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::stage::create_tables;
 use streamer_harness::template::{Environment, Template};
 
-use crate::workspace::{IDLE, Workspace, serve, told};
+use crate::workspace::{IDLE, Workspace, printed, serve};
 
-/// An endpoint that answers by a function of the operation and the request.
-fn answering<F>(answer: F) -> String
+/// Serves an endpoint that answers each call with the status and body that `answer` returns for its operation
+/// and request.
+fn serve_answers<F>(answer: F) -> String
 where
     F: Fn(&str, &[u8]) -> (u16, String) + Clone + Send + Sync + 'static,
 {
@@ -44,68 +46,72 @@ fn tables_of(db: &DynamoDb) -> Value {
     call(db, "ListTables", &json!({}))["TableNames"].take()
 }
 
-/// The command, in an environment that has nothing of AWS.
+/// Returns the `streamer tables` command, in an environment without AWS settings and credentials.
 fn command(workspace: &Workspace, arguments: &[&str]) -> Command {
     workspace.command_without_aws(&[&["tables"], arguments].concat())
 }
 
 fn run(workspace: &Workspace, arguments: &[&str]) -> String {
-    told(&command(workspace, arguments).output().unwrap())
+    printed(&command(workspace, arguments).output().unwrap())
 }
 
-/// Runs it at an endpoint, on the template that ships.
-fn shipped(workspace: &Workspace, what: &str, url: &str, further: &[&str]) -> String {
+/// Runs a `tables` command at an endpoint, with the template that is deployed.
+fn run_with_deployed_template(workspace: &Workspace, action: &str, url: &str, more: &[&str]) -> String {
     let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../../lambdas/template.yaml");
-    let arguments = [what, "--endpoint", url, "--prefix", "demo", "--template", template];
-    run(workspace, &[&arguments, further].concat()).replace(url, "[endpoint]")
+    let arguments = [action, "--endpoint", url, "--prefix", "demo", "--template", template];
+    run(workspace, &[&arguments, more].concat()).replace(url, "[endpoint]")
 }
 
-fn typing(workspace: &Workspace, arguments: &[&str], text: &str) -> String {
+fn run_with_input(workspace: &Workspace, arguments: &[&str], text: &str) -> String {
     let mut command = command(workspace, arguments);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    told(&child.wait_with_output().unwrap())
+    printed(&child.wait_with_output().unwrap())
 }
 
 #[test]
-fn the_templates_tables_are_made_checked_and_deleted() {
+fn tables_of_the_template_are_created_checked_and_deleted() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
-    let steps = ["check", "create", "create", "check"].map(|what| shipped(&workspace, what, &url, &[]));
+    let steps = ["check", "create", "create", "check"]
+        .map(|action| run_with_deployed_template(&workspace, action, &url, &[]));
     assert_snapshot!(steps.join("\n"));
-    let deleted = shipped(&workspace, "delete", &url, &["--yes"]);
+    let deleted = run_with_deployed_template(&workspace, "delete", &url, &["--yes"]);
     assert!(deleted.starts_with("0\ndemo-RequestsTable: deleted\n"), "{deleted}");
     assert_eq!(tables_of(&db), json!([]));
-    let again = shipped(&workspace, "delete", &url, &["--yes"]);
-    assert_eq!(again, "0\nThere is no table to delete under the prefix demo.\n");
+    let again = run_with_deployed_template(&workspace, "delete", &url, &["--yes"]);
+    assert_eq!(again, "0\nThere are no tables to delete for the prefix demo.\n");
 }
 
 #[test]
-fn tables_are_deleted_once_the_prefix_is_typed_and_not_before() {
+fn tables_are_deleted_only_after_the_prefix_is_typed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let place = ["--endpoint", &url, "--prefix", "demo"];
     run(&workspace, &[&["create"], &place[..]].concat());
     let delete = [&["delete"], &place[..]].concat();
     for typed in ["", "\n", "y\n", "demo-\n"] {
-        let refused = typing(&workspace, &delete, typed);
-        assert!(refused.starts_with("1\n") && refused.contains("nothing is deleted"), "{typed:?}: {refused}");
+        let refused = run_with_input(&workspace, &delete, typed);
+        assert!(
+            refused.starts_with("1\n") && refused.contains("no table was deleted"),
+            "{typed:?}: {refused}"
+        );
         assert_eq!(tables_of(&db), json!(["demo-Table"]), "{typed:?}");
     }
-    assert_snapshot!(typing(&workspace, &delete, "demo\n").replace(&url, "[endpoint]"), @r"
+    assert_snapshot!(run_with_input(&workspace, &delete, "demo\n").replace(&url, "[endpoint]"), @r"
     0
-    This deletes, with everything in them, at [endpoint]:
+    This deletes the following tables and all their items at [endpoint]:
 
       arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table
 
-    Type the prefix (demo) to go on: demo-Table: deleted
+    Type the prefix (demo) to continue: demo-Table: deleted
     ");
     assert_eq!(tables_of(&db), json!([]));
 }
 
-/// What a table can have, and its opposite.
-const RICH: &str = "\
+/// Properties of a table that sets everything that `tables` compares.
+const FULL: &str = "\
       BillingMode: PAY_PER_REQUEST
       AttributeDefinitions:
         - { AttributeName: id, AttributeType: S }
@@ -127,6 +133,7 @@ const RICH: &str = "\
       Tags: [{ Key: team, Value: blue }]
 ";
 
+/// Properties of a table that sets only what is required.
 const PLAIN: &str = "\
       BillingMode: PAY_PER_REQUEST
       AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
@@ -134,16 +141,16 @@ const PLAIN: &str = "\
 ";
 
 #[test]
-fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
+fn every_table_difference_is_printed_and_existing_tables_are_not_changed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
-    workspace.edit_template(PLAIN, RICH);
+    workspace.edit_template(PLAIN, FULL);
     let index = |name: &str, projection: Value| {
         json!({
             "IndexName": name, "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
             "Projection": projection, "ProvisionedThroughput": { "ReadCapacityUnits": 1, "WriteCapacityUnits": 2 },
         })
     };
-    let stands = json!({
+    let existing = json!({
         "TableName": "demo-Table",
         "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "N" }],
         "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
@@ -153,12 +160,12 @@ fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
             index("unasked", json!({ "ProjectionType": "ALL" })),
         ],
     });
-    call(&db, "CreateTable", &stands);
+    call(&db, "CreateTable", &existing);
     let ttl = json!({ "AttributeName": "expires", "Enabled": true });
     call(&db, "UpdateTimeToLive", &json!({ "TableName": "demo-Table", "TimeToLiveSpecification": ttl }));
     let described = || {
-        let this = json!({ "TableName": "demo-Table" });
-        [call(&db, "DescribeTable", &this), call(&db, "DescribeTimeToLive", &this)]
+        let table = json!({ "TableName": "demo-Table" });
+        [call(&db, "DescribeTable", &table), call(&db, "DescribeTimeToLive", &table)]
     };
     let before = described();
     let url = serve(db.router());
@@ -170,9 +177,9 @@ fn every_difference_is_printed_and_nothing_that_stands_is_changed() {
 }
 
 #[test]
-fn a_table_of_every_kind_is_made_as_the_template_says_and_its_protection_is_respected() {
+fn table_with_every_setting_is_created_and_deletion_protection_is_respected() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
-    workspace.edit_template(PLAIN, RICH);
+    workspace.edit_template(PLAIN, FULL);
     let url = serve(db.router());
     let place = ["--endpoint", &url, "--prefix", "demo"];
     let steps = [
@@ -184,18 +191,18 @@ fn a_table_of_every_kind_is_made_as_the_template_says_and_its_protection_is_resp
     assert_eq!(tables_of(&db), json!(["demo-Table"]));
 }
 
-/// As AWS: a table takes a while to be active, its index a while longer, and its backups longer still.
+/// The endpoint behaves like AWS: first the table becomes active, later its index, and last its backups.
 #[test]
-fn create_waits_for_tables_indexes_and_backups() {
+fn tables_create_waits_for_active_tables_indexes_and_backups() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(
         PLAIN,
-        &RICH.replace("DeletionProtectionEnabled: true", "DeletionProtectionEnabled: false"),
+        &FULL.replace("DeletionProtectionEnabled: true", "DeletionProtectionEnabled: false"),
     );
     let (database, log, recovery) =
         (db.clone(), Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new("DISABLED")));
     let calls = Arc::clone(&log);
-    let url = answering(move |operation, body| {
+    let url = serve_answers(move |operation, body| {
         let nth = {
             let mut calls = calls.lock().unwrap();
             calls.push(operation.to_owned());
@@ -235,9 +242,9 @@ fn create_waits_for_tables_indexes_and_backups() {
     assert_snapshot!(format!("{created}\n{}", log.lock().unwrap().join("\n")));
 }
 
-/// A run that was killed after `CreateTable` is finished by the next.
+/// The first run was killed after `CreateTable`, before it turned on time to live.
 #[test]
-fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
+fn second_tables_create_completes_an_interrupted_one() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(
         PLAIN,
@@ -254,14 +261,14 @@ fn what_an_interrupted_create_left_undone_is_done_by_the_next() {
     );
     let url = serve(db.router());
     let created = run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
-    assert!(created.starts_with("0\ndemo-Table: stands already\n"), "{created}");
+    assert!(created.starts_with("0\ndemo-Table: exists already\n"), "{created}");
     let ttl = call(&db, "DescribeTimeToLive", &json!({ "TableName": "demo-Table" }));
     assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "ttl");
 }
 
-/// Turning it off and on again takes AWS an hour, and what is to expire meanwhile does not.
+/// AWS takes up to an hour to turn time to live off and on again, and deletes no expired items meanwhile.
 #[test]
-fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
+fn time_to_live_on_another_attribute_is_not_changed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let expiring = |by: &str| {
         format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: {by}, Enabled: true }}\n")
@@ -271,7 +278,7 @@ fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
     let create = ["create", "--endpoint", &url, "--prefix", "demo"];
     assert_eq!(
         run(&workspace, &create),
-        "0\ndemo-Table: made\n  point-in-time recovery: not compared, the endpoint does not know this setting\n"
+        "0\ndemo-Table: created\n  point-in-time recovery: not compared, the endpoint does not know this setting\n"
     );
     workspace.edit_template(&expiring("expires"), &expiring("ttl"));
     let refused = run(&workspace, &create);
@@ -280,31 +287,33 @@ fn a_time_to_live_on_another_attribute_is_left_as_it_is() {
     assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "expires");
 }
 
-/// CloudFormation adds random letters to the names that it makes.
+/// CloudFormation appends random characters to the table names that it generates.
 #[test]
-fn a_table_is_found_by_its_real_name() {
+fn table_is_found_by_the_name_in_the_table_argument() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
-    let at = |what: &[&str]| run(&workspace, &[what, &["--endpoint", &url, "--prefix", "demo"]].concat());
+    let run_at = |arguments: &[&str]| {
+        run(&workspace, &[arguments, &["--endpoint", &url, "--prefix", "demo"]].concat())
+    };
     let real = ["--table", "Table=demo-Table-1A2B3C"];
-    at(&[&["create"], &real[..]].concat());
+    run_at(&[&["create"], &real[..]].concat());
     assert_eq!(tables_of(&db), json!(["demo-Table-1A2B3C"]));
-    assert_eq!(at(&["check"]), "1\ndemo-Table: missing\n");
-    let checked = at(&[&["check"], &real[..]].concat());
-    assert!(checked.starts_with("0\ndemo-Table-1A2B3C: as the template says\n"), "{checked}");
-    let unknown = at(&["check", "--table", "Tabel=demo-Table-1A2B3C"]);
+    assert_eq!(run_at(&["check"]), "1\ndemo-Table: missing\n");
+    let checked = run_at(&[&["check"], &real[..]].concat());
+    assert!(checked.starts_with("0\ndemo-Table-1A2B3C: matches the template\n"), "{checked}");
+    let unknown = run_at(&["check", "--table", "Tabel=demo-Table-1A2B3C"]);
     assert!(unknown.starts_with("1\n") && unknown.contains("the template has no table Tabel"), "{unknown}");
-    assert_eq!(at(&[&["delete", "--yes"], &real[..]].concat()), "0\ndemo-Table-1A2B3C: deleted\n");
+    assert_eq!(run_at(&[&["delete", "--yes"], &real[..]].concat()), "0\ndemo-Table-1A2B3C: deleted\n");
 }
 
 fn encrypted(key: &str) -> String {
     format!("{PLAIN}      SSESpecification: {{ SSEEnabled: true, KMSMasterKeyId: {key} }}\n")
 }
 
-/// An endpoint whose tables are encrypted with the KMS key `1234`.
-fn encrypting(db: &DynamoDb) -> String {
+/// Serves an endpoint that reports every table as encrypted with the KMS key `1234`.
+fn serve_encrypted(db: &DynamoDb) -> String {
     let db = db.clone();
-    answering(move |operation, body| {
+    serve_answers(move |operation, body| {
         let (status, answer) = from_database(&db, operation, body);
         let mut answer: Value = serde_json::from_str(&answer).unwrap();
         if operation == "DescribeTable" && status == 200 {
@@ -318,9 +327,9 @@ fn encrypting(db: &DynamoDb) -> String {
 }
 
 #[test]
-fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
+fn unknown_kms_key_is_not_compared_and_no_table_is_created_with_another() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
-    let (plain, encrypting) = (serve(db.router()), encrypting(&db));
+    let (plain, encrypting) = (serve(db.router()), serve_encrypted(&db));
     let by_template = "!GetAtt Key.Arn";
     workspace.edit_template(PLAIN, &encrypted(by_template));
     workspace.edit_template("Resources:\n", "Resources:\n  Key: { Type: AWS::KMS::Key, Properties: {} }\n");
@@ -331,13 +340,13 @@ fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
     );
     assert_eq!(tables_of(&db), json!([]));
 
-    let stands = json!({
+    let existing = json!({
         "TableName": "demo-Table", "BillingMode": "PAY_PER_REQUEST",
         "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
         "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
     });
-    call(&db, "CreateTable", &stands);
-    let mut said = Vec::new();
+    call(&db, "CreateTable", &existing);
+    let mut outputs = Vec::new();
     let mut before = by_template;
     for key in [
         by_template,
@@ -351,19 +360,19 @@ fn a_key_that_is_not_known_is_neither_replaced_nor_approved() {
         before = key;
         for url in [&plain, &encrypting] {
             let checked = run(&workspace, &["check", "--endpoint", url, "--prefix", "demo"]);
-            said.push(format!("{key}: {checked}"));
+            outputs.push(format!("{key}: {checked}"));
         }
     }
-    assert_snapshot!(said.join("\n"));
-    // It stands: there is nothing to make.
+    assert_snapshot!(outputs.join("\n"));
+    // The table exists, so `create` needs no key.
     workspace.edit_template(before, by_template);
     let created = run(&workspace, &["create", "--endpoint", &encrypting, "--prefix", "demo"]);
-    assert!(created.starts_with("0\ndemo-Table: stands already\n"), "{created}");
+    assert!(created.starts_with("0\ndemo-Table: exists already\n"), "{created}");
 }
 
-/// Nothing is encrypted there, so that no key is missed.
+/// The local stage encrypts nothing, so it needs no key.
 #[test]
-fn the_local_stage_makes_a_table_whose_key_is_not_known() {
+fn local_stage_creates_a_table_whose_kms_key_is_unknown() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(PLAIN, &encrypted("!ImportValue key"));
     let offered = [("JwtKey".to_owned(), "unused".to_owned())].into();
@@ -374,12 +383,12 @@ fn the_local_stage_makes_a_table_whose_key_is_not_known() {
 }
 
 #[test]
-fn what_cannot_be_used_now_is_a_difference() {
+fn table_or_index_with_an_unusable_status_is_a_difference() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
-    let rich = RICH.replace("STANDARD_INFREQUENT_ACCESS", "STANDARD");
-    workspace.edit_template(PLAIN, &rich);
+    let full = FULL.replace("STANDARD_INFREQUENT_ACCESS", "STANDARD");
+    workspace.edit_template(PLAIN, &full);
     run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]);
-    let mut said = Vec::new();
+    let mut outputs = Vec::new();
     for (table, index) in [
         ("UPDATING", json!({ "IndexStatus": "UPDATING" })),
         ("DELETING", json!({ "IndexStatus": "ACTIVE" })),
@@ -387,7 +396,7 @@ fn what_cannot_be_used_now_is_a_difference() {
         ("UPDATING", json!({ "IndexStatus": "CREATING", "Backfilling": true })),
     ] {
         let db = db.clone();
-        let url = answering(move |operation, body| {
+        let url = serve_answers(move |operation, body| {
             let (status, answer) = from_database(&db, operation, body);
             let mut answer: Value = serde_json::from_str(&answer).unwrap();
             if operation == "DescribeTable" {
@@ -397,14 +406,15 @@ fn what_cannot_be_used_now_is_a_difference() {
             }
             (status, answer.to_string())
         });
-        said.push(run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]));
+        outputs.push(run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]));
     }
-    assert_snapshot!(said.join("\n"));
+    assert_snapshot!(outputs.join("\n"));
 }
 
-/// The endpoint may come from a variable or from a profile: the one that is asked is the one that is named.
+/// The endpoint may come from an environment variable or from a profile. The prompt must name the endpoint that
+/// is called.
 #[test]
-fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
+fn delete_prompt_names_the_endpoint_and_the_account() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     run(&workspace, &["create", "--endpoint", &url, "--prefix", "demo"]);
@@ -418,21 +428,22 @@ fn the_prompt_names_the_endpoint_that_is_asked_and_the_account() {
     ] {
         let mut delete = command(&workspace, &["delete", "--prefix", "demo", "--region", "us-east-1"]);
         delete.env(name, value).env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b");
-        let asked = told(&delete.output().unwrap());
+        let output = printed(&delete.output().unwrap());
         let prompt = format!(
-            "1\nThis deletes, with everything in them, at {url}:\n\n  \
+            "1\nThis deletes the following tables and all their items at {url}:\n\n  \
              arn:aws:dynamodb:us-east-1:000000000000:table/demo-Table\n"
         );
-        assert!(asked.starts_with(&prompt), "{name}: {asked}");
+        assert!(output.starts_with(&prompt), "{name}: {output}");
     }
 }
 
-/// AWS lets time to live be changed once an hour, and not at all while it is being turned off.
+/// AWS refuses a second change of time to live within an hour, and any change while time to live is being
+/// turned off.
 #[test]
-fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made() {
+fn refused_time_to_live_is_a_difference_and_the_other_tables_are_created() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let database = db.clone();
-    let url = answering(move |operation, body| {
+    let url = serve_answers(move |operation, body| {
         if operation == "UpdateTimeToLive" && String::from_utf8_lossy(body).contains("demo-RequestsTable") {
             let message = "Time to live has been modified multiple times within a fixed interval";
             let answer =
@@ -441,7 +452,7 @@ fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made(
         }
         from_database(&database, operation, body)
     });
-    assert_snapshot!(shipped(&workspace, "create", &url, &[]));
+    assert_snapshot!(run_with_deployed_template(&workspace, "create", &url, &[]));
     assert_eq!(
         tables_of(&db),
         json!(["demo-ConnectionsTable", "demo-RateLimitsTable", "demo-RequestsTable"])
@@ -449,7 +460,7 @@ fn a_time_to_live_that_is_refused_is_a_difference_and_the_other_tables_are_made(
 }
 
 #[test]
-fn a_delete_that_is_repeated_waits_for_the_first() {
+fn repeated_table_delete_waits_for_the_first_delete() {
     let in_use = || {
         let name = "com.amazonaws.dynamodb.v20120810#ResourceInUseException";
         (
@@ -460,14 +471,14 @@ fn a_delete_that_is_repeated_waits_for_the_first() {
     };
     let described = |status: &str| (200, json!({ "Table": { "TableStatus": status } }).to_string());
     let deleting = |during: &'static str, times: usize| {
-        let asked = Arc::new(Mutex::new(0));
-        answering(move |operation, _| {
+        let calls = Arc::new(Mutex::new(0));
+        serve_answers(move |operation, _| {
             if operation == "DeleteTable" {
                 return in_use();
             }
-            let mut asked = asked.lock().unwrap();
-            *asked += 1;
-            if *asked <= times {
+            let mut calls = calls.lock().unwrap();
+            *calls += 1;
+            if *calls <= times {
                 described(during)
             } else {
                 let name = "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException";
@@ -479,11 +490,14 @@ fn a_delete_that_is_repeated_waits_for_the_first() {
     let delete = |url: &str| run(&workspace, &["delete", "--yes", "--prefix", "demo", "--endpoint", url]);
     assert_eq!(delete(&deleting("DELETING", 3)), "0\ndemo-Table: deleted\n");
     let made = delete(&deleting("CREATING", 3));
-    assert!(made.starts_with("1\n") && made.contains("DeleteTable of demo-Table is not possible now"), "{made}");
+    assert!(
+        made.starts_with("1\n") && made.contains("DeleteTable of demo-Table is not possible now"),
+        "{made}"
+    );
 }
 
 #[test]
-fn names_are_those_of_the_region_and_of_the_parameters() {
+fn table_names_are_resolved_from_the_region_and_the_template_parameters() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let url = serve(db.router());
     let place = ["--endpoint", &url, "--prefix", "demo"];
@@ -493,70 +507,71 @@ fn names_are_those_of_the_region_and_of_the_parameters() {
     let missing = run(&workspace, &[&["create"], &place[..]].concat());
     assert!(missing.contains("parameters without a default and without a value: Suffix"), "{missing}");
     let create = [&["create"], &place[..], &["--parameter", "Suffix=blue"]].concat();
-    let created = told(&command(&workspace, &create).env("AWS_REGION", "eu-west-1").output().unwrap());
-    assert!(created.starts_with("0\ndemo-eu-west-1-blue: made\n"), "{created}");
+    let created = printed(&command(&workspace, &create).env("AWS_REGION", "eu-west-1").output().unwrap());
+    assert!(created.starts_with("0\ndemo-eu-west-1-blue: created\n"), "{created}");
 
     workspace.edit_template("-${AWS::Region}-", "-${AWS::AccountId}-");
     let refused = run(&workspace, &create);
     assert!(
-        refused.starts_with("1\n") && refused.contains("the name of Table has the account in it"),
+        refused.starts_with("1\n") && refused.contains("the name of Table contains the AWS account id"),
         "{refused}"
     );
     let named = run(&workspace, &[&create[..], &["--table", "Table=demo-12-blue"]].concat());
-    assert!(named.starts_with("0\ndemo-12-blue: made\n"), "{named}");
+    assert!(named.starts_with("0\ndemo-12-blue: created\n"), "{named}");
 }
 
 #[test]
-fn every_property_that_is_not_compared_is_listed() {
+fn table_properties_that_are_not_compared_are_listed() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
-    let rich = RICH
+    let full = FULL
         .replace("KEYS_ONLY }\n", "KEYS_ONLY }\n          OnDemandThroughput: { MaxReadRequestUnits: 5 }\n")
         .replace(
             "PointInTimeRecoveryEnabled: true",
             "PointInTimeRecoveryEnabled: true, RecoveryPeriodInDays: 3",
         )
         .replace("NEW_IMAGE }", "NEW_IMAGE, ResourcePolicy: { PolicyDocument: {} } }");
-    workspace.edit_template(PLAIN, &rich);
+    workspace.edit_template(PLAIN, &full);
     assert_snapshot!(run(&workspace, &["create", "--endpoint", &serve(db.router()), "--prefix", "demo"]));
 }
 
 #[test]
-fn an_endpoint_that_fails_is_to_be_tried_again() {
+fn error_of_a_failing_endpoint_says_to_try_again() {
     let workspace = Workspace::new(IDLE);
     for (status, name) in
         [(500, "InternalServerError"), (400, "RequestLimitExceeded"), (503, "ServiceUnavailable")]
     {
-        let url = answering(move |_, _| (status, json!({ "__type": name, "message": "oh" }).to_string()));
-        let said = run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]);
-        assert!(said.starts_with("1\n") && said.ends_with("oh); try again later\n"), "{name}: {said}");
+        let url = serve_answers(move |_, _| (status, json!({ "__type": name, "message": "oh" }).to_string()));
+        let output = run(&workspace, &["check", "--endpoint", &url, "--prefix", "demo"]);
+        assert!(output.starts_with("1\n") && output.ends_with("oh); try again later\n"), "{name}: {output}");
     }
-    let gateway = answering(|_, _| (502, "<html>".to_owned()));
-    let said = run(&workspace, &["check", "--endpoint", &gateway, "--prefix", "demo"]);
-    assert!(said.ends_with("; try again later\n"), "{said}");
+    let gateway = serve_answers(|_, _| (502, "<html>".to_owned()));
+    let output = run(&workspace, &["check", "--endpoint", &gateway, "--prefix", "demo"]);
+    assert!(output.ends_with("; try again later\n"), "{output}");
 }
 
 #[test]
-fn what_stands_in_the_way_is_said_with_how_to_mend_it() {
+fn errors_of_tables_commands_say_how_to_fix_the_cause() {
     let workspace = Workspace::new(IDLE);
     let refusing = |name: &str, message: &str| {
         let body = json!({ "__type": format!("com.amazon.coral.service#{name}"), "message": message });
         let body = body.to_string();
-        answering(move |_, _| (400, body.clone()))
+        serve_answers(move |_, _| (400, body.clone()))
     };
     let denied =
         refusing("AccessDeniedException", "User: ann is not authorized to perform: dynamodb:CreateTable");
     let expired = refusing("ExpiredTokenException", "The security token included in the request is expired");
-    let mut said = Vec::new();
+    let mut outputs = Vec::new();
     for endpoint in ["http://127.0.0.1:9", &denied, &expired] {
-        said.push(
+        outputs.push(
             run(&workspace, &["create", "--endpoint", endpoint, "--prefix", "demo"])
                 .replace(endpoint, "[endpoint]"),
         );
     }
-    said.push(run(&workspace, &["create", "--prefix", "demo"]));
-    said.push(run(&workspace, &["create", "--prefix", "demo", "--region", "eu-west-1"]));
+    outputs.push(run(&workspace, &["create", "--prefix", "demo"]));
+    outputs.push(run(&workspace, &["create", "--prefix", "demo", "--region", "eu-west-1"]));
     workspace.edit_template("      BillingMode", "      TableName: orders\n      BillingMode");
     let fixed = run(&workspace, &["create", "--prefix", "demo", "--endpoint", "http://127.0.0.1:9"]);
-    said.push(fixed.replace(&workspace.path().canonicalize().unwrap().display().to_string(), "[workspace]"));
-    assert_snapshot!(said.join("\n"));
+    outputs
+        .push(fixed.replace(&workspace.path().canonicalize().unwrap().display().to_string(), "[workspace]"));
+    assert_snapshot!(outputs.join("\n"));
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::workspace::{IDLE, Workspace};
 
 #[test]
-fn a_token_names_whom_it_is_for() {
+fn token_holds_the_user_tenant_permissions_and_lifetime() {
     let workspace = Workspace::new(IDLE);
     let claims = |arguments: &[&str]| -> Value {
         let output = workspace.run(&[&["token"], arguments].concat());
@@ -24,17 +24,17 @@ fn a_token_names_whom_it_is_for() {
 }
 
 #[test]
-fn what_makes_no_token_is_refused_by_its_name() {
+fn invalid_token_argument_is_refused_and_named() {
     let workspace = Workspace::new(IDLE);
     for (arguments, named) in [
         (["--ttl", "soon"], "--ttl <TTL>"),
-        (["--ttl", "0s"], "must be from 1s to 365d"),
+        (["--ttl", "0s"], "expected a duration from 1s to 365d"),
         (["--user", ""], "--user <USER>"),
         (["--nonsense", "x"], "--nonsense"),
     ] {
         let output = workspace.run(&[&["token"][..], &arguments].concat());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(named), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(named), "{stderr}");
     }
 }

@@ -7,19 +7,19 @@ use std::thread;
 use axum::Router;
 use tempfile::TempDir;
 
-/// A Cargo workspace with a template and one function.
+/// A temporary Cargo workspace with a template and one function.
 pub(crate) struct Workspace {
     folder: TempDir,
 }
 
-/// What a command printed, after what it ended with.
-pub(crate) fn told(output: &Output) -> String {
+/// Returns a command's exit code, and below it what the command wrote to standard output and standard error.
+pub(crate) fn printed(output: &Output) -> String {
     let code = output.status.code().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     format!("{code}\n{}{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// An endpoint on a port of its own, for as long as the test runs.
+/// Serves HTTP on a free port until the test's process ends, and returns the URL.
 pub(crate) fn serve(router: Router) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -33,7 +33,7 @@ pub(crate) fn serve(router: Router) -> String {
     url
 }
 
-/// Asks its Runtime API for an event, and waits for it.
+/// Source of a function that asks the Runtime API for an event, and waits for the event.
 pub(crate) const IDLE: &str = r#"
     use std::io::{Read, Write};
     fn main() {
@@ -44,6 +44,7 @@ pub(crate) const IDLE: &str = r#"
     }
 "#;
 
+/// Source of a function that exits with an error at its start.
 pub(crate) const DIES: &str = r#"
     fn main() {
         eprintln!("TABLE is not set");
@@ -51,10 +52,11 @@ pub(crate) const DIES: &str = r#"
     }
 "#;
 
+/// Source of a function that does not compile.
 pub(crate) const BROKEN: &str = "fn main() { let answer: u32 = \"42\"; }";
 
 impl Workspace {
-    /// A workspace whose only function has this source.
+    /// Makes a workspace whose only function has this source.
     pub(crate) fn new(function: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| {
@@ -75,15 +77,15 @@ impl Workspace {
         self.folder.path()
     }
 
-    /// Replaces text in the template.
+    /// Replaces `from` by `to` in the template.
     pub(crate) fn edit_template(&self, from: &str, to: &str) {
         let file = self.path().join("lambdas/template.yaml");
         let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "the template has no {from:?}");
+        assert!(text.contains(from), "the template contains the text to replace: {from:?}");
         fs::write(file, text.replace(from, to)).unwrap();
     }
 
-    /// The command in this workspace, whatever the environment of the tests says of target folders.
+    /// Returns the `streamer` command in this workspace, with the workspace's own target folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamer"));
         command
@@ -94,7 +96,7 @@ impl Workspace {
         command
     }
 
-    /// The same in an environment that has nothing of AWS.
+    /// Returns the `streamer` command in an environment without AWS settings and credentials.
     pub(crate) fn command_without_aws(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
         for (name, _) in std::env::vars_os() {
@@ -113,19 +115,22 @@ impl Workspace {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs what must fail, and returns what it says, without what differs from run to run.
+    /// Runs a command that must fail, and returns its error message, with the workspace's path replaced by
+    /// `[workspace]`.
     pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
-        assert_eq!(self.processes(), Vec::<String>::new(), "no process is left behind");
-        // Cargo's own lines stand before ours.
-        let ours = said.find("streamer: ").unwrap_or_else(|| panic!("no sentence of ours: {said}"));
-        said[ours..].replace(&self.path().canonicalize().unwrap().display().to_string(), "[workspace]")
+        assert_eq!(self.processes(), Vec::<String>::new(), "the failed command leaves no process running");
+        // Cargo's output comes before the error message.
+        let start = stderr
+            .find("streamer: ")
+            .unwrap_or_else(|| panic!("standard error contains the message of streamer: {stderr}"));
+        stderr[start..].replace(&self.path().canonicalize().unwrap().display().to_string(), "[workspace]")
     }
 
-    /// The programs of this workspace that are running.
+    /// Returns the paths of the running programs that lie in this workspace.
     pub(crate) fn processes(&self) -> Vec<String> {
         let root = self.path().canonicalize().unwrap();
         let processes = fs::read_dir("/proc").unwrap();

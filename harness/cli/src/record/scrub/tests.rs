@@ -16,7 +16,8 @@ fn fixtures() -> Vec<Value> {
         .collect()
 }
 
-/// Plants the secret in every text, and beside every text as a key of its own, down into JSON within texts.
+/// Changes every text with `plant_text`, and adds a key and value with the secret to every object, also within
+/// JSON texts.
 fn plant(value: &Value, plant_text: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => match serde_json::from_str::<Value>(text) {
@@ -35,23 +36,23 @@ fn plant(value: &Value, plant_text: &dyn Fn(&str) -> String) -> Value {
 }
 
 #[test]
-fn no_secret_survives_wherever_it_is_planted() {
-    let ways: [&dyn Fn(&str) -> String; 4] = [
+fn scrubbed_event_contains_no_secret_planted_in_a_text_or_key() {
+    let placements: [&dyn Fn(&str) -> String; 4] = [
         &|_| SECRET.to_owned(),
         &|text| format!("{text}{SECRET}"),
         &|text| format!("{SECRET}.{text}.{SECRET}"),
         &|text| format!("{SECRET}, {text} / {SECRET}"),
     ];
     for event in fixtures() {
-        for way in ways {
-            let scrubbed = Scrubber::new([]).scrub(&plant(&event, way)).to_string();
+        for plant_text in placements {
+            let scrubbed = Scrubber::new([]).scrub(&plant(&event, plant_text)).to_string();
             assert!(!scrubbed.contains(SECRET), "{scrubbed}");
         }
     }
 }
 
 #[test]
-fn a_payload_tells_nothing_by_keys_that_are_known_elsewhere() {
+fn payload_values_are_replaced_even_under_keys_that_aws_uses() {
     let payload = json!({"SizeBytes": 4_711, "connectedAt": 4_711, "status": "FAILED", "N": "4711", "B": "4711", "S": 4_711.25});
     let event = json!({"body": json!({"payload": payload, "metadata": {"part": "4711"}}).to_string()});
     let scrubbed = Scrubber::new([]).scrub(&event).to_string();
@@ -59,7 +60,7 @@ fn a_payload_tells_nothing_by_keys_that_are_known_elsewhere() {
 }
 
 #[test]
-fn the_shape_stays_and_the_same_is_replaced_by_the_same() {
+fn scrubbing_keeps_the_shape_and_replaces_equal_values_equally() {
     let mut scrubber = Scrubber::new(["echo".to_owned()]);
     let event = json!({
         "headers": {"Host": "zzz9.execute-api.eu-west-1.amazonaws.com", "Authorization": "Bearer ey.secret.x", "X-Mine": "me"},
@@ -71,15 +72,15 @@ fn the_shape_stays_and_the_same_is_replaced_by_the_same() {
         "body": "{\"action\":\"echo\",\"id\":\"order-4711\",\"payload\":{\"iban\":\"DE02\",\"n\":[12,1.25,-7,null,true]}}",
     });
     insta::assert_json_snapshot!(scrubber.scrub(&event));
-    let same =
+    let second =
         json!({"Keys": {"connection_id": {"S": "Q9kmxc2VNjMCFIA="}}, "dynamodb": {"M": {"N": "120.5"}}});
-    let scrubbed = scrubber.scrub(&same);
+    let scrubbed = scrubber.scrub(&second);
     assert_eq!(scrubbed["Keys"]["connection_id"]["S"], "R0000000000001A=");
     assert_eq!(scrubbed["dynamodb"]["M"]["N"], "111.1");
 }
 
 #[test]
-fn every_fixture_keeps_its_known_keys() {
+fn scrubbing_keeps_the_record_keys_of_every_stream_fixture() {
     for event in fixtures().iter().filter(|event| event.get("Records").is_some()) {
         let scrubbed = Scrubber::new([]).scrub(event);
         let (before, after) = (&event["Records"][0], &scrubbed["Records"][0]);

@@ -1,4 +1,4 @@
-//! The dead-letter queue, looked into without taking anything out.
+//! Reads the dead-letter queue without removing its messages, and deletes the messages of redriven letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -9,33 +9,34 @@ use aws_sdk_sqs::types::ChangeMessageVisibilityBatchRequestEntry;
 use streamer::dead_letters::DeadLetter;
 use streamer_harness::tables::innermost;
 
-use super::super::place::At;
+use super::super::place::SelectedStage;
 
-/// The dead-letter queue of a stage.
-pub(super) struct LetterBox {
+/// The SQS queue that holds the dead letters of a stage.
+pub(super) struct DeadLetterQueue {
     client: Client,
     url: String,
 }
 
-/// What was read of a queue. Its messages are hidden from others until they are given back, or for a while.
+/// The messages that were read from a dead-letter queue. SQS hides them from other consumers until they are
+/// released, or until their visibility timeout ends.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// The letters, the oldest failure first; one that was sent twice is one.
-    pub(super) letters: Vec<Found>,
-    /// Messages that are no letters.
+    /// Dead letters, the oldest failure first. A letter that was sent twice appears once.
+    pub(super) letters: Vec<ReceivedLetter>,
+    /// Messages that cannot be parsed as dead letters.
     pub(super) unreadable: Vec<Unreadable>,
-    /// Whether nothing was left to be read.
-    pub(super) is_whole: bool,
+    /// Whether the whole queue was read; `false` if the limit or repeated messages ended the reading earlier.
+    pub(super) is_complete: bool,
 }
 
-/// A letter, and the messages that it came in.
+/// A dead letter, with the receipt handles of the messages that hold it.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ReceivedLetter {
     pub(super) letter: DeadLetter,
     pub(super) receipts: Vec<String>,
 }
 
-/// A message that is no letter.
+/// A message that cannot be parsed as a dead letter.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) message_id: String,
@@ -44,17 +45,17 @@ pub(super) struct Unreadable {
 }
 
 impl Reading {
-    pub(super) fn letter(&self, id: &str) -> Option<&Found> {
-        self.letters.iter().find(|found| found.letter.id == id)
+    pub(super) fn letter(&self, id: &str) -> Option<&ReceivedLetter> {
+        self.letters.iter().find(|received| received.letter.id == id)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.letters.is_empty() && self.unreadable.is_empty()
     }
 
-    /// The messages that were read, all of them.
+    /// Receipt handles of all messages that were read.
     pub(super) fn receipts(&self) -> Vec<&str> {
-        let of_letters = self.letters.iter().flat_map(|found| &found.receipts);
+        let of_letters = self.letters.iter().flat_map(|received| &received.receipts);
         of_letters
             .chain(self.unreadable.iter().map(|unreadable| &unreadable.receipt))
             .map(String::as_str)
@@ -62,28 +63,31 @@ impl Reading {
     }
 }
 
-impl LetterBox {
+impl DeadLetterQueue {
     const RESOURCE: &str = "DeadLetterQueue";
-    /// For how long what was read stays hidden from others, should it not be given back.
-    const HIDDEN_SECS: i32 = 120;
-    /// SQS asks all of its servers only where it may wait.
+    /// Visibility timeout in seconds: messages that are not released reappear for other consumers after this
+    /// time.
+    const VISIBILITY_TIMEOUT_SECS: i32 = 120;
+    /// Wait time of a receive in seconds. Must not be zero: a receive without a wait (short polling) asks only
+    /// some of the SQS servers, and can miss messages.
     const WAIT_SECS: i32 = 1;
-    const MOST_AT_ONCE: usize = 10;
-    /// After how many answers without anything new the reading ends, and does not count as whole.
-    const MOST_REPEATS: u32 = 10;
+    /// Maximum number of receipt handles in one SQS call.
+    const MAX_BATCH: usize = 10;
+    /// Number of consecutive receives without a new message after which the reading ends as incomplete.
+    const MAX_REPEATS: u32 = 10;
 
-    /// The queue of this URL, or else the stack's.
-    pub(super) async fn open(at: &At, url: Option<String>) -> Result<Self, Box<dyn Error>> {
-        let client = Client::new(&at.config);
+    /// Opens the queue at `url`, or the stack's dead-letter queue if `url` is `None`.
+    pub(super) async fn open(stage: &SelectedStage, url: Option<String>) -> Result<Self, Box<dyn Error>> {
+        let client = Client::new(&stage.config);
         if let Some(url) = url {
             return Ok(Self { client, url });
         }
-        let list = client.list_queues().queue_name_prefix(at.name_of(Self::RESOURCE)?);
+        let list = client.list_queues().queue_name_prefix(stage.queue_name_prefix(Self::RESOURCE)?);
         let urls = list.into_paginator().items().send().try_collect().await;
         let urls = urls.map_err(|error| {
-            format!("the queues cannot be listed: {}; name yours by --queue-url", said(&error))
+            format!("the queues cannot be listed ({}); pass --queue-url URL", describe(&error))
         })?;
-        let url = at.the_one("queue", Self::RESOURCE, urls, "--queue-url URL")?;
+        let url = stage.find_resource("queue", Self::RESOURCE, urls, "--queue-url URL")?;
         Ok(Self { client, url })
     }
 
@@ -91,10 +95,11 @@ impl LetterBox {
         &self.url
     }
 
-    /// Reads as many messages as this, or all that there are.
+    /// Reads up to `limit` messages (a last batch may exceed the limit), or all messages if the queue has
+    /// fewer.
     pub(super) async fn read(&self, limit: u32) -> Result<Reading, Box<dyn Error>> {
         let mut reading = Reading::default();
-        let mut letters: BTreeMap<String, Found> = BTreeMap::new();
+        let mut letters: BTreeMap<String, ReceivedLetter> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         let mut repeats = 0;
         while seen.len() < limit as usize {
@@ -103,18 +108,18 @@ impl LetterBox {
                 .receive_message()
                 .queue_url(&self.url)
                 .max_number_of_messages(10)
-                .visibility_timeout(Self::HIDDEN_SECS)
+                .visibility_timeout(Self::VISIBILITY_TIMEOUT_SECS)
                 .wait_time_seconds(Self::WAIT_SECS);
             let received = match receive.send().await {
                 Ok(received) => received.messages.unwrap_or_default(),
                 Err(error) => {
                     reading.letters = letters.into_values().collect();
-                    self.give_back(&reading.receipts()).await;
-                    return Err(format!("{} cannot be read: {}", self.url, said(&error)).into());
+                    self.release(&reading.receipts()).await;
+                    return Err(format!("{} cannot be read: {}", self.url, describe(&error)).into());
                 }
             };
             if received.is_empty() {
-                reading.is_whole = true;
+                reading.is_complete = true;
                 break;
             }
             let mut is_new = false;
@@ -125,7 +130,7 @@ impl LetterBox {
                 match serde_json::from_str::<DeadLetter>(message.body.as_deref().unwrap_or_default()) {
                     Ok(letter) => letters
                         .entry(letter.id.clone())
-                        .or_insert_with(|| Found { letter, receipts: Vec::new() })
+                        .or_insert_with(|| ReceivedLetter { letter, receipts: Vec::new() })
                         .receipts
                         .push(receipt),
                     Err(error) => {
@@ -134,21 +139,23 @@ impl LetterBox {
                     }
                 }
             }
-            // A queue may deliver again what is hidden, and does once that is over: others may still be behind it.
+            // SQS may deliver a hidden message again, and does so after its visibility timeout. New messages
+            // may still follow, so a single receive without a new message does not end the reading.
             repeats = if is_new { 0 } else { repeats + 1 };
-            if repeats == Self::MOST_REPEATS {
+            if repeats == Self::MAX_REPEATS {
                 break;
             }
         }
         reading.letters = letters.into_values().collect();
-        reading.letters.sort_by_key(|found| found.letter.failed_at);
+        reading.letters.sort_by_key(|received| received.letter.failed_at);
         Ok(reading)
     }
 
-    /// Lets others see messages again at once. Those that this does not reach come back by themselves.
-    pub(super) async fn give_back(&self, receipts: &[&str]) {
-        for some in receipts.chunks(Self::MOST_AT_ONCE) {
-            let entries = some.iter().enumerate().filter_map(|(n, receipt)| {
+    /// Makes messages visible to other consumers immediately. If a call fails, its messages reappear when their
+    /// visibility timeout ends.
+    pub(super) async fn release(&self, receipts: &[&str]) {
+        for batch in receipts.chunks(Self::MAX_BATCH) {
+            let entries = batch.iter().enumerate().filter_map(|(n, receipt)| {
                 ChangeMessageVisibilityBatchRequestEntry::builder()
                     .id(n.to_string())
                     .receipt_handle(*receipt)
@@ -161,17 +168,17 @@ impl LetterBox {
         }
     }
 
-    /// Deletes every message that a letter came in.
-    pub(super) async fn delete(&self, found: &Found) -> Result<(), String> {
-        for receipt in &found.receipts {
+    /// Deletes every message that holds this letter.
+    pub(super) async fn delete(&self, received: &ReceivedLetter) -> Result<(), String> {
+        for receipt in &received.receipts {
             let delete = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt);
-            delete.send().await.map_err(|error| said(&error))?;
+            delete.send().await.map_err(|error| describe(&error))?;
         }
         Ok(())
     }
 }
 
-fn said<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
+fn describe<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> String {
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),

@@ -1,4 +1,4 @@
-//! Letters as people read them, and as programs do.
+//! Formats dead letters as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use streamer::dead_letters::DeadLetter;
 use streamer::ports::Timestamp;
 use streamer::store::{AttemptOutcome, PastAttempt};
 
-use super::letter_box::{Found, Reading};
+use super::queue::{Reading, ReceivedLetter};
 
 pub(super) fn list(reading: &Reading, url: &str) -> String {
     let mut text = String::new();
@@ -15,17 +15,17 @@ pub(super) fn list(reading: &Reading, url: &str) -> String {
         line(&mut text, &format!("There are no dead letters in {url}"));
     } else {
         let header = ["ID", "ACTION", "ERROR", "ATTEMPTS", "FAILED AT"].map(str::to_owned);
-        let rows = reading.letters.iter().map(|found| row(&found.letter));
+        let rows = reading.letters.iter().map(|received| letter_row(&received.letter));
         text += &table(&[vec![header], rows.collect()].concat());
     }
     for unreadable in &reading.unreadable {
         line(
             &mut text,
-            &format!("Message {} is no dead letter: {}", unreadable.message_id, unreadable.problem),
+            &format!("Message {} is not a dead letter: {}", unreadable.message_id, unreadable.problem),
         );
     }
-    if !reading.is_whole {
-        line(&mut text, "There may be more: raise --limit.");
+    if !reading.is_complete {
+        line(&mut text, "There may be more dead letters; raise --limit.");
     }
     text
 }
@@ -35,57 +35,57 @@ pub(super) fn list_as_json(reading: &Reading) -> String {
         .unreadable
         .iter()
         .map(|unreadable| json!({ "message_id": unreadable.message_id, "problem": unreadable.problem }));
-    let letters = reading.letters.iter().map(|found| &found.letter).collect::<Vec<_>>();
+    let letters = reading.letters.iter().map(|received| &received.letter).collect::<Vec<_>>();
     pretty(&json!({
         "letters": letters,
         "unreadable": unreadable.collect::<Vec<_>>(),
-        "is_whole": reading.is_whole,
+        "is_whole": reading.is_complete,
     }))
 }
 
-pub(super) fn letter_as_json(found: &Found) -> String {
-    pretty(&json!(found.letter))
+pub(super) fn letter_as_json(received: &ReceivedLetter) -> String {
+    pretty(&json!(received.letter))
 }
 
-pub(super) fn letter(found: &Found) -> String {
-    let DeadLetter { id, request_id, user, tenant, connection, action, .. } = &found.letter;
-    let DeadLetter { payload, metadata, error, attempts, max_attempts, .. } = &found.letter;
-    let DeadLetter { epoch: _, history, created_at, failed_at, redrive_of, .. } = &found.letter;
+pub(super) fn letter(received: &ReceivedLetter) -> String {
+    let DeadLetter { id, request_id, user, tenant, connection, action, .. } = &received.letter;
+    let DeadLetter { payload, metadata, error, attempts, max_attempts, .. } = &received.letter;
+    let DeadLetter { epoch: _, history, created_at, failed_at, redrive_of, .. } = &received.letter;
     let mut text = format!("{}\n\n", plain(id));
-    let mut fact = |name: &str, value: &str| line(&mut text, &format!("{name:<12}{}", plain(value)));
-    fact("request", request_id.as_str());
-    fact("user", user.as_str());
-    fact("tenant", tenant.as_str());
-    fact("connection", connection.as_str());
-    fact("action", action);
-    fact("queued", &time(*created_at));
-    fact("failed", &time(*failed_at));
-    fact("attempts", &format!("{attempts} of {max_attempts}"));
-    fact("error", &format!("{}: {}", error.code, error.message));
+    let mut field = |name: &str, value: &str| line(&mut text, &format!("{name:<12}{}", plain(value)));
+    field("request", request_id.as_str());
+    field("user", user.as_str());
+    field("tenant", tenant.as_str());
+    field("connection", connection.as_str());
+    field("action", action);
+    field("queued", &time(*created_at));
+    field("failed", &time(*failed_at));
+    field("attempts", &format!("{attempts} of {max_attempts}"));
+    field("error", &format!("{}: {}", error.code, error.message));
     if !error.details.is_empty() {
-        fact("details", &json!(error.details).to_string());
+        field("details", &json!(error.details).to_string());
     }
     if let Some(redrive_of) = redrive_of {
-        fact("redrive of", redrive_of);
+        field("redrive of", redrive_of);
     }
     if !metadata.is_empty() {
-        fact("metadata", &json!(metadata).to_string());
+        field("metadata", &json!(metadata).to_string());
     }
-    for (part, bytes) in &found.letter.left_out {
-        fact("left out", &format!("{part}, which has {bytes} bytes"));
+    for (part, bytes) in &received.letter.left_out {
+        field("left out", &format!("{part} ({bytes} bytes, too large for the dead letter)"));
     }
-    if found.receipts.len() > 1 {
-        fact("messages", &found.receipts.len().to_string());
+    if received.receipts.len() > 1 {
+        field("messages", &format!("{} with this dead letter", received.receipts.len()));
     }
     if !history.is_empty() {
         let header = ["#", "OUTCOME", "STARTED", "ENDED", "ERROR"].map(str::to_owned);
-        let rows = history.iter().map(past);
+        let rows = history.iter().map(attempt_row);
         text += &format!("\n{}", table(&[vec![header], rows.collect()].concat()));
     }
     text + "\n" + &pretty(payload)
 }
 
-fn row(letter: &DeadLetter) -> [String; 5] {
+fn letter_row(letter: &DeadLetter) -> [String; 5] {
     [
         plain(&letter.id),
         plain(&letter.action),
@@ -95,7 +95,7 @@ fn row(letter: &DeadLetter) -> [String; 5] {
     ]
 }
 
-fn past(attempt: &PastAttempt) -> [String; 5] {
+fn attempt_row(attempt: &PastAttempt) -> [String; 5] {
     let outcome = match attempt.outcome {
         AttemptOutcome::Failed => "failed",
         AttemptOutcome::TimedOut => "timed out",
@@ -111,7 +111,7 @@ fn past(attempt: &PastAttempt) -> [String; 5] {
     ]
 }
 
-/// Columns as wide as what stands in them.
+/// Formats rows as a table whose columns are as wide as their longest cell.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..N).map(width).collect();
@@ -124,20 +124,20 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 fn line(text: &mut String, line: &str) {
-    writeln!(text, "{line}").expect("a string takes any text");
+    writeln!(text, "{line}").expect("writing to a String cannot fail");
 }
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// To the second, in UTC.
+/// Formats a time in UTC, to the second.
 fn time(at: Timestamp) -> String {
     let secs = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(secs).map_or_else(|_| at.to_string(), |at| at.to_string())
 }
 
-/// What somebody else wrote, without what would steer a terminal.
+/// Escapes control characters, so that text from a client cannot send commands to the operator's terminal.
 pub(super) fn plain(text: &str) -> String {
     text.chars().fold(String::new(), |mut plain, c| {
         if c.is_control() {
