@@ -44,11 +44,17 @@ fn cases() -> Vec<(&'static str, String)> {
         ("truncated within the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
         ("truncated within the id", text(r#"{"action":"echo","id":"r1"#)),
         ("a leading byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
-        ("white space around the object", format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#)),
+        (
+            "white space around the object",
+            format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#),
+        ),
         ("one byte above the gateway's limit", of_bytes(MAX_FRAME_BYTES + 1, large)),
         ("6 MB, as large as Lambda accepts", of_bytes(6_000_000, large)),
         ("8,000 nested unclosed objects", r#"{"id":"r1","a":"#.repeat(8_000)),
-        ("100,000 nested unclosed arrays", r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000)),
+        (
+            "100,000 nested unclosed arrays",
+            r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000),
+        ),
         ("nested one level too deep", nested(Message::MAX_DEPTH)),
         ("nested as deeply as allowed", nested(Message::MAX_DEPTH - 1)),
         ("no action", text(r#"{"id":"r1","payload":{}}"#)),
@@ -63,7 +69,10 @@ fn cases() -> Vec<(&'static str, String)> {
         ("an id of 129 characters", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
         ("an empty id", text(r#"{"id":"","action":"echo"}"#)),
         ("an id like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
-        ("duplicate keys whose last values are valid", text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#)),
+        (
+            "duplicate keys whose last values are valid",
+            text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#),
+        ),
         ("duplicate ids of which the last is a number", text(r#"{"id":"r1","action":"fly","id":2}"#)),
         ("unknown keys", text(r#"{"id":"r1","action":"echo","user":"bob","type":7,"__proto__":{}}"#)),
         ("no payload", text(r#"{"id":"r1","action":"takes"}"#)),
@@ -73,13 +82,25 @@ fn cases() -> Vec<(&'static str, String)> {
         ("a fractional payload", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
         ("a payload above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
         ("a number above the range of f64", text(r#"{"id":"r1","action":"echo","payload":1e400}"#)),
-        ("numbers that change when parsed as f64", text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#)),
-        ("numbers that are longer in the response", format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#)),
+        (
+            "numbers that change when parsed as f64",
+            text(r#"{"id":"r1","action":"echo","payload":[1e-400,-0,1e23]}"#),
+        ),
+        (
+            "numbers that are longer in the response",
+            format!(r#"{{"id":"r1","action":"echo","payload":[{numbers}]}}"#),
+        ),
         ("a payload of lone surrogates", text(r#"{"id":"r1","action":"echo","payload":"\udc00\ud800"}"#)),
         ("metadata that is a string", text(r#"{"id":"r1","action":"echo","metadata":"x"}"#)),
         ("metadata with 33 entries", format!(r#"{{"id":"r1","action":"whoami","metadata":{{{entries}}}}}"#)),
-        ("metadata of more than 2,048 bytes", of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#)),
-        ("metadata with nested values", text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#)),
+        (
+            "metadata of more than 2,048 bytes",
+            of_bytes(2_100, r#"{"id":"r1","action":"whoami","metadata":{"k":"…"}}"#),
+        ),
+        (
+            "metadata with nested values",
+            text(r#"{"id":"r1","action":"whoami","metadata":{"k":[[{}]],"":null}}"#),
+        ),
         ("a status query with an array as payload", text(r#"{"id":"r1","action":"status","payload":[]}"#)),
         (
             "a status query with an empty request id",
@@ -111,7 +132,10 @@ fn cases() -> Vec<(&'static str, String)> {
                 "x".repeat(100_000)
             ),
         ),
-        ("a cancel with an array of ids as payload", text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#)),
+        (
+            "a cancel with an array of ids as payload",
+            text(r#"{"id":"r1","action":"cancel","payload":["r1","r2"]}"#),
+        ),
     ]
 }
 

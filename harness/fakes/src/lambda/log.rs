@@ -178,7 +178,9 @@ impl CapturedLog {
                 let _ = lines.changed().await;
             }
         });
-        let Ok(line) = found.await else { panic!("function {function} logged no line with {text:?} within five minutes") };
+        let Ok(line) = found.await else {
+            panic!("function {function} logged no line with {text:?} within five minutes")
+        };
         line
     }
 
