@@ -27,8 +27,8 @@ use streamer::processor::{BatchResponse, Processor, ProcessorSettings, StreamBat
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus,
-    Page, PageRequest, PastAttempt, Progress, ReadRequests, Request, RequestQueue, RequestSummary,
+    Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
+    PageRequest, PastAttempt, Progress, ReadRequests, ReclaimVerdict, Request, RequestQueue, RequestSummary,
     RunRequests, Runner, Status, StoreError, SubmitRequests, SubscribeToRequests, Subscribed, Subscriber,
     SweepRequests,
 };
@@ -279,7 +279,7 @@ impl ImmediateQueue {
         Audience {
             subscribers: subscribers.map(subscriber).collect(),
             cancel_requested: false,
-            parts_released: true,
+            part_ttls_set: true,
         }
     }
 }
@@ -427,10 +427,10 @@ impl SweepRequests for ImmediateQueue {
         unreachable!("{NOT_CALLED}")
     }
 
-    async fn take_back(
+    async fn reclaim(
         &self,
         _: &RequestSummary,
-        _: &Abandoned,
+        _: &ReclaimVerdict,
         _: &[PastAttempt],
         _: Timestamp,
     ) -> Result<bool, StoreError> {

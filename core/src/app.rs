@@ -375,7 +375,7 @@ mod tests {
         let mut app = App::new();
         app.handle("echo", echo).unwrap();
         assert!(app.answers("echo") && !app.answers("fly"));
-        let error = call(&app, "fly", Value::Null).await.unwrap_err().into_told();
+        let error = call(&app, "fly", Value::Null).await.unwrap_err().into_client_error();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: fly"));
 
         let fallback = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };

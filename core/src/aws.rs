@@ -94,7 +94,7 @@ impl AwsEnvironment {
 
     /// Returns this configuration with `clock` as the source of the dates of signed AWS requests.
     #[must_use]
-    pub fn dated_by(self, clock: &Arc<dyn Clock>) -> Self {
+    pub fn with_clock(self, clock: &Arc<dyn Clock>) -> Self {
         Self { time: SharedTimeSource::new(ClockTime(Arc::clone(clock))), ..self }
     }
 

@@ -104,11 +104,11 @@ bugs! {
     /// Every subscriber counts as reached once the terminal frame was sent, even if sending failed.
     DeliveryAssumed => "delivery assumed",
     /// The sequence numbers of each attempt start from zero, instead of from the attempt's epoch.
-    SeqBeginsAnew => "seq restarts with each attempt",
+    SeqRestarts => "seq restarts with each attempt",
     /// The write for a retry or a continuation does not check whether the user has requested a cancellation.
     CancelForgotten => "cancel flag ignored",
     /// An attempt mistakes a terminal status that another writer stored for its own write whose response was lost.
-    ForeignEndTaken => "foreign ending taken as own",
+    ForeignEndingTaken => "foreign ending taken as own",
     /// A request gets its TTL when it is queued, so that it can expire before it is terminal.
     TtlAtEnqueue => "time to live at enqueue",
 }

@@ -12,7 +12,7 @@ use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 
-pub use broadcast::{Broadcast, BroadcastSettings, FrameTooLarge, NotTried, Outcome, Tally, Target};
+pub use broadcast::{Broadcast, BroadcastError, BroadcastSettings, FrameTooLarge, Outcome, Tally, Target};
 
 use crate::ids::ConnectionId;
 

@@ -69,7 +69,7 @@ impl TerminalFrame {
                     json.len()
                 ),
             ),
-            Ending::Failed(error) => error.without_its_text(),
+            Ending::Failed(error) => error.without_details(),
             Ending::Cancelled => ErrorBody::cancelled(),
         };
         Self::of(id, Ending::Failed(error), seq, at)
@@ -77,7 +77,7 @@ impl TerminalFrame {
 }
 
 /// A terminal request to deliver, with facts that are not part of the stored request.
-pub(crate) struct EndedRequest<'r> {
+pub(crate) struct TerminalRequest<'r> {
     /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. Only a dead letter
     /// needs its payload.
     pub(crate) request: &'r Request,
@@ -85,7 +85,7 @@ pub(crate) struct EndedRequest<'r> {
     pub(crate) audience: Vec<ConnectionId>,
     /// Whether the terminal write has set the expiry of the request's part items (separate items that hold
     /// large values); `false` if unknown.
-    pub(crate) parts_released: bool,
+    pub(crate) part_ttls_set: bool,
     /// Whether the request's payload cannot be read, so that the dead letter is sent without it.
     pub(crate) is_payload_lost: bool,
 }
@@ -108,11 +108,11 @@ pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,
     dead_letters: Option<&D>,
     fan_out: FanOut<'_, P>,
-    ended: EndedRequest<'_>,
+    ended: TerminalRequest<'_>,
     until: Instant,
     push_timeout: Duration,
 ) -> Delivered {
-    let EndedRequest { request, audience, parts_released, is_payload_lost } = ended;
+    let TerminalRequest { request, audience, part_ttls_set, is_payload_lost } = ended;
     let Some(ending) = request.ending.clone() else { return Delivered::Partly };
     let key = request.key();
     let at = request.finished_at.unwrap_or_default();
@@ -129,7 +129,7 @@ pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
         delivered: &delivered,
         is_complete: delivered.len() == audience_size && letter != Letter::Unsent,
         is_dead_letter_sent: letter == Letter::Sent,
-        parts_released,
+        part_ttls_set,
     };
     match timeout_at(until, queue.record_delivery(&key, request.epoch, delivery)).await {
         Ok(Ok(())) if delivery.is_complete => return Delivered::Fully,

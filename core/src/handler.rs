@@ -128,7 +128,7 @@ use crate::telemetry::Causes;
 ///         let mut done: Done = context.checkpoint()?.unwrap_or_default();
 ///         while done.pages < pages {
 ///             if context.progress.remaining() < Duration::from_mins(2) {
-///                 return Err(HandlerError::go_on_later());
+///                 return Err(HandlerError::continue_later());
 ///             }
 ///             import(done.pages).await?;
 ///             done.pages += 1;
@@ -304,7 +304,7 @@ impl Context {
 /// | `?` on any other error | `PROCESSING_FAILED`, without the cause | yes |
 /// | [`failure`](Self::failure) | the given code and message | no |
 /// | [`retryable`](Self::retryable) | the given code and message, after the last attempt | yes |
-/// | [`go_on_later`](Self::go_on_later) | none | no: the request continues from its checkpoint |
+/// | [`continue_later`](Self::continue_later) | none | no: the request continues from its checkpoint |
 #[derive(Debug)]
 pub struct HandlerError {
     client_error: ErrorBody,
@@ -346,7 +346,7 @@ impl HandlerError {
     /// not count as an attempt. The value is an ordinary failure if the request is quick, or if no checkpoint was
     /// saved.
     #[must_use]
-    pub fn go_on_later() -> Self {
+    pub fn continue_later() -> Self {
         Self { client_error: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }
     }
 
@@ -383,7 +383,7 @@ impl HandlerError {
 
     /// Returns the error that the client receives.
     #[must_use]
-    pub fn told(&self) -> &ErrorBody {
+    pub fn client_error(&self) -> &ErrorBody {
         &self.client_error
     }
 
@@ -452,7 +452,7 @@ mod tests {
         let context =
             Context::new("order", "r1".into(), "ann".into(), "acme".into(), ConnectionId::from("c-ann"));
         let call = Call::new(context, payload, Phase::Processing);
-        CallError::from(endpoint(handler).run(call).await.unwrap_err()).into_told()
+        CallError::from(endpoint(handler).run(call).await.unwrap_err()).into_client_error()
     }
 
     #[tokio::test]
@@ -486,13 +486,13 @@ mod tests {
     #[test]
     fn error_source_is_in_the_log_text_and_not_in_the_client_error() {
         let error: HandlerError = "x".parse::<u32>().unwrap_err().into();
-        assert_eq!(error.told().code, ErrorCode::ProcessingFailed);
-        assert_eq!(error.told().message, "The request could not be processed");
+        assert_eq!(error.client_error().code, ErrorCode::ProcessingFailed);
+        assert_eq!(error.client_error().message, "The request could not be processed");
         assert!(error.to_string().ends_with("invalid digit found in string"), "{error}");
 
         let error =
             HandlerError::failure("CARD_DECLINED", "The card was declined").with_detail("retry", false);
-        assert_eq!(error.told().details["retry"], json!(false));
+        assert_eq!(error.client_error().details["retry"], json!(false));
         assert_eq!(error.to_string(), "CARD_DECLINED: The card was declined");
     }
 }

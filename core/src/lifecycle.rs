@@ -79,7 +79,7 @@ pub enum Event {
     /// The attempt stopped because a cancel was requested.
     Stopped,
     /// The request's user or an operator requests a cancel.
-    CancelAsked,
+    CancelRequested,
     /// The request's timer fired, so the sweeper handles the request.
     TimerFired,
 }
@@ -149,7 +149,7 @@ pub fn step(state: State, event: Event, now: Timestamp, rules: &Rules) -> Step {
 fn pending(budget: Budget, event: Event) -> Step {
     match event {
         Event::Claimed { until } => claimed(budget, until),
-        Event::CancelAsked => terminated(State::Cancelled),
+        Event::CancelRequested => terminated(State::Cancelled),
         Event::TimerFired => Step { state: State::Pending(budget), effect: Some(Effect::Nudge) },
         Event::Succeeded | Event::Failed { .. } | Event::Yielded | Event::Stopped => {
             without_effect(State::Pending(budget))
@@ -173,7 +173,7 @@ fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &
             without_effect(State::Pending(budget))
         }
         Event::Yielded => terminated(State::Failed),
-        Event::CancelAsked => {
+        Event::CancelRequested => {
             without_effect(State::Processing(budget, Hold { cancel_requested: true, ..hold }))
         }
         Event::TimerFired => {
@@ -192,7 +192,7 @@ fn processing(budget: Budget, hold: Hold, event: Event, now: Timestamp, rules: &
 fn retrying(budget: Budget, due: Timestamp, event: Event, now: Timestamp) -> Step {
     match event {
         Event::Claimed { until } if due <= now && budget.used < budget.allowed => claimed(budget, until),
-        Event::CancelAsked => terminated(State::Cancelled),
+        Event::CancelRequested => terminated(State::Cancelled),
         Event::TimerFired if now < due => {
             Step { state: State::Retrying(budget, due), effect: Some(Effect::Postpone(due)) }
         }
@@ -213,7 +213,7 @@ fn terminal(state: State, event: Event) -> Step {
         | Event::Failed { .. }
         | Event::Yielded
         | Event::Stopped
-        | Event::CancelAsked => without_effect(state),
+        | Event::CancelRequested => without_effect(state),
     }
 }
 

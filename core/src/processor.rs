@@ -15,7 +15,7 @@ pub use batch::{BatchItemFailure, BatchResponse, StreamBatch};
 use crate::config::Environment;
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::deadline::{LAST_MOMENT, before};
+use crate::deadline::{REPLY_MARGIN, before};
 use crate::executor::{Executor, NotClaimed, RunResult};
 use crate::ids::RequestKey;
 use crate::ports::Timestamp;
@@ -203,7 +203,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 }
             }
         }
-        let in_time = before(deadline, LAST_MOMENT);
+        let in_time = before(deadline, REPLY_MARGIN);
         match timeout_at(in_time, self.dispatch.dispatch(key)).await {
             Ok(Ok(())) => {
                 tracing::info!(request = %key, "request dispatched to the worker");

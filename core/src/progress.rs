@@ -53,7 +53,7 @@ pub enum StopReason {
     ///
     /// If the invocation's time is up and the handler has saved a checkpoint in this invocation, the request
     /// continues from the checkpoint in a new invocation.
-    TimeIsUp,
+    TimeLimitReached,
 }
 
 /// A checkpoint that a handler wants to save, and the channel on which the handler waits for the result.
@@ -300,7 +300,7 @@ impl fmt::Display for ProgressError {
             Self::Stopped(reason) => f.write_str(match reason {
                 StopReason::Cancelled => "the request is cancelled",
                 StopReason::LeaseLost => "the attempt has lost its lease on the request",
-                StopReason::TimeIsUp => "the time limit of the handler has expired",
+                StopReason::TimeLimitReached => "the time limit of the handler has expired",
             }),
             Self::Checkpoint { problem } => write!(f, "the checkpoint {problem}"),
             Self::Metadata { key, problem } => write!(f, "progress metadata {key:?} {problem}"),
@@ -365,7 +365,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         reporter.stop(StopReason::Cancelled);
-        reporter.stop(StopReason::TimeIsUp);
+        reporter.stop(StopReason::TimeLimitReached);
         assert_eq!(waits.await.unwrap(), StopReason::Cancelled, "the first stop reason is kept");
         assert_eq!(reporter.stopped().await, StopReason::Cancelled);
         let stopped = Err(ProgressError::Stopped(StopReason::Cancelled));

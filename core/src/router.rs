@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, unknown_action};
 use crate::connections::Connections;
-use crate::deadline::LAST_MOMENT;
+use crate::deadline::REPLY_MARGIN;
 use crate::handler::{Context, HandlerRuntime, HandlerTask, Verdict};
 use crate::ids::{ConnectionId, RequestId};
 use crate::middleware::{Call, CallError, CallErrorKind, Phase, Reply, Routing, SharedRateLimits};
@@ -138,7 +138,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
         let request_id = frame.request_id().cloned();
         let error = if let Frame::Error { error, .. } = frame {
-            error.without_its_text()
+            error.without_details()
         } else {
             let bytes = json.len();
             let message =
@@ -168,7 +168,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let now = self.clock.now();
         let sent_at = Timestamp::from_millis(u64::try_from(context.request_time_epoch).unwrap_or_default());
         let delay = now.since(sent_at).min(Self::MAX_DELAY);
-        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(LAST_MOMENT));
+        let time_left = (Self::TIMEOUT - delay).min(deadline.since(now).saturating_sub(REPLY_MARGIN));
         let until = Instant::now() + time_left;
         let timed_out = |_: Elapsed| {
             let message = format!("The request took longer than {} s", (delay + time_left).as_secs());
@@ -184,7 +184,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 self.update_last_ping(&connection, now, until)
             );
             if answer.is_err() {
-                self.handler_runtime.replace_if_stuck().await;
+                self.handler_runtime.replace_if_blocked().await;
             }
             answer.map_err(timed_out)?
         };
@@ -205,9 +205,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             }
             Ok(Reply::BuiltIn) => self.built_in(caller, &message).await,
             Err(error) => match error.kind() {
-                CallErrorKind::Refused => Err(error.into_told()),
+                CallErrorKind::Refused => Err(error.into_client_error()),
                 CallErrorKind::Failed => {
-                    let error = Some(error.into_told());
+                    let error = Some(error.into_client_error());
                     Ok(Frame::Response { request_id: caller.id, success: false, data: None, error })
                 }
             },

@@ -16,7 +16,7 @@ pub use connection::{Connection, ConnectionStore, Identity};
 pub use error::{StoreError, StoreErrorKind};
 pub use page::{Cursor, Page, PageRequest, pages};
 pub use queue::{
-    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, NewStatus, ReadRequests,
+    Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, NewStatus, ReadRequests, ReclaimVerdict,
     RequestQueue, RunRequests, SubmitRequests, SubscribeToRequests, Subscribed, Subscriber, SweepRequests,
 };
 pub use rate_limits::{FullAt, Rate, RateLimits, Taken};

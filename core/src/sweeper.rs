@@ -102,7 +102,7 @@ pub struct Swept {
     /// Number of requests that the sweep made pending because their next attempt was due.
     pub retried: usize,
     /// Number of requests that the sweep reclaimed because their lease had expired; the worker runs them again.
-    pub taken_back: usize,
+    pub reclaimed: usize,
     /// Number of requests that the sweep made terminal, because all attempts were used or a cancel was
     /// requested.
     pub ended: usize,
@@ -110,7 +110,7 @@ pub struct Swept {
     /// letter.
     pub undelivered: usize,
     /// Number of due items that the sweep skipped because they had changed since they were read.
-    pub moved_on: usize,
+    pub changed: usize,
     /// Number of requests that cannot be read or written. Their timers are postponed by 15 minutes; an operator
     /// must fix the items.
     pub unreadable: usize,
@@ -124,7 +124,7 @@ pub struct Swept {
     /// Number of timer index queries that failed.
     pub failed_queries: usize,
     /// Longest delay in this sweep between a timer's time and the start of the item's handling.
-    pub lateness: Duration,
+    pub max_timer_delay: Duration,
 }
 
 impl Swept {
@@ -133,18 +133,18 @@ impl Swept {
             ("RequestsNudged", self.nudged),
             ("TimersPostponed", self.held),
             ("RetriesStarted", self.retried),
-            ("RequestsReclaimed", self.taken_back),
+            ("RequestsReclaimed", self.reclaimed),
             ("RequestsMadeTerminal", self.ended),
             ("UndeliveredFound", self.undelivered),
             ("DeliveriesCompleted", self.delivered),
             ("DeliveriesIncomplete", self.delivery_incomplete),
-            ("ChangedItemsSkipped", self.moved_on),
+            ("ChangedItemsSkipped", self.changed),
             ("RequestsUnreadable", self.unreadable),
             ("DueItemsFailed", self.failed),
             ("DueQueriesFailed", self.failed_queries),
         ];
         let line = MetricLine::at(at).by("Function", "sweeper");
         let line = counts.into_iter().fold(line, |line, (name, count)| line.count(name, count as u64));
-        line.duration("MaxTimerDelay", self.lateness)
+        line.duration("MaxTimerDelay", self.max_timer_delay)
     }
 }

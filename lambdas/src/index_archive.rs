@@ -60,11 +60,11 @@ impl Handler for IndexArchive {
 
     async fn process(&self, input: Archive, context: Context) -> Result<Index, HandlerError> {
         let mut index: Index = context.checkpoint()?.unwrap_or_default();
-        // `go_on_later` needs a checkpoint, even if the time does not suffice for the first volume.
+        // `continue_later` needs a checkpoint, even if the time does not suffice for the first volume.
         context.progress.checkpoint(&index).await?;
         while index.volumes < input.volumes {
             if context.progress.remaining() < TIME_RESERVE {
-                return Err(HandlerError::go_on_later());
+                return Err(HandlerError::continue_later());
             }
             let mut words = Numbers::named(&format!("{}/{}", input.name, index.volumes));
             for _ in 0..4 {

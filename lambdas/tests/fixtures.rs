@@ -38,7 +38,7 @@ async fn stage(parameters: &[(&str, &str)]) -> (Stage, Arc<CapturedLog>) {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
     let log = Arc::new(CapturedLog::new());
     let builder =
-        Stage::builder().template(template).executables(Executables::of_this_test()).log(log.clone());
+        Stage::builder().template(template).executables(Executables::from_cargo_test()).log(log.clone());
     let builder = parameters.iter().fold(builder, |builder, (name, value)| builder.parameter(*name, *value));
     (builder.start().await.unwrap(), log)
 }

@@ -39,7 +39,7 @@ impl ErrorBody {
     ///
     /// A code longer than 128 bytes becomes `PROCESSING_FAILED`.
     #[must_use]
-    pub fn without_its_text(self) -> Self {
+    pub fn without_details(self) -> Self {
         const MAX_CODE_BYTES: usize = 128;
         let code =
             if self.code.as_str().len() <= MAX_CODE_BYTES { self.code } else { ErrorCode::ProcessingFailed };

@@ -171,14 +171,14 @@ impl Error for FrameTooLarge {}
 /// Why a broadcast to one connection did not try to send the frame.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum NotTried {
+pub enum BroadcastError {
     /// The frame is larger than API Gateway carries; make it smaller.
     TooLarge(FrameTooLarge),
     /// The connection's record could not be read; the error's kind says whether to retry.
     Store(StoreError),
 }
 
-impl fmt::Display for NotTried {
+impl fmt::Display for BroadcastError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge(error) => error.fmt(f),
@@ -187,7 +187,7 @@ impl fmt::Display for NotTried {
     }
 }
 
-impl Error for NotTried {
+impl Error for BroadcastError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::TooLarge(_) => None,
@@ -207,10 +207,10 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
     /// [`Gone`](Outcome::Gone).
     ///
     /// # Errors
-    /// [`NotTried`] if the frame is too large, or if the connection's record cannot be read.
-    pub async fn send(&self, to: &ConnectionId, frame: &Value) -> Result<Outcome, NotTried> {
-        let frame = text_of(frame).map_err(NotTried::TooLarge)?;
-        match self.store.get(to).await.map_err(NotTried::Store)? {
+    /// [`BroadcastError`] if the frame is too large, or if the connection's record cannot be read.
+    pub async fn send(&self, to: &ConnectionId, frame: &Value) -> Result<Outcome, BroadcastError> {
+        let frame = text_of(frame).map_err(BroadcastError::TooLarge)?;
+        match self.store.get(to).await.map_err(BroadcastError::Store)? {
             Some(connection) => Ok(self.send_with_retries(&connection, &frame).await),
             None => Ok(Outcome::Gone),
         }

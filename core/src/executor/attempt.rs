@@ -87,7 +87,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             request.subscribers.clone(),
         );
         let seq = Seq::start_of(lease.epoch);
-        let seq = bugs::instead(Bug::SeqBeginsAnew, Seq::start_of(0), seq);
+        let seq = bugs::instead(Bug::SeqRestarts, Seq::start_of(0), seq);
         // A run that continues from a checkpoint keeps the stored progress. A run without a checkpoint starts
         // at zero.
         let pushed =
@@ -122,7 +122,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::ABORT_TIMEOUT, task.stop()).await.is_err() {
             tracing::error!(request = %self.key, "aborted handler still holds its thread");
-            self.executor.handler_runtime.replace_if_stuck().await;
+            self.executor.handler_runtime.replace_if_blocked().await;
         }
         let Ok(outcome) = outcome else {
             tracing::warn!(

@@ -9,7 +9,7 @@ use super::ending::{AttemptEnding, write_ending};
 use super::{Executor, NotClaimed, RunResult};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::deadline::{LAST_MOMENT, before};
+use crate::deadline::{REPLY_MARGIN, before};
 use crate::ids::RequestKey;
 use crate::protocol::Seq;
 use crate::store::{Claimed, LastReport, Lease, RequestQueue, Runner, StoreError, StoreErrorKind};
@@ -51,7 +51,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
             }
             // Releasing the claim would need the store, which does not answer. The claim uses up one of the
             // request's attempts.
-            Claimed::OutOfReach(_, error) => {
+            Claimed::Unreachable(_, error) => {
                 tracing::error!(
                     request = %key, error = %Causes(&error),
                     "claimed request not readable now; waits for lease expiry"
@@ -89,7 +89,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
                 written => written,
             }
         };
-        match timeout_at(before(deadline, LAST_MOMENT), written).await {
+        match timeout_at(before(deadline, REPLY_MARGIN), written).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(request = %key, error = %Causes(&error), "terminal write failed");

@@ -98,7 +98,7 @@ impl Outcome {
         } else {
             tracing::debug!(request = %key, %error, "attempt failed");
         }
-        Self::Failed(Failure { error: error.into_told(), outcome, retry, runner: None })
+        Self::Failed(Failure { error: error.into_client_error(), outcome, retry, runner: None })
     }
 
     /// Returns the outcome of a handler that was stopped because its invocation ends. The worker makes the next

@@ -143,7 +143,7 @@ impl Function for LambdaConnect {
         _: impl FnOnce() -> Arc<App> + Send,
     ) -> Result<Self, ConfigError> {
         let verifier = setup.key.verifier(&setup.aws, host.clock.now()).await?;
-        let client = setup.aws.dated_by(&host.clock).dynamodb();
+        let client = setup.aws.with_clock(&host.clock).dynamodb();
         let store = DynamoConnectionStore::new(client, setup.connections);
         Ok(Self::new(verifier, store, Arc::clone(&host.clock)))
     }

@@ -279,7 +279,7 @@ impl Function for LambdaDisconnect {
         host: &Host,
         _: impl FnOnce() -> Arc<App> + Send,
     ) -> Result<Self, ConfigError> {
-        let client = setup.aws.dated_by(&host.clock).dynamodb();
+        let client = setup.aws.with_clock(&host.clock).dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), setup.connections);
         let queue = DynamoRequestQueue::new(client, setup.requests, setup.queue_settings);
         let (clock, metrics) = (Arc::clone(&host.clock), Arc::clone(&host.metrics));

@@ -37,7 +37,7 @@ impl ExecutorSetup {
 
     /// Returns the configuration of the AWS clients, with the host's clock for the dates of signed requests.
     pub(super) fn aws(&self, host: &Host) -> AwsEnvironment {
-        self.aws.clone().dated_by(&host.clock)
+        self.aws.clone().with_clock(&host.clock)
     }
 
     pub(super) fn executor(self, host: &Host, app: Arc<App>) -> LambdaExecutor {

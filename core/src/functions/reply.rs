@@ -3,7 +3,7 @@ use std::future::Future;
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use aws_lambda_events::encodings::Body;
 
-use crate::deadline::LAST_MOMENT;
+use crate::deadline::REPLY_MARGIN;
 use crate::ports::Timestamp;
 
 /// Returns a reply to the gateway with this HTTP status and body.
@@ -14,7 +14,7 @@ pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyRespons
     reply
 }
 
-/// Returns the output of `work`, or `None` if `work` is still running [`LAST_MOMENT`] before `deadline`, the
+/// Returns the output of `work`, or `None` if `work` is still running [`REPLY_MARGIN`] before `deadline`, the
 /// end of the invocation.
 pub(super) fn in_time<T>(
     now: Timestamp,
@@ -23,6 +23,6 @@ pub(super) fn in_time<T>(
 ) -> impl Future<Output = Option<T>> + Send {
     // Boxed because the SDK's futures are large.
     let work = Box::pin(work);
-    let time_left = deadline.since(now).saturating_sub(LAST_MOMENT);
+    let time_left = deadline.since(now).saturating_sub(REPLY_MARGIN);
     async move { tokio::time::timeout(time_left, work).await.ok() }
 }

@@ -53,7 +53,7 @@ impl Function for LambdaRouter {
         host: &Host,
         app: impl FnOnce() -> Arc<App> + Send,
     ) -> Result<Self, ConfigError> {
-        let aws = setup.aws.dated_by(&host.clock);
+        let aws = setup.aws.with_clock(&host.clock);
         let client = aws.dynamodb();
         let connections = DynamoConnectionStore::new(client.clone(), setup.connections);
         let queue = DynamoRequestQueue::new(client.clone(), setup.requests, setup.queue_settings);

@@ -47,7 +47,7 @@ impl Function for LambdaSweeper {
         host: &Host,
         _: impl FnOnce() -> Arc<App> + Send,
     ) -> Result<Self, ConfigError> {
-        let aws = setup.aws.dated_by(&host.clock);
+        let aws = setup.aws.with_clock(&host.clock);
         Ok(Self {
             queue: DynamoRequestQueue::new(aws.dynamodb(), setup.requests, setup.queue_settings),
             connections: ApiGatewayConnections::new(aws.management_api()),

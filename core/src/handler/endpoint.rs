@@ -69,7 +69,7 @@ async fn process<H: Handler>(
     if let Ok(result) = timeout_at(until, &mut work).await {
         return result;
     }
-    progress.stop(StopReason::TimeIsUp);
+    progress.stop(StopReason::TimeLimitReached);
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
         // An output that is returned within the grace period counts. An error counts as the timeout, because the
@@ -174,15 +174,15 @@ mod tests {
         let (reply, took) = run(work.timeout(LIMIT), Phase::Processing).await;
         let error = reply.unwrap_err();
         assert_eq!((error.kind(), error.verdict()), (CallErrorKind::Refused, Verdict::TimedOut));
-        assert_eq!(error.told().code, ErrorCode::Timeout);
-        assert_eq!(error.told().message, "The request took longer than 2 s");
+        assert_eq!(error.client_error().code, ErrorCode::Timeout);
+        assert_eq!(error.client_error().message, "The request took longer than 2 s");
         assert!(!error.is_unexpected());
-        assert_eq!(*seen_reason.lock().unwrap(), Some(StopReason::TimeIsUp));
+        assert_eq!(*seen_reason.lock().unwrap(), Some(StopReason::TimeLimitReached));
         assert_eq!(took, Duration::from_secs(3));
 
         let yields = handler_fn(|(): (), context: Context| async move {
             context.progress.stopped().await;
-            Err::<(), _>(HandlerError::go_on_later())
+            Err::<(), _>(HandlerError::continue_later())
         });
         let (reply, _) = run(yields.timeout(LIMIT), Phase::Processing).await;
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn output_that_a_handler_returns_within_the_grace_period_counts_as_success() {
         let work = handler_fn(|(): (), context: Context| async move {
-            Ok(context.progress.stopped().await == StopReason::TimeIsUp)
+            Ok(context.progress.stopped().await == StopReason::TimeLimitReached)
         });
         let (reply, took) = run(work.timeout(LIMIT), Phase::Processing).await;
         assert_eq!((reply.unwrap(), took), (Reply::Done(json!(true)), LIMIT));
@@ -207,11 +207,14 @@ mod tests {
         for (phase, grace) in [(Phase::Processing, STOP_GRACE), (routing(), QUICK_STOP_GRACE)] {
             let (reply, took) = run(hang().timeout(LIMIT), phase).await;
             let error = reply.unwrap_err();
-            assert_eq!((error.told().code.clone(), error.is_unexpected()), (ErrorCode::Timeout, true));
+            assert_eq!(
+                (error.client_error().code.clone(), error.is_unexpected()),
+                (ErrorCode::Timeout, true)
+            );
             assert_eq!(took, LIMIT + grace);
         }
         let (reply, _) = run(hang().timeout(Duration::ZERO), Phase::Processing).await;
-        assert_eq!(reply.unwrap_err().told().message, "The request took longer than 0 s");
+        assert_eq!(reply.unwrap_err().client_error().message, "The request took longer than 0 s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -238,6 +241,6 @@ mod tests {
         let (reply, _) = run(slow, routing()).await;
         assert_eq!(reply.unwrap(), Reply::Queue { estimated_duration: Duration::from_secs(6) });
         let guarded = handler_fn(|(): (), _| async { Ok(()) }).require("admin");
-        assert_eq!(run(guarded, routing()).await.0.unwrap_err().told().code, ErrorCode::Forbidden);
+        assert_eq!(run(guarded, routing()).await.0.unwrap_err().client_error().code, ErrorCode::Forbidden);
     }
 }

@@ -40,7 +40,7 @@ impl HandlerRuntime {
     /// The thread of a blocked runtime stays busy until the task awaits or ends. Until then, background tasks on that
     /// runtime stand still too, such as those that drive a handler's pooled connections. The number of replacements
     /// is not bounded. Each one is logged as an `error`.
-    pub(crate) async fn replace_if_stuck(&self) {
+    pub(crate) async fn replace_if_blocked(&self) {
         let (handle, replaced) = {
             let current = self.lock();
             (current.handle.clone(), current.replacements.len())

@@ -26,7 +26,7 @@ const EVENTS: [Event; 8] = [
     Event::Failed { next: None },
     Event::Yielded,
     Event::Stopped,
-    Event::CancelAsked,
+    Event::CancelRequested,
     Event::TimerFired,
 ];
 
@@ -85,7 +85,7 @@ fn text_of_event(event: Event) -> &'static str {
         Event::Failed { next: None } => "failed for good",
         Event::Yielded => "yielded",
         Event::Stopped => "stopped",
-        Event::CancelAsked => "cancel requested",
+        Event::CancelRequested => "cancel requested",
         Event::TimerFired => "timer fired",
     }
 }
@@ -225,7 +225,7 @@ fn events() -> impl Strategy<Value = Event> {
         2 => proptest::option::weighted(0.8, moment()).prop_map(|next| Event::Failed { next }),
         2 => Just(Event::Yielded),
         1 => Just(Event::Stopped),
-        1 => Just(Event::CancelAsked),
+        1 => Just(Event::CancelRequested),
         3 => Just(Event::TimerFired),
     ]
 }

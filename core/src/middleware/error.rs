@@ -58,7 +58,7 @@ impl CallError {
 
     /// Returns the error that the client receives.
     #[must_use]
-    pub const fn told(&self) -> &ErrorBody {
+    pub const fn client_error(&self) -> &ErrorBody {
         &self.client_error
     }
 
@@ -67,7 +67,7 @@ impl CallError {
         self.verdict
     }
 
-    pub(crate) fn into_told(self) -> ErrorBody {
+    pub(crate) fn into_client_error(self) -> ErrorBody {
         self.client_error
     }
 

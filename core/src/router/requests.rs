@@ -10,7 +10,7 @@ use super::snapshot::snapshot;
 use super::{Caller, Router, store_failed};
 use crate::connections::Connections;
 use crate::dead_letters::{DeadLetter, DeadLetters};
-use crate::delivery::{EndedRequest, FanOut, deliver};
+use crate::delivery::{FanOut, TerminalRequest, deliver};
 use crate::ids::{ConnectionId, RequestKey};
 use crate::protocol::{ErrorBody, ErrorCode, Frame, Message, Seq};
 use crate::service_error::ServiceError;
@@ -124,13 +124,13 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
             Err(error) => return Err(failed(error)),
         };
         let found = match cancelled {
-            Cancelled::Now { subscribers, seq, epoch, parts_released } => {
+            Cancelled::Now { subscribers, seq, epoch, part_ttls_set } => {
                 tracing::info!(request = %key, "request cancelled");
                 let request = self.cancelled_request(&caller, &target, seq, epoch);
-                let ended = EndedRequest {
+                let ended = TerminalRequest {
                     request: &request,
                     audience: subscribers,
-                    parts_released,
+                    part_ttls_set,
                     is_payload_lost: false,
                 };
                 // The terminal frame is delivered even if the snapshot for the answer cannot be read.
@@ -204,7 +204,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         if request.ending.is_some() {
             let audience = vec![connection.clone()];
             let ended =
-                EndedRequest { request: &request, audience, parts_released: false, is_payload_lost: false };
+                TerminalRequest { request: &request, audience, part_ttls_set: false, is_payload_lost: false };
             self.deliver_terminal_frame(caller, ended).await;
         }
         Ok(Some(request))
@@ -244,7 +244,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     }
 
     /// Delivers the terminal frame of a request, and returns before the answer is due.
-    async fn deliver_terminal_frame(&self, caller: &Caller, ended: EndedRequest<'_>) {
+    async fn deliver_terminal_frame(&self, caller: &Caller, ended: TerminalRequest<'_>) {
         let now = Instant::now();
         let answered_by = caller.until.checked_sub(Self::ANSWER_TIME).unwrap_or(now);
         let until = answered_by.min(now + Self::DELIVERY_TIMEOUT);

@@ -32,7 +32,7 @@ pub(super) fn snapshot(id: RequestId, request: &Request) -> Frame {
             data.insert("result_omitted".into(), json!(true));
         }
         Some(Ending::Failed(error)) => {
-            data.insert("error".into(), json!(error.clone().without_its_text()));
+            data.insert("error".into(), json!(error.clone().without_details()));
         }
     }
     response(id, Value::Object(data))

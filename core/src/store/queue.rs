@@ -10,7 +10,7 @@ pub use read::ReadRequests;
 pub use run::{Audience, RunRequests};
 pub use submit::{Cancelled, Enqueued, SubmitRequests};
 pub use subscribe::{Delivery, SubscribeToRequests, Subscribed, Subscriber};
-pub use sweep::{Abandoned, NewStatus, SweepRequests};
+pub use sweep::{NewStatus, ReclaimVerdict, SweepRequests};
 
 /// The complete store of queued requests: all operations, from enqueueing to delivery.
 ///

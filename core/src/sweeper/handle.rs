@@ -8,13 +8,13 @@ use super::Sweeper;
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::delivery::{Delivered, EndedRequest, FanOut, deliver};
+use crate::delivery::{Delivered, FanOut, TerminalRequest, deliver};
 use crate::ids::RequestKey;
 use crate::lifecycle::{Effect, Event, State, Step, step};
 use crate::ports::Timestamp;
 use crate::protocol::ErrorBody;
 use crate::store::{
-    Abandoned, AttemptOutcome, NewStatus, PastAttempt, RequestQueue, RequestSummary, Status, StoreError,
+    AttemptOutcome, NewStatus, PastAttempt, ReclaimVerdict, RequestQueue, RequestSummary, Status, StoreError,
     StoreErrorKind,
 };
 use crate::telemetry::Causes;
@@ -201,14 +201,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         };
         let history = crash.added_to(&seen.history);
         let decision = match next {
-            State::Pending(_) => Abandoned::Again,
-            State::Failed => Abandoned::Failed(error),
-            State::Cancelled => Abandoned::Cancelled,
+            State::Pending(_) => ReclaimVerdict::Rerun,
+            State::Failed => ReclaimVerdict::Failed(error),
+            State::Cancelled => ReclaimVerdict::Cancelled,
             State::Processing(..) | State::Retrying(..) | State::Completed => {
                 return Err(unwritable(key, seen, next));
             }
         };
-        if !self.queue.take_back(seen, &decision, &history, now).await? {
+        if !self.queue.reclaim(seen, &decision, &history, now).await? {
             return Ok(false);
         }
         let (attempt, status) = (seen.attempt, next.status().as_str());
@@ -309,7 +309,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         // matter.
         let fan_out = FanOut::new(&self.connections, key.clone(), push_timeout, Instant::now(), Vec::new());
         let audience = request.subscribers.clone();
-        let end = EndedRequest { audience, parts_released: false, is_payload_lost, request: &request };
+        let end = TerminalRequest { audience, part_ttls_set: false, is_payload_lost, request: &request };
         let dead_letters = dead_letter.then_some(&self.dead_letters);
         let delivered = deliver(&self.queue, dead_letters, fan_out, end, until, push_timeout).await;
         match delivered {

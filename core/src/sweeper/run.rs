@@ -53,12 +53,12 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
                 nudged = swept.nudged,
                 postponed = swept.held,
                 retried = swept.retried,
-                reclaimed = swept.taken_back,
+                reclaimed = swept.reclaimed,
                 made_terminal = swept.ended,
                 undelivered = swept.undelivered,
                 delivered = swept.delivered,
                 delivery_incomplete = swept.delivery_incomplete,
-                changed = swept.moved_on,
+                changed = swept.changed,
                 unreadable = swept.unreadable,
                 failed = swept.failed,
                 failed_queries = swept.failed_queries,
@@ -240,7 +240,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
             let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= now) else { return };
             let ((timer_at, key), due) = first.remove_entry();
             self.swept.handled += 1;
-            self.swept.lateness = self.swept.lateness.max(now.since(timer_at));
+            self.swept.max_timer_delay = self.swept.max_timer_delay.max(now.since(timer_at));
             let sweeper = self.sweeper;
             self.handling.push(Box::pin(async move {
                 let handled = timeout(CALL_TIME, sweeper.handle(&key, &due)).await;
@@ -276,8 +276,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
             Handled::Nudged => self.count(&key, |swept| &mut swept.nudged),
             Handled::Held => self.count(&key, |swept| &mut swept.held),
             Handled::Retried => self.count(&key, |swept| &mut swept.retried),
-            Handled::Reclaimed => self.count(&key, |swept| &mut swept.taken_back),
-            Handled::Changed => self.count(&key, |swept| &mut swept.moved_on),
+            Handled::Reclaimed => self.count(&key, |swept| &mut swept.reclaimed),
+            Handled::Changed => self.count(&key, |swept| &mut swept.changed),
             Handled::Unreadable => self.count(&key, |swept| &mut swept.unreadable),
         }
         self.concurrency = (self.concurrency + 1).min(self.sweeper.settings.concurrency.max(1));

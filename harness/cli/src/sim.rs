@@ -56,7 +56,7 @@ impl Sim {
     pub(super) fn run(self) -> CommandResult {
         match (&self.plan, self.seed) {
             (Some(file), _) => self.show(read(file)?),
-            (None, Some(seed)) => self.show(Plan::of_seed(seed)),
+            (None, Some(seed)) => self.show(Plan::from_seed(seed)),
             (None, None) if self.request.is_some() || self.trace || self.save.is_some() => {
                 Err("--request, --trace and --save need a single world; select one with --seed or --plan"
                     .into())
@@ -74,7 +74,7 @@ impl Sim {
         if self.trace {
             print(&world.trace())?;
         } else {
-            let mut timeline = world.timeline().coloured(std::io::stdout().is_terminal());
+            let mut timeline = world.timeline().colored(std::io::stdout().is_terminal());
             if let Some(request) = &self.request {
                 timeline = timeline.about(request);
             }

@@ -158,7 +158,7 @@ fn remarks(table: &Table, comparison: &Comparison) -> String {
     for (aspect, why) in &comparison.unknown {
         writeln!(text, "  {aspect}: not compared, {why}").expect("writing to a String cannot fail");
     }
-    for property in &table.beyond_layout {
+    for property in &table.properties_not_in_layout {
         writeln!(text, "  {property}: not compared, `streamer tables` does not set this property")
             .expect("writing to a String cannot fail");
     }
@@ -188,7 +188,7 @@ impl TablesArguments {
         for table in &mut tables {
             if matches!(&table.layout.encryption, Encryption::Kms { key: Some(key) } if key.contains(ACCOUNT))
             {
-                table.layout.encryption = Encryption::KmsUnknown;
+                table.layout.encryption = Encryption::KmsFromCloudFormation;
             }
         }
         for (id, name) in &self.names {

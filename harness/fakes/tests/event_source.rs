@@ -520,7 +520,7 @@ fn filter_operators_with_uncertain_aws_support_are_rejected_if_configured() {
             FilterPattern::parse(&format!(r#"{{"$or": [{{"a": {{"b": [{condition}]}}}}]}}"#)).unwrap();
         for allowed in [true, false] {
             let settings =
-                Settings { filters: vec![pattern.clone()], unsettled_operators: allowed, ..settings() };
+                Settings { filters: vec![pattern.clone()], undocumented_operators: allowed, ..settings() };
             assert_eq!(stage::mapping(settings).is_ok(), allowed || expected, "{condition}");
         }
     }

@@ -71,7 +71,7 @@ mod tests {
     fn jobs_are_replaced_by_app_requests_and_repeats_stay_repeats() {
         let mut requests = AppRequests::default();
         requests.add("print", |chance| json!({"pages": chance.number(1..=1_000_000)}));
-        let mut plan = Plan::of_seed(3);
+        let mut plan = Plan::from_seed(3);
         for client in &mut plan.clients {
             client.steps.extend(client.steps.clone());
         }
@@ -86,7 +86,7 @@ mod tests {
         };
         let (first, all) = (sent(&plan), sent(&plan).len());
         assert!(first.iter().all(|(action, _)| !ACTIONS.contains(&action.as_str())));
-        let mut again = Plan::of_seed(3);
+        let mut again = Plan::from_seed(3);
         requests.replace_jobs(&mut again);
         let once = sent(&again);
         assert!(!once.is_empty() && once.len() * 2 == all);

@@ -153,11 +153,11 @@ fn builder(
     builder = match app {
         AppUnderTest::Jobs => {
             let recorder = recorder.clone();
-            builder.app_of_each(move || handlers::app(&recorder))
+            builder.app_per_environment(move || handlers::app(&recorder))
         }
         AppUnderTest::Users(app) => {
             let app = Arc::clone(app);
-            builder.app_with(move |services| app(services))
+            builder.app_with_services(move |services| app(services))
         }
     };
     for (name, value) in &plan.stage.variables {

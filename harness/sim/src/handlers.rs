@@ -109,13 +109,13 @@ impl Job {
         let done = saved.unwrap_or_default().done;
         for (at, step) in self.steps.iter().enumerate().skip(done) {
             if !self.is_deaf && progress.stop_reason().is_some() {
-                return Err(HandlerError::go_on_later());
+                return Err(HandlerError::continue_later());
             }
             match step {
                 JobStep::Wait(ms) => {
                     let time = Duration::from_millis(*ms);
                     if !self.is_deaf && has_saved && progress.remaining() < time + Self::MARGIN {
-                        return Err(HandlerError::go_on_later());
+                        return Err(HandlerError::continue_later());
                     }
                     self.wait(time, progress).await?;
                 }
@@ -148,7 +148,7 @@ impl Job {
         Ok(())
     }
 
-    /// Sleeps for `time`. If the attempt is asked to stop, a job that is not deaf returns `go_on_later`
+    /// Sleeps for `time`. If the attempt is asked to stop, a job that is not deaf returns `continue_later`
     /// immediately: the executor then decides whether the request continues in a new invocation or ends.
     async fn wait(&self, time: Duration, progress: &ProgressReporter) -> Result<(), HandlerError> {
         if self.is_deaf {
@@ -157,7 +157,7 @@ impl Job {
         }
         tokio::select! {
             biased;
-            _ = progress.stopped() => Err(HandlerError::go_on_later()),
+            _ = progress.stopped() => Err(HandlerError::continue_later()),
             () = tokio::time::sleep(time) => Ok(()),
         }
     }
@@ -188,7 +188,7 @@ impl Job {
             }
             JobEnd::GoOnUntil(continuations) if context.continuations < continuations => {
                 context.progress.checkpoint(Saved { done: self.steps.len(), ballast: String::new() }).await?;
-                return Err(HandlerError::go_on_later());
+                return Err(HandlerError::continue_later());
             }
             JobEnd::Fail => return Err(HandlerError::failure("NO_GOOD", "this job always fails")),
             JobEnd::FailWith(bytes) => return Err(HandlerError::failure("NO_GOOD", ballast(bytes))),

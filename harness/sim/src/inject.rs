@@ -180,7 +180,7 @@ fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
             vec![Fault::fail(Call::any_invoke()), Fault::fail_after_apply(Call::any_invoke())]
         }
         FaultKind::InvokeTwice => vec![Fault::duplicate(Call::event())],
-        FaultKind::HandOverFailed => vec![
+        FaultKind::DispatchFailed => vec![
             Fault::fail(Call::invoke_api()),
             Fault::fail_after_apply(Call::invoke_api()),
             Fault::lose_answer(Call::invoke_api()),
@@ -279,7 +279,7 @@ mod tests {
             (FaultKind::InvokeFailed, 0.3),
             (FaultKind::InvokeTwice, 0.5),
             (FaultKind::EventLost, 0.5),
-            (FaultKind::HandOverFailed, 0.7),
+            (FaultKind::DispatchFailed, 0.7),
             (FaultKind::DuplicateRecords, 0.7),
             (FaultKind::LateRecords, 0.7),
             (FaultKind::FailedReads, 0.4),

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn one_seed_executed_twice_gives_identical_traces() {
-        let plan = Plan::of_seed(7);
+        let plan = Plan::from_seed(7);
         let run = || {
             execution::execute(&plan, &execution::AppUnderTest::Jobs, &recorder::Until::End)
                 .expect("the stage starts")

@@ -216,7 +216,7 @@ fault_kinds! {
     /// A function is invoked twice with one event, concurrently.
     InvokeTwice => "invoke_twice",
     /// The call that dispatches a request to the worker fails, or is not answered.
-    HandOverFailed => "hand_over_failed",
+    DispatchFailed => "hand_over_failed",
     /// The event of an asynchronous invocation is lost in Lambda's queue.
     EventLost => "event_lost",
     /// A post to an open connection is answered with 410 Gone.

@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn plan_written_to_a_file_is_read_back_unchanged() {
         for seed in 0..50 {
-            let plan = Plan::of_seed(seed);
+            let plan = Plan::from_seed(seed);
             assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
         }
     }

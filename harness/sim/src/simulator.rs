@@ -129,7 +129,7 @@ impl Sim {
 
     /// Creates a simulator of an app whose handlers need the time of day, randomness, or AWS calls. `app`
     /// receives the stage's services, which provide these, as with
-    /// [`StageBuilder::app_with`](streamer_harness::stage::StageBuilder::app_with).
+    /// [`StageBuilder::app_with_services`](streamer_harness::stage::StageBuilder::app_with_services).
     ///
     /// A client of an AWS SDK keeps runs deterministic if it has the services' HTTP client, a time source
     /// that reads the services' clock, its own retry partition, and no stalled-stream protection (which reads
@@ -200,7 +200,7 @@ impl Sim {
     /// Returns the plan of a seed, with this simulator's requests and permissions.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
-        let mut plan = Plan::of_seed(seed);
+        let mut plan = Plan::from_seed(seed);
         self.requests.replace_jobs(&mut plan);
         for client in &mut plan.clients {
             client.permissions.extend(self.permissions.iter().cloned());
@@ -217,7 +217,7 @@ impl Sim {
             (None, panicked) => {
                 let message = panicked.last().map_or_else(String::new, ToString::to_string);
                 let draw = violation("payload generators do not panic", BEGIN, message);
-                World::broken(Plan::of_seed(seed), vec![draw])
+                World::broken(Plan::from_seed(seed), vec![draw])
             }
         }
     }

@@ -32,7 +32,7 @@ impl<'a> Timeline<'a> {
 
     /// Sets whether lines are colored for a terminal. Default: false.
     #[must_use]
-    pub const fn coloured(mut self, is_coloured: bool) -> Self {
+    pub const fn colored(mut self, is_coloured: bool) -> Self {
         self.is_coloured = is_coloured;
         self
     }

@@ -22,11 +22,11 @@ const MAX_SEEDS: u64 = 1_000;
 /// Bugs that are caught too rarely to insist on. The search ends when all other bugs are caught, unless such
 /// a bug is the only one searched for.
 ///
-/// `ForeignEndTaken`: an attempt treats another attempt's terminal write as its own. The mistake does harm
+/// `ForeignEndingTaken`: an attempt treats another attempt's terminal write as its own. The mistake does harm
 /// only if both attempts have failed, or if a subscriber still lacks the terminal frame. The attempt's
 /// process must freeze at the end of the attempt for longer than its lease, and then continue at such a
 /// moment.
-const RARELY_CAUGHT: [Bug; 1] = [Bug::ForeignEndTaken];
+const RARELY_CAUGHT: [Bug; 1] = [Bug::ForeignEndingTaken];
 /// Stack size of a thread, because the embedded database parses expressions recursively.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ use crate::tables::Layout;
 use crate::template::{Environment, Function, Table, Template, WebSocketApi};
 use streamer_fakes::event_source::Settings;
 use streamer_fakes::faults::Faults;
-use streamer_fakes::gateway::{ApiConfig, Limits, Route, Unconfirmed};
+use streamer_fakes::gateway::{ApiConfig, Limits, Route, UndocumentedBehavior};
 use streamer_fakes::lambda::{FunctionConfig, InProcess, LogSink};
 
 /// The template of Streamer's own functions, for a stage that has an app and no template.
@@ -37,7 +37,7 @@ pub struct StageBuilder {
     pub(super) routes: Vec<Route>,
     pub(super) mappings: Vec<(String, Settings)>,
     pub(super) limits: Option<Limits>,
-    pub(super) unconfirmed: Option<Unconfirmed>,
+    pub(super) unconfirmed: Option<UndocumentedBehavior>,
     pub(super) data: Option<PathBuf>,
     pub(super) signing_key: Option<SigningKey>,
     pub(super) log: Option<Arc<dyn LogSink>>,
@@ -111,8 +111,8 @@ impl StageBuilder {
     /// function, as on AWS. Layers that keep state, such as rate limits, need this.
     ///
     /// Otherwise works as [`app`](Self::app).
-    pub fn app_of_each(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
-        self.app_with(move |_| app())
+    pub fn app_per_environment(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
+        self.app_with_services(move |_| app())
     }
 
     /// Runs Streamer's functions in this process, with handlers that call AWS. `app` makes a new app in each
@@ -120,7 +120,7 @@ impl StageBuilder {
     ///
     /// An AWS SDK client in a handler reaches the stage's own services if it is configured with
     /// [`Services::http_client`], any credentials and any region.
-    pub fn app_with(mut self, app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
+    pub fn app_with_services(mut self, app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         self.apps = Some(Apps::Each(Arc::new(app)));
         self
     }
@@ -157,7 +157,12 @@ impl StageBuilder {
     /// Adds a table with this name and layout.
     pub fn table(mut self, name: impl Into<String>, layout: Layout) -> Self {
         let name = name.into();
-        self.tables.push(Table { logical_id: name.clone(), name, layout, beyond_layout: Vec::new() });
+        self.tables.push(Table {
+            logical_id: name.clone(),
+            name,
+            layout,
+            properties_not_in_layout: Vec::new(),
+        });
         self
     }
 
@@ -183,7 +188,7 @@ impl StageBuilder {
 
     /// Sets how the gateway behaves where no source settles how AWS behaves. Default: the likelier behavior
     /// in each case.
-    pub fn unconfirmed(mut self, unconfirmed: Unconfirmed) -> Self {
+    pub fn unconfirmed(mut self, unconfirmed: UndocumentedBehavior) -> Self {
         self.unconfirmed = Some(unconfirmed);
         self
     }
@@ -367,7 +372,7 @@ impl StageBuilder {
             return Ok(FunctionConfig::new(&function.name, executables.path(&function.binary)?));
         }
         let code = self.apps.as_ref().and_then(|apps| code_of(&function.binary, apps, backends));
-        let code = code.ok_or_else(|| StageError::NoCode {
+        let code = code.ok_or_else(|| StageError::MissingCode {
             function: function.logical_id.clone(),
             binary: function.binary.clone(),
         })?;

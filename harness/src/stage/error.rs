@@ -51,7 +51,7 @@ pub enum StageError {
         known: Vec<String>,
     },
     /// A stage in process has no code for a function.
-    NoCode {
+    MissingCode {
         /// Logical id of the function in the template.
         function: String,
         /// Name of the binary that the template builds the function from.
@@ -60,7 +60,7 @@ pub enum StageError {
     /// The key pair that signs tokens cannot be created.
     NoKey(io::Error),
     /// A function did not start: its code or process ended before it asked for an event.
-    FunctionDied {
+    FunctionDidNotStart {
         /// Logical id of the function in the template, or the name of an additional function.
         function: String,
         /// Description of how the function ended, with its last output.
@@ -105,14 +105,14 @@ impl fmt::Display for StageError {
                  built; the binaries are: {}",
                 known.join(", ")
             ),
-            Self::NoCode { function, binary } => write!(
+            Self::MissingCode { function, binary } => write!(
                 f,
                 "function {function} is built from the binary {binary:?}, but the stage has no code for that \
                  binary; add .app(…) for connect, disconnect, router, processor, worker and sweeper, \
                  .function({binary:?}, …) for your own code, or .executables(…) for programs"
             ),
             Self::NoKey(error) => write!(f, "the key that signs tokens cannot be created: {error}"),
-            Self::FunctionDied { function, message } => {
+            Self::FunctionDidNotStart { function, message } => {
                 write!(f, "function {function} does not start: {message}")
             }
             Self::Functions(error) => error.fmt(f),
@@ -140,8 +140,8 @@ impl std::error::Error for StageError {
             | Self::Queue(_)
             | Self::Build(_)
             | Self::NoExecutable { .. }
-            | Self::NoCode { .. }
-            | Self::FunctionDied { .. }
+            | Self::MissingCode { .. }
+            | Self::FunctionDidNotStart { .. }
             | Self::Functions(_)
             | Self::Gateway(_)
             | Self::Mapping(_)

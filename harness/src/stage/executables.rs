@@ -21,7 +21,7 @@ impl Executables {
     ///
     /// In any other program, there are none.
     #[must_use]
-    pub fn of_this_test() -> Self {
+    pub fn from_cargo_test() -> Self {
         std::env::vars_os()
             .filter_map(|(name, path)| {
                 Some((name.to_str()?.strip_prefix(Self::TEST_BINARY_PREFIX)?.to_owned(), path))

@@ -11,7 +11,7 @@ use streamer_fakes::dynamodb::DynamoDb;
 /// Returns every item of a table, sorted by its JSON text.
 pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, StageError> {
     let failed = |message: String| StageError::Items { table: table.to_owned(), message };
-    let client = dynamodb.quiet_client();
+    let client = dynamodb.harness_client();
     let (mut items, mut after) = (Vec::new(), None);
     loop {
         let page = client.scan().table_name(table).consistent_read(true).set_exclusive_start_key(after);

@@ -212,7 +212,7 @@ impl Stage {
     /// Serves the gateway and the AWS services on one port, until the stage ends.
     fn serve(&mut self, listener: TcpListener) {
         let app = self.gateway.router().merge(self.dynamodb.router()).merge(self.functions.router());
-        let app = self.queues.in_front_of(app);
+        let app = self.queues.layered_over(app);
         let stopped = until(&self.stop_serving);
         self.tasks.spawn(async move {
             let service = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -230,7 +230,7 @@ impl Stage {
         let starts = names.iter().map(|name| async move {
             self.functions.probe(name).await.map_err(|error| {
                 let of_template = of_template.iter().find(|function| function.name == *name);
-                StageError::FunctionDied {
+                StageError::FunctionDidNotStart {
                     function: of_template.map_or(name, |function| &function.logical_id).clone(),
                     message: error.to_string(),
                 }

@@ -65,7 +65,7 @@ pub(super) enum Apps {
 }
 
 /// What the stage gives to the code of one environment of a function; see
-/// [`StageBuilder::app_with`](super::StageBuilder::app_with).
+/// [`StageBuilder::app_with_services`](super::StageBuilder::app_with_services).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Services {
@@ -165,8 +165,8 @@ impl<F: Function> StreamerFunction<F> {
         let handler_runtime = Handle::current();
         let host = Host { clock: Arc::clone(&clock), entropy: Arc::clone(entropy), metrics, handler_runtime };
         let http_client = SharedHttpClient::new(Clients {
-            dynamodb: dynamodb.http_client_of(caller.clone()),
-            queues: queues.http_client_of(caller.clone()),
+            dynamodb: dynamodb.http_client_for(caller.clone()),
+            queues: queues.http_client_for(caller.clone()),
             gateway: gateway.clone(),
             functions: functions.clone(),
             caller,
@@ -264,10 +264,10 @@ impl Clients {
         }
         // Checked before `connections/`, because a function's name may contain that text.
         if request.uri().contains("/2015-03-31/functions/") {
-            return Ok(self.functions.get()?.http_client_of(self.caller.clone()));
+            return Ok(self.functions.get()?.http_client_for(self.caller.clone()));
         }
         if request.uri().contains("connections/") {
-            return Ok(self.gateway.get()?.http_client_of(self.caller.clone()));
+            return Ok(self.gateway.get()?.http_client_for(self.caller.clone()));
         }
         let message = format!(
             "the stage in process has no service for the call {target} {}; services: DynamoDB, SQS, Lambda, \

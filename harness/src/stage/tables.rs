@@ -13,14 +13,14 @@ use streamer_fakes::dynamodb::DynamoDb;
 /// [`StageError::Table`] if DynamoDB refuses a table, or an existing table has another layout.
 pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
     // The call never waits: the client answers immediately, and a new table is active immediately.
-    pollster::block_on(create_each(&Tables::new(dynamodb.quiet_client(), "the stage's DynamoDB"), tables))
+    pollster::block_on(create_each(&Tables::new(dynamodb.harness_client(), "the stage's DynamoDB"), tables))
 }
 
 async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
     for table in tables {
         let failed = |message: String| StageError::Table { table: table.name.clone(), message };
         let mut layout = table.layout.clone();
-        if layout.encryption == Encryption::KmsUnknown {
+        if layout.encryption == Encryption::KmsFromCloudFormation {
             // The local stage encrypts nothing, so the unknown key does not matter.
             layout.encryption = Encryption::Owned;
         }

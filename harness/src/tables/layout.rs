@@ -221,7 +221,7 @@ pub enum Encryption {
         key: Option<String>,
     },
     /// A KMS key that only CloudFormation knows, for example because the template creates it.
-    KmsUnknown,
+    KmsFromCloudFormation,
 }
 
 impl Encryption {
@@ -241,7 +241,9 @@ impl Encryption {
                 }
             },
             (Self::Kms { key: wanted }, Self::Kms { key: None }) => Ok(wanted.is_none()),
-            (Self::KmsUnknown, _) | (_, Self::KmsUnknown) => Err("only CloudFormation knows the wanted key"),
+            (Self::KmsFromCloudFormation, _) | (_, Self::KmsFromCloudFormation) => {
+                Err("only CloudFormation knows the wanted key")
+            }
         }
     }
 }
@@ -252,7 +254,7 @@ impl fmt::Display for Encryption {
             Self::Owned => f.write_str("with a key that DynamoDB owns"),
             Self::Kms { key: None } => f.write_str("with the account's default KMS key for DynamoDB"),
             Self::Kms { key: Some(key) } => write!(f, "with the KMS key {key}"),
-            Self::KmsUnknown => f.write_str("with a KMS key that only CloudFormation knows"),
+            Self::KmsFromCloudFormation => f.write_str("with a KMS key that only CloudFormation knows"),
         }
     }
 }

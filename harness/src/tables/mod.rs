@@ -120,7 +120,7 @@ impl Tables {
 
     /// Creates the table if it does not exist. Returns whether the table was created.
     async fn create_if_missing(&self, name: &str, layout: &Layout) -> Result<bool, TablesError> {
-        if layout.encryption == Encryption::KmsUnknown {
+        if layout.encryption == Encryption::KmsFromCloudFormation {
             return match self.describe(name).await? {
                 Some(_) => Ok(false),
                 None => Err(TablesError::new(

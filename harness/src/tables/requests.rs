@@ -49,7 +49,7 @@ pub(super) fn create(
         let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(view.clone());
         request = request.stream_specification(stream.build()?);
     }
-    // The caller has already refused `KmsUnknown`.
+    // The caller has already refused `KmsFromCloudFormation`.
     if let Encryption::Kms { key } = &layout.encryption {
         let encryption = SseSpecification::builder().enabled(true).sse_type(SseType::Kms);
         request = request.sse_specification(encryption.set_kms_master_key_id(key.clone()).build());

@@ -22,7 +22,7 @@ pub struct Table {
     pub layout: Layout,
     /// Properties of the table in the template that a [`Layout`] cannot hold, such as
     /// `StreamSpecification.ResourcePolicy`.
-    pub beyond_layout: Vec<String>,
+    pub properties_not_in_layout: Vec<String>,
 }
 
 const IGNORED: &[Ignored] = &[
@@ -73,7 +73,7 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     let name = reader.report.keep(reader.scope.physical_name(resource.id, resource.node));
 
     let definitions = attribute_definitions(&mut fields, reader);
-    let mut beyond = beyond_layout("", IGNORED, &fields);
+    let mut beyond = properties_not_in_layout("", IGNORED, &fields);
     let mut layout = Layout::new(key_schema(&mut fields, &definitions, reader));
     layout.billing = billing(&mut fields, reader);
     for (list, scope) in
@@ -99,11 +99,11 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
         }
     }
     fields.finish(IGNORED, reader);
-    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, beyond_layout: beyond })
+    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, properties_not_in_layout: beyond })
 }
 
 /// Returns those of `names` that the template sets, with the prefix.
-fn beyond_layout(prefix: &str, names: &[Ignored], fields: &Fields) -> Vec<String> {
+fn properties_not_in_layout(prefix: &str, names: &[Ignored], fields: &Fields) -> Vec<String> {
     let set = names.iter().filter(|(name, ..)| fields.has(name));
     set.map(|(name, ..)| format!("{prefix}{name}")).collect()
 }
@@ -208,7 +208,7 @@ fn index(
     }
     index.throughput = throughput(&mut fields, reader);
     let prefix = format!("index {}: ", name.as_deref().unwrap_or_default());
-    beyond.extend(beyond_layout(&prefix, INDEX_IGNORED, &fields));
+    beyond.extend(properties_not_in_layout(&prefix, INDEX_IGNORED, &fields));
     fields.finish(INDEX_IGNORED, reader);
     Some((name?, index))
 }
@@ -219,7 +219,7 @@ fn stream(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>
     if let Some(view) = &view {
         check_one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
     }
-    beyond.extend(beyond_layout("StreamSpecification.", STREAM_IGNORED, &stream));
+    beyond.extend(properties_not_in_layout("StreamSpecification.", STREAM_IGNORED, &stream));
     stream.finish(STREAM_IGNORED, reader);
     Some(view.map_or(StreamViewType::NewImage, |view| StreamViewType::from(view.as_str())))
 }
@@ -245,7 +245,7 @@ fn encryption(fields: &mut Fields, reader: &mut Reader<'_>) -> Encryption {
     match key {
         _ if !on => Encryption::Owned,
         Ok(key) => Encryption::Kms { key },
-        Err(_) => Encryption::KmsUnknown,
+        Err(_) => Encryption::KmsFromCloudFormation,
     }
 }
 

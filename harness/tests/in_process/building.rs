@@ -148,7 +148,7 @@ async fn app_factory_makes_a_separate_app_for_each_environment() {
         counted.fetch_add(1, Ordering::Relaxed);
         app()
     };
-    let stage = Stage::builder().app_of_each(make).start().await.unwrap();
+    let stage = Stage::builder().app_per_environment(make).start().await.unwrap();
     assert_eq!(made.load(Ordering::Relaxed), 3, "router, processor and worker each have one app");
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("echo", "r1", json!(1)).await.unwrap();
@@ -173,8 +173,12 @@ async fn handler_calls_dynamodb_of_the_stage_in_the_name_of_its_function() {
         app.handle("put", put).unwrap();
         app
     };
-    let stage =
-        Stage::builder().app_with(make).table("things", Layout::keyed_by("id")).start().await.unwrap();
+    let stage = Stage::builder()
+        .app_with_services(make)
+        .table("things", Layout::keyed_by("id"))
+        .start()
+        .await
+        .unwrap();
     let call = Call::dynamodb("PutItem").on("things").by("streamer-RouterFunction");
     let throttled = stage.faults().add(Fault::throttle(call).times(1));
     let mut ann = stage.connect(&ann()).await.unwrap();

@@ -59,7 +59,7 @@ async fn stage(faults: Faults) -> (Stage, Work, WebSocket) {
         app.handle("work", Work { version: services.version, ..each.clone() }).unwrap();
         app
     };
-    let stage = Stage::builder().app_with(app).faults(faults).start().await.unwrap();
+    let stage = Stage::builder().app_with_services(app).faults(faults).start().await.unwrap();
     let ann = stage.connect(&ann()).await.unwrap();
     (stage, work, ann)
 }
@@ -217,7 +217,7 @@ async fn clock_skew_lasts_until_its_environment_is_replaced() {
     };
     let faults = Faults::default();
     let off = faults.add(Fault::skew(Call::init().on(ROUTER), Duration::from_secs(3)));
-    let stage = Stage::builder().app_with(app).faults(faults).start().await.unwrap();
+    let stage = Stage::builder().app_with_services(app).faults(faults).start().await.unwrap();
     let mut ann = stage.connect(&ann()).await.unwrap();
     assert_eq!(off.hits(), 1);
     drop(off);
@@ -280,7 +280,7 @@ fn lingering(services: &Services, answers: &Arc<AtomicU32>) -> App {
 async fn task_of_a_killed_function_receives_no_answer_and_starts_no_call() {
     let answers = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&answers);
-    let stage = Stage::builder().app_with(move |services| lingering(services, &counted));
+    let stage = Stage::builder().app_with_services(move |services| lingering(services, &counted));
     let stage = stage.table("things", Layout::keyed_by("id")).start().await.unwrap();
     let mut ann = stage.connect(&ann()).await.unwrap();
     let late = Fault::delay(Call::dynamodb("PutItem").on("things"), Duration::from_secs(10));

@@ -36,7 +36,7 @@ impl Handler for Scan {
         let mut done: u32 = context.checkpoint()?.unwrap_or_default();
         while done < pages {
             if context.progress.remaining() < Duration::from_mins(2) {
-                return Err(HandlerError::go_on_later());
+                return Err(HandlerError::continue_later());
             }
             tokio::time::sleep(Duration::from_mins(1)).await;
             self.0.pages.fetch_add(1, Ordering::Relaxed);

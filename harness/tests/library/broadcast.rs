@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use streamer::app::App;
 use streamer::connections::{
-    Broadcast, Connections, NotTried, Outcome, SendError, SendErrorKind, Tally, Target,
+    Broadcast, BroadcastError, Connections, Outcome, SendError, SendErrorKind, Tally, Target,
 };
 use streamer::ids::ConnectionId;
 use streamer::store::ConnectionStore as _;
@@ -127,7 +127,7 @@ async fn broadcast_send_to_one_connection_reports_sent_gone_or_store_error() {
     assert!(matches!(broadcast.send(&"c-bob".into(), &frame()).await.unwrap(), Outcome::Gone));
     assert!(world.connections().get(&"c-bob".into()).await.unwrap().is_none());
     let _broken = world.faults.add(Fault::fail(Call::dynamodb("GetItem")));
-    assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await, Err(NotTried::Store(_))));
+    assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await, Err(BroadcastError::Store(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +140,7 @@ async fn broadcast_frame_above_128_kib_is_refused_before_any_send() {
     let refused = broadcast.to_tenant(&tenant, &too_large).err().unwrap();
     assert_eq!(refused.to_string(), "the frame has 131073 bytes; the gateway carries at most 131072");
     assert!(broadcast.to_user(&tenant, &"ann".into(), &too_large).is_err());
-    assert!(matches!(broadcast.send(&"c-ann".into(), &too_large).await, Err(NotTried::TooLarge(_))));
+    assert!(matches!(broadcast.send(&"c-ann".into(), &too_large).await, Err(BroadcastError::TooLarge(_))));
     assert_eq!(broadcast.connections.sent.load(Ordering::SeqCst), 0);
     let tally: Tally = broadcast.to_tenant(&tenant, &largest).unwrap().collect().await;
     assert_eq!(tally.sent, 2);

@@ -59,7 +59,7 @@ async fn result_that_a_handler_returns_after_its_cancel_cleanup_is_ignored() {
         None,
         Some(|| HandlerError::failure("A", "a")),
         Some(|| HandlerError::retryable("A", "a")),
-        Some(HandlerError::go_on_later),
+        Some(HandlerError::continue_later),
     ];
     for error in errors {
         let cleaned = Count::default();
@@ -123,7 +123,7 @@ async fn handler_that_saves_a_checkpoint_during_its_cancel_cleanup_ends_cancelle
 async fn failure_retry_or_yield_after_an_unseen_cancel_request_becomes_a_cancellation() {
     let endings: [(RetryPolicy, fn() -> HandlerError); 4] = [
         (RetryPolicy::attempts(3), || HandlerError::retryable("BUSY", "busy")),
-        (RetryPolicy::attempts(3), HandlerError::go_on_later),
+        (RetryPolicy::attempts(3), HandlerError::continue_later),
         (RetryPolicy::attempts(3), || HandlerError::failure("BROKEN", "broken")),
         // `never()` allows a single attempt, so a retryable error is final.
         (RetryPolicy::never(), || HandlerError::retryable("BUSY", "busy")),

@@ -44,7 +44,7 @@ async fn three_hour_job_continues_across_invocations_within_one_attempt() {
     assert_eq!((request.status, request.attempt, request.continuations), (Status::Pending, 0, 1));
     assert_eq!((request.checkpoint, request.runner), (Some(json!(14)), Runner::Worker));
     assert_eq!(request.progress.message, "Minute 14", "the stored progress is the last one that was pushed");
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
 
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!({"attempt": 1, "continuations": 12}))));
@@ -70,7 +70,7 @@ async fn yielded_request_continues_immediately_in_a_new_worker_invocation() {
             return Ok(json!([n, context.attempt, context.continuations]));
         }
         context.progress.checkpoint(7).await?;
-        Err(HandlerError::go_on_later())
+        Err(HandlerError::continue_later())
     })
     .await;
     bench.queue("r1").await;
@@ -87,9 +87,9 @@ async fn yielded_request_continues_immediately_in_a_new_worker_invocation() {
 
 #[tokio::test(start_paused = true)]
 async fn yield_without_a_checkpoint_is_a_failed_attempt() {
-    let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(HandlerError::go_on_later())).await;
+    let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(HandlerError::continue_later())).await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_eq!(bench.error().code, ErrorCode::ProcessingFailed);
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed), (2, AttemptOutcome::Failed)]);
 }
@@ -98,7 +98,7 @@ async fn yield_without_a_checkpoint_is_a_failed_attempt() {
 async fn request_that_yields_more_often_than_allowed_fails_with_timeout() {
     let bench = Bench::new(RetryPolicy::attempts(5), async |context: Context| {
         context.progress.checkpoint(1).await?;
-        Err(HandlerError::go_on_later())
+        Err(HandlerError::continue_later())
     })
     .await;
     bench.queue("r1").await;
@@ -130,7 +130,7 @@ async fn retried_attempt_continues_from_the_checkpoint_of_the_failed_attempt() {
     })
     .await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     let request = bench.world.request("r1").await;
     assert_eq!(request.ending, Some(Ending::Completed(json!(30))));
     assert_eq!(request.progress.percentage, 60.0, "the progress of the last failed attempt is kept");
@@ -143,7 +143,7 @@ async fn request_continues_from_a_checkpoint_saved_after_the_time_is_up_signal()
         if let Some(saved) = context.checkpoint::<String>()? {
             return Ok(json!(saved));
         }
-        assert_eq!(context.progress.stopped().await, StopReason::TimeIsUp);
+        assert_eq!(context.progress.stopped().await, StopReason::TimeLimitReached);
         sleep(Duration::from_secs(4)).await;
         context.progress.checkpoint("at the last moment").await?;
         // No explicit yield is needed: the executor stops the handler and continues from the new checkpoint.
@@ -165,13 +165,13 @@ async fn continuation_that_saves_no_new_checkpoint_times_out() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |context: Context| {
         if context.continuations == 0 && context.attempt == 1 {
             context.progress.checkpoint(1).await?;
-            return Err(HandlerError::go_on_later());
+            return Err(HandlerError::continue_later());
         }
         std::future::pending().await
     })
     .await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_eq!(bench.error().code, ErrorCode::Timeout);
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::TimedOut), (2, AttemptOutcome::TimedOut)]);
 }
@@ -186,11 +186,11 @@ async fn checkpoint_of_the_maximum_size_is_saved_and_a_larger_one_is_refused() {
         context.progress.checkpoint("x".repeat(max - 2)).await?;
         let refused = context.progress.checkpoint("y".repeat(max - 1)).await;
         assert!(matches!(refused, Err(ProgressError::Checkpoint { .. })), "{refused:?}");
-        Err(HandlerError::go_on_later())
+        Err(HandlerError::continue_later())
     })
     .await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(max - 2))));
 }
 
@@ -282,7 +282,7 @@ async fn frequent_checkpoints_renew_the_lease_and_the_request_continues_from_the
             context.progress.checkpoint(n).await?;
             sleep(Duration::from_secs(1)).await;
         }
-        Err(HandlerError::go_on_later())
+        Err(HandlerError::continue_later())
     })
     .await;
     bench.queue("r1").await;

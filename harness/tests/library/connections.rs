@@ -16,7 +16,7 @@ use streamer::telemetry::{MetricLine, MetricSink};
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
 
-use crate::flaky::{client_without_answers_to, queue_meanwhile};
+use crate::flaky::{client_without_answers_to, queue_with_concurrent_write};
 use crate::world::{CONNECTIONS, REQUESTS, World, key, message, queue};
 
 /// Time at which each test's clock starts.
@@ -195,7 +195,7 @@ async fn disconnect_does_not_cancel_a_request_that_gains_a_subscriber_meanwhile(
             assert_eq!(answer.status, 200);
         }
     };
-    let racing = queue_meanwhile(&world.db, "BatchGetItem", subscribe);
+    let racing = queue_with_concurrent_write(&world.db, "BatchGetItem", subscribe);
     let (clock, metrics) = (Arc::new(world.clock), bench.metrics.clone());
     let disconnect = Disconnect::new(world.connections(), racing, clock, metrics).cancelling(true);
     disconnect.answer(&ended("c-ann"), now + Duration::from_secs(10)).await;

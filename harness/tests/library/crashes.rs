@@ -31,7 +31,7 @@ async fn request_of_a_crashed_process_is_rerun_by_the_worker_from_its_checkpoint
     assert!(timeout(Duration::from_millis(5_500), bench.world.process()).await.is_err());
     assert_eq!(bench.status("r1").await, Status::Processing);
     let pushed = bench.frames().len();
-    bench.take_back("r1").await;
+    bench.reclaim("r1").await;
     assert_eq!((bench.frames().len(), bench.runner("r1").await), (pushed, Runner::Worker));
 
     bench.world.process().await;
@@ -51,7 +51,7 @@ async fn crash_of_the_process_uses_up_an_attempt() {
     .await;
     bench.queue("r1").await;
     assert!(timeout(Duration::from_secs(1), bench.world.process()).await.is_err());
-    bench.take_back("r1").await;
+    bench.reclaim("r1").await;
     bench.world.process().await;
     assert_eq!(bench.status("r1").await, Status::Failed);
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Crashed), (2, AttemptOutcome::Failed)]);
@@ -77,7 +77,7 @@ async fn attempt_that_thaws_after_another_completed_the_request_changes_and_send
     tokio::pin!(frozen);
     assert!(timeout(Duration::from_millis(3_500), &mut frozen).await.is_err());
     // The handler is a separate task: it runs on until it waits for the frozen process to store a checkpoint.
-    bench.take_back("r1").await;
+    bench.reclaim("r1").await;
     bench.world.process().await;
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
     assert!(matches!(frames.last(), Some(Frame::Complete { .. })), "{frames:?}");
@@ -95,7 +95,7 @@ async fn attempt_that_thaws_while_a_newer_attempt_runs_sends_nothing() {
     let frozen = bench.world.process();
     tokio::pin!(frozen);
     assert!(timeout(Duration::from_millis(3_500), &mut frozen).await.is_err());
-    bench.take_back("r1").await;
+    bench.reclaim("r1").await;
     let thaws = async {
         sleep(Duration::from_secs(8)).await;
         frozen.await

@@ -19,9 +19,10 @@ use streamer::ports::Timestamp;
 use streamer::protocol::{ErrorBody, Seq};
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus,
-    Page, PageRequest, PastAttempt, Progress, ReadRequests, Request, RequestSummary, RunRequests, Runner,
-    Status, StoreError, StoreErrorKind, SubmitRequests, SubscribeToRequests, Subscribed, SweepRequests,
+    Audience, Cancelled, ClaimRequests, Claimed, Delivery, Enqueued, LastReport, Lease, NewStatus, Page,
+    PageRequest, PastAttempt, Progress, ReadRequests, ReclaimVerdict, Request, RequestSummary, RunRequests,
+    Runner, Status, StoreError, StoreErrorKind, SubmitRequests, SubscribeToRequests, Subscribed,
+    SweepRequests,
 };
 use streamer_harness::dynamodb::DynamoDb;
 
@@ -66,7 +67,11 @@ fn except(
 
 /// A request queue on a database. Right after each call of `operation`, before the caller sees the answer,
 /// runs `meanwhile`.
-pub(crate) fn queue_meanwhile<M>(db: &DynamoDb, operation: &'static str, meanwhile: M) -> DynamoRequestQueue
+pub(crate) fn queue_with_concurrent_write<M>(
+    db: &DynamoDb,
+    operation: &'static str,
+    meanwhile: M,
+) -> DynamoRequestQueue
 where
     M: Fn() + Clone + Send + Sync + 'static,
 {
@@ -312,14 +317,14 @@ impl SweepRequests for Flaky {
         self.queue.postpone(key, timer_at, until).await
     }
 
-    async fn take_back(
+    async fn reclaim(
         &self,
         seen: &RequestSummary,
-        verdict: &Abandoned,
+        verdict: &ReclaimVerdict,
         history: &[PastAttempt],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.queue.take_back(seen, verdict, history, now).await
+        self.queue.reclaim(seen, verdict, history, now).await
     }
 
     async fn update_status(

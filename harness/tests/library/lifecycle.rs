@@ -9,7 +9,7 @@ use streamer::ids::RequestKey;
 use streamer::lifecycle::{Budget, Effect, Event, Hold, Rules, State, Step, step};
 use streamer::ports::Timestamp;
 use streamer::store::{
-    Abandoned, Cancelled, ClaimRequests as _, Claimed, Lease, NewStatus, PastAttempt, Request,
+    Cancelled, ClaimRequests as _, Claimed, Lease, NewStatus, PastAttempt, ReclaimVerdict, Request,
     RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _, SweepRequests as _,
 };
 
@@ -124,7 +124,7 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
             let claimed = queue.claim(key, "second", Runner::Worker, now, until).await.unwrap();
             return matches!(claimed, Claimed::Won(..));
         }
-        Event::CancelAsked => {
+        Event::CancelRequested => {
             return match queue.cancel(key, now).await.unwrap() {
                 Cancelled::Now { .. } => true,
                 // A repeated cancel request gets the same answer and changes nothing.
@@ -175,12 +175,12 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
                 (Status::Pending, _) => queue.nudge(&seen, now).await.unwrap(),
                 (Status::Processing, after) => {
                     let verdict = match after {
-                        State::Pending(_) => Abandoned::Again,
-                        State::Failed => Abandoned::Failed(out_of_paper()),
-                        State::Cancelled => Abandoned::Cancelled,
+                        State::Pending(_) => ReclaimVerdict::Rerun,
+                        State::Failed => ReclaimVerdict::Failed(out_of_paper()),
+                        State::Cancelled => ReclaimVerdict::Cancelled,
                         State::Processing(..) | State::Retrying(..) | State::Completed => panic!("{after:?}"),
                     };
-                    queue.take_back(&seen, &verdict, &history, now).await.unwrap()
+                    queue.reclaim(&seen, &verdict, &history, now).await.unwrap()
                 }
                 (Status::Retrying, after) => {
                     let to = match after {
@@ -233,7 +233,7 @@ async fn store_agrees_with_the_state_machine_for_each_state_and_event() {
         Event::Failed { next: None },
         Event::Yielded,
         Event::Stopped,
-        Event::CancelAsked,
+        Event::CancelRequested,
         Event::TimerFired,
     ];
     let (mut n, mut reached) = (0, BTreeSet::new());

@@ -116,13 +116,13 @@ async fn handle(
         Event::Succeeded => Ok(json!(1)),
         Event::Failed { next: Some(_) } => Err(HandlerError::retryable("BUSY", "The printer is busy")),
         Event::Failed { next: None } => Err(HandlerError::failure("OUT_OF_PAPER", "No paper")),
-        Event::Yielded => Err(HandlerError::go_on_later()),
+        Event::Yielded => Err(HandlerError::continue_later()),
         Event::Stopped => {
             context.progress.report(1.0, "Printing")?;
             context.progress.stopped().await;
             Err(HandlerError::failure("STOPPED", "Stopped"))
         }
-        Event::Claimed { .. } | Event::CancelAsked | Event::TimerFired => {
+        Event::Claimed { .. } | Event::CancelRequested | Event::TimerFired => {
             unreachable!("no attempt ends in this event")
         }
     }

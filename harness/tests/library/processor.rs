@@ -521,7 +521,7 @@ async fn failed_progress_push_is_repeated_at_the_next_lease_renewal() {
 
 /// Returns the record of a delivery that reached `delivered`, and after which no known subscriber is left.
 fn delivery(delivered: &[ConnectionId]) -> Delivery<'_> {
-    Delivery { delivered, is_complete: true, is_dead_letter_sent: false, parts_released: false }
+    Delivery { delivered, is_complete: true, is_dead_letter_sent: false, part_ttls_set: false }
 }
 
 #[tokio::test(start_paused = true)]

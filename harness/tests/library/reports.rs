@@ -61,7 +61,7 @@ async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_th
     assert!(matches!(bench.frames().last(), Some(Frame::Progress { percentage: 99.0, .. })));
 
     // The next attempt starts from the first report again, with higher sequence numbers.
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_in_order(&bench.frames());
     assert!(bench.frames().iter().filter(|frame| is_progress(frame, 1.0)).count() == 2);
 }

@@ -52,7 +52,7 @@ async fn failed_attempts_are_retried_until_one_succeeds() {
 async fn request_whose_attempts_all_fail_ends_with_the_last_error_and_a_dead_letter() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |_| Err(busy())).await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt, bench.started()), (Status::Failed, 3, 3));
     assert_eq!(bench.error(), ErrorBody::new("BUSY".into(), "The printer is busy"));
@@ -181,7 +181,7 @@ async fn panic_is_retried_only_if_the_retry_policy_retries_panics() {
     ] {
         let bench = Bench::new(policy, panics).await;
         bench.queue("r1").await;
-        bench.until_it_ends("r1").await;
+        bench.run_until_terminal("r1").await;
         assert_eq!(bench.history("r1").await, history);
         assert_eq!(bench.error().code, ErrorCode::ProcessingFailed);
         assert!(!bench.error().message.contains("bug"));
@@ -194,7 +194,7 @@ async fn attempt_history_keeps_only_the_last_ten_attempts_with_shortened_errors(
     let long = || HandlerError::retryable("LONG", "x".repeat(5_000)).with_detail("all", "y".repeat(5_000));
     let bench = Bench::new(RetryPolicy::attempts(14), move |_| async move { Err(long()) }).await;
     bench.queue("r1").await;
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     let history = bench.world.request("r1").await.history;
     let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
     assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the history has the latest ten attempts");
@@ -275,7 +275,7 @@ async fn worker_ends_its_invocation_instead_of_waiting_for_a_retry() {
     assert_eq!((bench.status("r1").await, bench.started()), (Status::Retrying, 1));
     assert_eq!(began.elapsed().as_secs(), 0);
     assert_eq!(bench.runner("r1").await, Runner::Worker, "the retry is again for the worker");
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_eq!((bench.started(), bench.error().code), (2, ErrorCode::Custom("BUSY".into())));
 }
 

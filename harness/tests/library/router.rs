@@ -266,7 +266,7 @@ async fn quick_handler_is_stopped_at_its_own_timeout_and_can_read_its_remaining_
         .unwrap()
         .handle("remaining", handler_fn(remaining).timeout(Duration::from_secs(40)))
         .unwrap()
-        .handle("yields", handler_fn(|(): (), _| async { Err::<(), _>(HandlerError::go_on_later()) }))
+        .handle("yields", handler_fn(|(): (), _| async { Err::<(), _>(HandlerError::continue_later()) }))
         .unwrap();
     let world = World::new(app).await;
     let sent = tokio::time::Instant::now();

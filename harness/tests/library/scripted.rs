@@ -10,7 +10,7 @@ use streamer::handler::{Context, Handler, HandlerError, RetryPolicy};
 use streamer::protocol::{ErrorBody, ErrorCode};
 use streamer::protocol::{Frame, Seq};
 use streamer::store::{
-    Abandoned, AttemptOutcome, PageRequest, PastAttempt, ReadRequests as _, SweepRequests as _,
+    AttemptOutcome, PageRequest, PastAttempt, ReadRequests as _, ReclaimVerdict, SweepRequests as _,
 };
 use streamer::store::{RequestSummary, Runner, Status};
 use tokio::time::Instant;
@@ -127,7 +127,7 @@ impl Bench {
 
     /// Waits until the timer of the request `id` is due, then reclaims the request from a crashed attempt as
     /// the sweeper does.
-    pub(crate) async fn take_back(&self, id: &str) {
+    pub(crate) async fn reclaim(&self, id: &str) {
         tokio::time::sleep(self.wait(id).await).await;
         let seen = self.summary(id).await;
         let crashed = PastAttempt {
@@ -140,7 +140,7 @@ impl Bench {
         };
         let history = crashed.added_to(&seen.history);
         let reclaimed =
-            queue(&self.world.db).take_back(&seen, &Abandoned::Again, &history, self.world.now()).await;
+            queue(&self.world.db).reclaim(&seen, &ReclaimVerdict::Rerun, &history, self.world.now()).await;
         assert!(reclaimed.unwrap());
     }
 
@@ -156,7 +156,7 @@ impl Bench {
     }
 
     /// Runs the attempts of the request `id`, each retry when due, until the request is terminal.
-    pub(crate) async fn until_it_ends(&self, id: &str) {
+    pub(crate) async fn run_until_terminal(&self, id: &str) {
         for _ in 0..200 {
             self.world.process().await;
             match self.status(id).await {

@@ -10,9 +10,9 @@ use streamer::ids::RequestKey;
 use streamer::protocol::Seq;
 use streamer::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 use streamer::store::{
-    Abandoned, ClaimRequests as _, Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity,
-    LastReport, Lease, NewStatus, PageRequest, Progress, Rate, RateLimits as _, ReadRequests as _, Request,
-    RequestSummary, RunRequests as _, Runner, Status, SubmitRequests as _, SubscribeToRequests as _,
+    ClaimRequests as _, Claimed, Connection, ConnectionStore as _, Delivery, FullAt, Identity, LastReport,
+    Lease, NewStatus, PageRequest, Progress, Rate, RateLimits as _, ReadRequests as _, ReclaimVerdict,
+    Request, RequestSummary, RunRequests as _, Runner, Status, SubmitRequests as _, SubscribeToRequests as _,
     SweepRequests as _, Taken,
 };
 use streamer_harness::dynamodb::{DynamoDb, Ledger};
@@ -255,7 +255,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     assert!(bill.queue.postpone(&key, at(71), at(100)).await.unwrap());
     bill.enter("postpone");
     let seen = bill.seen(&key).await;
-    assert!(bill.queue.take_back(&seen, &Abandoned::Again, &[past(1, 71)], at(71)).await.unwrap());
+    assert!(bill.queue.reclaim(&seen, &ReclaimVerdict::Rerun, &[past(1, 71)], at(71)).await.unwrap());
     bill.enter("take_back for another attempt");
     bill.queue.renew(&key, &lease, at(90)).await.unwrap_err();
     bill.enter("renew by the attempt that lost its lease");
@@ -264,7 +264,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     bill.queue.fail(&key, &lease, &out_of_paper(), &[past(1, 71), past(2, 80)], &half(3, 80)).await.unwrap();
     bill.enter("fail with a checkpoint of 7 KB");
     let reached = ids(&["c1", "c2"]);
-    let sent = Delivery { is_dead_letter_sent: true, parts_released: true, ..delivered_to(&reached, true) };
+    let sent = Delivery { is_dead_letter_sent: true, part_ttls_set: true, ..delivered_to(&reached, true) };
     bill.queue.record_delivery(&key, lease.epoch, sent).await.unwrap();
     bill.enter("record_delivery, with its dead letter");
     bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
@@ -299,7 +299,7 @@ async fn big_payloads_and_results_have_fixed_dynamodb_costs() {
         .record_delivery(
             &key,
             lease.epoch,
-            Delivery { parts_released: ended.parts_released, ..delivered_to(&ids(&["c1"]), true) },
+            Delivery { part_ttls_set: ended.part_ttls_set, ..delivered_to(&ids(&["c1"]), true) },
         )
         .await
         .unwrap();
@@ -336,7 +336,7 @@ async fn payload_and_result_sizes_determine_the_dynamodb_cost() {
             .record_delivery(
                 &key,
                 lease.epoch,
-                Delivery { parts_released: ended.parts_released, ..delivered_to(&ids(&["c1"]), true) },
+                Delivery { part_ttls_set: ended.part_ttls_set, ..delivered_to(&ids(&["c1"]), true) },
             )
             .await
             .unwrap();

@@ -288,7 +288,7 @@ async fn request_whose_process_died_is_reclaimed_for_the_worker_and_has_used_an_
     scene.claim("r1").await;
     assert_eq!(scene.sweep().await.handled, 0, "a request is not due while its lease is valid");
     let swept = scene.sweep().await;
-    assert_eq!((swept.handled, swept.taken_back), (1, 1));
+    assert_eq!((swept.handled, swept.reclaimed), (1, 1));
     let request = scene.world.request("r1").await;
     assert_eq!((request.status, request.runner), (Status::Pending, Runner::Worker));
     assert_eq!((request.attempt, request.epoch, request.lease), (1, 1, None));
@@ -377,7 +377,7 @@ async fn retry_is_delayed_until_its_due_time() {
     let ledger = scene.world.db.ledger();
     drop(ledger.take());
     let swept = scene.sweep().await;
-    assert_eq!((swept.handled, swept.retried, swept.lateness), (4, 4, Duration::ZERO));
+    assert_eq!((swept.handled, swept.retried, swept.max_timer_delay), (4, 4, Duration::ZERO));
     let calls = ledger.take();
     let writes = calls.iter().filter(|call| call.operation == "UpdateItem").count();
     assert_eq!(writes, 4, "{calls}");
@@ -542,8 +542,8 @@ async fn two_concurrent_sweepers_handle_each_due_item_once() {
     assert_eq!(scene.frames().len(), 3);
     assert_eq!(scene.nudges("pending").await, 1);
     assert_eq!((one.failed, other.failed), (0, 0));
-    assert_eq!((one.taken_back + other.taken_back, one.nudged + other.nudged), (1, 1));
-    assert_eq!(one.moved_on + other.moved_on, 6, "{one:?} {other:?}");
+    assert_eq!((one.reclaimed + other.reclaimed, one.nudged + other.nudged), (1, 1));
+    assert_eq!(one.changed + other.changed, 6, "{one:?} {other:?}");
 }
 
 /// Polls a sweeper run `polls` times and then drops the run, as if its process were killed. Returns whether
@@ -594,7 +594,7 @@ async fn one_sweeper_run_handles_500_requests_that_fall_due_together() {
     let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
     let swept = scene.sweep().await;
     assert_eq!((swept.handled, swept.nudged), (500, 500));
-    assert!(swept.lateness < Duration::from_secs(3), "{:?}", swept.lateness);
+    assert!(swept.max_timer_delay < Duration::from_secs(3), "{:?}", swept.max_timer_delay);
     assert_eq!(scene.world.pending().len(), 1_000);
 }
 
@@ -673,7 +673,7 @@ async fn failed_query_for_due_items_is_repeated_within_the_same_run() {
     });
     assert!((2..=7).contains(&swept.failed_queries), "{swept:?}");
     assert_eq!(swept.retried, 1);
-    assert!(swept.lateness < Duration::from_secs(32), "{swept:?}");
+    assert!(swept.max_timer_delay < Duration::from_secs(32), "{swept:?}");
 }
 
 #[tokio::test(start_paused = true)]

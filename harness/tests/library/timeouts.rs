@@ -82,7 +82,7 @@ async fn handler_can_read_its_remaining_time_and_is_notified_when_its_time_is_up
     .await;
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_secs(100)).await;
-    assert_eq!(*recorded.lock().unwrap(), [(90, 50, 90, StopReason::TimeIsUp, true)]);
+    assert_eq!(*recorded.lock().unwrap(), [(90, 50, 90, StopReason::TimeLimitReached, true)]);
     // A result that the handler returns within the grace period after the stop signal counts.
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!("just in time"))));
 }
@@ -159,7 +159,7 @@ async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoin
     // retried, which uses an attempt, and not continued, which would use none.
     assert_eq!((request.status, request.continuations), (Status::Retrying, 0));
     assert_eq!((request.runner, request.checkpoint), (Runner::Processor, Some(json!(1))));
-    bench.until_it_ends("r1").await;
+    bench.run_until_terminal("r1").await;
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::TimedOut), (2, AttemptOutcome::TimedOut)]);
     assert_eq!(bench.error().code, ErrorCode::Timeout);
     assert_eq!(bench.error().message, "The request took longer than 20 s");

@@ -28,7 +28,7 @@ fn builder(data: Option<&Path>) -> StageBuilder {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
     let builder = Stage::builder()
         .template(template)
-        .executables(Executables::of_this_test())
+        .executables(Executables::from_cargo_test())
         .log(Arc::new(CapturedLog::new()));
     match data {
         Some(folder) => builder.data(folder),

@@ -9,8 +9,8 @@ use super::Attempt;
 use crate::bugs::{self, Bug};
 use crate::connections::Connections;
 use crate::dead_letters::DeadLetters;
-use crate::deadline::{LAST_MOMENT, before};
-use crate::delivery::{EndedRequest, TerminalFrame, deliver};
+use crate::deadline::{REPLY_MARGIN, before};
+use crate::delivery::{TerminalFrame, TerminalRequest, deliver};
 use crate::executor::RunResult;
 use crate::executor::ending::{AttemptEnding, Circumstances, write_ending};
 use crate::executor::outcome::{Failure, Outcome};
@@ -28,7 +28,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
     pub(super) async fn finish(mut self, outcome: Outcome) -> RunResult {
         let executor = self.executor;
         let now = executor.clock.now();
-        let until = before(self.deadline, LAST_MOMENT);
+        let until = before(self.deadline, REPLY_MARGIN);
         let mut outcome = self.deliverable(outcome, now);
         let jitter = executor.jitter();
         let (mut ending, mut effect) = self.ending(&outcome, jitter, now);
@@ -102,11 +102,11 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         };
         let late_progress = self.late_progress(&audience);
         self.apply_ending(ending, history, dead_letter, &last);
-        let Audience { subscribers, parts_released, cancel_requested: _ } = audience;
-        let end = EndedRequest {
+        let Audience { subscribers, part_ttls_set, cancel_requested: _ } = audience;
+        let end = TerminalRequest {
             request: &self.request,
             audience: subscribers.into_iter().map(|subscriber| subscriber.connection).collect(),
-            parts_released,
+            part_ttls_set,
             is_payload_lost: false,
         };
         let dead_letters = dead_letter.then_some(&executor.dead_letters);

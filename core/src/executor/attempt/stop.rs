@@ -52,15 +52,18 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             (None, Some(outcome)) => Ok(outcome),
             // A result or a yield counts even after the stop request. An ordinary error does not count, because
             // the stop request may have caused it.
-            (Some(StopReason::TimeIsUp), Some(outcome @ (Outcome::Succeeded(_) | Outcome::Yielded))) => {
-                Ok(outcome)
-            }
+            (
+                Some(StopReason::TimeLimitReached),
+                Some(outcome @ (Outcome::Succeeded(_) | Outcome::Yielded)),
+            ) => Ok(outcome),
             // The handler's own timeout and a final error count even after the stop request.
-            (Some(StopReason::TimeIsUp), Some(outcome)) if outcome.is_timeout() || outcome.is_final() => {
+            (Some(StopReason::TimeLimitReached), Some(outcome))
+                if outcome.is_timeout() || outcome.is_final() =>
+            {
                 Ok(outcome)
             }
-            (Some(StopReason::TimeIsUp), _) if self.has_saved => Ok(Outcome::Yielded),
-            (Some(StopReason::TimeIsUp) | None, _) => {
+            (Some(StopReason::TimeLimitReached), _) if self.has_saved => Ok(Outcome::Yielded),
+            (Some(StopReason::TimeLimitReached) | None, _) => {
                 Ok(Outcome::out_of_time(&self.policy, self.request.runner))
             }
         }

@@ -103,7 +103,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                 biased;
                 result = task.ended() => return self.outcome(Some(result)),
                 () = sleep_until(stop_at) => match self.stop {
-                    None => self.stop_handler(StopReason::TimeIsUp, reports),
+                    None => self.stop_handler(StopReason::TimeLimitReached, reports),
                     Some(_) => return self.outcome(None),
                 },
                 // Disabled while a push and a store are both due. Otherwise a handler that reports without
@@ -181,7 +181,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     fn handle_write_result(&mut self, result: WriteResult, schedule: &mut Schedule, reports: &mut Reports) {
         let WriteResult { write, sent_at, answer } = result;
         let error = match answer {
-            Ok(Audience { subscribers, cancel_requested, parts_released: _ }) => {
+            Ok(Audience { subscribers, cancel_requested, part_ttls_set: _ }) => {
                 self.renewed_at = sent_at;
                 self.fan_out.renew(self.executor.settings.lease_holds_until(sent_at), subscribers);
                 if let Write::Checkpoint(checkpoint) = write {

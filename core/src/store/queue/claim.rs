@@ -15,7 +15,7 @@ pub enum Claimed {
     Unreadable(Lease, StoreError),
     /// The claim succeeded under this lease, but the store did not respond when the request's values were read. A later
     /// read may succeed.
-    OutOfReach(Lease, StoreError),
+    Unreachable(Lease, StoreError),
     /// Not claimed, because the request is reserved for the worker and the caller is a processor.
     ForWorker,
     /// Not claimed. The value is the request's status: it is not PENDING, or the next attempt is not due, or the
@@ -48,7 +48,7 @@ pub trait ClaimRequests: Send + Sync {
     ) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
 
     /// Claims the request that has been pending the longest, and returns [`Won`](Claimed::Won),
-    /// [`Unreadable`](Claimed::Unreadable) or [`OutOfReach`](Claimed::OutOfReach); `None` if no request is pending.
+    /// [`Unreadable`](Claimed::Unreadable) or [`Unreachable`](Claimed::Unreachable); `None` if no request is pending.
     ///
     /// Deployed functions claim requests that arrive through the table's stream. This method is for operators, for
     /// tests, and for queues without a stream.

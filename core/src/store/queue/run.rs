@@ -21,7 +21,7 @@ pub struct Audience {
     /// none that needs one. Pass this flag to
     /// [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which otherwise sets their time to
     /// live.
-    pub parts_released: bool,
+    pub part_ttls_set: bool,
 }
 
 /// Writes of an attempt that holds the lease of its request.

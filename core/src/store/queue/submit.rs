@@ -27,8 +27,8 @@ pub enum Cancelled {
         /// Epoch of the request, to pass to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery).
         epoch: u64,
         /// Whether the request's part items (separate items for large values) have their time to live, as in
-        /// [`Audience::parts_released`](crate::store::Audience::parts_released).
-        parts_released: bool,
+        /// [`Audience::part_ttls_set`](crate::store::Audience::part_ttls_set).
+        part_ttls_set: bool,
     },
     /// An attempt is running. The cancel is recorded as requested; the attempt stops and makes the request CANCELLED.
     Requested,

@@ -42,9 +42,9 @@ pub struct Delivery<'a> {
     pub is_complete: bool,
     /// Whether the request's dead letter was sent.
     pub is_dead_letter_sent: bool,
-    /// The [`parts_released`](crate::store::Audience::parts_released) flag that the terminal write returned. If
+    /// The [`part_ttls_set`](crate::store::Audience::part_ttls_set) flag that the terminal write returned. If
     /// unknown, pass `false`, which costs one more call.
-    pub parts_released: bool,
+    pub part_ttls_set: bool,
 }
 
 /// Operations on the connections that receive a request's frames.

@@ -8,9 +8,9 @@ use crate::store::request::{PastAttempt, RequestSummary, Status};
 
 /// Decision about a request whose lease has expired.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Abandoned {
+pub enum ReclaimVerdict {
     /// The request becomes PENDING, and the worker runs it again.
-    Again,
+    Rerun,
     /// The request has no attempts left and becomes FAILED with this error.
     Failed(ErrorBody),
     /// A cancel was requested, and the request becomes CANCELLED.
@@ -82,16 +82,16 @@ pub trait SweepRequests: Send + Sync {
     ///
     /// Returns `false`, and changes nothing, if the lease was renewed or the request has otherwise changed since it was
     /// read as `seen`. The verdict must match the cancel flag: if a cancel was requested, only
-    /// [`Cancelled`](Abandoned::Cancelled) is applied; otherwise `Cancelled` is not applied.
+    /// [`Cancelled`](ReclaimVerdict::Cancelled) is applied; otherwise `Cancelled` is not applied.
     ///
     /// If the request becomes terminal, the sweeper delivers the terminal frame when the request is due.
     ///
     /// # Errors
     /// [`Misuse`](crate::store::StoreErrorKind::Misuse) if `seen` has no lease; another kind if the write fails.
-    fn take_back(
+    fn reclaim(
         &self,
         seen: &RequestSummary,
-        verdict: &Abandoned,
+        verdict: &ReclaimVerdict,
         history: &[PastAttempt],
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;

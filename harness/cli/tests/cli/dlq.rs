@@ -54,7 +54,7 @@ impl Services {
         queues.create(&format!("{stack}-DeadLetterQueue{suffix}"), []).unwrap();
         let table = format!("{stack}-RequestsTable{suffix}");
         let requests = DynamoRequestQueue::new(db.client(), table, QueueSettings::default());
-        let url = serve(queues.in_front_of(db.router()));
+        let url = serve(queues.layered_over(db.router()));
         Self { workspace: Workspace::new(IDLE), url, queues, requests }
     }
 

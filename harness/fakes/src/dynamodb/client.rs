@@ -22,7 +22,7 @@ impl DynamoDb {
     ///
     /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
-    pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
+    pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 
@@ -40,15 +40,15 @@ impl DynamoDb {
     ///
     /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
-    pub fn client_of(&self, caller: Caller) -> aws_sdk_dynamodb::Client {
-        self.client_with(self.http_client_of(caller))
+    pub fn client_for(&self, caller: Caller) -> aws_sdk_dynamodb::Client {
+        self.client_with(self.http_client_for(caller))
     }
 
     /// Returns an SDK client for the harness itself. No fault is injected into its calls, and neither observers nor
     /// ledgers record the calls. Each call is answered immediately.
     #[must_use]
     #[doc(hidden)]
-    pub fn quiet_client(&self) -> aws_sdk_dynamodb::Client {
+    pub fn harness_client(&self) -> aws_sdk_dynamodb::Client {
         self.client_with(sdk::client(self.quiet_router(), None))
     }
 

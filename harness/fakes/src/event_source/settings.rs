@@ -76,7 +76,7 @@ pub struct Settings {
     pub filters: Vec<FilterPattern>,
     /// Whether filters may use the operators `suffix` and `equals-ignore-case`; default `true`. No source states
     /// whether AWS supports these operators for streams.
-    pub unsettled_operators: bool,
+    pub undocumented_operators: bool,
     /// Whether the mapping polls the stream; default `true`. A disabled mapping does nothing.
     pub enabled: bool,
     /// Interval between two reads of a shard, more than 0; default 250 ms.
@@ -106,7 +106,7 @@ impl Settings {
             bisect_batch_on_function_error: false,
             report_batch_item_failures: false,
             filters: Vec::new(),
-            unsettled_operators: true,
+            undocumented_operators: true,
             enabled: true,
             poll_interval: Duration::from_millis(250),
             backoff: Backoff::default(),
@@ -150,7 +150,8 @@ impl Settings {
                 format!("FilterCriteria has {} filters; expected at most 5", self.filters.len()),
             ),
             (
-                self.unsettled_operators || !self.filters.iter().any(FilterPattern::uses_unsettled_operators),
+                self.undocumented_operators
+                    || !self.filters.iter().any(FilterPattern::uses_unsettled_operators),
                 "FilterCriteria uses suffix or equals-ignore-case, which AWS may not support for streams"
                     .to_owned(),
             ),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::authorizer::Authorizer;
-use super::limits::{Limits, Unconfirmed};
+use super::limits::{Limits, UndocumentedBehavior};
 use super::selection::RouteSelection;
 use super::throttle::Throttle;
 
@@ -35,7 +35,7 @@ pub struct ApiConfig {
     /// Quotas and timeouts of the API.
     pub limits: Limits,
     /// Settings for behavior of AWS that no source documents.
-    pub unconfirmed: Unconfirmed,
+    pub unconfirmed: UndocumentedBehavior,
 }
 
 impl ApiConfig {
@@ -52,7 +52,7 @@ impl ApiConfig {
             route_selection_expression: "$request.body.action".to_owned(),
             routes: Vec::new(),
             limits: Limits::default(),
-            unconfirmed: Unconfirmed::default(),
+            unconfirmed: UndocumentedBehavior::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS ([`Unconfirmed`]).
+//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS ([`UndocumentedBehavior`]).
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl Limits {
 /// Settings for behavior of AWS that no source documents. Each default is the more likely behavior.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Unconfirmed {
+pub struct UndocumentedBehavior {
     /// Whether a client that `$connect` rejects receives the headers and body of the function's reply, in
     /// addition to the status; default `true`.
     pub connect_refusal_body: bool,
@@ -121,7 +121,7 @@ pub struct Unconfirmed {
     pub abnormal_close_reason: String,
 }
 
-impl Default for Unconfirmed {
+impl Default for UndocumentedBehavior {
     fn default() -> Self {
         Self {
             connect_refusal_body: true,
@@ -138,7 +138,7 @@ impl Default for Unconfirmed {
     }
 }
 
-impl Unconfirmed {
+impl UndocumentedBehavior {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         if !(400..=599).contains(&self.connect_timeout_status) {
             problems.push(format!(
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!((limits.frame_bytes, limits.message_bytes, limits.url_bytes), (32_768, 131_072, 4_096));
         let mut problems = Vec::new();
         limits.check(&mut problems);
-        Unconfirmed::default().check(&mut problems);
+        UndocumentedBehavior::default().check(&mut problems);
         assert_eq!(problems, [""; 0]);
     }
 }

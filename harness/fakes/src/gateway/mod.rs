@@ -37,6 +37,6 @@ pub use authorizer::Authorizer;
 pub use authorizer::is_identity_source;
 pub use config::{ApiConfig, ConfigError, Route};
 pub use in_process::Opened;
-pub use limits::{Limits, Unconfirmed};
+pub use limits::{Limits, UndocumentedBehavior};
 pub use server::Gateway;
 pub use throttle::Throttle;

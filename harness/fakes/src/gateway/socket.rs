@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::api::Api;
 use super::connections::Connection;
 use super::event::DisconnectStatus;
-use super::limits::{Limits, Unconfirmed};
+use super::limits::{Limits, UndocumentedBehavior};
 use crate::observe::Observation;
 
 /// Serves a connection until it ends, and then invokes the function of `$disconnect`.
@@ -85,7 +85,7 @@ impl SocketEnd {
     }
 
     /// Returns the close code and reason that the `$disconnect` event reports.
-    fn disconnect_status(&self, unconfirmed: &Unconfirmed) -> DisconnectStatus {
+    fn disconnect_status(&self, unconfirmed: &UndocumentedBehavior) -> DisconnectStatus {
         match self {
             Self::Client(Some(frame)) => DisconnectStatus::new(frame.code.into(), frame.reason.as_str()),
             Self::Client(None) => DisconnectStatus::new(1005, "Client-side close frame status not set"),

@@ -52,7 +52,7 @@ impl Functions {
     ///
     /// Fault rules can then match only the calls of this caller, and can kill the caller.
     #[must_use]
-    pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
+    pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 }

@@ -28,13 +28,13 @@ const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 impl Queues {
     /// Returns SQS's HTTP endpoint, without any other routes.
     pub fn router(&self) -> Router {
-        self.in_front_of(Router::new())
+        self.layered_over(Router::new())
     }
 
     /// Returns a router that answers the calls of SQS, and leaves all other requests to `router`.
     ///
     /// Calls of SQS are accepted on any path, because some SDKs send them to `/`, and some to the queue's URL.
-    pub fn in_front_of(&self, router: Router) -> Router {
+    pub fn layered_over(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), serve))
     }
 
@@ -48,7 +48,7 @@ impl Queues {
     ///
     /// Fault rules can select the calls of this function, and can kill the function.
     #[must_use]
-    pub fn http_client_of(&self, caller: Caller) -> SharedHttpClient {
+    pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 }

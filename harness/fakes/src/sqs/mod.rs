@@ -4,7 +4,7 @@
 //! A [`Queues`] can be called in three ways, which give the same answers:
 //!
 //! * [`Queues::http_client`]: any AWS SDK client in process, without sockets;
-//! * [`Queues::router`] and [`Queues::in_front_of`]: the JSON protocol over HTTP, for any AWS SDK and the AWS CLI;
+//! * [`Queues::router`] and [`Queues::layered_over`]: the JSON protocol over HTTP, for any AWS SDK and the AWS CLI;
 //! * [`Queues::create`], [`Queues::send`] and [`Queues::messages`]: direct calls in tests.
 //!
 //! The fake Lambda sends its failure records to a queue through [`Destination`](crate::destination::Destination).

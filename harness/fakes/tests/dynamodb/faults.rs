@@ -217,14 +217,14 @@ async fn kill_fault_kills_the_calling_function_before_its_write_takes_effect() {
     let (db, faults, _) = database();
     let (processor, router) = (Caller::new("Processor"), Caller::new("Router"));
     let guard = faults.add(Fault::kill(Call::dynamodb("PutItem").by("Processor")).after(1));
-    put_by(&db.client_of(processor.clone()), "first").await.unwrap();
-    put_by(&db.client_of(router), "another's").await.unwrap();
+    put_by(&db.client_for(processor.clone()), "first").await.unwrap();
+    put_by(&db.client_for(router), "another's").await.unwrap();
     let everyone = faults.add(Fault::kill(Call::any_dynamodb()));
     put_by(&db.client(), "nobody's").await.unwrap();
     assert_eq!(everyone.hits(), 0, "a kill fault does not apply to a caller that is not a function");
     drop(everyone);
     assert_eq!(stored(&db), 3);
-    timeout(HOUR, put_by(&db.client_of(processor.clone()), "second")).await.unwrap_err();
+    timeout(HOUR, put_by(&db.client_for(processor.clone()), "second")).await.unwrap_err();
     timeout(HOUR, processor.killed()).await.unwrap();
     assert_eq!((guard.hits(), stored(&db)), (1, 3));
 }

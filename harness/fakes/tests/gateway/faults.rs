@@ -89,7 +89,7 @@ async fn function_that_a_fault_kills_during_a_post_dies_before_the_post_arrives(
     let mut client = stage.client().await;
     let guard = faults.add(Fault::kill(Call::post().by("Processor")));
     let post = async |caller: &Caller| {
-        let sdk = management(stage.gateway.http_client_of(caller.clone()));
+        let sdk = management(stage.gateway.http_client_for(caller.clone()));
         let post = sdk.post_to_connection().connection_id(&client.id).data(Blob::new(caller.function()));
         tokio::select! {
             biased;

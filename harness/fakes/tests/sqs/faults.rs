@@ -16,7 +16,7 @@ async fn sqs_calls_are_throttled_failed_delayed_and_killed_by_faults() {
     queues.create("q", []).unwrap();
     queues.create("other", []).unwrap();
     let caller = Caller::new("Processor");
-    let client = client(Some(queues.http_client_of(caller.clone())), "http://sqs.localhost");
+    let client = client(Some(queues.http_client_for(caller.clone())), "http://sqs.localhost");
     let send = |queue: &str| client.send_message().queue_url(queue).message_body("m").send();
     let waiting = || queues.messages("q").unwrap().len();
     let call = || Call::send_message().on("q");

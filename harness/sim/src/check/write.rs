@@ -90,7 +90,7 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
         [Happened::Succeeded, next, Happened::Failed { next: None }, Happened::Yielded, Happened::Stopped];
     let events: &[Happened] = match caller {
         Some(caller) if is_of(caller, SWEEPER) => &[Happened::TimerFired],
-        Some(caller) if is_of(caller, ROUTER) || is_of(caller, DISCONNECT) => &[Happened::CancelAsked],
+        Some(caller) if is_of(caller, ROUTER) || is_of(caller, DISCONNECT) => &[Happened::CancelRequested],
         Some(caller) if is_of(caller, CONNECT) => &[],
         _ if write.is_claim() => &[claimed],
         _ => &run,

@@ -68,7 +68,7 @@ const fn rates(kind: FaultKind) -> (f64, f64) {
         // These faults have few occasions to strike in a world.
         FaultKind::SlowStart
         | FaultKind::FailedStart
-        | FaultKind::HandOverFailed
+        | FaultKind::DispatchFailed
         | FaultKind::EventLost
         | FaultKind::DisconnectLost
         | FaultKind::QueueFailed

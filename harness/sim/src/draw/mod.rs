@@ -20,7 +20,7 @@ use super::plan::Plan;
 impl Plan {
     /// Derives the plan of a seed. The same seed always gives the same plan.
     #[must_use]
-    pub fn of_seed(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         let mut rng = chance::rng(seed, "plan");
         let span = Span::draw(&mut rng);
         let faults_until_ms = span.faults_until_ms(&mut rng);
@@ -41,13 +41,13 @@ mod tests {
     use super::*;
 
     fn plans(seeds: u64) -> impl Iterator<Item = Plan> {
-        (0..seeds).map(Plan::of_seed)
+        (0..seeds).map(Plan::from_seed)
     }
 
     #[test]
     fn one_seed_always_gives_the_same_plan_and_plan_file() {
         for plan in plans(200) {
-            assert_eq!(Plan::of_seed(plan.seed), plan);
+            assert_eq!(Plan::from_seed(plan.seed), plan);
             assert_eq!(
                 Plan::from_json(&plan.to_json()).unwrap(),
                 plan,

@@ -125,7 +125,7 @@ async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
         let error = ErrorBody::new(ErrorCode::ProcessingFailed, "m");
         let released = match name {
             "cancel" => match store.queue.cancel(&key, at(5)).await.unwrap() {
-                Cancelled::Now { parts_released, .. } => parts_released,
+                Cancelled::Now { part_ttls_set, .. } => part_ttls_set,
                 other @ (Cancelled::Requested | Cancelled::Ended(_) | Cancelled::HasOtherSubscribers) => {
                     panic!("{other:?}")
                 }
@@ -142,7 +142,7 @@ async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
                     "fail" => store.queue.fail(&key, &lease, &error, &[], &last(1, 5)).await,
                     _ => store.queue.confirm_cancel(&key, &lease, &last(1, 5)).await,
                 };
-                written.unwrap().parts_released
+                written.unwrap().part_ttls_set
             }
         };
         assert!(released, "{name}");
@@ -152,7 +152,7 @@ async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
         let is_dead_letter_sent = store.get(&key).await.is_dead_letter_due;
         let reached = ids(&["c1"]);
         let delivery =
-            Delivery { is_dead_letter_sent, parts_released: released, ..delivered_to(&reached, true) };
+            Delivery { is_dead_letter_sent, part_ttls_set: released, ..delivered_to(&reached, true) };
         store.queue.record_delivery(&key, epoch, delivery).await.unwrap();
         assert!(!store.is_in_timers(&key).await, "{name}");
         assert_eq!(store.get(&key).await.payload, big(), "{name}");

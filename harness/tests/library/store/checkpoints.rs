@@ -132,7 +132,7 @@ async fn part_item_of_a_checkpoint_expires_with_its_request() {
             );
             if end == "complete" {
                 let ended = store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await.unwrap();
-                assert!(ended.parts_released);
+                assert!(ended.part_ttls_set);
             } else {
                 store.queue.continue_later(&key, &lease, &last(1, 4)).await.unwrap();
                 store.queue.cancel(&key, at(5)).await.unwrap();

@@ -21,13 +21,13 @@ fn audience(names: &[&str], cancel_requested: bool) -> Audience {
 
 fn audience_seeing(seen: Seq, names: &[&str], cancel_requested: bool) -> Audience {
     let subscribers = ids(names).into_iter().map(|connection| Subscriber { connection, seen }).collect();
-    Audience { subscribers, cancel_requested, parts_released: false }
+    Audience { subscribers, cancel_requested, part_ttls_set: false }
 }
 
 /// The [`Audience`] that a terminal write returns: these subscribers, no cancel request, and all part items
 /// set to expire.
 fn ended(names: &[&str]) -> Audience {
-    Audience { parts_released: true, ..audience(names, false) }
+    Audience { part_ttls_set: true, ..audience(names, false) }
 }
 
 fn half() -> Progress {

@@ -192,7 +192,7 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
 /// A delivery of the terminal frame to the connections `delivered`; no dead letter is sent and no part item
 /// released.
 pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
-    Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
+    Delivery { delivered, is_complete, is_dead_letter_sent: false, part_ttls_set: false }
 }
 
 pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {

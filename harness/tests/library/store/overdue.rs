@@ -1,12 +1,12 @@
-//! The sweeper's writes to due requests: nudge, postpone, and reclaim (`take_back`).
+//! The sweeper's writes to due requests: nudge, postpone, and reclaim (`reclaim`).
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 use streamer::ids::RequestKey;
 use streamer::protocol::{ErrorBody, ErrorCode, Seq};
 use streamer::store::{
-    Abandoned, AttemptOutcome, Cancelled, Claimed, Delivery, Ending, Lease, NewStatus, PastAttempt,
-    ReadRequests as _, Request, RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _,
+    AttemptOutcome, Cancelled, Claimed, Delivery, Ending, Lease, NewStatus, PastAttempt, ReadRequests as _,
+    ReclaimVerdict, Request, RunRequests as _, Runner, Status, StoreErrorKind, SubmitRequests as _,
     SubscribeToRequests as _, SweepRequests as _,
 };
 
@@ -22,14 +22,14 @@ fn crashed_too_often() -> ErrorBody {
 }
 
 /// Every verdict about a request whose lease has expired.
-fn verdicts() -> [Abandoned; 3] {
-    [Abandoned::Again, Abandoned::Failed(crashed_too_often()), Abandoned::Cancelled]
+fn verdicts() -> [ReclaimVerdict; 3] {
+    [ReclaimVerdict::Rerun, ReclaimVerdict::Failed(crashed_too_often()), ReclaimVerdict::Cancelled]
 }
 
 /// A claimed request. If the verdict is `Cancelled`, a cancel is requested, as this verdict demands.
-async fn abandoned(store: &Store, id: &str, verdict: &Abandoned) -> (RequestKey, Lease) {
+async fn abandoned(store: &Store, id: &str, verdict: &ReclaimVerdict) -> (RequestKey, Lease) {
     let (key, lease) = store.claimed(id).await;
-    if *verdict == Abandoned::Cancelled {
+    if *verdict == ReclaimVerdict::Cancelled {
         assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
     }
     (key, lease)
@@ -115,7 +115,7 @@ async fn reclaimed_request_becomes_pending_and_can_be_claimed_only_by_the_worker
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
     let seen = store.seen(&key).await;
-    assert!(store.queue.take_back(&seen, &Abandoned::Again, &[crash(71)], at(71)).await.unwrap());
+    assert!(store.queue.reclaim(&seen, &ReclaimVerdict::Rerun, &[crash(71)], at(71)).await.unwrap());
     let expected = Request {
         status: Status::Pending,
         runner: Runner::Worker,
@@ -140,11 +140,13 @@ async fn reclaimed_request_becomes_pending_and_can_be_claimed_only_by_the_worker
 #[tokio::test]
 async fn request_reclaimed_as_failed_or_cancelled_is_terminal_with_a_delivery_timer() {
     let store = Store::new().await;
-    for (id, verdict) in [("r1", Abandoned::Failed(crashed_too_often())), ("r2", Abandoned::Cancelled)] {
+    for (id, verdict) in
+        [("r1", ReclaimVerdict::Failed(crashed_too_often())), ("r2", ReclaimVerdict::Cancelled)]
+    {
         let (key, _) = abandoned(&store, id, &verdict).await;
         let before = store.get(&key).await;
         let seen = store.seen(&key).await;
-        assert!(store.queue.take_back(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
+        assert!(store.queue.reclaim(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
         let is_failed = id == "r1";
         let ending = if is_failed { Ending::Failed(crashed_too_often()) } else { Ending::Cancelled };
         let expected = Request {
@@ -177,7 +179,7 @@ async fn every_write_of_an_attempt_whose_request_was_reclaimed_is_fenced() {
     for (n, verdict) in verdicts().into_iter().enumerate() {
         let (key, lease) = abandoned(&store, &format!("r{n}"), &verdict).await;
         let seen = store.seen(&key).await;
-        assert!(store.queue.take_back(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
+        assert!(store.queue.reclaim(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
         let taken = store.item(&key).await;
         let (queue, last, error) = (&store.queue, last(1, 72), out_of_paper());
         let (half, seq) = (&last.progress, last.seq);
@@ -207,7 +209,7 @@ async fn of_two_concurrent_reclaims_exactly_one_succeeds() {
         let seen = store.seen(&key).await;
         let take = |seconds| {
             let (queue, seen, verdict) = (&store.queue, &seen, &verdict);
-            async move { queue.take_back(seen, verdict, &[crash(seconds)], at(seconds)).await.unwrap() }
+            async move { queue.reclaim(seen, verdict, &[crash(seconds)], at(seconds)).await.unwrap() }
         };
         let taken = tokio::join!(take(71), take(72));
         assert!(taken.0 != taken.1, "{verdict:?}: {taken:?}");
@@ -229,11 +231,11 @@ async fn of_two_concurrent_nudges_exactly_one_succeeds() {
 #[tokio::test]
 async fn request_that_changed_since_the_sweeper_read_it_is_not_reclaimed() {
     let store = Store::new().await;
-    for verdict in [Abandoned::Again, Abandoned::Failed(crashed_too_often())] {
+    for verdict in [ReclaimVerdict::Rerun, ReclaimVerdict::Failed(crashed_too_often())] {
         for (n, change) in
             ["renewed", "completed", "retried and claimed", "cancel requested"].into_iter().enumerate()
         {
-            let (key, lease) = store.claimed(&format!("r{n}-{}", verdict == Abandoned::Again)).await;
+            let (key, lease) = store.claimed(&format!("r{n}-{}", verdict == ReclaimVerdict::Rerun)).await;
             let seen = store.seen(&key).await;
             match change {
                 "renewed" => drop(store.queue.renew(&key, &lease, at(90)).await.unwrap()),
@@ -248,14 +250,14 @@ async fn request_that_changed_since_the_sweeper_read_it_is_not_reclaimed() {
                 }
             }
             let before = store.item(&key).await;
-            assert!(!store.queue.take_back(&seen, &verdict, &[], at(71)).await.unwrap(), "{change}");
+            assert!(!store.queue.reclaim(&seen, &verdict, &[], at(71)).await.unwrap(), "{change}");
             assert_eq!(store.item(&key).await, before, "{change}");
         }
     }
     // The verdict `Cancelled` is refused, because no cancel was requested.
     let (key, _) = store.claimed("no cancel requested").await;
     let (seen, before) = (store.seen(&key).await, store.item(&key).await);
-    assert!(!store.queue.take_back(&seen, &Abandoned::Cancelled, &[], at(71)).await.unwrap());
+    assert!(!store.queue.reclaim(&seen, &ReclaimVerdict::Cancelled, &[], at(71)).await.unwrap());
     assert_eq!(store.item(&key).await, before);
 }
 
@@ -265,7 +267,7 @@ async fn reclaim_of_a_request_without_a_lease_is_refused_as_misuse() {
     let key = store.enqueue("r1", 0).await;
     let before = store.item(&key).await;
     let seen = store.seen(&key).await;
-    let error = store.queue.take_back(&seen, &Abandoned::Again, &[], at(71)).await.unwrap_err();
+    let error = store.queue.reclaim(&seen, &ReclaimVerdict::Rerun, &[], at(71)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
     assert_eq!(store.item(&key).await, before);
 }

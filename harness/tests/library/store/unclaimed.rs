@@ -53,7 +53,7 @@ async fn request_without_a_lease_is_cancelled_immediately_and_can_no_longer_be_c
         let before = store.get(&key).await;
         let cancelled = store.queue.cancel(&key, at(10)).await.unwrap();
         let (subscribers, epoch) = (ids(&["c1"]), before.epoch);
-        assert_eq!(cancelled, Cancelled::Now { subscribers, seq, epoch, parts_released: true });
+        assert_eq!(cancelled, Cancelled::Now { subscribers, seq, epoch, part_ttls_set: true });
         let expected = Request {
             status: Status::Cancelled,
             ending: Some(Ending::Cancelled),

@@ -93,7 +93,7 @@ impl ClaimRequests for DynamoRequestQueue {
             Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
                 Ok(match self.read_request_with_retries(key, &item).await {
                     Ok(request) => Claimed::Won(Box::new(request), lease),
-                    Err(error) if error.is_transient() => Claimed::OutOfReach(lease, error),
+                    Err(error) if error.is_transient() => Claimed::Unreachable(lease, error),
                     Err(error) => Claimed::Unreadable(lease, error),
                 })
             }
@@ -123,7 +123,7 @@ impl ClaimRequests for DynamoRequestQueue {
                 match self.claim(&key, owner, Runner::Worker, now, lease_end).await {
                     // The request was claimed by another function, or deleted, after the index query.
                     Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
-                    Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::OutOfReach(..))) => {
+                    Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::Unreachable(..))) => {
                         return Ok(Some(claimed));
                     }
                     Err(error) if error.is_transient() => return Err(error),

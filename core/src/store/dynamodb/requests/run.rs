@@ -53,14 +53,14 @@ fn audience(item: &Item) -> Result<Audience, StoreError> {
     Ok(Audience {
         subscribers: request_item::subscribers_with_seen(item)?,
         cancel_requested: request_item::cancel_requested(item)?,
-        parts_released: false,
+        part_ttls_set: false,
     })
 }
 
 /// Returns whether an attempt with this lease wrote the item last, and left it in one of these statuses.
 fn is_written_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
     let text = |attribute: &str| old.get(attribute).and_then(|value| value.as_s().ok());
-    if bugs::is(Bug::ForeignEndTaken) {
+    if bugs::is(Bug::ForeignEndingTaken) {
         return text("status").is_some_and(|found| statuses.iter().any(|status| status.as_str() == found));
     }
     text("status").is_some_and(|found| statuses.iter().any(|status| status.as_str() == found))
@@ -205,8 +205,8 @@ impl DynamoRequestQueue {
             }
             Err(refusal) => return Err(self.fenced(refusal, OPERATION, key, lease)),
         };
-        let parts_released = self.try_release_parts(key, &terminal).await;
-        Ok(Audience { parts_released, ..audience(&terminal)? })
+        let part_ttls_set = self.try_release_parts(key, &terminal).await;
+        Ok(Audience { part_ttls_set, ..audience(&terminal)? })
     }
 }
 

@@ -42,7 +42,7 @@ impl DynamoRequestQueue {
                 subscribers: request_item::subscribers(&item)?,
                 seq: request_item::seq(&item)?,
                 epoch: request_item::epoch(&item)?,
-                parts_released: self.try_release_parts(key, &item).await,
+                part_ttls_set: self.try_release_parts(key, &item).await,
             })
         };
         for _ in 0..Self::CANCEL_TRIES {

@@ -44,7 +44,7 @@ struct Removal {
     is_last: bool,
     is_dead_letter_sent: bool,
     /// Whether the request's part items have their time to live, or none needs one.
-    parts_released: bool,
+    part_ttls_set: bool,
 }
 
 impl Removal {
@@ -126,14 +126,14 @@ impl DynamoRequestQueue {
         let is_letter_due = request_item::is_dead_letter_due(old)?;
         let is_settled = failed.is_dead_letter_sent || !is_letter_due;
         let is_last = subscribers.len() == subscribed && is_settled && request_item::ttl(old)?.is_some();
-        if is_last && !failed.parts_released {
+        if is_last && !failed.part_ttls_set {
             self.release_parts(key, old).await?;
         }
         Ok(Removal {
             subscribers,
             is_last,
             is_dead_letter_sent: failed.is_dead_letter_sent && is_letter_due,
-            parts_released: is_last || failed.parts_released,
+            part_ttls_set: is_last || failed.part_ttls_set,
         })
     }
 
@@ -151,7 +151,7 @@ impl DynamoRequestQueue {
             conditions.push("attribute_exists(#ttl) AND size(subscribers) = :listening".to_owned());
             conditions.extend(names.iter().map(|name| format!("attribute_exists({name})")));
             removed.extend(TIMER.iter().map(ToString::to_string));
-            if !removal.parts_released {
+            if !removal.part_ttls_set {
                 let has_none = |part| format!("attribute_not_exists({part})");
                 conditions.extend(request_item::OPEN_PARTS.map(has_none));
             }
@@ -227,7 +227,7 @@ impl SubscribeToRequests for DynamoRequestQueue {
             subscribers: vec![connection.clone()],
             is_last: false,
             is_dead_letter_sent: false,
-            parts_released: false,
+            part_ttls_set: false,
         };
         for _ in 0..Self::REMOVE_TRIES {
             let update = if removal.is_last {
@@ -263,12 +263,12 @@ impl SubscribeToRequests for DynamoRequestQueue {
         epoch: u64,
         delivery: Delivery<'_>,
     ) -> Result<(), StoreError> {
-        let Delivery { delivered, is_complete, is_dead_letter_sent, parts_released } = delivery;
+        let Delivery { delivered, is_complete, is_dead_letter_sent, part_ttls_set } = delivery;
         let mut removal = Removal {
             subscribers: delivered.to_vec(),
             is_last: is_complete,
             is_dead_letter_sent,
-            parts_released,
+            part_ttls_set,
         };
         for _ in 0..Self::REMOVE_TRIES {
             if removal.is_empty() {

@@ -10,7 +10,7 @@ use crate::store::dynamodb::error::Refusal;
 use crate::store::dynamodb::request_item;
 use crate::store::dynamodb::write::Update;
 use crate::store::{
-    Abandoned, NewStatus, PastAttempt, RequestSummary, Runner, Status, StoreError, StoreErrorKind,
+    NewStatus, PastAttempt, ReclaimVerdict, RequestSummary, Runner, Status, StoreError, StoreErrorKind,
     SweepRequests,
 };
 
@@ -100,10 +100,10 @@ impl SweepRequests for DynamoRequestQueue {
 
     /// Removes the owner token together with the lease. Otherwise the former holder, if it still runs, could mistake
     /// this write for its own write whose response was lost.
-    async fn take_back(
+    async fn reclaim(
         &self,
         seen: &RequestSummary,
-        verdict: &Abandoned,
+        verdict: &ReclaimVerdict,
         history: &[PastAttempt],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -115,8 +115,10 @@ impl SweepRequests for DynamoRequestQueue {
         };
         // A cancel may be requested until the moment of this write, so the verdict must match the flag as stored.
         let (requested, flag, is_set) = match verdict {
-            Abandoned::Again | Abandoned::Failed(_) => (CANCEL_NOT_REQUESTED, ":not_requested", false),
-            Abandoned::Cancelled => ("cancel_requested = :requested", ":requested", true),
+            ReclaimVerdict::Rerun | ReclaimVerdict::Failed(_) => {
+                (CANCEL_NOT_REQUESTED, ":not_requested", false)
+            }
+            ReclaimVerdict::Cancelled => ("cancel_requested = :requested", ":requested", true),
         };
         // A renewal changes the lease's expiry, and a claim changes the epoch. In both cases an attempt is running.
         let update = self
@@ -133,7 +135,7 @@ impl SweepRequests for DynamoRequestQueue {
         // The new sequence number is above every one that the attempt may have pushed.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let write = match verdict {
-            Abandoned::Again => {
+            ReclaimVerdict::Rerun => {
                 let timer = self.unclaimed_at(Runner::Worker, now);
                 let update = update
                     .expression(
@@ -156,8 +158,8 @@ impl SweepRequests for DynamoRequestQueue {
                 ];
                 return self.send_unless_changed(update, OPERATION, &key, &expected).await;
             }
-            Abandoned::Failed(error) => TerminalWrite::failed(error),
-            Abandoned::Cancelled => TerminalWrite::cancelled(),
+            ReclaimVerdict::Failed(error) => TerminalWrite::failed(error),
+            ReclaimVerdict::Cancelled => TerminalWrite::cancelled(),
         };
         let expected = [
             ("status", s(write.status.as_str())),

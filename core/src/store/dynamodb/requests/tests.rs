@@ -22,8 +22,8 @@ use crate::protocol::{ErrorBody, ErrorCode, Seq};
 use crate::store::dynamodb::codec::n;
 use crate::store::dynamodb::test_answers::{client, condition_failed, error_answer, http, wire_item};
 use crate::store::{
-    Abandoned, AttemptOutcome, Audience, Cancelled, ClaimRequests as _, Claimed, Delivery, Enqueued,
-    LastReport, Lease, PastAttempt, Progress, ReadRequests as _, Request, RunRequests as _, StoreErrorKind,
+    AttemptOutcome, Audience, Cancelled, ClaimRequests as _, Claimed, Delivery, Enqueued, LastReport, Lease,
+    PastAttempt, Progress, ReadRequests as _, ReclaimVerdict, Request, RunRequests as _, StoreErrorKind,
     SubmitRequests as _, SubscribeToRequests as _, Subscriber, SweepRequests as _,
 };
 
@@ -95,7 +95,7 @@ fn out_of_paper() -> ErrorBody {
 }
 
 fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
-    Delivery { delivered, is_complete, is_dead_letter_sent: false, parts_released: false }
+    Delivery { delivered, is_complete, is_dead_letter_sent: false, part_ttls_set: false }
 }
 
 /// Returns the request after its second claim, which `owner` made.
@@ -182,17 +182,17 @@ fn audience_of(connections: &[&str]) -> Audience {
 fn audience_seeing(seen: u64, connections: &[&str]) -> Audience {
     let seen = Seq::from_stored(seen);
     let subscribers = connections.iter().map(|id| Subscriber { connection: (*id).into(), seen }).collect();
-    Audience { subscribers, cancel_requested: false, parts_released: false }
+    Audience { subscribers, cancel_requested: false, part_ttls_set: false }
 }
 
 fn cancelled_now() -> Cancelled {
     let subscribers = vec!["c1".into(), "c2".into()];
-    Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, parts_released: true }
+    Cancelled::Now { subscribers, seq: Seq::default(), epoch: 0, part_ttls_set: true }
 }
 
 /// Returns the audience of a terminal write whose request has no part items.
 fn terminal_audience(connections: &[&str]) -> Audience {
-    Audience { parts_released: true, ..audience_of(connections) }
+    Audience { part_ttls_set: true, ..audience_of(connections) }
 }
 
 #[tokio::test]
@@ -394,13 +394,13 @@ async fn terminal_write_retried_after_a_lost_response_recognizes_its_own_item() 
         update_answered_on_retry(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Completed))));
     assert_eq!(
         complete(&rule).await.unwrap(),
-        Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
+        Audience { part_ttls_set: true, ..audience_seeing(0, &["c1", "c2"]) }
     );
     assert_eq!(rule.num_calls(), 2);
     let rule = update_answered_on_retry(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Failed))));
     assert_eq!(
         fail(&rule).await.unwrap(),
-        Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) }
+        Audience { part_ttls_set: true, ..audience_seeing(0, &["c1", "c2"]) }
     );
     assert_eq!(rule.num_calls(), 2);
 }

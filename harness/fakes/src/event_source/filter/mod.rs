@@ -20,7 +20,7 @@ pub use parse::FilterError;
 /// `exists` considers only leaves: an object does not exist for this operator.
 ///
 /// No source states whether AWS supports `suffix` and `equals-ignore-case` for streams. See
-/// [`Settings::unsettled_operators`](super::Settings::unsettled_operators).
+/// [`Settings::undocumented_operators`](super::Settings::undocumented_operators).
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterPattern(Node);
 

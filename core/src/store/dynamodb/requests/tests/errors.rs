@@ -39,7 +39,7 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "record_delivery": |queue| queue.record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true));
     "nudge": |queue| queue.nudge(&seen(&request()), NOW);
     "postpone": |queue| queue.postpone(&key(), NOW, NOW + Duration::from_secs(1));
-    "take_back": |queue| queue.take_back(&seen(&claimed_by(OUR_OWNER)), &Abandoned::Again, &[past(2)], NOW);
+    "take_back": |queue| queue.reclaim(&seen(&claimed_by(OUR_OWNER)), &ReclaimVerdict::Rerun, &[past(2)], NOW);
     "subscribe": |queue| queue.subscribe(&key(), &"c3".into(), SEQ, NOW);
     "record_redrive": |queue| queue.record_redrive(&key(), 1, &"r2".into());
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
@@ -200,15 +200,16 @@ async fn refused_sweep_write_is_not_mistaken_for_its_own_earlier_write() {
 /// A reclaim that makes its request terminal is recognized by the time of the terminal write.
 #[tokio::test(start_paused = true)]
 async fn terminal_reclaim_retried_after_a_lost_response_recognizes_its_own_write() {
-    for (verdict, status) in
-        [(Abandoned::Failed(out_of_paper()), Status::Failed), (Abandoned::Cancelled, Status::Cancelled)]
-    {
+    for (verdict, status) in [
+        (ReclaimVerdict::Failed(out_of_paper()), Status::Failed),
+        (ReclaimVerdict::Cancelled, Status::Cancelled),
+    ] {
         for (finished_at, is_ours) in [(NOW, true), (NOW + Duration::from_millis(1), false)] {
             let seq = Seq::start_of(3).next();
             let left = Request { status, finished_at: Some(finished_at), seq, ..reclaimed() };
             let rule = update_answered_on_retry(move || condition_failed(Some(&item_of(&left))));
             let seen = seen(&claimed_by(OUR_OWNER));
-            let is_reclaimed = queue(&rule).take_back(&seen, &verdict, &[past(2)], NOW).await.unwrap();
+            let is_reclaimed = queue(&rule).reclaim(&seen, &verdict, &[past(2)], NOW).await.unwrap();
             assert_eq!(
                 (is_reclaimed, rule.num_calls()),
                 (is_ours, 2),
@@ -232,7 +233,7 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
         item
     };
     let audience = audience_seeing(0, &["c1", "c2"]);
-    let terminal = format!("{:?}", Audience { parts_released: true, ..audience.clone() });
+    let terminal = format!("{:?}", Audience { part_ttls_set: true, ..audience.clone() });
     let audience = format!("{audience:?}");
     for (name, left, outcome) in [
         ("enqueue", item_of(&request()), format!("{:?}", Enqueued::Existing(Box::new(request())))),

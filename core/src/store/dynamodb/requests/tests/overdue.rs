@@ -7,18 +7,18 @@ use crate::store::{Subscribed, dynamodb::request_item};
 #[tokio::test]
 async fn sweep_subscribe_and_redrive_updates_have_the_expected_expressions() {
     let mut report = Vec::new();
-    let cancelled = Abandoned::Cancelled;
-    let failed = Abandoned::Failed(out_of_paper());
+    let cancelled = ReclaimVerdict::Cancelled;
+    let failed = ReclaimVerdict::Failed(out_of_paper());
     for operation in ["nudge", "postpone", "again", "failed", "cancelled", "subscribe", "record_redrive"] {
         let (rule, sent) = update_accepted(Some(item_of(&request())));
         let (queue, running) = (queue(&rule), seen(&claimed_by(OTHER_OWNER)));
-        let reclaim = async |verdict| queue.take_back(&running, verdict, &[past(2)], NOW).await.unwrap();
+        let reclaim = async |verdict| queue.reclaim(&running, verdict, &[past(2)], NOW).await.unwrap();
         match operation {
             "nudge" => assert!(queue.nudge(&seen(&request()), NOW).await.unwrap()),
             "postpone" => {
                 assert!(queue.postpone(&key(), NOW, NOW + Duration::from_secs(9)).await.unwrap());
             }
-            "again" => assert!(reclaim(&Abandoned::Again).await),
+            "again" => assert!(reclaim(&ReclaimVerdict::Rerun).await),
             "failed" => assert!(reclaim(&failed).await),
             "cancelled" => assert!(reclaim(&cancelled).await),
             "subscribe" => {

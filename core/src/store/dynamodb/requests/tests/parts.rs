@@ -144,7 +144,7 @@ async fn claim_rereads_a_temporarily_unavailable_payload_part_item() {
                 failures < 12 && *won == claimed,
                 "the whole request is returned after {failures} failed calls"
             ),
-            Claimed::OutOfReach(_, error) => {
+            Claimed::Unreachable(_, error) => {
                 // Four reads by the queue, with three SDK attempts each.
                 assert_eq!((failures, error.kind()), (12, StoreErrorKind::Unavailable));
             }
@@ -206,7 +206,7 @@ async fn payload_part_item_gets_its_ttl_before_the_timer_is_cleared() {
     insta::assert_snapshot!(sent.join("\n\n"));
 }
 
-/// With `parts_released` set, `record_delivery` succeeds at its first update.
+/// With `part_ttls_set` set, `record_delivery` succeeds at its first update.
 #[tokio::test]
 async fn payload_part_item_gets_its_ttl_right_after_the_terminal_write() {
     let (mut item, _) = parts_of(&Request { status: Status::Completed, epoch: 2, ..big_request() });
@@ -225,10 +225,10 @@ async fn payload_part_item_gets_its_ttl_right_after_the_terminal_write() {
         .build();
     let queue = queue(&rule);
     let audience = queue.complete(&key(), &lease(), &json_value!(1), &last()).await.unwrap();
-    assert_eq!(audience, Audience { parts_released: true, ..audience_seeing(0, &["c1", "c2"]) });
+    assert_eq!(audience, Audience { part_ttls_set: true, ..audience_seeing(0, &["c1", "c2"]) });
     let delivered: Vec<_> =
         audience.subscribers.into_iter().map(|subscriber| subscriber.connection).collect();
-    let delivery = Delivery { parts_released: audience.parts_released, ..delivered_to(&delivered, true) };
+    let delivery = Delivery { part_ttls_set: audience.part_ttls_set, ..delivered_to(&delivered, true) };
     queue.record_delivery(&key(), 2, delivery).await.unwrap();
     let mut sent = sent.lock().unwrap().clone();
     sent.dedup();
@@ -262,9 +262,9 @@ async fn failed_or_slow_ttl_write_of_a_part_item_does_not_delay_delivery() {
             "the terminal write returns within 500 ms, but took {:?}",
             began.elapsed()
         );
-        let Cancelled::Now { epoch, parts_released, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
+        let Cancelled::Now { epoch, part_ttls_set, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
             panic!("the mocked update cancels the request");
         };
-        assert_eq!((epoch, parts_released), (2, false));
+        assert_eq!((epoch, part_ttls_set), (2, false));
     }
 }
