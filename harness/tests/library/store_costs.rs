@@ -256,7 +256,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     bill.enter("postpone");
     let seen = bill.seen(&key).await;
     assert!(bill.queue.reclaim(&seen, &ReclaimVerdict::Rerun, &[past(1, 71)], at(71)).await.unwrap());
-    bill.enter("take_back for another attempt");
+    bill.enter("reclaim for another attempt");
     bill.queue.renew(&key, &lease, at(90)).await.unwrap_err();
     bill.enter("renew by the attempt that lost its lease");
     let lease = bill.claim(&key).await;

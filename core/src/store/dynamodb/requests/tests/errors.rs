@@ -39,7 +39,7 @@ const OPERATIONS: [Operation<DynamoRequestQueue>; 28] = operations! {
     "record_delivery": |queue| queue.record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true));
     "nudge": |queue| queue.nudge(&seen(&request()), NOW);
     "postpone": |queue| queue.postpone(&key(), NOW, NOW + Duration::from_secs(1));
-    "take_back": |queue| queue.reclaim(&seen(&claimed_by(OUR_OWNER)), &ReclaimVerdict::Rerun, &[past(2)], NOW);
+    "reclaim": |queue| queue.reclaim(&seen(&claimed_by(OUR_OWNER)), &ReclaimVerdict::Rerun, &[past(2)], NOW);
     "subscribe": |queue| queue.subscribe(&key(), &"c3".into(), SEQ, NOW);
     "record_redrive": |queue| queue.record_redrive(&key(), 1, &"r2".into());
     "update_status": |queue| queue.update_status(&key(), Status::Pending, NewStatus::Cancelled, NOW);
@@ -182,10 +182,10 @@ async fn refused_sweep_write_is_not_mistaken_for_its_own_earlier_write() {
         ("nudge", timed(&request(), 61)),
         ("nudge", timed(&claimed_by(OTHER_OWNER), 60)),
         ("postpone", timed(&claimed_by(OUR_OWNER), 2)),
-        ("take_back", timed(&reclaimed(), 151)),
-        ("take_back", timed(&Request { epoch: 3, ..reclaimed() }, 150)),
-        ("take_back", timed(&failed, 150)),
-        ("take_back", timed(&claimed_by(OUR_OWNER), 150)),
+        ("reclaim", timed(&reclaimed(), 151)),
+        ("reclaim", timed(&Request { epoch: 3, ..reclaimed() }, 150)),
+        ("reclaim", timed(&failed, 150)),
+        ("reclaim", timed(&claimed_by(OUR_OWNER), 150)),
     ] {
         let (_, operation) = OPERATIONS.into_iter().find(|(operation, _)| *operation == name).unwrap();
         let rule = update_answered(move || condition_failed(Some(&left)));
@@ -247,7 +247,7 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
         ("continue_later", released_by(OUR_OWNER, Status::Pending), audience),
         ("nudge", timed(&request(), 60), "true".to_owned()),
         ("postpone", timed(&claimed_by(OUR_OWNER), 1), "true".to_owned()),
-        ("take_back", timed(&reclaimed(), 150), "true".to_owned()),
+        ("reclaim", timed(&reclaimed(), 150), "true".to_owned()),
         (
             "record_delivery",
             without_subscribers(released_by(OTHER_OWNER, Status::Completed)),
