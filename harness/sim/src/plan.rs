@@ -151,12 +151,12 @@ const fn no_end() -> u64 {
 }
 
 macro_rules! fault_kinds {
-    ($($(#[doc = $doc:literal])+ $name:ident => $text:literal,)+) => {
+    ($($(#[$attribute:meta])+ $name:ident => $text:literal,)+) => {
         /// Kind of a fault that the simulator can inject.
         #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
         #[serde(rename_all = "snake_case")]
         pub enum FaultKind {
-            $($(#[doc = $doc])+ $name,)+
+            $($(#[$attribute])+ $name,)+
         }
 
         impl FaultKind {
@@ -216,7 +216,9 @@ fault_kinds! {
     /// A function is invoked twice with one event, concurrently.
     InvokeTwice => "invoke_twice",
     /// The call that dispatches a request to the worker fails, or is not answered.
-    DispatchFailed => "hand_over_failed",
+    // The name in plans that an earlier version wrote.
+    #[serde(alias = "hand_over_failed")]
+    DispatchFailed => "dispatch_failed",
     /// The event of an asynchronous invocation is lost in Lambda's queue.
     EventLost => "event_lost",
     /// A post to an open connection is answered with 410 Gone.

@@ -229,7 +229,7 @@ async fn wrapped_refusal_is_logged_with_its_source_but_sent_to_the_client_withou
         [world.ask("failing", "r1", json!("broken")).await, world.ask("failing", "r1", json!(1)).await];
     drop(logging);
     assert_eq!(answers[0], answers[1], "the client does not see the source error");
-    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"the request failed","request_id":"r1","error":"CLOSED: We are closed: while billing: CLOSED: We are closed: the door is locked","target":"streamer::router"}"#);
+    assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"request failed in the router","request_id":"r1","error":"CLOSED: We are closed: while billing: CLOSED: We are closed: the door is locked","target":"streamer::router"}"#);
 }
 
 #[tokio::test(start_paused = true)]

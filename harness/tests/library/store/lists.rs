@@ -220,7 +220,7 @@ async fn page_with_an_invalid_limit_or_cursor_is_refused_as_misuse() {
     for limit in [0, 101] {
         let error = store.queue.get_by_status(Status::Pending, PageRequest::first(limit)).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Misuse);
-        assert!(error.to_string().contains("at least 1 and at most 100"), "{error}");
+        assert!(error.to_string().contains("expected 1 to 100"), "{error}");
     }
     let first = store.queue.get_by_status(Status::Pending, PageRequest::first(1)).await.unwrap();
     let elsewhere = PageRequest { limit: 1, after: first.next };

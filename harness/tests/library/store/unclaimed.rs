@@ -134,7 +134,7 @@ async fn status_change_is_refused_if_the_request_no_longer_has_the_expected_stat
             let error =
                 store.queue.update_status(&key, from, NewStatus::Cancelled, at(40)).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {current:?}");
-            let said = format!("it is {}, not {}", current.as_str(), from.as_str());
+            let said = format!("status is {}, not {}", current.as_str(), from.as_str());
             assert!(error.to_string().contains(&said), "{error}");
             assert_eq!(store.item(&key).await, before);
         }
