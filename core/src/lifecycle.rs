@@ -93,7 +93,8 @@ pub enum Effect {
     Postpone(Timestamp),
     /// Deliver the terminal frame to every subscriber that does not have it.
     Deliver {
-        /// Whether the caller must also send the request's dead letter, if the dead letter is still due.
+        /// True if the request failed for good. The caller must then also send the request's dead letter,
+        /// unless the dead letter was sent earlier.
         dead_letter: bool,
     },
 }
@@ -126,7 +127,7 @@ impl Rules {
     }
 }
 
-/// The result of [`step`]: a request's next state, and the effect of its write.
+/// The result of [`step`]: a request's next state, and the effect to carry out after that state is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step {
     /// The request's next state; it may equal the current state.

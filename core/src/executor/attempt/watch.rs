@@ -39,7 +39,7 @@ enum Write {
     Checkpoint(PendingCheckpoint),
 }
 
-/// A checkpoint that is not saved yet; its handler waits until it is.
+/// A checkpoint that is not saved yet. The handler waits until the checkpoint is saved or its save has failed.
 struct PendingCheckpoint {
     state: Arc<Value>,
     /// Sends the result to the waiting handler.
@@ -58,7 +58,7 @@ struct WriteResult {
     answer: Result<Audience, StoreError>,
 }
 
-/// The timing of the next push and the next write, and the data that each must carry.
+/// Times of an attempt's next push and next write, and the changes that are not pushed or stored yet.
 struct Schedule {
     /// Earliest instant of the next push.
     push_at: Instant,
@@ -78,7 +78,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// lease.
     ///
     /// Asks the handler to stop when its time is up, when a cancel is requested, or when the lease is lost. If
-    /// the handler does not finish within its grace period, returns an outcome without its result.
+    /// the handler does not finish within its grace period, returns the outcome of an attempt without a result.
     pub(super) async fn watch(
         &mut self,
         task: &mut HandlerTask<Result<Reply, CallError>>,
@@ -93,7 +93,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             to_store: false,
             checkpoint: None,
         };
-        // Polled beside the other branches of the loop, so that a slow store delays nothing else.
+        // The write in flight. Polled together with the loop's other branches, so that a slow store delays
+        // neither pushes nor a stop request.
         let mut writing: Option<BoxFuture<'_, WriteResult>> = None;
         loop {
             let stop_at = self.stop.map_or_else(|| self.handler_deadline(), |stop| stop.until);
@@ -238,7 +239,7 @@ impl PendingCheckpoint {
     }
 }
 
-/// Waits for the output of `future`; waits forever if there is none.
+/// Waits for the output of `future`; waits forever if `future` is `None`.
 async fn output_of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
