@@ -80,7 +80,7 @@ impl Rate {
         self.interval_us
     }
 
-    /// Returns the latest fill time that a bucket with at least one token can have at `now`.
+    /// Returns the latest state that a bucket with at least one token can have at `now`.
     pub(crate) fn latest(self, now: Timestamp) -> FullAt {
         FullAt::now(now).after(self.interval_us.saturating_mul(u64::from(self.burst) - 1))
     }
@@ -99,7 +99,7 @@ impl FullAt {
         Self(micros)
     }
 
-    /// Returns the fill time in microseconds since the Unix epoch.
+    /// Returns the time at which the bucket will be full again, in microseconds since the Unix epoch.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
@@ -128,12 +128,12 @@ pub enum Taken {
 pub trait RateLimits: Send + Sync {
     /// Takes a token from the named bucket, whose size and refill are those of `rate`.
     ///
-    /// `known` is the caller's latest knowledge of the bucket's state, zero if there is none. It only decides which
-    /// write is tried first, never whether the token is granted.
+    /// `known` is the latest bucket state that the caller has received, or zero. This state only decides which write
+    /// is tried first, never whether the token is granted.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item is not a valid bucket. Despite the error, up to two
-    /// tokens may have been taken.
+    /// [`StoreError`] if the write fails, or if the stored item is not a valid bucket. Up to two tokens may have been
+    /// taken despite the error.
     fn take(
         &self,
         bucket: &str,
@@ -161,7 +161,7 @@ mod tests {
                 let until = now + rate.wait(bucket, now) + Duration::from_millis(1);
                 assert!(
                     rate.take(bucket, until).is_some(),
-                    "the bucket has a token after the wait that it announced"
+                    "after the announced wait, the bucket has a token"
                 );
             }
         }

@@ -64,7 +64,7 @@ pub(super) struct Entry {
     pub(super) key: String,
 }
 
-/// Entries of a shard that are not merged yet, and whether the index has more entries after these.
+/// Entries of a shard that are not merged yet, and whether the index has more entries of the shard.
 #[derive(Debug, Default)]
 struct Shard {
     entries: VecDeque<Entry>,
@@ -122,7 +122,8 @@ impl List<'_> {
         Ok((entries.into_iter().map(|(_, entry)| entry).collect(), next))
     }
 
-    /// Returns the name of the list for cursors, unique among all lists, including lists of the same index.
+    /// Returns the name by which a cursor identifies this list. The name is unique, even among lists of the same
+    /// index.
     fn name(&self) -> String {
         let first = self.shards.first().map_or("", String::as_str);
         format!("{}#{:016x}", self.index.name, fnv1a(first))

@@ -84,7 +84,7 @@ impl Update {
     }
 
     /// Sends the update as an UpdateItem call. Returns the updated item if [requested](Self::returning_item),
-    /// otherwise an empty one.
+    /// otherwise an empty item.
     pub(super) async fn send(self, client: &Client) -> Result<Item, Refusal> {
         let (names, values) = self.placeholders.into_options();
         let updated = client

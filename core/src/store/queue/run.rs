@@ -17,10 +17,9 @@ pub struct Audience {
     /// Whether a user or operator has asked to cancel the request. If so, the attempt must stop and call
     /// [`confirm_cancel`](RunRequests::confirm_cancel).
     pub cancel_requested: bool,
-    /// Whether the request's part items (separate items for large values) have their time to live, or the request has
-    /// none that needs one. Pass this flag to
-    /// [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which otherwise sets their time to
-    /// live.
+    /// True if every part item (separate item for a large value) of the request that needs a time to live has one.
+    /// Pass this flag to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which sets the
+    /// missing times to live if the flag is `false`.
     pub part_ttls_set: bool,
 }
 

@@ -58,7 +58,7 @@ pub trait SweepRequests: Send + Sync {
     /// Returns `false`, and changes nothing, if the request has changed since it was read as `seen`.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if the write fails.
     fn nudge(
         &self,
         seen: &RequestSummary,
@@ -70,7 +70,7 @@ pub trait SweepRequests: Send + Sync {
     /// Returns `false`, and changes nothing, if the due time is no longer `timer_at`.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if the write fails.
     fn postpone(
         &self,
         key: &RequestKey,
