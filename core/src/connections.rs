@@ -104,7 +104,7 @@ impl Connections for ApiGatewayConnections {
 
 /// Returns the kind of a gateway error.
 ///
-/// The SDK takes the error code from the `x-amzn-errortype` header, because a 410 response has an empty body.
+/// The SDK reads the error code from the `x-amzn-errortype` header, because a 410 response has an empty body.
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> SendErrorKind {
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match (error.code(), status) {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_gateway_error_maps_to_its_send_error_kind() {
+    async fn each_gateway_error_status_maps_to_a_send_error_kind() {
         let answers = [
             (410, "GoneException", "", SendErrorKind::Gone),
             (429, "LimitExceededException", r#"{"message":"slow"}"#, SendErrorKind::Unavailable),

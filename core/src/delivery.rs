@@ -76,7 +76,8 @@ impl TerminalFrame {
     }
 }
 
-/// A terminal request to deliver, with facts that are not part of the stored request.
+/// A terminal request to deliver, its remaining subscribers, and flags that the stored request does not
+/// contain.
 pub(crate) struct TerminalRequest<'r> {
     /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. The payload is used
     /// only for a dead letter.
@@ -104,7 +105,7 @@ pub(crate) enum Delivered {
 /// Sends the terminal frame through `fan_out`, sends the dead letter if it is due, and records the delivery in
 /// the store.
 ///
-/// Returns at `until` at the latest, and spends at most `push_timeout` on sending frames. If `dead_letters` is
+/// Returns no later than `until`, and spends at most `push_timeout` on sending frames. If `dead_letters` is
 /// `None`, a dead letter that is due stays due, and the sweeper sends it.
 pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,

@@ -1,5 +1,4 @@
-//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes how the attempt
-//! ended.
+//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes the outcome.
 //!
 //! The processor and the worker share this code.
 

@@ -55,7 +55,7 @@ pub struct Budget {
 pub struct Hold {
     /// Time at which the lease expires unless it is renewed.
     pub until: Timestamp,
-    /// Whether the request's user or an operator has requested a cancel, so that the attempt must stop.
+    /// True if the request's user or an operator has requested a cancel. The attempt must then stop.
     pub cancel_requested: bool,
 }
 

@@ -92,8 +92,8 @@ enum WorkResult {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
-    /// Creates a processor that runs short requests through `executor`, and sends all others to the worker
-    /// through `dispatch`.
+    /// Creates a processor that runs short requests through `executor`, and dispatches all other requests to
+    /// the worker through `dispatch`.
     #[must_use]
     pub fn new(executor: Executor<Q, P, D>, dispatch: W, settings: ProcessorSettings) -> Self {
         let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
@@ -224,7 +224,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
     }
 }
 
-/// Takes the next piece of work: a retry that is due, otherwise a new record.
+/// Removes and returns the next piece of work: a retry that is due, otherwise a new record.
 fn next(
     waiting: &mut BinaryHeap<Reverse<(Instant, RequestKey)>>,
     queue: &mut VecDeque<Decoded>,

@@ -119,7 +119,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// `limits` run on the current Tokio runtime, which must be the one that [`route`](Self::route) runs on.
     ///
     /// # Panics
-    /// If called outside of a Tokio runtime.
+    /// Panics if called outside of a Tokio runtime.
     pub fn set_rate_limits(&mut self, limits: impl RateLimits + 'static) {
         self.rate_limits = Some(SharedRateLimits::new(limits, Handle::current()));
     }

@@ -238,7 +238,7 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
     }
 
     /// Sends a frame to every connection of a tenant, while the returned stream is polled. The stream yields
-    /// outcomes and errors as in [`to_user`](Self::to_user).
+    /// the same outcomes and errors as the stream of [`to_user`](Self::to_user).
     ///
     /// # Errors
     /// [`FrameTooLarge`] if the frame is larger than the gateway carries; no frame is sent.

@@ -18,8 +18,8 @@ use crate::telemetry::Causes;
 
 /// Sends frames to a request's subscribers.
 ///
-/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that no
-/// subscriber delays another.
+/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that a
+/// slow subscriber delays no other subscriber.
 pub(crate) struct FanOut<'a, P> {
     connections: &'a P,
     key: RequestKey,

@@ -63,8 +63,8 @@ struct Stop {
     until: Instant,
 }
 
-/// The attempt's lease is lost: another attempt may run the request, so this attempt must neither write nor
-/// push.
+/// The attempt's lease is lost. A different attempt may run the request, so this attempt must not write or
+/// push anything.
 struct LeaseLost;
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
@@ -122,7 +122,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let mut task = self.start(reporter);
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::ABORT_TIMEOUT, task.stop()).await.is_err() {
-            tracing::error!(request = %self.key, "aborted handler still holds its thread");
+            tracing::error!(request = %self.key, "aborted handler still blocks its thread");
             self.executor.handler_runtime.replace_if_blocked().await;
         }
         let Ok(outcome) = outcome else {

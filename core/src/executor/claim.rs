@@ -54,7 +54,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
             Claimed::Unreachable(_, error) => {
                 tracing::error!(
                     request = %key, error = %Causes(&error),
-                    "claimed request not readable now; waits for lease expiry"
+                    "claimed request temporarily unreadable; waits for lease expiry"
                 );
             }
             Claimed::Unreadable(lease, error) => self.fail_unreadable(key, &lease, &error, deadline).await,

@@ -283,7 +283,7 @@ proptest! {
                 | State::Failed
                 | State::Cancelled => None,
             };
-            prop_assert_eq!(effect, expected, "event {:?} in state {:?} has the effect that its next state {:?} requires", event, state, next);
+            prop_assert_eq!(effect, expected, "{:?} in state {:?} has the effect that belongs to {:?}", event, state, next);
             if let Some(Effect::Postpone(until)) = effect {
                 prop_assert!(until > now, "a timer is only postponed to a later time");
             }
@@ -302,7 +302,7 @@ proptest! {
             let Step { state: next, effect } = step(state, event, Timestamp::from_secs(now), &rules());
             prop_assert_ne!(effect, Some(Effect::Nudge), "a request with a requested cancel is never nudged");
             let is_allowed = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
-            prop_assert!(is_allowed, "a request with a requested cancel never becomes pending, retrying or failed: {next:?}");
+            prop_assert!(is_allowed, "a requested cancel leads only to COMPLETED or CANCELLED: {next:?}");
             state = next;
         }
     }

@@ -172,7 +172,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Subscribes the caller's connection to a request, for frames with a sequence number above `last_seen`.
     ///
     /// If the request is terminal, its terminal frame is sent immediately. Returns the stored request, or
-    /// `None` if it does not exist.
+    /// `None` if the request does not exist.
     async fn add_subscriber(
         &self,
         caller: &Caller,
@@ -212,7 +212,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         Ok(Some(request))
     }
 
-    /// Removes subscribers whose connection has no record any more. Returns whether at least one was removed.
+    /// Removes subscribers whose connection no longer has a record. Returns whether at least one subscriber
+    /// was removed.
     async fn remove_closed_subscribers(&self, key: &RequestKey, subscribers: &[ConnectionId]) -> bool {
         let are_closed =
             join_all(subscribers.iter().map(
@@ -237,7 +238,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 Err(error) => {
                     tracing::warn!(
                         request = %key, %connection, error = %Causes(&error),
-                        "closed subscriber could not be removed"
+                        "subscriber of a closed connection not removed"
                     );
                 }
             }

@@ -65,8 +65,8 @@ pub trait ConnectionStore: Send + Sync {
     /// Returns the connection of this id, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the stored item is not
-    /// a valid connection.
+    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the stored item
+    /// is not a valid connection.
     fn get(&self, id: &ConnectionId) -> impl Future<Output = Result<Option<Connection>, StoreError>> + Send;
 
     /// Deletes a connection and returns it.
@@ -75,8 +75,8 @@ pub trait ConnectionStore: Send + Sync {
     /// was lost and the SDK has retried the call.
     ///
     /// # Errors
-    /// [`StoreError`] if the delete fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the deleted item was
-    /// not a valid connection.
+    /// [`StoreError`] if the delete fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the deleted
+    /// item was not a valid connection.
     fn delete(
         &self,
         id: &ConnectionId,
@@ -88,8 +88,8 @@ pub trait ConnectionStore: Send + Sync {
     /// connections themselves are read consistently.
     ///
     /// # Errors
-    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page` is
-    /// out of range, or its cursor belongs to a different list.
+    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page`
+    /// is out of range, or its cursor belongs to a different list.
     fn list_by_user(
         &self,
         tenant: &TenantId,
@@ -101,8 +101,8 @@ pub trait ConnectionStore: Send + Sync {
     /// [`list_by_user`](Self::list_by_user).
     ///
     /// # Errors
-    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page` is
-    /// out of range, or its cursor belongs to a different list.
+    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page`
+    /// is out of range, or its cursor belongs to a different list.
     fn list_by_tenant(
         &self,
         tenant: &TenantId,

@@ -22,7 +22,7 @@ pub enum StoreErrorKind {
     NotFound,
     /// An item of a different user has the same id. Choose a different id.
     AlreadyExists,
-    /// The item is not in the state that the call expected. Read it again, then decide again.
+    /// The item is not in the state that the call expected. Read the item again before the next decision.
     ConditionLost,
     /// The attempt no longer holds the lease of its request. Stop the attempt and send no more frames.
     Fenced,

@@ -33,8 +33,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         let jitter = executor.jitter();
         let (mut ending, mut effect) = self.ending(&outcome, jitter, now);
         if !ending.is_terminal() {
-            // After this write another attempt may claim the request and push immediately. So the sends of this
-            // attempt must finish first.
+            // After this write a different attempt may claim the request and push frames immediately. So the
+            // sends of this attempt must finish first.
             let flush_until = Instant::now() + executor.settings.push_timeout;
             self.fan_out.flush(flush_until.min(before(until, MIN_WRITE_TIME))).await;
         }

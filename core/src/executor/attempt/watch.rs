@@ -107,8 +107,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     None => self.stop_handler(StopReason::TimeLimitReached, reports),
                     Some(_) => return self.outcome(None),
                 },
-                // Disabled while a push and a store are both due. Otherwise a handler that reports without
-                // pause would win every turn of this biased `select!`.
+                // Disabled while a push and a write of progress are due. Otherwise a handler that reports
+                // without pause would win every turn of this biased `select!`.
                 changed = reports.progress.changed(),
                     if is_ours && schedule.reporting && !(schedule.to_push && schedule.to_store) =>
                 {
@@ -177,8 +177,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// Handles the result of a write. A successful write has renewed the lease and returns the current
     /// subscribers.
     ///
-    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is
-    /// conditional on the epoch in the same way.
+    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is also
+    /// conditional on the epoch.
     fn handle_write_result(&mut self, result: WriteResult, schedule: &mut Schedule, reports: &mut Reports) {
         let WriteResult { write, sent_at, answer } = result;
         let error = match answer {

@@ -55,8 +55,8 @@ pub trait ClaimRequests: Send + Sync {
     ///
     /// # Errors
     /// The same errors as [`claim`](Self::claim). A request whose claim fails permanently does not block later
-    /// requests. Its error is returned only if no later request could be claimed, or after about a hundred such
-    /// failures.
+    /// requests. The error is returned only if no later request could be claimed, or after about a hundred failed
+    /// claims.
     fn dequeue(
         &self,
         owner: &str,

@@ -14,8 +14,8 @@ pub trait ReadRequests: Send + Sync {
     /// Returns the request of this key, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](crate::store::StoreErrorKind::Corrupt) if the stored item
-    /// is not a valid request.
+    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](crate::store::StoreErrorKind::Corrupt) if the stored
+    /// item is not a valid request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
 
     /// Returns the request of this key with the values that its client may query, or `None` if the request does not
@@ -33,8 +33,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the open and terminal requests that arrived over a connection, the newest first.
     ///
     /// # Errors
-    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of `page`
-    /// is out of range, or its cursor belongs to a different list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn get_by_connection(
         &self,
         connection: &ConnectionId,
@@ -44,8 +44,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that have this status, the oldest first.
     ///
     /// # Errors
-    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of `page`
-    /// is out of range, or its cursor belongs to a different list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn get_by_status(
         &self,
         status: Status,
@@ -55,8 +55,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that are due at `now`, those with the earliest due time first.
     ///
     /// # Errors
-    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of `page`
-    /// is out of range, or its cursor belongs to a different list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn due(
         &self,
         now: Timestamp,

@@ -25,7 +25,7 @@ pub struct Audience {
 
 /// Writes of an attempt that holds the lease of its request.
 ///
-/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once another claim has raised the epoch,
+/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once a later claim has raised the epoch,
 /// the write fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and changes nothing.
 pub trait RunRequests: Send + Sync {
     /// Renews the lease until `lease_end` without storing progress.
@@ -33,7 +33,8 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if this attempt has already renewed the lease
-    /// past `lease_end`, so that a delayed write changes nothing; another kind if the store does not respond.
+    /// past `lease_end`, so that a delayed write changes nothing; an error of a different kind if the store does not
+    /// respond.
     fn renew(
         &self,
         key: &RequestKey,
@@ -58,8 +59,8 @@ pub trait RunRequests: Send + Sync {
     /// until `lease_end`.
     ///
     /// # Errors
-    /// The same errors as [`renew`](Self::renew), and those of a refused write, such as
-    /// [`TooLarge`](crate::store::StoreErrorKind::TooLarge).
+    /// The same errors as [`renew`](Self::renew); [`TooLarge`](crate::store::StoreErrorKind::TooLarge) if the
+    /// checkpoint is too large to store.
     fn checkpoint(
         &self,
         key: &RequestKey,
@@ -73,7 +74,8 @@ pub trait RunRequests: Send + Sync {
     /// Makes the request COMPLETED with its result.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; an error of a different kind if the
+    /// write fails.
     fn complete(
         &self,
         key: &RequestKey,
@@ -87,7 +89,7 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
-    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); an error of a different kind if the write fails.
     fn fail(
         &self,
         key: &RequestKey,
@@ -100,7 +102,8 @@ pub trait RunRequests: Send + Sync {
     /// Makes the request CANCELLED, after the attempt has stopped because a cancel was requested.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; an error of a different kind if the
+    /// write fails.
     fn confirm_cancel(
         &self,
         key: &RequestKey,
@@ -114,7 +117,7 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
-    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); an error of a different kind if the write fails.
     fn retry_later(
         &self,
         key: &RequestKey,

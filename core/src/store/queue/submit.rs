@@ -51,8 +51,8 @@ pub trait SubmitRequests: Send + Sync {
     ///
     /// # Errors
     /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status changed during every try;
-    /// another kind if the store does not respond.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status changed during every
+    /// try; an error of a different kind if the store does not respond.
     fn cancel(
         &self,
         key: &RequestKey,
@@ -78,8 +78,8 @@ pub trait SubmitRequests: Send + Sync {
     /// `epoch` is the epoch in which the original request failed.
     ///
     /// # Errors
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request of this key failed in this epoch; another
-    /// kind if the store does not respond.
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request with this key failed in this epoch; an
+    /// error of a different kind if the write fails.
     fn record_redrive(
         &self,
         key: &RequestKey,

@@ -11,8 +11,8 @@ use crate::store::request::Request;
 pub struct Subscriber {
     /// Id of the subscribed connection.
     pub connection: ConnectionId,
-    /// Sequence number of the last frame known to the connection, from a snapshot or a push. Only later progress is
-    /// sent to the connection. The terminal frame is sent to every subscriber.
+    /// Sequence number of the last frame whose content the connection has received, in a snapshot or a push. Only
+    /// later progress is sent to the connection. The terminal frame is sent to every subscriber.
     pub seen: Seq,
 }
 
@@ -58,8 +58,8 @@ pub trait SubscribeToRequests: Send + Sync {
     /// later. A connection that is already subscribed may subscribe again.
     ///
     /// # Errors
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try;
-    /// another kind if the store does not respond, or if the stored item is not a valid request.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try; an
+    /// error of a different kind if the store does not respond, or if the stored item is not a valid request.
     fn subscribe(
         &self,
         key: &RequestKey,
@@ -71,7 +71,7 @@ pub trait SubscribeToRequests: Send + Sync {
     /// Removes a connection from a request's subscribers.
     ///
     /// If the request is terminal, has no subscriber left and no dead letter to send, the request also leaves the
-    /// timer index. An unknown connection or request is not an error.
+    /// timer index. The call also succeeds if the connection is not a subscriber, or the request does not exist.
     ///
     /// # Errors
     /// [`StoreError`] if a write fails.

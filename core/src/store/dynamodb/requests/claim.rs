@@ -123,7 +123,8 @@ impl ClaimRequests for DynamoRequestQueue {
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
                 match self.claim(&key, owner, Runner::Worker, now, lease_end).await {
-                    // The request was claimed by another function, or deleted, after the index query.
+                    // A different function has claimed the request, or the request was deleted, after the index
+                    // query.
                     Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
                     Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::Unreachable(..))) => {
                         return Ok(Some(claimed));

@@ -22,7 +22,7 @@ pub(super) struct TerminalWrite {
     pub(super) status: Status,
     /// Name and value of the attribute that holds the result or the error; `None` for CANCELLED.
     outcome: Option<(&'static str, AttributeValue)>,
-    /// Names and values of other attributes, such as the last progress.
+    /// Names and values of further attributes that the write sets, such as the last progress.
     others: Vec<(&'static str, AttributeValue)>,
     /// Whether the attempt that holds the lease makes the write. If not, the write removes the owner token, so that
     /// no attempt mistakes the write for its own.
@@ -34,18 +34,19 @@ impl TerminalWrite {
         Self { status, outcome, others: Vec::new(), is_by_lease_holder: true }
     }
 
-    /// Creates a write to COMPLETED. `result` is the attribute that holds the result, or that names its part item.
+    /// Creates a write that makes the request COMPLETED. `result` is the attribute that holds the result, or that
+    /// names its part item.
     pub(super) const fn completed(result: (&'static str, AttributeValue)) -> Self {
         Self::new(Status::Completed, Some(result))
     }
 
-    /// Creates a write to FAILED that marks the dead letter as due.
+    /// Creates a write that makes the request FAILED and marks its dead letter as due.
     pub(super) fn failed(error: &ErrorBody) -> Self {
         let outcome = Some(("error", request_item::error_value(error)));
         Self::new(Status::Failed, outcome).with([("dead_letter", AttributeValue::Bool(true))])
     }
 
-    /// Creates a write to CANCELLED.
+    /// Creates a write that makes the request CANCELLED.
     pub(super) const fn cancelled() -> Self {
         Self::new(Status::Cancelled, None)
     }

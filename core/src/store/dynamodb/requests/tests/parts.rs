@@ -259,7 +259,7 @@ async fn failed_or_slow_ttl_write_of_a_part_item_does_not_delay_delivery() {
         assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
         assert!(
             began.elapsed() <= Duration::from_millis(500),
-            "the terminal write returns within 500 ms, but took {:?}",
+            "the terminal write returns within 500 ms; this write took {:?}",
             began.elapsed()
         );
         let Cancelled::Now { epoch, part_ttls_set, .. } = queue.cancel(&key(), NOW).await.unwrap() else {
