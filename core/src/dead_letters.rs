@@ -21,9 +21,9 @@ use crate::store::{
 
 /// A message about a request that failed for good.
 ///
-/// The message contains the error, and enough data to redrive the request (to queue a new request for the same
-/// work) even after the failed request is no longer stored. A dead letter with [`left_out`](Self::left_out)
-/// fields lacks some of this data.
+/// The message contains the error, and enough data to redrive the request, that is, to queue a new request
+/// for the same work. The failed request need not be stored any longer. A dead letter with
+/// [`left_out`](Self::left_out) fields lacks some of this data.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeadLetter {
     /// Id of the dead letter, in the form `{key}#{epoch}@{created_at}`: the failed request's key, the epoch in
@@ -66,8 +66,8 @@ pub struct DeadLetter {
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
-    /// Fields that are left out of this message because they were too large or unreadable, with their size in
-    /// bytes of JSON; 0 for a payload that could not be read.
+    /// Names of the fields that are left out of this message because they were too large or unreadable. The
+    /// value is the field's size in bytes of JSON, or 0 if the field could not be read.
     ///
     /// A dead letter with fields left out can be redriven only while the failed request is still stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

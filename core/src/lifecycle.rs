@@ -12,9 +12,8 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! Each status write of the store is conditional on the state that the writer has seen: of two writers that act
-//! on the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
-//! effect.
+//! Each status write of the store is conditional on the state that the writer has read. So of two writers
+//! that act on the same state, only one succeeds. A late or repeated event changes nothing and has no effect.
 
 use std::time::Duration;
 
@@ -132,7 +131,7 @@ impl Rules {
 pub struct Step {
     /// The request's next state; it may equal the current state.
     pub state: State,
-    /// Command to carry out once the next state is written; `None` if nothing follows.
+    /// Command to carry out once the next state is written; `None` if there is no command.
     pub effect: Option<Effect>,
 }
 

@@ -78,7 +78,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Pass a different runtime than the one that [`route`](Self::route) runs on. The router can then time
     /// out a handler that never awaits, although it cannot stop that handler. If such handlers block all
     /// threads of the runtime, the router runs later handlers on a new runtime with one thread, and replaces
-    /// that runtime in the same way.
+    /// the new runtime too if handlers block it.
     #[must_use]
     pub fn new(
         app: Arc<App>,

@@ -283,7 +283,10 @@ proptest! {
                 | State::Failed
                 | State::Cancelled => None,
             };
-            prop_assert_eq!(effect, expected, "{:?} in state {:?} has the effect that belongs to {:?}", event, state, next);
+            prop_assert_eq!(
+                effect, expected,
+                "event {:?} in state {:?} has the effect that the next state {:?} requires", event, state, next
+            );
             if let Some(Effect::Postpone(until)) = effect {
                 prop_assert!(until > now, "a timer is only postponed to a later time");
             }

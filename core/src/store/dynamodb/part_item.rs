@@ -22,8 +22,8 @@ use crate::ids::RequestKey;
 /// Maximum size, in bytes of JSON text, of a value that is stored in the request's own item. Larger values are part
 /// items.
 ///
-/// DynamoDB charges each write for the whole item, in units of 1 KiB, so a value in the request's own item is paid
-/// for at each claim, each stored progress and each terminal write. ADR 0003 has the figures.
+/// DynamoDB charges each write for the whole item, in units of 1 KiB. So each claim, each stored progress and each
+/// terminal write pays for a value in the request's own item. ADR 0003 has the figures.
 pub const MAX_INLINE_BYTES: usize = 1024;
 
 /// Name of the part item (a separate item for a large value) that holds the request's payload.

@@ -34,8 +34,8 @@ pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
 }
 
-/// Decodes a request's subscribers, each with the sequence number of the last frame that the subscriber is known to
-/// have, from an item or from the attributes that an update returned.
+/// Decodes a request's subscribers from an item, or from the attributes that an update returned. Each subscriber has
+/// the sequence number of the last frame that its connection has received for certain.
 ///
 /// # Errors
 /// [`Corrupt`] if `subscribers` is not a map of numbers.

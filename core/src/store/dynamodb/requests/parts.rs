@@ -35,7 +35,7 @@ impl DynamoRequestQueue {
         Ok(request_item::decode(item, &parts)?)
     }
 
-    /// Decodes a request with its result, but without reading part items for payload and checkpoint: a payload in a
+    /// Decodes a request with its result, but does not read part items for payload and checkpoint. A payload in a
     /// part item becomes null, and a checkpoint in a part item becomes `None`.
     pub(super) async fn without_big_input(
         &self,
