@@ -33,11 +33,11 @@ pub struct SendError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What a [`SendError`] means for the sender.
+/// Kind of a [`SendError`], which tells the sender whether to send the frame again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SendErrorKind {
-    /// The connection no longer exists (410 Gone). Send no more frames to it.
+    /// The connection no longer exists (410 Gone). Send no more frames to this connection.
     Gone,
     /// The gateway throttled the call (429) or denied permission (403). The frame did not arrive; send it again
     /// later.
@@ -104,7 +104,7 @@ impl Connections for ApiGatewayConnections {
 
 /// Returns the kind of a gateway error.
 ///
-/// The SDK takes the error code from the `x-amzn-errortype` header, because a 410 response has an empty body.
+/// The SDK reads the error code from the `x-amzn-errortype` header, because a 410 response has an empty body.
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E>) -> SendErrorKind {
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     match (error.code(), status) {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frame_is_posted_unchanged_to_its_connection() {
+    async fn frame_is_posted_unchanged_to_the_target_connection() {
         let rule = mock!(Client::post_to_connection)
             .match_requests(|request| {
                 request.connection_id() == Some("c1") && request.data().is_some_and(|d| d.as_ref() == b"{}")
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_gateway_error_maps_to_its_send_error_kind() {
+    async fn each_gateway_error_status_maps_to_a_send_error_kind() {
         let answers = [
             (410, "GoneException", "", SendErrorKind::Gone),
             (429, "LimitExceededException", r#"{"message":"slow"}"#, SendErrorKind::Unavailable),
@@ -161,7 +161,7 @@ mod tests {
                 .build();
             let client = mock_client!(aws_sdk_apigatewaymanagement, RuleMode::Sequential, [&rule]);
             let error = ApiGatewayConnections::new(client).send(&"c1".into(), "{}").await.unwrap_err();
-            assert_eq!(error.kind(), kind, "HTTP status {status} maps to its kind");
+            assert_eq!(error.kind(), kind, "HTTP status {status} maps to {kind:?}");
             assert!(error.source().is_some(), "the SDK error is kept as the source");
         }
     }

@@ -21,16 +21,17 @@ use crate::store::{
 
 /// A message about a request that failed for good.
 ///
-/// The message shows why the request failed, and suffices to redrive it (to queue a new request for the same
-/// work) even after the stored request has expired. The exception is a dead letter with
-/// [`left_out`](Self::left_out) values.
+/// The message contains the error, and enough data to redrive the request, that is, to queue a new request
+/// for the same work. The failed request need not be stored any longer. A dead letter with
+/// [`left_out`](Self::left_out) fields lacks some of this data.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DeadLetter {
     /// Id of the dead letter, in the form `{key}#{epoch}@{created_at}`: the failed request's key, the epoch in
-    /// which it failed, and the time at which it was queued, in milliseconds since the Unix epoch.
+    /// which the request failed, and the time at which the request was queued, in milliseconds since the Unix
+    /// epoch.
     ///
-    /// Two messages with the same id are copies of one dead letter. A later request that reuses an expired
-    /// request's id gets a different dead letter id.
+    /// Two messages with the same id are copies of one dead letter. A later request that reuses the id of a
+    /// deleted request gets a different dead letter id.
     pub id: String,
     /// The request id that the client chose.
     pub request_id: RequestId,
@@ -65,8 +66,8 @@ pub struct DeadLetter {
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<String>,
-    /// Fields that are left out of this message because they were too large or unreadable, with their size in
-    /// bytes of JSON; 0 for a payload that could not be read.
+    /// Names of the fields that are left out of this message because they were too large or unreadable. The
+    /// value is the field's size in bytes of JSON, or 0 if the field could not be read.
     ///
     /// A dead letter with fields left out can be redriven only while the failed request is still stored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -107,7 +108,7 @@ impl DeadLetter {
 
     /// Returns the id of the request that a redrive of this dead letter creates.
     ///
-    /// The id is always the same, so that the repetition of an interrupted redrive creates no second request.
+    /// Every call returns the same id, so that repeating an interrupted redrive creates no second request.
     #[must_use]
     pub fn redriven_id(&self) -> RequestId {
         let (id, suffix) = (self.request_id.as_str(), format!(".redrive.{}", self.epoch));
@@ -124,7 +125,7 @@ impl DeadLetter {
     /// Creates a new request for the same work, with all attempts left and without subscribers.
     ///
     /// The new request has a made-up connection id, so that closing the failed request's connection does not
-    /// affect it.
+    /// affect the new request.
     #[must_use]
     pub fn redrive(&self, runner: Runner, now: Timestamp) -> Request {
         let connection = ConnectionId::new(format!("redrive-{:016x}", fnv1a(&self.id)));
@@ -152,19 +153,19 @@ pub enum Redriven {
     Already(RequestId),
     /// The user already has a different request with this id, so the redrive has queued no request.
     Conflict(RequestId),
-    /// The dead letter lacks fields, such as a payload that was too large, and the failed request has expired.
-    /// The redrive has queued no request.
+    /// The dead letter lacks fields, such as a payload that was too large, and the failed request is no longer
+    /// stored. The redrive has queued no request.
     Incomplete,
 }
 
-/// Queues a new request for the work of a dead letter, and records the new request's id on the failed request
-/// if that is still stored.
+/// Queues a new request for the work of a dead letter. If the failed request is still stored, also records the
+/// new request's id in the failed request.
 ///
 /// The call may be repeated: it queues no second request. Delete the dead letter only after [`Redriven::New`]
 /// or [`Redriven::Already`].
 ///
 /// # Errors
-/// [`StoreError`] if the store fails. Keep the dead letter and redrive it again later.
+/// [`StoreError`] if a read or write of the store fails. Keep the dead letter and redrive it again later.
 #[doc(hidden)]
 pub async fn redrive<Q: RequestQueue>(
     queue: &Q,
@@ -172,10 +173,10 @@ pub async fn redrive<Q: RequestQueue>(
     now: Timestamp,
 ) -> Result<Redriven, StoreError> {
     let failed = queue.get(&letter.key()).await?;
-    // Once the failed request has expired, a different request may use its id.
+    // After the failed request has been deleted, a different request may use the same id.
     let failed =
         failed.filter(|request| DeadLetter::of(request).is_some_and(|of_request| of_request.id == letter.id));
-    // The runner of an expired request is unknown. The worker can run requests of any duration.
+    // The runner of a deleted request is unknown. The worker can run requests of any duration.
     let runner = failed.as_ref().map_or(Runner::Worker, |request| request.runner);
     let is_stored = failed.is_some();
     let request = match failed {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn redriven_request_is_a_new_request_with_the_same_payload_and_history() {
+    fn redrive_creates_a_new_request_with_the_failed_requests_payload_and_history() {
         let letter = letter("r1");
         let request = letter.redrive(Runner::Worker, Timestamp::from_secs(20));
         let expected = Request {
@@ -277,7 +278,8 @@ mod tests {
             assert!(redriven.as_str().ends_with(".redrive.5"), "{redriven}");
             assert!(seen.insert(redriven));
         }
-        // The same holds when a redriven request fails and is redriven, many times over.
+        // The id also stays valid, and differs from the previous id, if each redriven request fails and is
+        // redriven.
         let (mut id, mut last) = (letter("r1").request_id, None);
         for _ in 0..40 {
             id = letter(id.as_str()).redriven_id();

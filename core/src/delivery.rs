@@ -1,5 +1,5 @@
 //! Delivers a terminal request: sends the terminal frame to every subscriber, sends the dead letter if it is
-//! due, and records both.
+//! due, and records the delivery in the store.
 //!
 //! The function that writes the terminal status delivers immediately. If this delivery fails or stays
 //! incomplete, the request's timer fires and the sweeper retries until the delivery is complete. The terminal
@@ -76,33 +76,36 @@ impl TerminalFrame {
     }
 }
 
-/// A terminal request to deliver, with facts that are not part of the stored request.
+/// A terminal request to deliver, its remaining subscribers, and flags that the stored request does not
+/// contain.
 pub(crate) struct TerminalRequest<'r> {
-    /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. Only a dead letter
-    /// needs its payload.
+    /// The request after its terminal write, with `seq`, `ending` and `finished_at` set. The payload is used
+    /// only for a dead letter.
     pub(crate) request: &'r Request,
     /// The connections that must receive the terminal frame.
     pub(crate) audience: Vec<ConnectionId>,
     /// Whether the terminal write has set the expiry of the request's part items (separate items that hold
     /// large values); `false` if unknown.
     pub(crate) part_ttls_set: bool,
-    /// Whether the request's payload cannot be read, so that the dead letter is sent without it.
+    /// True if the request's payload cannot be read. The dead letter is then sent without a payload.
     pub(crate) is_payload_lost: bool,
 }
 
 /// Result of delivering a terminal request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delivered {
-    /// Every subscriber has the terminal frame or no longer exists, no dead letter is due, and both facts are
-    /// recorded.
+    /// Every subscriber has the terminal frame or can never receive it, and no dead letter remains to be sent.
+    /// The store has recorded both facts.
     Fully,
-    /// A frame, the dead letter or the record of the delivery is still missing.
+    /// A subscriber still needs the terminal frame, the dead letter is not sent, or the delivery is not
+    /// recorded.
     Partly,
 }
 
-/// Sends the terminal frame through `fan_out`, sends the dead letter if it is due, and records both.
+/// Sends the terminal frame through `fan_out`, sends the dead letter if it is due, and records the delivery in
+/// the store.
 ///
-/// Returns at `until` at the latest, and spends at most `push_timeout` on sending frames. If `dead_letters` is
+/// Returns no later than `until`, and spends at most `push_timeout` on sending frames. If `dead_letters` is
 /// `None`, a dead letter that is due stays due, and the sweeper sends it.
 pub(crate) async fn deliver<Q: RequestQueue, P: Connections, D: DeadLetters>(
     queue: &Q,

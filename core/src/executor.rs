@@ -1,5 +1,4 @@
-//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes how the attempt
-//! ended.
+//! Runs queued requests: claims a request, runs its handler, pushes its progress, and writes the outcome.
 //!
 //! The processor and the worker share this code.
 
@@ -40,9 +39,9 @@ pub struct Executor<Q, P, D> {
     pub entropy: Arc<dyn Entropy>,
     /// The tokio runtime that handlers run on.
     ///
-    /// If attempts run on a different runtime, a handler that burns CPU delays neither lease renewals nor
-    /// pushes. If a stopped handler keeps the last thread of this runtime, later handlers run on a fresh
-    /// runtime.
+    /// Attempts should run on a different runtime, so that a handler that blocks its thread delays neither
+    /// lease renewals nor pushes. If an aborted handler still blocks the last thread of this runtime, later
+    /// handlers run on a fresh runtime.
     pub handler_runtime: HandlerRuntime,
     /// Settings of attempts, such as the lease duration and the push timeout.
     pub settings: ExecutorSettings,
@@ -60,23 +59,23 @@ impl<Q: fmt::Debug, P: fmt::Debug, D: fmt::Debug> fmt::Debug for Executor<Q, P, 
     }
 }
 
-/// Result of an executor's call to run one request.
+/// Result of [`Executor::run`] for one request.
 #[derive(Debug)]
 pub(crate) enum RunResult {
     /// The request was run, or did not need to be run.
     Done,
-    /// The worker must run the request; this function has not claimed the request.
+    /// The worker must run the request; the executor has not claimed the request.
     ForWorker,
     /// The attempt failed, and the request's next attempt is due at this instant.
     RetryAt(Instant),
 }
 
-/// Why a request could not be claimed.
+/// Reason why [`Executor::run`] did not claim a request.
 #[derive(Debug)]
 pub(crate) enum NotClaimed {
-    /// The invocation ends too soon to run the request.
+    /// Too little of the invocation's time is left to run the request.
     NoTimeLeft,
-    /// The store failed or did not answer. The claim may have been written all the same.
+    /// The store failed or did not answer. The claim may have been written nevertheless.
     Store(StoreError),
 }
 

@@ -12,9 +12,8 @@
 //!    └──due── RETRYING ◀──failed
 //! ```
 //!
-//! Each status write of the store is conditional on the state that the writer has seen: of two writers that act
-//! on the same state, only one succeeds. An event that comes too late, or twice, changes nothing and has no
-//! effect.
+//! Each status write of the store is conditional on the state that the writer has read. So of two writers
+//! that act on the same state, only one succeeds. A late or repeated event changes nothing and has no effect.
 
 use std::time::Duration;
 
@@ -55,7 +54,7 @@ pub struct Budget {
 pub struct Hold {
     /// Time at which the lease expires unless it is renewed.
     pub until: Timestamp,
-    /// Whether the request's user or an operator has requested a cancel, so that the attempt must stop.
+    /// True if the request's user or an operator has requested a cancel. The attempt must then stop.
     pub cancel_requested: bool,
 }
 
@@ -93,7 +92,8 @@ pub enum Effect {
     Postpone(Timestamp),
     /// Deliver the terminal frame to every subscriber that does not have it.
     Deliver {
-        /// Whether the caller must also send the request's dead letter, if the dead letter is still due.
+        /// True if the request failed for good. The caller must then also send the request's dead letter,
+        /// unless the dead letter was sent earlier.
         dead_letter: bool,
     },
 }
@@ -126,12 +126,12 @@ impl Rules {
     }
 }
 
-/// The result of [`step`]: a request's next state, and the effect of its write.
+/// The result of [`step`]: a request's next state, and the effect to carry out after that state is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step {
     /// The request's next state; it may equal the current state.
     pub state: State,
-    /// Command to carry out once the next state is written; `None` if nothing follows.
+    /// Command to carry out once the next state is written; `None` if there is no command.
     pub effect: Option<Effect>,
 }
 

@@ -38,8 +38,8 @@ pub struct ProcessorSettings {
     /// Maximum number of requests of one batch that run concurrently; at least 1. Default 10.
     pub concurrency: usize,
     /// Longest expected duration of a request that the processor runs itself; the router applies the same
-    /// limit. A request is dispatched to the worker instead if its invocation has less than this time left.
-    /// Default 30 s.
+    /// limit. A request is dispatched to the worker instead if the processor's invocation has less than this
+    /// time left. Default 30 s.
     pub inline_limit: Duration,
     /// Longest wait for a retry within the same invocation. The processor waits only while other requests of
     /// the batch run; otherwise the sweeper starts the retry. Default 5 s.
@@ -73,7 +73,7 @@ impl ProcessorSettings {
     }
 }
 
-/// Work for one of the processor's concurrent slots.
+/// A piece of work of a batch. The processor runs up to [`ProcessorSettings::concurrency`] pieces concurrently.
 enum Work {
     /// A new stream record.
     Record(Decoded),
@@ -81,7 +81,7 @@ enum Work {
     Retry(RequestKey),
 }
 
-/// Result of one piece of work.
+/// Result of one piece of the processor's work.
 enum WorkResult {
     /// The stream does not need to deliver the record again.
     Finished,
@@ -92,8 +92,8 @@ enum WorkResult {
 }
 
 impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Processor<Q, P, D, W> {
-    /// Creates a processor that runs short requests through `executor`, and sends all others to the worker
-    /// through `dispatch`.
+    /// Creates a processor that runs short requests through `executor`, and dispatches all other requests to
+    /// the worker through `dispatch`.
     #[must_use]
     pub fn new(executor: Executor<Q, P, D>, dispatch: W, settings: ProcessorSettings) -> Self {
         let settings = ProcessorSettings { concurrency: settings.concurrency.max(1), ..settings };
@@ -103,9 +103,9 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
     /// Runs the requests of a batch, and returns the records that the stream must deliver again.
     ///
     /// A record must be delivered again if it cannot be decoded, or if an error prevented both the claim and
-    /// the dispatch of its request. A claimed request needs no redelivery: its stored state decides how it
-    /// continues. The same holds for a request whose dispatch is refused for good: the sweeper later writes
-    /// that request into the stream again.
+    /// the dispatch of its request. Redelivery is not needed in two cases. A claimed request continues from its
+    /// stored state. A request whose dispatch is refused for good is written into the stream again later, by
+    /// the sweeper.
     pub async fn process(&self, batch: StreamBatch, deadline: Timestamp) -> BatchResponse {
         let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         let mut seen = HashSet::new();
@@ -181,8 +181,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         }
     }
 
-    /// Runs the request here, or dispatches it to the worker if the worker must run it or if too little time is
-    /// left.
+    /// Runs the request in this invocation. Dispatches the request to the worker instead if only the worker may
+    /// run it, or if too little time is left.
     ///
     /// The error text says why the request was neither run nor dispatched.
     async fn run_or_dispatch(
@@ -192,8 +192,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
         deadline: Instant,
     ) -> Result<RunResult, String> {
         match runner {
-            // The record names the worker. If the record is out of date, the worker finds out when it claims
-            // the request.
+            // The stream record names the worker as the runner. If the record is out of date, the worker
+            // notices this when it claims the request.
             Runner::Worker => {}
             Runner::Processor => {
                 match self.executor.run(key, Runner::Processor, self.settings.inline_limit, deadline).await {
@@ -209,8 +209,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
                 tracing::info!(request = %key, "request dispatched to the worker");
                 Ok(RunResult::ForWorker)
             }
-            // A redelivery of the record would be refused too. The request stays pending until its timer fires,
-            // and the sweeper then nudges it (writes it into the stream again).
+            // A dispatch after a redelivery of the record would be refused too. The request stays pending until
+            // its timer fires, and the sweeper then nudges it (writes it into the stream again).
             Ok(Err(error)) if !error.is_transient() => {
                 tracing::error!(
                     request = %key, error = %Causes(&error),
@@ -224,7 +224,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters, W: WorkerDispatch> Process
     }
 }
 
-/// Takes the next piece of work: a retry that is due, otherwise a new record.
+/// Removes and returns the next piece of work: a retry that is due, otherwise a new record.
 fn next(
     waiting: &mut BinaryHeap<Reverse<(Instant, RequestKey)>>,
     queue: &mut VecDeque<Decoded>,

@@ -63,8 +63,9 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     ///
     /// The gateway itself times out after 29 s, with an error frame that does not name the request.
     pub const TIMEOUT: Duration = Duration::from_secs(25);
-    /// Maximum delay before the router received the message, such as a cold start, that counts against
-    /// [`TIMEOUT`](Self::TIMEOUT). A longer delay counts as 10 s.
+    /// Maximum delay that counts against [`TIMEOUT`](Self::TIMEOUT). The delay is the time from the arrival
+    /// of a message at the gateway until the router receives the message, for example during a cold start. A
+    /// longer delay counts as 10 s.
     const MAX_DELAY: Duration = Duration::from_secs(10);
     /// Maximum time that an answer waits for the update of its connection's last-activity time.
     const LAST_PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Pass a different runtime than the one that [`route`](Self::route) runs on. The router can then time
     /// out a handler that never awaits, although it cannot stop that handler. If such handlers block all
     /// threads of the runtime, the router runs later handlers on a new runtime with one thread, and replaces
-    /// that runtime in the same way.
+    /// the new runtime too if handlers block it.
     #[must_use]
     pub fn new(
         app: Arc<App>,
@@ -110,15 +111,15 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         self.settings.async_threshold = threshold;
     }
 
-    /// Sets the store in which [shared rate limits](crate::middleware::RateLimit::shared) count. Default:
-    /// none.
+    /// Sets the store that holds the counts of [shared rate limits](crate::middleware::RateLimit::shared).
+    /// Default: none.
     ///
     /// Without a store, each router counts by itself, and a
     /// [`fail_closed`](crate::middleware::RateLimit::fail_closed) limit refuses every message. Calls of
     /// `limits` run on the current Tokio runtime, which must be the one that [`route`](Self::route) runs on.
     ///
     /// # Panics
-    /// If called outside of a Tokio runtime.
+    /// Panics if called outside of a Tokio runtime.
     pub fn set_rate_limits(&mut self, limits: impl RateLimits + 'static) {
         self.rate_limits = Some(SharedRateLimits::new(limits, Handle::current()));
     }
@@ -214,7 +215,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
     }
 
-    /// Sends a message through the app's middleware to its handler.
+    /// Calls the handler of a message through the app's middleware.
     ///
     /// The call runs in its own task, so that a panic fails only this message. The outer `Err` reports a
     /// panic.
@@ -274,8 +275,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
     }
 
-    /// Returns the identity of a connection, from the cache if possible, so that a quick request needs no
-    /// read.
+    /// Returns the identity of a connection, from the cache if possible, so that a quick request usually
+    /// needs no read of the store.
     async fn identify(&self, connection: &ConnectionId, now: Timestamp) -> Result<Arc<Identity>, ErrorBody> {
         let identity = match self.identities.get(connection, now) {
             Some(identity) => identity,
@@ -308,8 +309,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Updates the connection's last-activity time, at most once a minute, concurrently with the answer.
     ///
     /// The answer waits for the update, because Lambda freezes the process once the answer is returned. An
-    /// update that hangs delays the answer by at most one second, and never past `until`. An update that
-    /// fails changes nothing.
+    /// update that hangs delays the answer by at most one second, and never past `until`. A failed update
+    /// does not affect the answer.
     async fn update_last_ping(&self, connection: &ConnectionId, now: Timestamp, until: Instant) {
         if !self.identities.mark_ping_if_due(connection, now) {
             return;
@@ -317,8 +318,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         let until = until.min(Instant::now() + Self::LAST_PING_TIMEOUT);
         match timeout_at(until, Box::pin(self.connections.update_last_ping(connection, now))).await {
             Ok(Ok(())) => {}
-            // The connection has been deleted. Without its cache entry, its next message is refused as
-            // unknown.
+            // The connection's record has been deleted. Without a cache entry, the router refuses the next
+            // message of the connection as unknown.
             Ok(Err(error)) if error.kind() == StoreErrorKind::NotFound => self.identities.remove(connection),
             Ok(Err(error)) => {
                 tracing::warn!(%connection, error = %Causes(&error), "last-activity update failed");

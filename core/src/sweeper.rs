@@ -2,15 +2,15 @@
 //!
 //! Every open request has one timer. So does every terminal request whose terminal frame or dead letter is not
 //! delivered yet. A sparse index, the timer index, lists the requests by these timers. A sweep queries that
-//! index every few seconds, and handles each due item at its time:
+//! index every few seconds, and handles each item when its timer fires:
 //!
 //! - It nudges a pending request that no function has claimed: it writes the request into the stream again.
 //! - It reclaims a request whose lease has expired, so that the worker runs the request again.
-//! - It makes a request pending whose retry is due.
+//! - It makes a retrying request pending when the request's next attempt is due.
 //! - It delivers the terminal frame to subscribers that do not have it, and sends a dead letter that is due.
 //!
 //! Each write is conditional on the state that the sweep has read. So of two concurrent sweeps only one acts,
-//! and the next sweep finds everything that a killed sweep has left undone.
+//! and the next sweep finds all items that a killed sweep did not handle.
 
 mod handle;
 mod run;
@@ -106,7 +106,7 @@ pub struct Swept {
     /// Number of requests that the sweep made terminal, because all attempts were used or a cancel was
     /// requested.
     pub ended: usize,
-    /// Number of requests that were already terminal, with an undelivered terminal frame or an unsent dead
+    /// Number of due items that were terminal requests with an undelivered terminal frame or an unsent dead
     /// letter.
     pub undelivered: usize,
     /// Number of due items that the sweep skipped because they had changed since they were read.
@@ -123,7 +123,7 @@ pub struct Swept {
     pub delivery_incomplete: usize,
     /// Number of timer index queries that failed.
     pub failed_queries: usize,
-    /// Longest delay in this sweep between a timer's time and the start of the item's handling.
+    /// Longest delay in this sweep from the time at which an item was due to the start of its handling.
     pub max_timer_delay: Duration,
 }
 

@@ -28,12 +28,12 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Worker<Q, P, D> {
 
     /// Runs one attempt of the event's request. Does nothing if the request is already running or terminal.
     ///
-    /// The worker does not wait for a retry, however short the wait: the invocation would have nothing else to
-    /// do. The sweeper starts the retry when it is due.
+    /// The worker does not wait for a retry, not even for a short time, because the invocation would be idle.
+    /// The sweeper starts the retry when it is due.
     ///
     /// # Errors
-    /// [`StoreError`] if the claim failed. Unless the claim was written all the same, the request is still
-    /// pending, and the sweeper writes it into the stream again after its timer fires.
+    /// [`StoreError`] if the store rejected the claim or did not answer. If the claim was not written, the
+    /// request stays pending, and the sweeper writes the request into the stream again after its timer fires.
     pub async fn run(&self, event: &WorkerEvent, deadline: Timestamp) -> Result<(), StoreError> {
         let deadline = Instant::now() + deadline.since(self.executor.clock.now());
         match self.executor.run(&event.key(), Runner::Worker, Duration::ZERO, deadline).await {

@@ -44,9 +44,9 @@ impl Default for BroadcastSettings {
 /// Sends frames to connections, independently of any request.
 ///
 /// A broadcast reads the connections page by page while it sends, so a tenant may have any number of
-/// connections. The outcomes are a stream, and frames are sent only while that stream is polled. If a
-/// connection turns out to be closed, the broadcast deletes its record. A connection whose token has expired
-/// has no rights any more, and is sent nothing.
+/// connections. The methods return a stream of outcomes, and frames are sent only while the stream is polled.
+/// If a connection turns out to be closed, the broadcast deletes the connection's record. No frame is sent to
+/// a connection whose token has expired.
 ///
 /// A frame can be any JSON value that the clients understand. See [`Frame`](crate::protocol::Frame) for the
 /// frames of requests.
@@ -109,7 +109,8 @@ pub struct Target {
 pub enum Outcome {
     /// The gateway accepted the frame.
     Sent,
-    /// The connection is closed, or has no record. An existing record was deleted, if the store answered.
+    /// The connection is closed, or has no record in the store. An existing record was deleted, unless the
+    /// store failed.
     Gone,
     /// The connection's token has expired, so no frame was sent.
     Expired,
@@ -125,12 +126,12 @@ pub struct Tally {
     pub sent: usize,
     /// Number of connections that turned out to be closed.
     pub gone: usize,
-    /// Number of connections that were sent nothing because their token had expired.
+    /// Number of connections to which no frame was sent because their token had expired.
     pub expired: usize,
     /// Number of connections for which the send failed or was not confirmed.
     pub failed: usize,
-    /// Number of store errors: connection records that could not be read, and lists of connections that broke
-    /// off.
+    /// Number of store errors. Each error is a connection record that could not be read, or a page of the
+    /// list of connections that could not be read. A missing page ends the broadcast.
     pub unread: usize,
     /// The latest of the store errors that [`unread`](Self::unread) counts; `None` if there was no error.
     pub last_error: Option<StoreError>,
@@ -168,7 +169,7 @@ impl fmt::Display for FrameTooLarge {
 
 impl Error for FrameTooLarge {}
 
-/// Why a broadcast to one connection did not try to send the frame.
+/// Reason why [`Broadcast::send`] did not try to send a frame.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BroadcastError {
@@ -207,7 +208,8 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
     /// [`Gone`](Outcome::Gone).
     ///
     /// # Errors
-    /// [`BroadcastError`] if the frame is too large, or if the connection's record cannot be read.
+    /// [`BroadcastError`] if the frame is larger than the gateway carries, or if the connection's record
+    /// cannot be read.
     pub async fn send(&self, to: &ConnectionId, frame: &Value) -> Result<Outcome, BroadcastError> {
         let frame = text_of(frame).map_err(BroadcastError::TooLarge)?;
         match self.store.get(to).await.map_err(BroadcastError::Store)? {
@@ -222,7 +224,7 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
     /// read is an error in the stream. If listing the connections fails, that error ends the stream.
     ///
     /// # Errors
-    /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
+    /// [`FrameTooLarge`] if the frame is larger than the gateway carries; no frame is sent.
     pub fn to_user<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -236,10 +238,10 @@ impl<C: ConnectionStore, P: Connections> Broadcast<C, P> {
     }
 
     /// Sends a frame to every connection of a tenant, while the returned stream is polled. The stream yields
-    /// outcomes and errors as in [`to_user`](Self::to_user).
+    /// the same outcomes and errors as the stream of [`to_user`](Self::to_user).
     ///
     /// # Errors
-    /// [`FrameTooLarge`] if the frame is too large; no connection is sent anything.
+    /// [`FrameTooLarge`] if the frame is larger than the gateway carries; no frame is sent.
     pub fn to_tenant<'a>(
         &'a self,
         tenant: &'a TenantId,

@@ -1,4 +1,4 @@
-//! Sends one request's frames to its subscribers, to each at its own pace.
+//! Sends the frames of one request to its subscribers, to each subscriber at its own pace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::telemetry::Causes;
 
 /// Sends frames to a request's subscribers.
 ///
-/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that no
-/// subscriber delays another.
+/// At most one frame is in flight per connection. A slow connection skips to the latest progress, so that a
+/// slow subscriber delays no other subscriber.
 pub(crate) struct FanOut<'a, P> {
     connections: &'a P,
     key: RequestKey,
@@ -33,7 +33,8 @@ pub(crate) struct FanOut<'a, P> {
     progress: Option<(Seq, Arc<str>)>,
     /// Sequence number and text of the terminal frame, and the instant until which it may be sent.
     terminal: Option<(Seq, Arc<str>, Instant)>,
-    /// Sequence number of the last frame sent to each connection; removed when that frame must be sent again.
+    /// Sequence number of the last frame sent to each connection; the entry is removed when that frame must be
+    /// sent again.
     tried: BTreeMap<ConnectionId, Seq>,
     /// Sequence number up to which each subscriber already has the progress, for example from a snapshot.
     seen: BTreeMap<ConnectionId, Seq>,
@@ -42,7 +43,7 @@ pub(crate) struct FanOut<'a, P> {
     sends: FuturesUnordered<BoxFuture<'a, SendResult>>,
     /// Connections that have the terminal frame, or whose terminal frame the gateway has refused for good.
     delivered: BTreeSet<ConnectionId>,
-    /// Connections that no longer exist, and are sent nothing more.
+    /// Connections that no longer exist; no more frames are sent to them.
     gone: BTreeSet<ConnectionId>,
 }
 
@@ -103,7 +104,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         }
     }
 
-    /// Starts to send the next frame to a connection, if there is one and no earlier frame is in flight.
+    /// Starts to send the next frame to a connection, if a frame is left to send and no earlier frame is in
+    /// flight.
     fn send_next(&mut self, to: ConnectionId) {
         let is_busy = self.sending.contains(&to);
         let is_busy = bugs::instead(Bug::PushesOverlap, false, is_busy);
@@ -123,7 +125,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
 
     /// Returns the next frame for a connection: the latest progress, and after it the terminal frame.
     ///
-    /// Returns each frame once, and only until the instant up to which it may be sent.
+    /// Skips a frame that was already sent to the connection, and a frame whose latest send time has passed.
     fn next_for(&self, to: &ConnectionId) -> Option<(Seq, Arc<str>, Instant)> {
         let (now, tried) = (Instant::now(), self.tried.get(to).copied().unwrap_or_default());
         // `seen` limits progress only: every subscriber is sent the terminal frame.
@@ -167,8 +169,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
                     self.delivered.insert(to.clone());
                 }
             }
-            // The frame may have arrived, and no progress is sent twice under one sequence number. Newer
-            // progress is sent immediately.
+            // Not sent again, because the frame may have arrived, and no progress is sent twice under one
+            // sequence number. Newer progress is sent immediately.
             Err((SendErrorKind::Unanswered, error)) if !is_terminal => {
                 tracing::warn!(
                     request = %self.key, connection = %to, error = %Causes(&error),
@@ -208,8 +210,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         while !self.sends.is_empty() {
             tokio::select! {
                 biased;
-                // Sends that have finished by `until` still count. Their number is bounded, so this branch
-                // ends.
+                // Polled first, so that sends that have finished by `until` still count. The number of sends is
+                // bounded, so this branch does not run forever.
                 () = self.advance() => {}
                 () = sleep_until(until) => return,
             }
@@ -218,7 +220,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
 
     /// Sends the terminal frame to every subscriber, with retries until `until`.
     ///
-    /// Returns the subscribers that have the terminal frame or will never need it.
+    /// Returns the subscribers that have the terminal frame or can never receive it.
     pub(crate) async fn deliver(
         mut self,
         seq: Seq,
@@ -226,8 +228,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         until: Instant,
         subscribers: Vec<ConnectionId>,
     ) -> Vec<ConnectionId> {
-        // A connection that subscribed after the last write has a snapshot of the progress, or already the
-        // terminal frame. No progress may follow, so all progress counts as seen.
+        // A connection that subscribed after the attempt's last renewal has received a snapshot or the terminal
+        // frame. The connection must receive no older progress, so all progress counts as seen.
         for new in subscribers.iter().filter(|id| !self.subscribers.contains(id)) {
             self.seen.insert(new.clone(), Seq::from_stored(u64::MAX));
         }
@@ -238,8 +240,8 @@ impl<'a, P: Connections> FanOut<'a, P> {
         while !self.subscribers.iter().all(|id| self.needs_nothing(id)) {
             tokio::select! {
                 biased;
-                // This branch cannot starve the others: each send finishes, and a failed send restarts only at
-                // `retry_at`.
+                // This branch cannot starve the other branches: each send finishes, and a failed send restarts
+                // only at `retry_at`.
                 () = self.advance() => {}
                 () = sleep_until(until) => break,
                 () = sleep_until(retry_at) => {
@@ -256,7 +258,7 @@ impl<'a, P: Connections> FanOut<'a, P> {
         self.subscribers.iter().filter(|id| self.needs_nothing(id)).cloned().collect()
     }
 
-    /// Returns whether a connection has the terminal frame or will never need it.
+    /// Returns whether a connection has the terminal frame or can never receive it.
     fn needs_nothing(&self, id: &ConnectionId) -> bool {
         self.delivered.contains(id) || self.gone.contains(id)
     }

@@ -35,7 +35,7 @@ pub(super) struct Attempt<'a, Q, P, D> {
     payload: Arc<Value>,
     policy: RetryPolicy,
     lease: Lease,
-    /// Lease expiry that this attempt's latest write asked for.
+    /// Lease expiry time that the attempt's claim or latest write requested.
     lease_until: Timestamp,
     /// Instant just before the latest successful claim or renewal was sent. The lease lasts at least its full
     /// duration from this instant.
@@ -45,25 +45,26 @@ pub(super) struct Attempt<'a, Q, P, D> {
     /// Sequence number of the latest progress frame.
     seq: Seq,
     fan_out: FanOut<'a, P>,
-    /// Progress in the latest progress frame, or the progress that the attempt started with.
+    /// Progress in the latest progress frame; before the first frame, the progress that the attempt started
+    /// with.
     pushed: Progress,
     /// Whether the attempt continues from a checkpoint that an earlier run of the handler saved.
     had_checkpoint: bool,
     /// Whether this run of the handler has saved a checkpoint.
     has_saved: bool,
-    /// `None` until the handler is asked to stop.
+    /// The stop request to the handler; `None` until the handler is asked to stop.
     stop: Option<Stop>,
 }
 
-/// Why a handler was asked to stop, and the instant until which it may clean up.
+/// A stop request to a handler: the reason, and the instant until which the handler may clean up.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     reason: StopReason,
     until: Instant,
 }
 
-/// The attempt's lease is lost: another attempt may run the request, so this attempt must neither write nor
-/// push.
+/// The attempt's lease is lost. A different attempt may run the request, so this attempt must not write or
+/// push anything.
 struct LeaseLost;
 
 impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
@@ -121,7 +122,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         let mut task = self.start(reporter);
         let outcome = self.watch(&mut task, &mut reports).await;
         if timeout(Self::ABORT_TIMEOUT, task.stop()).await.is_err() {
-            tracing::error!(request = %self.key, "aborted handler still holds its thread");
+            tracing::error!(request = %self.key, "aborted handler still blocks its thread");
             self.executor.handler_runtime.replace_if_blocked().await;
         }
         let Ok(outcome) = outcome else {
@@ -136,7 +137,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
         self.finish(outcome).await
     }
 
-    /// Starts the handler on the handler runtime, called through the app's middleware layers.
+    /// Starts a task on the handler runtime that calls the handler through the app's middleware layers.
     fn start(&mut self, progress: ProgressReporter) -> HandlerTask<Result<Reply, CallError>> {
         let checkpoint = self.request.checkpoint.take().map(Arc::new);
         let request = &self.request;

@@ -18,8 +18,8 @@ use crate::telemetry::Causes;
 impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
     /// Claims a request and runs one attempt of it, until the attempt's outcome is written.
     ///
-    /// Claims nothing unless the handler would have more than `min_time` until it is asked to stop because the
-    /// invocation ends at `deadline`.
+    /// Does not claim the request if `min_time` or less remains until the handler would be asked to stop, which
+    /// happens shortly before the invocation ends at `deadline`.
     pub(crate) async fn run(
         &self,
         key: &RequestKey,
@@ -27,14 +27,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
         min_time: Duration,
         deadline: Instant,
     ) -> Result<RunResult, NotClaimed> {
-        // Measured before the claim is sent, because the lease cannot begin earlier.
+        // Measured before the claim is sent, because the lease cannot begin before this instant.
         let claimed_at = Instant::now();
         if claimed_at + self.settings.deadline_margin + min_time >= deadline {
             return Err(NotClaimed::NoTimeLeft);
         }
         let (now, owner) = (self.clock.now(), self.owner_token());
         let claim = self.queue.claim(key, &owner, runner, now, now + self.settings.lease);
-        // A claim that is answered after this instant would leave the handler no time.
+        // A claim that is answered after this timeout would leave no time for the handler.
         let claimed = timeout_at(deadline - self.settings.deadline_margin, claim).await;
         let timed_out = |_| {
             let context =
@@ -49,12 +49,12 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
                 );
                 return Ok(Box::pin(Attempt::new(self, *request, lease, claimed_at, deadline).run()).await);
             }
-            // Releasing the claim would need the store, which does not answer. The claim uses up one of the
+            // The claim cannot be released, because the store does not answer. The claim counts as one of the
             // request's attempts.
             Claimed::Unreachable(_, error) => {
                 tracing::error!(
                     request = %key, error = %Causes(&error),
-                    "claimed request not readable now; waits for lease expiry"
+                    "claimed request temporarily unreadable; waits for lease expiry"
                 );
             }
             Claimed::Unreadable(lease, error) => self.fail_unreadable(key, &lease, &error, deadline).await,
@@ -73,7 +73,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Executor<Q, P, D> {
     /// Writes FAILED to a claimed request whose stored values cannot be read, or CANCELLED if a cancel was
     /// requested.
     ///
-    /// A retry would fail in the same way.
+    /// The request is not retried, because a retry could not read these values either.
     async fn fail_unreadable(&self, key: &RequestKey, lease: &Lease, error: &StoreError, deadline: Instant) {
         tracing::error!(request = %key, error = %Causes(error), "claimed request unreadable; request fails");
         let seq = Seq::start_of(lease.epoch).next();

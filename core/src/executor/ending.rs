@@ -23,16 +23,16 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The last write of an attempt, which ends the attempt.
 #[derive(Debug)]
 pub(super) enum AttemptEnding {
-    /// The request becomes terminal. The list is the attempt history to store; if empty, the stored history is
-    /// kept.
+    /// The request becomes terminal. The second field is the attempt history to store; an empty history leaves
+    /// the stored history unchanged.
     Terminal(Ending, Vec<PastAttempt>),
-    /// The request waits until `due` for its next attempt, which `runner` makes.
+    /// The request waits until `due` for its next attempt, which the function `runner` makes.
     Retry { due: Timestamp, runner: Runner, history: Vec<PastAttempt> },
     /// The request continues from its checkpoint in a fresh invocation.
     Yield,
 }
 
-/// The inputs, apart from the attempt's outcome, that decide the attempt's last write.
+/// Inputs of the decision about an attempt's last write, except the attempt's outcome.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances<'r> {
     pub(super) request: &'r Request,
@@ -130,9 +130,10 @@ fn extended_history(
     attempt.added_to(&request.history)
 }
 
-/// Writes an attempt's ending, and retries until the write succeeds or its error is not transient.
+/// Makes the last write of an attempt. Retries until the write succeeds or fails with an error that is not
+/// transient.
 ///
-/// A retry is safe however late it arrives, because the write is conditional on the epoch.
+/// A retry is safe even if it arrives late, because the write is conditional on the epoch.
 pub(super) async fn write_ending<Q: RequestQueue, P, D>(
     executor: &Executor<Q, P, D>,
     key: &RequestKey,

@@ -14,10 +14,10 @@ use crate::protocol::{ErrorBody, ErrorCode};
 use crate::store::{AttemptOutcome, Runner};
 use crate::telemetry::Causes;
 
-/// Result of a handler's task; the outer error is a panic.
+/// Result of a handler's task; the outer error means that the task panicked.
 pub(super) type HandlerResult = Result<Result<Reply, CallError>, JoinError>;
 
-/// The outcome of an attempt.
+/// The outcome of an attempt, which decides the attempt's last write.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The handler returned this result.
@@ -104,8 +104,8 @@ impl Outcome {
     /// Returns the outcome of a handler that was stopped because its invocation ends. The worker makes the next
     /// attempt.
     ///
-    /// An attempt in the processor may be retried even if the policy does not retry timeouts, because it shared
-    /// its invocation with other requests.
+    /// An attempt in the processor may be retried even if the policy does not retry timeouts, because the
+    /// attempt shared its invocation with other requests.
     pub(super) fn out_of_time(policy: &RetryPolicy, runner: Runner) -> Self {
         Self::Failed(Failure {
             error: ErrorBody::new(ErrorCode::Timeout, "The request took longer than one invocation allows"),
@@ -132,8 +132,8 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome for the attempt history and the error for the client, for a request that fails or is
-    /// retried.
+    /// Returns the attempt's outcome for the attempt history, and the error for the client. Called only if the
+    /// request fails or is retried.
     pub(super) fn error(&self, rules: &Rules) -> (AttemptOutcome, ErrorBody) {
         match self {
             Self::Failed(failure) => (failure.outcome, failure.error.clone()),

@@ -24,8 +24,8 @@ pub struct ExecutorSettings {
     /// Time that a handler has to clean up after it is asked to stop; shorter if the invocation ends sooner.
     /// Default 5 s.
     pub stop_grace: Duration,
-    /// Assumed maximum difference between the clocks of two functions. An attempt pushes no progress during
-    /// this time before its lease expires. Default 5 s.
+    /// Assumed maximum difference between the clocks of two functions. An attempt stops pushing progress this
+    /// long before its lease expires. Default 5 s.
     pub clock_skew: Duration,
     /// Limits of the request state machine, such as the maximum number of continuations.
     pub rules: Rules,

@@ -1,4 +1,4 @@
-//! Tests of the state machine: every state, with every event, at every time that makes a difference.
+//! Tests of the state machine, which combine every state with every event at the times around each deadline.
 
 use proptest::prelude::*;
 
@@ -15,8 +15,8 @@ fn rules() -> Rules {
     Rules { max_continuations: 3 }
 }
 
-/// Times in seconds just before and at [`CURRENT`], and just before, at and after the time at which its lease
-/// counts as lost.
+/// Times of the tested events, in seconds: just before and at [`CURRENT`], and just before, at and after the
+/// time at which a lease that expired at [`CURRENT`] counts as lost.
 const TIMES: [u64; 5] = [99, 100, 109, 110, 111];
 
 const EVENTS: [Event; 8] = [
@@ -90,7 +90,8 @@ fn text_of_event(event: Event) -> &'static str {
     }
 }
 
-/// Snapshot of the whole function. If the time makes no difference, one line covers all times.
+/// The snapshot lists the result of [`step`] for every state, event and time. If a state and an event have the
+/// same result at all times, the snapshot has one line for them.
 #[test]
 fn step_matches_its_snapshot_for_every_state_event_and_time() {
     let mut report = Vec::new();
@@ -153,7 +154,7 @@ fn status_changes_are_exactly_the_allowed_transitions() {
         }
     }
     for change in &found {
-        assert!(allowed.contains(change), "status change {change:?} is not allowed");
+        assert!(allowed.contains(change), "every status change is allowed by the design: {change:?}");
     }
     assert_eq!(found.len(), allowed.len(), "every allowed status change occurs: {found:?}");
 }
@@ -201,7 +202,7 @@ fn request(status: Status) -> RequestSummary {
 }
 
 #[test]
-fn state_of_a_request_summary_has_its_status_budget_and_times() {
+fn request_summary_converts_to_a_state_with_equal_status_budget_and_times() {
     let budget = Budget { used: 2, allowed: 3, continuations: 4 };
     for status in Status::ALL {
         let state = State::from(&request(status));
@@ -282,7 +283,10 @@ proptest! {
                 | State::Failed
                 | State::Cancelled => None,
             };
-            prop_assert_eq!(effect, expected, "effect of {:?} on {:?}, which leads to {:?}", event, state, next);
+            prop_assert_eq!(
+                effect, expected,
+                "event {:?} in state {:?} has the effect that the next state {:?} requires", event, state, next
+            );
             if let Some(Effect::Postpone(until)) = effect {
                 prop_assert!(until > now, "a timer is only postponed to a later time");
             }
@@ -299,9 +303,9 @@ proptest! {
         let mut state = State::Processing(Budget { used, allowed: 3, continuations: 0 }, hold);
         for (event, now) in sequence {
             let Step { state: next, effect } = step(state, event, Timestamp::from_secs(now), &rules());
-            prop_assert_ne!(effect, Some(Effect::Nudge), "the request is never nudged");
+            prop_assert_ne!(effect, Some(Effect::Nudge), "a request with a requested cancel is never nudged");
             let is_allowed = matches!(next.status(), Status::Processing | Status::Completed | Status::Cancelled);
-            prop_assert!(is_allowed, "the request is neither pending, retrying nor failed: {next:?}");
+            prop_assert!(is_allowed, "a requested cancel leads only to COMPLETED or CANCELLED: {next:?}");
             state = next;
         }
     }

@@ -38,7 +38,7 @@ pub struct BatchItemFailure {
 pub(super) enum Decoded {
     /// The record of a write to a request. `runner` is the function that the written item names.
     Request { sequence_number: String, key: RequestKey, runner: Runner },
-    /// A record that starts no run, such as a deletion.
+    /// A record that requires no work, such as the record of a deletion.
     Ignored,
     /// A record that does not have the expected format. `problem` names the faulty field.
     Undecodable { sequence_number: String, problem: String },
@@ -59,8 +59,8 @@ struct Change {
     new_image: Option<Image>,
 }
 
-/// The only attribute that is read from a record's new image. The claim checks all other attributes in the
-/// stored item.
+/// The new image (the item after the write) of a stream record. Only the attribute `runner` is decoded, because
+/// the claim checks all other attributes in the stored item.
 #[derive(Deserialize)]
 struct Image {
     #[serde(default)]
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_runner_is_read_from_a_new_image() {
+    fn stream_record_decoder_reads_only_the_runner_from_a_new_image() {
         let runner = |image: Value| {
             let decoded = decode_one(json!({"eventName": "MODIFY", "dynamodb": {
                 "Keys": {"request_id": {"S": "acme/ann/r1"}, "part": {"S": "request"}}, "SequenceNumber": "1",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn undecodable_stream_record_names_the_faulty_field() {
+    fn error_for_an_undecodable_stream_record_names_the_faulty_field() {
         let decoded = decode_one(json!({"eventName": "INSERT", "dynamodb": {
             "Keys": {"request_id": {"N": "1"}, "part": {"S": "request"}}, "SequenceNumber": "7",
         }}));

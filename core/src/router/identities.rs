@@ -22,7 +22,7 @@ struct CachedIdentity {
 }
 
 impl IdentityCache {
-    /// Maximum number of cached connections; the least recently used is evicted.
+    /// Maximum number of cached connections; the least recently used entry is evicted.
     const MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
     /// Time after which a cached identity is stale, and the connection's record is read again.
     const MAX_AGE: Duration = Duration::from_mins(5);
@@ -53,8 +53,8 @@ impl IdentityCache {
     /// Returns whether the connection's stored last-activity time must be updated now, and if so, marks it as
     /// updated.
     ///
-    /// An update that fails is not repeated: the connection's first message after another minute causes the
-    /// next update.
+    /// A failed update is not repeated. The next update is due with the connection's first message after one
+    /// more minute.
     pub(super) fn mark_ping_if_due(&self, connection: &ConnectionId, now: Timestamp) -> bool {
         let mut cache = self.lock();
         let Some(cached) = cache.get_mut(connection) else { return false };

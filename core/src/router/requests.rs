@@ -20,8 +20,8 @@ use crate::store::{
 };
 use crate::telemetry::Causes;
 
-/// Uninhabited [`DeadLetters`] type, because the router never sends a dead letter. The sweeper sends dead
-/// letters that are due.
+/// The router's [`DeadLetters`] type. It has no values, because the router never sends a dead letter: the
+/// sweeper sends the dead letters that are due.
 enum NoDeadLetters {}
 
 impl DeadLetters for NoDeadLetters {
@@ -31,7 +31,8 @@ impl DeadLetters for NoDeadLetters {
 }
 
 impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
-    /// Timeout for sending a terminal frame to one client, short because the answer waits for it.
+    /// Timeout for sending a terminal frame to one client. Short, because the router's answer waits for the
+    /// send.
     ///
     /// If the send fails, the request's timer stays set, and the sweeper sends the frame again.
     const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -98,7 +99,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         }
         match self.add_subscriber(caller, &old.key(), Seq::default()).await? {
             Some(request) => Ok(request.status),
-            // The item expired after `enqueue` had read it: answer with the status that was read.
+            // The item was deleted after `enqueue` had read it, so the answer has the status that `enqueue`
+            // read.
             None => Ok(old.status),
         }
     }
@@ -145,8 +147,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         Ok(snapshot(caller.id.clone(), &found.map_err(failed)?.ok_or_else(not_found)?))
     }
 
-    /// Returns a copy of a request that was just cancelled, with the fields that its terminal frame needs and
-    /// placeholders for the others.
+    /// Builds a request that was just cancelled, with the fields that its terminal frame needs, and
+    /// placeholders for all other fields.
     fn cancelled_request(&self, caller: &Caller, target: &RequestRef, seq: Seq, epoch: u64) -> Request {
         let Identity { user, tenant, .. } = &*caller.identity;
         Request {
@@ -170,7 +172,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
     /// Subscribes the caller's connection to a request, for frames with a sequence number above `last_seen`.
     ///
     /// If the request is terminal, its terminal frame is sent immediately. Returns the stored request, or
-    /// `None` if it does not exist.
+    /// `None` if the request does not exist.
     async fn add_subscriber(
         &self,
         caller: &Caller,
@@ -210,7 +212,8 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         Ok(Some(request))
     }
 
-    /// Removes subscribers whose connection has no record any more. Returns whether at least one was removed.
+    /// Removes subscribers whose connection no longer has a record. Returns whether at least one subscriber
+    /// was removed.
     async fn remove_closed_subscribers(&self, key: &RequestKey, subscribers: &[ConnectionId]) -> bool {
         let are_closed =
             join_all(subscribers.iter().map(
@@ -235,7 +238,7 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
                 Err(error) => {
                     tracing::warn!(
                         request = %key, %connection, error = %Causes(&error),
-                        "closed subscriber could not be removed"
+                        "subscriber of a closed connection not removed"
                     );
                 }
             }
@@ -243,12 +246,13 @@ impl<C: ConnectionStore, Q: RequestQueue, P: Connections> Router<C, Q, P> {
         is_any_removed
     }
 
-    /// Delivers the terminal frame of a request, and returns before the answer is due.
+    /// Delivers the terminal frame of a request, and returns before the deadline of the router's answer.
     async fn deliver_terminal_frame(&self, caller: &Caller, ended: TerminalRequest<'_>) {
         let now = Instant::now();
         let answered_by = caller.until.checked_sub(Self::ANSWER_TIME).unwrap_or(now);
         let until = answered_by.min(now + Self::DELIVERY_TIMEOUT);
-        // The lease counts as expired: only progress frames need a lease, and there are none to send.
+        // The fan-out gets a lease that ends now, because only progress frames need a lease, and no progress
+        // is sent here.
         let fan_out = FanOut::new(&self.clients, ended.request.key(), Self::PUSH_TIMEOUT, now, Vec::new());
         deliver(&self.queue, None::<&NoDeadLetters>, fan_out, ended, until, Self::PUSH_TIMEOUT).await;
     }

@@ -5,11 +5,11 @@ use crate::ids::RequestId;
 use crate::protocol::{ErrorBody, Frame, MAX_FRAME_BYTES};
 use crate::store::{Ending, Request};
 
-/// Returns a `response` frame with the given id, whose data is the snapshot of a client's own request.
+/// Returns a `response` frame with the id `id`, whose data is the snapshot of `request`.
 ///
-/// If the frame would be larger than the gateway carries, `result_omitted` replaces a result, and an error
-/// loses its message and details. A client that [subscribes](crate::app::App::BUILT_IN_ACTIONS) receives the
-/// result in a separate frame.
+/// If the frame would be larger than the gateway carries, `result_omitted: true` replaces a result, and an
+/// error is sent without its message and details. A client that
+/// [subscribes](crate::app::App::BUILT_IN_ACTIONS) receives the result in a separate frame.
 pub(super) fn snapshot(id: RequestId, request: &Request) -> Frame {
     let mut data = state_fields(request);
     let ending = match &request.ending {

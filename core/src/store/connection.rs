@@ -11,7 +11,7 @@ use crate::ports::Timestamp;
 pub struct Connection {
     /// The connection's id, as assigned by API Gateway.
     pub id: ConnectionId,
-    /// The user and tenant that the connection's requests run for, with their permissions.
+    /// The authenticated user of the connection, with the user's tenant and permissions.
     pub identity: Identity,
     /// URL of the gateway's management API for the connection, such as `https://{api}/{stage}`.
     pub endpoint: String,
@@ -27,7 +27,7 @@ impl Connection {
     /// Time from the opening of a connection until DynamoDB may delete its item: 24 hours.
     ///
     /// API Gateway ends a connection after two hours, but its `$disconnect` event may be lost, so that the item needs
-    /// an expiry of its own.
+    /// a separate expiry.
     pub const TTL: Duration = Duration::from_hours(24);
 
     /// Time since the last activity after which a connection certainly no longer exists: 130 minutes.
@@ -55,26 +55,28 @@ pub struct Identity {
 
 /// Stores and lists open connections.
 pub trait ConnectionStore: Send + Sync {
-    /// Stores a connection, replacing the same user's connection of the same id, if there is one.
+    /// Stores a connection. Replaces a stored connection that has the same id and the same user.
     ///
     /// # Errors
-    /// [`AlreadyExists`](super::StoreErrorKind::AlreadyExists) if another user's connection has the id; another kind if
-    /// the write fails.
+    /// [`AlreadyExists`](super::StoreErrorKind::AlreadyExists) if a connection of a different user has the same id; a
+    /// different kind if the write fails.
     fn save(&self, connection: &Connection) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Returns the connection of this id, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item is not a valid connection.
+    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the stored item
+    /// is not a valid connection.
     fn get(&self, id: &ConnectionId) -> impl Future<Output = Result<Option<Connection>, StoreError>> + Send;
 
     /// Deletes a connection and returns it.
     ///
-    /// Returns `None` if the connection does not exist. It is also `None` when an SDK retry follows a delete that
-    /// succeeded but whose response was lost.
+    /// Returns `None` if the connection does not exist. Also returns `None` if the response of a successful delete
+    /// was lost and the SDK has retried the call.
     ///
     /// # Errors
-    /// If the store does not respond, or if the deleted item was not a valid connection.
+    /// [`StoreError`] if the delete fails; of the kind [`Corrupt`](super::StoreErrorKind::Corrupt) if the deleted
+    /// item was not a valid connection.
     fn delete(
         &self,
         id: &ConnectionId,
@@ -86,7 +88,8 @@ pub trait ConnectionStore: Send + Sync {
     /// connections themselves are read consistently.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](super::StoreErrorKind::Misuse) if `page` is invalid for this list.
+    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page`
+    /// is out of range, or its cursor belongs to a different list.
     fn list_by_user(
         &self,
         tenant: &TenantId,
@@ -98,7 +101,8 @@ pub trait ConnectionStore: Send + Sync {
     /// [`list_by_user`](Self::list_by_user).
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](super::StoreErrorKind::Misuse) if `page` is invalid for this list.
+    /// [`StoreError`] if the read fails; of the kind [`Misuse`](super::StoreErrorKind::Misuse) if the limit of `page`
+    /// is out of range, or its cursor belongs to a different list.
     fn list_by_tenant(
         &self,
         tenant: &TenantId,
@@ -110,8 +114,8 @@ pub trait ConnectionStore: Send + Sync {
     /// Never sets an earlier time than the stored one, and never recreates a deleted connection.
     ///
     /// # Errors
-    /// [`NotFound`](super::StoreErrorKind::NotFound) if the connection does not exist; another kind if the store does
-    /// not respond.
+    /// [`NotFound`](super::StoreErrorKind::NotFound) if the connection does not exist; a different kind if the write
+    /// fails.
     fn update_last_ping(
         &self,
         id: &ConnectionId,
@@ -125,7 +129,7 @@ pub trait ConnectionStore: Send + Sync {
     /// kept. A delete that the SDK retried because its response was lost is not counted.
     ///
     /// # Errors
-    /// If the store does not respond. Connections deleted before the error remain deleted.
+    /// [`StoreError`] if the scan or a delete fails. Connections deleted before the error remain deleted.
     fn delete_stale(
         &self,
         last_ping_before: Timestamp,

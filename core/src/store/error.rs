@@ -18,11 +18,11 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The item does not exist, or no longer exists. Discard any state held about it.
+    /// The item does not exist, or no longer exists. Discard all state that the caller holds about the item.
     NotFound,
-    /// Another user's item has the id. Choose another id.
+    /// An item of a different user has the same id. Choose a different id.
     AlreadyExists,
-    /// The item is not in the state that the call expected. Read it again, then decide again.
+    /// The item is not in the state that the call expected. Read the item again before the next decision.
     ConditionLost,
     /// The attempt no longer holds the lease of its request. Stop the attempt and send no more frames.
     Fenced,

@@ -13,7 +13,7 @@ use super::{StoreError, StoreErrorKind};
 pub struct PageRequest {
     /// Maximum number of entries in the page, from 1 to 100; default 25.
     pub limit: usize,
-    /// End of the preceding page; `None` requests the first page.
+    /// Cursor at the end of the preceding page; `None` requests the first page.
     pub after: Option<Cursor>,
 }
 
@@ -27,7 +27,7 @@ impl PageRequest {
         Self { limit, after: None }
     }
 
-    /// Requests the page that begins after `cursor`, with the same limit.
+    /// Requests the page that begins after `cursor`, with the same limit as this page.
     #[must_use]
     pub const fn after(&self, cursor: Cursor) -> Self {
         Self { limit: self.limit, after: Some(cursor) }
@@ -63,8 +63,8 @@ pub struct Page<T> {
     /// The page's entries, in the list's order. There may be fewer than the requested limit, or none, even when more
     /// pages follow.
     pub items: Vec<T>,
-    /// One error for each entry of the page that cannot be decoded, naming its item and attribute. The other entries
-    /// are returned regardless.
+    /// Errors of the entries of this page that cannot be decoded. Each error names the item and the attribute. The
+    /// decoded entries are in [`items`](Self::items).
     pub unreadable: Vec<StoreError>,
     /// Position after the page's last entry, for the next request; `None` if this is the last page.
     pub next: Option<Cursor>,
@@ -72,8 +72,8 @@ pub struct Page<T> {
 
 /// A position in a list, displayed as opaque text.
 ///
-/// A cursor is valid for its own list only: the store refuses a cursor of one status, connection, user or tenant in a
-/// list of another.
+/// A cursor is valid only for the list that returned it. For example, the store refuses a cursor of one user's list
+/// in the list of a different user.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cursor {
     /// Name of the cursor's list, without spaces.
@@ -197,7 +197,7 @@ mod tests {
         for limit in [1, 2, 3, 7, 100] {
             let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };
             let all: Vec<u64> = pages(PageRequest::first(limit), list).try_collect().await.unwrap();
-            assert_eq!(all, [1, 2, 3, 4, 5, 6, 7], "entries of a list read with page limit {limit}");
+            assert_eq!(all, [1, 2, 3, 4, 5, 6, 7], "a page limit of {limit} yields all entries in order");
         }
         let from_the_middle = PageRequest { limit: 2, after: numbers(&PageRequest::first(4), 7).next };
         let list = |page: PageRequest| async move { Ok(numbers(&page, 7)) };

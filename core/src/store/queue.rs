@@ -14,8 +14,8 @@ pub use sweep::{NewStatus, ReclaimVerdict, SweepRequests};
 
 /// The complete store of queued requests: all operations, from enqueueing to delivery.
 ///
-/// This trait is the sum of six traits, one for each kind of caller. A type that implements the six traits implements
-/// this one automatically.
+/// This trait combines six traits, one for each kind of caller. A type that implements the six traits implements
+/// `RequestQueue` automatically.
 pub trait RequestQueue:
     SubmitRequests + ClaimRequests + RunRequests + SweepRequests + SubscribeToRequests + ReadRequests
 {

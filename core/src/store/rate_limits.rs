@@ -22,7 +22,7 @@ impl Rate {
     /// Creates a limit of `requests` calls per `period`, with a burst of the same size.
     ///
     /// # Panics
-    /// If `requests` or `period` is zero.
+    /// Panics if `requests` or `period` is zero.
     #[must_use]
     pub const fn new(requests: u32, period: Duration) -> Self {
         assert!(
@@ -38,7 +38,7 @@ impl Rate {
     /// Creates a limit of `requests` calls per second, with a burst of the same size.
     ///
     /// # Panics
-    /// If `requests` is zero.
+    /// Panics if `requests` is zero.
     #[must_use]
     pub const fn per_second(requests: u32) -> Self {
         Self::new(requests, Duration::from_secs(1))
@@ -47,7 +47,7 @@ impl Rate {
     /// Creates a limit of `requests` calls per minute, with a burst of the same size.
     ///
     /// # Panics
-    /// If `requests` is zero.
+    /// Panics if `requests` is zero.
     #[must_use]
     pub const fn per_minute(requests: u32) -> Self {
         Self::new(requests, Duration::from_mins(1))
@@ -57,7 +57,7 @@ impl Rate {
     /// period.
     ///
     /// # Panics
-    /// If `burst` is zero, because such a limit would refuse every call.
+    /// Panics if `burst` is zero, because such a limit would refuse every call.
     #[must_use]
     pub const fn with_burst(mut self, burst: u32) -> Self {
         assert!(burst > 0, "a burst needs at least one request");
@@ -70,7 +70,7 @@ impl Rate {
         (bucket <= self.latest(now)).then(|| bucket.max(FullAt::now(now)).after(self.interval_us))
     }
 
-    /// Returns the time until the bucket has a token; zero if it has one now.
+    /// Returns the time until the bucket has a token; zero if the bucket has a token now.
     pub(crate) fn wait(self, bucket: FullAt, now: Timestamp) -> Duration {
         Duration::from_micros(bucket.0.saturating_sub(self.latest(now).0))
     }
@@ -80,7 +80,7 @@ impl Rate {
         self.interval_us
     }
 
-    /// Returns the latest fill time that a bucket with at least one token can have at `now`.
+    /// Returns the latest state that a bucket with at least one token can have at `now`.
     pub(crate) fn latest(self, now: Timestamp) -> FullAt {
         FullAt::now(now).after(self.interval_us.saturating_mul(u64::from(self.burst) - 1))
     }
@@ -99,7 +99,7 @@ impl FullAt {
         Self(micros)
     }
 
-    /// Returns the fill time in microseconds since the Unix epoch.
+    /// Returns the time at which the bucket will be full again, in microseconds since the Unix epoch.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
@@ -126,14 +126,14 @@ pub enum Taken {
 
 /// Stores token buckets that several Lambda environments share.
 pub trait RateLimits: Send + Sync {
-    /// Takes a token from the named bucket, whose size and refill are those of `rate`.
+    /// Takes a token from the named bucket, whose size and refill time `rate` defines.
     ///
-    /// `known` is the caller's latest knowledge of the bucket's state, zero if there is none. It only decides which
-    /// write is tried first, never whether the token is granted.
+    /// `known` is the latest bucket state that the caller has received, or zero. This state only decides which write
+    /// is tried first, never whether the token is granted.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item is not a valid bucket. Despite the error, up to two
-    /// tokens may have been taken.
+    /// [`StoreError`] if the write fails, or if the stored item is not a valid bucket. Up to two tokens may have been
+    /// taken despite the error.
     fn take(
         &self,
         bucket: &str,
@@ -161,7 +161,7 @@ mod tests {
                 let until = now + rate.wait(bucket, now) + Duration::from_millis(1);
                 assert!(
                     rate.take(bucket, until).is_some(),
-                    "the bucket has a token after the wait that it announced"
+                    "after the announced wait, the bucket has a token"
                 );
             }
         }

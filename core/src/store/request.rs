@@ -100,7 +100,7 @@ pub struct PastAttempt {
     pub started_at: Option<Timestamp>,
     /// Time at which the attempt ended, or at which the sweeper found its lease expired.
     pub ended_at: Timestamp,
-    /// How the attempt failed.
+    /// Kind of the attempt's failure.
     pub outcome: AttemptOutcome,
     /// Error of the attempt in the form for clients, truncated to [`MAX_MESSAGE_CHARS`](Self::MAX_MESSAGE_CHARS) and
     /// [`MAX_CODE_CHARS`](Self::MAX_CODE_CHARS), and without details.
@@ -108,8 +108,8 @@ pub struct PastAttempt {
 }
 
 impl PastAttempt {
-    /// Maximum number of attempts in a history; the oldest are dropped. Bounded because every write of the request pays
-    /// write capacity for the whole history.
+    /// Maximum number of attempts in a history; the oldest attempts are dropped. The number is bounded because every
+    /// write of the request consumes write capacity for the whole history.
     pub const MAX: usize = 10;
     /// Number of characters to which a history truncates an error's message.
     pub const MAX_MESSAGE_CHARS: usize = 120;
@@ -127,7 +127,7 @@ impl PastAttempt {
     }
 }
 
-/// How an attempt failed.
+/// Kind of failure of an attempt.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
@@ -151,7 +151,7 @@ pub struct LastReport {
     pub progress: Progress,
     /// Sequence number of the attempt's last frame. In a terminal write, the sequence number of the terminal frame.
     pub seq: Seq,
-    /// Time of the write that includes this report.
+    /// Time of the write that includes this report, which is the last write of the attempt.
     pub at: Timestamp,
 }
 
@@ -203,7 +203,7 @@ pub struct Request {
     pub max_attempts: u32,
     /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Which function runs the request: the processor or the worker.
+    /// Function that runs the request: the processor or the worker.
     pub runner: Runner,
     /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
@@ -217,11 +217,12 @@ pub struct Request {
     pub seq: Seq,
     /// Last state that the handler saved to continue from; `None` if the handler has saved none.
     pub checkpoint: Option<Value>,
-    /// Failed attempts of the request, the latest last. A redriven request also has those of its original request.
+    /// Failed attempts of the request, the latest last. A request that a redrive created also has the failed attempts
+    /// of the original request.
     pub history: Vec<PastAttempt>,
     /// Terminal outcome of the request; `None` while the request is open.
     pub ending: Option<Ending>,
-    /// Whether the request has failed and its dead letter has not been sent yet.
+    /// True if the request has failed and its dead letter still has to be sent.
     pub is_dead_letter_due: bool,
     /// Id of the [dead letter](crate::dead_letters::DeadLetter) from which the request was created; `None` unless the
     /// request is a redrive.
@@ -310,7 +311,7 @@ pub struct RequestSummary {
     pub max_attempts: u32,
     /// Number of times that the request continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Which function runs the request: the processor or the worker.
+    /// Function that runs the request: the processor or the worker.
     pub runner: Runner,
     /// Counter that each claim of the request raises by one. Writes under an earlier epoch are refused.
     pub epoch: u64,
@@ -320,7 +321,7 @@ pub struct RequestSummary {
     pub cancel_requested: bool,
     /// Failed attempts of the request, the latest last.
     pub history: Vec<PastAttempt>,
-    /// Whether the request has failed and its dead letter has not been sent yet.
+    /// True if the request has failed and its dead letter still has to be sent.
     pub is_dead_letter_due: bool,
     /// Last stored progress of the request.
     pub progress: Progress,
@@ -334,7 +335,7 @@ pub struct RequestSummary {
     pub started_at: Option<Timestamp>,
     /// Time of the write that made the request terminal; `None` while the request is open.
     pub finished_at: Option<Timestamp>,
-    /// Time at which the sweeper must handle the request; `None` if nothing is left to do.
+    /// Time at which the sweeper must handle the request; `None` if no work is left for the sweeper.
     pub timer_at: Option<Timestamp>,
 }
 
@@ -387,7 +388,7 @@ mod tests {
         let kept = ErrorBody::new(ErrorCode::from("C".repeat(64).as_str()), "\u{e4}".repeat(120));
         assert!(history.iter().all(|past| past.error == kept));
         let bytes = serde_json::to_string(&history).unwrap().len();
-        assert!(bytes < 5 * 1024, "a full history takes less than 5 KiB, but took {bytes} bytes");
+        assert!(bytes < 5 * 1024, "a full history takes less than 5 KiB; this history takes {bytes} bytes");
         // A history that is already longer than the maximum is truncated as well.
         let long: Vec<_> = (0..40).map(|n| past(n, kept.clone())).collect();
         assert_eq!(past(40, kept).added_to(&long).len(), PastAttempt::MAX);

@@ -52,7 +52,7 @@ pub(super) struct Undelivered {
 pub(super) enum Handled {
     /// The pending request was written into the stream again.
     Nudged,
-    /// The timer fired too early and was postponed.
+    /// The lease had not expired or the retry was not due; the request's timer was postponed.
     Held,
     /// The request's retry was due; the request is pending now.
     Retried,
@@ -66,7 +66,7 @@ pub(super) enum Handled {
     Changed,
     /// Only an operator can fix the request; its timer was postponed.
     Unreadable,
-    /// The store failed or did not answer.
+    /// The due item was not handled, because the store failed or did not answer.
     Failed(StoreErrorKind),
 }
 
@@ -182,7 +182,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Sweeper<Q, P, D> {
         Ok(is_written.then_some(handled))
     }
 
-    /// Takes a request from an attempt whose lease has expired. Returns whether the write was made.
+    /// Takes a request away from an attempt whose lease has expired. Returns `false` if the request has changed
+    /// since the query; nothing is written in this case.
     async fn reclaim(
         &self,
         key: &RequestKey,

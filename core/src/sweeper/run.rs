@@ -25,14 +25,14 @@ const DROP_MARGIN: Duration = Duration::from_secs(1);
 const FINISH_TIME: Duration = Duration::from_secs(10);
 /// Timeout for one page of a query, and for handling one due item.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// Time during which a sweep handles no further item after the store has throttled a call.
+/// Time for which a sweep starts to handle no item after the store has throttled a call.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum number of concurrent deliveries, as a multiple of the sweep's concurrency setting.
 const DELIVERIES_PER_ITEM: usize = 4;
 
 type Listed = Result<Page<RequestSummary>, StoreError>;
 
-/// A query of the timer index, at one of its pages, for the timers that fire before `until`.
+/// A running query for one page of the timer index. Lists the timers that fire before `until`.
 struct DueQuery<'a> {
     until: Timestamp,
     page: PageRequest,
@@ -87,11 +87,12 @@ struct Run<'a, Q, P, D> {
     /// Terminal requests whose delivery has not started.
     undelivered: VecDeque<Undelivered>,
     delivering: FuturesUnordered<BoxFuture<'a, (RequestKey, Option<Delivered>)>>,
-    /// Keys of all requests that wait, are being handled, or are being delivered.
+    /// Keys of all due items that wait, are being handled, or are being delivered. A query adds no item whose
+    /// key is in this set.
     in_hand: BTreeSet<RequestKey>,
     /// Current limit of concurrently handled items; lowered when the store throttles.
     concurrency: usize,
-    /// No item is handled before this instant, because the store has throttled a call.
+    /// No handling starts before this instant, because the store has throttled a call.
     paused_until: Instant,
 }
 
@@ -283,7 +284,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         self.concurrency = (self.concurrency + 1).min(self.sweeper.settings.concurrency.max(1));
     }
 
-    /// Counts a handled item in one field of the counts, and forgets its key.
+    /// Adds one to the count that `field` selects, and removes the handled item's key from `in_hand`.
     fn count(&mut self, key: &RequestKey, field: impl Fn(&mut Swept) -> &mut usize) {
         *field(&mut self.swept) += 1;
         self.in_hand.remove(key);
@@ -295,8 +296,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         self.paused_until = Instant::now() + PAUSE;
     }
 
-    /// Starts deliveries up to their own limit, so that a slow client delays only other deliveries and no
-    /// handling.
+    /// Starts deliveries, which have a separate concurrency limit. So a slow client may delay other deliveries,
+    /// but not the handling of due items.
     fn begin_delivering(&mut self) {
         let limit = self.sweeper.settings.concurrency.max(1) * DELIVERIES_PER_ITEM;
         while self.delivering.len() < limit {
@@ -318,7 +319,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         self.in_hand.remove(key);
     }
 
-    /// Waits for the next event. Sources are polled in a fixed order, so that a simulated run is reproducible.
+    /// Waits for the next event. Event sources are polled in a fixed order, so that a simulated run is
+    /// reproducible.
     async fn next(&mut self) -> SweepEvent {
         let wake = self.wakes_at();
         let Self { handling, delivering, query, .. } = self;
@@ -337,7 +339,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Run<'a, Q, P, D> {
         }
     }
 
-    /// Returns the instant at which the sweep must start or stop work even if no event occurs before.
+    /// Returns the instant at which the sweep must start or stop work even if no event occurs earlier.
     fn wakes_at(&self) -> Instant {
         let now = Instant::now();
         if self.is_over() {

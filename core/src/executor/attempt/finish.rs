@@ -33,8 +33,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         let jitter = executor.jitter();
         let (mut ending, mut effect) = self.ending(&outcome, jitter, now);
         if !ending.is_terminal() {
-            // After this write another attempt may claim the request and push immediately. So the sends of this
-            // attempt must finish first.
+            // After this write a different attempt may claim the request and push frames immediately. So the
+            // sends of this attempt must finish first.
             let flush_until = Instant::now() + executor.settings.push_timeout;
             self.fan_out.flush(flush_until.min(before(until, MIN_WRITE_TIME))).await;
         }
@@ -65,8 +65,8 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             };
             let kind = error.kind();
             if kind == StoreErrorKind::ConditionLost && !self.request.cancel_requested {
-                // A cancel was requested that the attempt had not seen. The next round of the loop computes the
-                // attempt's ending again, now with the cancel.
+                // The write failed because a cancel was requested that the attempt did not know of. The next
+                // round of the loop computes the attempt's ending again, with the cancel.
                 self.request.cancel_requested = true;
             } else if kind == StoreErrorKind::TooLarge && ending.is_terminal() && !is_replaced {
                 is_replaced = true;
@@ -97,7 +97,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         tracing::info!(request = %self.key, status = ending.status().as_str(), "request finished");
         let dead_letter = match effect {
             Some(Effect::Deliver { dead_letter }) => dead_letter,
-            // Does not happen: the effect of a terminal state is always `Deliver`.
+            // Cannot happen: the effect of a terminal state is always `Deliver`.
             Some(Effect::Nudge | Effect::Postpone(_)) | None => return RunResult::Done,
         };
         let late_progress = self.late_progress(&audience);
@@ -118,7 +118,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         RunResult::Done
     }
 
-    /// Returns `outcome`, or a failure in its place if its result is too large for a frame.
+    /// Returns `outcome` unchanged, or a failure if the outcome's result is too large for a frame.
     fn deliverable(&self, outcome: Outcome, now: Timestamp) -> Outcome {
         match outcome {
             Outcome::Succeeded(result) => match self.fit_to_frame(Ending::Completed(result), now) {
@@ -130,14 +130,14 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
         }
     }
 
-    /// Returns `ending`, or a failure in its place if `ending` is too large for a terminal frame.
+    /// Returns `ending` unchanged, or a failure if `ending` is too large for a terminal frame.
     fn fit_to_frame(&self, ending: Ending, now: Timestamp) -> Ending {
         TerminalFrame::of(&self.request.id, ending, self.seq.next(), now).ending
     }
 
-    /// Returns the attempt's ending after `outcome`, and the effect that follows the ending's write.
+    /// Returns the attempt's ending after `outcome`, and the effect to carry out once the ending is written.
     ///
-    /// A terminal ending always fits into a frame.
+    /// A terminal ending that this method returns always fits into a frame.
     fn ending(&self, outcome: &Outcome, jitter: f64, now: Timestamp) -> (AttemptEnding, Option<Effect>) {
         let circumstances = Circumstances {
             request: &self.request,

@@ -39,7 +39,7 @@ enum Write {
     Checkpoint(PendingCheckpoint),
 }
 
-/// A checkpoint that is not saved yet; its handler waits until it is.
+/// A checkpoint that is not saved yet. The handler waits until the checkpoint is saved or its save has failed.
 struct PendingCheckpoint {
     state: Arc<Value>,
     /// Sends the result to the waiting handler.
@@ -58,7 +58,7 @@ struct WriteResult {
     answer: Result<Audience, StoreError>,
 }
 
-/// The timing of the next push and the next write, and the data that each must carry.
+/// Times of an attempt's next push and next write, and the changes that are not pushed or stored yet.
 struct Schedule {
     /// Earliest instant of the next push.
     push_at: Instant,
@@ -78,7 +78,7 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// lease.
     ///
     /// Asks the handler to stop when its time is up, when a cancel is requested, or when the lease is lost. If
-    /// the handler does not finish within its grace period, returns an outcome without its result.
+    /// the handler does not finish within its grace period, returns the outcome of an attempt without a result.
     pub(super) async fn watch(
         &mut self,
         task: &mut HandlerTask<Result<Reply, CallError>>,
@@ -93,7 +93,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
             to_store: false,
             checkpoint: None,
         };
-        // Polled beside the other branches of the loop, so that a slow store delays nothing else.
+        // The write in flight. Polled together with the loop's other branches, so that a slow store delays
+        // neither pushes nor a stop request.
         let mut writing: Option<BoxFuture<'_, WriteResult>> = None;
         loop {
             let stop_at = self.stop.map_or_else(|| self.handler_deadline(), |stop| stop.until);
@@ -106,8 +107,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
                     None => self.stop_handler(StopReason::TimeLimitReached, reports),
                     Some(_) => return self.outcome(None),
                 },
-                // Disabled while a push and a store are both due. Otherwise a handler that reports without
-                // pause would win every turn of this biased `select!`.
+                // Disabled while a push and a write of progress are due. Otherwise a handler that reports
+                // without pause would win every turn of this biased `select!`.
                 changed = reports.progress.changed(),
                     if is_ours && schedule.reporting && !(schedule.to_push && schedule.to_store) =>
                 {
@@ -176,8 +177,8 @@ impl<'a, Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'a, Q, P, D> {
     /// Handles the result of a write. A successful write has renewed the lease and returns the current
     /// subscribers.
     ///
-    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is
-    /// conditional on the epoch in the same way.
+    /// A failed progress write does not stop the attempt: the next write stores newer progress, and is also
+    /// conditional on the epoch.
     fn handle_write_result(&mut self, result: WriteResult, schedule: &mut Schedule, reports: &mut Reports) {
         let WriteResult { write, sent_at, answer } = result;
         let error = match answer {
@@ -238,7 +239,7 @@ impl PendingCheckpoint {
     }
 }
 
-/// Waits for the output of `future`; waits forever if there is none.
+/// Waits for the output of `future`; waits forever if `future` is `None`.
 async fn output_of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "AWS may add attribute types; any type other than the expected one is the same error"
+    reason = "AWS may add attribute types; every unexpected type is reported in the same way"
 )]
 
 use std::collections::{BTreeMap, HashMap};

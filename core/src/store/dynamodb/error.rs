@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::CancellationReason;
 use super::codec::Item;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A failed DynamoDB call whose cause is not a failed condition.
+/// A DynamoDB call that failed for a reason other than its condition.
 pub(super) struct Failure {
     kind: StoreErrorKind,
     source: Box<dyn Error + Send + Sync>,

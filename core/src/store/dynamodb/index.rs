@@ -4,10 +4,11 @@
 //! batch of consistent reads. Each query returns sorted entries. The entries of all shards are merged by time, then by
 //! shard number, then in DynamoDB's own order.
 //!
-//! A [`Cursor`] is the position of the last returned entry in that order, from which each shard's start follows.
-//! Shards with a lower number than the cursor's have returned all entries of the cursor's time; shards with a higher
-//! number have returned none of them. The cursor also identifies its list, by the index name and a hash of the first
-//! shard's name, because the cursor would skip entries in another list of the same index.
+//! A [`Cursor`] is the position of the last returned entry in that order, and determines where the query of each
+//! shard starts. Shards with a lower number than the cursor's shard have returned all entries of the cursor's time.
+//! Shards with a higher number have returned none of these entries. The cursor also identifies its list, by the index
+//! name and a hash of the first shard's name. Otherwise, the cursor could be used in a different list of the same
+//! index, and would skip entries.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -49,11 +50,11 @@ pub(super) struct List<'a> {
 /// Order of a list by time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
-    /// Oldest entries first.
+    /// The oldest entries come first.
     OldestFirst,
-    /// Oldest entries first, up to and including this time.
+    /// The oldest entries come first. The list ends with the entries of this time.
     OldestFirstUntil(Timestamp),
-    /// Newest entries first.
+    /// The newest entries come first.
     NewestFirst,
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Entry {
     pub(super) key: String,
 }
 
-/// Entries of a shard that are not merged yet, and whether the index has more entries after these.
+/// Entries of a shard that are not merged yet, and whether the index has more entries of the shard.
 #[derive(Debug, Default)]
 struct Shard {
     entries: VecDeque<Entry>,
@@ -122,7 +123,8 @@ impl List<'_> {
         Ok((entries.into_iter().map(|(_, entry)| entry).collect(), next))
     }
 
-    /// Returns the name of the list for cursors, unique among all lists, including lists of the same index.
+    /// Returns the name by which a cursor identifies this list. The name is unique, even among lists of the same
+    /// index.
     fn name(&self) -> String {
         let first = self.shards.first().map_or("", String::as_str);
         format!("{}#{:016x}", self.index.name, fnv1a(first))

@@ -5,10 +5,10 @@
 //!
 //! | attribute | type | meaning |
 //! |---|---|---|
-//! | `request_id` | S | table partition key, the same as that of the request's own item |
+//! | `request_id` | S | table partition key, with the same value as in the request's own item |
 //! | `part` | S | table sort key: `payload`, `checkpoint`, or `result#{epoch}` |
 //! | `value` | S, JSON | the large value |
-//! | `ttl` | N, s | DynamoDB's time to live. A result has one from its first write, so that the result of a fenced attempt expires too; a payload or checkpoint gets one once the request is terminal |
+//! | `ttl` | N, s | DynamoDB's time to live. A result item has a time to live from its first write, so that the result of a fenced attempt expires too. A payload or checkpoint item gets a time to live when the request becomes terminal |
 //!
 //! The request's own item names its part items. A part item that is not named belongs to an attempt whose terminal
 //! write did not succeed, and is ignored.
@@ -22,8 +22,8 @@ use crate::ids::RequestKey;
 /// Maximum size, in bytes of JSON text, of a value that is stored in the request's own item. Larger values are part
 /// items.
 ///
-/// DynamoDB charges each write for the whole item, in units of 1 KiB, so a value in the request's own item is paid
-/// for at each claim, each stored progress and each terminal write. ADR 0003 has the figures.
+/// DynamoDB charges each write for the whole item, in units of 1 KiB. So each claim, each stored progress and each
+/// terminal write pays for a value in the request's own item. ADR 0003 has the figures.
 pub const MAX_INLINE_BYTES: usize = 1024;
 
 /// Name of the part item (a separate item for a large value) that holds the request's payload.

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_limit_item_decodes_to_its_bucket_or_names_the_invalid_attribute() {
+    fn rate_limit_item_decodes_to_a_bucket_state_or_an_error_that_names_the_attribute() {
         let state = FullAt::from_micros(1_700_000_000_123_456);
         let mut item = Item::from([
             (KEY.into(), key("writes/user/acme/ann")),

@@ -13,9 +13,9 @@ use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 /// Token buckets for rate limits, in a DynamoDB table.
 ///
 /// Taking a token costs one conditional update of one write unit, or two updates if the known state of the bucket was
-/// wrong. A failed update is retried only once, less often than the client's other calls, because a client's message
-/// waits for the update, and because throttling of the table must become visible soon. If only the response of an
-/// update was lost, the retry takes a second token.
+/// wrong. A failed update is retried only once, because the answer to a message waits for the update, and because
+/// throttling of the table must become visible soon. If only the response of an update was lost, the retry takes a
+/// second token.
 #[derive(Clone, Debug)]
 pub struct DynamoRateLimits {
     client: Client,
@@ -32,7 +32,7 @@ enum Guess {
 }
 
 impl DynamoRateLimits {
-    /// Maximum wait before the retry of an update; the actual wait is a random share (full jitter).
+    /// Maximum wait before the retry of an update; the actual wait is a random part of this maximum (full jitter).
     const BACKOFF: Duration = Duration::from_millis(50);
 
     /// Creates a store of token buckets on the table named `table`.
@@ -54,7 +54,7 @@ impl DynamoRateLimits {
         rate: Rate,
         now: Timestamp,
     ) -> Result<Option<Item>, Refusal> {
-        // Upper bound of the fill time after a granted token.
+        // Latest time at which the bucket can be full again after this token is granted.
         let last = rate.latest(now).after(rate.interval_us());
         let update = self
             .client
@@ -114,8 +114,8 @@ impl RateLimits for DynamoRateLimits {
                 Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context(bucket))),
             }
         }
-        // A fill time never decreases, so the second guess is right unless the item was deleted between the two
-        // updates.
+        // The stored `full_at` never decreases. So the second guess is right, unless the item was deleted between the
+        // two updates.
         let problem = self.context(bucket) + ": the bucket changed between two updates";
         Err(StoreError::new(StoreErrorKind::ConditionLost, problem))
     }
@@ -160,7 +160,7 @@ mod tests {
     const IN_USE: &str = "full_at > :now";
 
     #[tokio::test]
-    async fn known_bucket_state_selects_the_first_update_and_a_wrong_guess_costs_a_second() {
+    async fn known_bucket_state_selects_the_first_update_and_a_wrong_guess_costs_a_second_update() {
         let (idle, used) = (FullAt::default(), FullAt::from_micros(1_000_400_000));
         let now_used = 1_000_500_000;
         let granted_now = Taken::Granted(FullAt::from_micros(now_used));
@@ -174,8 +174,8 @@ mod tests {
             assert_eq!(take(&all, known).await.unwrap(), granted_now);
             assert!(rules.iter().all(|rule| rule.num_calls() == 1));
         }
-        // The first update detects an empty bucket: with ten tokens per second, a bucket that is full in one second
-        // has none.
+        // The first update detects an empty bucket: with ten tokens per second, a bucket that will be full in one
+        // second has no token.
         for (rule, known) in
             [(refused(FULL, Some(1_001_000_000)), idle), (refused(IN_USE, Some(1_001_000_000)), used)]
         {

@@ -24,7 +24,7 @@
 //! | `result_part` | S | instead of `result`: name of the part item that holds the result |
 //! | `error` | S, JSON | only when FAILED: the error that clients receive |
 //! | `checkpoint` | S, JSON | the handler's last checkpoint, unless it is a part item |
-//! | `checkpoint_part` | S | name of the part item that holds the checkpoint; together with `checkpoint`, of the part item that held an earlier one |
+//! | `checkpoint_part` | S | name of the part item that holds the checkpoint; if `checkpoint` is also present, of the part item that held an earlier checkpoint |
 //! | `history` | S, JSON | the latest failed attempts, the newest last |
 //! | `dead_letter` | BOOL | only when FAILED: true until the request's dead letter has been sent |
 //! | `redrive_of` | S | id of the dead letter from which the request was created |

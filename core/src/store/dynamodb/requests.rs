@@ -105,7 +105,8 @@ impl DynamoRequestQueue {
         s(request_item::timer_shard(key, self.settings.shards))
     }
 
-    /// Returns the time at which a request that becomes pending at `now`, for this runner, is due if still unclaimed.
+    /// Returns the time at which the sweeper must handle a request that becomes pending at `now`, unless `runner`
+    /// claims the request earlier.
     fn unclaimed_at(&self, runner: Runner, now: Timestamp) -> Timestamp {
         now + match runner {
             Runner::Processor => self.settings.unclaimed_after,

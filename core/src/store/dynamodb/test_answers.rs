@@ -1,5 +1,5 @@
-//! Test doubles for DynamoDB: HTTP responses as DynamoDB sends them, and tables of store operations to run against
-//! them.
+//! Test doubles for DynamoDB: HTTP responses as DynamoDB sends them, and tables of the store operations that tests
+//! run against these responses.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryPartition;
@@ -79,7 +79,10 @@ pub(crate) fn wire_item(item: &Item) -> Value {
     item.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect()
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "our items have attributes of these types only")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "store items contain only the attribute types that the match lists"
+)]
 fn wire_value(value: &AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => json_value!({"S": text}),

@@ -65,13 +65,13 @@ impl Update {
         self
     }
 
-    /// Sets the attribute, or the key in a map attribute, that a `#name` stands for.
+    /// Sets the attribute name, or the key of a map entry, that replaces the placeholder `#name` in the expressions.
     pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.placeholders.names.insert(name.into(), attribute.into());
         self
     }
 
-    /// Sets the value that a `:name` stands for.
+    /// Sets the value that replaces the placeholder `:name` in the expressions.
     pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
         self.placeholders.values.insert(name.into(), value);
         self
@@ -84,7 +84,7 @@ impl Update {
     }
 
     /// Sends the update as an UpdateItem call. Returns the updated item if [requested](Self::returning_item),
-    /// otherwise an empty one.
+    /// otherwise an empty item.
     pub(super) async fn send(self, client: &Client) -> Result<Item, Refusal> {
         let (names, values) = self.placeholders.into_options();
         let updated = client
@@ -118,7 +118,7 @@ impl Update {
     }
 }
 
-/// A put of an item, conditional or not.
+/// A put of an item, with or without a condition.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Put {
@@ -139,13 +139,13 @@ impl Put {
         self
     }
 
-    /// Sets the attribute that a `#name` of the condition stands for.
+    /// Sets the attribute name that replaces the placeholder `#name` in the condition.
     pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.placeholders.names.insert(name.into(), attribute.into());
         self
     }
 
-    /// Sets the value that a `:name` of the condition stands for.
+    /// Sets the value that replaces the placeholder `:name` in the condition.
     pub(super) fn value(mut self, name: impl Into<String>, value: AttributeValue) -> Self {
         self.placeholders.values.insert(name.into(), value);
         self

@@ -18,8 +18,8 @@ pub enum Claimed {
     Unreachable(Lease, StoreError),
     /// Not claimed, because the request is reserved for the worker and the caller is a processor.
     ForWorker,
-    /// Not claimed. The value is the request's status: it is not PENDING, or the next attempt is not due, or the
-    /// owner token has already held the request.
+    /// Not claimed, because the request does not wait for a claim, its retry is not due, or the owner token has held
+    /// the request before. The value is the request's status.
     NotPending(Status),
     /// Not claimed, because the request does not exist.
     Missing,
@@ -29,15 +29,15 @@ pub enum Claimed {
 pub trait ClaimRequests: Send + Sync {
     /// Claims a request that is pending, or retrying and due, until `lease_end`.
     ///
-    /// A successful claim raises the request's epoch by one and counts an attempt. The worker may claim any request. A
-    /// processor gets [`ForWorker`](Claimed::ForWorker) for a request that is reserved for the worker.
+    /// A successful claim raises the request's epoch by one and counts an attempt. The worker may claim any request.
+    /// A claim by the processor returns [`ForWorker`](Claimed::ForWorker) if the request is reserved for the worker.
     ///
     /// `owner` is a token that the caller generates freshly for each claim. If a request was already claimed with the
     /// same token, this call is a late SDK retry of that claim, and changes nothing.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item has no valid status. The claim may have succeeded despite
-    /// the error; repeating it with the same `owner` finds such a claim.
+    /// [`StoreError`] if the write fails, or if the stored item has no valid status. The claim may have succeeded
+    /// despite the error. In this case, a repeated call with the same `owner` returns the successful claim.
     fn claim(
         &self,
         key: &RequestKey,
@@ -55,8 +55,8 @@ pub trait ClaimRequests: Send + Sync {
     ///
     /// # Errors
     /// The same errors as [`claim`](Self::claim). A request whose claim fails permanently does not block later
-    /// requests. Its error is returned only if no later request could be claimed, or after about a hundred such
-    /// failures.
+    /// requests. The error is returned only if no later request could be claimed, or after about a hundred failed
+    /// claims.
     fn dequeue(
         &self,
         owner: &str,

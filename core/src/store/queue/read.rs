@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 use crate::store::page::{Page, PageRequest};
 use crate::store::request::{Request, RequestSummary, Status};
 
-/// Reads of requests, singly and as lists.
+/// Reads of single requests and of lists of requests.
 ///
 /// Lists come from eventually consistent indexes, so a request that was written a moment ago may be missing. Each
 /// listed request itself is read consistently, and a request that no longer belongs to the list is left out.
@@ -14,7 +14,8 @@ pub trait ReadRequests: Send + Sync {
     /// Returns the request of this key, or `None` if it does not exist. The read is strongly consistent.
     ///
     /// # Errors
-    /// If the store does not respond, or if the stored item is not a valid request.
+    /// [`StoreError`] if the read fails; of the kind [`Corrupt`](crate::store::StoreErrorKind::Corrupt) if the stored
+    /// item is not a valid request.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<Request>, StoreError>> + Send;
 
     /// Returns the request of this key with the values that its client may query, or `None` if the request does not
@@ -29,11 +30,11 @@ pub trait ReadRequests: Send + Sync {
         self.get(key)
     }
 
-    /// Lists the requests that arrived over a connection, open and terminal ones, the newest first.
+    /// Lists the open and terminal requests that arrived over a connection, the newest first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
-    /// list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn get_by_connection(
         &self,
         connection: &ConnectionId,
@@ -43,8 +44,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that have this status, the oldest first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
-    /// list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn get_by_status(
         &self,
         status: Status,
@@ -54,8 +55,8 @@ pub trait ReadRequests: Send + Sync {
     /// Lists the requests that are due at `now`, those with the earliest due time first.
     ///
     /// # Errors
-    /// If the store does not respond; [`Misuse`](crate::store::StoreErrorKind::Misuse) if `page` is invalid for this
-    /// list.
+    /// [`StoreError`] if a read fails; of the kind [`Misuse`](crate::store::StoreErrorKind::Misuse) if the limit of
+    /// `page` is out of range, or its cursor belongs to a different list.
     fn due(
         &self,
         now: Timestamp,

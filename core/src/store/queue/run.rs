@@ -17,16 +17,15 @@ pub struct Audience {
     /// Whether a user or operator has asked to cancel the request. If so, the attempt must stop and call
     /// [`confirm_cancel`](RunRequests::confirm_cancel).
     pub cancel_requested: bool,
-    /// Whether the request's part items (separate items for large values) have their time to live, or the request has
-    /// none that needs one. Pass this flag to
-    /// [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which otherwise sets their time to
-    /// live.
+    /// True if every part item (separate item for a large value) of the request that needs a time to live has one.
+    /// Pass this flag to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery), which sets the
+    /// missing times to live if the flag is `false`.
     pub part_ttls_set: bool,
 }
 
 /// Writes of an attempt that holds the lease of its request.
 ///
-/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once another claim has raised the epoch,
+/// Each write is conditional on the epoch and owner token of the [`Lease`]. Once a later claim has raised the epoch,
 /// the write fails with [`Fenced`](crate::store::StoreErrorKind::Fenced) and changes nothing.
 pub trait RunRequests: Send + Sync {
     /// Renews the lease until `lease_end` without storing progress.
@@ -34,7 +33,8 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if this attempt has already renewed the lease
-    /// past `lease_end`, so that a delayed write changes nothing; another kind if the store does not respond.
+    /// past `lease_end`, so that a delayed write changes nothing; an error of a different kind if the store does not
+    /// respond.
     fn renew(
         &self,
         key: &RequestKey,
@@ -59,8 +59,8 @@ pub trait RunRequests: Send + Sync {
     /// until `lease_end`.
     ///
     /// # Errors
-    /// The same errors as [`renew`](Self::renew), and those of a refused write, such as
-    /// [`TooLarge`](crate::store::StoreErrorKind::TooLarge).
+    /// The same errors as [`renew`](Self::renew); [`TooLarge`](crate::store::StoreErrorKind::TooLarge) if the
+    /// checkpoint is too large to store.
     fn checkpoint(
         &self,
         key: &RequestKey,
@@ -74,7 +74,8 @@ pub trait RunRequests: Send + Sync {
     /// Makes the request COMPLETED with its result.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; an error of a different kind if the
+    /// write fails.
     fn complete(
         &self,
         key: &RequestKey,
@@ -88,7 +89,7 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
-    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); an error of a different kind if the write fails.
     fn fail(
         &self,
         key: &RequestKey,
@@ -101,7 +102,8 @@ pub trait RunRequests: Send + Sync {
     /// Makes the request CANCELLED, after the attempt has stopped because a cancel was requested.
     ///
     /// # Errors
-    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; another kind if the write fails.
+    /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost; an error of a different kind if the
+    /// write fails.
     fn confirm_cancel(
         &self,
         key: &RequestKey,
@@ -115,7 +117,7 @@ pub trait RunRequests: Send + Sync {
     /// # Errors
     /// [`Fenced`](crate::store::StoreErrorKind::Fenced) if the lease is lost;
     /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if a cancel was requested (call
-    /// [`confirm_cancel`](Self::confirm_cancel) instead); another kind if the write fails.
+    /// [`confirm_cancel`](Self::confirm_cancel) instead); an error of a different kind if the write fails.
     fn retry_later(
         &self,
         key: &RequestKey,

@@ -26,8 +26,8 @@ pub enum Cancelled {
         seq: Seq,
         /// Epoch of the request, to pass to [`record_delivery`](crate::store::SubscribeToRequests::record_delivery).
         epoch: u64,
-        /// Whether the request's part items (separate items for large values) have their time to live, as in
-        /// [`Audience::part_ttls_set`](crate::store::Audience::part_ttls_set).
+        /// True if every part item (separate item for a large value) of the request that needs a time to live has
+        /// one, as in [`Audience::part_ttls_set`](crate::store::Audience::part_ttls_set).
         part_ttls_set: bool,
     },
     /// An attempt is running. The cancel is recorded as requested; the attempt stops and makes the request CANCELLED.
@@ -39,20 +39,20 @@ pub enum Cancelled {
 }
 
 /// Writes on behalf of a request's user: queueing, cancelling and redriving. The router, the disconnect function and
-/// operators make them.
+/// operators make these writes.
 pub trait SubmitRequests: Send + Sync {
     /// Queues a request, unless the same user already has a request of the same id.
     ///
     /// # Errors
-    /// If the store refuses the write or does not respond.
+    /// [`StoreError`] if the store refuses the write or does not respond.
     fn enqueue(&self, request: &Request) -> impl Future<Output = Result<Enqueued, StoreError>> + Send;
 
     /// Cancels a request. If an attempt is running, asks that attempt to stop and to cancel the request.
     ///
     /// # Errors
     /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist;
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status changed during every try;
-    /// another kind if the store does not respond.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request's status changed during every
+    /// try; an error of a different kind if the store does not respond.
     fn cancel(
         &self,
         key: &RequestKey,
@@ -61,8 +61,8 @@ pub trait SubmitRequests: Send + Sync {
 
     /// [Cancels](Self::cancel) a request unless a connection other than `connection` subscribes to it.
     ///
-    /// If another connection subscribes, even since a moment ago, the request continues and the result is
-    /// [`HasOtherSubscribers`](Cancelled::HasOtherSubscribers).
+    /// If a different connection subscribes, even concurrently with this call, the request continues and the result
+    /// is [`HasOtherSubscribers`](Cancelled::HasOtherSubscribers).
     ///
     /// # Errors
     /// The same errors as [`cancel`](Self::cancel).
@@ -73,13 +73,13 @@ pub trait SubmitRequests: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<Cancelled, StoreError>> + Send;
 
-    /// Records on a failed request the id of the new request that was created from its dead letter.
+    /// Stores in a failed request the id of the new request that a redrive created from its dead letter.
     ///
     /// `epoch` is the epoch in which the original request failed.
     ///
     /// # Errors
-    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request of this key failed in this epoch; another
-    /// kind if the store does not respond.
+    /// [`NotFound`](crate::store::StoreErrorKind::NotFound) if no request with this key failed in this epoch; an
+    /// error of a different kind if the write fails.
     fn record_redrive(
         &self,
         key: &RequestKey,

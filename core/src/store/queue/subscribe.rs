@@ -11,8 +11,8 @@ use crate::store::request::Request;
 pub struct Subscriber {
     /// Id of the subscribed connection.
     pub connection: ConnectionId,
-    /// Sequence number of the last frame known to the connection, from a snapshot or a push. Only later frames are
-    /// sent to the connection, except for the terminal frame, which every subscriber is sent.
+    /// Sequence number of the last frame whose content the connection has received, in a snapshot or a push. Only
+    /// later progress is sent to the connection. The terminal frame is sent to every subscriber.
     pub seen: Seq,
 }
 
@@ -22,8 +22,8 @@ pub enum Subscribed {
     /// The connection is subscribed. The value is the request's [snapshot](crate::store::ReadRequests::snapshot).
     ///
     /// Frames with a sequence number above the snapshot's [`seq`](Request::seq) are sent to the connection. If the
-    /// request is terminal, the caller sends the terminal frame now. If that fails, the sweeper sends the frame when
-    /// the request is due.
+    /// request is terminal, the caller sends the terminal frame now. If this send fails, the sweeper sends the frame
+    /// when the request is due.
     To(Box<Request>),
     /// Not subscribed, because the request already has the maximum number of subscribers. The value lists their
     /// connections.
@@ -32,13 +32,13 @@ pub enum Subscribed {
     Missing,
 }
 
-/// Deliveries and the dead letter that were sent for a terminal request.
+/// Outcome of delivering a terminal request, for [`record_delivery`](SubscribeToRequests::record_delivery) to store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Delivery<'a> {
-    /// Subscribers that have received the terminal frame, or that never will because their connection is gone.
+    /// Subscribers that have received the terminal frame or can never receive it.
     pub delivered: &'a [ConnectionId],
-    /// Whether no other subscriber still needs the terminal frame, and no dead letter is left to send. If so, the
-    /// request leaves the timer index, unless another connection has subscribed since.
+    /// True if `delivered` contains all remaining subscribers, and no dead letter remains to be sent. The request
+    /// then leaves the timer index, unless a new connection has subscribed since.
     pub is_complete: bool,
     /// Whether the request's dead letter was sent.
     pub is_dead_letter_sent: bool,
@@ -58,8 +58,8 @@ pub trait SubscribeToRequests: Send + Sync {
     /// later. A connection that is already subscribed may subscribe again.
     ///
     /// # Errors
-    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try;
-    /// another kind if the store does not respond, or if the stored item is not a valid request.
+    /// [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the request changed during every try; an
+    /// error of a different kind if the store does not respond, or if the stored item is not a valid request.
     fn subscribe(
         &self,
         key: &RequestKey,
@@ -70,11 +70,11 @@ pub trait SubscribeToRequests: Send + Sync {
 
     /// Removes a connection from a request's subscribers.
     ///
-    /// If the request is terminal, has no subscriber left and no dead letter to send, it also leaves the timer index.
-    /// An unknown connection or request is not an error.
+    /// If the request is terminal, has no subscriber left and no dead letter to send, the request also leaves the
+    /// timer index. The call also succeeds if the connection is not a subscriber, or the request does not exist.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if a write fails.
     fn unsubscribe(
         &self,
         key: &RequestKey,
@@ -83,11 +83,11 @@ pub trait SubscribeToRequests: Send + Sync {
 
     /// Records the deliveries of a terminal request: removes the subscribers that have received the terminal frame.
     ///
-    /// If nothing is left to do, and no other connection has subscribed since, the request leaves the timer index. If
-    /// the request has a later epoch than `epoch`, nothing changes.
+    /// If the delivery is complete, and no new connection has subscribed since, the request leaves the timer index.
+    /// If the request has a later epoch than `epoch`, nothing changes.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if a write fails.
     fn record_delivery(
         &self,
         key: &RequestKey,

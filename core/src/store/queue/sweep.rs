@@ -58,7 +58,7 @@ pub trait SweepRequests: Send + Sync {
     /// Returns `false`, and changes nothing, if the request has changed since it was read as `seen`.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if the write fails.
     fn nudge(
         &self,
         seen: &RequestSummary,
@@ -70,7 +70,7 @@ pub trait SweepRequests: Send + Sync {
     /// Returns `false`, and changes nothing, if the due time is no longer `timer_at`.
     ///
     /// # Errors
-    /// If the store does not respond.
+    /// [`StoreError`] if the write fails.
     fn postpone(
         &self,
         key: &RequestKey,
@@ -87,7 +87,8 @@ pub trait SweepRequests: Send + Sync {
     /// If the request becomes terminal, the sweeper delivers the terminal frame when the request is due.
     ///
     /// # Errors
-    /// [`Misuse`](crate::store::StoreErrorKind::Misuse) if `seen` has no lease; another kind if the write fails.
+    /// [`Misuse`](crate::store::StoreErrorKind::Misuse) if `seen` has no lease; an error of a different kind if the
+    /// write fails.
     fn reclaim(
         &self,
         seen: &RequestSummary,
@@ -105,7 +106,7 @@ pub trait SweepRequests: Send + Sync {
     /// - [`ConditionLost`](crate::store::StoreErrorKind::ConditionLost) if the status is not `from`, or if `to`
     ///   is PENDING and the request has no attempts left or is not due.
     /// - [`NotFound`](crate::store::StoreErrorKind::NotFound) if the request does not exist.
-    /// - Another kind if the write fails.
+    /// - An error of a different kind if the write fails.
     fn update_status(
         &self,
         key: &RequestKey,

@@ -1,5 +1,6 @@
-//! Tests of the calls that each operation makes, and of its reaction to each response of DynamoDB. The effects of the
-//! calls on a table are tested against the DynamoDB emulator, in `harness/tests/library/store`.
+//! Tests of the DynamoDB calls that each operation of the connection store makes, and of the operation's reaction to
+//! each response. The effects of the calls on a table are tested against the DynamoDB emulator, in
+//! `harness/tests/library/store`.
 
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
@@ -44,7 +45,7 @@ fn store<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> DynamoConnectionStore
 }
 
 #[tokio::test]
-async fn get_connection_reads_its_item_consistently() {
+async fn get_connection_is_a_consistent_read_of_the_connection_item() {
     let rule = mock!(Client::get_item)
         .match_requests(|get: &GetItemInput| {
             get.consistent_read() == Some(true)
@@ -57,7 +58,7 @@ async fn get_connection_reads_its_item_consistently() {
 }
 
 #[tokio::test]
-async fn save_puts_a_connection_with_ttl_unless_another_user_has_its_id() {
+async fn save_puts_a_connection_with_ttl_unless_a_different_user_has_the_same_id() {
     let rule = mock!(Client::put_item)
         .match_requests(|put: &PutItemInput| {
             put.item() == Some(&item())
@@ -99,14 +100,13 @@ async fn connection_operations_retry_transient_errors_and_classify_all_errors() 
             assert_eq!(
                 (error.kind(), made),
                 (kind, calls),
-                "kind of error and number of calls of {name} after {code}"
+                "{name} fails with {kind:?} after {calls} calls when DynamoDB returns {code}"
             );
-            assert_eq!(
-                error.is_transient(),
-                calls > 1,
-                "exactly the retried errors are transient: {name}, {code}"
+            assert_eq!(error.is_transient(), calls > 1, "{code} is transient exactly if {name} retries it");
+            assert!(
+                error.source().is_some(),
+                "the error of {name} after {code} has the SDK error as its source"
             );
-            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
         }
     }
 }
@@ -160,7 +160,7 @@ async fn connection_write_retried_after_a_lost_response_succeeds() {
         assert_eq!(
             operation(store(&rules)).await.unwrap(),
             outcome,
-            "outcome of {name} after a lost response"
+            "{name} returns {outcome} although its first response was lost"
         );
         assert_eq!(*tries.lock().unwrap(), 2, "{name} is sent twice");
     }
@@ -222,7 +222,7 @@ async fn get_and_delete_report_a_connection_item_without_endpoint_as_corrupt() {
         let answer = answer.clone();
         let rules = every_call_answered(move || http(200, &answer));
         let error = operation(store(&rules)).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "kind of error of {name}");
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{name} reports the item as corrupt");
         assert_eq!(error.to_string(), "corrupt item: item \"c1\", attribute \"endpoint\": is missing");
     }
 }

@@ -28,17 +28,17 @@ pub fn status_and_lease(item: &Item) -> Result<(Status, Option<Lease>), Corrupt>
 /// Decodes a request's subscribers from an item, or from the attributes that an update returned.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a map.
+/// [`Corrupt`] if `subscribers` is not a map.
 pub fn subscribers(item: &Item) -> Result<Vec<ConnectionId>, Corrupt> {
     let map = Reader::new(item, KEY).map("subscribers")?.unwrap_or_default();
     Ok(map.into_keys().map(|id| ConnectionId::new(id.clone())).collect())
 }
 
-/// Decodes a request's subscribers, each with the sequence number of its last known frame, from an item or from the
-/// attributes that an update returned.
+/// Decodes a request's subscribers from an item, or from the attributes that an update returned. Each subscriber has
+/// the sequence number of the last frame that its connection has received for certain.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a map of numbers.
+/// [`Corrupt`] if `subscribers` is not a map of numbers.
 pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
     let read = Reader::new(item, KEY);
     let map = read.map("subscribers")?.unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn subscribers_with_seen(item: &Item) -> Result<Vec<Subscriber>, Corrupt> {
 /// Decodes the function that runs a request, from an item or from the attributes that an update returned.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute has an unknown value.
+/// [`Corrupt`] if `runner` has an unknown value.
 pub fn runner(item: &Item) -> Result<Runner, Corrupt> {
     let read = Reader::new(item, KEY);
     match read.optional_string(RUNNER)? {
@@ -81,10 +81,10 @@ pub fn has_attempts_left(item: &Item) -> Result<bool, Corrupt> {
     Ok(used < allowed)
 }
 
-/// Returns whether the request of this item has failed and its dead letter has not been sent yet.
+/// Returns whether the request of this item has failed and its dead letter still has to be sent.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a boolean.
+/// [`Corrupt`] if `dead_letter` is not a boolean.
 pub fn is_dead_letter_due(item: &Item) -> Result<bool, Corrupt> {
     Reader::new(item, KEY).flag("dead_letter")
 }
@@ -92,7 +92,7 @@ pub fn is_dead_letter_due(item: &Item) -> Result<bool, Corrupt> {
 /// Returns whether a cancel of the request was requested, from an item or from the attributes that an update returned.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a boolean.
+/// [`Corrupt`] if `cancel_requested` is not a boolean.
 pub fn cancel_requested(item: &Item) -> Result<bool, Corrupt> {
     Reader::new(item, KEY).flag("cancel_requested")
 }
@@ -101,7 +101,7 @@ pub fn cancel_requested(item: &Item) -> Result<bool, Corrupt> {
 /// returned.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is missing or not a number.
+/// [`Corrupt`] if `seq` is missing or not a number.
 pub fn seq(item: &Item) -> Result<Seq, Corrupt> {
     Ok(Seq::from_stored(Reader::new(item, KEY).number("seq")?))
 }
@@ -109,7 +109,7 @@ pub fn seq(item: &Item) -> Result<Seq, Corrupt> {
 /// Decodes a request's epoch, which each claim raises by one.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is missing or not a number.
+/// [`Corrupt`] if `epoch` is missing or not a number.
 pub fn epoch(item: &Item) -> Result<u64, Corrupt> {
     Reader::new(item, KEY).number("epoch")
 }
@@ -117,7 +117,7 @@ pub fn epoch(item: &Item) -> Result<u64, Corrupt> {
 /// Decodes the time of a request's terminal write; `None` while the request is open.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a number.
+/// [`Corrupt`] if `finished_at` is not a number.
 pub fn finished_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
     Reader::new(item, KEY).optional_time("finished_at")
 }
@@ -125,15 +125,15 @@ pub fn finished_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
 /// Decodes a request's time to live, in seconds since the Unix epoch; `None` while the request is open.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a number.
+/// [`Corrupt`] if `ttl` is not a number.
 pub fn ttl(item: &Item) -> Result<Option<u64>, Corrupt> {
     Reader::new(item, KEY).optional_number("ttl")
 }
 
-/// Decodes the time at which the sweeper must handle a request; `None` if nothing is left to do.
+/// Decodes the time at which the sweeper must handle a request; `None` if no work is left for the sweeper.
 ///
 /// # Errors
-/// [`Corrupt`] if the attribute is not a number.
+/// [`Corrupt`] if `timer_at` is not a number.
 pub fn timer_at(item: &Item) -> Result<Option<Timestamp>, Corrupt> {
     Reader::new(item, KEY).optional_time("timer_at")
 }

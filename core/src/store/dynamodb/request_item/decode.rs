@@ -16,7 +16,8 @@ use crate::store::{Ending, Progress, Request, RequestSummary, Status};
 pub fn decode(item: &Item, parts: &[Item]) -> Result<Request, Corrupt> {
     let read = Reader::new(item, KEY);
     let optional_value = |attribute, part_attribute| {
-        // An inline value is newer than a part item for the same attribute, which `parts` explains.
+        // If the item has the value both inline and as a part item, the inline value is newer. `parts` explains the
+        // reason.
         if let Some(value) = read.optional_json(attribute)? {
             return Ok(Some(value));
         }

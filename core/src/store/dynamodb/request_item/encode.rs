@@ -105,7 +105,7 @@ pub fn encode(request: &Request, timer_at: Option<Timestamp>, shards: u8) -> Enc
     Encoded { item, parts }
 }
 
-/// Returns the value of the attribute `error`.
+/// Encodes an error as the value of the attribute `error`.
 ///
 /// # Panics
 /// Never, because an error body consists of strings and JSON values, which always serialize.
@@ -114,7 +114,7 @@ pub fn error_value(error: &ErrorBody) -> AttributeValue {
     s(serde_json::to_string(error).expect("an error body always serializes to JSON"))
 }
 
-/// Returns the value of the attribute `history`.
+/// Encodes an attempt history as the value of the attribute `history`.
 ///
 /// # Panics
 /// Never, because a past attempt consists of strings and numbers, which always serialize.

@@ -15,7 +15,7 @@ pub fn key(key: &RequestKey) -> Item {
     Item::from([(KEY.into(), s(key.as_str())), (PART.into(), s(REQUEST_PART))])
 }
 
-/// Returns the value of the attribute `status_shard`, such as `PENDING#3`, for a request of this status and key.
+/// Returns the value of the attribute `status_shard`, such as `PENDING#3`, for a request with this status and key.
 #[must_use]
 pub fn status_shard(status: Status, key: &RequestKey, shards: u8) -> String {
     shard_of_status(status, key.shard(shards))

@@ -11,8 +11,8 @@ pub(in crate::store::dynamodb) fn text_or_part(value: &Value) -> Result<String, 
     if text.len() <= part_item::MAX_INLINE_BYTES { Ok(text) } else { Err(text) }
 }
 
-/// Attributes that name the part items that have no time to live while the request is open. These part items get
-/// a time to live once the request is terminal.
+/// Attributes that name part items without a time to live. These part items get a time to live when the request
+/// becomes terminal.
 pub(in crate::store::dynamodb) const OPEN_PARTS: [&str; 2] = ["payload_part", "checkpoint_part"];
 
 /// Returns the names of the part items (separate items for large values) that are needed to decode a request's item.

@@ -9,14 +9,15 @@ use crate::store::dynamodb::error::Refusal;
 use crate::store::dynamodb::request_item::{self, RUNNER};
 use crate::store::{ClaimRequests, Claimed, PageRequest, Runner, Status, StoreError};
 
-/// Condition: the request is pending, or retrying and due. For a retrying request, `timer_at` is the due time.
+/// Condition: the request waits for a claim, because it is pending, or because its retry is due. For a retrying
+/// request, `timer_at` is the due time.
 const IS_WAITING: &str =
     "#status = :pending OR (#status = :retrying AND timer_at <= :now AND attempt < max_attempts)";
 
 /// Condition: the request was not claimed with this owner token before.
 ///
-/// Each claim has a fresh owner token. A token that is already stored means a late SDK retry of a claim that
-/// succeeded; a second success would lease the request to an attempt that no longer exists.
+/// Each claim has a fresh owner token. If the token is already stored, the call is a late SDK retry of a claim that
+/// succeeded. A second success would lease the request to an attempt that no longer exists.
 const NOT_HELD_BEFORE: &str = "(attribute_not_exists(#owner) OR #owner <> :owner)";
 
 fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, StoreError> {
@@ -33,8 +34,8 @@ fn is_waiting(item: &Item, status: Status, now: Timestamp) -> Result<bool, Store
 impl DynamoRequestQueue {
     /// Number of index entries per page that `dequeue` reads and tries to claim.
     const DEQUEUE_LIMIT: usize = 10;
-    /// Number of permanently failed claims after which `dequeue` stops: so many failures have a cause in the table or
-    /// its IAM policy, not in single requests.
+    /// Number of permanently failed claims after which `dequeue` stops: this many failures have a cause in the table
+    /// or its IAM policy, not in single requests.
     const DEQUEUE_REFUSALS: usize = 100;
 }
 
@@ -85,11 +86,12 @@ impl ClaimRequests for DynamoRequestQueue {
             Err(Refusal::Condition(None)) => return Ok(Claimed::Missing),
             Err(Refusal::Other(failure)) => return Err(failure.in_context(self.context("claim", key))),
         };
-        // Only status and lease are decoded here. If another claim holds the request, its other attributes do not
-        // matter, and an invalid one must not fail this call.
+        // Only status and lease are decoded here. If a different claim holds the request, the item's other attributes
+        // do not matter, and an invalid attribute must not fail this call.
         let (status, lease) = request_item::status_and_lease(&item)?;
         match lease {
-            // A refused claim that finds its own owner token had succeeded before; only the response was lost.
+            // If the item has the owner token of this claim, an earlier try of the claim has succeeded, and its
+            // response was lost.
             Some(lease) if won || (status == Status::Processing && lease.owner == owner) => {
                 Ok(match self.read_request_with_retries(key, &item).await {
                     Ok(request) => Claimed::Won(Box::new(request), lease),
@@ -121,13 +123,15 @@ impl ClaimRequests for DynamoRequestQueue {
             for entry in oldest {
                 let key = RequestKey::from_stored(entry.key);
                 match self.claim(&key, owner, Runner::Worker, now, lease_end).await {
-                    // The request was claimed by another function, or deleted, after the index query.
+                    // A different function has claimed the request, or the request was deleted, after the index
+                    // query.
                     Ok(Claimed::NotPending(_) | Claimed::Missing | Claimed::ForWorker) => {}
                     Ok(claimed @ (Claimed::Won(..) | Claimed::Unreadable(..) | Claimed::Unreachable(..))) => {
                         return Ok(Some(claimed));
                     }
                     Err(error) if error.is_transient() => return Err(error),
-                    // The failing request stays the oldest: returning its error now would block all later requests.
+                    // The failing request stays the oldest of the list. Returning its error now would block all later
+                    // requests.
                     Err(error) => refused.push(error),
                 }
             }

@@ -1,7 +1,7 @@
 //! Reads and writes of part items, the separate items that hold a request's large values.
 //!
-//! A part item is written before, or in one transaction with, the request's item that names it, and read after that
-//! item.
+//! The request's own item names its part items. A part item is written before the request's item or in the same
+//! transaction, and is read after the request's item.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl DynamoRequestQueue {
     const PART_TRIES: u32 = 4;
     /// Pause before the second read of part items; doubled before each further read.
     const PART_PAUSE: Duration = Duration::from_millis(100);
-    /// Maximum delay of the terminal frame's delivery by the writes that set the time to live of part items.
+    /// Maximum time for which the delivery of the terminal frame waits until the time to live of part items is set.
     const RELEASE_PATIENCE: Duration = Duration::from_millis(200);
 
     /// Reads the part items that a request's item names, and decodes the request.
@@ -35,7 +35,7 @@ impl DynamoRequestQueue {
         Ok(request_item::decode(item, &parts)?)
     }
 
-    /// Decodes a request with its result, but without reading part items for payload and checkpoint: a payload in a
+    /// Decodes a request with its result, but does not read part items for payload and checkpoint. A payload in a
     /// part item becomes null, and a checkpoint in a part item becomes `None`.
     pub(super) async fn without_big_input(
         &self,
@@ -102,8 +102,8 @@ impl DynamoRequestQueue {
         Ok(part)
     }
 
-    /// Sets the time to live of a request's part items right after the terminal write. Returns whether
-    /// no part item lacks one.
+    /// Sets the time to live of a request's part items right after the terminal write. Returns `true` if every part
+    /// item now has a time to live.
     ///
     /// A failure or timeout does not delay delivery, because `record_delivery` sets the time to live again before the
     /// request leaves the timer index.
@@ -125,7 +125,8 @@ impl DynamoRequestQueue {
         }
     }
 
-    /// Sets the time to live of a terminal request's part items, except for the result, which has one already.
+    /// Sets the time to live of a terminal request's part items, except for the result, which already has a time to
+    /// live.
     ///
     /// Runs before the request leaves the timer index, so that the sweeper repeats a failed call.
     pub(super) async fn release_parts(&self, key: &RequestKey, terminal: &Item) -> Result<(), StoreError> {

@@ -33,11 +33,12 @@ fn fence() -> &'static str {
 /// Without this condition, a write that timed out and takes effect late would undo the attempt's later writes.
 const NO_LATER_WRITE: &str = "lease_expires_at <= :lease_end";
 
-/// Assignments whose values [`with_progress`] sets.
+/// Assignments of an update expression that store progress; [`with_progress`] sets their values.
 const SET_PROGRESS: &str =
     "percentage = :percentage, progress_message = :message, progress_metadata = :metadata";
 
-/// Assignments whose values [`releasing_update`](DynamoRequestQueue::releasing_update) sets.
+/// Assignments of an update expression that store a waiting status and its timer;
+/// [`releasing_update`](DynamoRequestQueue::releasing_update) sets their values.
 const SET_WAITING: &str =
     "#status = :status, status_shard = :shard, timer_shard = :timer_shard, timer_at = :timer";
 
@@ -57,7 +58,8 @@ fn audience(item: &Item) -> Result<Audience, StoreError> {
     })
 }
 
-/// Returns whether an attempt with this lease wrote the item last, and left it in one of these statuses.
+/// Returns whether the attempt that holds or held `lease` has set the item's status, and the status is one of
+/// `statuses`.
 fn is_written_by(old: &Item, lease: &Lease, statuses: &[Status]) -> bool {
     let text = |attribute: &str| old.get(attribute).and_then(|value| value.as_s().ok());
     if bugs::is(Bug::ForeignEndingTaken) {
@@ -152,7 +154,7 @@ impl DynamoRequestQueue {
     ) -> Result<Audience, StoreError> {
         match update.send(&self.client).await {
             Ok(updated) => audience(&updated),
-            // The item has a status that only this write, or a write after it, can have set: this write had
+            // The item has a status that only this write, or a write after it, can have set. So this write has
             // succeeded, and its response was lost.
             Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, written_as) => audience(&old),
             Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[Status::Processing]) => {
@@ -198,7 +200,8 @@ impl DynamoRequestQueue {
         );
         let terminal = match update.condition(condition).send(&self.client).await {
             Ok(updated) => updated,
-            // The item has our epoch, owner and status: the write had succeeded before, and its response was lost.
+            // The item has our epoch, owner token and status. So an earlier try of this write has succeeded, and its
+            // response was lost.
             Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[status]) => old,
             Err(Refusal::Condition(Some(old))) if is_written_by(&old, lease, &[Status::Processing]) => {
                 return Err(self.cancel_was_requested(OPERATION, key));
@@ -320,8 +323,8 @@ impl RunRequests for DynamoRequestQueue {
         runner: Runner,
         last: &LastReport,
     ) -> Result<Audience, StoreError> {
-        // Stores a sequence number above all of this attempt, because a terminal write that follows without another
-        // attempt uses the next number.
+        // Stores a sequence number above those of all frames of this attempt, because a terminal write without a
+        // further attempt uses the next number.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let set_runner = match runner {
             Runner::Processor => "",

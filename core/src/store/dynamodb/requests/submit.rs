@@ -11,15 +11,16 @@ use crate::store::dynamodb::request_item::{self, Encoded};
 use crate::store::dynamodb::write::{Put, transact};
 use crate::store::{Cancelled, Enqueued, Request, Status, StoreError, StoreErrorKind, SubmitRequests};
 
-/// Condition: no request of this key exists, or the existing request has expired.
+/// Condition: no request with this key exists, or the time to live of the existing request has passed.
 ///
 /// DynamoDB deletes expired items with a delay, so an expired request is treated as deleted. A request whose dead
-/// letter has not been sent yet keeps its id even after its expiry.
+/// letter still has to be sent keeps its id even after its time to live.
 const IS_NEW: &str =
     "attribute_not_exists(request_id) OR (#ttl < :now AND attribute_not_exists(dead_letter))";
 
 impl DynamoRequestQueue {
-    /// Maximum number of tries of a cancellation, each after the request's status has changed concurrently.
+    /// Maximum number of tries to cancel a request. A try is repeated if the request's status has changed
+    /// concurrently.
     const CANCEL_TRIES: u32 = 4;
 
     async fn existing(&self, key: &RequestKey, old: Option<Item>) -> Result<Enqueued, StoreError> {
@@ -68,7 +69,8 @@ impl DynamoRequestQueue {
                     Err(Refusal::Condition(_)) => {}
                     Err(Refusal::Other(failure)) => return Err(failure.in_context(context())),
                 },
-                // The same cancellation time means that our write had succeeded, and its response was lost.
+                // The cancellation time equals `now`, so an earlier try of our write has succeeded, and its response
+                // was lost.
                 Status::Cancelled if request_item::finished_at(&old)? == Some(now) => {
                     return now_cancelled(old).await;
                 }

@@ -13,11 +13,12 @@ use crate::store::{Delivery, Status, StoreError, StoreErrorKind, SubscribeToRequ
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     phase: Phase,
-    /// Whether the client has seen a later frame than the last stored one.
+    /// Whether the client has seen a later frame than the last stored frame.
     is_ahead: bool,
     /// Whether the request is pending. If so, the update stores the request's own sequence number instead of the
-    /// client's, because the next claim numbers its frames above all earlier ones. An unchanged item does not appear
-    /// in the stream, so a client cannot trigger stream records by subscribing again.
+    /// client's, because the next claim numbers its frames above all earlier frames. Storing the same number twice
+    /// leaves the item unchanged, and an unchanged item does not appear in the stream. So a client cannot trigger
+    /// stream records by subscribing again.
     is_pending: bool,
 }
 
@@ -26,24 +27,25 @@ struct Expected {
 enum Phase {
     /// The request is open. Its timer stays unchanged.
     Open,
-    /// The request is terminal and due soon enough for the sweeper to deliver the terminal frame.
-    EndedTimed,
+    /// The request is terminal, and its timer fires soon enough for the sweeper to deliver the terminal frame.
+    TerminalDueSoon,
     /// The request is terminal and has no timer, or a late one. The subscription sets a new timer, so that the
     /// sweeper can deliver the terminal frame.
-    EndedUntimed,
+    TerminalNotDueSoon,
 }
 
 /// Attributes that put a request into the timer index.
 const TIMER: &[&str] = &["timer_shard", "timer_at"];
 
-/// Changes that one update makes to a request: subscribers, timer and dead-letter mark to remove.
+/// Attributes that one update removes from a request: subscribers, the timer, and the mark of a due dead letter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Removal {
     subscribers: Vec<ConnectionId>,
-    /// Whether neither a subscriber nor a due dead letter is left afterwards, so that the timer is removed as well.
+    /// True if the update also removes the timer, because no subscriber and no due dead letter remain after the
+    /// update.
     is_last: bool,
     is_dead_letter_sent: bool,
-    /// Whether the request's part items have their time to live, or none needs one.
+    /// True if every part item of the request that needs a time to live has one.
     part_ttls_set: bool,
 }
 
@@ -54,10 +56,10 @@ impl Removal {
 }
 
 impl DynamoRequestQueue {
-    /// Maximum number of tries of a subscription, each after the request has changed concurrently.
+    /// Maximum number of tries to subscribe a connection. A try is repeated if the request has changed concurrently.
     const SUBSCRIBE_TRIES: u32 = 4;
-    /// Maximum number of tries to remove subscribers, each after a concurrent change of the same subscribers. The
-    /// sweeper makes up for a removal that does not succeed.
+    /// Maximum number of tries to remove subscribers. A try is repeated if the request has changed concurrently. The
+    /// sweeper later repeats a removal that did not succeed.
     const REMOVE_TRIES: u32 = 5;
 
     fn subscription(
@@ -79,8 +81,8 @@ impl DynamoRequestQueue {
                 ("", format!("(attribute_exists(request_id) OR {IS_OPEN})"))
             }
             Phase::Open => ("", IS_OPEN.to_owned()),
-            Phase::EndedTimed => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
-            Phase::EndedUntimed => (
+            Phase::TerminalDueSoon => ("", format!("{IS_ENDED} AND timer_at <= :timer")),
+            Phase::TerminalNotDueSoon => (
                 ", timer_shard = :timer_shard, timer_at = :timer",
                 format!("{IS_ENDED} AND (attribute_not_exists(timer_at) OR timer_at > :timer)"),
             ),
@@ -102,8 +104,8 @@ impl DynamoRequestQueue {
             .returning_item();
         match phase {
             Phase::Open => return update,
-            Phase::EndedTimed => {}
-            Phase::EndedUntimed => {
+            Phase::TerminalDueSoon => {}
+            Phase::TerminalNotDueSoon => {
                 update = update.value(":timer_shard", self.timer_shard(key));
             }
         }
@@ -137,10 +139,9 @@ impl DynamoRequestQueue {
         })
     }
 
-    /// Creates an update that removes subscribers, the mark of a due dead letter once sent, and the timer if nothing
-    /// is left.
+    /// Creates the update that removes the subscribers, dead-letter mark and timer that `removal` contains.
     ///
-    /// If the timer is removed, the update fails unless exactly these connections subscribe to the request.
+    /// If the timer is removed, the update fails unless the removed subscribers are all subscribers of the request.
     fn removal(&self, key: &RequestKey, removal: &Removal, condition: Option<&str>) -> Update {
         let names: Vec<String> =
             (0..removal.subscribers.len()).map(|n| format!("subscribers.#c{n}")).collect();
@@ -211,9 +212,9 @@ impl SubscribeToRequests for DynamoRequestQueue {
             let phase = if !status.is_terminal() {
                 Phase::Open
             } else if request_item::timer_at(&old)?.is_some_and(|timer| timer <= soon) {
-                Phase::EndedTimed
+                Phase::TerminalDueSoon
             } else {
-                Phase::EndedUntimed
+                Phase::TerminalNotDueSoon
             };
             let is_ahead = seen > request_item::seq(&old)?;
             expected = Expected { phase, is_ahead, is_pending: status == Status::Pending };
@@ -285,7 +286,8 @@ impl SubscribeToRequests for DynamoRequestQueue {
             if old.get("epoch") != Some(&n(epoch)) {
                 return Ok(());
             }
-            // A connection has subscribed or left since: the timer stays for subscribers without the terminal frame.
+            // A connection has subscribed or left since the delivery. The timer stays if a subscriber without the
+            // terminal frame remains.
             removal = self.next_removal(key, &old, &removal).await?;
         }
         Ok(())

@@ -48,7 +48,8 @@ impl DynamoRequestQueue {
             .value(":status", s(Status::Pending.as_str()))
             .value(":shard", self.status_shard(Status::Pending, key))
             .value(":timer_shard", self.timer_shard(key))
-            // The request's runner is unknown here, so the due time uses the worker's timeout, which is the longer one.
+            // The request's runner is unknown here, so the due time uses the worker's timeout, which is longer than
+            // the processor's timeout.
             .value(":timer", time(self.unclaimed_at(Runner::Worker, now)));
         update.send(&self.client).await
     }
@@ -113,14 +114,15 @@ impl SweepRequests for DynamoRequestQueue {
             let problem = self.context(OPERATION, &key) + ": the request was read without a lease";
             return Err(StoreError::new(StoreErrorKind::Misuse, problem));
         };
-        // A cancel may be requested until the moment of this write, so the verdict must match the flag as stored.
+        // A cancel may be requested until the moment of this write, so the verdict must match the stored cancel flag.
         let (requested, flag, is_set) = match verdict {
             ReclaimVerdict::Rerun | ReclaimVerdict::Failed(_) => {
                 (CANCEL_NOT_REQUESTED, ":not_requested", false)
             }
             ReclaimVerdict::Cancelled => ("cancel_requested = :requested", ":requested", true),
         };
-        // A renewal changes the lease's expiry, and a claim changes the epoch. In both cases an attempt is running.
+        // A renewal changes the lease's expiry, and a claim changes the epoch. In both cases an attempt is running,
+        // so the reclaim must fail.
         let update = self
             .update(&key)
             .condition(format!(
@@ -132,7 +134,7 @@ impl SweepRequests for DynamoRequestQueue {
             .value(":epoch", n(lease.epoch))
             .value(":lease_end", time(lease.expires_at))
             .value(flag, AttributeValue::Bool(is_set));
-        // The new sequence number is above every one that the attempt may have pushed.
+        // The new sequence number is above the number of every frame that the attempt may have pushed.
         let seq = Seq::start_of(lease.epoch.saturating_add(1));
         let write = match verdict {
             ReclaimVerdict::Rerun => {

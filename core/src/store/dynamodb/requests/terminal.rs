@@ -22,30 +22,31 @@ pub(super) struct TerminalWrite {
     pub(super) status: Status,
     /// Name and value of the attribute that holds the result or the error; `None` for CANCELLED.
     outcome: Option<(&'static str, AttributeValue)>,
-    /// Names and values of other attributes, such as the last progress.
+    /// Names and values of further attributes that the write sets, such as the last progress.
     others: Vec<(&'static str, AttributeValue)>,
     /// Whether the attempt that holds the lease makes the write. If not, the write removes the owner token, so that
     /// no attempt mistakes the write for its own.
-    is_holders: bool,
+    is_by_lease_holder: bool,
 }
 
 impl TerminalWrite {
     const fn new(status: Status, outcome: Option<(&'static str, AttributeValue)>) -> Self {
-        Self { status, outcome, others: Vec::new(), is_holders: true }
+        Self { status, outcome, others: Vec::new(), is_by_lease_holder: true }
     }
 
-    /// Creates a write to COMPLETED. `result` is the attribute that holds the result, or that names its part item.
+    /// Creates a write that makes the request COMPLETED. `result` is the attribute that holds the result, or that
+    /// names its part item.
     pub(super) const fn completed(result: (&'static str, AttributeValue)) -> Self {
         Self::new(Status::Completed, Some(result))
     }
 
-    /// Creates a write to FAILED that marks the dead letter as due.
+    /// Creates a write that makes the request FAILED and marks its dead letter as due.
     pub(super) fn failed(error: &ErrorBody) -> Self {
         let outcome = Some(("error", request_item::error_value(error)));
         Self::new(Status::Failed, outcome).with([("dead_letter", AttributeValue::Bool(true))])
     }
 
-    /// Creates a write to CANCELLED.
+    /// Creates a write that makes the request CANCELLED.
     pub(super) const fn cancelled() -> Self {
         Self::new(Status::Cancelled, None)
     }
@@ -63,7 +64,7 @@ impl TerminalWrite {
 
     /// Marks the write as made by a caller that does not hold the lease.
     pub(super) const fn without_lease(mut self) -> Self {
-        self.is_holders = false;
+        self.is_by_lease_holder = false;
         self
     }
 }
@@ -71,14 +72,14 @@ impl TerminalWrite {
 /// Condition on a request's subscribers under which a request is made terminal or its cancel is requested.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EndIf<'a> {
-    /// Regardless of the subscribers.
+    /// The request may have any subscribers.
     Always,
-    /// Only if no connection other than the given one subscribes to the request.
+    /// The request may have no subscriber except this connection.
     NoOtherSubscriber(&'a ConnectionId),
 }
 
 impl EndIf<'_> {
-    /// Makes `update` conditional on `condition` and on this condition on the subscribers.
+    /// Makes `update` conditional on `condition`, and on the subscriber condition `self`.
     pub(super) fn condition(self, update: Update, condition: String) -> Update {
         match self {
             Self::Always => update.condition(condition),
@@ -93,7 +94,7 @@ impl EndIf<'_> {
         }
     }
 
-    /// Returns whether the subscribers of an item violate this condition.
+    /// Returns whether the subscribers in an item violate the subscriber condition `self`.
     pub(super) fn is_forbidden_by(self, old: &Item) -> Result<bool, StoreError> {
         Ok(match self {
             Self::Always => false,
@@ -117,8 +118,8 @@ impl DynamoRequestQueue {
         seq: &str,
         now: Timestamp,
     ) -> Update {
-        let TerminalWrite { status, outcome, others, is_holders } = write;
-        let no_owner = if is_holders { "" } else { ", #owner" };
+        let TerminalWrite { status, outcome, others, is_by_lease_holder } = write;
+        let no_owner = if is_by_lease_holder { "" } else { ", #owner" };
         let set_outcome = if outcome.is_some() { "#outcome = :outcome, " } else { "" };
         let set_others: String =
             others.iter().map(|(attribute, _)| format!("{attribute} = :{attribute}, ")).collect();

@@ -1,5 +1,6 @@
-//! Tests of the calls that each operation makes, and of its reaction to each response of DynamoDB. The effects of the
-//! calls on a table are tested against the DynamoDB emulator, in `harness/tests/library/store`.
+//! Tests of the DynamoDB calls that each operation of the request queue makes, and of the operation's reaction to
+//! each response. The effects of the calls on a table are tested against the DynamoDB emulator, in
+//! `harness/tests/library/store`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
@@ -168,7 +169,7 @@ fn sorted<V: std::fmt::Debug>(map: Option<&HashMap<String, V>>) -> Vec<String> {
     map.into_iter().map(|(name, value)| format!("{name} = {value:?}")).collect()
 }
 
-/// Returns the attributes of an update's response that has these subscribers.
+/// Returns attributes for the response of an update: a `subscribers` map with these connections.
 fn with_subscribers(connections: &[&str]) -> Option<Item> {
     let seen = connections.iter().map(|id| ((*id).to_owned(), n(1))).collect();
     Some(Item::from([("subscribers".to_owned(), AttributeValue::M(seen))]))
@@ -196,7 +197,7 @@ fn terminal_audience(connections: &[&str]) -> Audience {
 }
 
 #[tokio::test]
-async fn enqueue_puts_the_request_unless_an_unexpired_one_has_its_key() {
+async fn enqueue_puts_the_request_unless_an_unexpired_request_has_the_same_key() {
     let sent = Sent::default();
     let kept = Arc::clone(&sent);
     let rule = mock!(Client::put_item).then_compute_output(move |put: &PutItemInput| {
@@ -232,7 +233,7 @@ async fn enqueue_of_an_existing_key_returns_the_stored_request() {
 
 /// The first put succeeds but its response is lost; the retry finds the request that the first put has stored.
 #[tokio::test(start_paused = true)]
-async fn enqueue_retried_after_a_lost_response_returns_its_own_request() {
+async fn enqueue_retried_after_a_lost_response_returns_the_request_of_its_first_try() {
     let rule = mock!(Client::put_item)
         .sequence()
         .http_response(|| error_answer(500, "InternalServerError", "lost"))
@@ -273,7 +274,7 @@ fn get_answered(item: Option<Item>) -> Rule {
 }
 
 #[tokio::test]
-async fn get_request_reads_its_item_consistently() {
+async fn get_request_is_a_consistent_read_of_the_request_item() {
     let existing = get_answered(Some(item_of(&claimed_by(OTHER_OWNER))));
     assert_eq!(queue(&existing).get(&key()).await.unwrap(), Some(claimed_by(OTHER_OWNER)));
     assert_eq!(queue(&get_answered(None)).get(&key()).await.unwrap(), None);
@@ -337,7 +338,7 @@ async fn successful_claim_of_a_request_with_a_corrupt_payload_returns_the_lease(
     item.insert("payload".to_owned(), AttributeValue::S("{".to_owned()));
     let (rule, _) = update_accepted(Some(item));
     let Claimed::Unreadable(held, error) = claim(&rule).await.unwrap() else {
-        panic!("a request with a corrupt payload was decoded")
+        panic!("a claimed request with a corrupt payload is unreadable")
     };
     assert_eq!((held, error.kind()), (lease(), StoreErrorKind::Corrupt));
 }
@@ -355,7 +356,8 @@ async fn stored_progress_renews_the_lease_and_returns_the_subscribers() {
     insta::assert_snapshot!(sent.lock().unwrap());
 }
 
-/// The condition of a progress write still holds after the write, so that its retry succeeds without special handling.
+/// The condition of a progress write still holds after the write, so a retry of the write succeeds without special
+/// handling.
 #[tokio::test(start_paused = true)]
 async fn progress_write_retried_after_a_lost_response_succeeds() {
     let answer = || http(200, &json_value!({"Attributes": wire_item(&with_subscribers(&["c1"]).unwrap())}));
@@ -389,7 +391,7 @@ async fn fail_stores_the_error_and_sets_the_delivery_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn terminal_write_retried_after_a_lost_response_recognizes_its_own_item() {
+async fn terminal_write_retried_after_a_lost_response_recognizes_its_first_try() {
     let rule =
         update_answered_on_retry(|| condition_failed(Some(&released_by(OUR_OWNER, Status::Completed))));
     assert_eq!(
@@ -437,7 +439,7 @@ async fn writes_under_a_lost_lease_are_fenced() {
             assert_eq!(
                 written.unwrap_err().kind(),
                 StoreErrorKind::Fenced,
-                "a write refused on this item is fenced: {old:?}"
+                "a write refused because of this item is fenced: {old:?}"
             );
         }
     }
@@ -451,7 +453,7 @@ async fn writes_under_a_lost_lease_are_fenced() {
 }
 
 #[tokio::test]
-async fn record_delivery_removes_subscribers_and_the_timer_with_the_last_one() {
+async fn record_delivery_removes_subscribers_and_removes_the_timer_with_the_last_subscriber() {
     let mut report = Vec::new();
     for (delivered, is_complete) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_accepted(None);
@@ -473,13 +475,13 @@ async fn record_delivery_without_any_change_makes_no_call() {
 }
 
 #[tokio::test]
-async fn record_delivery_of_an_expired_request_succeeds() {
+async fn record_delivery_of_a_deleted_request_succeeds() {
     let rule = update_answered(|| condition_failed(None));
     queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);
 }
 
-/// Without its timer, the sweeper would never handle the open request again.
+/// If the open request lost its timer, the sweeper would never handle the request again.
 #[tokio::test]
 async fn open_request_without_subscribers_keeps_its_timer() {
     let mut open = item_of(&claimed_by(OUR_OWNER));
@@ -511,7 +513,7 @@ async fn queue_settings_determine_shard_ttl_and_timer_of_a_terminal_request() {
     for line in
         [r#":shard = S("COMPLETED#0")"#, r#":ttl = N("1700000010")"#, r#":timer = N("1700000005000")"#]
     {
-        assert!(sent.lines().any(|sent| sent == line), "the update lacks {line}:\n{sent}");
+        assert!(sent.lines().any(|sent| sent == line), "the update contains {line}:\n{sent}");
     }
 }
 

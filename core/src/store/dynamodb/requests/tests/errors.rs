@@ -1,4 +1,4 @@
-//! Tests of all operations when DynamoDB refuses a call, fails, or does not respond.
+//! Tests of all operations of the request queue when DynamoDB refuses a call, fails, or does not respond.
 
 use super::*;
 use crate::store::dynamodb::test_answers::{Operation, every_call_answered, operations};
@@ -56,7 +56,7 @@ fn queue_on_one_shard(rules: &[Rule]) -> DynamoRequestQueue {
     queue_of(rules, QueueSettings { shards: 1, ..QueueSettings::default() })
 }
 
-/// Only a write of a single item gets this error; reads and transactions do not.
+/// DynamoDB returns this error only for writes of single items, not for reads or transactions.
 #[tokio::test(start_paused = true)]
 async fn single_item_write_that_conflicts_with_a_transaction_is_retried() {
     let reads = ["get", "dequeue", "get_by_connection", "get_by_status", "due"];
@@ -68,7 +68,7 @@ async fn single_item_write_that_conflicts_with_a_transaction_is_retried() {
         assert_eq!(
             (error.kind(), made),
             (StoreErrorKind::Unavailable, 3),
-            "kind of error and number of calls of {name}"
+            "{name} fails as unavailable after three calls"
         );
         assert!(error.is_transient(), "the error of {name} is transient");
     }
@@ -103,14 +103,17 @@ async fn request_operations_retry_transient_errors_and_classify_all_errors() {
             assert_eq!(
                 (error.kind(), made),
                 (kind, calls),
-                "kind of error and number of calls of {name} after {code}: {message}"
+                "{name} fails with {kind:?} after {calls} calls when DynamoDB returns {code}: {message}"
             );
             assert_eq!(
                 error.is_transient(),
                 calls == RETRIED,
-                "exactly the retried errors are transient: {name}, {code}"
+                "{code} is transient exactly if {name} retries it"
             );
-            assert!(error.source().is_some(), "the error of {name} has the SDK error as its source: {code}");
+            assert!(
+                error.source().is_some(),
+                "the error of {name} after {code} has the SDK error as its source"
+            );
         }
     }
 }
@@ -153,7 +156,7 @@ async fn request_operations_succeed_after_temporary_throttling() {
         operation(queue_on_one_shard(&rules))
             .await
             .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
-        assert!(*tries.lock().unwrap() >= 3, "{name} was throttled twice");
+        assert!(*tries.lock().unwrap() >= 3, "{name} retries after it is throttled twice");
     }
 }
 
@@ -174,9 +177,9 @@ fn reclaimed() -> Request {
     }
 }
 
-/// Each returned item resembles the operation's own result, but was written by another caller.
+/// Each returned item resembles the operation's own result, but was written by a different caller.
 #[tokio::test]
-async fn refused_sweep_write_is_not_mistaken_for_its_own_earlier_write() {
+async fn sweep_operation_does_not_mistake_the_write_of_another_caller_for_its_own() {
     let failed = Request { status: Status::Failed, finished_at: Some(NOW), ..reclaimed() };
     for (name, left) in [
         ("nudge", timed(&request(), 61)),
@@ -213,7 +216,7 @@ async fn terminal_reclaim_retried_after_a_lost_response_recognizes_its_own_write
             assert_eq!(
                 (is_reclaimed, rule.num_calls()),
                 (is_ours, 2),
-                "outcome and number of calls of a reclaim with {verdict:?}"
+                "a reclaim with {verdict:?} recognizes only its own write, after two calls"
             );
         }
     }
@@ -272,7 +275,7 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
         let done = operation(queue_on_one_shard(&rules))
             .await
             .unwrap_or_else(|error| panic!("{name} succeeds after its retries, but failed: {error}"));
-        assert_eq!(done, outcome, "outcome of {name} after a lost response");
+        assert_eq!(done, outcome, "{name} returns {outcome} although its first response was lost");
     }
 }
 
@@ -286,7 +289,11 @@ async fn unreachable_endpoint_makes_every_request_operation_unavailable() {
     for (name, operation) in OPERATIONS {
         let queue = DynamoRequestQueue::new(client.clone(), "requests", QueueSettings::default());
         let error = operation(queue).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "kind of error of {name}");
+        assert_eq!(
+            error.kind(),
+            StoreErrorKind::Unavailable,
+            "{name} is unavailable if the endpoint is unreachable"
+        );
         assert!(error.is_transient(), "the error of {name} is transient");
     }
 }

@@ -41,8 +41,8 @@ fn shard_of(shard: u8, entries: Vec<Value>, more: bool) -> Rule {
         })
 }
 
-/// Answers batch reads. The n-th call leaves its last `unread[n]` keys unprocessed; the counts of requested keys are
-/// recorded.
+/// Answers batch reads. The n-th answer leaves the last `unread[n]` keys unprocessed. The returned list records the
+/// number of keys that each call requests.
 fn batch_leaving(unread: &'static [usize]) -> (Rule, Arc<Mutex<Vec<usize>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&asked);
@@ -107,7 +107,7 @@ async fn list_is_throttled_when_batch_reads_keep_leaving_keys_unprocessed() {
     let error = pending(&queue_on(1, &[&shard, &batch]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Throttled);
     let expected = "read status-time of table requests (PENDING#0): 1 keys still unprocessed after 5 calls";
-    assert!(error.to_string().ends_with(expected), "unexpected error text: {error}");
+    assert!(error.to_string().ends_with(expected), "the error names the list and the table: {error}");
     assert_eq!(*asked.lock().unwrap(), [1; 5]);
     let waited = Duration::from_millis(50 + 100 + 200 + 400);
     assert_eq!(started.elapsed().as_millis(), waited.as_millis());
@@ -199,7 +199,7 @@ async fn each_shard_query_starts_at_its_own_bound_after_the_cursor() {
 
 /// The index still lists requests that other functions have claimed. `dequeue` skips these, even across pages.
 #[tokio::test]
-async fn dequeue_skips_requests_that_others_have_claimed() {
+async fn dequeue_skips_requests_that_other_functions_have_claimed() {
     let query = mock!(Client::query)
         .sequence()
         .http_response(|| {
@@ -261,5 +261,8 @@ async fn index_entry_without_its_sort_key_is_corrupt() {
     let shard = shard_of(0, vec![json_value!({"request_id": {"S": "acme/ann/r1"}})], false);
     let error = pending(&queue_on(1, &[&shard]), 25).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(error.to_string().contains("\"created_at\": is missing"), "unexpected error text: {error}");
+    assert!(
+        error.to_string().contains("\"created_at\": is missing"),
+        "the error names the attribute: {error}"
+    );
 }

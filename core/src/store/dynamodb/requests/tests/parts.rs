@@ -80,7 +80,7 @@ async fn transaction_cancellation_reasons_map_to_store_error_kinds() {
         assert_eq!(
             (error.kind(), rule.num_calls()),
             (kind, calls),
-            "kind of error and number of calls after {code}"
+            "enqueue fails with {kind:?} after {calls} calls when the reason is {code}"
         );
         assert!(error.source().is_some(), "the error after {code} has the SDK error as its source");
     }
@@ -97,13 +97,13 @@ async fn throttled_or_conflicting_transaction_is_retried() {
         assert_eq!(
             queue(&rule).enqueue(&big_request()).await.unwrap(),
             Enqueued::New,
-            "outcome of the retry after {code}"
+            "the retry after {code} queues the request"
         );
-        assert_eq!(rule.num_calls(), 2, "number of calls after {code}");
+        assert_eq!(rule.num_calls(), 2, "the transaction is retried once after {code}");
     }
 }
 
-/// A retry would only find the existing request again.
+/// A retry would only return the same existing request.
 #[tokio::test]
 async fn transaction_with_a_failed_condition_is_not_retried_despite_throttling() {
     let transaction = mock!(Client::transact_write_items).then_http_response(|| {
@@ -259,7 +259,7 @@ async fn failed_or_slow_ttl_write_of_a_part_item_does_not_delay_delivery() {
         assert_eq!(audience, audience_seeing(0, &["c1", "c2"]));
         assert!(
             began.elapsed() <= Duration::from_millis(500),
-            "the terminal write returns within 500 ms, but took {:?}",
+            "the terminal write returns within 500 ms; this write took {:?}",
             began.elapsed()
         );
         let Cancelled::Now { epoch, part_ttls_set, .. } = queue.cancel(&key(), NOW).await.unwrap() else {

@@ -45,7 +45,7 @@ async fn cancel_retries_when_the_request_changes_status_concurrently() {
             vec![Refused(item_with(Status::Processing)), Refused(completed.clone()), Refused(completed)],
             Cancelled::Ended(Status::Completed),
         ),
-        // Another caller has cancelled the request, at another time.
+        // A different caller has cancelled the request, at a different time.
         (vec![Refused(item_with(Status::Cancelled))], Cancelled::Ended(Status::Cancelled)),
     ] {
         let calls = answers.len();
@@ -55,7 +55,7 @@ async fn cancel_retries_when_the_request_changes_status_concurrently() {
     }
 }
 
-/// Another connection subscribes between one update and the next.
+/// A connection other than `c1` subscribes before the first update, or between two updates.
 #[tokio::test]
 async fn cancel_unless_subscribed_detects_a_concurrent_subscriber() {
     use HttpAnswer::Refused;
@@ -124,7 +124,10 @@ async fn status_change_that_needs_a_lease_is_refused_without_a_call() {
     assert_eq!(error.kind(), StoreErrorKind::Misuse);
     let expected = "update the status of request acme/ann/r1 in table requests: \
                 cannot change from PROCESSING to CANCELLED without the lease";
-    assert!(error.to_string().contains(expected), "unexpected error text: {error}");
+    assert!(
+        error.to_string().contains(expected),
+        "the error names the request, the table and both statuses: {error}"
+    );
     assert_eq!(rule.num_calls(), 0);
 }
 
