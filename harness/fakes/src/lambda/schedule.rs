@@ -18,8 +18,8 @@ pub use expression::Expression;
 
 use crate::aws_format::{iso_8601, uuid};
 
-/// Maximum duration of one sleep. The clock is read again after each sleep, because the clock may have been
-/// set.
+/// Maximum duration of one sleep. The clock is read again after each sleep, because the system clock may have
+/// been changed.
 const MAX_SLEEP: Duration = Duration::from_mins(1);
 
 /// A schedule that invokes a function.
@@ -89,7 +89,7 @@ impl Schedule {
             }
             upcoming = self.expression.next(start, next.max(clock.now()));
         }
-        // The schedule has no further times, so only `stop` ends this task.
+        // The schedule has no further times, so only `stop` ends the wait.
         std::future::pending().await
     }
 
