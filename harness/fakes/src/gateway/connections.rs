@@ -37,7 +37,8 @@ impl Connection {
 
     /// Queues `frame` for the client, waiting while the queue is full.
     ///
-    /// # Errors [`Gone`] if the connection's socket has closed.
+    /// # Errors
+    /// [`Gone`] if the connection's socket has closed.
     pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
         self.frames.send(frame).await.map_err(|_| Gone)
     }

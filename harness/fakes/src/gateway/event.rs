@@ -54,7 +54,8 @@ impl DisconnectStatus {
 
 /// Builds the `$connect` event of a handshake.
 ///
-/// `authorizer` is the authorizer's context plus the key `integrationLatency`, which only this event has.
+/// `authorizer` is the authorizer's context plus the key `integrationLatency`, which only the `$connect`
+/// event has.
 pub(super) fn connect(
     config: &ApiConfig,
     info: &ConnectionInfo,

@@ -1,4 +1,5 @@
-//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS ([`UndocumentedBehavior`]).
+//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS
+//! ([`UndocumentedBehavior`]).
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub struct Limits {
     /// Maximum size in bytes of a message in either direction; default 128 KiB.
     pub message_bytes: usize,
     /// Maximum length in bytes of the path and query of a handshake; default 4,096. A handshake with a longer
-    /// URL receives 414. AWS does not document its answer; 414 is the fake's choice.
+    /// URL receives 414. AWS does not document the response; 414 is the fake's choice.
     pub url_bytes: usize,
     /// Maximum number of messages per connection whose functions run concurrently; default 64. At the limit,
     /// the gateway stops reading from the client. AWS publishes no such limit; the fake's limit protects the
@@ -108,8 +109,8 @@ pub struct UndocumentedBehavior {
     /// Whether the gateway selects the first subprotocol that the client offered if `$connect` returns no
     /// subprotocol; default `false`, which selects none.
     pub accept_first_subprotocol: bool,
-    /// Whether the client receives an `Internal server error` frame when the function of a one-way route
-    /// replies to a message with a status other than 2xx; default `false`.
+    /// Whether the client receives an `Internal server error` frame if the function of a one-way route
+    /// replies with a status other than 2xx; default `false`.
     pub non_2xx_reply_frame: bool,
     /// Whether a ping from the client restarts the idle timeout; default `false`.
     pub ping_resets_idle: bool,

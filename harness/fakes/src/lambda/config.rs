@@ -48,8 +48,9 @@ pub struct FunctionConfig {
     /// Maximum number of concurrent invocations, reserved for this function; `None` (default) shares the
     /// unreserved concurrency of the account with other functions.
     pub reserved_concurrency: Option<u32>,
-    /// Whether loops of invocations are allowed (`RecursiveLoop: Allow` on AWS); default `false`: the fake
-    /// stops a chain of requests that invokes the function more than 16 times.
+    /// Whether the function may be part of a loop of invocations (`RecursiveLoop: Allow` on AWS); default
+    /// `false`. With `false`, the fake stops a chain of requests that invokes the function more than 16
+    /// times.
     pub recursive_loop: bool,
     /// Settings of the function's asynchronous invocations.
     pub asynchronous: AsyncSettings,

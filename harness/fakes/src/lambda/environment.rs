@@ -99,8 +99,9 @@ impl Environment {
     /// If `kill` is true, a fault kills the environment when it receives the event. `midway_fault` affects
     /// only code that runs in this process.
     ///
-    /// # Errors [`InvokeError`] if the environment exited, panicked, was killed, or exceeded `timeout`. The
-    /// caller must then call [`end`](Self::end).
+    /// # Errors
+    /// [`InvokeError`] if the environment exited, panicked, was killed, or exceeded `timeout`. The caller
+    /// must then call [`end`](Self::end).
     pub(super) async fn invoke(
         &mut self,
         event: Event,

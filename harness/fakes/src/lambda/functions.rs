@@ -74,8 +74,9 @@ impl Functions {
     /// Starts an environment of `function`, unless an idle environment is ready, and waits until the
     /// environment asks for an event.
     ///
-    /// # Errors [`InvokeError`] if the function does not exist, is throttled, or fails to start. If the
-    /// process exits, the message ends with the last lines of the process's standard error.
+    /// # Errors
+    /// [`InvokeError`] if the function does not exist, is throttled, or fails to start. If the process exits,
+    /// the message ends with the last lines of the process's standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
@@ -227,8 +228,7 @@ impl Inner {
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
             Some(Effect::LoseAnswer) => {
-                // The caller does not wait forever, only until the function's timeout and the margin have
-                // passed.
+                // The caller waits only until the function's timeout and the margin have passed.
                 tokio::time::sleep(longest_wait.saturating_sub(began.elapsed())).await;
                 Err(InvokeError::Service)
             }

@@ -161,7 +161,8 @@ impl CapturedLog {
     ///
     /// Lines pass through a pipe, so they may arrive after the reply of the invocation that wrote them.
     ///
-    /// # Panics Panics if the line is not written within five minutes.
+    /// # Panics
+    /// Panics if the line is not written within five minutes.
     pub async fn wait_for(&self, function: &str, text: &str) -> String {
         let mut lines = self.0.subscribe();
         let found = tokio::time::timeout(Self::MAX_WAIT, async {

@@ -34,9 +34,9 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
     /// Fault rules for invocations; default none.
     pub faults: Faults,
-    /// Receiver of asynchronous invocation records whose destination is not a function of the stage but, for
-    /// example, a queue. If `None` (default), each such record is dropped, and a line in the function's log
-    /// reports the loss.
+    /// Receiver of asynchronous invocation records for destinations that are not functions of the stage, such
+    /// as queues. If `None` (default), each such record is dropped, and a line in the function's log reports
+    /// the loss.
     pub destination: Option<Arc<dyn Destination>>,
 }
 

@@ -106,7 +106,9 @@ impl Schedule {
     }
 
     /// Returns the payload of an invocation at time `at`: the configured input, or the event that
-    /// `EventBridge` generates (`EventBridge` guide, "Creating a rule that runs on a schedule").
+    /// `EventBridge` generates.
+    ///
+    /// Source of the event's format: `EventBridge` guide, "Creating a rule that runs on a schedule".
     fn payload(&self, at: Timestamp, entropy: &dyn Entropy) -> String {
         if let Some(input) = &self.input {
             return input.clone();

@@ -26,8 +26,8 @@ pub(super) struct Local {
     process: Process,
 }
 
-/// Stand-in for the environment's process. Dropping it kills the caller, so that calls of tasks that still
-/// run have no effect.
+/// Stand-in for the environment's process. Dropping this value kills the caller, so that calls of tasks that
+/// still run have no effect.
 #[derive(Debug)]
 struct Process(Caller);
 
@@ -67,7 +67,8 @@ impl Local {
     /// Runs one event. The function's future is dropped if the environment is killed or the event exceeds
     /// `timeout`.
     ///
-    /// # Errors [`InvokeError`] if the environment panicked, was killed or terminated, or exceeded `timeout`.
+    /// # Errors
+    /// [`InvokeError`] if the environment panicked, was killed or terminated, or exceeded `timeout`.
     pub(super) async fn invoke(
         &mut self,
         event: Event,

@@ -135,8 +135,9 @@ impl Sandbox {
 
     /// Waits for the function's reply to an event, for at most `timeout`.
     ///
-    /// # Errors [`InvokeError`] if the process exited or the reply took longer than `timeout`. The caller
-    /// must then call [`kill`](Self::kill).
+    /// # Errors
+    /// [`InvokeError`] if the process exited or the reply took longer than `timeout`. The caller must then
+    /// call [`kill`](Self::kill).
     pub(super) async fn reply(&self, running: Running, timeout: Duration) -> Result<Reply, InvokeError> {
         let Running { request_id, mut reply } = running;
         tokio::select! {

@@ -22,7 +22,7 @@ pub(in crate::lambda) fn response_too_large() -> InvokeError {
 
 /// Reads a body to its end. Returns `None` if the body exceeds `limit` bytes.
 ///
-/// A body that is too large is also read to its end: a runtime that is still sending would otherwise get a
+/// A body that is too large is also read to its end. Otherwise, a runtime that is still sending would get a
 /// connection error instead of the answer.
 pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut chunks = body.into_data_stream();
