@@ -71,7 +71,7 @@ impl Stage {
     async fn error(&self, event: Value) -> (String, String) {
         match self.invoke(event).await {
             Err(InvokeError::Function { error_type, message }) => (error_type, without_request_id(&message)),
-            other => panic!("not a function error: {other:?}"),
+            other => panic!("expected a function error, got {other:?}"),
         }
     }
 }
@@ -135,7 +135,7 @@ impl ConnectedProcess {
 }
 
 #[tokio::test]
-async fn next_invocation_has_headers_for_request_id_deadline_function_and_trace() {
+async fn event_from_the_runtime_api_has_request_id_deadline_function_and_trace_headers() {
     let mut config = function("normal");
     config.timeout = Duration::from_secs(7);
     let stage = Stage::new(config);
@@ -152,8 +152,11 @@ async fn next_invocation_has_headers_for_request_id_deadline_function_and_trace(
 }
 
 #[tokio::test]
-async fn function_process_sees_the_environment_variables_of_aws_and_none_of_the_stage() {
-    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "the test process has this variable");
+async fn function_process_has_the_variables_of_aws_and_no_cargo_variables_of_the_stage() {
+    assert!(
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
+        "the test process has the variable CARGO_MANIFEST_DIR"
+    );
     let stage = Stage::new(function("normal"));
     let reply = stage.invoke(json!({ "do": "describe" })).await.unwrap();
     let environment = &reply["environment"];
@@ -227,7 +230,7 @@ async fn process_crash_is_reported_with_its_cause_and_the_process_is_replaced() 
 }
 
 #[tokio::test]
-async fn process_exit_between_two_invocations_fails_neither_invocation() {
+async fn process_exit_between_two_invocations_does_not_fail_either_invocation() {
     let stage = Stage::new(function("normal"));
     let first = stage.invoke(json!({ "do": "reply then exit" })).await.unwrap();
     assert_ne!(stage.pid().await, first);
@@ -237,7 +240,7 @@ async fn process_exit_between_two_invocations_fails_neither_invocation() {
 async fn process_exit_during_init_is_reported_with_the_last_output_of_the_process() {
     let stage = Stage::new(function("exit"));
     let Err(InvokeError::Function { error_type, message }) = stage.functions.probe("f").await else {
-        panic!("a process that exits during init cannot be started");
+        panic!("expected a function error from a process that exits during init");
     };
     assert_eq!(error_type, "Runtime.ExitError");
     assert_eq!(
@@ -297,7 +300,7 @@ async fn first_invocation_after_a_probe_reuses_the_probed_environment() {
 }
 
 #[tokio::test]
-async fn concurrent_invocations_get_separate_environments_and_the_last_used_is_reused() {
+async fn concurrent_invocations_use_separate_environments_and_the_last_used_one_is_reused() {
     let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
     let (event, release) = (rendezvous.event("wait"), async {
         let (first, second) = (rendezvous.accept().await, rendezvous.accept().await);
@@ -313,7 +316,7 @@ async fn concurrent_invocations_get_separate_environments_and_the_last_used_is_r
 }
 
 #[tokio::test]
-async fn runtime_still_busy_after_its_reply_is_skipped_until_it_is_ready_again() {
+async fn environment_busy_after_its_reply_is_not_reused_until_it_asks_for_an_event() {
     let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
     let lingering = stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
     let process = rendezvous.accept().await;
@@ -321,8 +324,8 @@ async fn runtime_still_busy_after_its_reply_is_skipped_until_it_is_ready_again()
     let other = stage.pid().await;
     assert_ne!(other, lingering);
     drop(process);
-    // The stack of idle environments now has the lingering one at the bottom. Each invocation ends the environment
-    // at the top, until the lingering one is reused.
+    // The lingering environment is now at the bottom of the stack of idle environments. Each invocation ends
+    // the environment at the top, until the lingering environment is reused.
     while stage.invoke(json!({ "do": "reply then exit" })).await.unwrap() != lingering {}
 }
 
@@ -473,7 +476,8 @@ async fn process_killed_by_a_fault_is_replaced() {
     assert_ne!(stage.pid().await, before);
 }
 
-/// Reads from a ticking process until no byte arrives for 300 ms, which means that the process is frozen.
+/// Reads from a process that sends bytes periodically, until no byte arrives for 300 ms, which means that the
+/// process is frozen.
 async fn wait_for_freeze(stream: &mut BufReader<TcpStream>) {
     let mut bytes = [0; 1_024];
     let silence = async {

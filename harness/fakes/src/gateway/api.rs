@@ -40,19 +40,20 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// Counts one more task until the returned guard is dropped; `None` if the gateway is closing.
+    /// Counts the calling task as active until the returned guard is dropped. Returns `None` if the gateway
+    /// is closing.
     pub(super) fn enter(&self) -> Option<ActiveGuard> {
-        // Count first, check `closing` second: in the other order, `drained` could return while this task
-        // starts.
+        // Count the task before checking `closing`. In the reverse order, `drained` could return although
+        // this task is about to start.
         self.count.send_modify(|count| *count += 1);
         let guard = ActiveGuard(self.count.clone());
         (!*self.closing.borrow()).then_some(guard)
     }
 
-    /// Waits until the gateway closes.
+    /// Returns a future that completes when the gateway closes.
     pub(super) fn closing(&self) -> impl Future<Output = ()> + use<> {
         let mut closing = self.closing.subscribe();
-        // An error means that the sender was dropped, so the gateway is closed in that case too.
+        // `wait_for` fails only if the sender was dropped. The gateway is closed in that case too.
         async move { drop(closing.wait_for(|closing| *closing).await) }
     }
 

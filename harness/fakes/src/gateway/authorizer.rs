@@ -2,8 +2,8 @@
 //! policy.
 //!
 //! Policy statements are matched by `Effect`, `Action` and `Resource`, with the wildcards `*` and `?`. A
-//! statement with another element, such as `Condition`, makes the whole result malformed, because ignoring
-//! the element might admit a client that AWS rejects.
+//! statement with any other element, such as `Condition`, makes the whole result malformed. If the fake
+//! ignored the element, the fake might admit a client that AWS rejects.
 
 use std::fmt;
 use std::time::Duration;
@@ -90,12 +90,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Context that an authorizer returned for an admitted client. Later events contain it as
-/// `requestContext.authorizer`.
+/// Context that an authorizer returned for an admitted client. Later events of the connection contain the
+/// context as `requestContext.authorizer`.
 pub(super) type Context = Map<String, Value>;
 
-/// Returns the context as the `$connect` event contains it: with the authorizer's duration in ms as
-/// `integrationLatency`.
+/// Returns the context for the `$connect` event, in which `integrationLatency` is the authorizer's duration
+/// in ms.
 pub(super) fn with_latency(context: &Context, took: Duration) -> Context {
     let mut context = context.clone();
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -161,7 +161,8 @@ pub(super) fn denial_of(error: &InvokeError) -> Denial {
     }
 }
 
-/// Parses an authorizer's result, and decides by its policy whether the client may invoke `arn`.
+/// Parses an authorizer's result, and returns the context if the result's policy lets the client invoke
+/// `arn`.
 pub(super) fn decide(payload: &[u8], arn: &str) -> Result<Context, Denial> {
     if payload.len() > RESULT_BYTES {
         return Err(malformed(format!("{} bytes; the maximum is {RESULT_BYTES}", payload.len())));
@@ -254,7 +255,8 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// Converts a context into the form that events contain, in which all values are strings.
+/// Builds the context for events: the principal id and the authorizer's `context`, with all values as
+/// strings.
 fn context(principal: String, given: Option<Value>) -> Result<Context, Denial> {
     let mut context = Context::new();
     context.insert("principalId".to_owned(), principal.into());
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_admits_a_client_if_a_statement_allows_and_none_denies() {
+    fn policy_admits_a_client_if_some_statement_allows_and_no_statement_denies() {
         let invoke = || json!("execute-api:Invoke");
         let allow = |resource: &str| statement("Allow", invoke(), resource.into());
         let everything = json!("arn:aws:execute-api:*:*:*");
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_authorizer_result_is_500_and_its_error_names_the_problem() {
+    fn malformed_authorizer_result_yields_status_500_and_the_error_names_the_problem() {
         let allowed = json!({ "Statement": [statement("Allow", json!("*"), json!("*"))] });
         let with_context =
             |context: Value| json!({ "principalId": "me", "policyDocument": allowed, "context": context });
@@ -401,8 +403,7 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
         }
-        // A pattern with thousands of stars takes at most time proportional to pattern length times text
-        // length.
+        // Even with thousands of stars, matching takes time proportional to pattern length times text length.
         assert!(!matches(&"*a".repeat(2_000), &"b".repeat(4_000)));
     }
 }

@@ -17,7 +17,8 @@ pub struct ApiConfig {
     pub api_id: String,
     /// Name of the API's stage, which is also the URL path that clients connect to; default `prod`.
     pub stage: String,
-    /// Domain name that functions receive as `requestContext.domainName`.
+    /// Domain name that functions receive as `requestContext.domainName` if the client used no custom domain
+    /// name.
     pub domain_name: String,
     /// Custom domain names of the API; default none.
     ///
@@ -186,14 +187,14 @@ impl Route {
     }
 }
 
-/// Error of an invalid [`ApiConfig`], which lists all invalid settings.
+/// Error that lists all invalid settings of an [`ApiConfig`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// Returns the invalid settings of the API configuration, one sentence each.
+    /// Returns one sentence about each invalid setting of the API configuration.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems

@@ -23,8 +23,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Returns a handle and the receiver of its queue, which holds up to `frames_waiting` frames for the
-    /// socket to send.
+    /// Returns a handle, and the receiver of the handle's queue. The queue holds up to `frames_waiting`
+    /// frames that the socket has not sent yet.
     pub(super) fn new(info: ConnectionInfo, frames_waiting: usize) -> (Arc<Self>, mpsc::Receiver<Utf8Bytes>) {
         let (frames, queue) = mpsc::channel(frames_waiting);
         let last_active = AtomicU64::new(info.connected_at.as_millis());
@@ -38,7 +38,7 @@ impl Connection {
     /// Queues `frame` for the client, waiting while the queue is full.
     ///
     /// # Errors
-    /// [`Gone`] if the socket has ended.
+    /// [`Gone`] if the connection's socket has closed.
     pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
         self.frames.send(frame).await.map_err(|_| Gone)
     }
@@ -52,7 +52,7 @@ impl Connection {
     }
 }
 
-/// Error of a send to a connection whose socket has ended.
+/// Error of sending a frame to a connection whose socket has closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Gone;
 

@@ -14,7 +14,7 @@ use super::ids::{ConnectionId, RequestId};
 use super::query::QueryParameters;
 use crate::aws_format::{clf, partition};
 
-/// Data about one connection that all events of the connection contain.
+/// Data that all events of one connection contain.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionInfo {
     pub(super) connection_id: ConnectionId,
@@ -39,7 +39,7 @@ pub(super) struct RequestStamp {
     pub(super) at: Timestamp,
 }
 
-/// Close code and reason of an ended connection, as the `$disconnect` event reports them.
+/// Close code and reason of a closed connection, as the `$disconnect` event reports them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DisconnectStatus {
     pub(super) code: u16,
@@ -54,7 +54,8 @@ impl DisconnectStatus {
 
 /// Builds the `$connect` event of a handshake.
 ///
-/// `authorizer` is the authorizer's context with the key `integrationLatency`, which later events do not have.
+/// `authorizer` is the authorizer's context plus the key `integrationLatency`, which only the `$connect`
+/// event has.
 pub(super) fn connect(
     config: &ApiConfig,
     info: &ConnectionInfo,
@@ -105,14 +106,14 @@ pub(super) fn authorize(
     })
 }
 
-/// Returns the ARN of the `$connect` route, which the authorizer's policy must allow.
+/// Returns the ARN of the `$connect` route, which the authorizer's policy must allow the client to invoke.
 pub(super) fn method_arn(config: &ApiConfig) -> String {
     let ApiConfig { region, account_id, api_id, stage, .. } = config;
     let partition = partition(region);
     format!("arn:{partition}:execute-api:{region}:{account_id}:{api_id}/{stage}/{CONNECT}")
 }
 
-/// Builds the event of a client's message. Message events have no headers.
+/// Builds the event for a client's message. Message events have no headers.
 pub(super) fn message(
     config: &ApiConfig,
     info: &ConnectionInfo,
@@ -131,7 +132,7 @@ pub(super) fn message(
     })
 }
 
-/// Builds the `$disconnect` event of an ended connection.
+/// Builds the `$disconnect` event of a closed connection.
 pub(super) fn disconnect(
     config: &ApiConfig,
     info: &ConnectionInfo,

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn handshake_without_a_required_header_is_rejected_with_its_own_reason() {
+    fn handshake_is_rejected_with_a_reason_specific_to_the_missing_header() {
         let whole = [
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "WebSocket"),

@@ -17,14 +17,14 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// Returns the headers of a handshake as events contain them, including the headers that API Gateway
-    /// adds.
+    /// Returns the headers of a handshake in the form that events contain, including the headers that API
+    /// Gateway adds.
     ///
-    /// `Connection` and `Upgrade` are included only if `with_upgrade` is set: authorizer events contain both,
-    /// `$connect` events neither.
+    /// `Connection` and `Upgrade` are included only if `with_upgrade` is true. Authorizer events contain
+    /// these two headers; `$connect` events do not.
     ///
-    /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so
-    /// names appear as most clients write them (`User-Agent`, `Sec-WebSocket-Key`). Functions should compare
+    /// AWS keeps the letter case of the client's header names. The fake's HTTP server loses the case, so the
+    /// fake writes names as most clients do (`User-Agent`, `Sec-WebSocket-Key`). Functions should compare
     /// header names without regard to case.
     pub(super) fn of_handshake(
         received: &HeaderMap,
@@ -56,7 +56,8 @@ impl Headers {
     }
 }
 
-/// Headers that API Gateway adds itself, so the client's headers of these names are not copied.
+/// Headers that API Gateway sets or extends itself, so the client's values are not copied like those of other
+/// headers.
 const ADDED: [&str; 4] = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-amzn-trace-id"];
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn handshake_headers_keep_every_value_and_include_those_added_by_api_gateway() {
+    fn handshake_headers_keep_all_values_and_include_headers_added_by_api_gateway() {
         let mut received = headers(&[
             ("host", "localhost"),
             ("connection", "Upgrade"),

@@ -7,7 +7,7 @@ use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-/// Identity of a client, which every event of the connection contains as `requestContext.identity`.
+/// Identity of a client, sent as `requestContext.identity` in every event of the client's connection.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Identity {
@@ -19,7 +19,7 @@ pub(super) struct Identity {
 impl Identity {
     /// Reads the client's identity from a handshake.
     ///
-    /// Without [`ConnectInfo`], as in a test without sockets, the source IP is 127.0.0.1.
+    /// If the handshake has no [`ConnectInfo`], as in a test without sockets, the source IP is 127.0.0.1.
     pub(super) fn of(parts: &Parts) -> Self {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let ip =

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_16_base64url_characters_ending_in_equals() {
+    fn connection_ids_are_16_base64url_characters_that_end_with_an_equals_sign() {
         let entropy = SystemEntropy::new();
         for _ in 0..100 {
             let id = ConnectionId::random(&entropy).to_string();

@@ -19,7 +19,8 @@ use crate::sdk;
 pub struct Opened {
     /// Headers of the 101 response, such as `Sec-WebSocket-Protocol`.
     pub headers: HeaderMap,
-    /// Client's end of the pipe. The handshake is complete, so the stream carries only WebSocket frames.
+    /// Client's end of the in-memory pipe. The handshake is complete, so the stream carries only WebSocket
+    /// frames.
     pub stream: DuplexStream,
 }
 
@@ -29,9 +30,9 @@ const PIPE_BYTES: usize = 16 * 1_024;
 impl Gateway {
     /// Opens a WebSocket over an in-memory pipe, without a network socket.
     ///
-    /// `request` is a complete handshake with a `Sec-WebSocket-Key`, such as tungstenite's
-    /// `IntoClientRequest` builds. The request's path is `/` and the name of the API's stage. Functions
-    /// receive as `sourceIp` the address in the request's extension
+    /// `request` is a complete handshake with a `Sec-WebSocket-Key`, as built by tungstenite's
+    /// `IntoClientRequest`. The request's path is `/` and the name of the API's stage. Functions receive as
+    /// `sourceIp` the address in the request's extension
     /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), or `127.0.0.1` without the extension.
     ///
     /// # Errors
@@ -64,9 +65,10 @@ impl Gateway {
         sdk::client(self.router(), None)
     }
 
-    /// Returns an HTTP client like [`http_client`](Self::http_client), whose calls are made as `caller`.
+    /// Returns an HTTP client like [`http_client`](Self::http_client) that makes every call with the identity
+    /// `caller`.
     ///
-    /// Fault rules can then match only the calls of this caller, and can kill the caller.
+    /// Fault rules can then match only the calls of `caller`, and can kill the environment of `caller`.
     #[must_use]
     pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))

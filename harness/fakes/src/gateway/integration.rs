@@ -24,7 +24,7 @@ impl Api {
         RequestStamp { request_id: RequestId::random(&*self.entropy), at: self.clock.now() }
     }
 
-    /// Returns the route with this key; `None` if the API has no such route.
+    /// Returns the route with the key `key`; `None` if the API has no such route.
     pub(super) fn route(&self, key: &str) -> Option<&Route> {
         self.config.routes.iter().find(|route| route.key == key)
     }
@@ -74,7 +74,8 @@ impl Api {
             .or_else(|| self.route(DEFAULT))
     }
 
-    /// Returns the frame to send to the client for a function's reply to a message, if any.
+    /// Converts a function's reply to a message into the frame for the client; `Ok(None)` if the client
+    /// receives no frame.
     fn answer(
         &self,
         route: &Route,
@@ -146,7 +147,7 @@ impl Api {
         event: Bytes,
         arn: &str,
     ) -> Result<Context, Denial> {
-        // AWS publishes no timeout for authorizers, so use the maximum of an integration.
+        // AWS publishes no timeout for authorizers, so the fake uses the maximum integration timeout.
         match self.invoke(&authorizer.function, Duration::from_secs(29), event).await {
             Ok(payload) => authorizer::decide(&payload, arn),
             Err(Failure::Function(error)) => Err(authorizer::denial_of(&error)),
@@ -155,12 +156,13 @@ impl Api {
     }
 }
 
-/// Builds a message that API Gateway itself sends to a client, such as an error frame. The spacing is AWS's.
+/// Builds a message that API Gateway itself sends to a client, such as an error frame. The spaces in the JSON
+/// text are the same as AWS's.
 pub(super) fn notice(text: &str, connection: &ConnectionId, request: &RequestId) -> Utf8Bytes {
     format!(r#"{{"message": "{text}", "connectionId":"{connection}", "requestId":"{request}"}}"#).into()
 }
 
-/// Reason why the invocation of a route's function gave no usable reply.
+/// Reason why an invocation of a route's function did not return a usable reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failure {
     TimedOut,
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_see_only_timeout_or_internal_error_and_logs_name_each_cause() {
+    fn clients_receive_a_timeout_or_internal_error_message_and_logs_name_the_cause() {
         let malformed = ProxyReply::parse(b"1").unwrap_err();
         let all = [
             Failure::TimedOut,

@@ -1,4 +1,5 @@
-//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS ([`UndocumentedBehavior`]).
+//! Quotas and timeouts of an API ([`Limits`]), and settings for undocumented behavior of AWS
+//! ([`UndocumentedBehavior`]).
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub struct Limits {
     /// Rate limit of all requests (handshakes, messages, and calls of the management API); default 10,000 a
     /// second in bursts of 5,000. On AWS, all APIs of an account in a region share this limit.
     pub requests: Throttle,
-    /// Maximum time without a message in either direction until the gateway closes the connection; default 10
+    /// Time without a message in either direction after which the gateway closes a connection; default 10
     /// min.
     pub idle_timeout: Duration,
     /// Maximum duration of a connection, after which the gateway closes the connection; default 2 h.
@@ -23,8 +24,8 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Maximum size in bytes of a message in either direction; default 128 KiB.
     pub message_bytes: usize,
-    /// Maximum length in bytes of the path and query of a handshake; default 4,096. A longer URL receives
-    /// 414, a choice of this fake because AWS does not publish its answer.
+    /// Maximum length in bytes of the path and query of a handshake; default 4,096. A handshake with a longer
+    /// URL receives 414. AWS does not document the response; 414 is the fake's choice.
     pub url_bytes: usize,
     /// Maximum number of messages per connection whose functions run concurrently; default 64. At the limit,
     /// the gateway stops reading from the client. AWS publishes no such limit; the fake's limit protects the
@@ -33,8 +34,8 @@ pub struct Limits {
     /// Maximum number of frames queued for a client that reads slowly; default 16. AWS publishes no such limit.
     pub frames_waiting: usize,
     /// Maximum time that a `POST @connections` waits for room in the client's frame queue; default 1 s. The
-    /// call then fails with `LimitExceededException`, whose AWS documentation names a full client buffer as
-    /// one of two causes.
+    /// call then fails with `LimitExceededException`. AWS's documentation names a full client buffer as one
+    /// of two causes of this error.
     pub post_timeout: Duration,
     /// Maximum time that a client may take to finish the closing handshake; default 1 s.
     pub close_timeout: Duration,
@@ -72,7 +73,8 @@ impl Limits {
             ("frames_waiting", self.frames_waiting),
         ];
         for (name, value) in sizes {
-            // tokio panics when a channel is created with a larger capacity.
+            // `usize::MAX >> 3` is tokio's maximum capacity of a channel. Creating a channel with a larger
+            // capacity panics.
             if !(1..=usize::MAX >> 3).contains(&value) {
                 problems.push(format!("limits.{name} must be from 1 to {}, not {value}", usize::MAX >> 3));
             }
@@ -88,7 +90,8 @@ impl Limits {
     }
 }
 
-/// Settings for behavior of AWS that no source documents. Each default is the more likely behavior.
+/// Settings for behavior of AWS that no source documents. Each default is the behavior that AWS is more
+/// likely to have.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UndocumentedBehavior {
@@ -97,16 +100,17 @@ pub struct UndocumentedBehavior {
     pub connect_refusal_body: bool,
     /// HTTP status that the client receives when `$connect` times out; default 504, allowed 400 to 599.
     pub connect_timeout_status: u16,
-    /// Whether a reply of `$connect` without `statusCode` accepts the client; default `false`, which treats
-    /// the reply as malformed and answers 502. Replies to messages may always omit `statusCode`.
+    /// Whether a reply of `$connect` without `statusCode` accepts the client; default `false`. With `false`,
+    /// the reply counts as malformed and the client receives 502. Replies to messages may always omit
+    /// `statusCode`.
     pub connect_without_status: bool,
     /// Whether the client receives a `Too Many Requests` frame when its message is throttled; default `true`.
     pub throttled_message_frame: bool,
-    /// Whether the gateway announces the first subprotocol that the client offered if `$connect` returns no
-    /// subprotocol; default `false`, which announces none.
+    /// Whether the gateway selects the first subprotocol that the client offered if `$connect` returns no
+    /// subprotocol; default `false`, which selects none.
     pub accept_first_subprotocol: bool,
-    /// Whether the client receives an `Internal server error` frame when the function of a one-way route
-    /// replies to a message with a status other than 2xx; default `false`.
+    /// Whether the client receives an `Internal server error` frame if the function of a one-way route
+    /// replies with a status other than 2xx; default `false`.
     pub non_2xx_reply_frame: bool,
     /// Whether a ping from the client restarts the idle timeout; default `false`.
     pub ping_resets_idle: bool,
@@ -114,10 +118,10 @@ pub struct UndocumentedBehavior {
     /// Closed Normally".
     pub delete_close: (u16, String),
     /// Reason in the close frame (code 1001) of a connection that reaches [`Limits::connection_lifetime`];
-    /// default "Going away", the reason of an idle connection.
+    /// default "Going away", the same reason as for an idle connection.
     pub lifetime_close_reason: String,
-    /// `disconnectReason` for a client that disappears without a close frame (code 1006); default "Connection
-    /// closed abnormally".
+    /// Value of `disconnectReason` (with code 1006) when a client disappears without a close frame; default
+    /// "Connection closed abnormally".
     pub abnormal_close_reason: String,
 }
 

@@ -32,7 +32,8 @@ pub(super) async fn post(
     api.respond(sent.map(|()| (StatusCode::OK, Bytes::new())))
 }
 
-/// `GetConnection`: returns the client's identity, and the times of the connect and of the last activity.
+/// `GetConnection`: returns the client's identity, the time of the connect, and the time of the last
+/// activity.
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
     let found = api.connection_id(&id).and_then(|id| api.connections.find(&id).ok_or(Refusal::GONE));
     api.respond(found.map(|connection| (StatusCode::OK, describe(&connection))))
@@ -56,7 +57,7 @@ pub(super) async fn forbidden(State(api): State<Arc<Api>>) -> Response {
 }
 
 impl Api {
-    /// Posts to a connection, unless a fault makes the call fail.
+    /// Sends a frame to a connection, unless a fault makes the call fail.
     async fn post_or_fail(&self, id: &str, caller: Option<&Caller>, body: Body) -> Result<(), Refusal> {
         let context = CallContext {
             service: Service::Connections,
@@ -73,7 +74,7 @@ impl Api {
             | Effect::Freeze { .. }
             | Effect::Hang { .. }
             | Effect::Skew(_) => false,
-            // A call without a caller comes from no known environment, so there is none to kill.
+            // Without a caller, the environment that made the call is unknown and cannot be killed.
             Effect::Kill => caller.is_some(),
             Effect::Throttle
             | Effect::Fail
@@ -107,7 +108,8 @@ impl Api {
                 }
                 None => self.post(id, caller, body).await,
             },
-            // A delay was applied above. The filter above excludes the other effects for posts.
+            // The delay has already passed. The filter in the call of `inject` excludes the remaining
+            // effects.
             Some(
                 Effect::Delay(_)
                 | Effect::Conflict
@@ -122,7 +124,7 @@ impl Api {
         }
     }
 
-    /// Takes a token from the rate limit and parses the connection id of a call.
+    /// Takes a token from the API's rate limit for a call, and parses the call's connection id.
     fn connection_id(&self, id: &str) -> Result<ConnectionId, Refusal> {
         if self.rates.request(None) { well_formed(id) } else { Err(Refusal::LIMIT_EXCEEDED) }
     }
@@ -178,7 +180,7 @@ fn well_formed(id: &str) -> Result<ConnectionId, Refusal> {
     ConnectionId::parse(id).ok_or_else(|| Refusal::bad_request(format!("Invalid connectionId: {id}")))
 }
 
-/// Reads the text of a frame from `body`, and stops with 413 when the body exceeds `limit` bytes.
+/// Reads the text of a frame from `body`, and fails with 413 if the body exceeds `limit` bytes.
 async fn read(body: Body, limit: usize) -> Result<Utf8Bytes, Refusal> {
     let mut chunks = body.into_data_stream();
     let mut data = Vec::new();
@@ -189,7 +191,7 @@ async fn read(body: Body, limit: usize) -> Result<Utf8Bytes, Refusal> {
         }
         data.extend_from_slice(&chunk);
     }
-    // A text frame can carry only UTF-8. AWS does not publish its answer to other bytes.
+    // A text frame can carry only UTF-8. AWS does not document its answer to a body that is not UTF-8.
     Utf8Bytes::try_from(data).map_err(|_| Refusal::bad_request("the body is not UTF-8".to_owned()))
 }
 

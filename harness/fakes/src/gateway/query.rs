@@ -19,7 +19,8 @@ impl QueryParameters {
         self.query_string_parameters.get(name).map(String::as_str)
     }
 
-    /// Decodes `query`; `None` if the query has no parameters, in which case the event has neither map.
+    /// Decodes `query`. Returns `None` if the query has no parameters; the event then has neither parameter
+    /// map.
     pub(super) fn decode(query: Option<&str>) -> Option<Self> {
         let mut single = BTreeMap::new();
         let mut multi: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn query_is_decoded_and_single_value_map_has_the_last_value_of_each_name() {
+    fn query_is_decoded_and_the_single_value_map_keeps_the_last_value_of_a_parameter() {
         let decoded =
             QueryParameters::decode(Some("token=a%20b%3D&x=1&x=2&empty&plus=a+b&bad=%ff%zz")).unwrap();
         assert_eq!(decoded.query_string_parameters["token"], "a b=");

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::config::{ApiConfig, Route};
 use super::throttle::Throttle;
 
-/// Token bucket of one throttle. Instead of a token count, the bucket stores the time at which it is full
-/// again.
+/// Token bucket of one throttle. Instead of a token count, the bucket stores the time at which it will be
+/// full.
 #[derive(Debug)]
 struct Bucket {
     throttle: Throttle,
@@ -21,7 +21,7 @@ impl Bucket {
         Self { throttle, full_at: Mutex::new(None) }
     }
 
-    /// Takes a token; `false` if the bucket is empty.
+    /// Takes a token. Returns `false` if the bucket is empty.
     fn take(&self, now: Instant) -> bool {
         let Throttle { interval, burst } = self.throttle;
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ impl Rates {
     pub(super) fn request(&self, route: Option<&Route>) -> bool {
         let now = Instant::now();
         let bucket = route.and_then(|route| self.routes.get(&route.key));
-        // A request that its route's bucket rejects takes no token from the bucket for all requests.
+        // A request that is rejected by its route's bucket takes no token from the bucket for all requests.
         bucket.is_none_or(|bucket| bucket.take(now)) && self.requests.take(now)
     }
 }

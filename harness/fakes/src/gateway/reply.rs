@@ -17,7 +17,8 @@ pub(super) struct ProxyReply {
 }
 
 impl ProxyReply {
-    /// Parses a function's reply. `statusCode` is a number or a string of digits; the default is 200.
+    /// Parses a function's reply. `statusCode` is a number or a string of digits; a reply without
+    /// `statusCode` has status 200.
     ///
     /// # Errors
     /// [`MalformedReply`] if the payload is not a JSON object, has an unknown key, or has a value of the
@@ -58,7 +59,7 @@ impl ProxyReply {
         self.status.unwrap_or(200)
     }
 
-    /// Returns the reply's status, which must be explicit.
+    /// Returns the `statusCode` that the reply contains, without a default.
     ///
     /// # Errors
     /// [`MalformedReply`] if the reply has no `statusCode`.
@@ -79,8 +80,8 @@ fn status(value: &Value) -> Result<u16, MalformedReply> {
         .ok_or_else(|| wrong("statusCode", value, "a number from 200 to 599"))
 }
 
-/// Merges both header maps. A header in both has the values of `multiValueHeaders` first, then the single
-/// value.
+/// Merges the reply's `headers` and `multiValueHeaders`. For a header in both maps, the values of
+/// `multiValueHeaders` come first.
 fn headers(single: Option<Value>, multi: Option<Value>) -> Result<HeaderMap, MalformedReply> {
     let mut headers = HeaderMap::new();
     for (name, values) in object("multiValueHeaders", multi)? {

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 /// A parsed route selection expression.
 ///
-/// An expression consists of literal text, of any number of variables (`$request.body.path` or
-/// `${request.body.path}`), and of `\$` for a literal dollar sign. A path has names separated by dots, and
-/// `[0]` for an element of an array.
+/// An expression mixes literal text, variables (`$request.body.path` or `${request.body.path}`), and `\$` for
+/// a literal dollar sign. A variable's path consists of names separated by dots; `[0]` selects an array
+/// element.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct RouteSelection(Vec<Part>);
 
@@ -54,7 +54,8 @@ impl RouteSelection {
         Ok(Self(parts))
     }
 
-    /// Evaluates the expression for a message; `None` if the expression has a variable and `body` is not JSON.
+    /// Evaluates the expression on a message's body. Returns `None` if the expression has a variable and
+    /// `body` is not JSON.
     pub(super) fn evaluate(&self, body: &str) -> Option<String> {
         if let [Part::Literal(text)] = self.0.as_slice() {
             return Some(text.clone());
@@ -128,7 +129,7 @@ fn stringify(value: Option<&Value>) -> String {
     }
 }
 
-/// Error of a route selection expression that cannot be parsed.
+/// Error for a route selection expression that cannot be parsed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct SelectionError(String);
 
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(
             by_action.evaluate(&"[".repeat(200_000)),
             None,
-            "deep nesting is an error, not a stack overflow"
+            "a deeply nested body selects no route and does not overflow the stack"
         );
         assert_eq!(by_action.evaluate("[1]").as_deref(), Some(""));
         assert_eq!(by_action.evaluate("7").as_deref(), Some(""));

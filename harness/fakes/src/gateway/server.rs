@@ -22,7 +22,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Returns a WebSocket API without connections, which invokes its functions through `invoke`.
+    /// Returns a WebSocket API that has no connections yet and invokes functions through `invoke`.
     ///
     /// # Errors
     /// [`ConfigError`] if `config` has an invalid setting; the error lists all invalid settings.
@@ -41,10 +41,11 @@ impl Gateway {
 
     /// Sets the fault rules for posts to clients and for `$disconnect` events.
     ///
-    /// A post with the fault `throttle` gets 429 `LimitExceededException`, with `fail` or `fail_after_apply`
-    /// 500, with `gone` 410, and with `deny` 403. The fault `lose_answer` leaves a post without an answer.
-    /// The fault `kill` kills the function that posts, if the function runs in this process. A `$disconnect`
-    /// event with the fault `fail` is never delivered.
+    /// A fault determines the answer to a post (`PostToConnection`): 429 `LimitExceededException` for
+    /// `throttle`, 500 for `fail` and `fail_after_apply`, 410 for `gone`, and 403 for `deny`. With
+    /// `lose_answer`, the caller receives no answer. With `kill`, the environment that makes the call is
+    /// killed, if the function runs in this process. A `$disconnect` event with the fault `fail` is never
+    /// delivered.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         *self.api.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -54,8 +55,8 @@ impl Gateway {
     /// Returns the HTTP routes of the API.
     ///
     /// `GET /{stage}` upgrades to a WebSocket. `/{stage}/@connections/{connection_id}` accepts `POST`, `GET`
-    /// and `DELETE`, and answers 403 if the path names another stage. The router has no other routes and no
-    /// fallback, so it can be merged with other routers.
+    /// and `DELETE`. The `@connections` path of any other stage is answered with 403. The router has no other
+    /// routes and no fallback, so it can be merged with other routers.
     ///
     /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`: functions then receive
     /// the address of the peer as `sourceIp`. Without connect info, `sourceIp` is `127.0.0.1`.
@@ -66,29 +67,29 @@ impl Gateway {
             .route(&format!("/{stage}"), get(upgrade::upgrade))
             .route(&format!("/{stage}/"), get(upgrade::upgrade))
             .route(&format!("/{stage}/@connections/{{connection_id}}"), connection.clone())
-            // axum matches the path before percent-decoding, and some clients encode the at sign.
+            // axum matches the path before percent-decoding, and some clients encode the `@`.
             .route(&format!("/{stage}/%40connections/{{connection_id}}"), connection)
             .route("/{stage}/@connections/{connection_id}", any(management::forbidden))
             .with_state(Arc::clone(&self.api))
     }
 
-    /// Returns the number of open connections: accepted by `$connect`, and not yet closing.
+    /// Returns the number of connections that `$connect` has accepted and that are not closing.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.api.connections.len()
     }
 
-    /// Rejects new connections, and starts to close all open connections with code 1001. Does not wait for
-    /// the closes.
+    /// Rejects new connections, and starts to close all open connections with code 1001. Returns before the
+    /// connections are closed.
     #[doc(hidden)]
     pub fn close(&self) {
         self.api.active.close();
     }
 
-    /// Rejects new connections, closes all open connections with code 1001, and waits for all `$disconnect`
-    /// functions.
+    /// Rejects new connections, closes all open connections with code 1001, and waits until all `$disconnect`
+    /// functions have finished.
     ///
-    /// The wait ends after [`Limits::shutdown_timeout`](super::Limits::shutdown_timeout) at the latest.
+    /// The method waits for at most [`Limits::shutdown_timeout`](super::Limits::shutdown_timeout).
     pub async fn shutdown(&self) {
         self.close();
         if timeout(self.api.config.limits.shutdown_timeout, self.api.active.drained()).await.is_err() {

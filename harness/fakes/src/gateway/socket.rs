@@ -21,7 +21,7 @@ use super::event::DisconnectStatus;
 use super::limits::{Limits, UndocumentedBehavior};
 use crate::observe::Observation;
 
-/// Serves a connection until it ends, and then invokes the function of `$disconnect`.
+/// Serves a connection until the connection ends, and then invokes the function of `$disconnect`.
 pub(super) async fn run<S>(
     api: Arc<Api>,
     connection: Arc<Connection>,
@@ -39,7 +39,7 @@ pub(super) async fn run<S>(
     let mut open = OpenSocket { api: &api, connection: &connection, frames, socket };
     let mut messages = JoinSet::new();
     let end = open.serve(&mut messages).await;
-    // A message that arrived just before the end is still handled: its task continues without this one.
+    // Messages that arrived before the connection ended are still handled: their tasks outlive this function.
     messages.detach_all();
     api.connections.remove(connection.id());
     // Closing the queue makes posts that wait for room in the queue fail immediately.
@@ -56,11 +56,11 @@ pub(super) async fn run<S>(
     tokio::join!(closed, api.disconnected(&connection.info, &status));
 }
 
-/// Size of a connection's read buffer. With the library's default of 128 KiB, the buffer would be most of the
+/// Size of a connection's read buffer. With tungstenite's default of 128 KiB, the buffer would be most of the
 /// memory that an idle connection uses.
 const READ_BUFFER_BYTES: usize = 4_096;
 
-/// Cause of the end of a socket.
+/// Reason why a WebSocket ends.
 enum SocketEnd {
     /// The client sent a close frame.
     Client(Option<CloseFrame>),
@@ -73,7 +73,10 @@ enum SocketEnd {
 }
 
 impl SocketEnd {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "after any other error, the client is unreachable")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error means that the client is unreachable"
+    )]
     fn of_error(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::Unreadable(DisconnectStatus::new(1009, "Message too big")),
@@ -102,7 +105,8 @@ struct OpenSocket<'a, S> {
     socket: WebSocketStream<S>,
 }
 
-/// Event of the socket itself: pending data was flushed, or a message, an error or the end was received.
+/// Event of the WebSocket stream: pending data was flushed, or a message, an error or the end of the stream
+/// was received.
 enum SocketEvent {
     Flushed(Result<(), Error>),
     Received(Option<Result<Message, Error>>),
@@ -145,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
                     } else if now >= idles {
                         return SocketEnd::Gateway(DisconnectStatus::new(1001, "Going away"));
                     }
-                    // The timer is reset only when it fires, not with every message, because a reset has a
-                    // cost.
+                    // The timer is reset only when it fires, because a reset for every message would cost
+                    // more.
                     timer.as_mut().reset(idles.min(expires));
                     continue;
                 }
@@ -193,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         }
     }
 
-    /// Performs the closing handshake that fits the cause of the end, for at most [`Limits::close_timeout`].
+    /// Performs the part of the closing handshake that `end` still requires, for at most
+    /// [`Limits::close_timeout`].
     async fn close(&mut self, end: SocketEnd, limits: &Limits) {
         let closed = timeout(limits.close_timeout, async {
             match end {
@@ -214,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
         }
     }
 
-    /// Sends the frames that were queued before the end, and then the close frame.
+    /// Sends the frames that were queued before the connection ended, and then the close frame.
     async fn send_rest(&mut self, status: DisconnectStatus) -> Result<(), Error> {
         while let Some(frame) = self.frames.recv().await {
             self.socket.feed(Message::Text(frame)).await?;
@@ -224,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> OpenSocket<'_, S> {
     }
 
     /// Completes the closing handshake: answers the client's close frame, or waits for the client's answer to
-    /// ours.
+    /// the gateway's close frame.
     async fn drain(&mut self) -> Result<(), Error> {
         while let Some(received) = self.socket.next().await {
             received?;

@@ -1,10 +1,10 @@
-//! Rate limit settings.
+//! Rate limit settings of an API and of its routes.
 
 use std::time::Duration;
 
 /// Rate limit with a token bucket: the bucket holds up to `burst` tokens and gains one token per `interval`.
 ///
-/// Each request takes one token. A request that finds the bucket empty is rejected.
+/// Each request takes one token. A request that arrives while the bucket is empty is rejected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Throttle {
     /// Time until the token bucket gains one more token.
@@ -26,6 +26,5 @@ impl Throttle {
     }
 }
 
-/// Maximum duration of a setting: 366 days. Deadlines are sums of `Instant` and `Duration`, which could
-/// overflow.
+/// Maximum duration of a setting: 366 days. Adding a longer duration to an `Instant` could overflow.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);

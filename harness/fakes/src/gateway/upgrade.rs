@@ -33,8 +33,7 @@ use super::socket;
 use crate::aws_format::trace_root;
 use crate::observe::Observation;
 
-/// Answers a handshake once the `$connect` function has replied: with 101, or with the response that rejects
-/// the client.
+/// Runs `$connect` for a handshake, and answers with 101 or with the response that rejects the client.
 pub(super) async fn upgrade(State(api): State<Arc<Api>>, mut request: Request) -> Response {
     let upgraded = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
@@ -69,8 +68,9 @@ where
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
     let (answer, answered) = oneshot::channel();
-    // A separate task, because this future is dropped when the client leaves. As on AWS, `$connect` must then
-    // still run to completion, and a connection that `$connect` accepted must still get its `$disconnect`.
+    // Use a separate task, because this future is dropped when the client leaves. As on AWS, `$connect` must
+    // still run to completion in that case, and each accepted connection must still get its `$disconnect`
+    // event.
     tokio::spawn(async move {
         open(api, parts, accept, upgraded, answer).await;
         drop(active);
@@ -97,13 +97,13 @@ async fn open<U, S, E>(
         custom_domain: handshake::custom_domain(&parts, &api.config.custom_domains),
         authorizer: None,
     };
-    // Sending the answer may fail because the client left; in that case `upgraded` fails below.
+    // Sending the answer fails if the client has left. In that case, `upgraded` fails below.
     let protocol = match api.admit(&mut info, &parts).await {
         Ok(protocol) => protocol,
         Err(refusal) => return drop(answer.send(refusal)),
     };
-    // Register the connection before the client receives the 101, so that calls made right after it find the
-    // connection.
+    // Register the connection before the client receives the 101 response, so that management calls right
+    // after the response find the connection.
     let (connection, frames) = Connection::new(info, api.config.limits.frames_waiting);
     api.connections.insert(Arc::clone(&connection));
     api.faults().notify(|| Observation::Opened { connection: connection.id().to_string() });
@@ -120,10 +120,10 @@ async fn open<U, S, E>(
 }
 
 impl Api {
-    /// Decides about a handshake: checks the rate limits, then invokes the authorizer, if any, and the
-    /// `$connect` function.
+    /// Decides whether to accept a handshake: checks the rate limits, then invokes the authorizer, if any,
+    /// and the `$connect` function.
     ///
-    /// Returns the subprotocol to announce, if any.
+    /// Returns the subprotocol for the 101 response, if any.
     ///
     /// # Errors
     /// The HTTP response that rejects the client.
@@ -196,7 +196,7 @@ impl Api {
         }
     }
 
-    /// Returns the subprotocol to announce if `$connect` names none.
+    /// Returns the subprotocol for the 101 response if the reply of `$connect` names no subprotocol.
     fn default_subprotocol(&self, parts: &Parts) -> Option<HeaderValue> {
         if !self.config.unconfirmed.accept_first_subprotocol {
             return None;
@@ -205,7 +205,8 @@ impl Api {
         HeaderValue::try_from(offered.split(',').next()?.trim()).ok()
     }
 
-    /// Builds the response for a client whose `$connect` function replied with a status other than 2xx.
+    /// Builds the response that rejects a client after the `$connect` function replied with a status other
+    /// than 2xx.
     fn refusal(&self, reply: ProxyReply) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status_code(reply.status());

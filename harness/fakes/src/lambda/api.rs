@@ -42,15 +42,16 @@ impl Functions {
 
     /// Returns an HTTP client that sends calls of Lambda's API to these functions.
     ///
-    /// AWS SDKs can use the client, and so can code that signs its requests without an SDK.
+    /// Both AWS SDKs and code that signs requests without an SDK can use the client.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
     }
 
-    /// Returns an HTTP client like [`http_client`](Self::http_client), whose calls are made as `caller`.
+    /// Returns an HTTP client like [`http_client`](Self::http_client) that makes every call with the identity
+    /// `caller`.
     ///
-    /// Fault rules can then match only the calls of this caller, and can kill the caller.
+    /// Fault rules can then match only the calls of `caller`, and can kill the environment of `caller`.
     #[must_use]
     pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))

@@ -19,20 +19,22 @@ use crate::faults::{CallContext, Effect, Effects, Service};
 /// (Lambda API reference, `Invoke`).
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 
-/// Delays before the first and the second retry of a failed function (Lambda guide, "Error handling for
+/// Delays before the first and the second retry of a failed invocation (Lambda guide, "Error handling for
 /// asynchronous invocation").
 const RETRIES: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(2)];
 
-/// Delay before the first retry of a throttled event. The delay doubles each time, up to [`MAX_BACKOFF`]
-/// (same source as [`RETRIES`]).
+/// Delay before the first retry of a throttled event. The delay doubles with each retry, up to
+/// [`MAX_BACKOFF`] (same source as [`RETRIES`]).
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 
 impl Functions {
-    /// Queues an asynchronous invocation of `function` and returns its request id, which retries share.
+    /// Queues an asynchronous invocation of `function` and returns the invocation's request id. Retries have
+    /// the same request id.
     ///
-    /// A failed function is retried after one minute and again after two more minutes. A throttled invocation
-    /// is retried until the event is too old. Queued invocations are lost when the stage ends.
+    /// By default, a failed invocation is retried after one minute and again after two more minutes. A
+    /// throttled invocation is retried until the event reaches its maximum age. Queued invocations are lost
+    /// when the stage ends.
     ///
     /// # Errors
     /// [`InvokeError::NotFound`] if the stage has no such function, [`InvokeError::TooLarge`] if the payload is
@@ -41,8 +43,8 @@ impl Functions {
         self.queue(function, payload, None)
     }
 
-    /// Queues an invocation like [`invoke_async`](Self::invoke_async). `caused_by` is the trace header of the
-    /// call, which loop detection needs.
+    /// Queues an invocation like [`invoke_async`](Self::invoke_async). `caused_by` is the `X-Amzn-Trace-Id`
+    /// header of the call, which is needed to detect loops of invocations.
     pub(super) fn queue(
         &self,
         function: &str,
@@ -72,8 +74,8 @@ impl Functions {
 }
 
 impl Destination for Functions {
-    /// Invokes the function with this ARN asynchronously. A message to an ARN that is not a function of the
-    /// stage goes to [`Options::destination`](super::Options::destination).
+    /// Invokes the function with the ARN `arn` asynchronously. A message to an ARN that is not a function of
+    /// the stage goes to [`Options::destination`](super::Options::destination).
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination> {
         let own = function_name(arn).filter(|name| arn.starts_with("arn:") && self.0.function(name).is_ok());
         match (own, &self.options().destination) {
@@ -96,22 +98,24 @@ struct Event {
     function: Arc<Function>,
 }
 
-/// Result with which an event leaves the queue.
+/// Final result of a queued event.
 #[derive(Debug)]
 struct Outcome {
-    /// `condition` of the invocation record: `Success`, `RetriesExhausted` or `EventAgeExceeded`. No source
-    /// documents the condition for a function that is never invoked; `RetriesExhausted` is a guess.
+    /// Value of `condition` in the invocation record: `Success`, `RetriesExhausted` or `EventAgeExceeded`. No
+    /// source documents the condition for a function that is never invoked; `RetriesExhausted` is a guess.
     condition: &'static str,
-    /// Number of attempts to invoke the function, including throttled ones.
+    /// Number of attempts to invoke the function, including throttled attempts.
     invocations: u32,
-    /// Last reply or error of the function; `None` if the function never ran.
+    /// Last reply or error that the function returned; `None` if the function never ran.
     response: Option<Result<Bytes, InvokeError>>,
 }
 
 impl Event {
-    /// Invokes the function until it succeeds or the retries end, and then sends the invocation records.
+    /// Invokes the function until an invocation succeeds or no retry is left. Then sends the invocation
+    /// record and the dead letter, if the function has destinations for them.
     ///
-    /// Between two attempts, the event holds only a weak reference, so that the functions can be dropped.
+    /// `functions` is a weak reference, which each attempt upgrades. A queued event keeps the functions alive
+    /// only for one attempt and the delay after the attempt.
     async fn deliver(self, functions: Weak<Inner>) {
         let Some(outcome) = self.run(&functions).await else { return };
         let Some(inner) = functions.upgrade() else { return };
@@ -140,8 +144,8 @@ impl Event {
         }
     }
 
-    /// Invokes the function until the event leaves the queue; `None` if the functions were dropped or a fault
-    /// lost the event.
+    /// Invokes the function until the event succeeds, fails for good, or is too old. Returns `None` if the
+    /// functions were dropped or a fault lost the event.
     async fn run(&self, functions: &Weak<Inner>) -> Option<Outcome> {
         let settings = &self.function.config.asynchronous;
         let queued = Instant::now();
@@ -159,7 +163,7 @@ impl Event {
                 sleep(effects.delay).await;
             }
             if effects.effect == Some(Effect::Fail) {
-                // The fault loses the event: no record is sent.
+                // The fault loses the event, so no invocation record is sent.
                 return None;
             }
             let reply = if effects.effect == Some(Effect::Duplicate) {
@@ -204,7 +208,7 @@ impl Event {
         functions.requested(name, request_id, self.payload.clone(), self.caused_by.as_deref()).await
     }
 
-    /// Returns the faults to inject when the event leaves the queue.
+    /// Returns the effects of faults on one attempt to invoke the function.
     fn effects(&self, functions: &Inner) -> Effects {
         let resources: &[&str] = &[&self.function.config.name];
         let (service, operation) = (Service::Lambda, CallContext::EVENT);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::in_process::InProcess;
 
-/// Environment variables of the stage that a function's process inherits; the process sees no others of the
-/// stage. `LLVM_PROFILE_FILE` lets a coverage run measure child processes.
+/// Environment variables that a function's process inherits from the stage's process. The function's process
+/// inherits no other variable. `LLVM_PROFILE_FILE` lets a coverage run measure child processes.
 const PASSED_THROUGH: [&str; 5] =
     ["PATH", "LD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "TMPDIR", "LLVM_PROFILE_FILE"];
 
@@ -22,9 +22,9 @@ const EVENT_AGES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::
 /// Code that a function runs.
 #[derive(Clone, Debug)]
 pub enum Code {
-    /// Path of an executable, which runs as a separate process for each execution environment.
+    /// Executable at this path, which runs as a separate process for each execution environment.
     Program(PathBuf),
-    /// Code that runs in this process, on tokio's clock, without processes or sockets.
+    /// Code that runs in this process, on tokio's clock, without child processes or sockets.
     InProcess(Arc<dyn InProcess>),
 }
 
@@ -48,8 +48,9 @@ pub struct FunctionConfig {
     /// Maximum number of concurrent invocations, reserved for this function; `None` (default) shares the
     /// unreserved concurrency of the account with other functions.
     pub reserved_concurrency: Option<u32>,
-    /// Whether loops of invocations are allowed (`RecursiveLoop: Allow` on AWS); default `false`: the fake
-    /// stops a chain of requests that invokes the function more than 16 times.
+    /// Whether the function may be part of a loop of invocations (`RecursiveLoop: Allow` on AWS); default
+    /// `false`. With `false`, the fake stops a chain of requests that invokes the function more than 16
+    /// times.
     pub recursive_loop: bool,
     /// Settings of the function's asynchronous invocations.
     pub asynchronous: AsyncSettings,
@@ -145,7 +146,8 @@ impl FunctionConfig {
         variables
     }
 
-    /// Returns the function's own variables and Lambda's, without the variables that only a process needs.
+    /// Returns the environment variables that the configuration and Lambda set, without those that only a
+    /// process needs.
     pub(super) fn variables(&self, log_stream: &str) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
         // Set all three test values or none: AWS would reject a user's access key with a test session token.
@@ -218,19 +220,20 @@ impl FunctionConfig {
     }
 }
 
-/// Returns the folder of a program, which AWS calls the task root. It is the working directory of the process.
+/// Returns the folder that contains `program`: the working directory of the process, which AWS calls the task
+/// root.
 pub(super) fn task_root(program: &Path) -> &Path {
     program.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Error of an invalid configuration of a stage's functions, which lists all problems.
+/// Error that lists all problems in the configuration of a stage's functions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// Returns the problems of the functions' configuration, one sentence each.
+    /// Returns one sentence about each problem in the functions' configuration.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -245,8 +248,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Concurrency that must stay unreserved, for functions without a reservation (Lambda guide, "Configuring
-/// reserved concurrency").
+/// Part of the account's concurrency that must stay unreserved, for functions without a reservation (Lambda
+/// guide, "Configuring reserved concurrency").
 const UNRESERVED: u64 = 100;
 
 /// Checks all functions of a stage, including the sum of their reserved concurrency.
@@ -277,11 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn environment_of_a_process_has_the_variables_that_aws_sets() {
+    fn environment_of_a_function_process_has_the_variables_that_aws_sets() {
         let mut config = config();
         config.environment = BTreeMap::from([
             ("TABLE".to_owned(), "requests".to_owned()),
-            ("AWS_REGION".to_owned(), "reserved names lose".to_owned()),
+            ("AWS_REGION".to_owned(), "overwritten, because the name is reserved".to_owned()),
         ]);
         let root = Path::new("/functions/router");
         let variables = config.process_variables(root, "127.0.0.1:9", "stream");
@@ -305,7 +308,7 @@ mod tests {
         assert_eq!(Path::new(value("LAMBDA_TASK_ROOT")), root);
         assert!(
             !variables.contains_key(&OsString::from("CARGO_PKG_NAME")),
-            "a process inherits no other variable of the stage"
+            "a function's process does not inherit CARGO_PKG_NAME from the stage"
         );
     }
 

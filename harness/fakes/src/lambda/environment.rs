@@ -19,7 +19,7 @@ pub(super) use sandbox::Readiness;
 use sandbox::Sandbox;
 use tokio::time::sleep;
 
-/// An execution environment. Dropping it kills it.
+/// An execution environment of a function. Dropping this value kills the environment.
 #[derive(Debug)]
 pub(super) struct Environment {
     registration: Registration,
@@ -33,7 +33,7 @@ enum Running {
 }
 
 impl Environment {
-    /// Starts an environment and waits until the environment can take an event.
+    /// Starts an environment and waits until the environment can accept an event.
     ///
     /// # Errors
     /// [`InvokeError`] if the environment cannot be started, exits, reports an error, or exceeds the init
@@ -85,7 +85,7 @@ impl Environment {
         self.registration.caller()
     }
 
-    /// Returns whether the environment, which has answered its last event, can take another.
+    /// Returns the readiness of an environment that has answered its last event.
     pub(super) async fn readiness(&mut self) -> Readiness {
         match &self.code {
             Running::Process(sandbox) => sandbox.readiness().await,
@@ -94,13 +94,14 @@ impl Environment {
         }
     }
 
-    /// Runs one event, for at most `timeout`.
+    /// Sends one event to the environment, and waits for the reply for at most `timeout`.
     ///
-    /// With `kill`, a fault kills the environment as soon as it has the event. `midway_fault` affects only
-    /// code that runs in this process.
+    /// If `kill` is true, a fault kills the environment when it receives the event. `midway_fault` affects
+    /// only code that runs in this process.
     ///
     /// # Errors
-    /// [`InvokeError`] if the environment did not survive. The caller must then end the environment.
+    /// [`InvokeError`] if the environment exited, panicked, was killed, or exceeded `timeout`. The caller
+    /// must then call [`end`](Self::end).
     pub(super) async fn invoke(
         &mut self,
         event: Event,
@@ -125,7 +126,7 @@ impl Environment {
         }
     }
 
-    /// Ends the environment, and waits until its process, if any, is gone.
+    /// Ends the environment, and waits until its process, if any, has exited.
     pub(super) async fn end(self) {
         match self.code {
             Running::Process(sandbox) => sandbox.kill().await,
@@ -134,7 +135,7 @@ impl Environment {
     }
 }
 
-/// Injects the faults of an environment's start, before the function's own code runs.
+/// Injects the faults on the start of an environment, before the function's own code runs.
 async fn inject(effects: Effects, request_id: &str) -> Result<(), InvokeError> {
     if !effects.delay.is_zero() {
         sleep(effects.delay).await;

@@ -21,13 +21,13 @@ pub(super) struct Function {
     pub(super) registry: Registry,
 }
 
-/// Environments that have answered their last event and wait for another.
+/// Environments that have answered their last event and wait for the next.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     /// Idle environments, each with the time at which it became idle; the most recently used environment is
     /// last.
     pub(super) environments: Vec<(Environment, Instant)>,
-    /// Whether a task runs that ends environments after the idle timeout.
+    /// Whether a task is running that ends environments after the idle timeout.
     watched: bool,
 }
 
@@ -37,8 +37,8 @@ impl Function {
         Self { config, concurrency, idle: Mutex::default(), registry: Registry::default() }
     }
 
-    /// Locks the list and ignores poisoning: the list is consistent after each statement, so a panic cannot
-    /// corrupt it.
+    /// Locks the list of idle environments and ignores poisoning: the list is consistent after each
+    /// statement, so a panic cannot corrupt it.
     pub(super) fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +55,8 @@ impl Function {
     ) {
         let mut idle = self.idle();
         if environment.is_outdated() {
-            // A deploy has cleared the idle list in the meantime. Drop this environment too.
+            // The environment became outdated after the caller's check. Drop the environment instead of
+            // keeping it idle.
             return;
         }
         idle.environments.push((environment, Instant::now()));
@@ -72,7 +73,7 @@ impl Function {
         }
     }
 
-    /// Ends the environments that have been idle for `timeout`, and returns the time at which to check again.
+    /// Ends the environments that have been idle for `timeout`, and returns the time of the next check.
     ///
     /// Returns `None` if no environment is left.
     fn end_idle(&self, timeout: Duration) -> Option<Instant> {
@@ -85,7 +86,7 @@ impl Function {
     }
 }
 
-/// Ends each environment of a function when it reaches the idle timeout, until no environment is left.
+/// Ends each idle environment of `function` after `timeout`, until no idle environment is left.
 async fn end_idle(function: Weak<Function>, timeout: Duration) {
     while let Some(next) = function.upgrade().and_then(|function| function.end_idle(timeout)) {
         tokio::time::sleep_until(next).await;

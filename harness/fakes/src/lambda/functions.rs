@@ -25,13 +25,13 @@ use crate::observe::Observation;
 /// Maximum payload of a synchronous invocation in bytes: 6 MiB.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 6_291_456;
 
-/// Time that a caller whose answer is lost waits in addition to the function's timeout, before the call fails.
+/// If a fault loses the answer to a call, the call fails this long after the function's timeout.
 const LOST_ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
-/// The functions of a stage, which run as processes or in this process when they are invoked.
+/// The functions of a stage, each of which runs as processes or in this process.
 ///
 /// Must be used within a tokio runtime. Dropping the last clone kills all environments;
-/// [`Functions::shutdown`] lets the environments end in order.
+/// [`Functions::shutdown`] gives processes time to exit.
 #[derive(Clone, Debug)]
 pub struct Functions(pub(super) Arc<Inner>);
 
@@ -46,8 +46,8 @@ pub(super) struct Inner {
     version: AtomicU32,
 }
 
-/// Guards that an invocation holds until it ends: its concurrency permit, and the count of invocations that a
-/// shutdown waits for.
+/// Guards that an invocation holds until the invocation ends: its concurrency permit, and the count of
+/// invocations that a shutdown waits for.
 #[derive(Debug)]
 struct Admitted {
     _permit: OwnedSemaphorePermit,
@@ -71,12 +71,12 @@ impl Functions {
         Ok(Self(Arc::new(Inner { functions: functions.collect(), options, lifetimes, started, version })))
     }
 
-    /// Starts an environment of `function`, unless an idle one is ready, and waits until the environment asks
-    /// for an event.
+    /// Starts an environment of `function`, unless an idle environment is ready, and waits until the
+    /// environment asks for an event.
     ///
     /// # Errors
-    /// [`InvokeError`], as for an invocation. If the process exits, the message ends with the last lines that
-    /// the process wrote to its standard error.
+    /// [`InvokeError`] if the function does not exist, is throttled, or fails to start. If the process exits,
+    /// the message ends with the last lines of the process's standard error.
     pub async fn probe(&self, function: &str) -> Result<(), InvokeError> {
         let (function, _admitted) = self.0.admit(function)?;
         let environment = self.0.environment(&function, &uuid(&*self.options().entropy)).await?;
@@ -216,8 +216,8 @@ impl Inner {
             Code::InProcess(_) => self.options.faults.midway_fault(&context),
             Code::Program(_) => None,
         };
-        // A separate task: as on AWS, the function continues to run when its caller leaves, and the
-        // environment returns to the idle list.
+        // Use a separate task. As on AWS, the function then continues to run when its caller leaves, and the
+        // environment returns to the idle list afterward.
         let invocation = tokio::spawn(async move {
             let _admitted = admitted;
             self.invoke(&function, request_id, trace_id, payload, kill, midway_fault).await
@@ -228,7 +228,7 @@ impl Inner {
         match effect {
             Some(Effect::FailAfterApply) => Err(InvokeError::Service),
             Some(Effect::LoseAnswer) => {
-                // The caller waits for as long as the function may run, not forever.
+                // The caller waits only until the function's timeout and the margin have passed.
                 tokio::time::sleep(longest_wait.saturating_sub(began.elapsed())).await;
                 Err(InvokeError::Service)
             }
@@ -256,8 +256,8 @@ impl Inner {
 
     fn admit(&self, name: &str) -> Result<(Arc<Function>, Admitted), InvokeError> {
         let function = self.function(name)?;
-        // Count the invocation before the check: a shutdown then either waits for the invocation or is seen
-        // by the check.
+        // Count the invocation before the check. A concurrent shutdown then either waits for the invocation
+        // or is detected by the check.
         let alive = self.lifetimes.enter();
         if self.lifetimes.is_closing() {
             return Err(InvokeError::Throttled);
@@ -310,7 +310,8 @@ impl Inner {
         }
     }
 
-    /// Puts an environment that has answered into the idle list, or ends it if it is outdated.
+    /// Adds an environment that has answered its event to the idle list, or ends the environment if it is
+    /// outdated.
     async fn return_to_idle(&self, function: &Arc<Function>, environment: Environment) {
         if environment.is_outdated() {
             environment.end().await;
@@ -325,7 +326,8 @@ impl Inner {
         let mut found = None;
         while let Some((mut environment, since)) = function.take() {
             match environment.readiness().await {
-                // A deploy could not end this environment while it was out of the idle list.
+                // The environment became outdated while it was out of the idle list, so `renew` could not end
+                // it.
                 Readiness::Ready | Readiness::Busy if environment.is_outdated() => environment.end().await,
                 Readiness::Ready => {
                     found = Some(environment);

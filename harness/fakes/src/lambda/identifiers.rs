@@ -4,20 +4,20 @@ use streamer::ports::{Entropy, Timestamp};
 
 use crate::aws_format::{hex, log_day, trace_root};
 
-/// Returns a new X-Ray trace header, marked as not sampled because nothing collects traces here.
+/// Returns a new X-Ray trace header, marked as not sampled because the fake collects no traces.
 pub(super) fn trace_id(entropy: &dyn Entropy, now: Timestamp) -> String {
     let root = trace_root(entropy, now);
     format!("{root};Parent={};Sampled=0", parent_id(entropy))
 }
 
-/// Returns a new segment id, for the part `Parent` of a trace header.
+/// Returns a new segment id for the `Parent` field of a trace header.
 pub(super) fn parent_id(entropy: &dyn Entropy) -> String {
     let mut parent = [0; 8];
     entropy.fill(&mut parent);
     hex(&parent)
 }
 
-/// Returns the name of an environment's log stream: date, version and a random part.
+/// Returns the name of an environment's log stream: the date, the version and random hex digits.
 pub(super) fn log_stream(entropy: &dyn Entropy, now: Timestamp) -> String {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes);
@@ -25,7 +25,7 @@ pub(super) fn log_stream(entropy: &dyn Entropy, now: Timestamp) -> String {
 }
 
 /// Extracts the function's name from a name, an ARN or a partial ARN, each with or without the version
-/// `$LATEST`.
+/// `$LATEST`. Returns `None` for any other text.
 pub(super) fn function_name(named: &str) -> Option<&str> {
     let named = named.strip_suffix(":$LATEST").unwrap_or(named);
     let name = named.rsplit_once(":function:").map_or(named, |(_, name)| name);
@@ -38,7 +38,7 @@ mod tests {
     use crate::aws_format::tests::Constant;
 
     #[test]
-    fn trace_id_contains_the_second_of_its_creation() {
+    fn trace_header_contains_its_creation_time_in_seconds() {
         let trace = trace_id(&Constant(0xab), Timestamp::from_secs(0x6000_0001));
         assert_eq!(trace, "Root=1-60000001-abababababababababababab;Parent=abababababababab;Sampled=0");
     }

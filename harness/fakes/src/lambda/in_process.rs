@@ -1,5 +1,5 @@
-//! Traits of functions that run in this process: the same events and replies as on Lambda, without processes
-//! or sockets.
+//! Traits of functions that run in this process, without child processes or sockets. Events and replies are
+//! the same as on Lambda.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,21 +16,21 @@ use crate::faults::Caller;
 pub trait InProcess: fmt::Debug + Send + Sync {
     /// Starts an execution environment, which corresponds to Lambda's init phase.
     ///
-    /// `variables` are the function's environment variables, including Lambda's own. The environment must
-    /// make its calls to other fakes as `caller`.
+    /// `variables` are the function's environment variables, including Lambda's own. The environment must use
+    /// the identity `caller` in its calls to other fakes.
     fn start(&self, caller: Caller, variables: BTreeMap<String, String>) -> Starting<'_>;
 }
 
-/// Future of an execution environment that is starting. An error fails the init phase, as on AWS.
+/// Future that starts an execution environment. If it resolves to an error, the init phase fails, as on AWS.
 pub type Starting<'a> =
     Pin<Box<dyn Future<Output = Result<Box<dyn InProcessEnvironment>, InvokeError>> + Send + 'a>>;
 
 /// One execution environment of a function that runs in this process.
 ///
-/// The environment runs one event at a time. Dropping it ends the environment.
+/// The environment handles one event at a time. Dropping this value ends the environment.
 pub trait InProcessEnvironment: fmt::Debug + Send {
-    /// Runs one event and returns the reply. The returned future is dropped early if the invocation times out
-    /// or is killed.
+    /// Handles one event and returns the reply. The returned future is dropped early if the invocation times
+    /// out or the environment is killed.
     fn invoke(&mut self, event: InProcessEvent) -> Invocation<'_>;
 }
 

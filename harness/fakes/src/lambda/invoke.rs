@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// The only version of a function in this fake: the current code.
+/// Version of every function in responses and ARNs. The fake has no published versions.
 pub(super) const EXECUTED_VERSION: &str = "$LATEST";
 
 /// Future of a synchronous invocation, which resolves to the reply's payload or to an error.
 pub type Invocation<'a> = Pin<Box<dyn Future<Output = Result<Bytes, InvokeError>> + Send + 'a>>;
 
-/// Invokes functions by name, whether they are processes behind the Runtime API or closures in a test.
+/// Invokes functions by name. Tests may implement the trait with a stub instead of real functions.
 pub trait Invoke: fmt::Debug + Send + Sync {
     /// Runs `function` with `payload` and waits for the function's reply (invocation type `RequestResponse`).
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes) -> Invocation<'a>;
@@ -28,7 +28,7 @@ pub trait Invoke: fmt::Debug + Send + Sync {
     }
 }
 
-/// Reason why an invocation has no reply.
+/// Reason why an invocation returned no reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum InvokeError {

@@ -1,8 +1,8 @@
 //! Detection of recursive loops: the trace header counts the invocations of each function in a chain of
 //! requests.
 //!
-//! The format of `Lineage` in the trace header is undocumented, so the fake uses its own. SDKs forward the
-//! header unchanged from `_X_AMZN_TRACE_ID`, so any format works. The fake counts the invocations of each
+//! The format of `Lineage` in the trace header is undocumented, so the fake uses its own format. SDKs forward
+//! the header unchanged from `_X_AMZN_TRACE_ID`, so any format works. The fake counts the invocations of each
 //! function separately, as the Lambda guide describes ("Use Lambda recursive loop detection").
 
 use ring::digest::{SHA256, digest};

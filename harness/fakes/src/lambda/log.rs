@@ -11,18 +11,18 @@ use crate::watch;
 
 /// Receives the lines that functions write to their standard output and standard error.
 pub trait LogSink: fmt::Debug + Send + Sync {
-    /// Receives one line that `function` wrote, without its line end.
+    /// Receives one line that `function` wrote, without the line ending.
     fn line(&self, function: &str, line: &str);
 }
 
-/// A log for humans, in which each line starts with the name of its function.
+/// A log for a terminal. Each line starts with the name of the function that wrote the line.
 ///
 /// A slow reader, such as a paused pager, does not block the functions. Up to [`TerminalLog::WAITING_LINES`]
 /// lines wait in memory. The log drops further lines, and writes the number of dropped lines in their place.
 pub struct TerminalLog<W = io::Stderr> {
     waiting: Arc<Waiting>,
-    /// Output of the log, until the first line starts the writer thread, which takes the output. A log
-    /// without lines starts no thread.
+    /// Output of the log; `None` after the first line has started the writer thread, which then owns the
+    /// output.
     writer: Mutex<Option<W>>,
     ended: Mutex<Option<Receiver<()>>>,
 }
@@ -82,7 +82,8 @@ impl Waiting {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next line to write, or for a note about dropped lines; `None` when the log has ended.
+    /// Waits for the next line to write, or for a note about dropped lines. Returns `None` after the log was
+    /// closed.
     fn next(&self) -> Option<String> {
         let lines = self.lock();
         let idle = |lines: &mut Lines| lines.queue.is_empty() && lines.dropped == 0 && !lines.closed;
@@ -107,8 +108,8 @@ fn write_all(mut writer: impl Write, waiting: &Waiting) {
 impl<W: Write + Send + 'static> LogSink for TerminalLog<W> {
     fn line(&self, function: &str, line: &str) {
         let mut lines = self.waiting.lock();
-        // After one dropped line, drop all lines until the note is written, because the note comes after the
-        // queue.
+        // After the first dropped line, drop all lines until the note about dropped lines is written.
+        // Otherwise, the note would come after lines that were logged later.
         if lines.dropped > 0 || lines.queue.len() >= Self::WAITING_LINES {
             lines.dropped += 1;
         } else {
@@ -161,7 +162,7 @@ impl CapturedLog {
     /// Lines pass through a pipe, so they may arrive after the reply of the invocation that wrote them.
     ///
     /// # Panics
-    /// If the line is not written within five minutes.
+    /// Panics if the line is not written within five minutes.
     pub async fn wait_for(&self, function: &str, text: &str) -> String {
         let mut lines = self.0.subscribe();
         let found = tokio::time::timeout(Self::MAX_WAIT, async {
@@ -184,7 +185,8 @@ impl CapturedLog {
         line
     }
 
-    /// Limit of [`wait_for`](Self::wait_for). Without a limit, a test on virtual time would run forever.
+    /// Maximum time that [`wait_for`](Self::wait_for) waits. Without a limit, a test on virtual time would
+    /// run forever.
     const MAX_WAIT: Duration = Duration::from_mins(5);
 }
 
@@ -204,7 +206,7 @@ impl LogSink for CapturedLog {
 mod tests {
     use super::*;
 
-    /// A terminal that accepts writes while the test does not hold its lock.
+    /// A terminal that blocks writes while the test holds the lock.
     #[derive(Clone, Debug, Default)]
     struct Terminal(Arc<Mutex<Vec<u8>>>);
 

@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use super::invoke::{Invocation, InvokeError};
 use crate::faults::{CallContext, Caller, Effect, Faults, MidwayFault};
 
-/// Runs an invocation, and injects `midway_fault` at the await that the fault names.
+/// Runs an invocation, and injects `midway_fault` at the await whose number the fault specifies.
 ///
-/// After a freeze, the invocation continues. If the fault kills `caller` or lets it hang, this future stays
-/// pending; the task that polls it must drop it when the caller is killed or the timeout is reached.
+/// After a freeze, the invocation continues. If the fault kills or hangs `caller`, this future stays pending.
+/// The task that polls the future must drop it when the caller is killed or the timeout is reached.
 pub(super) async fn with_midway_fault(
     mut invocation: Invocation<'_>,
     caller: &Caller,
@@ -58,8 +58,8 @@ pub(super) async fn with_midway_fault(
             caller.freeze();
             caller.running().await;
         }
-        // Only `KillMidway` reaches this arm. The other effects are not midway faults, and the check at the top
-        // returns early for them.
+        // Only `KillMidway` reaches this arm. For all other effects in this arm, the function has already
+        // returned at the top.
         Effect::KillMidway { .. }
         | Effect::Throttle
         | Effect::Fail

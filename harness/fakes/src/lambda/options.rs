@@ -24,7 +24,7 @@ pub struct Options {
     /// default is 10 min: AWS documents no value, and 5 to 15 min have been observed.
     pub idle_timeout: Option<Duration>,
     /// Maximum number of concurrent invocations of all functions together; default 1,000, the default quota
-    /// of an AWS account. The reserved concurrency of functions is taken from this number.
+    /// of an AWS account. The reserved concurrency of functions is part of this number.
     pub account_concurrency: u32,
     /// Log for the output of the functions; default standard error.
     pub log: Arc<dyn LogSink>,
@@ -34,8 +34,9 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
     /// Fault rules for invocations; default none.
     pub faults: Faults,
-    /// Destination for records of asynchronous invocations whose ARN is not a function of the stage, such as
-    /// a queue. With the default, `None`, such a record is dropped and the function's log says so.
+    /// Receiver of asynchronous invocation records for destinations that are not functions of the stage, such
+    /// as queues. If `None` (default), each such record is dropped, and a line in the function's log reports
+    /// the loss.
     pub destination: Option<Arc<dyn Destination>>,
 }
 

@@ -7,7 +7,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use super::log::LogSink;
 
-/// Maximum bytes of one logged line: 256 KiB, the size limit of a `CloudWatch` event. A longer line is split.
+/// Maximum length of one logged line in bytes: 256 KiB, the size limit of a `CloudWatch` event. A longer line
+/// is split.
 const MAX_LINE_BYTES: u64 = 256 * 1_024;
 
 /// The last lines that a process wrote, kept to explain why the process exited.
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forwarded_lines_lose_their_line_ends_and_invalid_utf_8_is_replaced() {
+    async fn forwarded_lines_have_no_line_endings_and_invalid_utf_8_is_replaced() {
         let (lines, tail) = forwarded(b"one\r\n\ntwo \xff\nlast without end").await;
         assert_eq!(lines, ["one", "", "two \u{fffd}", "last without end"]);
         assert_eq!(tail, "one\n\ntwo \u{fffd}\nlast without end");

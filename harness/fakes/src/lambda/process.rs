@@ -97,8 +97,9 @@ impl Process {
         log: &Arc<dyn LogSink>,
         lifetimes: &Lifetimes,
     ) -> io::Result<Self> {
-        // A separate process group: Ctrl-C in the terminal then reaches only the stage, which shuts down its
-        // functions in order. A signal to the group also reaches the processes that the function has started.
+        // Use a separate process group. Ctrl-C in the terminal then reaches only the stage, which shuts down
+        // its functions in order. A signal to the group also reaches the processes that the function has
+        // started.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         let alive = lifetimes.enter();
@@ -146,7 +147,7 @@ impl Process {
         reason.unwrap_or_else(|| describe(None))
     }
 
-    /// Kills the process, and waits until the process is gone.
+    /// Kills the process, and waits until the process has exited.
     pub(super) async fn kill(self) {
         let Self { kill, mut exit, .. } = self;
         drop(kill);
@@ -164,7 +165,7 @@ impl Process {
     }
 }
 
-/// Cause of the end of a process.
+/// Reason why a process ends.
 enum EndCause {
     /// The process exited by itself.
     Exited(io::Result<ExitStatus>),
@@ -172,7 +173,7 @@ enum EndCause {
     Close,
 }
 
-/// Waits until `child` exits, or ends it on a kill or a shutdown; returns the exit reason in Lambda's words.
+/// Waits until `child` exits, or ends it on a kill or a shutdown. Returns the exit reason in Lambda's words.
 async fn supervise(
     mut child: Child,
     group: &Group,
@@ -217,7 +218,7 @@ pub(super) struct Group(Arc<Mutex<Members>>);
 #[derive(Debug, Default)]
 struct Members {
     leader: Option<Pid>,
-    /// Whether SIGTERM was sent. From then on, the group is not frozen any more.
+    /// Whether SIGTERM was sent to the group. After the SIGTERM, the group is no longer frozen.
     ending: bool,
 }
 
@@ -306,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn process_exit_is_described_in_lambdas_words() {
+    fn exit_reason_of_a_process_has_the_wording_of_lambda() {
         let reason = |raw| describe(Some(ExitStatus::from_raw(raw)));
         assert_eq!(reason(127 << 8), "Runtime exited with error: exit status 127");
         assert_eq!(reason(0), "Runtime exited without providing a reason");

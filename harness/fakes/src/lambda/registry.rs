@@ -1,4 +1,4 @@
-//! Registry of a function's environments, through which they are killed, thawed or replaced.
+//! Registry of a function's environments, used to kill, thaw or replace the environments.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,7 @@ impl Registry {
     }
 }
 
-/// Registration of one environment. Dropping it removes the environment from the registry.
+/// Registration of one environment. Dropping this value removes the environment from the registry.
 #[derive(Debug)]
 pub(super) struct Registration {
     caller: Caller,

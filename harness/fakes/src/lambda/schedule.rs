@@ -18,8 +18,8 @@ pub use expression::Expression;
 
 use crate::aws_format::{iso_8601, uuid};
 
-/// Maximum duration of one sleep. The clock is read again after each sleep, because the clock may have been
-/// set.
+/// Maximum duration of one sleep. The clock is read again after each sleep, because the system clock may have
+/// been changed.
 const MAX_SLEEP: Duration = Duration::from_mins(1);
 
 /// A schedule that invokes a function.
@@ -89,7 +89,7 @@ impl Schedule {
             }
             upcoming = self.expression.next(start, next.max(clock.now()));
         }
-        // The schedule has no further times, so only `stop` ends this task.
+        // The schedule has no further times, so only `stop` ends the wait.
         std::future::pending().await
     }
 
@@ -106,7 +106,9 @@ impl Schedule {
     }
 
     /// Returns the payload of an invocation at time `at`: the configured input, or the event that
-    /// `EventBridge` generates (`EventBridge` guide, "Creating a rule that runs on a schedule").
+    /// `EventBridge` generates.
+    ///
+    /// Source of the event's format: `EventBridge` guide, "Creating a rule that runs on a schedule".
     fn payload(&self, at: Timestamp, entropy: &dyn Entropy) -> String {
         if let Some(input) = &self.input {
             return input.clone();

@@ -57,7 +57,7 @@ async fn authorizer_context_is_part_of_every_later_event_of_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_identity_source_is_401_without_invoking_the_authorizer() {
+async fn handshake_without_an_identity_source_is_401_and_invokes_no_authorizer() {
     let authorizer = Authorizer::new("auth")
         .identity_source("route.request.header.X-Auth")
         .identity_source("route.request.querystring.token");

@@ -66,7 +66,7 @@ async fn connect_reply_with_a_2xx_status_accepts_the_handshake_with_101() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_reply_with_another_status_reaches_the_client_with_its_body() {
+async fn status_and_body_of_a_connect_reply_other_than_2xx_reach_the_client() {
     let stage = Stage::in_memory(config(), async |_, event: Value| {
         let status = event["queryStringParameters"]["status"].as_str().unwrap();
         reply(json!({
@@ -155,7 +155,7 @@ async fn connect_timeout_after_29_s_is_answered_with_the_configured_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn announced_subprotocol_is_the_one_that_the_connect_function_returns() {
+async fn subprotocol_returned_by_the_connect_function_is_selected() {
     let stage = Stage::in_memory(config(), async |_, _| {
         reply(json!({ "statusCode": 200, "headers": { "sec-websocket-protocol": "v2" } }))
     });
@@ -165,7 +165,7 @@ async fn announced_subprotocol_is_the_one_that_the_connect_function_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unreturned_subprotocol_is_announced_only_if_accept_first_subprotocol_is_on() {
+async fn first_offered_subprotocol_is_selected_only_if_accept_first_subprotocol_is_on() {
     let offer = || request_with("/prod", &[("sec-websocket-protocol", "v1, v2")]);
     let stage = Stage::in_memory(config(), echo_body);
     let error = stage.connect(offer()).await.unwrap_err();
@@ -242,7 +242,7 @@ async fn handshake_url_above_4096_characters_is_414() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn management_call_while_connect_runs_is_410() {
+async fn management_call_while_the_connect_function_runs_is_410() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |_, _| {
@@ -266,7 +266,7 @@ async fn management_call_while_connect_runs_is_410() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_leaves_during_connect_triggers_disconnect_afterwards() {
+async fn client_that_leaves_during_connect_triggers_disconnect_after_connect_ends() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |function, _| {

@@ -75,7 +75,7 @@ async fn disconnect_event_of_a_client_without_a_close_frame_has_code_1006() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_sent_right_before_the_close_still_reaches_its_function() {
+async fn message_sent_right_before_a_close_frame_still_reaches_its_function() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     client.socket.feed(Message::text("last")).await.unwrap();
@@ -87,7 +87,7 @@ async fn message_sent_right_before_the_close_still_reaches_its_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_waiting_for_a_client_that_vanishes_is_410_while_disconnect_runs() {
+async fn pending_post_is_410_when_the_client_vanishes_even_while_disconnect_runs() {
     let mut config = config();
     config.limits.frames_waiting = 1;
     let mut stage = Stage::in_memory(config, async |function, _| {
@@ -150,7 +150,7 @@ async fn message_above_128_kib_closes_the_connection_with_1009() {
 }
 
 #[tokio::test]
-async fn client_that_is_still_sending_receives_the_close_frame_without_a_reset() {
+async fn client_that_is_still_sending_receives_the_close_frame_without_a_tcp_reset() {
     let mut stage = Stage::on_a_port(config(), echo_body).await;
     let mut client = stage.client().await;
     client.send(&"x".repeat(4 * 1_024 * 1_024)).await;
@@ -235,7 +235,7 @@ async fn connection_is_closed_with_1001_after_2_hours() {
 }
 
 #[tokio::test]
-async fn client_that_closes_sees_its_socket_end_while_disconnect_still_runs() {
+async fn socket_of_a_closing_client_ends_while_the_disconnect_function_still_runs() {
     let mut stage = Stage::on_a_port(config(), async |function, _| {
         if function == "disconnect" {
             std::future::pending().await
@@ -269,7 +269,10 @@ async fn gateway_shutdown_closes_every_socket_with_1001_and_runs_disconnect() {
     let shutdown = tokio::spawn(async move { gateway.shutdown().await });
     for client in &mut clients {
         assert_eq!(client.closed().await.0, 1001);
-        assert!(client.socket.close(None).await.is_err(), "the client has already answered the close frame");
+        assert!(
+            client.socket.close(None).await.is_err(),
+            "a second close fails, because the client has already answered the close frame"
+        );
     }
     drop(clients);
     shutdown.await.unwrap();
@@ -281,7 +284,7 @@ async fn gateway_shutdown_closes_every_socket_with_1001_and_runs_disconnect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gateway_shutdown_waits_for_disconnect_no_longer_than_its_timeout() {
+async fn gateway_shutdown_stops_waiting_for_disconnect_after_the_shutdown_timeout() {
     let functions = async |function: String, _: Value| {
         if function == "disconnect" {
             std::future::pending().await

@@ -1,4 +1,4 @@
-//! Tests of injected faults: posts to clients and `$disconnect` events that fail or come late.
+//! Tests of injected faults: posts to clients and `$disconnect` events that fail or are delayed.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn stage(faults: &Faults) -> Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faulted_post_returns_the_error_and_only_fail_after_apply_reaches_the_client() {
+async fn post_with_a_fault_returns_an_error_and_reaches_the_client_only_if_applied() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;
@@ -36,7 +36,7 @@ async fn faulted_post_returns_the_error_and_only_fail_after_apply_reaches_the_cl
     assert_eq!(
         client.text().await,
         "InternalServerErrorException",
-        "only the post with fail_after_apply arrives"
+        "only the post with the fault fail_after_apply reaches the client"
     );
     assert_eq!(client.text().await, "");
     assert_eq!(stage.post(&client.id, b"without a fault").await.status, 200);
@@ -44,7 +44,7 @@ async fn faulted_post_returns_the_error_and_only_fail_after_apply_reaches_the_cl
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_event_comes_late_or_never_under_a_fault() {
+async fn disconnect_event_is_late_under_a_delay_fault_and_is_lost_under_a_fail_fault() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let client = stage.client().await;
@@ -83,7 +83,7 @@ async fn delayed_post_arrives_late_and_a_post_with_a_lost_answer_never_returns()
 }
 
 #[tokio::test(start_paused = true)]
-async fn function_that_a_fault_kills_during_a_post_dies_before_the_post_arrives() {
+async fn post_whose_caller_is_killed_by_a_fault_does_not_reach_the_client() {
     let faults = Faults::default();
     let mut stage = stage(&faults);
     let mut client = stage.client().await;

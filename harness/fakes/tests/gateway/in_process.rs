@@ -1,4 +1,4 @@
-//! Tests of the gateway without network sockets, as a stage in one process uses it.
+//! Tests of the gateway without network sockets, as used by a stage that runs in one process.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -91,7 +91,7 @@ async fn rejected_in_process_handshake_returns_the_response_as_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_process_connect_that_is_aborted_triggers_disconnect_afterwards() {
+async fn aborted_in_process_connect_triggers_disconnect_after_connect_ends() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut stage = Stage::in_memory(config(), move |function, _| {
@@ -161,6 +161,6 @@ async fn in_process_post_to_a_client_that_does_not_read_is_429_after_1_s() {
     assert_eq!(
         (sent, started.elapsed()),
         (17, Duration::from_secs(1)),
-        "16 frames wait in the queue and one is being sent"
+        "17 posts succeed (16 frames in the queue, one being sent) and the next fails after 1 s"
     );
 }

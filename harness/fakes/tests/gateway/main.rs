@@ -1,7 +1,7 @@
 //! Tests of the WebSocket gateway as clients and functions see it.
 //!
-//! Most tests run over in-memory pipes with paused time. There, a sleep of virtual time ends only when no
-//! other task can make progress.
+//! Most tests run over in-memory pipes with paused time. With paused time, a sleep ends only when no other
+//! task can make progress.
 
 #![expect(clippy::unwrap_used, reason = "an unwrap that fails in a test helper fails the test")]
 

@@ -64,7 +64,7 @@ async fn management_call_with_a_malformed_connection_id_is_400() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn management_call_for_another_stage_is_403() {
+async fn management_call_with_the_path_of_an_unknown_stage_is_403() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let client = stage.client().await;
     for method in ["POST", "GET", "DELETE"] {

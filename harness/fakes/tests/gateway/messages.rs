@@ -37,7 +37,7 @@ async fn connection_request_and_message_ids_have_the_form_of_aws_and_are_unique(
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_selects_a_route_by_exact_match_and_otherwise_default() {
+async fn message_selects_the_route_with_an_equal_key_and_otherwise_the_default_route() {
     let mut stage = Stage::in_memory(config(), echo_body);
     let mut client = stage.client().await;
     for (message, function, route) in [
@@ -75,7 +75,7 @@ async fn message_without_a_route_gets_a_forbidden_frame_and_the_socket_stays_ope
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_function_gives_an_internal_error_frame_and_the_socket_stays_open() {
+async fn failed_function_yields_an_internal_error_frame_and_the_socket_stays_open() {
     let mut stage = Stage::in_memory(config(), async |_, event: Value| match event["body"].as_str() {
         Some("error") => Err(InvokeError::Function { error_type: "E".into(), message: "no".into() }),
         Some("throttled") => Err(InvokeError::Throttled),
@@ -95,7 +95,7 @@ async fn failed_function_gives_an_internal_error_frame_and_the_socket_stays_open
 }
 
 #[tokio::test(start_paused = true)]
-async fn malformed_proxy_reply_gives_an_internal_server_error_frame() {
+async fn malformed_proxy_reply_yields_an_internal_server_error_frame() {
     let mut stage = Stage::in_memory(config(), async |function, event: Value| match function.as_str() {
         "default" => Ok(event["body"].as_str().unwrap().to_owned().into()),
         _ => reply(json!({ "statusCode": 200 })),
@@ -206,7 +206,7 @@ async fn messages_of_one_connection_run_concurrently_and_may_end_out_of_order() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_above_the_in_flight_limit_waits_until_another_message_ends() {
+async fn message_above_the_in_flight_limit_waits_until_an_earlier_message_ends() {
     let gate = Gate::new();
     let waiting = gate.clone();
     let mut config = config();

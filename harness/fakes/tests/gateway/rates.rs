@@ -12,7 +12,8 @@ fn statuses(all: &[Result<u16, u16>], status: Result<u16, u16>) -> usize {
     all.iter().filter(|one| **one == status).count()
 }
 
-/// Connects `n` times without a pause, and drops each opened connection.
+/// Connects `n` times without a pause, and drops each opened connection. Returns the status of each
+/// handshake.
 async fn connect(stage: &Stage, n: usize) -> Vec<Result<u16, u16>> {
     let mut all = Vec::new();
     for _ in 0..n {
@@ -38,7 +39,7 @@ async fn requests_above_10000_a_second_with_a_burst_of_5000_are_throttled() {
     assert_eq!(defaults.requests, Throttle::per_second(10_000.0, 5_000));
     assert_eq!(defaults.connections, Throttle::per_second(500.0, 500));
 
-    // The `$connect` takes one token, and calls of the management API take tokens from the same bucket.
+    // The handshake takes one token, and calls of the management API take tokens from the same bucket.
     let mut stage = Stage::in_memory(config(), echo_body);
     let client = stage.client().await;
     let path = format!("/prod/@connections/{}", client.id);
@@ -58,7 +59,7 @@ async fn requests_above_10000_a_second_with_a_burst_of_5000_are_throttled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttled_connect_is_refused_with_429_without_invoking_its_function() {
+async fn throttled_handshake_is_refused_with_429_and_invokes_no_connect_function() {
     let mut config = config();
     config.limits.requests = Throttle::per_second(1.0, 1);
     let mut stage = Stage::in_memory(config, echo_body);
@@ -92,15 +93,15 @@ async fn throttled_message_yields_an_error_frame_unless_disabled_by_configuratio
         stage.no_event().await;
         advance(Duration::from_secs(1)).await;
         client.send("in time").await;
-        assert_eq!(client.text().await, "in time", "the socket stays open");
+        assert_eq!(client.text().await, "in time", "the socket stays open after a throttled message");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn route_throttle_limits_only_its_own_route() {
+async fn throttle_of_a_route_does_not_limit_other_routes() {
     let mut config = config();
     config.routes.retain(|route| route.key != "note");
-    // Exactly enough tokens for the `$connect`, two notes, one echo, and one GET of the connection.
+    // Exactly enough tokens for the handshake, two notes, one echo, and one GET of the connection.
     config.limits.requests = Throttle::per_second(1.0, 5);
     let config = config
         .route(Route::two_way("note", "note").throttle(Throttle::per_second(0.5, 2)))
@@ -122,7 +123,7 @@ async fn route_throttle_limits_only_its_own_route() {
     assert_eq!(
         stage.in_process("GET", &path).await.0,
         200,
-        "a message that its route rejects takes no token from the shared bucket"
+        "a message rejected by its route's throttle takes no token from the API's bucket"
     );
     advance(Duration::from_secs(2)).await;
     client.send(note).await;

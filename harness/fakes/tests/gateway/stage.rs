@@ -48,8 +48,8 @@ enum Address {
     Pipes(mpsc::UnboundedSender<DuplexStream>),
 }
 
-/// Returns an API with the routes `$connect`, `$disconnect`, `note` (one-way), `echo` and `$default`
-/// (two-way). Each route has its own function.
+/// Returns the configuration of an API with the routes `$connect`, `$disconnect`, `note` (one-way), `echo`
+/// and `$default` (two-way). Each route has its own function.
 pub(crate) fn config() -> ApiConfig {
     ApiConfig::new("abcde12345", "abcde12345.execute-api.eu-west-1.amazonaws.com")
         .route(Route::one_way("$connect", "connect"))
@@ -59,7 +59,7 @@ pub(crate) fn config() -> ApiConfig {
         .route(Route::two_way("$default", "default"))
 }
 
-/// Default behavior of the test's functions: reply 200 with the message's body.
+/// Behavior of the functions in most tests: reply 200 with the body of the event.
 pub(crate) async fn echo_body(_function: String, event: Value) -> Result<Bytes, InvokeError> {
     reply(json!({ "statusCode": 200, "body": event["body"] }))
 }
@@ -117,8 +117,8 @@ impl Stage {
         assert_eq!(self.events.try_recv().ok(), None);
     }
 
-    /// Returns the maximum time to wait for an event: longer than every limit in virtual time, or enough for
-    /// a busy machine in real time.
+    /// Returns the maximum time to wait for an event. In virtual time, the wait is longer than every limit of
+    /// the gateway. In real time, the wait is long enough for a busy machine.
     fn wait_limit(&self) -> Duration {
         match self.address {
             Address::Tcp(_) => Duration::from_secs(20),
@@ -320,7 +320,7 @@ impl Invoke for Functions {
     }
 }
 
-/// A clock that shows a fixed time until the test sets another one.
+/// A clock whose time changes only when the test sets a new time.
 #[derive(Debug)]
 pub(crate) struct SetClock(AtomicU64);
 
@@ -336,7 +336,7 @@ impl Clock for SetClock {
     }
 }
 
-/// Predictable entropy for tests: the values 1, 2, 3 and so on.
+/// Predictable entropy for tests: each call returns the next number, starting at 1.
 #[derive(Debug, Default)]
 struct Counting(AtomicU8);
 
@@ -368,7 +368,7 @@ impl Listener for Pipes {
     }
 }
 
-/// A gate at which functions wait until the test opens it.
+/// A gate at which functions wait until the test opens the gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>>);
 

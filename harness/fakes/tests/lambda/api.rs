@@ -72,7 +72,7 @@ async fn lambda_api_invokes_a_function_by_name_arn_or_partial_arn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_function_is_reported_by_a_response_header_and_the_error_as_body() {
+async fn error_of_a_failed_function_is_the_response_body_and_is_flagged_by_a_header() {
     let answer = invoke(&stage(&Faults::default()), "f", None, r#"{"do":"fail"}"#).await;
     assert_eq!((answer.status, answer.header("x-amz-function-error")), (StatusCode::OK, "Unhandled"));
     assert_eq!(answer.json(), json!({ "errorType": "ReportError", "errorMessage": "no such format" }));

@@ -21,7 +21,8 @@ use super::in_process::{START, function_error};
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:";
 const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:failed";
 
-/// Receives the time in seconds since the start and the event of each invocation of a [`Scripted`] function.
+/// Receiver of the invocations of a [`Scripted`] function: for each, the time in seconds since the start, and
+/// the event.
 pub(crate) type Invoked = mpsc::UnboundedReceiver<(u64, InProcessEvent)>;
 
 /// In-process function that returns the given replies in order, and then `null`, and reports each invocation.
@@ -109,7 +110,7 @@ fn to_queue() -> AsyncSettings {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_async_invocation_is_retried_after_1_and_2_minutes_with_its_request_id() {
+async fn failed_async_invocation_is_retried_after_1_and_2_minutes_with_the_same_request_id() {
     let (code, mut invoked) = Scripted::new([failure(), failure(), failure()]);
     let mut stage = Stage::new(vec![config("f", code, to_queue())]);
     let id = stage.functions.invoke_async("f", Bytes::from_static(b"{\"pages\":30}")).unwrap();

@@ -47,7 +47,7 @@ async fn invocations(schedule: Schedule) -> Vec<(u64, Value)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scheduled_rule_invokes_its_function_at_its_time_with_the_event_of_aws() {
+async fn scheduled_rule_invokes_its_function_at_the_scheduled_time_with_the_event_of_aws() {
     // The clock starts at midnight of March 1, 2026.
     let mut invoked = invocations(schedule("cron(30 12 * * ? *)", Scheduler::Rule, None)).await;
     let (at, mut event) = invoked.remove(0);
@@ -69,7 +69,7 @@ async fn scheduled_rule_invokes_its_function_at_its_time_with_the_event_of_aws()
 }
 
 #[tokio::test(start_paused = true)]
-async fn scheduler_event_has_its_own_source_and_a_configured_input_replaces_the_event() {
+async fn scheduler_event_has_source_aws_scheduler_and_configured_input_replaces_the_event() {
     let invoked = invocations(schedule("at(2026-03-01T06:00:00)", Scheduler::Schedule, None)).await;
     assert_eq!(invoked.len(), 1);
     assert_eq!((invoked[0].0, &invoked[0].1["source"]), (6 * 3_600, &json!("aws.scheduler")));

@@ -26,8 +26,8 @@ pub(super) struct Local {
     process: Process,
 }
 
-/// Stands in for the process of the environment. Dropping it kills the caller: calls of tasks that still run
-/// then have no effect.
+/// Stand-in for the environment's process. Dropping this value kills the caller, so that calls of tasks that
+/// still run have no effect.
 #[derive(Debug)]
 struct Process(Caller);
 
@@ -38,7 +38,7 @@ impl Drop for Process {
 }
 
 impl Local {
-    /// Runs the init phase to its end.
+    /// Runs the init phase of an environment.
     ///
     /// # Errors
     /// [`InvokeError`] if the code reports an error, panics, is killed, or exceeds the init timeout.
@@ -68,7 +68,7 @@ impl Local {
     /// `timeout`.
     ///
     /// # Errors
-    /// [`InvokeError`] if the environment did not survive.
+    /// [`InvokeError`] if the environment panicked, was killed or terminated, or exceeded `timeout`.
     pub(super) async fn invoke(
         &mut self,
         event: Event,
@@ -88,7 +88,7 @@ impl Local {
             None => invocation,
         };
         tokio::select! {
-            // Biased: an environment that one of its own calls has killed must not return a reply.
+            // Biased: an environment that a fault on one of its calls has killed must not return a reply.
             biased;
             () = caller.killed() => Err(InvokeError::exited(&request_id, KILLED)),
             () = self.lifetimes.closed() => Err(InvokeError::exited(&request_id, TERMINATED)),

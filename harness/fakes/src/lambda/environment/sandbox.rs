@@ -17,13 +17,13 @@ use crate::lambda::options::Options;
 use crate::lambda::process::{Lifetimes, Process};
 use crate::lambda::runtime_api::{Event, Reply, RuntimeApi};
 
-/// Maximum time that an environment that has just answered may take to ask for its next event.
+/// Maximum time between an environment's reply and its request for the next event.
 ///
-/// A runtime usually asks within microseconds. A slower runtime is still busy, and the invocation uses
-/// another environment.
+/// A runtime usually asks within microseconds. A runtime that takes longer counts as busy, and the next
+/// invocation uses another environment.
 const READY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Ability of an environment to take an event.
+/// Readiness of an environment for the next event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::lambda) enum Readiness {
     Ready,
@@ -101,7 +101,7 @@ impl Sandbox {
 
     async fn init(&mut self, timeout: Duration, request_id: &str) -> Result<(), InvokeError> {
         tokio::select! {
-            // Biased: if a runtime reports an error and then exits, the reported error counts.
+            // Biased: if a runtime reports an error and then exits, the reported error is returned.
             biased;
             ready = self.api.ready() => ready,
             reason = self.process.exited() => {
@@ -118,7 +118,7 @@ impl Sandbox {
         }
     }
 
-    /// Returns whether the environment, which has answered its last event, can take another.
+    /// Returns the readiness of an environment that has answered its last event.
     pub(super) async fn readiness(&self) -> Readiness {
         tokio::select! {
             biased;
@@ -136,11 +136,12 @@ impl Sandbox {
     /// Waits for the function's reply to an event, for at most `timeout`.
     ///
     /// # Errors
-    /// [`InvokeError`] if the environment did not survive. The caller must then kill the environment.
+    /// [`InvokeError`] if the process exited or the reply took longer than `timeout`. The caller must then
+    /// call [`kill`](Self::kill).
     pub(super) async fn reply(&self, running: Running, timeout: Duration) -> Result<Reply, InvokeError> {
         let Running { request_id, mut reply } = running;
         tokio::select! {
-            // Biased: if a function replies and then exits, the reply counts.
+            // Biased: if a function replies and then exits, the reply is returned.
             biased;
             Ok(reply) = &mut reply => Ok(reply),
             reason = self.process.exited() => Err(InvokeError::exited(&request_id, &reason)),
@@ -148,7 +149,7 @@ impl Sandbox {
         }
     }
 
-    /// Kills the environment's process, and waits until the process is gone.
+    /// Kills the environment's process, and waits until the process has exited.
     pub(super) async fn kill(self) {
         let Self { process, server, .. } = self;
         process.kill().await;
@@ -163,7 +164,7 @@ pub(super) struct Running {
     reply: oneshot::Receiver<Reply>,
 }
 
-/// The task that serves the Runtime API. Dropping it aborts the task.
+/// Handle of the task that serves the Runtime API. Dropping the handle aborts the task.
 #[derive(Debug)]
 struct Server(JoinHandle<()>);
 

@@ -20,10 +20,10 @@ pub(in crate::lambda) fn response_too_large() -> InvokeError {
     InvokeError::Function { error_type: "Function.ResponseSizeTooLarge".to_owned(), message }
 }
 
-/// Reads a body to its end; `None` if the body exceeds `limit` bytes.
+/// Reads a body to its end. Returns `None` if the body exceeds `limit` bytes.
 ///
-/// A body that is too large is also read to its end: a runtime that is still sending would otherwise see a
-/// broken connection before it sees the answer.
+/// A body that is too large is also read to its end. Otherwise, a runtime that is still sending would get a
+/// connection error instead of the answer.
 pub(in crate::lambda) async fn read_to_end(body: Body, limit: usize) -> Result<Option<Bytes>, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut length) = (BytesMut::new(), 0_usize);
@@ -69,7 +69,7 @@ pub(in crate::lambda) enum Refusal {
     InvalidRequestId,
     InvalidStateTransition,
     RequestEntityTooLarge,
-    /// The connection broke within the body, so this response reaches no runtime.
+    /// The connection closed before the end of the body, so no runtime receives this response.
     Truncated,
 }
 
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn request_body_is_kept_up_to_the_limit_and_discarded_above_it() {
+    async fn request_body_up_to_the_limit_is_returned_and_a_larger_body_is_discarded() {
         let read = |length: usize| read_to_end(Body::from(vec![0; length]), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES).await.unwrap().unwrap().len(), MAX_REPLY_BYTES);
         assert_eq!(read(MAX_REPLY_BYTES + 1).await, Ok(None));

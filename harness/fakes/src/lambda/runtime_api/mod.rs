@@ -1,4 +1,5 @@
-//! The Runtime API of one environment, which the function's process calls for events and replies.
+//! The Runtime API of one environment, which the function's process calls to receive events and to send
+//! replies.
 
 mod messages;
 
@@ -42,10 +43,10 @@ enum Phase {
     InitFailed(InvokeError),
     /// The runtime waits for an event.
     Ready,
-    /// The runtime is processing an event. If the runtime asks for the next event, it gets the same event
-    /// again, as in AWS's own code.
+    /// The runtime is processing an event. If the runtime asks for the next event, it receives the same event
+    /// again, as in AWS's own implementation.
     Invoked { event: Event, reply: oneshot::Sender<Reply> },
-    /// The runtime has answered the event with this request id, and has not asked for another event.
+    /// The runtime has answered the event with this request id, and has not asked for the next event.
     Answered { request_id: String },
 }
 
@@ -54,7 +55,7 @@ enum Phase {
 pub(super) struct RuntimeApi {
     phase: watch::Sender<Phase>,
     /// Process group to freeze while the runtime waits for an event; unset if freezing is off. Signals are
-    /// sent under the lock of `phase`, so that a stop and a continue cannot overtake each other.
+    /// sent under the lock of `phase`, so that SIGSTOP and SIGCONT are sent in the order of the phases.
     frozen: OnceLock<Group>,
 }
 
@@ -136,7 +137,8 @@ impl RuntimeApi {
                 let request_id = event.request_id.clone();
                 if let Phase::Invoked { reply, .. } = std::mem::replace(phase, Phase::Answered { request_id })
                 {
-                    // Sending fails if the invocation has just timed out. The reply is not needed then.
+                    // Sending fails if the invocation has just timed out. In that case, the reply is not
+                    // needed.
                     let _ = reply.send(answer);
                 }
                 outcome = Ok(());
@@ -247,13 +249,17 @@ mod tests {
         let reply = api.send_event(event("a"));
         assert_eq!(api.asked_for_next(), Ok(()), "running: a request for the next event is accepted");
         assert_eq!(api.init_failed(failure("x", "y")), forbidden, "running: an init error is refused");
-        assert_eq!(api.answered("b", Ok(Bytes::new())), unknown, "running: a reply to another id is refused");
+        assert_eq!(
+            api.answered("b", Ok(Bytes::new())),
+            unknown,
+            "running: a reply with an unknown request id is refused"
+        );
         assert_eq!(api.answered("a", Ok(Bytes::from_static(b"1"))), Ok(()));
         assert_eq!(api.answered("a", Ok(Bytes::from_static(b"2"))), forbidden, "a second reply is refused");
         assert_eq!(
             api.answered("b", Ok(Bytes::new())),
             unknown,
-            "answered: a reply to another id is refused"
+            "answered: a reply with an unknown request id is refused"
         );
         assert_eq!(reply.await.unwrap(), Ok(Bytes::from_static(b"1")));
         assert_eq!(api.asked_for_next(), Ok(()));

@@ -24,7 +24,7 @@ enum Days {
     OfMonth(BTreeSet<i16>),
     /// `L`: the last day of the month.
     Last,
-    /// `3W`: the working day of the month that is nearest to the third.
+    /// `3W`: the working day of the month that is nearest to the third day.
     WorkingDay(i8),
     /// Days of the week, of which Sunday is 1.
     OfWeek(BTreeSet<i16>),
@@ -144,8 +144,8 @@ impl Days {
     }
 }
 
-/// Returns the working day nearest to the `near`th day of the month of `day`; `None` if the month has no such
-/// day.
+/// Returns the working day nearest to the `near`th day of the month that contains `day`; `None` if the month
+/// has fewer than `near` days.
 fn working_day(day: Date, near: i8) -> Option<Date> {
     let wanted = day.with().day(near).build().ok()?;
     let away = match wanted.weekday() {
@@ -158,7 +158,7 @@ fn working_day(day: Date, near: i8) -> Option<Date> {
     wanted.checked_add(jiff::Span::new().days(away)).ok()
 }
 
-/// Name and allowed values of one field of a cron expression, which is a list of values, ranges and steps.
+/// Name and allowed values of one field of a cron expression. A field is a list of values, ranges and steps.
 #[derive(Clone, Copy, Debug)]
 struct Field {
     name: &'static str,
@@ -197,7 +197,7 @@ impl Field {
             let (first, last) = match range.split_once('-') {
                 _ if range == "*" => (self.least, self.most),
                 Some((first, last)) => (self.value(first)?, self.value(last)?),
-                // `1/10` continues to the largest value of the field.
+                // `1/10` means every tenth value from 1 to the largest value of the field.
                 None if step.is_some() => (self.value(range)?, self.most),
                 None => (self.value(range)?, self.value(range)?),
             };

@@ -1,8 +1,8 @@
-//! Error of a schedule expression that cannot be parsed.
+//! Error for a schedule expression that cannot be parsed.
 
 use std::fmt;
 
-/// Error of a schedule expression that cannot be parsed. The message names the problem.
+/// Error for a schedule expression that cannot be parsed. The message names the problem.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExpressionError(String);
 

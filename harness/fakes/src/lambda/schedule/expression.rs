@@ -27,8 +27,8 @@ impl Expression {
         matches!(self.0, When::Rate(_))
     }
 
-    /// Returns the first time after `after`, for a schedule that was created at `start`; `None` if no later
-    /// time exists.
+    /// Returns the first invocation time after `after`, for a schedule that was created at `start`; `None` if
+    /// no later time exists.
     pub(super) fn next(&self, start: Timestamp, after: Timestamp) -> Option<Timestamp> {
         match &self.0 {
             When::Rate(every) => {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn cron_expression_yields_its_next_time_for_every_kind_of_field() {
+    fn next_time_of_a_cron_expression_is_found_for_every_kind_of_field() {
         // March 1, 2026 is a Sunday.
         for (expression, after, expected) in [
             ("cron(0 12 * * ? *)", "2026-03-01T11:59:59", "2026-03-01T12:00"),
