@@ -115,7 +115,7 @@ impl Event {
     /// record and the dead letter, if the function has destinations for them.
     ///
     /// `functions` is a weak reference, which each attempt upgrades. A queued event keeps the functions alive
-    /// only for one attempt and the delay after the attempt.
+    /// only while an attempt runs.
     async fn deliver(self, functions: Weak<Inner>) {
         let Some(outcome) = self.run(&functions).await else { return };
         let Some(inner) = functions.upgrade() else { return };
@@ -157,11 +157,12 @@ impl Event {
             return Some(Outcome { condition: "RetriesExhausted", invocations, response });
         }
         loop {
-            let inner = functions.upgrade()?;
-            let effects = self.effects(&inner);
+            // Dropping the last `Functions` must end the environments, so no wait holds a strong reference.
+            let effects = self.effects(&*functions.upgrade()?);
             if !effects.delay.is_zero() {
                 sleep(effects.delay).await;
             }
+            let inner = functions.upgrade()?;
             if effects.effect == Some(Effect::Fail) {
                 // The fault loses the event, so no invocation record is sent.
                 return None;
@@ -194,6 +195,7 @@ impl Event {
                     wait
                 }
             };
+            drop(inner);
             let left = settings.maximum_event_age.saturating_sub(queued.elapsed());
             sleep(wait.min(left)).await;
             if wait >= left {

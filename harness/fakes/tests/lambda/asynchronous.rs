@@ -246,6 +246,8 @@ async fn queued_async_invocation_is_lost_when_the_functions_are_dropped() {
     let stage = Stage::new(vec![config("f", code, AsyncSettings::default())]);
     stage.functions.invoke_async("f", Bytes::from_static(b"{}")).unwrap();
     invoked.recv().await.unwrap();
+    let dropped = Instant::now();
     drop(stage);
     assert!(invoked.recv().await.is_none(), "the failed event is not retried after the drop");
+    assert_eq!(dropped.elapsed(), Duration::ZERO, "the wait for a retry keeps no environment alive");
 }
