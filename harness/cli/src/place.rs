@@ -65,8 +65,8 @@ impl StageArguments {
 }
 
 impl SelectedStage {
-    /// Opens the requests table of the stage. Lists the tables to find its name, unless `--requests-table`
-    /// names it.
+    /// Opens the requests table of the stage. Without `--requests-table`, finds the table's name in the list
+    /// of all tables.
     pub(super) async fn requests(&self) -> Result<DynamoRequestQueue, Box<dyn Error>> {
         let client = aws_sdk_dynamodb::Client::new(&self.config);
         let table = match &self.requests_table {
