@@ -145,7 +145,8 @@ const SETTINGS_IGNORED: &[Ignored] = &[
 ];
 
 /// Reads a rate limit from `DefaultRouteSettings` or from an entry of `RouteSettings`. If only the rate or
-/// only the burst is set, the missing value is the whole API's default. Returns `None` if neither is set.
+/// only the burst is set, the missing value is AWS's default for a whole account. Returns `None` if neither
+/// is set.
 fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
     let burst = fields.count("ThrottlingBurstLimit", "requests", 0..=u32::MAX, reader);
     let rate = fields.text("ThrottlingRateLimit", reader).and_then(|text| {
