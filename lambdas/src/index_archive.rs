@@ -30,7 +30,7 @@ pub struct Archive {
 pub struct Index {
     /// Number of volumes that have been read.
     volumes: u32,
-    /// Number of words in these volumes.
+    /// Number of words in the volumes that have been read.
     words: u64,
 }
 

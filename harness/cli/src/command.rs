@@ -49,8 +49,8 @@ impl Cli {
         // The simulator injects faults on purpose, so its runs would log countless warnings.
         let level =
             if matches!(self.command, Some(Command::Sim(_))) { LevelFilter::OFF } else { LevelFilter::WARN };
-        // Commands report missing AWS credentials in their own errors, so the SDK's warnings would repeat
-        // that.
+        // Commands report missing AWS credentials in their own errors, so the SDK's own warnings are turned
+        // off.
         let filter = Targets::new().with_default(level).with_target("aws_config", LevelFilter::OFF);
         tracing::subscriber::set_global_default(
             tracing_subscriber::registry().with(log.with_filter(filter)),

@@ -30,8 +30,8 @@ pub(super) struct StageArguments {
 #[derive(Debug)]
 pub(super) struct SelectedStage {
     pub(super) config: SdkConfig,
-    /// Name of the stack; `None` on AWS without `--prefix`. Each resource must then be named by its own
-    /// argument.
+    /// Name of the stack; `None` on AWS without `--prefix`. Without a name, each resource needs its own
+    /// argument, such as `--requests-table`.
     prefix: Option<String>,
     requests_table: Option<String>,
 }

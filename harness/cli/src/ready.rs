@@ -42,7 +42,7 @@ impl Ready {
         Some(ready)
     }
 
-    /// Removes the file if it still has these contents. Another stage may have overwritten the file.
+    /// Removes the file, unless a later stage has overwritten its contents.
     pub(super) fn remove(&self, file: &Path) {
         let ours = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
         if ours.as_ref() == Some(self) {

@@ -70,7 +70,7 @@ pub(super) enum Apps {
 #[non_exhaustive]
 pub struct Services {
     /// HTTP client for the configuration of any AWS SDK client. It reaches the stage's DynamoDB, SQS, Lambda
-    /// and `@connections`; faults match its calls as calls of this function.
+    /// and `@connections`; each call names this function as its caller, so that faults can match the call.
     pub http_client: SharedHttpClient,
     /// Environment variables of the function, such as the names of the tables.
     pub variables: BTreeMap<String, String>,

@@ -17,7 +17,7 @@ pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
 pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
 pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
 
-/// A resource of the template whose condition, if it has one, is true.
+/// A resource of the template that has no condition, or whose condition is true.
 #[derive(Debug)]
 pub(super) struct Resource<'t> {
     pub(super) id: &'t str,

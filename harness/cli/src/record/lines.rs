@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// JSON key that marks a log line as a recording. The value of the key is `event` or `reply`.
 const MARK: &str = "streamer_record";
 
-/// Texts that occur only in log lines of Lambda itself, and not of the function.
+/// Texts by which the log lines of Lambda itself are recognized among the lines of a function.
 const PLATFORM_MARKS: [&str; 9] = [
     "INIT_START ",
     "INIT_REPORT ",
