@@ -2,8 +2,8 @@
 //!
 //! [`Stage::connect`](crate::stage::Stage::connect) connects a client to a stage in process,
 //! [`Client::connect`] to any stage that has a URL. A client waits for the next frame, for the terminal frame
-//! of a request, or for the close of the connection. If the expected frame does not come, the error shows the
-//! frames that came instead.
+//! of a request, or for the close of the connection. If the expected frame does not come, the error lists the
+//! frames that were received.
 
 mod error;
 
@@ -46,7 +46,7 @@ pub struct Client {
     /// Maximum wait for a frame by the machine's clock; `None` if unlimited. A stage in process needs this
     /// limit, because `patience` is measured by tokio's clock, which may be paused.
     real_patience: Option<Duration>,
-    /// Received frames that no caller has taken yet, oldest first.
+    /// Received frames that no method has returned yet, oldest first.
     buffered: VecDeque<Frame>,
     /// Texts of the last received frames, for error messages.
     seen: Vec<String>,
@@ -183,7 +183,8 @@ impl Client {
     /// frame is lost.
     ///
     /// # Errors
-    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if it fails.
+    /// [`ClientError::Closed`] if the connection is closed, [`ClientError::Transport`] if the connection
+    /// fails.
     pub async fn next_text_without_timeout(&mut self) -> Result<String, ClientError> {
         loop {
             match self.channel.next().await {
@@ -202,8 +203,8 @@ impl Client {
     /// Returns the next frame: the oldest buffered frame, or the next frame from the stage.
     ///
     /// # Errors
-    /// As [`next_text`](Self::next_text), and [`ClientError::NotAFrame`] if the text is not a frame of the
-    /// protocol.
+    /// The errors of [`next_text`](Self::next_text), and [`ClientError::NotAFrame`] if the text is not a
+    /// frame of the protocol.
     pub async fn next_frame(&mut self) -> Result<Frame, ClientError> {
         match self.buffered.pop_front() {
             Some(frame) => Ok(frame),
@@ -248,7 +249,7 @@ impl Client {
     /// Waits until request `id` succeeds, and returns its result.
     ///
     /// # Errors
-    /// [`ClientError::Failed`] with all frames about the request if it fails; otherwise as
+    /// [`ClientError::Failed`] with all frames about the request if the request fails, and the errors of
     /// [`frames_until_terminal`](Self::frames_until_terminal).
     pub async fn complete(&mut self, id: &str) -> Result<Value, ClientError> {
         let frames = self.frames_until_terminal(id).await?;
@@ -262,8 +263,8 @@ impl Client {
     /// Waits until request `id` fails, and returns its error.
     ///
     /// # Errors
-    /// [`ClientError::Succeeded`] with all frames about the request if it succeeds; otherwise as
-    /// [`frames_until_terminal`](Self::frames_until_terminal).
+    /// [`ClientError::Succeeded`] with all frames about the request if the request succeeds, and the errors
+    /// of [`frames_until_terminal`](Self::frames_until_terminal).
     pub async fn failure(&mut self, id: &str) -> Result<ErrorBody, ClientError> {
         let frames = self.frames_until_terminal(id).await?;
         match frames.last() {
@@ -331,7 +332,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn client_in_process_stops_waiting_by_the_machines_clock() {
+    async fn in_process_client_times_out_by_the_machines_clock() {
         let (here, _there) = tokio::io::duplex(64);
         let mut client = Client::on(here, HeaderMap::new(), Duration::from_secs(590)).await;
         assert_eq!(client.real_patience, Some(Duration::from_secs(30)));

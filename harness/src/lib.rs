@@ -43,11 +43,11 @@
 //! 1. [`stage`] builds and runs a stage. Start with [`Stage::builder`](stage::Stage::builder).
 //! 2. [`client`] is the WebSocket client of tests, and [`signing_key`] signs the tokens that clients connect
 //!    with.
-//! 3. [`faults`] makes calls fail, hang or arrive late, and kills functions, on purpose.
+//! 3. [`faults`] injects faults: calls that fail, hang or arrive late, and killed functions.
 //! 4. [`template`] reads the SAM template.
 //! 5. [`tables`] creates, compares and deletes DynamoDB tables, on a local stage or on AWS.
 //! 6. [`dynamodb`], [`gateway`], [`lambda`], [`event_source`] and [`sqs`] are the fakes. [`destination`] and
-//!    [`watch`] serve them.
+//!    [`watch`] support the fakes.
 //!
 //! The crate `streamer-sim` runs the same stage under a seeded simulator.
 

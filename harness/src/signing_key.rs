@@ -20,7 +20,7 @@ pub struct SigningKey {
     pair: Ed25519KeyPair,
 }
 
-/// The claims of a token that a test or a client signs in with: user, tenant, permissions and lifetime.
+/// The claims of a token with which a client connects: user, tenant, permissions and lifetime.
 #[derive(Clone, Debug)]
 pub struct TokenFor {
     /// User id, the token's claim `sub`.
@@ -55,7 +55,7 @@ impl SigningKey {
     /// Generates a random key pair.
     ///
     /// # Errors
-    /// If the operating system provides no randomness.
+    /// [`io::Error`] if the operating system provides no randomness.
     pub fn generate() -> io::Result<Self> {
         Self::from_pkcs8(&new_pkcs8()?)
     }
@@ -64,7 +64,7 @@ impl SigningKey {
     /// only by its owner.
     ///
     /// # Errors
-    /// If the file cannot be read or written, or does not hold an Ed25519 key pair.
+    /// [`io::Error`] if the file cannot be read or written, or does not contain an Ed25519 key pair.
     pub fn load_or_create(file: &Path) -> io::Result<Self> {
         match fs::read(file) {
             Ok(pkcs8) => Self::from_pkcs8(&pkcs8),
@@ -83,11 +83,11 @@ impl SigningKey {
         }
     }
 
-    /// Derives the key pair from `seed`: the same seed gives the same key pair. Only for simulations, because
+    /// Derives the key pair from `seed`. Equal seeds give equal key pairs. Only for simulations, because
     /// anyone can derive the same private key.
     ///
     /// # Errors
-    /// Never in practice: every seed makes a valid Ed25519 key pair.
+    /// [`io::Error`] if Ed25519 rejects the seed. In practice every seed makes a valid key pair.
     pub fn from_seed(seed: u64) -> io::Result<Self> {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -149,8 +149,8 @@ fn new_pkcs8() -> io::Result<Vec<u8>> {
         .map_err(|_| io::Error::other("the operating system provides no randomness"))
 }
 
-/// Writes the contents to a temporary file first, so that another process never reads half a key. Fails with
-/// `AlreadyExists` if there is such a file already.
+/// Creates `file`, readable only by its owner. Writes the contents to a temporary file first, so that another
+/// process never reads an incomplete key. Fails with `AlreadyExists` if `file` exists.
 fn create_private(file: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

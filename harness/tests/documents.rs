@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 /// Folders that contain the tests which `docs/fidelity.md` names.
 const TESTS: [&str; 2] = ["harness", "lambdas/tests"];
 
-/// Folder of the fakes. Every test of the fakes whose name begins with a row's name must be named in the table.
+/// Folder of the fakes. Every test of the fakes whose name begins with a row's name must be named in
+/// `docs/fidelity.md`.
 const TESTS_OF_FAKES: &str = "harness/fakes";
 
-/// Rows that share a test.
+/// Names of the two rows in `docs/fidelity.md` that share a test.
 const ROWS_WITH_A_SHARED_TEST: (&str, &str) = ("retry_count", "backoff");
 
 /// One row of the tables in `docs/fidelity.md`.
@@ -29,7 +30,7 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns the pieces of `text` in backticks.
+/// Returns the parts of `text` that are enclosed in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -88,7 +89,7 @@ fn tests_in<const N: usize>(folders: [&str; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn fidelity_table_and_tests_of_the_fakes_name_each_other() {
+fn tests_in_the_fidelity_table_exist_and_no_test_of_a_row_is_missing() {
     let existing = tests_in(TESTS);
     let rows = rows();
     assert!(rows.len() > 60, "docs/fidelity.md has more than 60 rows, but {} were read", rows.len());

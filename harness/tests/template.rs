@@ -1,4 +1,4 @@
-//! Tests of the template reader, with the template that deploys and with smaller ones.
+//! Tests of the template reader, with the deployed template and with smaller templates.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -76,7 +76,7 @@ fn shipped_template_is_valid_without_parameters() {
     let template = Template::load(Path::new("../lambdas/template.yaml"), &Environment::default()).unwrap();
     assert_eq!(
         template.functions[0].environment["JWT_KEY"], "",
-        "an omitted parameter takes its default, and only the Rules require it"
+        "an omitted parameter has its default value, because only the section Rules requires a value"
     );
 }
 
@@ -259,7 +259,7 @@ fn functions_with_duplicate_or_invalid_names_are_refused() {
 }
 
 #[test]
-fn resource_whose_condition_is_false_is_left_out() {
+fn resource_whose_condition_is_false_is_omitted() {
     let template = with(
         "Conditions: {Yes: !Equals [a, a], No: !Equals [a, b]}
 Resources:
@@ -426,8 +426,8 @@ fn function_package_of_an_unsupported_type_is_refused() {
     assert_eq!(found[0], "Resources.F.Properties: expected a mapping, found a list");
 }
 
-/// Damages each line of the shipped template (removed, emptied, replaced, cut off): every problem has a
-/// position.
+/// Each line of the shipped template is removed, emptied, replaced or cut off in turn. Every reported problem
+/// must have a position.
 #[test]
 fn damaged_template_is_refused_with_positions_and_without_a_panic() {
     let text = std::fs::read_to_string("../lambdas/template.yaml").unwrap();

@@ -123,7 +123,7 @@ fn intrinsic_functions_of_texts_and_lists_resolve() {
 }
 
 #[test]
-fn property_with_no_value_is_left_out() {
+fn property_that_resolves_to_no_value_is_omitted() {
     assert_eq!(value("!Ref AWS::NoValue"), None);
     assert_eq!(value("!If [Large, x, !Ref AWS::NoValue]"), None);
 }
@@ -170,7 +170,7 @@ fn unresolvable_value_is_refused_with_its_path_and_reason() {
 }
 
 #[test]
-fn invalid_condition_is_refused_at_its_own_position() {
+fn invalid_condition_is_reported_at_the_position_of_the_condition() {
     for (condition, path, message) in [
         ("Strange", "Conditions.Strange", "Fn::Sub is not a condition function; use Fn::Equals"),
         ("Text", "Conditions.Text", "expected a condition function, found \"yes\""),
@@ -222,7 +222,7 @@ fn chain_of_more_than_24_names_is_refused() {
     assert!(
         error
             .to_string()
-            .contains("too long a chain of names that refer to one another; expected at most 24"),
+            .contains("the chain of names that refer to one another is too long; expected at most 24 names"),
         "{error}"
     );
 }

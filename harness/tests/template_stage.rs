@@ -89,7 +89,7 @@ fn table_that_dynamodb_would_refuse_is_refused_with_all_problems() {
             "Resources.T.Properties.KeySchema: expected one HASH key and at most one RANGE key, found nothing",
             "Resources.T.Properties.ProvisionedThroughput: required, but missing; add it, or set BillingMode to \
              PAY_PER_REQUEST",
-            "Resources.T.Properties.AttributeDefinitions: the key attribute c has no definition; add one here",
+            "Resources.T.Properties.AttributeDefinitions: the key attribute c has no definition; add a definition",
             "Resources.T.Properties.AttributeDefinitions: the attribute a is not a key of the table or an index; \
              remove its definition",
             "Resources.T.Properties.AttributeDefinitions[0].AttributeType: expected S, N, B, found \"Z\"",
@@ -250,7 +250,7 @@ fn route(id: &str, properties: &str) -> String {
 }
 
 #[test]
-fn reply_is_sent_only_if_the_route_has_the_expression_and_the_route_response() {
+fn function_reply_is_sent_only_on_routes_with_response_expression_and_route_response() {
     let target = "ApiId: !Ref Api, Target: !Join [/, [integrations, !Ref I]]";
     let both = route("A", &format!("{target}, RouteKey: a, RouteResponseSelectionExpression: $default"));
     let one = route("B", &format!("{target}, RouteKey: b, RouteResponseSelectionExpression: $default"));
@@ -336,7 +336,7 @@ fn throttle_settings_of_the_stage_limit_the_rate_of_each_route() {
     assert_eq!(
         throttles(&both),
         [Some(Throttle::per_second(100.0, 20)), Some(Throttle::per_second(0.5, 5_000))],
-        "a route's settings replace the stage's, and a missing burst is that of the account"
+        "a route's settings override the stage's settings, and a missing burst has the account's default"
     );
     let burst = settings("RouteSettings: {$default: {ThrottlingBurstLimit: 0}}");
     assert_eq!(throttles(&burst), [None, Some(Throttle::per_second(10_000.0, 0))]);

@@ -18,7 +18,7 @@ pub struct ChargeCard;
 pub struct Charge {
     /// Amount to charge, in cents; at least 1. The bank declines more than 1,000,000.
     cents: u32,
-    /// Number of attempts for which the bank is busy. Default 1. From 3 on, every attempt fails, and the
+    /// Number of attempts for which the bank is busy. Default 1. With 3 or more, every attempt fails, and the
     /// request becomes a dead letter.
     #[serde(default = "default_busy")]
     busy: u32,

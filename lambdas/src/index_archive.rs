@@ -30,7 +30,7 @@ pub struct Archive {
 pub struct Index {
     /// Number of volumes that have been read.
     volumes: u32,
-    /// Number of words in these volumes.
+    /// Number of words in the volumes that have been read.
     words: u64,
 }
 
@@ -38,7 +38,7 @@ const fn default_volumes() -> u32 {
     20
 }
 
-/// Remaining time of the invocation below which no further volume is begun. One volume takes far less.
+/// Minimum remaining time of the invocation to start a further volume. One volume takes far less time.
 const TIME_RESERVE: Duration = Duration::from_secs(30);
 
 impl Handler for IndexArchive {

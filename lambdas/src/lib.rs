@@ -22,7 +22,8 @@ use crate::report::GenerateReport;
 /// `charge_card` (is retried).
 ///
 /// # Errors
-/// [`RegisterError`] if two handlers have the same action. The unit test of this crate rules that out.
+/// [`RegisterError`] if two handlers have the same action. A unit test of this crate checks that no action
+/// has two handlers.
 pub fn app() -> Result<App, RegisterError> {
     let mut app = App::new();
     app.handle("echo", echo)?

@@ -25,7 +25,7 @@ pub struct GenerateReport;
 pub struct Order {
     /// First day of the report, such as `2024-01-31`.
     start_date: String,
-    /// Last day of the report; at most 366 days are in the range.
+    /// Last day of the report. The report has at most 366 days, the first and last day included.
     end_date: String,
     /// Format of the document.
     format: Format,
@@ -71,7 +71,7 @@ const MAX_DAYS: usize = 366;
 const DAYS_PER_PAGE: usize = 7;
 
 impl Order {
-    /// Returns the days from `start_date` to `end_date`, or every error in the two dates.
+    /// Returns the days from `start_date` to `end_date`, or all errors in the two dates.
     fn days(&self) -> Result<Vec<Date>, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut date = |path: &str, text: &str| {
@@ -116,8 +116,8 @@ impl Handler for GenerateReport {
     }
 
     async fn process(&self, order: Order, context: Context) -> Result<Report, HandlerError> {
-        // `validate` has checked the dates before, unless an older version with other checks queued the
-        // request.
+        // `validate` has already checked the dates, unless an older version of this handler, with different
+        // checks, queued the request.
         let days = order
             .days()
             .map_err(|errors| HandlerError::failure("VALIDATION_ERROR", errors[0].to_string()))?;

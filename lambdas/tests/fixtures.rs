@@ -93,8 +93,8 @@ async fn each_function_survives_each_fixture() {
     stage.shutdown().await;
 }
 
-/// Collects the paths of all keys below a value, except within headers, query parameters and item images, whose
-/// keys the client or the table decides.
+/// Collects the paths of all keys below a value, except within headers, query parameters and item images,
+/// whose keys depend on the client or the table.
 fn collect_keys(value: &Value, parent: &str, found: &mut BTreeSet<String>) {
     let Some(object) = value.as_object() else { return };
     for (key, value) in object {

@@ -1,5 +1,5 @@
-//! Endpoint, region and credentials of a command's AWS calls: those of a local stage, or the ones that the AWS
-//! CLI would use.
+//! Selects the endpoint, region and credentials for a command's AWS calls. Without an `--endpoint`, they come
+//! from the sources that the AWS CLI also reads.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -40,7 +40,8 @@ impl AwsArguments {
             (Some(endpoint), region) if is_loopback(endpoint) => {
                 let region = region.clone().or_else(|| variable("AWS_REGION"));
                 let config = config.region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())));
-                // The SDK refuses to call without credentials, and local endpoints rarely check them.
+                // The SDK sends no call without credentials, so these are placeholders. Local endpoints
+                // rarely check credentials.
                 match variable("AWS_ACCESS_KEY_ID") {
                     Some(_) => config,
                     None => {

@@ -12,7 +12,7 @@ use super::process::{CommandResult, print, runtime};
 /// The `cancel` command: cancels one request of a user.
 #[derive(Args, Debug)]
 pub(super) struct Cancel {
-    /// Id that the client gave the request
+    /// Id of the request, as chosen by its client
     #[arg(value_parser = RequestId::parse)]
     id: RequestId,
     /// User who sent the request
@@ -42,7 +42,8 @@ impl Cancel {
                 Ok(Cancelled::Ended(status)) => {
                     return Err(format!("request {key} is already {}", status.as_str()).into());
                 }
-                // `cancel` ignores other subscribers. Only the cancel at the end of a connection respects them.
+                // Only the cancel at the end of a connection has this outcome: `cancel` ignores other
+                // subscribers.
                 Ok(Cancelled::HasOtherSubscribers) => {
                     return Err(format!("request {key} is not cancelled, because it has other subscribers").into());
                 }

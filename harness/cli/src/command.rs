@@ -30,7 +30,7 @@ enum Command {
     /// Create, check or delete the DynamoDB tables that the template describes, on AWS or at another endpoint
     #[command(subcommand)]
     Tables(tables::Tables),
-    /// List, show or redrive dead letters: the requests that failed for good
+    /// List, show or redrive dead letters (messages about requests that failed for good)
     #[command(subcommand)]
     Dlq(dlq::Dlq),
     /// Cancel a queued or running request
@@ -38,7 +38,7 @@ enum Command {
     /// Make test fixtures from events that functions logged with STREAMER_RECORD, with identifying values
     /// replaced
     Record(record::Record),
-    /// Simulate whole stages with injected faults, one for each seed, and check that no invariant is broken
+    /// Run one simulated stage with injected faults for each seed, and check the invariants of each run
     Sim(sim::Sim),
 }
 
@@ -49,7 +49,8 @@ impl Cli {
         // The simulator injects faults on purpose, so its runs would log countless warnings.
         let level =
             if matches!(self.command, Some(Command::Sim(_))) { LevelFilter::OFF } else { LevelFilter::WARN };
-        // A command that needs AWS credentials reports by itself why none were found.
+        // Commands report missing AWS credentials in their own errors, so the SDK's own warnings are turned
+        // off.
         let filter = Targets::new().with_default(level).with_target("aws_config", LevelFilter::OFF);
         tracing::subscriber::set_global_default(
             tracing_subscriber::registry().with(log.with_filter(filter)),

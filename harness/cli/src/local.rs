@@ -42,8 +42,8 @@ impl Local {
             config = config.data(folder);
         }
         runtime()?.block_on(async {
-            // The signals are caught before the stage starts, so that a signal during the start leaves no
-            // process behind.
+            // Signal handlers are installed before the stage starts, so that a signal during the start leaves
+            // no function's process running.
             let mut stop = StopSignals::listen()?;
             let mut stage = tokio::select! {
                 biased;
@@ -78,7 +78,7 @@ impl Local {
     }
 }
 
-/// Builds the functions that the template names, and returns the settings of a stage that runs them.
+/// Builds the functions of the template, and returns the builder of a stage that runs these functions.
 pub(super) fn stage_config(
     state: &State,
     template: Option<PathBuf>,
@@ -89,7 +89,7 @@ pub(super) fn stage_config(
         None => state.template()?,
     };
     let signing_key = state.signing_key()?;
-    // The template is read before the slow build, so that its mistakes are reported immediately.
+    // The template is read before the slow build, so that mistakes in the template are reported immediately.
     let environment = Environment { offered: signing_key.parameters(), ..Environment::default() };
     let functions = Template::load(&template, &environment)?.functions;
     let binaries: Vec<&str> = functions.iter().map(|function| function.binary.as_str()).collect();

@@ -30,8 +30,8 @@ pub(super) struct StageArguments {
 #[derive(Debug)]
 pub(super) struct SelectedStage {
     pub(super) config: SdkConfig,
-    /// Name of the stack; `None` on AWS without `--prefix`. Each resource must then be named by its own
-    /// argument.
+    /// Name of the stack; `None` on AWS without `--prefix`. Without a name, each resource needs its own
+    /// argument, such as `--requests-table`.
     prefix: Option<String>,
     requests_table: Option<String>,
 }
@@ -65,8 +65,8 @@ impl StageArguments {
 }
 
 impl SelectedStage {
-    /// Opens the requests table of the stage. Lists the tables to find its name, unless `--requests-table`
-    /// names it.
+    /// Opens the requests table of the stage. Without `--requests-table`, finds the table's name in the list
+    /// of all tables.
     pub(super) async fn requests(&self) -> Result<DynamoRequestQueue, Box<dyn Error>> {
         let client = aws_sdk_dynamodb::Client::new(&self.config);
         let table = match &self.requests_table {

@@ -38,7 +38,7 @@ impl StopSignals {
         Ok(Self { interrupt, hangup, terminate })
     }
 
-    /// Waits for the next of these signals.
+    /// Waits for the next SIGINT, SIGHUP or SIGTERM.
     pub(super) async fn received(&mut self) {
         tokio::select! {
             biased;

@@ -22,8 +22,8 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Writes the file under another name and renames it, so that a program that polls for the file never reads
-    /// half of it.
+    /// Writes a temporary file and renames it to `file`, so that a program that polls for `file` never reads
+    /// incomplete JSON.
     pub(super) fn write(&self, file: &Path) -> io::Result<()> {
         if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)?;
@@ -42,12 +42,12 @@ impl Ready {
         Some(ready)
     }
 
-    /// Removes the file, unless another stage has overwritten the file since.
+    /// Removes the file, unless a later stage has overwritten its contents.
     pub(super) fn remove(&self, file: &Path) {
         let ours = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
         if ours.as_ref() == Some(self) {
-            // A file that cannot be removed does no harm: its stage no longer answers, so readers ignore the
-            // file.
+            // An error is ignored: the stage no longer answers, so `read_running` rejects a file that
+            // remains.
             let _ = fs::remove_file(file);
         }
     }

@@ -39,14 +39,14 @@ pub(super) struct Sim {
     /// Run only the world of this plan file, and print its timeline
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "from", "jobs", "time", "keep_going"])]
     plan: Option<PathBuf>,
-    /// Print only the timeline's entries about this request (with --seed or --plan)
+    /// Print only the timeline's entries about this request (requires --seed or --plan)
     #[arg(long, value_name = "TENANT/USER/ID")]
     request: Option<String>,
-    /// Print the simulator's raw events instead of the timeline; every run prints identical bytes (with --seed
-    /// or --plan)
+    /// Print the simulator's raw events instead of the timeline; every run prints identical bytes (requires
+    /// --seed or --plan)
     #[arg(long, conflicts_with = "request")]
     trace: bool,
-    /// Write the plan of the world to this file, for changes and another run with --plan (with --seed or
+    /// Write the world's plan to this file, which can be edited and run with --plan (requires --seed or
     /// --plan)
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -190,8 +190,8 @@ fn write(file: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
 /// Exit code of a process that Ctrl-C ended, as shells report it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Returns a flag that becomes true at the first Ctrl-C (or SIGHUP or SIGTERM), so that no further world starts
-/// and the results are printed. The second signal exits immediately.
+/// Returns a flag that becomes true at the first Ctrl-C (or SIGHUP or SIGTERM), so that no further world
+/// starts and the results are printed. The second signal ends the process immediately.
 fn stop_on_signal() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
     let runtime = runtime()?;
     let mut stop = runtime.block_on(async { StopSignals::listen() })?;

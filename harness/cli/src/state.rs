@@ -1,4 +1,4 @@
-//! Files that all commands run in one workspace share.
+//! Files that are shared by all commands in one Cargo workspace.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use streamer_harness::signing_key::SigningKey;
 use streamer_harness::stage::Workspace;
 
-/// A workspace, with the files that all commands run in it share: the template, the signing key, and the URLs
-/// of the running stage.
+/// A Cargo workspace and the files that its commands share: the template, the signing key, and the URLs of
+/// the running stage.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) workspace: Workspace,

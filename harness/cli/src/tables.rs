@@ -248,7 +248,7 @@ impl Endpoint {
     async fn of(client: &Client) -> String {
         let endpoint = Self::default();
         let call = client.describe_table().table_name("none").customize();
-        // The call always fails, because the interceptor does not let it out.
+        // The call always fails, because the interceptor stops the call before it is sent.
         let problem = match call.interceptor(endpoint.clone()).send().await {
             Ok(_) => String::new(),
             Err(error) => tables::innermost(&error),
@@ -274,8 +274,8 @@ impl Intercept for Endpoint {
     }
 }
 
-/// Placeholder for the AWS account id, which is unknown before the first call. No table name can contain its
-/// brackets.
+/// Placeholder for the AWS account id, which is unknown before the first call. Table names cannot contain
+/// brackets, so no real name contains the placeholder.
 const ACCOUNT: &str = "[account]";
 
 fn parse_assignment(text: &str) -> Result<(String, String), String> {

@@ -84,7 +84,7 @@ impl Try {
                     last = seq;
                     bar.show_progress(percentage, &message);
                 }
-                // An older progress frame, which a later frame has overtaken.
+                // Ignores a progress frame that arrives after a later progress frame.
                 Frame::Progress { .. } => {}
                 Frame::Complete { result, .. } => break Ok(result),
                 Frame::Response { success: true, data, .. } => break Ok(data.unwrap_or_default()),

@@ -20,12 +20,12 @@ pub enum ClientError {
     Closed {
         /// Code of the close frame; `None` if there was no close frame, or the frame had no code.
         code: Option<u16>,
-        /// Reason in the close frame; empty if there was none.
+        /// Reason in the close frame; empty if there was no close frame, or the frame had no reason.
         reason: String,
     },
     /// No frame came within the client's time limit.
     Silent {
-        /// Time limit for a frame, which has passed.
+        /// Time limit that passed without a frame.
         patience: Duration,
         /// Texts of the frames received earlier, oldest first.
         seen: Vec<String>,
@@ -42,7 +42,7 @@ pub enum ClientError {
         /// All frames about the request, the terminal frame last.
         frames: Vec<Frame>,
     },
-    /// The connection failed: the URL is invalid, no server answers there, or the server does not speak
+    /// The connection failed: the URL is invalid, no server answers at the URL, or the server does not speak
     /// WebSocket.
     Transport(Box<tungstenite::Error>),
 }

@@ -88,8 +88,8 @@ impl StageBuilder {
         }
     }
 
-    /// Sets the path of the SAM template. Default: no template; with an [app](Self::app), a built-in template
-    /// of Streamer's own functions.
+    /// Sets the path of the SAM template. Default: a built-in template of Streamer's own functions if the
+    /// stage has an [app](Self::app), otherwise no template.
     pub fn template(mut self, path: impl Into<PathBuf>) -> Self {
         self.template = Some(path.into());
         self
@@ -108,9 +108,9 @@ impl StageBuilder {
     }
 
     /// Runs Streamer's functions in this process, with a new app from `app` in each environment of a
-    /// function, as on AWS. Layers that keep state, such as rate limits, need this.
+    /// function, as on AWS. Use this method if a layer keeps state, such as a rate limit.
     ///
-    /// Otherwise works as [`app`](Self::app).
+    /// In all other respects, this method works like [`app`](Self::app).
     pub fn app_per_environment(self, app: impl Fn() -> App + Send + Sync + 'static) -> Self {
         self.app_with_services(move |_| app())
     }
@@ -166,8 +166,7 @@ impl StageBuilder {
         self
     }
 
-    /// Adds a route to the WebSocket API. If the template has a route with the same key, this route replaces
-    /// it.
+    /// Adds a route to the WebSocket API. This route replaces a route of the template that has the same key.
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
@@ -186,8 +185,8 @@ impl StageBuilder {
         self
     }
 
-    /// Sets how the gateway behaves where no source settles how AWS behaves. Default: the likelier behavior
-    /// in each case.
+    /// Sets the gateway's behavior in each case that AWS does not document. Default: the likelier behavior in
+    /// each case.
     pub fn unconfirmed(mut self, unconfirmed: UndocumentedBehavior) -> Self {
         self.unconfirmed = Some(unconfirmed);
         self
@@ -220,8 +219,8 @@ impl StageBuilder {
         self
     }
 
-    /// Sets the destination of the functions' log lines. Default: standard error, which for a stage in
-    /// process the test runner captures and shows if the test fails.
+    /// Sets the destination of the functions' log lines. Default: standard error. For a stage in process, the
+    /// test runner captures these lines, and shows them if the test fails.
     pub fn log(mut self, log: Arc<dyn LogSink>) -> Self {
         self.log = Some(log);
         self
@@ -246,15 +245,15 @@ impl StageBuilder {
         self
     }
 
-    /// Sets the time after which a shard is closed and a child shard takes its place. Default: never. On AWS
-    /// it is about four hours.
+    /// Sets the time after which a shard is closed and a child shard takes its place. Default: no limit. On
+    /// AWS, a shard is closed after about four hours.
     pub fn shard_lifetime(mut self, lifetime: Duration) -> Self {
         self.shard_lifetime = Some(lifetime);
         self
     }
 
-    /// Sets the maximum number of concurrent invocations of a function, which is named by its binary.
-    /// Overrides `ReservedConcurrentExecutions` of the template.
+    /// Sets the maximum number of concurrent invocations of the function that is built from the binary
+    /// `function`. Overrides `ReservedConcurrentExecutions` in the template.
     pub fn concurrency(mut self, function: impl Into<String>, reserved: u32) -> Self {
         self.concurrency.insert(function.into(), reserved);
         self

@@ -39,15 +39,16 @@ pub enum StageError {
         /// Error message of DynamoDB.
         message: String,
     },
-    /// A queue cannot be created with the settings in the template.
+    /// A queue cannot be created with the settings in the template. The text gives the reason.
     Queue(String),
-    /// The functions were not built: Cargo cannot be run, or the build failed.
+    /// The functions were not built, because Cargo cannot be run or the build failed. The text gives the
+    /// reason.
     Build(String),
     /// The binary of a function is not among the executables of the stage.
     NoExecutable {
         /// Name of the missing binary.
         binary: String,
-        /// Names of the binaries that the stage has.
+        /// Names of the binaries among the stage's executables.
         known: Vec<String>,
     },
     /// A stage in process has no code for a function.
@@ -70,7 +71,7 @@ pub enum StageError {
     Functions(lambda::ConfigError),
     /// The settings of the gateway are invalid.
     Gateway(gateway::ConfigError),
-    /// An event source mapping cannot be set up.
+    /// An event source mapping cannot be set up. The text gives the reason.
     Mapping(String),
     /// A background task of the running stage has stopped, which is a bug in the harness.
     Stopped(String),

@@ -8,18 +8,19 @@ use serde_json::Value;
 
 use super::StageError;
 
-/// Paths of the functions' executables, by the name of their binary.
+/// Paths of the functions' executables, by binary name.
 #[derive(Clone, Debug, Default)]
 pub struct Executables(BTreeMap<String, PathBuf>);
 
 impl Executables {
-    /// Cargo sets a variable with this prefix for each binary of an integration test's package.
+    /// Prefix of the environment variables in which Cargo passes the paths of a package's binaries to the
+    /// package's integration tests.
     const TEST_BINARY_PREFIX: &str = "CARGO_BIN_EXE_";
 
-    /// Returns the binaries of the package whose integration test is running. Cargo builds them before the
-    /// test, and gives their paths in environment variables.
+    /// Returns the binaries of the package whose integration test is running. Cargo builds these binaries
+    /// before the test, and passes their paths in environment variables.
     ///
-    /// In any other program, there are none.
+    /// Outside integration tests, the result is empty.
     #[must_use]
     pub fn from_cargo_test() -> Self {
         std::env::vars_os()
@@ -80,13 +81,13 @@ impl Workspace {
         match (folder("workspace_root"), folder("target_directory")) {
             (Some(root), Some(target_dir)) => Ok(Self { root, target_dir }),
             _ => Err(StageError::Build(
-                "the output of cargo metadata names no workspace_root or no target_directory".to_owned(),
+                "the output of cargo metadata lacks workspace_root or target_directory".to_owned(),
             )),
         }
     }
 
-    /// Returns whether the running program was built in this workspace, as `cargo run` does, rather than
-    /// installed from another place.
+    /// Returns true if the running program was built in this workspace, for example by `cargo run`. An
+    /// installed program returns false.
     #[must_use]
     pub fn built_this_program(&self) -> bool {
         let program = std::env::current_exe();
@@ -136,8 +137,8 @@ impl Workspace {
 }
 
 /// Returns a command for Cargo without the variables that `cargo run` has set for this program. With these
-/// variables, build scripts of dependencies would see another environment than in the user's own builds, and
-/// Cargo would rebuild them, and every crate that depends on them, each time.
+/// variables, the environment of build scripts would differ from the user's own builds. Each change makes
+/// Cargo rebuild the crates with build scripts, and every crate that depends on them.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     for (name, _) in std::env::vars_os() {

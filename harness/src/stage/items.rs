@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use super::StageError;
 use streamer_fakes::dynamodb::DynamoDb;
 
-/// Returns every item of a table, sorted by its JSON text.
+/// Returns all items of a table, sorted by their JSON texts.
 pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, StageError> {
     let failed = |message: String| StageError::Items { table: table.to_owned(), message };
     let client = dynamodb.harness_client();
@@ -30,7 +30,7 @@ pub(super) async fn all(dynamodb: &DynamoDb, table: &str) -> Result<Vec<Value>, 
     }
 }
 
-/// Converts an attribute value to JSON without its DynamoDB type. A number that JSON cannot hold becomes
+/// Converts an attribute value to JSON without its DynamoDB type. A number that JSON cannot represent becomes
 /// text, bytes become base64, a set becomes a sorted list.
 fn plain(value: &AttributeValue) -> Value {
     let number = |text: &String| text.parse::<Number>().map_or_else(|_| text.as_str().into(), Value::Number);

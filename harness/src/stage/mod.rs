@@ -46,7 +46,7 @@ use streamer_function::LateBound;
 
 /// A running stage: tables, queues, functions and a gateway.
 ///
-/// [`shutdown`](Self::shutdown) stops the stage in order. If a stage is dropped instead, its processes are
+/// [`shutdown`](Self::shutdown) stops the stage gracefully. If a stage is dropped instead, its processes are
 /// killed.
 #[derive(Debug)]
 pub struct Stage {
@@ -130,7 +130,8 @@ impl Stage {
         tokio::time::sleep(time).await;
     }
 
-    /// Returns the stage's faults. A fault that is added to them is active until its guard is dropped.
+    /// Returns the stage's faults. A fault that is added to the returned faults is active until its guard is
+    /// dropped.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
@@ -167,7 +168,7 @@ impl Stage {
         format!("http://{}", host(self.address))
     }
 
-    /// Signs a token for `user`, which the stage accepts.
+    /// Returns a signed token for `user` that the stage accepts.
     #[must_use]
     pub fn token(&self, user: &TokenFor) -> String {
         self.signing_key.sign(user, self.clock.now())
@@ -197,7 +198,7 @@ impl Stage {
         &self.gateway
     }
 
-    /// Returns what the template sets and the stage ignores, in the order of the template.
+    /// Returns the settings of the template that the stage ignores, in the order of the template.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings

@@ -27,8 +27,8 @@ pub(super) fn create(
     let failed = |queue: &template::Queue, error| {
         StageError::Queue(format!("queue {} cannot be created: {error}", queue.name))
     };
-    // All queues exist before any gets its attributes, because any queue may be the dead-letter queue of
-    // another.
+    // All queues are created before their attributes are set, because the attributes of a queue may name any
+    // other queue as its dead-letter queue.
     for queue in queues {
         made.create(&queue.name, []).map_err(|error| failed(queue, error))?;
     }
@@ -38,8 +38,8 @@ pub(super) fn create(
     Ok(made)
 }
 
-/// Returns where a mapping reports a batch that it stops retrying: a queue of the template, otherwise the
-/// log.
+/// Returns the destination of reports about batches that a mapping no longer retries: a queue of the
+/// template, or otherwise the log.
 pub(super) fn on_failure(
     mapping: &template::EventSourceMapping,
     queues: &[template::Queue],

@@ -21,7 +21,8 @@ use streamer_fakes::gateway::Gateway;
 use streamer_fakes::lambda::{FunctionConfig, Functions, LogSink, Options, Schedule, TerminalLog};
 use streamer_fakes::watch;
 
-/// Interval at which the stage deletes expired items. AWS takes up to a few days.
+/// Interval at which the stage deletes items whose time to live has passed. On AWS, the deletion may take a
+/// few days.
 const TTL_SWEEP: Duration = Duration::from_secs(30);
 
 impl StageBuilder {
@@ -84,7 +85,8 @@ impl StageBuilder {
         Ok(stage)
     }
 
-    /// Returns the key pair that signs tokens, and offers its public key to the template's parameters.
+    /// Returns the key pair that signs tokens, and offers its public key as a value for the template's
+    /// parameters.
     fn take_signing_key(&mut self) -> Result<SigningKey, StageError> {
         let key = match self.signing_key.take() {
             Some(key) => key,
@@ -115,7 +117,7 @@ impl StageBuilder {
         self.executables.is_none()
     }
 
-    /// Makes the clock, the log, and the stores with the template's tables and queues.
+    /// Creates the clock, the log, the database with the template's tables, and the template's queues.
     fn backends(&mut self, template: &Template) -> Result<Backends, StageError> {
         let clock: Arc<dyn Clock> = if self.in_process() {
             Arc::new(TokioClock::starting_at(self.starts_at))
@@ -290,7 +292,8 @@ impl LogSink for TestOutput {
 fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stopped = stop.subscribe();
     async move {
-        // If the stage was dropped, the sender no longer exists, and `wait_for` fails: stop in that case too.
+        // If the stage was dropped, the sender no longer exists, and `wait_for` fails. The future completes
+        // in that case too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }

@@ -64,20 +64,20 @@ pub(super) enum Apps {
     Each(Arc<dyn Fn(&Services) -> App + Send + Sync>),
 }
 
-/// What the stage gives to the code of one environment of a function; see
+/// Services of the stage for the code of one environment of a function; see
 /// [`StageBuilder::app_with_services`](super::StageBuilder::app_with_services).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Services {
     /// HTTP client for the configuration of any AWS SDK client. It reaches the stage's DynamoDB, SQS, Lambda
-    /// and `@connections`; faults see this function as the caller.
+    /// and `@connections`; each call names this function as its caller, so that faults can match the call.
     pub http_client: SharedHttpClient,
     /// Environment variables of the function, such as the names of the tables.
     pub variables: BTreeMap<String, String>,
     /// Clock of the function's environment: the stage's clock, plus a skew if a
     /// [fault](streamer_fakes::faults::Fault::skew) sets one.
     pub clock: Arc<dyn Clock>,
-    /// Version of the function: 1, and one more after each [deploy](Functions::deploy).
+    /// Version of the function. The first version is 1, and each [deploy](Functions::deploy) adds 1.
     pub version: u32,
     /// The stage's source of randomness, from which ids are made.
     pub entropy: Arc<dyn Entropy>,
@@ -113,8 +113,9 @@ pub(super) struct Backends {
     pub(super) functions: LateBound<Functions>,
 }
 
-/// A part of the stage that calls functions and is called by functions, such as the gateway. It is set when
-/// the part has been made, and removed when the stage ends, so that the two do not keep each other alive.
+/// A component of the stage that calls functions and is called by functions, such as the gateway. The
+/// component is set after its creation, and removed when the stage ends. Otherwise the component and the
+/// functions would keep each other alive.
 #[derive(Clone, Debug)]
 pub(super) struct LateBound<T>(Arc<Mutex<Option<T>>>);
 
@@ -132,7 +133,9 @@ impl<T: Clone> LateBound<T> {
     fn get(&self) -> Result<T, ConnectorError> {
         let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         made.ok_or_else(|| {
-            ConnectorError::io("the gateway and the functions are gone, because the stage has ended".into())
+            ConnectorError::io(
+                "the gateway and the functions no longer exist, because the stage has ended".into(),
+            )
         })
     }
 }
@@ -146,7 +149,7 @@ struct StreamerFunction<F> {
 }
 
 impl<F: Function> StreamerFunction<F> {
-    /// Returns a subscriber that writes the function's log to the stage's log.
+    /// Returns a tracing subscriber that writes the function's log to the stage's log.
     fn logging(&self, function: &str, level: LevelFilter) -> Dispatch {
         let (function, log) = (function.to_owned(), Arc::clone(&self.backends.log));
         telemetry::lines_to(level, move |line| log.line(&function, line))
@@ -242,8 +245,8 @@ impl MetricSink for MetricsToLog {
     }
 }
 
-/// HTTP client that routes each SDK call to a service of the stage by its headers and path, because the host
-/// does not matter in process.
+/// HTTP client that routes each SDK call to a service of the stage, by the headers and path of the call. The
+/// host of the call is ignored.
 #[derive(Clone, Debug)]
 struct Clients {
     dynamodb: SharedHttpClient,
@@ -262,7 +265,8 @@ impl Clients {
         if target.starts_with("AmazonSQS") {
             return Ok(self.queues.clone());
         }
-        // Checked before `connections/`, because a function's name may contain that text.
+        // This check comes before the check for `connections/`, because a function's name may contain that
+        // text.
         if request.uri().contains("/2015-03-31/functions/") {
             return Ok(self.functions.get()?.http_client_for(self.caller.clone()));
         }

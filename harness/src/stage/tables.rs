@@ -12,7 +12,8 @@ use streamer_fakes::dynamodb::DynamoDb;
 /// # Errors
 /// [`StageError::Table`] if DynamoDB refuses a table, or an existing table has another layout.
 pub fn create(dynamodb: &DynamoDb, tables: &[Table]) -> Result<(), StageError> {
-    // The call never waits: the client answers immediately, and a new table is active immediately.
+    // `block_on` does not block: the in-process client answers immediately, and a new table is active
+    // immediately.
     pollster::block_on(create_each(&Tables::new(dynamodb.harness_client(), "the stage's DynamoDB"), tables))
 }
 
@@ -44,7 +45,7 @@ async fn create_each(at: &Tables, tables: &[Table]) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Deletes expired items at each interval `every`, until `stopped` completes.
+/// Deletes expired items at intervals of `every`, until `stopped` completes.
 pub(super) async fn sweep(dynamodb: DynamoDb, every: Duration, stopped: impl Future<Output = ()>) {
     tokio::select! {
         biased;

@@ -11,15 +11,15 @@ pub struct TablesError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// Kind of a [`TablesError`]: what a caller can do about it.
+/// Kind of a [`TablesError`], which decides the caller's reaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TablesErrorKind {
-    /// The endpoint does not answer: start it, or name another endpoint.
+    /// The endpoint does not answer: start the endpoint, or name a different one.
     Unreachable,
     /// The endpoint does not accept the credentials: sign in again, or use other credentials.
     Credentials,
-    /// The credentials lack a permission: have the operation allowed, or use other credentials.
+    /// The credentials lack a permission: allow the operation, or use other credentials.
     Denied,
     /// The endpoint is busy or took too long: try again later.
     Busy,
@@ -49,7 +49,7 @@ impl TablesError {
             Some("AccessDeniedException") => (
                 TablesErrorKind::Denied,
                 format!(
-                    "{attempt} is not permitted ({reason}); have dynamodb:{operation} allowed, or use another profile"
+                    "{attempt} is not permitted ({reason}); allow dynamodb:{operation}, or use another profile"
                 ),
             ),
             Some(
@@ -73,7 +73,7 @@ impl TablesError {
             ) => {
                 (TablesErrorKind::Busy, format!("{attempt} is not possible now ({reason}); try again later"))
             }
-            // The SDK has already retried.
+            // The SDK has already retried the call.
             code if error.raw_response().is_some_and(|answer| answer.status().is_server_error()) => {
                 let code = code.unwrap_or("no error code");
                 (
@@ -95,7 +95,7 @@ impl TablesError {
         Self { kind, message, source: Some(Box::new(error)) }
     }
 
-    /// Returns the kind of this error, which says what a caller can do.
+    /// Returns the kind of this error, which decides the caller's reaction.
     #[must_use]
     pub const fn kind(&self) -> TablesErrorKind {
         self.kind

@@ -1,4 +1,5 @@
-//! The layout of a table (its settings without its items), and how two layouts differ.
+//! The layout of a table (its keys, indexes and settings, without its items), and the comparison of two
+//! layouts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +9,7 @@ use aws_sdk_dynamodb::types::{KeyType, ProjectionType, ScalarAttributeType, Stre
 /// Text for a setting that is turned off.
 pub(super) const OFF: &str = "off";
 
-/// Layout of a DynamoDB table: its keys, indexes and settings, as wanted or as found.
+/// Layout of a DynamoDB table: its keys, indexes and settings. Describes a wanted table or an existing table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Layout {
@@ -18,15 +19,17 @@ pub struct Layout {
     pub indexes: BTreeMap<String, Index>,
     /// Billing mode of the table, on demand or provisioned.
     pub billing: Billing,
-    /// What the table's stream shows of a changed item; `None` if the table has no stream.
+    /// View type of the table's stream: the images of a changed item in each stream record. `None` if the
+    /// table has no stream.
     pub stream: Option<StreamViewType>,
     /// Name of the attribute that holds an item's expiry (epoch seconds); `None` if time to live is off.
     pub ttl_attribute: Option<String>,
-    /// Whether the table can be restored to its state at any second of its recovery period, 35 days by default.
+    /// True if the table can be restored to its state at any second of its recovery period, by default 35
+    /// days.
     pub point_in_time_recovery: bool,
     /// Key that encrypts the table.
     pub encryption: Encryption,
-    /// Whether DynamoDB refuses to delete the table.
+    /// True if DynamoDB refuses to delete the table.
     pub deletion_protection: bool,
     /// Table class, which sets the price of storage relative to the price of access.
     pub class: TableClass,
@@ -60,14 +63,14 @@ impl Layout {
         }])
     }
 
-    /// Adds a stream to the table. `view` sets what the stream shows of a changed item.
+    /// Adds a stream to the table. `view` selects the images of a changed item in each stream record.
     #[must_use]
     pub fn with_stream(mut self, view: StreamViewType) -> Self {
         self.stream = Some(view);
         self
     }
 
-    /// Returns each setting in words, for comparison with another layout.
+    /// Returns each setting as a text, for comparison with a second layout.
     fn aspects(&self) -> BTreeMap<Aspect, String> {
         let on_off = |on: bool| if on { "on" } else { OFF }.to_owned();
         let stream = self.stream.as_ref().map_or(OFF.to_owned(), |view| view.as_str().to_owned());
@@ -88,8 +91,8 @@ impl Layout {
         aspects
     }
 
-    /// Returns how `found` differs from this layout, except in the aspects in `unknown`. Adds to `unknown`
-    /// the aspects that cannot be compared.
+    /// Returns the differences between this wanted layout and the existing layout `found`, without the
+    /// aspects in `unknown`. Adds each aspect that cannot be compared to `unknown`, with the reason.
     pub(super) fn differences(
         &self,
         found: &Self,
@@ -141,11 +144,11 @@ fn key_list(keys: &[Key]) -> String {
 /// A secondary index of a table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Index {
-    /// Whether the index is global or local.
+    /// Scope of the index: global or local.
     pub scope: IndexScope,
     /// Key of the index: the partition key, then the sort key if there is one.
     pub keys: Vec<Key>,
-    /// Which attributes the index holds in addition to keys.
+    /// Selection of the attributes that the index contains in addition to the keys.
     pub projection: ProjectionType,
     /// Names of the additional attributes in the index if the projection is `INCLUDE`; otherwise empty.
     pub attributes: BTreeSet<String>,
@@ -182,7 +185,7 @@ pub enum IndexScope {
 pub enum Billing {
     /// The table is billed by request (`PAY_PER_REQUEST`).
     OnDemand,
-    /// Capacity is provisioned, and billed by the hour whether or not it is used.
+    /// Capacity is provisioned, and billed by the hour, used or unused.
     Provisioned(Throughput),
 }
 
@@ -210,7 +213,7 @@ impl fmt::Display for Throughput {
     }
 }
 
-/// Which key encrypts a table.
+/// Key that encrypts a table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Encryption {
     /// A key that DynamoDB owns.
@@ -225,8 +228,8 @@ pub enum Encryption {
 }
 
 impl Encryption {
-    /// Returns whether the encryption `found` satisfies this encryption, or the reason if that cannot be
-    /// determined.
+    /// Returns true if the encryption `found` satisfies this wanted encryption. The error is the reason why
+    /// the two cannot be compared.
     fn admits(&self, found: &Self) -> Result<bool, &'static str> {
         match (self, found) {
             (Self::Owned, Self::Owned) => Ok(true),

@@ -44,7 +44,7 @@ const NOT_AT_ENDPOINT: &str = "the endpoint does not know this setting";
 #[derive(Clone, Debug)]
 pub struct Tables {
     client: Client,
-    /// Name of the endpoint in messages.
+    /// Name of the endpoint, for messages.
     endpoint: String,
 }
 
@@ -52,11 +52,11 @@ pub struct Tables {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Created {
-    /// Whether the table was created now; `false` if it already existed.
+    /// True if the call created the table; false if the table already existed.
     pub is_new: bool,
-    /// Comparison of the table with its wanted layout, after creation. An existing table that differs is not
-    /// changed, with one exception: if it differs only in time to live or backups, they are turned on,
-    /// because an earlier run may have been interrupted before it turned them on.
+    /// Comparison of the table with its wanted layout, after creation. An existing table is not changed, with
+    /// one exception. If only time to live or backups differ, the call turns these settings on, because an
+    /// earlier call may have been interrupted before this step.
     pub comparison: Comparison,
 }
 
@@ -66,7 +66,7 @@ pub struct Created {
 pub struct Comparison {
     /// Settings that differ; empty if the table has the wanted layout.
     pub differences: Vec<Difference>,
-    /// Settings that could not be compared, with the reason.
+    /// Settings that could not be compared, each with the reason.
     pub unknown: BTreeMap<Aspect, &'static str>,
 }
 
@@ -76,7 +76,8 @@ impl Tables {
     const PATIENCE: Duration = Duration::from_mins(10);
     const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-    /// Makes the set of tables that `client` reaches. `endpoint` names the endpoint in messages.
+    /// Returns a handle to the tables at the endpoint of `client`. `endpoint` is the name of the endpoint in
+    /// messages.
     #[must_use]
     pub fn new(client: Client, endpoint: impl Into<String>) -> Self {
         Self { client, endpoint: endpoint.into() }
@@ -89,7 +90,7 @@ impl Tables {
     }
 
     /// Creates a table if it does not exist, waits until the table and its indexes are active, and turns on
-    /// time to live and backups. May be repeated after a failure.
+    /// time to live and backups. A failed call can be repeated.
     ///
     /// # Errors
     /// [`TablesError`] if the endpoint does not answer or refuses a call, or if the table does not exist and
@@ -167,8 +168,8 @@ impl Tables {
         Ok(table.map(|table| table.table_arn.unwrap_or_else(|| name.to_owned())))
     }
 
-    /// Deletes a table with all its items, and waits until the table is gone. If the table does not exist,
-    /// this is not an error.
+    /// Deletes a table with all its items, and waits until the table no longer exists. A missing table is not
+    /// an error.
     ///
     /// # Errors
     /// [`TablesError`] if the endpoint does not answer or refuses the call, for example because the table has
@@ -178,8 +179,8 @@ impl Tables {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => return Ok(()),
             Err(error) => {
-                // DynamoDB refuses both while the table is being created and while it is being deleted. In
-                // the second case, waiting is enough.
+                // `ResourceInUseException` means that the table is being created or deleted. If the table is
+                // being deleted, waiting is enough.
                 let is_in_use = error.code() == Some("ResourceInUseException");
                 let status = if is_in_use {
                     self.describe(name).await?.and_then(|table| table.table_status)
@@ -194,9 +195,9 @@ impl Tables {
         self.poll(name, "deleted", |table| Ok(table.is_none())).await
     }
 
-    /// Turns on time to live and backups, which `CreateTable` cannot set. Returns the errors of settings that
-    /// the endpoint does not know or refuses. (AWS lets time to live be changed once an hour, and not while
-    /// it is being turned off.)
+    /// Turns on time to live and backups, which `CreateTable` cannot set. Returns the error of each setting
+    /// that the endpoint does not support or refuses. For example, AWS refuses a second change of time to
+    /// live within an hour.
     async fn turn_on_late_settings(
         &self,
         name: &str,
@@ -204,7 +205,7 @@ impl Tables {
         comparison: &Comparison,
     ) -> Result<BTreeMap<Aspect, TablesError>, TablesError> {
         let mut failed = BTreeMap::new();
-        // A setting that is on with another value stays unchanged.
+        // A setting that is on, but has a different value than in the layout, stays unchanged.
         let is_off = |difference: &&Difference| difference.found.as_deref() == Some(layout::OFF);
         for difference in comparison.differences.iter().filter(is_off) {
             let done = match (&difference.aspect, &layout.ttl_attribute) {
@@ -241,8 +242,8 @@ impl Tables {
         }
     }
 
-    /// Turns on point-in-time recovery. AWS refuses this for a while after a new table becomes active, so the
-    /// call is repeated.
+    /// Turns on point-in-time recovery. AWS refuses the call for a while after a new table becomes active, so
+    /// the call is repeated.
     async fn turn_on_recovery(&self, name: &str) -> Result<(), TablesError> {
         let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
         let specification = specification
@@ -345,7 +346,8 @@ impl Tables {
         .await
     }
 
-    /// Describes the table at intervals until `is_done` returns `true`.
+    /// Calls `DescribeTable` at intervals until `is_done` returns `true`. `state` names the awaited state in
+    /// the error message.
     async fn poll(
         &self,
         name: &str,

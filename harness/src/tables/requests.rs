@@ -1,4 +1,4 @@
-//! Converts a layout to the request that creates a table, and the description of a table to a layout.
+//! Converts a layout to a `CreateTable` request, and the description of a table to a layout.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub(super) fn create(
         let encryption = SseSpecification::builder().enabled(true).sse_type(SseType::Kms);
         request = request.sse_specification(encryption.set_kms_master_key_id(key.clone()).build());
     }
-    // Default values are left out, because an endpoint may not know the setting.
+    // Settings with their default values are omitted, because some endpoints do not support these settings.
     if layout.deletion_protection {
         request = request.deletion_protection_enabled(true);
     }
@@ -71,7 +71,7 @@ fn key_schema(keys: &[Key]) -> Result<Vec<KeySchemaElement>, BuildError> {
     keys.iter().map(element).collect()
 }
 
-/// Returns each attribute that is part of a key, once.
+/// Returns one definition for each attribute that is part of a table key or an index key.
 fn definitions(layout: &Layout) -> Result<Vec<AttributeDefinition>, BuildError> {
     let of_indexes = layout.indexes.values().flat_map(|index| &index.keys);
     let types: BTreeMap<&str, &ScalarAttributeType> =
@@ -168,8 +168,8 @@ pub(super) fn layout(table: &TableDescription) -> Layout {
     layout
 }
 
-/// Returns a difference for the table and for each index that cannot be used now. A table or index that is
-/// being updated can be used.
+/// Returns one difference for the table if the table is unusable, and one for each unusable index. A table or
+/// index with the status `UPDATING` is usable.
 pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
     let active = |aspect, found: String| Difference {
         aspect,
@@ -189,8 +189,8 @@ pub(super) fn unusable(table: &TableDescription) -> Vec<Difference> {
     own.into_iter().chain(of_indexes).collect()
 }
 
-/// Returns the encryption of a table. A table without a description of its encryption uses a key that
-/// DynamoDB owns.
+/// Returns the encryption of a table. A table description without `SSEDescription` means that DynamoDB owns
+/// the key.
 fn encryption(table: &TableDescription) -> Encryption {
     match table.sse_description() {
         Some(sse)

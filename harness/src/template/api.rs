@@ -72,7 +72,7 @@ pub(super) fn read(
             let place = place_of(first, reader);
             reader.report.problem(&place, format!("the API has no stage; add an {STAGE} for it"));
         }
-        // The template has a stage, but it could not be read, and that problem has been reported.
+        // The template has a stage that could not be read. That problem has already been reported.
         None => {}
     }
     Some(first.clone())
@@ -116,7 +116,7 @@ fn api(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<WebSocketApi>
     })
 }
 
-/// A stage of the API, with the rate limits that it sets for routes.
+/// A stage of the API, with the rate limits of its routes.
 struct Stage {
     name: String,
     default: Option<Throttle>,
@@ -144,8 +144,9 @@ const SETTINGS_IGNORED: &[Ignored] = &[
     ("LoggingLevel", Harmless, "log lines go to the terminal"),
 ];
 
-/// Reads a rate limit from `DefaultRouteSettings` or from an entry of `RouteSettings`. A missing rate or
-/// burst is that of the whole API.
+/// Reads a rate limit from `DefaultRouteSettings` or from an entry of `RouteSettings`. If only the rate or
+/// only the burst is set, the missing value is AWS's default for a whole account. Returns `None` if neither
+/// is set.
 fn throttle(mut fields: Fields, reader: &mut Reader<'_>) -> Option<Throttle> {
     let burst = fields.count("ThrottlingBurstLimit", "requests", 0..=u32::MAX, reader);
     let rate = fields.text("ThrottlingRateLimit", reader).and_then(|text| {

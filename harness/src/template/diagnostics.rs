@@ -60,9 +60,9 @@ impl fmt::Display for Problem {
 pub struct Finding {
     /// Position in the template of the ignored value.
     pub place: Place,
-    /// Whether ignoring the value changes the behavior of the local stage.
+    /// Importance of the finding: harmless, or behavior that the local stage does not emulate.
     pub kind: FindingKind,
-    /// Text that says how the local stage differs because the value is ignored.
+    /// Text that describes the effect of ignoring the value, such as `permissions are not checked locally`.
     pub meaning: String,
 }
 
@@ -76,14 +76,13 @@ impl fmt::Display for Finding {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// The value has no effect that a request could notice locally, for example permissions, encryption,
-    /// backups or labels.
+    /// Ignoring the value does not affect requests. Examples are permissions, encryption, backups and labels.
     Harmless,
     /// The value has an effect on AWS that the local stage does not emulate.
     NotEmulated,
 }
 
-/// Reason why no stage can be made from a template.
+/// Error that prevents the start of a stage from a template.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TemplateError {
@@ -101,8 +100,8 @@ pub enum TemplateError {
         /// Problems of the template, in the order of the file.
         problems: Vec<Problem>,
     },
-    /// The template is valid as far as known, but uses values that the local stage does not support and that
-    /// might change how a function behaves.
+    /// The template has no value that is known to be invalid, but uses values that the local stage does not
+    /// support. Such a value might change how a function behaves.
     Unsupported {
         /// Path of the template's file; `None` if the template was parsed from a text.
         file: Option<PathBuf>,
@@ -185,7 +184,7 @@ impl Report {
         self.findings.push(Finding { place: place.clone(), kind, meaning: meaning.into() });
     }
 
-    /// Returns the value of a success; records the problem of a failure.
+    /// Returns the value of an `Ok`. Records the problem of an `Err`, and returns `None`.
     pub(super) fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
@@ -194,7 +193,7 @@ impl Report {
     pub(super) fn verdict(mut self) -> Result<Vec<Finding>, TemplateError> {
         if self.problems.is_empty() {
             self.findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
-            // A value in Globals is found once for each function.
+            // A value in `Globals` produces the same finding for each function.
             self.findings.dedup();
             return Ok(self.findings);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use streamer_fakes::aws_format;
 
-/// Values that a template refers to and does not contain: account, region, stack name and parameters.
+/// Values that a template refers to but does not contain: account, region, stack name and parameters.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// Value of `AWS::Region`. Default: `us-east-1`.
@@ -13,11 +13,11 @@ pub struct Environment {
     pub account_id: String,
     /// Value of `AWS::StackName`, with which the generated names of resources begin. Default: `streamer`.
     pub stack_name: String,
-    /// Values of the template's parameters by name. A parameter without a value takes its default. A value
-    /// for an undeclared parameter is an error.
+    /// Values of the template's parameters by name. A parameter without a value has its default value. A
+    /// value for an undeclared parameter is an error.
     pub parameters: BTreeMap<String, String>,
-    /// Values for parameters that the template may or may not declare, such as the public key of the local
-    /// stage. `parameters` overrides them.
+    /// Values by parameter name, such as the public key of the local stage. A value is used only if the
+    /// template declares the parameter. `parameters` overrides these values.
     pub offered: BTreeMap<String, String>,
 }
 

@@ -39,17 +39,17 @@ pub struct EventSourceMapping {
     pub maximum_retry_attempts: Option<u32>,
     /// Maximum age of a record. Older records are skipped; `None` for no limit.
     pub maximum_record_age: Option<Duration>,
-    /// Whether a failed batch is split in two before it is retried.
+    /// True if a failed batch is split in two before the retry.
     pub bisect_batch_on_function_error: bool,
-    /// Whether the function's reply lists the records that failed (`ReportBatchItemFailures`).
+    /// True if the function's reply lists the failed records (`ReportBatchItemFailures`).
     pub report_batch_item_failures: bool,
     /// Patterns of `FilterCriteria`. A record is delivered if it matches at least one pattern, or if there
     /// are no patterns.
     pub filter_patterns: Vec<Value>,
-    /// ARN of the destination for the report on a batch that is not retried any more; `None` without a
+    /// ARN of the destination for reports about batches that are no longer retried; `None` if there is no
     /// destination.
     pub on_failure: Option<String>,
-    /// Whether the mapping is enabled. A disabled mapping reads nothing.
+    /// True if the mapping is enabled. A disabled mapping reads no records.
     pub enabled: bool,
 }
 
@@ -62,7 +62,7 @@ pub enum StartingPosition {
     Latest,
 }
 
-/// Reads the mappings of both forms: events of functions, and separate resources.
+/// Reads the event source mappings that are declared as events of functions or as separate resources.
 pub(super) fn read(
     resources: &[Resource<'_>],
     events: Vec<StreamEvent>,
@@ -97,7 +97,7 @@ pub(super) fn read(
     mappings
 }
 
-/// Reports a finding if the last of `mappings` is one reader too many for its stream.
+/// Reports a finding if the last of `mappings` exceeds the maximum number of readers of its stream.
 fn too_many_readers(mappings: &[EventSourceMapping], place: &Place, reader: &mut Reader<'_>) {
     let Some(latest) = mappings.last() else { return };
     let readers = mappings.iter().filter(|mapping| mapping.enabled && mapping.table == latest.table).count();
@@ -265,7 +265,8 @@ fn filter_patterns(fields: &mut Fields, reader: &mut Reader<'_>) -> Vec<Value> {
 fn on_failure(fields: &mut Fields, queues: &[Queue], reader: &mut Reader<'_>) -> Option<String> {
     let mut config = fields.fields("DestinationConfig", reader)?;
     let destination = config.fields("OnFailure", reader).and_then(|mut on_failure| {
-        // SAM only derives a permission from `Type`, which is not checked locally.
+        // `Type` has no local effect: SAM derives only a permission from it, and permissions are not checked
+        // locally.
         on_failure.text("Type", reader);
         let destination = on_failure.required_text("Destination", "the ARN of a queue or topic", reader);
         if destination.as_ref().is_some_and(|arn| queues.iter().all(|queue| queue.arn != *arn)) {

@@ -4,21 +4,21 @@ use super::diagnostics::FindingKind::NotEmulated;
 use super::fields::{Fields, Reader};
 use streamer_fakes::lambda::Scheduler;
 
-/// Events of all functions, with their properties not yet read.
+/// Stream events and schedule events of all functions. The properties of the events are still unread.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     pub(super) streams: Vec<StreamEvent>,
     pub(super) schedules: Vec<ScheduleEvent>,
 }
 
-/// A function's event whose source is a table's stream, with its properties not yet read.
+/// An event of a function whose source is a table's stream. The properties of the event are still unread.
 #[derive(Debug)]
 pub(super) struct StreamEvent {
     pub(super) function: String,
     pub(super) properties: Fields,
 }
 
-/// A function's event whose source is a schedule, with its properties not yet read.
+/// An event of a function whose source is a schedule. The properties of the event are still unread.
 #[derive(Debug)]
 pub(super) struct ScheduleEvent {
     pub(super) function: String,

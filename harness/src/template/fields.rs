@@ -1,4 +1,4 @@
-//! Reads the properties of a mapping by type, and checks at the end that no property was overlooked.
+//! Reads the properties of a YAML mapping by type, and finally reports each property that was not read.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -14,11 +14,10 @@ pub(super) struct Reader<'t> {
     pub(super) report: Report,
 }
 
-/// A property that the stage ignores: its name, the importance of ignoring it, and the effect on the local
-/// stage.
+/// A property that the stage ignores: its name, the kind of the finding, and the effect on the local stage.
 pub(super) type Ignored = (&'static str, FindingKind, &'static str);
 
-/// The properties of one mapping. Each property is read, or ignored with a finding, or reported as
+/// The properties of one YAML mapping. Each property is read, ignored with a finding, or reported as
 /// unsupported.
 #[derive(Debug)]
 pub(super) struct Fields {

@@ -33,11 +33,12 @@ pub struct Function {
     pub timeout: Duration,
     /// Memory in MiB: 128 to 10,240. Default: 128.
     pub memory_mib: u32,
-    /// Maximum number of concurrent invocations; `None` without a limit of its own. 0 stops the function.
+    /// Maximum number of concurrent invocations; `None` if the function has no limit of its own. With 0, the
+    /// function never runs.
     pub reserved_concurrency: Option<u32>,
     /// Environment variables of the function.
     pub environment: BTreeMap<String, String>,
-    /// Whether Lambda lets the function invoke itself in an endless chain (`RecursiveLoop: Allow`).
+    /// True if Lambda lets the function invoke itself in an endless chain (`RecursiveLoop: Allow`).
     pub recursive_loop: bool,
     /// Retries and destinations of asynchronous invocations: `EventInvokeConfig` and `DeadLetterQueue`.
     pub asynchronous: AsyncSettings,
@@ -90,7 +91,7 @@ const RESERVED: &[&str] = &[
     "LAMBDA_TASK_ROOT",
 ];
 
-/// Reads every function, and collects the events that come from a stream or a schedule.
+/// Reads every function, and collects the stream events and schedule events of the functions.
 pub(super) fn read(
     resources: &[Resource<'_>],
     base_dir: &Path,
@@ -192,8 +193,8 @@ fn runtime(fields: &mut Fields, reader: &mut Reader<'_>) {
     }
 }
 
-/// Returns the function's binary: the one named for `sam build`, otherwise the handler, unless it is
-/// `bootstrap`, the name that all binaries get.
+/// Returns the name of the function's binary: `Metadata.BuildProperties.Binary`, or otherwise the handler.
+/// The handler `bootstrap` is not used, because every binary is deployed under that name.
 fn binary(resource: &Resource<'_>, handler: Option<&str>, reader: &mut Reader<'_>) -> Option<String> {
     let place = resource.node.place.below("Metadata.BuildProperties.Binary");
     let mut named = None;
@@ -269,7 +270,7 @@ fn check_variable_name(name: &str, place: &Place, reader: &mut Reader<'_>) {
     }
 }
 
-/// Returns the function's name in an ARN with or without a version. Any other text is returned unchanged.
+/// Extracts the function's name from an ARN with or without a version. Returns any other text unchanged.
 pub(super) fn function_name(arn: &str) -> &str {
     let mut parts = arn.split(':');
     if parts.next() == Some("arn") { parts.nth(5).unwrap_or(arn) } else { arn }

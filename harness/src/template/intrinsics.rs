@@ -1,10 +1,11 @@
-//! Resolves CloudFormation's intrinsic functions, from the outside in, and only for values that are read.
+//! Resolves CloudFormation's intrinsic functions, such as `!Ref`. Outer functions are resolved before inner
+//! functions, and only in values that are read.
 
 use super::diagnostics::Problem;
 use super::node::{Kind, Node};
 use super::scope::Scope;
 
-/// Returns whether `key`, as the only key of a mapping, is an intrinsic function.
+/// Returns true if a mapping whose only key is `key` is an intrinsic function.
 fn is_intrinsic(key: &str) -> bool {
     key == "Ref" || key.starts_with("Fn::")
 }
@@ -142,8 +143,8 @@ impl Scope<'_> {
         self.attribute(&id, &attribute, node)
     }
 
-    /// Replaces `${Name}`, `${Resource.Attribute}` and `${!Literal}` in a text. The long form also defines
-    /// variables.
+    /// Replaces `${Name}`, `${Resource.Attribute}` and `${!Literal}` in a text. The long form `[text,
+    /// variables]` also defines variables.
     fn sub(&self, node: &Node, argument: &Node) -> Result<String, Problem> {
         let (template, variables) = match &argument.kind {
             Kind::List(parts) => match parts.as_slice() {

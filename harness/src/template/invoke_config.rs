@@ -26,8 +26,8 @@ pub(super) fn read(fields: &mut Fields, reader: &mut Reader<'_>) -> AsyncSetting
     settings
 }
 
-/// Returns the ARN in the mapping `name`. A target that is neither a queue nor a function receives nothing
-/// locally, which is reported as a finding.
+/// Returns the target's ARN, which is the value of `arn_property` in the property `name`. Reports a finding
+/// if the target is neither a queue nor a function, because such a target receives nothing locally.
 fn target(
     fields: &mut Fields,
     name: &'static str,
@@ -35,7 +35,8 @@ fn target(
     reader: &mut Reader<'_>,
 ) -> Option<String> {
     let mut target = fields.fields(name, reader)?;
-    // SAM only derives a permission from `Type`, which is not checked locally.
+    // `Type` has no local effect: SAM derives only a permission from it, and permissions are not checked
+    // locally.
     target.text("Type", reader);
     let found = target.required_text(arn_property, "the ARN of a queue or function", reader);
     if let Some(found) = &found

@@ -1,8 +1,8 @@
-//! Reads a SAM template, the file that deploys to AWS, into the description of a local stage.
+//! Converts a SAM template, the same file that is deployed to AWS, to the description of a local stage.
 //!
-//! Each value of a template is handled in one of three ways. It is used, or it is ignored and listed as a
-//! [`Finding`] that says how the local stage differs, or it makes the template invalid, because an
-//! unsupported setting might change how a function behaves.
+//! Each value of a template is used, ignored or refused. An ignored value is listed as a [`Finding`], which
+//! says how the local stage differs from AWS. A refused value is an error, because an unsupported setting
+//! might change how a function behaves.
 //!
 //! ```
 //! use streamer_harness::template::{Environment, Template};
@@ -69,9 +69,9 @@ pub struct Template {
     pub queues: Vec<Queue>,
     /// WebSocket API of the stage; `None` if the template has none.
     pub api: Option<WebSocketApi>,
-    /// Event source mappings: which function is invoked for which table's stream.
+    /// Event source mappings, each of which invokes a function with the records of a table's stream.
     pub mappings: Vec<EventSourceMapping>,
-    /// Schedules: which function is invoked at which times.
+    /// Schedules, each of which invokes a function at certain times.
     pub schedules: Vec<Schedule>,
     /// Values of the template that the local stage ignores, in the order of the template.
     pub findings: Vec<Finding>,
@@ -82,7 +82,7 @@ impl Template {
     /// folder.
     ///
     /// # Errors
-    /// [`TemplateError`] if the file cannot be read, or no stage can be made from the template.
+    /// [`TemplateError`] if the file cannot be read, or the template has an invalid or unsupported value.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, TemplateError> {
         let text = fs::read_to_string(path)
             .map_err(|source| TemplateError::Unreadable { file: path.to_owned(), source })?;
@@ -93,8 +93,8 @@ impl Template {
     /// Parses a template from a text. Relative folders in the template are relative to `base_dir`.
     ///
     /// # Errors
-    /// [`TemplateError`] if no stage can be made from the template. The error lists as many problems as can
-    /// be found in one pass.
+    /// [`TemplateError`] if the template has an invalid or unsupported value. The error lists as many
+    /// problems as can be found in one pass.
     pub fn parse(text: &str, base_dir: &Path, environment: &Environment) -> Result<Self, TemplateError> {
         let root = node::parse(text)?;
         let mut report = Report::default();

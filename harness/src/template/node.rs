@@ -27,8 +27,8 @@ pub(super) enum Kind {
     Scalar(String),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
-    /// The ARN of a table's stream, as the table's logical id. The ARN has no text yet, because it contains a
-    /// label that DynamoDB chooses when the table is created.
+    /// The ARN of a table's stream, represented by the table's logical id. The ARN has no text yet, because
+    /// it contains a label that DynamoDB chooses when the table is created.
     StreamArn(String),
 }
 
@@ -47,7 +47,7 @@ impl Node {
         if let Kind::Scalar(text) = &self.kind { Some(text) } else { None }
     }
 
-    /// Describes the value for a message that says which value was found.
+    /// Describes the value for messages such as `expected text, found a list`.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
             Kind::Null => "no value".to_owned(),
@@ -60,7 +60,7 @@ impl Node {
         }
     }
 
-    /// Sets the path of each node below this one, and reports keys that occur twice in a mapping.
+    /// Sets the paths of this node and of all nodes below it. Reports keys that occur twice in a mapping.
     fn set_paths(&mut self, path: String, report: &mut Report) {
         match &mut self.kind {
             Kind::List(items) => {

@@ -15,7 +15,7 @@ pub(super) enum Parameter {
 }
 
 /// Returns the value of each declared parameter. A parameter with an invalid or missing value is reported,
-/// and left out.
+/// and omitted from the result.
 pub(super) fn resolve(
     root: &Node,
     environment: &Environment,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn offered_parameter_value_is_used_only_if_declared_and_not_given() {
+    fn offered_value_is_used_only_for_a_declared_parameter_without_a_given_value() {
         let root = node::parse("Parameters: {A: {Type: String}, B: {Type: String}}").unwrap();
         let value = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let environment = Environment {

@@ -18,7 +18,7 @@ pub struct Queue {
     pub name: String,
     /// ARN of the queue, to which an on-failure destination refers.
     pub arn: String,
-    /// Attributes of the queue, as `SetQueueAttributes` takes them. A missing attribute has SQS's default.
+    /// Attributes of the queue, in the format of `SetQueueAttributes`. A missing attribute has SQS's default.
     pub attributes: BTreeMap<String, String>,
 }
 

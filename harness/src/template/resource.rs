@@ -1,4 +1,5 @@
-//! Finds the resources of a template that exist, and reports those that the local stage does not run.
+//! Finds the resources of a template whose conditions are true, and reports the resources that the local
+//! stage does not support.
 
 use super::diagnostics::FindingKind::{self, Harmless, NotEmulated};
 use super::fields::{Fields, Ignored, Reader};
@@ -16,7 +17,7 @@ pub(super) const ROUTE: &str = "AWS::ApiGatewayV2::Route";
 pub(super) const ROUTE_RESPONSE: &str = "AWS::ApiGatewayV2::RouteResponse";
 pub(super) const INTEGRATION: &str = "AWS::ApiGatewayV2::Integration";
 
-/// A resource of the template whose condition, if it has one, is true.
+/// A resource of the template that has no condition, or whose condition is true.
 #[derive(Debug)]
 pub(super) struct Resource<'t> {
     pub(super) id: &'t str,
@@ -54,8 +55,8 @@ const ATTRIBUTES: &[Ignored] = &[
     ("UpdateReplacePolicy", Harmless, "the local stage is created from scratch at each start"),
 ];
 
-/// Returns the resources that exist and that the stage runs, in the order of the template. Each other
-/// resource becomes a finding.
+/// Returns the resources whose conditions are true and that the stage supports, in the order of the template.
+/// Reports each unsupported resource.
 pub(super) fn all<'t>(root: &'t Node, reader: &mut Reader<'_>) -> Vec<Resource<'t>> {
     let mut resources = Vec::new();
     let Some(section) = root.get("Resources") else { return resources };
@@ -109,7 +110,8 @@ fn runs(kind: &str) -> bool {
     )
 }
 
-/// Returns the importance of ignoring a resource of this type, and the reason why it is ignored.
+/// Returns the kind of finding for an ignored resource of this type, and the reason why the resource is
+/// ignored.
 fn finding_for(kind: &str) -> (FindingKind, &'static str) {
     let service = kind.split("::").nth(1).unwrap_or_default();
     match (service, kind) {

@@ -11,7 +11,7 @@ use super::function::{Function, function_name};
 use super::resource::{API, AUTHORIZER, INTEGRATION, ROUTE, ROUTE_RESPONSE, Resource, of_type};
 use streamer_fakes::gateway::{Authorizer, Throttle, is_identity_source};
 
-/// A route of a WebSocket API: which function handles the messages with one route key.
+/// A route of a WebSocket API, which selects the function for the messages with one route key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Route {
     /// Route key: `$connect`, `$disconnect`, `$default`, or a value of the route selection expression.
@@ -20,11 +20,11 @@ pub struct Route {
     pub function: String,
     /// Maximum wait of the gateway for the function: 50 ms to 29 s. Default: 29 s.
     pub integration_timeout: Duration,
-    /// Whether the gateway sends the function's reply to the client.
+    /// True if the gateway sends the function's reply to the client.
     pub route_response: bool,
     /// Lambda authorizer that admits or refuses connections; only the route `$connect` may have one.
     pub authorizer: Option<Authorizer>,
-    /// Rate limit of the route; `None` if the stage sets none.
+    /// Rate limit of the route; `None` if the stage sets no limit for the route.
     pub throttle: Option<Throttle>,
 }
 
@@ -337,7 +337,7 @@ fn route_responses(resources: &[Resource<'_>], api_ids: &[String], reader: &mut 
     responses
 }
 
-/// Returns whether the property is set to `value`, the only supported value.
+/// Returns true if the property is set to `value`. Reports any other value as unsupported.
 fn is_only_value(fields: &mut Fields, name: &'static str, value: &str, reader: &mut Reader<'_>) -> bool {
     let Some(found) = fields.text(name, reader) else { return false };
     if found != value {

@@ -27,7 +27,7 @@ const IGNORED: &[Ignored] = &[
     ("Tags", Harmless, "tags have no effect locally"),
 ];
 
-/// Reads the schedules of both forms: events of functions, and rules. Disabled schedules are left out.
+/// Reads the schedules that are declared as events of functions or as rules. Omits disabled schedules.
 pub(super) fn read(
     resources: &[Resource<'_>],
     events: Vec<ScheduleEvent>,
@@ -67,7 +67,8 @@ fn schedule_of_event(event: ScheduleEvent, reader: &mut Reader<'_>) -> Option<Sc
     if service == Scheduler::Schedule {
         only_utc(&mut fields, reader);
         if let Some(mut window) = fields.fields("FlexibleTimeWindow", reader) {
-            // A local event comes at the start of its window, which every mode allows.
+            // `Mode` has no local effect: a local event comes at the start of its window, which every mode
+            // allows.
             window.text("Mode", reader);
             window.finish(
                 &[("MaximumWindowInMinutes", Harmless, "a local event comes at the start of its window")],
@@ -147,8 +148,8 @@ fn enabled(fields: &mut Fields, reader: &mut Reader<'_>) -> bool {
     fields.flag("Enabled", reader).unwrap_or(state.as_deref() != Some("DISABLED"))
 }
 
-/// Reports a start, an end, or a time zone other than UTC, because each would change when the function is
-/// invoked.
+/// Reports a start date, an end date, or a time zone other than UTC as unsupported, because each would change
+/// the times at which the function is invoked.
 fn only_utc(fields: &mut Fields, reader: &mut Reader<'_>) {
     if let Some(zone) = fields.text("ScheduleExpressionTimezone", reader).filter(|zone| zone != "UTC") {
         let message = format!("local schedules support only UTC, found {zone:?}");

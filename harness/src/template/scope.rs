@@ -11,8 +11,8 @@ use super::environment::Environment;
 use super::node::{Kind, Node};
 use super::parameters::{self, Parameter};
 
-/// Maximum length of a chain of names that refer to one another: more than any template has, and few enough
-/// that resolving them does not overflow the stack.
+/// Maximum length of a chain of names that refer to one another. Real templates have shorter chains, and a
+/// chain of this length does not overflow the stack.
 const MAX_CHAIN: usize = 24;
 
 /// All names to which an intrinsic function of one template can refer.
@@ -31,8 +31,8 @@ impl<'t> Scope<'t> {
         Self { environment, root, parameters, chain: RefCell::default() }
     }
 
-    /// Runs `work`, which resolves `name`. Returns an error if `name` is already being resolved, because it
-    /// then refers to itself.
+    /// Runs `work`, which resolves `name`. Returns an error if `name` is already being resolved, which means
+    /// that `name` refers to itself.
     pub(super) fn resolving<T>(
         &self,
         name: &str,
@@ -48,7 +48,7 @@ impl<'t> Scope<'t> {
             }
             if chain.len() == MAX_CHAIN {
                 return Err(from.place.problem(format!(
-                    "too long a chain of names that refer to one another; expected at most {MAX_CHAIN}"
+                    "the chain of names that refer to one another is too long; expected at most {MAX_CHAIN} names"
                 )));
             }
             chain.push(name.to_owned());
@@ -165,7 +165,7 @@ impl<'t> Scope<'t> {
         self.root.get("Resources")?.get(logical_id)
     }
 
-    /// Returns whether the resource exists: its condition, if it has one, is true.
+    /// Returns true if the resource has no condition, or if its condition is true.
     pub(super) fn exists(&self, resource: &Node) -> Result<bool, Problem> {
         match resource.get("Condition") {
             Some(condition) => match condition.scalar() {

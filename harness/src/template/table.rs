@@ -20,7 +20,7 @@ pub struct Table {
     pub name: String,
     /// Layout of the table: its keys, indexes and settings.
     pub layout: Layout,
-    /// Properties of the table in the template that a [`Layout`] cannot hold, such as
+    /// Properties of the table in the template that have no field in [`Layout`], such as
     /// `StreamSpecification.ResourcePolicy`.
     pub properties_not_in_layout: Vec<String>,
 }
@@ -35,7 +35,7 @@ const IGNORED: &[Ignored] = &[
     ("WarmThroughput", Harmless, "throughput is not limited locally"),
 ];
 
-/// Properties that are part of a layout, but have no effect on requests on the local stage, with the reason.
+/// Properties that are part of a layout but do not affect requests on the local stage, each with the reason.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("DeletionProtectionEnabled", "the local stage never deletes a table"),
     ("PointInTimeRecoverySpecification", "there are no backups locally"),
@@ -73,20 +73,21 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
     let name = reader.report.keep(reader.scope.physical_name(resource.id, resource.node));
 
     let definitions = attribute_definitions(&mut fields, reader);
-    let mut beyond = properties_not_in_layout("", IGNORED, &fields);
+    let mut not_in_layout = properties_not_in_layout("", IGNORED, &fields);
     let mut layout = Layout::new(key_schema(&mut fields, &definitions, reader));
     layout.billing = billing(&mut fields, reader);
     for (list, scope) in
         [("GlobalSecondaryIndexes", IndexScope::Global), ("LocalSecondaryIndexes", IndexScope::Local)]
     {
         let nodes = fields.list(list, reader);
-        let indexes = nodes.iter().filter_map(|node| index(node, scope, &definitions, &mut beyond, reader));
+        let indexes =
+            nodes.iter().filter_map(|node| index(node, scope, &definitions, &mut not_in_layout, reader));
         layout.indexes.extend(indexes);
     }
-    layout.stream = stream(&mut fields, &mut beyond, reader);
+    layout.stream = stream(&mut fields, &mut not_in_layout, reader);
     layout.ttl_attribute = ttl_attribute(&mut fields, reader);
     check_definitions(&definitions, &layout, &fields, reader);
-    layout.point_in_time_recovery = point_in_time_recovery(&mut fields, &mut beyond, reader);
+    layout.point_in_time_recovery = point_in_time_recovery(&mut fields, &mut not_in_layout, reader);
     layout.encryption = encryption(&mut fields, reader);
     layout.deletion_protection = fields.flag("DeletionProtectionEnabled", reader).unwrap_or(false);
     if let Some(class) = fields.text("TableClass", reader) {
@@ -99,10 +100,15 @@ fn table(resource: &Resource<'_>, reader: &mut Reader<'_>) -> Option<Table> {
         }
     }
     fields.finish(IGNORED, reader);
-    Some(Table { logical_id: resource.id.to_owned(), name: name?, layout, properties_not_in_layout: beyond })
+    Some(Table {
+        logical_id: resource.id.to_owned(),
+        name: name?,
+        layout,
+        properties_not_in_layout: not_in_layout,
+    })
 }
 
-/// Returns those of `names` that the template sets, with the prefix.
+/// Returns the properties in `names` that the template sets, each with `prefix` before its name.
 fn properties_not_in_layout(prefix: &str, names: &[Ignored], fields: &Fields) -> Vec<String> {
     let set = names.iter().filter(|(name, ..)| fields.has(name));
     set.map(|(name, ..)| format!("{prefix}{name}")).collect()
@@ -138,8 +144,8 @@ fn key_schema(fields: &mut Fields, definitions: &Definitions, reader: &mut Reade
         let kind = entry.required_text("KeyType", "HASH or RANGE", reader);
         entry.finish(&[], reader);
         if let Some((name, kind)) = name.zip(kind) {
-            // An undefined attribute gets a placeholder type here; `check_definitions` reports it, so that no
-            // such table is created.
+            // An undefined attribute gets a placeholder type. `check_definitions` reports the attribute, so
+            // that the table is never created.
             let attribute_type = definitions.get(&name).cloned().unwrap_or(ScalarAttributeType::S);
             keys.push(Key { name, attribute_type, key_type: KeyType::from(kind.as_str()) });
         }
@@ -183,7 +189,7 @@ fn index(
     node: &Node,
     scope: IndexScope,
     definitions: &Definitions,
-    beyond: &mut Vec<String>,
+    not_in_layout: &mut Vec<String>,
     reader: &mut Reader<'_>,
 ) -> Option<(String, Index)> {
     let mut fields = Fields::of(node, reader)?;
@@ -208,27 +214,35 @@ fn index(
     }
     index.throughput = throughput(&mut fields, reader);
     let prefix = format!("index {}: ", name.as_deref().unwrap_or_default());
-    beyond.extend(properties_not_in_layout(&prefix, INDEX_IGNORED, &fields));
+    not_in_layout.extend(properties_not_in_layout(&prefix, INDEX_IGNORED, &fields));
     fields.finish(INDEX_IGNORED, reader);
     Some((name?, index))
 }
 
-fn stream(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>) -> Option<StreamViewType> {
+fn stream(
+    fields: &mut Fields,
+    not_in_layout: &mut Vec<String>,
+    reader: &mut Reader<'_>,
+) -> Option<StreamViewType> {
     let mut stream = fields.fields("StreamSpecification", reader)?;
     let view = stream.required_text("StreamViewType", "a view type such as NEW_IMAGE", reader);
     if let Some(view) = &view {
         check_one_of(&stream, "StreamViewType", view, StreamViewType::values(), reader);
     }
-    beyond.extend(properties_not_in_layout("StreamSpecification.", STREAM_IGNORED, &stream));
+    not_in_layout.extend(properties_not_in_layout("StreamSpecification.", STREAM_IGNORED, &stream));
     stream.finish(STREAM_IGNORED, reader);
     Some(view.map_or(StreamViewType::NewImage, |view| StreamViewType::from(view.as_str())))
 }
 
-fn point_in_time_recovery(fields: &mut Fields, beyond: &mut Vec<String>, reader: &mut Reader<'_>) -> bool {
+fn point_in_time_recovery(
+    fields: &mut Fields,
+    not_in_layout: &mut Vec<String>,
+    reader: &mut Reader<'_>,
+) -> bool {
     let Some(mut recovery) = fields.fields("PointInTimeRecoverySpecification", reader) else { return false };
     let on = recovery.flag("PointInTimeRecoveryEnabled", reader).unwrap_or(false);
     if recovery.number("RecoveryPeriodInDays", "days", 1..=35, reader).is_some() {
-        beyond.push("PointInTimeRecoverySpecification.RecoveryPeriodInDays".to_owned());
+        not_in_layout.push("PointInTimeRecoverySpecification.RecoveryPeriodInDays".to_owned());
     }
     recovery.finish(&[], reader);
     on
@@ -263,13 +277,14 @@ fn ttl_attribute(fields: &mut Fields, reader: &mut Reader<'_>) -> Option<String>
     attribute.filter(|_| enabled)
 }
 
-/// Reports attributes that are defined but not part of a key, and the reverse: DynamoDB refuses both.
+/// Reports defined attributes that are not part of a key, and key attributes that are not defined. DynamoDB
+/// refuses a table with either of these mistakes.
 fn check_definitions(definitions: &Definitions, layout: &Layout, fields: &Fields, reader: &mut Reader<'_>) {
     let of_indexes = layout.indexes.values().flat_map(|index| &index.keys);
     let keys: BTreeSet<&str> = layout.keys.iter().chain(of_indexes).map(|key| key.name.as_str()).collect();
     let place = fields.place("AttributeDefinitions");
     for key in keys.iter().filter(|key| !definitions.contains_key(**key)) {
-        reader.report.problem(&place, format!("the key attribute {key} has no definition; add one here"));
+        reader.report.problem(&place, format!("the key attribute {key} has no definition; add a definition"));
     }
     for name in definitions.keys().filter(|name| !keys.contains(name.as_str())) {
         reader.report.problem(

@@ -32,8 +32,8 @@ async fn deployed_template_runs_in_process() {
     stage.shutdown().await;
 }
 
-/// Compares the built-in template with the template that deploys, except for settings that make no difference
-/// in process.
+/// Compares the built-in template with the deployed template, except for settings that make no difference in
+/// process.
 #[tokio::test(start_paused = true)]
 async fn built_in_template_describes_the_same_stage_as_the_deployed_template() {
     let built_in = include_str!("../../src/stage/streamer.yaml");
@@ -117,7 +117,7 @@ async fn stage_without_a_template_is_built_from_code() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_error_is_logged_only_if_the_log_level_admits_it() {
+async fn handler_error_is_logged_at_log_level_info_and_not_at_off() {
     async fn fail(_: Value) -> Result<Value, HandlerError> {
         Err(HandlerError::failure("NO_PRINT", "not printed").with_source("out of ink"))
     }
@@ -157,7 +157,7 @@ async fn app_factory_makes_a_separate_app_for_each_environment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_calls_dynamodb_of_the_stage_in_the_name_of_its_function() {
+async fn dynamodb_call_of_a_handler_is_attributed_to_the_handlers_function() {
     let make = |services: &Services| {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())

@@ -65,7 +65,7 @@ async fn client_loses_no_frame_if_a_wait_is_cancelled_or_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_error_shows_the_frames_that_came_instead() {
+async fn client_error_lists_the_received_frames() {
     let stage = stage().await;
     let mut ann = stage.connect(&ann()).await.unwrap();
     ann.request("print", "r1", json!({"pages": "many"})).await.unwrap();

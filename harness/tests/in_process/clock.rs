@@ -30,7 +30,7 @@ async fn idle_client_connection_is_closed_after_ten_minutes() {
     stage.advance(Duration::from_secs(5)).await;
     assert!(
         stage.items("ConnectionsTable").await.unwrap().is_empty(),
-        "the function for $disconnect has deleted the connection"
+        "the disconnect function deletes the connection's record"
     );
     stage.shutdown().await;
 }

@@ -50,7 +50,7 @@ impl Handler for Work {
     }
 }
 
-/// Starts a stage with these faults, and returns it with its handler and a connected client.
+/// Starts a stage with these faults, and returns the stage, its handler and a connected client.
 async fn stage(faults: Faults) -> (Stage, Work, WebSocket) {
     let work = Work::default();
     let each = work.clone();
@@ -95,14 +95,14 @@ async fn request_of_a_killed_function_is_rerun_in_a_new_environment() {
         let (runs, attempts) = (work.runs.load(Ordering::Relaxed), &item(&stage).await["attempt"]);
         assert!(
             json!(runs) == *attempts || awaits == 0,
-            "each attempt runs once: {runs} runs, {attempts} attempts, killed at await {awaits}"
+            "each attempt runs the handler once: {runs} runs, {attempts} attempts, killed at await {awaits}"
         );
         stage.shutdown().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn kill_fault_at_a_later_await_does_not_hit_a_shorter_invocation() {
+async fn kill_fault_after_1000_awaits_does_not_hit_a_shorter_invocation() {
     let (stage, _, mut ann) = stage(Faults::default()).await;
     let killed = stage.faults().add(Fault::kill_midway(Call::invoke(ROUTER), 1_000));
     ann.request("work", "r1", json!(1)).await.unwrap();
@@ -112,7 +112,7 @@ async fn kill_fault_at_a_later_await_does_not_hit_a_shorter_invocation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn function_frozen_beyond_its_lease_writes_nothing_after_it_thaws() {
+async fn function_frozen_until_its_lease_expires_writes_nothing_after_the_thaw() {
     let (stage, work, mut ann) = stage(Faults::default()).await;
     let freeze = Fault::freeze(Call::invoke(PROCESSOR), 8, Duration::from_mins(4));
     let frozen = stage.faults().add(freeze.times(1));
@@ -142,8 +142,8 @@ async fn hanging_function_keeps_its_environment_until_the_function_timeout() {
     assert!(hung.hits() == 1 && stage.now().since(begun) < Duration::from_mins(5));
     let rest = Duration::from_secs(895).saturating_sub(stage.now().since(begun));
     stage.advance(rest).await;
-    // An environment that waits for an event is stopped after ten idle minutes, so the one left is the
-    // hanging one.
+    // Idle environments are stopped after ten minutes, so the remaining environment is the hanging
+    // environment.
     let environments = || stage.functions().environments(WORKER).unwrap();
     assert_eq!(environments(), 1);
     stage.advance(Duration::from_secs(10)).await;
@@ -205,7 +205,7 @@ async fn long_request_completes_although_its_dispatch_fails_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clock_skew_lasts_until_its_environment_is_replaced() {
+async fn clock_skew_lasts_until_the_skewed_environment_is_replaced() {
     let app = |services: &Services| {
         let (mut app, clock) = (App::new(), Arc::clone(&services.clock));
         let now = handler_fn(move |_: Value, _| {
@@ -233,7 +233,7 @@ async fn clock_skew_lasts_until_its_environment_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deploy_lets_running_invocations_finish_and_runs_new_ones_in_the_next_version() {
+async fn deploy_lets_running_invocations_finish_and_runs_later_ones_in_the_new_version() {
     let (stage, work, mut ann) = stage(Faults::default()).await;
     ann.request("work", "r1", json!(20)).await.unwrap();
     stage.advance(Duration::from_secs(10)).await;
@@ -265,7 +265,7 @@ fn lingering(services: &Services, answers: &Arc<AtomicU32>) -> App {
         let answers = Arc::clone(&answers);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            // The SDK's own timeout may have expired.
+            // The call fails if the SDK's own timeout has passed.
             if put.send().await.is_ok() {
                 answers.fetch_add(1, Ordering::Relaxed);
             }

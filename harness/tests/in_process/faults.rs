@@ -14,7 +14,7 @@ use crate::{ann, builder, stage};
 
 const REQUESTS: &str = "streamer-RequestsTable";
 
-/// A handler whose requests are always queued, and which counts its runs.
+/// A handler that counts its runs, and whose requests are always queued.
 #[derive(Debug)]
 struct Counted(Arc<AtomicU32>);
 
@@ -58,7 +58,7 @@ async fn throttled_dynamodb_write_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn write_that_fails_after_taking_effect_creates_no_second_item() {
+async fn retry_of_a_write_that_failed_after_taking_effect_creates_no_second_item() {
     let (stage, mut ann) = connected().await;
     let failed = stage.faults().add(Fault::fail_after_apply(Call::any_dynamodb().on(REQUESTS)).times(1));
     assert_complete(&print(&mut ann, 6).await);
@@ -68,7 +68,7 @@ async fn write_that_fails_after_taking_effect_creates_no_second_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_call_takes_its_delay_on_the_stages_clock() {
+async fn delay_fault_delays_a_call_by_the_stages_clock() {
     let (stage, mut ann) = connected().await;
     let slow = stage.faults().add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(2)).times(1));
     let asked = stage.now();
@@ -142,7 +142,7 @@ async fn ledger_lists_the_dynamodb_calls_of_a_request() {
     let first = ledger.take().to_string();
     assert!(
         first.starts_with("GetItem streamer-ConnectionsTable"),
-        "the first request reads its connection: {first}"
+        "the first request reads the connection's record: {first}"
     );
     ann.request("echo", "r2", json!(2)).await.unwrap();
     ann.complete("r2").await.unwrap();

@@ -48,15 +48,15 @@ impl Handler for Scan {
     }
 }
 
-/// The frames that a client received until its request was terminal, and its number of reconnects.
+/// The frames that a client received until its request was terminal, and the client's number of reconnects.
 #[derive(Debug)]
 struct Followed {
     frames: Vec<Frame>,
     reconnects: u32,
 }
 
-/// Receives the frames of a request as a real client does: if the connection closes, it reconnects after five
-/// minutes and resumes after the last frame received.
+/// Receives the frames of a request as a real client does. If the connection closes, reconnects after five
+/// minutes, and resumes after the last received frame.
 async fn follow(stage: &Stage, mut client: Client, id: &str) -> Followed {
     let mut followed = Followed { frames: Vec::new(), reconnects: 0 };
     loop {
@@ -74,9 +74,9 @@ async fn follow(stage: &Stage, mut client: Client, id: &str) -> Followed {
                 stage.advance(Duration::from_mins(5)).await;
                 client = stage.connect(&ann()).await.unwrap();
                 let seen = followed.frames.iter().rev().find_map(seq).unwrap_or_default();
-                let id_of_this = format!("subscribe-{}", followed.reconnects);
+                let subscribe_id = format!("subscribe-{}", followed.reconnects);
                 client
-                    .request("subscribe", &id_of_this, json!({"request_id": id, "seq": seen}))
+                    .request("subscribe", &subscribe_id, json!({"request_id": id, "seq": seen}))
                     .await
                     .unwrap();
             }

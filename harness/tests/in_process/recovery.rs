@@ -33,7 +33,7 @@ struct Seen {
     begun: Mutex<Vec<Instant>>,
     is_fixed: AtomicBool,
     runs: AtomicU32,
-    /// The stage's functions, for a poisonous request to kill.
+    /// The stage's functions, which a poisonous request kills.
     functions: OnceLock<Functions>,
 }
 
@@ -44,7 +44,7 @@ struct Order {
     /// Number of attempts that fail; with `u32::MAX`, all attempts fail until the handler is fixed.
     #[serde(default)]
     failures: u32,
-    /// Whether the request kills the function that runs it.
+    /// True if the request kills each function that runs the request.
     #[serde(default)]
     is_poison: bool,
 }
@@ -76,8 +76,8 @@ impl Handler for Work {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let percentage = f64::from(second) / f64::from(order.secs) * 100.0;
             context.progress.report(percentage, format!("Second {second}"))?;
-            // A kill stops every environment of a function. In the worker it happens in the last second, when
-            // no other request runs there.
+            // A kill stops every environment of a function. The worker is killed in the last second, when it
+            // runs no other request.
             let (function, at) = if context.attempt == 1 { (PROCESSOR, 3) } else { (WORKER, order.secs) };
             if let (true, Some(functions)) = (order.is_poison && second == at, self.0.functions.get()) {
                 functions.kill(function).unwrap();
@@ -162,7 +162,7 @@ async fn request_that_fails_all_attempts_becomes_one_dead_letter_and_can_be_redr
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letter_is_sent_after_its_queue_recovers() {
+async fn dead_letter_is_sent_after_the_dead_letter_queue_recovers() {
     let (stage, _, mut ann) = stage().await;
     let down = stage.faults().add(Fault::fail(Call::send_message()));
     ann.request("work", "r1", json!({"failures": u32::MAX})).await.unwrap();
@@ -235,7 +235,7 @@ async fn request_of_a_killed_processor_is_rerun_by_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_that_always_kills_its_process_becomes_a_dead_letter_and_others_complete() {
+async fn request_that_kills_its_process_becomes_a_dead_letter_and_other_requests_complete() {
     let (stage, work, mut ann) = stage().await;
     work.0.functions.set(stage.functions().clone()).unwrap();
     ann.request("work", "r2", json!({"secs": 6})).await.unwrap();

@@ -17,7 +17,7 @@ use crate::{PATIENCE, ask, builder, client, stage, token};
 fn refused(outcome: Result<Client, ClientError>) -> (u16, String) {
     let error = outcome.unwrap_err();
     let ClientError::Refused { status, body } = error else {
-        panic!("the connection is refused, but the error is: {error}")
+        panic!("the connection is refused with an HTTP status, not with the error {error}")
     };
     let body: Value = serde_json::from_str(&body).unwrap();
     (status, body["code"].as_str().unwrap().to_owned())

@@ -37,7 +37,7 @@ async fn undecodable_stream_record_reaches_the_stream_failure_queue() {
     assert_eq!(
         record["responseContext"]["functionError"],
         Value::Null,
-        "the function returned the record as failed, instead of an error"
+        "the function reports the failed record in its reply, and returns no error"
     );
     stage.shutdown().await;
 }

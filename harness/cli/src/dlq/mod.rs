@@ -85,14 +85,15 @@ impl Dlq {
                 }
                 Self::Redrive { ids, all, source } => {
                     let stage = source.stage.find(source.queue_url.is_some()).await?;
-                    // Found before the queue is read: if the requests table is unknown, no message is received.
+                    // The requests table is found first, so that an unknown table fails the command before it
+                    // receives messages.
                     let requests = stage.requests().await?;
                     let queue = DeadLetterQueue::open(&stage, source.queue_url).await?;
                     let reading = queue.read(source.limit).await?;
                     let outcome = Redrive { queue: &queue, requests: &requests, reading: &reading }
                         .run(if all { None } else { Some(&ids) })
                         .await;
-                    // The receipts include those of deleted messages, which SQS ignores.
+                    // SQS ignores the receipt handles of the messages that were deleted.
                     queue.release(&reading.receipts()).await;
                     outcome
                 }
@@ -186,7 +187,7 @@ impl Redrive<'_> {
             Ok(()) => Ok(outcome),
             Err(problem) => Err(format!(
                 "{outcome}, but the message could not be deleted ({problem}); the dead letter stays in the queue, and \
-                 another redrive creates no second request"
+                 a repeated redrive creates no second request"
             )),
         }
     }

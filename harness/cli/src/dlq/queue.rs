@@ -21,11 +21,12 @@ pub(super) struct DeadLetterQueue {
 /// released, or until their visibility timeout ends.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// Dead letters, the oldest failure first. A letter that was sent twice appears once.
+    /// Dead letters in the order of their failure times, oldest first. A letter that was sent twice appears
+    /// once.
     pub(super) letters: Vec<ReceivedLetter>,
     /// Messages that cannot be parsed as dead letters.
     pub(super) unreadable: Vec<Unreadable>,
-    /// Whether the whole queue was read; `false` if the limit or repeated messages ended the reading earlier.
+    /// True if the whole queue was read; false if reading stopped at the limit or because messages repeated.
     pub(super) is_complete: bool,
 }
 
@@ -65,7 +66,7 @@ impl Reading {
 
 impl DeadLetterQueue {
     const RESOURCE: &str = "DeadLetterQueue";
-    /// Visibility timeout in seconds: messages that are not released reappear for other consumers after this
+    /// Visibility timeout in seconds. A message that is not released reappears for other consumers after this
     /// time.
     const VISIBILITY_TIMEOUT_SECS: i32 = 120;
     /// Wait time of a receive in seconds. Must not be zero: a receive without a wait (short polling) asks only
@@ -73,7 +74,7 @@ impl DeadLetterQueue {
     const WAIT_SECS: i32 = 1;
     /// Maximum number of receipt handles in one SQS call.
     const MAX_BATCH: usize = 10;
-    /// Number of consecutive receives without a new message after which the reading ends as incomplete.
+    /// Number of consecutive receives without a new message after which `read` returns an incomplete result.
     const MAX_REPEATS: u32 = 10;
 
     /// Opens the queue at `url`, or the stack's dead-letter queue if `url` is `None`.
@@ -95,8 +96,8 @@ impl DeadLetterQueue {
         &self.url
     }
 
-    /// Reads up to `limit` messages (a last batch may exceed the limit), or all messages if the queue has
-    /// fewer.
+    /// Reads messages until the queue is empty or `limit` messages are read. The last batch may exceed the
+    /// limit.
     pub(super) async fn read(&self, limit: u32) -> Result<Reading, Box<dyn Error>> {
         let mut reading = Reading::default();
         let mut letters: BTreeMap<String, ReceivedLetter> = BTreeMap::new();
@@ -140,7 +141,7 @@ impl DeadLetterQueue {
                 }
             }
             // SQS may deliver a hidden message again, and does so after its visibility timeout. New messages
-            // may still follow, so a single receive without a new message does not end the reading.
+            // may still follow, so a single receive without a new message does not end the loop.
             repeats = if is_new { 0 } else { repeats + 1 };
             if repeats == Self::MAX_REPEATS {
                 break;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// JSON key that marks a log line as a recording, and whose value is `event` or `reply`.
+/// JSON key that marks a log line as a recording. The value of the key is `event` or `reply`.
 const MARK: &str = "streamer_record";
 
-/// Texts that mark a line of a function's log as written by Lambda itself.
+/// Texts by which the log lines of Lambda itself are recognized among the lines of a function.
 const PLATFORM_MARKS: [&str; 9] = [
     "INIT_START ",
     "INIT_REPORT ",
@@ -24,12 +24,12 @@ const PLATFORM_MARKS: [&str; 9] = [
 /// The contents of a log: its recorded events, and the problems found.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// Recorded events, in the order of the log; events that were logged in several lines come last.
+    /// Recorded events in the order of the log, followed by the events that were split into several lines.
     pub(super) events: Vec<Recorded>,
-    /// Number of lines that are recognized and hold no event: replies, other JSON lines, Lambda's own lines,
-    /// empty lines.
+    /// Number of skipped lines: replies, other JSON lines, Lambda's own lines, and empty lines.
     pub(super) others: usize,
-    /// One message for each line or event that cannot be used, beginning with its position, such as `line 3: `.
+    /// Error messages, one for each unusable line or event. Each message begins with a position, such as
+    /// `line 3: `.
     pub(super) problems: Vec<String>,
 }
 
@@ -83,8 +83,8 @@ pub(super) fn read(text: &str) -> Log {
     log
 }
 
-/// Returns the messages in the JSON of `filter-log-events` or `get-log-events`, or `None` if the text is
-/// anything else.
+/// Returns the messages in the JSON of `filter-log-events` or `get-log-events`, or `None` if the text has a
+/// different format.
 fn filtered(text: &str) -> Option<Vec<Option<String>>> {
     let answer: Value = serde_json::from_str(text).ok()?;
     let events = answer.get("events")?.as_array()?;
@@ -157,7 +157,7 @@ impl Log {
     }
 }
 
-/// Returns whether a line without JSON is empty or written by Lambda itself.
+/// Returns true if a line without JSON is empty or was written by Lambda itself.
 fn is_platform_line(line: &str) -> bool {
     line.trim().is_empty() || PLATFORM_MARKS.iter().any(|mark| line.contains(mark))
 }

@@ -85,7 +85,7 @@ fn kind(event: &Value) -> String {
     }
 }
 
-/// Writes a fixture to the file `KIND_N.json`, where N is the first free number from `number` on, and sets
+/// Writes a fixture to the file `KIND_N.json`, where N is the first unused number, starting at `number`. Sets
 /// `number` to N + 1. Existing files are never overwritten.
 fn write_new(folder: &Path, kind: &str, number: &mut u32, fixture: &Value) -> io::Result<PathBuf> {
     while let Some(next) = number.checked_add(1) {

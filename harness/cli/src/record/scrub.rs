@@ -165,17 +165,18 @@ const TEXTS: &[&str] = &[
 const NUMBERS: &[&str] =
     &["connectedAt", "requestTimeEpoch", "disconnectStatusCode", "ApproximateCreationDateTime", "SizeBytes"];
 
-/// Replaces identifying values. Equal values get equal replacements, also across events.
+/// Replaces identifying values in events. Equal values get equal replacements, even in different events.
 #[derive(Debug)]
 pub(super) struct Scrubber {
     /// Texts that are kept unchanged: `TEXTS`, and the action names from the command line.
     kept: BTreeSet<String>,
-    /// Number in the replacement of each original text, by the kind of the text.
+    /// Number assigned to each original text, by kind and text. The replacement of the text contains this
+    /// number.
     numbers: BTreeMap<(&'static str, String), usize>,
-    /// Highest number given out so far for each kind.
+    /// Highest assigned number, by kind of text.
     last: BTreeMap<&'static str, usize>,
-    /// Nesting depth of JSON within texts. Above 0, keys come from the client, so a known key does not protect
-    /// its value.
+    /// Number of JSON texts that enclose the current value. Above 0, a client chose the keys, so a known key
+    /// is no reason to keep its value.
     depth: usize,
 }
 
@@ -309,7 +310,7 @@ impl Scrubber {
         }
     }
 
-    /// Replaces each part of a text that is split at `separator`.
+    /// Splits a text at `separator`, replaces each part, and joins the parts.
     fn each(&mut self, text: &str, separator: &str, replace: impl Fn(&mut Self, &str) -> String) -> String {
         let parts: Vec<_> = text.split(separator.trim()).map(|part| replace(self, part.trim())).collect();
         parts.join(separator)
@@ -332,7 +333,7 @@ impl Scrubber {
     }
 
     fn token(&mut self, text: &str) -> String {
-        // A JWT of the header {"alg":"none"}, an empty payload, and an invalid signature.
+        // A JWT with the header {"alg":"none"}, an empty payload, and an invalid signature.
         format!("eyJhbGciOiJub25lIn0.e30.token-{}", self.number("token", text))
     }
 
@@ -357,7 +358,7 @@ fn is_gateway_id(text: &str) -> bool {
     text.len() == 16 && text.strip_suffix('=').is_some_and(|id| id.bytes().all(is_base64url))
 }
 
-/// Returns a number of the same kind (integer or fraction); an integer keeps its number of digits where
+/// Returns a replacement of the same kind (integer or fraction). An integer keeps its number of digits if
 /// possible.
 fn like(number: &Number) -> Number {
     if number.is_f64() {
@@ -371,7 +372,8 @@ fn like(number: &Number) -> Number {
         .unwrap_or_else(|_| Number::from(1))
 }
 
-/// Replaces each digit of a decimal number by 1; `0` stays, and anything else becomes `1`.
+/// Replaces each digit of a decimal number with 1. The text `0` stays `0`, and a text that is not a finite
+/// number becomes `1`.
 fn digits(text: &str) -> String {
     let digit_to_one = |c: char| if c.is_ascii_digit() { '1' } else { c };
     match text.parse::<f64>() {
@@ -381,7 +383,8 @@ fn digits(text: &str) -> String {
     }
 }
 
-/// Returns a text of `x` whose length is the original's length, rounded up to a power of two.
+/// Returns a text that consists only of `x`. Its length is the original's length, rounded up to a power of
+/// two.
 fn like_text(text: &str) -> String {
     "x".repeat(if text.is_empty() { 0 } else { text.len().next_power_of_two() })
 }

@@ -188,7 +188,7 @@ fn dlq_json_output_has_every_field_of_each_dead_letter() {
 }
 
 #[tokio::test]
-async fn redrive_queues_a_new_request_links_the_failed_one_and_deletes_the_letter() {
+async fn redrive_queues_a_linked_new_request_and_deletes_the_dead_letter() {
     let services = Services::new();
     let (r1, r2) = (services.failed("r1").await, services.failed("r2").await);
     // The letter of r1 is in the queue twice, as after a crash of its sender.
@@ -290,7 +290,7 @@ async fn resources_of_a_deployed_stack_are_found_by_the_stack_name() {
 }
 
 #[tokio::test]
-async fn redrive_takes_an_oversized_payload_from_the_request_until_it_expires() {
+async fn redrive_of_an_oversized_payload_works_until_the_failed_request_expires() {
     let services = Services::new();
     let whole = services.failed("kept").await;
     let cut = |letter: DeadLetter| DeadLetter {

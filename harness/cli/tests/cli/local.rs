@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::workspace::{IDLE, Workspace};
 
 #[test]
-fn local_stage_prints_its_urls_runs_until_a_signal_and_leaves_nothing_behind() {
+fn local_stage_prints_its_urls_and_leaves_no_process_or_ready_file_after_a_signal() {
     let workspace = Workspace::new(IDLE);
     let ready_file = workspace.path().join("out/ready.json");
     for (signal, extra) in [(Signal::INT, &["--data", "kept"][..]), (Signal::TERM, &[])] {

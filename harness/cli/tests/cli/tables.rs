@@ -17,8 +17,8 @@ use streamer_harness::template::{Environment, Template};
 
 use crate::workspace::{IDLE, Workspace, printed, serve};
 
-/// Serves an endpoint that answers each call with the status and body that `answer` returns for its operation
-/// and request.
+/// Serves an endpoint that answers each call with the status and body that `answer` returns. `answer`
+/// receives the call's operation and request body.
 fn serve_answers<F>(answer: F) -> String
 where
     F: Fn(&str, &[u8]) -> (u16, String) + Clone + Send + Sync + 'static,
@@ -55,7 +55,7 @@ fn run(workspace: &Workspace, arguments: &[&str]) -> String {
     printed(&command(workspace, arguments).output().unwrap())
 }
 
-/// Runs a `tables` command at an endpoint, with the template that is deployed.
+/// Runs a `streamer tables` command at an endpoint, with the template `lambdas/template.yaml`.
 fn run_with_deployed_template(workspace: &Workspace, action: &str, url: &str, more: &[&str]) -> String {
     let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../../lambdas/template.yaml");
     let arguments = [action, "--endpoint", url, "--prefix", "demo", "--template", template];
@@ -110,7 +110,7 @@ fn tables_are_deleted_only_after_the_prefix_is_typed() {
     assert_eq!(tables_of(&db), json!([]));
 }
 
-/// Properties of a table that sets everything that `tables` compares.
+/// Template properties of a table with every setting that `streamer tables` compares.
 const FULL: &str = "\
       BillingMode: PAY_PER_REQUEST
       AttributeDefinitions:
@@ -133,7 +133,7 @@ const FULL: &str = "\
       Tags: [{ Key: team, Value: blue }]
 ";
 
-/// Properties of a table that sets only what is required.
+/// Template properties of a table with only the required settings.
 const PLAIN: &str = "\
       BillingMode: PAY_PER_REQUEST
       AttributeDefinitions: [{ AttributeName: id, AttributeType: S }]
@@ -242,9 +242,9 @@ fn tables_create_waits_for_active_tables_indexes_and_backups() {
     assert_snapshot!(format!("{created}\n{}", log.lock().unwrap().join("\n")));
 }
 
-/// The first run was killed after `CreateTable`, before it turned on time to live.
+/// The earlier run was killed after its `CreateTable` call, before it turned on time to live.
 #[test]
-fn second_tables_create_completes_an_interrupted_one() {
+fn tables_create_completes_an_interrupted_earlier_run() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     workspace.edit_template(
         PLAIN,
@@ -266,9 +266,9 @@ fn second_tables_create_completes_an_interrupted_one() {
     assert_eq!(ttl["TimeToLiveDescription"]["AttributeName"], "ttl");
 }
 
-/// AWS takes up to an hour to turn time to live off and on again, and deletes no expired items meanwhile.
+/// On AWS, the change would take up to an hour, and no expired items would be deleted during that time.
 #[test]
-fn time_to_live_on_another_attribute_is_not_changed() {
+fn tables_create_does_not_change_the_time_to_live_attribute() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let expiring = |by: &str| {
         format!("{PLAIN}      TimeToLiveSpecification: {{ AttributeName: {by}, Enabled: true }}\n")
@@ -327,7 +327,7 @@ fn serve_encrypted(db: &DynamoDb) -> String {
 }
 
 #[test]
-fn unknown_kms_key_is_not_compared_and_no_table_is_created_with_another() {
+fn unknown_kms_key_is_not_compared_and_prevents_the_creation_of_the_table() {
     let (workspace, db) = (Workspace::new(IDLE), DynamoDb::builder().in_memory().unwrap());
     let (plain, encrypting) = (serve(db.router()), serve_encrypted(&db));
     let by_template = "!GetAtt Key.Arn";

@@ -12,7 +12,7 @@ pub(crate) struct Workspace {
     folder: TempDir,
 }
 
-/// Returns a command's exit code, and below it what the command wrote to standard output and standard error.
+/// Returns a command's exit code on the first line, followed by its standard output and standard error.
 pub(crate) fn printed(output: &Output) -> String {
     let code = output.status.code().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -77,7 +77,7 @@ impl Workspace {
         self.folder.path()
     }
 
-    /// Replaces `from` by `to` in the template.
+    /// Replaces `from` with `to` in the template.
     pub(crate) fn edit_template(&self, from: &str, to: &str) {
         let file = self.path().join("lambdas/template.yaml");
         let text = fs::read_to_string(&file).unwrap();
@@ -124,13 +124,13 @@ impl Workspace {
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
         assert_eq!(self.processes(), Vec::<String>::new(), "the failed command leaves no process running");
         // Cargo's output comes before the error message.
-        let start = stderr
-            .find("streamer: ")
-            .unwrap_or_else(|| panic!("standard error contains the message of streamer: {stderr}"));
+        let start = stderr.find("streamer: ").unwrap_or_else(|| {
+            panic!("standard error contains an error that begins with `streamer: `: {stderr}")
+        });
         stderr[start..].replace(&self.path().canonicalize().unwrap().display().to_string(), "[workspace]")
     }
 
-    /// Returns the paths of the running programs that lie in this workspace.
+    /// Returns the executable paths of all running processes whose executable is in this workspace.
     pub(crate) fn processes(&self) -> Vec<String> {
         let root = self.path().canonicalize().unwrap();
         let processes = fs::read_dir("/proc").unwrap();

@@ -16,8 +16,8 @@ fn fixtures() -> Vec<Value> {
         .collect()
 }
 
-/// Changes every text with `plant_text`, and adds a key and value with the secret to every object, also within
-/// JSON texts.
+/// Applies `plant_text` to every text, and adds a key and a value that contain the secret to every object.
+/// Also changes objects inside JSON texts.
 fn plant(value: &Value, plant_text: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => match serde_json::from_str::<Value>(text) {
