@@ -46,6 +46,13 @@ pub(super) struct Inner {
     version: AtomicU32,
 }
 
+impl Drop for Inner {
+    /// Ends the tasks of queued asynchronous invocations, which would keep their functions' environments alive.
+    fn drop(&mut self) {
+        self.lifetimes.begin_to_close();
+    }
+}
+
 /// Guards that an invocation holds until the invocation ends: its concurrency permit, and the count of
 /// invocations that a shutdown waits for.
 #[derive(Debug)]
