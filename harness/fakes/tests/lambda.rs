@@ -316,7 +316,7 @@ async fn concurrent_invocations_use_separate_environments_and_the_last_used_one_
 }
 
 #[tokio::test]
-async fn environment_busy_after_its_reply_is_not_reused_until_it_asks_for_an_event() {
+async fn busy_environment_is_not_reused_until_it_asks_for_the_next_event() {
     let (stage, rendezvous) = (Stage::new(function("normal")), Rendezvous::new().await);
     let lingering = stage.invoke(rendezvous.event("reply then wait")).await.unwrap();
     let process = rendezvous.accept().await;
