@@ -97,7 +97,8 @@ pub enum Observation {
         fault: &'static str,
         /// Operation that the fault was injected into, such as `UpdateItem`.
         operation: String,
-        /// Comma-separated tables, connection, function or queue that the operation names.
+        /// Name of the connection, function or queue, or comma-separated names of the tables, that the operation
+        /// addresses.
         resource: String,
     },
 }

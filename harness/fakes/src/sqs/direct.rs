@@ -6,7 +6,8 @@ use super::error::ApiError;
 use super::queues::{Message, QueueError, Queues};
 
 impl Queues {
-    /// Creates a queue with these attributes. Does nothing if a queue of this name and with these attributes exists.
+    /// Creates a queue with these attributes. Does nothing if a queue with the same name and attributes
+    /// exists.
     ///
     /// # Errors
     /// [`QueueError`] with SQS's error if SQS would refuse the call.

@@ -61,7 +61,7 @@ async fn sdk_in_process_creates_a_table_and_puts_gets_and_queries_items() {
 }
 
 #[tokio::test]
-async fn failed_condition_returns_the_old_item() {
+async fn put_with_a_failed_condition_returns_the_stored_item() {
     let (db, _) = database();
     create_table(&db, "things", None);
     put(&db, "things", json!({ "pk": { "S": "a" }, "epoch": { "N": "7" } }));
@@ -156,7 +156,7 @@ fn client_request_token_that_is_empty_or_above_36_characters_is_refused() {
 }
 
 #[test]
-fn partiql_transaction_repeated_under_its_token_does_not_run_again() {
+fn partiql_transaction_repeated_with_the_same_token_does_not_run_again() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let insert = json!({

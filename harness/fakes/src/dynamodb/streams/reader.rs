@@ -16,7 +16,7 @@ pub struct Streams {
 }
 
 impl DynamoDb {
-    /// Returns direct access to this database's streams, as the event source mapping needs it.
+    /// Returns a handle for reading this database's streams directly. The event source mapping uses this handle.
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams { db: self.clone() }

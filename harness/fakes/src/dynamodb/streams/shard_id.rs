@@ -36,6 +36,6 @@ pub struct ShardInfo {
     ///
     /// The parent's records precede the records of this shard. The parent is dropped 24 hours after it was closed.
     pub parent: Option<ShardId>,
-    /// Whether the shard receives no more records, because it was split or replaced, or the stream is disabled.
+    /// True once the shard receives no more records, because the shard was split or replaced, or the stream was disabled.
     pub closed: bool,
 }
