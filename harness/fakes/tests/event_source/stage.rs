@@ -40,12 +40,12 @@ pub(crate) struct Stream {
     /// Parent of each shard, and whether the shard is closed. A shard without an entry is open and has no parent.
     lineage: Mutex<BTreeMap<String, (Option<String>, bool)>>,
     checkpoints: Mutex<BTreeMap<String, String>>,
-    /// Whether every operation of the stream fails.
+    /// If true, every operation of the stream fails.
     pub(crate) broken: AtomicBool,
-    /// Whether the stream notifies the mapping of changes.
+    /// If true, the stream notifies the mapping of changes.
     pub(crate) reports_changes: AtomicBool,
     changes: watch::Sender<u64>,
-    /// Number of reads and shard listings.
+    /// Number of calls that read records or list shards.
     pub(crate) polls: AtomicUsize,
     pub(crate) faults: Faults,
 }
@@ -97,7 +97,7 @@ impl Stream {
 
     fn check(&self) -> Result<(), SourceError> {
         if self.broken.load(Ordering::Relaxed) {
-            Err(SourceError::new("the stream is broken"))
+            Err(SourceError::new("the test makes every operation of the stream fail"))
         } else {
             Ok(())
         }

@@ -139,7 +139,7 @@ async fn queue_attributes_have_sqs_defaults_and_message_counts() {
     ];
     assert_eq!(attributes, expected);
     let some = client.get_queue_attributes().queue_url(&url).send().await.unwrap();
-    assert_eq!(some.attributes, None, "GetQueueAttributes returns no attribute that was not requested");
+    assert_eq!(some.attributes, None, "GetQueueAttributes returns only requested attributes");
 }
 
 #[tokio::test(start_paused = true)]
