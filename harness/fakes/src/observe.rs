@@ -88,7 +88,7 @@ pub enum Observation {
     Queued {
         /// Name of the queue that accepted the message.
         queue: String,
-        /// Body of the message.
+        /// Body of the accepted message.
         body: String,
     },
     /// A fault was injected into a call or an invocation.

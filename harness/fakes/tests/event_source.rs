@@ -556,7 +556,7 @@ fn events(db: &DynamoDb) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn stream_record_of_a_put_has_the_exact_shape_of_aws() {
+async fn stream_record_of_a_put_has_exactly_the_fields_that_aws_sends() {
     let (db, _) = database();
     let item = json!({"id": {"S": "a"}, "n": {"N": "1"}});
     call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));

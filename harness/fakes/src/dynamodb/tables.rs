@@ -82,7 +82,7 @@ fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), Ap
         "UPDATE _tables SET created_at = ?1, table_id = ?2 WHERE table_name = ?3",
         rusqlite::params![i64::try_from(created_secs).unwrap_or(i64::MAX), id, table],
     )?;
-    // The engine caches a table's metadata. Setting the time to live to its default clears the cached metadata.
+    // The engine caches a table's metadata. Storing the default time to live makes the engine drop the cached metadata.
     engine.storage().update_ttl_config(table, None, false)?;
     description["CreationDateTime"] = json!(created_secs);
     description["TableId"] = json!(id);

@@ -171,7 +171,7 @@ impl EventSourceMapping {
 enum Start {
     /// The mapping has not yet checked whether it has run before.
     Unknown,
-    /// The mapping still has to save a checkpoint after the newest record of each of these shards.
+    /// The mapping must still save a checkpoint after the newest record of each shard in this set.
     Skipping(BTreeSet<String>),
     /// The mapping reads each shard from the shard's checkpoint, or from the oldest record if the shard has no
     /// checkpoint.

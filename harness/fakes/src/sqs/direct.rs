@@ -10,7 +10,7 @@ impl Queues {
     /// exists.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue exists with different attributes.
     pub fn create<const N: usize>(
         &self,
         name: &str,
@@ -24,7 +24,7 @@ impl Queues {
     /// stack does.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue does not exist.
     #[doc(hidden)]
     pub fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
         Ok(self.deploy_queue(name, attributes)?)
@@ -33,7 +33,7 @@ impl Queues {
     /// Sends a message to a queue, which is given by name, URL or ARN.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue does not exist.
     pub fn send(&self, queue: &str, body: impl Into<String>) -> Result<(), QueueError> {
         Ok(self.send_text(queue, body.into()).map(drop)?)
     }
@@ -68,7 +68,7 @@ impl Queues {
             if let Some(message) = self.messages(queue)?.into_iter().next() {
                 return Ok(message);
             }
-            // An error would mean that the sender was dropped, but `self` owns the sender.
+            // `changed` cannot fail, because `self` owns a sender of the channel.
             let _ = changes.changed().await;
         }
     }

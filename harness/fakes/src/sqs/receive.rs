@@ -50,7 +50,7 @@ impl Queues {
                 next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
             tokio::select! {
                 biased;
-                // An error would mean that the sender was dropped, but `self` owns the sender.
+                // `changed` cannot fail, because `self` owns a sender of the channel.
                 _ = changes.changed() => {}
                 () = sleep_until(wake) => {}
             }

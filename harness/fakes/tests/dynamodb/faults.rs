@@ -1,4 +1,4 @@
-//! Fault injection into DynamoDB calls, in process and over HTTP.
+//! Tests of fault injection into DynamoDB calls, in process and over HTTP.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The HTTP endpoint of the DynamoDB fake.
+//! Tests of the HTTP endpoint of the DynamoDB fake.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Items, transactions and client request tokens, by SDK in process and by direct calls.
+//! Tests of items, transactions and client request tokens, through the SDK in process and through direct calls.
 
 use std::time::Duration;
 
@@ -238,7 +238,7 @@ fn dynamodb_operation_with_required_members_refuses_an_empty_request() {
 }
 
 #[test]
-fn value_of_the_wrong_json_type_is_a_serialization_exception() {
+fn request_with_a_value_of_the_wrong_json_type_fails_with_serialization_exception() {
     let (db, _) = database();
     for (operation, body) in [
         ("GetItem", json!({ "TableName": 7, "Key": {} })),

@@ -1,4 +1,4 @@
-//! Opening a DynamoDB fake in a folder.
+//! Tests of DynamoDB fakes that are opened in a folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,11 @@ fn outbox_record_left_by_a_crash_reaches_its_stream_when_the_database_opens() {
     assert_eq!(records[0].new_image, Some(json!({ "pk": { "S": "a" } })));
     drop(db);
     let db = builder(&clock).open(&dir).unwrap();
-    assert_eq!(super::streams::read_all(&db, &arn), records, "opening the database a second time adds no record");
+    assert_eq!(
+        super::streams::read_all(&db, &arn),
+        records,
+        "opening the database a second time adds no record"
+    );
 }
 
 #[test]

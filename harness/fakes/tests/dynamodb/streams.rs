@@ -1,4 +1,4 @@
-//! DynamoDB streams, read directly in process and through the SDK's streams client.
+//! Tests of DynamoDB streams, read directly in process and through the SDK's streams client.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn stream_records_have_the_shape_of_the_lambda_event() {
 }
 
 #[test]
-fn write_that_changes_nothing_emits_no_stream_record() {
+fn write_that_leaves_an_item_unchanged_emits_no_stream_record() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     write_and_delete_item_a(&db);
@@ -180,7 +180,7 @@ fn shard_read_starts_after_a_given_or_the_latest_sequence_number() {
 }
 
 #[test]
-fn missing_stream_or_shard_is_a_not_found_error() {
+fn access_to_a_missing_stream_or_shard_fails_with_not_found() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
@@ -489,7 +489,7 @@ fn split_shard_is_closed_and_its_children_receive_its_items() {
 }
 
 #[test]
-fn describe_stream_shows_split_shards_with_parents_and_sequence_ranges() {
+fn describe_stream_returns_the_parent_and_sequence_number_range_of_each_split_shard() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));

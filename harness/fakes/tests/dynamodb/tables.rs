@@ -1,4 +1,4 @@
-//! Table descriptions, tags, enabling of streams, and time to live.
+//! Tests of table descriptions, tags, the enabling of streams, and time to live.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ impl Entropy for CountingEntropy {
     }
 }
 
-/// A stream in memory.
+/// Stream in memory, with the checkpoints of one event source mapping.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     shards: Mutex<BTreeMap<String, Vec<Record>>>,
@@ -151,9 +151,9 @@ pub(crate) type Reply = Result<Value, InvokeError>;
 /// Function that replies with the result of a closure, and records the batches of its invocations.
 struct Function<F> {
     start: Instant,
-    /// Milliseconds since `start`, and sequence numbers of the batch, of each invocation.
+    /// For each invocation: the milliseconds since `start`, and the sequence numbers of the records in the batch.
     calls: Mutex<Vec<(u128, Vec<u32>)>>,
-    /// Request ids of the invocations.
+    /// Request id of each invocation, in the order of the invocations.
     ids: Mutex<Vec<String>>,
     /// Duration of each invocation.
     duration: Duration,
@@ -202,9 +202,9 @@ impl OnFailure for Failures {
 
 /// Invocations and failure records of one run of a mapping.
 pub(crate) struct Run {
-    /// Milliseconds since the start of the run, and sequence numbers of the batch, of each invocation.
+    /// For each invocation: the milliseconds since the start of the run, and the sequence numbers in the batch.
     pub(crate) calls: Vec<(u128, Vec<u32>)>,
-    /// Request ids of the invocations.
+    /// Request id of each invocation, in the order of the invocations.
     pub(crate) ids: Vec<String>,
     pub(crate) failures: Vec<FailureRecord>,
 }

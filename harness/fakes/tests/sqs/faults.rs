@@ -1,4 +1,4 @@
-//! Fault injection into SQS calls and Lambda's destinations.
+//! Tests of fault injection into SQS calls and into messages that Lambda sends to destination queues.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Operations on queues and messages.
+//! Tests of the SQS fake's operations on queues and messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ async fn received_message_attributes_have_the_md5_digest_that_sdks_verify() {
     let call = client.send_message().queue_url(&url).message_body("m");
     let call = call.message_attributes("a.text", text.clone()).message_attributes("bytes", bytes.clone());
     let sent = call.send().await.unwrap();
-    // The digest of both attributes, by the algorithm in AWS's developer guide ("message metadata"), which boto3 and
+    // Computes the expected digest of both attributes by the algorithm in AWS's developer guide ("message metadata"), which boto3 and
     // the JavaScript SDK use.
     let mut digest = Vec::new();
     for (name, kind, mark, value) in

@@ -1,4 +1,4 @@
-//! Dead letters, and message move tasks that move dead letters back.
+//! Tests of dead letters, and of message move tasks, which move dead letters back to their source queue.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};

@@ -1,4 +1,4 @@
-//! Queues on tokio's paused clock, and SDK clients of these queues.
+//! Test fixtures: queues whose clock is tokio's paused time, and SDK clients of these queues.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Visibility timeouts, delays, and receive counts of messages.
+//! Tests of the visibility timeouts, delays and receive counts of messages.
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 

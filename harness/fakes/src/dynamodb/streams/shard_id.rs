@@ -29,7 +29,7 @@ impl fmt::Display for ShardId {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ShardInfo {
-    /// Id of the shard.
+    /// Id of the shard, unique across all streams.
     pub id: ShardId,
     /// Id of the closed shard that this shard succeeds after a split or replacement; `None` for a stream's first
     /// shards.

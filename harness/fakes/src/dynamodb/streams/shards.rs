@@ -105,8 +105,8 @@ pub(super) fn by_name(
     })
 }
 
-/// Returns the number of the open shard that receives items with this hash. A shard older than `lifetime` is first
-/// replaced by a child shard, whose number is returned.
+/// Returns the number of the open shard that receives items with this hash. A shard whose age has
+/// reached `lifetime` is first replaced by a child shard, and the number of the child is returned.
 pub(super) fn open_shard_for(
     conn: &Connection,
     stream: &Stream,
@@ -143,7 +143,7 @@ pub(super) fn split(
     Ok(replace(conn, stream, shard, &halves, now)?)
 }
 
-/// Replaces each open shard that is older than `lifetime` by one child shard.
+/// Replaces each open shard whose age has reached `lifetime` by one child shard.
 pub(super) fn roll(
     conn: &Connection,
     stream: &Stream,

@@ -261,9 +261,9 @@ pub(super) fn trim(
     Ok(SequenceNumber(trimmed.map_or(0, from_sql)))
 }
 
-/// Drops all records that are 24 hours old, and all streams that were disabled 24 hours ago.
+/// Drops all records that are at least 24 hours old, and all streams that were disabled at least 24 hours ago.
 ///
-/// Also replaces each shard that is older than `shard_lifetime` by a child shard.
+/// Also replaces each open shard whose age has reached `shard_lifetime` by a child shard.
 pub(in crate::dynamodb) fn trim_all(
     conn: &Connection,
     now: Timestamp,
