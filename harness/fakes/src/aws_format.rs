@@ -46,8 +46,7 @@ pub(crate) fn iso_8601(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3fZ")
 }
 
-/// Formats a timestamp as the label of a DynamoDB stream: ISO 8601 in UTC with milliseconds, without the
-/// suffix `Z`.
+/// Formats a timestamp as the label of a DynamoDB stream: ISO 8601 in UTC with milliseconds, without the suffix `Z`.
 pub(crate) fn stream_label(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3f")
 }

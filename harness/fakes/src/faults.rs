@@ -1,7 +1,8 @@
 //! Fault injection: rules that make the fakes fail in the ways that AWS can fail.
 //!
-//! A [`Fault`] is a rule: an effect, such as a throttle or a delay, and the calls to which the effect applies. The rule is
-//! active from [`Faults::add`] until its [`FaultGuard`] is dropped. [`FaultGuard::hits`] counts the injected effects.
+//! A [`Fault`] is a rule: an effect, such as a throttle or a delay, and the calls to which the effect applies. The
+//! rule is active from [`Faults::add`] until its [`FaultGuard`] is dropped. [`FaultGuard::hits`] counts the injected
+//! effects.
 //!
 //! ```
 //! use std::time::Duration;
@@ -15,8 +16,8 @@
 //!
 //! Most faults are injected into a call when the call is made. Other faults concern a function that runs in process:
 //!
-//! * the [start](Call::init) of an execution environment can be slow or fail, or the environment can have
-//!   a [wrong clock](Fault::skew);
+//! * the [start](Call::init) of an execution environment can be slow or fail, or the environment can have a [wrong
+//!   clock](Fault::skew);
 //! * at an await in the middle of an [invocation](Call::invoke), the function can be [killed](Fault::kill_midway),
 //!   [frozen](Fault::freeze) for a time, or [frozen for good](Fault::hang).
 //!
@@ -124,7 +125,8 @@ impl Faults {
         effects
     }
 
-    /// Returns the fault that a rule plans for the middle of an invocation that begins now; `None` without such a rule.
+    /// Returns the fault that a rule plans for the middle of an invocation that begins now; `None` without such a
+    /// rule.
     ///
     /// The fault counts as a hit only when [`inject_midway`](Self::inject_midway) returns `true`, because the
     /// invocation may end before the fault's await.
@@ -136,8 +138,8 @@ impl Faults {
         })
     }
 
-    /// Counts and reports a midway fault when the invocation reaches the fault's await. Returns `false`, and does nothing, if the fault
-    /// rule was removed or has reached its maximum number of hits in the meantime.
+    /// Counts and reports a midway fault when the invocation reaches the fault's await. Returns `false`, and does
+    /// nothing, if the fault rule was removed or has reached its maximum number of hits in the meantime.
     pub(crate) fn inject_midway(&self, midway_fault: &MidwayFault, operation: &str, resource: &str) -> bool {
         let mut rules = self.lock();
         let active = rules.active.get_mut(&midway_fault.rule);

@@ -34,7 +34,8 @@ pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec
 /// Answers one call. Returns the answer, and the record of the call with its cost.
 fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, ApiError>, Call) {
     let operation = target.rsplit('.').next().unwrap_or_default();
-    // A body that is not a JSON object becomes null here. The engine then refuses the original body, with its own message.
+    // A body that is not a JSON object becomes null here. The engine then refuses the original body, with its own
+    // message.
     let request = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_default();
     let kind = UnitKind::of(operation, &request);
     let (answer, consumed) = match kind {

@@ -27,8 +27,8 @@ impl DynamoDb {
         sdk::client(self.router(), Some(caller))
     }
 
-    /// Returns an SDK client of this database. The client neither retries nor times out, so that a test
-    /// observes each failure, and no timer is started.
+    /// Returns an SDK client of this database. The client neither retries nor times out, so that a test observes each
+    /// failure, and no timer is started.
     ///
     /// Faults apply to the calls of this client, except faults whose rule names a function with
     /// [`Call::by`](crate::faults::Call::by).

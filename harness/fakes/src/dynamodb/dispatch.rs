@@ -52,8 +52,7 @@ fn route(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiE
     .and_then(|answer| write(&answer))
 }
 
-/// Runs an operation on tables or items. The engine runs most operations unchanged; this fake adds
-/// steps to the others.
+/// Runs an operation on tables or items. The engine runs most operations unchanged; this fake adds steps to the others.
 fn on_tables(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     match operation {
         "CreateTable" | "UpdateTable" | "DeleteTable" | "DescribeTable" => {

@@ -211,8 +211,8 @@ impl CallResources {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
-    /// Returns the names of the request's tables, given by name or by ARN. Tables that only
-    /// PartiQL statements name are not included.
+    /// Returns the names of the request's tables, given by name or by ARN. Tables that only PartiQL statements name are
+    /// not included.
     fn tables(&self) -> Vec<&str> {
         let named = [&self.table_name, &self.stream_arn, &self.shard_iterator];
         let transacted =
@@ -288,8 +288,8 @@ fn failed() -> ApiError {
 /// Returns the error of a throttled call: `ThrottlingException` for an on-demand table, and
 /// `ProvisionedThroughputExceededException` for a provisioned table.
 ///
-/// A throttled transaction is cancelled, with the throttling as its cancellation reason. SDKs retry
-/// each of these errors as a throttling error.
+/// A throttled transaction is cancelled, with the throttling as its cancellation reason. SDKs retry each of these
+/// errors as a throttling error.
 fn throttled(engine: &Engine, operation: &str, request: &Value) -> ApiError {
     const ON_DEMAND: &str = "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically \
                              scaling your table or index so please try again shortly. If exceptions persist, check if \

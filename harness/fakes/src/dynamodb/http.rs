@@ -33,8 +33,8 @@ impl DynamoDb {
         Router::new().route("/", routing::get(health).post(post)).with_state(self.clone())
     }
 
-    /// Returns an endpoint for the harness itself. No fault is injected into calls to this endpoint, and no
-    /// ledger records the calls.
+    /// Returns an endpoint for the harness itself. No fault is injected into calls to this endpoint, and no ledger
+    /// records the calls.
     pub(super) fn quiet_router(&self) -> Router {
         Router::new().route("/", routing::post(post_quietly)).with_state(self.clone())
     }

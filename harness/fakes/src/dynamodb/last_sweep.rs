@@ -12,8 +12,8 @@ pub(super) struct LastSweep {
 }
 
 impl LastSweep {
-    /// Returns `true` if the last sweep proves that no item is due now. `changes` is the engine's current count of written
-    /// rows, and `now_secs` is the current time in epoch seconds.
+    /// Returns `true` if the last sweep proves that no item is due now. `changes` is the engine's current count of
+    /// written rows, and `now_secs` is the current time in epoch seconds.
     pub(super) fn rules_out_due_items(&self, changes: u64, now_secs: u64) -> bool {
         // The result of the sweep is not valid for times before the sweep, which occur if the clock was set back.
         self.changes == changes

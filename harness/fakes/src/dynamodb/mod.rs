@@ -30,8 +30,8 @@
 //! * Requests need no signature, and a signature is not checked.
 //! * An update that only removes attributes of a missing item creates the item inside a transaction, in PartiQL, and
 //!   with the legacy `AttributeUpdates`. `UpdateItem` with an expression creates nothing in this case, as on AWS.
-//! * A transaction repeated with the same client token returns the first answer unchanged. AWS reports the capacity
-//!   of a read in the repeated answer.
+//! * A transaction repeated with the same client token returns the first answer unchanged. AWS reports the capacity of
+//!   a read in the repeated answer.
 //! * A shard splits only when [`Streams::split_shard`] is called. A shard is replaced by a child only if
 //!   [`Builder::shard_lifetime`] is set; AWS replaces a shard after about four hours.
 //! * Items whose time to live has expired are deleted only by [`DynamoDb::sweep_expired`] and

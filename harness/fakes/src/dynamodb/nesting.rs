@@ -25,8 +25,8 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     if bounds.nesting_in_a_string <= MAX_EXPRESSION_DEPTH {
         return Ok(());
     }
-    // Rare case: a string contains many brackets. Only parsing the request shows whether the string is an
-    // expression or data.
+    // Rare case: a string contains many brackets. Only parsing the request shows whether the string is an expression or
+    // data.
     let request = serde_json::from_slice(body).map_err(|_| ApiError::serialization(None))?;
     check_expressions(&request)
 }

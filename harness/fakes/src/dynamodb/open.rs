@@ -81,8 +81,8 @@ impl Builder {
         self
     }
 
-    /// Sets the age at which a stream's shard is closed and replaced by one child shard. The minimum is one millisecond.
-    /// With the default, `None`, shards are never replaced.
+    /// Sets the age at which a stream's shard is closed and replaced by one child shard. The minimum is one
+    /// millisecond. With the default, `None`, shards are never replaced.
     ///
     /// On AWS the age is about four hours. A shard of this age is replaced by the next write of a record to the shard,
     /// or by the next time-to-live sweep.
@@ -112,8 +112,8 @@ impl Builder {
     /// the folder already contains are kept.
     ///
     /// # Errors
-    /// [`OpenError`] if the folder cannot be used. [`OpenError::kind`] returns the cause, and the error's text
-    /// names the remedy.
+    /// [`OpenError`] if the folder cannot be used. [`OpenError::kind`] returns the cause, and the error's text names
+    /// the remedy.
     pub fn open(self, dir: &Path) -> Result<DynamoDb, OpenError> {
         if dir.exists() && !dir.is_dir() {
             return Err(OpenError::new(OpenErrorKind::NotAFolder, dir, String::new()));

@@ -53,8 +53,8 @@ pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns the SQL of an index's journal triggers. Before an index entry is inserted, replaced or deleted, a
-/// trigger records the previous value of the entry, or that the entry did not exist.
+/// Returns the SQL of an index's journal triggers. Before an index entry is inserted, replaced or deleted, a trigger
+/// records the previous value of the entry, or that the entry did not exist.
 fn triggers(index: &str) -> String {
     let name = index.replace('"', "\"\"");
     let text = index.replace('\'', "''");

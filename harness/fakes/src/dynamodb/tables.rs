@@ -17,8 +17,8 @@ use crate::aws_format::stream_label;
 /// Prefix of every ARN that the engine returns.
 const ENGINE_ARN_PREFIX: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
-/// Stream view type with which the engine writes records to its outbox. The view type of the user's stream is applied later, when a
-/// record moves from the outbox into the stream.
+/// Stream view type with which the engine writes records to its outbox. The view type of the user's stream is applied
+/// later, when a record moves from the outbox into the stream.
 const ENGINE_VIEW_TYPE: &str = "NEW_AND_OLD_IMAGES";
 
 pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
@@ -70,8 +70,8 @@ fn check_stream_change(engine: &Engine, request: &Value) -> Result<(), ApiError>
     }
 }
 
-/// Sets a new table's creation time and id from the stage's clock and entropy. The engine itself
-/// uses the machine's clock and entropy.
+/// Sets a new table's creation time and id from the stage's clock and entropy. The engine itself uses the machine's
+/// clock and entropy.
 fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), ApiError> {
     let mut id = [0; 16];
     engine.settings().entropy.fill(&mut id);

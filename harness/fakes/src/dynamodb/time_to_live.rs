@@ -42,7 +42,8 @@ impl DynamoDb {
         Ok(sweep.deleted)
     }
 
-    /// Deletes expired items immediately, and again after every `interval` of tokio's clock, until the future is dropped.
+    /// Deletes expired items immediately, and again after every `interval` of tokio's clock, until the future is
+    /// dropped.
     ///
     /// Other calls are answered between the pages of a sweep.
     pub async fn sweep_every(&self, interval: Duration) {
@@ -76,8 +77,7 @@ struct Sweep {
     deleted: usize,
     /// The engine's count of written rows at the start of the sweep; `None` before the first page.
     since: Option<u64>,
-    /// Earliest time at which an item read so far becomes due, in epoch seconds; `None` if no such
-    /// item expires.
+    /// Earliest time at which an item read so far becomes due, in epoch seconds; `None` if no such item expires.
     next_secs: Option<u64>,
 }
 

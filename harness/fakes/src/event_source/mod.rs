@@ -139,8 +139,8 @@ impl EventSourceMapping {
         if matches!(start, Start::Unknown) {
             let checkpoints =
                 shards.iter().map(|shard| source.checkpoint(&shard.id)).collect::<Result<Vec<_>, _>>()?;
-            // A mapping with any checkpoint has run before. Any of its shards without a checkpoint appeared while
-            // the mapping was stopped, and must be read from the start.
+            // A mapping with any checkpoint has run before. Any of its shards without a checkpoint appeared while the
+            // mapping was stopped, and must be read from the start.
             let is_new = checkpoints.iter().all(Option::is_none);
             *start = match self.settings.starting_position {
                 StartingPosition::Latest if is_new => {

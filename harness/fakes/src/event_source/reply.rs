@@ -12,11 +12,11 @@ pub(super) enum Verdict {
     FailedFrom(usize),
 }
 
-/// Parses a reply with `ReportBatchItemFailures`. `index_of` maps a sequence number to the index of
-/// its record in the batch.
+/// Parses a reply with `ReportBatchItemFailures`. `index_of` maps a sequence number to the index of its record in the
+/// batch.
 ///
-/// An empty reply and `null` mean success. The whole batch has failed if any other reply is not a JSON object, or names
-/// an unknown record.
+/// An empty reply and `null` mean success. The whole batch has failed if any other reply is not a JSON object, or
+/// names an unknown record.
 pub(super) fn verdict(reply: &[u8], index_of: impl Fn(&str) -> Option<usize>) -> Verdict {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

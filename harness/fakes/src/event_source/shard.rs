@@ -22,8 +22,8 @@ const READ_LIMIT: usize = 1_000;
 
 /// Reads `shard` and processes its records in lanes. Dropping this future ends the lanes.
 ///
-/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the
-/// stream no longer contains the shard.
+/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the stream
+/// no longer contains the shard.
 pub(super) async fn read(
     shard: String,
     settings: Arc<Settings>,
@@ -50,8 +50,8 @@ pub(super) async fn read(
         let mut idle = false;
         match reader.poll() {
             Ok(Polled::Nothing) if is_closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
-            // A closed shard is not idle while lanes still process its records: the next tick checks whether the lanes
-            // are done.
+            // A closed shard is not idle while lanes still process its records: the next tick checks whether the
+            // lanes are done.
             Ok(Polled::Nothing) => idle = !is_closed,
             Ok(Polled::Records) => {}
             Err(_) if reader.is_gone() => break,
@@ -109,7 +109,8 @@ enum Polled {
 }
 
 impl Reader {
-    /// Returns `true` if the stream no longer contains the shard, because the shard was closed more than 24 hours ago.
+    /// Returns `true` if the stream no longer contains the shard, because the shard was closed more than 24 hours
+    /// ago.
     fn is_gone(&self) -> bool {
         self.source.shards().is_ok_and(|shards| shards.iter().all(|shard| shard.id != self.shard))
     }

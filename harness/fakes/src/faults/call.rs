@@ -28,16 +28,16 @@ impl Call {
         Self::new(Service::DynamoDb, None)
     }
 
-    /// Matches calls of `PostToConnection`, which send a frame to a WebSocket client. [`on`](Self::on) limits
-    /// the pattern to one connection, given by id.
+    /// Matches calls of `PostToConnection`, which send a frame to a WebSocket client. [`on`](Self::on) limits the
+    /// pattern to one connection, given by id.
     #[must_use]
     pub fn post() -> Self {
         Self::new(Service::Connections, Some("PostToConnection"))
     }
 
-    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event,
-    /// because AWS does not guarantee that the event is delivered. [`on`](Self::on) limits the pattern to one
-    /// connection, given by id.
+    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event, because
+    /// AWS does not guarantee that the event is delivered. [`on`](Self::on) limits the pattern to one connection,
+    /// given by id.
     #[must_use]
     pub fn disconnect() -> Self {
         Self::new(Service::Connections, Some("$disconnect"))

@@ -138,8 +138,8 @@ impl Fault {
 
     /// Freezes the execution environment in the middle of an invocation, and resumes the environment after `time`.
     ///
-    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment
-    /// is frozen, its calls wait, and the function's timeout continues to run. The function must run in process.
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment is
+    /// frozen, its calls wait, and the function's timeout continues to run. The function must run in process.
     #[must_use]
     pub fn freeze(invocation: Call, awaits: u32, time: Duration) -> Self {
         Self::new(invocation, Effect::Freeze { awaits, time })

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 
-/// Maximum size of a message with its attributes, in bytes: 1 MiB since August 2025 (`SendMessage` in SQS's API reference).
+/// Maximum size of a message with its attributes, in bytes: 1 MiB since August 2025 (`SendMessage` in SQS's API
+/// reference).
 pub(super) const MAX_MESSAGE_BYTES: u32 = 1_048_576;
 
 /// Attributes of a queue. Attributes that have no effect in this fake are stored as given.

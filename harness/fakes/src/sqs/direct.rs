@@ -6,8 +6,7 @@ use super::error::ApiError;
 use super::queues::{Message, QueueError, Queues};
 
 impl Queues {
-    /// Creates a queue with these attributes. Does nothing if a queue with the same name and attributes
-    /// exists.
+    /// Creates a queue with these attributes. Does nothing if a queue with the same name and attributes exists.
     ///
     /// # Errors
     /// [`QueueError`] if SQS would refuse the call, for example because the queue exists with different attributes.

@@ -74,8 +74,8 @@ pub(super) fn md5(body: &str) -> String {
 
 /// Returns `MD5OfMessageAttributes`; `None` without attributes.
 ///
-/// The digest covers the attributes in the order of their names: name, data type, kind mark and value. The name,
-/// data type and value are each preceded by their length.
+/// The digest covers the attributes in the order of their names: name, data type, kind mark and value. The name, data
+/// type and value are each preceded by their length.
 pub(super) fn md5_of_attributes<'a>(
     attributes: impl IntoIterator<Item = (&'a String, &'a MessageAttribute)>,
 ) -> Option<String> {

@@ -79,8 +79,8 @@ async fn dynamodb_answers_over_http_equal_answers_in_process() {
         let in_process = one.handle(&target, body.as_bytes());
         let (status, answer) = post(&other, &[("x-amz-target", &target)], body.into_bytes()).await;
         let expected: Value = serde_json::from_slice(&in_process.body).unwrap();
-        // The table ids differ, because the test's entropy is a counter, and each HTTP answer draws a request id
-        // from this counter.
+        // The table ids differ, because the test's entropy is a counter, and each HTTP answer draws a request id from
+        // this counter.
         let canonical = |mut answer: Value| {
             if answer["TableDescription"].is_object() {
                 answer["TableDescription"]["TableId"] = Value::Null;

@@ -55,8 +55,8 @@ async fn received_message_attributes_have_the_md5_digest_that_sdks_verify() {
     let call = client.send_message().queue_url(&url).message_body("m");
     let call = call.message_attributes("a.text", text.clone()).message_attributes("bytes", bytes.clone());
     let sent = call.send().await.unwrap();
-    // Computes the expected digest of both attributes by the algorithm in AWS's developer guide ("message metadata"), which boto3 and
-    // the JavaScript SDK use.
+    // Computes the expected digest of both attributes by the algorithm in AWS's developer guide ("message metadata"),
+    // which boto3 and the JavaScript SDK use.
     let mut digest = Vec::new();
     for (name, kind, mark, value) in
         [("a.text", "String", 1, b"x".as_slice()), ("bytes", "Binary", 2, &[0, 255])]

@@ -1,4 +1,5 @@
-//! Shard iterators: strings that encode a reader's position in a shard, so that the server keeps no state about readers.
+//! Shard iterators: strings that encode a reader's position in a shard, so that the server keeps no state about
+//! readers.
 
 use std::time::Duration;
 

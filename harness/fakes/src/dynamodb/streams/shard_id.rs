@@ -36,6 +36,7 @@ pub struct ShardInfo {
     ///
     /// The parent's records precede the records of this shard. The parent is dropped 24 hours after it was closed.
     pub parent: Option<ShardId>,
-    /// True once the shard receives no more records, because the shard was split or replaced, or the stream was disabled.
+    /// True once the shard receives no more records, because the shard was split or replaced, or the stream was
+    /// disabled.
     pub closed: bool,
 }

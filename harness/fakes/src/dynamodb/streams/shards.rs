@@ -36,8 +36,7 @@ pub(super) const SCHEMA: &str = "
 const COLUMNS: &str =
     "number, name, parent, modulus, remainder, first_sequence, last_sequence, created_ms, closed_ms";
 
-/// Largest modulus that a split may double. SQLite's integers are signed, so the largest possible
-/// modulus is 2^62.
+/// Largest modulus that a split may double. SQLite's integers are signed, so the largest possible modulus is 2^62.
 const MAX_MODULUS: u64 = 1 << 61;
 
 /// A shard, as stored in SQLite.
@@ -105,8 +104,8 @@ pub(super) fn by_name(
     })
 }
 
-/// Returns the number of the open shard that receives items with this hash. A shard whose age has
-/// reached `lifetime` is first replaced by a child shard, and the number of the child is returned.
+/// Returns the number of the open shard that receives items with this hash. A shard whose age has reached `lifetime` is
+/// first replaced by a child shard, and the number of the child is returned.
 pub(super) fn open_shard_for(
     conn: &Connection,
     stream: &Stream,

@@ -59,8 +59,8 @@ const SCHEMA: &str = "
 const STREAM_COLUMNS: &str =
     "id, arn, table_name, label, view_type, key_schema, shards, created_ms, closed_ms, last_sequence";
 
-/// Creates the SQLite tables of the streams if missing. Also creates the first shards of each stream without shards;
-/// an older version of this fake stored streams without shards.
+/// Creates the SQLite tables of the streams if missing. Also creates the first shards of each stream without shards; an
+/// older version of this fake stored streams without shards.
 pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
     conn.execute_batch(shards::SCHEMA)?;
