@@ -43,13 +43,13 @@ enum State {
 }
 
 impl Caller {
-    /// Creates a handle of a running environment of `function`, with number 0, version 1 and no clock skew.
+    /// Creates a handle to a running environment of `function`, with number 0, version 1 and no clock skew.
     #[must_use]
     pub fn new(function: impl Into<String>) -> Self {
         Self::numbered(function, 0, 1, Skew::default())
     }
 
-    /// Creates a handle of a running environment of `function`.
+    /// Creates a handle to a running environment of `function`.
     ///
     /// `number` is 1 for the first environment that the stage starts, 2 for the second, and so on. `version` is the
     /// version of the function's code, and `skew` is the error of the environment's clock.

@@ -111,8 +111,9 @@ fn append(
 
 /// Parses an item, and sorts its attributes and the elements of its sets, so that equal items have equal texts.
 fn canonical(item: &str) -> Result<Value, ApiError> {
-    let mut item = serde_json::from_str(item)
-        .map_err(|error| ApiError::internal(&format!("the outbox contains an item that is not valid JSON: {error}")))?;
+    let mut item = serde_json::from_str(item).map_err(|error| {
+        ApiError::internal(&format!("the outbox contains an item that is not valid JSON: {error}"))
+    })?;
     sort_sets(&mut item);
     item.sort_all_objects();
     Ok(item)

@@ -128,7 +128,7 @@ async fn dynamodb_call_with_a_lost_answer_takes_effect_but_never_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_other_calls_take_no_time() {
+async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_undelayed_calls_immediately() {
     let (db, faults, _) = database();
     let start = Instant::now();
     put_by(&db.client(), "a").await.unwrap();

@@ -209,7 +209,7 @@ fn ledger_records_a_charge_for_each_table_of_a_call() {
 }
 
 #[test]
-fn open_ledger_does_not_change_the_capacity_in_answers() {
+fn open_ledger_does_not_change_the_consumed_capacity_in_answers() {
     let requests = |requested: Option<&str>| {
         let mut requests = vec![
             ("PutItem", writing(&owned("a", 100, "ann"))),

@@ -143,7 +143,7 @@ async fn queue_attributes_have_sqs_defaults_and_message_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queues_are_created_found_listed_purged_and_deleted() {
+async fn queues_can_be_created_looked_up_listed_purged_and_deleted() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     for name in ["a1", "a2", "a3"] {

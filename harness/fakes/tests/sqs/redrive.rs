@@ -106,7 +106,7 @@ async fn moved_dead_letter_has_a_new_id_and_a_new_retention_period() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_queue_message_is_neither_moved_nor_listed() {
+async fn message_past_its_retention_period_is_neither_moved_nor_listed() {
     let queues = queues();
     let (client, url, _) = with_dead_letters(&queues).await;
     for _ in 0..2 {
