@@ -67,7 +67,7 @@ pub enum Observation {
     },
     /// An execution environment of a function began its init phase.
     Started {
-        /// Execution environment that started.
+        /// Execution environment that began its init phase.
         environment: Caller,
     },
     /// An execution environment of a function received an event.

@@ -33,8 +33,8 @@ impl ApiError {
         Self::new(&format!("{CORAL}#UnknownOperationException"), None)
     }
 
-    /// The error for a body that is not a JSON object, or that has a member of the wrong type. DynamoDB sends no
-    /// `message` if the body is not a JSON object.
+    /// The error for a body that is not a JSON object, or that has a member of the wrong type. `message` is `None` if
+    /// the body is not a JSON object, because DynamoDB then sends no message.
     pub(super) fn serialization(message: Option<&str>) -> Self {
         Self::new(&format!("{CORAL}#SerializationException"), message)
     }

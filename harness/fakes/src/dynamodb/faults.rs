@@ -251,8 +251,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Removes the entries of the refused table from a batch call. Returns `None` if the call is not a batch, or names
-    /// no table besides the refused table; the whole call then fails.
+    /// Removes the entries of the refused table from a batch call. Returns `None`, so that the whole call fails, unless
+    /// the call is a batch with entries both of the refused table and of another table.
     fn without(table: &str, target: &str, body: &[u8]) -> Option<Self> {
         let member = match operation(target) {
             "BatchGetItem" => "UnprocessedKeys",

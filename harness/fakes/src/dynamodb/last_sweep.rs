@@ -1,4 +1,4 @@
-//! Remembers the last time-to-live sweep, so that the next sweep reads no items if no item can be due.
+//! Remembers the last time-to-live sweep, so that the next sweep reads the items only if an item may be due.
 
 /// Result of the last complete time-to-live sweep. Until a row is written, no item is due before `next_secs`.
 #[derive(Debug)]

@@ -21,8 +21,8 @@ use crate::lambda::InvokeError;
 /// Time for which a stream retains a record. A mapping cannot retry a record for longer.
 const STREAM_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 
-/// Processes batches of one shard one after the other. The mapping's `ParallelizationFactor` is the
-/// number of concurrent lanes of each shard.
+/// Processes batches of one shard one after the other. The mapping's `ParallelizationFactor` is the number of
+/// concurrent lanes of each shard.
 #[derive(Debug)]
 pub(super) struct Lane {
     shard: String,

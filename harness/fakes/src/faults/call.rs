@@ -1,4 +1,4 @@
-//! Patterns that select the calls of a fault rule, and the properties of a call that a pattern is matched with.
+//! Patterns that select the calls of a fault rule, and the properties of a call that are compared with a pattern.
 
 /// Pattern that selects the calls to which a fault applies. A property that the pattern does not set matches every
 /// call.
@@ -153,7 +153,7 @@ pub(crate) enum Service {
     Sqs,
 }
 
-/// Properties of one call that fault rules are matched with.
+/// Properties of one call, which are compared with the patterns of fault rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallContext<'a> {
     pub(crate) service: Service,

@@ -1,4 +1,4 @@
-//! Shard ids, and the properties of a shard that a reader sees.
+//! Shard ids, and the properties of a shard that a reader of the stream receives.
 
 use std::fmt;
 

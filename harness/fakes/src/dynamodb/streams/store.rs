@@ -64,7 +64,7 @@ const STREAM_COLUMNS: &str =
 pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
     conn.execute_batch(shards::SCHEMA)?;
-    // The older version could not split shards, so it stored only the number of each stream's shards.
+    // An older version of this fake could not split shards, so it stored only the number of each stream's shards.
     let sql = format!(
         "SELECT {STREAM_COLUMNS} FROM _streamer_streams
          WHERE NOT EXISTS (SELECT 1 FROM _streamer_shards WHERE stream = id)"
