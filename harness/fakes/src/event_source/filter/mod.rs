@@ -15,9 +15,9 @@ pub use parse::FilterError;
 /// equal the record's value, or an operator: `prefix`, `suffix`, `equals-ignore-case`, `anything-but`, `numeric` or
 /// `exists`. The key `$or` holds a list of patterns, at least one of which must match.
 ///
-/// A stream record wraps each value in an object with the value's type. A pattern must name the type as well: `{"S":
-/// ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator `exists`
-/// applies only to leaf values: an object counts as missing.
+/// A stream record wraps each value in an object with the value's type. A pattern must name the type as well:
+/// `{"S": ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator
+/// `exists` applies only to leaf values: an object counts as missing.
 ///
 /// No source states whether AWS supports `suffix` and `equals-ignore-case` for streams. See
 /// [`Settings::undocumented_operators`](super::Settings::undocumented_operators).
