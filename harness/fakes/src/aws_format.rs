@@ -21,7 +21,9 @@ pub(crate) fn trace_root(entropy: &dyn Entropy, now: Timestamp) -> String {
     format!("Root=1-{:08x}-{}", now.as_secs(), hex(&bytes))
 }
 
-/// Returns the AWS partition of `region`, which is the second part of an ARN: `aws`, `aws-cn` or `aws-us-gov`.
+/// Returns the AWS partition that contains `region`: `aws`, `aws-cn` or `aws-us-gov`.
+///
+/// The partition is the second field of an ARN.
 #[must_use]
 pub fn partition(region: &str) -> &'static str {
     match region.split('-').take(2).collect::<Vec<_>>().as_slice() {
@@ -44,7 +46,7 @@ pub(crate) fn iso_8601(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3fZ")
 }
 
-/// Formats a timestamp as the label of a DynamoDB stream: ISO 8601 in UTC with milliseconds, without a time zone.
+/// Formats a timestamp as the label of a DynamoDB stream: ISO 8601 in UTC with milliseconds, without the suffix `Z`.
 pub(crate) fn stream_label(at: Timestamp) -> String {
     strftime(at, "%Y-%m-%dT%H:%M:%S%.3f")
 }
@@ -54,7 +56,7 @@ pub(crate) fn clf(at: Timestamp) -> String {
     strftime(at, "%d/%b/%Y:%H:%M:%S +0000")
 }
 
-/// Formats a timestamp as the day in the name of a Lambda log stream, such as `2026/03/01`.
+/// Formats the UTC date of a timestamp as in the name of a Lambda log stream, such as `2026/03/01`.
 pub(crate) fn log_day(at: Timestamp) -> String {
     strftime(at, "%Y/%m/%d")
 }
@@ -71,7 +73,7 @@ fn strftime(at: Timestamp, format: &str) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// Entropy source that returns only this byte.
+    /// Entropy source whose bytes all have this value.
     #[derive(Debug)]
     pub(crate) struct Constant(pub(crate) u8);
 
@@ -90,7 +92,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn timestamps_are_formatted_as_recorded_from_aws() {
+    fn timestamps_have_the_formats_that_aws_uses() {
         for (millis, expected_clf, expected_iso) in [
             (0, "01/Jan/1970:00:00:00 +0000", "1970-01-01T00:00:00.000Z"),
             (951_782_400_001, "29/Feb/2000:00:00:00 +0000", "2000-02-29T00:00:00.001Z"),

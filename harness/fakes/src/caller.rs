@@ -10,8 +10,8 @@ use streamer::ports::Timestamp;
 
 use crate::watch;
 
-/// Handle of one execution environment of a function that runs in process. Fakes use the handle to identify the
-/// caller of an operation.
+/// Handle to one execution environment of a function whose code runs in this process. Fakes use the handle to identify
+/// the caller of an operation.
 ///
 /// While the environment is frozen, the environment's calls wait. Once the environment is [killed](Self::kill), no
 /// further call of the environment takes effect or returns, even if tasks of the environment still run in this
@@ -43,16 +43,16 @@ enum State {
 }
 
 impl Caller {
-    /// Creates a handle of a running environment of `function`, with number 0, version 1 and no clock skew.
+    /// Creates a handle to a running environment of `function`, with number 0, version 1 and no clock skew.
     #[must_use]
     pub fn new(function: impl Into<String>) -> Self {
         Self::numbered(function, 0, 1, Skew::default())
     }
 
-    /// Creates a handle of a running environment of `function`.
+    /// Creates a handle to a running environment of `function`.
     ///
-    /// `number` counts the environments that the stage has started, `version` is the version of the function's
-    /// code, and `skew` is the error of the environment's clock.
+    /// `number` is 1 for the first environment that the stage starts, 2 for the second, and so on. `version` is the
+    /// version of the function's code, and `skew` is the error of the environment's clock.
     #[must_use]
     #[doc(hidden)]
     pub fn numbered(function: impl Into<String>, number: u64, version: u32, skew: Skew) -> Self {
@@ -103,12 +103,11 @@ impl Caller {
 
     /// Waits until the environment is killed.
     pub async fn killed(&self) {
-        // This cannot fail: `self` holds a sender.
+        // The wait cannot fail, because `self` holds a sender of the channel.
         let _ = self.0.state.subscribe().wait_for(|state| *state == State::Dead).await;
     }
 
-    /// Freezes the environment and the environment's calls until [`thaw`](Self::thaw). Has no effect on a killed
-    /// environment.
+    /// Freezes the environment: its calls wait until [`thaw`](Self::thaw). Has no effect on a killed environment.
     pub(crate) fn freeze(&self) {
         self.change_state(State::Running, State::Frozen);
     }
@@ -118,7 +117,7 @@ impl Caller {
         self.change_state(State::Frozen, State::Running);
     }
 
-    /// Sets the state to `to` if the state is `from`.
+    /// Sets the state to `to` if the current state is `from`.
     fn change_state(&self, from: State, to: State) {
         self.0.state.send_if_modified(|state| {
             let applies = *state == from;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Sends messages to queues or functions, which an ARN names. Lambda uses destinations for its records of failed
-/// invocations.
+/// Sends a message to the queue or function that an ARN identifies. Lambda sends its records of failed invocations to
+/// destinations.
 pub trait Destination: fmt::Debug + Send + Sync {
     /// Sends `message` to the queue or function with this ARN.
     ///
@@ -12,7 +12,7 @@ pub trait Destination: fmt::Debug + Send + Sync {
     fn send(&self, arn: &str, message: String) -> Result<(), NoDestination>;
 }
 
-/// Error of a message that cannot be sent to its destination. The field is the destination's ARN.
+/// Error of sending a message to a destination. The field contains the destination's ARN.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NoDestination(pub String);
 

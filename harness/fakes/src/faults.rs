@@ -1,7 +1,8 @@
 //! Fault injection: rules that make the fakes fail in the ways that AWS can fail.
 //!
-//! A [`Fault`] is a rule: an effect, such as a throttle or a delay, and the calls to which the effect applies. The rule is
-//! active from [`Faults::add`] until its [`FaultGuard`] is dropped. [`FaultGuard::hits`] counts the injected effects.
+//! A [`Fault`] is a rule: an effect, such as a throttle or a delay, and the calls to which the effect applies. The
+//! rule is active from [`Faults::add`] until its [`FaultGuard`] is dropped. [`FaultGuard::hits`] counts the injected
+//! effects.
 //!
 //! ```
 //! use std::time::Duration;
@@ -15,7 +16,8 @@
 //!
 //! Most faults are injected into a call when the call is made. Other faults concern a function that runs in process:
 //!
-//! * the [start](Call::init) of an execution environment can be slow or fail, or have a [wrong clock](Fault::skew);
+//! * the [start](Call::init) of an execution environment can be slow or fail, or the environment can have a [wrong
+//!   clock](Fault::skew);
 //! * at an await in the middle of an [invocation](Call::invoke), the function can be [killed](Fault::kill_midway),
 //!   [frozen](Fault::freeze) for a time, or [frozen for good](Fault::hang).
 //!
@@ -94,7 +96,7 @@ impl Faults {
     /// Returns the effects of all active rules on a call that is made now.
     ///
     /// Rules whose effect is not `possible` for the call are skipped, and do not count the call. Delays add up. Of
-    /// all other effects, only the effect of the oldest rule that is due is returned.
+    /// all other effects, only the effect of the oldest rule that injects its fault into this call is returned.
     pub(crate) fn inject(&self, context: &CallContext<'_>, possible: impl Fn(Effect) -> bool) -> Effects {
         let mut effects = Effects::default();
         let mut injected = Vec::new();
@@ -123,7 +125,8 @@ impl Faults {
         effects
     }
 
-    /// Returns the midway fault of an invocation that begins now, if a rule plans one.
+    /// Returns the fault that a rule plans for the middle of an invocation that begins now; `None` without such a
+    /// rule.
     ///
     /// The fault counts as a hit only when [`inject_midway`](Self::inject_midway) returns `true`, because the
     /// invocation may end before the fault's await.
@@ -135,8 +138,8 @@ impl Faults {
         })
     }
 
-    /// Counts and reports a midway fault whose await is reached. Returns `false`, and does nothing, if the fault
-    /// rule was removed or has reached its maximum number of hits in the meantime.
+    /// Counts and reports a midway fault when the invocation reaches the fault's await. Returns `false`, and does
+    /// nothing, if the fault rule was removed or has reached its maximum number of hits in the meantime.
     pub(crate) fn inject_midway(&self, midway_fault: &MidwayFault, operation: &str, resource: &str) -> bool {
         let mut rules = self.lock();
         let active = rules.active.get_mut(&midway_fault.rule);
@@ -156,7 +159,7 @@ impl Faults {
         self.notify(|| Observation::Injected { fault, operation, resource: resource() });
     }
 
-    /// Sets the observer of all fakes that share this set of faults. Later calls have no effect.
+    /// Sets the observer of all fakes that share this set of faults. Only the first call has an effect.
     #[doc(hidden)]
     pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
@@ -185,7 +188,7 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    /// Returns how often the fault has been injected.
+    /// Returns the number of calls into which the fault was injected.
     #[must_use]
     pub fn hits(&self) -> u32 {
         self.faults.lock().active.get(&self.id).map_or(0, |active| active.hits)
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_is_injected_after_skipped_calls_up_to_its_limit_until_its_guard_drops() {
+    fn fault_is_injected_after_the_skipped_calls_and_only_up_to_its_limit() {
         let faults = Faults::default();
         let guard = faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).after(1).times(2));
         let injected: Vec<_> = (0..4).map(|_| faults.inject(&update(&["t"]), |_| true).effect).collect();
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn random_faults_repeat_with_their_seed_and_follow_their_rate() {
+    fn random_faults_are_the_same_for_equal_seeds_and_follow_their_rate() {
         let pattern = |rate: f64, seed: u64| -> Vec<bool> {
             let faults = Faults::default();
             let _guard = faults.add(Fault::fail(Call::any_dynamodb()).rate(rate).seeded(seed));
@@ -267,12 +270,12 @@ mod tests {
         let more = pattern(0.2, 7);
         assert!(
             tenth.iter().zip(&more).all(|(rare, more)| !rare || *more),
-            "with the same seed, a higher rate includes all calls of a lower rate"
+            "with equal seeds, a higher rate also hits all calls that a lower rate hits"
         );
     }
 
     #[test]
-    fn varied_fault_draws_its_delay_freeze_time_and_await_within_their_maximum() {
+    fn varied_fault_draws_delay_freeze_time_and_await_up_to_the_configured_maximum() {
         let (faults, most) = (Faults::default(), Duration::from_secs(2));
         let _delay = faults.add(Fault::delay(Call::any_dynamodb(), most).varied());
         let delays: Vec<_> = (0..100).map(|_| faults.inject(&update(&["t"]), |_| true).delay).collect();
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn midway_fault_counts_only_when_injected_and_at_most_as_often_as_its_limit() {
+    fn midway_fault_counts_as_a_hit_only_when_injected_and_only_up_to_its_limit() {
         let faults = Faults::default();
         let guard = faults.add(Fault::hang(Call::any_dynamodb(), 3).times(1));
         let concurrent = [(); 2].map(|()| faults.midway_fault(&update(&["t"])).unwrap());
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_delays_add_up_and_the_oldest_other_effect_is_injected() {
+    fn fault_delays_add_up_and_of_all_other_faults_only_the_oldest_is_injected() {
         let faults = Faults::default();
         let second = Duration::from_secs(1);
         let first = faults.add(Fault::lose_answer(Call::any_dynamodb()).times(1));

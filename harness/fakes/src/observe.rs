@@ -67,7 +67,7 @@ pub enum Observation {
     },
     /// An execution environment of a function began its init phase.
     Started {
-        /// Execution environment that started.
+        /// Execution environment that began its init phase.
         environment: Caller,
     },
     /// An execution environment of a function received an event.
@@ -88,7 +88,7 @@ pub enum Observation {
     Queued {
         /// Name of the queue that accepted the message.
         queue: String,
-        /// Body of the message.
+        /// Body of the accepted message.
         body: String,
     },
     /// A fault was injected into a call or an invocation.
@@ -97,7 +97,8 @@ pub enum Observation {
         fault: &'static str,
         /// Operation that the fault was injected into, such as `UpdateItem`.
         operation: String,
-        /// Comma-separated tables, connection, function or queue that the operation names.
+        /// Name of the connection, function or queue, or comma-separated names of the tables, that the operation
+        /// addresses.
         resource: String,
     },
 }

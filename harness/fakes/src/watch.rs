@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watch_receiver_sees_each_change_once_and_is_closed_with_the_last_sender() {
+    async fn watch_receiver_reports_each_change_once_until_the_last_sender_is_dropped() {
         let sender = Sender::new(1);
         let mut receiver = sender.subscribe();
         assert_eq!(receiver.changed().now_or_never(), None);

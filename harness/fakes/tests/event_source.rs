@@ -38,7 +38,7 @@ fn queues() -> Queues {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_is_delivered_at_batch_size_and_a_shard_is_polled_four_times_a_second() {
+async fn full_batch_is_delivered_immediately_and_a_shard_is_polled_four_times_a_second() {
     let stream = stream(5);
     let later = async {
         sleep(Duration::from_millis(300)).await;
@@ -106,7 +106,7 @@ async fn records_from_the_lowest_reported_failure_on_are_retried() {
         assert_eq!(
             checkpoint(&seen).as_deref(),
             Some("2"),
-            "the checkpoint is the record before the lowest failure"
+            "the checkpoint is at the record before the lowest reported failure"
         );
         succeed(&[], nth)
     });
@@ -142,14 +142,14 @@ async fn throttled_invocations_do_not_count_as_retry_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn default_retries_end_only_when_the_record_is_24_hours_old() {
+async fn retries_without_a_limit_end_when_the_record_is_24_hours_old() {
     let run = run(settings(), &stream(1), 25 * 3_600, |_, _| unhandled()).await;
     assert_eq!(&run.times()[..8], [0, 250, 750, 1_750, 3_750, 7_750, 15_750, 31_750]);
     let (day, minute) = (24 * 3_600_000, 60_000);
     let last = *run.times().last().unwrap();
     assert!(
         (day - minute..=day).contains(&last),
-        "the last retry is in the last minute of the 24 hours: {last}"
+        "the last retry takes place in the last minute before the record is 24 hours old; actual time: {last} ms"
     );
     assert_eq!(run.calls.len(), 8 + 24 * 60 - 1);
     assert_eq!(run.failures.len(), 1);
@@ -166,7 +166,7 @@ async fn maximum_record_age_is_capped_at_the_stream_retention_of_24_hours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_event_source_mapping_polls_only_after_a_change_on_its_poll_schedule() {
+async fn idle_event_source_mapping_polls_at_the_next_poll_interval_after_a_change() {
     let stream = stream(1);
     stream.reports_changes.store(true, Ordering::Relaxed);
     let polls = || stream.polls.load(Ordering::Relaxed);
@@ -208,7 +208,7 @@ async fn reader_of_a_removed_shard_ends_without_saving_a_checkpoint() {
     assert_eq!(
         stream.polls.load(Ordering::Relaxed),
         1,
-        "after the end of the reader, the mapping lists the shards once and reads nothing"
+        "after the reader has stopped, the mapping lists the shards once and reads nothing"
     );
 }
 
@@ -225,7 +225,7 @@ async fn stream_read_that_fails_by_an_injected_fault_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicate_deliveries_run_concurrently_and_a_child_shard_waits_for_both() {
+async fn duplicate_deliveries_run_concurrently_and_a_child_shard_waits_for_both_deliveries() {
     let stream = stream(1);
     stream.close("shard");
     stream.add_child("shard", "child");
@@ -337,7 +337,7 @@ async fn records_matching_any_filter_are_delivered_and_the_others_are_checkpoint
 }
 
 #[tokio::test(start_paused = true)]
-async fn parallel_lanes_run_items_concurrently_and_keep_the_order_of_each_item() {
+async fn parallel_lanes_process_items_concurrently_and_the_records_of_each_item_in_order() {
     let stream = stream(0);
     for number in 1..=40 {
         stream.put_item("shard", number, START, &format!("item {}", number % 8));
@@ -443,7 +443,7 @@ async fn child_shard_is_read_only_after_its_parent_is_fully_processed() {
     batches.dedup();
     let numbers: Vec<_> = batches.iter().map(|batch| batch[0]).filter(|number| *number != 5).collect();
     assert_eq!(numbers, [1, 2, 6, 3, 4], "records of a parent come before records of its children");
-    assert!(batches.contains(&vec![5]), "an unrelated shard does not wait");
+    assert!(batches.contains(&vec![5]), "a shard without a parent is read without waiting");
     let retried = run.calls.iter().filter(|(_, batch)| *batch == [6]).count();
     assert!(retried > 1, "the parent's last record is retried while the child waits");
     // After a restart, no record is delivered again, and the grandchild's new record is read immediately.
@@ -509,7 +509,7 @@ fn event_source_mapping_with_more_than_five_filters_is_rejected() {
 }
 
 #[test]
-fn filter_operators_with_uncertain_aws_support_are_rejected_if_configured() {
+fn undocumented_filter_operators_are_rejected_if_the_settings_disallow_them() {
     for (condition, expected) in [
         (r#"{"suffix": "x"}"#, false),
         (r#"{"equals-ignore-case": "x"}"#, false),
@@ -556,7 +556,7 @@ fn events(db: &DynamoDb) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn stream_record_of_a_put_has_the_exact_shape_of_aws() {
+async fn stream_record_of_a_put_has_exactly_the_fields_that_aws_sends() {
     let (db, _) = database();
     let item = json!({"id": {"S": "a"}, "n": {"N": "1"}});
     call(&db, "PutItem", &json!({"TableName": "table", "Item": item}));
@@ -607,7 +607,7 @@ async fn filter_distinguishes_time_to_live_deletions_from_other_deletions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_position_latest_skips_existing_records_and_a_restart_loses_none() {
+async fn starting_position_latest_skips_existing_records_and_a_restart_loses_no_new_record() {
     let stream = stream(3);
     let latest = || Settings { starting_position: StartingPosition::Latest, ..settings() };
     assert_eq!(run(latest(), &stream, 1, succeed).await.batches(), Vec::<Vec<u32>>::new());
@@ -625,7 +625,7 @@ async fn starting_position_latest_skips_existing_records_and_a_restart_loses_non
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_position_latest_in_an_empty_shard_delivers_its_first_record() {
+async fn starting_position_latest_delivers_the_first_record_of_an_empty_shard() {
     let stream = stream(0);
     let later = async {
         sleep(Duration::from_secs(1)).await;

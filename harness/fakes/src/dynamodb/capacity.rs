@@ -34,7 +34,8 @@ pub(super) fn call(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec
 /// Answers one call. Returns the answer, and the record of the call with its cost.
 fn metered(engine: &mut Engine, target: &str, body: &[u8]) -> (Result<Vec<u8>, ApiError>, Call) {
     let operation = target.rsplit('.').next().unwrap_or_default();
-    // A body that is not a JSON object becomes null here. The engine refuses the original body in its own words.
+    // A body that is not a JSON object becomes null here. The engine then refuses the original body, with its own
+    // message.
     let request = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_default();
     let kind = UnitKind::of(operation, &request);
     let (answer, consumed) = match kind {
@@ -112,7 +113,8 @@ impl UnitKind {
         Charge { table: table.to_owned(), index: index.map(str::to_owned), read_units, write_units }
     }
 
-    /// Parses one entry of `ConsumedCapacity`: first the charge of the table itself, then those of its indexes by name.
+    /// Converts one entry of `ConsumedCapacity` to charges: first the table's own charge, then the charges of its
+    /// indexes, sorted by name.
     fn charges(self, entry: &Value) -> Vec<Charge> {
         let table = entry["TableName"].as_str().unwrap_or_default();
         let units = |of: &Value| of["CapacityUnits"].as_f64().unwrap_or_default();
@@ -165,7 +167,8 @@ fn call_with_consumption(
     (write(&response), consumed)
 }
 
-/// Returns the entries of `ConsumedCapacity`: one object for an operation on one table, an array for several tables.
+/// Returns the entries of `ConsumedCapacity`, which is one object for an operation on one table, and an array for an
+/// operation on several tables.
 fn entries(consumed: &Value) -> impl Iterator<Item = &Value> {
     let entries = consumed.as_array().map_or(slice::from_ref(consumed), Vec::as_slice);
     entries.iter().filter(|entry| entry.is_object())
@@ -221,7 +224,7 @@ pub(super) fn key_of(engine: &Engine, table: &str, item: &Value) -> Option<Value
     Some(names.map(|name| (name.to_owned(), item[name].clone())).collect())
 }
 
-/// Returns a charge of zero units for each table that a call names, for a call that consumes no capacity.
+/// Returns the charges of a call that consumes no capacity: zero units for each table that the call names.
 fn uncharged(request: &Value) -> Vec<Charge> {
     let named = request["TableName"].as_str().map(|table| (table, request["IndexName"].as_str()));
     let batched = request["RequestItems"].as_object().into_iter().flat_map(Map::keys);

@@ -1,4 +1,4 @@
-//! AWS SDK clients of the DynamoDB fake in the same process, without sockets.
+//! AWS SDK clients that call the DynamoDB fake in this process, without sockets.
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
@@ -10,7 +10,8 @@ use crate::faults::Caller;
 use crate::sdk;
 
 impl DynamoDb {
-    /// Returns an HTTP client for AWS SDK clients of DynamoDB and DynamoDB Streams. This database answers its calls.
+    /// Returns an HTTP client for AWS SDK clients of DynamoDB and DynamoDB Streams. This database answers each call of
+    /// the HTTP client.
     ///
     /// Without a fault, a call is answered immediately, so a paused tokio clock does not advance during the call.
     #[must_use]
@@ -20,17 +21,17 @@ impl DynamoDb {
 
     /// Returns an HTTP client like [`http_client`](Self::http_client) for the function `caller` in this process.
     ///
-    /// Fault rules can select the calls of this function, and can kill the function.
+    /// Fault rules can match the calls of this function, and can kill the function's environment.
     #[must_use]
     pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))
     }
 
-    /// Returns an SDK client of this database. The client neither retries nor times out, so that a test sees each
-    /// failure, never sleeps, and needs no timer.
+    /// Returns an SDK client of this database. The client neither retries nor times out, so that a test observes each
+    /// failure, and no timer is started.
     ///
-    /// Faults apply to the calls of this client as to the calls of the stage's functions. A fault whose rule names one
-    /// function with [`Call::by`](crate::faults::Call::by) does not apply.
+    /// Faults apply to the calls of this client, except faults whose rule names a function with
+    /// [`Call::by`](crate::faults::Call::by).
     #[must_use]
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client())
@@ -38,7 +39,7 @@ impl DynamoDb {
 
     /// Returns an SDK client like [`client`](Self::client) for the function `caller` in this process.
     ///
-    /// Fault rules can select the calls of this function, and can kill the function.
+    /// Fault rules can match the calls of this function, and can kill the function's environment.
     #[must_use]
     pub fn client_for(&self, caller: Caller) -> aws_sdk_dynamodb::Client {
         self.client_with(self.http_client_for(caller))

@@ -1,4 +1,5 @@
-//! Remembers the client request tokens of transactions, with the answers to repeat.
+//! Remembers the client request token and the answer of each transaction, so that a repeated transaction returns the
+//! first answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) struct Transaction {
 #[derive(Debug)]
 pub(super) struct Remembered {
     pub(super) completed: Timestamp,
-    /// The transaction's actions as canonical JSON. Other actions under the same token are an error.
+    /// The transaction's actions as canonical JSON. Different actions with the same token are an error.
     pub(super) payload: String,
     pub(super) answer: Vec<u8>,
 }

@@ -13,7 +13,7 @@ use crate::watch;
 pub struct DynamoDb {
     pub(super) engine: Arc<Mutex<Engine>>,
     pub(super) settings: Arc<Settings>,
-    /// Number of rows written since the database was opened. Watchers wake up when a call changes the number.
+    /// Number of SQLite rows written since the database was opened. Watchers wake up when a call changes the number.
     pub(super) changes: watch::Sender<u64>,
 }
 
@@ -69,7 +69,8 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// Suppresses the notification for the rows written so far, because no reader of a stream needs them.
+    /// Suppresses the notification about the rows written so far. Used for rows that no reader of a stream needs, such
+    /// as checkpoints.
     pub(super) fn skip_notification(&self) {
         let written = self.engine.conn().total_changes();
         self.changes.send_if_modified(|known| {

@@ -1,6 +1,6 @@
 //! Dispatches a call: looks up the operation, parses the request, and runs the engine.
 //!
-//! Under the same lock, a call that wrote rows also moves its change records into the streams.
+//! If a call wrote rows, its change records move into the streams before the database's lock is released.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -52,7 +52,7 @@ fn route(engine: &mut Engine, target: &str, body: &[u8]) -> Result<Vec<u8>, ApiE
     .and_then(|answer| write(&answer))
 }
 
-/// Runs an operation on tables or items. Most operations go to the engine unchanged; some need more work.
+/// Runs an operation on tables or items. The engine runs most operations unchanged; this fake adds steps to the others.
 fn on_tables(engine: &mut Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     match operation {
         "CreateTable" | "UpdateTable" | "DeleteTable" | "DescribeTable" => {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn engine_panic_fails_only_its_call_and_leaves_no_transaction_open() {
+    fn engine_panic_fails_only_the_current_call_and_leaves_no_transaction_open() {
         let db = crate::dynamodb::DynamoDb::builder().in_memory().expect("in-memory database opens");
         let mut engine = db.lock();
         let answer = contain(&mut engine, |engine| -> Result<Vec<u8>, ApiError> {

@@ -16,8 +16,8 @@ use super::last_sweep::LastSweep;
 use super::ledger::Ledgers;
 use crate::faults::{Caller, Faults};
 
-/// Number of prepared statements that SQLite caches: enough for all statements of a stage's tables, because preparing
-/// a statement again would be most of a call's cost.
+/// Number of prepared statements that SQLite caches. All statements of a stage's tables fit into the cache, because
+/// preparing a statement takes most of the time of a call.
 const PREPARED_STATEMENTS: usize = 512;
 
 /// Settings of a database, fixed when the database is opened.
@@ -43,7 +43,7 @@ pub(super) struct Engine {
     /// Lock on the database's folder; `None` in memory. Declared after `storage`, so that the storage is closed first.
     folder_lock: Option<FolderLock>,
     last_sweep: Option<LastSweep>,
-    /// Whether the folder's lock was released, so that another database may use the folder.
+    /// True once the folder's lock was released. Another database may then use the folder.
     released: bool,
     /// Function that makes the current call; `None` if the call comes from outside a function.
     caller: Option<Caller>,

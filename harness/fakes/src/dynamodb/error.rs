@@ -10,7 +10,7 @@ use super::response::Response;
 const DYNAMODB: &str = "com.amazonaws.dynamodb.v20120810";
 const CORAL: &str = "com.amazon.coral.service";
 
-/// A failed call: HTTP status and JSON body of its error answer.
+/// Error of a call: the HTTP status and JSON body of the answer.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: u16,
@@ -28,12 +28,13 @@ impl ApiError {
         Self { status: 400, body: body.to_string() }
     }
 
-    /// The error for a missing `x-amz-target` header, or one that names an unknown operation.
+    /// The error for a missing `x-amz-target` header, or for a header that names an unknown operation.
     pub(super) fn unknown_operation() -> Self {
         Self::new(&format!("{CORAL}#UnknownOperationException"), None)
     }
 
-    /// The error for a body that is not a JSON object (without a message), or that has a member of the wrong type.
+    /// The error for a body that is not a JSON object, or that has a member of the wrong type. `message` is `None` if
+    /// the body is not a JSON object, because DynamoDB then sends no message.
     pub(super) fn serialization(message: Option<&str>) -> Self {
         Self::new(&format!("{CORAL}#SerializationException"), message)
     }

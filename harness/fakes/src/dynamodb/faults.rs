@@ -107,7 +107,7 @@ fn notify(db: &DynamoDb, caller: Option<&Caller>, target: &str, body: &[u8], ans
     });
 }
 
-/// Returns the error's name in an error answer, without its namespace.
+/// Returns the name of the error in an error answer, without the namespace; the HTTP status if the name is missing.
 fn error_name(answer: &Response) -> String {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let name = body["__type"].as_str().and_then(|name| name.rsplit('#').next());
@@ -206,12 +206,13 @@ struct Action {
 }
 
 impl CallResources {
-    /// Parses a request body. A body that does not parse names no resources; the engine refuses the call later.
+    /// Parses a request body. The result for an invalid body is empty; the engine refuses the call later.
     fn of(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
-    /// Returns the names of the request's tables, given by name or by ARN. Tables in PartiQL statements are not found.
+    /// Returns the names of the request's tables, given by name or by ARN. Tables that only PartiQL statements name are
+    /// not included.
     fn tables(&self) -> Vec<&str> {
         let named = [&self.table_name, &self.stream_arn, &self.shard_iterator];
         let transacted =
@@ -241,8 +242,8 @@ fn can_be_stale(db: &DynamoDb, operation: &str, request: &CallResources) -> bool
     stale::is_watched(&db.lock(), table, index)
 }
 
-/// A batch of which a fault refuses one table. The other tables are served, and the entries of the refused table are
-/// returned as unprocessed.
+/// A batch call in which a fault refuses the entries of one table. The engine runs the entries of all other tables, and
+/// the answer lists the refused entries as unprocessed.
 struct Batch {
     request: Value,
     unprocessed: Map<String, Value>,
@@ -250,8 +251,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Splits the refused table out of a batch. Returns `None` if the call is not a batch, or has no other table; such
-    /// a call fails as a whole.
+    /// Removes the entries of the refused table from a batch call. Returns `None`, so that the whole call fails, unless
+    /// the call is a batch with entries both of the refused table and of another table.
     fn without(table: &str, target: &str, body: &[u8]) -> Option<Self> {
         let member = match operation(target) {
             "BatchGetItem" => "UnprocessedKeys",
@@ -287,8 +288,8 @@ fn failed() -> ApiError {
 /// Returns the error of a throttled call: `ThrottlingException` for an on-demand table, and
 /// `ProvisionedThroughputExceededException` for a provisioned table.
 ///
-/// A throttled transaction is cancelled, with the throttling as its cancellation reason. SDKs retry all these errors as
-/// throttling.
+/// A throttled transaction is cancelled, with the throttling as its cancellation reason. SDKs retry each of these
+/// errors as a throttling error.
 fn throttled(engine: &Engine, operation: &str, request: &Value) -> ApiError {
     const ON_DEMAND: &str = "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically \
                              scaling your table or index so please try again shortly. If exceptions persist, check if \

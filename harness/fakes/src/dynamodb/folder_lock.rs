@@ -1,4 +1,4 @@
-//! Locks a database's folder against other processes.
+//! Locks a database's folder, so that no other process can open the database.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -19,8 +19,8 @@ impl FolderLock {
 }
 
 impl Drop for FolderLock {
-    /// Unlocks explicitly. Closing the file is not enough, because a child process that is being spawned shares the
-    /// open file, and with it the lock, until the child executes its program.
+    /// Unlocks the file explicitly. Closing the file is not enough: a child process that is being spawned inherits the
+    /// open file, and keeps the lock until the child executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_folder_lock_is_free_even_if_a_copy_of_its_file_is_open() {
+    fn folder_lock_is_released_on_drop_even_if_a_copy_of_its_file_is_open() {
         let folder = tempfile::tempdir().unwrap();
         let ours = FolderLock::take(folder.path()).unwrap();
         let inherited = ours.0.try_clone().unwrap();

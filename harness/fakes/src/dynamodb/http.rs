@@ -33,7 +33,8 @@ impl DynamoDb {
         Router::new().route("/", routing::get(health).post(post)).with_state(self.clone())
     }
 
-    /// Returns an endpoint for the harness itself. No fault is injected into its calls, and no ledger records them.
+    /// Returns an endpoint for the harness itself. No fault is injected into calls to this endpoint, and no ledger
+    /// records the calls.
     pub(super) fn quiet_router(&self) -> Router {
         Router::new().route("/", routing::post(post_quietly)).with_state(self.clone())
     }
@@ -103,9 +104,9 @@ async fn answer(
     let work = move || faults::call_with(&db, caller.as_ref(), &effects, &target, &body);
     let answered = match (in_process, delay.is_zero()) {
         (true, true) => return work(),
-        // On a blocking thread, because the call may wait for another call that holds the database's lock.
+        // Runs on a blocking thread, because the call may wait for another call that holds the database's lock.
         (false, true) => tokio::task::spawn_blocking(work).await,
-        // On a separate task, so that the call takes effect even if its caller hangs up or is killed.
+        // Runs on a separate task, so that the call takes effect even if its caller hangs up or is killed.
         (true, false) => {
             let delayed = async move {
                 tokio::time::sleep(delay).await;

@@ -1,5 +1,5 @@
-//! `ClientRequestToken`: a transaction repeated under its token within ten minutes returns its first answer, and
-//! does not run again.
+//! Handles `ClientRequestToken`. A transaction that is repeated with the same token within ten minutes does not run
+//! again: the call returns the first answer.
 
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ use super::error::ApiError;
 
 /// Parses a request. The error for a malformed request has the type that DynamoDB would return.
 pub(super) fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<T, ApiError> {
-    // Serde's derived decoders also accept an array with the members in order; DynamoDB does not.
+    // Serde's derived decoders also accept a JSON array of the members in order, which DynamoDB refuses.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(ApiError::serialization(None));
     }
@@ -23,7 +23,7 @@ pub(super) fn read<T: DeserializeOwned>(operation: &str, body: &[u8]) -> Result<
 
 /// Converts a decoding error to the error that DynamoDB would return.
 ///
-/// The engine's decoders mark the error type with a prefix of the message, such as `VALIDATION:`.
+/// The engine's decoders put the error type at the start of the message, such as `VALIDATION:`.
 fn classify(operation: &str, text: &str) -> ApiError {
     match text.split_once(':') {
         Some(("VALIDATION" | "VALIDATION_AS_READ", message)) => ApiError::validation(message),
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decoding_error_gets_the_dynamodb_error_type_that_its_prefix_marks() {
+    fn prefix_of_a_decoding_error_decides_its_dynamodb_error_type() {
         let error = |operation: &str, text: &str| classify(operation, text).to_string();
         let validation = error("PutItem", "VALIDATION_REQUEST:too much");
         assert!(validation.contains("validate#ValidationException"), "{validation}");

@@ -1,6 +1,6 @@
-//! Remembers the last time-to-live sweep, so that the next sweep can skip reading items if none can be due.
+//! Remembers the last time-to-live sweep, so that the next sweep reads the items only if an item may be due.
 
-/// Result of the last complete sweep. While no row is written, no item can be due before `next_secs`.
+/// Result of the last complete time-to-live sweep. Until a row is written, no item is due before `next_secs`.
 #[derive(Debug)]
 pub(super) struct LastSweep {
     /// The engine's count of written rows at the beginning of the sweep.
@@ -12,7 +12,8 @@ pub(super) struct LastSweep {
 }
 
 impl LastSweep {
-    /// Returns whether no item can be due, given the engine's current count of written rows and the current time.
+    /// Returns `true` if the last sweep proves that no item is due now. `changes` is the engine's current count of
+    /// written rows, and `now_secs` is the current time in epoch seconds.
     pub(super) fn rules_out_due_items(&self, changes: u64, now_secs: u64) -> bool {
         // The result of the sweep is not valid for times before the sweep, which occur if the clock was set back.
         self.changes == changes

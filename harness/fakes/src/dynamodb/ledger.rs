@@ -1,4 +1,4 @@
-//! Ledgers: records of calls with their operation, tables, indexes, and the capacity units that AWS would charge.
+//! Ledgers, which record the operation, tables and indexes of each call, and the capacity units that AWS would charge.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Dropping a ledger closes it. Several ledgers may be open at the same time; each records every call. Ledgers do not
 /// record reads by [`Streams`](super::Streams) or deletions by time to live.
 ///
-/// A transaction is charged double for its changes to tables, and single for the resulting changes to indexes, as AWS
-/// reports it. In three cases AWS may charge differently:
+/// A transaction is charged twice the usual units for its changes to tables, and the usual units for the resulting
+/// changes to indexes, as AWS reports. In three cases AWS may charge differently:
 ///
-/// * a cancelled transaction is charged double by the size of the stored items, because AWS publishes no figure;
-/// * a transaction repeated under its client token is charged like its first run, but on AWS like a read;
-/// * a PartiQL statement that fails is charged nothing.
+/// * a cancelled transaction is charged twice the units for the size of the stored items, because AWS publishes no
+///   figure;
+/// * a transaction repeated with the same client token is charged like the first run; AWS charges it like a read;
+/// * a failed PartiQL statement is not charged.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

@@ -30,15 +30,15 @@
 //! * Requests need no signature, and a signature is not checked.
 //! * An update that only removes attributes of a missing item creates the item inside a transaction, in PartiQL, and
 //!   with the legacy `AttributeUpdates`. `UpdateItem` with an expression creates nothing in this case, as on AWS.
-//! * A transaction repeated under its client token returns its first answer unchanged. AWS reports the capacity of a
-//!   read in the repeated answer.
+//! * A transaction repeated with the same client token returns the first answer unchanged. AWS reports the capacity of
+//!   a read in the repeated answer.
 //! * A shard splits only when [`Streams::split_shard`] is called. A shard is replaced by a child only if
 //!   [`Builder::shard_lifetime`] is set; AWS replaces a shard after about four hours.
 //! * Items whose time to live has expired are deleted only by [`DynamoDb::sweep_expired`] and
 //!   [`DynamoDb::sweep_every`]. The local stage sweeps every 30 seconds.
 //! * When a fault refuses one table of a batch, the request's entries for this table are not validated: neither the
 //!   table's existence nor the number of entries is checked.
-//! * When a fault throttles a transaction, or fails it with a conflict, every action of the transaction has this
+//! * When a fault throttles a transaction, or fails it with a conflict, all actions of the transaction have the same
 //!   cancellation reason.
 //! * Capacity is counted by AWS's rules, with the exceptions listed in [`Ledger`].
 //! * The attributes of a returned item have no particular order; the attributes of a stream record are sorted.

@@ -25,16 +25,16 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     if bounds.nesting_in_a_string <= MAX_EXPRESSION_DEPTH {
         return Ok(());
     }
-    // Rare case: a string contains many brackets. The request must be parsed to see whether the string is an
-    // expression or only data.
+    // Rare case: a string contains many brackets. Only parsing the request shows whether the string is an expression or
+    // data.
     let request = serde_json::from_slice(body).map_err(|_| ApiError::serialization(None))?;
     check_expressions(&request)
 }
 
 struct NestingBounds {
     json_depth: usize,
-    /// Upper bound on the nesting inside a string. Closing brackets are not subtracted, and each escape counts as a
-    /// bracket.
+    /// Upper bound on the nesting depth inside any one string of the request. Closing brackets are not subtracted, and
+    /// each escape counts as a bracket.
     nesting_in_a_string: usize,
 }
 
@@ -133,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn escaped_parentheses_count_as_nesting() {
+    fn escaped_parentheses_in_an_expression_count_as_nesting() {
         let body = format!(r#"{{"FilterExpression":"{}"}}"#, r"\u0028".repeat(301));
         assert!(check(body.as_bytes()).unwrap_err().to_string().contains("Invalid FilterExpression"));
     }
 
     #[test]
-    fn brackets_in_data_and_in_flat_expressions_are_accepted() {
+    fn many_brackets_in_data_or_in_a_flat_expression_are_accepted() {
         let request = json!({
             "Item": { "text": { "S": "(".repeat(5_000) } },
             "ConditionExpression": "(a) OR ".repeat(400),

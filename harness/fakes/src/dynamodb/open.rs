@@ -81,8 +81,8 @@ impl Builder {
         self
     }
 
-    /// Sets the age at which a stream's shard is closed and replaced by one child shard. At least one millisecond.
-    /// Default: `None`, so that shards are never replaced.
+    /// Sets the age at which a stream's shard is closed and replaced by one child shard. The minimum is one
+    /// millisecond. With the default, `None`, shards are never replaced.
     ///
     /// On AWS the age is about four hours. A shard of this age is replaced by the next write of a record to the shard,
     /// or by the next time-to-live sweep.
@@ -100,7 +100,7 @@ impl Builder {
     /// Opens a new database in memory. Its data is lost when its last clone is dropped.
     ///
     /// # Errors
-    /// [`OpenError`] of kind [`OpenErrorKind::Internal`] if SQLite cannot be set up, for lack of memory.
+    /// [`OpenError`] of kind [`OpenErrorKind::Internal`] if SQLite cannot create the database, for lack of memory.
     pub fn in_memory(self) -> Result<DynamoDb, OpenError> {
         let internal =
             |detail: String| OpenError::new(OpenErrorKind::Internal, Path::new(":memory:"), detail);
@@ -112,7 +112,8 @@ impl Builder {
     /// the folder already contains are kept.
     ///
     /// # Errors
-    /// [`OpenError`] if the folder cannot be used. [`OpenError::kind`] gives the cause, and the text names the remedy.
+    /// [`OpenError`] if the folder cannot be used. [`OpenError::kind`] returns the cause, and the error's text names
+    /// the remedy.
     pub fn open(self, dir: &Path) -> Result<DynamoDb, OpenError> {
         if dir.exists() && !dir.is_dir() {
             return Err(OpenError::new(OpenErrorKind::NotAFolder, dir, String::new()));
@@ -172,7 +173,7 @@ fn check_magic(file: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Error of opening a [`DynamoDb`] fake, with the path and the cause.
+/// Error of opening a [`DynamoDb`] fake. Contains the path and the cause.
 #[derive(Debug)]
 pub struct OpenError {
     kind: OpenErrorKind,

@@ -1,4 +1,5 @@
-//! The engine's outbox, an SQLite table. The engine adds a record of every change in the transaction of the change.
+//! The engine's outbox: an SQLite table with one record for each item change. The engine adds the record in the same
+//! SQLite transaction as the change.
 //!
 //! Before the next call can write, this module moves the records from the outbox into their streams.
 
@@ -67,9 +68,10 @@ fn entries(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
     rows.collect()
 }
 
-/// Appends a change to its stream. Returns the item's key and the item after the change (`None` after a deletion).
+/// Appends the record of a change to `stream`. Returns the item's key, and the item after the change (`None` after a
+/// deletion).
 ///
-/// Returns `None`, and appends nothing, if the write changed nothing.
+/// Appends nothing, and returns `Ok(None)`, if the write left the item unchanged.
 fn append(
     conn: &Connection,
     stream: &Stream,
@@ -109,8 +111,9 @@ fn append(
 
 /// Parses an item, and sorts its attributes and the elements of its sets, so that equal items have equal texts.
 fn canonical(item: &str) -> Result<Value, ApiError> {
-    let mut item = serde_json::from_str(item)
-        .map_err(|error| ApiError::internal(&format!("the outbox holds an unreadable item: {error}")))?;
+    let mut item = serde_json::from_str(item).map_err(|error| {
+        ApiError::internal(&format!("the outbox contains an item that is not valid JSON: {error}"))
+    })?;
     sort_sets(&mut item);
     item.sort_all_objects();
     Ok(item)

@@ -1,7 +1,7 @@
 //! `UpdateItem` with an expression that only removes attributes. On AWS, such an update does not create a missing item.
 //!
-//! The engine creates an item that has only the key. Whether an update can create an item depends on its expression
-//! alone, so only updates that do nothing but remove cost an additional read.
+//! The engine creates an item that has only the key, so this module deletes that item. Only an update whose expression
+//! removes attributes and does nothing else needs the additional read that checks whether the item exists.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,8 @@ pub(super) fn update_item(engine: &Engine, body: &[u8]) -> Result<Vec<u8>, ApiEr
 
 /// Returns whether an update expression has `REMOVE` or `DELETE` clauses and no other clauses.
 ///
-/// The four clause names are reserved words, so an attribute with such a name needs a `#`, and a value a `:`.
+/// The four clause names are reserved words, so an expression cannot contain them as attribute names. Placeholders of
+/// names start with `#`, and placeholders of values start with `:`.
 fn only_removes(expression: &str) -> bool {
     let word_end = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '#' | ':' | '.');
     let mut removes = false;
@@ -63,7 +64,8 @@ fn exists(engine: &Engine, request: &Value) -> bool {
     pollster::block_on(get_item::execute(engine.storage(), get)).map_or(true, |found| found.item.is_some())
 }
 
-/// Deletes the item that the update created, with its index entries, and removes both change records from the outbox.
+/// Deletes the item that the update created, with its index entries. Also removes the change records of the creation
+/// and the deletion from the outbox.
 fn undo_creation(engine: &Engine, request: &Value) -> Result<(), ApiError> {
     let key = json!({ "TableName": request["TableName"], "Key": request["Key"] });
     let delete: delete_item::DeleteItemRequest =
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn update_expression_without_set_and_add_clauses_counts_as_a_removal() {
+    fn update_expression_with_only_remove_or_delete_clauses_counts_as_a_removal() {
         for expression in ["REMOVE a", "remove a[1], b.c", "DELETE tags :t", "REMOVE #set, a DELETE b :add"] {
             assert!(only_removes(expression), "{expression}");
         }

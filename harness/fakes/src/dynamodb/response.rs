@@ -8,6 +8,6 @@ use bytes::Bytes;
 pub struct Response {
     /// HTTP status of the answer: 200, or the status of the error.
     pub status: u16,
-    /// Body of the answer as JSON. An error has DynamoDB's `__type`, and usually a message.
+    /// Body of the answer as JSON. The body of an error contains DynamoDB's `__type`, and usually a message.
     pub body: Bytes,
 }

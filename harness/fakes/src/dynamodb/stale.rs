@@ -1,7 +1,8 @@
 //! Stale index reads, injected by faults: the latest writes to an index are undone for the duration of one read.
 //!
 //! SQLite triggers write the previous state of every changed index entry to a journal. The triggers and the journal are
-//! temporary, so they are never in a database's file. A database without [`Faults`](crate::faults::Faults) has neither.
+//! SQLite `TEMP` objects, which are never stored in the database's file. A database without
+//! [`Faults`](crate::faults::Faults) has no triggers and no journal.
 
 use std::time::Duration;
 
@@ -28,9 +29,9 @@ const JOURNAL: &str = "
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_new ON _streamer_journal (id) WHERE written_ms IS NULL;
     CREATE INDEX IF NOT EXISTS temp._streamer_journal_of ON _streamer_journal (of_index, written_ms);";
 
-/// Creates journal triggers for every existing index, and drops the journal of indexes that no longer exist.
+/// Creates journal triggers for every existing index, and deletes the journal entries of indexes that no longer exist.
 ///
-/// An index that is later created under the same name must not have changes of its predecessor in the journal.
+/// Otherwise an index that is later created with the same name would inherit the journal entries of the deleted index.
 pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     if engine.settings().faults.is_none() {
         return Ok(());
@@ -52,8 +53,8 @@ pub(super) fn watch(engine: &Engine) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns the SQL of an index's journal triggers. Before an entry is inserted, replaced or deleted, a trigger records
-/// the previous entry with the same key, or that there was none.
+/// Returns the SQL of an index's journal triggers. Before an index entry is inserted, replaced or deleted, a trigger
+/// records the previous value of the entry, or that the entry did not exist.
 fn triggers(index: &str) -> String {
     let name = index.replace('"', "\"\"");
     let text = index.replace('\'', "''");
@@ -76,7 +77,7 @@ fn triggers(index: &str) -> String {
     )
 }
 
-/// Stamps the new entries of the journal with the current time, and drops the oldest entries above the limit.
+/// Stamps the new journal entries with the current time. Deletes the oldest entries if the journal exceeds its limit.
 pub(super) fn mark(engine: &Engine) -> Result<(), ApiError> {
     if engine.settings().faults.is_none() {
         return Ok(());
@@ -104,7 +105,7 @@ pub(super) fn is_watched(engine: &Engine, table: &str, index: &str) -> bool {
         .unwrap_or_default()
 }
 
-/// Runs `read` in a transaction that undoes the writes to the index within the last `lag`.
+/// Runs `read` in an SQLite transaction in which the index writes of the last `lag` are undone.
 pub(super) fn read(
     engine: &mut Engine,
     table: &str,

@@ -17,8 +17,8 @@ use crate::aws_format::stream_label;
 /// Prefix of every ARN that the engine returns.
 const ENGINE_ARN_PREFIX: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
-/// Stream view type for which the engine writes records. The view type of the user's stream is applied later, when a
-/// record moves from the outbox into the stream.
+/// Stream view type with which the engine writes records to its outbox. The view type of the user's stream is applied
+/// later, when a record moves from the outbox into the stream.
 const ENGINE_VIEW_TYPE: &str = "NEW_AND_OLD_IMAGES";
 
 pub(super) fn call(engine: &Engine, operation: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
@@ -70,7 +70,8 @@ fn check_stream_change(engine: &Engine, request: &Value) -> Result<(), ApiError>
     }
 }
 
-/// Sets a new table's creation time and id from the stage's clock and entropy. The engine takes them from the machine.
+/// Sets a new table's creation time and id from the stage's clock and entropy. The engine itself uses the machine's
+/// clock and entropy.
 fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), ApiError> {
     let mut id = [0; 16];
     engine.settings().entropy.fill(&mut id);
@@ -81,7 +82,7 @@ fn stamp(engine: &Engine, table: &str, description: &mut Value) -> Result<(), Ap
         "UPDATE _tables SET created_at = ?1, table_id = ?2 WHERE table_name = ?3",
         rusqlite::params![i64::try_from(created_secs).unwrap_or(i64::MAX), id, table],
     )?;
-    // The engine caches a table's metadata. Setting the time to live to its default clears the cached metadata.
+    // The engine caches a table's metadata. Storing the default time to live makes the engine drop the cached metadata.
     engine.storage().update_ttl_config(table, None, false)?;
     description["CreationDateTime"] = json!(created_secs);
     description["TableId"] = json!(id);

@@ -17,8 +17,8 @@ use super::{capacity, outbox, stale, streams};
 /// Number of items that a sweep reads under one lock of the database. Other calls wait for the lock.
 const PAGE: usize = 100;
 
-/// Largest time since expiry, in seconds, at which an item is still deleted. AWS documents five years, without saying
-/// how many days.
+/// Maximum number of seconds since expiry at which an item is still deleted; items that expired earlier stay. AWS
+/// documents five years, but not the number of days.
 const OLDEST_SECS: u64 = 5 * 365 * 24 * 60 * 60;
 
 /// Identity of DynamoDB as the deleting service, as JSON in the format of the engine's outbox.
@@ -28,21 +28,22 @@ impl DynamoDb {
     /// Deletes the items whose time-to-live attribute is before the clock's current time. Returns the number of deleted
     /// items.
     ///
-    /// Items that expired more than five years ago stay. Each deletion makes a `REMOVE` record with the `userIdentity`
+    /// Items that expired more than five years ago stay. Each deletion adds a `REMOVE` record with the `userIdentity`
     /// of the DynamoDB service. The sweep also drops stream records that are older than 24 hours.
     ///
     /// DynamoDB deletes expired items on its own, "within a few days". This fake deletes expired items only in this
     /// function and in [`sweep_every`](Self::sweep_every).
     ///
     /// # Errors
-    /// [`SweepError`] if the database cannot be read or written. Items that were deleted before stay deleted.
+    /// [`SweepError`] if the database cannot be read or written. Items deleted before the error stay deleted.
     pub fn sweep_expired(&self) -> Result<usize, SweepError> {
         let mut sweep = Sweep::default();
         while sweep.page(&mut self.lock())? {}
         Ok(sweep.deleted)
     }
 
-    /// Deletes expired items now and then after every `interval` of tokio's clock, until the future is dropped.
+    /// Deletes expired items immediately, and again after every `interval` of tokio's clock, until the future is
+    /// dropped.
     ///
     /// Other calls are answered between the pages of a sweep.
     pub async fn sweep_every(&self, interval: Duration) {
@@ -76,12 +77,12 @@ struct Sweep {
     deleted: usize,
     /// The engine's count of written rows at the start of the sweep; `None` before the first page.
     since: Option<u64>,
-    /// Earliest time at which an item read so far becomes due, in epoch seconds; `None` if none does.
+    /// Earliest time at which an item read so far becomes due, in epoch seconds; `None` if no such item expires.
     next_secs: Option<u64>,
 }
 
 impl Sweep {
-    /// Sweeps one page of a table or, after the last table, trims the streams. Returns whether there is more to sweep.
+    /// Sweeps one page of a table or, after the last table, trims the streams. Returns `true` if more pages remain.
     fn page(&mut self, engine: &mut Engine) -> Result<bool, SweepError> {
         let swept = self.sweep(engine);
         let engine = &*engine;
@@ -104,8 +105,8 @@ impl Sweep {
         let mut tables = engine.storage().list_ttl_enabled_tables()?;
         tables.retain(|table| table.table_name >= self.table);
         let Some(meta) = tables.into_iter().min_by(|a, b| a.table_name.cmp(&b.table_name)) else {
-            // The count is from the start of the sweep. Rows written since, also by the sweep itself, make the next
-            // sweep read all items again.
+            // `since` is the count at the start of the sweep. Rows written after the start, including the sweep's own
+            // deletions, make the next sweep read all items again.
             *engine.last_sweep() =
                 Some(LastSweep { changes: since, swept_secs: now_secs, next_secs: self.next_secs });
             trim(engine)?;

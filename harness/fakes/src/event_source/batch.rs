@@ -1,4 +1,4 @@
-//! Batches of stream records, from the filter to the payload of an invocation.
+//! Batches of stream records: the size of a batch, the payload of its invocation, and the lane of each record.
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
@@ -15,7 +15,7 @@ const MAX_PAYLOAD_BYTES: usize = 6 * 1_024 * 1_024;
 const HEAD: &str = r#"{"Records":["#;
 const TAIL: &str = "]}";
 
-/// A record that matched the filters, serialized once for all invocations that it is part of.
+/// A record that matched the filters, serialized once for all invocations that contain the record.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// Position of the record in its shard, as assigned by `Checkpoint::add`.
@@ -75,7 +75,7 @@ pub(super) fn lane(record: &Record, lanes: usize) -> usize {
     let mut keys: Vec<_> =
         keys.into_iter().flatten().map(|(name, value)| format!("{name}={value}")).collect();
     keys.sort_unstable();
-    // FNV gives the same lanes in every run and on every machine. The standard library's default hasher does not.
+    // FNV yields the same lanes in every run and on every machine. The standard library's default hasher does not.
     let mut hasher = FnvHasher::default();
     hasher.write(keys.join("&").as_bytes());
     let lanes = u64::try_from(lanes).unwrap_or(1).max(1);

@@ -1,4 +1,4 @@
-//! The checkpoint of a shard, whose records may be completed out of order.
+//! The checkpoint of a shard. Lanes may complete the records of a shard out of order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +15,11 @@ pub(super) struct Checkpoint {
 
 #[derive(Debug, Default)]
 struct Window {
-    /// Position of the first record in `records`.
+    /// Position in the shard of the first record in `records`.
     base: usize,
     /// Sequence number and number of unfinished deliveries of each record, in the order of the shard.
     records: VecDeque<(String, usize)>,
-    /// Whether the shard no longer exists, so that no checkpoint must be saved.
+    /// True once the shard no longer exists; no more checkpoints are saved.
     gone: bool,
 }
 
@@ -47,7 +47,7 @@ impl Checkpoint {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).records.len()
     }
 
-    /// Adds one more unfinished delivery to each of these records.
+    /// Adds one more unfinished delivery to each of the records at `positions`.
     pub(super) fn add_delivery(&self, positions: impl IntoIterator<Item = usize>) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         for position in positions {
@@ -62,8 +62,8 @@ impl Checkpoint {
         self.window.lock().unwrap_or_else(PoisonError::into_inner).gone = true;
     }
 
-    /// Ends one delivery of each of these records, and then moves the checkpoint up to the first record that still
-    /// has an unfinished delivery.
+    /// Marks one delivery of each of the records at `positions` as finished. Then moves the checkpoint forward, up to
+    /// the first record that still has an unfinished delivery.
     pub(super) fn done(&self, positions: impl IntoIterator<Item = usize>) {
         // The checkpoint is saved under the lock, so that an earlier checkpoint cannot overwrite a later one.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);

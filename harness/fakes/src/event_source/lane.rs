@@ -21,7 +21,8 @@ use crate::lambda::InvokeError;
 /// Time for which a stream retains a record. A mapping cannot retry a record for longer.
 const STREAM_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 
-/// Sequential batch processor. A shard has as many concurrent lanes as its `ParallelizationFactor`.
+/// Processes batches of one shard one after the other. The mapping's `ParallelizationFactor` is the number of
+/// concurrent lanes of each shard.
 #[derive(Debug)]
 pub(super) struct Lane {
     shard: String,
@@ -36,13 +37,14 @@ pub(super) struct Lane {
 #[derive(Clone, Debug)]
 struct Batch {
     items: Vec<Item>,
-    /// Failed invocations that count as retry attempts.
+    /// Number of failed invocations that count as retry attempts.
     failures: u32,
-    /// Invocations that ran, whether or not they failed.
+    /// Number of invocations that ran, including failed invocations.
     invocations: u32,
-    /// Refused invocations since the last invocation that ran. Refused invocations do not count as retry attempts.
+    /// Number of refused invocations since the last invocation that ran. Refused invocations do not count as retry
+    /// attempts.
     refusals: u32,
-    /// Request id of the last invocation; empty before the first.
+    /// Request id of the last invocation with this batch; empty before the first invocation.
     request_id: String,
 }
 
@@ -99,8 +101,8 @@ impl Lane {
         self.ports.faults.inject(&context, |effect| matches!(effect, Effect::Delay(_) | Effect::Duplicate))
     }
 
-    /// Waits for the next batch, which leaves when it is full or when the batching window ends. Returns `None` if
-    /// the shard's reader has ended.
+    /// Waits for the next batch, which is complete when it is full or when the batching window ends. Returns `None`
+    /// if the shard's reader has stopped.
     async fn next_batch(&mut self) -> Option<Vec<Item>> {
         if self.waiting.is_empty() {
             self.waiting.extend(self.inbox.recv().await?);
@@ -219,8 +221,8 @@ impl Lane {
         self.ports.faults.inject(&context, possible)
     }
 
-    /// Removes the records that exceed the maximum age from the start of the batch, and sends a failure record
-    /// about them.
+    /// Removes the records older than the maximum age from the start of the batch, and sends a failure record about
+    /// the removed records.
     fn drop_expired(&self, batch: &mut Batch) {
         let maximum = self.settings.maximum_record_age.unwrap_or(STREAM_RETENTION).min(STREAM_RETENTION);
         let now = self.ports.clock.now();

@@ -67,8 +67,7 @@ impl EventSourceMapping {
         }
     }
 
-    /// Lists the shards again and again, and runs a reader task for each shard. Dropping this future ends the
-    /// readers.
+    /// Lists the shards repeatedly, and runs a reader task for each shard. Dropping this future stops the readers.
     async fn poll(&self) {
         let mut readers = JoinSet::new();
         let mut progress = BTreeMap::new();
@@ -140,7 +139,7 @@ impl EventSourceMapping {
         if matches!(start, Start::Unknown) {
             let checkpoints =
                 shards.iter().map(|shard| source.checkpoint(&shard.id)).collect::<Result<Vec<_>, _>>()?;
-            // A mapping with any checkpoint has run before. Shards without a checkpoint then appeared while the
+            // A mapping with any checkpoint has run before. Any of its shards without a checkpoint appeared while the
             // mapping was stopped, and must be read from the start.
             let is_new = checkpoints.iter().all(Option::is_none);
             *start = match self.settings.starting_position {
@@ -152,7 +151,8 @@ impl EventSourceMapping {
         }
         if let Start::Skipping(to_skip) = start {
             while let Some(shard) = to_skip.first() {
-                // Saved before any read: otherwise a restart would skip the records written in the meantime.
+                // The checkpoint is saved before any read. Otherwise a restart of the mapping would skip the records
+                // written before the restart.
                 if shards.iter().any(|known| known.id == *shard)
                     && let Some(latest) = source.latest(shard)?
                 {
@@ -166,14 +166,15 @@ impl EventSourceMapping {
     }
 }
 
-/// Whether a mapping has determined its starting position.
+/// State of a mapping that determines its starting position.
 #[derive(Debug)]
 enum Start {
-    /// The mapping has not yet found out whether it has run before.
+    /// The mapping has not yet checked whether it has run before.
     Unknown,
-    /// The mapping still has to save a checkpoint after the newest record of each of these shards.
+    /// The mapping must still save a checkpoint after the newest record of each shard in this set.
     Skipping(BTreeSet<String>),
-    /// The mapping reads each shard after the shard's checkpoint, or from the oldest record without a checkpoint.
+    /// The mapping reads each shard from the shard's checkpoint, or from the oldest record if the shard has no
+    /// checkpoint.
     Settled,
 }
 

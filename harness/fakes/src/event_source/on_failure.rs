@@ -26,7 +26,8 @@ impl OnFailure for LogFailures {
     }
 }
 
-/// Destination that sends failure records to a queue, as Lambda does. A record that cannot be sent is logged.
+/// Destination that sends failure records to a queue or function, as Lambda does. A failure record that cannot be
+/// sent is logged.
 #[derive(Clone, Debug)]
 pub struct SendFailures {
     destination: Arc<dyn Destination>,
@@ -56,8 +57,8 @@ impl OnFailure for SendFailures {
 
 /// Failure record: the message that Lambda sends to an SQS queue when it stops retrying a batch.
 ///
-/// The failure record does not contain the stream records. The stream still has the records, under the given
-/// sequence numbers, until its retention of 24 hours ends.
+/// The failure record does not contain the stream records. The stream still contains the records, under the given
+/// sequence numbers, until the stream's retention of 24 hours ends.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureRecord {

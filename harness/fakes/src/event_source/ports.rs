@@ -25,7 +25,7 @@ pub struct Ports {
     /// Fault rules for reads and deliveries of records ([`Call::records`](crate::faults::Call::records)) and for
     /// events on their way to the function ([`Call::event`](crate::faults::Call::event)).
     ///
-    /// A delivery can be delayed or duplicated. A read that returns records can be throttled or fail, and is
-    /// repeated.
+    /// A delivery can be delayed or duplicated. A read that returns records can be throttled or can fail; the mapping
+    /// then repeats the read.
     pub faults: Faults,
 }

@@ -12,9 +12,11 @@ pub(super) enum Verdict {
     FailedFrom(usize),
 }
 
-/// Parses a reply with `ReportBatchItemFailures`. `index_of` returns the index in the batch of a sequence number.
+/// Parses a reply with `ReportBatchItemFailures`. `index_of` maps a sequence number to the index of its record in the
+/// batch.
 ///
-/// If the reply is not empty, `null` or a JSON object, or names an unknown record, the whole batch has failed.
+/// An empty reply and `null` mean success. The whole batch has failed if any other reply is not a JSON object, or
+/// names an unknown record.
 pub(super) fn verdict(reply: &[u8], index_of: impl Fn(&str) -> Option<usize>) -> Verdict {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

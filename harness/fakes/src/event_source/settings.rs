@@ -18,7 +18,7 @@ pub enum StartingPosition {
 /// Exponential backoff between two invocations with the same records.
 ///
 /// AWS does not document the backoff. With a maximum record age of 60 s and unlimited retries, 8 invocations have
-/// been observed, and the default matches this number. The 8 invocations take place after 0, 0.25, 0.75, 1.75,
+/// been observed on AWS, and the default matches this number. The 8 invocations take place after 0, 0.25, 0.75, 1.75,
 /// 3.75, 7.75, 15.75 and 31.75 s; a ninth would take place after 63.75 s.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Backoff {
@@ -35,7 +35,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Returns the delay before the next retry, after `failures` failures in a row. `failures` is at least 1.
+    /// Returns the delay before the next retry, after `failures` consecutive failures (at least 1).
     #[must_use]
     pub fn after(self, failures: u32) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1));

@@ -1,4 +1,4 @@
-//! The reader of one shard, which polls the shard and distributes the records to lanes.
+//! The reader of one shard, which polls the shard and distributes the records to lanes (concurrent batch processors).
 
 use std::future::pending;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const READ_LIMIT: usize = 1_000;
 
 /// Reads `shard` and processes its records in lanes. Dropping this future ends the lanes.
 ///
-/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the
-/// stream no longer has the shard.
+/// The future returns the shard's id when the shard is `closed` and all its records are processed, or when the stream
+/// no longer contains the shard.
 pub(super) async fn read(
     shard: String,
     settings: Arc<Settings>,
@@ -45,12 +45,13 @@ pub(super) async fn read(
     let mut timer = PollTimer::new(reader.settings.poll_interval, &*reader.source);
     loop {
         timer.mark_seen();
-        // Checked before the read: if the shard is closed now, the read finds all remaining records.
+        // Checked before the read: if the shard is closed now, the read returns all remaining records.
         let is_closed = *closed.borrow_and_update();
         let mut idle = false;
         match reader.poll() {
             Ok(Polled::Nothing) if is_closed && reader.checkpoint.outstanding() == 0 => return reader.shard,
-            // A closed shard is not idle while lanes still process its records: the next tick checks for the end.
+            // A closed shard is not idle while lanes still process its records: the next tick checks whether the
+            // lanes are done.
             Ok(Polled::Nothing) => idle = !is_closed,
             Ok(Polled::Records) => {}
             Err(_) if reader.is_gone() => break,
@@ -78,7 +79,7 @@ pub(super) async fn read(
 /// Waits until the mapping reports that the shard is closed.
 async fn closed_changed(closed: &mut watch::Receiver<bool>) {
     if closed.changed().await.is_err() {
-        // The stream no longer lists the shard. The next read finds out that the shard is gone.
+        // The stream no longer lists the shard. The next read fails, and the reader stops.
         pending().await
     }
 }
@@ -93,7 +94,7 @@ struct Reader {
     cursor: Cursor,
 }
 
-/// Position from which a reader continues.
+/// Position in the shard from which its reader continues.
 enum Cursor {
     /// The reader has not loaded the shard's checkpoint yet.
     Unknown,
@@ -101,14 +102,15 @@ enum Cursor {
     After(Option<String>),
 }
 
-/// Result of a poll.
+/// Result of one poll of a shard.
 enum Polled {
     Records,
     Nothing,
 }
 
 impl Reader {
-    /// Returns whether the stream no longer has the shard, because the shard was closed more than 24 hours ago.
+    /// Returns `true` if the stream no longer contains the shard, because the shard was closed more than 24 hours
+    /// ago.
     fn is_gone(&self) -> bool {
         self.source.shards().is_ok_and(|shards| shards.iter().all(|shard| shard.id != self.shard))
     }

@@ -30,13 +30,14 @@ pub trait RecordSource: fmt::Debug + Send + Sync {
     /// [`SourceError`] if the shard cannot be read. The mapping retries at its next poll.
     fn latest(&self, shard: &str) -> Result<Option<String>, SourceError>;
 
-    /// Returns the sequence number of the last record up to which `shard` is processed; `None` without a checkpoint.
+    /// Returns the checkpoint of `shard`: the sequence number up to which all records are processed. `None` if no
+    /// checkpoint was saved.
     ///
     /// # Errors
     /// [`SourceError`] if the checkpoint cannot be read. The mapping retries at its next poll.
     fn checkpoint(&self, shard: &str) -> Result<Option<String>, SourceError>;
 
-    /// Saves the sequence number of the last record up to which `shard` is processed.
+    /// Saves the checkpoint of `shard`: the sequence number up to which all records are processed.
     ///
     /// # Errors
     /// [`SourceError`] if the checkpoint cannot be saved. The mapping continues, and its next checkpoint covers
@@ -87,7 +88,7 @@ pub(super) fn table_of(stream_arn: &str) -> Option<&str> {
     stream_arn.split(":table/").nth(1)?.split('/').next()
 }
 
-/// Error of a stream, or a checkpoint, that cannot be read or written.
+/// Error of reading a stream, or of reading or saving a checkpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SourceError(String);
 

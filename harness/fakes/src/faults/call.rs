@@ -1,4 +1,4 @@
-//! Patterns that select the calls of a fault rule, and the properties of a call that a pattern is matched with.
+//! Patterns that select the calls of a fault rule, and the properties of a call that are compared with a pattern.
 
 /// Pattern that selects the calls to which a fault applies. A property that the pattern does not set matches every
 /// call.
@@ -28,15 +28,16 @@ impl Call {
         Self::new(Service::DynamoDb, None)
     }
 
-    /// Matches calls of `PostToConnection`, which send a frame to a WebSocket client. [`on`](Self::on) takes the
-    /// connection's id.
+    /// Matches calls of `PostToConnection`, which send a frame to a WebSocket client. [`on`](Self::on) limits the
+    /// pattern to one connection, given by id.
     #[must_use]
     pub fn post() -> Self {
         Self::new(Service::Connections, Some("PostToConnection"))
     }
 
-    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event,
-    /// because AWS does not guarantee its delivery. [`on`](Self::on) takes the connection's id.
+    /// Matches the `$disconnect` event of a connection. [`Fault::fail`](super::Fault::fail) drops the event, because
+    /// AWS does not guarantee that the event is delivered. [`on`](Self::on) limits the pattern to one connection,
+    /// given by id.
     #[must_use]
     pub fn disconnect() -> Self {
         Self::new(Service::Connections, Some("$disconnect"))
@@ -54,11 +55,11 @@ impl Call {
         Self::new(Service::Lambda, Some(CallContext::INVOKE))
     }
 
-    /// Matches calls of the operation `Invoke` in Lambda's API, synchronous and asynchronous, such as a call that
-    /// another function makes.
+    /// Matches calls of the operation `Invoke` in Lambda's API, synchronous and asynchronous, such as the call with
+    /// which one function invokes another function.
     ///
     /// The call can be throttled, fail before or after it takes effect, be delayed, or lose its answer.
-    /// [`on`](Self::on) takes the name of the invoked function.
+    /// [`on`](Self::on) limits the pattern to one invoked function, given by name.
     #[must_use]
     pub fn invoke_api() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INVOKE_API))
@@ -68,7 +69,7 @@ impl Call {
     /// stream.
     ///
     /// The event can be delayed or duplicated; duplicates run concurrently. [`Fault::fail`](super::Fault::fail)
-    /// silently drops an event of the queue. [`on`](Self::on) takes the function's name.
+    /// silently drops an event of the queue. [`on`](Self::on) limits the pattern to one function, given by name.
     #[must_use]
     pub fn event() -> Self {
         Self::new(Service::Lambda, Some(CallContext::EVENT))
@@ -77,13 +78,14 @@ impl Call {
     /// Matches the start of an execution environment.
     ///
     /// The start can be delayed or fail, or the environment can have a [wrong clock](super::Fault::skew).
-    /// [`on`](Self::on) takes the function's name.
+    /// [`on`](Self::on) limits the pattern to one function, given by name.
     #[must_use]
     pub fn init() -> Self {
         Self::new(Service::Lambda, Some(CallContext::INIT))
     }
 
-    /// Matches calls of `SendMessage`, which send a message to a queue. [`on`](Self::on) takes the queue's name.
+    /// Matches calls of `SendMessage`, which send a message to a queue. [`on`](Self::on) limits the pattern to one
+    /// queue, given by name.
     #[must_use]
     pub fn send_message() -> Self {
         Self::new(Service::Sqs, Some("SendMessage"))
@@ -141,7 +143,7 @@ impl Call {
     }
 }
 
-/// AWS service (or part of one) that a call addresses.
+/// AWS service, or part of a service, that a call addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Service {
     DynamoDb,
@@ -151,7 +153,7 @@ pub(crate) enum Service {
     Sqs,
 }
 
-/// Properties of one call that fault rules are matched with.
+/// Properties of one call, which are compared with the patterns of fault rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallContext<'a> {
     pub(crate) service: Service,
@@ -168,7 +170,7 @@ impl CallContext<'_> {
     pub(crate) const INVOKE: &'static str = "Invoke";
     /// Name of the operation in which a client calls `Invoke` in Lambda's API.
     pub(crate) const INVOKE_API: &'static str = "InvokeFunction";
-    /// Name of the operation in which Lambda delivers an event of its queue, or a batch of a stream, to a function.
+    /// Name of the operation in which Lambda delivers an event from its queue, or a batch of a stream, to a function.
     pub(crate) const EVENT: &'static str = "Event";
     /// Name of the operation in which Lambda starts an execution environment.
     pub(crate) const INIT: &'static str = "Init";

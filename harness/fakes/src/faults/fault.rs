@@ -51,13 +51,13 @@ impl Fault {
 
     /// Throttles the call, which then has no effect.
     ///
-    /// * DynamoDB: the error is `ThrottlingException`. For a provisioned table it is
-    ///   `ProvisionedThroughputExceededException`, and in a transaction it is a cancellation reason.
+    /// * DynamoDB: the error is `ThrottlingException`, or `ProvisionedThroughputExceededException` for a provisioned
+    ///   table. A transaction is cancelled, with the throttle as cancellation reason.
     /// * `PostToConnection`: the error is `LimitExceededException` (429).
     /// * An invocation: the error is `TooManyRequestsException`.
     ///
-    /// If the fault is limited to one table (see [`on`](Call::on)), a DynamoDB batch processes its other tables and
-    /// returns the entries of the throttled table as unprocessed.
+    /// If the fault is limited to one table (see [`on`](Call::on)), a DynamoDB batch processes the entries of its
+    /// other tables and returns the entries of the throttled table as unprocessed.
     #[must_use]
     pub fn throttle(call: Call) -> Self {
         Self::new(call, Effect::Throttle)
@@ -102,13 +102,13 @@ impl Fault {
         Self::new(call, Effect::Stale(lag))
     }
 
-    /// Answers a post to an open connection with 410 Gone.
+    /// Answers a `PostToConnection` call to an open connection with 410 Gone.
     #[must_use]
     pub fn gone(call: Call) -> Self {
         Self::new(call, Effect::Gone)
     }
 
-    /// Answers a post to a connection with 403 `AccessDeniedException`.
+    /// Answers a `PostToConnection` call with 403 `AccessDeniedException`.
     #[must_use]
     pub fn deny(call: Call) -> Self {
         Self::new(call, Effect::Deny)
@@ -138,8 +138,8 @@ impl Fault {
 
     /// Freezes the execution environment in the middle of an invocation, and resumes the environment after `time`.
     ///
-    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment
-    /// is frozen, its calls wait, and its timeout continues to run. The function must run in process.
+    /// The freeze begins when the invocation's future has returned `Pending` `awaits` times. While the environment is
+    /// frozen, its calls wait, and the function's timeout continues to run. The function must run in process.
     #[must_use]
     pub fn freeze(invocation: Call, awaits: u32, time: Duration) -> Self {
         Self::new(invocation, Effect::Freeze { awaits, time })

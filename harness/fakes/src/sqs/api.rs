@@ -1,4 +1,4 @@
-//! Dispatches a call of SQS to its operation.
+//! Parses each SQS call, and runs the operation that the call names.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 
-/// Largest message with its attributes, in bytes: 1 MiB since August 2025 (`SendMessage` in SQS's API reference).
+/// Maximum size of a message with its attributes, in bytes: 1 MiB since August 2025 (`SendMessage` in SQS's API
+/// reference).
 pub(super) const MAX_MESSAGE_BYTES: u32 = 1_048_576;
 
 /// Attributes of a queue. Attributes that have no effect in this fake are stored as given.
@@ -46,7 +47,7 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Validates and sets the attributes that a call gives.
+    /// Validates the attributes `given` in a call, and sets them.
     pub(super) fn set(&mut self, given: &BTreeMap<String, String>) -> Result<(), ApiError> {
         for (name, value) in given {
             let number = |range: std::ops::RangeInclusive<u32>| {
@@ -100,7 +101,7 @@ impl Attributes {
         all
     }
 
-    /// Returns the first of the attributes `names` whose value differs between `self` and `given`.
+    /// Returns the name of the first attribute in `names` whose value differs between `self` and `given`.
     pub(super) fn differs_in(&self, given: &Self, names: &BTreeMap<String, String>) -> Option<String> {
         let (ours, theirs) = (self.all(), given.all());
         names.keys().find(|name| ours.get(*name) != theirs.get(*name)).cloned()
@@ -111,8 +112,8 @@ pub(super) fn fifo() -> ApiError {
     ApiError::unsupported("FIFO queues are not emulated on the local stage; use a standard queue.")
 }
 
-/// Parses a redrive policy. `maxReceiveCount` may be a number or a text, because consoles, SDKs and CloudFormation
-/// differ.
+/// Parses a redrive policy. `maxReceiveCount` may be a JSON number or a string, because the console, SDKs and
+/// CloudFormation send different types.
 fn redrive(policy: &str) -> Result<Redrive, ApiError> {
     let invalid = || ApiError::attribute_value("RedrivePolicy");
     let policy: Value = serde_json::from_str(policy).map_err(|_| invalid())?;

@@ -6,10 +6,10 @@ use super::error::ApiError;
 use super::queues::{Message, QueueError, Queues};
 
 impl Queues {
-    /// Creates a queue with these attributes. Does nothing if a queue of this name and with these attributes exists.
+    /// Creates a queue with these attributes. Does nothing if a queue with the same name and attributes exists.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue exists with different attributes.
     pub fn create<const N: usize>(
         &self,
         name: &str,
@@ -23,7 +23,7 @@ impl Queues {
     /// stack does.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue does not exist.
     #[doc(hidden)]
     pub fn deploy(&self, name: &str, attributes: &BTreeMap<String, String>) -> Result<(), QueueError> {
         Ok(self.deploy_queue(name, attributes)?)
@@ -32,7 +32,7 @@ impl Queues {
     /// Sends a message to a queue, which is given by name, URL or ARN.
     ///
     /// # Errors
-    /// [`QueueError`] with SQS's error if SQS would refuse the call.
+    /// [`QueueError`] if SQS would refuse the call, for example because the queue does not exist.
     pub fn send(&self, queue: &str, body: impl Into<String>) -> Result<(), QueueError> {
         Ok(self.send_text(queue, body.into()).map(drop)?)
     }
@@ -67,7 +67,7 @@ impl Queues {
             if let Some(message) = self.messages(queue)?.into_iter().next() {
                 return Ok(message);
             }
-            // An error would mean that the sender was dropped, but `self` owns the sender.
+            // `changed` cannot fail, because `self` owns a sender of the channel.
             let _ = changes.changed().await;
         }
     }

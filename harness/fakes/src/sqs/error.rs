@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::response::Response;
 
-/// A failed call: the error's shape in SQS's JSON protocol, and the error's code in the older query protocol. SDKs
-/// report the code if there is one.
+/// Error of a call: the error's shape in SQS's JSON protocol, and the error's code in the older query protocol. SDKs
+/// report the code unless the code is empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ApiError {
     status: u16,
@@ -133,7 +133,7 @@ impl ApiError {
         Self { status: 500, ..Self::new("InternalFailure", "InternalFailure", message) }
     }
 
-    /// Returns the code that a failed entry of a batch has.
+    /// Returns the code that the answer to a batch contains for a failed entry.
     pub(super) const fn code(&self) -> &'static str {
         self.code
     }

@@ -38,7 +38,7 @@ impl Queues {
         router.layer(middleware::from_fn_with_state(self.clone(), serve))
     }
 
-    /// Returns an HTTP client for any AWS SDK client of SQS. These queues answer its calls.
+    /// Returns an HTTP client for any AWS SDK client of SQS. These queues answer each call of the HTTP client.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
         sdk::client(self.router(), None)
@@ -46,7 +46,7 @@ impl Queues {
 
     /// Returns an HTTP client like [`http_client`](Self::http_client) for the function `caller` in this process.
     ///
-    /// Fault rules can select the calls of this function, and can kill the function.
+    /// Fault rules can match the calls of this function, and can kill the function's environment.
     #[must_use]
     pub fn http_client_for(&self, caller: Caller) -> SharedHttpClient {
         sdk::client(self.router(), Some(caller))

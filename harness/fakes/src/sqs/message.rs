@@ -26,8 +26,8 @@ pub(super) struct MessageAttribute {
 }
 
 impl MessageAttribute {
-    /// Returns the mark of the value's kind in the MD5 digest (1 for text, 2 for binary), and the value's bytes. `None`
-    /// if the value is empty or does not have its data type.
+    /// Returns the byte that marks the kind of value in the MD5 digest (1 for text, 2 for binary), and the value's
+    /// bytes. `None` if the value is empty or does not match the data type.
     fn value(&self) -> Option<(u8, Vec<u8>)> {
         match (self.data_type.split('.').next()?, &self.string_value, &self.binary_value) {
             ("String" | "Number", Some(text), None) if !text.is_empty() => {
@@ -74,8 +74,8 @@ pub(super) fn md5(body: &str) -> String {
 
 /// Returns `MD5OfMessageAttributes`; `None` without attributes.
 ///
-/// The digest covers the attributes in the order of their names: name, data type, kind mark and value. Each except the
-/// kind mark is preceded by its length.
+/// The digest covers the attributes in the order of their names: name, data type, kind mark and value. The name, data
+/// type and value are each preceded by their length.
 pub(super) fn md5_of_attributes<'a>(
     attributes: impl IntoIterator<Item = (&'a String, &'a MessageAttribute)>,
 ) -> Option<String> {

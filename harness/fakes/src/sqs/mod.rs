@@ -1,7 +1,7 @@
 //! A fake of SQS: standard queues, with the features that a stage needs for its dead letters. The time comes from the
 //! stage's clock.
 //!
-//! A [`Queues`] can be called in three ways, which give the same answers:
+//! A [`Queues`] can be called in three ways, which return the same answers:
 //!
 //! * [`Queues::http_client`]: any AWS SDK client in process, without sockets;
 //! * [`Queues::router`] and [`Queues::layered_over`]: the JSON protocol over HTTP, for any AWS SDK and the AWS CLI;

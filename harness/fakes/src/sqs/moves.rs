@@ -69,8 +69,8 @@ pub(super) fn start(queues: &Queues, request: Start) -> Result<Value, ApiError> 
         };
         match destination {
             Some(destination) => {
-                // The moved message is a new message with a new id, and its retention period starts again. (A message
-                // that becomes a dead letter keeps both.)
+                // The moved message is a new message with a new id and a new retention period. In contrast, a message
+                // that becomes a dead letter keeps its id and its retention period.
                 let id = uuid(&*queues.inner.entropy);
                 let number = message.number;
                 state.store.add(&Stored {
@@ -118,7 +118,7 @@ pub(super) fn list(state: &State, request: List) -> Result<Value, ApiError> {
     Ok(json!({ "Results": listed }))
 }
 
-/// Refuses to cancel a task, because every task is finished before a caller could cancel the task.
+/// Refuses every request to cancel a task, because a task is finished when the call that starts the task returns.
 pub(super) fn cancel(state: &State, request: Cancel) -> Result<Value, ApiError> {
     if state.tasks.iter().any(|task| task.handle == request.task_handle) {
         return Err(ApiError::unsupported("Only active tasks can be cancelled, and this task is finished."));

@@ -26,8 +26,8 @@ pub(super) struct ListQueues {
 }
 
 impl Queues {
-    /// Creates a queue. Does nothing if a queue with this name and the given attributes exists; an existing queue with
-    /// other values of these attributes is an error.
+    /// Creates a queue. If a queue with this name exists, does nothing if the queue has the given attributes, and fails
+    /// if the value of a given attribute differs.
     pub(super) fn create_queue(
         &self,
         name: &str,

@@ -53,7 +53,7 @@ impl Queues {
     /// Creates an empty set of queues in memory. Their data is lost when the last clone is dropped.
     ///
     /// # Errors
-    /// [`QueueError`] if SQLite cannot be set up, for lack of memory.
+    /// [`QueueError`] if SQLite cannot create the database, for lack of memory.
     pub fn in_memory(
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
@@ -63,7 +63,7 @@ impl Queues {
         Self::on(Connection::open_in_memory(), clock, entropy, region, account_id)
     }
 
-    /// Opens the queues that are stored in `folder`. If the folder contains no queues, starts without any.
+    /// Opens the queues that are stored in `folder`. If the folder contains no queues, starts without queues.
     ///
     /// This function does not lock the folder, because the DynamoDB fake of the same stage already holds a lock.
     ///
@@ -78,7 +78,8 @@ impl Queues {
     ) -> Result<Self, QueueError> {
         let file = folder.join(DATABASE_FILE);
         let conn = Connection::open(&file).and_then(|conn| {
-            // As in the DynamoDB fake: no write is lost when the process dies, and no call waits for the disk.
+            // With these settings, no write is lost when the process dies, and no call waits for the disk. The DynamoDB
+            // fake uses the same settings.
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", "NORMAL")?;
             Ok(conn)
@@ -103,7 +104,7 @@ impl Queues {
         Ok(Self { inner, faults: Faults::default() })
     }
 
-    /// Returns the same queues, with the fault rules `faults`.
+    /// Returns a handle to the same queues, with the fault rules `faults`.
     ///
     /// Faults apply to calls by SDK clients and over HTTP, and to messages that the fake Lambda sends to a destination.
     /// Faults do not apply to direct calls such as [`send`](Self::send).
@@ -134,7 +135,7 @@ impl Queues {
 
     /// Locks the state of the queues. The lock is never held across an `await`.
     ///
-    /// Poisoning is ignored, because each SQL statement is atomic, so a panic leaves no half-done write.
+    /// Poisoning is ignored, because each SQL statement is atomic, so a panic leaves no partial write.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,7 +68,7 @@ pub(super) fn receipt(message: &Stored, nonce: &str) -> String {
 }
 
 /// Returns the message whose latest receive has the receipt handle `handle`. `None` if the message was deleted, or was
-/// received again since.
+/// received again later.
 fn find_by_receipt(state: &State, queue: &Queue, handle: &str) -> Result<Option<Stored>, ApiError> {
     let number = || {
         let text = String::from_utf8(BASE64_STANDARD.decode(handle).ok()?).ok()?;

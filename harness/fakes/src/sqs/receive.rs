@@ -50,7 +50,7 @@ impl Queues {
                 next.map_or(until, |next| until.min(Instant::now() + next.max(Duration::from_millis(1))));
             tokio::select! {
                 biased;
-                // An error would mean that the sender was dropped, but `self` owns the sender.
+                // `changed` cannot fail, because `self` owns a sender of the channel.
                 _ = changes.changed() => {}
                 () = sleep_until(wake) => {}
             }
@@ -94,7 +94,7 @@ impl Queues {
     /// Moves visible messages to the dead-letter queue if they were received as often as the redrive policy allows.
     fn move_dead_letters(&self, state: &State, queue: &Queue, now: Timestamp) -> Result<(), ApiError> {
         let Some(redrive) = &queue.attributes.redrive else { return Ok(()) };
-        // The dead-letter queue was deleted. The messages stay in their queue, as on AWS.
+        // If the dead-letter queue was deleted, the messages stay in their queue, as on AWS.
         let Some(target) = state.store.queue(name_in(&redrive.dead_letter_target_arn))? else {
             return Ok(());
         };

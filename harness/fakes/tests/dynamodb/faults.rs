@@ -1,4 +1,4 @@
-//! Fault injection into DynamoDB calls, in process and over HTTP.
+//! Tests of fault injection into DynamoDB calls, in process and over HTTP.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn throttled_put_writes_nothing_and_names_the_throttled_table() {
 }
 
 #[tokio::test]
-async fn throttled_provisioned_table_reports_its_provisioned_throughput_exceeded() {
+async fn throttled_call_on_a_provisioned_table_fails_with_provisioned_throughput_exceeded() {
     let (db, faults, _) = database();
     let request = json!({
         "TableName": "provisioned",
@@ -109,7 +109,7 @@ async fn sdk_retries_throttled_and_failed_dynamodb_calls() {
 }
 
 #[tokio::test]
-async fn fail_fault_prevents_the_write_and_fail_after_apply_fault_keeps_it() {
+async fn fail_fault_prevents_the_write_and_fail_after_apply_fault_applies_the_write() {
     let (db, faults, _) = database();
     for (fault, expected) in [(Fault::fail as fn(Call) -> Fault, 0), (Fault::fail_after_apply, 1)] {
         let _guard = faults.add(fault(Call::dynamodb("PutItem")));
@@ -128,7 +128,7 @@ async fn dynamodb_call_with_a_lost_answer_takes_effect_but_never_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_other_calls_take_no_time() {
+async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_undelayed_calls_immediately() {
     let (db, faults, _) = database();
     let start = Instant::now();
     put_by(&db.client(), "a").await.unwrap();
@@ -144,7 +144,7 @@ async fn delayed_dynamodb_call_takes_effect_after_its_delay_and_other_calls_take
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_write_takes_effect_after_its_caller_timed_out() {
+async fn delayed_write_takes_effect_even_if_its_caller_has_timed_out() {
     let (db, faults, _) = database();
     let _slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_secs(5)));
     let start = Instant::now();
@@ -161,7 +161,7 @@ async fn delayed_write_takes_effect_after_its_caller_timed_out() {
 }
 
 #[tokio::test]
-async fn delayed_write_over_http_takes_effect_after_its_caller_hung_up() {
+async fn delayed_write_over_http_takes_effect_even_if_its_caller_has_hung_up() {
     let (db, faults, _) = database();
     let slow = faults.add(Fault::delay(Call::dynamodb("PutItem"), Duration::from_millis(200)));
     let body = json!({ "TableName": "things", "Item": { "pk": { "S": "a" } } }).to_string();
@@ -255,7 +255,7 @@ fn index_table(db: &DynamoDb) {
     call(db, "CreateTable", request);
 }
 
-/// Returns the items that the index `by-owner` has for the owner `ann`, each as `pk=v`.
+/// Returns the items that the index `by-owner` contains for the owner `ann`, each as `pk=v`.
 async fn of_ann(db: &DynamoDb) -> Vec<String> {
     let query = db.client().query().table_name("things").index_name("by-owner");
     let query = query.key_condition_expression("#o = :o").expression_attribute_names("#o", "owner");
@@ -292,7 +292,7 @@ async fn stale_index_read_omits_the_latest_writes() {
     assert_eq!(ledger.take().to_string(), "Query things/by-owner: 0.5 RCU");
     assert_eq!((stored(&db), stale.hits()), (2, 1), "a read of the table itself is not stale");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(of_ann(&db).await, now, "a stale read sees writes that are as old as the lag");
+    assert_eq!(of_ann(&db).await, now, "a stale read includes writes that are as old as the lag");
     put(&db, "things", owned("a", "bob", "4"));
     put(&db, "things", owned("a", "ann", "5"));
     assert_eq!(of_ann(&db).await, now);
@@ -351,14 +351,14 @@ async fn stale_read_of_a_recreated_index_ignores_changes_of_the_deleted_index() 
     assert_eq!(
         of_ann(&db).await,
         ["a=1"],
-        "a stale read does not undo changes from before the index was created"
+        "a stale read does not undo changes made before the index was created"
     );
     put(&db, "things", owned("a", "ann", "2"));
     assert_eq!(of_ann(&db).await, ["a=1"], "a stale read undoes changes of the recreated index");
 }
 
 #[tokio::test]
-async fn local_index_read_is_never_stale_and_counts_no_fault_hit() {
+async fn stale_fault_does_not_apply_to_a_local_index_read() {
     let (clock, faults) = (TestClock::new(), Faults::default());
     let db = builder(&clock).faults(faults.clone()).in_memory().unwrap();
     let request = json!({
@@ -412,7 +412,7 @@ async fn batch_with_one_refused_table_serves_the_other_tables() {
         assert_eq!(read.responses().unwrap()["things"].len(), 1);
         assert_eq!(read.unprocessed_keys().unwrap()["others"].keys(), keys("a").keys());
         assert_eq!(refused.hits(), 2);
-        batch().send().await.expect_err("a batch with no other table fails as a whole");
+        batch().send().await.expect_err("a batch that names only the refused table fails");
         drop(refused);
         let _all = faults.add(fault(Call::dynamodb("BatchWriteItem")));
         batch().request_items("things", vec![write("a")]).send().await.unwrap_err();
@@ -442,7 +442,7 @@ async fn lost_dynamodb_answer_over_http_closes_the_connection() {
         answer
     };
     let lost = faults.add(Fault::lose_answer(Call::dynamodb("PutItem")).times(1));
-    assert_eq!(post("a").await, "", "a lost answer closes the connection without a byte");
+    assert_eq!(post("a").await, "", "the connection of a lost answer closes before a byte is sent");
     assert_eq!((lost.hits(), stored(&db)), (1, 1));
     let throttled = faults.add(Fault::throttle(Call::dynamodb("PutItem")));
     let answer = post("b").await;
@@ -454,7 +454,7 @@ async fn lost_dynamodb_answer_over_http_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn indexes_of_a_reopened_folder_can_be_read_stale() {
+async fn stale_fault_applies_to_the_indexes_of_a_reopened_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (clock, faults) = (TestClock::new(), Faults::default());
     let db = builder(&clock).open(dir.path()).unwrap();

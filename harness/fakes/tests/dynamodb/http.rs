@@ -1,4 +1,4 @@
-//! The HTTP endpoint of the DynamoDB fake.
+//! Tests of the HTTP endpoint of the DynamoDB fake.
 
 use std::io::Write;
 
@@ -79,7 +79,8 @@ async fn dynamodb_answers_over_http_equal_answers_in_process() {
         let in_process = one.handle(&target, body.as_bytes());
         let (status, answer) = post(&other, &[("x-amz-target", &target)], body.into_bytes()).await;
         let expected: Value = serde_json::from_slice(&in_process.body).unwrap();
-        // The table ids differ, because the entropy counts up and HTTP takes a request id from it for every answer.
+        // The table ids differ, because the test's entropy is a counter, and each HTTP answer draws a request id from
+        // this counter.
         let canonical = |mut answer: Value| {
             if answer["TableDescription"].is_object() {
                 answer["TableDescription"]["TableId"] = Value::Null;
@@ -122,7 +123,7 @@ async fn body_above_16_mebibytes_is_refused_as_too_large() {
 }
 
 #[tokio::test]
-async fn invalid_calls_fail_with_dynamodbs_error_types() {
+async fn invalid_http_calls_fail_with_dynamodbs_error_types() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let nested = format!("{}1{}", r#"{"M":"#.repeat(50_000), "}".repeat(50_000));
@@ -151,7 +152,7 @@ async fn invalid_calls_fail_with_dynamodbs_error_types() {
 }
 
 #[tokio::test]
-async fn get_reports_a_healthy_dynamodb_endpoint_and_put_is_refused() {
+async fn http_get_reports_a_healthy_dynamodb_endpoint_and_http_put_is_refused() {
     let (db, _) = database();
     let response = db.router().oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);

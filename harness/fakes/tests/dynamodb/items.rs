@@ -1,4 +1,4 @@
-//! Items, transactions and client request tokens, by SDK in process and by direct calls.
+//! Tests of items, transactions and client request tokens, through the SDK in process and through direct calls.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ async fn sdk_in_process_creates_a_table_and_puts_gets_and_queries_items() {
 }
 
 #[tokio::test]
-async fn failed_condition_returns_the_old_item() {
+async fn put_with_a_failed_condition_returns_the_stored_item() {
     let (db, _) = database();
     create_table(&db, "things", None);
     put(&db, "things", json!({ "pk": { "S": "a" }, "epoch": { "N": "7" } }));
@@ -156,7 +156,7 @@ fn client_request_token_that_is_empty_or_above_36_characters_is_refused() {
 }
 
 #[test]
-fn partiql_transaction_repeated_under_its_token_does_not_run_again() {
+fn partiql_transaction_repeated_with_the_same_token_does_not_run_again() {
     let (db, _) = database();
     create_table(&db, "things", None);
     let insert = json!({
@@ -238,7 +238,7 @@ fn dynamodb_operation_with_required_members_refuses_an_empty_request() {
 }
 
 #[test]
-fn value_of_the_wrong_json_type_is_a_serialization_exception() {
+fn request_with_a_value_of_the_wrong_json_type_fails_with_serialization_exception() {
     let (db, _) = database();
     for (operation, body) in [
         ("GetItem", json!({ "TableName": 7, "Key": {} })),

@@ -1,4 +1,4 @@
-//! The cost of calls in ledgers, compared with the rules that AWS publishes for capacity units.
+//! Tests that ledgers charge calls by the rules that AWS publishes for capacity units.
 
 use serde_json::{Value, json};
 use streamer_fakes::dynamodb::DynamoDb;
@@ -32,7 +32,7 @@ fn key(sk: &str) -> Value {
     json!({ "pk": { "S": "p" }, "sk": { "S": sk } })
 }
 
-/// Returns an item whose names and values have `bytes` bytes in UTF-8.
+/// Returns an item whose attribute names and values together have `bytes` bytes in UTF-8.
 fn item(sk: &str, bytes: usize) -> Value {
     let used = "pk".len() + "p".len() + "sk".len() + sk.len() + "fill".len();
     let mut item = key(sk);
@@ -122,7 +122,7 @@ fn write_with_a_failed_condition_costs_the_size_of_the_stored_item_or_one_unit()
 }
 
 #[test]
-fn read_costs_one_unit_per_started_4_kib_and_half_if_eventually_consistent() {
+fn consistent_read_costs_one_unit_per_started_4_kib_and_eventual_read_half_a_unit() {
     let get = |stored: &[Value], consistent: bool| {
         let request = json!({ "Key": key("a"), "ConsistentRead": consistent, "ProjectionExpression": "sk" });
         cost(stored, "GetItem", &on_things(request))
@@ -164,7 +164,7 @@ fn query_is_charged_by_total_size_and_batch_get_by_the_size_of_each_item() {
 }
 
 #[test]
-fn transaction_costs_double_on_tables_and_single_on_indexes() {
+fn transaction_costs_double_for_table_writes_but_not_for_index_writes() {
     let put = |item: Value, condition: Option<&str>| {
         let mut put = writing(&item);
         if let Some(condition) = condition {
@@ -209,7 +209,7 @@ fn ledger_records_a_charge_for_each_table_of_a_call() {
 }
 
 #[test]
-fn open_ledger_does_not_change_the_capacity_in_answers() {
+fn open_ledger_does_not_change_the_consumed_capacity_in_answers() {
     let requests = |requested: Option<&str>| {
         let mut requests = vec![
             ("PutItem", writing(&owned("a", 100, "ann"))),
@@ -242,7 +242,7 @@ fn open_ledger_does_not_change_the_capacity_in_answers() {
 }
 
 #[test]
-fn malformed_body_fails_the_same_way_under_a_ledger_and_is_recorded() {
+fn malformed_body_fails_the_same_way_with_an_open_ledger_and_is_recorded() {
     let (db, _) = database();
     for body in ["", "[]", "{", r#"{"TableName":7}"#] {
         let unmetered = db.handle("DynamoDB_20120810.PutItem", body.as_bytes());

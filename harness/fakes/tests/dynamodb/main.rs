@@ -84,7 +84,8 @@ fn try_call(db: &DynamoDb, operation: &str, body: Value) -> (u16, Value) {
     (response.status, serde_json::from_slice(&response.body).unwrap())
 }
 
-/// Creates a table with the partition key `pk`, and with a stream if `view_type` is given. Returns its description.
+/// Creates a table with the partition key `pk`, and with a stream if `view_type` is given. Returns the table's
+/// description.
 fn create_table(db: &DynamoDb, name: &str, view_type: Option<&str>) -> Value {
     let stream = view_type.map_or(
         json!({ "StreamEnabled": false }),

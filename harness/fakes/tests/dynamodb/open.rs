@@ -1,4 +1,4 @@
-//! Opening a DynamoDB fake in a folder.
+//! Tests of DynamoDB fakes that are opened in a folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use streamer_fakes::dynamodb::OpenErrorKind;
 
 use super::{TestClock, builder, call, create_table, put};
 
-/// Returns a path that only this test uses, and deletes any file or folder there from an earlier run.
+/// Returns a path that only one test uses. Deletes the file or folder that an earlier run left at this path.
 fn fresh_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dynamodb-{name}"));
     let _ = fs::remove_dir_all(&path);
@@ -49,7 +49,7 @@ fn tables_items_streams_and_checkpoints_survive_a_restart() {
 }
 
 #[test]
-fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
+fn shard_splits_survive_a_restart_and_a_stream_stored_without_shards_gets_shards() {
     let dir = fresh_path("shards");
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(2).open(&dir).unwrap();
@@ -58,7 +58,7 @@ fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
     let arn = db.streams().latest_stream_arn("things").unwrap();
     let roots = db.streams().shard_infos(&arn).unwrap();
     drop(db);
-    // A version that could not split shards had no table of shards.
+    // Simulates a folder of an older version, which had no table of shards.
     let conn = rusqlite::Connection::open(dir.join("dynamodb.sqlite3")).unwrap();
     conn.execute_batch("DROP TABLE _streamer_shards").unwrap();
     drop(conn);
@@ -75,7 +75,7 @@ fn shard_splits_survive_a_restart_and_folders_without_shards_get_shards() {
 }
 
 #[test]
-fn outbox_record_left_by_a_crash_reaches_its_stream_at_open() {
+fn outbox_record_left_by_a_crash_reaches_its_stream_when_the_database_opens() {
     let dir = fresh_path("crash");
     let clock = TestClock::new();
     let db = builder(&clock).open(&dir).unwrap();
@@ -98,7 +98,11 @@ fn outbox_record_left_by_a_crash_reaches_its_stream_at_open() {
     assert_eq!(records[0].new_image, Some(json!({ "pk": { "S": "a" } })));
     drop(db);
     let db = builder(&clock).open(&dir).unwrap();
-    assert_eq!(super::streams::read_all(&db, &arn), records, "opening again adds no second record");
+    assert_eq!(
+        super::streams::read_all(&db, &arn),
+        records,
+        "opening the database a second time adds no record"
+    );
 }
 
 #[test]

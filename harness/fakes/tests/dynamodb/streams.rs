@@ -1,4 +1,4 @@
-//! DynamoDB streams, read directly in process and through the SDK's streams client.
+//! Tests of DynamoDB streams, read directly in process and through the SDK's streams client.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn stream_records_have_the_shape_of_the_lambda_event() {
 }
 
 #[test]
-fn write_that_changes_nothing_emits_no_stream_record() {
+fn write_that_leaves_an_item_unchanged_emits_no_stream_record() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     write_and_delete_item_a(&db);
@@ -131,7 +131,7 @@ fn items_spread_over_all_shards_and_records_of_an_item_stay_in_order() {
 }
 
 #[test]
-fn transaction_emits_all_its_stream_records_and_a_cancelled_transaction_none() {
+fn transaction_emits_its_stream_records_and_a_cancelled_transaction_emits_none() {
     let (db, _) = database();
     create_table(&db, "things", Some("KEYS_ONLY"));
     let write = |key: &str| json!({ "Put": { "TableName": "things", "Item": { "pk": { "S": key } } } });
@@ -180,7 +180,7 @@ fn shard_read_starts_after_a_given_or_the_latest_sequence_number() {
 }
 
 #[test]
-fn missing_stream_or_shard_is_a_not_found_error() {
+fn access_to_a_missing_stream_or_shard_fails_with_not_found() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let streams = db.streams();
@@ -381,12 +381,12 @@ fn stream_shards_keep_records_for_24_hours() {
     update(&db, "a", "youngest");
     assert!(
         read_all(&db, &arn)[0].sequence_number > rest[0].sequence_number,
-        "sequence numbers continue after records were dropped"
+        "sequence numbers keep rising after old records are dropped"
     );
 }
 
 #[test]
-fn disabled_stream_stays_readable_to_its_end_for_24_hours() {
+fn records_of_a_disabled_stream_stay_readable_for_24_hours() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -416,7 +416,7 @@ fn disabled_stream_stays_readable_to_its_end_for_24_hours() {
 }
 
 #[test]
-fn table_created_again_under_the_same_name_has_a_new_stream() {
+fn table_recreated_with_the_same_name_has_a_new_stream() {
     let (db, _) = database();
     create_table(&db, "things", Some("NEW_IMAGE"));
     let first = db.streams().latest_stream_arn("things").unwrap();
@@ -489,7 +489,7 @@ fn split_shard_is_closed_and_its_children_receive_its_items() {
 }
 
 #[test]
-fn describe_stream_shows_split_shards_with_parents_and_sequence_ranges() {
+fn describe_stream_returns_the_parent_and_sequence_number_range_of_each_split_shard() {
     let clock = TestClock::new();
     let db = builder(&clock).shards_per_stream(1).in_memory().unwrap();
     create_table(&db, "things", Some("NEW_IMAGE"));
@@ -500,7 +500,7 @@ fn describe_stream_shows_split_shards_with_parents_and_sequence_ranges() {
     }
     let parent = streams.shards(&arn).unwrap().remove(0);
     let children = streams.split_shard(&arn, &parent).unwrap();
-    // The child closed here has no records. The range of its sequence numbers must still not end before its start.
+    // This split closes a child that has no records. The child's sequence number range must not end before its start.
     streams.split_shard(&arn, &children[0]).unwrap();
     update(&db, "a", "3");
 

@@ -1,4 +1,4 @@
-//! Table descriptions, tags, enabling of streams, and time to live.
+//! Tests of table descriptions, tags, the enabling of streams, and time to live.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn update_table_refuses_to_enable_an_enabled_or_disable_a_disabled_stream() {
 }
 
 #[test]
-fn time_to_live_deletion_record_has_the_services_user_identity() {
+fn time_to_live_deletion_record_has_the_user_identity_of_dynamodb() {
     let (db, clock) = database();
     create_table(&db, "things", Some("NEW_AND_OLD_IMAGES"));
     let ttl = json!({ "Enabled": true, "AttributeName": "expires" });
@@ -134,7 +134,7 @@ fn item_that_expired_more_than_five_years_ago_is_not_deleted() {
     assert_eq!(left, ["a second more", "zero"]);
 }
 
-/// Tokio's paused clock: time advances only while the test waits, and then without waiting in real time.
+/// Clock that shows tokio's paused time, which advances without real waiting while the test sleeps.
 #[derive(Debug)]
 struct Virtual(tokio::time::Instant);
 
@@ -154,7 +154,7 @@ async fn periodic_sweeps_delete_expired_items_on_the_virtual_clock() {
         call(&db, "UpdateTimeToLive", json!({ "TableName": table, "TimeToLiveSpecification": ttl }));
     }
     let count = |table: &str| call(&db, "Scan", json!({ "TableName": table }))["Count"].as_u64().unwrap();
-    // More items than one page of a sweep, so that the sweep must continue where the previous page ended.
+    // The table has more items than one page of a sweep, so the sweep must continue where the previous page ended.
     for item in 0..250 {
         let expires = if item % 2 == 0 { "1704067201" } else { "1704070800" };
         put(&db, "things", json!({ "pk": { "S": item.to_string() }, "expires": { "N": expires } }));

@@ -33,19 +33,19 @@ impl Entropy for CountingEntropy {
     }
 }
 
-/// A stream in memory.
+/// Stream in memory, with the checkpoints of one event source mapping.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     shards: Mutex<BTreeMap<String, Vec<Record>>>,
     /// Parent of each shard, and whether the shard is closed. A shard without an entry is open and has no parent.
     lineage: Mutex<BTreeMap<String, (Option<String>, bool)>>,
     checkpoints: Mutex<BTreeMap<String, String>>,
-    /// Whether every operation of the stream fails.
+    /// If true, every operation of the stream fails.
     pub(crate) broken: AtomicBool,
-    /// Whether the stream notifies the mapping of changes.
+    /// If true, the stream notifies the mapping of changes.
     pub(crate) reports_changes: AtomicBool,
     changes: watch::Sender<u64>,
-    /// Number of reads and shard listings.
+    /// Number of calls that read records or list shards.
     pub(crate) polls: AtomicUsize,
     pub(crate) faults: Faults,
 }
@@ -97,7 +97,7 @@ impl Stream {
 
     fn check(&self) -> Result<(), SourceError> {
         if self.broken.load(Ordering::Relaxed) {
-            Err(SourceError::new("the stream is broken"))
+            Err(SourceError::new("the test makes every operation of the stream fail"))
         } else {
             Ok(())
         }
@@ -151,9 +151,9 @@ pub(crate) type Reply = Result<Value, InvokeError>;
 /// Function that replies with the result of a closure, and records the batches of its invocations.
 struct Function<F> {
     start: Instant,
-    /// Milliseconds since `start`, and sequence numbers of the batch, of each invocation.
+    /// For each invocation: the milliseconds since `start`, and the sequence numbers of the records in the batch.
     calls: Mutex<Vec<(u128, Vec<u32>)>>,
-    /// Request ids of the invocations.
+    /// Request id of each invocation, in the order of the invocations.
     ids: Mutex<Vec<String>>,
     /// Duration of each invocation.
     duration: Duration,
@@ -202,9 +202,9 @@ impl OnFailure for Failures {
 
 /// Invocations and failure records of one run of a mapping.
 pub(crate) struct Run {
-    /// Milliseconds since the start of the run, and sequence numbers of the batch, of each invocation.
+    /// For each invocation: the milliseconds since the start of the run, and the sequence numbers in the batch.
     pub(crate) calls: Vec<(u128, Vec<u32>)>,
-    /// Request ids of the invocations.
+    /// Request id of each invocation, in the order of the invocations.
     pub(crate) ids: Vec<String>,
     pub(crate) failures: Vec<FailureRecord>,
 }

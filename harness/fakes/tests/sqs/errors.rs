@@ -1,4 +1,4 @@
-//! Errors of the SQS fake, as the SDK reads them.
+//! Tests that the SDK reads each error of the SQS fake as the error that SQS would return.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Fault injection into SQS calls and Lambda's destinations.
+//! Tests of fault injection into SQS calls and into messages that Lambda sends to destination queues.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::stage::{client, queues};
 
 #[tokio::test(start_paused = true)]
-async fn sqs_calls_are_throttled_failed_delayed_and_killed_by_faults() {
+async fn sqs_faults_throttle_fail_and_delay_calls_lose_answers_and_kill_callers() {
     let faults = Faults::default();
     let queues = queues().with_faults(faults.clone());
     queues.create("q", []).unwrap();

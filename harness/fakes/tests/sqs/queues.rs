@@ -1,4 +1,4 @@
-//! Operations on queues and messages.
+//! Tests of the SQS fake's operations on queues and messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ async fn received_message_attributes_have_the_md5_digest_that_sdks_verify() {
     let call = client.send_message().queue_url(&url).message_body("m");
     let call = call.message_attributes("a.text", text.clone()).message_attributes("bytes", bytes.clone());
     let sent = call.send().await.unwrap();
-    // The digest of both attributes, by the algorithm in AWS's developer guide ("message metadata"), which boto3 and
-    // the JavaScript SDK use.
+    // Computes the expected digest of both attributes by the algorithm in AWS's developer guide ("message metadata"),
+    // which boto3 and the JavaScript SDK use.
     let mut digest = Vec::new();
     for (name, kind, mark, value) in
         [("a.text", "String", 1, b"x".as_slice()), ("bytes", "Binary", 2, &[0, 255])]
@@ -139,11 +139,11 @@ async fn queue_attributes_have_sqs_defaults_and_message_counts() {
     ];
     assert_eq!(attributes, expected);
     let some = client.get_queue_attributes().queue_url(&url).send().await.unwrap();
-    assert_eq!(some.attributes, None, "GetQueueAttributes returns no attribute that was not requested");
+    assert_eq!(some.attributes, None, "GetQueueAttributes returns only requested attributes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn queues_are_created_found_listed_purged_and_deleted() {
+async fn queues_can_be_created_looked_up_listed_purged_and_deleted() {
     let queues = queues();
     let (client, url) = queue(&queues).await;
     for name in ["a1", "a2", "a3"] {

@@ -1,4 +1,4 @@
-//! Dead letters, and message move tasks that move dead letters back.
+//! Tests of dead letters, and of message move tasks, which move dead letters back to their source queue.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
@@ -12,7 +12,7 @@ use crate::stage::{advance, bodies, queue, queues, receive, send};
 async fn with_dead_letters(queues: &Queues) -> (Client, String, String) {
     let (client, url) = queue(queues).await;
     let dead = client.create_queue().queue_name("dead").send().await.unwrap().queue_url.unwrap();
-    // The count is a text here, but a number in other tests, because AWS accepts both.
+    // AWS accepts `maxReceiveCount` as a JSON string, as in this policy, or as a number, as in other tests.
     let policy = json!({ "deadLetterTargetArn": queues.arn("dead"), "maxReceiveCount": "2" });
     let set = client.set_queue_attributes().queue_url(&url);
     set.attributes(QueueAttributeName::RedrivePolicy, policy.to_string()).send().await.unwrap();
@@ -106,12 +106,13 @@ async fn moved_dead_letter_has_a_new_id_and_a_new_retention_period() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_queue_message_is_neither_moved_nor_listed() {
+async fn message_past_its_retention_period_is_neither_moved_nor_listed() {
     let queues = queues();
     let (client, url, _) = with_dead_letters(&queues).await;
     for _ in 0..2 {
         fail(&client, &url, "poison").await;
-        // The default retention of both queues. A dead letter's age counts from its first sending to the source queue.
+        // Both queues have the default retention of four days. The age of a dead letter counts from the time at which
+        // the message was sent to the source queue.
         advance(4 * 24 * 3_600).await;
         client.start_message_move_task().source_arn(queues.arn("dead")).send().await.unwrap();
         let listed = client.list_message_move_tasks().source_arn(queues.arn("dead")).send().await.unwrap();

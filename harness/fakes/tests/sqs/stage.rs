@@ -1,4 +1,4 @@
-//! Queues on tokio's paused clock, and SDK clients of these queues.
+//! Test fixtures: queues whose clock is tokio's paused time, and SDK clients of these queues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub(crate) fn client(http: Option<SharedHttpClient>, endpoint: &str) -> Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(endpoint)
         .retry_config(RetryConfig::disabled())
-        // Disabled, because it fails a call when paused time advances by an hour within a few seconds of real time.
+        // The protection is disabled, because it would fail a call when paused time advances by an hour within a few
+        // seconds of real time.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     config.set_http_client(http);
     Client::from_conf(config.build())

@@ -1,11 +1,11 @@
-//! Visibility timeouts, delays, and receive counts of messages.
+//! Tests of the visibility timeouts, delays and receive counts of messages.
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 
 use crate::stage::{advance, bodies, queue, queues, receive, send};
 
 #[tokio::test(start_paused = true)]
-async fn received_message_is_hidden_for_its_visibility_timeout_and_counted() {
+async fn received_message_is_hidden_for_its_visibility_timeout_and_its_receives_are_counted() {
     let (client, url) = queue(&queues()).await;
     send(&client, &url, "m").await;
     for (wait, expected) in [(0, 1), (29, 0), (1, 1), (30, 1)] {
@@ -13,7 +13,7 @@ async fn received_message_is_hidden_for_its_visibility_timeout_and_counted() {
         assert_eq!(
             receive(&client, &url).await.len(),
             expected,
-            "number of visible messages after {wait} more seconds"
+            "{expected} messages are visible after {wait} more seconds"
         );
     }
     advance(30).await;
@@ -23,7 +23,7 @@ async fn received_message_is_hidden_for_its_visibility_timeout_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_or_receive_call_sets_the_visibility_timeout() {
+async fn receive_call_overrides_the_visibility_timeout_of_its_queue() {
     let (client, url) = queue(&queues()).await;
     let set = client.set_queue_attributes().queue_url(&url);
     set.attributes(QueueAttributeName::VisibilityTimeout, "5").send().await.unwrap();

@@ -11,7 +11,7 @@ pub struct StreamError {
     pub(super) message: String,
 }
 
-/// Kind of a [`StreamError`], which decides how a caller reacts.
+/// Kind of a [`StreamError`], from which a caller decides how to react.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamErrorKind {
@@ -28,7 +28,7 @@ impl StreamError {
         Self { kind: StreamErrorKind::NotFound, message }
     }
 
-    /// Returns the kind of the error, which decides how a caller reacts.
+    /// Returns the kind of the error, from which a caller decides how to react.
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind

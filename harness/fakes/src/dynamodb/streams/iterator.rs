@@ -1,4 +1,5 @@
-//! Shard iterators: texts that contain all that `GetRecords` needs, so that the server keeps no state about readers.
+//! Shard iterators: strings that encode a reader's position in a shard, so that the server keeps no state about
+//! readers.
 
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shard_iterator_expires_after_15_minutes_and_a_malformed_one_is_invalid() {
+    fn shard_iterator_expires_after_15_minutes_and_a_malformed_iterator_is_invalid() {
         let issued = Timestamp::from_secs(1_000);
         let iterator = ShardIterator {
             stream_arn: "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/l".to_owned(),

@@ -16,7 +16,7 @@ pub struct Streams {
 }
 
 impl DynamoDb {
-    /// Returns direct access to this database's streams, as the event source mapping needs it.
+    /// Returns a handle for reading this database's streams directly. The event source mapping uses this handle.
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams { db: self.clone() }
@@ -90,7 +90,7 @@ impl Streams {
     /// Returns the sequence number after which a reader sees only records written from now on
     /// (`StartingPosition: LATEST`). `None` if the stream or shard does not exist.
     ///
-    /// A stream without records has such a sequence number too.
+    /// A stream without records also has a latest sequence number.
     #[must_use]
     pub fn latest(&self, stream_arn: &str, shard: &ShardId) -> Option<SequenceNumber> {
         let engine = self.db.lock();

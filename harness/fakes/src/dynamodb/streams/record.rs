@@ -120,16 +120,16 @@ pub struct UserIdentity {
     pub principal_id: String,
 }
 
-/// View type of a stream: the parts of a changed item that its records contain.
+/// View type of a stream, which decides the parts of a changed item that the stream's records contain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StreamViewType {
-    /// Records contain only the item's key.
+    /// The stream's records contain only the item's key.
     KeysOnly,
-    /// Records contain the key, and the item after the change.
+    /// The stream's records contain the item's key, and the item after the change.
     NewImage,
-    /// Records contain the key, and the item before the change.
+    /// The stream's records contain the item's key, and the item before the change.
     OldImage,
-    /// Records contain the key, and the item both before and after the change.
+    /// The stream's records contain the item's key, and the item both before and after the change.
     NewAndOldImages,
 }
 

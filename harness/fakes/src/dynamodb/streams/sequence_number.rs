@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Position of a record in its stream.
 ///
-/// As text, a sequence number has 21 digits, so that sorted texts are in the order of the numbers.
+/// As text, a sequence number has 21 digits, so that texts sort in the same order as numbers.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SequenceNumber(pub(super) u64);
 

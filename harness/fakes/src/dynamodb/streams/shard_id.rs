@@ -1,4 +1,4 @@
-//! Shard ids, and the properties of a shard that a reader sees.
+//! Shard ids, and the properties of a shard that a reader of the stream receives.
 
 use std::fmt;
 
@@ -29,13 +29,14 @@ impl fmt::Display for ShardId {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ShardInfo {
-    /// Id of the shard.
+    /// Id of the shard, unique across all streams.
     pub id: ShardId,
     /// Id of the closed shard that this shard succeeds after a split or replacement; `None` for a stream's first
     /// shards.
     ///
     /// The parent's records precede the records of this shard. The parent is dropped 24 hours after it was closed.
     pub parent: Option<ShardId>,
-    /// Whether the shard receives no more records, because it was split or replaced, or the stream is disabled.
+    /// True once the shard receives no more records, because the shard was split or replaced, or the stream was
+    /// disabled.
     pub closed: bool,
 }

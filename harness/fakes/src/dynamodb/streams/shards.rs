@@ -36,7 +36,7 @@ pub(super) const SCHEMA: &str = "
 const COLUMNS: &str =
     "number, name, parent, modulus, remainder, first_sequence, last_sequence, created_ms, closed_ms";
 
-/// Largest modulus that a split may double. SQLite's integers are signed, so 2^62 is the largest power of two.
+/// Largest modulus that a split may double. SQLite's integers are signed, so the largest possible modulus is 2^62.
 const MAX_MODULUS: u64 = 1 << 61;
 
 /// A shard, as stored in SQLite.
@@ -60,7 +60,7 @@ impl Shard {
         ShardInfo { id: self.id, parent: self.parent, closed: self.closed.is_some() }
     }
 
-    fn takes(&self, hash: u64) -> bool {
+    fn receives(&self, hash: u64) -> bool {
         hash % self.modulus == self.remainder
     }
 }
@@ -104,8 +104,8 @@ pub(super) fn by_name(
     })
 }
 
-/// Returns the number of the open shard that receives items with this hash. A shard older than `lifetime` is first
-/// replaced by a child shard, whose number is returned.
+/// Returns the number of the open shard that receives items with this hash. A shard whose age has reached `lifetime` is
+/// first replaced by a child shard, and the number of the child is returned.
 pub(super) fn open_shard_for(
     conn: &Connection,
     stream: &Stream,
@@ -113,7 +113,7 @@ pub(super) fn open_shard_for(
     lifetime: Option<Duration>,
     now: Timestamp,
 ) -> rusqlite::Result<Option<u32>> {
-    let Some(shard) = open(conn, stream)?.into_iter().find(|shard| shard.takes(hash)) else {
+    let Some(shard) = open(conn, stream)?.into_iter().find(|shard| shard.receives(hash)) else {
         return Ok(None);
     };
     if lifetime.is_some_and(|lifetime| now.since(shard.created) >= lifetime) {
@@ -142,7 +142,7 @@ pub(super) fn split(
     Ok(replace(conn, stream, shard, &halves, now)?)
 }
 
-/// Replaces each open shard that is older than `lifetime` by one child shard.
+/// Replaces each open shard whose age has reached `lifetime` by one child shard.
 pub(super) fn roll(
     conn: &Connection,
     stream: &Stream,
@@ -200,7 +200,7 @@ fn replace(
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Shard>> {
     let savepoint = Savepoint::new(conn)?;
-    // A shard without records ends at its first sequence number. That number is skipped, so that no record gets it.
+    // A shard without records ends at its first sequence number. No record receives this number.
     let last: i64 = conn
         .prepare_cached(
             "UPDATE _streamer_streams SET last_sequence = max(last_sequence, ?2) WHERE id = ?1

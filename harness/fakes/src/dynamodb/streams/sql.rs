@@ -7,13 +7,13 @@ use streamer::ports::Timestamp;
 /// Time for which a stream keeps a record, and for which a disabled stream can still be read.
 pub(super) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Returns the end of the retention period in epoch milliseconds. Records written then or earlier are dropped.
+/// Returns the time 24 hours before `now`, in epoch milliseconds. Records written at this time or earlier are dropped.
 pub(super) fn horizon(now: Timestamp) -> i64 {
     let retention_ms = i64::try_from(RETENTION.as_millis()).unwrap_or(i64::MAX);
     to_sql(now.as_millis()).saturating_sub(retention_ms)
 }
 
-/// Converts a number to SQLite's signed integers. The numbers here are counts and times far below the limit.
+/// Converts a number to SQLite's signed integers. All converted numbers are counts and times far below the limit.
 pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

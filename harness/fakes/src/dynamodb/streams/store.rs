@@ -59,12 +59,12 @@ const SCHEMA: &str = "
 const STREAM_COLUMNS: &str =
     "id, arn, table_name, label, view_type, key_schema, shards, created_ms, closed_ms, last_sequence";
 
-/// Creates the SQLite tables of the streams if missing. Also creates the first shards of streams that have no shards,
-/// because an older version stored them.
+/// Creates the SQLite tables of the streams if missing. Also creates the first shards of each stream without shards; an
+/// older version of this fake stored streams without shards.
 pub(in crate::dynamodb) fn create_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
     conn.execute_batch(shards::SCHEMA)?;
-    // A version that could not split shards stored only the number of each stream's shards.
+    // An older version of this fake could not split shards, so it stored only the number of each stream's shards.
     let sql = format!(
         "SELECT {STREAM_COLUMNS} FROM _streamer_streams
          WHERE NOT EXISTS (SELECT 1 FROM _streamer_shards WHERE stream = id)"
@@ -226,8 +226,8 @@ pub(super) fn read(
     .collect()
 }
 
-/// Drops the records of a shard that are 24 hours old or older. Returns the last sequence number ever dropped from the
-/// shard; zero if no record was dropped.
+/// Drops the records of a shard that are 24 hours old or older. Returns the highest sequence number ever dropped from
+/// the shard; zero if no record was dropped.
 pub(super) fn trim(
     conn: &Connection,
     stream: &Stream,
@@ -261,9 +261,9 @@ pub(super) fn trim(
     Ok(SequenceNumber(trimmed.map_or(0, from_sql)))
 }
 
-/// Drops all records that are 24 hours old, and all streams that were disabled 24 hours ago.
+/// Drops all records that are at least 24 hours old, and all streams that were disabled at least 24 hours ago.
 ///
-/// Also replaces each shard that is older than `shard_lifetime` by a child shard.
+/// Also replaces each open shard whose age has reached `shard_lifetime` by a child shard.
 pub(in crate::dynamodb) fn trim_all(
     conn: &Connection,
     now: Timestamp,

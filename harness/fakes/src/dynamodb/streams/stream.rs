@@ -20,6 +20,6 @@ pub(in crate::dynamodb) struct Stream {
     pub(super) created: Timestamp,
     /// Time at which the stream was disabled or its table deleted; `None` while the stream is enabled.
     pub(super) closed: Option<Timestamp>,
-    /// Latest sequence number used in the stream.
+    /// Highest sequence number assigned in the stream.
     pub(super) last: SequenceNumber,
 }

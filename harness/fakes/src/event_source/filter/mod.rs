@@ -17,7 +17,7 @@ pub use parse::FilterError;
 ///
 /// A stream record wraps each value in an object with the value's type. A pattern must name the type as well:
 /// `{"S": ["PENDING"]}`. The operator `numeric` never matches an `N`, because its value is a string. The operator
-/// `exists` considers only leaves: an object does not exist for this operator.
+/// `exists` applies only to leaf values: an object counts as missing.
 ///
 /// No source states whether AWS supports `suffix` and `equals-ignore-case` for streams. See
 /// [`Settings::undocumented_operators`](super::Settings::undocumented_operators).
