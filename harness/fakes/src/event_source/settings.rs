@@ -151,7 +151,7 @@ impl Settings {
             ),
             (
                 self.undocumented_operators
-                    || !self.filters.iter().any(FilterPattern::uses_unsettled_operators),
+                    || !self.filters.iter().any(FilterPattern::uses_undocumented_operators),
                 "FilterCriteria uses suffix or equals-ignore-case, which AWS may not support for streams"
                     .to_owned(),
             ),

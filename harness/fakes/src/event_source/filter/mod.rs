@@ -45,7 +45,7 @@ impl FilterPattern {
     /// Returns whether the pattern uses `suffix` or `equals-ignore-case`. No source states whether AWS supports
     /// these operators for streams.
     #[must_use]
-    pub fn uses_unsettled_operators(&self) -> bool {
+    pub fn uses_undocumented_operators(&self) -> bool {
         self.0.is_unsettled()
     }
 
