@@ -99,7 +99,7 @@ fn tests_in_the_fidelity_table_exist_and_no_test_of_a_row_is_missing() {
         let forms = ["as AWS", "option", "not emulated"];
         if !forms.iter().any(|form| row.here.starts_with(form)) {
             problems.push(format!(
-                "{}: the column \"here\" must begin with one of {forms:?}, found {:?}",
+                "{}: the column \"local stage\" must begin with one of {forms:?}, found {:?}",
                 row.name, row.here
             ));
         }
@@ -118,8 +118,11 @@ fn tests_in_the_fidelity_table_exist_and_no_test_of_a_row_is_missing() {
         }
     }
     let is_unnamed = |test: &&String| {
-        let begins =
-            |row: &Row| test.strip_prefix(row.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+        // A fact with a one-word name, such as `http`, is skipped: other tests may begin with that word too.
+        let begins = |row: &Row| {
+            row.name.contains('_')
+                && test.strip_prefix(row.name.as_str()).is_some_and(|rest| rest.starts_with('_'))
+        };
         !named.contains_key(test.as_str()) && rows.iter().any(begins)
     };
     let of_fakes = tests_in([TESTS_OF_FAKES]);
