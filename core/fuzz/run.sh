@@ -31,8 +31,8 @@ padded() {
     printf '{"action":"echo","id":"r1","payload":"%*s"}' $(($1 - ${#empty})) ''
 }
 
-# seed_at_the_limit TARGET: writes two seed inputs, one byte below and one byte above the limit of 128 KiB for a client's
-# message. Without large seed inputs, libFuzzer would need long to reach this size.
+# seed_at_the_limit TARGET: writes two seed inputs, one byte below and one byte above the limit of 128 KiB for a
+# client's message. Without large seed inputs, libFuzzer would need long to reach this size.
 seed_at_the_limit() {
     local bytes text event
     for bytes in 131071 131073; do

@@ -1,10 +1,10 @@
-//! The time limits before the deadline of an invocation.
+//! Time reserved before the deadline of an invocation.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long before the invocation's deadline a function stops waiting and responds.
+/// Time before the invocation's deadline at which a function stops waiting and sends its reply.
 pub(crate) const REPLY_MARGIN: Duration = Duration::from_millis(500);
 
 /// Returns the instant `time` before `moment`, or `moment` itself if that instant cannot be represented.

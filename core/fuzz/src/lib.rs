@@ -147,8 +147,8 @@ impl Functions {
         functions
     }
 
-    /// Checks that the router accepts the connection that [`FixedResponses`] returns. Otherwise the router would reject
-    /// every message early, and the fuzz target would never reach the later code.
+    /// Checks that the router accepts the connection that [`FixedResponses`] returns. Otherwise the router would
+    /// reject every message early, and the fuzz target would never reach the later code.
     fn check(&self) {
         let event = include_str!("../seeds/gateway_event/message_quick.json");
         let answer = self.runtime.block_on(self.router.route(&serde_json::from_str(event).unwrap()));

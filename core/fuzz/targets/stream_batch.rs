@@ -1,5 +1,5 @@
-//! Fuzzes the processor with batches of stream records. The processor must report only records of the batch as failed,
-//! and each record at most once.
+//! Fuzzes the processor with batches of stream records. The processor must report only records of the batch as
+//! failed, and at most as many failures as the batch has records.
 
 #![no_main]
 

@@ -35,8 +35,8 @@ impl ErrorBody {
         Self::new(ErrorCode::Cancelled, "The request was cancelled")
     }
 
-    /// Shortens an error that is too large for a frame: keeps the code, removes the details, and replaces the message by
-    /// a short one.
+    /// Shortens an error that is too large for a frame: keeps the code, removes the details, and replaces the message
+    /// by a short one.
     ///
     /// A code longer than 128 bytes is replaced by `PROCESSING_FAILED`.
     #[must_use]

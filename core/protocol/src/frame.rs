@@ -60,9 +60,11 @@ pub enum Frame {
         /// Sequence number of the frame among the frames of its request.
         seq: Seq,
     },
-    /// A message was rejected, or a request failed or was cancelled. An `error` frame is the last frame of its request.
+    /// A message was rejected, or a request failed or was cancelled. An `error` frame is the last frame of its
+    /// request.
     Error {
-        /// Id of the request that was rejected, failed or was cancelled; `None` if the rejected message has no valid id.
+        /// Id of the request that was rejected, failed or was cancelled; `None` if the rejected message has no valid
+        /// id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request_id: Option<RequestId>,
         /// Error code, message for users, and details for programs.
@@ -110,9 +112,9 @@ impl Frame {
 /// The sequence number of a frame among the frames of its request.
 ///
 /// The `n`-th frame of an attempt has the sequence number `epoch · 2²⁰ + n`, where each attempt of a request has a
-/// higher epoch than the attempt before. So sequence numbers increase across attempts and processes, although not every
-/// number is stored. A client drops a frame if its sequence number is not higher than that of every earlier frame of
-/// the request.
+/// higher epoch than the attempt before. So sequence numbers increase across attempts and processes, although not
+/// every number is stored. A client drops a frame if its sequence number is not higher than that of every earlier
+/// frame of the request.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Seq(u64);
@@ -129,8 +131,8 @@ impl Seq {
     /// Returns the next sequence number of the same attempt.
     ///
     /// An attempt has 2²⁰ sequence numbers. After the last number, `next` repeats the last number, so that an attempt
-    /// never uses a number of the next attempt. At ten frames per second, an attempt reaches its last number after 29
-    /// hours.
+    /// never uses a number of the next attempt. Ten frames per second would use up these
+    /// numbers after 29 hours, but a Lambda invocation lasts at most 15 minutes.
     #[must_use]
     pub const fn next(self) -> Self {
         let last_of_epoch = self.0 | ((1 << Self::BITS_PER_EPOCH) - 1);
@@ -241,7 +243,7 @@ mod tests {
             let back: Option<Frame> = serde_json::from_str(&frame.to_json()).ok();
             // `data: null` deserializes to `None`: the JSON does not distinguish `null` from an absent value.
             let has_null_data = matches!(&frame, Frame::Response { data: Some(Value::Null), .. });
-            assert!(has_null_data || back.as_ref() == Some(&frame), "{frame:?} deserializes as {back:?}");
+            assert!(has_null_data || back.as_ref() == Some(&frame), "frame is unchanged after a JSON round trip: {frame:?}, found {back:?}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The wire protocol of Streamer: JSON text frames over a WebSocket, compatible with clients of the published Go
 //! implementation.
 //!
-//! A client sends [`Message`]s, and the server sends [`Frame`]s. Each message names an action, which is either one of the
-//! app's own actions or one of these four built-in actions:
+//! A client sends [`Message`]s, and the server sends [`Frame`]s. Each message names an action, which is either one of
+//! the app's own actions or one of these four built-in actions:
 //!
 //! | action | payload | `data` of the `response` frame |
 //! |---|---|---|
@@ -15,18 +15,19 @@
 //!
 //! A snapshot is a JSON object that describes the state of a queued request. Its keys are `status`, `seq`, `attempt`,
 //! `max_attempts`, `continuations`, `created_at`, `started_at`, `finished_at`, `cancel_requested`, `redrive_of`,
-//! `redriven_as`, the request's progress (`percentage`, `message` and `metadata`), and `result` or `error`. Keys without
-//! a value are omitted. If the result does not fit into one frame, the snapshot contains `"result_omitted": true`
-//! instead. A client that subscribes to the request then receives the result in a `complete` frame.
+//! `redriven_as`, the request's progress (`percentage`, `message` and `metadata`), and `result` or `error`. Keys
+//! without a value are omitted. If the result does not fit into one frame, the snapshot contains `"result_omitted":
+//! true` instead. A client that subscribes to the request then receives the result in a `complete` frame.
 //!
-//! The user who owns a request may use `status`, `subscribe` and `cancel` over any connection. All other users receive
-//! the error `NOT_FOUND`, as if the request did not exist.
+//! The user who owns a request may use `status`, `subscribe` and `cancel` over any connection. All other users
+//! receive the error `NOT_FOUND`, as if the request did not exist.
 //!
 //! # Reconnecting
 //!
-//! A client that reconnects sends `subscribe`, with the highest `seq` that it has received for the request (default 0).
-//! It receives a snapshot, and then each frame whose `seq` is higher than both this value and the snapshot's `seq`. If
-//! the request is already terminal, the client receives the terminal frame immediately, even if its `seq` is not higher.
+//! A client that reconnects sends `subscribe`, with the highest `seq` that it has received for the request (default
+//! 0). It receives a snapshot, and then each frame whose `seq` is higher than both this value and the snapshot's
+//! `seq`. If the request is already terminal, the client receives the terminal frame immediately, even if its `seq`
+//! is not higher.
 //!
 //! A client can also send the request again with the same id over its new connection. This subscribes the new
 //! connection, like `subscribe`. At most 16 connections can subscribe to a request; the next one receives the error
@@ -34,8 +35,8 @@
 //!
 //! # Cancelling
 //!
-//! If a request is running when it is cancelled, its status does not change until its handler has stopped. Until then,
-//! the request's snapshot contains `"cancel_requested": true`.
+//! If a request is running when it is cancelled, its status does not change until its handler has stopped. Until
+//! then, the request's snapshot contains `"cancel_requested": true`.
 
 mod error;
 mod frame;

@@ -7,8 +7,8 @@ use crate::{ErrorBody, ErrorCode, MAX_FRAME_BYTES, RequestId};
 
 /// A message from a client, which requests an action.
 ///
-/// [`parse`](Self::parse) treats unusual JSON like most parsers. If a key occurs twice, its last value is used. A number
-/// that does not fit into a 64-bit integer is parsed as a double, and may be rounded.
+/// [`parse`](Self::parse) treats unusual JSON like most parsers. If a key occurs twice, its last value is used. A
+/// number that does not fit into a 64-bit integer is parsed as a double, and may be rounded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Id that the client chose for the request; `None` if the client sent no id.
@@ -44,8 +44,8 @@ impl Message {
     ///
     /// # Errors
     /// [`RejectedMessage`] if the text is too large, nested too deeply or not a JSON object, or if its action, id or
-    /// metadata is invalid. The error contains the request id if the id is readable, even if the rest of the text is not
-    /// valid JSON.
+    /// metadata is invalid. The error contains the request id if the id is readable, even if the rest of the text is
+    /// not valid JSON.
     pub fn parse(text: &str) -> Result<Self, RejectedMessage> {
         let Outline { id, depth } = Outline::of(text);
         let rejected = |error| RejectedMessage { id: id.and_then(|id| RequestId::parse(&id).ok()), error };

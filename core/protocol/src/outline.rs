@@ -2,8 +2,8 @@
 /// not valid JSON.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Outline {
-    /// String value of the key `id` of the outermost object. If the key occurs twice, its last value is used, as in JSON
-    /// parsers.
+    /// String value of the key `id` of the outermost object. If the key occurs twice, its last value is used, as in
+    /// JSON parsers.
     pub(super) id: Option<String>,
     /// Maximum nesting depth of objects and arrays in the text.
     pub(super) depth: usize,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn outline_takes_the_id_of_the_outermost_object() {
+    fn outline_contains_the_id_of_the_outermost_object() {
         for text in [
             r#"{"id":"r1"}"#,
             "\u{feff} \r\n\t{ \"id\" : \"r1\" }",

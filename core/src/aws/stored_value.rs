@@ -201,7 +201,7 @@ mod tests {
         let token = key.sign_as("k1", &json!({"sub": "ann", "tenant_id": "acme", "exp": 1_700_000_060}));
         assert_eq!(verifier(&set).await.unwrap().verify(&token, NOW).unwrap().user, "ann".into());
         let refused = verifier("not a key").await.unwrap_err().to_string();
-        let expected = "the environment of this function is wrong: the secret \"streamer/JWKS\": the key is not a public key in PEM";
+        let expected = "the configuration of this function is invalid: the secret \"streamer/JWKS\": the key is not a public key in PEM";
         assert!(refused.starts_with(expected), "{refused}");
     }
 

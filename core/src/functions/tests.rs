@@ -39,7 +39,7 @@ fn invalid_environment_variables_are_reported_together() {
     assert_eq!(environment.required("CONNECTIONS_TABLE"), "");
     assert_eq!(log_level(&mut environment), LevelFilter::INFO);
     assert!(TokenKey::from_env(&mut environment).is_none());
-    insta::assert_snapshot!(environment.finish().unwrap_err(), @r#"the environment of this function is wrong: CONNECTIONS_TABLE is not set; LOG_LEVEL: expected off, error, warn, info, debug or trace, found "loud"; JWT_ALGORITHM: expected RS256, ES256, EdDSA or HS256, found "none"; none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"#);
+    insta::assert_snapshot!(environment.finish().unwrap_err(), @r#"the configuration of this function is invalid: CONNECTIONS_TABLE is not set; LOG_LEVEL: expected off, error, warn, info, debug or trace, found "loud"; JWT_ALGORITHM: expected RS256, ES256, EdDSA or HS256, found "none"; none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"#);
 }
 
 #[test]
