@@ -171,7 +171,8 @@ pub trait Handler: Send + Sync + 'static {
     /// permission.
     ///
     /// The router checks the permission when a message arrives, before it deserializes the payload. A user who lacks
-    /// the permission receives the error `FORBIDDEN`. A queued request runs even if the user's token expires before.
+    /// the permission receives the error `FORBIDDEN`. A queued request runs even if the user's token has expired by
+    /// then.
     fn required_permission(&self) -> Option<&str> {
         None
     }

@@ -243,7 +243,10 @@ mod tests {
             let back: Option<Frame> = serde_json::from_str(&frame.to_json()).ok();
             // `data: null` deserializes to `None`: the JSON does not distinguish `null` from an absent value.
             let has_null_data = matches!(&frame, Frame::Response { data: Some(Value::Null), .. });
-            assert!(has_null_data || back.as_ref() == Some(&frame), "frame is unchanged after a JSON round trip: {frame:?}, found {back:?}");
+            assert!(
+                has_null_data || back.as_ref() == Some(&frame),
+                "frame is unchanged after a JSON round trip: {frame:?}, found {back:?}"
+            );
         }
     }
 

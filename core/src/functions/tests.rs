@@ -18,8 +18,7 @@ use crate::sweeper::SweeperSettings;
 use crate::telemetry::log_level;
 use crate::telemetry::record::is_recording;
 
-/// Starts a function with these environment variables. Returns the function and its number of handler
-/// threads.
+/// Starts a function with these environment variables. Returns the function and the number of its handler threads.
 async fn start<F: Function>(variables: &[(&str, &str)]) -> Result<(F, usize), ConfigError> {
     let mut environment = Environment::of_variables(variables);
     let setup = F::read(&mut environment, http_client());
@@ -43,7 +42,7 @@ fn invalid_environment_variables_are_reported_together() {
 }
 
 #[test]
-fn unset_environment_variables_have_their_defaults() {
+fn settings_have_their_defaults_if_environment_variables_are_unset() {
     let mut environment = Environment::of_variables(&[]);
     let router = RouterSettings::from_env(&mut environment);
     assert_eq!(router.async_threshold, Duration::from_secs(5));
@@ -110,7 +109,7 @@ fn environment_variables_are_accepted_only_within_their_bounds() {
 }
 
 #[tokio::test]
-async fn each_function_lists_its_missing_variables_and_starts_with_a_full_environment() {
+async fn each_function_lists_its_missing_variables_and_starts_if_all_variables_are_set() {
     let errors = [
         start::<LambdaConnect>(&[]).await.err(),
         start::<LambdaDisconnect>(&[]).await.err(),

@@ -149,7 +149,11 @@ mod tests {
         let policy = RetryPolicy::attempts(20).cap(Duration::from_secs(10));
         let waits = [1, 2, 3, 4, 5, 6, 19].map(|attempt| policy.wait_after(attempt, 1.0).as_secs());
         assert_eq!(waits, [1, 2, 4, 8, 10, 10, 10]);
-        assert_eq!(policy.wait_after(0, 1.0), SECOND, "the maximum wait after attempt 0 equals the maximum wait after attempt 1");
+        assert_eq!(
+            policy.wait_after(0, 1.0),
+            SECOND,
+            "the maximum wait after attempt 0 equals the maximum wait after attempt 1"
+        );
         assert_eq!(policy.wait_after(2, 0.25), SECOND / 2);
         assert_eq!(policy.wait_after(2, 0.0), Duration::ZERO);
         assert_eq!(policy.clone().factor(1.0).wait_after(19, 1.0), SECOND);
