@@ -253,9 +253,9 @@ pub enum RegisterError {
     LongAction(String),
     /// The action's name, which this variant contains, has control characters.
     ControlCharacter(String),
-    /// The action with the contained name is one of [`App::BUILT_IN_ACTIONS`].
+    /// The action, whose name this variant contains, is one of [`App::BUILT_IN_ACTIONS`].
     BuiltInAction(String),
-    /// The action with the contained name already has a handler.
+    /// The action, whose name this variant contains, already has a handler.
     Duplicate(String),
     /// The app already has a fallback handler.
     DuplicateFallback,

@@ -332,7 +332,7 @@ pub(crate) enum Verdict {
     Retryable(Option<Duration>),
     /// The attempt exceeded its time limit. The retry policy decides whether the request is retried.
     TimedOut,
-    /// The attempt did not fail: the request continues from its checkpoint in a new invocation.
+    /// The attempt did not fail. The request continues from its checkpoint in a new invocation.
     Yielded,
 }
 

@@ -10,7 +10,7 @@ use super::{Call, Reply};
 /// A tower service that a layer may create. Its request is a [`Call`], and its response is a [`Reply`].
 ///
 /// The trait is implemented for every service that meets the bounds. The service's error must convert into
-/// [`BoxError`]. The service must be `Clone`, because it is cloned for each call.
+/// [`BoxError`]. The service must be `Clone`, because each call runs on a clone of the service.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service of calls",
     label = "the layer makes a service of this type",

@@ -32,7 +32,8 @@ where
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        // Always ready, because it depends on the call which of the two services must be ready.
+        // `service_fn` is always ready. The required service is known only from the phase of the call, and `run`
+        // waits until this service is ready.
         Next::new(service_fn(move |call: Call| {
             let next = match call.phase {
                 Phase::Routing(_) => &routing,
